@@ -1,0 +1,1 @@
+"""antipode: geo-site disaster recovery for VNFs on OpenStack."""

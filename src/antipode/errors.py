@@ -1,0 +1,66 @@
+"""The tree of errors antipode raises; each says what happened, to which resource, and what the operator can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AntipodeError(Exception):
+    """Anything antipode gives up on. `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class InvalidInput(AntipodeError):
+    """A file, name or option of the operator's is wrong; nothing was changed."""
+
+    exit_code = 2
+
+
+class NotFound(InvalidInput):
+    """The operator named a VNF, run, recovery point or site that does not exist."""
+
+
+class PreflightFailed(AntipodeError):
+    """What is needed for a run is missing; found before anything was frozen or created.
+
+    `problems` has one sentence for each thing that is wrong, all of them, so that they can be mended at once.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n  - ".join([f"{what} cannot start:", *self.problems]))
+
+
+class NotConfirmed(AntipodeError):
+    """The operator did not confirm; nothing was changed."""
+
+    exit_code = 4
+
+
+class SiteUnreachable(AntipodeError):
+    """A site's API does not answer."""
+
+    exit_code = 5
+
+
+class ResourceFailed(AntipodeError):
+    """A cloud resource went into an error state or did not get ready in time."""
+
+
+class QuiesceFailed(AntipodeError):
+    """A member could not be quiesced, or not be thawed; the message tells which members may still be frozen."""
+
+
+class VaultError(AntipodeError):
+    """The vault cannot be read or written."""
+
+
+class VaultCorrupt(VaultError):
+    """A manifest in the vault does not pass its checksum or cannot be understood."""
+
+
+class RecoveryPointInvalid(AntipodeError):
+    """A recovery point does not verify: backups missing, chain broken, checksum wrong."""

@@ -1,0 +1,1 @@
+"""What a VNF, a recovery point, a manifest and a plan are: pydantic models without I/O."""

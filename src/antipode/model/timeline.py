@@ -1,0 +1,26 @@
+"""The timeline of a run as protect and recover see it: they say what they do, somebody else keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Step(Protocol):
+    """One step under way."""
+
+    def result(self, **facts: object) -> None:
+        """Keep facts (JSON values; names carry units: `bytes`, `seconds`) with the step."""
+
+
+class Timeline(Protocol):
+    """Where the steps of a run are kept: number of the step in the mission, name, resource, start, end, result."""
+
+    @contextmanager
+    def step(self, number: str, name: str, resource: str = "") -> Iterator[Step]:
+        """A step that starts now and ends with the block; an exception that leaves the block is its failure.
+
+        Called from several threads at once.
+        """
+        ...
