@@ -1,0 +1,27 @@
+"""The services of a site, all named in this one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.service import Service
+from lab.services.ceph import Ceph, CephMonitor
+from lab.services.libvirt import Libvirt
+from lab.services.mariadb import MariaDB
+from lab.services.memcached import Memcached
+from lab.services.ovs import OpenVSwitch
+from lab.services.rabbitmq import RabbitMQ
+from lab.site import Site
+
+
+def services_of(site: Site) -> Sequence[Service]:
+    """Every service of the site; the order is the services' own matter (`Service.after`)."""
+    return [
+        MariaDB(),
+        RabbitMQ(),
+        Memcached(),
+        CephMonitor(),
+        Ceph(),
+        OpenVSwitch(),
+        Libvirt(),
+    ]

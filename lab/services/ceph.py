@@ -1,0 +1,236 @@
+"""Ceph: the site's own cluster of one monitor, one manager and one OSD on a sparse file, with a pool for volumes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab import inside
+from lab.errors import LabError
+from lab.service import NotReady, Program, Service
+from lab.site import Site
+
+POOL = "volumes"
+CLIENT = "cloud"
+"""The Ceph user of Cinder, Nova and the guests."""
+
+CONF = Path("/etc/ceph/ceph.conf")
+"""Where every process of the site finds its own cluster."""
+
+OSD_SIZE = 40 << 30
+"""Bytes that the cluster offers; the file below is sparse."""
+
+IDLE_MODULES = (
+    "alerts influx insights iostat localpool mirroring nfs osd_perf_query osd_support prometheus restful selftest snap_schedule "
+    "stats telegraf test_orchestrator zabbix dashboard"
+)
+"""Manager modules that may be off; each costs memory. The always-on ones must stay, or health is an error."""
+
+CAPABILITIES = {
+    "client.admin": {"mon": "allow *", "osd": "allow *", "mds": "allow *", "mgr": "allow *"},
+    "mgr.x": {"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"},
+    f"client.{CLIENT}": {"mon": "profile rbd", "mgr": "profile rbd", "osd": f"profile rbd pool={POOL}"},
+}
+
+
+def client_key(site: Site) -> str:
+    """The key of CLIENT, as libvirt's secret wants it (base64)."""
+    return _key(site.etc / "ceph" / f"ceph.client.{CLIENT}.keyring")
+
+
+def status(site: Site) -> dict[str, Any]:
+    """`ceph status`; raises NotReady when no monitor answers."""
+    try:
+        answer = inside.run(site, ["ceph", "--connect-timeout", "5", "status", "--format", "json"], timeout=30)
+    except LabError as e:
+        raise NotReady(str(e)) from e
+    result: dict[str, Any] = json.loads(answer.stdout)
+    return result
+
+
+class CephMonitor(Service):
+    """Monitor and manager: a cluster that answers, still without storage."""
+
+    name = "ceph-mon"
+
+    def configure(self, site: Site) -> None:
+        etc = site.etc / "ceph"
+        etc.mkdir(parents=True, exist_ok=True)
+        fsid_file = etc / "fsid"
+        if not fsid_file.exists():
+            fsid_file.write_text(str(uuid.uuid4()))
+        (etc / "ceph.conf").write_text(_configuration(site, fsid_file.read_text()))
+        for entity, capabilities in CAPABILITIES.items():
+            keyring = etc / f"ceph.{entity}.keyring"
+            if not keyring.exists():
+                caps = [word for service, cap in capabilities.items() for word in ("--cap", service, cap)]
+                _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", entity, *caps)
+
+    def prepare(self, site: Site) -> None:
+        etc, data = site.etc / "ceph", site.data / "ceph" / "mon"
+        if (data / "complete").exists():
+            return
+        keyring = etc / "ceph.mon.keyring"
+        _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", "mon.", "--cap", "mon", "allow *")
+        for entity in CAPABILITIES:
+            _tool("ceph-authtool", str(keyring), "--import-keyring", str(etc / f"ceph.{entity}.keyring"))
+        fsid = (etc / "fsid").read_text()
+        monmap = str(etc / "monmap")
+        _tool("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", _addresses(site), monmap)
+        data.mkdir(parents=True, exist_ok=True)
+        inside.run(site, ["ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", str(keyring), *_AS_ROOT])
+        (data / "complete").touch()
+
+    def programs(self, site: Site) -> Sequence[Program]:
+        (site.data / "ceph" / "mgr").mkdir(parents=True, exist_ok=True)
+        return [
+            Program("ceph-mon", ["ceph-mon", "-f", "-i", "a", *_AS_ROOT]),
+            Program("ceph-mgr", ["ceph-mgr", "-f", "-i", "x", *_AS_ROOT]),
+        ]
+
+    def check_ready(self, site: Site) -> None:
+        if not status(site)["mgrmap"]["available"]:
+            raise NotReady("the manager is not available yet")
+
+    def populate(self, site: Site) -> None:
+        # asks disks for their health, of which there are none
+        inside.run(site, ["ceph", "config", "set", "mgr", "mgr/devicehealth/enable_monitoring", "false"])
+
+
+class Ceph(Service):
+    """The OSD and the pool: a cluster that stores."""
+
+    name = "ceph"
+    after = ("ceph-mon",)
+
+    def prepare(self, site: Site) -> None:
+        data = site.data / "ceph" / "osd"
+        if (data / "complete").exists():
+            return
+        data.mkdir(parents=True, exist_ok=True)
+        identity = data / "uuid"
+        if not identity.exists():
+            identity.write_text(str(uuid.uuid4()))
+        keyring = site.etc / "ceph" / "ceph.osd.0.keyring"
+        if not keyring.exists():
+            _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", "osd.0")
+        secret = json.dumps({"cephx_secret": _key(keyring)})
+        inside.run(site, ["ceph", "osd", "new", identity.read_text(), "-i", "-"], stdin=secret)
+        inside.run(site, ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity.read_text(), *_AS_ROOT])
+        (data / "complete").touch()
+
+    def programs(self, site: Site) -> Sequence[Program]:
+        return [Program("ceph-osd", ["ceph-osd", "-f", "-i", "0", *_AS_ROOT])]
+
+    def check_ready(self, site: Site) -> None:
+        now = status(site)
+        if now["osdmap"]["num_up_osds"] < 1:
+            raise NotReady("the OSD is not up")
+        groups = {g["state_name"]: g["count"] for g in now["pgmap"].get("pgs_by_state", [])}
+        if set(groups) - {"active+clean"}:
+            raise NotReady(f"placement groups are not all active+clean: {groups}")
+
+    def populate(self, site: Site) -> None:
+        pools = inside.run(site, ["ceph", "osd", "pool", "ls"]).stdout.split()
+        if POOL not in pools:
+            inside.run(site, ["ceph", "osd", "pool", "create", POOL, "16", "16"])
+        inside.run(site, ["ceph", "osd", "pool", "application", "enable", POOL, "rbd"])
+        inside.run(site, ["rbd", "--pool", POOL, "ls"], timeout=60)  # returns only when the pool really serves
+
+
+_AS_ROOT = ("--setuser", "root", "--setgroup", "root")
+
+
+def _addresses(site: Site) -> str:
+    return f"[v2:{site.address}:3300,v1:{site.address}:6789]"
+
+
+def _key(keyring: Path) -> str:
+    found = re.search(r"key\s*=\s*(\S+)", keyring.read_text())
+    if not found:
+        raise LabError(f"no key in {keyring}; remove the lab's data with: python -m lab wipe")
+    return found.group(1)
+
+
+def _tool(*argv: str) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"{' '.join(argv)} failed: {done.stderr.strip()}")
+
+
+def _configuration(site: Site, fsid: str) -> str:
+    data = site.data / "ceph"
+    return f"""\
+[global]
+fsid = {fsid}
+mon_host = {_addresses(site)}
+public_addr = {site.address}
+cluster_addr = {site.address}
+ms_bind_ipv6 = false
+auth_cluster_required = cephx
+auth_service_required = cephx
+auth_client_required = cephx
+auth_allow_insecure_global_id_reclaim = false
+log_to_stderr = true
+err_to_stderr = true
+log_file =
+mon_cluster_log_file =
+mon_cluster_log_to_stderr = false
+crash_dir = {data}/crash
+# one node, one copy
+osd_crush_chooseleaf_type = 0
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+mon_allow_pool_size_one = true
+mon_warn_on_pool_no_redundancy = false
+mon_allow_pool_delete = true
+osd_pool_default_pg_num = 8
+osd_pool_default_pgp_num = 8
+osd_pool_default_pg_autoscale_mode = off
+mon_max_pg_per_osd = 500
+mon_data_avail_warn = 5
+mon_data_avail_crit = 2
+mgr_initial_modules =
+mgr_disabled_modules = {IDLE_MODULES}
+mon_mgr_mkfs_grace = 30
+# memory
+osd_memory_target = 939524096
+osd_memory_cache_min = 33554432
+bluestore_cache_autotune = false
+bluestore_cache_size = 67108864
+bluestore_cache_size_hdd = 67108864
+bluestore_cache_size_ssd = 67108864
+mon_memory_autotune = false
+mon_memory_target = 268435456
+rocksdb_cache_size = 33554432
+osd_op_num_shards = 2
+osd_op_num_threads_per_shard = 1
+osd_map_cache_size = 20
+osd_pg_epoch_persisted_max_stale = 20
+ms_async_op_threads = 2
+osd_min_pg_log_entries = 50
+osd_max_pg_log_entries = 200
+[mon.a]
+host = {site.name}
+mon_data = {data}/mon
+[mgr.x]
+mgr_data = {data}/mgr
+keyring = /etc/ceph/ceph.mgr.x.keyring
+[osd.0]
+osd_data = {data}/osd
+keyring = /etc/ceph/ceph.osd.0.keyring
+osd_objectstore = bluestore
+bluestore_block_create = true
+bluestore_block_size = {OSD_SIZE}
+bluestore_block_db_create = false
+bluestore_block_wal_create = false
+[client]
+log_to_stderr = false
+admin_socket =
+rbd_default_features = 61
+"""

@@ -1,0 +1,133 @@
+"""The network of the lab: a bridge as the WAN, a network namespace per site, isolation, and a count of the packets sent to a site."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.site import SITES, WAN_BRIDGE, WAN_HOST_ADDRESS, WAN_PREFIX, Site
+
+COUNTERS = "antipode-wan"
+"""Our iptables chain: one rule without a target per site, so that it only counts."""
+
+BLACK_HOLE = (("INPUT", "-i", "wan0", "-j", "DROP"), ("OUTPUT", "-o", "wan0", "-j", "DROP"))
+
+
+def namespace(site: Site) -> Path:
+    return Path("/run/netns") / site.name
+
+
+def exists(site: Site) -> bool:
+    return namespace(site).exists()
+
+
+def up(sites: Sequence[Site]) -> None:
+    """Make the bridge, the namespaces and the counters, as far as they are missing."""
+    if not _succeeds("ip", "link", "show", WAN_BRIDGE):
+        _run("ip", "link", "add", WAN_BRIDGE, "type", "bridge")
+    _run("ip", "address", "replace", f"{WAN_HOST_ADDRESS}/{WAN_PREFIX}", "dev", WAN_BRIDGE)
+    _run("ip", "link", "set", WAN_BRIDGE, "up")
+    for site in sites:
+        _connect(site)
+    _count(())
+    for site in sites:
+        _count(_enter(site))
+
+
+def down() -> None:
+    """Remove all of it. Processes in the namespaces must be gone: they would keep a namespace alive without its name."""
+    for site in SITES.values():
+        if exists(site):
+            _run("ip", "netns", "delete", site.name)
+        if _succeeds("ip", "link", "show", _host_end(site)):
+            _run("ip", "link", "delete", _host_end(site))
+    if _succeeds("ip", "link", "show", WAN_BRIDGE):
+        _run("ip", "link", "delete", WAN_BRIDGE)
+    while _succeeds("iptables", "-w", "-D", "OUTPUT", "-j", COUNTERS):
+        pass
+    if _succeeds("iptables", "-w", "-F", COUNTERS):
+        _run("iptables", "-w", "-X", COUNTERS)
+
+
+def remove_leftover_links(site: Site) -> None:
+    """Delete what a killed site left in its namespace: taps and ports that outlive the process that made them."""
+    for name in re.findall(r"^\d+: ([^:@]+)", _run(*_enter(site), "ip", "-o", "link"), re.MULTILINE):
+        if name not in ("lo", "wan0"):
+            subprocess.run([*_enter(site), "ip", "link", "delete", name], capture_output=True)  # fallback devices of the kernel refuse
+
+
+def isolate(site: Site) -> None:
+    """Drop all packets of the site at its WAN interface: calls to it hang instead of being refused."""
+    for chain, *match in BLACK_HOLE:
+        if not _succeeds(*_enter(site), "iptables", "-w", "-C", chain, *match):
+            _run(*_enter(site), "iptables", "-w", "-A", chain, *match)
+
+
+def rejoin(site: Site) -> None:
+    """Undo `isolate`."""
+    for chain, *match in BLACK_HOLE:
+        while _succeeds(*_enter(site), "iptables", "-w", "-D", chain, *match):
+            pass
+
+
+def is_isolated(site: Site) -> bool:
+    chain, *match = BLACK_HOLE[0]
+    return exists(site) and _succeeds(*_enter(site), "iptables", "-w", "-C", chain, *match)
+
+
+def packets_sent_to(site: Site) -> int:
+    """How many IP packets the host and the other sites have sent to the site's WAN address since the lab's network was made."""
+    senders = [(), *(_enter(s) for s in SITES.values() if s != site and exists(s))]
+    return sum(_counted(sender, site) for sender in senders)
+
+
+def _counted(enter: Sequence[str], site: Site) -> int:
+    for line in _run(*enter, "iptables", "-w", "-nvxL", COUNTERS).splitlines():
+        fields = line.split()
+        if fields[:1] and fields[0].isdigit() and fields[-1] == site.address:
+            return int(fields[0])
+    raise LabError(f"no packet counter for {site.name} in iptables chain {COUNTERS}; run: python -m lab up")
+
+
+def _host_end(site: Site) -> str:
+    return f"wan-{site.short}"
+
+
+def _connect(site: Site) -> None:
+    if not exists(site):
+        _run("ip", "netns", "add", site.name)
+    if not _succeeds(*_enter(site), "ip", "link", "show", "wan0"):
+        _run("ip", "link", "add", _host_end(site), "type", "veth", "peer", "name", "wan0", "netns", site.name)
+    _run("ip", "link", "set", _host_end(site), "master", WAN_BRIDGE, "up")
+    _run(*_enter(site), "ip", "address", "replace", f"{site.address}/{WAN_PREFIX}", "dev", "wan0")
+    _run(*_enter(site), "ip", "link", "set", "wan0", "up")
+    _run(*_enter(site), "ip", "link", "set", "lo", "up")
+
+
+def _count(enter: Sequence[str]) -> None:
+    if not _succeeds(*enter, "iptables", "-w", "-nL", COUNTERS):
+        _run(*enter, "iptables", "-w", "-N", COUNTERS)
+    for site in SITES.values():
+        if not _succeeds(*enter, "iptables", "-w", "-C", COUNTERS, "-d", site.address):
+            _run(*enter, "iptables", "-w", "-A", COUNTERS, "-d", site.address)
+    if not _succeeds(*enter, "iptables", "-w", "-C", "OUTPUT", "-j", COUNTERS):
+        _run(*enter, "iptables", "-w", "-I", "OUTPUT", "-j", COUNTERS)
+
+
+def _enter(site: Site) -> tuple[str, ...]:
+    # not `ip netns exec`: that makes a private mount namespace, in which what is mounted for others is not seen
+    return ("nsenter", f"--net={namespace(site)}")
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"{' '.join(argv)} failed with exit code {done.returncode}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _succeeds(*argv: str) -> bool:
+    return subprocess.run(argv, capture_output=True).returncode == 0
