@@ -1,0 +1,112 @@
+"""Neutron: the tenant's networks, on Open vSwitch in user space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab import inside
+from lab.service import NotReady, Program, Service
+from lab.services import identity, ovs, rpc, wsgi
+from lab.services.openstack_conf import credentials, daemon, database, executable, messaging, oslo, packaged, state, token_validation, write
+from lab.services.schema import TIMEOUT, Schema
+from lab.site import Site
+
+PORT = 9696
+
+
+def _conf(site: Site) -> Path:
+    return site.etc / "neutron" / "neutron.conf"
+
+
+def configure(site: Site) -> None:
+    write(
+        _conf(site),
+        {
+            "DEFAULT": {
+                **messaging(),
+                "host": site.compute_host,
+                "core_plugin": "ml2",
+                "service_plugins": "",
+                "interface_driver": "openvswitch",
+                "dhcp_agents_per_network": 1,
+                "dhcp_lease_duration": 86400,
+                "dnsmasq_local_resolv": False,
+                "dnsmasq_dns_servers": "127.0.0.1",
+                "enable_isolated_metadata": False,
+                "auth_strategy": "keystone",
+                "state_path": state(site, "neutron"),
+                "api_paste_config": packaged("neutron", "api-paste.ini"),
+                "api_workers": 1,
+                "rpc_workers": 1,
+                "rpc_state_report_workers": 0,
+                "notify_nova_on_port_status_changes": True,
+                "notify_nova_on_port_data_changes": True,
+                "rpc_response_timeout": 60,
+            },
+            "database": database("neutron", pool=10),
+            "nova": {"endpoint_type": "public", **credentials(site, "neutron")},
+            "placement": credentials(site, "neutron"),
+            # everything is root already: no helper
+            "agent": {"root_helper": "", "root_helper_daemon": "", "report_interval": 15},
+            "ml2": {
+                "type_drivers": "local,flat,vlan",
+                "tenant_network_types": "local",
+                "mechanism_drivers": "openvswitch",
+                "extension_drivers": "port_security",
+            },
+            # the user-space datapath of this machine has no connection tracking to filter with
+            "securitygroup": {"enable_security_group": True, "firewall_driver": "noop"},
+            "ovs": {"integration_bridge": "br-int", "datapath_type": ovs.DATAPATH_TYPE, "ovsdb_connection": ovs.CONNECTION},
+            **token_validation(site, "neutron"),
+            **oslo(site, "neutron"),
+        },
+    )
+
+
+def _migrate(site: Site) -> None:
+    inside.run(site, [executable("neutron-db-manage"), "--config-file", str(_conf(site)), "upgrade", "heads"], timeout=TIMEOUT)
+
+
+class NeutronServer(Service):
+    """The API and the server of the agents."""
+
+    name = "neutron-server"
+    after = ("neutron-schema", "keystone", "rabbitmq")
+
+    def prepare(self, site: Site) -> None:
+        identity.add_service(site, "neutron", site.url(PORT), "network")
+
+    def programs(self, site: Site) -> Sequence[Program]:
+        environment = {"OS_NEUTRON_CONFIG_DIR": str(_conf(site).parent), "OS_NEUTRON_CONFIG_FILES": _conf(site).name}
+        return [
+            wsgi.program(site, "neutron-api", PORT, "neutron.wsgi.api", 4, environment),
+            Program("neutron-rpc", daemon("neutron-rpc-server", _conf(site))),
+        ]
+
+    def check_ready(self, site: Site) -> None:
+        wsgi.check_answers(site.url(PORT, "/"))
+        rpc.check_served(site, "q-plugin")
+
+
+class NeutronAgents(Service):
+    """The switch agent and DHCP. Begun only when the RPC server listens: they lose a minute with their first call otherwise."""
+
+    name = "neutron-agents"
+    after = ("neutron-server", "ovs")
+
+    def programs(self, site: Site) -> Sequence[Program]:
+        return [
+            Program("neutron-ovs-agent", daemon("neutron-openvswitch-agent", _conf(site))),
+            Program("neutron-dhcp-agent", daemon("neutron-dhcp-agent", _conf(site))),
+        ]
+
+    def check_ready(self, site: Site) -> None:
+        agents = identity.ask(site, PORT, "/v2.0/agents")["agents"]
+        alive = {agent["binary"] for agent in agents if agent["alive"]}
+        if missing := {"neutron-openvswitch-agent", "neutron-dhcp-agent"} - alive:
+            raise NotReady(f"Neutron has not heard of {', '.join(sorted(missing))}")
+        rpc.check_served(site, f"dhcp_agent.{site.compute_host}")
+
+
+SERVICES: Sequence[Service] = (Schema("neutron", ["neutron"], configure, _migrate), NeutronServer(), NeutronAgents())

@@ -1,0 +1,99 @@
+"""What the tenant of a site finds before its VNF: quotas, flavor, volume types, network, security group and, at site-a, the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.service import Service
+from lab.services import identity
+from lab.services.cinder import BACKEND
+from lab.site import Site
+
+PROJECT = "vnf"
+USER = "demo"
+CIDR = "10.7.0.0/24"
+IMAGE = "canary"
+
+
+@dataclass(frozen=True)
+class Names:
+    """What is called differently at the two sites, on purpose: the names have to be mapped when the VNF moves."""
+
+    network: str
+    volume_type: str
+    has_image: bool
+
+
+NAMES = {
+    "site-a": Names("canary-net", "fast", has_image=True),
+    # no image: a recovery boots from restored volumes and must not need one
+    "site-b": Names("canary-net-b", "standard", has_image=False),
+}
+
+
+class Tenant(Service):
+    name = "tenant"
+    after = ("nova-compute", "neutron-agents", "cinder-storage", "glance", "swift")
+
+    def populate(self, site: Site) -> None:
+        names = NAMES[site.name]
+        admin = identity.connect(site)
+        _raise_quotas(admin)
+        if not admin.compute.find_flavor("tiny"):
+            admin.compute.create_flavor(name="tiny", ram=192, vcpus=1, disk=0)
+        for volume_type in (BACKEND, names.volume_type):
+            if not admin.block_storage.find_type(volume_type):
+                admin.block_storage.create_type(name=volume_type, extra_specs={"volume_backend_name": BACKEND})
+        if names.has_image and not admin.image.find_image(IMAGE):
+            _upload_image(admin)
+        demo = identity.connect(site, USER, PROJECT)
+        _make_network(demo, names.network)
+        _make_security_group(demo)
+
+
+def _raise_quotas(admin: Any) -> None:
+    """By the API: Cinder prefers the rows of its default quota class to what cinder.conf says."""
+    project = admin.identity.find_project(PROJECT, ignore_missing=False).id
+    volumes = {"volumes": 500, "snapshots": 2000, "backups": 2000, "gigabytes": 20000, "backup_gigabytes": 20000, "groups": 200}
+    _put(admin.block_storage, f"/os-quota-sets/{project}", {"quota_set": volumes})
+    _put(admin.compute, f"/os-quota-sets/{project}", {"quota_set": {"instances": 200, "cores": 400, "ram": 2_000_000}})
+
+
+def _put(service: Any, path: str, body: dict[str, Any]) -> None:
+    answer = service.put(path, json=body)
+    answer.raise_for_status()
+
+
+def _upload_image(admin: Any) -> None:
+    from lab.guest import image
+
+    path = image.build()
+    admin.create_image(
+        IMAGE,
+        filename=str(path),
+        disk_format="qcow2" if path.suffix == ".qcow2" else "raw",
+        container_format="bare",
+        visibility="public",
+        wait=True,
+        hw_qemu_guest_agent="yes",
+        os_require_quiesce="yes",
+        hw_disk_bus="virtio",
+    )
+
+
+def _make_network(demo: Any, name: str) -> None:
+    network = demo.network.find_network(name) or demo.network.create_network(name=name)
+    if not demo.network.find_subnet(name, network_id=network.id):
+        demo.network.create_subnet(name=name, network_id=network.id, ip_version=4, cidr=CIDR, is_dhcp_enabled=True, gateway_ip=None)
+
+
+def _make_security_group(demo: Any) -> None:
+    """One that lets everything in, as a VNF's own members talk to each other on any port."""
+    group = demo.network.find_security_group("canary") or demo.network.create_security_group(name="canary")
+    if not any(rule["direction"] == "ingress" for rule in group.security_group_rules):
+        demo.network.create_security_group_rule(security_group_id=group.id, direction="ingress", ether_type="IPv4")
+
+
+SERVICES: Sequence[Service] = (Tenant(),)
