@@ -1,0 +1,47 @@
+# The ways in. Everything runs from a virtual environment made here; only the lab needs root and Debian 12.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+
+demo: $(READY)            ## two OpenStack sites, a VNF, a disaster, a recovery (root, Debian 12)
+	$(BIN)/python -m lab.demo
+
+test: $(READY)            ## unit tests and static checks; no cloud
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src
+	$(BIN)/pytest tests/unit -q -n 2
+
+lab: $(READY)             ## bring the two sites up (idempotent)
+	$(BIN)/python -m lab up
+
+lab-down: $(READY)        ## stop the sites, keep what they hold
+	$(BIN)/python -m lab down
+
+lab-wipe: $(READY)        ## stop the sites and forget them
+	$(BIN)/python -m lab wipe
+
+test-lab: lab             ## tests against the two real sites
+	$(BIN)/pytest tests/lab -q
+
+test-nova-quiesce: $(READY)  ## tests of the Nova add-on against Nova's own code
+	$(BIN)/python -m lab test-nova-quiesce
+
+bench: lab                ## antipode beside a floor and beside the openstack command line
+	$(BIN)/python -m bench
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e '.[lab,dev]'
+	touch $(READY)
