@@ -1,0 +1,1 @@
+"""The canary's guest: an image built from Debian packages, and the program whose records it keeps."""
