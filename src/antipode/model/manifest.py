@@ -18,6 +18,19 @@ FORMAT = 1
 Consistency = Literal["application", "group", "volume"]
 
 
+class StoredObjects(Model):
+    """What the backup store holds of one backup when the recovery point is made, so that it can be verified ever after.
+
+    `sha256` is over the lines `name <TAB> bytes <TAB> etag <LF>` of its objects, sorted by name.
+    """
+
+    prefix: str
+    """what the names of all its objects begin with"""
+    objects: int
+    bytes: int
+    sha256: str
+
+
 class BackupRecord(Model):
     """One Cinder backup: what it is, and the record that makes it known to another Cinder (export_record)."""
 
@@ -33,6 +46,8 @@ class BackupRecord(Model):
     """backup_service of the record: the driver class, which must be the same at the backup site"""
     url: str
     """backup_url of the record, opaque"""
+    stored: StoredObjects | None = None
+    """None when no backup store is configured"""
 
     @property
     def incremental(self) -> bool:

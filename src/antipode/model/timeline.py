@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Protocol
 
 
@@ -22,5 +23,17 @@ class Timeline(Protocol):
         """A step that starts now and ends with the block; an exception that leaves the block is its failure.
 
         Called from several threads at once.
+        """
+        ...
+
+    def past(
+        self, number: str, name: str, resource: str = "", *, started: datetime, ended: datetime, error: str | None = None, **facts: object
+    ) -> None:
+        """Keep a step that is already over: while members are frozen nothing is written, so the steps of the window are told afterwards.
+
+        Args:
+            started: when it began, aware UTC.
+            ended: when it was over, aware UTC.
+            error: why it failed; None when it did not.
         """
         ...

@@ -1,0 +1,99 @@
+"""The plan of a recovery: every name of the primary translated to what the backup site has, made before anything is created."""
+
+from __future__ import annotations
+
+from antipode.model.base import Model
+from antipode.model.topology import Keypair
+from antipode.model.vnf import Answers
+
+
+class VolumePlan(Model):
+    """A volume to be restored. The list in `ServerPlan.volumes` has the order of the devices, the root volume first."""
+
+    source_id: str
+    """id of the volume at the primary"""
+    backup_id: str
+    name: str
+    description: str
+    size_gib: int
+    volume_type: str
+    availability_zone: str | None
+    """None leaves the choice to the site"""
+    metadata: dict[str, str]
+    image_metadata: dict[str, str]
+    is_root: bool
+    delete_on_termination: bool
+    tag: str | None
+
+
+class PortPlan(Model):
+    """A port to be created. The list in `ServerPlan.ports` has the order of the interfaces."""
+
+    source_id: str
+    """id of the port at the primary"""
+    name: str
+    network: str
+    network_id: str
+    mac_address: str
+    fixed: dict[str, str]
+    """address -> id of its subnet"""
+    security_group_ids: list[str]
+    allowed_address_pairs: list[dict[str, str]]
+    port_security_enabled: bool
+    vnic_type: str
+    device_tag: str | None
+    tags: list[str]
+
+
+class ServerPlan(Model):
+    """A server to be booted from its restored volumes."""
+
+    source_id: str
+    """id of the server at the primary"""
+    name: str
+    hostname: str
+    flavor: str
+    flavor_id: str
+    availability_zone: str | None
+    volumes: list[VolumePlan]
+    ports: list[PortPlan]
+    metadata: dict[str, str]
+    tags: list[str]
+    keypair: Keypair | None
+    user_data: str | None
+    config_drive: bool
+    description: str | None
+    server_group_id: str | None
+    after: list[str]
+    """names of the servers that must be there before this one is booted"""
+    answers: Answers | None
+
+
+class QuotaNeed(Model):
+    """What the recovery takes of one quota of the project; `limit` -1 is unlimited."""
+
+    resource: str
+    needed: int
+    used: int
+    limit: int
+
+    @property
+    def is_short(self) -> bool:
+        return self.limit >= 0 and self.used + self.needed > self.limit
+
+
+class RecoveryPlan(Model):
+    """What a recovery is going to create at a site. `servers` in the order of the members of the VNF."""
+
+    recovery_point: str
+    vnf: str
+    site: str
+    servers: list[ServerPlan]
+    keypairs_to_import: list[Keypair] = []
+    quotas: list[QuotaNeed] = []
+    already_there: list[str] = []
+    """names of servers that an earlier attempt with the same recovery point has created"""
+    warnings: list[str] = []
+
+    def server(self, name: str) -> ServerPlan:
+        return next(s for s in self.servers if s.name == name)
