@@ -52,7 +52,6 @@ def configure(site: Site) -> None:
             "api_paste_config": packaged("cinder", "api-paste.ini"),
             "resource_query_filters_file": packaged("cinder", "resource_filters.json"),
             "rootwrap_config": packaged("cinder", "rootwrap.conf"),
-            "auth_strategy": "keystone",
             "glance_api_servers": site.url(glance.PORT),
             "glance_core_properties": "",
             "enabled_backends": BACKEND,

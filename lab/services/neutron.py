@@ -34,7 +34,6 @@ def configure(site: Site) -> None:
                 "dnsmasq_local_resolv": False,
                 "dnsmasq_dns_servers": "127.0.0.1",
                 "enable_isolated_metadata": False,
-                "auth_strategy": "keystone",
                 "state_path": state(site, "neutron"),
                 "api_paste_config": packaged("neutron", "api-paste.ini"),
                 "api_workers": 1,
@@ -51,7 +50,6 @@ def configure(site: Site) -> None:
             "agent": {"root_helper": "", "root_helper_daemon": "", "report_interval": 15},
             "ml2": {
                 "type_drivers": "local,flat,vlan",
-                "tenant_network_types": "local",
                 "mechanism_drivers": "openvswitch",
                 "extension_drivers": "port_security",
             },

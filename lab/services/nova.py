@@ -71,7 +71,6 @@ def _options(site: Site) -> dict[str, Section]:
             "sync_power_state_interval": -1,
             "rpc_response_timeout": 120,
         },
-        "api": {"auth_strategy": "keystone"},
         "wsgi": {"api_paste_config": site.etc / "nova" / "api-paste.ini"},
         "api_database": database("nova_api"),
         "database": database("nova"),

@@ -24,7 +24,6 @@ def configure(site: Site) -> None:
         _conf(site),
         {
             "DEFAULT": {"debug": False, "use_stderr": True},
-            "api": {"auth_strategy": "keystone"},
             "placement_database": database("placement"),
             **token_validation(site, "placement"),
         },

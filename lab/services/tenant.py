@@ -14,7 +14,6 @@ from lab.site import Site
 PROJECT = "vnf"
 USER = "demo"
 CIDR = "10.7.0.0/24"
-IMAGE = "canary"
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Tenant(Service):
         for volume_type in (BACKEND, names.volume_type):
             if not admin.block_storage.find_type(volume_type):
                 admin.block_storage.create_type(name=volume_type, extra_specs={"volume_backend_name": BACKEND})
-        if names.has_image and not admin.image.find_image(IMAGE):
+        if names.has_image:
             _upload_image(admin)
         demo = identity.connect(site, USER, PROJECT)
         _make_network(demo, names.network)
@@ -67,20 +66,21 @@ def _put(service: Any, path: str, body: dict[str, Any]) -> None:
 
 
 def _upload_image(admin: Any) -> None:
+    """Upload the guest image, unless it is there as it is built today; an older one is replaced."""
     from lab.guest import image
 
-    path = image.build()
-    admin.create_image(
-        IMAGE,
-        filename=str(path),
-        disk_format="qcow2" if path.suffix == ".qcow2" else "raw",
+    older = admin.image.find_image(image.NAME)
+    current = admin.create_image(  # answers with the image that is there when its checksum is the file's
+        image.NAME,
+        filename=str(image.build()),
+        disk_format="raw",
         container_format="bare",
         visibility="public",
         wait=True,
-        hw_qemu_guest_agent="yes",
-        os_require_quiesce="yes",
-        hw_disk_bus="virtio",
+        **image.PROPERTIES,
     )
+    if older and older.id != current.id:
+        admin.image.delete_image(older)
 
 
 def _make_network(demo: Any, name: str) -> None:
