@@ -6,13 +6,19 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, NamedTuple
 
 from lab.service import NotReady
 from lab.services.openstack_conf import KEYSTONE_PORT, PASSWORD
 from lab.site import Site
 
-_tokens: dict[Site, str] = {}
+
+class _Login(NamedTuple):
+    token: str
+    project_id: str
+
+
+_logins: dict[tuple[Site, str, str], _Login] = {}
 
 
 def connect(site: Site, user: str = "admin", project: str = "admin") -> Any:
@@ -61,32 +67,38 @@ def add_service(site: Site, user: str, url: str, *types: str) -> None:
             cloud.identity.create_endpoint(service_id=service.id, interface=interface, url=url, region_id=site.region)
 
 
-def ask(site: Site, port: int, path: str) -> Any:
-    """What an API answers the admin to a GET, as JSON; `NotReady` when it does not."""
-    url = site.url(port, path)
+def ask(site: Site, port: int, path: str, user: str = "admin", project: str = "admin") -> Any:
+    """What an API answers to a user's GET, as JSON; `NotReady` when it does not. `{project_id}` in the path is filled in."""
     try:
-        for attempt in ("kept token", "fresh token"):
-            if site not in _tokens:
-                _tokens[site] = _token(site)
-            request = urllib.request.Request(url, headers={"X-Auth-Token": _tokens[site], "Accept": "application/json"})
+        kept = _logins.get((site, user, project))
+        if kept:
             try:
-                with urllib.request.urlopen(request, timeout=20) as answer:
-                    return json.load(answer)
+                return _get(site, port, path, kept)
             except urllib.error.HTTPError as refusal:
-                if refusal.code != 401 or attempt == "fresh token":
-                    raise NotReady(f"{url} answers {refusal.code} {refusal.reason}") from refusal
-                del _tokens[site]
+                if refusal.code != 401:  # else the token is of before a wipe
+                    raise
+        _logins[site, user, project] = login = _log_in(site, user, project)
+        return _get(site, port, path, login)
+    except urllib.error.HTTPError as refusal:
+        raise NotReady(f"{refusal.url} answers {refusal.code} {refusal.reason}") from refusal
     except (OSError, http.client.HTTPException, ValueError) as failure:
-        raise NotReady(f"{url} does not answer: {failure}") from failure
+        raise NotReady(f"{site.url(port, path)} does not answer: {failure}") from failure
 
 
-def _token(site: Site) -> str:
-    """A token of admin in project admin, which is valid for a day."""
-    user = {"name": "admin", "password": PASSWORD, "domain": {"id": "default"}}
-    scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
-    body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
+def _get(site: Site, port: int, path: str, login: _Login) -> Any:
+    url = site.url(port, path.format(project_id=login.project_id))
+    request = urllib.request.Request(url, headers={"X-Auth-Token": login.token, "Accept": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def _log_in(site: Site, user: str, project: str) -> _Login:
+    """A token, which is valid for a day."""
+    domain = {"id": "default"}
+    methods = {"methods": ["password"], "password": {"user": {"name": user, "password": PASSWORD, "domain": domain}}}
+    body = {"auth": {"identity": methods, "scope": {"project": {"name": project, "domain": domain}}}}
     request = urllib.request.Request(
         site.url(KEYSTONE_PORT, "/v3/auth/tokens"), data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
-        return str(answer.headers["X-Subject-Token"])
+        return _Login(answer.headers["X-Subject-Token"], json.load(answer)["token"]["project"]["id"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab import inside
+from lab.errors import LabError
 from lab.service import NotReady
 from lab.services.openstack_conf import executable
 from lab.site import Site
@@ -24,8 +25,9 @@ connection.close()
 
 def check_served(site: Site, *queues: str) -> None:
     """Raise `NotReady` with the names of the queues that nobody consumes."""
-    answer = inside.run(site, [executable("python"), "-c", _COUNT_CONSUMERS, *queues], check=False)
-    if answer.returncode:
-        raise NotReady(f"RabbitMQ of {site.name} does not answer: {(answer.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    try:
+        answer = inside.run(site, [executable("python"), "-c", _COUNT_CONSUMERS, *queues], timeout=30)
+    except LabError as failure:
+        raise NotReady(f"RabbitMQ does not tell of its queues: {str(failure).splitlines()[-1]}") from failure
     if idle := answer.stdout.split():
         raise NotReady(f"nobody serves {', '.join(idle)}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 from lab import inside
-from lab.service import NotReady, Program, Service
+from lab.service import Program, Service
 from lab.services import identity
 from lab.services.cinder import BACKUP_ACCOUNT
 from lab.services.openstack_conf import KEYSTONE_PORT, Sections, credentials, executable, state, write
@@ -60,15 +58,7 @@ class Swift(Service):
         """Look into the backup account as Cinder will: this needs the proxy, Keystone, memcached and the account server."""
         if not site.has_object_store:
             return
-        cloud = identity.connect(site, BACKUP_ACCOUNT, BACKUP_ACCOUNT)
-        account = site.url(PORT, f"/v1/AUTH_{cloud.current_project_id}")
-        try:
-            with urllib.request.urlopen(urllib.request.Request(account, headers={"X-Auth-Token": cloud.auth_token}), timeout=20) as answer:
-                answer.read()
-        except urllib.error.HTTPError as refusal:
-            raise NotReady(f"{account} answers {refusal.code} {refusal.reason}") from refusal
-        except OSError as failure:
-            raise NotReady(f"{account} does not answer: {failure}") from failure
+        identity.ask(site, PORT, "/v1/AUTH_{project_id}?format=json", BACKUP_ACCOUNT, BACKUP_ACCOUNT)
 
 
 def _proxy(site: Site) -> Sections:

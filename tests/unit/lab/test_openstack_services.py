@@ -1,0 +1,82 @@
+"""What must hold of the OpenStack services' configuration before anything runs."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+from lab.services import cinder, keystone, neutron, nova, openstack_conf, swift
+from lab.site import SITES, Site
+
+PASTE = """\
+[composite:openstack_compute_api_v21]
+keystone = cors authtoken keystonecontext osapi_compute_app_v21
+
+[composite:openstack_compute_api_v21_legacy_v2_compatible]
+keystone = cors authtoken keystonecontext legacy_v2_compatible osapi_compute_app_v21
+
+[filter:keystonecontext]
+paste.filter_factory = nova.api.auth:NovaKeystoneContext.factory
+"""
+
+
+@pytest.fixture(params=SITES.values(), ids=lambda site: site.name)
+def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr("lab.site.ROOT", tmp_path)
+    assert isinstance(request.param, Site)
+    return request.param
+
+
+def read(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(path.read_text())
+    return parser
+
+
+def test_booleans_and_lists_are_written_as_oslo_config_reads_them(tmp_path: Path) -> None:
+    openstack_conf.write(tmp_path / "new" / "x.conf", {"DEFAULT": {"debug": False}, "a": {"list": ["x", "y"], "n": 3, "none": ""}})
+    conf = read(tmp_path / "new" / "x.conf")
+    assert conf.defaults() == {"debug": "false"}
+    assert (conf["a"]["list"], conf["a"]["n"], conf["a"]["none"]) == ("x,y", "3", "")
+
+
+def test_the_quiesce_add_on_follows_keystonecontext_in_both_pipelines_and_changes_nothing_else() -> None:
+    adapted = nova._with_quiesce(PASTE)
+    assert adapted.count(" keystonecontext quiesce ") == 2
+    assert adapted.replace(" quiesce ", " ").startswith(PASTE)
+    assert "paste.filter_factory = nova_quiesce:filter_factory" in adapted.removeprefix(PASTE)
+
+
+def test_site_b_names_no_address_of_site_a_in_any_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nova, "packaged", lambda service, name: site.home / name)
+    site.home.mkdir()
+    (site.home / "api-paste.ini").write_text(PASTE)
+    for configure in (keystone.configure, neutron.configure, nova.configure, cinder.configure, swift.Swift().configure):
+        configure(site)
+    others = [other.address for other in SITES.values() if other != site]
+    named = {path.name for path in site.etc.rglob("*") if path.is_file() and any(other in path.read_text() for other in others)}
+    assert named == (set() if site.has_object_store else {"cinder.conf"})  # the backup store, which is at site-b by nature
+
+
+def test_both_sites_keep_backups_in_the_same_account_and_container(site: Site) -> None:
+    cinder.configure(site)
+    options = read(site.etc / "cinder" / "cinder.conf").defaults()
+    assert options["backup_swift_auth_url"] == "http://10.86.0.12:5000/v3"
+    assert (options["backup_swift_project"], options["backup_swift_container"]) == ("backup", "volumebackups")
+
+
+def test_nova_compute_knows_of_no_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nova, "packaged", lambda service, name: site.home / name)
+    site.home.mkdir()
+    (site.home / "api-paste.ini").write_text(PASTE)
+    nova.configure(site)
+    assert read(site.etc / "nova" / "nova.conf").has_section("database")
+    compute = read(site.etc / "nova" / "nova-compute.conf")
+    assert not compute.has_section("database")
+    assert not compute.has_section("api_database")
+
+
+def test_a_site_without_object_store_runs_no_swift() -> None:
+    assert {site.name: len(swift.Swift().programs(site)) for site in SITES.values()} == {"site-a": 0, "site-b": 4}
