@@ -68,8 +68,8 @@ def pids(site: Site) -> dict[int, int]:
         try:
             if (process / "ns" / "pid").readlink() == namespace and (inner := _inner_pid(process)) is not None:
                 found[inner] = int(process.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended while we looked
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # ended while we looked, or the machine's own, which even root may not look at
     return found
 
 

@@ -28,18 +28,31 @@ def private_folders(site: Site) -> dict[Path, Path]:
     }
 
 
-def on(site: Site) -> None:
-    """Start the site's first process, when it has none: the supervisor, which starts no program by itself."""
+def make_folders(site: Site) -> None:
+    """Make the site's folders, as far as they are missing."""
+    for folder in (site.etc, site.data, site.run, site.log, site.home / "tmp"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (site.etc / "hosts").write_text(f"127.0.0.1 localhost\n{site.address} {site.name} {site.compute_host}\n")
+    for seen, own in private_folders(site).items():
+        if own.name != "hosts":
+            own.mkdir(parents=True, exist_ok=True)
+            seen.mkdir(parents=True, exist_ok=True)
+
+
+def on(site: Site) -> bool:
+    """Start the site's first process: the supervisor, which starts no program by itself. False when the site has one."""
     if inside.init_pid(site) is not None:
-        return
+        return False
     wan.remove_leftover_links(site)
-    _make_folders(site)
+    for lost in (site.run, site.home / "tmp"):
+        shutil.rmtree(lost, ignore_errors=True)
+    make_folders(site)
     log = (site.log / "supervisord.out").open("ab")
     supervisor = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(inside.supervisor_conf(site))]
+    namespaces = ["--mount", "--propagation", "private", "--pid", "--uts", "--fork", "--mount-proc"]
+    script = _inner_script(site) + f"exec {shlex.join(supervisor)}"
     subprocess.Popen(
-        ["nsenter", f"--net={wan.namespace(site)}"]
-        + ["unshare", "--mount", "--propagation", "private", "--pid", "--uts", "--fork", "--mount-proc"]
-        + ["sh", "-ec", _inner_script(site) + f"exec {shlex.join(supervisor)}"],
+        ["nsenter", f"--net={wan.namespace(site)}", "unshare", *namespaces, "sh", "-ec", script],
         env=inside.environment(site),
         cwd=site.home,
         stdin=subprocess.DEVNULL,
@@ -48,6 +61,7 @@ def on(site: Site) -> None:
         start_new_session=True,
     )
     wait_until(lambda: supervision.answers(site), f"the supervisor of {site.name} answers (see {log.name})", timeout=30)
+    return True
 
 
 def off(site: Site) -> bool:
@@ -83,18 +97,6 @@ def _inner_script(site: Site) -> str:
         "mount -t tmpfs -o mode=755 tmpfs /run\nmount --make-shared /run\n"
         "mkdir -p /run/netns /run/lock /run/libvirt /run/openvswitch /run/ceph\n"
     )
-
-
-def _make_folders(site: Site) -> None:
-    shutil.rmtree(site.home / "tmp", ignore_errors=True)
-    shutil.rmtree(site.run, ignore_errors=True)
-    for folder in (site.etc, site.data, site.run, site.log, site.home / "tmp"):
-        folder.mkdir(parents=True, exist_ok=True)
-    (site.etc / "hosts").write_text(f"127.0.0.1 localhost\n{site.address} {site.name} {site.compute_host}\n")
-    for seen, own in private_folders(site).items():
-        if seen.name != "hosts":
-            own.mkdir(parents=True, exist_ok=True)
-            seen.mkdir(parents=True, exist_ok=True)
 
 
 def _alive(pid: int) -> bool:

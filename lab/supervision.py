@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
-from supervisor.states import ProcessStates
-from supervisor.xmlrpc import Faults, SupervisorTransport
+from supervisor.states import ProcessStates  # type: ignore[import-untyped]
+from supervisor.xmlrpc import Faults, SupervisorTransport  # type: ignore[import-untyped]
 
 from lab import inside
 from lab.errors import LabError
@@ -93,7 +93,7 @@ def given_up(site: Site, programs: Sequence[Program]) -> list[str]:
     return [p.name for p in programs if known[p.name]["state"] in (ProcessStates.FATAL, ProcessStates.UNKNOWN)]
 
 
-def _rpc(site: Site) -> ServerProxy:
+def _rpc(site: Site) -> Any:  # every call makes its own: a proxy is not for use by several threads
     return ServerProxy("http://localhost", transport=SupervisorTransport(serverurl=f"unix://{site.run}/supervisor.sock"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.service import Service
+from lab.services import cinder, glance, keystone, neutron, nova, placement, swift, tenant
 from lab.services.ceph import Ceph, CephMonitor
 from lab.services.libvirt import Libvirt
 from lab.services.mariadb import MariaDB
@@ -15,7 +16,7 @@ from lab.site import Site
 
 
 def services_of(site: Site) -> Sequence[Service]:
-    """Every service of the site; the order is the services' own matter (`Service.after`)."""
+    """Every service of the site; the order in which they start is their own matter (`Service.after`)."""
     return [
         MariaDB(),
         RabbitMQ(),
@@ -24,4 +25,12 @@ def services_of(site: Site) -> Sequence[Service]:
         Ceph(),
         OpenVSwitch(),
         Libvirt(),
+        *keystone.SERVICES,
+        *placement.SERVICES,
+        *glance.SERVICES,
+        *neutron.SERVICES,
+        *nova.SERVICES,
+        *cinder.SERVICES,
+        *(swift.SERVICES if site.has_object_store else ()),
+        *tenant.SERVICES,
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,34 +11,16 @@ from lab.errors import LabError
 from lab.service import NotReady, Program, Service
 from lab.site import Site
 
-USER = "lab"
-PASSWORD = "lab"
 PORT = 3306
-
-
-def url(database: str) -> str:
-    """The SQLAlchemy URL of a database, for services inside the site (the same in every site: loopback)."""
-    return f"mysql+pymysql://{USER}:{PASSWORD}@127.0.0.1:{PORT}/{database}?charset=utf8mb3"
 
 
 def socket_of(site: Site) -> Path:
     return site.run / "mariadb.sock"
 
 
-def execute(site: Site, sql: str, database: str = "") -> list[list[str]]:
-    """Execute SQL as root and return the rows of its result as text."""
-    done = _client(site, "mariadb", "--batch", "--skip-column-names", database, stdin=sql)
-    return [line.split("\t") for line in done.splitlines()]
-
-
-def create(site: Site, database: str) -> None:
-    """Make an empty database that USER may use, unless it is there."""
-    execute(site, f"CREATE DATABASE IF NOT EXISTS `{database}` CHARACTER SET utf8mb3 COLLATE utf8mb3_general_ci")
-
-
-def is_empty(site: Site, database: str) -> bool:
-    """Whether the database has no table yet."""
-    return not execute(site, f"SELECT 1 FROM information_schema.tables WHERE table_schema = '{database}' LIMIT 1")
+def execute(site: Site, sql: str) -> str:
+    """Execute SQL as root and return the rows of its result: a line each, fields separated by tabs."""
+    return _client(site, "mariadb", "--batch", "--skip-column-names", stdin=sql)
 
 
 def dump(site: Site, database: str, path: Path) -> None:
@@ -55,7 +38,7 @@ def load(site: Site, database: str, path: Path) -> None:
 
 def _client(site: Site, program: str, *arguments: str, stdin: str | None = None) -> str:
     # the socket is a file, so this needs no entering of the site
-    argv = [program, "--no-defaults", "--user=root", f"--socket={socket_of(site)}", *filter(None, arguments)]
+    argv = [program, "--no-defaults", "--user=root", f"--socket={socket_of(site)}", *arguments]
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise LabError(f"{site.name}: {program} {' '.join(arguments)} failed: {done.stderr.strip()[-1500:]}")
@@ -69,11 +52,10 @@ class MariaDB(Service):
         data = site.data / "mariadb"
         if (data / "complete").exists():
             return
+        shutil.rmtree(data, ignore_errors=True)
+        accounts = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         done = subprocess.run(
-            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}"]
-            + ["--auth-root-authentication-method=normal", "--skip-test-db"],
-            capture_output=True,
-            text=True,
+            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", *accounts], capture_output=True, text=True
         )
         if done.returncode:
             raise LabError(f"{site.name}: mariadb-install-db failed: {(done.stdout + done.stderr)[-1500:]}")
@@ -81,23 +63,17 @@ class MariaDB(Service):
 
     def programs(self, site: Site) -> Sequence[Program]:
         data = site.data / "mariadb"
-        return [
-            Program(
-                "mariadb",
-                ["/usr/sbin/mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket_of(site)}"]
-                + [f"--pid-file={site.run}/mariadb.pid", "--bind-address=127.0.0.1", f"--port={PORT}", "--skip-name-resolve"]
-                # the lab survives processes that are killed, not a machine that fails: no flushing to disk
-                + ["--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite"]
-                + ["--performance-schema=OFF", "--innodb-buffer-pool-size=128M", "--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M"]
-                + ["--max-connections=500", "--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"],
-            )
-        ]
+        where = [f"--datadir={data}", f"--socket={socket_of(site)}", f"--pid-file={site.run}/mariadb.pid"]
+        network = ["--bind-address=127.0.0.1", f"--port={PORT}", "--skip-name-resolve", "--max-connections=500"]
+        # the lab survives processes that are killed, not a machine that fails: no flushing to disk
+        durability = ["--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite"]
+        memory = ["--performance-schema=OFF", "--innodb-buffer-pool-size=128M", "--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M"]
+        text = ["--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"]
+        options = [*where, *network, *durability, *memory, *text]
+        return [Program("mariadb", ["/usr/sbin/mariadbd", "--no-defaults", "--user=root", *options])]
 
     def check_ready(self, site: Site) -> None:
         try:
             execute(site, "SELECT 1")
         except LabError as e:
             raise NotReady(str(e)) from e
-
-    def populate(self, site: Site) -> None:
-        execute(site, f"GRANT ALL ON *.* TO '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")

@@ -9,7 +9,6 @@ from lab.service import NotReady, Program, Service
 from lab.site import Site
 
 PORT = 11211
-SERVER = f"127.0.0.1:{PORT}"
 
 
 class Memcached(Service):

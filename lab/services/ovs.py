@@ -13,9 +13,7 @@ from lab.service import NotReady, Program, Service
 from lab.site import Site
 
 CONNECTION = "unix:/run/openvswitch/db.sock"
-"""What ovs-vsctl uses by itself, and what neutron and os-vif are told (seen from inside a site)."""
-
-DATAPATH_TYPE = "netdev"
+"""What ovs-vsctl uses by itself, and where every other client finds the switch (seen from inside a site)."""
 
 
 def database(site: Site) -> Path:
@@ -41,16 +39,13 @@ class OpenVSwitch(Service):
         part.rename(database(site))
 
     def programs(self, site: Site) -> Sequence[Program]:
+        listen = ["--remote=punix:/run/openvswitch/db.sock", "--remote=ptcp:6640:127.0.0.1"]
+        logging = ["-vconsole:warn", "-vfile:off", "-vsyslog:off"]
         return [
             Program(
-                "ovsdb-server",
-                ["ovsdb-server", str(database(site)), "--remote=punix:/run/openvswitch/db.sock", "--remote=ptcp:6640:127.0.0.1"]
-                + ["--unixctl=/run/openvswitch/ovsdb-server.ctl", "-vconsole:warn", "-vfile:off", "-vsyslog:off"],
+                "ovsdb-server", ["ovsdb-server", str(database(site)), *listen, "--unixctl=/run/openvswitch/ovsdb-server.ctl", *logging]
             ),
-            Program(
-                "ovs-vswitchd",
-                ["ovs-vswitchd", CONNECTION, "--unixctl=/run/openvswitch/ovs-vswitchd.ctl", "-vconsole:warn", "-vfile:off", "-vsyslog:off"],
-            ),
+            Program("ovs-vswitchd", ["ovs-vswitchd", CONNECTION, "--unixctl=/run/openvswitch/ovs-vswitchd.ctl", *logging]),
         ]
 
     def check_ready(self, site: Site) -> None:

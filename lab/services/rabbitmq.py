@@ -11,8 +11,6 @@ from lab.site import Site
 USER = "lab"
 PASSWORD = "lab"
 PORT = 5672
-TRANSPORT_URL = f"rabbit://{USER}:{PASSWORD}@127.0.0.1:{PORT}/"
-"""What oslo.messaging calls `transport_url`; the same in every site."""
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 

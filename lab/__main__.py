@@ -1,0 +1,197 @@
+"""The command line of the lab: python -m lab up | down | status | …"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lab import bring_up, clouds, guest_access, inside, packages, power, status, supervision, wan
+from lab.errors import LabError
+from lab.progress import Progress
+from lab.services import services_of
+from lab.site import CACHE, ROOT, SITES, VENV, Site
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    if os.geteuid() != 0:
+        print("the lab needs root: it makes network namespaces and mounts", file=sys.stderr)
+        return 2
+    try:
+        return int(arguments.run(arguments) or 0)
+    except LabError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lab", description="Two real OpenStack sites on this machine.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, *, site: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        if site:
+            sub.add_argument("site", type=_site, metavar="SITE", help=" or ".join(SITES))
+        return sub
+
+    command("up", _up, "bring up both sites, or what is down of them; install what is missing on the machine")
+    command("down", _down, "stop both sites and remove their namespaces and networks; keeps their data")
+    sub = command("wipe", _wipe, "as down, and remove the sites' data")
+    sub.add_argument("--all", action="store_true", help="remove the caches and the OpenStack virtual environment, too")
+    sub = command("status", _status, "show what runs where; exit code 0 when both sites are ready")
+    sub.add_argument("-f", "--format", choices=("table", "json"), default="table")
+    sub = command("logs", _logs, "show the end of the logs of a site's programs", site=True)
+    sub.add_argument("program", nargs="*", help="default: all")
+    sub.add_argument("-n", "--lines", type=int, default=30)
+    sub.add_argument("-F", "--follow", action="store_true")
+    command("kill", _kill, "SIGKILL every process of the site at once, its guests included", site=True)
+    command("revive", _revive, "bring a killed site up again", site=True)
+    command("isolate", _isolate, "drop all packets of the site on the WAN: calls to it hang", site=True)
+    command("rejoin", _rejoin, "undo isolate", site=True)
+    sub = command("restart", _restart, "stop programs of a site and bring the site up", site=True)
+    sub.add_argument("program", nargs="+")
+    sub = command("exec", _exec, "execute a command inside the site, e.g.: exec site-a -- virsh list", site=True)
+    sub.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
+    sub = command("answer", _answer, "print what a guest answers to GET / from within its tenant network", site=True)
+    sub.add_argument("address")
+    sub.add_argument("port", type=int)
+    sub.add_argument("--timeout", type=float, default=5, help="seconds (default: 5)")
+    command("packets", _packets, "print how many IP packets were sent to the site's WAN address by the host and the other sites", site=True)
+    return parser
+
+
+def _site(name: str) -> Site:
+    if name not in SITES:
+        raise argparse.ArgumentTypeError(f"no such site: {name}; there are {', '.join(SITES)}")
+    return SITES[name]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One command at a time changes the lab."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            lock.seek(0)
+            raise LabError(f"another command changes the lab: {lock.read().strip()}; wait for its end") from e
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()}, {' '.join(sys.argv[1:])}\n")
+        lock.flush()
+        yield
+
+
+def _bring_up(sites: Sequence[Site]) -> None:
+    progress = Progress()
+    packages.install(progress)
+    wan.up(list(SITES.values()))
+    for site in sites:
+        if wan.is_isolated(site):
+            progress.say(f"{site.name}  rejoins the WAN")
+            wan.rejoin(site)
+    file = clouds.write()
+    changed = bring_up.bring_up(sites, progress)
+    names = " and ".join(site.name for site in sites)
+    print(f"{names}: {'ready' if changed else 'already ready'} after {progress.seconds:.1f} s; credentials: OS_CLIENT_CONFIG_FILE={file}")
+
+
+def _up(_: argparse.Namespace) -> None:
+    with _alone():
+        _bring_up(list(SITES.values()))
+
+
+def _stop() -> None:
+    for site in SITES.values():
+        power.stop(site)
+    wan.down()
+
+
+def _down(_: argparse.Namespace) -> None:
+    with _alone():
+        _stop()
+
+
+def _wipe(arguments: argparse.Namespace) -> None:
+    with _alone():
+        for site in SITES.values():
+            power.off(site)
+        wan.down()
+        for folder in [site.home for site in SITES.values()] + ([CACHE, VENV] if arguments.all else []):
+            if folder.exists():
+                shutil.rmtree(folder)
+        clouds.PATH.unlink(missing_ok=True)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    lab = status.status()
+    print(status.as_json(lab) if arguments.format == "json" else status.render(lab))
+    return 0 if all(site["state"] == "ready" for site in lab["sites"]) else 1
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    site: Site = arguments.site
+    logs = [site.log / f"{name}.log" for name in arguments.program] or sorted(site.log.glob("*.log"))
+    if absent := [str(log) for log in logs if not log.exists()]:
+        raise LabError(f"no such log: {', '.join(absent)}; there are: {', '.join(log.stem for log in sorted(site.log.glob('*.log')))}")
+    options = [f"--lines={arguments.lines}", *(["--follow=name"] if arguments.follow else [])]
+    return subprocess.run(["tail", *options, *map(str, logs)]).returncode
+
+
+def _kill(arguments: argparse.Namespace) -> None:
+    with _alone():
+        was_running = power.off(arguments.site)
+        print(f"{arguments.site.name}: {'killed' if was_running else 'was not running'}")
+
+
+def _revive(arguments: argparse.Namespace) -> None:
+    with _alone():
+        _bring_up([arguments.site])
+
+
+def _isolate(arguments: argparse.Namespace) -> None:
+    with _alone():
+        wan.isolate(arguments.site)
+
+
+def _rejoin(arguments: argparse.Namespace) -> None:
+    with _alone():
+        wan.rejoin(arguments.site)
+
+
+def _restart(arguments: argparse.Namespace) -> None:
+    known = {program.name for service in services_of(arguments.site) for program in service.programs(arguments.site)}
+    if unknown := set(arguments.program) - known:
+        raise LabError(f"{arguments.site.name} has no program {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
+    with _alone():
+        inside.require_init_pid(arguments.site)
+        supervision.stop(arguments.site, arguments.program)
+        _bring_up([arguments.site])
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    if not argv:
+        raise LabError("no command given; e.g.: python -m lab exec site-a -- virsh list")
+    return inside.popen(arguments.site, argv).wait()
+
+
+def _answer(arguments: argparse.Namespace) -> None:
+    print(guest_access.answer(arguments.site, arguments.address, arguments.port, arguments.timeout))
+
+
+def _packets(arguments: argparse.Namespace) -> None:
+    print(wan.packets_sent_to(arguments.site))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Asking a guest over TCP: from inside the DHCP namespace of its tenant network, the one place of a site that reaches guests."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab import inside
+from lab.errors import LabError
+from lab.site import Site
+
+REQUEST = b"GET / HTTP/1.0\r\n\r\n"
+
+
+def answer(site: Site, address: str, port: int, timeout: float = 5) -> str:
+    """The body of what the guest at `address` answers to a GET of /.
+
+    Raises LabError when no network of the site holds the address or the guest does not answer within `timeout` seconds.
+    """
+    reasons = []
+    for namespace in _namespaces_holding(site, address):
+        try:
+            with inside.connect_from(namespace, address, port, timeout) as connection:
+                connection.sendall(REQUEST)
+                response = b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError as e:
+            reasons.append(f"{namespace.name}: {e}")
+            continue
+        head, separator, body = response.partition(b"\r\n\r\n")
+        if separator and head.startswith(b"HTTP/1."):
+            return body.decode(errors="replace")
+        reasons.append(f"{namespace.name}: not an HTTP answer: {response[:200]!r}")
+    why = "; ".join(reasons) or "no tenant network of the site holds this address"
+    raise LabError(f"{site.name}: no answer from {address}:{port}: {why}")
+
+
+def _namespaces_holding(site: Site, address: str) -> Iterator[Path]:
+    """The DHCP namespaces of tenant networks whose subnet the address is in (several when subnets overlap)."""
+    wanted = ipaddress.ip_address(address)
+    folder = Path("/proc") / str(inside.require_init_pid(site)) / "root/run/netns"
+    for namespace in sorted(folder.glob("qdhcp-*")):
+        listed = subprocess.run(["nsenter", f"--net={namespace}", "ip", "-json", "address"], capture_output=True, text=True)
+        if listed.returncode:
+            continue  # a namespace that is being removed or not complete holds no guest that answers
+        own = (f"{a['local']}/{a['prefixlen']}" for link in json.loads(listed.stdout) for a in link["addr_info"])
+        if any(wanted in ipaddress.ip_interface(text).network for text in own):
+            yield namespace

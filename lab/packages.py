@@ -1,0 +1,138 @@
+"""What the lab installs on the machine: Debian packages, and the virtual environment that the OpenStack services run from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.progress import Progress
+from lab.site import ROOT, VENV
+
+DEBIAN = """
+rabbitmq-server mariadb-server mariadb-client memcached
+ceph-mon ceph-mgr ceph-osd ceph-common python3-ceph-common python3-rbd python3-rados
+libvirt-daemon-system libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-rbd python3-libvirt
+qemu-system-x86 qemu-utils qemu-block-extra seabios ipxe-qemu genisoimage
+openvswitch-switch dnsmasq-base iproute2 iptables ebtables bridge-utils iputils-ping util-linux procps
+python3-venv python3-dev gcc libc6-dev pkg-config liberasurecode-dev
+busybox-static extlinux syslinux-common e2fsprogs fdisk cpio zstd
+"""
+"""Line by line: infrastructure, storage, virtualization, network, for building what has no wheel, for building the guest image."""
+
+LOCK = Path(__file__).with_name("requirements.lock")
+QUIESCE_ADD_ON = Path(__file__).parents[1] / "nova_quiesce"
+POLICY = Path("/usr/sbin/policy-rc.d")
+LOG = ROOT / "install.log"
+
+
+def install(progress: Progress) -> None:
+    """Install what is missing; says and does nothing else."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    if missing := _missing():
+        progress.say(f"installing {len(missing)} Debian packages (log: {LOG})")
+        _install_debian(missing)
+    if not _is_marked("lock", _digest([LOCK])):
+        progress.say(f"installing OpenStack into {VENV} (log: {LOG})")
+        _build_venv()
+        _mark("lock", _digest([LOCK]))
+    sources = _sources(QUIESCE_ADD_ON)
+    if not _is_marked("nova-quiesce", _digest(sources)):
+        progress.say(f"installing the quiesce add-on of nova-api into {VENV}")
+        _install_add_on(sources)
+        _mark("nova-quiesce", _digest(sources))
+
+
+def _missing() -> list[str]:
+    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *DEBIAN.split()], capture_output=True, text=True)
+    installed = {line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")}
+    return [package for package in DEBIAN.split() if package not in installed]
+
+
+def _install_debian(packages: Sequence[str]) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=900"]
+    with _services_kept_from_starting():
+        _logged([*apt, "update"], environment)
+        _logged([*apt, "install", "-y", "--no-install-recommends", *packages], environment)
+
+
+@contextmanager
+def _services_kept_from_starting() -> Iterator[None]:
+    """The packages bring services of the machine; the lab runs its own, so theirs must not start."""
+    before = POLICY.read_bytes() if POLICY.exists() else None
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(POLICY.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    try:
+        yield
+    finally:
+        if before is None:
+            POLICY.unlink()
+        else:
+            POLICY.write_bytes(before)
+
+
+def _build_venv() -> None:
+    # Debian's own Python, and with its packages: the bindings of libvirt and Ceph come from Debian
+    _logged(["/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(VENV)])
+    _pip("install", "--ignore-installed", "-r", str(LOCK))
+
+
+def _install_add_on(sources: Sequence[Path]) -> None:
+    # from a copy: building leaves files beside the sources
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sources:
+            copy = Path(folder) / source.relative_to(QUIESCE_ADD_ON)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, copy)
+        _pip("install", "--no-deps", "--force-reinstall", folder)
+
+
+def _pip(*arguments: str) -> None:
+    _logged([str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments])
+
+
+def _logged(command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+    with LOG.open("ab") as log:
+        log.write(f"$ {' '.join(command)}\n".encode())
+        log.flush()
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+    if done.returncode:
+        end = "\n".join(LOG.read_text(errors="replace").splitlines()[-25:])
+        raise LabError(f"installation failed: {' '.join(command[:6])} … ended with {done.returncode}; end of {LOG}:\n{end}")
+
+
+def _sources(project: Path) -> list[Path]:
+    built = ("build", "dist", "__pycache__")
+    return sorted(
+        path
+        for path in project.rglob("*")
+        if path.is_file() and not any(part in built or part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
+    )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    content = hashlib.sha256()
+    for file in files:
+        content.update(str(file.name).encode() + b"\0" + file.read_bytes() + b"\0")
+    return content.hexdigest()
+
+
+def _marker(what: str) -> Path:
+    return VENV / f".antipode-{what}"
+
+
+def _is_marked(what: str, digest: str) -> bool:
+    marker = _marker(what)
+    return marker.exists() and marker.read_text() == digest
+
+
+def _mark(what: str, digest: str) -> None:
+    _marker(what).write_text(digest)
