@@ -34,7 +34,7 @@ NAMES = {
 
 class Tenant(Service):
     name = "tenant"
-    after = ("nova-compute", "neutron-agents", "cinder-storage", "glance", "swift")
+    after = ("nova-compute", "neutron-agents", "cinder-storage", "glance")
 
     def populate(self, site: Site) -> None:
         names = NAMES[site.name]

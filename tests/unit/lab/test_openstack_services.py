@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.services import cinder, keystone, neutron, nova, openstack_conf, swift
+from lab.services import cinder, keystone, neutron, nova, openstack_conf, services_of, swift
 from lab.site import SITES, Site
 
 PASTE = """\
@@ -78,5 +78,8 @@ def test_nova_compute_knows_of_no_database(site: Site, monkeypatch: pytest.Monke
     assert not compute.has_section("api_database")
 
 
-def test_a_site_without_object_store_runs_no_swift() -> None:
-    assert {site.name: len(swift.Swift().programs(site)) for site in SITES.values()} == {"site-a": 0, "site-b": 4}
+def test_only_the_backup_store_runs_swift() -> None:
+    runs = {
+        site.name: [p.name for service in services_of(site) for p in service.programs(site) if "swift" in p.name] for site in SITES.values()
+    }
+    assert {name: bool(programs) for name, programs in runs.items()} == {"site-a": False, "site-b": True}

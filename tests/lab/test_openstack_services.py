@@ -1,0 +1,129 @@
+"""What antipode needs of each site's OpenStack, asked of the real services as the user that antipode logs in as."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lab import inside
+from lab.services import identity, tenant
+from lab.site import BACKUP_STORE, SITES
+
+pytestmark = pytest.mark.lab
+
+PRIMARY = SITES["site-a"]
+USER_DATA = "openstack-services-test"
+
+
+@pytest.fixture(scope="module")
+def site_a() -> Any:
+    return identity.connect(PRIMARY, "antipode", "vnf")
+
+
+@pytest.fixture(scope="module")
+def boot_volume(site_a: Any) -> Iterator[Any]:
+    image = site_a.image.find_image("canary", ignore_missing=False)
+    volume = site_a.block_storage.create_volume(name="services-test", size=1, image_id=image.id, volume_type="fast")
+    yield site_a.block_storage.wait_for_status(volume, "available", wait=120)
+    until(lambda: site_a.block_storage.get_volume(volume).status in ("available", "error"), "the volume is free", 60)
+    site_a.block_storage.delete_volume(volume)
+    site_a.block_storage.wait_for_delete(volume, wait=120)
+
+
+@pytest.fixture(scope="module")
+def server(site_a: Any, boot_volume: Any) -> Iterator[Any]:
+    """Boots from the volume, has a config drive, and its agent answers."""
+    server = site_a.compute.create_server(
+        name="services-test",
+        flavor_id=site_a.compute.find_flavor("tiny").id,
+        networks=[{"uuid": site_a.network.find_network(tenant.NAMES[PRIMARY.name].network).id}],
+        block_device_mapping=[{"boot_index": 0, "uuid": boot_volume.id, "source_type": "volume", "destination_type": "volume"}],
+        config_drive=True,
+        user_data=base64.b64encode(USER_DATA.encode()).decode(),
+    )
+    yield site_a.compute.wait_for_server(server, wait=180)
+    site_a.compute.delete_server(server)
+    site_a.compute.wait_for_delete(server, wait=120)
+
+
+def until(holds: Callable[[], bool], what: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
+        time.sleep(0.5)
+
+
+def backed_up(cloud: Any, name: str, **options: Any) -> Any:
+    backup = cloud.block_storage.create_backup(name=name, **options)
+    return cloud.block_storage.wait_for_status(backup, "available", failures=["error"], interval=0.5, wait=300)
+
+
+def test_a_server_boots_from_a_volume_with_a_config_drive(site_a: Any, server: Any) -> None:
+    assert server.status == "ACTIVE"
+    assert server.has_config_drive
+    domain = inside.run(PRIMARY, ["virsh", "dumpxml", _domain(server)]).stdout
+    assert "device='cdrom'" in domain
+
+
+def _domain(server: Any) -> str:
+    names: list[str] = inside.run(PRIMARY, ["virsh", "list", "--name"]).stdout.split()
+    return next(name for name in names if server.id in inside.run(PRIMARY, ["virsh", "dumpxml", name]).stdout)
+
+
+def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(site_a: Any, server: Any) -> None:
+    domain = _domain(server)
+
+    def agent(command: str) -> str:
+        return inside.run(PRIMARY, ["virsh", "qemu-agent-command", domain, f'{{"execute": "{command}"}}'], check=False).stdout
+
+    until(lambda: "return" in agent("guest-ping"), "the guest's agent answers", 120)
+    action = f"/servers/{server.id}/action"
+    assert site_a.compute.post(action, json={"quiesce": None}).status_code == 202
+    until(lambda: '"frozen"' in agent("guest-fsfreeze-status"), "the guest is frozen", 10)
+    assert site_a.compute.post(action, json={"quiesce": None}).status_code == 409
+    assert site_a.compute.post(action, json={"unquiesce": None}).status_code == 202
+    until(lambda: '"thawed"' in agent("guest-fsfreeze-status"), "the guest is thawed", 10)
+
+
+def test_a_full_and_an_incremental_backup_of_a_snapshot_reach_the_store_of_the_other_site(site_a: Any, boot_volume: Any) -> None:
+    made = []
+    try:
+        for number, incremental in enumerate((False, True)):
+            snapshot = site_a.block_storage.create_snapshot(volume_id=boot_volume.id, name=f"services-test-{number}", is_forced=True)
+            made.append(snapshot)
+            site_a.block_storage.wait_for_status(snapshot, "available", failures=["error"], interval=0.5, wait=60)
+            options = {"volume_id": boot_volume.id, "snapshot_id": snapshot.id, "is_incremental": incremental, "force": True}
+            made.append(backed_up(site_a, f"services-test-{number}", **options))
+        full, incremental_backup = made[1], made[3]
+        assert (full.is_incremental, incremental_backup.is_incremental) == (False, True)
+        store = identity.connect(BACKUP_STORE, "backup", "backup")
+        for backup in (full, incremental_backup):
+            assert list(store.object_store.objects("volumebackups", prefix=f"volume_{boot_volume.id}", limit=5)), backup.id
+    finally:
+        for resource in reversed(made):
+            delete = site_a.block_storage.delete_backup if "object_count" in resource else site_a.block_storage.delete_snapshot
+            delete(resource)
+            site_a.block_storage.wait_for_delete(resource, wait=120)
+
+
+def test_antipode_writes_to_the_object_store_in_the_tenants_project() -> None:
+    store = identity.connect(BACKUP_STORE, "antipode", "vnf").object_store
+    store.create_container("services-test")
+    store.upload_object("services-test", "x", data=b"1")
+    assert store.download_object("x", "services-test") == b"1"
+    store.delete_object("x", container="services-test")
+    store.delete_container("services-test")
+
+
+def test_the_sites_give_the_same_things_different_names() -> None:
+    for site in SITES.values():
+        cloud = identity.connect(site, "antipode", "vnf")
+        names = tenant.NAMES[site.name]
+        assert cloud.network.find_network(names.network)
+        assert cloud.block_storage.find_type(names.volume_type)
+        assert bool(cloud.image.find_image("canary")) == names.has_image
+        assert cloud.network.find_security_group("canary")
