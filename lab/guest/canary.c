@@ -38,9 +38,9 @@ enum state { STARTING, OK, WAITING, BROKEN };
 static const char *const STATES[] = {"starting", "ok", "waiting", "broken"};
 typedef unsigned long long ull;
 
-/* What the writer shares with the process that answers HTTP. */
+/* What the writer shares with the process that answers HTTP; `found` is what was durable when it started. */
 struct status {
-    _Atomic uint64_t durable, written_ms, boot, torn;
+    _Atomic uint64_t durable, found, written_ms, boot, torn;
     _Atomic int state;
 };
 
@@ -103,7 +103,7 @@ static void recover(void) {
     }
     records_end = count * RECORD;
     if (ftruncate(records_fd, records_end) || fsync(records_fd)) die(records_path);
-    status->durable = last.number;
+    status->durable = status->found = last.number;
     status->boot = last.boot + 1;
 }
 
@@ -247,8 +247,8 @@ static void answer_http(int client, const char *code, const char *json) {
 
 static void answer_status(int client) {
     char json[512];
-    snprintf(json, sizeof json, "{\"role\": \"%s\", \"durable\": %llu, \"boot\": %llu, \"torn\": %llu, \"ms\": %llu, \"state\": \"%s\"}\n", role,
-             (ull)status->durable, (ull)status->boot, (ull)status->torn, (ull)status->written_ms, STATES[status->state]);
+    snprintf(json, sizeof json, "{\"role\": \"%s\", \"durable\": %llu, \"found\": %llu, \"boot\": %llu, \"torn\": %llu, \"ms\": %llu, \"state\": \"%s\"}\n", role,
+             (ull)status->durable, (ull)status->found, (ull)status->boot, (ull)status->torn, (ull)status->written_ms, STATES[status->state]);
     answer_http(client, "200 OK", json);
 }
 

@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lab.errors import LabError
 from lab.site import CACHE
 
 NAME = "canary"
 """Name of the image in Glance."""
 
-PROPERTIES: Mapping[str, str] = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes", "hw_disk_bus": "virtio", "hw_vif_model": "virtio"}
+PROPERTIES: Mapping[str, str] = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes", "hw_disk_bus": "virtio"}
 """Image properties without which Nova gives the guest no agent channel, and so cannot quiesce it."""
 
 PACKAGES: Sequence[str] = (
@@ -38,14 +39,14 @@ GRUB = Path("/usr/lib/grub/i386-pc")
 GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux")
 GRUB_CONFIG = """\
 set root=(hd0,msdos1)
-linux /boot/vmlinuz console=ttyS0,115200 quiet loglevel=4 panic=5 net.ifnames=0 mitigations=off nokaslr noresume audit=0 apparmor=0 selinux=0 \
-cryptomgr.notests no_timer_check random.trust_cpu=on
+linux /boot/vmlinuz console=ttyS0,115200 quiet loglevel=4 panic=5 net.ifnames=0 mitigations=off nokaslr noresume \
+audit=0 apparmor=0 selinux=0 cryptomgr.notests no_timer_check random.trust_cpu=on
 initrd /boot/initrd
 boot
 """
 
 
-class BuildFailed(Exception):
+class BuildFailed(LabError):
     """A step of the build failed; the message has the command and the end of what it said."""
 
 
@@ -65,7 +66,8 @@ def build() -> Path:
 def _run(*command: str | Path, cwd: Path | None = None) -> str:
     done = subprocess.run(list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raise BuildFailed(f"guest image: {' '.join(map(str, command))}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}")
+        said = (done.stderr or done.stdout).strip()[-500:]
+        raise BuildFailed(f"guest image: {' '.join(map(str, command))}: exit {done.returncode}: {said}")
     return done.stdout
 
 
