@@ -1,0 +1,115 @@
+"""antipode.yaml: which sites there are, where the vault is, where runs are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from antipode import yamlfile
+from antipode.errors import InvalidInput, NotFound
+from antipode.model.base import Model
+from antipode.model.vnf import Name
+
+PLACES = ("antipode.yaml", "~/.config/antipode/antipode.yaml", "/etc/antipode/antipode.yaml")
+
+
+class SiteConfig(Model):
+    cloud: Annotated[str, Field(min_length=1)]
+    """name of the entry in clouds.yaml"""
+
+
+class SwiftVault(Model):
+    site: Name
+    container: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")] = "antipode-vault"
+
+
+class VaultConfig(Model):
+    """Where manifests live: a Swift container of one site, or a directory (mounted from a third place, for example)."""
+
+    swift: SwiftVault | None = None
+    directory: Path | None = None
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if (self.swift is None) == (self.directory is None):
+            raise ValueError("give either swift or directory")
+        if self.directory is not None and not self.directory.is_absolute():
+            raise ValueError(f"directory {self.directory} is not an absolute path")
+        return self
+
+
+class BackupStore(Model):
+    """The object store that cinder-backup writes to, as seen with an entry of clouds.yaml that may read it."""
+
+    cloud: Annotated[str, Field(min_length=1)]
+    container: str = "volumebackups"
+
+
+class Limits(Model):
+    """How many operations are started at once at a site."""
+
+    restores: Annotated[int, Field(ge=1)] = 8
+    backups: Annotated[int, Field(ge=1)] = 8
+
+
+class Config(Model):
+    """The settings of one antipode installation. Credentials are not here but in clouds.yaml."""
+
+    sites: Annotated[dict[Name, SiteConfig], Field(min_length=1)]
+    vault: VaultConfig
+    backup_store: BackupStore | None = None
+    database: str = Field(default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}")
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def vault_is_at_a_site(self) -> Self:
+        if self.vault.swift is not None and self.vault.swift.site not in self.sites:
+            raise ValueError(f"vault.swift.site is {self.vault.swift.site}, which is not among the sites: {', '.join(self.sites)}")
+        return self
+
+    def site(self, name: str) -> SiteConfig:
+        """The settings of a site.
+
+        Raises:
+            NotFound: no such site.
+        """
+        try:
+            return self.sites[name]
+        except KeyError:
+            raise NotFound(f"site {name} is not in the configuration; sites there: {', '.join(self.sites)}") from None
+
+    @property
+    def state_dir(self) -> Path:
+        """Where logs, locks and flow details are kept: beside the database when that is a file."""
+        prefix = "sqlite:///"
+        return Path(self.database.removeprefix(prefix)).parent if self.database.startswith(prefix) else default_state_dir()
+
+
+def default_state_dir() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "antipode"
+
+
+def find(given: str | None) -> Path:
+    """The configuration file: the one given, else $ANTIPODE_CONFIG, else the first of `PLACES` that exists.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if named := given or os.environ.get("ANTIPODE_CONFIG"):
+        return Path(named).expanduser()
+    for place in PLACES:
+        if (path := Path(place).expanduser()).is_file():
+            return path
+    raise InvalidInput(f"no configuration found; give --config FILE, set ANTIPODE_CONFIG, or write one of: {', '.join(PLACES)}")
+
+
+def load(given: str | None = None) -> Config:
+    """Find and read the configuration.
+
+    Raises:
+        InvalidInput: there is none, or it is wrong; names file, line and field.
+    """
+    return yamlfile.read(find(given), Config)

@@ -1,0 +1,1 @@
+"""The local database: VNF definitions, runs with their steps, and the ledger of frozen servers."""

@@ -1,0 +1,1 @@
+"""The Alembic migrations of the local database, run when it is opened."""

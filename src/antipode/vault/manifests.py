@@ -1,0 +1,117 @@
+"""Recovery points as documents of a vault: commit, read, list. A recovery point exists when, and only when, its manifest is here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from antipode.errors import NotFound, VaultCorrupt, VaultError
+from antipode.model.manifest import FORMAT, Manifest, canonical, seal
+from antipode.vault import Vault
+
+
+def new_id(now: datetime | None = None) -> str:
+    """An id for a recovery point that sorts by time: `20261122T160501Z-1a2b3c`."""
+    return f"{(now or datetime.now(UTC)).astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def commit(vault: Vault, manifest: Manifest) -> str:
+    """Write the manifest, the act that makes a recovery point exist, and read it back; its name in the vault.
+
+    Raises:
+        VaultError: it was not written, or what was written reads differently.
+    """
+    name, document = _name(manifest.vnf.vnf, manifest.id), seal(manifest)
+    vault.put(name, document)
+    try:
+        written = vault.get(name)
+    except NotFound as error:
+        raise VaultError(f"the manifest that was just written is not there: {error}") from error
+    if unseal(written, name) != manifest:
+        raise VaultCorrupt(f"{vault.place}: {name} reads differently from what was written")
+    return name
+
+
+def withdraw(vault: Vault, vnf: str, point: str) -> None:
+    """Remove the manifest of a recovery point that was not made to the end.
+
+    Raises:
+        VaultError: nobody knows whether it is still there.
+    """
+    vault.delete(_name(vnf, point))
+
+
+def read(vault: Vault, vnf: str, point: str | None = None) -> Manifest:
+    """The manifest of a recovery point, the newest by default.
+
+    Raises:
+        NotFound: there is no such recovery point.
+        VaultCorrupt: its manifest does not pass its checksum; another point may.
+        VaultError: the vault cannot be read.
+    """
+    if point is None:
+        ids = list_ids(vault, vnf)
+        if not ids:
+            raise NotFound(f"{vault.place} has no recovery point of {vnf}")
+        point = ids[-1]
+    name = _name(vnf, point)
+    manifest = unseal(vault.get(name), name)
+    if (manifest.vnf.vnf, manifest.id) != (vnf, point):
+        raise VaultCorrupt(f"{name} holds the recovery point {manifest.id} of {manifest.vnf.vnf}: it was put under a wrong name")
+    return manifest
+
+
+def newest_or_none(vault: Vault, vnf: str) -> Manifest | None:
+    """The newest manifest that can be read, if there is any; damaged ones are passed over."""
+    for point in reversed(list_ids(vault, vnf)):
+        try:
+            return read(vault, vnf, point)
+        except VaultCorrupt:
+            continue
+    return None
+
+
+def list_ids(vault: Vault, vnf: str) -> list[str]:
+    """The ids of all recovery points of a VNF, oldest first."""
+    prefix = f"{vnf}/"
+    return [n.removeprefix(prefix).removesuffix(".json") for n in vault.list(prefix) if n.endswith(".json")]
+
+
+def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Manifest | VaultCorrupt]]:
+    """Every recovery point of a VNF, oldest first: its id and its manifest, or what is wrong with it."""
+    for point in list_ids(vault, vnf):
+        try:
+            yield point, read(vault, vnf, point)
+        except VaultCorrupt as error:
+            yield point, error
+
+
+def unseal(document: bytes, name: str) -> Manifest:
+    """The manifest in a document of the vault.
+
+    Raises:
+        VaultCorrupt: the document was changed or damaged since it was written, or is of a format this version does not know.
+    """
+    try:
+        sealed = json.loads(document)
+        body, checksum = sealed["manifest"], sealed["sha256"]
+        intact = set(sealed) == {"manifest", "sha256"} and hashlib.sha256(canonical(body)).hexdigest() == checksum
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise VaultCorrupt(f"{name} is damaged: {error}; use another recovery point") from error
+    if not intact:
+        raise VaultCorrupt(f"{name} does not pass its checksum: it was changed or damaged since it was written; use another recovery point")
+    if body.get("format") != FORMAT:
+        raise VaultCorrupt(f"{name} has format {body.get('format')!r}; this antipode reads format {FORMAT}")
+    try:
+        return Manifest.model_validate(body)
+    except ValidationError as error:
+        raise VaultCorrupt(f"{name} passes its checksum but cannot be understood: {error}") from error
+
+
+def _name(vnf: str, point: str) -> str:
+    return f"{vnf}/{point}.json"

@@ -1,0 +1,62 @@
+"""A vault in a Swift container; a Swift PUT is there whole or not at all."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from antipode.errors import AntipodeError, NotFound, VaultError
+from antipode.vault import PROBE, Vault
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
+
+
+class SwiftVault(Vault):
+    """Documents as objects of one container, which is made when something is written first."""
+
+    def __init__(self, objects: Objects, container: str, site: str) -> None:
+        self._objects = objects
+        self._container = container
+        self._site = site
+        self._made = False
+        self._lock = threading.Lock()
+
+    @property
+    def place(self) -> str:
+        return f"vault container {self._container} at {self._site}"
+
+    def put(self, name: str, document: bytes) -> None:
+        try:
+            with self._lock:
+                if not self._made:
+                    self._objects.ensure_container(self._container)
+                    self._made = True
+            self._objects.put(self._container, name, document)
+        except AntipodeError as error:
+            raise VaultError(f"{self.place} cannot be written: {error}") from error
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._objects.get(self._container, name)
+        except NotFound as error:
+            raise NotFound(f"{self.place} has no {name}") from error
+        except AntipodeError as error:
+            raise VaultError(f"{self.place} cannot be read: {error}") from error
+
+    def list(self, prefix: str) -> list[str]:
+        try:
+            listing = self._objects.listing(self._container, prefix)
+        except NotFound:
+            return []
+        except AntipodeError as error:
+            raise VaultError(f"{self.place} cannot be read: {error}") from error
+        return sorted(o.name for o in listing if not o.name.startswith(PROBE))
+
+    def delete(self, name: str) -> None:
+        try:
+            self._objects.delete(self._container, name)
+        except NotFound:
+            return
+        except AntipodeError as error:
+            raise VaultError(f"{self.place}: {name} cannot be removed: {error}") from error

@@ -1,0 +1,149 @@
+"""Verification of a recovery point: chains complete, and every object of every backup still in the backup store, unchanged.
+
+Cinder's chunked backup drivers (cinder/backup/chunkeddriver.py) name all objects of a backup `<service_metadata>-NNNNN`,
+`<service_metadata>_metadata` (JSON: the list of the data objects) and `<service_metadata>_sha256file`. The md5 that Cinder notes
+there is of the data before compression, so that it cannot be compared with what is stored; the fingerprint that antipode takes
+when it makes the recovery point can.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from antipode.errors import NotFound, RecoveryPointInvalid
+from antipode.model.base import Model
+from antipode.model.manifest import BackupRecord, Manifest, StoredObjects
+
+
+class StoredObject(Protocol):
+    """One line of a container listing."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def etag(self) -> str: ...
+
+
+class Store(Protocol):
+    """The object store that holds the backups."""
+
+    def get(self, container: str, name: str) -> bytes: ...
+    def listing(self, container: str, prefix: str = "") -> Sequence[StoredObject]: ...
+
+
+class Finding(Model):
+    """What verification found about one backup, or about the recovery point as a whole (`backup` empty)."""
+
+    volume: str
+    backup: str
+    ok: bool
+    objects: int = 0
+    bytes: int = 0
+    detail: str
+
+
+def verify(manifest: Manifest, store: Store | None) -> list[Finding]:
+    """Check a recovery point whose manifest has passed its checksum; one finding for each backup that it rests on.
+
+    `store` may be None when no backup store is configured; the findings then say that the objects were not looked at.
+
+    Raises:
+        SiteUnreachable: the backup store does not answer.
+    """
+    findings: list[Finding] = []
+    for volume in manifest.topology.volumes:
+        name = volume.name or volume.id
+        if volume.id not in manifest.restore:
+            findings.append(Finding(volume=name, backup="", ok=False, detail="no backup of this volume is in the manifest"))
+            continue
+        try:
+            chain = manifest.chain(volume.id)
+        except KeyError as missing:
+            findings.append(Finding(volume=name, backup=str(missing.args[0]), ok=False, detail="the chain names it, but the manifest has no record of it"))
+            continue
+        findings += [_verify_backup(name, record, store) for record in chain]
+    return findings
+
+
+def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
+    """The fingerprint of what the store holds of a backup, by one listing, after the list that Cinder keeps was found complete.
+
+    Raises:
+        RecoveryPointInvalid: an object is missing, empty, or the record is not of a chunked driver.
+    """
+    prefix = _prefix(record)
+    try:
+        metadata = json.loads(store.get(record.container, f"{prefix}_metadata"))
+        wanted = {name for entry in metadata["objects"] for name in entry}
+    except NotFound as error:
+        raise RecoveryPointInvalid(f"backup {record.id}: its object list {prefix}_metadata is not in container {record.container}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecoveryPointInvalid(f"backup {record.id}: its object list {prefix}_metadata cannot be understood: {error}") from error
+    listing = [o for o in store.listing(record.container, prefix) if _belongs(o.name, prefix)]
+    there = {o.name: o for o in listing}
+    if lost := sorted(wanted - set(there)):
+        raise RecoveryPointInvalid(f"backup {record.id}: {len(lost)} of {len(wanted)} objects are missing, the first is {lost[0]}")
+    if empty := sorted(n for n in wanted if there[n].bytes == 0):
+        raise RecoveryPointInvalid(f"backup {record.id}: {len(empty)} objects are empty, the first is {empty[0]}")
+    lines = "".join(f"{o.name}\t{o.bytes}\t{o.etag}\n" for o in sorted(listing, key=lambda o: o.name))
+    return StoredObjects(
+        prefix=prefix, objects=len(listing), bytes=sum(o.bytes for o in listing), sha256=hashlib.sha256(lines.encode()).hexdigest()
+    )
+
+
+def _verify_backup(volume: str, record: BackupRecord, store: Store | None) -> Finding:
+    if store is None:
+        return Finding(volume=volume, backup=record.id, ok=True, detail="record only: no backup_store is configured, its objects were not looked at")
+    try:
+        found = stored_objects(record, store)
+    except RecoveryPointInvalid as error:
+        return Finding(volume=volume, backup=record.id, ok=False, detail=str(error))
+    if record.stored is None:
+        detail, ok = "all objects there; contents not compared, as no fingerprint was taken when it was made", True
+    elif record.stored == found:
+        detail, ok = "all objects there, as they were when it was made", True
+    else:
+        detail, ok = (
+            f"changed since it was made: {record.stored.objects} objects, {record.stored.bytes} bytes then,"
+            f" {found.objects} objects, {found.bytes} bytes now",
+            False,
+        )
+    return Finding(volume=volume, backup=record.id, ok=ok, objects=found.objects, bytes=found.bytes, detail=detail)
+
+
+def _belongs(name: str, prefix: str) -> bool:
+    """Whether an object is one of a backup's own, and not of another whose prefix begins the same."""
+    rest = name.removeprefix(prefix)
+    return rest in ("_metadata", "_sha256file") or (rest.startswith("-") and rest[1:].isdigit())
+
+
+def _prefix(record: BackupRecord) -> str:
+    """What the names of a backup's objects begin with: `service_metadata` of its record (cinder/objects/backup.py, encode_record)."""
+    try:
+        fields: dict[str, Any] = json.loads(base64.b64decode(record.url, validate=True))
+        prefix = fields["service_metadata"]
+    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+        raise RecoveryPointInvalid(f"backup {record.id}: its record cannot be understood: {error}") from error
+    if not isinstance(prefix, str) or not prefix:
+        raise RecoveryPointInvalid(f"backup {record.id}: its record does not say where its objects are (no service_metadata)")
+    return prefix
+
+
+def fingerprint(backups: dict[str, BackupRecord], store: Store) -> dict[str, BackupRecord]:
+    """The same records with what the store holds of them now, where that is not known yet.
+
+    Raises:
+        RecoveryPointInvalid: a backup that Cinder calls available is not whole in the store.
+    """
+    return {
+        i: record if record.stored else record.model_copy(update={"stored": stored_objects(record, store)}) for i, record in backups.items()
+    }
+
+
