@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from lab.site import ROOT, SITES, Site
+from lab.site import BACKUP_STORE, ROOT, SITES, Site
 
 PASSWORD = "pw"
 KEYSTONE_PORT = 5000
@@ -14,12 +14,14 @@ PATH = ROOT / "clouds.yaml"
 
 
 def write() -> Path:
-    """Write clouds.yaml: per site its admin, the tenant of the example VNF, and antipode's own user (admin and member there)."""
+    """Write clouds.yaml: per site its admin, the tenant of the example VNF, and antipode's own user (admin and member there);
+    and the owner of the backup store."""
     clouds = {}
     for site in SITES.values():
         clouds[f"{site.name}-admin"] = _entry(site, "admin", "admin")
         clouds[f"{site.name}-tenant"] = _entry(site, "demo", "vnf")
         clouds[site.name] = _entry(site, "antipode", "vnf")
+    clouds[f"{BACKUP_STORE.name}-backup"] = _entry(BACKUP_STORE, "backup", "backup")
     PATH.parent.mkdir(parents=True, exist_ok=True)
     PATH.write_text(yaml.safe_dump({"clouds": clouds}, sort_keys=False))
     return PATH
