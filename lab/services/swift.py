@@ -22,12 +22,14 @@ def _etc(site: Site) -> Path:
 
 
 class Swift(Service):
-    """One proxy, one server of each kind, one replica in a plain folder."""
+    """One proxy, one server of each kind, one replica in a plain folder. At a site without object store: nothing."""
 
     name = "swift"
     after = ("keystone", "memcached")
 
     def configure(self, site: Site) -> None:
+        if not site.has_object_store:
+            return
         state(site, "swift", "disk")
         # no section for limits: an object of Cinder (32 MiB) is far below Swift's own
         write(_etc(site) / "swift.conf", {"swift-hash": {"swift_hash_path_prefix": "antipode", "swift_hash_path_suffix": "lab"}})
@@ -37,6 +39,8 @@ class Swift(Service):
 
     def prepare(self, site: Site) -> None:
         """Rings, the catalog entry, and the account that Cinder keeps backups under."""
+        if not site.has_object_store:
+            return
         for store, port in STORES.items():
             if not (_etc(site) / f"{store}.ring.gz").exists():
                 _make_ring(site, store, port)
@@ -45,11 +49,15 @@ class Swift(Service):
         identity.add_user(cloud, BACKUP_ACCOUNT, identity.add_project(cloud, BACKUP_ACCOUNT), "member")
 
     def programs(self, site: Site) -> Sequence[Program]:
+        if not site.has_object_store:
+            return ()
         servers = [f"{kind}-server" for kind in (*STORES, "proxy")]
         return [Program(f"swift-{s}", [executable(f"swift-{s}"), str(_etc(site) / f"{s}.conf"), "--verbose"]) for s in servers]
 
     def check_ready(self, site: Site) -> None:
         """Look into the backup account as Cinder will: this needs the proxy, Keystone, memcached and the account server."""
+        if not site.has_object_store:
+            return
         identity.ask(site, PORT, "/v1/AUTH_{project_id}?format=json", BACKUP_ACCOUNT, BACKUP_ACCOUNT)
 
 
