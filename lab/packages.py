@@ -23,7 +23,7 @@ libvirt-daemon-system libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu 
 qemu-system-x86 qemu-utils qemu-block-extra seabios ipxe-qemu genisoimage
 openvswitch-switch dnsmasq-base iproute2 iptables ebtables bridge-utils iputils-ping util-linux procps
 python3-venv python3-dev gcc libc6-dev pkg-config liberasurecode-dev
-busybox-static extlinux syslinux-common e2fsprogs fdisk cpio zstd
+busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libudev1 liburing2
 """
 """Line by line: infrastructure, storage, virtualization, network, for building what has no wheel, for building the guest image."""
 

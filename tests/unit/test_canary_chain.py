@@ -48,6 +48,7 @@ class Chain:
             if role != CHAIN[0]:
                 command += ["--next", f"127.0.0.1:{self.peer[CHAIN[CHAIN.index(role) - 1]]}"]
             self.process[role] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_until(lambda: not any(_is_free(self.http[role]) for role in roles), "the started members answer", timeout=10, interval=0.01)
 
     def kill(self, *roles: str) -> None:
         """As a power cut would, but for the page cache."""
