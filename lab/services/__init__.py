@@ -31,6 +31,6 @@ def services_of(site: Site) -> Sequence[Service]:
         *neutron.SERVICES,
         *nova.SERVICES,
         *cinder.SERVICES,
-        *(swift.SERVICES if site.has_object_store else ()),
+        *swift.SERVICES,
         *tenant.SERVICES,
     ]

@@ -15,6 +15,8 @@ from lab.site import Site
 CONNECTION = "unix:/run/openvswitch/db.sock"
 """What ovs-vsctl uses by itself, and where every other client finds the switch (seen from inside a site)."""
 
+DATAPATH_TYPE = "netdev"
+
 
 def database(site: Site) -> Path:
     # among the things that a site loses when it dies: ports in it would name devices that are gone
