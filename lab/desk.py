@@ -1,0 +1,71 @@
+"""An operator's desk: antipode configured for the two sites, and its command line called as an operator calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import clouds
+from lab.errors import LabError
+from lab.site import BACKUP_STORE, SITES
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "canary.yaml"
+PROJECT = Path(__file__).parent.parent
+
+
+class Desk:
+    """One installation of antipode: a configuration, a database and a vault of its own, in one folder."""
+
+    def __init__(self, folder: Path, vault: str = "antipode-vault") -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.configuration = folder / "antipode.yaml"
+        self.configuration.write_text(
+            yaml.safe_dump(
+                {
+                    "sites": {name: {"cloud": name} for name in SITES},
+                    "vault": {"swift": {"site": BACKUP_STORE.name, "container": vault}},
+                    "backup_store": {"cloud": f"{BACKUP_STORE.name}-backup", "container": "volumebackups"},
+                    "database": f"sqlite:///{folder}/antipode.db",
+                },
+                sort_keys=False,
+            )
+        )
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start `antipode ARGUMENTS` and return the process; `options` as for subprocess.Popen."""
+        antipode = Path(sys.executable).with_name("antipode")
+        environment = os.environ | {"OS_CLIENT_CONFIG_FILE": str(clouds.PATH), "ANTIPODE_CONFIG": str(self.configuration)}
+        return subprocess.Popen([str(antipode), *arguments], env=environment, cwd=PROJECT, text=True, **options)
+
+    def run(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
+        """Execute `antipode ARGUMENTS` to its end, whatever that is; no standard input."""
+        process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # lets it thaw what it has frozen
+            out, err = process.communicate(timeout=120)
+            raise LabError(f"antipode {' '.join(arguments)}: not done after {timeout:.0f} s\n{err[-2000:]}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def ask(self, *arguments: str, timeout: float = 1200) -> Any:
+        """Execute `antipode ARGUMENTS -f json`, which has to succeed, and return what it said."""
+        return json.loads(self._succeed([*arguments, "-f", "json"], timeout))
+
+    def tell(self, *arguments: str, timeout: float = 1200) -> str:
+        """Execute `antipode ARGUMENTS`, which has to succeed, and return what it printed."""
+        return self._succeed(arguments, timeout)
+
+    def _succeed(self, arguments: Sequence[str], timeout: float) -> str:
+        done = self.run(*arguments, timeout=timeout)
+        if done.returncode:
+            raise LabError(f"antipode {' '.join(arguments)}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}")
+        return done.stdout
