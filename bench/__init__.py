@@ -1,0 +1,1 @@
+"""`python -m bench`: antipode beside a floor and beside the plain `openstack` command, measured in one run on the lab."""

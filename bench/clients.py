@@ -1,0 +1,127 @@
+"""The three clients that are measured, each run as a process of its own with the same duties and the same way of counting."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from antipode.model.vnf import Vnf
+from bench.cloud import clouds_file
+from bench.spent import Spent, run
+from lab.desk import Desk
+from lab.site import VENV
+
+Act = Literal["window", "full", "incremental", "recover"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one act of a client took."""
+
+    seconds: float
+    """from the start of the process until the recovery point exists or the last member answers"""
+    window_s: float | None
+    cpu_s: float
+    calls: int
+
+
+class Client(Protocol):
+    """One of the three. Acts of one round share a chain: `full`, then `incremental`, then `recover`."""
+
+    name: str
+
+    def act(self, act: Act, round: int) -> Turn: ...
+
+
+def _environment() -> dict[str, str]:
+    return {"OS_CLIENT_CONFIG_FILE": str(clouds_file())}
+
+
+def _turn(spent: Spent) -> Turn:
+    """Of a client that prints `{"window_s": …, "done_at": epoch}`."""
+    said = json.loads(spent.output)
+    return Turn(said["done_at"] - spent.began, said.get("window_s"), spent.cpu_s, spent.calls)
+
+
+class Floor:
+    """`bench.floor`: the same calls, and nothing else."""
+
+    name = "floor"
+
+    def __init__(self, vnf_file: Path, folder: Path) -> None:
+        self._vnf_file, self._folder = vnf_file, folder
+
+    def act(self, act: Act, round: int) -> Turn:
+        verb = "protect" if act in ("full", "incremental") else act
+        state = ["--vnf", str(self._vnf_file), "--state", str(self._folder / f"floor-{round}.json"), "--name", f"bench-floor-{round}"]
+        command = [sys.executable, "-m", "bench.floor", verb, *state, *(["--incremental"] if act == "incremental" else [])]
+        return _turn(run(command, _environment(), self._folder / f"floor-{round}-{act}.log"))
+
+
+class CommandLine:
+    """`openstack-cli.sh`: a runbook with the plain `openstack` command."""
+
+    name = "cli"
+
+    def __init__(self, vnf: Vnf, folder: Path) -> None:
+        self._vnf, self._folder = vnf, folder
+        self._openstack = os.environ.get("OPENSTACK", str(VENV / "bin/openstack"))
+
+    def act(self, act: Act, round: int) -> Turn:
+        state = self._folder / f"cli-{round}"
+        state.mkdir(exist_ok=True)
+        (state / "vnf.json").write_text(self._vnf.model_dump_json())
+        for member in self._vnf.members:
+            (state / f"answers-{member.server}").write_text(self._answers(member.server))
+        environment = {
+            **_environment(),
+            "PRIMARY": self._vnf.primary,
+            "BACKUP": self._vnf.backup,
+            "MEMBERS": " ".join(m.server for m in self._vnf.members),
+            "BOOT": " ".join(name for wave in self._vnf.boot_waves() for name in wave),
+            "VNF": str(state / "vnf.json"),
+            "STATE": str(state),
+            "NAME": f"bench-cli-{round}",
+            "OPENSTACK": self._openstack,
+        }
+        script = str(Path(__file__).with_name("openstack-cli.sh"))
+        return _turn(run(["bash", script, act], environment, self._folder / f"cli-{round}-{act}.log"))
+
+    def _answers(self, server: str) -> str:
+        wanted = self._vnf.member(server).answers
+        if wanted is None:
+            return "true\n"
+        if wanted.command is None:
+            raise ValueError(f"{server}: the bench asks members by command only, not by tcp")
+        return shlex.join(p.format(site=self._vnf.backup, server=server, address="") for p in wanted.command) + " >&2\n"
+
+
+class Antipode:
+    """antipode's own command line, with a configuration, a database, a vault and VNF names of the bench's own."""
+
+    name = "antipode"
+
+    def __init__(self, vnf: Vnf, folder: Path, mark: str) -> None:
+        self._vnf, self._folder, self._mark = vnf, folder, mark
+        self.vault = f"antipode-bench-{mark}"
+        self._desk = Desk((folder / "antipode").resolve(), vault=self.vault)
+
+    def act(self, act: Act, round: int) -> Turn:
+        name = f"bench-{self._mark}-{round}"
+        if act in ("window", "full"):
+            file = self._folder / f"{name}.yaml"
+            file.write_text(json.dumps({**self._vnf.model_dump(mode="json", exclude_none=True), "vnf": name}, indent=1))  # JSON is YAML
+            self._desk.tell("vnf", "add", str(file))
+        arguments = ["failover", name, "--to", self._vnf.backup, "--yes"] if act == "recover" else ["protect", name]
+        command = [str(Path(sys.executable).with_name("antipode")), *arguments, "-f", "json"]
+        environment = {**_environment(), "ANTIPODE_CONFIG": str(self._desk.configuration)}
+        return self._turn(act, run(command, environment, self._folder / f"antipode-{round}-{act}.log"))
+
+    def _turn(self, act: Act, spent: Spent) -> Turn:
+        """The window is what antipode tells; its clock starts with the process, like that of the others."""
+        raise NotImplementedError

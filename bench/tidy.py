@@ -1,0 +1,106 @@
+"""What a turn of a client leaves is removed: the recovered VNF and the records at the backup site, snapshots and backups at the primary.
+
+Only what belongs to the measured VNF is touched (its members' names, its MACs, its volumes), and only what was not there before the turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from keystoneauth1.exceptions import BadRequest, Conflict, NotFound
+
+from bench.cloud import POLL_S, Cloud, Failed, Json
+from bench.floor import thaw
+
+GONE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Vnf:
+    """The measured VNF as the floor found it, at its two sites."""
+
+    primary: Cloud
+    backup: Cloud
+    servers: list[Json]
+
+    @property
+    def names(self) -> set[str]:
+        return {s["name"] for s in self.servers}
+
+    @property
+    def macs(self) -> set[str]:
+        return {p["mac"] for s in self.servers for p in s["ports"]}
+
+    @property
+    def volumes(self) -> list[Json]:
+        return [v for s in self.servers for v in s["volumes"]]
+
+
+def belongings(vnf: Vnf) -> dict[str, set[str]]:
+    """The ids of what a client may leave behind, by kind and site."""
+    ids, names = {v["id"] for v in vnf.volumes}, {v["name"] for v in vnf.volumes}
+    return {
+        "servers": {s["id"] for s in vnf.backup.servers() if s["name"] in vnf.names},
+        "ports": {p["id"] for p in vnf.backup.networks("ports") if p["mac_address"] in vnf.macs},
+        "volumes": {v["id"] for v in vnf.backup.volumes() if v["name"] in names},
+        "records": {b["id"] for b in vnf.backup.backups() if b["volume_id"] in ids},
+        "snapshots": {s["id"] for s in vnf.primary.snapshots() if s["volume_id"] in ids},
+        "backups": {b["id"] for b in vnf.primary.backups() if b["volume_id"] in ids},
+    }
+
+
+def standing_in_the_way(vnf: Vnf) -> list[str]:
+    """What is at the backup site already and would collide with a recovered VNF, in words; empty when there is nothing."""
+    there = belongings(vnf)
+    return [f"{len(there[kind])} {kind} of the VNF at {vnf.backup.name}" for kind in ("servers", "ports", "volumes") if there[kind]]
+
+
+def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
+    """Delete what was not there `before`, each kind awaited before what it rests on.
+
+    Records and backups of one chain share their objects: whichever Cinder deletes first removes them, the other one its row.
+
+    Raises:
+        Failed: something does not go away.
+    """
+    a, b = vnf.primary, vnf.backup
+    steps: tuple[tuple[str, Callable[[str], object]], ...] = (
+        ("servers", lambda i: b.compute.delete(f"/servers/{i}")),
+        ("ports", lambda i: b.network.delete(f"/ports/{i}")),
+        ("volumes", lambda i: b.volume.delete(f"/volumes/{i}")),
+        ("snapshots", lambda i: a.volume.delete(f"/snapshots/{i}")),
+        ("records", lambda i: b.volume.delete(f"/backups/{i}")),
+        ("backups", lambda i: a.volume.delete(f"/backups/{i}")),
+    )
+    for kind, delete in steps:
+        _delete_until_gone(kind, delete, lambda kind=kind: belongings(vnf)[kind] - before[kind])  # type: ignore[misc]
+
+
+def _delete_until_gone(kind: str, delete: Callable[[str], object], left: Callable[[], set[str]]) -> None:
+    deadline, asked = time.monotonic() + GONE_S, set[str]()
+    while ids := left():
+        if time.monotonic() > deadline:
+            raise Failed(f"{kind} do not go away: {', '.join(sorted(ids))}; delete them by hand")
+        asked |= _delete(delete, ids - asked)
+        time.sleep(5 * POLL_S)
+
+
+def _delete(delete: Callable[[str], object], ids: Iterable[str]) -> set[str]:
+    """Ask to delete each; returns those that were taken. What refuses (a base while its increment is still there) is asked again."""
+    taken = set()
+    for resource in ids:
+        try:
+            delete(resource)
+        except (BadRequest, Conflict):
+            continue
+        except NotFound:
+            pass
+        taken.add(resource)
+    return taken
+
+
+def thaw_all(vnf: Vnf) -> None:
+    """Unquiesce every member, frozen or not: the bench's own last word after a client failed."""
+    thaw(vnf.primary, vnf.servers)

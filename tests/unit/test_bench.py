@@ -1,0 +1,154 @@
+"""The bench's arithmetic: medians, ratios and what they say about the goals; and how a client's cost is counted."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import cast
+
+import pytest
+from keystoneauth1.exceptions import ClientException
+
+from bench.cloud import Cloud
+from bench.floor import snapshot_quiesced
+from bench.spent import ClientFailed, run
+from bench.verdict import GOALS, Sample, judge, medians, ratio, report, table
+
+
+def samples(**values: list[float]) -> list[Sample]:
+    """`antipode_window_s=[1, 2]`: one sample for each value, in rounds."""
+    named = [(*name.split("_", 1), of) for name, of in values.items()]
+    return [Sample(i, client, measure, value) for client, measure, of in named for i, value in enumerate(of, 1)]
+
+
+def test_the_median_over_rounds_is_what_counts_not_the_best_or_the_last() -> None:
+    assert medians(samples(antipode_window_s=[3.0, 9.0, 4.0], floor_window_s=[3.0, 5.0])) == {"window_s": {"antipode": 4.0, "floor": 4.0}}
+
+
+def test_a_goal_against_the_floor_is_met_up_to_its_limit_and_not_beyond() -> None:
+    middle = {"full_s": {"antipode": 115.0, "floor": 100.0}, "recover_s": {"antipode": 116.0, "floor": 100.0}}
+    met = {v.goal.measure: v.met for v in judge(middle)}
+    assert met["full_s"] is True
+    assert met["recover_s"] is False
+
+
+def test_the_window_must_be_five_times_shorter_than_that_of_the_command_line() -> None:
+    def of(cli: float) -> bool | None:
+        return next(v.met for v in judge({"window_s": {"antipode": 4.0, "cli": cli}}) if v.goal.shorter)
+
+    assert of(20.0) is True
+    assert of(19.9) is False
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+    assert all(v.ratio is None and v.met is None and "not measured" in str(v) for v in judge({}))
+    assert ratio({"antipode": 1.0}, "antipode", "floor") is None
+
+
+def test_the_report_is_json_and_names_every_goal() -> None:
+    document = json.loads(json.dumps(report(samples(antipode_window_s=[4.0], floor_window_s=[3.6], cli_window_s=[24.0]), rounds=1)))
+    assert document["ratios"]["window_s"] == {"antipode_to_floor": pytest.approx(1.111, abs=0.01), "cli_to_antipode": 6.0}
+    assert [g["measure"] for g in document["goals"]] == [g.measure for g in GOALS]
+
+
+def test_the_table_has_a_dash_where_a_client_took_no_part() -> None:
+    line = next(x for x in table({"recover_s": {"antipode": 130.0, "floor": 120.0}}).splitlines() if x.startswith("recover"))
+    assert line.split() == ["recover,", "s", "130.0", "120.0", "-", "1.08", "-"]
+
+
+def test_every_http_request_of_a_python_client_is_counted(tmp_path: Path) -> None:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing in the test's output."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ask = f"import urllib.request as r; [r.urlopen('http://127.0.0.1:{server.server_port}/').read() for _ in range(3)]; print('done')"
+        spent = run([sys.executable, "-c", ask], {}, tmp_path / "client.log")
+        server.shutdown()
+    assert (spent.output, spent.calls) == ("done\n", 3)
+    assert 0 < spent.cpu_s < 10
+
+
+def test_a_client_that_fails_is_no_measurement_and_its_reason_is_shown(tmp_path: Path) -> None:
+    with pytest.raises(ClientFailed, match=r"(?s)ended with 3.*no such volume"):
+        run(["sh", "-c", "echo no such volume >&2; exit 3"], {}, tmp_path / "client.log")
+
+
+class Brittle:
+    """Site that freezes and thaws, but cannot snapshot; the first thaw of `app` fails."""
+
+    name = "site-a"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.volume = self
+
+    def act(self, server_id: str, action: str) -> None:
+        self.asked.append((server_id, action))
+        if (server_id, action) == ("app", "unquiesce") and self.asked.count((server_id, action)) == 1:
+            raise ClientException("the agent does not answer")
+
+    def post(self, path: str, json: object) -> None:
+        raise ClientException("quota exceeded for snapshots")
+
+
+def test_the_floor_thaws_everybody_in_reverse_and_again_who_refused_when_a_snapshot_fails() -> None:
+    site = Brittle()
+    servers = [{"id": n, "name": n, "volumes": [{"id": f"{n}-root"}]} for n in ("db", "app", "front")]
+    with pytest.raises(ClientException, match="quota exceeded"):
+        snapshot_quiesced(cast("Cloud", site), servers, "name")
+    assert site.asked == [
+        *((n, "quiesce") for n in ("db", "app", "front")),
+        *((n, "unquiesce") for n in ("front", "app", "db")),
+        ("app", "unquiesce"),
+    ]
+
+
+SCRIPT = Path(__file__).parents[2] / "bench/openstack-cli.sh"
+
+
+def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_window(tmp_path: Path) -> None:
+    """With an `openstack` that knows two servers and cannot snapshot, and a `curl` that writes down what it is asked."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    openstack = """#!/bin/bash
+case "$*" in
+    *"server show db"*) echo '{"id": "id-db"}' ;;
+    *"server show app"*) echo '{"id": "id-app"}' ;;
+    *"server volume list"*) echo '[{"Device": "/dev/vda", "Volume ID": "v1"}]' ;;
+    *"volume show"*) echo '{}' ;;
+    *"port list"*) ;;
+    *"token issue"*) echo token ;;
+    *"catalog show"*) echo '{"endpoints": [{"interface": "public", "url": "http://nova"}]}' ;;
+    *"snapshot create"*) echo "status must be available, but current status is: in-use" >&2; exit 1 ;;
+    *) exit 99 ;;
+esac
+"""
+    asked = tmp_path / "asked"
+    for name, text in {"openstack": openstack, "curl": f'#!/bin/bash\necho "$*" >>{shlex.quote(str(asked))}\n'}.items():
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    environment = {
+        "PRIMARY": "a",
+        "BACKUP": "b",
+        "MEMBERS": "db app",
+        "BOOT": "db app",
+        "STATE": str(tmp_path),
+        "NAME": "n",
+        "VNF": "",
+        "OPENSTACK": "openstack",
+        "BENCH_CALLS": str(tmp_path / "calls"),
+        "PATH": f"{bin}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(["bash", str(SCRIPT), "full"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "in-use" in done.stderr
+    calls = [(line.split("/")[-2], "unquiesce" if "unquiesce" in line else "quiesce") for line in asked.read_text().splitlines()]
+    assert calls == [("id-db", "quiesce"), ("id-app", "quiesce"), ("id-app", "unquiesce"), ("id-db", "unquiesce")]
