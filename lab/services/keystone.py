@@ -21,6 +21,8 @@ def _conf(site: Site) -> Path:
 
 def configure(site: Site) -> None:
     keys = state(site, "keystone", "fernet", "credential")
+    for folder in ("fernet", "credential"):
+        (keys / folder).chmod(0o700)  # Keystone warns at each token of keys that all can read
     write(
         _conf(site),
         {

@@ -77,6 +77,7 @@ def _upload_image(admin: Any) -> None:
         container_format="bare",
         visibility="public",
         wait=True,
+        validate_checksum=True,  # which also makes it look for one that has the same
         **image.PROPERTIES,
     )
     if older and older.id != current.id:
