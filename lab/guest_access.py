@@ -12,11 +12,9 @@ from lab import inside
 from lab.errors import LabError
 from lab.site import Site
 
-REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 
-
-def answer(site: Site, address: str, port: int, timeout: float = 5) -> str:
-    """The body of what the guest at `address` answers to a GET of /.
+def answer(site: Site, address: str, port: int, timeout: float = 5, path: str = "/") -> str:
+    """The body of what the guest at `address` answers to a GET of `path`.
 
     Raises LabError when no network of the site holds the address or the guest does not answer within `timeout` seconds.
     """
@@ -24,7 +22,7 @@ def answer(site: Site, address: str, port: int, timeout: float = 5) -> str:
     for namespace in _namespaces_holding(site, address):
         try:
             with inside.connect_from(namespace, address, port, timeout) as connection:
-                connection.sendall(REQUEST)
+                connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
                 response = b"".join(iter(lambda: connection.recv(65536), b""))
         except OSError as e:
             reasons.append(f"{namespace.name}: {e}")

@@ -1,0 +1,362 @@
+"""The example VNF on a site: three VMs whose records tell whether a recovery point was consistent. Made, removed, asked, read here."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from lab import clouds, guest_access, inside
+from lab.checker import CHAIN, records_of_stream
+from lab.errors import LabError
+from lab.guest import image
+from lab.services.ceph import POOL
+from lab.services.tenant import NAMES
+from lab.site import SITES, Site
+from lab.waiting import wait_until
+
+if TYPE_CHECKING:
+    from openstack.connection import Connection
+
+NAME = "canary"
+FLAVOR = "tiny"
+SECURITY_GROUP = "canary"
+HTTP_PORT = 8080
+PEER_PORT = 8081
+PERIOD_MS = 50
+GIB = 1
+DATA_DEVICE = "/dev/vdb"
+
+Records = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One server of the VNF and what it is told through user_data."""
+
+    role: str
+    address: str
+    next_address: str | None = None
+
+    @property
+    def server(self) -> str:
+        return f"{NAME}-{self.role}"
+
+    @property
+    def port(self) -> str:
+        return f"{self.server}-port"
+
+    @property
+    def user_data(self) -> str:
+        lines = [f"role={self.role}", f"http={HTTP_PORT}"]
+        lines += [f"next={self.next_address}:{PEER_PORT}"] if self.next_address else []
+        lines += [f"period_ms={PERIOD_MS}" if self.role == CHAIN[-1] else f"peer={PEER_PORT}"]
+        return "\n".join(lines) + "\n"
+
+
+MEMBERS: Sequence[Member] = (
+    Member("db", "10.7.0.11"),
+    Member("app", "10.7.0.12", "10.7.0.11"),
+    Member("front", "10.7.0.13", "10.7.0.12"),
+)
+"""In the order of the chain: what a member has durable, all before it have."""
+
+
+def connect(site: Site) -> Connection:
+    """The VNF's owner at the site, by the lab's clouds.yaml."""
+    import openstack
+    from openstack.config import OpenStackConfig
+
+    config = OpenStackConfig(config_files=[str(clouds.PATH)], load_envvars=False)
+    cloud = openstack.connection.Connection(config=config.get_one(f"{site.name}-tenant"))
+    # made lazily and without a lock: threads must find them made
+    _ = cloud.compute, cloud.network, cloud.block_storage, cloud.image
+    return cloud
+
+
+# ---- making and removing it ----
+
+
+def create(site: Site, timeout: float = 300) -> dict[str, str]:
+    """Make what of the VNF is not there yet, and return role -> server id when all members answer and the chain advances.
+
+    Raises LabError when something of the VNF is there in a state it cannot be used in, or it does not answer within `timeout` seconds.
+    """
+    cloud = connect(site)
+    _ensure_keypair(cloud)
+    with ThreadPoolExecutor(len(MEMBERS)) as pool:
+        servers = dict(zip(CHAIN, pool.map(lambda member: _ensure_member(cloud, site, member), MEMBERS), strict=True))
+    wait_answers(site, timeout)
+    return servers
+
+
+def remove(site: Site) -> list[str]:
+    """Delete the VNF's servers, ports, volumes (with their snapshots) and keypair, recovered ones too; return what was deleted."""
+    cloud = connect(site)
+    servers = [s for m in MEMBERS for s in cloud.compute.servers(name=f"^{m.server}$")]
+    ports = {p.id: p for s in servers for p in cloud.network.ports(device_id=s.id)}
+    ports |= {p.id: p for m in MEMBERS for p in cloud.network.ports(name=m.port)}
+    attached = {a.volume_id for s in servers for a in cloud.compute.volume_attachments(s)}
+    volumes = [v for v in cloud.block_storage.volumes() if v.id in attached or (v.name or "").startswith(f"{NAME}-")]
+    for server in servers:
+        cloud.compute.delete_server(server)
+    for server in servers:
+        cloud.compute.wait_for_delete(server, interval=1, wait=120)
+    for port in ports.values():
+        cloud.network.delete_port(port)
+    for volume in volumes:
+        _wait_for_volume(cloud, volume.id, {"available", "error", "error_restoring"})
+        cloud.block_storage.delete_volume(volume, cascade=True)
+    for volume in volumes:
+        cloud.block_storage.wait_for_delete(volume, interval=1, wait=120)
+    keypair = cloud.compute.find_keypair(NAME)
+    if keypair:
+        cloud.compute.delete_keypair(keypair)
+    removed = [*servers, *ports.values(), *volumes, *([keypair] if keypair else [])]
+    return [f"{type(thing).__name__.lower()} {thing.name}" for thing in removed]
+
+
+def _ensure_keypair(cloud: Connection) -> None:
+    """The guest has no SSH: the key is there to be carried to the other site, so its private half is not kept."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    if not cloud.compute.find_keypair(NAME):
+        public = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        cloud.compute.create_keypair(name=NAME, public_key=f"{public.decode()} {NAME}")
+
+
+def _ensure_member(cloud: Connection, site: Site, member: Member) -> str:
+    server = cloud.compute.find_server(member.server)
+    if not server:
+        port = _ensure_port(cloud, site, member)
+        source = cloud.image.find_image(image.NAME, ignore_missing=False)
+        volumes = [
+            _ensure_volume(cloud, f"{member.server}-root", image_id=source.id),
+            _ensure_volume(cloud, f"{member.server}-data", volume_type=NAMES[site.name].volume_type),
+        ]
+        for volume in volumes:
+            _wait_for_volume(cloud, volume, {"available"})
+        server = _create_server(cloud, member, port, volumes)
+    _wait_for_server(cloud, server.id)
+    return str(server.id)
+
+
+def _ensure_port(cloud: Connection, site: Site, member: Member) -> str:
+    port = next(iter(cloud.network.ports(name=member.port)), None)
+    if not port:
+        network = cloud.network.find_network(NAMES[site.name].network, ignore_missing=False)
+        group = cloud.network.find_security_group(SECURITY_GROUP, ignore_missing=False)
+        address = [{"ip_address": member.address}]
+        port = cloud.network.create_port(name=member.port, network_id=network.id, fixed_ips=address, security_group_ids=[group.id])
+    return str(port.id)
+
+
+def _ensure_volume(cloud: Connection, name: str, **options: str) -> str:
+    volume = next(iter(cloud.block_storage.volumes(name=name)), None) or cloud.block_storage.create_volume(name=name, size=GIB, **options)
+    return str(volume.id)
+
+
+def _create_server(cloud: Connection, member: Member, port: str, volumes: Sequence[str]) -> Any:
+    disks = [
+        {"uuid": volume, "source_type": "volume", "destination_type": "volume", "boot_index": boot_index, "delete_on_termination": False}
+        for volume, boot_index in zip(volumes, (0, -1), strict=True)
+    ]
+    return cloud.compute.create_server(
+        name=member.server,
+        flavor_id=cloud.compute.find_flavor(FLAVOR, ignore_missing=False).id,
+        networks=[{"port": port}],
+        block_device_mapping=disks,
+        config_drive=True,
+        user_data=base64.b64encode(member.user_data.encode()).decode(),
+        metadata={"vnf": NAME, "role": member.role},
+        key_name=NAME,
+    )
+
+
+def _wait_for_server(cloud: Connection, server: str) -> None:
+    def is_active() -> bool:
+        found = cloud.compute.get_server(server)
+        if found.status == "ERROR":
+            raise LabError(f"server {found.name} is in ERROR: {(found.fault or {}).get('message')}; python -m lab.canary remove it first")
+        return str(found.status) == "ACTIVE"
+
+    wait_until(is_active, f"server {server} is ACTIVE", timeout=180, interval=0.5)
+
+
+def _wait_for_volume(cloud: Connection, volume: str, wanted: set[str]) -> None:
+    def has_status() -> bool:
+        found = cloud.block_storage.get_volume(volume)
+        if found.status not in wanted and found.status.startswith("error"):
+            raise LabError(f"volume {found.name} ({volume}) is in {found.status}; python -m lab.canary remove it first")
+        return found.status in wanted
+
+    wait_until(has_status, f"volume {volume} is {' or '.join(sorted(wanted))}", timeout=180, interval=0.5)
+
+
+# ---- asking it ----
+
+
+def state(site: Site) -> dict[str, dict[str, Any]]:
+    """What each member says of itself: role -> its JSON (role, durable, found, boot, torn, ms, state).
+
+    The head of the chain is asked first, so that front.durable <= app.durable <= db.durable holds also for a running VNF.
+    """
+    return {m.role: json.loads(guest_access.answer(site, m.address, HTTP_PORT)) for m in reversed(MEMBERS)}
+
+
+def durable(site: Site) -> dict[str, int]:
+    """The last record that each member has durable."""
+    return {role: int(says["durable"]) for role, says in state(site).items()}
+
+
+def wait_answers(site: Site, timeout: float = 300) -> None:
+    """Return when all members answer, each in its own role, and the chain advances."""
+    seen: list[dict[str, int]] = []
+
+    def advances() -> bool:
+        try:
+            says = state(site)
+        except LabError:
+            return False
+        if swapped := {role: s["role"] for role, s in says.items() if s["role"] != role}:
+            raise LabError(f"{site.name}: members answer in another role: {swapped}")
+        seen.append({role: s["durable"] for role, s in says.items()})
+        return all(seen[0][role] < seen[-1][role] for role in CHAIN)
+
+    wait_until(advances, f"all members of the canary answer at {site.name} and their chain advances", timeout, interval=0.3)
+
+
+def wait_for_records(site: Site, more: int, timeout: float = 120) -> None:
+    """Return when every member has `more` records more than now."""
+    before = durable(site)
+    wait_until(
+        lambda: all(now >= before[role] + more for role, now in durable(site).items()),
+        f"the canary at {site.name} has {more} more records",
+        timeout,
+        interval=0.3,
+    )
+
+
+def frozen_last(site: Site, timeout: float = 20) -> dict[str, int]:
+    """The witness while the VNF is quiesced: what each member has durable, once that has stood still for two seconds.
+
+    Raises LabError when records still come after `timeout` seconds: it is not quiesced.
+    """
+    samples = [durable(site)]
+
+    def stands_still() -> bool:
+        samples.append(durable(site))
+        return samples[-1] == samples[-2]
+
+    wait_until(stands_still, f"the canary at {site.name} stands still; is it quiesced?", timeout, interval=2)
+    return samples[-1]
+
+
+def fill(site: Site, mib: int, seed: int = 1) -> None:
+    """Have every member write `mib` MiB of pseudo-random data to its data volume, so that backups carry real weight."""
+
+    def fill_member(member: Member) -> None:
+        said = guest_access.answer(site, member.address, HTTP_PORT, timeout=60 + mib, path=f"/fill?mib={mib}&seed={seed}")
+        if "error" in json.loads(said):
+            raise LabError(f"{member.server} cannot write {mib} MiB: {said.strip()}")
+
+    with ThreadPoolExecutor(len(MEMBERS)) as pool:
+        list(pool.map(fill_member, MEMBERS))
+
+
+# ---- reading its volumes, behind OpenStack's back ----
+
+
+def data_volumes(site: Site) -> dict[str, str]:
+    """role -> id of the data volume that the member's server has attached."""
+    cloud = connect(site)
+    found = {}
+    for member in MEMBERS:
+        server = cloud.compute.find_server(member.server, ignore_missing=False)
+        volumes = [a.volume_id for a in cloud.compute.volume_attachments(server) if a.device == DATA_DEVICE]
+        if len(volumes) != 1:
+            raise LabError(f"{member.server} at {site.name} has {len(volumes)} volumes at {DATA_DEVICE}, one is wanted")
+        found[member.role] = str(volumes[0])
+    return found
+
+
+def records_of_snapshot(site: Site, volume_id: str, snapshot_id: str) -> bytes:
+    """The record file in a Cinder snapshot, read from the site's Ceph."""
+    return _export(site, f"{POOL}/volume-{volume_id}@snapshot-{snapshot_id}")
+
+
+def records_of_volume(site: Site, volume_id: str) -> bytes:
+    """The record file on a volume as it is at this instant, which may be in use: what a power cut now would leave."""
+    return records_of_volumes(site, [volume_id])[volume_id]
+
+
+def records_of_volumes(site: Site, volume_ids: Sequence[str]) -> dict[str, bytes]:
+    """Like `records_of_volume`, of several: their instants follow each other in the order given."""
+    snapshots = {volume: f"{POOL}/volume-{volume}@canary-witness" for volume in volume_ids}
+    taken: list[str] = []
+    try:
+        for snapshot in snapshots.values():
+            inside.run(site, ["rbd", "snap", "create", "--no-progress", snapshot])
+            taken.append(snapshot)
+        return {volume: _export(site, snapshot) for volume, snapshot in snapshots.items()}
+    finally:
+        for snapshot in taken:
+            inside.run(site, ["rbd", "snap", "rm", "--no-progress", snapshot])
+
+
+def records(site: Site) -> Records:
+    """The records of all members now, head first, so that a healthy VNF gives a consistent state also while it runs."""
+    volumes = data_volumes(site)
+    contents = records_of_volumes(site, [volumes[role] for role in reversed(CHAIN)])
+    return {role: contents[volume] for role, volume in volumes.items()}
+
+
+def _export(site: Site, rbd_image: str) -> bytes:
+    with inside.popen(site, ["rbd", "export", "--no-progress", rbd_image, "-"], stdout=subprocess.PIPE) as export:
+        try:
+            return records_of_stream(cast(BinaryIO, export.stdout))
+        except LabError as e:
+            raise LabError(f"{site.name}: {rbd_image}: {e}") from e
+
+
+# ---- the command line ----
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    from lab.checker import check
+
+    actions: dict[str, Callable[[Site], object]] = {
+        "create": create,
+        "remove": remove,
+        "state": state,
+        "check": lambda site: check(records(site)).as_json(),
+    }
+    parser = argparse.ArgumentParser(prog="python -m lab.canary", description="The example VNF on a site of the lab.")
+    parser.add_argument("action", choices=actions)
+    parser.add_argument("site", choices=SITES)
+    parser.add_argument("-f", "--format", choices=("text", "json"), default="text")
+    chosen = parser.parse_args(arguments)
+    try:
+        result = actions[chosen.action](SITES[chosen.site])
+    except LabError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(json.dumps(result, indent=2) if chosen.format == "json" else _as_text(result))
+    return 0
+
+
+def _as_text(result: object) -> str:
+    if isinstance(result, Mapping):
+        return "\n".join(f"{key}: {value}" for key, value in result.items())
+    return "\n".join(map(str, result)) if isinstance(result, Sequence) else str(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
