@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from antipode.model.base import Model
-from antipode.model.topology import Keypair
+from antipode.model.topology import Keypair, ServerGroup
 from antipode.model.vnf import Answers
 
 
@@ -63,7 +63,7 @@ class ServerPlan(Model):
     user_data: str | None
     config_drive: bool
     description: str | None
-    server_group_id: str | None
+    server_group: ServerGroup | None
     after: list[str]
     """names of the servers that must be there before this one is booted"""
     answers: Answers | None

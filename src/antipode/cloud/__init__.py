@@ -1,0 +1,1 @@
+"""One OpenStack site as antipode needs it; knows nothing of VNFs."""

@@ -1,0 +1,127 @@
+"""One service of a site over HTTP: explicit microversions, paging, and errors that name the site, the call and the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from antipode.errors import AntipodeError, PreflightFailed
+
+Json = dict[str, Any]
+Params = Mapping[str, str | int | Sequence[str]]
+Version = tuple[int, int]
+
+
+class ApiError(AntipodeError):
+    """A cloud answered a call with an error. `status` is the HTTP status, `reason` the cloud's own words."""
+
+    def __init__(self, site: str, call: str, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        super().__init__(f"{site}: {call} was refused with {status}: {reason}")
+
+
+class Reply(NamedTuple):
+    """An answer: its status, and its body decoded from JSON (None without body)."""
+
+    status: int
+    body: Any
+
+
+class Transport(Protocol):
+    """Sends one request to the service and returns the answer, whatever its status; raises SiteUnreachable when none comes."""
+
+    def __call__(
+        self, method: str, path: str, *, json: Json | None, params: Params | None, microversion: str | None, timeout: float | None
+    ) -> Reply: ...
+
+
+class Api:
+    """The API of one service of one site, at one microversion for all calls."""
+
+    def __init__(self, site: str, service: str, send: Transport, newest: Version | None = None) -> None:
+        """`newest` is the newest microversion the service offers; None for a service without microversions."""
+        self.site = site
+        self.service = service
+        self.newest = newest
+        self.microversion: Version | None = None
+        self._send = send
+
+    def negotiate(self, least: Version, most: Version) -> None:
+        """Use the newest microversion that both sides know.
+
+        Raises:
+            PreflightFailed: the service is older than `least`.
+        """
+        if self.newest is None or self.newest < least:
+            found = "none" if self.newest is None else "{}.{}".format(*self.newest)
+            raise PreflightFailed(
+                f"The work with {self.site}",
+                ["its {} offers microversion {} at most; {}.{} or newer is needed".format(self.service, found, *least)],
+            )
+        self.microversion = min(self.newest, most)
+
+    def call(
+        self, method: str, path: str, body: Json | None = None, *, params: Params | None = None, timeout_s: float | None = None
+    ) -> Any:
+        """Send a request and return the decoded body of its answer.
+
+        Raises:
+            ApiError: the service answered with a status of 400 or more.
+            SiteUnreachable: no answer came.
+        """
+        microversion = "{}.{}".format(*self.microversion) if self.microversion else None
+        reply = self._send(method, path, json=body, params=params, microversion=microversion, timeout=timeout_s)
+        if reply.status >= 400:
+            raise ApiError(self.site, f"{method} {self.service}{path}", reply.status, _reason(reply.body))
+        return reply.body
+
+    def get(self, path: str, **params: str | int | Sequence[str]) -> Any:
+        return self.call("GET", path, params=params or None)
+
+    def find(self, path: str, **params: str | int | Sequence[str]) -> Any | None:
+        """As `get`, but None when there is no such resource."""
+        try:
+            return self.get(path, **params)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def post(self, path: str, body: Json, timeout_s: float | None = None) -> Any:
+        return self.call("POST", path, body, timeout_s=timeout_s)
+
+    def delete(self, path: str) -> None:
+        """Delete a resource; one that is not there is fine."""
+        try:
+            self.call("DELETE", path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    def pages(
+        self, path: str, collection: str, params: Params | None = None, *, timeout_s: float | None = None
+    ) -> Iterator[list[Json]]:
+        """The pages of a listing, in the order of the service (Nova and Cinder: newest first)."""
+        marker: dict[str, str] = {}
+        while True:
+            body = self.call("GET", path, params={**(params or {}), **marker} or None, timeout_s=timeout_s)
+            page: list[Json] = body[collection]
+            yield page
+            if not page or not any(link.get("rel") == "next" for link in body.get(f"{collection}_links", [])):
+                return
+            marker = {"marker": page[-1]["id"]}
+
+    def all(self, path: str, collection: str, **params: str | int | Sequence[str]) -> list[Json]:
+        """All items of a listing."""
+        return [item for page in self.pages(path, collection, params) for item in page]
+
+
+def _reason(body: Any) -> str:
+    """The words in an error body: {"badRequest": {"message": ...}}, {"NeutronError": {...}}, {"error": ...} or text."""
+    if isinstance(body, dict) and body:
+        inner = next(iter(body.values()))
+        if isinstance(inner, dict):
+            return str(inner.get("message") or inner)
+        return str(inner)
+    return str(body) if body else "no reason given"

@@ -1,0 +1,109 @@
+"""Nova of one site: servers and what belongs to them, and the quiesce add-on."""
+
+from __future__ import annotations
+
+import math
+
+from antipode.cloud.api import Api, ApiError, Json
+from antipode.cloud.watch import Watch
+
+LEAST, MOST = (2, 79), (2, 96)
+"""delete_on_termination of an attachment is shown since 2.79; beyond 2.96 nothing is needed."""
+_HOSTNAME = (2, 90)
+
+
+class Compute:
+    def __init__(self, api: Api) -> None:
+        api.negotiate(LEAST, MOST)
+        self._api = api
+        self.watch = Watch(api.site, "server", lambda timeout_s: api.pages("/servers/detail", "servers", timeout_s=timeout_s))
+
+    @property
+    def takes_hostname(self) -> bool:
+        """Whether a server can be given a hostname of its own (2.90)."""
+        return self._api.microversion is not None and self._api.microversion >= _HOSTNAME
+
+    def servers(self) -> list[Json]:
+        """All servers of the project, with all details."""
+        return self._api.all("/servers/detail", "servers")
+
+    def server(self, server_id: str) -> Json | None:
+        body = self._api.find(f"/servers/{server_id}")
+        return body and body["server"]
+
+    def attachments(self, server_id: str) -> list[Json]:
+        """The volume attachments of a server: volumeId, device, tag, delete_on_termination."""
+        attachments: list[Json] = self._api.get(f"/servers/{server_id}/os-volume_attachments")["volumeAttachments"]
+        return attachments
+
+    def create_server(self, server: Json, hints: Json | None = None) -> str:
+        """Boot a server and return its id; it is not ACTIVE yet. Arguments as for `POST /servers`."""
+        body: Json = {"server": server}
+        if hints:
+            body["os:scheduler_hints"] = hints
+        return str(self._api.post("/servers", body)["server"]["id"])
+
+    def delete_server(self, server_id: str) -> None:
+        self._api.delete(f"/servers/{server_id}")
+
+    def flavors(self) -> list[Json]:
+        return self._api.all("/flavors/detail", "flavors")
+
+    def availability_zones(self) -> set[str]:
+        """The names of the zones that are available."""
+        zones = self._api.get("/os-availability-zone")["availabilityZoneInfo"]
+        return {z["zoneName"] for z in zones if z["zoneState"]["available"]}
+
+    def keypair(self, name: str, user_id: str | None = None) -> Json | None:
+        """A keypair of our own user, or (administrators only) of another."""
+        params = {"user_id": user_id} if user_id else {}
+        body = self._api.find(f"/os-keypairs/{name}", **params)
+        return body and body["keypair"]
+
+    def import_keypair(self, name: str, public_key: str, kind: str) -> None:
+        self._api.post("/os-keypairs", {"keypair": {"name": name, "public_key": public_key, "type": kind}})
+
+    def server_group(self, group_id: str) -> Json | None:
+        body = self._api.find(f"/os-server-groups/{group_id}")
+        return body and body["server_group"]
+
+    def server_groups(self) -> list[Json]:
+        groups: list[Json] = self._api.get("/os-server-groups")["server_groups"]
+        return groups
+
+    def create_server_group(self, name: str, policy: str) -> str:
+        return str(self._api.post("/os-server-groups", {"server_group": {"name": name, "policy": policy}})["server_group"]["id"])
+
+    def quota(self, project_id: str) -> Json:
+        """The quotas of the project, each {limit, in_use, reserved}."""
+        quota: Json = self._api.get(f"/os-quota-sets/{project_id}/detail")["quota_set"]
+        return quota
+
+    def quiesce_support(self) -> Json | None:
+        """What the quiesce add-on says of itself (version, default_timeout, maximum_timeout in seconds); None when it is not installed."""
+        body = self._api.find("/os-quiesce")
+        return body and body["quiesce"]
+
+    def quiesce_available(self) -> bool:
+        return self.quiesce_support() is not None
+
+    def is_quiesced(self, server_id: str) -> bool:
+        """Whether the server was quiesced, by anybody, and not thawed yet."""
+        return bool(self._api.get(f"/servers/{server_id}/os-quiesce")["quiesce"]["quiesced"])
+
+    def quiesce(self, server_id: str, timeout_s: float, answer_within_s: float) -> None:
+        """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`, rounded up to whole seconds.
+
+        Raises:
+            ApiError: 4xx: refused, nothing was frozen by this call; 5xx: it may be frozen.
+            SiteUnreachable: it may be frozen.
+        """
+        self._api.post(f"/servers/{server_id}/action", {"quiesce": {"timeout": math.ceil(timeout_s)}}, answer_within_s)
+
+    def unquiesce(self, server_id: str, timeout_s: float) -> None:
+        """Thaw the server's file systems; when this returns they are thawed. A server that is not frozen stays so."""
+        try:
+            self._api.post(f"/servers/{server_id}/action", {"unquiesce": None}, timeout_s=timeout_s)
+        except ApiError as error:
+            if error.status != 404:  # a server that is gone is not frozen
+                raise

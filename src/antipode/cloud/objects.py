@@ -1,0 +1,66 @@
+"""Swift of one site, as far as a vault and its verification need it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from antipode.cloud.transport import answering
+from antipode.errors import AntipodeError, NotFound
+
+
+class StoredObject(NamedTuple):
+    """An object as a container's listing tells of it; `etag` is the MD5 of its bytes."""
+
+    name: str
+    bytes: int
+    etag: str
+
+
+class Objects:
+    def __init__(self, site: str, proxy: Any) -> None:
+        """`proxy` is openstacksdk's object_store: an adapter that sends bytes and returns responses."""
+        self._site = site
+        self._proxy = proxy
+
+    def ensure_container(self, container: str) -> None:
+        self._send("PUT", container)
+
+    def put(self, container: str, name: str, data: bytes) -> None:
+        """Write an object, over one of that name."""
+        self._send("PUT", container, name, data=data)
+
+    def get(self, container: str, name: str) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+        content: bytes = self._send("GET", container, name).content
+        return content
+
+    def delete(self, container: str, name: str) -> None:
+        try:
+            self._send("DELETE", container, name)
+        except NotFound:
+            return  # it was to be gone and it is
+
+    def listing(self, container: str, prefix: str = "") -> list[StoredObject]:
+        """All objects whose names begin with `prefix`, ordered by name."""
+        found: list[StoredObject] = []
+        marker = ""
+        while page := self._send("GET", container, params={"format": "json", "prefix": prefix, "marker": marker}).json():
+            found += [StoredObject(o["name"], o["bytes"], o["hash"]) for o in page]
+            marker = page[-1]["name"]
+        return found
+
+    def _send(self, method: str, container: str, name: str | None = None, **arguments: Any) -> Any:
+        path = "/" + quote(container, safe="") + ("" if name is None else "/" + quote(name))
+        with answering(self._site):
+            response = self._proxy.request(path, method, raise_exc=False, skip_cache=True, **arguments)
+        if response.status_code == 404:
+            raise NotFound(f"{self._site}: there is no {container}{'/' + name if name else ''} in the object store")
+        if response.status_code >= 400:
+            answer = f"{response.status_code}: {response.text[:300]}"
+            raise AntipodeError(f"{self._site}: {method} of {container}/{name or ''} in the object store was refused with {answer}")
+        return response

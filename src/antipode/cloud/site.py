@@ -1,0 +1,99 @@
+"""A connection to one site: one session for all threads, its services found and their versions known before it is used."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any
+
+from antipode.cloud.api import Api, Version
+from antipode.cloud.backups import Backups
+from antipode.cloud.compute import Compute
+from antipode.cloud.networks import Networks
+from antipode.cloud.objects import Objects
+from antipode.cloud.transport import answering, send
+from antipode.cloud.volumes import Volumes
+from antipode.errors import InvalidInput, PreflightFailed
+
+
+class Site:
+    """The services of one site. Safe to use from several threads."""
+
+    def __init__(self, name: str, *, project_id: str, user_id: str, roles: list[str], compute: Api, volume: Api, network: Api) -> None:
+        self.name = name
+        self.project_id = project_id
+        self.user_id = user_id
+        self.roles = roles
+        self.compute = Compute(compute)
+        self.volumes = Volumes(volume)
+        self.backups = Backups(volume)
+        self.networks = Networks(network)
+        self._connection: Any = None
+        self._lock = threading.Lock()
+        self._objects: Objects | None = None
+
+    @property
+    def objects(self) -> Objects:
+        """The site's object store; looked for when it is first asked for, as not every site needs one."""
+        with self._lock:  # openstacksdk makes its proxies without one
+            if self._objects is None:
+                with answering(self.name):
+                    proxy = self._connection.object_store
+                    if not proxy.get_endpoint():
+                        raise PreflightFailed(f"The work with {self.name}", ["its catalog has no object-store service"])
+                self._objects = Objects(self.name, proxy)
+            return self._objects
+
+    def stay_authorized(self, seconds: float) -> None:
+        """Get a new token now unless the present one lasts for that long, so that none has to be got in between."""
+        if self._connection is None:
+            return
+        session = self._connection.session
+        with answering(self.name):
+            if session.auth.get_access(session).will_expire_soon(int(seconds)):
+                session.auth.invalidate()
+                session.get_token()
+
+
+def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
+    """Log in at a site and find its services.
+
+    Args:
+        name: the site's name in antipode's configuration.
+        cloud: the name of its entry in clouds.yaml.
+        api_timeout_s: seconds after which a call without an answer has failed.
+
+    Raises:
+        InvalidInput: clouds.yaml has no such entry, it is incomplete, or its credentials are refused.
+        SiteUnreachable: the site does not answer.
+        PreflightFailed: a service is missing or too old.
+    """
+    import openstack
+    from openstack import exceptions
+
+    try:
+        connection = openstack.connect(cloud=cloud, api_timeout=api_timeout_s, app_name="antipode")
+    except exceptions.ConfigException as error:
+        raise InvalidInput(f"Site {name}: cloud {cloud} cannot be taken from clouds.yaml: {error}") from error
+    with answering(name):
+        connection.session.get_token()
+        access = connection.session.auth.get_access(connection.session)
+        site = Site(
+            name,
+            project_id=str(access.project_id),
+            user_id=str(access.user_id),
+            roles=list(access.role_names),
+            compute=_api(name, "compute", connection.compute),
+            volume=_api(name, "block-storage", connection.block_storage),
+            network=_api(name, "network", connection.network),
+        )
+    site._connection = connection
+    return site
+
+
+def _api(site: str, service: str, proxy: Any) -> Api:
+    data = proxy.get_endpoint_data()
+    if data is None:
+        raise PreflightFailed(f"The work with {site}", [f"its catalog has no {service} service"])
+    newest: Version | None = data.max_microversion
+    return Api(site, service, partial(send, site, proxy), newest)

@@ -1,0 +1,78 @@
+"""Cinder of one site: volumes and snapshots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from antipode.cloud.api import Api, Json
+from antipode.cloud.watch import Watch
+
+LEAST, MOST = (3, 47), (3, 70)
+"""A volume can be created from a backup since 3.47; beyond 3.70 nothing is needed."""
+_SNAPSHOT_IN_USE = (3, 66)
+
+
+class Volumes:
+    def __init__(self, api: Api) -> None:
+        api.negotiate(LEAST, MOST)
+        self._api = api
+        self.watch = Watch(api.site, "volume", lambda timeout_s: api.pages("/volumes/detail", "volumes", timeout_s=timeout_s))
+        self.snapshot_watch = Watch(api.site, "snapshot", lambda seconds: api.pages("/snapshots/detail", "snapshots", timeout_s=seconds))
+
+    def warm(self) -> None:
+        """Make the cheapest call there is, so that the connection, the token and the service's caches are ready for the next one."""
+        self._api.get("/snapshots", limit=1)
+
+    def volumes(self, **metadata: str) -> list[Json]:
+        """All volumes of the project, with all details; with arguments only those that carry such metadata."""
+        filters = {"metadata": json.dumps(metadata).replace('"', "'")} if metadata else {}
+        return self._api.all("/volumes/detail", "volumes", **filters)
+
+    def volume(self, volume_id: str) -> Json | None:
+        body = self._api.find(f"/volumes/{volume_id}")
+        return body and body["volume"]
+
+    def create_volume(self, volume: Json) -> str:
+        """Start creating a volume, arguments as for `POST /volumes`, and return its id."""
+        return str(self._api.post("/volumes", {"volume": volume})["volume"]["id"])
+
+    def update_volume(self, volume_id: str, description: str, metadata: Mapping[str, str]) -> None:
+        """Give a volume this description and exactly this metadata, in one call."""
+        self._api.call("PUT", f"/volumes/{volume_id}", {"volume": {"description": description, "metadata": dict(metadata)}})
+
+    def set_bootable(self, volume_id: str) -> None:
+        self._api.post(f"/volumes/{volume_id}/action", {"os-set_bootable": {"bootable": True}})
+
+    def set_image_metadata(self, volume_id: str, metadata: Mapping[str, str]) -> None:
+        self._api.post(f"/volumes/{volume_id}/action", {"os-set_image_metadata": {"metadata": dict(metadata)}})
+
+    def delete_volume(self, volume_id: str) -> None:
+        self._api.delete(f"/volumes/{volume_id}")
+
+    def types(self) -> list[Json]:
+        return self._api.all("/types", "volume_types")
+
+    def availability_zones(self) -> set[str]:
+        """The names of the zones that are available."""
+        zones = self._api.get("/os-availability-zone")["availabilityZoneInfo"]
+        return {z["zoneName"] for z in zones if z["zoneState"]["available"]}
+
+    def snapshots(self) -> list[Json]:
+        """All snapshots of the project, with all details."""
+        return self._api.all("/snapshots/detail", "snapshots")
+
+    def create_snapshot(self, volume_id: str, name: str, metadata: Mapping[str, str], timeout_s: float) -> str:
+        """Start a snapshot of a volume, in use or not, and return its id."""
+        snapshot: Json = {"volume_id": volume_id, "name": name, "metadata": dict(metadata)}
+        if self._api.microversion is None or self._api.microversion < _SNAPSHOT_IN_USE:
+            snapshot["force"] = True  # an older Cinder snapshots an attached volume only so; a newer one ignores it
+        return str(self._api.post("/snapshots", {"snapshot": snapshot}, timeout_s)["snapshot"]["id"])
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        self._api.delete(f"/snapshots/{snapshot_id}")
+
+    def quota(self, project_id: str) -> Json:
+        """The quotas of the project, each {limit, in_use, reserved}; those of a volume type are named like `gigabytes_TYPE`."""
+        quota: Json = self._api.get(f"/os-quota-sets/{project_id}", usage="true")["quota_set"]
+        return quota

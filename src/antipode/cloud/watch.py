@@ -1,0 +1,164 @@
+"""One poller for each kind of resource of a site: one list call wakes everybody who waits for something of that kind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+
+from antipode.cloud.api import ApiError, Json
+from antipode.errors import ResourceFailed, SiteUnreachable
+
+PATIENCE_S = 120.0
+"""How long a site may give no usable listing before those who wait give up."""
+
+
+def _nothing() -> None:
+    """What is done between two looks when the caller wants nothing done."""
+
+
+class Watch:
+    """Waits for resources of one kind. Whoever waits and finds the last listing too old makes the next one, for all."""
+
+    def __init__(self, site: str, kind: str, pages: Callable[[float], Iterator[list[Json]]]) -> None:
+        """`pages` lists the resources, newest first, each call bounded by the seconds given; it is read until all waited for are seen."""
+        self._site = site
+        self._kind = kind
+        self._pages = pages
+        self._changed = threading.Condition()
+        self._waited_for: Counter[str] = Counter()
+        self._seen: dict[str, Json] = {}
+        self._asked_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._asking = False
+        self._failing_since: float | None = None
+
+    def wait_for(
+        self,
+        ids: Collection[str],
+        *,
+        wanted: Collection[str] = ("available",),
+        timeout_s: float,
+        interval_s: float = 0.5,
+        between: Callable[[], None] = _nothing,
+    ) -> dict[str, Json]:
+        """Wait until every resource has one of the wanted statuses.
+
+        Args:
+            ids: the resources.
+            wanted: statuses, in lower case.
+            timeout_s: seconds to wait at most.
+            interval_s: seconds between two list calls.
+            between: called after each look; what it raises ends the wait.
+
+        Returns:
+            the resources as last listed, by id.
+
+        Raises:
+            ResourceFailed: one went into an error status, is gone, or did not get there in time.
+            SiteUnreachable: the site gave no usable listing for PATIENCE_S.
+        """
+
+        def there(seen: dict[str, Json]) -> bool:
+            waiting = [r for r in ids if r not in seen or seen[r]["status"].lower() not in wanted]
+            for resource in waiting:
+                self._refuse_failed(resource, seen.get(resource))
+            return not waiting
+
+        return self._until(there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between)
+
+    def wait_gone(self, ids: Collection[str], *, timeout_s: float, interval_s: float = 0.5) -> None:
+        """Wait until none of the resources is listed any more.
+
+        Raises:
+            ResourceFailed: one could not be deleted, or not in time.
+        """
+
+        def gone(seen: dict[str, Json]) -> bool:
+            left = [seen[r] for r in ids if r in seen]
+            for item in left:
+                if item["status"].lower() == "error_deleting":
+                    self._refuse_failed(item["id"], item)
+            return not left
+
+        self._until(gone, ids, "to be gone", timeout_s, interval_s, _nothing)
+
+    def _refuse_failed(self, resource: str, item: Json | None) -> None:
+        if item is None:
+            raise ResourceFailed(f"{self._site}: {self._kind} {resource} is gone; somebody deleted it while it was waited for")
+        if item["status"].lower().startswith("error"):
+            reason = item.get("fail_reason") or (item.get("fault") or {}).get("message") or "see the service's log for the reason"
+            label = f"{self._kind} {item.get('name') or ''} ({resource})"
+            raise ResourceFailed(f"{self._site}: {label} is in status {item['status']}: {reason}")
+
+    def _until(
+        self,
+        settled: Callable[[dict[str, Json]], bool],
+        ids: Collection[str],
+        what: str,
+        timeout_s: float,
+        interval_s: float,
+        between: Callable[[], None],
+    ) -> dict[str, Json]:
+        with self._changed:
+            began = time.monotonic()
+            self._waited_for.update(ids)
+        deadline = began + timeout_s
+        try:
+            while True:
+                seen = self._look(began, deadline, interval_s)
+                if seen is not None and settled(seen):
+                    return {r: seen[r] for r in ids if r in seen}
+                between()
+                if time.monotonic() >= deadline:
+                    raise ResourceFailed(f"{self._site}: {self._late(ids, seen or {})} after {timeout_s:.0f} s of waiting for it {what}")
+                began = time.monotonic() if seen is not None else began
+        finally:
+            with self._changed:
+                self._waited_for.subtract(ids)
+                self._waited_for += Counter()  # drops what nobody waits for any more
+
+    def _late(self, ids: Collection[str], seen: dict[str, Json]) -> str:
+        return ", ".join(f"{self._kind} {r} is {seen[r]['status'] if r in seen else 'not listed'}" for r in ids)
+
+    def _look(self, since: float, deadline: float, interval_s: float) -> dict[str, Json] | None:
+        """The listing, asked for after `since` and at least `interval_s` after the one before; None when time is over or it failed."""
+        with self._changed:
+            while True:
+                if self._asked_at >= since:
+                    return self._seen
+                now = time.monotonic()
+                if now >= deadline:
+                    return None
+                due = self._tried_at + interval_s
+                if not self._asking and now >= due:
+                    # Under the lock: a listing asked for after somebody began to wait must not end before it has seen theirs.
+                    self._asking, self._tried_at, ids = True, now, set(self._waited_for)
+                    break
+                self._changed.wait(deadline - now if self._asking else min(deadline, due) - now)
+        return self._ask(ids, now, deadline - now)
+
+    def _ask(self, ids: set[str], asked_at: float, timeout_s: float) -> dict[str, Json] | None:
+        listed: dict[str, Json] | None = None
+        try:
+            listed = {}
+            for page in self._pages(timeout_s):
+                listed.update((item["id"], item) for item in page)
+                if ids <= listed.keys():
+                    break
+            self._failing_since = None
+        except (SiteUnreachable, ApiError) as error:
+            listed = None
+            if isinstance(error, ApiError) and error.status < 500:
+                raise
+            self._failing_since = self._failing_since or asked_at
+            if asked_at - self._failing_since > PATIENCE_S:
+                raise
+        finally:
+            with self._changed:
+                self._asking = False
+                if listed is not None:
+                    self._seen, self._asked_at = listed, asked_at
+                self._changed.notify_all()
+        return listed

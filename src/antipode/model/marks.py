@@ -1,0 +1,25 @@
+"""The marks by which we know what we have created: metadata of every cloud resource that a run makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+PREFIX = "antipode:"
+RUN = "antipode:run"
+KEY = "antipode:key"
+
+
+def marks(run: str, key: str) -> dict[str, str]:
+    """The metadata for a resource: the run that made it, and the key under which it is looked up before it is made."""
+    return {RUN: run, KEY: key}
+
+
+def unmarked(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata without marks: what a resource's owner has given it."""
+    return {k: v for k, v in metadata.items() if not k.startswith(PREFIX)}
+
+
+def carries(resource: Mapping[str, object], key: str) -> bool:
+    """Whether the metadata of a resource, as a listing shows it, carries this key."""
+    metadata = resource.get("metadata")
+    return isinstance(metadata, dict) and metadata.get(KEY) == key

@@ -1,0 +1,167 @@
+"""What a VNF consists of right now: its servers, volumes and ports, read from Nova, Cinder and Neutron (step 1.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from antipode.cloud.api import Json
+from antipode.cloud.site import Site
+from antipode.errors import NotFound
+from antipode.model.marks import unmarked
+from antipode.model.topology import Attachment, FixedAddress, Flavor, Keypair, Port, Server, ServerGroup, Topology, Volume
+from antipode.model.vnf import Vnf
+
+
+def discover(vnf: Vnf, site: Site) -> Topology:
+    """Find the members of a VNF at a site, by name or id, and all that is needed to build them again.
+
+    Raises:
+        NotFound: a member does not exist, or several servers have its name; the message names all such members.
+    """
+    servers = find_members(vnf, site)
+    ids = [s["id"] for s in servers]
+    with ThreadPoolExecutor(4) as pool:
+        attachments = pool.map(site.compute.attachments, ids)
+        volumes = pool.submit(lambda: {v["id"]: v for v in site.volumes.volumes()})
+        ports = pool.submit(_ports, site, servers)
+        keypairs = pool.map(lambda s: _keypair(site, s), servers)
+        groups = pool.map(lambda s: _server_group(site, s), servers)
+        found = [
+            _server(server, _attachments(server, attached, volumes.result()), ports.result()[server["id"]], keypair, group)
+            for server, attached, keypair, group in zip(servers, attachments, keypairs, groups, strict=True)
+        ]
+    return Topology(vnf=vnf.vnf, site=site.name, discovered_at=datetime.now(UTC).isoformat(), servers=found)
+
+
+def find_members(vnf: Vnf, site: Site) -> list[Json]:
+    """The servers of the members as Nova lists them, in the order of the members.
+
+    Raises:
+        NotFound: as for `discover`.
+    """
+    listed = site.compute.servers()
+    found: list[Json] = []
+    problems: list[str] = []
+    for member in vnf.members:
+        named = [s for s in listed if member.server in (s["name"], s["id"])]
+        if len(named) == 1:
+            found += named
+        elif not named:
+            problems.append(f"there is no server {member.server}")
+        else:
+            problems.append(f"{len(named)} servers are named {member.server}, give the id of one: {', '.join(s['id'] for s in named)}")
+    if problems:
+        raise NotFound(f"VNF {vnf.vnf} at {site.name}: {'; '.join(problems)}")
+    return found
+
+
+def _server(server: Json, attachments: list[Attachment], ports: list[Port], keypair: Keypair | None, group: ServerGroup | None) -> Server:
+    flavor = server["flavor"]
+    return Server(
+        id=server["id"],
+        name=server["name"],
+        hostname=server.get("OS-EXT-SRV-ATTR:hostname") or server["name"],
+        flavor=Flavor(
+            name=flavor["original_name"],
+            vcpus=flavor["vcpus"],
+            ram_mib=flavor["ram"],
+            disk_gib=flavor["disk"],
+            extra_specs=flavor.get("extra_specs", {}),
+        ),
+        attachments=attachments,
+        ports=ports,
+        metadata=unmarked(server["metadata"]),
+        tags=server.get("tags", []),
+        keypair=keypair,
+        user_data=server.get("OS-EXT-SRV-ATTR:user_data"),
+        config_drive=str(server.get("config_drive")).lower() == "true",
+        description=server.get("description"),
+        availability_zone=server.get("OS-EXT-AZ:availability_zone") or "",
+        server_group=group,
+    )
+
+
+def _attachments(server: Json, attached: list[Json], volumes: dict[str, Json]) -> list[Attachment]:
+    root_device = server.get("OS-EXT-SRV-ATTR:root_device_name")
+    attachments = [
+        Attachment(
+            volume=_volume(volumes[a["volumeId"]]),
+            device=a.get("device") or "",
+            is_root=bool(a.get("device")) and a.get("device") == root_device,
+            delete_on_termination=a.get("delete_on_termination", False),
+            tag=a.get("tag"),
+        )
+        for a in attached
+    ]
+    # vdb before vdaa: a longer device name comes later.
+    return sorted(attachments, key=lambda a: (not a.is_root, len(a.device), a.device))
+
+
+def _volume(volume: Json) -> Volume:
+    return Volume(
+        id=volume["id"],
+        name=volume.get("name") or "",
+        size_gib=volume["size"],
+        volume_type=volume["volume_type"] or "",
+        bootable=str(volume["bootable"]).lower() == "true",
+        encrypted=volume.get("encrypted", False),
+        multiattach=volume.get("multiattach", False),
+        availability_zone=volume.get("availability_zone") or "",
+        description=volume.get("description") or "",
+        metadata=unmarked(volume.get("metadata", {})),
+        image_metadata=volume.get("volume_image_metadata", {}),
+        backend_host=volume.get("os-vol-host-attr:host"),
+        backend_name=volume.get("provider_id") or volume.get("os-vol-mig-status-attr:name_id"),
+    )
+
+
+def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
+    """The ports of each server in the order in which Nova has plugged them."""
+    ports = site.networks.ports_of([s["id"] for s in servers])
+    networks = {n["id"]: n for n in site.networks.networks({p["network_id"] for p in ports})} if ports else {}
+    subnets = {s["id"]: s for s in site.networks.subnets(networks)}
+    groups = {g["id"]: g["name"] for g in site.networks.security_groups(site.project_id)} if ports else {}
+
+    def model(port: Json) -> Port:
+        return Port(
+            id=port["id"],
+            name=port["name"],
+            network=networks[port["network_id"]]["name"],
+            mac_address=port["mac_address"],
+            fixed=[
+                FixedAddress(
+                    address=f["ip_address"], subnet_cidr=subnets[f["subnet_id"]]["cidr"], subnet_name=subnets[f["subnet_id"]]["name"]
+                )
+                for f in port["fixed_ips"]
+            ],
+            security_groups=[groups.get(g, g) for g in port.get("security_groups", [])],
+            allowed_address_pairs=port.get("allowed_address_pairs", []),
+            port_security_enabled=port.get("port_security_enabled", True),
+            vnic_type=port.get("binding:vnic_type", "normal"),
+            tags=port.get("tags", []),
+        )
+
+    of_server: dict[str, list[Port]] = {}
+    for server in servers:
+        # Nova's listing of interfaces has Neutron's order; its addresses have that of the interfaces.
+        macs = [a["OS-EXT-IPS-MAC:mac_addr"] for addresses in server["addresses"].values() for a in addresses]
+        rank = {mac: macs.index(mac) for mac in macs}
+        mine = sorted((p for p in ports if p["device_id"] == server["id"]), key=lambda p: rank.get(p["mac_address"], len(macs)))
+        of_server[server["id"]] = [model(p) for p in mine]
+    return of_server
+
+
+def _keypair(site: Site, server: Json) -> Keypair | None:
+    if not server.get("key_name"):
+        return None
+    keypair = site.compute.keypair(server["key_name"], server["user_id"])
+    # Deleting a keypair leaves its name with the servers.
+    return Keypair(name=keypair["name"], public_key=keypair["public_key"], type=keypair.get("type", "ssh")) if keypair else None
+
+
+def _server_group(site: Site, server: Json) -> ServerGroup | None:
+    groups = server.get("server_groups") or []
+    group = site.compute.server_group(groups[0]) if groups else None
+    return ServerGroup(name=group["name"], policy=group.get("policy") or (group.get("policies") or ["anti-affinity"])[0]) if group else None

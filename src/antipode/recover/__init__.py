@@ -1,0 +1,1 @@
+"""How a VNF comes back at its backup site: plain functions, one step of the mission each."""
