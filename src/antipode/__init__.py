@@ -1,1 +1,3 @@
 """antipode: geo-site disaster recovery for VNFs on OpenStack."""
+
+__version__ = "0.1.0"

@@ -64,3 +64,15 @@ class VaultCorrupt(VaultError):
 
 class RecoveryPointInvalid(AntipodeError):
     """A recovery point does not verify: backups missing, chain broken, checksum wrong."""
+
+
+class Busy(AntipodeError):
+    """Another run of the same VNF is under way."""
+
+    exit_code = 6
+
+
+class Interrupted(AntipodeError):
+    """A signal ended a run; what it had frozen was thawed."""
+
+    exit_code = 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,12 @@ from antipode.errors import InvalidInput
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
-def read(path: Path, model: type[AnyModel]) -> AnyModel:
-    """Read the YAML file `path` as a `model`.
+Problem = tuple[tuple[int | str, ...], str]
+"""Where in a file something is wrong (keys and indexes), and what."""
+
+
+def read(path: Path, model: type[AnyModel], check: Callable[[AnyModel], Iterable[Problem]] = lambda _: ()) -> AnyModel:
+    """Read the YAML file `path` as a `model`; `check` tells what is wrong with it beyond its form.
 
     Raises:
         InvalidInput: the file cannot be read or does not fit; names each wrong field with its line.
@@ -29,10 +34,16 @@ def read(path: Path, model: type[AnyModel]) -> AnyModel:
         raise InvalidInput(f"{path}: cannot be read: {reason}") from error
     document = _parse(path, text)
     try:
-        return model.model_validate(_plain(document))
+        value = model.model_validate(_plain(document))
     except ValidationError as error:
-        problems = [f"{path}:{_line(document, e['loc'])}: {_field(e['loc'])}{_words(e, model)}" for e in error.errors()]
-        raise InvalidInput("\n".join(problems)) from error
+        raise _invalid(path, document, [(e["loc"], _words(e, model)) for e in error.errors()]) from error
+    if problems := list(check(value)):
+        raise _invalid(path, document, problems)
+    return value
+
+
+def _invalid(path: Path, document: Any, problems: Iterable[Problem]) -> InvalidInput:
+    return InvalidInput("\n".join(f"{path}:{_line(document, loc)}: {_field(loc)}{words}" for loc, words in problems))
 
 
 def _parse(path: Path, text: str) -> Any:

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from antipode.errors import NotFound, RecoveryPointInvalid
@@ -66,7 +67,8 @@ def verify(manifest: Manifest, store: Store | None) -> list[Finding]:
         try:
             chain = manifest.chain(volume.id)
         except KeyError as missing:
-            findings.append(Finding(volume=name, backup=str(missing.args[0]), ok=False, detail="the chain names it, but the manifest has no record of it"))
+            detail = "the chain names it, but the manifest has no record of it"
+            findings.append(Finding(volume=name, backup=str(missing.args[0]), ok=False, detail=detail))
             continue
         findings += [_verify_backup(name, record, store) for record in chain]
     return findings
@@ -79,13 +81,14 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
         RecoveryPointInvalid: an object is missing, empty, or the record is not of a chunked driver.
     """
     prefix = _prefix(record)
+    object_list = f"backup {record.id}: its object list {prefix}_metadata"
     try:
         metadata = json.loads(store.get(record.container, f"{prefix}_metadata"))
         wanted = {name for entry in metadata["objects"] for name in entry}
     except NotFound as error:
-        raise RecoveryPointInvalid(f"backup {record.id}: its object list {prefix}_metadata is not in container {record.container}") from error
+        raise RecoveryPointInvalid(f"{object_list} is not in container {record.container}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RecoveryPointInvalid(f"backup {record.id}: its object list {prefix}_metadata cannot be understood: {error}") from error
+        raise RecoveryPointInvalid(f"{object_list} cannot be understood: {error}") from error
     listing = [o for o in store.listing(record.container, prefix) if _belongs(o.name, prefix)]
     there = {o.name: o for o in listing}
     if lost := sorted(wanted - set(there)):
@@ -100,7 +103,8 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
 
 def _verify_backup(volume: str, record: BackupRecord, store: Store | None) -> Finding:
     if store is None:
-        return Finding(volume=volume, backup=record.id, ok=True, detail="record only: no backup_store is configured, its objects were not looked at")
+        detail = "record only: no backup_store is configured, its objects were not looked at"
+        return Finding(volume=volume, backup=record.id, ok=True, detail=detail)
     try:
         found = stored_objects(record, store)
     except RecoveryPointInvalid as error:
@@ -142,8 +146,7 @@ def fingerprint(backups: dict[str, BackupRecord], store: Store) -> dict[str, Bac
     Raises:
         RecoveryPointInvalid: a backup that Cinder calls available is not whole in the store.
     """
-    return {
-        i: record if record.stored else record.model_copy(update={"stored": stored_objects(record, store)}) for i, record in backups.items()
-    }
-
-
+    unknown = [record for record in backups.values() if record.stored is None]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        found = list(pool.map(lambda record: record.model_copy(update={"stored": stored_objects(record, store)}), unknown))
+    return {**backups, **{record.id: record for record in found}}

@@ -1,0 +1,1 @@
+"""What an operator types. These modules import nothing heavy: that is left to the moment a command runs."""

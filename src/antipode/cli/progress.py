@@ -1,0 +1,76 @@
+"""The progress of a run on stderr: steps under way and done on a terminal, a plain line for each step done elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from antipode.engine.timeline import Observer, StepRecord
+
+
+@contextmanager
+def shown(stream: TextIO = sys.stderr) -> Iterator[Observer]:
+    """An observer that shows what a run does while the block runs."""
+    if not stream.isatty():
+        yield PlainProgress(stream)
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(file=stream)
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, refresh_per_second=4
+    ) as progress:
+        yield LiveProgress(progress, console)
+
+
+class PlainProgress:
+    """A line for each step that is over."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def step_began(self, step: StepRecord) -> None:
+        """Told when it is over."""
+
+    def step_ended(self, step: StepRecord) -> None:
+        print(_line(step), file=self._stream, flush=True)
+
+
+class LiveProgress:
+    """A spinner for each step under way, a line for each that is over."""
+
+    def __init__(self, progress: Progress, console: Console) -> None:
+        self._progress = progress
+        self._console = console
+        self._under_way: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def step_began(self, step: StepRecord) -> None:
+        with self._lock:
+            self._under_way[step.id] = self._progress.add_task(_title(step), total=None)
+
+    def step_ended(self, step: StepRecord) -> None:
+        with self._lock:
+            task = self._under_way.pop(step.id, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        self._console.print(_line(step), style="red" if step.state == "failed" else "", markup=False, highlight=False, soft_wrap=True)
+
+
+def _title(step: StepRecord) -> str:
+    return f"{step.number:>5}  {step.name}" + (f"  {step.resource}" if step.resource else "")
+
+
+def _line(step: StepRecord) -> str:
+    ended = step.ended_at or step.started_at
+    line = f"{time.strftime('%H:%M:%S', time.localtime(ended))} {_title(step)}  {ended - step.started_at:.2f} s"
+    return line if step.state == "succeeded" else f"{line}  {step.state}: {step.result.get('error', '')}"

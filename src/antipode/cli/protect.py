@@ -1,0 +1,25 @@
+"""`antipode protect`: make a recovery point."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from antipode.cli import progress
+from antipode.cli.command import ShowCommand, columns
+
+
+class Protect(ShowCommand):
+    """Make a recovery point of a VNF: quiesce, snapshot, unquiesce, back up, commit."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("vnf", metavar="VNF")
+        return parser  # type: ignore[no-any-return]
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.engine.protect_flow import protect
+
+        with progress.shown(self.app.stderr) as observer:
+            return columns(protect(deployment, parsed_args.vnf, observer))

@@ -1,0 +1,93 @@
+"""`antipode run …`: what was done, step by step."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from cliff.columns import FormattableColumn
+
+from antipode.cli.command import ListCommand, ShowCommand, columns, moment
+
+if TYPE_CHECKING:
+    from antipode.store.tables import RunRow, StepRow
+
+
+class RunList(ListCommand):
+    """List runs, the newest first."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--vnf", metavar="VNF", help="only runs of this VNF")
+        return parser  # type: ignore[no-any-return]
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        runs = self.app.deployment().runs.all(parsed_args.vnf)
+        names = ("run", "kind", "vnf", "state", "started_at", "seconds", "recovery_point", "reason")
+        return names, [
+            (r.id, r.kind, r.vnf, r.state, moment(r.started_at), _seconds(r), r.result.get("recovery_point"), r.reason) for r in runs
+        ]
+
+
+class RunShow(ShowCommand):
+    """Show a run with its timeline: the steps by their number in the mission, and what they measured."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("run", metavar="RUN")
+        return parser  # type: ignore[no-any-return]
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        runs = self.app.deployment().runs
+        run = runs.get(parsed_args.run)
+        names, values = columns(
+            {
+                "run": run.id,
+                "kind": run.kind,
+                "vnf": run.vnf,
+                "state": run.state,
+                "reason": run.reason,
+                "started_at": moment(run.started_at),
+                "ended_at": moment(run.ended_at),
+                "seconds": _seconds(run),
+                **{k: v for k, v in run.result.items() if k not in ("vnf", "seconds")},
+            }
+        )
+        steps = [_step(s, run.started_at) for s in runs.steps(run.id)]
+        return (*names, "steps"), (*values, Steps(steps))
+
+
+class Steps(FormattableColumn):  # type: ignore[misc]
+    """The steps of a run: a small table for people, a list for programs."""
+
+    def human_readable(self) -> str:
+        return "\n".join(_step_line(s) for s in self._value)
+
+
+def _step_line(step: dict[str, Any]) -> str:
+    seconds = "…" if step["seconds"] is None else format(step["seconds"], ".2f")
+    state = "" if step["state"] == "succeeded" else f"  {step['state'].upper()}"
+    return f"{step['at_s']:>8.2f} {seconds:>7} s  {step['number']:<6} {step['step']} {step['resource']}{state}{_facts(step['result'])}"
+
+
+def _facts(result: dict[str, Any]) -> str:
+    facts = ", ".join(f"{k} {v}" for k, v in result.items() if not isinstance(v, dict | list))
+    return f"  ({facts})" if facts else ""
+
+
+def _step(step: StepRow, run_started_at: float) -> dict[str, Any]:
+    return {
+        "number": step.number,
+        "step": step.name,
+        "resource": step.resource,
+        "state": step.state,
+        "started_at": moment(step.started_at),
+        "ended_at": moment(step.ended_at),
+        "at_s": round(step.started_at - run_started_at, 3),
+        "seconds": None if step.ended_at is None else round(step.ended_at - step.started_at, 3),
+        "result": step.result,
+    }
+
+
+def _seconds(run: RunRow) -> float | None:
+    return None if run.ended_at is None else round(run.ended_at - run.started_at, 3)

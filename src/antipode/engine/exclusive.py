@@ -1,0 +1,37 @@
+"""One run of a VNF at a time: two that freeze the same servers would thaw each other's in the middle of a snapshot."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from antipode.errors import AntipodeError, Busy
+
+
+@contextmanager
+def only_run_of(vnf: str, state_dir: Path, run: str) -> Iterator[None]:
+    """Hold the VNF's lock while the block runs. The kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+        Busy: another process holds it.
+    """
+    path = state_dir / "locks" / f"{vnf}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AntipodeError(f"{path}: {error.strerror}; antipode needs a state directory that it may write") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 256).decode(errors="replace").strip() or "another run"
+            raise Busy(f"{holder} of {vnf} is under way on this host; wait for it, or see: antipode run list") from None
+        os.truncate(handle, 0)
+        os.pwrite(handle, f"{run} (process {os.getpid()})".encode(), 0)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,70 @@
+"""Structured logs: every line carries the run it belongs to; as text or as one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+TEXT = "%(asctime)s %(levelname)s %(run)s %(name)s: %(message)s"
+NOISY = ("taskflow", "keystoneauth", "openstack", "stevedore", "urllib3", "alembic", "cliff", "requests")
+
+_current_run = "-"
+"""One process has one run, and its log lines come from many threads."""
+
+
+class _WithRun(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.run = _current_run
+        return True
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "run": record.__dict__.get("run", "-"),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+@contextmanager
+def run_in_logs(run: str) -> Iterator[None]:
+    """Log lines carry this run while the block runs."""
+    global _current_run
+    _current_run = run
+    try:
+        yield
+    finally:
+        _current_run = "-"
+
+
+def log_to_stream(stream: TextIO, level: int, form: str) -> None:
+    """Log to a stream, antipode's own lines from `level` on and other libraries' from WARNING unless `level` is DEBUG."""
+    _add(logging.StreamHandler(stream), level, form)
+    logging.getLogger().setLevel(logging.DEBUG)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.NOTSET if level <= logging.DEBUG else logging.ERROR)
+
+
+def log_to_file(path: Path, form: str) -> None:
+    """Log everything from INFO on to a file that is turned over at 10 MB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _add(logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True), logging.INFO, form)
+
+
+def _add(handler: logging.Handler, level: int, form: str) -> None:
+    handler.setLevel(level)
+    handler.addFilter(_WithRun())
+    handler.setFormatter(_Json() if form == "json" else logging.Formatter(TEXT))
+    logging.getLogger().addHandler(handler)

@@ -1,0 +1,228 @@
+"""The flow that makes a recovery point by option 1: quiesce, snapshot all, unquiesce, back up, commit."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from taskflow import task
+from taskflow.patterns import linear_flow
+
+from antipode import __version__
+from antipode.config import Config
+from antipode.engine.deployment import Deployment
+from antipode.engine.flows import guarded, run_flow, undone
+from antipode.engine.runs import Run, begin
+from antipode.engine.timeline import Observer, RecordedTimeline
+from antipode.errors import AntipodeError, NotFound, PreflightFailed
+from antipode.model.manifest import Manifest
+from antipode.model.protection import BackupSet, SnapshotSet
+from antipode.model.topology import Topology
+from antipode.model.vnf import Vnf
+from antipode.protect import backup, discover, preflight, quiesce, temporary
+from antipode.store.freezes import Freezes
+from antipode.vault import Vault, manifests
+from antipode.vault.verify import fingerprint
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """What the tasks of one protection work with. `point` is the id that the recovery point will have."""
+
+    run: str
+    point: str
+    vnf: Vnf
+    primary: Site
+    vault: Vault
+    store: Objects | None
+    ledger: Freezes
+    timeline: RecordedTimeline
+    config: Config
+
+
+def protect(deployment: Deployment, name: str, observer: Observer) -> Json:
+    """Make a recovery point of a VNF; a record of it.
+
+    Raises:
+        AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
+    """
+    vnf = deployment.vnfs.get(name)
+    with begin(deployment, "protect", name, observer) as run:
+        with run.timeline.step("", "connect", vnf.primary):
+            primary = deployment.site(vnf.primary)
+        with run.timeline.step("", "connect", "vault and backup store"):
+            vault, store = deployment.vault, deployment.backup_store
+        protection = Protection(run.id, manifests.new_id(), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config)
+        run.result["recovery_point"] = None
+        results = run_flow(protect_flow(protection), run.id, deployment.config)
+        manifest = Manifest.model_validate(results["manifest"])
+        run.result.update(_record(manifest, run))
+        _remove_temporary(protection)
+    return {"run": run.id, **run.result}
+
+
+def protect_flow(protection: Protection) -> Any:
+    """The recipe. Quiesce, snapshots and unquiesce are one task, so that nothing of the engine comes between a freeze and its thaw."""
+    return linear_flow.Flow(f"protect {protection.vnf.vnf}").add(
+        Discover(protection),
+        CheckBeforeFreezing(protection),
+        QuiescedSnapshots(protection),
+        BackUp(protection),
+        Commit(protection),
+    )
+
+
+class ProtectTask(task.Task):  # type: ignore[misc]
+    """A task of a protection."""
+
+    def __init__(self, protection: Protection) -> None:
+        super().__init__()
+        self.protection = protection
+
+
+class Discover(ProtectTask):
+    default_provides = "topology"
+
+    @guarded
+    def execute(self) -> Json:
+        p = self.protection
+        with p.timeline.step("1.1", "discover servers and volumes", p.vnf.vnf) as step:
+            topology = discover.discover(p.vnf, p.primary)
+            step.result(servers=len(topology.servers), volumes=len(topology.volumes))
+        return topology.model_dump(mode="json")
+
+
+class CheckBeforeFreezing(ProtectTask):
+    @guarded
+    def execute(self, topology: Json) -> None:
+        p = self.protection
+        problems: list[str] = []
+        with p.timeline.step("", "check before anything is frozen", p.vnf.vnf):
+            try:
+                preflight.check_protect(p.vnf, Topology.model_validate(topology), p.primary)
+            except PreflightFailed as error:
+                problems += error.problems
+            try:
+                p.vault.check()
+            except AntipodeError as error:
+                problems.append(str(error))
+            if p.store is not None and p.config.backup_store is not None:
+                try:
+                    p.store.listing(p.config.backup_store.container, "antipode-reads-this-container")
+                except NotFound:
+                    LOG.info("backup container %s does not exist yet; Cinder makes it", p.config.backup_store.container)
+                except AntipodeError as error:
+                    problems.append(f"the backup store cannot be read: {error}")
+            if problems:
+                raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
+
+
+class QuiescedSnapshots(ProtectTask):
+    default_provides = "snapshots"
+
+    @guarded
+    def execute(self, topology: Json) -> Json:
+        p = self.protection
+        found = Topology.model_validate(topology)
+        return quiesce.quiesced_snapshots(p.primary, found, p.vnf.quiesce, p.run, p.ledger, p.timeline).model_dump(mode="json")
+
+    @undone
+    def revert(self, **_: Any) -> None:
+        p = self.protection
+        temporary.remove_snapshots(p.primary, p.run, p.timeline)
+
+
+class BackUp(ProtectTask):
+    default_provides = "backups"
+
+    @guarded
+    def execute(self, topology: Json, snapshots: Json) -> Json:
+        p = self.protection
+        found, taken = Topology.model_validate(topology), SnapshotSet.model_validate(snapshots)
+        previous = manifests.newest_or_none(p.vault, p.vnf.vnf)
+        made = backup.back_up(p.primary, found, taken, previous, p.run, p.timeline, limit=p.config.limits.backups)
+        if p.store is not None:
+            with p.timeline.step("1.6", "see that the backups are whole in the store", p.vnf.vnf) as step:
+                made = made.model_copy(update={"backups": fingerprint(made.backups, p.store)})
+                step.result(bytes=_new_bytes(made))
+        return made.model_dump(mode="json")
+
+    @undone
+    def revert(self, **_: Any) -> None:
+        p = self.protection
+        if p.point in manifests.list_ids(p.vault, p.vnf.vnf):
+            LOG.error("recovery point %s is in the vault although its run failed; its backups are kept", p.point)
+            return
+        temporary.remove_backups(p.primary, p.run, p.timeline)
+
+
+class Commit(ProtectTask):
+    default_provides = "manifest"
+
+    @guarded
+    def execute(self, topology: Json, snapshots: Json, backups: Json) -> Json:
+        p = self.protection
+        taken, made = SnapshotSet.model_validate(snapshots), BackupSet.model_validate(backups)
+        manifest = Manifest(
+            id=p.point,
+            vnf=p.vnf,
+            run=p.run,
+            consistent_at=taken.consistent_at,
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            consistency=taken.consistency,
+            quiesce_window=taken.window,
+            topology=Topology.model_validate(topology),
+            restore=made.restore,
+            backups=made.backups,
+            made_by=f"antipode {__version__}",
+        )
+        with p.timeline.step("", "commit the manifest", f"{p.vnf.vnf}/{p.point}"):
+            manifests.commit(p.vault, manifest)
+        return manifest.model_dump(mode="json")
+
+    @undone
+    def revert(self, **_: Any) -> None:
+        """A write of which nobody knows whether it was done is taken back, before the backups that it names are removed."""
+        p = self.protection
+        manifests.withdraw(p.vault, p.vnf.vnf, p.point)
+
+
+def _remove_temporary(p: Protection) -> None:
+    """Remove the snapshots. The recovery point is committed: what fails here is a warning, and no failure of the run."""
+    try:
+        temporary.remove_snapshots(p.primary, p.run, p.timeline)
+    except AntipodeError as error:
+        LOG.warning("the recovery point is committed, but snapshots of run %s are left at %s: %s", p.run, p.primary.name, error)
+
+
+def _record(manifest: Manifest, run: Run) -> Json:
+    window = manifest.quiesce_window
+    made = BackupSet(restore=manifest.restore, backups=manifest.backups)
+    return {
+        "vnf": manifest.vnf.vnf,
+        "recovery_point": manifest.id,
+        "consistency": manifest.consistency,
+        "consistent_at": manifest.consistent_at,
+        "incremental": manifest.incremental,
+        "volumes": len(manifest.restore),
+        "stored_bytes": _new_bytes(made),
+        "quiesce_window_s": round(window.total_s, 3) if window else None,
+        "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()} if window else {},
+        "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
+        "rpo_s": round((datetime.now(UTC) - datetime.fromisoformat(manifest.consistent_at)).total_seconds(), 3),
+    }
+
+
+def _new_bytes(made: BackupSet) -> int | None:
+    """What the newest backup of each volume takes in the store; None when no store is configured."""
+    stored = [made.backups[b].stored for b in made.restore.values()]
+    return None if None in stored else sum(s.bytes for s in stored if s)

@@ -1,0 +1,68 @@
+"""The reaper: thaws servers that the freeze ledger has past their deadline, whoever froze them and whatever became of him."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from antipode.errors import AntipodeError, NotFound
+from antipode.protect.quiesce import thaw
+from antipode.store.freezes import Freezes
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+EVERY_S = 0.5
+
+
+def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
+    """Thaw every server of a site whose deadline is before `now` (seconds since the epoch); the names of those thawed.
+
+    A thaw that fails stays in the ledger and is tried again by the next reaper.
+    """
+    thawed = []
+    for row in freezes.overdue(site.name, now):
+        server = f"server {row.server} ({row.server_id}) at {site.name}"
+        LOG.warning("%s is past its freeze deadline by %.1f s: thawing it", server, now - row.deadline)
+        try:
+            thaw(site, row.server_id)
+        except NotFound:
+            LOG.warning("%s does not exist any more", server)
+        except AntipodeError as error:
+            LOG.error("%s may still be frozen: %s", server, error)
+            continue
+        freezes.thawed(row.id)
+        thawed.append(row.server)
+    return thawed
+
+
+class Reaper:
+    """A thread that reaps at all connected sites while the block runs."""
+
+    def __init__(self, freezes: Freezes, sites: Callable[[], Sequence[Site]]) -> None:
+        self._freezes = freezes
+        self._sites = sites
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="reaper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            for site in self._sites():
+                try:
+                    reap(self._freezes, site, time.time())
+                except Exception:
+                    # the last layer but one against a frozen VNF must outlive a locked database or a bug
+                    LOG.exception("reaping at %s failed; trying again", site.name)

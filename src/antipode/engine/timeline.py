@@ -1,0 +1,138 @@
+"""The timeline of a run, kept in the database by a thread of its own so that no step waits for a disk."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.store.runs import Runs
+from antipode.store.tables import StepRow
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What is known of a step; moments are seconds since the epoch."""
+
+    number: str
+    name: str
+    resource: str
+    started_at: float
+    ended_at: float | None = None
+    state: str = "running"
+    result: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Observer(Protocol):
+    """Somebody who watches a run; called from several threads, must be quick."""
+
+    def step_began(self, step: StepRecord) -> None: ...
+    def step_ended(self, step: StepRecord) -> None: ...
+
+
+class Unobserved:
+    """An observer for runs that nobody watches."""
+
+    def step_began(self, step: StepRecord) -> None:
+        """Nothing is shown."""
+
+    def step_ended(self, step: StepRecord) -> None:
+        """Nothing is shown."""
+
+
+class StepUnderWay:
+    """Satisfies `model.timeline.Step`."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+
+    def result(self, **facts: object) -> None:
+        self.facts.update(facts)
+
+
+class RecordedTimeline:
+    """Satisfies `model.timeline.Timeline`; what is told is in the database at the latest when the block is left."""
+
+    def __init__(self, runs: Runs, run: str, observer: Observer) -> None:
+        self._runs = runs
+        self._run = run
+        self._observer = observer
+        self._told: queue.SimpleQueue[StepRecord | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="timeline", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._writer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._told.put(None)
+        self._writer.join()
+
+    @contextmanager
+    def step(self, number: str, name: str, resource: str = "") -> Iterator[StepUnderWay]:
+        """A step that starts now and ends with the block; an exception that leaves the block is its failure."""
+        began = StepRecord(number, name, resource, started_at=time.time())
+        self._told.put(began)
+        self._observer.step_began(began)
+        under_way, state = StepUnderWay(), "failed"
+        try:
+            yield under_way
+            state = "succeeded"
+        except BaseException as error:
+            under_way.facts["error"] = str(error) or type(error).__name__
+            raise
+        finally:
+            self._ended(replace(began, ended_at=time.time(), state=state, result=under_way.facts))
+
+    def past(
+        self, number: str, name: str, resource: str = "", *, started: datetime, ended: datetime, error: str | None = None, **facts: object
+    ) -> None:
+        """Keep a step that is already over."""
+        result = dict(facts) if error is None else {**facts, "error": error}
+        state = "succeeded" if error is None else "failed"
+        self._ended(StepRecord(number, name, resource, started.timestamp(), ended.timestamp(), state, result))
+
+    def _ended(self, step: StepRecord) -> None:
+        self._told.put(step)
+        self._observer.step_ended(step)
+
+    def _write(self) -> None:
+        """Keep what was told, everything that has come together in one transaction."""
+        last = False
+        while not last:
+            batch = [self._told.get()]
+            while not self._told.empty():
+                batch.append(self._told.get())
+            last = None in batch
+            try:
+                self._runs.keep([_row(self._run, step) for step in batch if step is not None])
+            except SQLAlchemyError:
+                # a timeline that cannot be written must not end a run that protects or recovers
+                LOG.exception("%d steps of run %s could not be kept in the database", len(batch), self._run)
+
+
+def _row(run: str, step: StepRecord) -> StepRow:
+    return StepRow(
+        id=step.id,
+        run=run,
+        number=step.number,
+        name=step.name,
+        resource=step.resource,
+        state=step.state,
+        started_at=step.started_at,
+        ended_at=step.ended_at,
+        result=step.result,
+    )
