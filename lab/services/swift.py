@@ -14,6 +14,10 @@ from lab.site import Site
 
 PORT = 8080
 STORES = {"account": 6202, "container": 6201, "object": 6200}
+PATIENCE = {"conn_timeout": 10, "node_timeout": 60, "container_update_timeout": 60}
+"""Seconds. Swift takes a late answer for a broken disk; here it means that two cores are busy."""
+LARGE_CHUNKS = dict.fromkeys(("disk_chunk_size", "network_chunk_size", "client_chunk_size", "object_chunk_size"), 2**20)
+"""Bytes. Objects of 32 MiB in Swift's 64 KiB steps would be a loop in Python that the CPU notices."""
 PIPELINE = "catch_errors gatekeeper healthcheck cache listing_formats bulk authtoken keystoneauth copy slo dlo proxy-server"
 
 
@@ -52,7 +56,12 @@ class Swift(Service):
         if not site.has_object_store:
             return ()
         servers = [f"{kind}-server" for kind in (*STORES, "proxy")]
-        return [Program(f"swift-{s}", [executable(f"swift-{s}"), str(_etc(site) / f"{s}.conf"), "--verbose"]) for s in servers]
+        commands = {server: f"{server}.conf" for server in servers}
+        # enters into the container's listing what the container server could not take at the time
+        commands["object-updater"] = "object-server.conf"
+        return [
+            Program(f"swift-{name}", [executable(f"swift-{name}"), str(_etc(site) / conf), "--verbose"]) for name, conf in commands.items()
+        ]
 
     def check_ready(self, site: Site) -> None:
         """Look into the backup account as Cinder will: this needs the proxy, Keystone, memcached and the account server."""
@@ -81,9 +90,18 @@ def _proxy(site: Site) -> Sections:
         "cache": "swift.cache",
     }
     return {
-        "DEFAULT": {"bind_ip": site.address, "bind_port": PORT, "workers": 0, "swift_dir": _etc(site), "user": "root"},
+        "DEFAULT": {
+            "bind_ip": site.address,
+            "bind_port": PORT,
+            "workers": 0,
+            "swift_dir": _etc(site),
+            "user": "root",
+            **PATIENCE,
+            **LARGE_CHUNKS,
+        },
         "pipeline:main": {"pipeline": PIPELINE},
-        "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True},
+        # there is one device: to avoid it for its errors would be to refuse everything
+        "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, "error_suppression_limit": 10**6},
         **{f"filter:{name}": options for name, options in filters.items()},
         "filter:authtoken": authtoken,
     }
@@ -101,9 +119,12 @@ def _store(site: Site, store: str, port: int) -> Sections:
             "fallocate_reserve": 0,
             "swift_dir": _etc(site),
             "user": "root",
+            **PATIENCE,
+            **LARGE_CHUNKS,
         },
         "pipeline:main": {"pipeline": f"{store}-server"},
         f"app:{store}-server": {"use": f"egg:swift#{store}"},
+        **({"object-updater": {"interval": 10, "concurrency": 1}} if store == "object" else {}),
     }
 
 

@@ -14,6 +14,8 @@ from lab.site import Site
 PROJECT = "vnf"
 USER = "demo"
 CIDR = "10.7.0.0/24"
+POOL = {"start": "10.7.0.200", "end": "10.7.0.250"}
+"""Where Neutron may choose: away from the VNF's fixed addresses, or its DHCP server sits on one of them once in a while."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def _upload_image(admin: Any) -> None:
 def _make_network(demo: Any, name: str) -> None:
     network = demo.network.find_network(name) or demo.network.create_network(name=name)
     if not demo.network.find_subnet(name, network_id=network.id):
-        demo.network.create_subnet(name=name, network_id=network.id, ip_version=4, cidr=CIDR, is_dhcp_enabled=True, gateway_ip=None)
+        subnet = {"ip_version": 4, "cidr": CIDR, "allocation_pools": [POOL], "is_dhcp_enabled": True, "gateway_ip": None}
+        demo.network.create_subnet(name=name, network_id=network.id, **subnet)
 
 
 def _make_security_group(demo: Any) -> None:
