@@ -6,10 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +16,12 @@ from lab.desk import EXAMPLE, PROJECT, Desk
 from lab.errors import LabError
 from lab.inside import init_pid
 from lab.site import SITES, Site
+from lab.witness import Witness
 
 VNF = "canary"
 REPORT = PROJECT / "build" / "demo-report.json"
 RECORDS_BETWEEN = 40
 """How many more records the VNF makes durable before the next thing happens to it."""
-
-
-@dataclass
-class Witness:
-    """Watches the members from inside the site while something is done to them, and keeps what they had durable while all were frozen.
-
-    It asks the guests themselves, so what it saw does not depend on antipode.
-    """
-
-    site: Site
-    frozen_last: dict[str, int] = field(default_factory=dict)
-    sightings: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-
-    def __enter__(self) -> Witness:
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.2):
-            try:
-                state = canary.state(self.site)
-            except LabError:
-                continue  # a guest that is busy freezing may be late; the next look tells
-            if all(member["frozen"] for member in state.values()):
-                self.sightings += 1
-                self.frozen_last = {role: member["durable"] for role, member in state.items()}
 
 
 class Story:
@@ -81,24 +46,27 @@ def bring_up_lab() -> None:
         raise LabError("the lab did not come up; see above")
 
 
-def prepare(desk: Desk, site_a: Site, site_b: Site, story: Story) -> None:
-    """Both sites up, nothing left of an earlier story, the VNF at work at site-a and known to antipode."""
+def prepare(desk: Desk, site_a: Site, site_b: Site, story: Story) -> dict[str, str]:
+    """Both sites up, nothing left of an earlier story, the VNF at work at site-a and known to antipode; role -> server id."""
     story.tell("Two OpenStack sites", bring_up_lab)
     story.tell("Removing what an earlier demo left", lambda: [canary.remove(site) for site in (site_b, site_a)])
-    story.tell(f"A VNF of three members at {site_a.name}", lambda: canary.create(site_a))
-    story.tell("Its members answer", lambda: canary.wait_answers(site_a))
-    story.tell("antipode site check", lambda: desk.tell("site", "check"))
+    servers = story.tell(f"A VNF of three members at {site_a.name}, answering", lambda: canary.create(site_a))
     desk.tell("vnf", "add", str(EXAMPLE))
+    story.tell("antipode site check", lambda: desk.tell("site", "check"))
+    return dict(servers)
 
 
-def protect(desk: Desk, site: Site, story: Story) -> tuple[dict[str, Any], Witness]:
+def protect(desk: Desk, site: Site, servers: dict[str, str], story: Story) -> tuple[dict[str, Any], Witness]:
     """Wait until the VNF has made more records, then make a recovery point of it under the eyes of a witness."""
-    canary.wait_records(site, RECORDS_BETWEEN)
-    with Witness(site) as witness:
+    canary.wait_for_records(site, RECORDS_BETWEEN)
+    with Witness(site, servers) as witness:
         result = story.tell(f"antipode protect {VNF}", lambda: desk.ask("protect", VNF))
+    if witness.disagreements:
+        raise LabError(f"members went on while their agents said frozen: {witness.disagreements}")
     if not witness.sightings:
         raise LabError("the witness never saw all members frozen at once: either they were not, or it looked too seldom")
-    story.say(f"  recovery point {result['recovery_point']}, frozen for {result['quiesce_window_s']:.1f} s at records {witness.frozen_last}")
+    window = result["quiesce_window_s"]
+    story.say(f"  recovery point {result['recovery_point']}, frozen for {window:.1f} s at records {witness.frozen_last}")
     return result, witness
 
 
@@ -122,15 +90,15 @@ def run(desk: Desk) -> dict[str, Any]:
     """The whole story; the result is what the report file has."""
     story = Story()
     site_a, site_b = SITES["site-a"], SITES["site-b"]
-    prepare(desk, site_a, site_b, story)
-    first, _ = protect(desk, site_a, story)
-    second, witness = protect(desk, site_a, story)
+    servers = prepare(desk, site_a, site_b, story)
+    first, _ = protect(desk, site_a, servers, story)
+    second, witness = protect(desk, site_a, servers, story)
     boots = {role: member["boot"] for role, member in canary.state(site_a).items()}
-    canary.wait_records(site_a, RECORDS_BETWEEN)
+    canary.wait_for_records(site_a, RECORDS_BETWEEN)
     lost = {role: member["durable"] for role, member in canary.state(site_a).items()}
     story.tell(f"Disaster: every process of {site_a.name} is killed", lambda: power.off(site_a))
     result, calls = fail_over(desk, site_a, site_b, story)
-    canary.wait_records(site_b, 5)  # the chain goes on: the members work together again
+    canary.wait_for_records(site_b, 5)  # the chain goes on: the members work together again
     records = story.tell("Reading every record from the volumes at site-b", lambda: canary.records(site_b))
     report = checker.check(records)
     return {
@@ -189,7 +157,7 @@ def main() -> int:
     for problem in problems:
         print(f"demo: not as promised: {problem}", file=sys.stderr)
     if not problems:
-        print(f"\nEvery record that was durable when the VNF was frozen is there at site-b, and nothing later. The report: {_short(REPORT)}")
+        print(f"\nEvery record that was durable when the VNF was frozen is there at site-b, and nothing later.\nReport: {_short(REPORT)}")
     return 1 if problems else 0
 
 
