@@ -93,7 +93,10 @@ def _alone() -> Iterator[None]:
 
 def _bring_up(sites: Sequence[Site]) -> None:
     progress = Progress()
-    packages.install(progress)
+    if packages.install(progress):
+        for site in SITES.values():
+            if inside.init_pid(site) is not None:
+                supervision.stop(site, ["nova-api"])
     wan.up(list(SITES.values()))
     for site in sites:
         if wan.is_isolated(site):

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import yaml
 
+from lab.services.cinder import BACKUP_ACCOUNT
+from lab.services.openstack_conf import KEYSTONE_PORT, PASSWORD
+from lab.services.tenant import PROJECT, USER
 from lab.site import BACKUP_STORE, ROOT, SITES, Site
 
-PASSWORD = "pw"
-KEYSTONE_PORT = 5000
 PATH = ROOT / "clouds.yaml"
 
 
@@ -19,9 +20,9 @@ def write() -> Path:
     clouds = {}
     for site in SITES.values():
         clouds[f"{site.name}-admin"] = _entry(site, "admin", "admin")
-        clouds[f"{site.name}-tenant"] = _entry(site, "demo", "vnf")
-        clouds[site.name] = _entry(site, "antipode", "vnf")
-    clouds[f"{BACKUP_STORE.name}-backup"] = _entry(BACKUP_STORE, "backup", "backup")
+        clouds[f"{site.name}-tenant"] = _entry(site, USER, PROJECT)
+        clouds[site.name] = _entry(site, "antipode", PROJECT)
+    clouds[f"{BACKUP_STORE.name}-backup"] = _entry(BACKUP_STORE, BACKUP_ACCOUNT, BACKUP_ACCOUNT)
     PATH.parent.mkdir(parents=True, exist_ok=True)
     PATH.write_text(yaml.safe_dump({"clouds": clouds}, sort_keys=False))
     return PATH

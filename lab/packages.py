@@ -27,14 +27,15 @@ busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libude
 """
 """Line by line: infrastructure, storage, virtualization, network, for building what has no wheel, for building the guest image."""
 
-LOCK = Path(__file__).with_name("requirements.lock")
-QUIESCE_ADD_ON = Path(__file__).parents[1] / "nova_quiesce"
+PROJECT = Path(__file__).parents[1]
+LOCK = PROJECT / "lab" / "requirements.lock"
+QUIESCE_ADD_ON = PROJECT / "nova_quiesce"
 POLICY = Path("/usr/sbin/policy-rc.d")
 LOG = ROOT / "install.log"
 
 
-def install(progress: Progress) -> None:
-    """Install what is missing; says and does nothing else."""
+def install(progress: Progress) -> bool:
+    """Install what is missing. Returns whether the quiesce add-on is another one now, so that nova-api must be started anew."""
     ROOT.mkdir(parents=True, exist_ok=True)
     if missing := _missing():
         progress.say(f"installing {len(missing)} Debian packages (log: {LOG})")
@@ -44,10 +45,12 @@ def install(progress: Progress) -> None:
         _build_venv()
         _mark("lock", _digest([LOCK]))
     sources = _sources(QUIESCE_ADD_ON)
-    if not _is_marked("nova-quiesce", _digest(sources)):
-        progress.say(f"installing the quiesce add-on of nova-api into {VENV}")
-        _install_add_on(sources)
-        _mark("nova-quiesce", _digest(sources))
+    if _is_marked("nova-quiesce", _digest(sources)):
+        return False
+    progress.say(f"installing the quiesce add-on of nova-api into {VENV}")
+    _install_add_on(sources)
+    _mark("nova-quiesce", _digest(sources))
+    return True
 
 
 def _missing() -> list[str]:
@@ -114,14 +117,15 @@ def _sources(project: Path) -> list[Path]:
     return sorted(
         path
         for path in project.rglob("*")
-        if path.is_file() and not any(part in built or part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
+        if path.is_file()
+        and not any(part in built or part.startswith(".") or part.endswith(".egg-info") for part in path.relative_to(project).parts)
     )
 
 
 def _digest(files: Sequence[Path]) -> str:
     content = hashlib.sha256()
     for file in files:
-        content.update(str(file.name).encode() + b"\0" + file.read_bytes() + b"\0")
+        content.update(str(file.relative_to(PROJECT)).encode() + b"\0" + file.read_bytes() + b"\0")
     return content.hexdigest()
 
 
