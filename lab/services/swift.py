@@ -56,12 +56,7 @@ class Swift(Service):
         if not site.has_object_store:
             return ()
         servers = [f"{kind}-server" for kind in (*STORES, "proxy")]
-        commands = {server: f"{server}.conf" for server in servers}
-        # enters into the container's listing what the container server could not take at the time
-        commands["object-updater"] = "object-server.conf"
-        return [
-            Program(f"swift-{name}", [executable(f"swift-{name}"), str(_etc(site) / conf), "--verbose"]) for name, conf in commands.items()
-        ]
+        return [Program(f"swift-{s}", [executable(f"swift-{s}"), str(_etc(site) / f"{s}.conf"), "--verbose"]) for s in servers]
 
     def check_ready(self, site: Site) -> None:
         """Look into the backup account as Cinder will: this needs the proxy, Keystone, memcached and the account server."""
@@ -124,7 +119,6 @@ def _store(site: Site, store: str, port: int) -> Sections:
         },
         "pipeline:main": {"pipeline": f"{store}-server"},
         f"app:{store}-server": {"use": f"egg:swift#{store}"},
-        **({"object-updater": {"interval": 10, "concurrency": 1}} if store == "object" else {}),
     }
 
 
