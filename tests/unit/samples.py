@@ -1,0 +1,134 @@
+"""Examples that several tests use: a VNF of two members, its topology, its recovery points, an object store in memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from antipode.errors import NotFound
+from antipode.model.manifest import BackupRecord, Manifest, QuiesceWindow
+from antipode.model.protection import BackupSet, SnapshotSet
+from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
+from antipode.model.vnf import Vnf
+
+VNF_FILE = """\
+vnf: hlr
+primary: site-a
+backup: site-b
+members:
+  - server: db
+  - server: front
+    boot_after: [db]
+"""
+
+
+def vnf(**changes: Any) -> Vnf:
+    members = [{"server": "db"}, {"server": "front", "boot_after": ["db"]}]
+    return Vnf.model_validate({"vnf": "hlr", "primary": "site-a", "backup": "site-b", "members": members, **changes})
+
+
+def topology() -> Topology:
+    return Topology(vnf="hlr", site="site-a", discovered_at="2026-11-22T16:05:00Z", servers=[_server("db", 4), _server("front", 5)])
+
+
+def _server(name: str, number: int) -> Server:
+    volume = Volume(id=f"vol-{name}", name=f"{name}-root", size_gib=1, volume_type="standard", bootable=True)
+    fixed = FixedAddress(address=f"10.0.0.{number}", subnet_cidr="10.0.0.0/24", subnet_name="sub")
+    return Server(
+        id=f"srv-{name}",
+        name=name,
+        hostname=name,
+        flavor=Flavor(name="small", vcpus=1, ram_mib=128, disk_gib=0),
+        attachments=[Attachment(volume=volume, device="/dev/vda", is_root=True)],
+        ports=[Port(id=f"port-{name}", name="", network="net", mac_address=f"fa:16:3e:00:00:0{number}", fixed=[fixed])],
+    )
+
+
+def snapshots() -> SnapshotSet:
+    return SnapshotSet(
+        snapshots={"vol-db": "snap-1", "vol-front": "snap-2"},
+        consistent_at="2026-11-22T16:05:01.000Z",
+        window=QuiesceWindow(total_s=1.5, per_member_s={"db": 1.5, "front": 0.9}),
+    )
+
+
+def record(backup: str, volume: str, parent: str | None = None) -> BackupRecord:
+    fields = {"id": backup, "volume_id": volume, "parent_id": parent, "service_metadata": f"volume_{volume}/{backup}"}
+    return BackupRecord(
+        id=backup,
+        volume_id=volume,
+        parent_id=parent,
+        size_gib=1,
+        object_count=2,
+        container="volumebackups",
+        created_at="2026-11-22T16:05:02Z",
+        service="cinder.backup.drivers.swift.SwiftBackupDriver",
+        url=base64.b64encode(json.dumps(fields).encode()).decode(),
+    )
+
+
+def backups() -> BackupSet:
+    made = [record("b-db-0", "vol-db"), record("b-db-1", "vol-db", "b-db-0"), record("b-front-0", "vol-front")]
+    return BackupSet(restore={"vol-db": "b-db-1", "vol-front": "b-front-0"}, backups={b.id: b for b in made})
+
+
+def manifest(point: str = "20261122T160501Z-1a2b3c", **changes: Any) -> Manifest:
+    made, taken = backups(), snapshots()
+    values: dict[str, Any] = {
+        "id": point,
+        "vnf": vnf(),
+        "run": "protect-1",
+        "consistent_at": taken.consistent_at,
+        "created_at": "2026-11-22T16:06:00Z",
+        "consistency": "application",
+        "quiesce_window": taken.window,
+        "topology": topology(),
+        "restore": made.restore,
+        "backups": made.backups,
+        "made_by": "antipode 0",
+    }
+    return Manifest(**{**values, **changes})
+
+
+@dataclass
+class MemoryStore:
+    """An object store with one container."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+    def get(self, container: str, name: str) -> bytes:
+        try:
+            return self.objects[name]
+        except KeyError:
+            raise NotFound(f"no object {name} in {container}") from None
+
+    def listing(self, container: str, prefix: str = "") -> list[Any]:
+        return [
+            SimpleNamespace(name=n, bytes=len(c), etag=hashlib.md5(c, usedforsecurity=False).hexdigest())
+            for n, c in sorted(self.objects.items())
+            if n.startswith(prefix)
+        ]
+
+    def hold(self, backup: BackupRecord) -> None:
+        """What Cinder's chunked driver leaves in a store for a backup of two data objects."""
+        prefix = f"volume_{backup.volume_id}/{backup.id}"
+        names = [f"{prefix}-00001", f"{prefix}-00002"]
+        self.objects |= {n: n.encode() for n in names}
+        self.objects[f"{prefix}_metadata"] = json.dumps({"objects": [{n: {"offset": 0, "length": 1, "md5": "?"}} for n in names]}).encode()
+        self.objects[f"{prefix}_sha256file"] = b"{}"
+
+
+def write_config(folder: Path) -> Path:
+    """A configuration whose vault, database and state are all in `folder`."""
+    (folder / "vault").mkdir(exist_ok=True)
+    path = folder / "antipode.yaml"
+    path.write_text(
+        "sites:\n  site-a: {cloud: a}\n  site-b: {cloud: b}\n"
+        f"vault: {{directory: {folder / 'vault'}}}\ndatabase: sqlite:///{folder / 'antipode.db'}\n"
+    )
+    return path

@@ -1,0 +1,161 @@
+"""The vault: a recovery point exists or it does not, and what was tampered with is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import samples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antipode.errors import NotFound, RecoveryPointInvalid, VaultCorrupt, VaultError
+from antipode.model.manifest import seal
+from antipode.vault import manifests, verify
+from antipode.vault.directory import DirectoryVault
+
+SEALED = seal(samples.manifest())
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> DirectoryVault:
+    return DirectoryVault(tmp_path)
+
+
+@given(st.integers(0, len(SEALED) - 1), st.integers(0, 255))
+def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(place: int, byte: int) -> None:
+    document = SEALED[:place] + bytes([byte]) + SEALED[place + 1 :]
+    try:
+        assert manifests.unseal(document, "m") == samples.manifest()
+    except VaultCorrupt:
+        assert document != SEALED
+
+
+@given(st.integers(0, len(SEALED) - 1))
+def test_a_manifest_that_was_cut_off_is_found(length: int) -> None:
+    with pytest.raises(VaultCorrupt):
+        manifests.unseal(SEALED[:length], "m")
+
+
+@given(st.binary(max_size=200))
+def test_what_is_no_manifest_is_refused_as_damaged(document: bytes) -> None:
+    with pytest.raises(VaultCorrupt):
+        manifests.unseal(document, "m")
+
+
+def test_what_is_committed_is_read_back_and_listed_in_order_of_time(vault: DirectoryVault) -> None:
+    later, earlier = samples.manifest("20261122T170000Z-000000"), samples.manifest("20261122T160000Z-ffffff")
+    for manifest in (later, earlier):
+        manifests.commit(vault, manifest)
+    assert manifests.list_ids(vault, "hlr") == [earlier.id, later.id]
+    assert manifests.read(vault, "hlr") == later
+    assert manifests.read(vault, "hlr", earlier.id) == earlier
+
+
+def test_half_a_point_is_not_listed(vault: DirectoryVault, tmp_path: Path) -> None:
+    manifests.commit(vault, samples.manifest())
+    (tmp_path / "hlr" / ".probe-0011").write_bytes(SEALED[:100])
+    assert manifests.list_ids(vault, "hlr") == [samples.manifest().id]
+    assert manifests.list_ids(vault, "hl") == []
+
+
+def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(vault: DirectoryVault, tmp_path: Path) -> None:
+    manifests.commit(vault, samples.manifest("20261122T160000Z-000000"))
+    (tmp_path / "hlr" / "20261122T170000Z-000000.json").write_bytes(SEALED[:100])
+    assert [type(found).__name__ for _, found in manifests.list_points(vault, "hlr")] == ["Manifest", "VaultCorrupt"]
+    with pytest.raises(VaultCorrupt):
+        manifests.read(vault, "hlr")
+    newest = manifests.newest_or_none(vault, "hlr")
+    assert newest is not None
+    assert newest.id == "20261122T160000Z-000000"
+
+
+def test_a_manifest_under_the_name_of_another_point_is_refused(vault: DirectoryVault) -> None:
+    vault.put("hlr/20270101T000000Z-000000.json", SEALED)
+    with pytest.raises(VaultCorrupt, match="put under a wrong name"):
+        manifests.read(vault, "hlr")
+
+
+def test_a_vnf_without_recovery_points_is_not_found(vault: DirectoryVault) -> None:
+    with pytest.raises(NotFound, match="no recovery point of hlr"):
+        manifests.read(vault, "hlr")
+    with pytest.raises(NotFound):
+        manifests.read(vault, "hlr", "20261122T160000Z-000000")
+
+
+def test_checking_a_vault_leaves_nothing_in_it(vault: DirectoryVault, tmp_path: Path) -> None:
+    vault.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vault_that_cannot_be_written_says_so_and_where(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(VaultError, match=f"vault directory {tmp_path}/file cannot be written"):
+        DirectoryVault(tmp_path / "file").check()
+
+
+def test_names_that_climb_out_of_the_vault_are_refused(vault: DirectoryVault) -> None:
+    with pytest.raises(VaultError):
+        vault.put("../outside", b"")
+
+
+def test_a_vault_that_is_not_mounted_is_an_error_and_not_empty(tmp_path: Path) -> None:
+    with pytest.raises(VaultError, match="is not there"):
+        DirectoryVault(tmp_path / "unmounted").list("hlr/")
+
+
+@pytest.fixture
+def store() -> samples.MemoryStore:
+    store = samples.MemoryStore()
+    for backup in samples.backups().backups.values():
+        store.hold(backup)
+    return store
+
+
+def fingerprinted(store: samples.MemoryStore) -> list[verify.Finding]:
+    before = verify.fingerprint(samples.backups().backups, store)
+    return verify.verify(samples.manifest(backups=before), store)
+
+
+def test_a_point_whose_objects_are_all_there_verifies_backup_by_backup_base_first(store: samples.MemoryStore) -> None:
+    findings = fingerprinted(store)
+    assert [f.backup for f in findings] == ["b-db-0", "b-db-1", "b-front-0"]
+    assert all(f.ok and f.objects == 4 and f.bytes > 0 for f in findings)
+
+
+def test_a_lost_object_is_found(store: samples.MemoryStore) -> None:
+    before = verify.fingerprint(samples.backups().backups, store)
+    del store.objects["volume_vol-db/b-db-0-00002"]
+    findings = verify.verify(samples.manifest(backups=before), store)
+    assert [f.ok for f in findings] == [False, True, True]
+    assert "1 of 2 objects are missing" in findings[0].detail
+
+
+def test_an_object_that_was_written_over_is_found(store: samples.MemoryStore) -> None:
+    before = verify.fingerprint(samples.backups().backups, store)
+    store.objects["volume_vol-front/b-front-0-00001"] = b"something else than before"
+    findings = verify.verify(samples.manifest(backups=before), store)
+    assert [f.ok for f in findings] == [True, True, False]
+    assert findings[2].detail.startswith("changed since it was made")
+
+
+def test_a_backup_that_is_not_whole_in_the_store_gets_no_fingerprint(store: samples.MemoryStore) -> None:
+    del store.objects["volume_vol-db/b-db-1_metadata"]
+    with pytest.raises(RecoveryPointInvalid, match="b-db-1"):
+        verify.fingerprint(samples.backups().backups, store)
+
+
+def test_a_broken_chain_is_found(store: samples.MemoryStore) -> None:
+    broken = {i: b for i, b in samples.backups().backups.items() if i != "b-db-0"}
+    findings = verify.verify(samples.manifest(backups=broken), store)
+    assert not findings[0].ok
+    assert findings[0].backup == "b-db-0"
+
+
+def test_a_volume_without_a_backup_is_found(store: samples.MemoryStore) -> None:
+    findings = verify.verify(samples.manifest(restore={"vol-db": "b-db-1"}), store)
+    assert [f.ok for f in findings] == [True, True, False]
+
+
+def test_without_a_store_verification_says_what_it_did_not_look_at() -> None:
+    assert all("were not looked at" in f.detail for f in verify.verify(samples.manifest(), None))
