@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 from lab.errors import LabError
 
@@ -172,20 +171,6 @@ def records_of_image(volume: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix="canary-check-") as work:
         copy = Path(work) / "volume.raw"
         _run("cp", "--sparse=always", "--reflink=auto", volume, copy)
-        return _read_records(copy)
-
-
-def records_of_stream(volume: BinaryIO) -> bytes:
-    """Like `records_of_image`, from a stream of the volume's bytes, such as what `rbd export` writes."""
-    with tempfile.TemporaryDirectory(prefix="canary-check-") as work:
-        copy = Path(work) / "volume.raw"
-        with copy.open("wb") as out:
-            while block := volume.read(1 << 20):
-                if block.count(0) == len(block):
-                    out.seek(len(block), 1)
-                else:
-                    out.write(block)
-            out.truncate()
         return _read_records(copy)
 
 
