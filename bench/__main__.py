@@ -13,13 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from antipode.model.vnf import Vnf
-from bench import canary, tidy, verdict
+from bench import tidy, verdict
 from bench.clients import Act, Antipode, Client, CommandLine, Floor
 from bench.cloud import Cloud
 from bench.floor import discover, read_vnf, stop
 from bench.spent import ClientFailed
+from lab import canary
+from lab.desk import EXAMPLE
+from lab.errors import LabError
+from lab.site import BACKUP_STORE, SITES
 
 BUILD = Path("build")
+FILL_MIB, CHANGED_MIB = 200, 5
+"""random data on each data volume, and how much of it changes before an increment"""
 ACTS: dict[str | None, tuple[Act, ...]] = {
     None: ("full", "incremental", "recover"),
     "window": ("window",),
@@ -46,7 +52,7 @@ def find(vnf: Vnf) -> tidy.Vnf:
     primary, backup = Cloud(vnf.primary), Cloud(vnf.backup)
     running = {s["name"] for s in primary.servers() if s["status"] == "ACTIVE"}
     if missing := [m.server for m in vnf.members if m.server not in running]:
-        raise NotMeasured(f"{', '.join(missing)} not ACTIVE at {vnf.primary}: {canary.DEPLOY}")
+        raise NotMeasured(f"{', '.join(missing)} not ACTIVE at {vnf.primary}; see: python -m lab.canary")
     found = tidy.Vnf(primary, backup, discover(vnf, primary))
     if there := tidy.standing_in_the_way(found):
         raise NotMeasured(f"a recovered VNF would collide with what is there: {'; '.join(there)}; remove that first")
@@ -60,7 +66,7 @@ def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf) ->
     try:
         for act in acts:
             if act == "incremental":
-                canary.change(vnf)
+                canary.fill(SITES[vnf.primary.name], CHANGED_MIB, seed=time.time_ns())
             turn = client.act(act, round)
             values = {f"{act}_cpu_s": turn.cpu_s, f"{act}_calls": float(turn.calls)}
             if act != "window":
@@ -81,7 +87,7 @@ def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf) ->
 def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path) -> tuple[list[verdict.Sample], list[str]]:
     """The samples of all rounds, and what failed."""
     antipode = Antipode(vnf, folder, time.strftime("%H%M%S"))
-    floor = Floor(options.vnf, folder)
+    floor = Floor(EXAMPLE, folder)
     clients: list[Client] = [floor, antipode, CommandLine(vnf, folder)]
     acts, samples, failures = ACTS[options.only], list[verdict.Sample](), list[str]()
     try:
@@ -99,7 +105,7 @@ def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path
                     say(f"round {number} {client.name} FAILED: {failure}")
                     failures.append(f"round {number}, {client.name}: {failure}")
     finally:
-        antipode.remove_vault()
+        antipode.remove_vault(Cloud(BACKUP_STORE.name))
     return samples, failures
 
 
@@ -112,20 +118,21 @@ def main() -> int:
     parser.add_argument("--only", choices=[a for a in ACTS if a], help="measure only this (recover: from full backups)")
     parser.add_argument("--cold", action="store_true", help="no untimed turn first")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
-    parser.add_argument("--vnf", type=Path, default=Path("examples/canary.yaml"), help="VNF file; the VNF must run at its primary site")
     parser.add_argument("-f", "--format", choices=["table", "json"], default="table")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
     folder = BUILD / "bench"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    vnf = read_vnf(options.vnf)
+    vnf = read_vnf(EXAMPLE)
     try:
+        say(f"the VNF at {vnf.primary}, with {FILL_MIB} MiB of random data on each data volume")
+        canary.create(SITES[vnf.primary])
         found = find(vnf)
-    except NotMeasured as error:
+        canary.fill(SITES[vnf.primary], FILL_MIB)
+    except (NotMeasured, LabError) as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
-    canary.fill(found)
     began, load = time.time(), os.getloadavg()[0]
     samples, failures = measure(options, vnf, found, folder)
     document = {

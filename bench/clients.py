@@ -7,12 +7,15 @@ import os
 import shlex
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from keystoneauth1.adapter import Adapter
+
 from antipode.model.vnf import Vnf
-from bench.cloud import clouds_file
-from bench.spent import Spent, run
+from bench.cloud import Cloud, clouds_file
+from bench.spent import ClientFailed, Spent, run
 from lab.desk import Desk
 from lab.site import VENV
 
@@ -39,7 +42,8 @@ class Client(Protocol):
 
 
 def _environment() -> dict[str, str]:
-    return {"OS_CLIENT_CONFIG_FILE": str(clouds_file())}
+    """What all three are told: where the clouds are, and that `python` in an `answers` command is this one."""
+    return {"OS_CLIENT_CONFIG_FILE": str(clouds_file()), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def _turn(spent: Spent) -> Turn:
@@ -98,7 +102,8 @@ class CommandLine:
             return "true\n"
         if wanted.command is None:
             raise ValueError(f"{server}: the bench asks members by command only, not by tcp")
-        return shlex.join(p.format(site=self._vnf.backup, server=server, address="") for p in wanted.command) + " >&2\n"
+        said = {"site": self._vnf.backup, "server": server, "address": "ADDRESS"}
+        return shlex.join(part.format(**said) for part in wanted.command).replace("ADDRESS", '"$1"') + " >&2\n"
 
 
 class Antipode:
@@ -123,5 +128,23 @@ class Antipode:
         return self._turn(act, run(command, environment, self._folder / f"antipode-{round}-{act}.log"))
 
     def _turn(self, act: Act, spent: Spent) -> Turn:
-        """The window is what antipode tells; its clock starts with the process, like that of the others."""
-        raise NotImplementedError
+        """Its clock starts with the process, like that of the others, and stops when its timeline says that the thing is done."""
+        said = json.loads(spent.output)
+        told = self._desk.ask("run", "show", said["run"])
+        # the recovery point exists with its manifest; removing the snapshots comes after. A failover ends with the last answer
+        ended = told["ended_at"] if act == "recover" else next(s["ended_at"] for s in told["steps"] if s["step"] == "commit the manifest")
+        done = datetime.fromisoformat(ended).timestamp()
+        if act == "incremental" and not said["incremental"]:
+            raise ClientFailed(f"antipode made a full backup where an increment was wanted; see run {said['run']}")
+        return Turn(done - spent.began, said.get("quiesce_window_s"), spent.cpu_s, spent.calls)
+
+    def remove_vault(self, site: Cloud) -> None:
+        """Remove the container with the manifests; the backups they name are gone by then."""
+        store = Adapter(site.session, service_type="object-store", interface="public")
+        path = f"/{self.vault}"
+        listed = store.get(path, params={"format": "json"}, raise_exc=False)
+        if listed.status_code == 404:
+            return
+        for found in listed.json():
+            store.delete(f"{path}/{found['name']}")
+        store.delete(path)

@@ -36,7 +36,7 @@ class Cloud:
     def __init__(self, name: str) -> None:
         entry = YAML(typ="safe").load(clouds_file())["clouds"][name]
         auth = loading.get_plugin_loader(entry.get("auth_type", "password")).load_from_options(**entry["auth"])
-        session = Session(auth=auth, timeout=120)
+        self.session = session = Session(auth=auth, timeout=120)
         where = {"session": session, "interface": "public", "region_name": entry.get("region_name"), "raise_exc": True}
         self.name = name
         self.project: str = session.get_project_id()

@@ -62,12 +62,16 @@ def discover(vnf: Vnf, site: Cloud) -> list[Json]:
         server = by_name[name]
         root = server["OS-EXT-SRV-ATTR:root_device_name"]
         attached = site.compute.get(f"/servers/{server['id']}/os-volume_attachments").json()["volumeAttachments"]
+        keypair = None
+        if server["key_name"]:
+            owner = {"user_id": server["user_id"]}
+            keypair = site.compute.get(f"/os-keypairs/{server['key_name']}", params=owner).json()["keypair"]
         attached.sort(key=lambda a: (a["device"] != root, a["device"]))
         return {
             "id": server["id"],
             "name": name,
             "flavor": server["flavor"]["original_name"],
-            "key_name": server["key_name"],
+            "keypair": keypair,
             "user_data": server["OS-EXT-SRV-ATTR:user_data"],
             "config_drive": bool(server["config_drive"]),
             "metadata": server["metadata"],
@@ -214,6 +218,13 @@ def recover(vnf: Vnf, state: Path) -> Json:
     group_id = {g["name"]: g["id"] for g in groups if g["project_id"] == site.project}
     flavor_id = {f["name"]: f["id"] for f in flavors}
 
+    def import_keypairs() -> None:
+        wanted = {s["keypair"]["name"]: s["keypair"] for s in servers.values() if s["keypair"]}
+        there = {k["keypair"]["name"] for k in site.compute.get("/os-keypairs").json()["keypairs"]}
+        for name in wanted.keys() - there:
+            keypair = wanted[name]
+            site.compute.post("/os-keypairs", json={"keypair": {k: keypair[k] for k in ("name", "public_key", "type")}})
+
     def restored(volume: Json) -> str:
         chain = saved["chains"][volume["id"]]
         for link in chain:
@@ -245,6 +256,7 @@ def recover(vnf: Vnf, state: Path) -> Json:
 
     volumes: dict[str, Future[str]] = {v["id"]: POOL.submit(restored, v) for s in servers.values() for v in s["volumes"]}
     ports: dict[str, Future[str]] = {p["mac"]: POOL.submit(port, p) for s in servers.values() for p in s["ports"]}
+    keypairs = POOL.submit(import_keypairs)
     booted: dict[str, Future[Json]] = {}
     predecessors = vnf.predecessors()
 
@@ -253,6 +265,7 @@ def recover(vnf: Vnf, state: Path) -> Json:
         disks = [volumes[v["id"]].result() for v in server["volumes"]]
         for before in predecessors[name]:
             booted[before].result()
+        keypairs.result()
         body = {
             "name": name,
             "flavorRef": flavor_id[vnf.map.flavors.get(server["flavor"], server["flavor"])],
@@ -263,7 +276,7 @@ def recover(vnf: Vnf, state: Path) -> Json:
             ],
             "metadata": server["metadata"],
             "config_drive": server["config_drive"],
-            **({"key_name": server["key_name"]} if server["key_name"] else {}),
+            **({"key_name": server["keypair"]["name"]} if server["keypair"] else {}),
             **({"user_data": server["user_data"]} if server["user_data"] else {}),
         }
         restored_at = time.time()

@@ -63,11 +63,13 @@ trap thaw EXIT
 trap 'exit 130' INT TERM
 
 discover() {
-    local server volume port here
+    local server volume port here key
     for server in $MEMBERS; do
         here=$STATE/$server
         rm -rf "$here.old" && { [[ ! -e $here ]] || mv "$here" "$here.old"; } && mkdir "$here"
         at_primary --os-compute-api-version 2.79 server show "$server" -f json >"$here/server"
+        key=$(field "$here/server" key_name)
+        at_primary --os-compute-api-version 2.10 keypair show --user "$(field "$here/server" user_id)" --public-key "$key" >"$STATE/key-$key"
         at_primary server volume list "$server" -f json >"$here/attachments"
         python3 -c 'import json, sys; print(*(a["Volume ID"] for a in sorted(json.load(sys.stdin), key=lambda a: a["Device"])), sep="\n")' \
             <"$here/attachments" >"$here/volumes"
@@ -148,16 +150,20 @@ boot() { # boot SERVER: its ports with their MAC and address, the server from it
             --security-group "$(mapped security_groups "$(<"$here/group-$port")")" "$1" -f value -c id)")
     done <"$here/ports"
     field "$here/server" OS-EXT-SRV-ATTR:user_data | base64 -d >"$here/user_data"
-    at_backup server create "$1" --flavor "$(mapped flavors "$(field "$here/server" flavor original_name)")" "${options[@]}" \
-        --user-data "$here/user_data" --config-drive "$(field "$here/server" config_drive)" -f value -c id >"$here/booted"
+    at_backup server create "$1" --key-name "$(field "$here/server" key_name)" --flavor "$(mapped flavors "$(field "$here/server" flavor original_name)")" "${options[@]}" \
+        --user-data "$here/user_data" --config-drive "$(field "$here/server" config_drive | sed s/^$/False/)" -f value -c id >"$here/booted"
     await 300 ACTIVE at_backup server show "$(<"$here/booted")" -f value -c status
-    until bash "$STATE/answers-$1"; do ((SECONDS < 1800)) || { echo "$1 does not answer" >&2; exit 1; }; done
+    port=$(head -1 "$here/ports")
+    until bash "$STATE/answers-$1" "$(field "$here/port-$port" fixed_ips 0 ip_address)"; do ((SECONDS < 1800)) || { echo "$1 does not answer" >&2; exit 1; }; done
 }
 
 recover() {
     TOKEN=$(at_backup token issue -f value -c id)
     CINDER=$(public_url "$BACKUP" block-storage)
-    local server volume
+    local server volume key
+    for key in "$STATE"/key-*; do
+        at_backup keypair show "${key##*/key-}" >/dev/null 2>&1 || at_backup keypair create --public-key "$key" "${key##*/key-}" >/dev/null
+    done
     for server in $MEMBERS; do
         rm -f "$STATE/$server/restored"
         while read -r volume; do restore "$server" "$volume"; done <"$STATE/$server/volumes"

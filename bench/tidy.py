@@ -34,6 +34,10 @@ class Vnf:
         return {p["mac"] for s in self.servers for p in s["ports"]}
 
     @property
+    def keypairs(self) -> set[str]:
+        return {s["keypair"]["name"] for s in self.servers if s["keypair"]}
+
+    @property
     def volumes(self) -> list[Json]:
         return [v for s in self.servers for v in s["volumes"]]
 
@@ -42,6 +46,7 @@ def belongings(vnf: Vnf) -> dict[str, set[str]]:
     """The ids of what a client may leave behind, by kind and site."""
     ids, names = {v["id"] for v in vnf.volumes}, {v["name"] for v in vnf.volumes}
     return {
+        "keypairs": {k["keypair"]["name"] for k in vnf.backup.compute.get("/os-keypairs").json()["keypairs"]} & vnf.keypairs,
         "servers": {s["id"] for s in vnf.backup.servers() if s["name"] in vnf.names},
         "ports": {p["id"] for p in vnf.backup.networks("ports") if p["mac_address"] in vnf.macs},
         "volumes": {v["id"] for v in vnf.backup.volumes() if v["name"] in names},
@@ -68,6 +73,7 @@ def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
     a, b = vnf.primary, vnf.backup
     steps: tuple[tuple[str, Callable[[str], object]], ...] = (
         ("servers", lambda i: b.compute.delete(f"/servers/{i}")),
+        ("keypairs", lambda i: b.compute.delete(f"/os-keypairs/{i}")),
         ("ports", lambda i: b.network.delete(f"/ports/{i}")),
         ("volumes", lambda i: b.volume.delete(f"/volumes/{i}")),
         ("snapshots", lambda i: a.volume.delete(f"/snapshots/{i}")),

@@ -124,11 +124,11 @@ case "$*" in
     *"server show app"*) echo '{"id": "id-app"}' ;;
     *"server volume list"*) echo '[{"Device": "/dev/vda", "Volume ID": "v1"}]' ;;
     *"volume show"*) echo '{}' ;;
-    *"port list"*) ;;
+    *"keypair show"*|*"port list"*) ;;
     *"token issue"*) echo token ;;
     *"catalog show"*) echo '{"endpoints": [{"interface": "public", "url": "http://nova"}]}' ;;
     *"snapshot create"*) echo "status must be available, but current status is: in-use" >&2; exit 1 ;;
-    *) exit 99 ;;
+    *) echo "not known here: $*" >&2; exit 99 ;;
 esac
 """
     asked = tmp_path / "asked"
