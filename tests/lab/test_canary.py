@@ -11,6 +11,8 @@ import pytest
 
 from lab import canary, inside
 from lab.checker import CHAIN, Report, check
+from lab.guest import image
+from lab.services.tenant import NAMES
 from lab.site import SITES
 from lab.waiting import wait_until
 
@@ -94,8 +96,8 @@ def test_the_chain_goes_on_after_a_member_is_reset(servers: dict[str, str]) -> N
 
 def test_a_guest_without_user_data_does_not_start_the_canary() -> None:
     cloud = canary.connect(SITE)
-    network = cloud.network.find_network(canary.NAMES[SITE.name].network, ignore_missing=False)
-    source = cloud.image.find_image(canary.image.NAME, ignore_missing=False)
+    network = cloud.network.find_network(NAMES[SITE.name].network, ignore_missing=False)
+    source = cloud.image.find_image(image.NAME, ignore_missing=False)
     volume = cloud.block_storage.create_volume(name="test-no-user-data", size=1, image_id=source.id)
     cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=60)
     disk = {"uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": 0, "delete_on_termination": True}
@@ -104,6 +106,7 @@ def test_a_guest_without_user_data_does_not_start_the_canary() -> None:
         name="test-no-user-data", flavor_id=flavor.id, networks=[{"uuid": network.id}], block_device_mapping=[disk], config_drive=True
     )
     try:
+        cloud.compute.wait_for_server(server, interval=0.5, wait=120)
         wait_until(
             lambda: "canary: not started: the config drive has no user_data" in str(cloud.compute.get_server_console_output(server)),
             "the guest says on its console that it has no user_data",

@@ -1,0 +1,58 @@
+"""What the lab tests share: both sites up, the canary at work at site-a, and an operator's desk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import canary
+from lab.desk import EXAMPLE, PROJECT, Desk
+from lab.site import SITES, Site
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sites() -> None:
+    """Whatever an earlier run left down or isolated is up and joined again."""
+    for site in SITES:
+        subprocess.run([sys.executable, "-m", "lab", "rejoin", site], cwd=PROJECT)
+    subprocess.run([sys.executable, "-m", "lab", "up"], cwd=PROJECT, check=True)
+
+
+@pytest.fixture(scope="session")
+def site_a() -> Site:
+    return SITES["site-a"]
+
+
+@pytest.fixture(scope="session")
+def site_b() -> Site:
+    return SITES["site-b"]
+
+
+@pytest.fixture
+def servers(site_a: Site) -> dict[str, str]:
+    """The canary at work at site-a: role -> server id."""
+    return canary.create(site_a)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    """A desk of its own, with a vault of its own, that knows no VNF."""
+    return Desk(tmp_path / "desk", vault=f"antipode-test-{tmp_path.name}"[:200])
+
+
+@pytest.fixture(scope="session")
+def vnf_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes the example's VNF file with other values: `vnf_file(quiesce={"timeout": "8s"})`."""
+
+    def make(**changes: Any) -> Path:
+        path = tmp_path_factory.mktemp("vnf") / "vnf.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(EXAMPLE.read_text()) | changes, sort_keys=False))
+        return path
+
+    return make

@@ -1,0 +1,161 @@
+"""What goes wrong on the way to a recovery point: said before anything is frozen, or every member thawed and no point made."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab import canary, clouds, inside, supervision
+from lab.desk import EXAMPLE, Desk
+from lab.services import identity
+from lab.services.tenant import PROJECT
+from lab.site import Site
+from lab.waiting import wait_until
+from lab.witness import all_frozen, is_frozen
+
+pytestmark = pytest.mark.lab
+VNF = "canary"
+
+
+@pytest.fixture(autouse=True)
+def vnf_is_well_before_and_after(site_a: Site, servers: dict[str, str]) -> Iterator[None]:
+    yield
+    assert not any(is_frozen(site_a, server) for server in servers.values())
+    canary.wait_for_records(site_a, 3)
+
+
+def snapshots(site: Site) -> set[str]:
+    return {s.id for s in identity.connect(site, "antipode", PROJECT).block_storage.snapshots()}
+
+
+def assert_nothing_was_made(desk: Desk, site: Site, before: set[str]) -> None:
+    assert desk.ask("recovery-point", "list", VNF) == []
+    assert snapshots(site) == before
+
+
+def test_an_unknown_server_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, vnf_file: Callable[..., Path]) -> None:
+    desk.tell("vnf", "add", str(vnf_file(members=[{"server": "canary-db"}, {"server": "nobody"}])))
+    before = snapshots(site_a)
+    refused = desk.run("protect", VNF)
+    assert refused.returncode in (2, 3)
+    assert "nobody" in refused.stderr
+    assert_nothing_was_made(desk, site_a, before)
+
+
+def test_a_member_without_agent_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, vnf_file: Callable[..., Path]) -> None:
+    cloud = canary.connect(site_a)
+    volume = cloud.block_storage.create_volume(name="no-agent", size=1, image_id=cloud.image.find_image("canary").id)
+    volume = cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=60)
+    unset = {"os-unset_image_metadata": {"key": "hw_qemu_guest_agent"}}
+    cloud.block_storage.post(f"/volumes/{volume.id}/action", json=unset).raise_for_status()
+    disk = {"uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": 0, "delete_on_termination": True}
+    network = cloud.network.find_network(canary.NAMES[site_a.name].network, ignore_missing=False)
+    flavor = cloud.compute.find_flavor(canary.FLAVOR, ignore_missing=False)
+    server = cloud.compute.create_server(name="no-agent", flavor_id=flavor.id, networks=[{"uuid": network.id}], block_device_mapping=[disk])
+    cloud.compute.wait_for_server(server, wait=120)
+    try:
+        desk.tell("vnf", "add", str(vnf_file(members=[{"server": "canary-db"}, {"server": "no-agent"}])))
+        before = snapshots(site_a)
+        refused = desk.run("protect", VNF)
+        assert refused.returncode == 3
+        assert "no-agent" in refused.stderr
+        assert_nothing_was_made(desk, site_a, before)
+    finally:
+        cloud.compute.delete_server(server)
+        cloud.compute.wait_for_delete(server, interval=1, wait=60)
+
+
+def test_wrong_credentials_are_named_and_change_nothing(desk: Desk, site_a: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.tell("vnf", "add", str(EXAMPLE))
+    entries = yaml.safe_load(clouds.PATH.read_text())
+    entries["clouds"]["site-a"]["auth"]["password"] = "wrong"
+    wrong = tmp_path / "clouds.yaml"
+    wrong.write_text(yaml.safe_dump(entries))
+    monkeypatch.setattr(clouds, "PATH", wrong)
+    refused = desk.run("protect", VNF)
+    assert refused.returncode == 2
+    assert "site-a" in refused.stderr
+    assert "credentials" in refused.stderr
+
+
+def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("in the way")
+    settings = yaml.safe_load(desk.configuration.read_text()) | {"vault": {"directory": str(tmp_path / "a-file" / "vault")}}
+    desk.configuration.write_text(yaml.safe_dump(settings))
+    desk.tell("vnf", "add", str(EXAMPLE))
+    before = snapshots(site_a)
+    refused = desk.run("protect", VNF)
+    assert refused.returncode == 3, refused.stderr
+    assert "a-file" in refused.stderr
+    assert snapshots(site_a) == before
+
+
+def test_a_member_that_cannot_be_quiesced_fails_the_run_and_the_others_are_thawed(
+    desk: Desk, site_a: Site, servers: dict[str, str]
+) -> None:
+    """The agent of `app` refuses a second freeze: somebody else has frozen it behind Nova's back."""
+    desk.tell("vnf", "add", str(EXAMPLE))
+    before = snapshots(site_a)
+    inside.run(site_a, ["virsh", "qemu-agent-command", servers["app"], json.dumps({"execute": "guest-fsfreeze-freeze"})])
+    try:
+        failed = desk.run("protect", VNF)
+    finally:
+        thawed = {role: not is_frozen(site_a, servers[role]) for role in ("db", "front")}
+        inside.run(site_a, ["virsh", "qemu-agent-command", servers["app"], json.dumps({"execute": "guest-fsfreeze-thaw"})])
+    assert failed.returncode == 1
+    assert "canary-app" in failed.stderr
+    assert thawed == {"db": True, "front": True}
+    assert_nothing_was_made(desk, site_a, before)
+
+
+@pytest.fixture
+def cinder_volume_stopped(site_a: Site) -> Iterator[None]:
+    supervision.stop(site_a, ["cinder-volume"])
+    yield
+    subprocess.run([sys.executable, "-m", "lab", "up"], check=True)
+
+
+def test_snapshots_that_do_not_come_in_time_fail_the_run_and_every_member_is_thawed(
+    desk: Desk, site_a: Site, servers: dict[str, str], vnf_file: Callable[..., Path], cinder_volume_stopped: None
+) -> None:
+    desk.tell("vnf", "add", str(vnf_file(quiesce={"timeout": "8s"})))
+    failed = desk.run("protect", VNF)
+    assert failed.returncode in (1, 3), failed.stderr
+    assert not any(is_frozen(site_a, server) for server in servers.values())
+    assert desk.ask("recovery-point", "list", VNF) == []
+
+
+def test_a_signal_inside_the_window_thaws_every_member_and_makes_no_point(desk: Desk, site_a: Site, servers: dict[str, str]) -> None:
+    desk.tell("vnf", "add", str(EXAMPLE))
+    before = snapshots(site_a)
+    process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: is_frozen(site_a, servers["db"]), "db is frozen", timeout=60)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert not any(is_frozen(site_a, server) for server in servers.values())
+    assert_nothing_was_made(desk, site_a, before)
+
+
+def test_when_antipode_is_killed_inside_the_window_the_members_are_thawed_all_the_same(
+    desk: Desk, site_a: Site, servers: dict[str, str], vnf_file: Callable[..., Path]
+) -> None:
+    timeout = 10
+    desk.tell("vnf", "add", str(vnf_file(quiesce={"timeout": f"{timeout}s"})))
+    process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: all_frozen(site_a, servers), "all members are frozen", timeout=60)
+    process.kill()
+    process.wait()
+    began = time.monotonic()
+    wait_until(lambda: not any(is_frozen(site_a, s) for s in servers.values()), "all members are thawed", timeout=timeout + 10)
+    assert time.monotonic() - began < timeout + 10
+    desk.run("protect", VNF)  # the next run collects what the killed one left
+    assert snapshots(site_a) == set()
