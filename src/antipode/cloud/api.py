@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from antipode.errors import AntipodeError, PreflightFailed
+from antipode.errors import AntipodeError, PreflightFailed, SiteUnreachable
 
 Json = dict[str, Any]
 Params = Mapping[str, str | int | Sequence[str]]
@@ -52,13 +52,14 @@ class Api:
 
         Raises:
             PreflightFailed: the service is older than `least`.
+            SiteUnreachable: the service did not tell its versions.
         """
-        if self.newest is None or self.newest < least:
-            found = "none" if self.newest is None else "{}.{}".format(*self.newest)
-            raise PreflightFailed(
-                f"The work with {self.site}",
-                ["its {} offers microversion {} at most; {}.{} or newer is needed".format(self.service, found, *least)],
-            )
+        if self.newest is None:
+            raise SiteUnreachable(f"Site {self.site}: its {self.service} service does not tell its versions; look whether it is up")
+        if self.newest < least:
+            offered, needed = (f"{major}.{minor}" for major, minor in (self.newest, least))
+            problem = f"its {self.service} service offers microversion {offered} at most; {needed} or newer is needed"
+            raise PreflightFailed(f"The work with {self.site}", [problem])
         self.microversion = min(self.newest, most)
 
     def call(

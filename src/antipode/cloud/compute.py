@@ -19,6 +19,11 @@ class Compute:
         self.watch = Watch(api.site, "server", lambda timeout_s: api.pages("/servers/detail", "servers", timeout_s=timeout_s))
 
     @property
+    def version(self) -> str:
+        """The microversion used."""
+        return "{}.{}".format(*(self._api.microversion or ()))
+
+    @property
     def takes_hostname(self) -> bool:
         """Whether a server can be given a hostname of its own (2.90)."""
         return self._api.microversion is not None and self._api.microversion >= _HOSTNAME
@@ -35,6 +40,11 @@ class Compute:
         """The volume attachments of a server: volumeId, device, tag, delete_on_termination."""
         attachments: list[Json] = self._api.get(f"/servers/{server_id}/os-volume_attachments")["volumeAttachments"]
         return attachments
+
+    def interfaces(self, server_id: str) -> list[Json]:
+        """The interfaces of a server: port_id, mac_addr, tag."""
+        interfaces: list[Json] = self._api.get(f"/servers/{server_id}/os-interface")["interfaceAttachments"]
+        return interfaces
 
     def create_server(self, server: Json, hints: Json | None = None) -> str:
         """Boot a server and return its id; it is not ACTIVE yet. Arguments as for `POST /servers`."""

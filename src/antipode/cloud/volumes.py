@@ -20,6 +20,11 @@ class Volumes:
         self.watch = Watch(api.site, "volume", lambda timeout_s: api.pages("/volumes/detail", "volumes", timeout_s=timeout_s))
         self.snapshot_watch = Watch(api.site, "snapshot", lambda seconds: api.pages("/snapshots/detail", "snapshots", timeout_s=seconds))
 
+    @property
+    def version(self) -> str:
+        """The microversion used."""
+        return "{}.{}".format(*(self._api.microversion or ()))
+
     def warm(self) -> None:
         """Make the cheapest call there is, so that the connection, the token and the service's caches are ready for the next one."""
         self._api.get("/snapshots", limit=1)

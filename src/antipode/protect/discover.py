@@ -25,12 +25,13 @@ def discover(vnf: Vnf, site: Site) -> Topology:
     with ThreadPoolExecutor(4) as pool:
         attachments = pool.map(site.compute.attachments, ids)
         volumes = pool.submit(lambda: {v["id"]: v for v in site.volumes.volumes()})
+        tags = pool.map(site.compute.interfaces, ids)
         ports = pool.submit(_ports, site, servers)
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
         groups = pool.map(lambda s: _server_group(site, s), servers)
         found = [
-            _server(server, _attachments(server, attached, volumes.result()), ports.result()[server["id"]], keypair, group)
-            for server, attached, keypair, group in zip(servers, attachments, keypairs, groups, strict=True)
+            _server(server, _attachments(server, attached, volumes.result()), _tagged(ports.result()[server["id"]], tagged), keypair, group)
+            for server, attached, tagged, keypair, group in zip(servers, attachments, tags, keypairs, groups, strict=True)
         ]
     return Topology(vnf=vnf.vnf, site=site.name, discovered_at=datetime.now(UTC).isoformat(), servers=found)
 
@@ -78,7 +79,8 @@ def _server(server: Json, attachments: list[Attachment], ports: list[Port], keyp
         user_data=server.get("OS-EXT-SRV-ATTR:user_data"),
         config_drive=str(server.get("config_drive")).lower() == "true",
         description=server.get("description"),
-        availability_zone=server.get("OS-EXT-AZ:availability_zone") or "",
+        # The zone that was asked for, where Nova tells it (2.96), not the one it happens to run in.
+        availability_zone=server.get("pinned_availability_zone", server.get("OS-EXT-AZ:availability_zone")) or "",
         server_group=group,
     )
 
@@ -151,6 +153,11 @@ def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
         mine = sorted((p for p in ports if p["device_id"] == server["id"]), key=lambda p: rank.get(p["mac_address"], len(macs)))
         of_server[server["id"]] = [model(p) for p in mine]
     return of_server
+
+
+def _tagged(ports: list[Port], interfaces: list[Json]) -> list[Port]:
+    tags = {i["port_id"]: i.get("tag") for i in interfaces}
+    return [port.model_copy(update={"device_tag": tags.get(port.id)}) for port in ports]
 
 
 def _keypair(site: Site, server: Json) -> Keypair | None:

@@ -1,0 +1,288 @@
+"""The plan of a recovery: names translated to what the backup site has, all problems found before anything is created.
+
+Nothing at the primary is asked: the manifest and the backup site are enough.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+
+from antipode.cloud.api import Json
+from antipode.cloud.site import Site
+from antipode.errors import PreflightFailed
+from antipode.model.manifest import Manifest
+from antipode.model.marks import carries
+from antipode.model.plan import PortPlan, QuotaNeed, RecoveryPlan, ServerPlan, VolumePlan
+from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server
+
+Named = dict[str, list[Json]]
+
+
+def resource_key(manifest: Manifest, primary_id: str) -> str:
+    """The key of what a recovery creates for a resource of the primary: the same at each attempt with one recovery point."""
+    return f"{manifest.id}/{primary_id}"
+
+
+def port_mark(key: str) -> str:
+    """How a port carries its key: in its description, as Neutron's ports have no metadata."""
+    return f"antipode:key={key}"
+
+
+def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
+    """Plan the recovery of a VNF at `site` from one recovery point. Creates nothing.
+
+    Raises:
+        PreflightFailed: with everything that is missing or in the way.
+    """
+    planner = _Planner(manifest, site)
+    plan = planner.plan()
+    if planner.problems:
+        raise PreflightFailed(f"Recovering {manifest.vnf.vnf} at {site.name} from {manifest.id}", planner.problems)
+    return plan
+
+
+def _by_name(items: Iterable[Json]) -> Named:
+    named: Named = {}
+    for item in items:
+        named.setdefault(item["name"], []).append(item)
+    return named
+
+
+class _Planner:
+    """What the backup site has, read once, and what is wrong with it for this recovery point."""
+
+    def __init__(self, manifest: Manifest, site: Site) -> None:
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self._manifest = manifest
+        self._site = site
+        self._map = manifest.vnf.map
+        self._flavors = _by_name(site.compute.flavors())
+        self._types = _by_name(site.volumes.types())
+        self._networks = _by_name(site.networks.networks())
+        self._groups = _by_name(site.networks.security_groups(site.project_id))
+        self._server_zones = site.compute.availability_zones()
+        self._volume_zones = site.volumes.availability_zones()
+        wanted = {self._map.networks.get(p.network, p.network) for s in manifest.topology.servers for p in s.ports}
+        ids = [n["id"] for name in wanted for n in self._networks.get(name, [])]
+        self._subnets = site.networks.subnets(ids)
+        self._ports = site.networks.ports_on(ids)
+        self._servers = _by_name(site.compute.servers())
+        self._keypairs_to_import: dict[str, Keypair] = {}
+        self._there: list[str] = []
+
+    def plan(self) -> RecoveryPlan:
+        topology, vnf = self._manifest.topology, self._manifest.vnf
+        self._check_backups()
+        # A member may be named by id in the VNF's file; here servers go by their names.
+        names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
+        before = vnf.predecessors()
+        servers = [
+            self._server(server, sorted(names[p] for p in before[member.server])).model_copy(update={"answers": member.answers})
+            for member, server in zip(vnf.members, topology.servers, strict=True)
+        ]
+        quotas = self._quotas(servers)
+        self.problems += [
+            f"quota {q.resource} of the project: {q.needed} more are needed, {max(q.limit - q.used, 0)} of {q.limit} are free"
+            for q in quotas
+            if q.is_short
+        ]
+        return RecoveryPlan(
+            recovery_point=self._manifest.id,
+            vnf=vnf.vnf,
+            site=self._site.name,
+            servers=servers,
+            keypairs_to_import=list(self._keypairs_to_import.values()),
+            quotas=quotas,
+            already_there=self._there,
+            warnings=self.warnings,
+        )
+
+    def _check_backups(self) -> None:
+        if not self._site.backups.services_up():
+            self.problems.append(f"cinder-backup is not up at {self._site.name}")
+        known = {b["id"]: b for b in self._site.backups.backups()}
+        for record in self._manifest.backups.values():
+            backup = known.get(record.id)
+            if backup and backup["volume_id"] != record.volume_id:
+                self.problems.append(f"a backup with id {record.id} is known already, and of another volume ({backup['volume_id']})")
+            elif backup and backup["status"].startswith("error"):
+                self.problems.append(f"backup {record.id} is known already, in status {backup['status']}: {backup.get('fail_reason')}")
+
+    def _server(self, server: Server, after: list[str]) -> ServerPlan:
+        for other in self._servers.get(server.name, []):
+            if carries(other, resource_key(self._manifest, server.id)):
+                self._there.append(server.name)
+            else:
+                self.problems.append(f"there is a server {server.name} already ({other['id']})")
+        if server.keypair:
+            self._keypair(server.keypair)
+        return ServerPlan(
+            source_id=server.id,
+            name=server.name,
+            hostname=server.hostname,
+            flavor=self._map.flavors.get(server.flavor.name, server.flavor.name),
+            flavor_id=self._flavor(server.name, server.flavor),
+            availability_zone=self._zone(f"server {server.name}", server.availability_zone, self._server_zones, "Nova"),
+            volumes=[self._volume(a) for a in server.attachments],
+            ports=[self._port(server.name, p) for p in server.ports],
+            metadata=server.metadata,
+            tags=server.tags,
+            keypair=server.keypair,
+            user_data=server.user_data,
+            config_drive=server.config_drive,
+            description=server.description,
+            server_group=server.server_group,
+            after=after,
+            answers=None,
+        )
+
+    def _one(self, what: str, name: str, there: Named, for_whom: str) -> str:
+        """The id of the one resource of that name; a problem unless there is exactly one."""
+        found = there.get(name, [])
+        if len(found) != 1:
+            have = ", ".join(sorted(there)) or "none"
+            self.problems.append(
+                f"there is no {what} {name}, needed for {for_whom}; create it, or map the name in the VNF's file (there are: {have})"
+                if not found
+                else f"{len(found)} {what}s are named {name}, needed for {for_whom}"
+            )
+            return ""
+        return str(found[0]["id"])
+
+    def _flavor(self, server: str, flavor: Flavor) -> str:
+        name = self._map.flavors.get(flavor.name, flavor.name)
+        needs = f"server {server} ({flavor.vcpus} VCPUs, {flavor.ram_mib} MiB, disk {flavor.disk_gib} GiB)"
+        flavor_id = self._one("flavor", name, self._flavors, needs)
+        if flavor_id:
+            here = self._flavors[name][0]
+            if here["vcpus"] < flavor.vcpus or here["ram"] < flavor.ram_mib:
+                self.warnings.append(f"flavor {name} is smaller here: {here['vcpus']} VCPUs, {here['ram']} MiB, for {needs}")
+        return flavor_id
+
+    def _zone(self, what: str, zone: str, zones: set[str], service: str) -> str | None:
+        """The zone at this site; None leaves the choice to the site."""
+        here = self._map.availability_zones.get(zone, zone)
+        if not zone or here in zones:
+            return here or None
+        self.problems.append(f"{service} has no availability zone {here}, needed for {what} (there are: {', '.join(sorted(zones))})")
+        return None
+
+    def _volume(self, attachment: Attachment) -> VolumePlan:
+        volume = attachment.volume
+        label = f"volume {volume.name or volume.id}"
+        kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
+        if kind:
+            self._one("volume type", kind, self._types, label)
+        return VolumePlan(
+            source_id=volume.id,
+            backup_id=self._manifest.restore[volume.id],
+            name=volume.name,
+            description=volume.description,
+            size_gib=volume.size_gib,
+            volume_type=kind,
+            availability_zone=self._zone(label, volume.availability_zone, self._volume_zones, "Cinder"),
+            metadata=volume.metadata,
+            image_metadata=volume.image_metadata,
+            is_root=attachment.is_root,
+            delete_on_termination=attachment.delete_on_termination,
+            tag=attachment.tag,
+        )
+
+    def _port(self, server: str, port: Port) -> PortPlan:
+        network = self._map.networks.get(port.network, port.network)
+        network_id = self._one("network", network, self._networks, f"server {server}")
+        mark = port_mark(resource_key(self._manifest, port.id))
+        others = [p for p in self._ports if p["network_id"] == network_id and mark not in (p.get("description") or "")]
+        fixed: dict[str, str] = {}
+        if network_id:
+            for address in (f.address for f in port.fixed):
+                fixed[address] = self._subnet(server, network, network_id, address)
+                for other in others:
+                    if address in {f["ip_address"] for f in other["fixed_ips"]}:
+                        self.problems.append(f"address {address} of server {server} is in use on network {network} by {_owner(other)}")
+            for other in others:
+                if other["mac_address"].lower() == port.mac_address.lower():
+                    mac = f"MAC address {port.mac_address} of server {server}"
+                    self.problems.append(f"{mac} is in use on network {network} by {_owner(other)}")
+        return PortPlan(
+            source_id=port.id,
+            name=port.name,
+            network=network,
+            network_id=network_id,
+            mac_address=port.mac_address,
+            fixed=fixed,
+            security_group_ids=[
+                self._one("security group", self._map.security_groups.get(group, group), self._groups, f"server {server}")
+                for group in port.security_groups
+            ],
+            allowed_address_pairs=port.allowed_address_pairs,
+            port_security_enabled=port.port_security_enabled,
+            vnic_type=port.vnic_type,
+            device_tag=port.device_tag,
+            tags=port.tags,
+        )
+
+    def _subnet(self, server: str, network: str, network_id: str, address: str) -> str:
+        mine = [s for s in self._subnets if s["network_id"] == network_id]
+        for subnet in mine:
+            if ip_address(address) in ip_network(subnet["cidr"]):
+                return str(subnet["id"])
+        have = ", ".join(s["cidr"] for s in mine) or "none"
+        self.problems.append(f"network {network} has no subnet with address {address} of server {server} (its subnets: {have})")
+        return ""
+
+    def _keypair(self, keypair: Keypair) -> None:
+        here = self._site.compute.keypair(keypair.name)
+        if here is None:
+            self._keypairs_to_import[keypair.name] = keypair
+        elif here["public_key"].split()[:2] != keypair.public_key.split()[:2]:
+            self.problems.append(f"keypair {keypair.name} of antipode's user is another one here; rename or delete it")
+
+    def _quotas(self, servers: list[ServerPlan]) -> list[QuotaNeed]:
+        """What is needed beyond that which an earlier attempt has created, which counts as used already."""
+        site = self._site
+        volumes_there = [v for v in site.volumes.volumes() if any(carries(v, self._key(p)) for s in servers for p in s.volumes)]
+        ports_there = {p["description"] for p in self._ports if p.get("description")}
+        new_servers = [s for s in servers if s.name not in self._there]
+        new_volumes = [v for s in servers for v in s.volumes if not any(carries(there, self._key(v)) for there in volumes_there)]
+        new_ports = [p for s in servers for p in s.ports if port_mark(self._key(p)) not in ports_there]
+        known = {b["id"] for b in site.backups.backups()} if self._manifest.backups else set()
+        new_backups = [r for r in self._manifest.backups.values() if r.id not in known]
+        flavors = {s.name: s.flavor for s in self._manifest.topology.servers}
+
+        compute = Counter(instances=len(new_servers))
+        for server in new_servers:
+            here = self._flavors.get(server.flavor)
+            compute["cores"] += here[0]["vcpus"] if here else flavors[server.name].vcpus
+            compute["ram"] += here[0]["ram"] if here else flavors[server.name].ram_mib
+        compute["key_pairs"] = 0  # counted for each user, and not in the project's usage
+
+        size = sum(v.size_gib for v in new_volumes)
+        storage = Counter(volumes=len(new_volumes), gigabytes=size)
+        storage += Counter(backups=len(new_backups), backup_gigabytes=sum(r.size_gib for r in new_backups))
+        for volume in new_volumes:
+            storage[f"volumes_{volume.volume_type}"] += 1
+            storage[f"gigabytes_{volume.volume_type}"] += volume.size_gib
+        return [
+            *_needs(compute, site.compute.quota(site.project_id), "in_use"),
+            *_needs(storage, site.volumes.quota(site.project_id), "in_use"),
+            *_needs(Counter(port=len(new_ports)), site.networks.quota(site.project_id), "used"),
+        ]
+
+    def _key(self, planned: VolumePlan | PortPlan) -> str:
+        return resource_key(self._manifest, planned.source_id)
+
+
+def _needs(needed: Counter[str], quota: Json, used: str) -> list[QuotaNeed]:
+    return [
+        QuotaNeed(resource=name, needed=amount, used=quota[name][used] + quota[name]["reserved"], limit=quota[name]["limit"])
+        for name, amount in needed.items()
+        if amount and name in quota
+    ]
+
+
+def _owner(port: Json) -> str:
+    return f"port {port['id']} ({port.get('device_owner') or 'not plugged'} {port.get('device_id', '')})".replace(" )", ")")

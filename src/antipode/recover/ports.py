@@ -1,0 +1,48 @@
+"""Creates the ports of a server with the MAC and fixed addresses they had at the primary (step 1.7.2)."""
+
+from __future__ import annotations
+
+from antipode.cloud.api import ApiError, Json
+from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
+from antipode.model.manifest import Manifest
+from antipode.model.plan import PortPlan, RecoveryPlan
+from antipode.model.timeline import Timeline
+from antipode.recover.plan import port_mark, resource_key
+
+
+def create_ports(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, timeline: Timeline) -> list[str]:
+    """Create the ports of a server and return their ids in the order of its interfaces.
+
+    Raises:
+        ResourceFailed: an address or MAC is in use, or Neutron refuses for another reason.
+    """
+    with timeline.step("1.7.2", "create ports", server) as step:
+        ports = [_port(site, port, resource_key(manifest, port.source_id), run) for port in plan.server(server).ports]
+        step.result(ports=ports)
+        return ports
+
+
+def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
+    mark = port_mark(key)
+    there = site.networks.port_with_mac(port.network_id, port.mac_address)
+    if there:
+        if mark not in (there.get("description") or ""):
+            raise ResourceFailed(f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by port {there['id']}")
+        return str(there["id"])
+    wanted: Json = {
+        "network_id": port.network_id,
+        "name": port.name,
+        "description": f"{mark} antipode:run={run}",
+        "mac_address": port.mac_address,
+        "fixed_ips": [{"ip_address": address, "subnet_id": subnet} for address, subnet in port.fixed.items()],
+        "allowed_address_pairs": port.allowed_address_pairs,
+        "port_security_enabled": port.port_security_enabled,
+    }
+    if port.port_security_enabled:
+        wanted["security_groups"] = port.security_group_ids
+    try:
+        return site.networks.create_port(wanted, port.tags)
+    except ApiError as error:
+        label = f"port with {', '.join(port.fixed) or 'no address'} on network {port.network}"
+        raise ResourceFailed(f"{site.name}: {label} could not be created: {error.reason}") from error

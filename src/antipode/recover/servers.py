@@ -1,0 +1,101 @@
+"""Boots a server from its restored volumes, with everything it had at the primary (step 1.7.2)."""
+
+from __future__ import annotations
+
+import threading
+
+from antipode.cloud.api import ApiError, Json
+from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
+from antipode.model.manifest import Manifest
+from antipode.model.marks import carries, marks
+from antipode.model.plan import RecoveryPlan, ServerPlan
+from antipode.model.timeline import Timeline
+from antipode.model.topology import Keypair, ServerGroup
+from antipode.recover.plan import resource_key
+
+TIMEOUT_S = 900.0
+
+_one_at_a_time = threading.Lock()
+"""Servers boot at the same time and may share a keypair or a server group, which must be made once."""
+
+
+def boot(
+    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, volumes: dict[str, str], ports: list[str], run: str, timeline: Timeline
+) -> str:
+    """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is taken as it is.
+
+    Args:
+        volumes: volume id at the primary -> id of the restored volume.
+        ports: ids of its ports in the order of its interfaces.
+
+    Returns:
+        the id of the server.
+
+    Raises:
+        ResourceFailed: Nova refuses, or the server goes into ERROR; with Nova's reason.
+    """
+    planned = plan.server(server)
+    key = resource_key(manifest, planned.source_id)
+    with timeline.step("1.7.2", "boot server", server) as step:
+        existing = next((s for s in site.compute.servers() if carries(s, key)), None)
+        server_id = existing["id"] if existing else _create(site, planned, volumes, ports, marks(run, key))
+        site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=TIMEOUT_S)
+        step.result(server_id=server_id, found=existing is not None)
+        return str(server_id)
+
+
+def _create(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]) -> str:
+    with _one_at_a_time:
+        if planned.keypair:
+            _ensure_keypair(site, planned.keypair)
+        hints = {"group": _ensure_server_group(site, planned.server_group)} if planned.server_group else None
+    try:
+        return site.compute.create_server(_body(site, planned, volumes, ports, ours), hints)
+    except ApiError as error:
+        raise ResourceFailed(f"{site.name}: server {planned.name} could not be created: {error.reason}") from error
+
+
+def _body(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]) -> Json:
+    body: Json = {
+        "name": planned.name,
+        "flavorRef": planned.flavor_id,
+        # Libvirt does not take device names: the order of the list is the order of the devices.
+        "block_device_mapping_v2": [
+            {
+                "uuid": volumes[volume.source_id],
+                "source_type": "volume",
+                "destination_type": "volume",
+                "boot_index": 0 if volume.is_root else -1,
+                "delete_on_termination": volume.delete_on_termination,
+                **({"tag": volume.tag} if volume.tag else {}),
+            }
+            for volume in planned.volumes
+        ],
+        "networks": [
+            {"port": port_id, **({"tag": port.device_tag} if port.device_tag else {})}
+            for port_id, port in zip(ports, planned.ports, strict=True)
+        ]
+        or "none",
+        "metadata": {**planned.metadata, **ours},
+        "config_drive": planned.config_drive,
+    }
+    optional = {
+        "user_data": planned.user_data,
+        "key_name": planned.keypair.name if planned.keypair else None,
+        "availability_zone": planned.availability_zone,
+        "tags": planned.tags or None,
+        "description": planned.description,
+        "hostname": planned.hostname if site.compute.takes_hostname else None,
+    }
+    return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def _ensure_keypair(site: Site, keypair: Keypair) -> None:
+    if site.compute.keypair(keypair.name) is None:
+        site.compute.import_keypair(keypair.name, keypair.public_key, keypair.type)
+
+
+def _ensure_server_group(site: Site, group: ServerGroup) -> str:
+    there = next((g for g in site.compute.server_groups() if g["name"] == group.name), None)
+    return str(there["id"]) if there else site.compute.create_server_group(group.name, group.policy)

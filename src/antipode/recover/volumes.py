@@ -1,0 +1,86 @@
+"""Restores the volumes of a server from their backups, all at once (step 1.7.1)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from antipode.cloud.api import ApiError, Json
+from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
+from antipode.model.manifest import Manifest
+from antipode.model.marks import carries, marks
+from antipode.model.plan import RecoveryPlan, VolumePlan
+from antipode.model.timeline import Timeline
+from antipode.recover.plan import resource_key
+
+TIMEOUT_S = 24 * 3600.0
+
+
+def restore_volumes(
+    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, slots: threading.Semaphore, timeline: Timeline
+) -> dict[str, str]:
+    """Create the volumes of a server from their backups and wait until they are available.
+
+    Args:
+        run: the run that makes them; kept in their metadata.
+        slots: one is held for each volume while it is being restored.
+
+    Returns:
+        volume id at the primary -> id of the restored volume.
+
+    Raises:
+        ResourceFailed: a restore failed.
+    """
+    volumes = plan.server(server).volumes
+    there = site.volumes.volumes()
+
+    def restore(volume: VolumePlan) -> str:
+        key = resource_key(manifest, volume.source_id)
+        with slots, timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step:
+            existing = _existing(there, key)
+            volume_id = existing["id"] if existing else _create(site, volume, key, run)
+            restored = site.volumes.watch.wait_for([volume_id], wanted=("available", "in-use"), timeout_s=TIMEOUT_S)[volume_id]
+            _put_right(site, volume, restored, marks(run, key))
+            step.result(volume_id=volume_id, backup_id=volume.backup_id, volume_bytes=volume.size_gib << 30, found=existing is not None)
+            return volume_id
+
+    with ThreadPoolExecutor(max(len(volumes), 1), f"restore-{server}") as pool:
+        return dict(zip((v.source_id for v in volumes), pool.map(restore, volumes), strict=True))
+
+
+def _existing(volumes: Iterable[Json], key: str) -> Json | None:
+    """The volume that an earlier attempt has created. Its description tells it while its metadata are those of the backup."""
+    usable = (v for v in volumes if not v["status"].startswith(("error", "deleting")))
+    return next((v for v in usable if carries(v, key) or v.get("description") == key), None)
+
+
+def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
+    # Created together with its restore, so that cinder-backup knows it to be new and skips its zeros.
+    wanted: Json = {
+        "size": volume.size_gib,
+        "backup_id": volume.backup_id,
+        "name": volume.name or volume.source_id,  # Cinder would put the backup's description over ours if there were no name
+        "description": key,  # a restore replaces the metadata, but leaves the description
+        "metadata": marks(run, key),
+    }
+    if volume.volume_type:
+        wanted["volume_type"] = volume.volume_type
+    if volume.availability_zone:
+        wanted["availability_zone"] = volume.availability_zone
+    try:
+        return site.volumes.create_volume(wanted)
+    except ApiError as error:
+        label = volume.name or volume.source_id
+        raise ResourceFailed(f"{site.name}: volume {label} could not be created from backup {volume.backup_id}: {error.reason}") from error
+
+
+def _put_right(site: Site, volume: VolumePlan, restored: Json, ours: dict[str, str]) -> None:
+    """What a restore does not bring: our marks, the description; and what it should bring: the root volume's bootable flag and image."""
+    site.volumes.update_volume(restored["id"], volume.description, {**volume.metadata, **ours})
+    if volume.is_root and str(restored["bootable"]).lower() != "true":
+        site.volumes.set_bootable(restored["id"])
+    present = restored.get("volume_image_metadata", {})
+    if missing := {k: v for k, v in volume.image_metadata.items() if present.get(k) != v}:
+        site.volumes.set_image_metadata(restored["id"], missing)
