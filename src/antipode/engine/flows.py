@@ -21,25 +21,37 @@ LOG = logging.getLogger(__name__)
 Execute = TypeVar("Execute", bound=Callable[..., Any])
 
 
-def guarded(execute: Execute) -> Execute:
-    """For a task's `execute`: makes every way out of it a failure that TaskFlow can keep and revert from.
+class _Failed(Exception):
+    """What TaskFlow keeps of a failure: words. It stores an exception's arguments and causes as JSON, which not all of them are."""
 
-    A signal would pass through the engine and leave the flow without its reverts; arguments of foreign exceptions may be no
-    JSON, which the storage refuses.
-    """
+    def __init__(self, error: AntipodeError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def guarded(execute: Execute) -> Execute:
+    """For a task's `execute`: makes every way out of it, signals included, a failure that TaskFlow can keep and revert from."""
 
     @functools.wraps(execute)
     def guarded_execute(*args: Any, **kwargs: Any) -> Any:
         try:
             return execute(*args, **kwargs)
-        except AntipodeError:
-            raise
-        except (KeyboardInterrupt, SystemExit) as error:
-            raise Interrupted("interrupted by a signal") from error
-        except Exception as error:
-            raise AntipodeError(f"unexpected {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            failed = _Failed(_foreseen(error))
+        raise failed
 
     return guarded_execute  # type: ignore[return-value]
+
+
+def _foreseen(error: BaseException) -> AntipodeError:
+    if isinstance(error, AntipodeError):
+        return error
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        foreseen: AntipodeError = Interrupted("interrupted by a signal")
+    else:
+        foreseen = AntipodeError(f"unexpected {type(error).__name__}: {error}")
+    foreseen.__cause__ = error
+    return foreseen
 
 
 def undone(revert: Execute) -> Execute:
@@ -76,11 +88,13 @@ def run_flow(flow: Any, run: str, config: Config, workers: int = 1) -> dict[str,
                 engine.run()
             else:
                 _run_beside(engine.run)
+        except _Failed as failed:
+            raise failed.error from failed.error.__cause__
         except WrappedFailure as failures:
-            for other in list(failures)[1:]:
+            first, *others = failures
+            for other in others:
                 LOG.error("failed as well: %s", other.exception_str)
-            first = next(iter(failures))
-            raise first.exception or AntipodeError(first.exception_str) from failures
+            raise getattr(first.exception, "error", None) or AntipodeError(first.exception_str) from failures
         return dict(engine.storage.fetch_all())
 
 

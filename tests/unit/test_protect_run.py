@@ -1,0 +1,157 @@
+"""A protection as a run: it commits last, and when anything fails nothing is frozen, kept or left behind."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import samples
+
+from antipode import config
+from antipode.engine import protect_flow
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.exclusive import only_run_of
+from antipode.engine.protect_flow import protect
+from antipode.engine.timeline import Unobserved
+from antipode.errors import AntipodeError, Busy, Interrupted, PreflightFailed, QuiesceFailed, ResourceFailed, VaultError
+from antipode.vault import manifests
+
+World = SimpleNamespace
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A deployment whose cloud is played by functions that note that they were called."""
+    deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
+    deployment.vnfs.put(samples.vnf())
+    world = World(deployment=deployment, calls=[], folder=tmp_path, patch=monkeypatch)
+
+    def plays(module: Any, function: str, result: Callable[[], Any] = lambda: None) -> None:
+        def play(*_: Any, **__: Any) -> Any:
+            world.calls.append(function)
+            return result()
+
+        monkeypatch.setattr(module, function, play)
+
+    world.plays = plays
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: SimpleNamespace(name=name))
+    plays(protect_flow.discover, "discover", samples.topology)
+    plays(protect_flow.preflight, "check_protect")
+    plays(protect_flow.quiesce, "quiesced_snapshots", samples.snapshots)
+    plays(protect_flow.backup, "back_up", samples.backups)
+    plays(protect_flow.temporary, "remove_snapshots")
+    plays(protect_flow.temporary, "remove_backups")
+    return world
+
+
+def failing(error: BaseException) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
+
+
+def fails_with(world: World, kind: type[AntipodeError]) -> str:
+    """The reason with which the run failed, after seeing that there is no recovery point."""
+    with pytest.raises(kind):
+        protect(world.deployment, "hlr", Unobserved())
+    assert manifests.list_ids(world.deployment.vault, "hlr") == []
+    run = world.deployment.runs.all()[0]
+    assert run.state == "failed"
+    return str(run.reason)
+
+
+def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(world: World) -> None:
+    record = protect(world.deployment, "hlr", Unobserved())
+    assert world.calls == ["discover", "check_protect", "quiesced_snapshots", "back_up", "remove_snapshots"]
+    committed = manifests.read(world.deployment.vault, "hlr")
+    assert committed.id == record["recovery_point"]
+    assert committed.run == record["run"]
+    assert (record["incremental"], record["quiesce_window_s"], record["volumes"]) == (True, 1.5, 2)
+    run = world.deployment.runs.get(record["run"])
+    assert (run.state, run.result["recovery_point"]) == ("succeeded", committed.id)
+    assert [s.name for s in world.deployment.runs.steps(run.id)][-1] == "commit the manifest"
+
+
+def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(world: World) -> None:
+    world.plays(protect_flow.preflight, "check_protect", failing(PreflightFailed("x", ["db has no agent", "front is SHUTOFF"])))
+    world.patch.setattr(type(world.deployment.vault), "put", lambda *_: failing(VaultError("the vault is full"))())
+    reason = fails_with(world, PreflightFailed)
+    assert all(words in reason for words in ("db has no agent", "front is SHUTOFF", "the vault is full"))
+    assert "quiesced_snapshots" not in world.calls
+
+
+def test_a_backup_that_fails_commits_nothing_and_leaves_no_snapshot_and_no_backup(world: World) -> None:
+    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("backup b-1 of volume vol-db is in error")))
+    assert fails_with(world, ResourceFailed) == "backup b-1 of volume vol-db is in error"
+    assert world.calls[-2:] == ["remove_backups", "remove_snapshots"]
+
+
+def test_a_quiesce_that_fails_removes_the_snapshots_that_were_begun(world: World) -> None:
+    world.plays(protect_flow.quiesce, "quiesced_snapshots", failing(QuiesceFailed("front was not quiesced")))
+    assert fails_with(world, QuiesceFailed) == "front was not quiesced"
+    assert world.calls[-2:] == ["quiesced_snapshots", "remove_snapshots"]
+
+
+def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cleaning(world: World) -> None:
+    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
+    world.plays(protect_flow.temporary, "remove_backups", failing(ResourceFailed("cannot be removed")))
+    assert fails_with(world, ResourceFailed) == "the reason"
+    assert world.calls[-1] == "remove_snapshots"
+
+
+def test_a_write_to_the_vault_of_which_nobody_knows_is_taken_back(world: World) -> None:
+    def put_and_lose_the_answer(vault: Any, manifest: Any) -> None:
+        vault.put(f"hlr/{manifest.id}.json", b"written")
+        raise VaultError("no answer to the write")
+
+    world.patch.setattr(protect_flow.manifests, "commit", put_and_lose_the_answer)
+    assert fails_with(world, VaultError) == "no answer to the write"
+    assert world.calls[-2:] == ["remove_backups", "remove_snapshots"]
+
+
+def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: World) -> None:
+    def put_and_lose_the_answer(vault: Any, manifest: Any) -> None:
+        vault.put(f"hlr/{manifest.id}.json", b"written")
+        raise VaultError("no answer to the write")
+
+    world.patch.setattr(protect_flow.manifests, "commit", put_and_lose_the_answer)
+    world.patch.setattr(protect_flow.manifests, "withdraw", lambda *_: failing(VaultError("still no answer"))())
+    with pytest.raises(VaultError):
+        protect(world.deployment, "hlr", Unobserved())
+    assert "remove_backups" not in world.calls
+
+
+def test_snapshots_that_cannot_be_removed_after_the_commit_are_a_warning_and_the_point_stays(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.plays(protect_flow.temporary, "remove_snapshots", failing(ResourceFailed("busy")))
+    with caplog.at_level(logging.WARNING):
+        record = protect(world.deployment, "hlr", Unobserved())
+    assert manifests.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
+    assert "snapshots of run" in caplog.text
+
+
+@pytest.mark.parametrize("step", ["quiesced_snapshots", "back_up"])
+def test_a_signal_ends_the_run_as_failed_and_cleans_up(world: World, step: str) -> None:
+    module = protect_flow.quiesce if step == "quiesced_snapshots" else protect_flow.backup
+    world.plays(module, step, failing(KeyboardInterrupt(signal.SIGTERM)))
+    assert fails_with(world, Interrupted) == "interrupted by a signal"
+    assert world.calls[-1] == "remove_snapshots"
+
+
+def test_an_error_that_nobody_foresaw_fails_the_run_with_its_name(world: World) -> None:
+    world.plays(protect_flow.backup, "back_up", failing(ZeroDivisionError("a bug")))
+    assert fails_with(world, AntipodeError) == "unexpected ZeroDivisionError: a bug"
+
+
+def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(world: World) -> None:
+    with only_run_of("hlr", world.folder, "protect-first"), pytest.raises(Busy, match="protect-first"):
+        protect(world.deployment, "hlr", Unobserved())
+    assert world.calls == []
+    protect(world.deployment, "hlr", Unobserved())

@@ -1,0 +1,95 @@
+"""The reaper thaws what is past its deadline, not before, and goes on trying."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from antipode.engine import reaper
+from antipode.errors import NotFound, SiteUnreachable
+from antipode.store.database import open_database
+from antipode.store.freezes import Freezes
+
+SITE: Any = SimpleNamespace(name="site-a")
+
+
+@pytest.fixture
+def freezes(tmp_path: Path) -> Freezes:
+    return Freezes(open_database(f"sqlite:///{tmp_path}/antipode.db"))
+
+
+@pytest.fixture
+def thawed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    thawed: list[str] = []
+    monkeypatch.setattr(reaper, "thaw", lambda site, server: thawed.append(server))
+    return thawed
+
+
+def test_the_reaper_thaws_what_is_past_its_deadline_and_not_before(freezes: Freezes, thawed: list[str]) -> None:
+    now = datetime.now(UTC)
+    freezes.freezing("site-a", "srv-db", "db", now + timedelta(seconds=10))
+    freezes.freezing("site-a", "srv-front", "front", now + timedelta(seconds=20))
+    assert reaper.reap(freezes, SITE, now.timestamp() + 9.9) == []
+    assert reaper.reap(freezes, SITE, now.timestamp() + 10.1) == ["db"]
+    assert reaper.reap(freezes, SITE, now.timestamp() + 20.1) == ["front"]
+    assert thawed == ["srv-db", "srv-front"]
+
+
+def test_servers_are_thawed_in_the_reverse_of_the_order_in_which_they_were_frozen(freezes: Freezes, thawed: list[str]) -> None:
+    now = datetime.now(UTC)
+    for server in ("db", "app", "front"):
+        freezes.freezing("site-a", f"srv-{server}", server, now)
+    assert reaper.reap(freezes, SITE, now.timestamp() + 1) == ["front", "app", "db"]
+
+
+def test_freezes_of_other_sites_are_left_alone(freezes: Freezes, thawed: list[str]) -> None:
+    freezes.freezing("site-b", "srv-db", "db", datetime.now(UTC))
+    assert reaper.reap(freezes, SITE, time.time() + 60) == []
+
+
+def test_a_thaw_that_fails_stays_in_the_ledger_and_does_not_keep_the_others_frozen(
+    freezes: Freezes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    freezes.freezing("site-a", "srv-db", "db", now)
+    freezes.freezing("site-a", "srv-front", "front", now)
+
+    def thaw(_: Any, server: str) -> None:
+        if server == "srv-front":
+            raise SiteUnreachable("no answer")
+
+    monkeypatch.setattr(reaper, "thaw", thaw)
+    assert reaper.reap(freezes, SITE, now.timestamp() + 1) == ["db"]
+    assert [r.server for r in freezes.overdue("site-a", now.timestamp() + 1)] == ["front"]
+
+
+def test_a_server_that_is_gone_leaves_the_ledger(freezes: Freezes, monkeypatch: pytest.MonkeyPatch) -> None:
+    freezes.freezing("site-a", "srv-db", "db", datetime.now(UTC))
+
+    def thaw(_: Any, server: str) -> None:
+        raise NotFound(server)
+
+    monkeypatch.setattr(reaper, "thaw", thaw)
+    reaper.reap(freezes, SITE, time.time() + 1)
+    assert freezes.overdue("site-a", time.time() + 1) == []
+
+
+def test_the_thread_thaws_while_the_run_hangs_and_survives_its_own_errors(freezes: Freezes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper, "EVERY_S", 0.01)
+    thawed, calls = threading.Event(), iter((ValueError("a bug"), None))
+
+    def thaw(_: Any, server: str) -> None:
+        if error := next(calls):
+            raise error
+        thawed.set()
+
+    monkeypatch.setattr(reaper, "thaw", thaw)
+    freezes.freezing("site-a", "srv-db", "db", datetime.now(UTC) + timedelta(seconds=0.1))
+    with reaper.Reaper(freezes, lambda: [SITE]):
+        assert thawed.wait(5), "the reaper did not thaw"
