@@ -20,34 +20,34 @@ USER_DATA = "openstack-services-test"
 
 
 @pytest.fixture(scope="module")
-def site_a() -> Any:
+def cloud_a() -> Any:
     return identity.connect(PRIMARY, "antipode", "vnf")
 
 
 @pytest.fixture(scope="module")
-def boot_volume(site_a: Any) -> Iterator[Any]:
-    image = site_a.image.find_image("canary", ignore_missing=False)
-    volume = site_a.block_storage.create_volume(name="services-test", size=1, image_id=image.id, volume_type="fast")
-    yield site_a.block_storage.wait_for_status(volume, "available", wait=120)
-    until(lambda: site_a.block_storage.get_volume(volume).status in ("available", "error"), "the volume is free", 60)
-    site_a.block_storage.delete_volume(volume)
-    site_a.block_storage.wait_for_delete(volume, wait=120)
+def boot_volume(cloud_a: Any) -> Iterator[Any]:
+    image = cloud_a.image.find_image("canary", ignore_missing=False)
+    volume = cloud_a.block_storage.create_volume(name="services-test", size=1, image_id=image.id, volume_type="fast")
+    yield cloud_a.block_storage.wait_for_status(volume, "available", wait=120)
+    until(lambda: cloud_a.block_storage.get_volume(volume).status in ("available", "error"), "the volume is free", 60)
+    cloud_a.block_storage.delete_volume(volume)
+    cloud_a.block_storage.wait_for_delete(volume, wait=120)
 
 
 @pytest.fixture(scope="module")
-def server(site_a: Any, boot_volume: Any) -> Iterator[Any]:
+def server(cloud_a: Any, boot_volume: Any) -> Iterator[Any]:
     """Boots from the volume, has a config drive, and its agent answers."""
-    server = site_a.compute.create_server(
+    server = cloud_a.compute.create_server(
         name="services-test",
-        flavor_id=site_a.compute.find_flavor("tiny").id,
-        networks=[{"uuid": site_a.network.find_network(tenant.NAMES[PRIMARY.name].network).id}],
+        flavor_id=cloud_a.compute.find_flavor("tiny").id,
+        networks=[{"uuid": cloud_a.network.find_network(tenant.NAMES[PRIMARY.name].network).id}],
         block_device_mapping=[{"boot_index": 0, "uuid": boot_volume.id, "source_type": "volume", "destination_type": "volume"}],
         config_drive=True,
         user_data=base64.b64encode(USER_DATA.encode()).decode(),
     )
-    yield site_a.compute.wait_for_server(server, wait=180)
-    site_a.compute.delete_server(server)
-    site_a.compute.wait_for_delete(server, wait=120)
+    yield cloud_a.compute.wait_for_server(server, wait=180)
+    cloud_a.compute.delete_server(server)
+    cloud_a.compute.wait_for_delete(server, wait=120)
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float) -> None:
@@ -57,7 +57,7 @@ def until(holds: Callable[[], bool], what: str, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def test_a_server_boots_from_a_volume_with_a_config_drive(site_a: Any, server: Any) -> None:
+def test_a_server_boots_from_a_volume_with_a_config_drive(cloud_a: Any, server: Any) -> None:
     assert server.status == "ACTIVE"
     assert server.has_config_drive
     domain = inside.run(PRIMARY, ["virsh", "dumpxml", _domain(server)]).stdout
@@ -69,7 +69,7 @@ def _domain(server: Any) -> str:
     return next(name for name in names if server.id in inside.run(PRIMARY, ["virsh", "dumpxml", name]).stdout)
 
 
-def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(site_a: Any, server: Any) -> None:
+def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(cloud_a: Any, server: Any) -> None:
     domain = _domain(server)
 
     def agent(command: str) -> str:
@@ -77,64 +77,64 @@ def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(site_a: Any, server: A
 
     until(lambda: "return" in agent("guest-ping"), "the guest's agent answers", 120)
     action = f"/servers/{server.id}/action"
-    assert site_a.compute.post(action, json={"quiesce": None}).status_code == 202
+    assert cloud_a.compute.post(action, json={"quiesce": None}).status_code == 202
     until(lambda: '"frozen"' in agent("guest-fsfreeze-status"), "the guest is frozen", 10)
-    assert site_a.compute.post(action, json={"quiesce": None}).status_code == 409
-    assert site_a.compute.post(action, json={"unquiesce": None}).status_code == 202
+    assert cloud_a.compute.post(action, json={"quiesce": None}).status_code == 409
+    assert cloud_a.compute.post(action, json={"unquiesce": None}).status_code == 202
     until(lambda: '"thawed"' in agent("guest-fsfreeze-status"), "the guest is thawed", 10)
 
 
 @pytest.fixture(scope="module")
-def backups(site_a: Any, boot_volume: Any) -> Iterator[list[Any]]:
+def backups(cloud_a: Any, boot_volume: Any) -> Iterator[list[Any]]:
     """A full and an incremental backup, each from a snapshot."""
     made, snapshots = [], []
     for number in range(2):
         name = f"services-test-{number}"
-        snapshot = site_a.block_storage.create_snapshot(volume_id=boot_volume.id, name=name, is_forced=True)
-        snapshots.append(settled(site_a.block_storage, snapshot))
+        snapshot = cloud_a.block_storage.create_snapshot(volume_id=boot_volume.id, name=name, is_forced=True)
+        snapshots.append(settled(cloud_a.block_storage, snapshot))
         options = {"snapshot_id": snapshot.id, "is_incremental": number > 0, "force": True}
-        backup = site_a.block_storage.create_backup(volume_id=boot_volume.id, name=name, **options)
-        made.append(settled(site_a.block_storage, backup))
+        backup = cloud_a.block_storage.create_backup(volume_id=boot_volume.id, name=name, **options)
+        made.append(settled(cloud_a.block_storage, backup))
     yield made
     for backup in reversed(made):
-        site_a.block_storage.delete_backup(backup)
-        site_a.block_storage.wait_for_delete(backup, wait=120)
+        cloud_a.block_storage.delete_backup(backup)
+        cloud_a.block_storage.wait_for_delete(backup, wait=120)
     for snapshot in snapshots:
-        site_a.block_storage.delete_snapshot(snapshot)
-        site_a.block_storage.wait_for_delete(snapshot, wait=120)
+        cloud_a.block_storage.delete_snapshot(snapshot)
+        cloud_a.block_storage.wait_for_delete(snapshot, wait=120)
 
 
 def settled(block_storage: Any, resource: Any) -> Any:
     return block_storage.wait_for_status(resource, "available", failures=["error"], interval=0.5, wait=300)
 
 
-def test_a_full_and_an_incremental_backup_reach_the_store_of_the_other_site(site_a: Any, backups: list[Any]) -> None:
-    assert [site_a.block_storage.get_backup(backup).is_incremental for backup in backups] == [False, True]
+def test_a_full_and_an_incremental_backup_reach_the_store_of_the_other_site(cloud_a: Any, backups: list[Any]) -> None:
+    assert [cloud_a.block_storage.get_backup(backup).is_incremental for backup in backups] == [False, True]
     store = identity.connect(BACKUP_STORE, "backup", "backup").object_store
     names = [stored.name for stored in store.objects("volumebackups", prefix=f"volume_{backups[0].volume_id}")]
     for backup in backups:
         assert any(f"backup_{backup.id}" in name for name in names), (backup.id, names)
 
 
-def test_the_records_restore_the_volume_at_site_b(site_a: Any, backups: list[Any]) -> None:
-    site_b = identity.connect(BACKUP_STORE, "antipode", "vnf").block_storage
+def test_the_records_restore_the_volume_at_site_b(cloud_a: Any, backups: list[Any]) -> None:
+    cloud_b = identity.connect(BACKUP_STORE, "antipode", "vnf").block_storage
     imported, restored = [], None
     try:
         for backup in backups:
-            record = site_a.block_storage.get(f"/backups/{backup.id}/export_record").json()
-            answer = site_b.post("/backups/import_record", json=record)
+            record = cloud_a.block_storage.get(f"/backups/{backup.id}/export_record").json()
+            answer = cloud_b.post("/backups/import_record", json=record)
             assert answer.status_code == 201, answer.text
-            imported.append(settled(site_b, site_b.get_backup(answer.json()["backup"]["id"])))
+            imported.append(settled(cloud_b, cloud_b.get_backup(answer.json()["backup"]["id"])))
         body = {"volume": {"size": 1, "backup_id": imported[-1].id, "volume_type": "standard", "name": "services-test"}}
-        answer = site_b.post("/volumes", json=body, microversion="3.47")
+        answer = cloud_b.post("/volumes", json=body, microversion="3.47")
         assert answer.status_code == 202, answer.text
-        restored = settled(site_b, site_b.get_volume(answer.json()["volume"]["id"]))
+        restored = settled(cloud_b, cloud_b.get_volume(answer.json()["volume"]["id"]))
         source = checksum(PRIMARY, backups[0].volume_id)
         assert checksum(BACKUP_STORE, restored.id) == source
         assert restored.is_bootable
     finally:
         if restored:
-            site_b.delete_volume(restored)
+            cloud_b.delete_volume(restored)
         forget(imported)
 
 
