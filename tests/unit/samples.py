@@ -12,6 +12,7 @@ from typing import Any
 
 from antipode.errors import NotFound
 from antipode.model.manifest import BackupRecord, Manifest, QuiesceWindow
+from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.protection import BackupSet, SnapshotSet
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
@@ -132,3 +133,62 @@ def write_config(folder: Path) -> Path:
         f"vault: {{directory: {folder / 'vault'}}}\ndatabase: sqlite:///{folder / 'antipode.db'}\n"
     )
     return path
+
+
+def plan(**changes: Any) -> RecoveryPlan:
+    servers = [_server_plan("db", []), _server_plan("front", ["db"])]
+    return RecoveryPlan(**{"recovery_point": manifest().id, "vnf": "hlr", "site": "site-b", "servers": servers, **changes})
+
+
+def _server_plan(name: str, after: list[str]) -> ServerPlan:
+    source = topology().server(name)
+    volume, port = source.volumes[0], source.ports[0]
+    return ServerPlan(
+        source_id=source.id,
+        name=name,
+        hostname=name,
+        flavor="small",
+        flavor_id="f-1",
+        availability_zone=None,
+        volumes=[
+            VolumePlan(
+                source_id=volume.id,
+                backup_id="b",
+                name=volume.name,
+                description="",
+                size_gib=1,
+                volume_type="standard",
+                availability_zone=None,
+                metadata={},
+                image_metadata={},
+                is_root=True,
+                delete_on_termination=False,
+                tag=None,
+            )
+        ],
+        ports=[
+            PortPlan(
+                source_id=port.id,
+                name="",
+                network="net",
+                network_id="n-1",
+                mac_address=port.mac_address,
+                fixed={port.fixed[0].address: "subnet-1"},
+                security_group_ids=[],
+                allowed_address_pairs=[],
+                port_security_enabled=True,
+                vnic_type="normal",
+                device_tag=None,
+                tags=[],
+            )
+        ],
+        metadata={},
+        tags=[],
+        keypair=None,
+        user_data=None,
+        config_drive=False,
+        description=None,
+        server_group=None,
+        after=after,
+        answers=None,
+    )

@@ -30,7 +30,12 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
         ("vnf: hlr", "vnf: [hlr]", 1, "vnf: Input should be a valid string"),
         ("[db]", "[dbb]", 1, "boot order of front names dbb, which is not a member"),
         ("members:", "quiesce: {timeout: soon}\nmembers:", 4, "quiesce.timeout: 'soon' is not a duration"),
-        ("  - server: db", "  - server: db\n    answers: {tcp: 70000}", 6, "members[0].answers.tcp: Input should be less than or equal to 65535"),
+        (
+            "  - server: db",
+            "  - server: db\n    answers: {tcp: 70000}",
+            6,
+            "members[0].answers.tcp: Input should be less than or equal to 65535",
+        ),
         ("primary: site-a", "primary: site-a\nprimary: site-c", 3, "found duplicate key"),
         ("members:", "members: ][", 4, "is not valid YAML"),
     ],

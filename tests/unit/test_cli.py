@@ -1,0 +1,324 @@
+"""The command line: quick help, exit codes that mean something, messages without tracebacks, output for programs on stdout alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import samples
+
+from antipode.cli import main, progress
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.timeline import StepRecord
+from antipode.errors import ResourceFailed, SiteUnreachable
+
+HEAVY = {"openstack", "keystoneauth1", "taskflow", "sqlalchemy", "alembic", "pydantic_core._pydantic_core.rich", "rich"}
+
+
+class Antipode:
+    """`antipode` in this process, with its configuration in a folder."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self.config = samples.write_config(folder)
+        self._capsys = capsys
+        self.out = ""
+        self.err = ""
+
+    def __call__(self, *arguments: str) -> int:
+        code = main.main(["--config", str(self.config), *arguments])
+        self.out, self.err = self._capsys.readouterr()
+        return code
+
+    def json(self, *arguments: str) -> Any:
+        assert self(*arguments, "-f", "json") == 0, self.err
+        return json.loads(self.out)
+
+    def add_vnf(self) -> None:
+        path = self.folder / "hlr.yaml"
+        path.write_text(samples.VNF_FILE)
+        assert self("vnf", "add", str(path)) == 0, self.err
+
+
+@pytest.fixture
+def antipode(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Antipode:
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.logs, "log_to_stream", lambda *_: None)
+    return Antipode(tmp_path, capsys)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["help", "failover"], ["protect", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['antipode', *{arguments!r}]\n"
+        "from antipode.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "antipode" in done.stdout
+    assert HEAVY & {m.split(".")[0] for m in done.stderr.split()} == set()
+
+
+def test_help_names_every_command_and_every_exit_code() -> None:
+    done = subprocess.run([sys.executable, "-m", "antipode.cli.main", "--help"], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in main.COMMANDS)
+    assert all(f"\n  {code}  " in done.stdout for code in (0, 1, 2, 3, 4, 5, 6, 130))
+
+
+def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
+    antipode.add_vnf()
+    assert antipode.json("vnf", "list") == [
+        {"vnf": "hlr", "primary": "site-a", "backup": "site-b", "option": "quiesced-snapshot", "members": ["db", "front"]}
+    ]
+    assert antipode.json("vnf", "add", str(antipode.folder / "hlr.yaml"))["was"] == "replaced"
+
+
+@pytest.mark.parametrize("form", ["json", "yaml", "table", "value"])
+def test_every_form_of_output_works(antipode: Antipode, form: str) -> None:
+    antipode.add_vnf()
+    assert antipode("vnf", "list", "-f", form) == 0
+    assert "hlr" in antipode.out
+
+
+def test_a_vnf_file_that_is_wrong_ends_with_2_and_names_file_line_and_field(antipode: Antipode) -> None:
+    path = antipode.folder / "hlr.yaml"
+    path.write_text(samples.VNF_FILE.replace("boot_after", "bootafter"))
+    assert antipode("vnf", "add", str(path)) == 2
+    assert f"{path}:7: members[1].bootafter: unknown field" in antipode.err
+    assert antipode.out == ""
+    assert "Traceback" not in antipode.err
+
+
+def test_a_vnf_whose_site_is_not_configured_is_refused_with_the_line(antipode: Antipode) -> None:
+    path = antipode.folder / "hlr.yaml"
+    path.write_text(samples.VNF_FILE.replace("backup: site-b", "backup: site-x"))
+    assert antipode("vnf", "add", str(path)) == 2
+    assert f"{path}:3: backup: site site-x is not in the configuration; sites there: site-a, site-b" in antipode.err
+
+
+def test_a_vault_at_the_primary_is_refused(antipode: Antipode) -> None:
+    antipode.config.write_text(antipode.config.read_text().replace(f"directory: {antipode.folder / 'vault'}", "swift: {site: site-a}"))
+    path = antipode.folder / "hlr.yaml"
+    path.write_text(samples.VNF_FILE)
+    assert antipode("vnf", "add", str(path)) == 2
+    assert "the vault is at site-a and would be lost with it" in antipode.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["protect", "hrl"], 2, "VNF hrl is not known here"),
+        (["run", "show", "x"], 2, "there is no run x"),
+        (["recovery-point", "show", "hlr"], 2, "no recovery point of hlr"),
+        (["failover", "hlr", "--to", "site-x"], 2, "site site-x is not in the configuration"),
+    ],
+)
+def test_what_the_operator_named_wrongly_ends_with_2(antipode: Antipode, arguments: list[str], code: int, words: str) -> None:
+    assert antipode(*arguments) == code
+    assert words in antipode.err
+
+
+def test_a_missing_configuration_ends_with_2(antipode: Antipode) -> None:
+    antipode.config.unlink()
+    assert antipode("vnf", "list") == 2
+    assert "antipode.yaml: cannot be read" in antipode.err
+
+
+def test_a_site_that_does_not_answer_ends_with_5(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+    antipode.add_vnf()
+    unreachable(monkeypatch)
+    assert antipode("protect", "hlr") == 5
+    assert "site-a does not answer" in antipode.err
+    runs = antipode.json("run", "list")
+    assert [(r["state"], r["reason"]) for r in runs] == [("failed", "site-a does not answer")]
+    shown = antipode.json("run", "show", runs[0]["run"])
+    assert [(s["step"], s["state"], s["result"]) for s in shown["steps"]] == [("connect", "failed", {"error": "site-a does not answer"})]
+
+
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(name: str, cloud: str) -> Any:
+        raise SiteUnreachable(f"{name} does not answer")
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+
+
+def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+    unreachable(monkeypatch)
+    assert antipode("site", "check", "-f", "json") == 3
+    checks = json.loads(antipode.out)
+    assert [(c["check"], c["site"], c["ok"]) for c in checks] == [
+        ("reachable", "site-a", False),
+        ("reachable", "site-b", False),
+        ("vault", "-", True),
+        ("backup store", "-", False),
+    ]
+
+
+def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+    from antipode.vault import manifests
+
+    antipode.add_vnf()
+    manifests.commit(deployment(antipode).vault, samples.manifest())
+    unreachable(monkeypatch)
+    shown = antipode.json("vnf", "show", "hlr")
+    assert shown["seen"] == f"recovery point {samples.manifest().id}, because site-a does not answer"
+    assert [s["server"] for s in shown["servers"]] == ["db", "front"]
+
+
+def deployment(antipode: Antipode) -> Deployment:
+    from antipode import config
+
+    return Deployment(config.load(str(antipode.config)))
+
+
+def test_recovery_points_are_listed_shown_and_verified_without_the_primary(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+    from antipode.vault import manifests
+
+    manifests.commit(deployment(antipode).vault, samples.manifest())
+    unreachable(monkeypatch)
+    (listed,) = antipode.json("recovery-point", "list", "hlr")
+    assert (listed["id"], listed["incremental"], listed["state"]) == (samples.manifest().id, True, "sealed")
+    assert antipode.json("recovery-point", "show", "hlr")["volumes"][0]["chain"] == ["b-db-0", "b-db-1"]
+    assert len(antipode.json("recovery-point", "verify", "hlr")) == 4
+
+
+def test_a_point_that_does_not_verify_ends_with_1_after_its_findings(antipode: Antipode) -> None:
+    from antipode.vault import manifests
+
+    manifests.commit(deployment(antipode).vault, samples.manifest(restore={"vol-db": "b-db-1"}))
+    assert antipode("recovery-point", "verify", "hlr", "-f", "json") == 1
+    assert [f["ok"] for f in json.loads(antipode.out)] == [True, True, True, False]
+
+
+class Typing:
+    """A failover whose clouds are played, and an operator who types."""
+
+    def __init__(self, antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+        from antipode.engine import failover_flow
+        from antipode.vault import manifests
+
+        manifests.commit(deployment(antipode).vault, samples.manifest())
+        monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: SimpleNamespace(name=name))
+        monkeypatch.setattr(failover_flow.plan, "make_plan", lambda *_: samples.plan(warnings=["the flavor has less memory"]))
+        monkeypatch.setattr(failover_flow, "failover", self._failover)
+        self._patch = monkeypatch
+        self.recovered = False
+
+    def _failover(self, *_: Any) -> dict[str, Any]:
+        self.recovered = True
+        return {"run": "failover-1", "rto_s": 1.0}
+
+    def types(self, words: str) -> None:
+        self._patch.setattr(sys, "stdin", io.StringIO(words))
+
+
+@pytest.fixture
+def operator(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> Typing:
+    return Typing(antipode, monkeypatch)
+
+
+@pytest.mark.parametrize("words", ["", "\n", "yes\n", "hl\n", "HLR\n"])
+def test_a_mistyped_confirmation_ends_with_4_and_changes_nothing(antipode: Antipode, operator: Typing, words: str) -> None:
+    operator.types(words)
+    assert antipode("failover", "hlr", "--to", "site-b") == 4
+    assert not operator.recovered
+    assert "nothing was changed" in antipode.err
+    assert antipode.json("run", "list") == []
+
+
+def test_the_name_typed_rightly_begins_the_failover(antipode: Antipode, operator: Typing) -> None:
+    operator.types("hlr\n")
+    assert antipode("failover", "hlr", "--to", "site-b") == 0
+    assert operator.recovered
+
+
+def test_with_yes_nobody_is_asked_and_stdout_has_the_record_alone(antipode: Antipode, operator: Typing) -> None:
+    assert antipode.json("failover", "hlr", "--to", "site-b", "--yes") == {"run": "failover-1", "rto_s": 1.0}
+    assert "Type the name" not in antipode.err
+
+
+def test_what_will_happen_is_shown_before_the_question(antipode: Antipode, operator: Typing) -> None:
+    operator.types("")
+    antipode("failover", "hlr", "--to", "site-b")
+    shown, _, _ = antipode.err.partition("Type the name")
+    for words in ("server front, flavor small, after db", "10.0.0.5, fa:16:3e:00:00:05", "db-root, 1 GiB, type standard, boot", "(RPO)"):
+        assert words in shown
+    assert "WARNING: antipode cannot know whether hlr still runs at site-a" in shown
+    assert "WARNING: the flavor has less memory" in shown
+
+
+def test_progress_off_a_terminal_is_a_plain_line_for_each_step(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with progress.shown(stream) as observer:
+        step = StepRecord("1.2", "quiesce", "db", started_at=0.0)
+        observer.step_began(step)
+        observer.step_ended(StepRecord("1.2", "quiesce", "db", 0.0, 0.25, "succeeded"))
+        observer.step_ended(StepRecord("1.3", "snapshot", "vol", 0.0, 1.0, "failed", {"error": "quota"}))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].endswith("  1.2  quiesce  db  0.25 s")
+    assert lines[1].endswith("  1.3  snapshot  vol  1.00 s  failed: quota")
+
+
+FREEZES_UNTIL_TOLD = """
+import sys, time
+from types import SimpleNamespace
+sys.path.insert(0, {tests!r})
+import samples
+from antipode.cli.main import main
+from antipode.engine import deployment, protect_flow
+deployment.cloud_site.connect = lambda name, cloud: SimpleNamespace(name=name)
+protect_flow.discover.discover = lambda *_: samples.topology()
+protect_flow.preflight.check_protect = lambda *_: None
+protect_flow.temporary.remove_snapshots = lambda *_: print("cleaned", flush=True)
+def freeze(*_):
+    print("frozen", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("thawed", flush=True)
+protect_flow.quiesce.quiesced_snapshots = freeze
+sys.exit(main(["--config", {config!r}, "protect", "hlr"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(antipode: Antipode, number: signal.Signals) -> None:
+    antipode.add_vnf()
+    program = FREEZES_UNTIL_TOLD.format(tests=str(Path(__file__).parent), config=str(antipode.config))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "frozen\n"
+        began = time.monotonic()
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert out == "thawed\ncleaned\n"
+    assert "interrupted by a signal" in err
+    assert time.monotonic() - began < 20
+    assert antipode.json("run", "list")[0]["reason"] == "interrupted by a signal"
+
+
+def test_an_error_of_a_run_ends_with_1_and_its_notes_are_told(
+    antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from antipode.engine import failover_flow
+
+    def failover(*_: Any) -> Any:
+        error = ResourceFailed("server db is in error")
+        error.add_note("run again: antipode failover …")
+        raise error
+
+    monkeypatch.setattr(failover_flow, "failover", failover)
+    assert antipode("failover", "hlr", "--to", "site-b", "--yes") == 1
+    assert "antipode: server db is in error\nrun again: antipode failover …" in antipode.err

@@ -1,0 +1,165 @@
+"""A failover as a run: from the vault and the backup site alone, in boot order, and never without the operator's word."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import samples
+
+from antipode import config
+from antipode.engine import failover_flow
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.failover_flow import failover, prepare
+from antipode.engine.timeline import Unobserved
+from antipode.errors import AntipodeError, InvalidInput, NotFound, PreflightFailed, ResourceFailed
+from antipode.vault import manifests
+
+World = SimpleNamespace
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A deployment with one recovery point of a VNF that is not in its database, and a primary that must not be asked."""
+    deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
+    manifests.commit(deployment.vault, samples.manifest())
+    world = World(deployment=deployment, events=[], patch=monkeypatch, lock=threading.Lock())
+
+    def connect(name: str, cloud: str) -> Any:
+        assert name != "site-a", "the primary was connected to"
+        return SimpleNamespace(name=name)
+
+    def note(event: str) -> None:
+        with world.lock:
+            world.events.append(event)
+
+    def import_chains(site: Any, manifest: Any, server: str, timeline: Any) -> None:
+        note(f"import {server}")
+
+    def restore_volumes(site: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any) -> dict[str, str]:
+        note(f"restore {server}")
+        return {f"vol-{server}": f"new-vol-{server}"}
+
+    def create_ports(site: Any, manifest: Any, plan: Any, server: str, run: str, timeline: Any) -> list[str]:
+        note(f"ports {server}")
+        return [f"new-port-{server}"]
+
+    def boot(site: Any, manifest: Any, plan: Any, server: str, volumes: Any, ports: Any, run: str, timeline: Any) -> str:
+        assert (volumes, ports) == ({f"vol-{server}": f"new-vol-{server}"}, [f"new-port-{server}"])
+        note(f"boot {server}")
+        return f"new-srv-{server}"
+
+    def await_answer(site: Any, manifest: Any, server: str, timeline: Any) -> None:
+        time.sleep(0.05)  # long enough that a successor that did not wait would be seen
+        note(f"answer {server}")
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    monkeypatch.setattr(failover_flow.plan, "make_plan", lambda manifest, site: samples.plan())
+    monkeypatch.setattr(failover_flow.backups, "import_chains", import_chains)
+    monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
+    monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
+    monkeypatch.setattr(failover_flow.servers, "boot", boot)
+    monkeypatch.setattr(failover_flow.answers, "await_answer", await_answer)
+    return world
+
+
+def test_a_failover_touches_only_the_backup_site_and_needs_no_database_that_knows_the_vnf(world: World) -> None:
+    record = failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+    assert record["recovery_point"] == samples.manifest().id
+    assert record["servers"] == {"db": "new-srv-db", "front": "new-srv-front"}
+    assert set(record["rto_breakdown_s"]) == {"import", "restore", "ports", "boot", "answers"}
+    assert 0 < record["rto_s"] <= record["seconds"] + 1
+    assert world.deployment.runs.get(record["run"]).state == "succeeded"
+
+
+def test_a_server_is_booted_when_its_own_volumes_and_ports_are_there_and_its_predecessors_answer(world: World) -> None:
+    failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+    order = world.events.index
+    assert order("answer db") < order("boot front")
+    for server in ("db", "front"):
+        assert order(f"import {server}") < order(f"restore {server}") < order(f"boot {server}") < order(f"answer {server}")
+        assert order(f"ports {server}") < order(f"boot {server}")
+
+
+def test_preparing_creates_nothing_and_warns_of_two_active_copies(world: World) -> None:
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    assert world.events == []
+    assert world.deployment.runs.all() == []
+    assert "still runs at site-a" in prepared.warnings[0]
+    assert prepared.age_s > 0
+
+
+def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def boot(*arguments: Any) -> str:
+        raise ResourceFailed(f"server {arguments[3]} is in error")
+
+    world.patch.setattr(failover_flow.servers, "boot", boot)
+    with caplog.at_level(logging.ERROR), pytest.raises(ResourceFailed, match="server db is in error") as caught:
+        failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in caught.value.__notes__[0]
+    run = world.deployment.runs.all()[0]
+    assert (run.state, run.reason) == ("failed", "server db is in error")
+    assert "answer db" not in world.events
+
+
+def test_what_the_site_lacks_ends_the_failover_before_it_is_a_run(world: World) -> None:
+    def make_plan(*_: Any) -> Any:
+        raise PreflightFailed("the recovery of hlr", ["no flavor small", "no network net"])
+
+    world.patch.setattr(failover_flow.plan, "make_plan", make_plan)
+    with pytest.raises(PreflightFailed, match="no flavor small"):
+        prepare(world.deployment, "hlr", "site-b", None)
+    assert world.deployment.runs.all() == []
+
+
+@pytest.mark.parametrize("site", ["site-a", "site-c"])
+def test_a_failover_to_a_site_that_is_not_the_backup_site_is_refused(world: World, site: str) -> None:
+    world.deployment.vnfs.put(samples.vnf())
+    with pytest.raises(InvalidInput, match=site):
+        prepare(world.deployment, "hlr", site, None)
+
+
+def test_a_failover_to_the_primary_is_refused_also_without_a_definition(world: World) -> None:
+    world.patch.setattr(cloud_site, "connect", lambda name, cloud: SimpleNamespace(name=name))
+    with pytest.raises(InvalidInput, match="was taken at site-a"):
+        prepare(world.deployment, "hlr", "site-a", None)
+
+
+def test_an_unknown_recovery_point_is_not_found(world: World) -> None:
+    with pytest.raises(NotFound, match="20260101T000000Z-000000"):
+        prepare(world.deployment, "hlr", "site-b", "20260101T000000Z-000000")
+
+
+def test_a_mapping_that_was_mended_after_the_disaster_is_used(world: World) -> None:
+    world.deployment.vnfs.put(samples.vnf(map={"networks": {"net": "net-b"}}))
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    assert prepared.manifest.vnf.map.networks == {"net": "net-b"}
+    assert any("was changed" in w for w in prepared.warnings)
+
+
+def test_a_definition_with_other_members_does_not_replace_the_one_of_the_recovery_point(world: World) -> None:
+    world.deployment.vnfs.put(samples.vnf(members=[{"server": "db"}]))
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    assert prepared.manifest.vnf == samples.vnf()
+    assert any("other members" in w for w in prepared.warnings)
+
+
+def test_what_is_frozen_too_long_at_the_dead_primary_is_no_reason_to_ask_it(world: World) -> None:
+    from datetime import UTC, datetime
+
+    world.deployment.freezes.freezing("site-a", "srv-db", "db", datetime.now(UTC))
+    failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+
+
+def test_an_error_that_nobody_foresaw_is_named(world: World) -> None:
+    def create_ports(*_: Any) -> Any:
+        raise KeyError("net")
+
+    world.patch.setattr(failover_flow.ports, "create_ports", create_ports)
+    with pytest.raises(AntipodeError, match="unexpected KeyError: 'net'"):
+        failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
