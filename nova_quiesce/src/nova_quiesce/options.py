@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of the add-on in nova.conf, group [quiesce]."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = cfg.OptGroup("quiesce", title="Quiesce and unquiesce of servers")
+
+OPTIONS = [
+    cfg.IntOpt(
+        "default_timeout",
+        default=60,
+        min=1,
+        help="Seconds after which a quiesced server is thawed by itself when the request named no timeout.",
+    ),
+    cfg.IntOpt(
+        "maximum_timeout",
+        default=600,
+        min=1,
+        help="The longest timeout, in seconds, that a request may name.",
+    ),
+]
+
+
+def register(conf: cfg.ConfigOpts) -> None:
+    """Register the options in `conf`; doing so twice is harmless."""
+    conf.register_group(GROUP)
+    conf.register_opts(OPTIONS, group=GROUP)
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, list[cfg.Opt]]]:
+    """Return the options for oslo-config-generator."""
+    return [(GROUP, OPTIONS)]

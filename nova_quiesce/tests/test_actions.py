@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""quiesce and unquiesce against Nova's real API, conductor and compute code."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+from nova import context as nova_context
+from nova import exception
+from nova.api.auth import NovaKeystoneContext
+from nova.tests.fixtures.nova import PROJECT_ID
+from nova_quiesce.quiescing import Quiescing
+from nova_quiesce.record import KEY, FreezeRecord
+
+from tests.cloud import CloudTestCase
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+class TestQuiesce(CloudTestCase):
+    def test_quiesce_freezes_and_unquiesce_thaws_before_it_answers(self) -> None:
+        answer = self.act({"quiesce": None})
+        self.assertEqual((202, b""), (answer.status_code, answer.content))
+        self.assertIn("x-openstack-request-id", answer.headers)
+        self.assertTrue(self.frozen)
+        answer = self.act({"unquiesce": None})
+        self.assertEqual((202, b""), (answer.status_code, answer.content))
+        self.assertFalse(self.frozen)
+
+    def test_it_works_with_the_project_id_in_the_url(self) -> None:
+        path = f"/{PROJECT_ID}/servers/{self.server_id}/action"
+        self.assertEqual(202, self.request(path, "POST", {"quiesce": None}).status_code)
+        self.assertEqual(202, self.request(path, "POST", {"unquiesce": None}).status_code)
+        self.assertFalse(self.frozen)
+
+    def test_the_project_id_of_another_project_in_the_url_is_refused_as_nova_refuses_it(self) -> None:
+        answer = self.request(f"/abcdef/servers/{self.server_id}/action", "POST", {"quiesce": None})
+        self.assertIn("Malformed request URL", self.fault(answer, 400, "badRequest"))
+        self.assertFalse(self.frozen)
+
+    def test_it_works_below_the_legacy_prefix(self) -> None:
+        with mock.patch.object(self.admin_api, "base_url", self.admin_api.base_url.replace("/v2.1", "/v2")):
+            self.assertEqual(202, self.act({"quiesce": None}).status_code)
+        self.assertTrue(self.frozen)
+
+    def test_a_second_quiesce_is_a_conflict_that_leaves_the_first_as_it_is(self) -> None:
+        self.act({"quiesce": None})
+        before = self.shown()
+        self.assertIn("is already quiesced", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.assertTrue(self.frozen)
+        self.assertEqual(before, self.shown())
+
+    def test_a_guest_frozen_by_something_else_is_a_conflict_and_stays_frozen(self) -> None:
+        self.guests.frozen.add(self.server_id)
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn("guest-fsfreeze-freeze has been disabled", message)
+        self.assertTrue(self.frozen)
+        self.assertFalse(self.shown()["quiesced"])
+
+    def test_unquiescing_what_is_not_quiesced_succeeds(self) -> None:
+        self.assertEqual(202, self.act({"unquiesce": None}).status_code)
+
+    def test_it_shows_whether_and_until_when_a_server_is_quiesced(self) -> None:
+        self.assertEqual({"quiesced": False, "since": None, "expires_at": None}, self.shown())
+        self.act({"quiesce": {"timeout": 30}})
+        shown = self.shown()
+        self.assertTrue(shown["quiesced"])
+        self.assertLess(shown["since"], shown["expires_at"])
+        self.act({"unquiesce": None})
+        self.assertFalse(self.shown()["quiesced"])
+
+    def test_unquiesce_leaves_nothing_in_the_database(self) -> None:
+        self.act({"quiesce": None})
+        self.act({"unquiesce": None})
+        self.assertNotIn(KEY, self.instance().system_metadata)
+
+    def test_the_add_on_and_its_version_can_be_found_out(self) -> None:
+        for api in (self.admin_api, self.api):
+            answer = self.request("/os-quiesce", api=api)
+            self.assertEqual(200, answer.status_code)
+            self.assertEqual({"version": "0.1.0", "default_timeout": 60, "maximum_timeout": 600}, answer.json()["quiesce"])
+
+
+class TestRefusals(CloudTestCase):
+    def test_an_unknown_server_is_not_found(self) -> None:
+        for action in ("quiesce", "unquiesce"):
+            self.assertIn("could not be found", self.fault(self.act({action: None}, UNKNOWN), 404, "itemNotFound"))
+        self.fault(self.request(f"/servers/{UNKNOWN}/os-quiesce"), 404, "itemNotFound")
+
+    def test_a_member_is_forbidden_by_default(self) -> None:
+        server_id = self._create_server(networks="none")["id"]
+        for action in ("quiesce", "unquiesce"):
+            message = self.fault(self.act({action: None}, server_id, api=self.api), 403, "forbidden")
+            self.assertIn(f"os_compute_api:os-quiesce:{action}", message)
+        self.assertEqual([], self.guests.calls)
+
+    def test_a_member_is_allowed_when_the_policy_file_says_so(self) -> None:
+        self.policy.set_rules({"os_compute_api:os-quiesce:quiesce": "rule:project_member_or_admin"}, overwrite=False)
+        self.assertEqual(202, self.act({"quiesce": None}, api=self.api).status_code)
+        self.assertTrue(self.frozen)
+
+    def test_malformed_bodies_are_bad_requests(self) -> None:
+        for body in (
+            {"quiesce": "now"},
+            {"quiesce": {"timeout": 0}},
+            {"quiesce": {"timeout": "soon"}},
+            {"quiesce": {"timeout": True}},
+            {"quiesce": {"for": 3}},
+            {"quiesce": {"timeout": 601}},
+            {"quiesce": None, "unquiesce": None},
+            {"unquiesce": {"timeout": 3}},
+            '{"quiesce": ',
+            "[]",
+        ):
+            with self.subTest(body=body):
+                self.fault(self.act(body), 400, "badRequest")
+        self.assertEqual([], self.guests.calls)
+
+    def test_another_content_type_is_refused_as_nova_refuses_it(self) -> None:
+        answer = self.act({"quiesce": None}, headers={"Content-Type": "application/xml"})
+        self.fault(answer, 415, "badMediaType")
+
+    def test_a_stopped_server_is_a_conflict(self) -> None:
+        self.act({"os-stop": None})
+        self._wait_for_state_change({"id": self.server_id}, "SHUTOFF")
+        for action in ("quiesce", "unquiesce"):
+            message = self.fault(self.act({action: None}), 409, "conflictingRequest")
+            self.assertEqual(f"Cannot '{action}' instance {self.server_id} while it is in vm_state stopped", message)
+
+    def test_a_server_with_a_task_in_progress_is_a_conflict(self) -> None:
+        instance = self.instance()
+        instance.task_state = "rebooting"
+        instance.save()
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn("while it is in task_state rebooting", message)
+
+    def test_a_locked_server_is_a_conflict_except_for_the_admin(self) -> None:
+        self.policy.set_rules({"os_compute_api:os-quiesce:quiesce": "rule:project_member_or_admin"}, overwrite=False)
+        self.act({"lock": None})
+        message = self.fault(self.act({"quiesce": None}, api=self.api), 409, "conflictingRequest")
+        self.assertEqual(f"Instance {self.server_id} is locked", message)
+        self.assertEqual(202, self.act({"quiesce": None}).status_code)
+
+    def test_a_server_without_agent_is_a_conflict(self) -> None:
+        self.guests.refuse_with = exception.QemuGuestAgentNotEnabled()
+        for action in ("quiesce", "unquiesce"):
+            self.assertEqual("QEMU guest agent is not enabled", self.fault(self.act({action: None}), 409, "conflictingRequest"))
+        self.assertFalse(self.shown()["quiesced"])
+
+    def test_a_silent_agent_is_a_conflict(self) -> None:
+        self.guests.refuse_with = exception.InstanceQuiesceFailed(reason="agent silent")
+        self.assertEqual("Failed to quiesce instance: agent silent", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.assertFalse(self.shown()["quiesced"])
+
+    def test_a_hypervisor_that_cannot_quiesce_is_a_conflict(self) -> None:
+        for error in (NotImplementedError(), exception.InstanceQuiesceNotSupported(instance_id=self.server_id)):
+            self.guests.refuse_with = error
+            message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+            self.assertIn("Quiescing is not supported", message)
+
+    def test_a_compute_host_that_is_down_is_a_conflict(self) -> None:
+        service = self.admin_api.get_services(binary="nova-compute")[0]
+        self.admin_api.put_service(service["id"], {"forced_down": True})
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertEqual("Service is unavailable at this time.", message)
+
+
+class TestOtherRequests(CloudTestCase):
+    def test_other_actions_reach_nova_with_their_body(self) -> None:
+        self.assertEqual(202, self.act({"lock": {"locked_reason": "for a while"}}).status_code)
+        self.assertEqual("for a while", self.admin_api.get_server(self.server_id)["locked_reason"])
+
+    def test_an_action_that_nobody_knows_is_refused_by_nova(self) -> None:
+        self.assertIn("There is no such action: quiesced", self.fault(self.act({"quiesced": None}), 400, "badRequest"))
+
+    def test_the_request_context_that_nova_gets_is_not_targeted_at_a_cell(self) -> None:
+        made_context = NovaKeystoneContext._create_context
+        seen = []
+
+        def remember_made(environ: dict[str, str], **more: object) -> nova_context.RequestContext:
+            seen.append(made_context(environ, **more))
+            return seen[-1]
+
+        with (
+            mock.patch.object(NovaKeystoneContext, "_create_context", side_effect=remember_made),
+            mock.patch("nova_quiesce.policy.authorize", side_effect=lambda context, *_: seen.append(context)),
+        ):
+            self.act({"quiesce": None})
+        request_context, used_context = seen
+        self.assertIsNone(request_context.mq_connection)
+        self.assertIsNotNone(used_context.mq_connection)
+
+
+class TestAutoThaw(CloudTestCase):
+    def test_a_server_that_nobody_unquiesces_is_thawed_after_its_timeout(self) -> None:
+        self.act({"quiesce": {"timeout": 1}})
+        self.assertTrue(self.frozen)
+        self.await_that("thawed by itself", lambda: not self.frozen)
+        self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
+
+    def test_unquiesce_cancels_the_timer(self) -> None:
+        self.act({"quiesce": {"timeout": 1}})
+        self.act({"unquiesce": None})
+        with mock.patch.object(FreezeRecord, "of", side_effect=AssertionError("the timer fired")) as looked_at:
+            self.assertRaises(AssertionError, self.await_that, "", lambda: looked_at.called, 1.5)
+        self.assertEqual(["freeze", "thaw"], self.guests.calls)
+
+    def test_a_thaw_that_fails_is_tried_again(self) -> None:
+        self.guests.thaws_to_fail = 2
+        self.act({"quiesce": {"timeout": 1}})
+        self.await_that("thawed by itself", lambda: not self.frozen)
+        self.assertEqual(["freeze", "thaw", "thaw", "thaw"], self.guests.calls)
+
+    def test_a_timer_does_not_thaw_what_was_quiesced_anew_through_another_process(self) -> None:
+        self.act({"quiesce": {"timeout": 1}})
+        self.through_another_process("unquiesce")
+        self.through_another_process("quiesce", 60)
+        with mock.patch("nova_quiesce.quiescing.LOG.info") as told:
+            self.await_that("the first timer has fired", lambda: told.called)
+        self.assertIn("Quiesced anew", told.call_args.args[0])
+        self.assertTrue(self.frozen)
+
+    def test_a_server_left_quiesced_by_a_process_that_died_can_be_quiesced_anew(self) -> None:
+        self.through_another_process("quiesce", 1, without_timer=True)
+        self.await_that("the time is over", lambda: FreezeRecord.of(self.instance()).expired)
+        self.assertEqual(202, self.act({"quiesce": None}).status_code)
+        self.assertEqual(["freeze", "thaw", "freeze"], self.guests.calls)
+
+    def test_a_freeze_without_answer_is_thawed_and_told(self) -> None:
+        self.guests.freeze_answers.clear()
+        try:
+            message = self.fault(self.act({"quiesce": {"timeout": 1}}), 504, "computeFault")
+        finally:
+            self.guests.freeze_answers.set()
+        self.assertIn("It is being thawed.", message)
+        self.await_that("thawed", lambda: not self.frozen)
+
+    def test_of_many_quiesces_at_once_one_succeeds(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            statuses = sorted(answer.status_code for answer in pool.map(lambda _: self.act({"quiesce": None}), range(4)))
+        self.assertEqual([202, 409, 409, 409], statuses)
+        self.assertEqual(["freeze"], self.guests.calls)
+
+    def test_the_record_of_the_freeze_that_succeeded_outlives_that_of_one_refused_at_the_same_time(self) -> None:
+        other = FreezeRecord("other", "2000-01-01T00:00:00Z", "9999-01-01T00:00:00Z")
+        self.guests.while_freezing = lambda: other.write(self.instance())
+        self.assertEqual(202, self.act({"quiesce": {"timeout": 1}}).status_code)
+        self.assertNotIn("9999", self.shown()["expires_at"])
+        self.await_that("thawed by itself", lambda: not self.frozen)
+
+    def through_another_process(self, action: str, *timeout: int, without_timer: bool = False) -> None:
+        """Do it as another nova-api process would: it has the database and the message bus in common with ours, not the timers."""
+        other = Quiescing()
+        with mock.patch.object(other, "_thaw_in") if without_timer else mock.MagicMock():
+            instance = self.instance()
+            getattr(other, action)(instance._context, instance, *timeout)
