@@ -84,7 +84,7 @@ def test_the_configuration_is_read_and_its_state_is_beside_the_database(tmp_path
 def test_a_vault_that_cannot_be_is_refused(tmp_path: Path, vault: str, words: str) -> None:
     path = tmp_path / "antipode.yaml"
     path.write_text(f"sites: {{site-a: {{cloud: a}}}}\nvault: {vault}\n")
-    with pytest.raises(InvalidInput, match="antipode.yaml:[12]: ") as caught:
+    with pytest.raises(InvalidInput, match=r"antipode.yaml:[12]: ") as caught:
         config.load(str(path))
     assert words in str(caught.value)
 
