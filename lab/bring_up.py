@@ -98,6 +98,8 @@ class _Ascent:
                     _stop_if(abort)
             _stop_if(abort)
             began = time.monotonic()
+            if self._is_outdated(service):
+                supervision.stop(self.site, [program.name for program in service.programs(self.site)])
             if self._is_through(service):
                 self._await_ready(service, abort)
             else:
@@ -116,6 +118,13 @@ class _Ascent:
     def _is_through(self, service: Service) -> bool:
         names = {program.name for program in service.programs(self.site)}
         return self._marker(service).exists() and names <= supervision.running(self.site)
+
+    def _is_outdated(self, service: Service) -> bool:
+        """Whether a service that this one must be restarted with has been started later."""
+        known = supervision.processes(self.site)
+        own = [known[program.name]["start"] for program in service.programs(self.site)]
+        bound = [s for s in self.services if s.name in service.restart_with]
+        return any(known[program.name]["start"] > min(own) for s in bound for program in s.programs(self.site))
 
     def _take_through(self, service: Service, abort: threading.Event) -> None:
         self._marker(service).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ rabbitmq-server mariadb-server mariadb-client memcached
 ceph-mon ceph-mgr ceph-osd ceph-common python3-ceph-common python3-rbd python3-rados
 libvirt-daemon-system libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-rbd python3-libvirt
 qemu-system-x86 qemu-utils qemu-block-extra seabios ipxe-qemu genisoimage
-openvswitch-switch dnsmasq-base iproute2 iptables ebtables bridge-utils iputils-ping util-linux procps
+openvswitch-switch dnsmasq-base dnsmasq-utils iproute2 iptables ebtables bridge-utils iputils-ping util-linux procps
 python3-venv python3-dev gcc libc6-dev pkg-config liberasurecode-dev
 busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libudev1 liburing2
 """

@@ -33,6 +33,8 @@ class Service:
 
     name: str
     after: Sequence[str] = ()
+    restart_with: Sequence[str] = ()
+    """Of those in `after`: services whose later restart leaves ours broken, so that `up` restarts it, too."""
 
     def configure(self, site: Site) -> None:
         """Write the service's files below `site.etc`; must not need any running service."""

@@ -132,7 +132,7 @@ class Ceph(Service):
         if now["osdmap"]["num_up_osds"] < 1:
             raise NotReady("the OSD is not up")
         groups = {g["state_name"]: g["count"] for g in now["pgmap"].get("pgs_by_state", [])}
-        if set(groups) - {"active+clean"}:
+        if not all(state.startswith("active+clean") for state in groups):  # also while trimming or scrubbing
             raise NotReady(f"placement groups are not all active+clean: {groups}")
 
     def populate(self, site: Site) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import inside
+from lab import inside, supervision
 from lab.service import NotReady, Program, Service
 from lab.services import identity, ovs, rpc, wsgi
 from lab.services.openstack_conf import credentials, daemon, database, executable, messaging, oslo, packaged, state, token_validation, write
@@ -92,6 +92,17 @@ class NeutronAgents(Service):
 
     name = "neutron-agents"
     after = ("neutron-server", "ovs")
+    restart_with = ("ovs",)
+
+    def prepare(self, site: Site) -> None:
+        """Remove the DHCP namespaces: their ports are dead when the switch was restarted, and the DHCP agent would keep them."""
+        if "neutron-dhcp-agent" in supervision.running(site):
+            return
+        for line in inside.run(site, ["ip", "netns", "list"]).stdout.splitlines():
+            name = line.split()[0]
+            if pids := inside.run(site, ["ip", "netns", "pids", name]).stdout.split():
+                inside.run(site, ["kill", *pids], check=False)  # dnsmasq may end while we look
+            inside.run(site, ["ip", "netns", "delete", name])
 
     def programs(self, site: Site) -> Sequence[Program]:
         return [
@@ -100,11 +111,15 @@ class NeutronAgents(Service):
         ]
 
     def check_ready(self, site: Site) -> None:
-        agents = identity.ask(site, PORT, "/v2.0/agents")["agents"]
-        alive = {agent["binary"] for agent in agents if agent["alive"]}
-        if missing := {"neutron-openvswitch-agent", "neutron-dhcp-agent"} - alive:
+        """Ask the queues first: Neutron believes for a minute that an agent lives which has died."""
+        rpc.check_served(site, f"q-agent-notifier-tunnel-update.{site.compute_host}", f"dhcp_agent.{site.compute_host}")
+        agents = {agent["binary"]: agent for agent in identity.ask(site, PORT, "/v2.0/agents")["agents"] if agent["alive"]}
+        if missing := {"neutron-openvswitch-agent", "neutron-dhcp-agent"} - set(agents):
             raise NotReady(f"Neutron has not heard of {', '.join(sorted(missing))}")
-        rpc.check_served(site, f"dhcp_agent.{site.compute_host}")
+        for network in identity.ask(site, PORT, f"/v2.0/agents/{agents['neutron-dhcp-agent']['id']}/dhcp-networks")["networks"]:
+            addresses = inside.run(site, ["ip", "-netns", f"qdhcp-{network['id']}", "-brief", "address"], check=False).stdout
+            if network["subnets"] and "tap" not in addresses:
+                raise NotReady(f"network {network['name']} is not served by DHCP yet")
 
 
 SERVICES: Sequence[Service] = (Schema("neutron", ["neutron"], configure, _migrate), NeutronServer(), NeutronAgents())
