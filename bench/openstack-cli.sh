@@ -55,7 +55,9 @@ thaw() {
             call "$TOKEN" POST "$NOVA/servers/${FROZEN[i]}/action" '{"unquiesce": null}' || refused=("${FROZEN[i]}" ${refused[@]+"${refused[@]}"})
         done
         FROZEN=(${refused[@]+"${refused[@]}"})
-        ((${#FROZEN[@]} == 0 || SECONDS < deadline)) || { echo "MAY STILL BE FROZEN: ${FROZEN[*]}" >&2; exit 1; }
+        ((${#FROZEN[@]})) || break
+        ((SECONDS < deadline)) || { echo "MAY STILL BE FROZEN: ${FROZEN[*]}" >&2; exit 1; }
+        sleep 1 # a refused thaw has no state to wait for
     done
     trap 'exit 130' INT TERM
 }
