@@ -68,7 +68,8 @@ def _options(site: Site) -> dict[str, Section]:
             "block_device_allocate_retries_interval": 1,
             "service_down_time": 120,
             "running_deleted_instance_action": "noop",
-            "sync_power_state_interval": -1,
+            # a site that was killed and revived has no guests: Nova is to find out soon that they are off
+            "sync_power_state_interval": 60,
             "rpc_response_timeout": 120,
         },
         "wsgi": {"api_paste_config": site.etc / "nova" / "api-paste.ini"},
