@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -55,6 +56,13 @@ class Nested(FormattableColumn):  # type: ignore[misc]
         if isinstance(self._value, Mapping):
             return "\n".join(f"{k}: {v}" for k, v in self._value.items())
         return "\n".join(_line(v) for v in self._value)
+
+
+class Short(FormattableColumn):  # type: ignore[misc]
+    """Words of any length: their beginning for people, all of them for programs."""
+
+    def human_readable(self) -> str:
+        return textwrap.shorten(self._value or "", 80, placeholder=" …")
 
 
 def _line(value: object) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliff.columns import FormattableColumn
 
-from antipode.cli.command import ListCommand, ShowCommand, columns, moment
+from antipode.cli.command import ListCommand, Short, ShowCommand, columns, moment
 
 if TYPE_CHECKING:
     from antipode.store.tables import RunRow, StepRow
@@ -25,7 +25,7 @@ class RunList(ListCommand):
         runs = self.app.deployment().runs.all(parsed_args.vnf)
         names = ("run", "kind", "vnf", "state", "started_at", "seconds", "recovery_point", "reason")
         return names, [
-            (r.id, r.kind, r.vnf, r.state, moment(r.started_at), _seconds(r), r.result.get("recovery_point"), r.reason) for r in runs
+            (r.id, r.kind, r.vnf, r.state, moment(r.started_at), _seconds(r), r.result.get("recovery_point"), Short(r.reason)) for r in runs
         ]
 
 
