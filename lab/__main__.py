@@ -93,6 +93,9 @@ def _alone() -> Iterator[None]:
 
 def _bring_up(sites: Sequence[Site]) -> None:
     progress = Progress()
+    if not packages.openstack_is_current():
+        for site in SITES.values():
+            power.stop(site)
     if packages.install(progress):
         for site in SITES.values():
             if inside.init_pid(site) is not None:

@@ -21,7 +21,7 @@ rabbitmq-server mariadb-server mariadb-client memcached
 ceph-mon ceph-mgr ceph-osd ceph-common python3-ceph-common python3-rbd python3-rados
 libvirt-daemon-system libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-rbd python3-libvirt
 qemu-system-x86 qemu-utils qemu-block-extra seabios ipxe-qemu genisoimage
-openvswitch-switch dnsmasq-base dnsmasq-utils iproute2 iptables ebtables bridge-utils iputils-ping util-linux procps
+openvswitch-switch dnsmasq-base dnsmasq-utils iproute2 iptables ebtables bridge-utils iputils-ping iputils-arping util-linux procps
 python3-venv python3-dev gcc libc6-dev pkg-config liberasurecode-dev
 busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libudev1 liburing2
 """
@@ -40,7 +40,7 @@ def install(progress: Progress) -> bool:
     if missing := _missing():
         progress.say(f"installing {len(missing)} Debian packages (log: {LOG})")
         _install_debian(missing)
-    if not _is_marked("lock", _digest([LOCK])):
+    if not openstack_is_current():
         progress.say(f"installing OpenStack into {VENV} (log: {LOG})")
         _build_venv()
         _mark("lock", _digest([LOCK]))
@@ -51,6 +51,11 @@ def install(progress: Progress) -> bool:
     _install_add_on(sources)
     _mark("nova-quiesce", _digest(sources))
     return True
+
+
+def openstack_is_current() -> bool:
+    """Whether the virtual environment is what the lock file says. If not, `install` replaces it, so nothing may run from it."""
+    return _is_marked("lock", _digest([LOCK]))
 
 
 def _missing() -> list[str]:

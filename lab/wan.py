@@ -80,11 +80,11 @@ def is_isolated(site: Site) -> bool:
 
 def packets_sent_to(site: Site) -> int:
     """How many IP packets the host and the other sites have sent to the site's WAN address since the lab's network was made."""
-    senders = [(), *(_enter(s) for s in SITES.values() if s != site and exists(s))]
-    return sum(_counted(sender, site) for sender in senders)
+    return counted((), site) + sum(counted(_enter(other), site) for other in SITES.values() if other != site and exists(other))
 
 
-def _counted(enter: Sequence[str], site: Site) -> int:
+def counted(enter: Sequence[str], site: Site) -> int:
+    """The packets to the site that one sender has sent: the host, or the site that the command line `enter` enters."""
     for line in _run(*enter, "iptables", "-w", "-nvxL", COUNTERS).splitlines():
         fields = line.split()
         if fields[:1] and fields[0].isdigit() and fields[-1] == site.address:

@@ -16,6 +16,11 @@ from lab.desk import EXAMPLE, PROJECT, Desk
 from lab.site import SITES, Site
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What leaves the lab changed runs last, in the order it is written in."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def sites() -> None:
     """Whatever an earlier run left down or isolated is up and joined again."""

@@ -1,0 +1,127 @@
+"""The lab itself: that its sites are whole, independent, and can be destroyed, cut off, healed and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import inside, power, wan
+from lab.services.openstack_conf import KEYSTONE_PORT
+from lab.site import ROOT, SITES, WAN_BRIDGE, Site
+
+pytestmark = pytest.mark.lab
+
+PROJECT = Path(__file__).parents[2]
+
+
+def lab(*arguments: str) -> str:
+    """Call the lab's command line and return what it printed."""
+    done = subprocess.run([sys.executable, "-m", "lab", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"lab {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def programs(site: Site) -> dict[str, Any]:
+    told = subprocess.run([sys.executable, "-m", "lab", "status", "-f", "json"], cwd=PROJECT, capture_output=True, text=True)
+    here = next(s for s in json.loads(told.stdout)["sites"] if s["site"] == site.name)
+    return {row["program"]: row for row in here["programs"]}
+
+
+def connects(site: Site, timeout: float = 2) -> bool:
+    with socket.create_connection((site.address, KEYSTONE_PORT), timeout):
+        return True
+
+
+def test_up_on_a_running_lab_says_so_within_15_seconds() -> None:
+    began = time.monotonic()
+    told = lab("up")
+    assert time.monotonic() - began < 15
+    assert "already ready" in told
+
+
+def test_status_tells_of_every_program_where_it_runs(site_a: Site, site_b: Site) -> None:
+    for site in (site_a, site_b):
+        namespace = wan.namespace(site).stat().st_ino
+        for row in programs(site).values():
+            assert row["state"] == "RUNNING" and row["ready"] and row["memory_mib"] > 0 and row["since"], row
+            assert Path(f"/proc/{row['pid']}/ns/net").stat().st_ino == namespace, row
+
+
+def test_both_sites_stay_below_14_gib() -> None:
+    told = json.loads(lab("status", "-f", "json"))
+    assert sum(site["memory_mib"] for site in told["sites"]) < 14 * 1024
+
+
+def test_nothing_of_the_backup_site_names_the_other(site_a: Site, site_b: Site) -> None:
+    hits = subprocess.run(["grep", "-rlF", site_a.address, str(site_b.etc)], capture_output=True, text=True)
+    assert hits.stdout == "" and hits.returncode == 1
+
+
+def test_calls_to_an_isolated_site_hang_and_work_again_when_it_has_rejoined(site_b: Site) -> None:
+    assert connects(site_b)
+    lab("isolate", site_b.name)
+    try:
+        with pytest.raises(TimeoutError):
+            connects(site_b)
+        inside.connect(site_b, KEYSTONE_PORT, site_b.address).close()  # its own services still reach each other
+    finally:
+        lab("rejoin", site_b.name)
+    assert connects(site_b)
+
+
+def test_packets_to_a_site_are_counted_as_its_own_only(site_a: Site) -> None:
+    # of the host alone: the other site talks to this one whenever it likes
+    before = wan.counted((), site_a)
+    assert connects(site_a)
+    assert wan.counted((), site_a) > before
+    assert int(lab("packets", site_a.name)) >= wan.counted((), site_a)
+
+
+def test_up_heals_programs_that_were_killed_one_by_one(site_b: Site) -> None:
+    victims = ("rabbitmq", "mariadb", "ceph-osd", "ovs-vswitchd", "nova-compute")
+    before = programs(site_b)
+    for name in victims:
+        os.kill(before[name]["pid"], signal.SIGKILL)
+    lab("up")
+    after = programs(site_b)
+    assert [row for row in after.values() if not row["ready"]] == []
+    assert all(after[name]["pid"] != before[name]["pid"] for name in victims)
+
+
+@pytest.mark.last
+def test_up_heals_a_site_of_which_every_process_was_killed(site_b: Site) -> None:
+    assert power.off(site_b)
+    assert inside.pids(site_b) == {}
+    with pytest.raises(ConnectionRefusedError):
+        connects(site_b)
+    lab("up")
+    assert [row for row in programs(site_b).values() if not row["ready"]] == []
+
+
+@pytest.mark.last
+def test_down_leaves_no_process_namespace_mount_or_interface() -> None:
+    lab("down")
+    names = set(SITES)
+    assert [p for p in Path("/proc").glob("[0-9]*") if str(ROOT).encode() in _command_line(p)] == []
+    assert names.isdisjoint(subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split())
+    assert str(ROOT) not in Path("/proc/self/mountinfo").read_text()
+    interfaces = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
+    assert WAN_BRIDGE not in interfaces and "wan-" not in interfaces and "tap" not in interfaces
+    assert subprocess.run(["losetup", "--list", "--noheadings"], capture_output=True, text=True).stdout == ""
+    assert WAN_BRIDGE not in subprocess.run(["iptables", "-S"], capture_output=True, text=True).stdout
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""  # ended meanwhile
