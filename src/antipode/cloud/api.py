@@ -100,9 +100,7 @@ class Api:
             if error.status != 404:
                 raise
 
-    def pages(
-        self, path: str, collection: str, params: Params | None = None, *, timeout_s: float | None = None
-    ) -> Iterator[list[Json]]:
+    def pages(self, path: str, collection: str, params: Params | None = None, *, timeout_s: float | None = None) -> Iterator[list[Json]]:
         """The pages of a listing, in the order of the service (Nova and Cinder: newest first)."""
         marker: dict[str, str] = {}
         while True:

@@ -105,15 +105,17 @@ class Watch:
             began = time.monotonic()
             self._waited_for.update(ids)
         deadline = began + timeout_s
+        last: dict[str, Json] = {}
         try:
             while True:
                 seen = self._look(began, deadline, interval_s)
-                if seen is not None and settled(seen):
-                    return {r: seen[r] for r in ids if r in seen}
+                if seen is not None:
+                    if settled(seen):
+                        return {r: seen[r] for r in ids if r in seen}
+                    last, began = seen, time.monotonic()
                 between()
                 if time.monotonic() >= deadline:
-                    raise ResourceFailed(f"{self._site}: {self._late(ids, seen or {})} after {timeout_s:.0f} s of waiting for it {what}")
-                began = time.monotonic() if seen is not None else began
+                    raise ResourceFailed(f"{self._site}: {self._late(ids, last)} after {timeout_s:.0f} s of waiting for it {what}")
         finally:
             with self._changed:
                 self._waited_for.subtract(ids)

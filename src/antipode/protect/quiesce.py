@@ -124,12 +124,13 @@ def _announce(site: Site, topology: Topology, quiesce: Quiesce, ledger: FreezeLe
 
 def _run_uninterrupted(window: _Window, pool: ThreadPoolExecutor) -> None:
     """Run the window to its end; an interrupt makes it end soon, and is raised when all that can be thawed is thawed."""
-    thread = threading.Thread(target=window.run, args=(pool,), name="quiesce-window")
     interrupt: BaseException | None = None
-    thread.start()
-    while thread.is_alive():
+    threading.Thread(target=window.run, args=(pool,), name="quiesce-window").start()
+    # Not Thread.join: once interrupted, it takes a running thread for a dead one (CPython 3.11). Not for ever: a signal that
+    # another thread took is seen by this one only when it runs.
+    while not window.over.is_set():
         try:
-            thread.join()
+            window.over.wait(0.2)
         except BaseException as error:
             interrupt = error
             window.stop.set()
@@ -184,6 +185,7 @@ class _Window:
     def __init__(self, site: Site, topology: Topology, quiesce: Quiesce, metadata: dict[str, str]) -> None:
         self.members = [_Member(server) for server in topology.servers]
         self.stop = threading.Event()
+        self.over = threading.Event()
         self.error: BaseException | None = None
         self._site = site
         self._topology = topology
@@ -206,7 +208,10 @@ class _Window:
         except BaseException as error:
             self.error = error
         finally:
-            self._thaw_all()
+            try:
+                self._thaw_all()
+            finally:
+                self.over.set()
 
     def result(self) -> SnapshotSet:
         """The snapshots, or the error that the window ended with; a member that may be frozen is always an error."""
@@ -214,7 +219,7 @@ class _Window:
             names = ", ".join(f"{m.server.name} ({m.server.id}): {m.thaw_error}" for m in left)
             raise QuiesceFailed(
                 f"{self._site.name}: may still be frozen: {names}. It is tried again; the quiesce add-on thaws by itself after "
-                f"{math.ceil(self._timeout_s)} s, or use: POST /servers/ID/action {{\"unquiesce\": null}}"
+                f'{math.ceil(self._timeout_s)} s, or use: POST /servers/ID/action {{"unquiesce": null}}'
             ) from self.error
         if self.error is not None:
             raise self.error

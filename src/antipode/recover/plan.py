@@ -245,10 +245,10 @@ class _Planner:
         """What is needed beyond that which an earlier attempt has created, which counts as used already."""
         site = self._site
         volumes_there = [v for v in site.volumes.volumes() if any(carries(v, self._key(p)) for s in servers for p in s.volumes)]
-        ports_there = {p["description"] for p in self._ports if p.get("description")}
+        marks_there = {mark for p in self._ports for mark in (p.get("description") or "").split()}
         new_servers = [s for s in servers if s.name not in self._there]
         new_volumes = [v for s in servers for v in s.volumes if not any(carries(there, self._key(v)) for there in volumes_there)]
-        new_ports = [p for s in servers for p in s.ports if port_mark(self._key(p)) not in ports_there]
+        new_ports = [p for s in servers for p in s.ports if port_mark(self._key(p)) not in marks_there]
         known = {b["id"] for b in site.backups.backups()} if self._manifest.backups else set()
         new_backups = [r for r in self._manifest.backups.values() if r.id not in known]
         flavors = {s.name: s.flavor for s in self._manifest.topology.servers}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from antipode.cloud.api import ApiError, Json
@@ -39,8 +38,11 @@ def restore_volumes(
     def restore(volume: VolumePlan) -> str:
         key = resource_key(manifest, volume.source_id)
         with slots, timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step:
-            existing = _existing(there, key)
-            volume_id = existing["id"] if existing else _create(site, volume, key, run)
+            ours = [v for v in there if _is_ours(v, key)]
+            for failed in (v for v in ours if v["status"].startswith("error")):
+                site.volumes.delete_volume(failed["id"])
+            existing = next((v for v in ours if not v["status"].startswith(("error", "deleting"))), None)
+            volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
             restored = site.volumes.watch.wait_for([volume_id], wanted=("available", "in-use"), timeout_s=TIMEOUT_S)[volume_id]
             _put_right(site, volume, restored, marks(run, key))
             step.result(volume_id=volume_id, backup_id=volume.backup_id, volume_bytes=volume.size_gib << 30, found=existing is not None)
@@ -50,10 +52,9 @@ def restore_volumes(
         return dict(zip((v.source_id for v in volumes), pool.map(restore, volumes), strict=True))
 
 
-def _existing(volumes: Iterable[Json], key: str) -> Json | None:
-    """The volume that an earlier attempt has created. Its description tells it while its metadata are those of the backup."""
-    usable = (v for v in volumes if not v["status"].startswith(("error", "deleting")))
-    return next((v for v in usable if carries(v, key) or v.get("description") == key), None)
+def _is_ours(volume: Json, key: str) -> bool:
+    """Whether an earlier attempt has created the volume. Its description tells it while its metadata are those of the backup."""
+    return carries(volume, key) or volume.get("description") == key
 
 
 def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:

@@ -1,0 +1,358 @@
+"""A small OpenStack behind the HTTP seam: answers the calls that antipode makes, keeps their order, and fails where a test wants it to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
+from typing import Any
+
+from antipode.cloud.api import Api, Reply
+from antipode.cloud.site import Site
+
+Json = dict[str, Any]
+PROJECT = "project-1"
+PLENTY = {"limit": 1000, "in_use": 0, "used": 0, "reserved": 0}
+
+
+class FakeCloud:
+    """Servers `db`, `app`, `front`, each with a root and a data volume, unless `empty`."""
+
+    def __init__(self, name: str = "site-a", *, empty: bool = False, cinder: tuple[int, int] = (3, 70)) -> None:
+        self.events: list[str] = []
+        """what changed something, in order: `quiesce db`, `snapshot db-root`, …"""
+        self.before: Callable[[str], None] = lambda event: None
+        """called with each event before it takes effect; what it raises is what the caller gets"""
+        self.lock = threading.RLock()
+        self.ids = count(1)
+        self.clock = count(1)
+        self.add_on = True
+        self.frozen: set[str] = set()
+        self.looks_until_available = 2
+        self.servers: dict[str, Json] = {}
+        self.volumes: dict[str, Json] = {}
+        self.snapshots: dict[str, Json] = {}
+        self.backups: dict[str, Json] = {}
+        self.attachments: dict[str, list[Json]] = {}
+        self.ports: dict[str, Json] = {}
+        self.networks = [{"id": "net-1", "name": "net"}]
+        self.subnets = [{"id": "subnet-1", "name": "subnet", "network_id": "net-1", "cidr": "10.0.0.0/24"}]
+        self.groups = [{"id": "group-1", "name": "default"}]
+        self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
+        self.types = [{"id": "type-1", "name": "fast"}]
+        self.zones = ["nova"]
+        self.keypairs: dict[str, Json] = {"key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}}
+        self.quotas: dict[str, Json] = {}
+        self.backup_state = "up"
+        if not empty:
+            for index, member in enumerate(("db", "app", "front")):
+                self.add_server(member, index)
+        self.site = Site(
+            name,
+            project_id=PROJECT,
+            user_id="user-1",
+            roles=["admin"],
+            compute=Api(name, "compute", self._transport(self._compute), (2, 96)),
+            volume=Api(name, "block-storage", self._transport(self._volume), cinder),
+            network=Api(name, "network", self._transport(self._network)),
+        )
+
+    def add_server(self, name: str, index: int, server_id: str | None = None) -> str:
+        server_id = server_id or f"id-{name}"
+        mac, address = f"fa:16:3e:00:00:{index:02x}", f"10.0.0.{index + 10}"
+        self.servers[server_id] = {
+            "id": server_id,
+            "name": name,
+            "status": "ACTIVE",
+            "user_id": "user-1",
+            "metadata": {"role": name},
+            "flavor": {"original_name": "small", "vcpus": 1, "ram": 128, "disk": 0, "ephemeral": 0},
+            "image": "",
+            "key_name": "key",
+            "config_drive": "True",
+            "addresses": {"net": [{"addr": address, "OS-EXT-IPS-MAC:mac_addr": mac}]},
+            "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
+            "OS-EXT-SRV-ATTR:user_data": "cm9sZQ==",
+            "OS-EXT-STS:task_state": None,
+        }
+        self.attachments[server_id] = []
+        for device, kind in (("/dev/vdb", "data"), ("/dev/vda", "root")):
+            volume = f"{name}-{kind}"
+            image = {"hw_qemu_guest_agent": "yes"} if kind == "root" else {}
+            self.volumes[volume] = {
+                "id": volume,
+                "name": volume,
+                "size": 1,
+                "volume_type": "fast",
+                "status": "in-use",
+                "metadata": {"kind": kind},
+                "bootable": str(kind == "root").lower(),
+                "volume_image_metadata": image,
+                "availability_zone": "nova",
+                "description": "",
+            }
+            self.attachments[server_id].append({"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None})
+        self.ports[f"port-{server_id}"] = {
+            "id": f"port-{server_id}",
+            "name": "",
+            "network_id": "net-1",
+            "mac_address": mac,
+            "device_id": server_id,
+            "fixed_ips": [{"ip_address": address, "subnet_id": "subnet-1"}],
+            "security_groups": ["group-1"],
+            "description": "",
+        }
+        return server_id
+
+    def add_backup(self, volume: str, **fields: Any) -> str:
+        """Somebody makes a backup of a volume."""
+        backup_id = f"backup-{next(self.ids)}"
+        self.backups[backup_id] = {
+            "id": backup_id,
+            "volume_id": volume,
+            "status": "available",
+            "size": self.volumes[volume]["size"],
+            "object_count": 2,
+            "container": "backups",
+            "created_at": "2026-01-01",
+            "metadata": {},
+            "parent_id": None,
+            "data_timestamp": f"{next(self.clock):09}",
+            **fields,
+        }
+        return backup_id
+
+    # What the services do.
+
+    def _transport(self, service: Callable[[str, list[str], Json, Json], Any]) -> Any:
+        def send(method: str, path: str, *, json: Any, params: Any, microversion: str | None, timeout: float | None) -> Reply:
+            try:
+                with self.lock:
+                    return Reply(200, service(method, path.strip("/").split("/"), json or {}, dict(params or {})))
+            except Refuse as refusal:
+                return Reply(refusal.status, {"fault": {"message": refusal.reason}})
+
+        return send
+
+    def _happens(self, event: str) -> None:
+        self.before(event)
+        self.events.append(event)
+
+    def _quota(self) -> Json:
+        names = ["instances", "cores", "ram", "volumes", "gigabytes", "snapshots", "backups", "backup_gigabytes", "port"]
+        names += ["volumes_standard", "gigabytes_standard"]
+        return {"quota_set": {n: {**PLENTY, **self.quotas.get(n, {})} for n in names}}
+
+    def _compute(self, method: str, path: list[str], body: Json, params: Json) -> Any:
+        match method, path:
+            case "GET", ["servers", "detail"]:
+                return {"servers": list(self.servers.values())}
+            case "GET", ["os-quiesce"]:
+                return {"quiesce": {"version": "1", "default_timeout": 60, "maximum_timeout": 600}} if self.add_on else refuse(404, "none")
+            case "GET", ["servers", server, "os-quiesce"]:
+                return {"quiesce": {"quiesced": server in self.frozen}}
+            case "GET", ["servers", server, "os-volume_attachments"]:
+                return {"volumeAttachments": self.attachments[server]}
+            case "GET", ["servers", server, "os-interface"]:
+                return {"interfaceAttachments": [{"port_id": f"port-{server}", "tag": None}]}
+            case "GET", ["flavors", "detail"]:
+                return {"flavors": self.flavors}
+            case "GET", ["os-availability-zone"]:
+                return {"availabilityZoneInfo": [{"zoneName": z, "zoneState": {"available": True}} for z in self.zones]}
+            case "GET", ["os-keypairs", name]:
+                return {"keypair": self.keypairs[name]} if name in self.keypairs else refuse(404, "no such keypair")
+            case "POST", ["os-keypairs"]:
+                self._happens(f"keypair {body['keypair']['name']}")
+                self.keypairs[body["keypair"]["name"]] = body["keypair"]
+                return body
+            case "GET", ["os-quota-sets", _, "detail"]:
+                return self._quota()
+            case "POST", ["servers"]:
+                wanted = body["server"]
+                self._happens(f"boot {wanted['name']}")
+                server = f"server-{next(self.ids)}"
+                self.servers[server] = {**wanted, "id": server, "status": "ACTIVE"}
+                return {"server": {"id": server}}
+            case "POST", ["servers", server, "action"]:
+                return self._action(server, *body)
+        raise AssertionError(f"compute: {method} {path}")
+
+    def _action(self, server: str, action: str) -> None:
+        self._happens(f"{action} {self.servers[server]['name']}")
+        if action == "quiesce":
+            if server in self.frozen:
+                refuse(409, "already quiesced")
+            self.frozen.add(server)
+        else:
+            self.frozen.discard(server)
+
+    def _volume(self, method: str, path: list[str], body: Json, params: Json) -> Any:
+        match method, path:
+            case "GET", ["volumes", "detail"]:
+                for volume in self.volumes.values():
+                    if volume["status"] == "restoring-backup":
+                        volume["status"] = "available"
+                return {"volumes": list(self.volumes.values())}
+            case "GET", ["snapshots"]:
+                return {"snapshots": []}
+            case "GET", ["snapshots", "detail"]:
+                self._age(self.snapshots)
+                return {"snapshots": list(self.snapshots.values())}
+            case "GET", ["backups", "detail"]:
+                self._age(self.backups)
+                return {"backups": list(self.backups.values())}
+            case "GET", ["types"]:
+                return {"volume_types": self.types}
+            case "GET", ["os-availability-zone"]:
+                return {"availabilityZoneInfo": [{"zoneName": z, "zoneState": {"available": True}} for z in self.zones]}
+            case "GET", ["os-services"]:
+                return {"services": [{"host": "cinder", "state": self.backup_state, "status": "enabled"}]}
+            case "GET", ["os-quota-sets", _]:
+                return self._quota()
+            case "GET", ["backups", backup, "export_record"]:
+                fields = {k: self.backups[backup][k] for k in ("id", "volume_id", "parent_id", "size", "object_count")}
+                url = base64.b64encode(json.dumps(fields).encode()).decode()
+                return {"backup-record": {"backup_service": "swift", "backup_url": url}}
+            case "POST", ["backups", "import_record"]:
+                fields = json.loads(base64.b64decode(body["backup-record"]["backup_url"]))
+                self._happens(f"import {fields['id']}")
+                self.backups[fields["id"]] = {**fields, "status": "creating", "looks": 1, "container": "backups", "metadata": {}}
+                return {"backup": {"id": fields["id"]}}
+            case "POST", ["snapshots"]:
+                return {"snapshot": {"id": self._snapshot(body["snapshot"])}}
+            case "POST", ["backups"]:
+                return {"backup": {"id": self._backup(body["backup"])}}
+            case "POST", ["volumes"]:
+                return {"volume": {"id": self._restore(body["volume"])}}
+            case "PUT", ["volumes", volume]:
+                self.volumes[volume].update(body["volume"])
+                return {"volume": self.volumes[volume]}
+            case "POST", ["volumes", volume, "action"]:
+                self._happens(f"{next(iter(body))} {self.volumes[volume]['name']}")
+                return None
+            case "DELETE", ["snapshots", snapshot]:
+                self._happens(f"delete snapshot of {self.snapshots.pop(snapshot)['volume_id']}")
+                return None
+            case "DELETE", ["backups", backup]:
+                self._happens(f"delete backup of {self.backups.pop(backup)['volume_id']}")
+                return None
+        raise AssertionError(f"volume: {method} {path}")
+
+    def _age(self, resources: dict[str, Json]) -> None:
+        for resource in resources.values():
+            if resource["status"] == "creating":
+                resource["looks"] -= 1
+                if resource["looks"] <= 0:
+                    resource["status"] = resource.get("becomes", "available")
+
+    def _snapshot(self, wanted: Json) -> str:
+        self._happens(f"snapshot {wanted['volume_id']}")
+        snapshot = f"snapshot-{next(self.ids)}"
+        self.snapshots[snapshot] = {**wanted, "id": snapshot, "status": "creating", "looks": self.looks_until_available}
+        self.snapshots[snapshot]["created_at"] = f"{next(self.clock):09}"
+        return snapshot
+
+    def _backup(self, wanted: Json) -> str:
+        """As Cinder does it: the parent is the available backup of the volume with the newest data before the snapshot."""
+        volume = wanted["volume_id"]
+        self._happens(f"{'incremental' if wanted['incremental'] else 'full'} backup {volume}")
+        at = self.snapshots[wanted["snapshot_id"]]["created_at"]
+        older = [b for b in self.backups.values() if b["volume_id"] == volume and b["status"] == "available" and b["data_timestamp"] < at]
+        parent = max(older, key=lambda b: b["data_timestamp"])["id"] if wanted["incremental"] else None
+        return self.add_backup(
+            volume, parent_id=parent, metadata=wanted["metadata"], status="creating", looks=self.looks_until_available, data_timestamp=at
+        )
+
+    def _restore(self, wanted: Json) -> str:
+        self._happens(f"restore {wanted['name']}")
+        if self.backups[wanted["backup_id"]]["status"] != "available":
+            refuse(400, "backup is not available")
+        volume = f"volume-{next(self.ids)}"
+        # A restore puts the metadata of the backup in the place of those given.
+        self.volumes[volume] = {**wanted, "id": volume, "status": "restoring-backup", "metadata": {"src_backup_id": wanted["backup_id"]}}
+        self.volumes[volume] |= {"bootable": "false", "volume_image_metadata": {}}
+        return volume
+
+    def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:
+        def chosen(items: Any) -> list[Json]:
+            wanted = {k: v if isinstance(v, list) else [v] for k, v in params.items() if k != "project_id"}
+            return [i for i in items if all(i[k] in v for k, v in wanted.items())]
+
+        match method, path:
+            case "GET", ["ports"]:
+                return {"ports": chosen(self.ports.values())}
+            case "GET", ["networks"]:
+                return {"networks": chosen(self.networks)}
+            case "GET", ["subnets"]:
+                return {"subnets": chosen(self.subnets)}
+            case "GET", ["security-groups"]:
+                return {"security_groups": self.groups}
+            case "GET", ["quotas", _, "details.json"]:
+                return {"quota": self._quota()["quota_set"]}
+            case "POST", ["ports"]:
+                self._happens(f"port {body['port']['mac_address']}")
+                port = f"port-{next(self.ids)}"
+                self.ports[port] = {**body["port"], "id": port, "device_id": ""}
+                return {"port": {"id": port}}
+        raise AssertionError(f"network: {method} {path}")
+
+
+class Refuse(Exception):
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+        super().__init__(reason)
+
+
+def refuse(status: int, reason: str) -> Any:
+    raise Refuse(status, reason)
+
+
+class FakeLedger:
+    """A freeze ledger that remembers who is on it."""
+
+    def __init__(self) -> None:
+        self.open: list[str] = []
+        self.deadlines: list[datetime] = []
+        self.may_write: Callable[[str], None] = lambda server: None
+
+    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
+        self.may_write(server)
+        self.open.append(server)
+        self.deadlines.append(deadline)
+        return server
+
+    def thawed(self, row: str) -> None:
+        self.open.remove(row)
+
+
+class FakeTimeline:
+    """A timeline that keeps number, name and resource of each step, and its facts."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, str, str]] = []
+        self.facts: dict[tuple[str, str], dict[str, object]] = {}
+        self.errors: dict[tuple[str, str], str] = {}
+
+    @contextmanager
+    def step(self, number: str, name: str, resource: str = "") -> Iterator[Any]:
+        self.steps.append((number, name, resource))
+        timeline = self
+
+        class Step:
+            def result(self, **facts: object) -> None:
+                timeline.facts[(number, resource)] = facts
+
+        yield Step()
+
+    def past(
+        self, number: str, name: str, resource: str = "", *, started: datetime, ended: datetime, error: str | None = None, **facts: object
+    ) -> None:
+        assert started <= ended
+        self.steps.append((number, name, resource))
+        self.facts[(number, resource)] = facts
+        if error:
+            self.errors[(number, resource)] = error

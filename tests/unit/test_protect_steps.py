@@ -1,0 +1,240 @@
+"""Discovery, the checks before protection, and backups: complete, incremental only on what the manifest knows."""
+
+from __future__ import annotations
+
+import pytest
+from fakecloud import FakeCloud, FakeTimeline
+
+from antipode.errors import NotFound, PreflightFailed, ResourceFailed
+from antipode.model.manifest import Manifest, QuiesceWindow
+from antipode.model.protection import BackupSet, SnapshotSet
+from antipode.model.topology import Topology
+from antipode.model.vnf import Member, Quiesce, Vnf
+from antipode.protect.backup import back_up
+from antipode.protect.discover import discover
+from antipode.protect.preflight import check_protect
+from antipode.protect.temporary import remove_backups, remove_snapshots
+
+VNF = Vnf(vnf="v", primary="site-a", backup="site-b", members=[Member(server=s) for s in ("db", "app", "front")])
+MOMENT = "2026-01-01T00:00:00+00:00"
+
+
+def snapshots(cloud: FakeCloud, topology: Topology, key: str) -> SnapshotSet:
+    made = {v.id: cloud.site.volumes.create_snapshot(v.id, "s", {"antipode:key": key}, 5) for v in topology.volumes}
+    return SnapshotSet(snapshots=made, consistent_at=MOMENT, window=QuiesceWindow(total_s=1, per_member_s={}))
+
+
+def manifest(topology: Topology, made: BackupSet, name: str) -> Manifest:
+    return Manifest(
+        id=name,
+        vnf=VNF,
+        run=name,
+        consistent_at=MOMENT,
+        created_at=MOMENT,
+        consistency="application",
+        quiesce_window=None,
+        topology=topology,
+        restore=made.restore,
+        backups=made.backups,
+        made_by="test",
+    )
+
+
+def protect(cloud: FakeCloud, key: str, previous: Manifest | None = None, timeline: FakeTimeline | None = None) -> Manifest:
+    topology = discover(VNF, cloud.site)
+    made = back_up(cloud.site, topology, snapshots(cloud, topology, key), previous, key, timeline or FakeTimeline())
+    return manifest(topology, made, key)
+
+
+# Discovery.
+
+
+def test_the_topology_has_the_members_in_order_with_devices_in_order_and_the_root_first() -> None:
+    topology = discover(VNF, FakeCloud().site)
+    assert [s.name for s in topology.servers] == ["db", "app", "front"]
+    assert [(a.volume.name, a.is_root) for a in topology.server("app").attachments] == [("app-root", True), ("app-data", False)]
+    db = topology.server("db")
+    assert db.ports[0].fixed[0].address == "10.0.0.10"
+    assert db.ports[0].fixed[0].subnet_cidr == "10.0.0.0/24"
+    assert db.ports[0].security_groups == ["default"]
+    assert (db.user_data, db.config_drive, db.keypair.public_key if db.keypair else None) == ("cm9sZQ==", True, "ssh-ed25519 AAAA me")
+
+
+def test_ports_have_the_order_in_which_nova_has_plugged_them() -> None:
+    cloud = FakeCloud()
+    first = {**cloud.ports["port-id-db"], "id": "port-first", "mac_address": "fa:16:3e:ff:ff:ff"}
+    cloud.ports["port-first"] = first
+    cloud.servers["id-db"]["addresses"]["net"].insert(0, {"addr": "10.0.0.99", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:ff:ff:ff"})
+    assert [p.id for p in discover(VNF, cloud.site).server("db").ports] == ["port-first", "port-id-db"]
+
+
+def test_marks_of_earlier_runs_are_not_part_of_the_topology() -> None:
+    cloud = FakeCloud()
+    cloud.servers["id-db"]["metadata"]["antipode:key"] = "old"
+    cloud.volumes["db-root"]["metadata"]["antipode:run"] = "old"
+    server = discover(VNF, cloud.site).server("db")
+    assert server.metadata == {"role": "db"}
+    assert server.volumes[0].metadata == {"kind": "root"}
+
+
+def test_members_that_do_not_exist_or_are_not_unique_are_all_named() -> None:
+    cloud = FakeCloud()
+    del cloud.servers["id-front"]
+    cloud.add_server("app", 7, "id-other-app")
+    with pytest.raises(NotFound, match=r"2 servers are named app.*id-app, id-other-app.*there is no server front"):
+        discover(VNF, cloud.site)
+
+
+def test_a_member_can_be_named_by_id() -> None:
+    vnf = Vnf(vnf="v", primary="site-a", backup="site-b", members=[Member(server="id-app")])
+    assert [s.name for s in discover(vnf, FakeCloud().site).servers] == ["app"]
+
+
+# Preflight.
+
+
+def test_a_vnf_that_is_fit_passes() -> None:
+    cloud = FakeCloud()
+    check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None:
+    cloud = FakeCloud()
+    cloud.add_on = False
+    cloud.backup_state = "down"
+    cloud.servers["id-db"]["status"] = "SHUTOFF"
+    cloud.servers["id-app"]["OS-EXT-STS:task_state"] = "image_snapshot"
+    cloud.servers["id-front"]["flavor"]["ephemeral"] = 1
+    cloud.volumes["app-root"]["volume_image_metadata"] = {}
+    cloud.volumes["db-data"]["encrypted"] = True
+    cloud.volumes["front-data"]["multiattach"] = True
+    cloud.quotas = {"snapshots": {"limit": 5}, "backup_gigabytes": {"limit": 8, "in_use": 3}}
+    with pytest.raises(PreflightFailed) as failure:
+        check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+    found = "\n".join(failure.value.problems)
+    for words in (
+        "nova-quiesce add-on",
+        "server db is SHUTOFF",
+        "server app is busy (image_snapshot)",
+        "server front has an ephemeral disk",
+        "server app has no guest agent",
+        "volume db-data of server db is encrypted",
+        "volume front-data of server front is multiattach",
+        "cinder-backup is not up",
+        "quota snapshots: 6 more are needed, 5 of 5 are free",
+        "quota backup_gigabytes: 6 more are needed, 5 of 8 are free",
+    ):
+        assert words in found
+    assert not cloud.events
+
+
+def test_a_quiesce_timeout_longer_than_the_site_allows_is_found_before() -> None:
+    cloud = FakeCloud()
+    cloud.site.compute.quiesce_support = lambda: {"maximum_timeout": 5}  # type: ignore[method-assign]
+    vnf = VNF.model_copy(update={"quiesce": Quiesce(timeout=6)})
+    with pytest.raises(PreflightFailed, match="timeout 6 s is longer than site-a allows, 5 s"):
+        check_protect(vnf, discover(vnf, cloud.site), cloud.site)
+
+
+# Backups.
+
+
+def test_the_first_point_is_full_and_the_next_rests_on_it_and_names_the_whole_chain() -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    assert not first.incremental
+    second = protect(cloud, "two", first)
+    third = protect(cloud, "three", second)
+    assert third.incremental
+    for volume in third.restore:
+        chain = third.chain(volume)
+        assert [r.id for r in chain] == [first.restore[volume], second.restore[volume], third.restore[volume]]
+        assert chain[0].parent_id is None
+
+
+def test_a_backup_of_somebody_else_in_between_makes_the_next_one_full_and_says_why() -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    foreign = cloud.add_backup("db-data")
+    timeline = FakeTimeline()
+    second = protect(cloud, "two", first, timeline)
+    assert second.chain("db-data")[-1].parent_id is None
+    assert second.chain("db-root")[-1].parent_id == first.restore["db-root"]
+    assert foreign in str(timeline.facts[("1.6", "db-data")]["full_because"])
+
+
+@pytest.mark.parametrize("broken", ["deleted", "error"])
+def test_a_chain_that_is_not_whole_at_the_primary_any_more_is_not_continued(broken: str) -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    if broken == "deleted":
+        del cloud.backups[first.restore["app-data"]]
+    else:
+        cloud.backups[first.restore["app-data"]]["status"] = "error"
+    second = protect(cloud, "two", first)
+    assert second.chain("app-data")[-1].parent_id is None
+
+
+def test_a_volume_that_has_grown_or_is_new_gets_a_full_backup() -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    cloud.volumes["db-root"]["size"] = 2
+    previous = first.model_copy(update={"restore": {v: b for v, b in first.restore.items() if v != "app-root"}})
+    second = protect(cloud, "two", previous)
+    assert {v for v in second.restore if second.chain(v)[-1].parent_id is None} == {"db-root", "app-root"}
+
+
+def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_by_a_full_one() -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    topology = discover(VNF, cloud.site)
+    made_before = cloud.add_backup("front-data", status="creating", looks=10**6)  # not available yet when the backups are listed
+    snaps = snapshots(cloud, topology, "two")
+
+    def becomes_available(event: str) -> None:
+        if event == "incremental backup front-data":
+            cloud.backups[made_before]["status"] = "available"
+
+    cloud.before = becomes_available
+    made = back_up(cloud.site, topology, snaps, first, "two", FakeTimeline())
+    record = made.backups[made.restore["front-data"]]
+    assert record.parent_id is None
+    assert made_before in made.full_because["front-data"]
+    assert "delete backup of front-data" in cloud.events
+    assert made_before in cloud.backups
+    assert set(made.backups) >= {first.restore["front-root"]}
+
+
+def test_a_backup_that_an_interrupted_attempt_has_made_is_not_made_again() -> None:
+    cloud = FakeCloud()
+    topology = discover(VNF, cloud.site)
+    snaps = snapshots(cloud, topology, "one")
+    once = back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
+    again = back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
+    assert once.restore == again.restore
+    assert sum("backup" in e for e in cloud.events) == 6
+
+
+def test_a_backup_that_fails_is_named_with_cinders_reason() -> None:
+    cloud = FakeCloud()
+    cloud.before = lambda event: None
+    topology = discover(VNF, cloud.site)
+    snaps = snapshots(cloud, topology, "one")
+    original = cloud.add_backup
+    cloud.add_backup = lambda volume, **f: original(volume, **f, becomes="error", fail_reason="store is full")  # type: ignore[method-assign,assignment,misc]
+    with pytest.raises(ResourceFailed, match="store is full"):
+        back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
+
+
+# What is left is removed.
+
+
+def test_only_what_carries_the_key_is_removed() -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    protect(cloud, "two", first)
+    foreign = cloud.add_backup("db-data")
+    remove_snapshots(cloud.site, "two", FakeTimeline())
+    remove_backups(cloud.site, "two", FakeTimeline())
+    assert {s["metadata"]["antipode:key"] for s in cloud.snapshots.values()} == {"one"}
+    assert set(cloud.backups) == {*first.backups, foreign}

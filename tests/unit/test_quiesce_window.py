@@ -1,0 +1,278 @@
+"""The quiesce window: nothing stays quiesced, and nothing is snapshot before all are quiesced."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
+
+from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
+from antipode.model.protection import SnapshotSet
+from antipode.model.topology import Topology
+from antipode.model.vnf import Member, Quiesce, Vnf
+from antipode.protect import quiesce as window
+from antipode.protect.discover import discover
+from antipode.protect.quiesce import quiesced_snapshots
+
+VNF = Vnf(vnf="v", primary="site-a", backup="site-b", members=[Member(server=s) for s in ("db", "app", "front")])
+VOLUMES = {f"{s}-{k}" for s in ("db", "app", "front") for k in ("root", "data")}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "POLL_S", 0.01)
+    monkeypatch.setattr(window, "THAW_PAUSE_S", 0.01)
+    monkeypatch.setattr(window, "THAW_LONGEST_S", 0.3)
+
+
+class Scene:
+    def __init__(self, **options: object) -> None:
+        self.cloud = FakeCloud(**options)  # type: ignore[arg-type]
+        self.ledger = FakeLedger()
+        self.timeline = FakeTimeline()
+        self.topology: Topology = discover(VNF, self.cloud.site)
+
+    def run(self, timeout: float = 5.0) -> SnapshotSet:
+        return quiesced_snapshots(self.cloud.site, self.topology, Quiesce(timeout=timeout), "key", self.ledger, self.timeline)
+
+    def of(self, action: str) -> list[str]:
+        return [e.removeprefix(f"{action} ") for e in self.cloud.events if e.startswith(f"{action} ")]
+
+    def fail(self, event: str, how: Callable[[], object], times: int = 10**9) -> None:
+        left = iter(range(times))
+
+        def before(happening: str) -> None:
+            if happening == event and next(left, None) is not None:
+                how()
+
+        self.cloud.before = before
+
+
+def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_reverse_order() -> None:
+    scene = Scene()
+    result = scene.run()
+    assert scene.cloud.events[:3] == ["quiesce db", "quiesce app", "quiesce front"]
+    assert scene.cloud.events[-3:] == ["unquiesce front", "unquiesce app", "unquiesce db"]
+    assert set(scene.of("snapshot")) == set(result.snapshots) == VOLUMES
+    assert all(scene.cloud.snapshots[s]["status"] == "available" for s in result.snapshots.values())
+    assert result.consistency == "application"
+    assert set(result.window.per_member_s) == {"db", "app", "front"}
+    assert result.window.total_s == result.window.per_member_s["db"] >= result.window.per_member_s["front"]
+    assert not scene.ledger.open
+    assert [s[:2] for s in scene.timeline.steps if s[0] in ("1.2", "1.3", "1.4")] == [
+        *[("1.2", "quiesce")] * 3,
+        ("1.3", "snapshot all volumes"),
+        *[("1.4", "unquiesce")] * 3,
+    ]
+
+
+def test_no_snapshot_is_started_before_the_last_member_is_frozen_nor_finished_after_the_first_thaw() -> None:
+    scene = Scene()
+
+    def look(event: str) -> None:
+        if event.startswith("snapshot"):
+            assert len(scene.cloud.frozen) == 3
+        if event == "unquiesce front":
+            assert {s["status"] for s in scene.cloud.snapshots.values()} == {"available"}
+            assert len(scene.cloud.snapshots) == len(VOLUMES)
+
+    scene.cloud.before = look
+    scene.run()
+
+
+def test_every_member_is_on_the_ledger_before_the_first_is_frozen() -> None:
+    scene = Scene()
+
+    def look(event: str) -> None:
+        if event.startswith(("quiesce", "unquiesce")):
+            assert scene.ledger.open == ["db", "app", "front"]
+
+    scene.cloud.before = look
+    scene.run()
+    assert not scene.ledger.open
+
+
+def test_an_older_cinder_is_asked_for_snapshots_with_force_and_a_newer_one_without() -> None:
+    for cinder, force in (((3, 65), True), ((3, 66), None)):
+        scene = Scene(cinder=cinder)
+        scene.run()
+        assert {s.get("force") for s in scene.cloud.snapshots.values()} == {force}
+
+
+HOWS: dict[str, Callable[[], object]] = {
+    "refused": lambda: refuse(409, "no agent"),
+    "server error": lambda: refuse(500, "broken"),
+    "no answer": lambda: _raise(SiteUnreachable("no answer")),
+    "interrupt": lambda: _raise(KeyboardInterrupt()),
+    "bug": lambda: _raise(ZeroDivisionError("a bug")),
+}
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("event", ["quiesce db", "quiesce app", "quiesce front", "snapshot db-root", "snapshot front-data"])
+def test_whatever_call_fails_and_however_all_members_are_thawed_in_reverse_order_and_no_snapshot_is_left(event: str, how: str) -> None:
+    scene = Scene()
+    scene.fail(event, HOWS[how])
+    with pytest.raises((QuiesceFailed, ResourceFailed, KeyboardInterrupt, ZeroDivisionError)):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+    assert not scene.cloud.snapshots
+    thawed = scene.of("unquiesce")
+    assert thawed == [m for m in ("front", "app", "db") if m in thawed]
+    assert set(scene.of("quiesce")) <= set(thawed)
+    if event.startswith("quiesce"):
+        assert not scene.of("snapshot")
+
+
+def test_a_member_whose_quiesce_call_got_no_answer_is_thawed_too() -> None:
+    scene = Scene()
+
+    def frozen_but_silent(event: str) -> None:
+        if event == "quiesce app":
+            scene.cloud.frozen.add("id-app")
+            raise SiteUnreachable("time-out")
+
+    scene.cloud.before = frozen_but_silent
+    with pytest.raises(QuiesceFailed, match="app could not be quiesced: time-out"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert scene.of("unquiesce") == ["app", "db"]
+
+
+def test_a_member_that_another_run_has_frozen_is_left_to_that_run() -> None:
+    scene = Scene()
+    scene.cloud.frozen.add("id-app")
+    with pytest.raises(QuiesceFailed, match="app could not be quiesced: already quiesced"):
+        scene.run()
+    assert scene.cloud.frozen == {"id-app"}
+    assert scene.of("unquiesce") == ["db"]
+    assert not scene.ledger.open
+
+
+@pytest.mark.parametrize("member", ["db", "app", "front"])
+@pytest.mark.parametrize("how", HOWS)
+def test_a_thaw_that_fails_at_first_is_tried_again_after_all_others(member: str, how: str) -> None:
+    scene = Scene()
+    scene.fail(f"unquiesce {member}", HOWS[how], times=2)
+    scene.run()
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+    assert scene.of("unquiesce")[-1] == (member if how else None)
+
+
+def test_a_member_that_cannot_be_thawed_is_named_and_stays_on_the_ledger_and_the_others_are_thawed() -> None:
+    scene = Scene()
+    scene.fail("unquiesce app", lambda: refuse(504, "nova-compute is silent"))
+    with pytest.raises(QuiesceFailed, match=r"may still be frozen: app \(id-app\): nova-compute is silent"):
+        scene.run(timeout=0.5)
+    assert scene.cloud.frozen == {"id-app"}
+    assert scene.ledger.open == ["app"]
+    assert not scene.cloud.snapshots
+    assert ("1.4", "app") in scene.timeline.errors
+
+
+def test_a_snapshot_that_goes_into_error_is_named_with_its_volume_and_all_are_thawed() -> None:
+    scene = Scene()
+
+    def becomes_error(event: str) -> None:
+        for snapshot in scene.cloud.snapshots.values():
+            if snapshot["volume_id"] == "app-data":
+                snapshot["becomes"] = "error"
+
+    scene.cloud.before = becomes_error
+    original = scene.cloud._age
+    scene.cloud._age = lambda resources: (becomes_error(""), original(resources))  # type: ignore[method-assign,assignment,func-returns-value]
+    with pytest.raises(ResourceFailed, match=r"app-data.*error"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert not scene.cloud.snapshots
+
+
+def test_snapshots_that_are_not_ready_within_the_timeout_end_the_window() -> None:
+    scene = Scene()
+    scene.cloud.looks_until_available = 60
+    with pytest.raises(ResourceFailed, match="snapshot"):
+        scene.run(timeout=0.3)
+    assert not scene.cloud.frozen
+    assert not scene.cloud.snapshots
+    assert not scene.ledger.open
+
+
+def test_a_member_frozen_only_after_the_timeout_is_over_is_not_snapshot() -> None:
+    scene = Scene()
+    hold = threading.Event()
+    scene.fail("quiesce front", lambda: hold.wait(0.3))
+    with pytest.raises(ResourceFailed, match="timeout"):
+        scene.run(timeout=0.2)
+    assert not scene.of("snapshot")
+    assert not scene.cloud.frozen
+
+
+def test_interrupts_again_and_again_neither_break_into_a_call_nor_keep_a_member_frozen() -> None:
+    scene = Scene()
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist has another
+
+    def press_ctrl_c(event: str) -> None:
+        if event in ("quiesce app", "unquiesce app", "unquiesce db"):
+            signal.raise_signal(signal.SIGINT)
+            threading.Event().wait(0.5)  # the main thread gets it while this call is on its way
+
+    scene.cloud.before = press_ctrl_c
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            scene.run()
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert scene.of("quiesce") == ["db", "app"]
+    assert scene.of("unquiesce") == ["app", "db"]
+    assert not scene.of("snapshot")
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+
+
+def test_nothing_is_frozen_when_the_ledger_cannot_be_written_and_nothing_is_left_on_it() -> None:
+    scene = Scene()
+
+    def full(server: str) -> None:
+        if server == "front":
+            raise OSError("disk full")
+
+    scene.ledger.may_write = full
+    with pytest.raises(OSError, match="disk full"):
+        scene.run()
+    assert not scene.cloud.events
+    assert not scene.ledger.open
+
+
+def test_nothing_is_frozen_without_the_add_on() -> None:
+    scene = Scene()
+    scene.cloud.add_on = False
+    with pytest.raises(PreflightFailed, match="nova-quiesce"):
+        scene.run()
+    assert not scene.cloud.events
+
+
+def test_snapshots_of_an_interrupted_attempt_are_removed_before_the_next_and_others_are_not_touched() -> None:
+    scene = Scene()
+    scene.run()
+    first = set(scene.cloud.snapshots)
+    foreign = {"id": "foreign", "status": "available", "volume_id": "db-data", "metadata": {"antipode:key": "other"}}
+    scene.cloud.snapshots["foreign"] = foreign
+    scene.run()
+    assert not first & set(scene.cloud.snapshots)
+    assert "foreign" in scene.cloud.snapshots
+
+
+def test_the_ledger_deadline_is_the_timeout() -> None:
+    scene = Scene()
+    result = scene.run(timeout=5)
+    consistent = result.consistent_at
+    assert all(d.isoformat() > consistent for d in scene.ledger.deadlines)

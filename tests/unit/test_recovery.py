@@ -1,0 +1,244 @@
+"""The plan of a recovery and its steps: all problems at once, nothing created before, nothing created twice."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+from fakecloud import FakeCloud, FakeTimeline, refuse
+from test_protect_steps import protect
+
+from antipode.errors import PreflightFailed, ResourceFailed
+from antipode.model.manifest import Manifest
+from antipode.model.plan import RecoveryPlan
+from antipode.model.vnf import Answers, Mapping, Member, Vnf
+from antipode.recover.answers import await_answer
+from antipode.recover.backups import import_chains
+from antipode.recover.plan import make_plan
+from antipode.recover.ports import create_ports
+from antipode.recover.servers import boot
+from antipode.recover.volumes import restore_volumes
+
+VNF = Vnf(
+    vnf="v",
+    primary="site-a",
+    backup="site-b",
+    map=Mapping(networks={"net": "net-b"}, volume_types={"fast": "standard"}),
+    members=[Member(server="db"), Member(server="app", boot_after=["db"]), Member(server="front", boot_after=["app"])],
+)
+
+
+@pytest.fixture(scope="module")
+def point() -> Manifest:
+    cloud = FakeCloud()
+    return protect(cloud, "two", protect(cloud, "one")).model_copy(update={"vnf": VNF})
+
+
+@pytest.fixture
+def there() -> FakeCloud:
+    cloud = FakeCloud("site-b", empty=True)
+    cloud.networks = [{"id": "net-2", "name": "net-b"}]
+    cloud.subnets = [
+        {"id": "subnet-other", "name": "o", "network_id": "net-2", "cidr": "10.9.0.0/24"},
+        {"id": "subnet-2", "name": "s", "network_id": "net-2", "cidr": "10.0.0.0/24"},
+    ]
+    cloud.types = [{"id": "type-2", "name": "standard"}]
+    return cloud
+
+
+def recover(cloud: FakeCloud, point: Manifest, plan: RecoveryPlan, server: str) -> str:
+    timeline = FakeTimeline()
+    ports = create_ports(cloud.site, point, plan, server, "run", timeline)
+    import_chains(cloud.site, point, server, timeline)
+    volumes = restore_volumes(cloud.site, point, plan, server, "run", threading.Semaphore(8), timeline)
+    return boot(cloud.site, point, plan, server, volumes, ports, "run", timeline)
+
+
+def of(cloud: FakeCloud, action: str) -> list[str]:
+    return [e.removeprefix(f"{action} ") for e in cloud.events if e.startswith(f"{action} ")]
+
+
+# The plan.
+
+
+def test_names_are_translated_and_addresses_find_their_subnet(point: Manifest, there: FakeCloud) -> None:
+    plan = make_plan(point, there.site)
+    app = plan.server("app")
+    assert (app.flavor_id, app.after) == ("flavor-1", ["db"])
+    assert [v.volume_type for v in app.volumes] == ["standard"] * 2
+    assert [v.backup_id for v in app.volumes] == [point.restore["app-root"], point.restore["app-data"]]
+    assert (app.ports[0].network_id, app.ports[0].fixed) == ("net-2", {"10.0.0.11": "subnet-2"})
+    assert RecoveryPlan.model_validate(plan.model_dump(mode="json")) == plan
+
+
+def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(point: Manifest, there: FakeCloud) -> None:
+    there.flavors, there.types, there.groups, there.zones = [], [], [], ["other"]
+    there.networks[0]["name"] = "net-c"
+    there.backup_state = "down"
+    there.servers["x"] = {"id": "x", "name": "db", "metadata": {}, "status": "ACTIVE"}
+    there.quotas = {"instances": {"limit": 2}, "ram": {"limit": 100}, "gigabytes": {"limit": 5}, "port": {"limit": 3, "used": 1}}
+    there.quotas["volumes_standard"] = {"limit": 3}
+    there.keypairs["key"] = {"name": "key", "public_key": "ssh-ed25519 BBBB other"}
+    with pytest.raises(PreflightFailed) as failure:
+        make_plan(point, there.site)
+    found = "\n".join(failure.value.problems)
+    for words in (
+        "there is no flavor small, needed for server db (1 VCPUs, 128 MiB",
+        "there is no volume type standard, needed for volume db-root",
+        "there is no network net-b, needed for server db; create it, or map the name in the VNF's file (there are: net-c)",
+        "there is no security group default",
+        "Cinder has no availability zone nova",
+        "cinder-backup is not up at site-b",
+        "there is a server db already (x)",
+        "keypair key of antipode's user is another one here",
+        "quota instances of the project: 3 more are needed, 2 of 2 are free",
+        "quota ram of the project: 384 more are needed, 100 of 100 are free",
+        "quota gigabytes of the project: 6 more are needed, 5 of 5 are free",
+        "quota port of the project: 3 more are needed, 2 of 3 are free",
+    ):
+        assert words in found
+    assert not there.events
+
+
+def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(point: Manifest, there: FakeCloud) -> None:
+    there.subnets[1]["cidr"] = "10.0.0.10/31"
+    there.ports = {
+        "p1": {"id": "p1", "network_id": "net-2", "mac_address": "aa:aa:aa:aa:aa:aa", "fixed_ips": [{"ip_address": "10.0.0.10"}]},
+        "p2": {"id": "p2", "network_id": "net-2", "mac_address": "FA:16:3E:00:00:01", "fixed_ips": [], "device_owner": "compute:nova"},
+    }
+    with pytest.raises(PreflightFailed) as failure:
+        make_plan(point, there.site)
+    assert failure.value.problems == [
+        "address 10.0.0.10 of server db is in use on network net-b by port p1 (not plugged)",
+        "MAC address fa:16:3e:00:00:01 of server app is in use on network net-b by port p2 (compute:nova)",
+        "network net-b has no subnet with address 10.0.0.12 of server front (its subnets: 10.9.0.0/24, 10.0.0.10/31)",
+    ]
+
+
+def test_a_backup_of_that_id_but_another_volume_is_a_problem(point: Manifest, there: FakeCloud) -> None:
+    record = next(iter(point.backups.values()))
+    there.backups[record.id] = {"id": record.id, "volume_id": "another", "status": "available"}
+    with pytest.raises(PreflightFailed, match=f"{record.id} is known already, and of another volume"):
+        make_plan(point, there.site)
+
+
+def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_twice(point: Manifest, there: FakeCloud) -> None:
+    recover(there, point, make_plan(point, there.site), "db")
+    plan = make_plan(point, there.site)
+    assert plan.already_there == ["db"]
+    needed = {q.resource: q.needed for q in plan.quotas}
+    assert (needed["instances"], needed["volumes"], needed["port"], needed["backups"]) == (2, 4, 2, 8)
+
+
+# The steps.
+
+
+def test_records_are_imported_base_first(point: Manifest, there: FakeCloud) -> None:
+    import_chains(there.site, point, "db", FakeTimeline())
+    imported = of(there, "import")
+    assert len(imported) == 4
+    for record in point.backups.values():
+        if record.volume_id.startswith("db") and record.parent_id:
+            assert imported.index(record.parent_id) < imported.index(record.id)
+
+
+def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_volume(point: Manifest, there: FakeCloud) -> None:
+    import_chains(there.site, point, "db", FakeTimeline())
+    import_chains(there.site, point, "db", FakeTimeline())
+    assert len(of(there, "import")) == 4
+    there.backups[point.restore["db-root"]]["volume_id"] = "another"
+    with pytest.raises(ResourceFailed, match="of another volume: another"):
+        import_chains(there.site, point, "db", FakeTimeline())
+
+
+def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_had(point: Manifest, there: FakeCloud) -> None:
+    server_id = recover(there, point, make_plan(point, there.site), "app")
+    server = there.servers[server_id]
+    by_name = {v["name"]: v for v in there.volumes.values()}
+    devices = server["block_device_mapping_v2"]
+    assert [d["uuid"] for d in devices] == [by_name["app-root"]["id"], by_name["app-data"]["id"]]
+    assert [d["boot_index"] for d in devices] == [0, -1]
+    assert {v["backup_id"] for v in by_name.values()} == {point.restore["app-root"], point.restore["app-data"]}
+    port = there.ports[server["networks"][0]["port"]]
+    assert (port["mac_address"], port["fixed_ips"]) == ("fa:16:3e:00:00:01", [{"ip_address": "10.0.0.11", "subnet_id": "subnet-2"}])
+    assert port["security_groups"] == ["group-1"]
+    assert (server["user_data"], server["config_drive"], server["key_name"]) == ("cm9sZQ==", True, "key")
+    assert server["metadata"] == {"role": "app", "antipode:run": "run", "antipode:key": "two/id-app"}
+
+
+def test_the_root_volume_is_made_bootable_and_gets_its_image_metadata_when_the_restore_did_not(point: Manifest, there: FakeCloud) -> None:
+    recover(there, point, make_plan(point, there.site), "app")
+    assert of(there, "os-set_bootable") == ["app-root"]
+    assert of(there, "os-set_image_metadata") == ["app-root"]
+
+
+def test_restored_volumes_have_their_own_metadata_back_and_our_marks(point: Manifest, there: FakeCloud) -> None:
+    recover(there, point, make_plan(point, there.site), "app")
+    data = next(v for v in there.volumes.values() if v["name"] == "app-data")
+    assert data["metadata"] == {"kind": "data", "antipode:run": "run", "antipode:key": "two/app-data"}
+    assert data["description"] == ""
+
+
+def test_a_second_attempt_creates_nothing_twice(point: Manifest, there: FakeCloud) -> None:
+    plan = make_plan(point, there.site)
+    first = recover(there, point, plan, "app")
+    events = len(there.events)
+    assert recover(there, point, plan, "app") == first
+    assert not [e for e in there.events[events:] if e.split()[0] in ("import", "restore", "boot", "port")]
+
+
+def test_a_volume_whose_restore_was_under_way_when_we_died_is_found_although_its_metadata_are_those_of_the_backup(
+    point: Manifest, there: FakeCloud
+) -> None:
+    plan = make_plan(point, there.site)
+    import_chains(there.site, point, "app", FakeTimeline())
+    there.before = lambda event: refuse(500, "killed") if event == "restore app-data" else None
+    with pytest.raises(ResourceFailed):
+        restore_volumes(there.site, point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    root = next(v for v in there.volumes.values() if v["name"] == "app-root")
+    root["metadata"], root["description"] = {"src_backup_id": root["backup_id"]}, "two/app-root"
+    there.before = lambda event: None
+    restored = restore_volumes(there.site, point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    assert restored["app-root"] == root["id"]
+    assert of(there, "restore").count("app-root") == 1
+
+
+def test_no_more_volumes_are_restored_at_once_than_there_are_slots(point: Manifest, there: FakeCloud) -> None:
+    plan = make_plan(point, there.site)
+    import_chains(there.site, point, "app", FakeTimeline())
+
+    def look(event: str) -> None:
+        assert not [v for v in there.volumes.values() if v["status"] == "restoring-backup"]
+
+    there.before = look
+    restore_volumes(there.site, point, plan, "app", "run", threading.Semaphore(1), FakeTimeline())
+    assert len(of(there, "restore")) == 2
+
+
+def test_a_mac_address_that_somebody_took_meanwhile_is_named(point: Manifest, there: FakeCloud) -> None:
+    plan = make_plan(point, there.site)
+    there.ports["p"] = {"id": "p", "network_id": "net-2", "mac_address": "fa:16:3e:00:00:01", "fixed_ips": [], "description": ""}
+    with pytest.raises(ResourceFailed, match="MAC address fa:16:3e:00:00:01 is in use on network net-b by port p"):
+        create_ports(there.site, point, plan, "app", "run", FakeTimeline())
+
+
+def test_a_missing_keypair_is_imported(point: Manifest, there: FakeCloud) -> None:
+    there.keypairs.clear()
+    plan = make_plan(point, there.site)
+    assert [k.name for k in plan.keypairs_to_import] == ["key"]
+    recover(there, point, plan, "app")
+    assert there.keypairs["key"]["public_key"] == "ssh-ed25519 AAAA me"
+
+
+def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(point: Manifest, there: FakeCloud) -> None:
+    def asking(code: str, within: float) -> Manifest:
+        answers = Answers(command=[sys.executable, "-c", code, "{site}", "{server}", "{address}"], within=within)
+        members = [m.model_copy(update={"answers": answers}) if m.server == "app" else m for m in VNF.members]
+        return point.model_copy(update={"vnf": VNF.model_copy(update={"members": members})})
+
+    right = "import sys; sys.exit(sys.argv[1:] != ['site-b', 'app', '10.0.0.11'])"
+    await_answer(there.site, asking(right, 20), "app", FakeTimeline())
+    await_answer(there.site, asking("raise SystemExit(1)", 0), "db", FakeTimeline())
+    with pytest.raises(ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"):
+        await_answer(there.site, asking("import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0), "app", FakeTimeline())

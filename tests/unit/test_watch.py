@@ -1,0 +1,117 @@
+"""The watch: one poller wakes all who wait, and says which resource failed and why."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from antipode.cloud.api import ApiError, Json
+from antipode.cloud.watch import Watch
+from antipode.errors import ResourceFailed, SiteUnreachable
+
+
+class Listing:
+    def __init__(self, *pages: list[Json]) -> None:
+        self.pages = list(pages)
+        self.calls = 0
+        self.pages_read = 0
+        self.fails: list[Exception] = []
+
+    def __call__(self, timeout_s: float) -> Iterator[list[Json]]:
+        self.calls += 1
+        if self.fails:
+            raise self.fails.pop()
+        for page in self.pages:
+            self.pages_read += 1
+            yield page
+
+
+def item(resource: str, status: str, **fields: str) -> Json:
+    return {"id": resource, "status": status, **fields}
+
+
+def test_one_listing_at_a_time_serves_all_who_wait() -> None:
+    listing = Listing([item("a", "creating"), item("b", "creating")])
+    watch = Watch("s", "volume", listing)
+    with ThreadPoolExecutor(20) as pool:
+        waits = [pool.submit(watch.wait_for, [n], timeout_s=5, interval_s=0.1) for n in "ab" * 10]
+        time.sleep(0.35)
+        listing.pages = [[item("a", "available"), item("b", "available")]]
+        assert {i["status"] for w in waits for i in w.result().values()} == {"available"}
+    assert listing.calls <= 8
+
+
+def test_pages_are_read_only_until_all_that_is_waited_for_is_seen() -> None:
+    listing = Listing([item("new", "available")], [item("old", "available")])
+    Watch("s", "volume", listing).wait_for(["new"], timeout_s=1)
+    assert listing.pages_read == 1
+    Watch("s", "volume", listing).wait_for(["old"], timeout_s=1)
+    assert listing.pages_read == 3
+
+
+def test_an_error_status_ends_the_wait_with_the_reason() -> None:
+    watch = Watch("s", "backup", Listing([item("a", "error", name="x", fail_reason="no space")]))
+    with pytest.raises(ResourceFailed, match=r"s: backup x \(a\) is in status error: no space"):
+        watch.wait_for(["a"], timeout_s=1)
+
+
+def test_a_resource_that_disappears_ends_the_wait() -> None:
+    with pytest.raises(ResourceFailed, match="volume a is gone"):
+        Watch("s", "volume", Listing([])).wait_for(["a"], timeout_s=1)
+
+
+def test_a_wait_that_takes_too_long_says_what_for() -> None:
+    with pytest.raises(ResourceFailed, match=r"volume a is creating after .* to be available"):
+        Watch("s", "volume", Listing([item("a", "creating")])).wait_for(["a"], timeout_s=0.1, interval_s=0.02)
+
+
+def test_what_is_created_after_a_listing_began_is_not_called_gone_by_it() -> None:
+    began, go_on = threading.Event(), threading.Event()
+    items = [item("a", "creating")]
+
+    def slow(timeout_s: float) -> Iterator[list[Json]]:
+        before = list(items)
+        began.set()
+        go_on.wait(5)
+        yield before
+
+    watch = Watch("s", "volume", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(watch.wait_for, ["a"], timeout_s=5, interval_s=0.01)
+        began.wait(5)
+        items[:] = [item("b", "available"), item("a", "available")]
+        second = pool.submit(watch.wait_for, ["b"], timeout_s=5, interval_s=0.01)
+        go_on.set()
+        assert set(second.result()) == {"b"}
+        assert set(first.result()) == {"a"}
+
+
+def test_a_listing_that_fails_for_a_moment_is_asked_for_again() -> None:
+    listing = Listing([item("a", "available")])
+    listing.fails = [SiteUnreachable("no answer"), ApiError("s", "GET /volumes", 503, "busy")]
+    Watch("s", "volume", listing).wait_for(["a"], timeout_s=5, interval_s=0.01)
+    assert listing.calls == 3
+
+
+def test_a_listing_that_is_refused_ends_the_wait() -> None:
+    listing = Listing([])
+    listing.fails = [ApiError("s", "GET /volumes", 403, "not allowed")]
+    with pytest.raises(ApiError, match="not allowed"):
+        Watch("s", "volume", listing).wait_for(["a"], timeout_s=5)
+
+
+def test_waiting_until_things_are_gone_ends_when_they_are() -> None:
+    listing = Listing([item("a", "deleting")])
+    watch = Watch("s", "volume", listing)
+    with ThreadPoolExecutor(1) as pool:
+        wait = pool.submit(watch.wait_gone, ["a"], timeout_s=5, interval_s=0.02)
+        time.sleep(0.1)
+        listing.pages = [[]]
+        wait.result()
+    listing.pages = [[item("a", "error_deleting")]]
+    with pytest.raises(ResourceFailed, match="error_deleting"):
+        watch.wait_gone(["a"], timeout_s=1)
