@@ -46,6 +46,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     plays(protect_flow.backup, "back_up", samples.backups)
     plays(protect_flow.temporary, "remove_snapshots")
     plays(protect_flow.temporary, "remove_backups")
+    plays(protect_flow.temporary, "remove_left_by")
     return world
 
 
@@ -155,3 +156,25 @@ def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(worl
         protect(world.deployment, "hlr", Unobserved())
     assert world.calls == []
     protect(world.deployment, "hlr", Unobserved())
+
+
+def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery_point_needs(world: World) -> None:
+    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("killed, as it were")))
+    fails_with(world, ResourceFailed)
+    dead = world.deployment.runs.all()[0].id
+    world.plays(protect_flow.backup, "back_up", samples.backups)
+    protect(world.deployment, "hlr", Unobserved())
+    asked: list[Any] = []
+    world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
+    protect(world.deployment, "hlr", Unobserved())
+    assert asked == [({dead}, set(manifests.read(world.deployment.vault, "hlr").backups))]
+
+
+def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World) -> None:
+    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("killed, as it were")))
+    fails_with(world, ResourceFailed)
+    world.plays(protect_flow.backup, "back_up", samples.backups)
+    world.deployment.vault.put("hlr/20260101T000000Z-000000.json", b"damaged")
+    world.calls.clear()
+    protect(world.deployment, "hlr", Unobserved())
+    assert "remove_left_by" not in world.calls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ def protect(deployment: Deployment, name: str, observer: Observer) -> Json:
             vault, store = deployment.vault, deployment.backup_store
         protection = Protection(run.id, manifests.new_id(), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config)
         run.result["recovery_point"] = None
+        _collect_leftovers(protection, deployment.runs.unfinished(vnf.vnf, "protect", but=run.id))
         results = run_flow(protect_flow(protection), run.id, deployment.config)
         manifest = Manifest.model_validate(results["manifest"])
         run.result.update(_record(manifest, run))
@@ -153,7 +155,7 @@ class BackUp(ProtectTask):
         if p.store is not None:
             with p.timeline.step("1.6", "see that the backups are whole in the store", p.vnf.vnf) as step:
                 made = made.model_copy(update={"backups": fingerprint(made.backups, p.store)})
-                step.result(bytes=_new_bytes(made))
+                step.result(bytes=_new_bytes(made), bytes_per_volume=_new_bytes_per_volume(made, found))
         return made.model_dump(mode="json")
 
     @undone
@@ -196,6 +198,25 @@ class Commit(ProtectTask):
         manifests.withdraw(p.vault, p.vnf.vnf, p.point)
 
 
+def _collect_leftovers(p: Protection, over: Collection[str]) -> None:
+    """Remove what runs of this VNF that failed or were killed have left. What cannot be removed now is left to the next run.
+
+    They are over, as a VNF has one run at a time; one that was killed just after its commit has made a recovery point, which is kept.
+    """
+    if not over:
+        return
+    try:
+        needed: set[str] = set()
+        for point, manifest in manifests.list_points(p.vault, p.vnf.vnf):
+            if not isinstance(manifest, Manifest):
+                LOG.warning("what dead runs of %s have left is not removed: recovery point %s may need it: %s", p.vnf.vnf, point, manifest)
+                return
+            needed |= set(manifest.backups)
+        temporary.remove_left_by(p.primary, over, needed, p.timeline)
+    except AntipodeError as error:
+        LOG.warning("not all that dead runs of %s have left at %s could be removed: %s", p.vnf.vnf, p.primary.name, error)
+
+
 def _remove_temporary(p: Protection) -> None:
     """Remove the snapshots. The recovery point is committed: what fails here is a warning, and no failure of the run."""
     try:
@@ -215,6 +236,7 @@ def _record(manifest: Manifest, run: Run) -> Json:
         "incremental": manifest.incremental,
         "volumes": len(manifest.restore),
         "stored_bytes": _new_bytes(made),
+        "stored_bytes_per_volume": _new_bytes_per_volume(made, manifest.topology),
         "quiesce_window_s": round(window.total_s, 3) if window else None,
         "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()} if window else {},
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
@@ -222,7 +244,13 @@ def _record(manifest: Manifest, run: Run) -> Json:
     }
 
 
+def _new_bytes_per_volume(made: BackupSet, topology: Topology) -> dict[str, int]:
+    """What the newest backup of each volume takes in the store; empty when no store is configured."""
+    newest = [(v.name or v.id, made.backups[made.restore[v.id]].stored) for v in topology.volumes]
+    return {volume: stored.bytes for volume, stored in newest if stored is not None}
+
+
 def _new_bytes(made: BackupSet) -> int | None:
-    """What the newest backup of each volume takes in the store; None when no store is configured."""
+    """What the newest backups of all volumes take in the store; None when no store is configured."""
     stored = [made.backups[b].stored for b in made.restore.values()]
     return None if None in stored else sum(s.bytes for s in stored if s)

@@ -23,3 +23,9 @@ def carries(resource: Mapping[str, object], key: str) -> bool:
     """Whether the metadata of a resource, as a listing shows it, carries this key."""
     metadata = resource.get("metadata")
     return isinstance(metadata, dict) and metadata.get(KEY) == key
+
+
+def made_by(resource: Mapping[str, object]) -> str | None:
+    """The run that made a resource, as a listing shows it; None for what is not ours."""
+    metadata = resource.get("metadata")
+    return metadata.get(RUN) if isinstance(metadata, dict) else None

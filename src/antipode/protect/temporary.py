@@ -1,32 +1,26 @@
-"""Removes what a run has left behind at the primary site, and only what carries the run's key."""
+"""Removes what runs have left behind at the primary site, and only what carries their marks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
+from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import carries
+from antipode.model.marks import carries, made_by
 from antipode.model.timeline import Timeline
 
 TIMEOUT_S = 600.0
+SNAPSHOT_TIMEOUT_S = 60.0
+"""A snapshot takes seconds; one that is not made by then is left to the next run, so that a failed run ends."""
 
 
 def remove_snapshots(site: Site, key: str, timeline: Timeline) -> None:
     """Delete the snapshots that carry this key and wait until they are gone.
 
     Raises:
-        ResourceFailed: one cannot be deleted.
+        ResourceFailed: one cannot be deleted, or is not made yet after SNAPSHOT_TIMEOUT_S.
     """
-    left = {s["id"]: s["status"] for s in site.volumes.snapshots() if carries(s, key)}
-    if not left:
-        return
-    with timeline.step("1.5", "remove temporary snapshots", site.name) as step:
-        if making := [s for s, status in left.items() if status == "creating"]:
-            # Cinder refuses to delete what is still being made.
-            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error", "deleting"), timeout_s=TIMEOUT_S)
-        for snapshot, status in left.items():
-            if status != "deleting":
-                site.volumes.delete_snapshot(snapshot)
-        site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S)
-        step.result(snapshots=len(left))
+    _remove_snapshots(site, lambda snapshot: carries(snapshot, key), timeline)
 
 
 def remove_backups(site: Site, key: str, timeline: Timeline) -> None:
@@ -36,7 +30,40 @@ def remove_backups(site: Site, key: str, timeline: Timeline) -> None:
         ResourceFailed: one cannot be deleted.
         ApiError: Cinder refuses, for example because an increment rests on one.
     """
-    left = {b["id"]: b["status"] for b in site.backups.backups() if carries(b, key)}
+    _remove_backups(site, lambda backup: carries(backup, key), timeline)
+
+
+def remove_left_by(site: Site, runs: Collection[str], needed_backups: Collection[str], timeline: Timeline) -> None:
+    """Delete the snapshots and backups of runs that ended without cleaning up after themselves, for example because they were killed.
+
+    Args:
+        runs: runs that are over and made no recovery point.
+        needed_backups: ids that are kept all the same, because a recovery point names them.
+
+    Raises:
+        ResourceFailed, ApiError: as above.
+    """
+    _remove_snapshots(site, lambda snapshot: made_by(snapshot) in runs, timeline)
+    _remove_backups(site, lambda backup: made_by(backup) in runs and backup["id"] not in needed_backups, timeline)
+
+
+def _remove_snapshots(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:
+    left = {s["id"]: s["status"] for s in site.volumes.snapshots() if unwanted(s)}
+    if not left:
+        return
+    with timeline.step("1.5", "remove temporary snapshots", site.name) as step:
+        if making := [s for s, status in left.items() if status == "creating"]:
+            # Cinder refuses to delete what is still being made.
+            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error", "deleting"), timeout_s=SNAPSHOT_TIMEOUT_S)
+        for snapshot, status in left.items():
+            if status != "deleting":
+                site.volumes.delete_snapshot(snapshot)
+        site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S)
+        step.result(snapshots=len(left))
+
+
+def _remove_backups(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:
+    left = {b["id"]: b["status"] for b in site.backups.backups() if unwanted(b)}
     if not left:
         return
     with timeline.step("1.6", "remove unfinished backups", site.name) as step:
