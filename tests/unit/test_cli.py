@@ -309,6 +309,41 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(ant
     assert antipode.json("run", "list")[0]["reason"] == "interrupted by a signal"
 
 
+RESTORES_FOR_A_MINUTE = """
+import sys, time
+from types import SimpleNamespace
+sys.path.insert(0, {tests!r})
+import samples
+from antipode.cli.main import main
+from antipode.engine import deployment, failover_flow
+deployment.cloud_site.connect = lambda name, cloud: SimpleNamespace(name=name)
+failover_flow.plan.make_plan = lambda *_: samples.plan()
+failover_flow.ports.create_ports = lambda *_: []
+failover_flow.backups.import_chains = lambda *_: None
+def restore(*_):
+    print("restoring", flush=True)
+    time.sleep(60)
+failover_flow.volumes.restore_volumes = restore
+sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--yes"]))
+"""
+
+
+def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: Antipode) -> None:
+    from antipode.vault import manifests
+
+    manifests.commit(deployment(antipode).vault, samples.manifest())
+    program = RESTORES_FOR_A_MINUTE.format(tests=str(Path(__file__).parent), config=str(antipode.config))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "restoring\n"
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in err
+    (run,) = antipode.json("run", "list")
+    assert (run["state"], run["reason"].startswith("interrupted by a signal")) == ("failed", True)
+
+
 def test_an_error_of_a_run_ends_with_1_and_its_notes_are_told(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
