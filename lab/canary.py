@@ -145,8 +145,15 @@ def _ensure_member(cloud: Connection, site: Site, member: Member) -> str:
         for volume in volumes:
             _wait_for_volume(cloud, volume, {"available"})
         server = _create_server(cloud, member, port, volumes)
+    elif not _is_running(site, server.id):
+        cloud.compute.reboot_server(server, "HARD")  # the only way that works from ACTIVE as well as from SHUTOFF
     _wait_for_server(cloud, server.id)
     return str(server.id)
+
+
+def _is_running(site: Site, server: str) -> bool:
+    """Asked of libvirt: after a disaster Nova believes for minutes that its guests are ACTIVE."""
+    return inside.run(site, ["virsh", "domstate", server], check=False).stdout.strip() == "running"
 
 
 def _ensure_port(cloud: Connection, site: Site, member: Member) -> str:
