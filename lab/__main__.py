@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from lab import bring_up, clouds, guest_access, inside, packages, power, status, supervision, wan
@@ -94,8 +95,7 @@ def _alone() -> Iterator[None]:
 def _bring_up(sites: Sequence[Site]) -> None:
     progress = Progress()
     if not packages.openstack_is_current():
-        for site in SITES.values():
-            power.stop(site)
+        _stop()
     if packages.install(progress):
         for site in SITES.values():
             if inside.init_pid(site) is not None:
@@ -117,14 +117,14 @@ def _up(_: argparse.Namespace) -> None:
 
 
 def _stop() -> None:
-    for site in SITES.values():
-        power.stop(site)
-    wan.down()
+    with ThreadPoolExecutor() as at_once:
+        list(at_once.map(power.stop, SITES.values()))
 
 
 def _down(_: argparse.Namespace) -> None:
     with _alone():
         _stop()
+        wan.down()
 
 
 def _wipe(arguments: argparse.Namespace) -> None:
@@ -135,7 +135,8 @@ def _wipe(arguments: argparse.Namespace) -> None:
         for folder in [site.home for site in SITES.values()] + ([CACHE, VENV] if arguments.all else []):
             if folder.exists():
                 shutil.rmtree(folder)
-        clouds.PATH.unlink(missing_ok=True)
+        for file in (clouds.PATH, packages.LOG):
+            file.unlink(missing_ok=True)
 
 
 def _status(arguments: argparse.Namespace) -> int:

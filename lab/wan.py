@@ -50,6 +50,9 @@ def down() -> None:
         pass
     if _succeeds("iptables", "-w", "-F", COUNTERS):
         _run("iptables", "-w", "-X", COUNTERS)
+    folder = Path("/run/netns")
+    if _succeeds("mountpoint", "-q", str(folder)) and not any(folder.iterdir()):  # `ip netns` made it a mount, to share namespaces
+        _run("umount", str(folder))
 
 
 def remove_leftover_links(site: Site) -> None:

@@ -72,6 +72,7 @@ class CephMonitor(Service):
                 _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", entity, *caps)
 
     def prepare(self, site: Site) -> None:
+        (site.data / "ceph" / "mgr").mkdir(parents=True, exist_ok=True)
         etc, data = site.etc / "ceph", site.data / "ceph" / "mon"
         if (data / "complete").exists():
             return
@@ -87,7 +88,6 @@ class CephMonitor(Service):
         (data / "complete").touch()
 
     def programs(self, site: Site) -> Sequence[Program]:
-        (site.data / "ceph" / "mgr").mkdir(parents=True, exist_ok=True)
         return [
             Program("ceph-mon", ["ceph-mon", "-f", "-i", "a", *_AS_ROOT]),
             Program("ceph-mgr", ["ceph-mgr", "-f", "-i", "x", *_AS_ROOT]),
