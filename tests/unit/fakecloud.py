@@ -31,6 +31,7 @@ class FakeCloud:
         self.ids = count(1)
         self.clock = count(1)
         self.add_on = True
+        self.may_import = True
         self.frozen: set[str] = set()
         self.looks_until_available = 2
         self.servers: dict[str, Json] = {}
@@ -218,7 +219,12 @@ class FakeCloud:
                 url = base64.b64encode(json.dumps(fields).encode()).decode()
                 return {"backup-record": {"backup_service": "swift", "backup_url": url}}
             case "POST", ["backups", "import_record"]:
-                fields = json.loads(base64.b64decode(body["backup-record"]["backup_url"]))
+                if not self.may_import:
+                    refuse(403, "policy")
+                try:
+                    fields = json.loads(base64.b64decode(body["backup-record"]["backup_url"]))
+                except ValueError:
+                    refuse(400, "cannot parse the record")
                 self._happens(f"import {fields['id']}")
                 self.backups[fields["id"]] = {**fields, "status": "creating", "looks": 1, "container": "backups", "metadata": {}}
                 return {"backup": {"id": fields["id"]}}

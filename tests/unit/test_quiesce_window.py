@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
@@ -271,8 +273,19 @@ def test_snapshots_of_an_interrupted_attempt_are_removed_before_the_next_and_oth
     assert "foreign" in scene.cloud.snapshots
 
 
-def test_the_ledger_deadline_is_the_timeout() -> None:
+def test_a_reaper_may_thaw_only_after_the_window_has_ended_by_itself() -> None:
     scene = Scene()
-    result = scene.run(timeout=5)
-    consistent = result.consistent_at
-    assert all(d.isoformat() > consistent for d in scene.ledger.deadlines)
+    began: list[datetime] = []
+    scene.cloud.before = lambda event: began.append(datetime.now(UTC))
+    scene.run(timeout=5)
+    assert all(d > began[0] + timedelta(seconds=5) for d in scene.ledger.deadlines)
+
+
+def test_a_ledger_that_is_slow_to_write_shortens_the_window_instead_of_letting_a_reaper_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "LEDGER_GRACE_S", 0.1)
+    scene = Scene()
+    scene.ledger.may_write = lambda server: time.sleep(0.15)
+    scene.cloud.looks_until_available = 8
+    with pytest.raises(ResourceFailed, match="timeout"):
+        scene.run(timeout=0.3)
+    assert not scene.cloud.frozen

@@ -31,7 +31,7 @@ def check(site: Site) -> list[Finding]:
         Finding("cinder-backup", bool(hosts), f"up at {', '.join(hosts)}" if hosts else "no cinder-backup is up and enabled"),
         Finding(
             "admin rights",
-            site.backups.may_export(),
+            site.backups.may_exchange_records(),
             f"roles in the project: {', '.join(sorted(site.roles))}; exporting and importing backup records takes admin",
         ),
         Finding(

@@ -35,6 +35,8 @@ THAW_CALL_S = 15.0
 THAW_LONGEST_S = 60.0
 """How long thaws are tried again when the window's own time is over already."""
 THAW_PAUSE_S = 0.5
+LEDGER_GRACE_S = 2.0
+"""How much later than the window ends by itself a reaper thaws: never while snapshots that may still count are being taken."""
 
 
 class FreezeLedger(Protocol):
@@ -74,6 +76,7 @@ def quiesced_snapshots(
     try:
         with ThreadPoolExecutor(len(topology.volumes), "snapshot") as pool:
             _make_ready(site, pool, topology, quiesce)
+            window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
             rows = _announce(site, topology, quiesce, ledger)
             try:
                 _run_uninterrupted(window, pool)
@@ -110,7 +113,7 @@ def _make_ready(site: Site, pool: ThreadPoolExecutor, topology: Topology, quiesc
 
 def _announce(site: Site, topology: Topology, quiesce: Quiesce, ledger: FreezeLedger) -> dict[str, str]:
     """Write a ledger row for every member; the row's key by server id. On failure nothing is left in the ledger."""
-    deadline = datetime.now(UTC) + timedelta(seconds=math.ceil(quiesce.timeout))
+    deadline = datetime.now(UTC) + timedelta(seconds=quiesce.timeout + LEDGER_GRACE_S)
     rows: dict[str, str] = {}
     try:
         for server in topology.servers:
@@ -196,10 +199,14 @@ class _Window:
         self._available: _Moment | None = None
         self._posts: dict[str, Future[str]] = {}
 
+    def end_by(self, latest: float) -> None:
+        """Set the moment (monotonic) after which a reaper may thaw the members, so that snapshots taken then do not count."""
+        self._deadline = latest
+
     def run(self, pool: ThreadPoolExecutor) -> None:
         """Freeze, snapshot, thaw. What goes wrong is kept in `error` for the thread that waits."""
         try:
-            self._deadline = time.monotonic() + self._timeout_s
+            self._deadline = min(self._deadline, time.monotonic() + self._timeout_s)
             for member in self.members:
                 self._freeze(member)
             self._consistent = _Moment.now()

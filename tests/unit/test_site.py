@@ -1,0 +1,144 @@
+"""A site's API at the HTTP seam: versions, errors, retries, tokens."""
+
+from __future__ import annotations
+
+import sys
+from subprocess import run
+from typing import Any
+
+import pytest
+from fakecloud import FakeCloud
+from keystoneauth1 import exceptions
+
+from antipode.cloud import health
+from antipode.cloud.api import Api, ApiError, Reply
+from antipode.cloud.objects import Objects
+from antipode.cloud.site import connect
+from antipode.cloud.transport import send
+from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
+
+
+class Response:
+    def __init__(self, status: int, body: Any = None, content: bytes = b"x") -> None:
+        self.status_code, self.content, self.text = status, content, content.decode()
+        self._body = body
+
+    def json(self) -> Any:
+        if self._body is None:
+            raise ValueError
+        return self._body
+
+
+class Proxy:
+    """What openstacksdk's service proxies do, as far as we use it."""
+
+    def __init__(self, *answers: Response | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, dict[str, Any]]] = []
+
+    def request(self, path: str, method: str, **options: Any) -> Response:
+        self.asked.append((method, path, options))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def ask(proxy: Proxy, method: str = "GET", timeout: float | None = None) -> Reply:
+    return send("site-a", proxy, method, "/x", json=None, params=None, microversion="3.47", timeout=timeout)
+
+
+def test_a_site_that_does_not_answer_is_said_to_be_unreachable() -> None:
+    with pytest.raises(SiteUnreachable, match="Site site-a does not answer"):
+        ask(Proxy(exceptions.ConnectFailure("refused")))
+    with pytest.raises(SiteUnreachable):
+        ask(Proxy(exceptions.ConnectTimeout("slow")))
+
+
+def test_refused_credentials_are_the_operators_to_mend() -> None:
+    with pytest.raises(InvalidInput, match="refuses the credentials"):
+        ask(Proxy(exceptions.Unauthorized("no")))
+
+
+def test_only_what_changes_nothing_is_sent_again() -> None:
+    proxy = Proxy(Response(200, {}), Response(202, {}), Response(200, {}))
+    ask(proxy)
+    ask(proxy, "POST")
+    ask(proxy, "GET", timeout=1)
+    assert [options["connect_retries"] for _, _, options in proxy.asked] == [2, 0, 0]
+    assert proxy.asked[2][2]["timeout"] == 1
+    assert "timeout" not in proxy.asked[0][2], "the connection's own must count"
+
+
+def test_the_clouds_own_words_are_in_the_error() -> None:
+    for body, words in (
+        ({"conflictingRequest": {"code": 409, "message": "locked"}}, "locked"),
+        ({"NeutronError": {"type": "MacInUse", "message": "MAC is taken"}}, "MAC is taken"),
+        ({"error": "plain"}, "plain"),
+        (None, "x"),
+    ):
+        proxy = Proxy(Response(409, body))
+        api = Api("s", "compute", lambda m, p, proxy=proxy, **o: send("s", proxy, m, p, **o))  # type: ignore[misc]
+        with pytest.raises(ApiError, match=f"s: POST compute/x was refused with 409: {words}") as failure:
+            api.post("/x", {})
+        assert failure.value.status == 409
+
+
+def test_a_cinder_that_is_too_old_is_named_with_what_is_needed() -> None:
+    with pytest.raises(PreflightFailed, match=r"block-storage service offers microversion 3\.46 at most; 3\.47 or newer is needed"):
+        FakeCloud(cinder=(3, 46))
+
+
+def test_a_service_that_does_not_tell_its_versions_is_unreachable_and_not_too_old() -> None:
+    with pytest.raises(SiteUnreachable, match="does not tell its versions"):
+        Api("s", "compute", lambda *a, **k: Reply(200, {})).negotiate((2, 1), (2, 2))
+
+
+def test_listings_are_followed_page_by_page() -> None:
+    pages = [{"things": [{"id": "1"}], "things_links": [{"rel": "next", "href": "…"}]}, {"things": [{"id": "2"}]}]
+    asked: list[Any] = []
+
+    def answer(method: str, path: str, **options: Any) -> Reply:
+        asked.append(options["params"])
+        return Reply(200, pages[len(asked) - 1])
+
+    assert [t["id"] for t in Api("s", "x", answer).all("/things", "things", a="b")] == ["1", "2"]
+    assert asked == [{"a": "b"}, {"a": "b", "marker": "1"}]
+
+
+def test_a_cloud_that_clouds_yaml_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "none.yaml"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="Site here: cloud nowhere"):
+        connect("here", "nowhere")
+
+
+def test_a_keystone_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    file = tmp_path / "clouds.yaml"
+    file.write_text("clouds: {c: {auth: {auth_url: 'http://127.0.0.1:9/v3', username: u, password: p, project_name: p}}}")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(file))
+    with pytest.raises(SiteUnreachable, match="Site here does not answer"):
+        connect("here", "c", api_timeout_s=2)
+
+
+def test_openstacksdk_is_not_loaded_before_a_site_is_connected() -> None:
+    code = (
+        "import antipode.protect.quiesce, antipode.recover.plan, sys; sys.exit(bool({'openstack', 'keystoneauth1'} & sys.modules.keys()))"
+    )
+    assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_missing_objects_are_not_found_and_listings_are_followed() -> None:
+    objects = Objects("s", Proxy(Response(404), Response(204), Response(200, [{"name": "a", "bytes": 1, "hash": "h"}]), Response(200, [])))
+    with pytest.raises(NotFound, match="no vault/x in the object store"):
+        objects.get("vault", "x")
+    objects.delete("vault", "x")
+    assert objects.listing("vault") == [("a", 1, "h")]
+
+
+def test_a_site_tells_what_it_lacks() -> None:
+    cloud = FakeCloud()
+    assert all(f.ok for f in health.check(cloud.site))
+    cloud.add_on, cloud.backup_state, cloud.may_import = False, "down", False
+    assert {f.check for f in health.check(cloud.site) if not f.ok} == {"quiesce add-on", "cinder-backup", "admin rights"}
+    assert not cloud.events
