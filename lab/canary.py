@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fcntl
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from lab.errors import LabError
 from lab.guest import image
 from lab.services.ceph import POOL
 from lab.services.tenant import NAMES
-from lab.site import SITES, Site
+from lab.site import ROOT, SITES, Site
 from lab.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -90,8 +92,8 @@ def create(site: Site, timeout: float = 300) -> dict[str, str]:
     Raises LabError when something of the VNF is there in a state it cannot be used in, or it does not answer within `timeout` seconds.
     """
     cloud = connect(site)
-    _ensure_keypair(cloud)
-    with ThreadPoolExecutor(len(MEMBERS)) as pool:
+    with _alone(site), ThreadPoolExecutor(len(MEMBERS)) as pool:
+        _ensure_keypair(cloud)
         servers = dict(zip(CHAIN, pool.map(lambda member: _ensure_member(cloud, site, member), MEMBERS), strict=True))
     wait_answers(site, timeout)
     return servers
@@ -99,7 +101,11 @@ def create(site: Site, timeout: float = 300) -> dict[str, str]:
 
 def remove(site: Site) -> list[str]:
     """Delete the VNF's servers, ports, volumes (with their snapshots) and keypair, recovered ones too; return what was deleted."""
-    cloud = connect(site)
+    with _alone(site):
+        return _remove(connect(site))
+
+
+def _remove(cloud: Connection) -> list[str]:
     servers = [s for m in MEMBERS for s in cloud.compute.servers(name=f"^{m.server}$")]
     ports = {p.id: p for s in servers for p in cloud.network.ports(device_id=s.id)}
     ports |= {p.id: p for m in MEMBERS for p in cloud.network.ports(name=m.port)}
@@ -121,6 +127,14 @@ def remove(site: Site) -> list[str]:
         cloud.compute.delete_keypair(keypair)
     removed = [*servers, *ports.values(), *volumes, *([keypair] if keypair else [])]
     return [f"{type(thing).__name__.lower()} {thing.name}" for thing in removed]
+
+
+@contextmanager
+def _alone(site: Site) -> Iterator[None]:
+    """Two that make or remove the VNF at once would each see half of what the other does."""
+    with (ROOT / f"canary-{site.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _ensure_keypair(cloud: Connection) -> None:
