@@ -93,3 +93,25 @@ def test_the_thread_thaws_while_the_run_hangs_and_survives_its_own_errors(freeze
     freezes.freezing("site-a", "srv-db", "db", datetime.now(UTC) + timedelta(seconds=0.1))
     with reaper.Reaper(freezes, lambda: [SITE]):
         assert thawed.wait(5), "the reaper did not thaw"
+
+
+def test_a_thaw_that_keeps_failing_is_tried_less_and_less_often_and_the_next_server_at_once(
+    freezes: Freezes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "EVERY_S", 0.01)
+    tries: list[str] = []
+    thawed = threading.Event()
+
+    def thaw(_: Any, server: str) -> None:
+        tries.append(server)
+        if server == "srv-db":
+            raise SiteUnreachable("no answer")
+        thawed.set()
+
+    monkeypatch.setattr(reaper, "thaw", thaw)
+    freezes.freezing("site-a", "srv-db", "db", datetime.now(UTC))
+    with reaper.Reaper(freezes, lambda: [SITE]):
+        time.sleep(1)  # time in which a reaper without pauses would try some 50 times
+        freezes.freezing("site-a", "srv-front", "front", datetime.now(UTC))
+        assert thawed.wait(5)
+    assert 3 <= tries.count("srv-db") <= 12

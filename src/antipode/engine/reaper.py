@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Self
 from antipode.errors import AntipodeError, NotFound
 from antipode.protect.quiesce import thaw
 from antipode.store.freezes import Freezes
+from antipode.store.tables import FreezeRow
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
 
 LOG = logging.getLogger(__name__)
 EVERY_S = 0.5
+LONGEST_PAUSE_S = 30.0
+"""Between two tries to thaw the same server."""
 
 
 def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
@@ -25,20 +28,7 @@ def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
 
     A thaw that fails stays in the ledger and is tried again by the next reaper.
     """
-    thawed = []
-    for row in freezes.overdue(site.name, now):
-        server = f"server {row.server} ({row.server_id}) at {site.name}"
-        LOG.warning("%s is past its freeze deadline by %.1f s: thawing it", server, now - row.deadline)
-        try:
-            thaw(site, row.server_id)
-        except NotFound:
-            LOG.warning("%s does not exist any more", server)
-        except AntipodeError as error:
-            LOG.error("%s may still be frozen: %s", server, error)
-            continue
-        freezes.thawed(row.id)
-        thawed.append(row.server)
-    return thawed
+    return [row.server for row in freezes.overdue(site.name, now) if _thaw(freezes, site, row, now)]
 
 
 class Reaper:
@@ -47,6 +37,8 @@ class Reaper:
     def __init__(self, freezes: Freezes, sites: Callable[[], Sequence[Site]]) -> None:
         self._freezes = freezes
         self._sites = sites
+        self._pause: dict[str, float] = {}
+        self._next: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="reaper", daemon=True)
 
@@ -62,7 +54,31 @@ class Reaper:
         while not self._stop.wait(EVERY_S):
             for site in self._sites():
                 try:
-                    reap(self._freezes, site, time.time())
+                    self._reap(site)
                 except Exception:
                     # the last layer but one against a frozen VNF must outlive a locked database or a bug
                     LOG.exception("reaping at %s failed; trying again", site.name)
+
+    def _reap(self, site: Site) -> None:
+        """Thaw what is overdue; a server whose thaw failed gets longer and longer pauses, so that it keeps nobody from the others."""
+        for row in self._freezes.overdue(site.name, time.time()):
+            if time.time() < self._next.get(row.id, 0):
+                continue
+            if not _thaw(self._freezes, site, row, time.time()):
+                self._pause[row.id] = min(2 * self._pause.get(row.id, EVERY_S), LONGEST_PAUSE_S)
+                self._next[row.id] = time.time() + self._pause[row.id]
+
+
+def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:
+    """Thaw one server that is past its deadline; whether it is thawed, or gone."""
+    server = f"server {row.server} ({row.server_id}) at {site.name}"
+    LOG.warning("%s is past its freeze deadline by %.1f s: thawing it", server, now - row.deadline)
+    try:
+        thaw(site, row.server_id)
+    except NotFound:
+        LOG.warning("%s does not exist any more", server)
+    except AntipodeError as error:
+        LOG.error("%s may still be frozen: %s", server, error)
+        return False
+    freezes.thawed(row.id)
+    return True
