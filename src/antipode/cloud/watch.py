@@ -49,7 +49,7 @@ class Watch:
             ids: the resources.
             wanted: statuses, in lower case.
             timeout_s: seconds to wait at most.
-            interval_s: seconds between two list calls.
+            interval_s: seconds between an answer and the next list call.
             between: called after each look; what it raises ends the wait.
 
         Returns:
@@ -125,7 +125,7 @@ class Watch:
         return ", ".join(f"{self._kind} {r} is {seen[r]['status'] if r in seen else 'not listed'}" for r in ids)
 
     def _look(self, since: float, deadline: float, interval_s: float) -> dict[str, Json] | None:
-        """The listing, asked for after `since` and at least `interval_s` after the one before; None when time is over or it failed."""
+        """The listing, asked for after `since` and `interval_s` after the one before had come; None when time is over or it failed."""
         with self._changed:
             while True:
                 if self._asked_at >= since:
@@ -136,7 +136,7 @@ class Watch:
                 due = self._tried_at + interval_s
                 if not self._asking and now >= due:
                     # Under the lock: a listing asked for after somebody began to wait must not end before it has seen theirs.
-                    self._asking, self._tried_at, ids = True, now, set(self._waited_for)
+                    self._asking, ids = True, set(self._waited_for)
                     break
                 self._changed.wait(deadline - now if self._asking else min(deadline, due) - now)
         return self._ask(ids, now, deadline - now)
@@ -144,23 +144,25 @@ class Watch:
     def _ask(self, ids: set[str], asked_at: float, timeout_s: float) -> dict[str, Json] | None:
         listed: dict[str, Json] | None = None
         try:
-            listed = {}
-            for page in self._pages(timeout_s):
-                listed.update((item["id"], item) for item in page)
-                if ids <= listed.keys():
-                    break
+            listed = self._read(ids, timeout_s)
             self._failing_since = None
         except (SiteUnreachable, ApiError) as error:
-            listed = None
-            if isinstance(error, ApiError) and error.status < 500:
-                raise
             self._failing_since = self._failing_since or asked_at
-            if asked_at - self._failing_since > PATIENCE_S:
+            busy = not isinstance(error, ApiError) or error.status >= 500
+            if not busy or asked_at - self._failing_since > PATIENCE_S:
                 raise
         finally:
             with self._changed:
-                self._asking = False
+                self._asking, self._tried_at = False, time.monotonic()  # a slow service gets its pause after the answer
                 if listed is not None:
                     self._seen, self._asked_at = listed, asked_at
                 self._changed.notify_all()
+        return listed
+
+    def _read(self, ids: set[str], timeout_s: float) -> dict[str, Json]:
+        listed: dict[str, Json] = {}
+        for page in self._pages(timeout_s):
+            listed.update((item["id"], item) for item in page)
+            if ids <= listed.keys():
+                break
         return listed

@@ -52,11 +52,14 @@ def _remove_snapshots(site: Site, unwanted: Callable[[Json], bool], timeline: Ti
     if not left:
         return
     with timeline.step("1.5", "remove temporary snapshots", site.name) as step:
-        if making := [s for s, status in left.items() if status == "creating"]:
-            # Cinder refuses to delete what is still being made.
-            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error", "deleting"), timeout_s=SNAPSHOT_TIMEOUT_S)
+        making = [s for s, status in left.items() if status == "creating"]
         for snapshot, status in left.items():
-            if status != "deleting":
+            if status not in ("creating", "deleting"):
+                site.volumes.delete_snapshot(snapshot)
+        if making:
+            # Cinder refuses to delete what is still being made; and what a lost request has left so, it never deletes.
+            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error"), timeout_s=SNAPSHOT_TIMEOUT_S)
+            for snapshot in making:
                 site.volumes.delete_snapshot(snapshot)
         site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S)
         step.result(snapshots=len(left))
