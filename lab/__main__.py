@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from lab import bring_up, clouds, guest_access, inside, packages, power, status, supervision, wan
+from lab import add_on_tests, bring_up, clouds, guest_access, inside, packages, power, status, supervision, wan
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.services import services_of
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("address")
     sub.add_argument("port", type=int)
     sub.add_argument("--timeout", type=float, default=5, help="seconds (default: 5)")
+    command("test-nova-quiesce", _test_nova_quiesce, "run the quiesce add-on's own tests against the Nova that the lab has installed")
     command("packets", _packets, "print how many IP packets were sent to the site's WAN address by the host and the other sites", site=True)
     return parser
 
@@ -132,7 +133,7 @@ def _wipe(arguments: argparse.Namespace) -> None:
         for site in SITES.values():
             power.off(site)
         wan.down()
-        for folder in [site.home for site in SITES.values()] + ([CACHE, VENV] if arguments.all else []):
+        for folder in [site.home for site in SITES.values()] + ([CACHE, VENV, add_on_tests.ENVIRONMENT] if arguments.all else []):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (clouds.PATH, packages.LOG):
@@ -194,6 +195,10 @@ def _exec(arguments: argparse.Namespace) -> int:
 
 def _answer(arguments: argparse.Namespace) -> None:
     print(guest_access.answer(arguments.site, arguments.address, arguments.port, arguments.timeout))
+
+
+def _test_nova_quiesce(_: argparse.Namespace) -> int:
+    return add_on_tests.run()
 
 
 def _packets(arguments: argparse.Namespace) -> None:

@@ -68,8 +68,8 @@ def _install_debian(packages: Sequence[str]) -> None:
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=900"]
     with _services_kept_from_starting():
-        _logged([*apt, "update"], environment)
-        _logged([*apt, "install", "-y", "--no-install-recommends", *packages], environment)
+        logged([*apt, "update"], environment)
+        logged([*apt, "install", "-y", "--no-install-recommends", *packages], environment)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _services_kept_from_starting() -> Iterator[None]:
 
 def _build_venv() -> None:
     # Debian's own Python, and with its packages: the bindings of libvirt and Ceph come from Debian
-    _logged(["/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(VENV)])
+    logged(["/usr/bin/python3", "-m", "venv", "--clear", "--system-site-packages", str(VENV)])
     _pip("install", "--ignore-installed", "-r", str(LOCK))
 
 
@@ -104,10 +104,11 @@ def _install_add_on(sources: Sequence[Path]) -> None:
 
 
 def _pip(*arguments: str) -> None:
-    _logged([str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments])
+    logged([str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments])
 
 
-def _logged(command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+def logged(command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+    """Execute a command with its output in LOG; raises LabError with the end of it."""
     with LOG.open("ab") as log:
         log.write(f"$ {' '.join(command)}\n".encode())
         log.flush()
