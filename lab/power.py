@@ -15,6 +15,8 @@ from lab import inside, supervision, wan
 from lab.site import Site
 from lab.waiting import wait_until
 
+SUPERVISORD = Path(__file__).with_name("supervisord.py")
+
 
 def private_folders(site: Site) -> dict[Path, Path]:
     """What the site has for its own of the machine's file system: where its processes see it -> where it is."""
@@ -48,7 +50,8 @@ def on(site: Site) -> bool:
         shutil.rmtree(lost, ignore_errors=True)
     make_folders(site)
     log = (site.log / "supervisord.out").open("ab")
-    supervisor = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(inside.supervisor_conf(site))]
+    # -P: as a script, without the lab's own modules in the search path
+    supervisor = [sys.executable, "-P", str(SUPERVISORD), "--nodaemon", "--configuration", str(inside.supervisor_conf(site))]
     namespaces = ["--mount", "--propagation", "private", "--pid", "--uts", "--fork", "--mount-proc"]
     script = _inner_script(site) + f"exec {shlex.join(supervisor)}"
     subprocess.Popen(
