@@ -53,6 +53,8 @@ def find(vnf: Vnf) -> tidy.Vnf:
     running = {s["name"] for s in primary.servers() if s["status"] == "ACTIVE"}
     if missing := [m.server for m in vnf.members if m.server not in running]:
         raise NotMeasured(f"{', '.join(missing)} not ACTIVE at {vnf.primary}; see: python -m lab.canary")
+    if frozen := [s["name"] for s in primary.servers() if s["name"] in running and primary.is_quiesced(s["id"])]:
+        raise NotMeasured(f"{', '.join(frozen)} at {vnf.primary} is quiesced: another run is under way, or died; see: antipode run list")
     found = tidy.Vnf(primary, backup, discover(vnf, primary))
     if there := tidy.standing_in_the_way(found):
         raise NotMeasured(f"a recovered VNF would collide with what is there: {'; '.join(there)}; remove that first")

@@ -50,6 +50,10 @@ class Cloud:
         """POST a server action without arguments."""
         self.compute.post(f"/servers/{server_id}/action", json={action: None})
 
+    def is_quiesced(self, server_id: str) -> bool:
+        """Whether somebody has frozen a server (an addition of nova-quiesce)."""
+        return bool(self.compute.get(f"/servers/{server_id}/os-quiesce").json()["quiesce"]["quiesced"])
+
     def servers(self) -> list[Json]:
         found: list[Json] = self.compute.get("/servers/detail").json()["servers"]
         return found

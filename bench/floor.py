@@ -17,7 +17,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keystoneauth1.exceptions import ClientException
+from keystoneauth1.exceptions import ClientException, NotFound
 from ruamel.yaml import YAML
 
 from antipode.model.vnf import Answers, Vnf
@@ -102,7 +102,7 @@ def thaw(site: Cloud, servers: Sequence[Json]) -> None:
         Failed: members that could not be thawed, by name.
     """
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    left, refused, deadline = list(reversed(servers)), dict[str, ClientException](), time.monotonic() + THAW_S
+    left, refused, deadline = list(reversed(servers)), dict[str, str](), time.monotonic() + THAW_S
     while left:
         refused = {s["name"]: e for s in left if (e := _thawed(site, s)) is not None}
         left = [s for s in left if s["name"] in refused]
@@ -114,11 +114,15 @@ def thaw(site: Cloud, servers: Sequence[Json]) -> None:
         signal.signal(number, handler)
 
 
-def _thawed(site: Cloud, server: Json) -> ClientException | None:
+def _thawed(site: Cloud, server: Json) -> str | None:
+    """Thaw one member; None when it is thawed, else the reason."""
     try:
         site.act(server["id"], "unquiesce")
+    except NotFound:
+        return None  # a server that is gone is not frozen
     except ClientException as error:
-        return error
+        response = getattr(error, "response", None)
+        return str(error) if response is None else f"{error}: {response.text}"
     return None
 
 
