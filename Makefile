@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-NOVA := build/nova-quiesce-venv
 
 .PHONY: demo test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
 
@@ -28,8 +27,8 @@ lab-wipe: $(READY)        ## stop the sites and forget them
 test-lab: lab             ## tests against the two real sites
 	$(BIN)/pytest tests/lab -q
 
-test-nova-quiesce: $(NOVA)/.ready  ## tests of the Nova add-on against Nova's own code
-	cd nova_quiesce && PYTHONPATH=src PYTHONWARNINGS=ignore ../$(NOVA)/bin/python -m unittest discover -s tests -t .
+test-nova-quiesce: $(READY)  ## tests of the Nova add-on against the Nova of the lab
+	$(BIN)/python -m lab test-nova-quiesce
 
 bench: lab                ## antipode beside a floor and beside the openstack command line
 	$(BIN)/python -m bench
@@ -46,8 +45,3 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -e '.[lab,dev]'
 	touch $(READY)
-
-$(NOVA)/.ready: lab/requirements.lock nova_quiesce/pyproject.toml $(READY)
-	$(PYTHON) -m venv $(NOVA)
-	$(NOVA)/bin/pip install -q -c lab/requirements.lock nova openstack-placement './nova_quiesce[test]'
-	touch $@
