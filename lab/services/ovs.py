@@ -47,6 +47,7 @@ class OpenVSwitch(Service):
             Program(
                 "ovsdb-server", ["ovsdb-server", str(database(site)), *listen, "--unixctl=/run/openvswitch/ovsdb-server.ctl", *logging]
             ),
+            Program("keep-taps-up", ["keep-taps-up"]),
             Program("ovs-vswitchd", ["ovs-vswitchd", CONNECTION, "--unixctl=/run/openvswitch/ovs-vswitchd.ctl", *logging]),
         ]
 

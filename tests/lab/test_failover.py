@@ -211,5 +211,5 @@ def test_a_failover_that_is_ordered_again_finds_everything_there_and_makes_nothi
 
 def test_the_timeline_names_every_step_of_the_mission(protected: Protected) -> None:
     shown = protected.desk.ask("run", "show", protected.second["run"])
-    numbers = {step["number"] for step in shown["timeline"]}
+    numbers = {step["number"] for step in shown["steps"]}
     assert {"1.1", "1.2", "1.3", "1.4", "1.6"} <= numbers
