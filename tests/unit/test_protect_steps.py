@@ -128,6 +128,14 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     assert not cloud.events
 
 
+def test_members_of_one_name_are_found_before() -> None:
+    cloud = FakeCloud()
+    cloud.servers["id-app"]["name"] = "db"
+    vnf = VNF.model_copy(update={"members": [Member(server=i) for i in ("id-db", "id-app")]})
+    with pytest.raises(PreflightFailed, match="2 members are named db"):
+        check_protect(vnf, discover(vnf, cloud.site), cloud.site)
+
+
 def test_a_quiesce_timeout_longer_than_the_site_allows_is_found_before() -> None:
     cloud = FakeCloud()
     cloud.site.compute.quiesce_support = lambda: {"maximum_timeout": 5}  # type: ignore[method-assign]

@@ -43,6 +43,9 @@ def _add_on(vnf: Vnf, primary: Site) -> Iterator[str]:
 
 
 def _servers(vnf: Vnf, topology: Topology, primary: Site) -> Iterator[str]:
+    for name, times in Counter(s.name for s in topology.servers).items():
+        if times > 1:
+            yield f"{times} members are named {name}; rename them, a recovery tells its servers apart by name"
     for found, server in zip(find_members(vnf, primary), topology.servers, strict=True):
         name = server.name
         if found["status"] != "ACTIVE":
