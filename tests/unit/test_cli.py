@@ -18,6 +18,7 @@ import samples
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.exclusive import only_run_of
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
 
@@ -299,6 +300,7 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(ant
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "frozen\n"
+        assert antipode.json("run", "list")[0]["state"] == "running"
         began = time.monotonic()
         os.kill(process.pid, number)
         out, err = process.communicate(timeout=30)
@@ -307,6 +309,19 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(ant
     assert "interrupted by a signal" in err
     assert time.monotonic() - began < 20
     assert antipode.json("run", "list")[0]["reason"] == "interrupted by a signal"
+
+
+def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(antipode: Antipode) -> None:
+    antipode.add_vnf()
+    program = FREEZES_UNTIL_TOLD.format(tests=str(Path(__file__).parent), config=str(antipode.config))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "frozen\n"
+        process.kill()
+    (run,) = antipode.json("run", "list")
+    assert (run["state"], antipode.json("run", "show", run["run"])["state"]) == ("lost", "lost")
+    with only_run_of("hlr", antipode.folder, "protect-2"):
+        assert antipode.json("run", "list")[0]["state"] == "lost"
 
 
 RESTORES_FOR_A_MINUTE = """

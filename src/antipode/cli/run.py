@@ -22,10 +22,23 @@ class RunList(ListCommand):
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        runs = self.app.deployment().runs.all(parsed_args.vnf)
+        deployment = self.app.deployment()
+        from antipode.engine.runs import state_of
+
+        runs = deployment.runs.all(parsed_args.vnf)
         names = ("run", "kind", "vnf", "state", "started_at", "seconds", "recovery_point", "reason")
         return names, [
-            (r.id, r.kind, r.vnf, r.state, moment(r.started_at), _seconds(r), r.result.get("recovery_point"), Short(r.reason)) for r in runs
+            (
+                r.id,
+                r.kind,
+                r.vnf,
+                state_of(r, deployment.config),
+                moment(r.started_at),
+                _seconds(r),
+                r.result.get("recovery_point"),
+                Short(r.reason),
+            )
+            for r in runs
         ]
 
 
@@ -38,14 +51,16 @@ class RunShow(ShowCommand):
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        runs = self.app.deployment().runs
-        run = runs.get(parsed_args.run)
+        deployment = self.app.deployment()
+        from antipode.engine.runs import state_of
+
+        run = deployment.runs.get(parsed_args.run)
         names, values = columns(
             {
                 "run": run.id,
                 "kind": run.kind,
                 "vnf": run.vnf,
-                "state": run.state,
+                "state": state_of(run, deployment.config),
                 "reason": run.reason,
                 "started_at": moment(run.started_at),
                 "ended_at": moment(run.ended_at),
@@ -53,7 +68,7 @@ class RunShow(ShowCommand):
                 **{k: v for k, v in run.result.items() if k not in ("vnf", "seconds")},
             }
         )
-        steps = [_step(s, run.started_at) for s in runs.steps(run.id)]
+        steps = [_step(s, run.started_at) for s in deployment.runs.steps(run.id)]
         return (*names, "steps"), (*values, Steps(steps))
 
 

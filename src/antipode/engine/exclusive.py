@@ -11,6 +11,25 @@ from pathlib import Path
 from antipode.errors import AntipodeError, Busy
 
 
+def run_under_way(vnf: str, state_dir: Path) -> str | None:
+    """The run of this VNF that holds its lock on this host, if any."""
+    try:
+        handle = os.open(_path(vnf, state_dir), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(handle, 256).decode(errors="replace").partition(" ")[0]
+    finally:
+        os.close(handle)
+    return None
+
+
+def _path(vnf: str, state_dir: Path) -> Path:
+    return state_dir / "locks" / f"{vnf}.lock"
+
+
 @contextmanager
 def only_run_of(vnf: str, state_dir: Path, run: str) -> Iterator[None]:
     """Hold the VNF's lock while the block runs. The kernel lets go of it when the process ends, however it ends.
@@ -18,7 +37,7 @@ def only_run_of(vnf: str, state_dir: Path, run: str) -> Iterator[None]:
     Raises:
         Busy: another process holds it.
     """
-    path = state_dir / "locks" / f"{vnf}.lock"
+    path = _path(vnf, state_dir)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

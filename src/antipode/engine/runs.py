@@ -11,14 +11,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from antipode.config import Config
 from antipode.engine.deployment import Deployment
-from antipode.engine.exclusive import only_run_of
+from antipode.engine.exclusive import only_run_of, run_under_way
 from antipode.engine.logs import run_in_logs
 from antipode.engine.reaper import Reaper
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
+
+
+def state_of(run: RunRow, config: Config) -> str:
+    """The state of a run as it is: `lost` when it is kept as running and no process of this host is at it.
+
+    Where several hosts share a database this one cannot know, and what is kept is told.
+    """
+    if run.state != "running" or not config.database.startswith("sqlite:"):
+        return run.state
+    return "running" if run_under_way(run.vnf, config.state_dir) == run.id else "lost"
 
 
 @dataclass
