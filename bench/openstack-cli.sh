@@ -80,7 +80,6 @@ discover() {
         while read -r port; do
             at_primary port show "$port" -f json >"$here/port-$port"
             at_primary network show "$(field "$here/port-$port" network_id)" -f value -c name >"$here/network-$port"
-            at_primary subnet show "$(field "$here/port-$port" fixed_ips 0 subnet_id)" -f value -c name >"$here/subnet-$port"
             at_primary security group show "$(field "$here/port-$port" security_group_ids 0)" -f value -c name >"$here/group-$port"
         done <"$here/ports"
     done
@@ -125,15 +124,16 @@ remove_snapshots() {
 mapped() { field "$VNF" map "$1" "$2"; }
 
 restore() { # restore SERVER VOLUME: import the chain, base first, and create the volume from its last backup
-    local file=$STATE/$1/volume-$2 id
+    local file=$STATE/$1/volume-$2 id newest
     while read -r id; do
         call "$TOKEN" POST "$CINDER/backups/import_record" "$(python3 -c '
 import json, sys
 record = json.load(open(sys.argv[1]))
 print(json.dumps({"backup-record": {key: record[key] for key in ("backup_service", "backup_url")}}))' "$STATE/record-$id")"
         await 300 available at_backup volume backup show "$id" -f value -c status
+        newest=$id
     done <"$STATE/chain-$2"
-    id=$(at_backup --os-volume-api-version 3.47 volume create --backup "$id" --size "$(field "$file" size)" \
+    id=$(at_backup --os-volume-api-version 3.47 volume create --backup "$newest" --size "$(field "$file" size)" \
         --type "$(mapped volume_types "$(field "$file" type)")" "$(field "$file" name)" -f value -c id)
     await 1200 available at_backup volume show "$id" -f value -c status
     echo "$id" >>"$STATE/$1/restored"
@@ -148,7 +148,7 @@ boot() { # boot SERVER: its ports with their MAC and address, the server from it
     while read -r port; do
         options+=(--port "$(at_backup port create --network "$(mapped networks "$(<"$here/network-$port")")" \
             --mac-address "$(field "$here/port-$port" mac_address)" \
-            --fixed-ip "subnet=$(<"$here/subnet-$port"),ip-address=$(field "$here/port-$port" fixed_ips 0 ip_address)" \
+            --fixed-ip "ip-address=$(field "$here/port-$port" fixed_ips 0 ip_address)" \
             --security-group "$(mapped security_groups "$(<"$here/group-$port")")" "$1" -f value -c id)")
     done <"$here/ports"
     field "$here/server" OS-EXT-SRV-ATTR:user_data | base64 -d >"$here/user_data"

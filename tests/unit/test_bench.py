@@ -114,41 +114,81 @@ def test_the_floor_thaws_everybody_in_reverse_and_again_who_refused_when_a_snaps
 SCRIPT = Path(__file__).parents[2] / "bench/openstack-cli.sh"
 
 
-def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_window(tmp_path: Path) -> None:
-    """With an `openstack` that knows two servers and cannot snapshot, and a `curl` that writes down what it is asked."""
-    bin = tmp_path / "bin"
+def run_script(act: str, folder: Path, openstack: str) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
+    """Run the command line script with an `openstack` that answers by its arguments as the given `case` patterns say.
+
+    Returns how it ended, what `openstack` was called with, and what `curl` was.
+    """
+    bin = folder / "bin"
     bin.mkdir()
-    openstack = """#!/bin/bash
-case "$*" in
+    told, asked = folder / "told", folder / "asked"
+    answers = f"""{openstack}
+    *"token issue"*) echo token ;;
+    *"catalog show"*) echo '{{"endpoints": [{{"interface": "public", "url": "http://api"}}]}}' ;;
+    *) echo "not known here: $*" >&2; exit 99 ;;"""
+    programs = {
+        "openstack": f'echo "$*" >>{shlex.quote(str(told))}\ncase "$*" in\n{answers}\nesac\n',
+        "curl": f'echo "$*" >>{shlex.quote(str(asked))}\n',
+    }
+    for name, text in programs.items():
+        (bin / name).write_text(f"#!/bin/bash\n{text}")
+        (bin / name).chmod(0o755)
+    (folder / "vnf.json").write_text('{"map": {"networks": {"net": "net-b"}, "volume_types": {}, "flavors": {}, "security_groups": {}}}')
+    names = {"PRIMARY": "a", "BACKUP": "b", "MEMBERS": "db app", "BOOT": "db", "NAME": "n", "OPENSTACK": "openstack"}
+    paths = {"STATE": str(folder), "VNF": str(folder / "vnf.json"), "BENCH_CALLS": str(folder / "calls")}
+    environment = {**names, **paths, "PATH": f"{bin}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(SCRIPT), act], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return done, told.read_text().splitlines(), asked.read_text().splitlines()
+
+
+def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_window(tmp_path: Path) -> None:
+    openstack = """
     *"server show db"*) echo '{"id": "id-db"}' ;;
     *"server show app"*) echo '{"id": "id-app"}' ;;
     *"server volume list"*) echo '[{"Device": "/dev/vda", "Volume ID": "v1"}]' ;;
     *"volume show"*) echo '{}' ;;
     *"keypair show"*|*"port list"*) ;;
-    *"token issue"*) echo token ;;
-    *"catalog show"*) echo '{"endpoints": [{"interface": "public", "url": "http://nova"}]}' ;;
-    *"snapshot create"*) echo "status must be available, but current status is: in-use" >&2; exit 1 ;;
-    *) echo "not known here: $*" >&2; exit 99 ;;
-esac
-"""
-    asked = tmp_path / "asked"
-    for name, text in {"openstack": openstack, "curl": f'#!/bin/bash\necho "$*" >>{shlex.quote(str(asked))}\n'}.items():
-        (bin / name).write_text(text)
-        (bin / name).chmod(0o755)
-    environment = {
-        "PRIMARY": "a",
-        "BACKUP": "b",
-        "MEMBERS": "db app",
-        "BOOT": "db app",
-        "STATE": str(tmp_path),
-        "NAME": "n",
-        "VNF": "",
-        "OPENSTACK": "openstack",
-        "BENCH_CALLS": str(tmp_path / "calls"),
-        "PATH": f"{bin}:{os.environ['PATH']}",
-    }
-    done = subprocess.run(["bash", str(SCRIPT), "full"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    *"snapshot create"*) echo "status must be available, but current status is: in-use" >&2; exit 1 ;;"""
+    done, _, asked = run_script("full", tmp_path, openstack)
     assert done.returncode != 0
     assert "in-use" in done.stderr
-    calls = [(line.split("/")[-2], "unquiesce" if "unquiesce" in line else "quiesce") for line in asked.read_text().splitlines()]
+    calls = [(line.split("/")[-2], "unquiesce" if "unquiesce" in line else "quiesce") for line in asked]
     assert calls == [("id-db", "quiesce"), ("id-app", "quiesce"), ("id-app", "unquiesce"), ("id-db", "unquiesce")]
+
+
+def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_importing_all_of_it(tmp_path: Path) -> None:
+    for member in ("db", "app"):
+        (tmp_path / member).mkdir()
+        (tmp_path / member / "volumes").write_text("")
+    server = {"flavor": {"original_name": "tiny"}, "OS-EXT-SRV-ATTR:user_data": "cm9sZT1kYg==", "config_drive": True, "key_name": "key"}
+    port = {"mac_address": "fa:16:3e:00:00:01", "fixed_ips": [{"ip_address": "10.7.0.11"}]}
+    files = {
+        "db/server": json.dumps(server),
+        "db/volumes": "v1\n",
+        "db/volume-v1": '{"name": "db-root", "size": 1, "type": "standard"}',
+        "db/ports": "p1\n",
+        "db/port-p1": json.dumps(port),
+        "db/network-p1": "net",
+        "db/group-p1": "group",
+        "key-key": "ssh-ed25519 AAAA",
+        "chain-v1": "base\nincrement\n",
+        **{
+            f"record-{link}": json.dumps({"backup_service": "s", "backup_url": f"url-{link}", "name": "n"})
+            for link in ("base", "increment")
+        },
+        "answers-db": 'echo "$1" >"$STATE/answered"',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    openstack = """
+    *"keypair show"*) ;;
+    *"backup show"*|*"volume show"*) echo available ;;
+    *"server show"*) echo ACTIVE ;;
+    *"create"*) echo new-id ;;"""
+    done, told, asked = run_script("recover", tmp_path, openstack)
+    assert done.returncode == 0, done.stderr
+    assert [url for line in asked for url in ("url-base", "url-increment") if url in line] == ["url-base", "url-increment"]
+    assert any("volume create --backup increment" in line for line in told)
+    assert any("--network net-b --mac-address fa:16:3e:00:00:01 --fixed-ip ip-address=10.7.0.11" in line for line in told)
+    assert (tmp_path / "answered").read_text() == "10.7.0.11\n"
+    assert json.loads(done.stdout)["window_s"] is None
