@@ -41,9 +41,13 @@ class Desk:
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `antipode ARGUMENTS` and return the process; `options` as for subprocess.Popen."""
-        antipode = Path(sys.executable).with_name("antipode")
-        environment = os.environ | {"OS_CLIENT_CONFIG_FILE": str(clouds.PATH), "ANTIPODE_CONFIG": str(self.configuration)}
-        return subprocess.Popen([str(antipode), *arguments], env=environment, cwd=PROJECT, text=True, **options)
+        binaries = Path(sys.executable).parent
+        environment = os.environ | {
+            "PATH": f"{binaries}:{os.environ['PATH']}",  # the VNF file's `python -m lab answer` needs the lab's Python
+            "OS_CLIENT_CONFIG_FILE": str(clouds.PATH),
+            "ANTIPODE_CONFIG": str(self.configuration),
+        }
+        return subprocess.Popen([str(binaries / "antipode"), *arguments], env=environment, cwd=PROJECT, text=True, **options)
 
     def run(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
         """Execute `antipode ARGUMENTS` to its end, whatever that is; no standard input."""

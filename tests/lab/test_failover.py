@@ -84,7 +84,7 @@ def as_shown_at(site: Site) -> list[dict[str, Any]]:
     return shown
 
 
-def of_antipode(site: Site) -> dict[str, set[str]]:
+def what_is_there(site: Site) -> dict[str, set[str]]:
     """Everything in the VNF's project that a recovery could have made."""
     cloud = identity.connect(site, "antipode", PROJECT)
     return {
@@ -115,9 +115,9 @@ def test_a_recovery_point_verifies_until_an_object_of_it_is_missing(protected: P
     point = protected.second["recovery_point"]
     assert protected.desk.run("recovery-point", "verify", VNF, point).returncode == 0
     store = identity.connect(site_b, "backup", "backup").object_store
-    manifest = protected.desk.ask("recovery-point", "show", VNF, point)
-    volume_id = manifest["backups"][0]["volume_id"] if isinstance(manifest["backups"], list) else next(iter(manifest["restore"]))
-    name = next(o.name for o in store.objects("volumebackups") if f"volume_{volume_id}" in o.name and o.name.endswith("-00001"))
+    volumes = protected.desk.ask("recovery-point", "show", VNF, point)["volumes"]
+    base = next(v["chain"][0] for v in volumes if v["volume"] == "canary-db-data")
+    name = next(o.name for o in store.objects("volumebackups") if f"backup_{base}" in o.name and o.name.endswith("-00001"))
     content = store.download_object(name, "volumebackups")
     store.delete_object(name, container="volumebackups")
     try:
@@ -135,12 +135,12 @@ def test_what_site_b_lacks_is_said_all_at_once_before_anything_is_created(
     desk = Desk(tmp_path / "desk", VAULT)
     wrong = {"networks": {NAMES["site-a"].network: "no-such-network"}, "flavors": {"tiny": "no-such-flavor"}}
     desk.tell("vnf", "add", str(vnf_file(map=wrong)))
-    before = of_antipode(site_b)
+    before = what_is_there(site_b)
     refused = desk.run("failover", VNF, "--to", site_b.name, "--yes")
     assert refused.returncode == 3
     for missing in ("no-such-network", "no-such-flavor", "fast"):
         assert missing in refused.stderr
-    assert of_antipode(site_b) == before
+    assert what_is_there(site_b) == before
 
 
 def test_a_quota_that_is_too_small_at_site_b_is_said_before_anything_is_created(protected: Protected, site_b: Site) -> None:
@@ -148,21 +148,21 @@ def test_a_quota_that_is_too_small_at_site_b_is_said_before_anything_is_created(
     project = admin.identity.find_project(PROJECT, ignore_missing=False).id
     old = admin.compute.get(f"/os-quota-sets/{project}").json()["quota_set"]["instances"]
     admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": {"instances": 2}}).raise_for_status()
-    before = of_antipode(site_b)
+    before = what_is_there(site_b)
     try:
         refused = protected.desk.run("failover", VNF, "--to", site_b.name, "--yes")
     finally:
         admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": {"instances": old}}).raise_for_status()
     assert refused.returncode == 3
     assert "instances" in refused.stderr
-    assert of_antipode(site_b) == before
+    assert what_is_there(site_b) == before
 
 
 def test_a_mistyped_confirmation_changes_nothing(protected: Protected, site_b: Site) -> None:
-    before = of_antipode(site_b)
+    before = what_is_there(site_b)
     refused = protected.desk.run("failover", VNF, "--to", site_b.name)  # nothing is typed
     assert refused.returncode == 4
-    assert of_antipode(site_b) == before
+    assert what_is_there(site_b) == before
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +203,9 @@ def test_the_servers_at_site_b_are_those_of_site_a_in_all_that_an_operator_sees(
 def test_a_failover_that_is_ordered_again_finds_everything_there_and_makes_nothing_twice(
     protected: Protected, recovered: tuple[dict[str, Any], int], site_b: Site
 ) -> None:
-    before = of_antipode(site_b)
+    before = what_is_there(site_b)
     again = protected.desk.ask("failover", VNF, "--to", site_b.name, "--yes", "--recovery-point", protected.second["recovery_point"])
-    assert of_antipode(site_b) == before
+    assert what_is_there(site_b) == before
     assert again["servers"] == recovered[0]["servers"]
 
 
