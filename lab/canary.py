@@ -71,13 +71,13 @@ MEMBERS: Sequence[Member] = (
 """In the order of the chain: what a member has durable, all before it have."""
 
 
-def connect(site: Site) -> Connection:
-    """The VNF's owner at the site, by the lab's clouds.yaml."""
+def connect(site: Site, user: str = "-tenant") -> Connection:
+    """The VNF's owner at the site, by the lab's clouds.yaml; with an empty `user` antipode's own."""
     import openstack
     from openstack.config import OpenStackConfig
 
     config = OpenStackConfig(config_files=[str(clouds.PATH)], load_envvars=False)
-    cloud = openstack.connection.Connection(config=config.get_one(f"{site.name}-tenant"))
+    cloud = openstack.connection.Connection(config=config.get_one(f"{site.name}{user}"))
     # made lazily and without a lock: threads must find them made
     _ = cloud.compute, cloud.network, cloud.block_storage, cloud.image
     return cloud
@@ -100,9 +100,17 @@ def create(site: Site, timeout: float = 300) -> dict[str, str]:
 
 
 def remove(site: Site) -> list[str]:
-    """Delete the VNF's servers, ports, volumes (with their snapshots) and keypair, recovered ones too; return what was deleted."""
+    """Delete the VNF's servers, ports, volumes (with their snapshots) and keypairs, recovered ones too; return what was deleted."""
     with _alone(site):
-        return _remove(connect(site))
+        # keypairs are a user's: its owner made the VNF's, antipode imports one for itself where it recovers the VNF
+        return _remove(connect(site)) + _remove_keypair(connect(site, "")) + _remove_keypair(connect(site))
+
+
+def _remove_keypair(cloud: Connection) -> list[str]:
+    keypair = cloud.compute.find_keypair(NAME)
+    if keypair:
+        cloud.compute.delete_keypair(keypair)
+    return [f"keypair {NAME}"] if keypair else []
 
 
 def _remove(cloud: Connection) -> list[str]:
@@ -122,11 +130,7 @@ def _remove(cloud: Connection) -> list[str]:
         cloud.block_storage.delete_volume(volume, cascade=True)
     for volume in volumes:
         cloud.block_storage.wait_for_delete(volume, interval=1, wait=120)
-    keypair = cloud.compute.find_keypair(NAME)
-    if keypair:
-        cloud.compute.delete_keypair(keypair)
-    removed = [*servers, *ports.values(), *volumes, *([keypair] if keypair else [])]
-    return [f"{type(thing).__name__.lower()} {thing.name}" for thing in removed]
+    return [f"{type(thing).__name__.lower()} {thing.name}" for thing in (*servers, *ports.values(), *volumes)]
 
 
 @contextmanager

@@ -79,7 +79,6 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(point: Manif
     there.servers["x"] = {"id": "x", "name": "db", "metadata": {}, "status": "ACTIVE"}
     there.quotas = {"instances": {"limit": 2}, "ram": {"limit": 100}, "gigabytes": {"limit": 5}, "port": {"limit": 3, "used": 1}}
     there.quotas["volumes_standard"] = {"limit": 3}
-    there.keypairs["key"] = {"name": "key", "public_key": "ssh-ed25519 BBBB other"}
     with pytest.raises(PreflightFailed) as failure:
         make_plan(point, there.site)
     found = "\n".join(failure.value.problems)
@@ -91,7 +90,6 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(point: Manif
         "Cinder has no availability zone nova",
         "cinder-backup is not up at site-b",
         "there is a server db already (x)",
-        "keypair key of antipode's user is another one here",
         "quota instances of the project: 3 more are needed, 2 of 2 are free",
         "quota ram of the project: 384 more are needed, 100 of 100 are free",
         "quota gigabytes of the project: 6 more are needed, 5 of 5 are free",
@@ -229,6 +227,19 @@ def test_a_missing_keypair_is_imported(point: Manifest, there: FakeCloud) -> Non
     assert [k.name for k in plan.keypairs_to_import] == ["key"]
     recover(there, point, plan, "app")
     assert there.keypairs["key"]["public_key"] == "ssh-ed25519 AAAA me"
+
+
+def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(point: Manifest, there: FakeCloud) -> None:
+    there.keypairs["key"] = {"name": "key", "public_key": "ssh-ed25519 BBBB other"}
+    plan = make_plan(point, there.site)
+    [imported] = plan.keypairs_to_import
+    assert imported.name.startswith("key-")
+    assert len(plan.warnings) == 1
+    assert "another keypair key here" in plan.warnings[0]
+    recover(there, point, plan, "app")
+    assert there.keypairs["key"]["public_key"] == "ssh-ed25519 BBBB other"
+    assert there.keypairs[imported.name]["public_key"] == "ssh-ed25519 AAAA me"
+    assert make_plan(point, there.site).keypairs_to_import == []
 
 
 def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(point: Manifest, there: FakeCloud) -> None:

@@ -10,6 +10,7 @@ from antipode.cloud.watch import Watch
 LEAST, MOST = (2, 79), (2, 96)
 """delete_on_termination of an attachment is shown since 2.79; beyond 2.96 nothing is needed."""
 _HOSTNAME = (2, 90)
+_OFF = {"stopped", "shelved", "shelved_offloaded", "deleted", "soft-delete"}
 
 
 class Compute:
@@ -115,5 +116,10 @@ class Compute:
         try:
             self._api.post(f"/servers/{server_id}/action", {"unquiesce": None}, timeout_s=timeout_s)
         except ApiError as error:
-            if error.status != 404:  # a server that is gone is not frozen
-                raise
+            if error.status == 404 or (error.status == 409 and self._is_off(server_id)):
+                return  # a freeze ends with the guest's kernel: a server that is gone or off is not frozen
+            raise
+
+    def _is_off(self, server_id: str) -> bool:
+        server = self.server(server_id)
+        return server is None or server["OS-EXT-STS:vm_state"] in _OFF

@@ -5,6 +5,7 @@ Nothing at the primary is asked: the manifest and the backup site are enough.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
@@ -39,7 +40,7 @@ def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
     planner = _Planner(manifest, site)
     plan = planner.plan()
     if planner.problems:
-        raise PreflightFailed(f"Recovering {manifest.vnf.vnf} at {site.name} from {manifest.id}", planner.problems)
+        raise PreflightFailed(f"Recovering {manifest.vnf.vnf} at {site.name} from {manifest.id}", list(dict.fromkeys(planner.problems)))
     return plan
 
 
@@ -70,6 +71,8 @@ class _Planner:
         self._subnets = site.networks.subnets(ids)
         self._ports = site.networks.ports_on(ids)
         self._servers = _by_name(site.compute.servers())
+        self._keypairs: dict[Keypair, Keypair] = {}
+        """keypair of the primary -> the same as it is called here"""
         self._keypairs_to_import: dict[str, Keypair] = {}
         self._there: list[str] = []
 
@@ -117,8 +120,6 @@ class _Planner:
                 self._there.append(server.name)
             else:
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
-        if server.keypair:
-            self._keypair(server.keypair)
         return ServerPlan(
             source_id=server.id,
             name=server.name,
@@ -130,7 +131,7 @@ class _Planner:
             ports=[self._port(server.name, p) for p in server.ports],
             metadata=server.metadata,
             tags=server.tags,
-            keypair=server.keypair,
+            keypair=server.keypair and self._keypair(server.keypair),
             user_data=server.user_data,
             config_drive=server.config_drive,
             description=server.description,
@@ -234,12 +235,21 @@ class _Planner:
         self.problems.append(f"network {network} has no subnet with address {address} of server {server} (its subnets: {have})")
         return ""
 
-    def _keypair(self, keypair: Keypair) -> None:
+    def _keypair(self, keypair: Keypair) -> Keypair:
+        """The keypair under the name it can have here: keypairs are a user's, and ours may have another of that name."""
+        if keypair in self._keypairs:
+            return self._keypairs[keypair]
         here = self._site.compute.keypair(keypair.name)
+        planned = keypair
+        if here is not None and _key(here["public_key"]) != _key(keypair.public_key):
+            digest = hashlib.sha256(keypair.public_key.encode()).hexdigest()[:8]
+            planned = keypair.model_copy(update={"name": f"{keypair.name}-{digest}"})
+            self.warnings.append(f"antipode's user has another keypair {keypair.name} here; the servers get theirs as {planned.name}")
+            here = self._site.compute.keypair(planned.name)
         if here is None:
-            self._keypairs_to_import[keypair.name] = keypair
-        elif here["public_key"].split()[:2] != keypair.public_key.split()[:2]:
-            self.problems.append(f"keypair {keypair.name} of antipode's user is another one here; rename or delete it")
+            self._keypairs_to_import[planned.name] = planned
+        self._keypairs[keypair] = planned
+        return planned
 
     def _quotas(self, servers: list[ServerPlan]) -> list[QuotaNeed]:
         """What is needed beyond that which an earlier attempt has created, which counts as used already."""
@@ -274,6 +284,11 @@ class _Planner:
 
     def _key(self, planned: VolumePlan | PortPlan) -> str:
         return resource_key(self._manifest, planned.source_id)
+
+
+def _key(public_key: str) -> list[str]:
+    """Type and key; the comment after them is nobody's identity."""
+    return public_key.split()[:2]
 
 
 def _needs(needed: Counter[str], quota: Json, used: str) -> list[QuotaNeed]:
