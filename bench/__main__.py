@@ -9,13 +9,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from keystoneauth1.exceptions import ClientException
 
 from antipode.model.vnf import Vnf
 from bench import tidy, verdict
 from bench.clients import Act, Antipode, Client, CommandLine, Floor
-from bench.cloud import Cloud
+from bench.cloud import Cloud, Failed
 from bench.floor import discover, read_vnf, stop
 from bench.spent import ClientFailed
 from lab import canary
@@ -61,10 +63,9 @@ def find(vnf: Vnf) -> tidy.Vnf:
     return found
 
 
-def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf) -> list[verdict.Sample]:
-    """All acts of one client in one round; whatever it leaves is removed, and it leaves nothing frozen."""
+def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf, samples: list[verdict.Sample]) -> None:
+    """All acts of one client in one round, put into `samples`; whatever it leaves is removed, and it leaves nothing frozen."""
     before = tidy.belongings(vnf)
-    samples: list[verdict.Sample] = []
     try:
         for act in acts:
             if act == "incremental":
@@ -83,11 +84,10 @@ def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf) ->
         raise
     finally:
         tidy.remove_new(vnf, before)
-    return samples
 
 
 def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path) -> tuple[list[verdict.Sample], list[str]]:
-    """The samples of all rounds, and what failed."""
+    """The samples of all rounds, and what failed; a client that fails ends its turn only, a site that fails ends the bench."""
     antipode = Antipode(vnf, folder, time.strftime("%H%M%S"))
     floor = Floor(EXAMPLE, folder)
     clients: list[Client] = [floor, antipode, CommandLine(vnf, folder)]
@@ -95,20 +95,26 @@ def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path
     try:
         if not options.cold:
             say("warming up: one untimed turn of the floor, so that no client pays for what only the first one meets")
-            take_turn(floor, 0, [a for a in acts if a != "incremental"], found)
-        for number in range(1, options.rounds + 1):
-            turned = (number - 1) % len(clients)
-            for client in clients[turned:] + clients[:turned]:
-                if client.name == "cli" and number > options.cli_rounds:
-                    continue
-                try:
-                    samples += take_turn(client, number, acts, found)
-                except ClientFailed as failure:
-                    say(f"round {number} {client.name} FAILED: {failure}")
-                    failures.append(f"round {number}, {client.name}: {failure}")
-    finally:
+            take_turn(floor, 0, [a for a in acts if a != "incremental"], found, [])
+        for number, client in _turns(clients, options):
+            try:
+                take_turn(client, number, acts, found, samples)
+            except ClientFailed as failure:
+                say(f"round {number} {client.name} FAILED: {failure}")
+                failures.append(f"round {number}, {client.name}: {failure}")
         antipode.remove_vault(Cloud(BACKUP_STORE.name))
+    except (ClientException, Failed, LabError) as error:
+        failures.append(f"ended early: {error}")
     return samples, failures
+
+
+def _turns(clients: list[Client], options: argparse.Namespace) -> Iterator[tuple[int, Client]]:
+    """Round after round, each begun by another client, so that what drifts on the machine hits all alike."""
+    for number in range(1, options.rounds + 1):
+        first = (number - 1) % len(clients)
+        for client in clients[first:] + clients[:first]:
+            if client.name != "cli" or number <= options.cli_rounds:
+                yield number, client
 
 
 def main() -> int:
@@ -132,7 +138,7 @@ def main() -> int:
         canary.create(SITES[vnf.primary])
         found = find(vnf)
         canary.fill(SITES[vnf.primary], FILL_MIB)
-    except (NotMeasured, LabError) as error:
+    except (ClientException, Failed, LabError, NotMeasured) as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
     began, load = time.time(), os.getloadavg()[0]
