@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("port", type=int)
     sub.add_argument("--timeout", type=float, default=5, help="seconds (default: 5)")
     command("test-nova-quiesce", _test_nova_quiesce, "run the quiesce add-on's own tests against the Nova that the lab has installed")
-    command("packets", _packets, "print how many IP packets were sent to the site's WAN address by the host and the other sites", site=True)
+    command("calls", _calls, "print how often the host and the other site have called the site's WAN address", site=True)
     return parser
 
 
@@ -201,8 +201,8 @@ def _test_nova_quiesce(_: argparse.Namespace) -> int:
     return add_on_tests.run()
 
 
-def _packets(arguments: argparse.Namespace) -> None:
-    print(wan.packets_sent_to(arguments.site))
+def _calls(arguments: argparse.Namespace) -> None:
+    print(wan.calls_to(arguments.site))
 
 
 if __name__ == "__main__":

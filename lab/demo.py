@@ -71,10 +71,10 @@ def protect(desk: Desk, site: Site, servers: dict[str, str], story: Story) -> tu
 
 
 def fail_over(desk: Desk, site_a: Site, site_b: Site, story: Story) -> tuple[dict[str, Any], int]:
-    """Recover the VNF at site-b; tells also how many packets went to site-a meanwhile."""
-    before = wan.packets_sent_to(site_a)
+    """Recover the VNF at site-b; tells also how many calls went to site-a meanwhile."""
+    before = wan.calls_to(site_a)
     result = story.tell(f"antipode failover {VNF} --to {site_b.name}", lambda: desk.ask("failover", VNF, "--to", site_b.name, "--yes"))
-    return result, wan.packets_sent_to(site_a) - before
+    return result, wan.calls_to(site_a) - before
 
 
 def recovered_last(site: Site, frozen_boot: dict[str, int], report: checker.Report) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The network of the lab: a bridge as the WAN, a network namespace per site, isolation, and a count of the packets sent to a site."""
+"""The network of the lab: a bridge as the WAN, a network namespace per site, isolation, and a count of the calls to a site."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from lab.errors import LabError
 from lab.site import SITES, WAN_BRIDGE, WAN_HOST_ADDRESS, WAN_PREFIX, Site
 
 COUNTERS = "antipode-wan"
-"""Our iptables chain: one rule without a target per site, so that it only counts."""
+"""Our iptables chain: rules without a target, so that they only count."""
+
+CALLS = (("-p", "tcp", "--syn"), ("!", "-p", "tcp"))
+"""What begins something with a site: one rule each."""
 
 BLACK_HOLE = (("INPUT", "-i", "wan0", "-j", "DROP"), ("OUTPUT", "-o", "wan0", "-j", "DROP"))
 
@@ -81,18 +84,22 @@ def is_isolated(site: Site) -> bool:
     return exists(site) and _succeeds(*_enter(site), "iptables", "-w", "-C", chain, *match)
 
 
-def packets_sent_to(site: Site) -> int:
-    """How many IP packets the host and the other sites have sent to the site's WAN address since the lab's network was made."""
+def calls_to(site: Site) -> int:
+    """How often the host and the other sites have called the site's WAN address since the lab's network was made.
+
+    Counted are the packets that begin something: a TCP connection, or anything that is not TCP. What is sent over connections that are
+    there already (a peer that repeats its last words to an isolated site) is no call.
+    """
     return counted((), site) + sum(counted(_enter(other), site) for other in SITES.values() if other != site and exists(other))
 
 
 def counted(enter: Sequence[str], site: Site) -> int:
-    """The packets to the site that one sender has sent: the host, or the site that the command line `enter` enters."""
-    for line in _run(*enter, "iptables", "-w", "-nvxL", COUNTERS).splitlines():
-        fields = line.split()
-        if fields[:1] and fields[0].isdigit() and fields[-1] == site.address:
-            return int(fields[0])
-    raise LabError(f"no packet counter for {site.name} in iptables chain {COUNTERS}; run: python -m lab up")
+    """The calls that one caller has made: the host, or the site that the command line `enter` enters."""
+    lines = (line.split() for line in _run(*enter, "iptables", "-w", "-nvxL", COUNTERS).splitlines())
+    counts = [int(fields[0]) for fields in lines if site.address in fields]
+    if len(counts) != len(CALLS):
+        raise LabError(f"no counters of calls to {site.name} in iptables chain {COUNTERS}; run: python -m lab up")
+    return sum(counts)
 
 
 def _host_end(site: Site) -> str:
@@ -114,8 +121,9 @@ def _count(enter: Sequence[str]) -> None:
     if not _succeeds(*enter, "iptables", "-w", "-nL", COUNTERS):
         _run(*enter, "iptables", "-w", "-N", COUNTERS)
     for site in SITES.values():
-        if not _succeeds(*enter, "iptables", "-w", "-C", COUNTERS, "-d", site.address):
-            _run(*enter, "iptables", "-w", "-A", COUNTERS, "-d", site.address)
+        for call in CALLS:
+            if not _succeeds(*enter, "iptables", "-w", "-C", COUNTERS, "-d", site.address, *call):
+                _run(*enter, "iptables", "-w", "-A", COUNTERS, "-d", site.address, *call)
     if not _succeeds(*enter, "iptables", "-w", "-C", "OUTPUT", "-j", COUNTERS):
         _run(*enter, "iptables", "-w", "-I", "OUTPUT", "-j", COUNTERS)
 

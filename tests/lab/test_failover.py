@@ -167,21 +167,21 @@ def test_a_mistyped_confirmation_changes_nothing(protected: Protected, site_b: S
 
 @pytest.fixture(scope="module")
 def recovered(protected: Protected, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], int]]:
-    """The failover, at a desk that has never seen the VNF, with site-a a black hole; and how many packets went to site-a."""
+    """The failover, at a desk that has never seen the VNF, with site-a a black hole; and how many calls went to site-a."""
     site_a, site_b = SITES["site-a"], SITES["site-b"]
     desk = Desk(tmp_path_factory.mktemp("other-desk"), VAULT)
     wan.isolate(site_a)
     try:
-        before = wan.packets_sent_to(site_a)
+        before = wan.calls_to(site_a)
         result = desk.ask("failover", VNF, "--to", site_b.name, "--yes")
-        yield result, wan.packets_sent_to(site_a) - before
+        yield result, wan.calls_to(site_a) - before
     finally:
         wan.rejoin(site_a)
 
 
 def test_with_site_a_isolated_the_failover_sends_it_nothing_and_waits_for_nothing(recovered: tuple[dict[str, Any], int]) -> None:
-    result, packets = recovered
-    assert packets == 0
+    result, calls = recovered
+    assert calls == 0
     assert set(result["rto_breakdown_s"]) >= {"import", "restore", "ports", "boot", "answers"}
 
 

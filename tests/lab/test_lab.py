@@ -78,12 +78,12 @@ def test_calls_to_an_isolated_site_hang_and_work_again_when_it_has_rejoined(site
     assert connects(site_b)
 
 
-def test_packets_to_a_site_are_counted_as_its_own_only(site_a: Site) -> None:
+def test_calls_to_a_site_are_counted_as_its_own_only(site_a: Site) -> None:
     # of the host alone: the other site talks to this one whenever it likes
     before = wan.counted((), site_a)
     assert connects(site_a)
     assert wan.counted((), site_a) > before
-    assert int(lab("packets", site_a.name)) >= wan.counted((), site_a)
+    assert int(lab("calls", site_a.name)) >= wan.counted((), site_a)
 
 
 def test_up_heals_programs_that_were_killed_one_by_one(site_b: Site) -> None:
