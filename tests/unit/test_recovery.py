@@ -242,13 +242,38 @@ def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(poi
     assert make_plan(point, there.site).keypairs_to_import == []
 
 
+def test_a_network_of_another_project_with_the_same_name_is_not_taken_for_ours(point: Manifest, there: FakeCloud) -> None:
+    there.networks.insert(0, {"id": "net-theirs", "name": "net-b", "project_id": "theirs"})
+    there.networks[1]["project_id"] = there.site.project_id
+    assert make_plan(point, there.site).server("app").ports[0].network_id == "net-2"
+
+
+def test_a_server_in_error_from_an_earlier_attempt_is_told_with_its_reason_before_anything_is_created(
+    point: Manifest, there: FakeCloud
+) -> None:
+    server = recover(there, point, make_plan(point, there.site), "db")
+    there.servers[server] |= {"status": "ERROR", "fault": {"message": "No valid host was found"}}
+    before = list(there.events)
+    with pytest.raises(PreflightFailed, match=f"{server}.*No valid host was found.*delete the server"):
+        make_plan(point, there.site)
+    assert there.events == before
+
+
+def test_a_volume_that_is_still_being_restored_is_not_counted_against_the_quota_again(point: Manifest, there: FakeCloud) -> None:
+    recover(there, point, make_plan(point, there.site), "db")
+    for volume in there.volumes.values():  # a restore shows the metadata of the backup until it is over, but our description
+        volume |= {"description": volume["metadata"]["antipode:key"], "metadata": {}}
+    there.quotas = {"volumes": {"limit": 4}}
+    assert [q.needed for q in make_plan(point, there.site).quotas if q.resource == "volumes"] == [4]
+
+
 def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(point: Manifest, there: FakeCloud) -> None:
     def asking(code: str, within: float) -> Manifest:
         answers = Answers(command=[sys.executable, "-c", code, "{site}", "{server}", "{address}"], within=within)
         members = [m.model_copy(update={"answers": answers}) if m.server == "app" else m for m in VNF.members]
         return point.model_copy(update={"vnf": VNF.model_copy(update={"members": members})})
 
-    right = "import sys; sys.exit(sys.argv[1:] != ['site-b', 'app', '10.0.0.11'])"
+    right = "import sys; {'braces': 'of its own'}; sys.exit(sys.argv[1:] != ['site-b', 'app', '10.0.0.11'])"
     await_answer(there.site, asking(right, 20), "app", FakeTimeline())
     await_answer(there.site, asking("raise SystemExit(1)", 0), "db", FakeTimeline())
     with pytest.raises(ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"):

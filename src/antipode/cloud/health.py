@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 
 
@@ -22,13 +23,12 @@ def check(site: Site) -> list[Finding]:
     The site's connection has found Nova, Cinder and Neutron already, in versions that are new enough.
     """
     support = site.compute.quiesce_support()
-    hosts = site.backups.services_up()
     compute, volume = site.compute.version, site.volumes.version
     return [
         Finding("compute", True, f"Nova, microversion {compute} used"),
         Finding("block-storage", True, f"Cinder, microversion {volume} used"),
         Finding("network", True, f"Neutron, {len(site.networks.networks())} networks visible"),
-        Finding("cinder-backup", bool(hosts), f"up at {', '.join(hosts)}" if hosts else "no cinder-backup is up and enabled"),
+        _cinder_backup(site),
         Finding(
             "admin rights",
             site.backups.may_exchange_records(),
@@ -42,3 +42,11 @@ def check(site: Site) -> list[Finding]:
             else "not installed; a VNF whose primary is here cannot be quiesced",
         ),
     ]
+
+
+def _cinder_backup(site: Site) -> Finding:
+    try:
+        hosts = site.backups.services_up()
+    except ApiError as error:
+        return Finding("cinder-backup", False, f"{error}; antipode's user needs the role admin in the project")
+    return Finding("cinder-backup", bool(hosts), f"up at {', '.join(hosts)}" if hosts else "no cinder-backup is up and enabled")

@@ -72,7 +72,8 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
     from openstack import exceptions
 
     try:
-        connection = openstack.connect(cloud=cloud, api_timeout=api_timeout_s, app_name="antipode")
+        with answering(name):
+            connection = openstack.connect(cloud=cloud, api_timeout=api_timeout_s, app_name="antipode")
     except exceptions.ConfigException as error:
         raise InvalidInput(f"Site {name}: cloud {cloud} cannot be taken from clouds.yaml: {error}") from error
     with answering(name):

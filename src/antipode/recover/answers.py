@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import time
@@ -42,7 +43,12 @@ def _ask(answers: Answers, site: str, server: Server) -> str | None:
     address = server.ports[0].fixed[0].address if server.ports and server.ports[0].fixed else ""
     if answers.tcp is not None:
         return _connect(address, answers.tcp)
-    return _run([word.format(site=site, server=server.name, address=address) for word in answers.command or []])
+    return _run([_filled_in(word, {"{site}": site, "{server}": server.name, "{address}": address}) for word in answers.command or []])
+
+
+def _filled_in(word: str, values: dict[str, str]) -> str:
+    """Not `str.format`: a command may have braces of its own."""
+    return re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], word)
 
 
 def _connect(address: str, port: int) -> str | None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from antipode.cloud.api import Json
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
 from antipode.model.manifest import Manifest
@@ -29,6 +29,11 @@ def resource_key(manifest: Manifest, primary_id: str) -> str:
 def port_mark(key: str) -> str:
     """How a port carries its key: in its description, as Neutron's ports have no metadata."""
     return f"antipode:key={key}"
+
+
+def is_restored(volume: Json, key: str) -> bool:
+    """Whether an earlier attempt has created the volume. Its description tells it while its metadata are those of the backup."""
+    return carries(volume, key) or volume.get("description") == key
 
 
 def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
@@ -51,6 +56,12 @@ def _by_name(items: Iterable[Json]) -> Named:
     return named
 
 
+def _for_project(networks: list[Json], project_id: str) -> list[Json]:
+    """Of networks of one name those of the project, else those shared with it: an administrator is shown everybody's."""
+    own = [n for n in networks if n.get("project_id") == project_id]
+    return own or [n for n in networks if n.get("shared") or n.get("router:external")] or networks
+
+
 class _Planner:
     """What the backup site has, read once, and what is wrong with it for this recovery point."""
 
@@ -62,7 +73,7 @@ class _Planner:
         self._map = manifest.vnf.map
         self._flavors = _by_name(site.compute.flavors())
         self._types = _by_name(site.volumes.types())
-        self._networks = _by_name(site.networks.networks())
+        self._networks = {name: _for_project(same, site.project_id) for name, same in _by_name(site.networks.networks()).items()}
         self._groups = _by_name(site.networks.security_groups(site.project_id))
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
@@ -104,8 +115,11 @@ class _Planner:
         )
 
     def _check_backups(self) -> None:
-        if not self._site.backups.services_up():
-            self.problems.append(f"cinder-backup is not up at {self._site.name}")
+        try:
+            if not self._site.backups.services_up():
+                self.problems.append(f"cinder-backup is not up at {self._site.name}")
+        except ApiError as error:
+            self.problems.append(f"{error}; a recovery takes a user with the role admin in the project")
         known = {b["id"]: b for b in self._site.backups.backups()}
         for record in self._manifest.backups.values():
             backup = known.get(record.id)
@@ -116,10 +130,16 @@ class _Planner:
 
     def _server(self, server: Server, after: list[str]) -> ServerPlan:
         for other in self._servers.get(server.name, []):
-            if carries(other, resource_key(self._manifest, server.id)):
-                self._there.append(server.name)
-            else:
+            if not carries(other, resource_key(self._manifest, server.id)):
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
+            elif other["status"] == "ERROR":
+                reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
+                self.problems.append(
+                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in ERROR: {reason};"
+                    " mend the cause, delete the server, and try again: its volumes are used or restored again"
+                )
+            else:
+                self._there.append(server.name)
         return ServerPlan(
             source_id=server.id,
             name=server.name,
@@ -173,16 +193,17 @@ class _Planner:
 
     def _volume(self, attachment: Attachment) -> VolumePlan:
         volume = attachment.volume
+        backup = self._manifest.backups[self._manifest.restore[volume.id]]
         label = f"volume {volume.name or volume.id}"
         kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
         if kind:
             self._one("volume type", kind, self._types, label)
         return VolumePlan(
             source_id=volume.id,
-            backup_id=self._manifest.restore[volume.id],
+            backup_id=backup.id,
             name=volume.name,
             description=volume.description,
-            size_gib=volume.size_gib,
+            size_gib=max(volume.size_gib, backup.size_gib),  # it may have been extended between discovery and snapshot
             volume_type=kind,
             availability_zone=self._zone(label, volume.availability_zone, self._volume_zones, "Cinder"),
             metadata=volume.metadata,
@@ -254,10 +275,10 @@ class _Planner:
     def _quotas(self, servers: list[ServerPlan]) -> list[QuotaNeed]:
         """What is needed beyond that which an earlier attempt has created, which counts as used already."""
         site = self._site
-        volumes_there = [v for v in site.volumes.volumes() if any(carries(v, self._key(p)) for s in servers for p in s.volumes)]
+        volumes_there = [v for v in site.volumes.volumes() if any(is_restored(v, self._key(p)) for s in servers for p in s.volumes)]
         marks_there = {mark for p in self._ports for mark in (p.get("description") or "").split()}
         new_servers = [s for s in servers if s.name not in self._there]
-        new_volumes = [v for s in servers for v in s.volumes if not any(carries(there, self._key(v)) for there in volumes_there)]
+        new_volumes = [v for s in servers for v in s.volumes if not any(is_restored(there, self._key(v)) for there in volumes_there)]
         new_ports = [p for s in servers for p in s.ports if port_mark(self._key(p)) not in marks_there]
         known = {b["id"] for b in site.backups.backups()} if self._manifest.backups else set()
         new_backups = [r for r in self._manifest.backups.values() if r.id not in known]

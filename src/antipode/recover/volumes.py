@@ -9,10 +9,10 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import carries, marks
+from antipode.model.marks import marks
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.timeline import Timeline
-from antipode.recover.plan import resource_key
+from antipode.recover.plan import is_restored, resource_key
 
 TIMEOUT_S = 24 * 3600.0
 
@@ -38,7 +38,7 @@ def restore_volumes(
     def restore(volume: VolumePlan) -> str:
         key = resource_key(manifest, volume.source_id)
         with slots, timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step:
-            ours = [v for v in there if _is_ours(v, key)]
+            ours = [v for v in there if is_restored(v, key)]
             for failed in (v for v in ours if v["status"].startswith("error")):
                 site.volumes.delete_volume(failed["id"])
             existing = next((v for v in ours if not v["status"].startswith(("error", "deleting"))), None)
@@ -50,11 +50,6 @@ def restore_volumes(
 
     with ThreadPoolExecutor(max(len(volumes), 1), f"restore-{server}") as pool:
         return dict(zip((v.source_id for v in volumes), pool.map(restore, volumes), strict=True))
-
-
-def _is_ours(volume: Json, key: str) -> bool:
-    """Whether an earlier attempt has created the volume. Its description tells it while its metadata are those of the backup."""
-    return carries(volume, key) or volume.get("description") == key
 
 
 def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
