@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def servers(site_a: Site) -> dict[str, str]:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     """A desk of its own, with a vault of its own, that knows no VNF."""
-    return Desk(tmp_path / "desk", vault=f"antipode-test-{tmp_path.name}"[:200])
+    return Desk(tmp_path / "desk", vault=f"antipode-test-{time.time_ns()}")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from lab.witness import Witness
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
-VAULT = "antipode-test-failover"
+VAULT = f"antipode-test-{time.time_ns()}"
 
 
 @dataclass
