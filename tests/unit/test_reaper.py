@@ -48,6 +48,37 @@ def test_servers_are_thawed_in_the_reverse_of_the_order_in_which_they_were_froze
     assert reaper.reap(freezes, SITE, now.timestamp() + 1) == ["front", "app", "db"]
 
 
+def test_what_a_killed_run_has_left_is_not_thawed_within_a_window_that_freezes_it_anew_but_after_it(
+    freezes: Freezes, thawed: list[str]
+) -> None:
+    now = datetime.now(UTC)
+    freezes.freezing("site-a", "srv-db", "db", now - timedelta(seconds=60))
+    window = freezes.freezing("site-a", "srv-db", "db", now + timedelta(seconds=10))
+    assert reaper.reap(freezes, SITE, now.timestamp()) == []
+    freezes.thawed(window)  # perhaps since its call was refused: then nobody else thaws what the killed run has frozen
+    assert reaper.reap(freezes, SITE, now.timestamp()) == ["db"]
+    assert reaper.reap(freezes, SITE, now.timestamp()) == []
+
+
+@pytest.mark.parametrize("meanwhile", ["a window begins", "another thaws it"])
+def test_directly_before_a_thaw_the_ledger_is_read_again(freezes: Freezes, monkeypatch: pytest.MonkeyPatch, meanwhile: str) -> None:
+    now = datetime.now(UTC)
+    db = freezes.freezing("site-a", "srv-db", "db", now - timedelta(seconds=60))
+    freezes.freezing("site-a", "srv-front", "front", now - timedelta(seconds=60))
+    thawed: list[str] = []
+
+    def thaw(_: Any, server: str) -> None:
+        thawed.append(server)
+        if meanwhile == "a window begins":
+            freezes.freezing("site-a", "srv-db", "db", now + timedelta(seconds=10))
+        else:
+            freezes.thawed(db)
+
+    monkeypatch.setattr(reaper, "thaw", thaw)
+    assert reaper.reap(freezes, SITE, now.timestamp()) == ["front"]
+    assert thawed == ["srv-front"]
+
+
 def test_freezes_of_other_sites_are_left_alone(freezes: Freezes, thawed: list[str]) -> None:
     freezes.freezing("site-b", "srv-db", "db", datetime.now(UTC))
     assert reaper.reap(freezes, SITE, time.time() + 60) == []

@@ -71,6 +71,8 @@ class Reaper:
 
 def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:
     """Thaw one server that is past its deadline; whether it is thawed, or gone."""
+    if not freezes.is_overdue(row, now):
+        return False  # while others were thawed, it was too, or a window has begun in which it is frozen rightly
     server = f"server {row.server} ({row.server_id}) at {site.name}"
     LOG.warning("%s is past its freeze deadline by %.1f s: thawing it", server, now - row.deadline)
     try:

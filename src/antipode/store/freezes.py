@@ -6,8 +6,8 @@ import time
 import uuid
 from datetime import datetime
 
-from sqlalchemy import Engine, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, Select, select, update
+from sqlalchemy.orm import Session, aliased
 
 from antipode.store.tables import FreezeRow
 
@@ -33,7 +33,25 @@ class Freezes:
             session.execute(update(FreezeRow).where(FreezeRow.id == row).values(thawed_at=time.time()))
 
     def overdue(self, site: str, now: float) -> list[FreezeRow]:
-        """The servers of a site that should have been thawed before `now` (seconds since the epoch) and are not known to be."""
+        """The servers of a site that should have been thawed before `now` (seconds since the epoch) and are not known to be.
+
+        Not those that a newer row allows to be frozen at `now`: to thaw them would tear the snapshots of a window that runs. The older
+        row stays, since that window may yet be refused, and does not thaw what it did not freeze.
+        """
         with Session(self._engine, expire_on_commit=False) as session:
-            wanted = select(FreezeRow).where(FreezeRow.site == site, FreezeRow.thawed_at.is_(None), FreezeRow.deadline < now)
-            return list(session.scalars(wanted.order_by(FreezeRow.noted_at.desc())))
+            return list(session.scalars(_overdue(site, now).order_by(FreezeRow.noted_at.desc())))
+
+    def is_overdue(self, row: FreezeRow, now: float) -> bool:
+        """Whether a row is overdue still: not thawed meanwhile, and no window has begun that its server is a member of."""
+        with Session(self._engine) as session:
+            return session.scalar(_overdue(row.site, now).where(FreezeRow.id == row.id)) is not None
+
+
+def _overdue(site: str, now: float) -> Select[FreezeRow]:
+    window = aliased(FreezeRow)
+    frozen_rightly = (
+        select(window.id)
+        .where(window.site == FreezeRow.site, window.server_id == FreezeRow.server_id, window.thawed_at.is_(None), window.deadline >= now)
+        .exists()
+    )
+    return select(FreezeRow).where(FreezeRow.site == site, FreezeRow.thawed_at.is_(None), FreezeRow.deadline < now, ~frozen_rightly)
