@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -236,6 +237,55 @@ def test_interrupts_again_and_again_neither_break_into_a_call_nor_keep_a_member_
     assert scene.of("quiesce") == ["db", "app"]
     assert scene.of("unquiesce") == ["app", "db"]
     assert not scene.of("snapshot")
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+
+
+def test_a_signal_while_the_thread_of_the_window_starts_does_not_leave_the_window_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    start = threading.Thread.start
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "quiesce-window":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+    scene.cloud.before = lambda event: time.sleep(0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="SIGINT"):
+            scene.run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert scene.of("unquiesce") == scene.of("quiesce")[::-1]
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+    assert not [t for t in threading.enumerate() if t.name == "quiesce-window"]
+
+
+def test_a_burst_of_signals_is_an_interrupt_and_nothing_else() -> None:
+    scene = Scene()
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    usual = {s: signal.signal(s, interrupt) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def burst(event: str) -> None:
+        for _ in range(50):
+            for number in usual:
+                os.kill(os.getpid(), number)
+
+    scene.cloud.before = burst
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            scene.run()
+        assert {signal.getsignal(s) for s in usual} == {interrupt}
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
     assert not scene.cloud.frozen
     assert not scene.ledger.open
 

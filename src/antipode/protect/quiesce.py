@@ -3,16 +3,19 @@
 Steps 1.2 to 1.4 are ONE function, never spread over tasks of a flow, so that one `finally` guards them all. While members are frozen
 nothing is done but the calls of these steps: connections, token and threads are ready before, and the timeline is told afterwards.
 
-The window runs in a thread of its own. An interrupt (Ctrl-C, SIGTERM turned into SystemExit) therefore never breaks into a call, which
-would leave open whether a member is frozen: the window ends after the call it is in, and thaws.
+The window runs in a thread of its own, and signals are only noted while it does. An interrupt (Ctrl-C, SIGTERM) therefore never breaks
+into a call, which would leave open whether a member is frozen: the window ends after the call it is in, and thaws.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -35,6 +38,7 @@ THAW_CALL_S = 15.0
 THAW_LONGEST_S = 60.0
 """How long thaws are tried again when the window's own time is over already."""
 THAW_PAUSE_S = 0.5
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEDGER_GRACE_S = 2.0
 """How much later than the window ends by itself a reaper thaws: never while snapshots that may still count are being taken."""
 
@@ -126,19 +130,36 @@ def _announce(site: Site, topology: Topology, quiesce: Quiesce, ledger: FreezeLe
 
 
 def _run_uninterrupted(window: _Window, pool: ThreadPoolExecutor) -> None:
-    """Run the window to its end; an interrupt makes it end soon, and is raised when all that can be thawed is thawed."""
-    interrupt: BaseException | None = None
-    threading.Thread(target=window.run, args=(pool,), name="quiesce-window").start()
-    # Not Thread.join: once interrupted, it takes a running thread for a dead one (CPython 3.11). Not for ever: a signal that
-    # another thread took is seen by this one only when it runs.
-    while not window.over.is_set():
-        try:
-            window.over.wait(0.2)
-        except BaseException as error:
-            interrupt = error
-            window.stop.set()
-    if interrupt is not None:
-        window.error = interrupt
+    """Run the window to its end; a signal makes it end soon, and is raised when all that can be thawed is thawed."""
+    with _signals_to(window):
+        threading.Thread(target=window.run, args=(pool,), name="quiesce-window").start()
+        # Not for ever: a signal that another thread took is seen by this one only when it runs.
+        while not window.over.wait(0.2):
+            pass
+    if window.signal is not None:
+        window.error = KeyboardInterrupt(window.signal)
+
+
+@contextmanager
+def _signals_to(window: _Window) -> Iterator[None]:
+    """Note signals with the window instead of raising them, from before it starts until it is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread is interrupted by signals, nor may it set their handlers
+        return
+
+    def note(number: int, _frame: object) -> None:
+        # Only this, and nothing with a lock: the next signal may interrupt this very function.
+        window.signal = signal.Signals(number).name
+
+    # An ignored signal stays so (nohup), one whose handler is not Python's could not be given back.
+    usual = {s: h for s in INTERRUPTS if (h := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
+    try:
+        for number in usual:
+            signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 def _remove_again(site: Site, key: str, timeline: Timeline, because: BaseException) -> None:
@@ -187,7 +208,8 @@ class _Window:
 
     def __init__(self, site: Site, topology: Topology, quiesce: Quiesce, metadata: dict[str, str]) -> None:
         self.members = [_Member(server) for server in topology.servers]
-        self.stop = threading.Event()
+        self.signal: str | None = None
+        """the signal that asks the window to end"""
         self.over = threading.Event()
         self.error: BaseException | None = None
         self._site = site
@@ -309,8 +331,8 @@ class _Window:
                     raise ResourceFailed(f"{self._site.name}: volume {names[volume]} ({volume}) could not be snapshot: {error}") from error
 
     def _go_on(self) -> None:
-        if self.stop.is_set():
-            raise _Interrupted("the quiesce window was interrupted")
+        if self.signal is not None:
+            raise _Interrupted(f"the quiesce window was interrupted by {self.signal}")
         if time.monotonic() > self._deadline:
             raise ResourceFailed(f"{self._site.name}: the snapshots were not ready within the quiesce timeout of {self._timeout_s:g} s")
 
