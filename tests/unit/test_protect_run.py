@@ -19,6 +19,7 @@ from antipode.engine.exclusive import only_run_of
 from antipode.engine.protect_flow import protect
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, Busy, Interrupted, PreflightFailed, QuiesceFailed, ResourceFailed, VaultError
+from antipode.model.protection import BackupSet
 from antipode.vault import manifests
 
 World = SimpleNamespace
@@ -149,6 +150,34 @@ def test_a_signal_ends_the_run_as_failed_and_cleans_up(world: World, step: str) 
 def test_an_error_that_nobody_foresaw_fails_the_run_with_its_name(world: World) -> None:
     world.plays(protect_flow.backup, "back_up", failing(ZeroDivisionError("a bug")))
     assert fails_with(world, AntipodeError) == "unexpected ZeroDivisionError: a bug"
+
+
+def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_one_if_asked_for(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = samples.MemoryStore()
+    anew = [samples.record("b-db-2", "vol-db"), samples.record("b-front-0", "vol-front")]
+    for backup in [*samples.backups().backups.values(), *anew]:
+        store.hold(backup)
+    world.deployment.backup_store = store
+    asked: list[Any] = []
+
+    def back_up(*_: Any, full: dict[str, str], **__: Any) -> BackupSet:
+        asked.append(full)
+        return BackupSet(restore={r.volume_id: r.id for r in anew}, backups={r.id: r for r in anew}) if full else samples.backups()
+
+    world.patch.setattr(protect_flow.backup, "back_up", back_up)
+    protect(world.deployment, "hlr", Unobserved())
+    protect(world.deployment, "hlr", Unobserved())
+    assert asked == [{}, {}]
+    del store.objects["volume_vol-db/b-db-0-00001"]
+    protect(world.deployment, "hlr", Unobserved())
+    assert list(asked[-1]) == ["vol-db"]
+    assert "b-db-0" in asked[-1]["vol-db"]
+    assert "volume vol-db: backup b-db-0" in caplog.text
+    assert manifests.read(world.deployment.vault, "hlr").restore["vol-db"] == "b-db-2"
+    protect(world.deployment, "hlr", Unobserved(), full=True)
+    assert set(asked[-1]) == {"vol-db", "vol-front"}
 
 
 def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(world: World) -> None:

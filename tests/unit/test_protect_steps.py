@@ -183,6 +183,18 @@ def test_a_chain_that_is_not_whole_at_the_primary_any_more_is_not_continued(brok
     assert second.chain("app-data")[-1].parent_id is None
 
 
+def test_a_chain_that_must_not_be_continued_is_not_though_cinder_calls_it_available() -> None:
+    cloud, timeline = FakeCloud(), FakeTimeline()
+    first = protect(cloud, "one")
+    topology = discover(VNF, cloud.site)
+    made = back_up(cloud.site, topology, snapshots(cloud, topology, "two"), first, "two", timeline, full={"db-data": "objects are lost"})
+    assert {v for v, b in made.restore.items() if not made.backups[b].incremental} == {"db-data"}
+    assert made.full_because == {"db-data": "objects are lost"}
+    assert first.restore["db-data"] not in made.backups
+    third = protect(cloud, "three", manifest(topology, made, "two"))
+    assert [r.id for r in third.chain("db-data")] == [made.restore["db-data"], third.restore["db-data"]]
+
+
 def test_a_volume_that_has_grown_or_is_new_gets_a_full_backup() -> None:
     cloud = FakeCloud()
     first = protect(cloud, "one")

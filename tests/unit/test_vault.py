@@ -139,6 +139,21 @@ def test_an_object_that_was_written_over_is_found(store: samples.MemoryStore) ->
     assert findings[2].detail.startswith("changed since it was made")
 
 
+@pytest.mark.parametrize("lost", ["-00002", "_metadata", ""])
+def test_a_chain_of_which_the_store_has_lost_objects_is_told_by_one_listing(store: samples.MemoryStore, lost: str) -> None:
+    before = samples.manifest(backups=verify.fingerprint(samples.backups().backups, store))
+    assert verify.broken_chains(before, store) == {}
+    for name in [n for n in store.objects if n.startswith("volume_vol-db/b-db-0" + lost)]:
+        del store.objects[name]
+    listings: list[str] = []
+    listing = store.listing
+    store.listing = lambda *a: listings.append(a[0]) or listing(*a)  # type: ignore[method-assign,func-returns-value]
+    broken = verify.broken_chains(before, store)
+    assert set(broken) == {"vol-db"}
+    assert "backup b-db-0 of recovery point" in broken["vol-db"]
+    assert listings == ["volumebackups"]
+
+
 def test_a_backup_that_is_not_whole_in_the_store_gets_no_fingerprint(store: samples.MemoryStore) -> None:
     del store.objects["volume_vol-db/b-db-1_metadata"]
     with pytest.raises(RecoveryPointInvalid, match="b-db-1"):

@@ -15,6 +15,7 @@ class Protect(ShowCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("vnf", metavar="VNF")
+        parser.add_argument("--full", action="store_true", help="begin a new chain of every volume with a full backup")
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -22,4 +23,4 @@ class Protect(ShowCommand):
         from antipode.engine.protect_flow import protect
 
         with progress.shown(self.app.stderr) as observer:
-            return columns(protect(deployment, parsed_args.vnf, observer))
+            return columns(protect(deployment, parsed_args.vnf, observer, full=parsed_args.full))

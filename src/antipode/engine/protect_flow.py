@@ -25,7 +25,7 @@ from antipode.model.vnf import Vnf
 from antipode.protect import backup, discover, preflight, quiesce, temporary
 from antipode.store.freezes import Freezes
 from antipode.vault import Vault, manifests
-from antipode.vault.verify import fingerprint
+from antipode.vault.verify import broken_chains, fingerprint
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
@@ -48,10 +48,12 @@ class Protection:
     ledger: Freezes
     timeline: RecordedTimeline
     config: Config
+    full: bool
+    """whether all volumes get new chains"""
 
 
-def protect(deployment: Deployment, name: str, observer: Observer) -> Json:
-    """Make a recovery point of a VNF; a record of it.
+def protect(deployment: Deployment, name: str, observer: Observer, *, full: bool = False) -> Json:
+    """Make a recovery point of a VNF, if `full` of full backups only; a record of it.
 
     Raises:
         AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
@@ -62,7 +64,9 @@ def protect(deployment: Deployment, name: str, observer: Observer) -> Json:
             primary = deployment.site(vnf.primary)
         with run.timeline.step("", "connect", "vault and backup store"):
             vault, store = deployment.vault, deployment.backup_store
-        protection = Protection(run.id, manifests.new_id(), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config)
+        protection = Protection(
+            run.id, manifests.new_id(), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config, full
+        )
         run.result["recovery_point"] = None
         _collect_leftovers(protection, deployment.runs.unfinished(vnf.vnf, "protect", but=run.id))
         results = run_flow(protect_flow(protection), run.id, deployment.config)
@@ -151,7 +155,8 @@ class BackUp(ProtectTask):
         p = self.protection
         found, taken = Topology.model_validate(topology), SnapshotSet.model_validate(snapshots)
         previous = manifests.newest_or_none(p.vault, p.vnf.vnf)
-        made = backup.back_up(p.primary, found, taken, previous, p.run, p.timeline, limit=p.config.limits.backups)
+        full = _new_chains(p, found, previous)
+        made = backup.back_up(p.primary, found, taken, previous, p.run, p.timeline, full=full, limit=p.config.limits.backups)
         if p.store is not None:
             with p.timeline.step("1.6", "see that the backups are whole in the store", p.vnf.vnf) as step:
                 made = made.model_copy(update={"backups": fingerprint(made.backups, p.store)})
@@ -196,6 +201,20 @@ class Commit(ProtectTask):
         """A write of which nobody knows whether it was done is taken back, before the backups that it names are removed."""
         p = self.protection
         manifests.withdraw(p.vault, p.vnf.vnf, p.point)
+
+
+def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) -> dict[str, str]:
+    """The volumes that need a full backup, and why: Cinder calls a backup available whose objects the store has lost."""
+    if p.full:
+        return {v.id: "asked for with --full" for v in topology.volumes}
+    if p.store is None or previous is None:
+        return {}
+    with p.timeline.step("1.6", "compare the chains with the backup store", previous.id) as step:
+        broken = broken_chains(previous, p.store)
+        step.result(broken=len(broken))
+    for volume, reason in broken.items():
+        LOG.warning("volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain is begun", volume, reason)
+    return broken
 
 
 def _collect_leftovers(p: Protection, over: Collection[str]) -> None:

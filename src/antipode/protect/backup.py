@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from antipode.cloud.api import ApiError, Json
@@ -29,6 +29,7 @@ def back_up(
     timeline: Timeline,
     *,
     run: str | None = None,
+    full: Mapping[str, str] | None = None,
     limit: int = 8,
 ) -> BackupSet:
     """Back up all volumes from their snapshots, `limit` at once, and export each record as soon as its backup is available.
@@ -39,12 +40,13 @@ def back_up(
     Args:
         previous: the newest recovery point of the VNF; None for the first.
         run: the run that the backups name as their maker; the key by default.
+        full: volume id -> why its backup must be a full one, whatever Cinder says of the chain that it has.
 
     Raises:
         ResourceFailed: a backup failed; it names the volume and Cinder's reason.
     """
     listed = site.backups.backups()
-    job = _Job(site, snapshots, previous, key, run or key, timeline)
+    job = _Job(site, snapshots, previous, key, run or key, full or {}, timeline)
     with ThreadPoolExecutor(limit, "backup") as pool:
         work = [pool.submit(job.back_up, volume, [b for b in listed if b["volume_id"] == volume.id]) for volume in topology.volumes]
     records = {v.id: w.result() for v, w in zip(topology.volumes, work, strict=True)}
@@ -79,19 +81,31 @@ def base_for_increment(volume: Volume, existing: Iterable[Json], previous: Manif
 class _Job:
     """What all backups of one recovery point have in common."""
 
-    def __init__(self, site: Site, snapshots: SnapshotSet, previous: Manifest | None, key: str, run: str, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        site: Site,
+        snapshots: SnapshotSet,
+        previous: Manifest | None,
+        key: str,
+        run: str,
+        full: Mapping[str, str],
+        timeline: Timeline,
+    ) -> None:
         self.full_because: dict[str, str] = {}
         self._site = site
         self._snapshots = snapshots.snapshots
         self._previous = previous
         self._key = key
         self._metadata = marks(run, key)
+        self._full = full
         self._timeline = timeline
 
     def back_up(self, volume: Volume, existing: list[Json]) -> BackupRecord:
         """One volume: find or start its backup, await it, export its record, verify that it rests on what we know."""
         ours = next((b for b in existing if carries(b, self._key) and not b["status"].startswith("error")), None)
-        base, reason = base_for_increment(volume, [b for b in existing if not carries(b, self._key)], self._previous)
+        base, reason = None, self._full.get(volume.id, "")
+        if not reason:
+            base, reason = base_for_increment(volume, [b for b in existing if not carries(b, self._key)], self._previous)
         try:
             return self._finish(volume, ours["id"] if ours else self._start(volume, base), base, reason)
         except _OtherParent as error:

@@ -12,13 +12,18 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from antipode.errors import NotFound, RecoveryPointInvalid
 from antipode.model.base import Model
 from antipode.model.manifest import BackupRecord, Manifest, StoredObjects
+
+OWN_OBJECT = re.compile(r"(?P<prefix>.*)(_metadata|_sha256file|-[0-9]+)", re.DOTALL)
+"""The name of an object of a backup."""
 
 
 class StoredObject(Protocol):
@@ -89,16 +94,34 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
         raise RecoveryPointInvalid(f"{object_list} is not in container {record.container}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RecoveryPointInvalid(f"{object_list} cannot be understood: {error}") from error
-    listing = [o for o in store.listing(record.container, prefix) if _belongs(o.name, prefix)]
+    listing = _by_prefix(store.listing(record.container, prefix))[prefix]
     there = {o.name: o for o in listing}
     if lost := sorted(wanted - set(there)):
         raise RecoveryPointInvalid(f"backup {record.id}: {len(lost)} of {len(wanted)} objects are missing, the first is {lost[0]}")
     if empty := sorted(n for n in wanted if there[n].bytes == 0):
         raise RecoveryPointInvalid(f"backup {record.id}: {len(empty)} objects are empty, the first is {empty[0]}")
-    lines = "".join(f"{o.name}\t{o.bytes}\t{o.etag}\n" for o in sorted(listing, key=lambda o: o.name))
-    return StoredObjects(
-        prefix=prefix, objects=len(listing), bytes=sum(o.bytes for o in listing), sha256=hashlib.sha256(lines.encode()).hexdigest()
-    )
+    return _fingerprint(prefix, listing)
+
+
+def broken_chains(manifest: Manifest, store: Store) -> dict[str, str]:
+    """What the store does not hold any more as it was when the recovery point was made: volume id to what is wrong with its chain.
+
+    One listing of each container tells, however many backups there are. Backups without a fingerprint are not compared.
+
+    Raises:
+        SiteUnreachable: the backup store does not answer.
+    """
+    held = {container: _by_prefix(_all_objects(store, container)) for container in {r.container for r in manifest.backups.values()}}
+    broken: dict[str, str] = {}
+    for volume in manifest.restore:
+        for record in manifest.chain(volume):
+            if (then := record.stored) is None:
+                continue
+            now = _fingerprint(then.prefix, held[record.container].get(then.prefix, []))
+            if now != then:
+                broken[volume] = f"backup {record.id} of recovery point {manifest.id} has {_changed(then, now)}"
+                break
+    return broken
 
 
 def _verify_backup(volume: str, record: BackupRecord, store: Store | None) -> Finding:
@@ -114,18 +137,35 @@ def _verify_backup(volume: str, record: BackupRecord, store: Store | None) -> Fi
     elif record.stored == found:
         detail, ok = "all objects there, as they were when it was made", True
     else:
-        detail, ok = (
-            f"changed since it was made: {record.stored.objects} objects, {record.stored.bytes} bytes then,"
-            f" {found.objects} objects, {found.bytes} bytes now",
-            False,
-        )
+        detail, ok = _changed(record.stored, found), False
     return Finding(volume=volume, backup=record.id, ok=ok, objects=found.objects, bytes=found.bytes, detail=detail)
 
 
-def _belongs(name: str, prefix: str) -> bool:
-    """Whether an object is one of a backup's own, and not of another whose prefix begins the same."""
-    rest = name.removeprefix(prefix)
-    return rest in ("_metadata", "_sha256file") or (rest.startswith("-") and rest[1:].isdigit())
+def _changed(then: StoredObjects, now: StoredObjects) -> str:
+    return f"changed since it was made: {then.objects} objects, {then.bytes} bytes then, {now.objects} objects, {now.bytes} bytes now"
+
+
+def _fingerprint(prefix: str, objects: Sequence[StoredObject]) -> StoredObjects:
+    lines = "".join(f"{o.name}\t{o.bytes}\t{o.etag}\n" for o in sorted(objects, key=lambda o: o.name))
+    sha256 = hashlib.sha256(lines.encode()).hexdigest()
+    return StoredObjects(prefix=prefix, objects=len(objects), bytes=sum(o.bytes for o in objects), sha256=sha256)
+
+
+def _by_prefix(listing: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
+    """The objects of each backup, apart from those of another whose prefix begins the same."""
+    found: dict[str, list[StoredObject]] = defaultdict(list)
+    for item in listing:
+        if own := OWN_OBJECT.fullmatch(item.name):
+            found[own["prefix"]].append(item)
+    return found
+
+
+def _all_objects(store: Store, container: str) -> Sequence[StoredObject]:
+    """What a container holds: nothing, when it is gone."""
+    try:
+        return store.listing(container)
+    except NotFound:
+        return []
 
 
 def _prefix(record: BackupRecord) -> str:
