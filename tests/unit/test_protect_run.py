@@ -19,6 +19,7 @@ from antipode.engine.exclusive import only_run_of
 from antipode.engine.protect_flow import protect
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, Busy, Interrupted, PreflightFailed, QuiesceFailed, ResourceFailed, VaultError
+from antipode.model.manifest import seal
 from antipode.model.protection import BackupSet
 from antipode.vault import manifests
 
@@ -56,6 +57,10 @@ def failing(error: BaseException) -> Callable[[], Any]:
         raise error
 
     return fail
+
+
+def lose_the_answer() -> None:
+    raise VaultError("no answer to the write")
 
 
 def fails_with(world: World, kind: type[AntipodeError]) -> str:
@@ -129,6 +134,24 @@ def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: 
     assert "remove_backups" not in world.calls
 
 
+def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_not_show_it_yet(world: World) -> None:
+    world.patch.setattr(protect_flow.manifests, "commit", lambda vault, m: vault.put(f"hlr/{m.id}.json", seal(m)) or lose_the_answer())
+    world.patch.setattr(protect_flow.manifests, "withdraw", lambda *_: failing(VaultError("still no answer"))())
+    world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
+    with pytest.raises(VaultError):
+        protect(world.deployment, "hlr", Unobserved())
+    assert "remove_backups" not in world.calls
+
+
+def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(world: World) -> None:
+    world.patch.setattr(protect_flow.manifests, "commit", lambda *_: lose_the_answer())
+    world.patch.setattr(protect_flow.manifests, "read", lambda *_: failing(VaultError("the vault cannot be read"))())
+    with pytest.raises(VaultError):
+        protect(world.deployment, "hlr", Unobserved())
+    assert "remove_backups" not in world.calls
+    assert world.calls[-1] == "remove_snapshots"
+
+
 def test_snapshots_that_cannot_be_removed_after_the_commit_are_a_warning_and_the_point_stays(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,11 +194,11 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [{}, {}]
     del store.objects["volume_vol-db/b-db-0-00001"]
-    protect(world.deployment, "hlr", Unobserved())
+    record = protect(world.deployment, "hlr", Unobserved())
     assert list(asked[-1]) == ["vol-db"]
     assert "b-db-0" in asked[-1]["vol-db"]
     assert "volume vol-db: backup b-db-0" in caplog.text
-    assert manifests.read(world.deployment.vault, "hlr").restore["vol-db"] == "b-db-2"
+    assert manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).restore["vol-db"] == "b-db-2"
     protect(world.deployment, "hlr", Unobserved(), full=True)
     assert set(asked[-1]) == {"vol-db", "vol-front"}
 
@@ -197,6 +220,16 @@ def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery
     world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [({dead}, set(manifests.read(world.deployment.vault, "hlr").backups))]
+
+
+def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(world: World) -> None:
+    record = protect(world.deployment, "hlr", Unobserved())
+    world.deployment.runs.end(record["run"], "failed", 0, "killed just after its commit", {})
+    asked: list[Any] = []
+    world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
+    world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
+    protect(world.deployment, "hlr", Unobserved())
+    assert asked == [({record["run"]}, set(samples.backups().backups))]
 
 
 def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World) -> None:

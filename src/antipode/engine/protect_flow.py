@@ -17,7 +17,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.flows import guarded, run_flow, undone
 from antipode.engine.runs import Run, begin
 from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import AntipodeError, NotFound, PreflightFailed
+from antipode.errors import AntipodeError, NotFound, PreflightFailed, VaultCorrupt
 from antipode.model.manifest import Manifest
 from antipode.model.protection import BackupSet, SnapshotSet
 from antipode.model.topology import Topology
@@ -65,7 +65,7 @@ def protect(deployment: Deployment, name: str, observer: Observer, *, full: bool
         with run.timeline.step("", "connect", "vault and backup store"):
             vault, store = deployment.vault, deployment.backup_store
         protection = Protection(
-            run.id, manifests.new_id(), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config, full
+            run.id, _point_of(run.id), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config, full
         )
         run.result["recovery_point"] = None
         _collect_leftovers(protection, deployment.runs.unfinished(vnf.vnf, "protect", but=run.id))
@@ -166,10 +166,15 @@ class BackUp(ProtectTask):
     @undone
     def revert(self, **_: Any) -> None:
         p = self.protection
-        if p.point in manifests.list_ids(p.vault, p.vnf.vnf):
-            LOG.error("recovery point %s is in the vault although its run failed; its backups are kept", p.point)
+        # asked for by name: a listing of Swift may lag behind what is there
+        try:
+            manifests.read(p.vault, p.vnf.vnf, p.point)
+        except NotFound:
+            temporary.remove_backups(p.primary, p.run, p.timeline)
             return
-        temporary.remove_backups(p.primary, p.run, p.timeline)
+        except VaultCorrupt as error:
+            LOG.error("%s", error)
+        LOG.error("recovery point %s is in the vault although its run failed; its backups are kept", p.point)
 
 
 class Commit(ProtectTask):
@@ -217,6 +222,11 @@ def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) ->
     return broken
 
 
+def _point_of(run: str) -> str:
+    """The recovery point that a run makes. It has the name of its run, so that it can be asked for when all that is known is the run."""
+    return run.removeprefix("protect-")
+
+
 def _collect_leftovers(p: Protection, over: Collection[str]) -> None:
     """Remove what runs of this VNF that failed or were killed have left. What cannot be removed now is left to the next run.
 
@@ -225,15 +235,29 @@ def _collect_leftovers(p: Protection, over: Collection[str]) -> None:
     if not over:
         return
     try:
-        needed: set[str] = set()
-        for point, manifest in manifests.list_points(p.vault, p.vnf.vnf):
-            if not isinstance(manifest, Manifest):
-                LOG.warning("what dead runs of %s have left is not removed: recovery point %s may need it: %s", p.vnf.vnf, point, manifest)
-                return
-            needed |= set(manifest.backups)
-        temporary.remove_left_by(p.primary, over, needed, p.timeline)
+        temporary.remove_left_by(p.primary, over, _needed_backups(p, over), p.timeline)
+    except VaultCorrupt as error:
+        LOG.warning("what dead runs of %s have left is not removed: a recovery point may need it: %s", p.vnf.vnf, error)
     except AntipodeError as error:
         LOG.warning("not all that dead runs of %s have left at %s could be removed: %s", p.vnf.vnf, p.primary.name, error)
+
+
+def _needed_backups(p: Protection, runs: Collection[str]) -> set[str]:
+    """What recovery points name: those that the vault lists, and those of these runs, as a listing may lag behind what is there.
+
+    Raises:
+        VaultCorrupt: nobody knows what one of them needs.
+        NotFound: one that is listed cannot be read.
+    """
+    listed = manifests.list_ids(p.vault, p.vnf.vnf)
+    needed: set[str] = set()
+    for point in {*listed, *map(_point_of, runs)}:
+        try:
+            needed |= set(manifests.read(p.vault, p.vnf.vnf, point).backups)
+        except NotFound:
+            if point in listed:
+                raise
+    return needed
 
 
 def _remove_temporary(p: Protection) -> None:
