@@ -154,6 +154,8 @@ class FakeCloud:
                 return {"servers": list(self.servers.values())}
             case "GET", ["os-quiesce"]:
                 return {"quiesce": {"version": "1", "default_timeout": 60, "maximum_timeout": 600}} if self.add_on else refuse(404, "none")
+            case "GET", ["servers", server]:
+                return {"server": {"OS-EXT-STS:vm_state": "active", **self.servers[server]}}
             case "GET", ["servers", server, "os-quiesce"]:
                 return {"quiesce": {"quiesced": server in self.frozen}}
             case "GET", ["servers", server, "os-volume_attachments"]:

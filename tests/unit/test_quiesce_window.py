@@ -182,6 +182,39 @@ def test_a_member_that_cannot_be_thawed_is_named_and_stays_on_the_ledger_and_the
     assert ("1.4", "app") in scene.timeline.errors
 
 
+@pytest.mark.parametrize("how", ["server error", "no answer"])
+def test_a_member_whose_quiesce_call_got_no_answer_may_be_frozen_though_its_thaw_is_refused(how: str) -> None:
+    scene = Scene()
+
+    def silent_agent(event: str) -> None:
+        if event == "quiesce app":
+            scene.cloud.frozen.add("id-app")
+            HOWS[how]()
+        if event == "unquiesce app":
+            scene.cloud.events.append(event)
+            refuse(409, "the agent does not answer")
+
+    scene.cloud.before = silent_agent
+    with pytest.raises(QuiesceFailed, match=r"may still be frozen: app \(id-app\): the agent does not answer"):
+        scene.run(timeout=0.5)
+    assert scene.of("unquiesce").count("app") > 1
+    assert scene.ledger.open == ["app"]
+
+
+def test_a_member_whose_quiesce_call_and_thaw_are_both_refused_was_never_frozen() -> None:
+    scene = Scene()
+
+    def no_agent(event: str) -> None:
+        if event in ("quiesce app", "unquiesce app"):
+            refuse(409, "no agent")
+
+    scene.cloud.before = no_agent
+    with pytest.raises(QuiesceFailed, match="app could not be quiesced: no agent"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+
+
 def test_a_snapshot_that_goes_into_error_is_named_with_its_volume_and_all_are_thawed() -> None:
     scene = Scene()
 

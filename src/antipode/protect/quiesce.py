@@ -189,6 +189,8 @@ class _Member:
     frozen: _Moment | None = None
     thawing: _Moment | None = None
     thawed: _Moment | None = None
+    denied: bool = False
+    """the quiesce call was answered, with 4xx; without an answer, or with 5xx, it may have frozen the member"""
     refused: bool = False
     error: str | None = None
     thaw_error: str | None = None
@@ -287,14 +289,15 @@ class _Window:
             self._site.compute.quiesce(member.server.id, self._timeout_s, self._deadline - time.monotonic())
         except (ApiError, SiteUnreachable) as error:
             member.error = error.reason if isinstance(error, ApiError) else str(error)
-            member.refused = isinstance(error, ApiError) and self._is_refusal(member, error)
+            member.denied = isinstance(error, ApiError) and 400 <= error.status < 500
+            member.refused = isinstance(error, ApiError) and member.denied and self._is_refusal(member, error)
             raise QuiesceFailed(f"{self._site.name}: server {member.server.name} could not be quiesced: {member.error}") from error
         member.frozen = _Moment.now()
 
     def _is_refusal(self, member: _Member, error: ApiError) -> bool:
-        """Whether the error means that this call froze nothing and that thawing is not our business."""
+        """Whether a denial (4xx) means that this call froze nothing and that thawing is not our business."""
         if error.status != 409:
-            return 400 <= error.status < 500
+            return True
         try:
             # Frozen by another run: thawing it would tear that run's snapshots. Else the agent may have got the call though its
             # answer did not come: a thaw does no harm.
@@ -354,7 +357,7 @@ class _Window:
         except BaseException as error:
             # Whatever it is, the others must be thawed too; it is kept, tried again, and reported if it stays.
             member.thaw_error = error.reason if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
-            if member.frozen is None and isinstance(error, ApiError) and 400 <= error.status < 500:
+            if member.denied and isinstance(error, ApiError) and 400 <= error.status < 500:
                 member.refused = True  # neither frozen nor thawed: it cannot be quiesced at all
         else:
             member.thawed = _Moment.now()
