@@ -21,6 +21,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, Busy, Interrupted, PreflightFailed, QuiesceFailed, ResourceFailed, VaultError
 from antipode.model.manifest import seal
 from antipode.model.protection import BackupSet
+from antipode.store.tables import RunRow
 from antipode.vault import manifests
 
 World = SimpleNamespace
@@ -220,6 +221,26 @@ def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery
     world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [({dead}, set(manifests.read(world.deployment.vault, "hlr").backups))]
+
+
+@pytest.mark.parametrize(
+    ("database", "dead"), [(None, {"protect-failed", "protect-killed"}), ("postgresql://db/antipode", {"protect-failed"})]
+)
+def test_a_run_that_is_kept_as_running_is_dead_only_where_the_lock_of_this_host_proves_it(
+    world: World, database: str | None, dead: set[str]
+) -> None:
+    for run, kind, state in [
+        ("protect-made", "protect", "succeeded"),
+        ("protect-failed", "protect", "failed"),
+        ("protect-killed", "protect", "running"),
+        ("protect-alive", "protect", "running"),
+        ("failover-failed", "failover", "failed"),
+    ]:
+        world.deployment.runs.begin(RunRow(id=run, kind=kind, vnf="hlr", state=state, started_at=0, result={}))
+    with only_run_of("hlr", world.folder, "protect-alive"):
+        if database:
+            world.deployment.config = world.deployment.config.model_copy(update={"database": database})
+        assert protect_flow.dead_runs(world.deployment, "hlr") == dead
 
 
 def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(world: World) -> None:

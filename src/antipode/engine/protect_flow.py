@@ -15,7 +15,7 @@ from antipode import __version__
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.engine.flows import guarded, run_flow, undone
-from antipode.engine.runs import Run, begin
+from antipode.engine.runs import Run, begin, state_of
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import AntipodeError, NotFound, PreflightFailed, VaultCorrupt
 from antipode.model.manifest import Manifest
@@ -68,12 +68,21 @@ def protect(deployment: Deployment, name: str, observer: Observer, *, full: bool
             run.id, _point_of(run.id), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config, full
         )
         run.result["recovery_point"] = None
-        _collect_leftovers(protection, deployment.runs.unfinished(vnf.vnf, "protect", but=run.id))
+        _collect_leftovers(protection, dead_runs(deployment, vnf.vnf))
         results = run_flow(protect_flow(protection), run.id, deployment.config)
         manifest = Manifest.model_validate(results["manifest"])
         run.result.update(_record(manifest, run))
         _remove_temporary(protection)
     return {"run": run.id, **run.result}
+
+
+def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
+    """The protections of a VNF that ended without success or were killed.
+
+    One that is kept as running is dead only if the lock, which is of this host, proves it: not where hosts share a database.
+    """
+    protections = [run for run in deployment.runs.all(vnf) if run.kind == "protect"]
+    return {run.id for run in protections if state_of(run, deployment.config) in ("failed", "lost")}
 
 
 def protect_flow(protection: Protection) -> Any:
@@ -230,7 +239,7 @@ def _point_of(run: str) -> str:
 def _collect_leftovers(p: Protection, over: Collection[str]) -> None:
     """Remove what runs of this VNF that failed or were killed have left. What cannot be removed now is left to the next run.
 
-    They are over, as a VNF has one run at a time; one that was killed just after its commit has made a recovery point, which is kept.
+    One that was killed just after its commit has made a recovery point, which is kept.
     """
     if not over:
         return

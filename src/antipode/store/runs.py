@@ -36,12 +36,6 @@ class Runs:
             wanted = select(RunRow).order_by(RunRow.started_at.desc())
             return list(session.scalars(wanted.where(RunRow.vnf == vnf) if vnf else wanted))
 
-    def unfinished(self, vnf: str, kind: str, but: str) -> set[str]:
-        """The runs of one kind and VNF that did not succeed, `but` (the one that asks) left out."""
-        with Session(self._engine) as session:
-            wanted = select(RunRow.id).where(RunRow.vnf == vnf, RunRow.kind == kind, RunRow.state != "succeeded", RunRow.id != but)
-            return set(session.scalars(wanted))
-
     def get(self, run: str) -> RunRow:
         """A run.
 
