@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline
+from fakecloud import FakeCloud, FakeTimeline, refuse
 
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed
 from antipode.model.manifest import Manifest, QuiesceWindow
@@ -126,6 +126,34 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     ):
         assert words in found
     assert not cloud.events
+
+
+def test_a_guest_agent_that_does_not_answer_is_found_before_anything_is_frozen() -> None:
+    cloud = FakeCloud()
+
+    def dead_agent(event: str) -> None:
+        if event == "unquiesce app":
+            refuse(409, "QEMU guest agent is not connected")
+
+    cloud.before = dead_agent
+    with pytest.raises(PreflightFailed, match=r"server app cannot be quiesced.*QEMU guest agent is not connected") as failure:
+        check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+    assert len(failure.value.problems) == 1
+    assert set(cloud.events) == {"unquiesce db", "unquiesce front"}
+
+
+def test_to_ask_a_guest_agent_thaws_nobody_whom_another_has_frozen() -> None:
+    cloud = FakeCloud()
+    cloud.frozen.add("id-app")
+    check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+    assert cloud.frozen == {"id-app"}
+
+
+def test_a_volume_that_something_is_happening_to_is_found_before() -> None:
+    cloud = FakeCloud()
+    cloud.volumes["db-data"]["status"] = "extending"
+    with pytest.raises(PreflightFailed, match="volume db-data of server db is extending"):
+        check_protect(VNF, discover(VNF, cloud.site), cloud.site)
 
 
 def test_members_of_one_name_are_found_before() -> None:

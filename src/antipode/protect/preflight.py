@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from antipode.cloud.api import Json
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
-from antipode.errors import PreflightFailed
+from antipode.errors import AntipodeError, PreflightFailed
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Vnf
 from antipode.protect.discover import find_members
 
 AGENT = "hw_qemu_guest_agent"
+AGENT_ANSWER_S = 15.0
+"""How long a guest agent may take to answer a thaw when nothing is frozen."""
+USABLE = ("in-use", "available")
+"""Something is just happening to a volume in any other state, or has gone wrong with it: Cinder would refuse to snapshot most."""
 
 
 def check_protect(vnf: Vnf, topology: Topology, primary: Site) -> None:
-    """Check servers, volumes, the quiesce add-on, cinder-backup and quotas.
+    """Check servers, their guest agents, volumes, the quiesce add-on, cinder-backup and quotas.
 
-    Whether a guest agent really answers only quiescing tells; here it is whether Nova will ask it.
+    Each guest agent is asked for a thaw, which does nothing to a server that is not frozen.
 
     Raises:
         PreflightFailed: with everything that is missing.
@@ -26,7 +31,9 @@ def check_protect(vnf: Vnf, topology: Topology, primary: Site) -> None:
     problems = [
         *_add_on(vnf, primary),
         *_servers(vnf, topology, primary),
+        *_agents(topology, primary),
         *(p for server in topology.servers for volume in server.volumes for p in _volume(server, volume)),
+        *_busy_volumes(topology, primary),
         *_backup_service(primary),
         *_quotas(topology.volumes, primary.volumes.quota(primary.project_id)),
     ]
@@ -60,13 +67,43 @@ def _servers(vnf: Vnf, topology: Topology, primary: Site) -> Iterator[str]:
             yield f"server {name}: its root volume cannot be told; only with the admin role in the project can root_device_name be seen"
         if found["flavor"].get("ephemeral"):
             yield f"server {name} has an ephemeral disk (flavor {server.flavor.name}), whose data cannot be protected"
-        root = next((a.volume for a in server.attachments if a.is_root), None)
-        if root is not None and str(root.image_metadata.get(AGENT, "")).lower() not in ("yes", "true", "1"):
+        root = _root(server)
+        if root is not None and not _has_agent(root):
             yield (
                 f"server {name} has no guest agent: image property {AGENT} of its root volume {root.id} is not yes; "
                 f"install qemu-guest-agent in it, set the property and boot it anew"
             )
         yield from _ports(server)
+
+
+def _root(server: Server) -> Volume | None:
+    return next((a.volume for a in server.attachments if a.is_root), None)
+
+
+def _has_agent(root: Volume) -> bool:
+    """Whether Nova has been told that there is a guest agent, so that it asks it."""
+    return str(root.image_metadata.get(AGENT, "")).lower() in ("yes", "true", "1")
+
+
+def _agents(topology: Topology, primary: Site) -> Iterator[str]:
+    """Ask those agents that Nova knows of, at once."""
+    if not primary.compute.quiesce_available():
+        return
+    asked = [s for s in topology.servers if (root := _root(s)) is not None and _has_agent(root)]
+    with ThreadPoolExecutor(8, "guest-agent") as pool:
+        for server, silence in zip(asked, pool.map(lambda s: _silence(s, primary), asked), strict=True):
+            if silence is not None:
+                yield f"server {server.name} cannot be quiesced, its guest agent does not answer ({silence}); see to qemu-guest-agent in it"
+
+
+def _silence(server: Server, primary: Site) -> str | None:
+    """Why a server's guest agent does not answer; None when it does, or when the server is quiesced, which must not end by this."""
+    try:
+        if not primary.compute.is_quiesced(server.id):
+            primary.compute.unquiesce(server.id, AGENT_ANSWER_S)
+    except AntipodeError as error:
+        return error.reason if isinstance(error, ApiError) else str(error)
+    return None
 
 
 def _ports(server: Server) -> Iterator[str]:
@@ -81,6 +118,14 @@ def _volume(server: Server, volume: Volume) -> Iterator[str]:
         yield f"{label} is encrypted, which is not supported: its key would be missing at the backup site"
     if volume.multiattach:
         yield f"{label} is multiattach, which is not supported"
+
+
+def _busy_volumes(topology: Topology, primary: Site) -> Iterator[str]:
+    status = {v["id"]: v["status"] for v in primary.volumes.volumes()}
+    for server in topology.servers:
+        for volume in server.volumes:
+            if (now := status.get(volume.id, "gone")) not in USABLE:
+                yield f"volume {volume.name or volume.id} of server {server.name} is {now}; it must be in-use to be snapshot"
 
 
 def _backup_service(primary: Site) -> Iterator[str]:
