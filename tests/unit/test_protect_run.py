@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,20 @@ def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(wo
     run = world.deployment.runs.get(record["run"])
     assert (run.state, run.result["recovery_point"]) == ("succeeded", committed.id)
     assert [s.name for s in world.deployment.runs.steps(run.id)][-1] == "commit the manifest"
+
+
+def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(world: World) -> None:
+    secret = "password: of the guest"
+    topology = samples.topology()
+    servers = [s.model_copy(update={"user_data": secret}) for s in topology.servers]
+    world.plays(protect_flow.discover, "discover", lambda: topology.model_copy(update={"servers": servers}))
+    protect(world.deployment, "hlr", Unobserved())
+    kept = [path for path in world.folder.iterdir() if path.is_file()]
+    assert {"flows.db", "antipode.db"} <= {path.name for path in kept}
+    assert [path.name for path in kept if secret.encode() in path.read_bytes()] == []
+    with sqlite3.connect(world.folder / "flows.db") as flows:
+        assert [flows.execute(f"SELECT count(*) FROM {t}").fetchone() for t in ("logbooks", "flowdetails", "atomdetails")] == [(0,)] * 3
+    assert (world.folder / "flows.db").stat().st_mode & 0o077 == 0
 
 
 def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(world: World) -> None:

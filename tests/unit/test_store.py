@@ -11,7 +11,7 @@ import samples
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
 from antipode.errors import InvalidInput, NotFound
 from antipode.store import database
@@ -30,6 +30,13 @@ def test_an_empty_database_is_migrated_to_the_tables_of_the_models(engine: Engin
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": database.VERSION_TABLE})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_a_new_state_directory_and_the_files_in_it_are_nobody_elses_to_read(engine: Engine, tmp_path: Path) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM runs"))
+        modes = {p.name: p.stat().st_mode & 0o077 for p in [tmp_path / "state", *(tmp_path / "state").iterdir()]}
+    assert modes == {"state": 0, "antipode.db": 0, "antipode.db-wal": 0, "antipode.db-shm": 0}
 
 
 def test_the_revision_that_spares_the_migrations_is_the_newest_one() -> None:

@@ -39,7 +39,7 @@ def only_run_of(vnf: str, state_dir: Path, run: str) -> Iterator[None]:
     """
     path = _path(vnf, state_dir)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise AntipodeError(f"{path}: {error.strerror}; antipode needs a state directory that it may write") from error

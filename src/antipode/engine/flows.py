@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import taskflow.engines
 from sqlalchemy import create_engine, event
-from taskflow.exceptions import WrappedFailure
+from taskflow.exceptions import TaskFlowException, WrappedFailure
 from taskflow.persistence import models
 from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
@@ -70,7 +70,7 @@ def undone(revert: Execute) -> Execute:
 
 
 def run_flow(flow: Any, run: str, config: Config, workers: int = 1) -> dict[str, Any]:
-    """Run a flow to its end; everything that its tasks provided.
+    """Run a flow to its end; everything that its tasks provided. A flow that succeeds leaves nothing: a topology holds user_data.
 
     With one worker the tasks run in this thread, so that a signal reaches the task under way; with more they run at once,
     and a signal ends the wait for them.
@@ -101,7 +101,18 @@ def run_flow(flow: Any, run: str, config: Config, workers: int = 1) -> dict[str,
             raise getattr(first.exception, "error", None) or AntipodeError(first.exception_str) from failures
         finally:
             pool.shutdown(wait=False)
-        return dict(engine.storage.fetch_all())
+        results = dict(engine.storage.fetch_all())
+        _forget(backend, book)
+        return results
+
+
+def _forget(backend: SQLAlchemyBackend, book: models.LogBook) -> None:
+    """Delete what is kept of a flow. What it has made is made: that its book stays is a warning, and no failure of the run."""
+    try:
+        with closing(backend.get_connection()) as connection:
+            connection.destroy_logbook(book.uuid)
+    except TaskFlowException as error:
+        LOG.warning("details of run %s, user_data of its servers among them, stay in the flow database: %s", book.name, error)
 
 
 def _run_beside(work: Callable[[], None]) -> None:
@@ -125,8 +136,10 @@ def _run_beside(work: Callable[[], None]) -> None:
 def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
     """Where TaskFlow keeps its flows: a file beside the database, so that neither waits for the other's lock, or the same server."""
     if config.database.startswith("sqlite:"):
-        engine = create_engine(f"sqlite:///{config.state_dir / 'flows.db'}")
-        event.listen(engine, "connect", _spare_the_disk)
+        path = config.state_dir / "flows.db"
+        path.touch(mode=0o600)
+        engine = create_engine(f"sqlite:///{path}")
+        event.listen(engine, "connect", _prepare_sqlite)
     else:
         engine = create_engine(config.database)
     try:
@@ -136,10 +149,12 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
         engine.dispose()
 
 
-def _spare_the_disk(connection: Any, _record: object) -> None:
-    """Survive a killed process, not a power cut: a task whose end was lost with the power is done again, and finds what it had made.
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Let a logbook take all that is in it along when it is deleted, bytes on the disk included; spare the disk otherwise.
+
+    Survive a killed process, not a power cut: a task whose end was lost with the power is done again, and finds what it had made.
 
     A write that waits for the disk at every change of every task costs a protection a twentieth of its time.
     """
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 30000"):
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 30000", "foreign_keys = ON", "secure_delete = ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -59,7 +59,7 @@ def log_to_stream(stream: TextIO, level: int, form: str) -> None:
 
 def log_to_file(path: Path, form: str) -> None:
     """Log everything from INFO on to a file that is turned over at 10 MB."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _add(logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True), logging.INFO, form)
 
 

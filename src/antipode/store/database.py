@@ -26,7 +26,9 @@ def open_database(url: str) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it has the same mode
+            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(parsed.database).touch(mode=0o600)
         engine = create_engine(parsed)
     except (SQLAlchemyError, ImportError) as error:
         raise InvalidInput(f"database {url}: {error}") from error
