@@ -98,21 +98,51 @@ def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(desk:
     assert snapshots(site_a) == before
 
 
-def test_a_member_that_cannot_be_quiesced_fails_the_run_and_the_others_are_thawed(
-    desk: Desk, site_a: Site, servers: dict[str, str]
+def in_guest(site: Site, server: str, script: str) -> None:
+    """Execute a shell script in a guest, through its agent."""
+
+    def agent(command: str, **arguments: object) -> dict[str, object]:
+        said = inside.run(site, ["virsh", "qemu-agent-command", server, json.dumps({"execute": command, "arguments": arguments})])
+        result: dict[str, object] = json.loads(said.stdout)["return"]
+        return result
+
+    pid = agent("guest-exec", path="/bin/sh", arg=["-ec", script])["pid"]
+    wait_until(lambda: bool(agent("guest-exec-status", pid=pid)["exited"]), f"the script ended in {server}", timeout=20)
+    assert agent("guest-exec-status", pid=pid).get("exitcode", 0) == 0
+
+
+@pytest.fixture
+def app_refuses(site_a: Site, servers: dict[str, str]) -> Iterator[None]:
+    """The application on `app` does not let itself be frozen: the agent's hook fails, and with it the freeze."""
+    hook = "/etc/qemu/fsfreeze-hook"
+    refusal = "#!/bin/sh\\n[ $1 != freeze ]\\n"
+    in_guest(site_a, servers["app"], f"printf '{refusal}' > /run/refuse; chmod +x /run/refuse; mount -o bind /run/refuse {hook}")
+    yield
+    in_guest(site_a, servers["app"], f"umount {hook}")
+
+
+def test_a_member_that_refuses_to_be_quiesced_fails_the_run_and_the_others_are_thawed(
+    desk: Desk, site_a: Site, servers: dict[str, str], app_refuses: None
 ) -> None:
-    """The agent of `app` refuses a second freeze: somebody else has frozen it behind Nova's back."""
     desk.tell("vnf", "add", str(EXAMPLE))
     before = snapshots(site_a)
-    inside.run(site_a, ["virsh", "qemu-agent-command", servers["app"], json.dumps({"execute": "guest-fsfreeze-freeze"})])
-    try:
-        failed = desk.run("protect", VNF)
-    finally:
-        thawed = {role: not is_frozen(site_a, servers[role]) for role in ("db", "front")}
-        inside.run(site_a, ["virsh", "qemu-agent-command", servers["app"], json.dumps({"execute": "guest-fsfreeze-thaw"})])
+    failed = desk.run("protect", VNF)
     assert failed.returncode == 1
     assert "canary-app" in failed.stderr
-    assert thawed == {"db": True, "front": True}
+    assert not any(is_frozen(site_a, server) for server in servers.values())
+    assert_nothing_was_made(desk, site_a, before)
+
+
+def test_a_guest_whose_agent_is_silent_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, servers: dict[str, str]) -> None:
+    desk.tell("vnf", "add", str(EXAMPLE))
+    before = snapshots(site_a)
+    inside.run(site_a, ["virsh", "suspend", servers["front"]])
+    try:
+        refused = desk.run("protect", VNF)
+    finally:
+        inside.run(site_a, ["virsh", "resume", servers["front"]])
+    assert refused.returncode == 3, refused.stderr
+    assert "canary-front" in refused.stderr
     assert_nothing_was_made(desk, site_a, before)
 
 

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
 from antipode.errors import NotFound, VaultCorrupt, VaultError
 from antipode.model.manifest import FORMAT, Manifest, canonical, seal
 from antipode.vault import Vault
-
-
-def new_id(now: datetime | None = None) -> str:
-    """An id for a recovery point that sorts by time: `20261122T160501Z-1a2b3c`."""
-    return f"{(now or datetime.now(UTC)).astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 def commit(vault: Vault, manifest: Manifest) -> str:
