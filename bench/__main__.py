@@ -87,7 +87,7 @@ def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf, sa
 
 
 def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path) -> tuple[list[verdict.Sample], list[str]]:
-    """The samples of all rounds, and what failed; a client that fails ends its turn only, a site that fails ends the bench."""
+    """The samples of all rounds, and what failed; a client that fails ends its turn only, a site that fails or a signal ends the bench."""
     antipode = Antipode(vnf, folder, time.strftime("%H%M%S"))
     floor = Floor(EXAMPLE, folder)
     clients: list[Client] = [floor, antipode, CommandLine(vnf, folder)]
@@ -103,8 +103,8 @@ def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path
                 say(f"round {number} {client.name} FAILED: {failure}")
                 failures.append(f"round {number}, {client.name}: {failure}")
         antipode.remove_vault(Cloud(BACKUP_STORE.name))
-    except (ClientException, Failed, LabError) as error:
-        failures.append(f"ended early: {error}")
+    except (ClientException, Failed, LabError, KeyboardInterrupt, SystemExit) as error:
+        failures.append(f"ended early: {type(error).__name__} {error}")
     return samples, failures
 
 
