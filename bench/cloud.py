@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from lab.site import ROOT
 
 POLL_S = float(os.environ.get("BENCH_POLL_S", "0.1"))
-"""Between two looks of the floor at one object. Looking costs the API, and so what it looks at, time: a larger value may be a lower floor."""
+"""Between two looks of the floor at one object. A look costs the API time: a larger value may be a lower floor."""
 SERVER = "2.79"
 VOLUME = "3.66"
 Json = dict[str, Any]
