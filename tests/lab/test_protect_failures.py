@@ -107,8 +107,15 @@ def in_guest(site: Site, server: str, script: str) -> None:
         return result
 
     pid = agent("guest-exec", path="/bin/sh", arg=["-ec", script])["pid"]
-    wait_until(lambda: bool(agent("guest-exec-status", pid=pid)["exited"]), f"the script ended in {server}", timeout=20)
-    assert agent("guest-exec-status", pid=pid).get("exitcode", 0) == 0
+    ended: list[dict[str, object]] = []  # the agent tells the end of a process once only
+
+    def has_ended() -> bool:
+        status = agent("guest-exec-status", pid=pid)
+        ended.extend([status] if status["exited"] else [])
+        return bool(ended)
+
+    wait_until(has_ended, f"the script ended in {server}", timeout=20)
+    assert ended[0]["exitcode"] == 0
 
 
 @pytest.fixture
@@ -116,9 +123,11 @@ def app_refuses(site_a: Site, servers: dict[str, str]) -> Iterator[None]:
     """The application on `app` does not let itself be frozen: the agent's hook fails, and with it the freeze."""
     hook = "/etc/qemu/fsfreeze-hook"
     refusal = "#!/bin/sh\\n[ $1 != freeze ]\\n"
-    in_guest(site_a, servers["app"], f"printf '{refusal}' > /run/refuse; chmod +x /run/refuse; mount -o bind /run/refuse {hook}")
-    yield
-    in_guest(site_a, servers["app"], f"umount {hook}")
+    try:
+        in_guest(site_a, servers["app"], f"printf '{refusal}' > /run/refuse; chmod +x /run/refuse; mount -o bind /run/refuse {hook}")
+        yield
+    finally:
+        in_guest(site_a, servers["app"], f"while grep -q ' {hook} ' /proc/mounts; do umount {hook}; done")
 
 
 def test_a_member_that_refuses_to_be_quiesced_fails_the_run_and_the_others_are_thawed(
