@@ -272,8 +272,12 @@ def test_progress_off_a_terminal_is_a_plain_line_for_each_step(capsys: pytest.Ca
 
 
 FREEZES_UNTIL_TOLD = """
-import sys, time
+import signal, sys, time
 from types import SimpleNamespace
+# as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
@@ -325,8 +329,12 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(an
 
 
 RESTORES_FOR_A_MINUTE = """
-import sys, time
+import signal, sys, time
 from types import SimpleNamespace
+# as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
