@@ -49,6 +49,9 @@ class FakeCloud:
         self.keypairs: dict[str, Json] = {"key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}}
         self.quotas: dict[str, Json] = {}
         self.backup_state = "up"
+        self.service_states: dict[str, str] = {}
+        """of binaries that are not up"""
+        self.network_agents = [{"agent_type": "DHCP agent", "host": "net-1", "alive": True, "admin_state_up": True}]
         if not empty:
             for index, member in enumerate(("db", "app", "front")):
                 self.add_server(member, index)
@@ -152,6 +155,8 @@ class FakeCloud:
         match method, path:
             case "GET", ["servers", "detail"]:
                 return {"servers": list(self.servers.values())}
+            case "GET", ["os-services"]:
+                return {"services": [{"host": "compute-1", "state": self.service_states.get(params["binary"], "up"), "status": "enabled"}]}
             case "GET", ["os-quiesce"]:
                 return {"quiesce": {"version": "1", "default_timeout": 60, "maximum_timeout": 600}} if self.add_on else refuse(404, "none")
             case "GET", ["servers", server]:
@@ -213,7 +218,8 @@ class FakeCloud:
             case "GET", ["os-availability-zone"]:
                 return {"availabilityZoneInfo": [{"zoneName": z, "zoneState": {"available": True}} for z in self.zones]}
             case "GET", ["os-services"]:
-                return {"services": [{"host": "cinder", "state": self.backup_state, "status": "enabled"}]}
+                state = self.backup_state if params["binary"] == "cinder-backup" else self.service_states.get(params["binary"], "up")
+                return {"services": [{"host": "cinder", "state": state, "status": "enabled"}]}
             case "GET", ["os-quota-sets", _]:
                 return self._quota()
             case "GET", ["backups", backup, "export_record"]:
@@ -293,6 +299,8 @@ class FakeCloud:
         match method, path:
             case "GET", ["ports"]:
                 return {"ports": chosen(self.ports.values())}
+            case "GET", ["agents"]:
+                return {"agents": self.network_agents}
             case "GET", ["networks"]:
                 return {"networks": chosen(self.networks)}
             case "GET", ["subnets"]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import samples
+from fakecloud import FakeCloud, refuse
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
@@ -164,6 +165,30 @@ def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(a
         ("vault", "-", True),
         ("backup store", "-", False),
     ]
+
+
+def test_site_check_asks_the_guest_agents_of_the_vnfs_whose_primary_a_site_is(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+    clouds = {"site-a": FakeCloud("site-a"), "site-b": FakeCloud("site-b", empty=True)}
+    silent: set[str] = set()
+
+    def before(event: str) -> None:
+        if event.removeprefix("unquiesce ") in silent:
+            refuse(409, "guest agent is not responding")
+
+    clouds["site-a"].before = before
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: clouds[name].site)
+    path = antipode.folder / "vnf.yaml"
+    path.write_text("vnf: v\nprimary: site-a\nbackup: site-b\nmembers: [{server: db}, {server: app}]\n")
+    assert antipode("vnf", "add", str(path)) == 0, antipode.err
+
+    def checked() -> dict[str, Any]:
+        antipode("site", "check", "-f", "json")
+        return next(c for c in json.loads(antipode.out) if c["check"] == "vnf v")
+
+    assert (checked()["site"], checked()["ok"]) == ("site-a", True)
+    silent.add("app")
+    assert not checked()["ok"]
+    assert "server app cannot be quiesced, its guest agent does not answer (guest agent is not responding)" in checked()["detail"]
 
 
 def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:

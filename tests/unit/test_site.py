@@ -142,3 +142,21 @@ def test_a_site_tells_what_it_lacks() -> None:
     cloud.add_on, cloud.backup_state, cloud.may_import = False, "down", False
     assert {f.check for f in health.check(cloud.site) if not f.ok} == {"quiesce add-on", "cinder-backup", "admin rights"}
     assert not cloud.events
+
+
+def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None:
+    cloud = FakeCloud()
+    cloud.service_states = {"nova-compute": "down", "cinder-volume": "down"}
+    cloud.network_agents.append({"agent_type": "L3 agent", "host": "net-2", "alive": False, "admin_state_up": True})
+    unfit = {f.check: f.detail for f in health.check(cloud.site) if not f.ok}
+    assert unfit.keys() == {"nova-compute", "cinder-volume", "network agents"}
+    assert "compute-1 is down and enabled" in unfit["nova-compute"]
+    assert "L3 agent at net-2" in unfit["network agents"]
+
+
+def test_one_agent_of_a_kind_that_is_alive_is_enough_and_the_dead_one_is_named() -> None:
+    cloud = FakeCloud()
+    cloud.network_agents.append({"agent_type": "DHCP agent", "host": "net-2", "alive": False, "admin_state_up": True})
+    finding = next(f for f in health.check(cloud.site) if f.check == "network agents")
+    assert finding.ok
+    assert "DHCP agent at net-2" in finding.detail

@@ -60,6 +60,11 @@ class Compute:
     def flavors(self) -> list[Json]:
         return self._api.all("/flavors/detail", "flavors")
 
+    def services(self, binary: str) -> list[Json]:
+        """The services of this name on all hosts: host, state (up, down), status (enabled, disabled). Administrators only."""
+        services: list[Json] = self._api.get("/os-services", binary=binary)["services"]
+        return services
+
     def availability_zones(self) -> set[str]:
         """The names of the zones that are available."""
         zones = self._api.get("/os-availability-zone")["availabilityZoneInfo"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from antipode.cloud.api import ApiError
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 
 
@@ -28,7 +29,10 @@ def check(site: Site) -> list[Finding]:
         Finding("compute", True, f"Nova, microversion {compute} used"),
         Finding("block-storage", True, f"Cinder, microversion {volume} used"),
         Finding("network", True, f"Neutron, {len(site.networks.networks())} networks visible"),
-        _cinder_backup(site),
+        _service("nova-compute", site.compute.services),
+        _service("cinder-volume", site.volumes.services),
+        _service("cinder-backup", site.volumes.services),
+        _network_agents(site),
         Finding(
             "admin rights",
             site.backups.may_exchange_records(),
@@ -44,9 +48,24 @@ def check(site: Site) -> list[Finding]:
     ]
 
 
-def _cinder_backup(site: Site) -> Finding:
+def _service(binary: str, listing: Callable[[str], list[Json]]) -> Finding:
+    """Whether a service that works in the background is up and enabled on a host at least; those that are not are named."""
     try:
-        hosts = site.backups.services_up()
+        services = listing(binary)
     except ApiError as error:
-        return Finding("cinder-backup", False, f"{error}; antipode's user needs the role admin in the project")
-    return Finding("cinder-backup", bool(hosts), f"up at {', '.join(hosts)}" if hosts else "no cinder-backup is up and enabled")
+        return Finding(binary, False, f"{error}; antipode's user needs the role admin in the project")
+    up = [s["host"] for s in services if s["state"] == "up" and s["status"] == "enabled"]
+    out = [f"{s['host']} is {s['state']} and {s['status']}" for s in services if s["host"] not in up]
+    return Finding(binary, bool(up), "; ".join([f"up at {', '.join(up)}" if up else f"no {binary} is up and enabled", *out]))
+
+
+def _network_agents(site: Site) -> Finding:
+    """Whether an agent of each kind that this Neutron has is alive: without one, a server boots and nobody reaches it."""
+    try:
+        agents = site.networks.agents()
+    except ApiError as error:
+        return Finding("network agents", False, f"not told: {error}", needed=False)
+    alive = {a["agent_type"] for a in agents if a["alive"] and a["admin_state_up"]}
+    dead = [f"{a['agent_type']} at {a['host']}" for a in agents if not (a["alive"] and a["admin_state_up"])]
+    told = f"alive: {', '.join(sorted(alive)) or 'none'}" + (f"; dead or disabled: {', '.join(dead)}" if dead else "")
+    return Finding("network agents", alive == {a["agent_type"] for a in agents}, told)

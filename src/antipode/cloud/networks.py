@@ -44,6 +44,10 @@ class Networks:
     def security_groups(self, project_id: str) -> list[Json]:
         return self._api.all("/security-groups", "security_groups", project_id=project_id)
 
+    def agents(self) -> list[Json]:
+        """Neutron's agents: agent_type, host, alive, admin_state_up. Administrators only."""
+        return self._api.all("/agents", "agents")
+
     def quota(self, project_id: str) -> Json:
         """The quotas of the project, each {limit, used, reserved}."""
         quota: Json = self._api.get(f"/quotas/{project_id}/details.json")["quota"]

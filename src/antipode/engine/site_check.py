@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from antipode.cloud import health
+from antipode.cloud.site import Site
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, NotFound
+from antipode.errors import AntipodeError, NotFound, PreflightFailed
+from antipode.model.vnf import Vnf
+from antipode.protect import discover, preflight
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,22 @@ def _check_site(deployment: Deployment, name: str) -> Iterator[Check]:
     yield Check("reachable", name, True, f"cloud {deployment.config.site(name).cloud}")
     for finding in health.check(site):
         yield Check(finding.check, name, finding.ok, finding.detail, finding.needed)
+    for vnf in deployment.vnfs.all():
+        if vnf.primary == name:
+            yield _check_vnf(site, vnf)
+
+
+def _check_vnf(site: Site, vnf: Vnf) -> Check:
+    """Whether a VNF whose primary this is could be protected now; its guest agents are asked."""
+    what = f"vnf {vnf.vnf}"
+    try:
+        topology = discover.discover(vnf, site)
+        preflight.check_protect(vnf, topology, site)
+    except PreflightFailed as error:
+        return Check(what, site.name, False, "; ".join(error.problems))
+    except AntipodeError as error:
+        return Check(what, site.name, False, str(error))
+    return Check(what, site.name, True, f"can be protected; guest agents answer: {', '.join(s.name for s in topology.servers)}")
 
 
 def _check_vault(deployment: Deployment) -> Check:
