@@ -31,6 +31,7 @@ test-nova-quiesce: $(READY)  ## tests of the Nova add-on against the Nova of the
 	$(BIN)/python -m lab test-nova-quiesce
 
 bench: lab                ## antipode beside a floor and beside the openstack command line
+	$(BIN)/python -m lab.canary remove site-b
 	$(BIN)/python -m bench
 
 format: $(READY)
