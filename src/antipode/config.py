@@ -49,10 +49,16 @@ class BackupStore(Model):
 
 
 class Limits(Model):
-    """How many operations are started at once at a site."""
+    """How much one antipode process does at once; for N hosts, divide."""
 
+    runs: Annotated[int, Field(ge=1)] = 4
+    """protects at once, and as many failovers beside them: a failover never waits for a protect (service only)"""
     restores: Annotated[int, Field(ge=1)] = 8
+    """volumes restored at once at a site"""
     backups: Annotated[int, Field(ge=1)] = 8
+    """volumes backed up at once at a site"""
+    api_calls_per_second: Annotated[float, Field(gt=0)] | None = None
+    """to the API of a site, on average; what is done while a server is frozen is counted, but never waits"""
 
 
 class Config(Model):

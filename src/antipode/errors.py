@@ -72,6 +72,25 @@ class Busy(AntipodeError):
     exit_code = 6
 
 
+class ClaimLost(AntipodeError):
+    """A run is not this process's any more, or cannot be known to be: nothing was changed after that, and what was frozen was thawed.
+
+    The run itself has not ended: whoever holds it goes on with it.
+    """
+
+    exit_code = 7
+
+
+class Aborted(AntipodeError):
+    """A run was stopped because somebody asked for it, and what it made was taken back."""
+
+
+class Halted(AntipodeError):
+    """A run was stopped at a safe point, nothing taken back, to be gone on with later."""
+
+    exit_code = 130
+
+
 class Interrupted(AntipodeError):
     """A signal ended a run; what it had frozen was thawed."""
 

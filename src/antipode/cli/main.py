@@ -42,6 +42,7 @@ exit codes:
   4  not confirmed; nothing was changed
   5  a site does not answer
   6  another run of the same VNF is under way
+  7  the run is another process's now, or its claim could not be renewed; it goes on there, or with: antipode run resume
   130  interrupted by a signal; what had been frozen was thawed
 """
 

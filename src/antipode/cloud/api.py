@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, Self
 
 from antipode.errors import AntipodeError, PreflightFailed, SiteUnreachable
 
@@ -28,6 +30,59 @@ class Reply(NamedTuple):
     body: Any
 
 
+class Urgency(Enum):
+    """What may keep a call from being sent."""
+
+    USUAL = "usual"
+    """it waits for the site's limits, and is not sent when its run is not ours any more"""
+    WINDOW = "window"
+    """a member may be frozen: it waits for no limit"""
+    THAW = "thaw"
+    """it ends a freeze: nothing keeps it"""
+
+
+class Rate(Protocol):
+    """How many calls a site is sent in a second."""
+
+    def wait(self) -> None:
+        """Wait until a call may be sent."""
+        ...
+
+    def sent(self) -> None:
+        """A call that may not wait is sent: others wait for it."""
+        ...
+
+
+class Unlimited:
+    """A rate that keeps nobody waiting."""
+
+    def wait(self) -> None:
+        """At once."""
+
+    def sent(self) -> None:
+        """Nobody waits for it."""
+
+
+class Gate(NamedTuple):
+    """What every call passes just before it is sent. `go_on` raises when the run that the call is made for must change nothing more."""
+
+    go_on: Callable[[], None] = lambda: None
+    rate: Rate = Unlimited()
+
+    def let(self, method: str, urgency: Urgency) -> None:
+        """Return when a call may be sent.
+
+        Raises:
+            AntipodeError: what `go_on` raised; the call must not be sent.
+        """
+        if urgency is Urgency.USUAL:
+            self.rate.wait()
+        else:
+            self.rate.sent()
+        if urgency is not Urgency.THAW and method not in ("GET", "HEAD"):
+            self.go_on()
+
+
 class Transport(Protocol):
     """Sends one request to the service and returns the answer, whatever its status; raises SiteUnreachable when none comes."""
 
@@ -46,6 +101,13 @@ class Api:
         self.newest = newest
         self.microversion: Version | None = None
         self._send = send
+        self._gate = Gate()
+
+    def behind(self, gate: Gate) -> Self:
+        """The same service, its calls passing `gate`."""
+        view = copy.copy(self)
+        view._gate = gate
+        return view
 
     def negotiate(self, least: Version, most: Version) -> None:
         """Use the newest microversion that both sides know.
@@ -63,34 +125,43 @@ class Api:
         self.microversion = min(self.newest, most)
 
     def call(
-        self, method: str, path: str, body: Json | None = None, *, params: Params | None = None, timeout_s: float | None = None
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        params: Params | None = None,
+        timeout_s: float | None = None,
+        urgency: Urgency = Urgency.USUAL,
     ) -> Any:
         """Send a request and return the decoded body of its answer.
 
         Raises:
             ApiError: the service answered with a status of 400 or more.
             SiteUnreachable: no answer came.
+            AntipodeError: it was not sent, because the run that it is made for must not go on.
         """
         microversion = "{}.{}".format(*self.microversion) if self.microversion else None
+        self._gate.let(method, urgency)
         reply = self._send(method, path, json=body, params=params, microversion=microversion, timeout=timeout_s)
         if reply.status >= 400:
             raise ApiError(self.site, f"{method} {self.service}{path}", reply.status, _reason(reply.body))
         return reply.body
 
-    def get(self, path: str, **params: str | int | Sequence[str]) -> Any:
-        return self.call("GET", path, params=params or None)
+    def get(self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]) -> Any:
+        return self.call("GET", path, params=params or None, urgency=urgency)
 
-    def find(self, path: str, **params: str | int | Sequence[str]) -> Any | None:
+    def find(self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]) -> Any | None:
         """As `get`, but None when there is no such resource."""
         try:
-            return self.get(path, **params)
+            return self.get(path, urgency=urgency, **params)
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
 
-    def post(self, path: str, body: Json, timeout_s: float | None = None) -> Any:
-        return self.call("POST", path, body, timeout_s=timeout_s)
+    def post(self, path: str, body: Json, timeout_s: float | None = None, *, urgency: Urgency = Urgency.USUAL) -> Any:
+        return self.call("POST", path, body, timeout_s=timeout_s, urgency=urgency)
 
     def delete(self, path: str) -> None:
         """Delete a resource; one that is not there is fine."""

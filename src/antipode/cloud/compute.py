@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from antipode.cloud.api import Api, ApiError, Json
+from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
 
 LEAST, MOST = (2, 79), (2, 96)
@@ -72,7 +73,7 @@ class Compute:
 
     def keypair(self, name: str, user_id: str | None = None) -> Json | None:
         """A keypair of our own user, or (administrators only) of another."""
-        params = {"user_id": user_id} if user_id else {}
+        params: dict[str, str | int | Sequence[str]] = {"user_id": user_id} if user_id else {}
         body = self._api.find(f"/os-keypairs/{name}", **params)
         return body and body["keypair"]
 
@@ -105,7 +106,7 @@ class Compute:
 
     def is_quiesced(self, server_id: str) -> bool:
         """Whether the server was quiesced, by anybody, and not thawed yet."""
-        return bool(self._api.get(f"/servers/{server_id}/os-quiesce")["quiesce"]["quiesced"])
+        return bool(self._api.get(f"/servers/{server_id}/os-quiesce", urgency=Urgency.WINDOW)["quiesce"]["quiesced"])
 
     def quiesce(self, server_id: str, timeout_s: float, answer_within_s: float) -> None:
         """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`, rounded up to whole seconds.
@@ -114,17 +115,18 @@ class Compute:
             ApiError: 4xx: refused, nothing was frozen by this call; 5xx: it may be frozen.
             SiteUnreachable: it may be frozen.
         """
-        self._api.post(f"/servers/{server_id}/action", {"quiesce": {"timeout": math.ceil(timeout_s)}}, answer_within_s)
+        body = {"quiesce": {"timeout": math.ceil(timeout_s)}}
+        self._api.post(f"/servers/{server_id}/action", body, answer_within_s, urgency=Urgency.WINDOW)
 
     def unquiesce(self, server_id: str, timeout_s: float) -> None:
         """Thaw the server's file systems; when this returns they are thawed. A server that is not frozen stays so."""
         try:
-            self._api.post(f"/servers/{server_id}/action", {"unquiesce": None}, timeout_s=timeout_s)
+            self._api.post(f"/servers/{server_id}/action", {"unquiesce": None}, timeout_s=timeout_s, urgency=Urgency.THAW)
         except ApiError as error:
             if error.status == 404 or (error.status == 409 and self._is_off(server_id)):
                 return  # a freeze ends with the guest's kernel: a server that is gone or off is not frozen
             raise
 
     def _is_off(self, server_id: str) -> bool:
-        server = self.server(server_id)
-        return server is None or server["OS-EXT-STS:vm_state"] in _OFF
+        body = self._api.find(f"/servers/{server_id}", urgency=Urgency.THAW)
+        return body is None or body["server"]["OS-EXT-STS:vm_state"] in _OFF

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from antipode.cloud.api import Gate, Urgency
 from antipode.cloud.transport import answering
 from antipode.errors import AntipodeError, NotFound
 
@@ -18,10 +19,11 @@ class StoredObject(NamedTuple):
 
 
 class Objects:
-    def __init__(self, site: str, proxy: Any) -> None:
+    def __init__(self, site: str, proxy: Any, gate: Gate | None = None) -> None:
         """`proxy` is openstacksdk's object_store: an adapter that sends bytes and returns responses."""
         self._site = site
         self._proxy = proxy
+        self._gate = gate or Gate()
 
     def ensure_container(self, container: str) -> None:
         self._send("PUT", container)
@@ -56,6 +58,7 @@ class Objects:
 
     def _send(self, method: str, container: str, name: str | None = None, **arguments: Any) -> Any:
         path = "/" + quote(container, safe="") + ("" if name is None else "/" + quote(name))
+        self._gate.let(method, Urgency.USUAL)
         with answering(self._site):
             response = self._proxy.request(path, method, raise_exc=False, skip_cache=True, **arguments)
         if response.status_code == 404:

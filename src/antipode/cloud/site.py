@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self, TypeVar
 
-from antipode.cloud.api import Api, Version
+from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
 from antipode.cloud.transport import answering, send
 from antipode.cloud.volumes import Volumes
+from antipode.cloud.watch import Watch, WatchUnder
 from antipode.errors import InvalidInput, PreflightFailed
+
+Service = TypeVar("Service", Compute, Volumes, Backups, Networks)
 
 
 class Site:
@@ -31,6 +36,20 @@ class Site:
         self._connection: Any = None
         self._lock = threading.Lock()
         self._objects: Objects | None = None
+        self._gate = Gate()
+
+    def under(self, go_on: Callable[[], None], rate: Rate | None = None) -> Self:
+        """This site as one run uses it, over the same connection and with the same pollers.
+
+        Args:
+            go_on: called just before each call that changes something, and in each wait; what it raises ends them. Never before a thaw.
+            rate: what the calls are limited by, except those made while a server is frozen.
+        """
+        view = copy.copy(self)
+        view._gate, view._objects = Gate(go_on, rate or Unlimited()), None
+        for service in ("compute", "volumes", "backups", "networks"):
+            setattr(view, service, _under(getattr(self, service), view._gate))
+        return view
 
     @property
     def objects(self) -> Objects:
@@ -41,7 +60,7 @@ class Site:
                     proxy = self._connection.object_store
                     if not proxy.get_endpoint():
                         raise PreflightFailed(f"The work with {self.name}", ["its catalog has no object-store service"])
-                self._objects = Objects(self.name, proxy)
+                self._objects = Objects(self.name, proxy, self._gate)
             return self._objects
 
     def stay_authorized(self, seconds: float) -> None:
@@ -53,6 +72,16 @@ class Site:
             if session.auth.get_access(session).will_expire_soon(int(seconds)):
                 session.auth.invalidate()
                 session.get_token()
+
+
+def _under(service: Service, gate: Gate) -> Service:
+    there = copy.copy(service)
+    for part, value in vars(service).items():
+        if isinstance(value, Api):
+            setattr(there, part, value.behind(gate))
+        elif isinstance(value, Watch | WatchUnder):
+            setattr(there, part, value.under(gate.go_on))
+    return there
 
 
 def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:

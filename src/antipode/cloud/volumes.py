@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from antipode.cloud.api import Api, Json
+from antipode.cloud.api import Api, Json, Urgency
 from antipode.cloud.watch import Watch
 
 LEAST, MOST = (3, 47), (3, 70)
@@ -77,7 +77,7 @@ class Volumes:
         snapshot: Json = {"volume_id": volume_id, "name": name, "metadata": dict(metadata)}
         if self._api.microversion is None or self._api.microversion < _SNAPSHOT_IN_USE:
             snapshot["force"] = True  # an older Cinder snapshots an attached volume only so; a newer one ignores it
-        return str(self._api.post("/snapshots", {"snapshot": snapshot}, timeout_s)["snapshot"]["id"])
+        return str(self._api.post("/snapshots", {"snapshot": snapshot}, timeout_s, urgency=Urgency.WINDOW)["snapshot"]["id"])
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         self._api.delete(f"/snapshots/{snapshot_id}")

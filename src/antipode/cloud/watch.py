@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import ResourceFailed, SiteUnreachable
@@ -68,8 +69,8 @@ class Watch:
 
         return self._until(there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between)
 
-    def wait_gone(self, ids: Collection[str], *, timeout_s: float, interval_s: float = 0.5) -> None:
-        """Wait until none of the resources is listed any more.
+    def wait_gone(self, ids: Collection[str], *, timeout_s: float, interval_s: float = 0.5, between: Callable[[], None] = _nothing) -> None:
+        """Wait until none of the resources is listed any more; `between` as in `wait_for`.
 
         Raises:
             ResourceFailed: one could not be deleted, or not in time.
@@ -82,7 +83,11 @@ class Watch:
                     self._refuse_failed(item["id"], item)
             return not left
 
-        self._until(gone, ids, "to be gone", timeout_s, interval_s, _nothing)
+        self._until(gone, ids, "to be gone", timeout_s, interval_s, between)
+
+    def under(self, go_on: Callable[[], None]) -> WatchUnder:
+        """This poller for somebody who is asked between two looks whether he may go on waiting; what `go_on` raises ends the wait."""
+        return WatchUnder(self, go_on)
 
     def _refuse_failed(self, resource: str, item: Json | None) -> None:
         if item is None:
@@ -166,3 +171,30 @@ class Watch:
             if ids <= listed.keys():
                 break
         return listed
+
+
+class WatchUnder:
+    """A watch as one run uses it."""
+
+    def __init__(self, watch: Watch, go_on: Callable[[], None]) -> None:
+        self._watch = watch
+        self._go_on = go_on
+
+    def wait_for(self, ids: Collection[str], *, between: Callable[[], None] = _nothing, **how: Any) -> dict[str, Json]:
+        """As `Watch.wait_for`."""
+        return self._watch.wait_for(ids, between=self._both(between), **how)
+
+    def wait_gone(self, ids: Collection[str], *, between: Callable[[], None] = _nothing, **how: Any) -> None:
+        """As `Watch.wait_gone`."""
+        self._watch.wait_gone(ids, between=self._both(between), **how)
+
+    def under(self, go_on: Callable[[], None]) -> WatchUnder:
+        """As `Watch.under`."""
+        return WatchUnder(self._watch, go_on)
+
+    def _both(self, between: Callable[[], None]) -> Callable[[], None]:
+        def both() -> None:
+            self._go_on()
+            between()
+
+        return both

@@ -1,0 +1,173 @@
+"""How much is done at once: runs' restores, backups and API calls at each site, a failover's first, then fairly between VNFs."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from antipode.config import Limits as Settings
+
+LOOK_S = 1.0
+"""How often whoever waits for his turn looks whether his run may still go on."""
+
+
+@dataclass(frozen=True)
+class Party:
+    """Who asks: a run of a VNF. `first` for a failover, which goes ahead of others; `check` raises when the run must not go on."""
+
+    vnf: str
+    first: bool
+    check: Callable[[], None]
+
+
+class _Turns:
+    """Lets those who wait through one by one: failovers first, then the VNF that has least, then the one served longest ago."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[Party] = []
+        self._served: dict[str, int] = {}
+        self._turn = 0
+
+    def _await_turn(self, party: Party, closed_for: Callable[[], float]) -> None:
+        """Wait, with the lock held, until it is the party's turn and `closed_for()` (seconds, inf: until something changes) is over."""
+        mine = Party(party.vnf, party.first, party.check)
+        self._waiting.append(mine)
+        try:
+            while True:
+                first = min(self._waiting, key=self._rank) is mine
+                pause = closed_for() if first else math.inf
+                if pause <= 0:
+                    break
+                self._changed.wait(min(pause, LOOK_S))
+                mine.check()
+            self._turn += 1
+            self._served[party.vnf] = self._turn
+        finally:
+            self._waiting = [p for p in self._waiting if p is not mine]
+            self._changed.notify_all()
+
+    def _rank(self, party: Party) -> tuple[bool, int, int]:
+        return (not party.first, self._held(party.vnf), self._served.get(party.vnf, 0))
+
+    def _held(self, vnf: str) -> int:
+        return 0
+
+
+class Slots(_Turns):
+    """At most so many at once. One VNF with many volumes does not starve another with one: who holds fewest is next."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size = size
+        self._holders: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, party: Party) -> Iterator[None]:
+        """Hold one slot while the block runs.
+
+        Raises:
+            ClaimLost: while waiting, the run stopped being this process's.
+        """
+        with self._changed:
+            self._await_turn(party, lambda: 0 if self._holders.total() < self._size else math.inf)
+            self._holders[party.vnf] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._holders[party.vnf] -= 1
+                self._changed.notify_all()
+
+    def _held(self, vnf: str) -> int:
+        return self._holders[vnf]
+
+
+class SlotsOf(AbstractContextManager[None]):
+    """One run's way to slots; may be entered by several threads at once, as a semaphore may."""
+
+    def __init__(self, slots: Slots, party: Party) -> None:
+        self._slots = slots
+        self._party = party
+        self._held = threading.local()
+
+    def __enter__(self) -> None:
+        held = self._slots.hold(self._party)
+        held.__enter__()
+        self._held.slot = held
+
+    def __exit__(self, *error: object) -> None:
+        self._held.slot.__exit__(None, None, None)
+
+
+class CallRate(_Turns):
+    """At most so many calls per second over any second or longer; a short burst is let through."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._per_second = per_second
+        self._clock = clock
+        self._next = clock()
+        """the moment from which on a call is within the rate; it lies in the past by a second's worth of calls at most"""
+
+    def wait(self, party: Party) -> None:
+        """Wait until a call may be sent."""
+        with self._changed:
+            self._await_turn(party, lambda: self._next - self._clock())
+            self._sent()
+
+    def sent(self) -> None:
+        """A call that may not wait was sent: later ones wait for it."""
+        with self._changed:
+            self._sent()
+
+    def _sent(self) -> None:
+        self._next = max(self._next, self._clock() - 1) + 1 / self._per_second
+
+
+@dataclass(frozen=True)
+class RateOf:
+    """One run's share of a rate of calls; satisfies `cloud.api.Rate`."""
+
+    calls: CallRate
+    party: Party
+
+    def wait(self) -> None:
+        self.calls.wait(self.party)
+
+    def sent(self) -> None:
+        self.calls.sent()
+
+
+class Limits:
+    """The limits of this process at all sites."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._slots: dict[tuple[str, str], Slots] = {}
+        self._rates: dict[str, CallRate] = {}
+
+    def restores(self, site: str, party: Party) -> SlotsOf:
+        """The slots for volumes that are restored at a site."""
+        return SlotsOf(self._of(site, "restores", self._settings.restores), party)
+
+    def backups(self, site: str, party: Party) -> SlotsOf:
+        """The slots for volumes that are backed up at a site."""
+        return SlotsOf(self._of(site, "backups", self._settings.backups), party)
+
+    def calls(self, site: str, party: Party) -> RateOf | None:
+        """The rate of a run's calls to a site; None when it is not limited."""
+        if (per_second := self._settings.api_calls_per_second) is None:
+            return None
+        with self._lock:
+            return RateOf(self._rates.setdefault(site, CallRate(per_second)), party)
+
+    def _of(self, site: str, kind: str, size: int) -> Slots:
+        with self._lock:
+            return self._slots.setdefault((site, kind), Slots(size))
