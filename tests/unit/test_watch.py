@@ -115,3 +115,26 @@ def test_waiting_until_things_are_gone_ends_when_they_are() -> None:
     listing.pages = [[item("a", "error_deleting")]]
     with pytest.raises(ResourceFailed, match="error_deleting"):
         watch.wait_gone(["a"], timeout_s=1)
+
+
+def test_who_waits_is_told_what_is_not_there_yet_and_that_a_site_is_silent() -> None:
+    listing = Listing([item("a", "creating", name="root"), item("b", "available")])
+    told: list[str] = []
+
+    def tell(words: str) -> None:
+        told.append(words)
+        if len(told) == 1:
+            listing.fails = [SiteUnreachable("no answer")]
+        if len(told) == 2:
+            listing.pages = [[item("a", "available"), item("b", "available")]]
+
+    Watch("s", "backup", listing).wait_for(["a", "b"], timeout_s=5, interval_s=0.01, tell=tell)
+    assert told == ["backup root (a) is creating, to be available", "backup root (a) is creating, to be available; s gives no usable answer"]
+
+
+def test_of_many_that_are_waited_for_a_few_are_named() -> None:
+    told: list[str] = []
+    watch = Watch("s", "volume", Listing([item(n, "creating") for n in "abcde"]))
+    with pytest.raises(ResourceFailed):
+        watch.wait_for("abcde", timeout_s=0.05, interval_s=0.01, tell=told.append)
+    assert set(told) == {"volume a is creating, volume b is creating, volume c is creating and 2 more, to be available"}

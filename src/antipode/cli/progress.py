@@ -42,7 +42,8 @@ class PlainProgress:
         """Told when it is over."""
 
     def step_ended(self, step: StepRecord) -> None:
-        print(_line(step), file=self._stream, flush=True)
+        self._stream.write(f"{_line(step)}\n")  # in one piece: steps of several threads end at once
+        self._stream.flush()
 
 
 class LiveProgress:

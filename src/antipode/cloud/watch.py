@@ -14,8 +14,11 @@ from antipode.errors import ResourceFailed, SiteUnreachable
 PATIENCE_S = 120.0
 """How long a site may give no usable listing before those who wait give up."""
 
+TOLD = 3
+"""How many of those waited for are named."""
 
-def _nothing() -> None:
+
+def _nothing(_: str = "") -> None:
     """What is done between two looks when the caller wants nothing done."""
 
 
@@ -43,6 +46,7 @@ class Watch:
         timeout_s: float,
         interval_s: float = 0.5,
         between: Callable[[], None] = _nothing,
+        tell: Callable[[str], None] = _nothing,
     ) -> dict[str, Json]:
         """Wait until every resource has one of the wanted statuses.
 
@@ -52,6 +56,7 @@ class Watch:
             timeout_s: seconds to wait at most.
             interval_s: seconds between an answer and the next list call.
             between: called after each look; what it raises ends the wait.
+            tell: called after each look with what is still waited for, in words: "backup b1 (1f3c…) is creating, to be available".
 
         Returns:
             the resources as last listed, by id.
@@ -61,29 +66,37 @@ class Watch:
             SiteUnreachable: the site gave no usable listing for PATIENCE_S.
         """
 
-        def there(seen: dict[str, Json]) -> bool:
+        def not_there(seen: dict[str, Json]) -> list[str]:
             waiting = [r for r in ids if r not in seen or seen[r]["status"].lower() not in wanted]
             for resource in waiting:
                 self._refuse_failed(resource, seen.get(resource))
-            return not waiting
+            return waiting
 
-        return self._until(there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between)
+        return self._until(not_there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between, tell)
 
-    def wait_gone(self, ids: Collection[str], *, timeout_s: float, interval_s: float = 0.5, between: Callable[[], None] = _nothing) -> None:
-        """Wait until none of the resources is listed any more; `between` as in `wait_for`.
+    def wait_gone(
+        self,
+        ids: Collection[str],
+        *,
+        timeout_s: float,
+        interval_s: float = 0.5,
+        between: Callable[[], None] = _nothing,
+        tell: Callable[[str], None] = _nothing,
+    ) -> None:
+        """Wait until none of the resources is listed any more; `between` and `tell` as in `wait_for`.
 
         Raises:
             ResourceFailed: one could not be deleted, or not in time.
         """
 
-        def gone(seen: dict[str, Json]) -> bool:
-            left = [seen[r] for r in ids if r in seen]
-            for item in left:
-                if item["status"].lower() == "error_deleting":
-                    self._refuse_failed(item["id"], item)
-            return not left
+        def left(seen: dict[str, Json]) -> list[str]:
+            there = [r for r in ids if r in seen]
+            for resource in there:
+                if seen[resource]["status"].lower() == "error_deleting":
+                    self._refuse_failed(resource, seen[resource])
+            return there
 
-        self._until(gone, ids, "to be gone", timeout_s, interval_s, between)
+        self._until(left, ids, "to be gone", timeout_s, interval_s, between, tell)
 
     def under(self, go_on: Callable[[], None]) -> WatchUnder:
         """This poller for somebody who is asked between two looks whether he may go on waiting; what `go_on` raises ends the wait."""
@@ -99,35 +112,43 @@ class Watch:
 
     def _until(
         self,
-        settled: Callable[[dict[str, Json]], bool],
+        unsettled: Callable[[dict[str, Json]], list[str]],
         ids: Collection[str],
         what: str,
         timeout_s: float,
         interval_s: float,
         between: Callable[[], None],
+        tell: Callable[[str], None],
     ) -> dict[str, Json]:
         with self._changed:
             began = time.monotonic()
             self._waited_for.update(ids)
         deadline = began + timeout_s
         last: dict[str, Json] = {}
+        waiting: Collection[str] = ids
         try:
             while True:
                 seen = self._look(began, deadline, interval_s)
                 if seen is not None:
-                    if settled(seen):
+                    waiting = unsettled(seen)
+                    if not waiting:
                         return {r: seen[r] for r in ids if r in seen}
                     last, began = seen, time.monotonic()
+                tell(f"{self._states(waiting, last)}, {what}{self._silence()}")
                 between()
                 if time.monotonic() >= deadline:
-                    raise ResourceFailed(f"{self._site}: {self._late(ids, last)} after {timeout_s:.0f} s of waiting for it {what}")
+                    raise ResourceFailed(f"{self._site}: {self._states(waiting, last)} after {timeout_s:.0f} s of waiting for it {what}")
         finally:
             with self._changed:
                 self._waited_for.subtract(ids)
                 self._waited_for += Counter()  # drops what nobody waits for any more
 
-    def _late(self, ids: Collection[str], seen: dict[str, Json]) -> str:
-        return ", ".join(f"{self._kind} {r} is {seen[r]['status'] if r in seen else 'not listed'}" for r in ids)
+    def _states(self, ids: Collection[str], seen: dict[str, Json]) -> str:
+        told = [f"{self._kind} {_named(r, seen.get(r))}" for r in list(ids)[:TOLD]]
+        return ", ".join(told) + (f" and {len(ids) - TOLD} more" if len(ids) > TOLD else "")
+
+    def _silence(self) -> str:
+        return "" if self._failing_since is None else f"; {self._site} gives no usable answer"
 
     def _look(self, since: float, deadline: float, interval_s: float) -> dict[str, Json] | None:
         """The listing, asked for after `since` and `interval_s` after the one before had come; None when time is over or it failed."""
@@ -171,6 +192,13 @@ class Watch:
             if ids <= listed.keys():
                 break
         return listed
+
+
+def _named(resource: str, item: Json | None) -> str:
+    if item is None:
+        return f"{resource} is not listed"
+    name = item.get("name")
+    return f"{name} ({resource}) is {item['status']}" if name else f"{resource} is {item['status']}"
 
 
 class WatchUnder:
