@@ -148,8 +148,13 @@ def test_a_guest_whose_agent_is_silent_is_named_before_anything_is_frozen(desk: 
     inside.run(site_a, ["virsh", "suspend", servers["front"]])
     try:
         refused = desk.run("protect", VNF)
+        checked = desk.run("site", "check", "-f", "json")
     finally:
         inside.run(site_a, ["virsh", "resume", servers["front"]])
+    assert checked.returncode == 3, checked.stdout
+    unfit = [check for check in json.loads(checked.stdout) if not check["ok"]]
+    assert [(check["check"], check["site"]) for check in unfit] == [(f"vnf {VNF}", "site-a")]
+    assert "canary-front" in unfit[0]["detail"]
     assert refused.returncode == 3, refused.stderr
     assert "canary-front" in refused.stderr
     assert_nothing_was_made(desk, site_a, before)
