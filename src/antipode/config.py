@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
-from antipode.model.base import Model
+from antipode.model.base import Model, Seconds
 from antipode.model.vnf import Name
 
 PLACES = ("antipode.yaml", "~/.config/antipode/antipode.yaml", "/etc/antipode/antipode.yaml")
@@ -61,6 +61,48 @@ class Limits(Model):
     """to the API of a site, on average; what is done while a server is frozen is counted, but never waits"""
 
 
+class Etcd(Model):
+    """An etcd cluster; whichever of its endpoints answers is used."""
+
+    endpoints: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/\s]+:\d+$")]], Field(min_length=1)]
+    user: str | None = None
+    password_file: Path | None = None
+    """its first line is the user's password"""
+    ca: Path | None = None
+    """certificates that the servers' are signed by"""
+    certificate: Path | None = None
+    """our own, with `key`, where etcd asks for one"""
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def pairs(self) -> Self:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        if self.user is not None and not all(e.startswith("https://") for e in self.endpoints):
+            raise ValueError("a password is sent to https:// endpoints only")
+        return self
+
+
+class Jobboard(Model):
+    """Where the runs of several hosts are claimed. One of etcd, redis and zookeeper; the latter two as TaskFlow's boards take them."""
+
+    etcd: Etcd | None = None
+    redis: dict[str, Any] | None = None
+    zookeeper: dict[str, Any] | None = None
+    name: Name = "antipode"
+    """installations that share a server have different names"""
+    claim_expires: Annotated[Seconds, Field(ge=6, le=3600)] = 30.0
+    """how long after the last sign of life of a host another one takes its runs over (seconds)"""
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if sum(kind is not None for kind in (self.etcd, self.redis, self.zookeeper)) != 1:
+            raise ValueError("give one of etcd, redis and zookeeper")
+        return self
+
+
 class Config(Model):
     """The settings of one antipode installation. Credentials are not here but in clouds.yaml."""
 
@@ -68,7 +110,15 @@ class Config(Model):
     vault: VaultConfig
     backup_store: BackupStore | None = None
     database: str = Field(default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}")
+    jobboard: Jobboard | None = None
+    """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def hosts_share_a_database(self) -> Self:
+        if self.jobboard is not None and self.database.startswith("sqlite:"):
+            raise ValueError("a jobboard is for several hosts: they need a database that they share (PostgreSQL or MariaDB), not SQLite")
+        return self
 
     @model_validator(mode="after")
     def vault_is_at_a_site(self) -> Self:

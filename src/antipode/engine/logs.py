@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -14,13 +15,13 @@ from typing import TextIO
 TEXT = "%(asctime)s %(levelname)s %(run)s %(name)s: %(message)s"
 NOISY = ("taskflow", "keystoneauth", "openstack", "stevedore", "urllib3", "alembic", "cliff", "requests")
 
-_current_run = "-"
-"""One process has one run, and its log lines come from many threads."""
+_run_of_thread: ContextVar[str | None] = ContextVar("run", default=None)
+_under_way: list[str] = []
 
 
 class _WithRun(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.run = _current_run
+        record.run = current_run() or "-"
         return True
 
 
@@ -40,13 +41,24 @@ class _Json(logging.Formatter):
 
 @contextmanager
 def run_in_logs(run: str) -> Iterator[None]:
-    """Log lines carry this run while the block runs."""
-    global _current_run
-    _current_run = run
+    """Log lines carry this run while the block runs: those of this thread, and of those that `adopt` it."""
+    token = _run_of_thread.set(run)
+    _under_way.append(run)
     try:
         yield
     finally:
-        _current_run = "-"
+        _under_way.remove(run)
+        _run_of_thread.reset(token)
+
+
+def current_run() -> str | None:
+    """The run that this thread works for. A thread that was not told works for the only run there is, if there is one only."""
+    return _run_of_thread.get() or (_under_way[0] if len(_under_way) == 1 else None)
+
+
+def adopt(run: str | None) -> None:
+    """Have this thread's log lines carry a run from now on; for the threads of a pool, as their initializer."""
+    _run_of_thread.set(run)
 
 
 def log_to_stream(stream: TextIO, level: int, form: str) -> None:

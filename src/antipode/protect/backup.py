@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.backups import read_record
@@ -31,6 +32,7 @@ def back_up(
     run: str | None = None,
     full: Mapping[str, str] | None = None,
     limit: int = 8,
+    slots: AbstractContextManager[None] | None = None,
 ) -> BackupSet:
     """Back up all volumes from their snapshots, `limit` at once, and export each record as soon as its backup is available.
 
@@ -41,14 +43,20 @@ def back_up(
         previous: the newest recovery point of the VNF; None for the first.
         run: the run that the backups name as their maker; the key by default.
         full: volume id -> why its backup must be a full one, whatever Cinder says of the chain that it has.
+        slots: entered for each volume while it is backed up, by several threads at once; bounds what all VNFs do at the site.
 
     Raises:
         ResourceFailed: a backup failed; it names the volume and Cinder's reason.
     """
     listed = site.backups.backups()
     job = _Job(site, snapshots, previous, key, run or key, full or {}, timeline)
+
+    def back_up_one(volume: Volume) -> BackupRecord:
+        with slots or nullcontext():
+            return job.back_up(volume, [b for b in listed if b["volume_id"] == volume.id])
+
     with ThreadPoolExecutor(limit, "backup") as pool:
-        work = [pool.submit(job.back_up, volume, [b for b in listed if b["volume_id"] == volume.id]) for volume in topology.volumes]
+        work = [pool.submit(back_up_one, volume) for volume in topology.volumes]
     records = {v.id: w.result() for v, w in zip(topology.volumes, work, strict=True)}
     return BackupSet(
         restore={volume: record.id for volume, record in records.items()},
@@ -102,7 +110,7 @@ class _Job:
 
     def back_up(self, volume: Volume, existing: list[Json]) -> BackupRecord:
         """One volume: find or start its backup, await it, export its record, verify that it rests on what we know."""
-        ours = next((b for b in existing if carries(b, self._key) and not b["status"].startswith("error")), None)
+        ours = self._ours(volume, [b for b in existing if carries(b, self._key)])
         base, reason = None, self._full.get(volume.id, "")
         if not reason:
             base, reason = base_for_increment(volume, [b for b in existing if not carries(b, self._key)], self._previous)
@@ -113,6 +121,18 @@ class _Job:
             self._site.backups.delete_backup(error.backup_id)
             self._site.backups.watch.wait_gone([error.backup_id], timeout_s=600)
             return self._finish(volume, self._start(volume, None), None, str(error))
+
+    def _ours(self, volume: Volume, made: list[Json]) -> Json | None:
+        """The backup of this snapshot that a try before this one has begun. What it has made of another snapshot, or in vain, is removed:
+        volumes of two moments must not meet in one recovery point.
+        """
+        usable = [b for b in made if b["snapshot_id"] == self._snapshots[volume.id] and not b["status"].startswith("error")]
+        unusable = [b["id"] for b in made if b not in usable]
+        for backup in unusable:
+            self._site.backups.delete_backup(backup)
+        if unusable:
+            self._site.backups.watch.wait_gone(unusable, timeout_s=600)
+        return usable[0] if usable else None
 
     def _start(self, volume: Volume, base: str | None) -> str:
         label = volume.name or volume.id

@@ -1,0 +1,44 @@
+"""The servers of the tests: started once, each test with a database and a board of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import servers
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "unit")]
+_names = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[servers.DatabaseServer]:
+    with servers.postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[servers.DatabaseServer]:
+    with servers.mariadb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[str]:
+    with servers.etcd() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[int]:
+    with servers.redis() as port:
+        yield port
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"test-{next(_names)}"

@@ -1,0 +1,238 @@
+"""The board on real servers: a run is one process's at a time, whatever else happens."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+
+from antipode.config import Etcd, Jobboard
+from antipode.engine.board import Board, BoardUnreachable
+from antipode.errors import Busy, ClaimLost, InvalidInput
+
+EXPIRES_S = 6.0
+MakeBoard = Callable[[], Board]
+
+
+@pytest.fixture(params=["etcd", "redis"])
+def make_board(request: pytest.FixtureRequest, name: str) -> Iterator[MakeBoard]:
+    """Makes boards of one installation, each as another process would have it."""
+    server = request.getfixturevalue(request.param)
+    kind: dict[str, Any] = (
+        {"etcd": Etcd(endpoints=[server])} if request.param == "etcd" else {"redis": {"host": "127.0.0.1", "port": server}}
+    )
+    made: list[Board] = []
+
+    def make() -> Board:
+        made.append(Board(Jobboard(**kind, name=name, claim_expires=EXPIRES_S)))
+        return made[-1]
+
+    yield make
+    for board in made:
+        board.close()
+
+
+def the_posting(board: Board, run: str = "run-1") -> Any:
+    return next(p for p in board.postings() if p.run == run)
+
+
+def test_what_one_posts_another_finds_and_takes_off_when_it_is_done(make_board: MakeBoard) -> None:
+    here, there = make_board(), make_board()
+    here.post("run-1", first=False)
+    hold = there.claim(the_posting(there))
+    assert the_posting(here).owner == there.who
+    hold.finish()
+    assert here.postings() == []
+
+
+def test_a_failover_is_listed_before_protects(make_board: MakeBoard) -> None:
+    board = make_board()
+    board.post("protect-1", first=False)
+    board.post("failover-1", first=True)
+    assert {p.run for p in board.postings()} == {"protect-1", "failover-1"}
+
+
+def test_two_cannot_claim_one_run(make_board: MakeBoard) -> None:
+    here, there = make_board(), make_board()
+    here.post("run-1", first=False)
+    posting = the_posting(there)
+    here.claim(the_posting(here))
+    with pytest.raises(Busy):
+        there.claim(posting)
+
+
+def test_of_many_who_claim_at_once_one_gets_it(make_board: MakeBoard) -> None:
+    boards = [make_board() for _ in range(5)]
+    boards[0].post("run-1", first=False)
+    got: list[Board] = []
+
+    def claim(board: Board) -> None:
+        try:
+            board.claim(the_posting(board))
+        except Busy:
+            return
+        got.append(board)
+
+    threads = [threading.Thread(target=claim, args=(b,)) for b in boards]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(got) == 1
+
+
+def test_a_run_that_was_posted_twice_is_not_claimed_twice(make_board: MakeBoard) -> None:
+    here, there = make_board(), make_board()
+    here.post("run-1", first=False)
+    one = the_posting(here)
+    hold = here.claim(one)
+    there.post("run-1", first=False)
+    other = next(p for p in there.postings() if p.job.uuid != one.job.uuid)
+    with pytest.raises(Busy):
+        there.claim(other)
+    hold.renew()
+    hold.finish()
+    there.claim(next(p for p in there.postings() if p.run == "run-1")).finish()
+    assert here.postings() == []
+
+
+def test_a_second_posting_that_nobody_has_is_taken_off_by_who_claims_the_run(make_board: MakeBoard) -> None:
+    board = make_board()
+    board.post("run-1", first=False)
+    board.post("run-1", first=False)
+    hold = board.claim(the_posting(board))
+    assert len(board.postings()) == 1
+    hold.finish()
+    assert board.postings() == []
+
+
+def test_what_is_let_go_of_can_be_claimed_by_another(make_board: MakeBoard) -> None:
+    here, there = make_board(), make_board()
+    here.post("run-1", first=False)
+    here.claim(the_posting(here)).let_go()
+    there.claim(the_posting(there))
+    assert the_posting(here).owner == there.who
+
+
+def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: MakeBoard) -> None:
+    here, there = make_board(), make_board()
+    here.post("run-1", first=False)
+    hold = here.claim(the_posting(here))
+    until = time.monotonic() + EXPIRES_S * 1.5
+    while time.monotonic() < until:
+        hold.renew()
+        assert the_posting(there).owner == here.who
+        time.sleep(EXPIRES_S / 6)
+    servers.until("the claim to expire", lambda: the_posting(there).owner is None, EXPIRES_S * 2)
+    taken = there.claim(the_posting(there))
+    with pytest.raises(ClaimLost):
+        hold.renew()
+    # what the late one does to the claim does not touch the new one's
+    for late in (hold.let_go, hold.finish):
+        try:
+            late()
+        except (BoardUnreachable, ClaimLost):
+            continue
+    taken.renew()
+    assert the_posting(here).owner == there.who
+
+
+def test_jobs_whose_names_begin_alike_do_not_take_each_other_off(make_board: MakeBoard) -> None:
+    board = make_board()
+    for number in range(1, 13):
+        board.post(f"run-{number}", first=False)
+    board.claim(the_posting(board, "run-1")).finish()
+    assert {p.run for p in board.postings()} == {f"run-{n}" for n in range(2, 13)}
+
+
+def test_a_server_that_does_not_answer_is_told_in_time() -> None:
+    silent = servers.Wire(servers.free_port())
+    silent.cut()
+    board = Board(Jobboard(etcd=Etcd(endpoints=[f"http://127.0.0.1:{silent.port}"]), claim_expires=6))
+    began = time.monotonic()
+    with pytest.raises(BoardUnreachable, match="jobboard etcd"):
+        board.postings()
+    assert time.monotonic() - began < 5
+    silent.close()
+
+
+def test_another_endpoint_is_used_when_one_does_not_answer(etcd: str, name: str) -> None:
+    dead = f"http://127.0.0.1:{servers.free_port()}"
+    board = Board(Jobboard(etcd=Etcd(endpoints=[dead, etcd]), name=name))
+    board.post("run-1", first=False)
+    assert the_posting(board).owner is None
+
+
+def test_etcd_with_tls_and_a_user(tmp_path: Path, name: str) -> None:
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    ca, certificate, key = make_certificates(tmp_path)
+    tls = ["--cert-file", str(certificate), "--key-file", str(key)]
+    password = tmp_path / "password"
+    password.write_text("s3cret\n")
+    with servers.etcd(*tls, scheme="https") as endpoint:
+        root = Etcd(endpoints=[endpoint], ca=ca)
+        add_user(root, "antipode", "s3cret", f"/taskflow/jobs/{name}/")
+        settings = Etcd(endpoints=[endpoint], ca=ca, user="antipode", password_file=password)
+        board = Board(Jobboard(etcd=settings, name=name))
+        board.post("run-1", first=False)
+        board.claim(the_posting(board)).finish()
+        with pytest.raises(BoardUnreachable):
+            Board(Jobboard(etcd=root, name=name)).postings()
+        password.write_text("wrong\n")
+        with pytest.raises(BoardUnreachable):
+            Board(Jobboard(etcd=settings, name=name)).postings()
+        untrusted = Etcd(endpoints=[endpoint])
+        with pytest.raises(BoardUnreachable, match=r"(?i)certificate"):
+            Board(Jobboard(etcd=untrusted, name=name)).postings()
+
+
+def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself; CA, certificate and key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate), *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    key.chmod(0o644)
+    return certificate, certificate, key
+
+
+def add_user(settings: Etcd, user: str, password: str, prefix: str) -> None:
+    """A user who may read and write what begins with a prefix; from then on etcd wants users."""
+    from etcd3gw.utils import _encode, _increment_last_byte
+
+    from antipode.engine.etcd import client
+
+    etcd = client(settings, 10)
+
+    def post(path: str, **what: Any) -> None:
+        etcd.post(etcd.get_url(path), json=what)
+
+    post("/auth/user/add", name="root", password="root")
+    post("/auth/role/add", name="root")
+    post("/auth/user/grant", user="root", role="root")
+    post("/auth/user/add", name=user, password=password)
+    post("/auth/role/add", name=user)
+    permission = {"permType": 2, "key": _encode(prefix), "range_end": _encode(_increment_last_byte(prefix))}
+    post("/auth/role/grant", name=user, perm=permission)
+    post("/auth/user/grant", user=user, role=user)
+    post("/auth/enable")
+
+
+def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("antipode.engine.board.find_spec", lambda package: None)
+    with pytest.raises(InvalidInput, match=r"pip install 'antipode\[etcd\]'"):
+        Board(Jobboard(etcd=Etcd(endpoints=["http://127.0.0.1:1"])))
+
+
+def test_zookeeper_takes_its_configuration_and_says_when_it_does_not_answer() -> None:
+    board = Board(Jobboard(zookeeper={"hosts": f"127.0.0.1:{servers.free_port()}"}, name="hosts", claim_expires=20))
+    assert board._board.path == "/antipode/hosts"
+    assert board._board._client._session_timeout == 20_000
