@@ -1,0 +1,44 @@
+"""Asks a guest of an embedded site whether it answers: `python -m antipode.sandbox.answer DIRECTORY SITE ADDRESS PORT`; exit code 0 if so.
+
+A program of its own that imports next to nothing, as it is run again and again until a recovered member answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+TIMEOUT_S = 5.0
+
+
+def ask(url: str, address: str, port: int, path: str = "") -> str:
+    """What the guest at an address answers, asked through its site's gateway at `url`.
+
+    Raises:
+        OSError: it does not answer, or its site does not.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{url}/guests/{address}/{port}{path}", timeout=TIMEOUT_S) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    directory, site, address, port = arguments
+    known = json.loads((Path(directory) / site / "site.json").read_text())
+    try:
+        print(ask(f"http://{known['host']}:{known['port']}", address, int(port)))
+    except urllib.error.HTTPError as error:
+        print(error.read().decode(errors="replace"), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{site}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,455 @@
+"""cinder-backup of an embedded site: chunked backups in a Swift container, increments, records, restores; laid out as Cinder does it.
+
+Cinder names the objects of a backup `<service_metadata>-NNNNN`, `_metadata` and `_sha256file` (cinder/backup/chunkeddriver.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from antipode.sandbox import blocks
+from antipode.sandbox.cinder import ZONE, Cinder
+from antipode.sandbox.conditions import Conditions, OperationFailed
+from antipode.sandbox.database import Json
+from antipode.sandbox.http import Call, Refused, Route, page
+from antipode.sandbox.store import Store, StoreError
+
+LOG = logging.getLogger(__name__)
+
+DRIVER = "cinder.backup.drivers.swift.SwiftBackupDriver"
+AT_ONCE = 15
+"""backup_max_operations"""
+FIELDS = """
+id user_id project_id volume_id host availability_zone container parent_id status fail_reason size service_metadata service object_count
+temp_volume_id temp_snapshot_id num_dependent_backups snapshot_id data_timestamp restore_volume_id metadata encryption_key_id created_at
+updated_at deleted_at deleted
+"""
+OF_A_RECORD = {"name": "display_name", "description": "display_description", **{field: field for field in FIELDS.split()}}
+"""field of a backup here -> field of its record (cinder/objects/backup.py)"""
+REQUIRED = {"display_name", "display_description", "container", "size", "service_metadata", "object_count", "id"}
+SET_BY_IMPORT = {"user_id", "project_id", "fail_reason", "status", "service", "availability_zone", "host", "deleted", "deleted_at"}
+
+
+class Piece(NamedTuple):
+    """A part of a volume that becomes one object."""
+
+    offset: int
+    length: int
+
+
+class Backups:
+    """The backup calls of Cinder, and the work behind them."""
+
+    def __init__(self, cinder: Cinder, store: Store, conditions: Conditions) -> None:
+        self._cinder = cinder
+        self._backups = cinder.backups
+        self._store = store
+        self._conditions = conditions
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        cinder.from_backup = self._restore_into_new
+
+    def routes(self) -> Sequence[Route]:
+        v3 = "/v3/backups"
+        return [
+            Route("GET", v3, self._list),
+            Route("GET", f"{v3}/detail", self._list),
+            Route("POST", v3, self._create, 202),
+            Route("POST", f"{v3}/import_record", self._import, 201, admin=True),
+            Route("GET", f"{v3}/{{item}}", self._show),
+            Route("DELETE", f"{v3}/{{item}}", self._delete, 202),
+            Route("GET", f"{v3}/{{item}}/export_record", self._export, admin=True),
+            Route("POST", f"{v3}/{{item}}/restore", self._restore, 202),
+            Route("POST", f"{v3}/{{item}}/action", self._act, 202, admin=True),
+        ]
+
+    def begin_again(self) -> None:
+        """As cinder-backup does when it starts: what was being made is an error, what was being deleted is deleted."""
+        for backup in self._backups:
+            if backup["status"] == "creating":
+                self._fail(backup, "incomplete backup reset on manager restart")
+                volume = self._cinder.volumes.get(backup["volume_id"])
+                if volume and volume["status"] == "backing-up":
+                    self._cinder.volumes.keep(volume, status="in-use" if volume["attachments"] else "available")
+            elif backup["status"] == "restoring":
+                volume = self._cinder.volumes.get(backup["restore_volume_id"])
+                if volume and volume["status"] in ("creating", "restoring-backup"):
+                    self._cinder.volumes.keep(volume, status="error_restoring")
+                self._backups.keep(backup, status="available")
+            elif backup["status"] == "deleting":
+                self._cinder.start(self._remove(backup))
+
+    # ---- calls ----
+
+    async def _list(self, call: Call) -> Json:
+        found = self._cinder.of_project(call, self._backups)
+        if call.request.path.endswith("/detail"):
+            parents = {b["parent_id"] for b in self._backups if b["parent_id"]}
+            return page(call, "backups", found, lambda b: self._view(b, b["id"] in parents))
+        return page(call, "backups", found, lambda b: {"id": b["id"], "name": b["name"], "links": []})
+
+    def _view(self, backup: Json, has_children: bool) -> Json:
+        shown = (
+            "id status size object_count availability_zone container created_at updated_at name description fail_reason volume_id "
+            "snapshot_id data_timestamp metadata"
+        )
+        view = {key: backup.get(key) for key in shown.split()}
+        view |= {"links": [], "is_incremental": backup["parent_id"] is not None, "has_dependent_backups": has_children}
+        return {**view, "os-backup-project-attr:project_id": backup["project_id"], "user_id": backup["user_id"]}
+
+    def _find(self, call: Call, backup_id: str) -> Json:
+        backup = self._backups.get(backup_id)
+        if backup is None or not call.caller.may_see(backup):
+            raise Refused(404, f"Backup {backup_id} could not be found.")
+        return backup
+
+    def _children(self, backup_id: str) -> list[Json]:
+        return self._backups.where(lambda b: b["parent_id"] == backup_id)
+
+    async def _show(self, call: Call, item: str) -> Json:
+        return {"backup": self._view(self._find(call, item), bool(self._children(item)))}
+
+    async def _create(self, call: Call) -> Json:
+        wanted = call.part("backup")
+        if "volume_id" not in wanted:
+            raise Refused(400, "Invalid input for field/attribute backup. Value: {}. 'volume_id' is a required property")
+        volume = self._cinder.volume(call.caller, wanted["volume_id"])
+        snapshot: Json | None = None
+        if snapshot_id := wanted.get("snapshot_id"):
+            snapshot = self._cinder.snapshot(call.caller, snapshot_id)
+            if snapshot["volume_id"] != volume["id"]:
+                message = f"Volume {volume['id']} does not match with snapshot.volume_id {snapshot['volume_id']}."
+                raise Refused(400, f"Invalid volume: {message}")
+            if snapshot["status"] != "available":
+                message = f'Snapshot to be backed up must be available, but the current status is "{snapshot["status"]}".'
+                raise Refused(400, f"Invalid snapshot: {message}")
+        elif volume["status"] not in ("available", "in-use"):
+            message = f'Volume to be backed up must be available or in-use, but the current status is "{volume["status"]}".'
+            raise Refused(400, f"Invalid volume: {message}")
+        elif volume["status"] == "in-use" and not wanted.get("force"):
+            raise Refused(400, "Invalid volume: Backing up an in-use volume must use the force flag.")
+        self._cinder.reserve(call.caller.project_id, volume["size"], {"backups": 1, "backup_gigabytes": volume["size"]})
+        parent = self._parent(call, volume, snapshot) if wanted.get("incremental") else None
+        now = self._cinder.now()
+        backup = self._backups.keep(
+            {
+                **self._blank(str(uuid.uuid4()), call, volume["id"], volume["size"]),
+                "name": wanted.get("name"),
+                "description": wanted.get("description"),
+                "container": wanted.get("container") or self._store.settings.container,
+                "parent_id": parent and parent["id"],
+                "snapshot_id": snapshot and snapshot["id"],
+                "data_timestamp": snapshot["created_at"] if snapshot else now,
+                "metadata": wanted.get("metadata") or {},
+            }
+        )
+        previous = volume["status"]
+        if snapshot:
+            self._cinder.snapshots.keep(snapshot, status="backing-up")
+        else:
+            self._cinder.volumes.keep(volume, status="backing-up")
+        self._cinder.start(self._make(backup, parent, volume, snapshot, previous))
+        return {"backup": {"id": backup["id"], "name": backup["name"], "links": []}}
+
+    def _parent(self, call: Call, volume: Json, snapshot: Json | None) -> Json:
+        """The backup that an increment rests on, as Cinder chooses it: nobody can name one.
+
+        Raises:
+            Refused: 400, there is none.
+        """
+
+        def rank(backup: Json) -> str:
+            usable = backup["status"] == "available" and (not snapshot or backup["data_timestamp"] < snapshot["created_at"])
+            return str(backup["data_timestamp"]) if usable else ""
+
+        there = self._backups.where(lambda b: b["volume_id"] == volume["id"] and b["project_id"] == call.caller.project_id)
+        newest = max(there, key=rank, default=None)
+        if newest is None or newest["status"] != "available":
+            raise Refused(400, "Invalid backup: No backups available to do an incremental backup.")
+        return newest
+
+    def _blank(self, backup_id: str, call: Call, volume_id: str, size: int) -> Json:
+        now = self._cinder.now()
+        none = (
+            "name description parent_id fail_reason service_metadata temp_volume_id temp_snapshot_id snapshot_id restore_volume_id "
+            "encryption_key_id deleted_at"
+        )
+        return {
+            **dict.fromkeys(none.split()),
+            "id": backup_id,
+            "user_id": call.caller.user_id,
+            "project_id": call.caller.project_id,
+            "volume_id": volume_id,
+            "status": "creating",
+            "size": size,
+            "object_count": 0,
+            "container": self._store.settings.container,
+            "service": DRIVER,
+            "host": f"cinder-{self._cinder.site}",
+            "availability_zone": ZONE,
+            "metadata": {},
+            "num_dependent_backups": 0,
+            "created_at": now,
+            "updated_at": now,
+            "data_timestamp": now,
+            "deleted": False,
+        }
+
+    async def _delete(self, call: Call, item: str) -> None:
+        backup = self._find(call, item)
+        if backup["status"] not in ("available", "error"):
+            raise Refused(400, "Invalid backup: Backup status must be available or error")
+        self._begin_to_delete(backup)
+
+    def _begin_to_delete(self, backup: Json) -> None:
+        if self._children(backup["id"]):
+            raise Refused(400, "Invalid backup: Incremental backups exist for this backup.")
+        self._backups.keep(backup, status="deleting", updated_at=self._cinder.now())
+        self._cinder.start(self._remove(backup))
+
+    async def _act(self, call: Call, item: str) -> None:
+        backup = self._find(call, item)
+        action = next(iter(call.body), "")
+        if action == "os-reset_status":
+            self._backups.keep(backup, status=call.body[action]["status"])
+        elif action == "os-force_delete":
+            self._begin_to_delete(backup)
+        else:
+            raise Refused(400, f"There is no such action: {action}")
+
+    async def _export(self, call: Call, item: str) -> Json:
+        backup = self._find(call, item)
+        if backup["status"] != "available":
+            message = f"Export backup aborted, expected backup status available but got {backup['status']}."
+            raise Refused(400, f"Invalid backup: {message}")
+        record = {theirs: backup.get(ours) for ours, theirs in OF_A_RECORD.items()}
+        url = base64.b64encode(json.dumps({"driver_info": {}, **record}).encode()).decode()
+        return {"backup-record": {"backup_service": backup["service"], "backup_url": url}}
+
+    async def _import(self, call: Call) -> Json:
+        wanted = call.part("backup-record")
+        try:
+            record = json.loads(base64.b64decode(wanted["backup_url"], validate=True))
+        except (ValueError, TypeError):
+            raise Refused(400, "Invalid input received: Can't decode backup record.") from None
+        for field, name in (("id", "an id"), ("size", "size attribute")):
+            if field not in record:
+                raise Refused(400, f"Invalid input received: Provided backup record is missing {name}")
+        if record["id"] in self._backups:
+            raise Refused(400, "Invalid backup: Backup already exists in database.")
+        self._cinder.reserve(call.caller.project_id, record["size"], {"backups": 1, "backup_gigabytes": record["size"]})
+        unknown = "00000000-0000-0000-0000-000000000000"
+        backup = self._backups.keep(self._blank(record["id"], call, unknown, record["size"]))
+        self._cinder.start(self._take_over(backup, wanted["backup_service"], record))
+        return {"backup": {"id": backup["id"], "name": None, "links": []}}
+
+    async def _restore(self, call: Call, item: str) -> Json:
+        backup = self._find(call, item)
+        wanted = call.part("restore")
+        if backup["status"] != "available":
+            raise Refused(400, "Invalid backup: Backup status must be available")
+        is_new = wanted.get("volume_id") is None
+        if is_new:
+            named = {"name": wanted.get("name") or f"restore_backup_{item}", "size": backup["size"]}
+            volume, work = self._cinder.new_volume(call.caller, named, call.version)
+            work.close()
+            blocks.create(self._cinder.path(volume["id"]), volume["size"] * blocks.GIB)
+        else:
+            volume = self._cinder.volume(call.caller, wanted["volume_id"])
+            if volume["status"] != "available":
+                raise Refused(400, "Invalid volume: Volume to be restored to must be available")
+            if volume["size"] < backup["size"]:
+                message = f"volume size {volume['size']} is too small to restore backup of size {backup['size']}."
+                raise Refused(400, f"Invalid volume: {message}")
+        self._cinder.volumes.keep(volume, status="restoring-backup")
+        self._cinder.start(self._fill(volume, backup, is_new))
+        return {"restore": {"backup_id": item, "volume_id": volume["id"], "volume_name": volume["name"]}}
+
+    # ---- the work behind them ----
+
+    def _fail(self, backup: Json, reason: str) -> None:
+        LOG.warning("%s: backup %s: %s", self._cinder.site, backup["id"], reason)
+        self._backups.keep(backup, status="error", fail_reason=reason[:255], updated_at=self._cinder.now())
+
+    async def _make(self, backup: Json, parent: Json | None, volume: Json, snapshot: Json | None, previous: str) -> None:
+        source = self._cinder.snapshot_path(snapshot["id"]) if snapshot else self._cinder.path(volume["id"])
+        try:
+            async with self._turn:
+                await self._conditions.take("backup.create")
+                await self._upload(backup, parent, volume, source)
+        except (OperationFailed, StoreError, OSError, ValueError) as error:
+            self._fail(backup, str(error))
+        else:
+            self._backups.keep(backup, status="available", updated_at=self._cinder.now())
+            if parent and parent["id"] in self._backups:
+                self._backups.keep(parent, num_dependent_backups=len(self._children(parent["id"])))
+        if snapshot and snapshot["id"] in self._cinder.snapshots:
+            self._cinder.snapshots.keep(snapshot, status="available")
+        elif not snapshot and volume["id"] in self._cinder.volumes:
+            self._cinder.volumes.keep(volume, status=previous)
+
+    async def _upload(self, backup: Json, parent: Json | None, volume: Json, source: Path) -> None:
+        block, chunk = self._store.settings.block_size, self._store.settings.object_size
+        known = await self._digests_of(parent, block) if parent else None
+        if parent and backup["size"] > parent["size"]:
+            raise ValueError("Invalid backup: Volume size increased since the last backup. Do a full backup.")
+        moment = self._conditions.now().strftime("%Y%m%d%H%M%S")
+        prefix = f"volume_{volume['id']}/{moment}/az_{ZONE}_backup_{backup['id']}"
+        self._backups.keep(backup, service_metadata=prefix)
+        await self._store.ensure_container()
+        with blocks.Image(source) as image:
+            digests = await asyncio.to_thread(image.digests, block)
+            listed: list[Json] = []
+            for number, piece in enumerate(_pieces(image.size, chunk, block, digests, known), 1):
+                name = f"{prefix}-{number:05d}"
+                compression, data, md5 = await asyncio.to_thread(image.packed, *piece)
+                await self._store.put(name, data)
+                listed.append({name: {"offset": piece.offset, "length": piece.length, "compression": compression, "md5": md5}})
+        about = {"version": "1.0.0", "backup_id": backup["id"], "volume_id": volume["id"], "backup_name": backup["name"]}
+        about |= {"backup_description": backup["description"], "created_at": backup["created_at"]}
+        await self._store.put(f"{prefix}_sha256file", _document({**about, "chunk_size": block, "sha256s": digests}))
+        parts = {"objects": listed, "parent_id": backup["parent_id"], "volume_meta": _volume_meta(volume)}
+        await self._store.put(f"{prefix}_metadata", _document({**about, **parts}))
+        self._backups.keep(backup, object_count=len(listed))
+
+    async def _digests_of(self, parent: Json, block: int) -> list[str]:
+        document = json.loads(await self._store.get(f"{parent['service_metadata']}_sha256file"))
+        if document["chunk_size"] != block:
+            sizes = f"New hash block size: {block}. Old hash block size: {document['chunk_size']}. Do a full backup."
+            raise ValueError(f"Invalid backup: Hash block size has changed since the last backup. {sizes}")
+        return list(document["sha256s"])
+
+    async def _remove(self, backup: Json) -> None:
+        try:
+            await self._conditions.take("backup.delete")
+            if prefix := backup["service_metadata"]:
+                for name in await self._store.names(prefix):
+                    await self._store.delete(name)
+        except (OperationFailed, StoreError) as error:
+            self._backups.keep(backup, status="error_deleting", fail_reason=str(error)[:255])
+            return
+        self._backups.drop(backup["id"])
+
+    async def _take_over(self, backup: Json, service: str, record: Json) -> None:
+        try:
+            await self._conditions.take("backup.import")
+        except OperationFailed as error:
+            self._fail(backup, str(error))
+            return
+        if service != DRIVER:
+            message = f"Import record failed, cannot find backup service to perform the import. Request service {service}."
+            self._fail(backup, message)
+            return
+        if missing := REQUIRED - set(record):
+            message = f"Driver successfully decoded imported backup data, but there are missing fields ({', '.join(sorted(missing))})."
+            self._fail(backup, message)
+            return
+        taken = {ours: record[theirs] for ours, theirs in OF_A_RECORD.items() if theirs in record and theirs not in SET_BY_IMPORT}
+        self._backups.keep(backup, **taken, status="available")
+
+    async def _restore_into_new(self, volume: Json, backup: Json) -> None:
+        """Create a volume and fill it from a backup."""
+        try:
+            await self._conditions.take("volume.create")
+        except OperationFailed:
+            self._cinder.volumes.keep(volume, status="error")
+            return
+        blocks.create(self._cinder.path(volume["id"]), volume["size"] * blocks.GIB)
+        await self._fill(volume, backup, is_new=True)
+
+    async def _fill(self, volume: Json, backup: Json, is_new: bool) -> None:
+        self._backups.keep(backup, status="restoring", restore_volume_id=volume["id"])
+        try:
+            async with self._turn:
+                await self._conditions.take("volume.restore")
+                for one in self._chain(backup):
+                    document = await self._download(volume, one, skip_zeros=is_new and not one["parent_id"])
+                    self._restore_metadata(volume, json.loads(document["volume_meta"]))
+        except (OperationFailed, StoreError, OSError, ValueError, KeyError, zlib.error) as error:
+            LOG.warning("%s: restore of %s into %s: %s", self._cinder.site, backup["id"], volume["id"], error)
+            self._cinder.volumes.keep(volume, status="error_restoring", updated_at=self._cinder.now())
+        else:
+            if backup["volume_id"] != volume["id"]:
+                volume["metadata"] = {**volume["metadata"], "src_backup_id": backup["id"]}
+            self._cinder.volumes.keep(volume, status="available", updated_at=self._cinder.now())
+        self._backups.keep(backup, status="available")
+
+    def _chain(self, backup: Json) -> list[Json]:
+        """A backup and all that it rests on, the full one first."""
+        chain = [backup]
+        while parent := chain[0]["parent_id"]:
+            if parent not in self._backups:
+                raise ValueError(f"Backup {parent} could not be found.")
+            chain.insert(0, self._backups[parent])
+        return chain
+
+    async def _download(self, volume: Json, backup: Json, *, skip_zeros: bool) -> Json:
+        prefix = backup["service_metadata"]
+        document: Json = json.loads(await self._store.get(f"{prefix}_metadata"))
+        parts = {name: part for entry in document["objects"] for name, part in entry.items()}
+        there = set(await self._store.names(prefix)) - {f"{prefix}_metadata", f"{prefix}_sha256file"}
+        if there != set(parts):
+            raise ValueError("restore_backup aborted, actual object list does not match object list stored in metadata.")
+        path = self._cinder.path(volume["id"])
+        for name, part in parts.items():
+            stored = await self._store.get(name)
+            write: Callable[[], None] = _writer(path, part, stored, skip_zeros)
+            await asyncio.to_thread(write)
+        return document
+
+    def _restore_metadata(self, volume: Json, meta: Json) -> None:
+        """What a restore brings besides bytes: name and description only where the volume has no name of its own."""
+        base = meta["volume-base-metadata"]
+        named = volume["name"] and not volume["name"].startswith("restore_backup_")
+        if base["display_name"] and not named:
+            volume |= {"name": base["display_name"], "description": base["display_description"]}
+        if "volume-metadata" in meta:
+            volume["metadata"] = dict(meta["volume-metadata"])
+        if "volume-glance-metadata" in meta:
+            volume |= {"volume_image_metadata": dict(meta["volume-glance-metadata"]), "bootable": "true"}
+        self._cinder.volumes.keep(volume)
+
+
+def _pieces(size: int, chunk: int, block: int, digests: list[str], known: list[str] | None) -> Iterator[Piece]:
+    """What becomes an object: every chunk of a full backup; of an increment the runs of changed blocks within each chunk."""
+    for begin in range(0, size, chunk):
+        end = min(begin + chunk, size)
+        if known is None:
+            yield Piece(begin, end - begin)
+            continue
+        first: int | None = None
+        for number in range(begin // block, -(-end // block)):
+            if digests[number] != known[number]:
+                first = number if first is None else first
+            elif first is not None:
+                yield Piece(first * block, (number - first) * block)
+                first = None
+        if first is not None:
+            yield Piece(first * block, end - first * block)
+
+
+def _writer(path: Path, part: dict[str, Any], stored: bytes, skip_zeros: bool) -> Callable[[], None]:
+    def write() -> None:
+        blocks.unpack_into(path, part["offset"], part["length"], part["compression"], stored, skip_zeros=skip_zeros)
+
+    return write
+
+
+def _document(content: Json) -> bytes:
+    return json.dumps(content, sort_keys=True, indent=2).encode()
+
+
+def _volume_meta(volume: Json) -> str:
+    meta: Json = {"version": 2, "volume-base-metadata": {"display_name": volume["name"], "display_description": volume["description"]}}
+    if volume["metadata"]:
+        meta["volume-metadata"] = volume["metadata"]
+    if volume["volume_image_metadata"]:
+        meta["volume-glance-metadata"] = volume["volume_image_metadata"]
+    return json.dumps(meta)

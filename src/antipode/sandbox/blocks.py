@@ -1,0 +1,139 @@
+"""The bytes of volumes: sparse files, copied, compared and compressed by what they hold and not by their size."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+GIB = 1 << 30
+_PIECE = 8 << 20
+
+
+class Extent(NamedTuple):
+    """A part of a file that may hold something else than zeros."""
+
+    offset: int
+    length: int
+
+
+def create(path: Path, size: int) -> None:
+    """A file of zeros."""
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def grow(path: Path, size: int) -> None:
+    """Make a file larger, by zeros."""
+    with path.open("r+b") as file:
+        file.truncate(max(size, path.stat().st_size))
+
+
+def extents(handle: int) -> Iterator[Extent]:
+    """Where an open file holds data. On a file system that does not tell, that is everywhere."""
+    end = os.fstat(handle).st_size
+    position = 0
+    while position < end:
+        try:
+            begin = os.lseek(handle, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # nothing but a hole up to the end
+            yield Extent(position, end - position)
+            return
+        position = os.lseek(handle, begin, os.SEEK_HOLE)
+        yield Extent(begin, position - begin)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A copy that is as sparse as its source; whole or not there."""
+    partial = target.with_name(target.name + ".partial")
+    with source.open("rb", buffering=0) as origin, partial.open("wb", buffering=0) as made:
+        made.truncate(os.fstat(origin.fileno()).st_size)
+        for offset, length in extents(origin.fileno()):
+            for position in range(offset, offset + length, _PIECE):
+                piece = os.pread(origin.fileno(), min(_PIECE, offset + length - position), position)
+                if piece.strip(b"\0"):
+                    os.pwrite(made.fileno(), piece, position)
+    partial.replace(target)
+
+
+def write(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), data, offset)
+
+
+class Image:
+    """The bytes of a volume or snapshot, read in pieces; holes are known without being read."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._handle).st_size
+        self._extents = list(extents(self._handle))
+
+    def __enter__(self) -> Image:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def is_hole(self, offset: int, length: int) -> bool:
+        return not any(e.offset < offset + length and offset < e.offset + e.length for e in self._extents)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(length) if self.is_hole(offset, length) else os.pread(self._handle, length, offset)
+
+    def digests(self, block: int) -> list[str]:
+        """The SHA-256 of each block of the image."""
+        found = []
+        for offset in range(0, self.size, block):
+            length = min(block, self.size - offset)
+            hole = self.is_hole(offset, length)
+            found.append(zeros_digest(length) if hole else hashlib.sha256(os.pread(self._handle, length, offset)).hexdigest())
+        return found
+
+    def packed(self, offset: int, length: int) -> tuple[str, bytes, str]:
+        """A part as the backup driver stores it: the compression used, the bytes, and the MD5 of the part."""
+        if self.is_hole(offset, length):
+            return "zlib", *packed_zeros(length)
+        data = self.read(offset, length)
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        smaller = zlib.compress(data, 1)
+        return ("zlib", smaller, digest) if len(smaller) < length else ("none", data, digest)
+
+
+@functools.cache
+def zeros_digest(length: int) -> str:
+    return hashlib.sha256(bytes(length)).hexdigest()
+
+
+@functools.lru_cache(64)
+def packed_zeros(length: int) -> tuple[bytes, str]:
+    """That many zeros, compressed, and their MD5."""
+    engine, digest, parts = zlib.compressobj(1), hashlib.md5(usedforsecurity=False), []
+    for position in range(0, length, _PIECE):
+        piece = bytes(min(_PIECE, length - position))
+        digest.update(piece)
+        parts.append(engine.compress(piece))
+    return b"".join([*parts, engine.flush()]), digest.hexdigest()
+
+
+def unpack_into(path: Path, offset: int, length: int, compression: str, stored: bytes, *, skip_zeros: bool) -> None:
+    """Write a part that `packed` has made to where it belongs; with `skip_zeros` nothing where the part is all zeros.
+
+    Raises:
+        zlib.error, ValueError: it is not what was stored.
+    """
+    if skip_zeros and stored == packed_zeros(length)[0]:
+        return
+    data = zlib.decompress(stored) if compression == "zlib" else stored
+    if len(data) != length:
+        raise ValueError(f"{len(data)} bytes instead of {length}")
+    if skip_zeros and not data.strip(b"\0"):
+        return
+    write(path, offset, data)

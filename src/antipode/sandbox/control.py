@@ -1,0 +1,102 @@
+"""The control API of an embedded site: what a site is under is looked at and changed here. It answers also while the site is isolated."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from typing import Any
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from antipode.sandbox.conditions import Conditions, Rule
+from antipode.sandbox.guests import Hypervisor
+from antipode.sandbox.http import Gate
+
+
+class Control:
+    def __init__(self, site: str, conditions: Conditions, gate: Gate, hypervisor: Hypervisor) -> None:
+        self._site = site
+        self._conditions = conditions
+        self._gate = gate
+        self._hypervisor = hypervisor
+
+    def application(self) -> web.Application:
+        application = web.Application()
+        application.add_routes(
+            [
+                web.get("/status", self._status),
+                web.post("/isolate", self._isolate),
+                web.post("/rejoin", self._rejoin),
+                web.get("/faults", self._faults),
+                web.post("/faults", self._add_fault),
+                web.delete("/faults", self._remove_faults),
+                web.delete("/faults/{rule}", self._remove_faults),
+                web.put("/conditions", self._change),
+                web.get("/calls", self._calls),
+                web.delete("/calls", self._forget_calls),
+                web.get("/guests", self._guests),
+            ]
+        )
+        return application
+
+    async def _status(self, request: web.Request) -> web.Response:
+        c = self._conditions
+        return web.json_response(
+            {
+                "site": self._site,
+                "pid": os.getpid(),
+                "isolated": c.isolated,
+                "latency": c.factor,
+                "clock_skew_s": c.skew.total_seconds(),
+                "store_capacity": c.store_capacity,
+                "faults": len(c.rules),
+                "guests": len(self._hypervisor.seen()),
+            }
+        )
+
+    async def _isolate(self, request: web.Request) -> web.Response:
+        self._conditions.isolate()
+        return await self._status(request)
+
+    async def _rejoin(self, request: web.Request) -> web.Response:
+        self._conditions.rejoin()
+        return await self._status(request)
+
+    async def _faults(self, request: web.Request) -> web.Response:
+        return web.json_response([rule.model_dump() for rule in self._conditions.rules])
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        try:
+            rule = Rule.model_validate(await request.json())
+        except (ValidationError, json.JSONDecodeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        self._conditions.add(rule)
+        return web.json_response(rule.model_dump(), status=201)
+
+    async def _remove_faults(self, request: web.Request) -> web.Response:
+        self._conditions.remove(request.match_info.get("rule"))
+        return await self._faults(request)
+
+    async def _change(self, request: web.Request) -> web.Response:
+        """Change latency, clock_skew_s or store_capacity, whichever the body has."""
+        body: dict[str, Any] = await request.json()
+        if "latency" in body:
+            self._conditions.factor = float(body["latency"])
+        if "clock_skew_s" in body:
+            self._conditions.skew = timedelta(seconds=float(body["clock_skew_s"]))
+        if "store_capacity" in body:
+            self._conditions.store_capacity = body["store_capacity"]
+        return await self._status(request)
+
+    async def _calls(self, request: web.Request) -> web.Response:
+        return web.json_response(dict(self._gate.calls))
+
+    async def _forget_calls(self, request: web.Request) -> web.Response:
+        self._gate.calls.clear()
+        return web.json_response({})
+
+    async def _guests(self, request: web.Request) -> web.Response:
+        """All guests at one moment: server, whether it is frozen, and of a canary its role and last durable record."""
+        return web.json_response(self._hypervisor.seen())

@@ -1,0 +1,87 @@
+"""An operator's desk for the embedded sites: clouds.yaml, antipode.yaml and the VNF file, in the sandbox's directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from antipode.sandbox import canary
+from antipode.sandbox.keystone import BACKUP, OPERATOR, PASSWORD, PROJECT, TENANT
+from antipode.sandbox.settings import SiteSettings
+from antipode.sandbox.supervision import SITES, STORE, TENANTS, Sandbox
+
+CLOUDS = "clouds.yaml"
+CONFIGURATION = "antipode.yaml"
+VNF_FILE = "canary.yaml"
+
+
+def write(sandbox: Sandbox) -> None:
+    """Write the three files; what is there is overwritten, the database beside them is left."""
+    folder = sandbox.directory
+    clouds: dict[str, Any] = {}
+    for site in SITES:
+        known = sandbox.settings(site)
+        clouds[f"{site}-admin"] = _entry(known, "admin", "admin")
+        clouds[f"{site}-tenant"] = _entry(known, TENANT, PROJECT)
+        clouds[site] = _entry(known, OPERATOR, PROJECT)
+    clouds[f"{STORE}-backup"] = _entry(sandbox.settings(STORE), BACKUP, BACKUP)
+    _dump(folder / CLOUDS, {"clouds": clouds})
+    _dump(
+        folder / CONFIGURATION,
+        {
+            "sites": {site: {"cloud": site} for site in SITES},
+            "vault": {"swift": {"site": STORE, "container": "antipode-vault"}},
+            "backup_store": {"cloud": f"{STORE}-backup", "container": sandbox.settings(STORE).store.container},
+            "database": f"sqlite:///{folder.resolve()}/antipode.db",
+        },
+    )
+    _dump(folder / VNF_FILE, vnf(sandbox))
+
+
+def vnf(sandbox: Sandbox) -> dict[str, Any]:
+    """The example's VNF: quiesced db first, which is the worst order for a chain; booted db, app, front."""
+    primary, backup = SITES
+    answer = [sys.executable, "-m", "antipode.sandbox.answer", str(sandbox.directory.resolve())]
+    members: list[dict[str, Any]] = []
+    for member, following in zip(canary.MEMBERS, [*canary.MEMBERS[1:], None], strict=True):
+        asked = {"command": [*answer, "{site}", "{address}", str(canary.HTTP_PORT)], "within": "60s"}
+        members.append({"server": member.server, **({"boot_before": [following.server]} if following else {}), "answers": asked})
+    return {
+        "vnf": canary.NAME,
+        "primary": primary,
+        "backup": backup,
+        "option": "quiesced-snapshot",
+        "members": members,
+        "quiesce": {"timeout": "30s"},
+        "map": {
+            "networks": {TENANTS[primary].network: TENANTS[backup].network},
+            "volume_types": {TENANTS[primary].volume_type: TENANTS[backup].volume_type},
+        },
+    }
+
+
+def _entry(site: SiteSettings, user: str, project: str) -> dict[str, object]:
+    return {
+        "auth": {
+            "auth_url": site.auth_url,
+            "username": user,
+            "password": PASSWORD,
+            "project_name": project,
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        },
+        "region_name": site.region,
+        "identity_api_version": 3,
+        "interface": "public",
+    }
+
+
+def _dump(path: Path, content: object) -> None:
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.width = 1000
+    with path.open("w") as file:
+        yaml.dump(content, file)

@@ -1,0 +1,55 @@
+"""What one embedded site is like: the file in its directory from which its process starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from antipode.sandbox.store import StoreSettings
+
+FILE = "site.json"
+LOCK = "lock"
+
+
+class Tenant(BaseModel):
+    """What is called differently at the two sites, on purpose: the names have to be mapped when a VNF moves."""
+
+    network: str
+    volume_type: str
+    has_image: bool
+
+
+class SiteSettings(BaseModel):
+    name: str
+    region: str
+    host: str = "127.0.0.1"
+    port: int
+    """of the OpenStack services and the guests: what isolation and faults are about"""
+    control_port: int
+    """of the control API, which always answers"""
+    latency: float = Field(default=1.0, ge=0)
+    """multiplies all latencies"""
+    add_on: bool = True
+    """whether the quiesce add-on is installed"""
+    store: StoreSettings
+    tenant: Tenant
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://{self.host}:{self.control_port}"
+
+    @property
+    def auth_url(self) -> str:
+        return f"{self.url}/identity/v3"
+
+    def write(self, directory: Path) -> None:
+        (directory / FILE).write_text(self.model_dump_json(indent=1))
+
+
+def read(directory: Path) -> SiteSettings:
+    return SiteSettings.model_validate_json((directory / FILE).read_text())

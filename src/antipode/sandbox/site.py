@@ -1,0 +1,167 @@
+"""One embedded site: its services put together over its directory, and the process that serves them (`python -m antipode.sandbox.site`)."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from antipode.sandbox import guests, settings
+from antipode.sandbox.backups import Backups
+from antipode.sandbox.cinder import BACKEND, Cinder
+from antipode.sandbox.conditions import Conditions
+from antipode.sandbox.control import Control
+from antipode.sandbox.database import Database
+from antipode.sandbox.glance import Glance
+from antipode.sandbox.guests import GuestSilent, Hypervisor
+from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
+from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
+from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.nova import Nova
+from antipode.sandbox.store import Store
+from antipode.sandbox.swift import Swift
+
+IMAGE = "canary"
+CIDR = "10.7.0.0/24"
+POOL = {"start": "10.7.0.200", "end": "10.7.0.250"}
+LARGEST_BODY = 2 << 30
+
+
+class BlockStorage(Service):
+    """Cinder's API: volumes and snapshots of one module, backups of another."""
+
+    type = Cinder.type
+    prefix = Cinder.prefix
+    oldest = Cinder.oldest
+    newest = Cinder.newest
+
+    def __init__(self, cinder: Cinder, backups: Backups) -> None:
+        self._cinder = cinder
+        self._backups = backups
+
+    def routes(self) -> Sequence[Route]:
+        return [*self._cinder.routes(), *self._backups.routes()]
+
+    def fault(self, refused: Refused) -> web.Response:
+        return self._cinder.fault(refused)
+
+
+class Gateway(Service):
+    """The way to the guests, whose addresses are of networks that only the site has: GET /guests/ADDRESS/PORT is what one answers there."""
+
+    type = "guests"
+    prefix = "/guests"
+
+    def __init__(self, hypervisor: Hypervisor) -> None:
+        self._hypervisor = hypervisor
+
+    def routes(self) -> Sequence[Route]:
+        return [Route("GET", "/{address}/{port}", self._answer, open=True)]
+
+    def fault(self, refused: Refused) -> web.Response:
+        return web.Response(status=refused.status, text=refused.message)
+
+    async def _answer(self, call: Call, address: str, port: str) -> web.Response:
+        try:
+            return web.Response(text=await self._hypervisor.answer(address, int(port), call.query))
+        except GuestSilent as error:
+            raise Refused(504, str(error)) from error
+
+
+class Site:
+    """All services of a site, over what its directory holds."""
+
+    def __init__(self, directory: Path, site: settings.SiteSettings) -> None:
+        self._settings = site
+        database = Database(directory / "site.sqlite")
+        self.conditions = Conditions(site.latency)
+        self.store = Store(site.store, self.conditions)
+        self.hypervisor = Hypervisor(self.conditions)
+        self.glance = Glance(database, directory / "images", self.conditions)
+        self.neutron = Neutron(database, self.conditions)
+        self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance)
+        self.backups = Backups(self.cinder, self.store, self.conditions)
+        self.nova = Nova(site.name, database, self.conditions, self.cinder, self.neutron, self.hypervisor, site.add_on)
+        services: list[Service] = [self.nova, BlockStorage(self.cinder, self.backups), self.neutron, self.glance]
+        services.append(Swift(database, directory / "objects", self.conditions))
+        paths = {"compute": "/v2.1", "block-storage": "/v3", "object-store": "/v1/AUTH_{project}"}
+        catalog = {s.type: s.prefix + paths.get(s.type, "") for s in services}
+        self.keystone = Keystone(site.name, site.region, self.conditions, {**catalog, "identity": Keystone.prefix})
+        self.gate = Gate(self.conditions, self.keystone.authenticate)
+        self._services = [*services, self.keystone, Gateway(self.hypervisor)]
+        self._is_new = not len(self.nova.flavors)
+
+    def application(self) -> web.Application:
+        application = web.Application(client_max_size=LARGEST_BODY)
+        for service in self._services:
+            service.install(application, self.gate)
+        return application
+
+    def begin(self) -> None:
+        """Furnish a new site, or go on where a killed one was interrupted."""
+        if self._is_new:
+            self._furnish()
+        else:
+            self.cinder.begin_again()
+            self.backups.begin_again()
+            self.nova.begin_again()
+
+    def _furnish(self) -> None:
+        """What a tenant finds before its VNF: flavor, volume types, network, security group and, where there is one, the image."""
+        tenant = self._settings.tenant
+        owner = Caller(known_id(self._settings.name, "user", TENANT), self.keystone.project_id(PROJECT), ("member", "reader"))
+        self.nova.make_flavor("tiny", vcpus=1, ram=192, disk=0)
+        for name in (BACKEND, tenant.volume_type):
+            self.cinder.make_type(name, {"volume_backend_name": BACKEND})
+        self.neutron.furnish(owner.project_id, tenant.network, CIDR, POOL, "canary")
+        if tenant.has_image:
+            self.glance.furnish(owner.project_id, IMAGE, guests.BOOTABLE.ljust(1 << 20, b"\0"), {"hw_qemu_guest_agent": "yes"})
+
+
+async def serve(directory: Path) -> None:
+    """Serve a site until SIGTERM."""
+    site_settings = settings.read(directory)
+    site = Site(directory, site_settings)
+    control = Control(site_settings.name, site.conditions, site.gate, site.hypervisor)
+    site.begin()
+    runners = []
+    for application, port in ((site.application(), site_settings.port), (control.application(), site_settings.control_port)):
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        await web.TCPSite(runner, site_settings.host, port, backlog=512).start()
+        runners.append(runner)
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    await ended.wait()
+    for runner in runners:
+        await runner.cleanup()
+    await site.store.close()
+
+
+def main() -> int:
+    """Hold the site's lock, by which others know that this process is the site's, and serve."""
+    directory = Path(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with (directory / settings.LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{directory}: another process serves this site already", file=sys.stderr)
+            return 1
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        asyncio.run(serve(directory))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

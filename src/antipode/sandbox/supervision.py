@@ -1,0 +1,222 @@
+"""The processes of the embedded sites: started, killed, isolated and looked at; who serves a site holds the lock in its directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from antipode.errors import AntipodeError, NotFound
+from antipode.sandbox import settings
+from antipode.sandbox.settings import SiteSettings, Tenant
+from antipode.sandbox.store import StoreSettings
+
+SITES = ("site-a", "site-b")
+STORE = "site-b"
+"""The site that keeps the backups of all, and the vault."""
+TENANTS = {
+    "site-a": Tenant(network="canary-net", volume_type="fast", has_image=True),
+    # no image: a recovery boots from restored volumes and must not need one
+    "site-b": Tenant(network="canary-net-b", volume_type="standard", has_image=False),
+}
+START_S = 20.0
+STOP_S = 10.0
+LOG = "site.log"
+
+
+class SandboxError(AntipodeError):
+    """The embedded sites cannot do what was asked of them; the text says why."""
+
+
+class Sandbox:
+    """The embedded sites of one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    # ---- the sites and where they are ----
+
+    def settings(self, site: str) -> SiteSettings:
+        """What a site is like.
+
+        Raises:
+            NotFound: there is no such site, or it was never brought up.
+        """
+        if site not in SITES:
+            raise NotFound(f"there is no embedded site {site}; sites: {', '.join(SITES)}")
+        try:
+            return settings.read(self._home(site))
+        except FileNotFoundError:
+            raise NotFound(f"{site} has not been brought up in {self.directory} yet: antipode sandbox up") from None
+
+    def _home(self, site: str) -> Path:
+        return self.directory / site
+
+    def pid(self, site: str) -> int | None:
+        """The process that serves a site: the one that holds its lock, whatever number a file has; None when none does."""
+        try:
+            lock = (self._home(site) / settings.LOCK).open("r+")
+        except FileNotFoundError:
+            return None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read() or 0) or None
+        return None
+
+    # ---- up and down ----
+
+    def up(self, latency: float | None = None, store: Mapping[str, Any] | None = None) -> None:
+        """Have all sites serve; those that do are left as they are.
+
+        Args:
+            latency: multiplies all latencies; None: as before, 1 for new sites.
+            store: object_size and block_size of backups in bytes, for new sites.
+
+        Raises:
+            SandboxError: a site does not start.
+        """
+        if not all((self._home(site) / settings.FILE).exists() for site in SITES):
+            self._lay_out(1.0 if latency is None else latency, store or {})
+        for site in SITES:
+            self.start(site)
+            if latency is not None:
+                self.ask(site, "PUT", "/conditions", {"latency": latency})
+
+    def _lay_out(self, latency: float, store: Mapping[str, Any]) -> None:
+        ports = _free_ports(2 * len(SITES))
+        auth_url = f"http://127.0.0.1:{ports[2 * SITES.index(STORE)]}/identity/v3"
+        for number, site in enumerate(SITES):
+            self._home(site).mkdir(parents=True, exist_ok=True)
+            SiteSettings(
+                name=site,
+                region=site,
+                port=ports[2 * number],
+                control_port=ports[2 * number + 1],
+                latency=latency,
+                store=StoreSettings(auth_url=auth_url, **store),
+                tenant=TENANTS[site],
+            ).write(self._home(site))
+
+    def start(self, site: str) -> None:
+        """Have a site serve, with what it holds.
+
+        Raises:
+            SandboxError: it does not.
+        """
+        self.settings(site)
+        if self.pid(site) is None:
+            with (self._home(site) / LOG).open("ab") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "antipode.sandbox.site", str(self._home(site))],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            self._await_answer(site, process)
+
+    def _await_answer(self, site: str, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                break
+            try:
+                if self.ask(site, "GET", "/status")["pid"] == process.pid:
+                    return
+            except SandboxError:
+                time.sleep(0.05)  # not listening yet
+        tail = (self._home(site) / LOG).read_text(errors="replace")[-1500:]
+        raise SandboxError(f"{site} does not start; the end of {self._home(site) / LOG}:\n{tail}")
+
+    def down(self, *, wipe: bool = False) -> None:
+        """End all sites; with `wipe` forget what they hold too."""
+        for site in SITES:
+            self._end(site, signal.SIGTERM)
+        if wipe:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def kill(self, site: str) -> None:
+        """The disaster: the site's process is killed, and everything in it, guests included, is gone at that instant."""
+        self.settings(site)
+        self._end(site, signal.SIGKILL)
+
+    def _end(self, site: str, number: signal.Signals) -> None:
+        pid = self.pid(site)
+        if pid is None:
+            return
+        os.kill(pid, number)
+        deadline = time.monotonic() + STOP_S
+        while self.pid(site) == pid:
+            if time.monotonic() > deadline:
+                raise SandboxError(f"{site}: process {pid} does not end by {number.name} within {STOP_S:g} s")
+            time.sleep(0.02)  # the lock is free when it has ended
+
+    # ---- what a site is under ----
+
+    def ask(self, site: str, method: str, path: str, body: Any = None) -> Any:
+        """A call to a site's control API; its answer.
+
+        Raises:
+            SandboxError: the site does not run, or refuses.
+        """
+        url = self.settings(site).control_url + path
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        try:
+            with _DIRECT.open(request, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise SandboxError(f"{site}: {method} {path}: {error.read().decode(errors='replace')}") from error
+        except OSError as error:
+            raise SandboxError(f"{site} does not run ({error}); start it with: antipode sandbox revive {site}") from error
+
+    def isolate(self, site: str) -> None:
+        """Cut a site off: from now on it takes connections and never answers, and gets nothing out."""
+        self.ask(site, "POST", "/isolate")
+
+    def rejoin(self, site: str) -> None:
+        self.ask(site, "POST", "/rejoin")
+
+    def status(self) -> list[dict[str, Any]]:
+        """Of each site its state (serving, isolated, down), process and address."""
+        rows = []
+        for site in SITES:
+            laid_out = (self._home(site) / settings.FILE).exists()
+            pid = self.pid(site)
+            said = self.ask(site, "GET", "/status") if pid else {}
+            state = "down" if not pid else "isolated" if said["isolated"] else "serving"
+            known = self.settings(site) if laid_out else None
+            urls = {"auth_url": known and known.auth_url, "control_url": known and known.control_url}
+            rows.append(
+                {"site": site, "state": state, "pid": pid, "guests": said.get("guests", 0), "faults": said.get("faults", 0), **urls}
+            )
+        return rows
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens URLs of this machine, whatever proxy the environment names."""
+
+
+def _free_ports(count: int) -> Sequence[int]:
+    """Ports that nobody uses now; all held until all are known, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
