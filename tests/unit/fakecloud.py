@@ -126,6 +126,7 @@ class FakeCloud:
             "metadata": {},
             "parent_id": None,
             "data_timestamp": f"{next(self.clock):09}",
+            "snapshot_id": None,
             **fields,
         }
         return backup_id
@@ -278,7 +279,13 @@ class FakeCloud:
         older = [b for b in self.backups.values() if b["volume_id"] == volume and b["status"] == "available" and b["data_timestamp"] < at]
         parent = max(older, key=lambda b: b["data_timestamp"])["id"] if wanted["incremental"] else None
         return self.add_backup(
-            volume, parent_id=parent, metadata=wanted["metadata"], status="creating", looks=self.looks_until_available, data_timestamp=at
+            volume,
+            parent_id=parent,
+            metadata=wanted["metadata"],
+            status="creating",
+            looks=self.looks_until_available,
+            data_timestamp=at,
+            snapshot_id=wanted["snapshot_id"],
         )
 
     def _restore(self, wanted: Json) -> str:

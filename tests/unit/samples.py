@@ -124,6 +124,16 @@ class MemoryStore:
         self.objects[f"{prefix}_sha256file"] = b"{}"
 
 
+class NamedSite:
+    """A connection to a site where all that is done is played by functions."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def under(self, *_: object) -> NamedSite:
+        return self
+
+
 def write_config(folder: Path) -> Path:
     """A configuration whose vault, database and state are all in `folder`."""
     (folder / "vault").mkdir(exist_ok=True)

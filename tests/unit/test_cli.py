@@ -19,7 +19,7 @@ from fakecloud import FakeCloud, refuse
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.exclusive import only_run_of
+from antipode.engine.runs import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
 
@@ -235,7 +235,7 @@ class Typing:
         from antipode.vault import manifests
 
         manifests.commit(deployment(antipode).vault, samples.manifest())
-        monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: SimpleNamespace(name=name))
+        monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
         monkeypatch.setattr(failover_flow.plan, "make_plan", lambda *_: samples.plan(warnings=["the flavor has less memory"]))
         monkeypatch.setattr(failover_flow, "failover", self._failover)
         self._patch = monkeypatch
@@ -307,9 +307,10 @@ sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
 from antipode.engine import deployment, protect_flow
-deployment.cloud_site.connect = lambda name, cloud: SimpleNamespace(name=name)
+deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 protect_flow.discover.discover = lambda *_: samples.topology()
 protect_flow.preflight.check_protect = lambda *_: None
+protect_flow.temporary.remove_backups = lambda *_: None
 protect_flow.temporary.remove_snapshots = lambda *_: print("cleaned", flush=True)
 def freeze(*_):
     print("frozen", flush=True)
@@ -349,8 +350,8 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(an
         process.kill()
     (run,) = antipode.json("run", "list")
     assert (run["state"], antipode.json("run", "show", run["run"])["state"]) == ("lost", "lost")
-    with only_run_of("hlr", antipode.folder, "protect-2"):
-        assert antipode.json("run", "list")[0]["state"] == "lost"
+    with deployment(antipode).claims.begin(new_run("protect", "hlr", {})) as successor:
+        assert {r["run"]: r["state"] for r in antipode.json("run", "list")} == {run["run"]: "failed", successor.run: "running"}
 
 
 RESTORES_FOR_A_MINUTE = """
@@ -364,7 +365,7 @@ sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
 from antipode.engine import deployment, failover_flow
-deployment.cloud_site.connect = lambda name, cloud: SimpleNamespace(name=name)
+deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 failover_flow.plan.make_plan = lambda *_: samples.plan()
 failover_flow.ports.create_ports = lambda *_: []
 failover_flow.backups.import_chains = lambda *_: None

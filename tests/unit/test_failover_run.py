@@ -32,37 +32,44 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     def connect(name: str, cloud: str) -> Any:
         assert name != "site-a", "the primary was connected to"
-        return SimpleNamespace(name=name)
+        return samples.NamedSite(name)
 
     def note(event: str) -> None:
         with world.lock:
             world.events.append(event)
 
     def import_chains(site: Any, manifest: Any, server: str, timeline: Any) -> None:
-        note(f"import {server}")
+        with timeline.step("1.7.1", "import backup records", server):
+            note(f"import {server}")
 
     def restore_volumes(site: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any) -> dict[str, str]:
-        note(f"restore {server}")
+        with timeline.step("1.7.1", "restore volume", server):
+            note(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
 
     def create_ports(site: Any, manifest: Any, plan: Any, server: str, run: str, timeline: Any) -> list[str]:
-        note(f"ports {server}")
+        with timeline.step("1.7.2", "create ports", server):
+            note(f"ports {server}")
         return [f"new-port-{server}"]
 
     def boot(site: Any, manifest: Any, plan: Any, server: str, volumes: Any, ports: Any, run: str, timeline: Any) -> str:
         assert (volumes, ports) == ({f"vol-{server}": f"new-vol-{server}"}, [f"new-port-{server}"])
-        note(f"boot {server}")
+        with timeline.step("1.7.2", "boot server", server) as step:
+            note(f"boot {server}")
+            step.result(server_id=f"new-srv-{server}")
         return f"new-srv-{server}"
 
-    def await_answer(site: Any, manifest: Any, server: str, timeline: Any) -> None:
-        time.sleep(0.05)  # long enough that a successor that did not wait would be seen
-        note(f"answer {server}")
+    def await_answer(site: Any, manifest: Any, server: str, timeline: Any, go_on: Any) -> None:
+        with timeline.step("1.7.2", "await answer", server):
+            time.sleep(0.05)  # long enough that a successor that did not wait would be seen
+            note(f"answer {server}")
 
     monkeypatch.setattr(cloud_site, "connect", connect)
     monkeypatch.setattr(failover_flow.plan, "make_plan", lambda manifest, site: samples.plan())
     monkeypatch.setattr(failover_flow.backups, "import_chains", import_chains)
     monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
     monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
+    monkeypatch.setattr(failover_flow.removal, "remove_failed", lambda *_: False)
     monkeypatch.setattr(failover_flow.servers, "boot", boot)
     monkeypatch.setattr(failover_flow.answers, "await_answer", await_answer)
     return world
@@ -101,8 +108,9 @@ def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(world: World, 
     world.patch.setattr(failover_flow.servers, "boot", boot)
     with caplog.at_level(logging.ERROR), pytest.raises(ResourceFailed, match="server db is in error") as caught:
         failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
-    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in caught.value.__notes__[0]
     run = world.deployment.runs.all()[0]
+    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in caught.value.__notes__[0]
+    assert all(f"antipode run {what} {run.id}" in caught.value.__notes__[0] for what in ("resume", "abort"))
     assert (run.state, run.reason) == ("failed", "server db is in error")
     assert "answer db" not in world.events
 
@@ -125,7 +133,7 @@ def test_a_failover_to_a_site_that_is_not_the_backup_site_is_refused(world: Worl
 
 
 def test_a_failover_to_the_primary_is_refused_also_without_a_definition(world: World) -> None:
-    world.patch.setattr(cloud_site, "connect", lambda name, cloud: SimpleNamespace(name=name))
+    world.patch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
     with pytest.raises(InvalidInput, match="was taken at site-a"):
         prepare(world.deployment, "hlr", "site-a", None)
 

@@ -16,13 +16,12 @@ import samples
 from antipode import config
 from antipode.engine import protect_flow
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.exclusive import only_run_of
 from antipode.engine.protect_flow import protect
+from antipode.engine.runs import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, Busy, Interrupted, PreflightFailed, QuiesceFailed, ResourceFailed, VaultError
 from antipode.model.manifest import seal
 from antipode.model.protection import BackupSet
-from antipode.store.tables import RunRow
 from antipode.vault import manifests
 
 World = SimpleNamespace
@@ -43,7 +42,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setattr(module, function, play)
 
     world.plays = plays
-    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: SimpleNamespace(name=name))
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
     plays(protect_flow.discover, "discover", samples.topology)
     plays(protect_flow.preflight, "check_protect")
     plays(protect_flow.quiesce, "quiesced_snapshots", samples.snapshots)
@@ -115,10 +114,10 @@ def test_a_backup_that_fails_commits_nothing_and_leaves_no_snapshot_and_no_backu
     assert world.calls[-2:] == ["remove_backups", "remove_snapshots"]
 
 
-def test_a_quiesce_that_fails_removes_the_snapshots_that_were_begun(world: World) -> None:
+def test_a_quiesce_that_fails_removes_the_snapshots_that_were_begun_and_once(world: World) -> None:
     world.plays(protect_flow.quiesce, "quiesced_snapshots", failing(QuiesceFailed("front was not quiesced")))
     assert fails_with(world, QuiesceFailed) == "front was not quiesced"
-    assert world.calls[-2:] == ["quiesced_snapshots", "remove_snapshots"]
+    assert world.calls[-3:] == ["quiesced_snapshots", "remove_backups", "remove_snapshots"]
 
 
 def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cleaning(world: World) -> None:
@@ -220,7 +219,7 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
 
 
 def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(world: World) -> None:
-    with only_run_of("hlr", world.folder, "protect-first"), pytest.raises(Busy, match="protect-first"):
+    with world.deployment.claims.begin(new_run("protect", "hlr", {})) as first, pytest.raises(Busy, match=first.run):
         protect(world.deployment, "hlr", Unobserved())
     assert world.calls == []
     protect(world.deployment, "hlr", Unobserved())
@@ -238,29 +237,22 @@ def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery
     assert asked == [({dead}, set(manifests.read(world.deployment.vault, "hlr").backups))]
 
 
-@pytest.mark.parametrize(
-    ("database", "dead"), [(None, {"protect-failed", "protect-killed"}), ("postgresql://db/antipode", {"protect-failed"})]
-)
-def test_a_run_that_is_kept_as_running_is_dead_only_where_the_lock_of_this_host_proves_it(
-    world: World, database: str | None, dead: set[str]
-) -> None:
-    for run, kind, state in [
-        ("protect-made", "protect", "succeeded"),
-        ("protect-failed", "protect", "failed"),
-        ("protect-killed", "protect", "running"),
-        ("protect-alive", "protect", "running"),
-        ("failover-failed", "failover", "failed"),
-    ]:
-        world.deployment.runs.begin(RunRow(id=run, kind=kind, vnf="hlr", state=state, started_at=0, result={}))
-    with only_run_of("hlr", world.folder, "protect-alive"):
-        if database:
-            world.deployment.config = world.deployment.config.model_copy(update={"database": database})
-        assert protect_flow.dead_runs(world.deployment, "hlr") == dead
+@pytest.mark.parametrize(("known", "dead"), [(True, {"failed", "aborted", "running"}), (False, {"failed", "aborted"})])
+def test_a_run_that_is_kept_as_running_is_dead_only_if_it_is_known_that_nobody_is_at_it(world: World, known: bool, dead: set[str]) -> None:
+    for state in ("succeeded", "failed", "aborted", "running"):
+        for kind in ("protect", "failover"):
+            row = new_run(kind, "hlr", {})
+            row.id, row.state, row.slot = f"{kind}-{state}", state, None
+            world.deployment.runs.create(row)
+    with world.deployment.claims.begin(new_run("protect", "hlr", {})):
+        if not known:
+            world.patch.setattr(type(world.deployment.claims), "is_held", lambda *_: None)
+        assert protect_flow.dead_runs(world.deployment, "hlr") == {f"protect-{state}" for state in dead}
 
 
 def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(world: World) -> None:
     record = protect(world.deployment, "hlr", Unobserved())
-    world.deployment.runs.end(record["run"], "failed", 0, "killed just after its commit", {})
+    world.deployment.runs.end(record["run"], 1, "failed", 0, "killed just after its commit", {})
     asked: list[Any] = []
     world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])

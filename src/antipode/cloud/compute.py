@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
@@ -11,6 +10,7 @@ from antipode.cloud.watch import Watch
 LEAST, MOST = (2, 79), (2, 96)
 """delete_on_termination of an attachment is shown since 2.79; beyond 2.96 nothing is needed."""
 _HOSTNAME = (2, 90)
+_KEEP_VOLUME = (2, 85)
 _OFF = {"stopped", "shelved", "shelved_offloaded", "deleted", "soft-delete"}
 
 
@@ -58,6 +58,12 @@ class Compute:
     def delete_server(self, server_id: str) -> None:
         self._api.delete(f"/servers/{server_id}")
 
+    def keep_volume(self, server_id: str, volume_id: str) -> None:
+        """Have Nova not delete a volume together with its server. A Nova before 2.85 cannot be told so: nothing is done."""
+        if self._api.microversion is not None and self._api.microversion >= _KEEP_VOLUME:
+            wanted = {"volumeAttachment": {"volumeId": volume_id, "delete_on_termination": False}}
+            self._api.call("PUT", f"/servers/{server_id}/os-volume_attachments/{volume_id}", wanted)
+
     def flavors(self) -> list[Json]:
         return self._api.all("/flavors/detail", "flavors")
 
@@ -73,8 +79,8 @@ class Compute:
 
     def keypair(self, name: str, user_id: str | None = None) -> Json | None:
         """A keypair of our own user, or (administrators only) of another."""
-        params: dict[str, str | int | Sequence[str]] = {"user_id": user_id} if user_id else {}
-        body = self._api.find(f"/os-keypairs/{name}", **params)
+        path = f"/os-keypairs/{name}"
+        body = self._api.find(path, user_id=user_id) if user_id else self._api.find(path)
         return body and body["keypair"]
 
     def import_keypair(self, name: str, public_key: str, kind: str) -> None:

@@ -27,8 +27,12 @@ class Networks:
         """Create a port, arguments as for `POST /ports`, and return its id."""
         port_id = str(self._api.post("/ports", {"port": port})["port"]["id"])
         if tags:
-            self._api.call("PUT", f"/ports/{port_id}/tags", {"tags": list(tags)})
+            self.tag_port(port_id, tags)
         return port_id
+
+    def tag_port(self, port_id: str, tags: Collection[str]) -> None:
+        """Give a port exactly these tags."""
+        self._api.call("PUT", f"/ports/{port_id}/tags", {"tags": list(tags)})
 
     def delete_port(self, port_id: str) -> None:
         self._api.delete(f"/ports/{port_id}")

@@ -1,56 +1,128 @@
-"""One run of a VNF at a time: two that freeze the same servers would thaw each other's in the middle of a snapshot."""
+"""Claims on one host: a file lock for each slot of a VNF, which the kernel lets go of when its process ends, however it ends."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from antipode.errors import AntipodeError, Busy
-
-
-def run_under_way(vnf: str, state_dir: Path) -> str | None:
-    """The run of this VNF that holds its lock on this host, if any."""
-    try:
-        handle = os.open(_path(vnf, state_dir), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.read(handle, 256).decode(errors="replace").partition(" ")[0]
-    finally:
-        os.close(handle)
-    return None
+from antipode.errors import AntipodeError, Busy, ClaimLost
+from antipode.store.runs import Runs
+from antipode.store.tables import RunRow
 
 
-def _path(vnf: str, state_dir: Path) -> Path:
-    return state_dir / "locks" / f"{vnf}.lock"
+def here() -> str:
+    """This process, for people who look for it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-@contextmanager
-def only_run_of(vnf: str, state_dir: Path, run: str) -> Iterator[None]:
-    """Hold the VNF's lock while the block runs. The kernel lets go of it when the process ends, however it ends.
+class Lock:
+    """The lock of one slot, free when its file is not locked; the file tells the run that has it."""
 
-    Raises:
-        Busy: another process holds it.
-    """
-    path = _path(vnf, state_dir)
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise AntipodeError(f"{path}: {error.strerror}; antipode needs a state directory that it may write") from error
-    try:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def take(self, run: str) -> int:
+        """Lock it for a run; the handle, to be closed to let go.
+
+        Raises:
+            Busy: another process, or another run of this one, holds it.
+        """
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise AntipodeError(f"{self._path}: {error.strerror}; antipode needs a state directory that it may write") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(handle, 256).decode(errors="replace").strip() or "another run"
-            raise Busy(f"{holder} of {vnf} is under way on this host; wait for it, or see: antipode run list") from None
+            os.close(handle)
+            raise Busy(f"{holder} is under way on this host; wait for it, or see: antipode run list") from None
         os.truncate(handle, 0)
         os.pwrite(handle, f"{run} (process {os.getpid()})".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
+        return handle
+
+    def holder(self) -> str | None:
+        """The run that has it, if any."""
+        try:
+            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(handle, 256).decode(errors="replace").partition(" ")[0]
+        finally:
+            os.close(handle)
+        return None
+
+
+class HostClaim:
+    """A run that this process holds by a lock, which nobody can take from it."""
+
+    def __init__(self, run: str, number: int, handle: int) -> None:
+        self.run = run
+        self.number = number
+        self._handle: int | None = handle
+
+    def check(self) -> None:
+        if self._handle is None:
+            raise ClaimLost(f"run {self.run} was let go of")
+
+    def release(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+class HostClaims:
+    """Satisfies `engine.claims.Claims` where all processes that work at runs are on one host."""
+
+    def __init__(self, state_dir: Path, runs: Runs) -> None:
+        self._folder = state_dir / "locks"
+        self._runs = runs
+
+    def begin(self, run: RunRow) -> HostClaim:
+        run_id, vnf = run.id, run.vnf
+        handle = self._lock(run).take(run_id)
+        try:
+            for other in self._runs.open(vnf):
+                if other.slot == run.slot and other.state == "running":
+                    self._give_up(other, run_id)
+            run.claim, run.conductor = 1, here()
+            self._runs.create(run)
+        except BaseException:
+            os.close(handle)
+            raise
+        return HostClaim(run_id, 1, handle)
+
+    def take(self, run: str) -> HostClaim:
+        row = self._runs.get(run)
+        handle = self._lock(row).take(run)
+        try:
+            return HostClaim(run, self._runs.claim(run, here(), self._runs.get(run).claim), handle)
+        except BaseException:
+            os.close(handle)
+            raise
+
+    def is_held(self, run: RunRow) -> bool:
+        return self._lock(run).holder() == run.id
+
+    def _give_up(self, lost: RunRow, instead: str) -> None:
+        """End a run whose process died, as we hold the lock that it had. What it has left is used, or removed, by its successor."""
+        number = self._runs.claim(lost.id, here(), lost.claim)
+        self._runs.end(lost.id, number, "failed", lost.started_at, f"its process died, and {instead} was begun instead", lost.result)
+
+    def _lock(self, run: RunRow) -> Lock:
+        # a VNF's name may have dots, but no slash
+        return Lock(self._folder / f"{run.vnf}.lock" if run.kind == "protect" else self._folder / run.kind / f"{run.vnf}.lock")

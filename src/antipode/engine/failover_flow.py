@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from taskflow import task
 from taskflow.patterns import graph_flow
 
+from antipode.engine import flows
 from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
 from antipode.engine.flows import guarded, run_flow
-from antipode.engine.runs import begin
+from antipode.engine.kinds import Kind
+from antipode.engine.runs import Run, new_run
 from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import AntipodeError, Interrupted, InvalidInput
+from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted, InvalidInput
+from antipode.model.base import Model
 from antipode.model.manifest import Manifest
 from antipode.model.plan import RecoveryPlan
 from antipode.model.vnf import Vnf
-from antipode.recover import answers, backups, plan, ports, servers, volumes
+from antipode.recover import answers, backups, plan, ports, removal, servers, volumes
+from antipode.store.tables import StepRow
 from antipode.vault import manifests
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
 
 Json = dict[str, Any]
+
+PHASES = {
+    "import backup records": "import",
+    "restore volume": "restore",
+    "create ports": "ports",
+    "boot server": "boot",
+    "await answer": "answers",
+}
+"""Which steps of the timeline make up which phase of a recovery."""
 
 
 @dataclass(frozen=True)
@@ -71,66 +83,114 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
     return Prepared(manifest, made, site, [fence, *warnings, *made.warnings])
 
 
+class Confirmed(Model):
+    """A failover as the operator has confirmed it: kept with the run, so that it is this one whoever goes on with it."""
+
+    to: str
+    recovery_point: str
+    vnf: Vnf
+    plan: RecoveryPlan
+    """without the user_data of its servers, which is in the manifest and in no database for longer than the run takes"""
+    confirmed_at: float
+    """seconds since the epoch"""
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Confirmed:
+        plan = prepared.plan
+        bare = plan.model_copy(update={"servers": [s.model_copy(update={"user_data": None}) for s in plan.servers]})
+        return cls(
+            to=prepared.site.name, recovery_point=plan.recovery_point, vnf=prepared.manifest.vnf, plan=bare, confirmed_at=time.time()
+        )
+
+    def whole_plan(self, manifest: Manifest) -> RecoveryPlan:
+        user_data = {s.name: s.user_data for s in manifest.topology.servers}
+        servers = [s.model_copy(update={"user_data": user_data[s.name]}) for s in self.plan.servers]
+        return self.plan.model_copy(update={"servers": servers})
+
+
 def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> Json:
     """Recover the VNF as planned; a record of it. RTO is counted from the call, which is the operator's confirmation.
 
     Raises:
-        AntipodeError: it stopped; what was created is left and is used again by the next try with the same recovery point.
+        Busy: another failover of the VNF is under way.
+        AntipodeError: it stopped; what was created is left, to be gone on with or taken back.
     """
-    confirmed, rpo_s = time.monotonic(), prepared.age_s
-    manifest, name, site = prepared.manifest, prepared.manifest.vnf.vnf, prepared.site
-    with begin(deployment, "failover", name, observer) as run:
-        run.result.update(vnf=name, site=site.name, recovery_point=manifest.id, rpo_s=round(rpo_s, 3))
-        slots = threading.Semaphore(deployment.config.limits.restores)
-        recovery = Recovery(run.id, manifest, prepared.plan, site, slots, run.timeline)
-        try:
-            run_flow(failover_flow(recovery), run.id, deployment.config, workers=4 * len(prepared.plan.servers))
-        except KeyboardInterrupt as error:
-            raise _with_retry(Interrupted("interrupted by a signal; what was being created at the site goes on there"), recovery) from error
-        except AntipodeError as error:
-            raise _with_retry(error, recovery) from error.__cause__
-        finally:
-            run.result.update(rto_breakdown_s=recovery.phases.seconds(), servers=dict(recovery.booted))
-        run.result["rto_s"] = round(time.monotonic() - confirmed, 3)
-    return {"run": run.id, **run.result}
+    confirmed = Confirmed.of(prepared)
+    with deployment.claims.begin(new_run("failover", prepared.manifest.vnf.vnf, confirmed.model_dump(mode="json"))) as claim:
+        return execute(deployment, claim.run, claim, observer)
 
 
-class Phases:
-    """From when to when each phase of a recovery lasted over all servers. Phases of different servers overlap."""
+def _fail_over(run: Run) -> None:
+    confirmed = Confirmed.model_validate(run.request)
+    for other in run.deployment.runs.open(run.vnf):
+        if other.kind == "protect":
+            # not waited for: it may hang at the site that died, and nothing that it does or takes back is needed here
+            run.deployment.runs.request_abort(other.id)
+    site = run.site(confirmed.to)
+    manifest = manifests.read(run.deployment.vault, run.vnf, confirmed.recovery_point).model_copy(update={"vnf": confirmed.vnf})
+    rpo_s = confirmed.confirmed_at - datetime.fromisoformat(manifest.consistent_at).timestamp()
+    run.result.update(vnf=run.vnf, site=site.name, recovery_point=manifest.id, rpo_s=round(rpo_s, 3))
+    slots = run.deployment.limits.restores(site.name, run.party)
+    recovery = Recovery(run, manifest, confirmed.whole_plan(manifest), site, slots, run.timeline)
+    run.touches_clouds()
+    try:
+        run_flow(failover_flow(recovery), run, workers=4 * len(recovery.plan.servers))
+    except (ClaimLost, Halted, Aborted):
+        raise
+    except KeyboardInterrupt as error:
+        raise _with_next_commands(Interrupted("interrupted by a signal; what was being created at the site goes on there"), run) from error
+    except AntipodeError as error:
+        raise _with_next_commands(error, run) from error.__cause__
+    finally:
+        steps = run.timeline.kept()
+        run.result.update(rto_breakdown_s=_breakdown(steps), servers=_booted(steps))
+    run.result["rto_s"] = round(time.time() - confirmed.confirmed_at, 3)
 
-    def __init__(self) -> None:
-        self._began: dict[str, float] = {}
-        self._ended: dict[str, float] = {}
-        self._lock = threading.Lock()
 
-    @contextmanager
-    def during(self, phase: str) -> Iterator[None]:
-        with self._lock:
-            self._began.setdefault(phase, time.monotonic())
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._ended[phase] = time.monotonic()
+def _breakdown(steps: list[StepRow]) -> dict[str, float]:
+    """From when to when each phase lasted over all servers, in seconds. Phases of different servers overlap.
 
-    def seconds(self) -> dict[str, float]:
-        with self._lock:
-            return {p: round(self._ended.get(p, time.monotonic()) - began, 3) for p, began in self._began.items()}
+    Of the steps that are kept: a process that died has measured some of them.
+    """
+    spans: dict[str, tuple[float, float]] = {}
+    for step in steps:
+        if (phase := PHASES.get(step.name)) is not None:
+            began, ended = spans.get(phase, (step.started_at, step.started_at))
+            spans[phase] = (min(began, step.started_at), max(ended, step.ended_at or step.started_at))
+    return {phase: round(ended - began, 3) for phase, (began, ended) in sorted(spans.items(), key=lambda s: s[1])}
+
+
+def _booted(steps: list[StepRow]) -> dict[str, str]:
+    """Server name -> its new id."""
+    return {s.resource: s.result["server_id"] for s in steps if s.name == "boot server" and s.state == "succeeded"}
+
+
+def _too_late(run: Run) -> str | None:
+    return f"{run.vnf} is recovered" if flows.is_complete(run.deployment.config, run.id) else None
+
+
+def _take_back(run: Run) -> list[str]:
+    """Remove what the run has made at the backup site. The primary is not asked anything, nor is the vault."""
+    local = run.deployment.vnfs.find(run.vnf)
+    if "to" not in run.request and local is None:
+        raise InvalidInput(
+            f"where {run.id} was recovering to is not known: an older antipode made it; add the file of {run.vnf}: antipode vnf add FILE"
+        )
+    to = run.request["to"] if "to" in run.request or local is None else local.backup
+    made = RecoveryPlan.model_validate(run.request["plan"]) if "plan" in run.request else None
+    return removal.remove(run.site(to), run.id, made, run.timeline, run.go_on)
 
 
 @dataclass(frozen=True)
 class Recovery:
     """What the tasks of one recovery work with. `slots` bounds the volumes that are restored at once."""
 
-    run: str
+    run: Run
     manifest: Manifest
     plan: RecoveryPlan
     site: Site
-    slots: threading.Semaphore
+    slots: AbstractContextManager[None]
     timeline: RecordedTimeline
-    phases: Phases = field(default_factory=Phases)
-    booted: dict[str, str] = field(default_factory=dict)
-    """server name -> its new id"""
 
 
 def failover_flow(recovery: Recovery) -> Any:
@@ -160,6 +220,7 @@ class ServerTask(task.Task):  # type: ignore[misc]
             rebind={what: f"{what} of {server}" for what in self.takes},
         )
         self.recovery = recovery
+        self.run = recovery.run
         self.server = server
 
 
@@ -169,10 +230,8 @@ class Restore(ServerTask):
     @guarded
     def execute(self) -> dict[str, str]:
         r = self.recovery
-        with r.phases.during("import"):
-            backups.import_chains(r.site, r.manifest, self.server, r.timeline)
-        with r.phases.during("restore"):
-            return dict(volumes.restore_volumes(r.site, r.manifest, r.plan, self.server, r.run, r.slots, r.timeline))
+        backups.import_chains(r.site, r.manifest, self.server, r.timeline)
+        return dict(volumes.restore_volumes(r.site, r.manifest, r.plan, self.server, r.run.id, r.slots, r.timeline))
 
 
 class MakePorts(ServerTask):
@@ -181,8 +240,7 @@ class MakePorts(ServerTask):
     @guarded
     def execute(self) -> list[str]:
         r = self.recovery
-        with r.phases.during("ports"):
-            return list(ports.create_ports(r.site, r.manifest, r.plan, self.server, r.run, r.timeline))
+        return list(ports.create_ports(r.site, r.manifest, r.plan, self.server, r.run.id, r.timeline))
 
 
 class Boot(ServerTask):
@@ -192,10 +250,15 @@ class Boot(ServerTask):
     @guarded
     def execute(self, volumes: dict[str, str], ports: list[str]) -> str:
         r = self.recovery
-        with r.phases.during("boot"):
-            server_id = str(servers.boot(r.site, r.manifest, r.plan, self.server, volumes, ports, r.run, r.timeline))
-        r.booted[self.server] = server_id
-        return server_id
+        if removal.remove_failed(r.site, r.manifest, r.plan, self.server, r.timeline, r.run.go_on):
+            volumes, ports = _restored_again(r, self.server)
+        return str(servers.boot(r.site, r.manifest, r.plan, self.server, volumes, ports, r.run.id, r.timeline))
+
+
+def _restored_again(r: Recovery, server: str) -> tuple[dict[str, str], list[str]]:
+    """The volumes and ports of a server that was deleted; Nova has taken volumes along that are to be deleted with it."""
+    restored = volumes.restore_volumes(r.site, r.manifest, r.plan, server, r.run.id, r.slots, r.timeline)
+    return restored, ports.create_ports(r.site, r.manifest, r.plan, server, r.run.id, r.timeline)
 
 
 class AwaitAnswer(ServerTask):
@@ -204,8 +267,7 @@ class AwaitAnswer(ServerTask):
     @guarded
     def execute(self, server_id: str) -> None:
         r = self.recovery
-        with r.phases.during("answers"):
-            answers.await_answer(r.site, r.manifest, self.server, r.timeline)
+        answers.await_answer(r.site, r.manifest, self.server, r.timeline, r.run.go_on)
 
 
 def _must_be_backup_site(vnf: Vnf, to: str) -> None:
@@ -223,13 +285,18 @@ def _with_local_definition(manifest: Manifest, local: Vnf | None) -> tuple[Manif
     return manifest.model_copy(update={"vnf": local}), [warning]
 
 
-def _with_retry(error: AntipodeError, recovery: Recovery) -> AntipodeError:
+def _with_next_commands(error: AntipodeError, run: Run) -> AntipodeError:
     """The error with a note on what is left behind and how to go on."""
-    booted = ", ".join(recovery.booted) or "none"
-    vnf, site, point = recovery.manifest.vnf.vnf, recovery.site.name, recovery.manifest.id
+    booted = ", ".join(_booted(run.timeline.kept())) or "none"
+    vnf, site, point = run.vnf, run.request["to"], run.request["recovery_point"]
     error.add_note(
         f"Nothing was removed at {site}; servers booted so far: {booted}."
-        f" Everything that was created carries the metadata antipode:run={recovery.run}.\n"
-        f"Mend the cause and run again, which uses what is there: antipode failover {vnf} --to {site} --recovery-point {point}"
+        f" Everything that was created carries the metadata antipode:run={run.id}.\n"
+        f"Mend the cause and go on from the last finished step: antipode run resume {run.id}\n"
+        f"or plan anew, with what is there: antipode failover {vnf} --to {site} --recovery-point {point}\n"
+        f"or remove what it has created: antipode run abort {run.id}"
     )
     return error
+
+
+KIND = Kind(flow_version=1, do=_fail_over, take_back=_take_back, too_late=_too_late, takes_back_failures=False)

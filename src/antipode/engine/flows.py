@@ -1,45 +1,64 @@
-"""How a TaskFlow flow is run here: kept in a database, interrupted by signals, its first failure raised as it was."""
+"""How a TaskFlow flow is run here: forward only, kept in a database, gone on with by another process, its first failure raised as it was.
+
+TaskFlow reverts nothing here: what a run made is found in the clouds and removed by one function for each kind of run, which works as well
+for a run whose process died, and can itself be killed and done again.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import taskflow.engines
 from sqlalchemy import create_engine, event
-from taskflow.exceptions import TaskFlowException, WrappedFailure
+from taskflow import states
+from taskflow.exceptions import NotFound, TaskFlowException, WrappedFailure
 from taskflow.persistence import models
 from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
 from antipode.config import Config
-from antipode.errors import AntipodeError, Interrupted
+from antipode.errors import AntipodeError, ClaimLost, Interrupted
+
+if TYPE_CHECKING:
+    from antipode.engine.runs import Run
 
 LOG = logging.getLogger(__name__)
 Execute = TypeVar("Execute", bound=Callable[..., Any])
+BOOKS = uuid.UUID("0f5e3b5c-6c55-4c0e-8f57-1d4c0f1c9a52")
+"""The name space of the logbooks' ids, which are made of those of the runs."""
+STOPS_WITHIN_S = 3.0
+"""How long an interrupted flow may take to come to a safe point before its process ends."""
+
+# It logs a failed task with its traceback as something bad that must have happened; we raise it.
+logging.getLogger("taskflow.engines.action_engine.engine").setLevel(logging.CRITICAL)
 
 
 class _Failed(Exception):
     """What TaskFlow keeps of a failure: words. It stores an exception's arguments and causes as JSON, which not all of them are."""
 
-    def __init__(self, error: AntipodeError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
 
 def guarded(execute: Execute) -> Execute:
-    """For a task's `execute`: makes every way out of it, signals included, a failure that TaskFlow can keep and revert from."""
+    """For the `execute` of a task that has a `run`: begins only if the run may go on, and makes every way out of it, signals included,
+    a failure that TaskFlow can keep. The first failure stops the tasks beside it at their next safe point.
+    """
 
     @functools.wraps(execute)
-    def guarded_execute(*args: Any, **kwargs: Any) -> Any:
+    def guarded_execute(task: Any, *args: Any, **kwargs: Any) -> Any:
+        run: Run = task.run
         try:
-            return execute(*args, **kwargs)
+            run.go_on()
+            return execute(task, *args, **kwargs)
         except BaseException as error:
-            failed = _Failed(_foreseen(error))
+            foreseen = _foreseen(error)
+            run.failures.append(foreseen)
+            run.stop(AntipodeError, f"stopped, because another step failed: {foreseen}")
+            failed = _Failed(str(foreseen))
         raise failed
 
     return guarded_execute  # type: ignore[return-value]
@@ -56,78 +75,122 @@ def _foreseen(error: BaseException) -> AntipodeError:
     return foreseen
 
 
-def undone(revert: Execute) -> Execute:
-    """For a task's `revert`: what goes wrong is logged, never raised, as a revert that raises ends the reverts of all other tasks."""
-
-    @functools.wraps(revert)
-    def undone_revert(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return revert(*args, **kwargs)
-        except Exception as error:
-            LOG.error("could not be undone (%s): %s", type(args[0]).__name__, error)
-
-    return undone_revert  # type: ignore[return-value]
-
-
-def run_flow(flow: Any, run: str, config: Config, workers: int = 1) -> dict[str, Any]:
-    """Run a flow to its end; everything that its tasks provided. A flow that succeeds leaves nothing: a topology holds user_data.
+def run_flow(flow: Any, run: Run, workers: int = 1, anew_without: str | None = None) -> dict[str, Any]:
+    """Run a flow, or what is left of it, to its end; everything that its tasks provided.
 
     With one worker the tasks run in this thread, so that a signal reaches the task under way; with more they run at once,
     and a signal ends the wait for them.
 
+    Args:
+        anew_without: a task; unless it was finished, all are done anew.
+
     Raises:
-        AntipodeError: the first failure of a task, as it was raised.
+        AntipodeError: the first failure of a task, as it was raised. The tasks that were finished are not done again next time.
     """
-    with _backend(config) as backend:
-        with closing(backend.get_connection()) as connection:
-            connection.upgrade()
-            book = models.LogBook(run)
-            connection.save_logbook(book)
+    with _backend(run.deployment.config) as backend:
+        book, detail = _open_book(backend, run, flow.name, anew_without)
         # a pool of our own, because TaskFlow's waits a second for its idle threads in the end
         pool = ThreadPoolExecutor(workers, "task")
         how = {"engine": "serial"} if workers == 1 else {"engine": "parallel", "executor": pool}
-        engine = taskflow.engines.load(flow, backend=backend, book=book, **how)
+        engine = taskflow.engines.load(flow, backend=backend, book=book, flow_detail=detail, never_resolve=True, **how)
         try:
             if workers == 1:
                 engine.run()
             else:
-                _run_beside(engine.run)
-        except _Failed as failed:
-            raise failed.error from failed.error.__cause__
-        except WrappedFailure as failures:
-            first, *others = failures
-            for other in others:
-                LOG.error("failed as well: %s", other.exception_str)
-            raise getattr(first.exception, "error", None) or AntipodeError(first.exception_str) from failures
+                _run_beside(engine.run, run)
+        except (_Failed, WrappedFailure, TaskFlowException) as error:
+            first = next((f for f in run.failures if isinstance(f, ClaimLost)), None) or next(iter(run.failures), None)
+            if first is None:
+                raise AntipodeError(f"the steps of run {run.id} cannot be kept: {error}") from error
+            for other in run.failures:
+                if other is not first:
+                    LOG.info("stopped as well: %s", other)
+            raise first from first.__cause__
         finally:
             pool.shutdown(wait=False)
-        results = dict(engine.storage.fetch_all())
-        _forget(backend, book)
-        return results
+        return dict(engine.storage.fetch_all())
 
 
-def _forget(backend: SQLAlchemyBackend, book: models.LogBook) -> None:
-    """Delete what is kept of a flow. What it has made is made: that its book stays is a warning, and no failure of the run."""
+def is_complete(config: Config, run: str) -> bool:
+    """Whether all tasks of a run's flow are done."""
+    with _backend(config) as backend, closing(backend.get_connection()) as connection:
+        connection.upgrade()
+        newest = _newest(_book(connection, run))
+        return newest is not None and newest.state == states.SUCCESS
+
+
+def forget(config: Config, run: str) -> None:
+    """Delete what is kept of a run's flow, user_data of its servers among it. The run has ended: that this fails is a warning."""
     try:
-        with closing(backend.get_connection()) as connection:
-            connection.destroy_logbook(book.uuid)
+        with _backend(config) as backend, closing(backend.get_connection()) as connection:
+            connection.upgrade()
+            connection.destroy_logbook(_book_id(run))
+    except NotFound:
+        return
     except TaskFlowException as error:
-        LOG.warning("details of run %s, user_data of its servers among them, stay in the flow database: %s", book.name, error)
+        LOG.warning("details of run %s, user_data of its servers among them, stay in the flow database: %s", run, error)
 
 
-def _run_beside(work: Callable[[], None]) -> None:
+def books(config: Config) -> list[str]:
+    """The runs of which a flow is kept."""
+    with _backend(config) as backend, closing(backend.get_connection()) as connection:
+        connection.upgrade()
+        return [book.name for book in connection.get_logbooks(lazy=True)]
+
+
+def _book_id(run: str) -> str:
+    return str(uuid.uuid5(BOOKS, run))
+
+
+def _book(connection: Any, run: str) -> models.LogBook:
+    try:
+        return connection.get_logbook(_book_id(run))
+    except NotFound:
+        return models.LogBook(run, _book_id(run))
+
+
+def _newest(book: models.LogBook) -> models.FlowDetail | None:
+    return max(book, key=lambda detail: int(detail.meta["claim"]), default=None)
+
+
+def _open_book(backend: SQLAlchemyBackend, run: Run, name: str, anew_without: str | None) -> tuple[models.LogBook, models.FlowDetail]:
+    """The logbook of a run and, in it, the details of the flow for this claim: what the claim before has finished is in them.
+
+    Each claim has its own, so that a process that has lost its claim, and does not know yet, writes to what nobody reads any more.
+    """
+    with closing(backend.get_connection()) as connection:
+        connection.upgrade()
+        book = _book(connection, run.id)
+        before = _newest(book)
+        detail = models.FlowDetail(name, str(uuid.uuid5(BOOKS, f"{run.id}/{run.claim.number}")))
+        detail.meta = {"claim": run.claim.number}
+        finished = [atom for atom in before or () if atom.state == states.SUCCESS]
+        if anew_without is None or anew_without in {atom.name for atom in finished}:
+            for atom in finished:
+                detail.add(models.TaskDetail.from_dict({**atom.to_dict(), "uuid": str(uuid.uuid4())}))
+        book.add(detail)
+        connection.save_logbook(book)
+    return book, detail
+
+
+def _run_beside(work: Callable[[], None], run: Run) -> None:
     """Do the work in a thread and wait for it where signals arrive: TaskFlow's own wait lasts until the slowest task has ended."""
     failure: list[BaseException] = []
 
-    def run() -> None:
+    def work_and_tell() -> None:
         try:
             work()
         except BaseException as error:
             failure.append(error)
 
-    thread = threading.Thread(target=run, name="flow", daemon=True)
-    thread.start()
-    thread.join()
+    thread = threading.Thread(target=work_and_tell, name="flow", daemon=True)
+    try:
+        thread.start()
+        thread.join()
+    except KeyboardInterrupt:
+        run.stop(Interrupted, "interrupted by a signal")
+        thread.join(STOPS_WITHIN_S)
+        raise
     if failure:
         raise failure[0]
 

@@ -14,10 +14,12 @@ from taskflow.patterns import linear_flow
 from antipode import __version__
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
-from antipode.engine.flows import guarded, run_flow, undone
-from antipode.engine.runs import Run, begin, state_of
+from antipode.engine.execution import execute
+from antipode.engine.flows import guarded, run_flow
+from antipode.engine.kinds import Kind
+from antipode.engine.runs import Run, new_run, state_of
 from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import AntipodeError, NotFound, PreflightFailed, VaultCorrupt
+from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound, PreflightFailed, VaultCorrupt
 from antipode.model.manifest import Manifest
 from antipode.model.protection import BackupSet, SnapshotSet
 from antipode.model.topology import Topology
@@ -39,7 +41,7 @@ Json = dict[str, Any]
 class Protection:
     """What the tasks of one protection work with. `point` is the id that the recovery point will have."""
 
-    run: str
+    run: Run
     point: str
     vnf: Vnf
     primary: Site
@@ -56,43 +58,161 @@ def protect(deployment: Deployment, name: str, observer: Observer, *, full: bool
     """Make a recovery point of a VNF, if `full` of full backups only; a record of it.
 
     Raises:
+        Busy: another protect or a failover of the VNF is under way, or a failover was not ended.
         AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
     """
     vnf = deployment.vnfs.get(name)
-    with begin(deployment, "protect", name, observer) as run:
-        with run.timeline.step("", "connect", vnf.primary):
-            primary = deployment.site(vnf.primary)
-        with run.timeline.step("", "connect", "vault and backup store"):
-            vault, store = deployment.vault, deployment.backup_store
-        protection = Protection(
-            run.id, _point_of(run.id), vnf, primary, vault, store, deployment.freezes, run.timeline, deployment.config, full
-        )
-        run.result["recovery_point"] = None
-        _collect_leftovers(protection, dead_runs(deployment, vnf.vnf))
-        results = run_flow(protect_flow(protection), run.id, deployment.config)
-        manifest = Manifest.model_validate(results["manifest"])
-        run.result.update(_record(manifest, run))
-        _remove_temporary(protection)
-    return {"run": run.id, **run.result}
+    _no_failover(deployment, name)
+    with deployment.claims.begin(new_run("protect", name, {"full": full, "vnf": vnf.model_dump(mode="json")})) as claim:
+        return execute(deployment, claim.run, claim, observer)
+
+
+def _no_failover(deployment: Deployment, vnf: str) -> None:
+    for run in deployment.runs.open(vnf):
+        if run.kind == "failover":
+            raise Busy(
+                f"{run.id} of {vnf} is {state_of(run, deployment)}, and what runs at the primary is not protected meanwhile;"
+                f" if nobody is at it: antipode run resume {run.id}, or antipode run abort {run.id}"
+            )
+
+
+def _protect(run: Run) -> None:
+    _no_failover(run.deployment, run.vnf)
+    vnf = _definition(run)
+    with run.timeline.step("", "connect", vnf.primary):
+        run.site(vnf.primary)
+    with run.timeline.step("", "connect", "vault and backup store"):
+        run.deployment.vault, run.deployment.backup_store  # noqa: B018
+    p = _protection(run)
+    run.touches_clouds()
+    run.thaw()
+    run.result["recovery_point"] = None
+    if (committed := _committed(run)) is not None:
+        # Its process died after the commit. Somebody may be recovering from this point already: nothing of it is made again.
+        RemoveSnapshots(p).execute()
+        run.result.update(_record(committed, run))
+        return
+    # Of a try that was killed before all its snapshots were there nothing is kept: a topology that is hours old must not be trusted.
+    results = run_flow(protect_flow(p), run, anew_without=QuiescedSnapshots.__name__)
+    run.result.update(_record(Manifest.model_validate(results["manifest"]), run))
+
+
+def _protection(run: Run) -> Protection:
+    """What a protection needs, connected to."""
+    deployment, vnf = run.deployment, _definition(run)
+    return Protection(
+        run=run,
+        point=_point_of(run.id),
+        vnf=vnf,
+        primary=run.site(vnf.primary),
+        vault=deployment.vault,
+        store=deployment.backup_store,
+        ledger=deployment.freezes.of(run.id),
+        timeline=run.timeline,
+        config=deployment.config,
+        full=bool(run.request.get("full")),
+    )
+
+
+def _definition(run: Run) -> Vnf:
+    return Vnf.model_validate(run.request["vnf"]) if "vnf" in run.request else run.deployment.vnfs.get(run.vnf)
+
+
+def _take_back(run: Run) -> list[str]:
+    """Thaw, and remove the manifest if it was not committed for certain, the backups if there is no manifest, and the snapshots.
+
+    What cannot be removed now is left to the next protection of the VNF, and named.
+    """
+    try:
+        p = _protection(run)
+        run.thaw()
+    except ClaimLost:
+        raise
+    except AntipodeError as error:
+        return [_cannot_be_undone(f"what it made at the site of {run.vnf}", error)]
+    left: list[str] = []
+    if user := _failover_from(run, p.point):
+        return [f"recovery point {p.point}, its backups and snapshots: {user} recovers from it"]
+    for what, remove in (
+        (f"the manifest of {p.point}", _withdraw),
+        (f"the backups of {run.id} at {p.primary.name}", _remove_backups),
+        (f"the snapshots of {run.id} at {p.primary.name}", lambda p: temporary.remove_snapshots(p.primary, p.run.id, p.timeline)),
+    ):
+        try:
+            remove(p)
+        except ClaimLost:
+            raise
+        except Exception as error:
+            # a bug too: what comes after it is to be removed all the same
+            left.append(_cannot_be_undone(what, error))
+    return left
+
+
+def _cannot_be_undone(what: str, error: Exception) -> str:
+    LOG.error("could not be undone (%s): %s", what, error)
+    return f"{what}: {error}"
+
+
+def _failover_from(run: Run, point: str) -> str | None:
+    """A failover of the VNF that was begun with this recovery point, of which nobody but it has known for sure that it is there."""
+    failovers = (r for r in run.deployment.runs.all(run.vnf) if r.kind == "failover" and r.state != "aborted")
+    return next((r.id for r in failovers if (r.request or {}).get("recovery_point") == point), None)
+
+
+def _withdraw(p: Protection) -> None:
+    """A write of which nobody knows whether it was done is taken back, before the backups that it names are removed."""
+    manifests.withdraw(p.vault, p.vnf.vnf, p.point)
+
+
+def _remove_backups(p: Protection) -> None:
+    # asked for by name: a listing of Swift may lag behind what is there
+    try:
+        manifests.read(p.vault, p.vnf.vnf, p.point)
+    except NotFound:
+        temporary.remove_backups(p.primary, p.run.id, p.timeline)
+        return
+    except VaultCorrupt as error:
+        LOG.error("%s", error)
+    raise AntipodeError(f"recovery point {p.point} is in the vault although its run failed; its backups are kept")
+
+
+def _committed(run: Run) -> Manifest | None:
+    """The recovery point that the run has made already.
+
+    Raises:
+        VaultError: nobody knows.
+    """
+    if run.claim.number == 1:
+        return None
+    try:
+        return manifests.read(run.deployment.vault, run.vnf, _point_of(run.id))
+    except NotFound:
+        return None
+
+
+def _too_late(run: Run) -> str | None:
+    return None if (made := _committed(run)) is None else f"its recovery point {made.id} is committed"
 
 
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
     """The protections of a VNF that ended without success or were killed.
 
-    One that is kept as running is dead only if the lock, which is of this host, proves it: not where hosts share a database.
+    One that is kept as running is dead only if it is known that nobody is at it.
     """
     protections = [run for run in deployment.runs.all(vnf) if run.kind == "protect"]
-    return {run.id for run in protections if state_of(run, deployment.config) in ("failed", "lost")}
+    return {run.id for run in protections if state_of(run, deployment) in ("failed", "aborted", "lost")}
 
 
 def protect_flow(protection: Protection) -> Any:
     """The recipe. Quiesce, snapshots and unquiesce are one task, so that nothing of the engine comes between a freeze and its thaw."""
     return linear_flow.Flow(f"protect {protection.vnf.vnf}").add(
+        CollectLeftovers(protection),
         Discover(protection),
         CheckBeforeFreezing(protection),
         QuiescedSnapshots(protection),
         BackUp(protection),
         Commit(protection),
+        RemoveSnapshots(protection),
     )
 
 
@@ -100,8 +220,28 @@ class ProtectTask(task.Task):  # type: ignore[misc]
     """A task of a protection."""
 
     def __init__(self, protection: Protection) -> None:
-        super().__init__()
+        super().__init__(name=type(self).__name__)
         self.protection = protection
+        self.run = protection.run
+
+
+class CollectLeftovers(ProtectTask):
+    """What runs of the VNF that failed or were killed have left. What cannot be removed now is left to the next run."""
+
+    @guarded
+    def execute(self) -> None:
+        p = self.protection
+        over = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
+        if not over:
+            return
+        try:
+            temporary.remove_left_by(p.primary, over, _needed_backups(p, over), p.timeline)
+        except ClaimLost:
+            raise
+        except VaultCorrupt as error:
+            LOG.warning("what dead runs of %s have left is not removed: a recovery point may need it: %s", p.vnf.vnf, error)
+        except AntipodeError as error:
+            LOG.warning("not all that dead runs of %s have left at %s could be removed: %s", p.vnf.vnf, p.primary.name, error)
 
 
 class Discover(ProtectTask):
@@ -148,12 +288,7 @@ class QuiescedSnapshots(ProtectTask):
     def execute(self, topology: Json) -> Json:
         p = self.protection
         found = Topology.model_validate(topology)
-        return quiesce.quiesced_snapshots(p.primary, found, p.vnf.quiesce, p.run, p.ledger, p.timeline).model_dump(mode="json")
-
-    @undone
-    def revert(self, **_: Any) -> None:
-        p = self.protection
-        temporary.remove_snapshots(p.primary, p.run, p.timeline)
+        return quiesce.quiesced_snapshots(p.primary, found, p.vnf.quiesce, p.run.id, p.ledger, p.timeline).model_dump(mode="json")
 
 
 class BackUp(ProtectTask):
@@ -165,25 +300,15 @@ class BackUp(ProtectTask):
         found, taken = Topology.model_validate(topology), SnapshotSet.model_validate(snapshots)
         previous = manifests.newest_or_none(p.vault, p.vnf.vnf)
         full = _new_chains(p, found, previous)
-        made = backup.back_up(p.primary, found, taken, previous, p.run, p.timeline, full=full, limit=p.config.limits.backups)
+        slots = p.run.deployment.limits.backups(p.primary.name, p.run.party)
+        made = backup.back_up(
+            p.primary, found, taken, previous, p.run.id, p.timeline, full=full, limit=p.config.limits.backups, slots=slots
+        )
         if p.store is not None:
             with p.timeline.step("1.6", "see that the backups are whole in the store", p.vnf.vnf) as step:
                 made = made.model_copy(update={"backups": fingerprint(made.backups, p.store)})
                 step.result(bytes=_new_bytes(made), bytes_per_volume=_new_bytes_per_volume(made, found))
         return made.model_dump(mode="json")
-
-    @undone
-    def revert(self, **_: Any) -> None:
-        p = self.protection
-        # asked for by name: a listing of Swift may lag behind what is there
-        try:
-            manifests.read(p.vault, p.vnf.vnf, p.point)
-        except NotFound:
-            temporary.remove_backups(p.primary, p.run, p.timeline)
-            return
-        except VaultCorrupt as error:
-            LOG.error("%s", error)
-        LOG.error("recovery point %s is in the vault although its run failed; its backups are kept", p.point)
 
 
 class Commit(ProtectTask):
@@ -196,7 +321,7 @@ class Commit(ProtectTask):
         manifest = Manifest(
             id=p.point,
             vnf=p.vnf,
-            run=p.run,
+            run=p.run.id,
             consistent_at=taken.consistent_at,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             consistency=taken.consistency,
@@ -207,14 +332,24 @@ class Commit(ProtectTask):
             made_by=f"antipode {__version__}",
         )
         with p.timeline.step("", "commit the manifest", f"{p.vnf.vnf}/{p.point}"):
+            p.run.go_on()
             manifests.commit(p.vault, manifest)
+        p.run.cannot_be_aborted()
         return manifest.model_dump(mode="json")
 
-    @undone
-    def revert(self, **_: Any) -> None:
-        """A write of which nobody knows whether it was done is taken back, before the backups that it names are removed."""
+
+class RemoveSnapshots(ProtectTask):
+    """The recovery point is committed: what fails here is a warning, and no failure of the run."""
+
+    @guarded
+    def execute(self) -> None:
         p = self.protection
-        manifests.withdraw(p.vault, p.vnf.vnf, p.point)
+        try:
+            temporary.remove_snapshots(p.primary, p.run.id, p.timeline)
+        except ClaimLost:
+            raise
+        except AntipodeError as error:
+            LOG.warning("the recovery point is committed, but snapshots of run %s are left at %s: %s", p.run.id, p.primary.name, error)
 
 
 def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) -> dict[str, str]:
@@ -236,21 +371,6 @@ def _point_of(run: str) -> str:
     return run.removeprefix("protect-")
 
 
-def _collect_leftovers(p: Protection, over: Collection[str]) -> None:
-    """Remove what runs of this VNF that failed or were killed have left. What cannot be removed now is left to the next run.
-
-    One that was killed just after its commit has made a recovery point, which is kept.
-    """
-    if not over:
-        return
-    try:
-        temporary.remove_left_by(p.primary, over, _needed_backups(p, over), p.timeline)
-    except VaultCorrupt as error:
-        LOG.warning("what dead runs of %s have left is not removed: a recovery point may need it: %s", p.vnf.vnf, error)
-    except AntipodeError as error:
-        LOG.warning("not all that dead runs of %s have left at %s could be removed: %s", p.vnf.vnf, p.primary.name, error)
-
-
 def _needed_backups(p: Protection, runs: Collection[str]) -> set[str]:
     """What recovery points name: those that the vault lists, and those of these runs, as a listing may lag behind what is there.
 
@@ -267,14 +387,6 @@ def _needed_backups(p: Protection, runs: Collection[str]) -> set[str]:
             if point in listed:
                 raise
     return needed
-
-
-def _remove_temporary(p: Protection) -> None:
-    """Remove the snapshots. The recovery point is committed: what fails here is a warning, and no failure of the run."""
-    try:
-        temporary.remove_snapshots(p.primary, p.run, p.timeline)
-    except AntipodeError as error:
-        LOG.warning("the recovery point is committed, but snapshots of run %s are left at %s: %s", p.run, p.primary.name, error)
 
 
 def _record(manifest: Manifest, run: Run) -> Json:
@@ -306,3 +418,6 @@ def _new_bytes(made: BackupSet) -> int | None:
     """What the newest backups of all volumes take in the store; None when no store is configured."""
     stored = [made.backups[b].stored for b in made.restore.values()]
     return None if None in stored else sum(s.bytes for s in stored if s)
+
+
+KIND = Kind(flow_version=1, do=_protect, take_back=_take_back, too_late=_too_late, takes_back_failures=True)

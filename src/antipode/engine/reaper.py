@@ -31,6 +31,11 @@ def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
     return [row.server for row in freezes.overdue(site.name, now) if _thaw(freezes, site, row, now)]
 
 
+def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
+    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the names of those thawed."""
+    return [row.server for row in freezes.left_by(run) if row.site == site.name and _thaw_now(freezes, site, row)]
+
+
 class Reaper:
     """A thread that reaps at all connected sites while the block runs."""
 
@@ -73,8 +78,12 @@ def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:
     """Thaw one server that is past its deadline; whether it is thawed, or gone."""
     if not freezes.is_overdue(row, now):
         return False  # while others were thawed, it was too, or a window has begun in which it is frozen rightly
+    LOG.warning("server %s at %s is past its freeze deadline by %.1f s: thawing it", row.server, site.name, now - row.deadline)
+    return _thaw_now(freezes, site, row)
+
+
+def _thaw_now(freezes: Freezes, site: Site, row: FreezeRow) -> bool:
     server = f"server {row.server} ({row.server_id}) at {site.name}"
-    LOG.warning("%s is past its freeze deadline by %.1f s: thawing it", server, now - row.deadline)
     try:
         thaw(site, row.server_id)
     except NotFound:

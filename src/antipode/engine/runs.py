@@ -1,71 +1,153 @@
-"""A run: begun, watched by the reaper, and ended in the database whatever happens."""
+"""A run under way: what it was asked for, whether it may go on, and what becomes of it."""
 
 from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from antipode.config import Config
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.engine.claims import Claim
 from antipode.engine.deployment import Deployment
-from antipode.engine.exclusive import only_run_of, run_under_way
-from antipode.engine.logs import run_in_logs
-from antipode.engine.reaper import Reaper
-from antipode.engine.timeline import Observer, RecordedTimeline
+from antipode.engine.kinds import kind_of
+from antipode.engine.limits import Party
+from antipode.engine.timeline import RecordedTimeline
+from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
+from antipode.store.runs import slot_of
 from antipode.store.tables import RunRow
 
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
 LOG = logging.getLogger(__name__)
+LOOK_S = 0.5
+"""Between two looks whether the run is to be aborted, or another's."""
 
 
-def state_of(run: RunRow, config: Config) -> str:
-    """The state of a run as it is: `lost` when it is kept as running and no process of this host is at it.
+def new_run(kind: str, vnf: str, request: dict[str, Any]) -> RunRow:
+    """A run that is not kept yet; see `Claims.begin`."""
+    return RunRow(
+        id=f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        kind=kind,
+        vnf=vnf,
+        state="running",
+        started_at=time.time(),
+        result={},
+        request=request,
+        flow_version=kind_of(kind).flow_version,
+        slot=slot_of(kind, vnf),
+    )
 
-    Where several hosts share a database this one cannot know, and what is kept is told.
-    """
-    if run.state != "running" or not config.database.startswith("sqlite:"):
-        return run.state
-    return "running" if run_under_way(run.vnf, config.state_dir) == run.id else "lost"
+
+def state_of(run: RunRow, deployment: Deployment) -> str:
+    """The state of a run as it is: `lost` when it is kept as running and no process is at it."""
+    return "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
 
 
-@dataclass
 class Run:
     """A run under way; `result` is filled by who does the work and kept with the run, also when it fails."""
 
-    id: str
-    timeline: RecordedTimeline
-    started_at: float
-    result: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, deployment: Deployment, row: RunRow, claim: Claim, timeline: RecordedTimeline) -> None:
+        self.deployment = deployment
+        self.id = row.id
+        self.kind = row.kind
+        self.vnf = row.vnf
+        self.request: dict[str, Any] = row.request or {}
+        self.started_at = row.started_at
+        self.result: dict[str, Any] = dict(row.result)
+        self.claim = claim
+        self.timeline = timeline
+        self.party = Party(row.vnf, row.kind != "protect", self.go_on)
+        self.failures: list[AntipodeError] = []
+        """of its tasks, the first of them first"""
+        self.touched = claim.number > 1
+        """whether there may be something to take back"""
+        self._stop: tuple[type[AntipodeError], str] | None = None
+        self._ignored: tuple[type[AntipodeError], ...] = ()
+
+    def go_on(self) -> None:
+        """Asked before everything that changes something, and again and again where something is waited for.
+
+        Raises:
+            ClaimLost: the run is another's.
+            Aborted, Halted, AntipodeError: it is to stop, for that reason.
+        """
+        self.claim.check()
+        if (stop := self._stop) is not None and stop[0] not in self._ignored:
+            raise stop[0](stop[1])
+
+    def stop(self, kind: type[AntipodeError], why: str) -> None:
+        """Have it stop at its next safe point. The first reason stands, unless the run was lost."""
+        if self._stop is None or kind is ClaimLost:
+            self._stop = (kind, why)
+
+    @property
+    def stopped_by(self) -> type[AntipodeError] | None:
+        return self._stop[0] if self._stop else None
+
+    def touches_clouds(self) -> None:
+        """From now on there may be something to take back."""
+        self.touched = True
+
+    def cannot_be_aborted(self) -> None:
+        """From now on a request to abort comes too late."""
+        self._ignored = (Aborted,)
+
+    def takes_back(self) -> None:
+        """From now on what the run made is removed: only the loss of its claim stops it."""
+        self._ignored = (Aborted, Halted, Interrupted, AntipodeError)
+
+    def site(self, name: str) -> Site:
+        """A site as this run may use it.
+
+        Raises:
+            NotFound, SiteUnreachable: as `Deployment.site`.
+        """
+        return self.deployment.site(name).under(self.go_on, self.deployment.limits.calls(name, self.party))
+
+    def thaw(self) -> None:
+        """Thaw what this run may have frozen before its process died, without waiting for the deadline.
+
+        What cannot be thawed stays in the ledger, where a reaper finds it.
+        """
+        from antipode.engine.reaper import thaw_left_by
+
+        for site in {row.site for row in self.deployment.freezes.left_by(self.id)}:
+            thaw_left_by(self.deployment.freezes, self.deployment.site(site), self.id)
 
 
-@contextmanager
-def begin(deployment: Deployment, kind: str, vnf: str, observer: Observer) -> Iterator[Run]:
-    """A run of `kind` (protect, failover) for a VNF; it succeeds if the block does.
+class Watcher:
+    """A thread that sees, while the block runs, that a run is asked to abort, taken over by another process, or halted by its own."""
 
-    Raises:
-        Busy: another run of this VNF is under way on this host.
-    """
-    run_id = f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    with only_run_of(vnf, deployment.config.state_dir, run_id), run_in_logs(run_id):
-        started_at = time.time()
-        deployment.runs.begin(RunRow(id=run_id, kind=kind, vnf=vnf, state="running", started_at=started_at, result={}))
-        LOG.info("run %s begins", run_id)
-        with RecordedTimeline(deployment.runs, run_id, observer) as timeline:
-            run = Run(run_id, timeline, started_at)
-            state, reason = "failed", None
+    def __init__(self, run: Run, halt: threading.Event | None) -> None:
+        self._run = run
+        self._halt = halt
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=f"watch {run.id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_S):
+            if self._halt is not None and self._halt.is_set():
+                self._run.stop(Halted, f"run {self._run.id} was halted with the process at it; it goes on from here when it is resumed")
             try:
-                with Reaper(deployment.freezes, deployment.connected_sites):
-                    yield run
-                state = "succeeded"
-            except BaseException as error:
-                reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
-                raise
-            finally:
-                ended_at = time.time()
-                run.result["seconds"] = round(ended_at - started_at, 3)
-                deployment.runs.end(run_id, state, ended_at, reason, run.result)
-                LOG.info("run %s %s%s", run_id, state, f": {reason}" if reason else "")
+                claim, asked = self._run.deployment.runs.standing(self._run.id)
+            except SQLAlchemyError as error:
+                LOG.warning("whether run %s is to be aborted cannot be read now: %s", self._run.id, error)
+                continue
+            if claim != self._run.claim.number:
+                self._run.stop(ClaimLost, f"run {self._run.id} was taken over by another process")
+            elif asked:
+                self._run.stop(Aborted, f"run {self._run.id} was asked to abort")

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode.errors import ClaimLost
 from antipode.store.runs import Runs
 from antipode.store.tables import StepRow
 
@@ -66,11 +67,13 @@ class StepUnderWay:
 class RecordedTimeline:
     """Satisfies `model.timeline.Timeline`; what is told is in the database at the latest when the block is left."""
 
-    def __init__(self, runs: Runs, run: str, observer: Observer) -> None:
+    def __init__(self, runs: Runs, run: str, claim: int, observer: Observer) -> None:
+        """`claim` is the number of the claim with which the run is written."""
         self._runs = runs
         self._run = run
+        self._claim = claim
         self._observer = observer
-        self._told: queue.SimpleQueue[StepRecord | None] = queue.SimpleQueue()
+        self._told: queue.SimpleQueue[StepRecord | threading.Event | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="timeline", daemon=True)
 
     def __enter__(self) -> Self:
@@ -80,6 +83,13 @@ class RecordedTimeline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._told.put(None)
         self._writer.join()
+
+    def kept(self) -> list[StepRow]:
+        """All steps of the run, those of processes before this one included, as they are in the database once all that was told is."""
+        written = threading.Event()
+        self._told.put(written)
+        written.wait()
+        return self._runs.steps(self._run)
 
     @contextmanager
     def step(self, number: str, name: str, resource: str = "") -> Iterator[StepUnderWay]:
@@ -117,11 +127,18 @@ class RecordedTimeline:
             while not self._told.empty():
                 batch.append(self._told.get())
             last = None in batch
+            steps = [_row(self._run, step) for step in batch if isinstance(step, StepRecord)]
             try:
-                self._runs.keep([_row(self._run, step) for step in batch if step is not None])
+                if steps:
+                    self._runs.keep(self._run, self._claim, steps)
+            except ClaimLost as error:
+                LOG.warning("%d steps are not kept: %s", len(steps), error)
             except SQLAlchemyError:
                 # a timeline that cannot be written must not end a run that protects or recovers
-                LOG.exception("%d steps of run %s could not be kept in the database", len(batch), self._run)
+                LOG.exception("%d steps of run %s could not be kept in the database", len(steps), self._run)
+            for told in batch:
+                if isinstance(told, threading.Event):
+                    told.set()
 
 
 def _row(run: str, step: StepRecord) -> StepRow:

@@ -29,3 +29,19 @@ def made_by(resource: Mapping[str, object]) -> str | None:
     """The run that made a resource, as a listing shows it; None for what is not ours."""
     metadata = resource.get("metadata")
     return metadata.get(RUN) if isinstance(metadata, dict) else None
+
+
+def words(run: str, key: str) -> str:
+    """The same marks as a description, for what has no metadata, or loses them for a while."""
+    return f"{KEY}={key} {RUN}={run}"
+
+
+def key_in(description: object, key: str) -> bool:
+    """Whether a description carries this key."""
+    return f"{KEY}={key}" in str(description or "").split()
+
+
+def maker_in(description: object) -> str | None:
+    """The run that a description names as the maker; None for what is not ours."""
+    prefix = f"{RUN}="
+    return next((w.removeprefix(prefix) for w in str(description or "").split() if w.startswith(prefix)), None)

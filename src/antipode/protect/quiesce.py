@@ -73,26 +73,24 @@ def quiesced_snapshots(
 
     Raises:
         QuiesceFailed: a member could not be frozen, or may still be frozen: the message names it. All others are thawed.
-        ResourceFailed: a snapshot failed or was not ready in time. All members are thawed, the snapshots of this run are removed.
+        ResourceFailed: a snapshot failed or was not ready in time. All members are thawed.
+
+    Of a window that failed snapshots may be left, for the caller to remove: it knows whether that is worth waiting for.
     """
     remove_snapshots(site, key, timeline)
     window = _Window(site, topology, quiesce, marks(run or key, key))
-    try:
-        with ThreadPoolExecutor(len(topology.volumes), "snapshot") as pool:
-            _make_ready(site, pool, topology, quiesce)
-            window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
-            rows = _announce(site, topology, quiesce, ledger)
-            try:
-                _run_uninterrupted(window, pool)
-            finally:
-                for member in window.members:
-                    if not member.may_be_frozen:
-                        ledger.thawed(rows[member.server.id])
-                window.tell(timeline)
-        return window.result()
-    except BaseException as error:
-        _remove_again(site, key, timeline, error)
-        raise
+    with ThreadPoolExecutor(len(topology.volumes), "snapshot") as pool:
+        _make_ready(site, pool, topology, quiesce)
+        window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
+        rows = _announce(site, topology, quiesce, ledger)
+        try:
+            _run_uninterrupted(window, pool)
+        finally:
+            for member in window.members:
+                if not member.may_be_frozen:
+                    ledger.thawed(rows[member.server.id])
+            window.tell(timeline)
+    return window.result()
 
 
 def thaw(site: Site, server_id: str) -> None:
@@ -160,14 +158,6 @@ def _signals_to(window: _Window) -> Iterator[None]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
-
-
-def _remove_again(site: Site, key: str, timeline: Timeline, because: BaseException) -> None:
-    """Remove the snapshots of a window that failed, without hiding why it failed."""
-    try:
-        remove_snapshots(site, key, timeline)
-    except AntipodeError as error:
-        because.add_note(f"Some of its snapshots are left at {site.name}: {error}")
 
 
 @dataclass

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
@@ -19,8 +20,10 @@ TRY_S = 10.0
 PAUSE_S = 0.5
 
 
-def await_answer(site: Site, manifest: Manifest, server: str, timeline: Timeline) -> None:
+def await_answer(site: Site, manifest: Manifest, server: str, timeline: Timeline, go_on: Callable[[], None] = lambda: None) -> None:
     """Ask a member again and again until it answers; return at once when its file does not say how to ask.
+
+    `go_on` is called between two tries; what it raises ends them.
 
     Raises:
         ResourceFailed: it does not answer within the time that its file gives it.
@@ -35,6 +38,7 @@ def await_answer(site: Site, manifest: Manifest, server: str, timeline: Timeline
         while (silence := _ask(answers, site.name, recovered)) is not None:
             if time.monotonic() > deadline:
                 raise ResourceFailed(f"{site.name}: server {server} does not answer after {answers.within:g} s: {silence}")
+            go_on()
             time.sleep(PAUSE_S)  # nothing tells when an application is up, it must be asked
 
 

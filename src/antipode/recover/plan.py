@@ -14,7 +14,7 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import carries
+from antipode.model.marks import carries, key_in
 from antipode.model.plan import PortPlan, QuotaNeed, RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server
 
@@ -26,14 +26,10 @@ def resource_key(manifest: Manifest, primary_id: str) -> str:
     return f"{manifest.id}/{primary_id}"
 
 
-def port_mark(key: str) -> str:
-    """How a port carries its key: in its description, as Neutron's ports have no metadata."""
-    return f"antipode:key={key}"
-
-
 def is_restored(volume: Json, key: str) -> bool:
     """Whether an earlier attempt has created the volume. Its description tells it while its metadata are those of the backup."""
-    return carries(volume, key) or volume.get("description") == key
+    description = volume.get("description")
+    return carries(volume, key) or key_in(description, key) or description == key  # as antipode 0.1.0 has marked it
 
 
 def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
@@ -134,9 +130,8 @@ class _Planner:
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
             elif other["status"] == "ERROR":
                 reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
-                self.problems.append(
-                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in ERROR: {reason};"
-                    " mend the cause, delete the server, and try again: its volumes are used or restored again"
+                self.warnings.append(
+                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in ERROR: {reason}; it is removed and made again"
                 )
             else:
                 self._there.append(server.name)
@@ -216,8 +211,8 @@ class _Planner:
     def _port(self, server: str, port: Port) -> PortPlan:
         network = self._map.networks.get(port.network, port.network)
         network_id = self._one("network", network, self._networks, f"server {server}")
-        mark = port_mark(resource_key(self._manifest, port.id))
-        others = [p for p in self._ports if p["network_id"] == network_id and mark not in (p.get("description") or "")]
+        key = resource_key(self._manifest, port.id)
+        others = [p for p in self._ports if p["network_id"] == network_id and not key_in(p.get("description"), key)]
         fixed: dict[str, str] = {}
         if network_id:
             for address in (f.address for f in port.fixed):
@@ -276,10 +271,10 @@ class _Planner:
         """What is needed beyond that which an earlier attempt has created, which counts as used already."""
         site = self._site
         volumes_there = [v for v in site.volumes.volumes() if any(is_restored(v, self._key(p)) for s in servers for p in s.volumes)]
-        marks_there = {mark for p in self._ports for mark in (p.get("description") or "").split()}
+        there = [p.get("description") for p in self._ports]
         new_servers = [s for s in servers if s.name not in self._there]
         new_volumes = [v for s in servers for v in s.volumes if not any(is_restored(there, self._key(v)) for there in volumes_there)]
-        new_ports = [p for s in servers for p in s.ports if port_mark(self._key(p)) not in marks_there]
+        new_ports = [p for s in servers for p in s.ports if not any(key_in(description, self._key(p)) for description in there)]
         known = {b["id"] for b in site.backups.backups()} if self._manifest.backups else set()
         new_backups = [r for r in self._manifest.backups.values() if r.id not in known]
         flavors = {s.name: s.flavor for s in self._manifest.topology.servers}

@@ -6,9 +6,10 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
+from antipode.model.marks import key_in, words
 from antipode.model.plan import PortPlan, RecoveryPlan
 from antipode.model.timeline import Timeline
-from antipode.recover.plan import port_mark, resource_key
+from antipode.recover.plan import resource_key
 
 
 def create_ports(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, timeline: Timeline) -> list[str]:
@@ -24,16 +25,17 @@ def create_ports(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str
 
 
 def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
-    mark = port_mark(key)
     there = site.networks.port_with_mac(port.network_id, port.mac_address)
     if there:
-        if mark not in (there.get("description") or ""):
+        if not key_in(there.get("description"), key):
             raise ResourceFailed(f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by port {there['id']}")
+        if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
+            site.networks.tag_port(there["id"], port.tags)  # who made it died between the two calls
         return str(there["id"])
     wanted: Json = {
         "network_id": port.network_id,
         "name": port.name,
-        "description": f"{mark} antipode:run={run}",
+        "description": words(run, key),
         "mac_address": port.mac_address,
         "fixed_ips": [{"ip_address": address, "subnet_id": subnet} for address, subnet in port.fixed.items()],
         "allowed_address_pairs": port.allowed_address_pairs,

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import marks
+from antipode.model.marks import marks, words
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.timeline import Timeline
 from antipode.recover.plan import is_restored, resource_key
+from antipode.recover.removal import volume_maker
 
 TIMEOUT_S = 24 * 3600.0
 
 
 def restore_volumes(
-    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, slots: threading.Semaphore, timeline: Timeline
+    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, slots: AbstractContextManager[Any], timeline: Timeline
 ) -> dict[str, str]:
     """Create the volumes of a server from their backups and wait until they are available.
 
     Args:
         run: the run that makes them; kept in their metadata.
-        slots: one is held for each volume while it is being restored.
+        slots: entered for each volume while it is being restored, by several threads at once.
 
     Returns:
         volume id at the primary -> id of the restored volume.
@@ -44,7 +46,7 @@ def restore_volumes(
             existing = next((v for v in ours if not v["status"].startswith(("error", "deleting"))), None)
             volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
             restored = site.volumes.watch.wait_for([volume_id], wanted=("available", "in-use"), timeout_s=TIMEOUT_S)[volume_id]
-            _put_right(site, volume, restored, marks(run, key))
+            _put_right(site, volume, restored, marks(volume_maker(restored) or run, key))
             step.result(volume_id=volume_id, backup_id=volume.backup_id, volume_bytes=volume.size_gib << 30, found=existing is not None)
             return volume_id
 
@@ -58,7 +60,7 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
         "size": volume.size_gib,
         "backup_id": volume.backup_id,
         "name": volume.name or volume.source_id,  # Cinder would put the backup's description over ours if there were no name
-        "description": key,  # a restore replaces the metadata, but leaves the description
+        "description": words(run, key),  # a restore replaces the metadata, but leaves the description
         "metadata": marks(run, key),
     }
     if volume.volume_type:

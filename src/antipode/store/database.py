@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.errors import AntipodeError, InvalidInput
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration. Compared first, so that a database that is up to date does not pay for Alembic's import."""
 VERSION_TABLE = "antipode_version"
 """Not `alembic_version`: TaskFlow keeps its own tables in the same database where that is a server."""

@@ -6,7 +6,7 @@ import time
 import uuid
 from datetime import datetime
 
-from sqlalchemy import Engine, Select, select, update
+from sqlalchemy import Engine, Select, delete, select, update
 from sqlalchemy.orm import Session, aliased
 
 from antipode.store.tables import FreezeRow
@@ -15,15 +15,29 @@ from antipode.store.tables import FreezeRow
 class Freezes:
     """Satisfies `protect.quiesce.FreezeLedger`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, run: str | None = None) -> None:
+        """`run` is whose windows are noted."""
         self._engine = engine
+        self._run = run
+
+    def of(self, run: str) -> Freezes:
+        """The same ledger, what is noted in it being of this run."""
+        return Freezes(self._engine, run)
 
     def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
         """Note that a server is about to be frozen, not longer than until `deadline`; the key of the row, which is durable by then."""
         key = uuid.uuid4().hex
         with Session(self._engine) as session, session.begin():
             session.add(
-                FreezeRow(id=key, site=site, server_id=server_id, server=server, noted_at=time.time(), deadline=deadline.timestamp())
+                FreezeRow(
+                    id=key,
+                    site=site,
+                    server_id=server_id,
+                    server=server,
+                    noted_at=time.time(),
+                    deadline=deadline.timestamp(),
+                    run=self._run,
+                )
             )
         return key
 
@@ -31,6 +45,11 @@ class Freezes:
         """Note that the thaw of a server was confirmed."""
         with Session(self._engine) as session, session.begin():
             session.execute(update(FreezeRow).where(FreezeRow.id == row).values(thawed_at=time.time()))
+
+    def forget(self, before: float) -> None:
+        """Delete what was thawed before that moment (seconds since the epoch)."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(FreezeRow).where(FreezeRow.thawed_at < before))
 
     def overdue(self, site: str, now: float) -> list[FreezeRow]:
         """The servers of a site that should have been thawed before `now` (seconds since the epoch) and are not known to be.
@@ -40,6 +59,12 @@ class Freezes:
         """
         with Session(self._engine, expire_on_commit=False) as session:
             return list(session.scalars(_overdue(site, now).order_by(FreezeRow.noted_at.desc())))
+
+    def left_by(self, run: str) -> list[FreezeRow]:
+        """What a run, of which nobody is in a window any more, has noted and not thawed, the newest first; deadline or not."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            left = select(FreezeRow).where(FreezeRow.run == run, FreezeRow.thawed_at.is_(None))
+            return list(session.scalars(left.order_by(FreezeRow.noted_at.desc())))
 
     def is_overdue(self, row: FreezeRow, now: float) -> bool:
         """Whether a row is overdue still: not thawed meanwhile, and no window has begun that its server is a member of."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -27,12 +27,25 @@ class RunRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     vnf: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
-    """running, succeeded or failed"""
+    """queued, running, succeeded, failed or aborted; what is kept as running and nobody is at is told as lost"""
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
     reason: Mapped[str | None] = mapped_column(Text)
-    """why it failed"""
+    """why it failed, or is being taken back"""
     result: Mapped[dict[str, Any]] = mapped_column(JSON)
+    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """all that was asked for, enough to go on with the run on any host; None for a run of an antipode that did not keep it"""
+    flow_version: Mapped[int | None] = mapped_column(Integer)
+    """the version of the flow that it was begun with"""
+    claim: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """raised by whoever takes the run; what is written with an older number is refused"""
+    conductor: Mapped[str | None] = mapped_column(String(255))
+    """who has it, for people"""
+    abort_requested_at: Mapped[float | None] = mapped_column(Double)
+    ending: Mapped[str | None] = mapped_column(String(16))
+    """failed or aborted: what it will be once all that it made is taken back, which has begun; it never goes forward again"""
+    slot: Mapped[str | None] = mapped_column(String(128), unique=True)
+    """what no other run may have at the same time, while it is queued or running"""
 
 
 class StepRow(Base):
@@ -45,7 +58,7 @@ class StepRow(Base):
     name: Mapped[str] = mapped_column(String(128))
     resource: Mapped[str] = mapped_column(String(255))
     state: Mapped[str] = mapped_column(String(16))
-    """running, succeeded or failed"""
+    """running, succeeded, failed, or lost: running when the process at it died"""
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
     result: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -64,3 +77,5 @@ class FreezeRow(Base):
     noted_at: Mapped[float] = mapped_column(Double)
     deadline: Mapped[float] = mapped_column(Double)
     thawed_at: Mapped[float | None] = mapped_column(Double)
+    run: Mapped[str | None] = mapped_column(String(64))
+    """whose window it is"""
