@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from cliff.columns import FormattableColumn
 
+from antipode.cli import progress
 from antipode.cli.command import ListCommand, Short, ShowCommand, columns, moment
+from antipode.errors import NotConfirmed
 
 if TYPE_CHECKING:
     from antipode.store.tables import RunRow, StepRow
@@ -70,6 +72,56 @@ class RunShow(ShowCommand):
         )
         steps = [_step(s, run.started_at) for s in deployment.runs.steps(run.id)]
         return (*names, "steps"), (*values, Steps(steps))
+
+
+class RunResume(ShowCommand):
+    """Go on with a run whose process died, or with a failover that failed, from its last finished step."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("run", metavar="RUN")
+        return parser  # type: ignore[no-any-return]
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.engine.resume import resume
+
+        with progress.shown(self.app.stderr) as observer:
+            return columns(resume(deployment, parsed_args.run, observer))
+
+
+class RunAbort(ShowCommand):
+    """Stop a run at its next safe point and take back what it made; says what it leaves, and why."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("run", metavar="RUN")
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+        return parser  # type: ignore[no-any-return]
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.engine.abort import abort
+        from antipode.engine.runs import state_of
+
+        run = deployment.runs.get(parsed_args.run)
+        if not parsed_args.yes and run.state != "aborted":
+            self._confirm(run, state_of(run, deployment))
+        with progress.shown(self.app.stderr) as observer:
+            return columns(abort(deployment, run.id, observer))
+
+    def _confirm(self, run: RunRow, state: str) -> None:
+        """Have the operator say yes.
+
+        Raises:
+            NotConfirmed: something else was typed, or nothing.
+        """
+        made = "servers, volumes and ports" if run.kind == "failover" else "snapshots and backups"
+        question = f"{run.id} is {state}. It is stopped, and the {made} that it has made are removed. Type yes to do so: "
+        print(question, end="", file=self.app.stderr, flush=True)
+        typed = self.app.stdin.readline().strip()
+        if typed != "yes":
+            raise NotConfirmed(f"{typed or 'nothing'!r} was typed and not 'yes'; nothing was changed")
 
 
 class Steps(FormattableColumn):  # type: ignore[misc]

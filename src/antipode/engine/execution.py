@@ -13,9 +13,9 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.kinds import Kind, kind_of
 from antipode.engine.logs import run_in_logs
 from antipode.engine.reaper import Reaper
-from antipode.engine.runs import Run, Watcher
-from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted
+from antipode.engine.runs import Run, Watcher, successor
+from antipode.engine.timeline import Observer, RecordedTimeline, Unobserved
+from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotFound
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
     """
     row = deployment.runs.get(run_id)
     kind = kind_of(row.kind)
+    forget_what_has_ended(deployment)
     with run_in_logs(run_id), RecordedTimeline(deployment.runs, run_id, claim.number, observer) as timeline:
         run = Run(deployment, row, claim, timeline)
         LOG.info("run %s %s", run_id, "begins" if claim.number == 1 else f"goes on, claim {claim.number}")
@@ -57,14 +58,26 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
             return _backward(run, kind, *unfit)
 
 
+def too_late(deployment: Deployment, run_id: str, claim: Claim) -> str | None:
+    """Why a run that this process holds, and nobody was at, cannot be taken back any more; None while it can.
+
+    Raises:
+        AntipodeError: nobody knows.
+    """
+    row = deployment.runs.get(run_id)
+    return kind_of(row.kind).too_late(Run(deployment, row, claim, RecordedTimeline(deployment.runs, run_id, claim.number, Unobserved())))
+
+
 def _why_not_forward(run: Run, row: RunRow, kind: Kind) -> tuple[str, BaseException] | None:
     """What a run is going to be that cannot be gone on with, and why.
 
     Raises:
         AntipodeError: nobody knows whether it can still be taken back; nothing was changed.
     """
-    if row.ending is not None:
+    if row.ending is not None and row.abort_requested_at is None:
         return row.ending, AntipodeError(row.reason or "its process died while it was taken back")
+    if row.ending is not None:
+        return "aborted", Aborted(row.reason or f"run {run.id} was asked to abort")
     known = row.flow_version == kind.flow_version
     if known and row.abort_requested_at is None:
         return None
@@ -119,5 +132,16 @@ def _end(run: Run, state: str, reason: str | None) -> None:
     run.result["seconds"] = round(ended_at - run.started_at, 3)
     run.deployment.runs.end(run.id, run.claim.number, state, ended_at, reason, run.result)
     LOG.info("run %s %s%s", run.id, state, f": {reason}" if reason else "")
-    if state != "failed" or kind_of(run.kind).takes_back_failures:
-        flows.forget(run.deployment.config, run.id)
+    forget_what_has_ended(run.deployment)
+
+
+def forget_what_has_ended(deployment: Deployment) -> None:
+    """Delete what is kept of the flows of runs that can never be gone on with: user_data of servers is in it."""
+    for run_id in flows.books(deployment.config):
+        try:
+            row = deployment.runs.get(run_id)
+        except NotFound:
+            continue  # of a database that this one has replaced
+        failed_for_good = row.state == "failed" and (row.ending == "failed" or successor(deployment, row) is not None)
+        if row.state in ("succeeded", "aborted") or failed_for_good:
+            flows.forget(deployment.config, run_id)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import taskflow.engines
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 from taskflow import states
 from taskflow.exceptions import NotFound, TaskFlowException, WrappedFailure
 from taskflow.persistence import models
@@ -127,15 +128,19 @@ def forget(config: Config, run: str) -> None:
             connection.destroy_logbook(_book_id(run))
     except NotFound:
         return
-    except TaskFlowException as error:
+    except (TaskFlowException, SQLAlchemyError) as error:
         LOG.warning("details of run %s, user_data of its servers among them, stay in the flow database: %s", run, error)
 
 
 def books(config: Config) -> list[str]:
     """The runs of which a flow is kept."""
-    with _backend(config) as backend, closing(backend.get_connection()) as connection:
-        connection.upgrade()
-        return [book.name for book in connection.get_logbooks(lazy=True)]
+    try:
+        with _backend(config) as backend, closing(backend.get_connection()) as connection:
+            connection.upgrade()
+            return [book.name for book in connection.get_logbooks(lazy=True)]
+    except (TaskFlowException, SQLAlchemyError) as error:
+        LOG.warning("the flow database cannot be read: %s", error)
+        return []
 
 
 def _book_id(run: str) -> str:

@@ -49,6 +49,12 @@ def state_of(run: RunRow, deployment: Deployment) -> str:
     return "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
 
 
+def successor(deployment: Deployment, run: RunRow) -> str | None:
+    """A run of the same kind that was begun for the VNF later, and has made a run that failed a matter of the past."""
+    later = [r for r in deployment.runs.all(run.vnf) if r.kind == run.kind and r.started_at > run.started_at and r.state != "aborted"]
+    return later[0].id if later else None
+
+
 class Run:
     """A run under way; `result` is filled by who does the work and kept with the run, also when it fails."""
 
