@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+.PHONY: demo sandbox-demo test-contract test-contract-lab test-sandbox test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two OpenStack sites, a VNF, a disaster, a recovery (root, Debian 12)
 	$(BIN)/python -m lab.demo
@@ -14,6 +14,18 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
 	$(BIN)/pytest tests/unit -q -n 2
+
+sandbox-demo: $(READY)    ## the same story on two embedded sites: no root, no network, under a minute
+	$(BIN)/antipode demo --report build/demo-report.json
+
+test-contract: $(READY)   ## what antipode calls, on the embedded sites
+	$(BIN)/pytest tests/contract -q
+
+test-contract-lab: lab    ## the same on the two real sites: what differs is a bug of the embedded ones
+	$(BIN)/pytest tests/contract -q --sites lab
+
+test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
+	$(BIN)/pytest tests/sandbox -q
 
 lab: $(READY)             ## bring the two sites up (idempotent)
 	$(BIN)/python -m lab up

@@ -29,8 +29,22 @@ COMMANDS = {
     "recovery-point show": "recovery_point:RecoveryPointShow",
     "recovery-point verify": "recovery_point:RecoveryPointVerify",
     "failover": "failover:Failover",
+    "serve": "serve:Serve",
+    "service status": "serve:ServiceStatus",
+    "demo": "demo:Demo",
+    "sandbox up": "sandbox:SandboxUp",
+    "sandbox down": "sandbox:SandboxDown",
+    "sandbox status": "sandbox:SandboxStatus",
+    "sandbox kill": "sandbox:SandboxKill",
+    "sandbox revive": "sandbox:SandboxRevive",
+    "sandbox isolate": "sandbox:SandboxIsolate",
+    "sandbox rejoin": "sandbox:SandboxRejoin",
+    "sandbox fault": "sandbox:SandboxFault",
     "run list": "run:RunList",
     "run show": "run:RunShow",
+    "run watch": "run_watch:RunWatch",
+    "run resume": "run:RunResume",
+    "run abort": "run:RunAbort",
 }
 
 EXIT_CODES = """\

@@ -15,7 +15,7 @@ from antipode.sandbox import answer
 from antipode.sandbox.guests import records_of
 from antipode.sandbox.records import CHAIN
 from antipode.sandbox.site import IMAGE
-from antipode.sandbox.supervision import TENANTS, Sandbox, SandboxError
+from antipode.sandbox.supervision import SITES, TENANTS, Sandbox, SandboxError
 
 NAME = "canary"
 HTTP_PORT = 8080
@@ -92,6 +92,13 @@ def create(sandbox: Sandbox, site: str) -> dict[str, str]:
         servers = dict(zip(CHAIN, pool.map(lambda m: _ensure(cloud, site, m, there.get(m.server)), MEMBERS), strict=True))
     await_work(sandbox, site)
     return servers
+
+
+def have_at_one_site(sandbox: Sandbox) -> None:
+    """Have the VNF work where it is, at the first site when it is nowhere. Where it is at both, which of them works is not ours to say."""
+    holding = [site for site in SITES if any(s.name == MEMBERS[0].server for s in connect(sandbox, f"{site}-tenant").compute.servers())]
+    if len(holding) < 2:
+        create(sandbox, holding[0] if holding else SITES[0])
 
 
 def _ensure(cloud: Any, site: str, member: Member, server: Any) -> str:

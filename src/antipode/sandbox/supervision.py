@@ -95,7 +95,12 @@ class Sandbox:
             if latency is not None:
                 self.ask(site, "PUT", "/conditions", {"latency": latency})
 
+    def _is_ours(self) -> bool:
+        return any((self._home(site) / settings.FILE).exists() for site in SITES)
+
     def _lay_out(self, latency: float, store: Mapping[str, Any]) -> None:
+        if self.directory.exists() and any(self.directory.iterdir()) and not self._is_ours():
+            raise SandboxError(f"{self.directory} holds something else; name an empty directory for the embedded sites")
         ports = _free_ports(2 * len(SITES))
         auth_url = f"http://127.0.0.1:{ports[2 * SITES.index(STORE)]}/identity/v3"
         for number, site in enumerate(SITES):
@@ -145,8 +150,8 @@ class Sandbox:
         """End all sites; with `wipe` forget what they hold too."""
         for site in SITES:
             self._end(site, signal.SIGTERM)
-        if wipe:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        if wipe and self._is_ours():
+            shutil.rmtree(self.directory)
 
     def kill(self, site: str) -> None:
         """The disaster: the site's process is killed, and everything in it, guests included, is gone at that instant."""

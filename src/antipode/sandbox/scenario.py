@@ -1,0 +1,45 @@
+"""Scenario files: what is to go wrong at an embedded site, written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from antipode import yamlfile
+from antipode.model.base import Model
+from antipode.sandbox.conditions import Rule
+from antipode.sandbox.supervision import Sandbox
+
+
+class Conditions(Model):
+    """What a scenario changes of a site; what is not named stays."""
+
+    latency: float | None = Field(default=None, ge=0)
+    clock_skew_s: float | None = None
+    store_capacity: int | None = Field(default=None, ge=0)
+
+
+class Scenario(Model):
+    conditions: Conditions = Conditions()
+    faults: list[Rule] = Field(default_factory=list)
+
+
+def play(sandbox: Sandbox, site: str, path: Path) -> None:
+    """Put a site under what a scenario file says, besides what it is under already.
+
+    Raises:
+        InvalidInput: the file is wrong; names line and field.
+        SandboxError: the site does not run.
+    """
+    scenario = yamlfile.read(path, Scenario)
+    if changes := scenario.conditions.model_dump(exclude_none=True):
+        sandbox.ask(site, "PUT", "/conditions", changes)
+    for rule in scenario.faults:
+        sandbox.ask(site, "POST", "/faults", rule.model_dump(exclude={"id", "struck"}))
+
+
+def end(sandbox: Sandbox, site: str) -> None:
+    """Remove all faults of a site, and what its clock and store are under; its latency stays."""
+    sandbox.ask(site, "DELETE", "/faults")
+    sandbox.ask(site, "PUT", "/conditions", {"clock_skew_s": 0, "store_capacity": None})
