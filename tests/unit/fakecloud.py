@@ -369,6 +369,9 @@ class FakeTimeline:
             def result(self, **facts: object) -> None:
                 timeline.facts[(number, resource)] = facts
 
+            def waits_for(self, what: str) -> None:
+                """Waits are told to people; see test_watch."""
+
         yield Step()
 
     def past(

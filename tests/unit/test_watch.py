@@ -129,7 +129,8 @@ def test_who_waits_is_told_what_is_not_there_yet_and_that_a_site_is_silent() -> 
             listing.pages = [[item("a", "available"), item("b", "available")]]
 
     Watch("s", "backup", listing).wait_for(["a", "b"], timeout_s=5, interval_s=0.01, tell=tell)
-    assert told == ["backup root (a) is creating, to be available", "backup root (a) is creating, to be available; s gives no usable answer"]
+    creating = "backup root (a) is creating, to be available"
+    assert told == [creating, f"{creating}; s gives no usable answer"]
 
 
 def test_of_many_that_are_waited_for_a_few_are_named() -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cliff.columns import FormattableColumn
+from cliff.command import Command
 from cliff.lister import Lister
 from cliff.show import ShowOne
 
@@ -39,6 +40,10 @@ class _Ending:
         else:
             print(f"antipode: {error}", *getattr(error, "__notes__", ()), sep="\n", file=self.app.stderr)
         return error.exit_code
+
+
+class TextCommand(_Ending, Command):  # type: ignore[misc]
+    """A command that writes what it has to say by itself; `take_action` returns the exit code."""
 
 
 class ListCommand(_Ending, Lister):  # type: ignore[misc]

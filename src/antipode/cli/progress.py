@@ -41,6 +41,9 @@ class PlainProgress:
     def step_began(self, step: StepRecord) -> None:
         """Told when it is over."""
 
+    def step_waits(self, step: StepRecord) -> None:
+        """Told when it is over."""
+
     def step_ended(self, step: StepRecord) -> None:
         self._stream.write(f"{_line(step)}\n")  # in one piece: steps of several threads end at once
         self._stream.flush()
@@ -58,6 +61,14 @@ class LiveProgress:
     def step_began(self, step: StepRecord) -> None:
         with self._lock:
             self._under_way[step.id] = self._progress.add_task(_title(step), total=None)
+
+    def step_waits(self, step: StepRecord) -> None:
+        from antipode.engine.timeline import WAITS_FOR
+
+        with self._lock:
+            task = self._under_way.get(step.id)
+        if task is not None:
+            self._progress.update(task, description=f"{_title(step)}  waits for {step.result[WAITS_FOR]}")
 
     def step_ended(self, step: StepRecord) -> None:
         with self._lock:

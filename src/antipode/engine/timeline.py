@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,6 +21,8 @@ from antipode.store.runs import Runs
 from antipode.store.tables import StepRow
 
 LOG = logging.getLogger(__name__)
+WAITS_FOR, WAITS_SINCE = "waits_for", "waits_since"
+"""Facts of a step under way, or that failed: what it waits for, in words, and since when, in seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Observer(Protocol):
     """Somebody who watches a run; called from several threads, must be quick."""
 
     def step_began(self, step: StepRecord) -> None: ...
+    def step_waits(self, step: StepRecord) -> None: ...
     def step_ended(self, step: StepRecord) -> None: ...
 
 
@@ -50,6 +53,9 @@ class Unobserved:
     def step_began(self, step: StepRecord) -> None:
         """Nothing is shown."""
 
+    def step_waits(self, step: StepRecord) -> None:
+        """Nothing is shown."""
+
     def step_ended(self, step: StepRecord) -> None:
         """Nothing is shown."""
 
@@ -57,11 +63,18 @@ class Unobserved:
 class StepUnderWay:
     """Satisfies `model.timeline.Step`."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Callable[[dict[str, Any]], None]) -> None:
+        """`waits` is called with the facts when the step waits for something else than before."""
         self.facts: dict[str, Any] = {}
+        self._waits = waits
 
     def result(self, **facts: object) -> None:
         self.facts.update(facts)
+
+    def waits_for(self, what: str) -> None:
+        if what != self.facts.get(WAITS_FOR):
+            self.facts.update({WAITS_FOR: what, WAITS_SINCE: time.time()})
+            self._waits(dict(self.facts))
 
 
 class RecordedTimeline:
@@ -97,10 +110,12 @@ class RecordedTimeline:
         began = StepRecord(number, name, resource, started_at=time.time())
         self._told.put(began)
         self._observer.step_began(began)
-        under_way, state = StepUnderWay(), "failed"
+        under_way, state = StepUnderWay(lambda facts: self._waits(replace(began, result=facts))), "failed"
         try:
             yield under_way
             state = "succeeded"
+            for fact in (WAITS_FOR, WAITS_SINCE):
+                under_way.facts.pop(fact, None)
         except BaseException as error:
             under_way.facts["error"] = str(error) or type(error).__name__
             raise
@@ -114,6 +129,10 @@ class RecordedTimeline:
         result = dict(facts) if error is None else {**facts, "error": error}
         state = "succeeded" if error is None else "failed"
         self._ended(StepRecord(number, name, resource, started.timestamp(), ended.timestamp(), state, result))
+
+    def _waits(self, step: StepRecord) -> None:
+        self._told.put(step)
+        self._observer.step_waits(step)
 
     def _ended(self, step: StepRecord) -> None:
         self._told.put(step)

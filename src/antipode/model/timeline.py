@@ -14,6 +14,9 @@ class Step(Protocol):
     def result(self, **facts: object) -> None:
         """Keep facts (JSON values; names carry units: `bytes`, `seconds`) with the step."""
 
+    def waits_for(self, what: str) -> None:
+        """Say what the step waits for now, in words; the same words again say that it still does."""
+
 
 class Timeline(Protocol):
     """Where the steps of a run are kept: number of the step in the mission, name, resource, start, end, result."""

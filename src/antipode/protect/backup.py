@@ -151,7 +151,7 @@ class _Job:
         label = volume.name or volume.id
         began = time.monotonic()
         with self._timeline.step("1.6", "back up and export record", label) as step:
-            backup = self._site.backups.watch.wait_for([backup_id], timeout_s=TIMEOUT_S)[backup_id]
+            backup = self._site.backups.watch.wait_for([backup_id], timeout_s=TIMEOUT_S, tell=step.waits_for)[backup_id]
             record = self._export(volume, backup)
             if record.parent_id not in (None, base):
                 raise _OtherParent(backup_id, f"Cinder built {backup_id} on {record.parent_id}, which no recovery point knows")

@@ -58,10 +58,10 @@ def _remove_snapshots(site: Site, unwanted: Callable[[Json], bool], timeline: Ti
                 site.volumes.delete_snapshot(snapshot)
         if making:
             # Cinder refuses to delete what is still being made; and what a lost request has left so, it never deletes.
-            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error"), timeout_s=SNAPSHOT_TIMEOUT_S)
+            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error"), timeout_s=SNAPSHOT_TIMEOUT_S, tell=step.waits_for)
             for snapshot in making:
                 site.volumes.delete_snapshot(snapshot)
-        site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S)
+        site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(snapshots=len(left))
 
 
@@ -71,9 +71,9 @@ def _remove_backups(site: Site, unwanted: Callable[[Json], bool], timeline: Time
         return
     with timeline.step("1.6", "remove unfinished backups", site.name) as step:
         if making := [b for b, status in left.items() if status == "creating"]:
-            site.backups.watch.wait_for(making, wanted=("available", "error", "deleting"), timeout_s=TIMEOUT_S)
+            site.backups.watch.wait_for(making, wanted=("available", "error", "deleting"), timeout_s=TIMEOUT_S, tell=step.waits_for)
         for backup, status in left.items():
             if status != "deleting":
                 site.backups.delete_backup(backup)
-        site.backups.watch.wait_gone(list(left), timeout_s=TIMEOUT_S)
+        site.backups.watch.wait_gone(list(left), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(backups=len(left))

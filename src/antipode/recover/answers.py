@@ -33,11 +33,12 @@ def await_answer(site: Site, manifest: Manifest, server: str, timeline: Timeline
     answers = member.answers
     if answers is None:
         return
-    with timeline.step("1.7.2", "await answer", server):
+    with timeline.step("1.7.2", "await answer", server) as step:
         deadline = time.monotonic() + answers.within
         while (silence := _ask(answers, site.name, recovered)) is not None:
             if time.monotonic() > deadline:
                 raise ResourceFailed(f"{site.name}: server {server} does not answer after {answers.within:g} s: {silence}")
+            step.waits_for(f"an answer: {silence}")
             go_on()
             time.sleep(PAUSE_S)  # nothing tells when an application is up, it must be asked
 

@@ -32,7 +32,7 @@ def import_chains(site: Site, manifest: Manifest, server: str, timeline: Timelin
                 site.backups.import_record(record.service, record.url)
                 imported += 1
         needed = [r.id for chain in chains for r in chain]
-        site.backups.watch.wait_for(needed, wanted=("available", "restoring"), timeout_s=TIMEOUT_S)
+        site.backups.watch.wait_for(needed, wanted=("available", "restoring"), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(imported=imported, known=len(needed) - imported)
 
 

@@ -11,7 +11,7 @@ from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
 from antipode.model.marks import carries, key_in, made_by, maker_in
 from antipode.model.plan import RecoveryPlan
-from antipode.model.timeline import Timeline
+from antipode.model.timeline import Step, Timeline
 from antipode.recover.plan import resource_key
 
 SERVER_TIMEOUT_S = 600.0
@@ -43,11 +43,11 @@ def remove(site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, 
             for server in servers:
                 problems += _refused(f"server {server['name']}", lambda s=server: _delete_server(site, s["id"]))  # type: ignore[misc]
             if not problems:
-                site.compute.watch.wait_gone([s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S)
+                site.compute.watch.wait_gone([s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
     if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
         with timeline.step("", "remove volumes, once their restores are over", site.name) as step:
             step.result(volumes=len(volumes))
-            problems += _delete_volumes(site, run, go_on)
+            problems += _delete_volumes(site, run, go_on, step)
     if ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]:
         with timeline.step("", "remove ports", site.name) as step:
             step.result(ports=len(ports))
@@ -75,10 +75,10 @@ def remove_failed(site: Site, manifest: Manifest, plan: RecoveryPlan, server: st
         attached = {a["volumeId"] for server_id in failed for a in site.compute.attachments(server_id)}
         for server_id in failed:
             _delete_server(site, server_id)
-        site.compute.watch.wait_gone(failed, timeout_s=SERVER_TIMEOUT_S)
+        site.compute.watch.wait_gone(failed, timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
         deadline = time.monotonic() + SERVER_TIMEOUT_S
         while busy := [v for v in site.volumes.volumes() if v["id"] in attached and v["status"] not in _DELETABLE]:
-            _pause(site, busy, "to be detached", deadline, go_on)
+            _pause(site, busy, "to be detached", deadline, go_on, step)
     return True
 
 
@@ -95,7 +95,7 @@ def _delete_server(site: Site, server_id: str) -> None:
     site.compute.delete_server(server_id)
 
 
-def _delete_volumes(site: Site, run: str, go_on: Callable[[], None]) -> list[str]:
+def _delete_volumes(site: Site, run: str, go_on: Callable[[], None], step: Step) -> list[str]:
     """Delete each volume as soon as it can be; what is refused."""
     began = time.monotonic()
     problems: list[str] = []
@@ -109,16 +109,18 @@ def _delete_volumes(site: Site, run: str, go_on: Callable[[], None]) -> list[str
                 asked.add(volume["id"])
                 problems.append(f"volume {volume['name']} ({volume['id']}) is {volume['status']}")
         if waiting := [v for v in ours if v["id"] not in asked]:
-            _pause(site, waiting, "to be deletable", began + VOLUME_TIMEOUT_S, go_on)
+            _pause(site, waiting, "to be deletable", began + VOLUME_TIMEOUT_S, go_on, step)
     if not problems:
-        site.volumes.watch.wait_gone(sorted(asked), timeout_s=SERVER_TIMEOUT_S)
+        site.volumes.watch.wait_gone(sorted(asked), timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
     return problems
 
 
-def _pause(site: Site, volumes: Collection[Json], what: str, deadline: float, go_on: Callable[[], None]) -> None:
+def _pause(site: Site, volumes: Collection[Json], what: str, deadline: float, go_on: Callable[[], None], step: Step) -> None:
+    waiting = f"{', '.join(v['name'] + ' (' + v['status'] + ')' for v in volumes)} {what}"
+    step.waits_for(waiting)
     go_on()
     if time.monotonic() > deadline:
-        raise ResourceFailed(f"{site.name}: waited too long for {', '.join(v['name'] + ' (' + v['status'] + ')' for v in volumes)} {what}")
+        raise ResourceFailed(f"{site.name}: waited too long for {waiting}")
     time.sleep(POLL_S)
 
 

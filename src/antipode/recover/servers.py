@@ -40,7 +40,7 @@ def boot(
     with timeline.step("1.7.2", "boot server", server) as step:
         existing = next((s for s in site.compute.servers() if carries(s, key)), None)
         server_id = existing["id"] if existing else _create(site, planned, volumes, ports, marks(run, key))
-        site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=TIMEOUT_S)
+        site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(server_id=server_id, found=existing is not None)
         return str(server_id)
 

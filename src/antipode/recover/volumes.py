@@ -45,7 +45,8 @@ def restore_volumes(
                 site.volumes.delete_volume(failed["id"])
             existing = next((v for v in ours if not v["status"].startswith(("error", "deleting"))), None)
             volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
-            restored = site.volumes.watch.wait_for([volume_id], wanted=("available", "in-use"), timeout_s=TIMEOUT_S)[volume_id]
+            wanted = ("available", "in-use")
+            restored = site.volumes.watch.wait_for([volume_id], wanted=wanted, timeout_s=TIMEOUT_S, tell=step.waits_for)[volume_id]
             _put_right(site, volume, restored, marks(volume_maker(restored) or run, key))
             step.result(volume_id=volume_id, backup_id=volume.backup_id, volume_bytes=volume.size_gib << 30, found=existing is not None)
             return volume_id

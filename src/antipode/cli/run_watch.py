@@ -1,0 +1,229 @@
+"""`antipode run watch`: a run as it goes on, whichever process on whichever host is at it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from antipode.cli.command import TextCommand, moment, span
+from antipode.errors import AntipodeError, NotFound
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from antipode.engine.deployment import Deployment
+    from antipode.engine.outlook import Outlook
+    from antipode.store.tables import StepRow
+
+LOOK_S = 0.5
+"""Between two looks into the database, which nothing but a look tells of."""
+LOST_S = 15.0
+"""How long a run whose process died is watched on: a service takes it up again by itself."""
+
+
+class RunWatch(TextCommand):
+    """Watch a run until it ends: its steps as they end, what is under way and what that waits for, and how long it may still take.
+
+    Ends with 0 when the run succeeds, and with 1 when it fails, is aborted, or nobody is at it any more. Interrupting the watch does
+    nothing to the run.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("run", metavar="RUN", nargs="?", help="default: the newest run that has not ended")
+        parser.add_argument("-f", "--format", choices=["text", "json"], default="text", help="json: one object per line for each change")
+        return parser  # type: ignore[no-any-return]
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        deployment = self.app.deployment()
+        run = parsed_args.run or _newest_open(deployment)
+        if parsed_args.format == "json":
+            view: _View = _Lines(self.app.stdout)
+        elif self.app.stdout.isatty():
+            view = _Live(self.app.stdout)
+        else:
+            view = _Plain(self.app.stdout)
+        return _watch(deployment, run, view)
+
+
+def _newest_open(deployment: Deployment) -> str:
+    from antipode.engine.outlook import ENDED
+
+    for run in deployment.runs.all():
+        if run.state not in ENDED:
+            return run.id
+    raise NotFound("no run is under way; see: antipode run list")
+
+
+def _watch(deployment: Deployment, run: str, view: _View) -> int:
+    from antipode.engine.outlook import outlook
+    from antipode.engine.runs import state_of
+
+    lost_since = None
+    with view:
+        while True:
+            seen = outlook(deployment.runs, run, time.time())
+            view.show(seen)
+            if seen.ended:
+                return 0 if seen.run.state == "succeeded" else 1
+            if state_of(seen.run, deployment) != "lost":
+                lost_since = None
+            elif time.monotonic() - (lost_since := lost_since or time.monotonic()) > LOST_S:
+                raise AntipodeError(f"nobody is at run {run} any more: its process died; go on with it: antipode run resume {run}")
+            time.sleep(LOOK_S)
+
+
+class _View:
+    """Shows looks at a run, each step that ended once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._told: set[str] = set()
+
+    def __enter__(self) -> _View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to give back."""
+
+    def show(self, seen: Outlook) -> None:
+        for step in seen.steps:
+            if step.state != "running" and step.id not in self._told:
+                self._told.add(step.id)
+                self.step_ended(step)
+        self.state(seen)
+
+    def step_ended(self, step: StepRow) -> None:
+        raise NotImplementedError
+
+    def state(self, seen: Outlook) -> None:
+        raise NotImplementedError
+
+
+class _Plain(_View):
+    """A line for each step that ended, and one for what is waited for when that changes."""
+
+    _last = ""
+
+    def step_ended(self, step: StepRow) -> None:
+        print(_ended_line(step), file=self._stream, flush=True)
+
+    def state(self, seen: Outlook) -> None:
+        waits = "; ".join(_waits(s) for s in seen.under_way if _waits(s))
+        if waits and waits != self._last:
+            print(f"         waits: {waits}", file=self._stream, flush=True)
+        self._last = waits
+        if seen.ended:
+            print(_last_line(seen), file=self._stream, flush=True)
+
+
+class _Live(_View):
+    """As `_Plain`, with what is under way below it, on a terminal."""
+
+    _live: Live
+
+    def __enter__(self) -> _View:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(console=Console(file=self._stream), refresh_per_second=4, transient=True)
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def step_ended(self, step: StepRow) -> None:
+        self._live.console.print(
+            _ended_line(step), style="red" if step.state == "failed" else "", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def state(self, seen: Outlook) -> None:
+        from rich.text import Text
+
+        now = time.time()
+        lines = [f"… {now - s.started_at:6.1f} s  {_title(s)}" + (f"  waits for {_waits(s)}" if _waits(s) else "") for s in seen.under_way]
+        self._live.update(Text("\n".join([*lines, _state_line(seen, now)])))
+        if seen.ended:
+            self._live.console.print(_last_line(seen), markup=False, highlight=False, soft_wrap=True)
+
+
+class _Lines(_View):
+    """One JSON object per line, for programs: each step that ended, and the run when what is told of it changes."""
+
+    _last: dict[str, Any] | None = None
+
+    def step_ended(self, step: StepRow) -> None:
+        self._print(
+            event="step",
+            at=moment(step.ended_at),
+            number=step.number,
+            step=step.name,
+            resource=step.resource,
+            state=step.state,
+            started_at=moment(step.started_at),
+            result=step.result,
+        )
+
+    def state(self, seen: Outlook) -> None:
+        from antipode.engine.timeline import WAITS_FOR, WAITS_SINCE
+
+        told = {
+            "run": seen.run.id,
+            "state": seen.run.state,
+            "reason": seen.run.reason,
+            "under_way": [
+                {
+                    "number": s.number,
+                    "step": s.name,
+                    "resource": s.resource,
+                    "since": moment(s.started_at),
+                    "waits_for": s.result.get(WAITS_FOR),
+                    "waits_since": moment(s.result.get(WAITS_SINCE)),
+                }
+                for s in seen.under_way
+            ],
+        }
+        if told != self._last:
+            left = round(seen.estimate.left_s, 1) if seen.estimate else None
+            self._print(event="run", at=moment(time.time()), **told, left_s=left, judged_by=seen.estimate and seen.estimate.judged_by)
+        self._last = told
+
+    def _print(self, **event: object) -> None:
+        print(json.dumps(event, ensure_ascii=False), file=self._stream, flush=True)
+
+
+def _title(step: StepRow) -> str:
+    return f"{step.number:<6} {step.name}" + (f"  {step.resource}" if step.resource else "")
+
+
+def _ended_line(step: StepRow) -> str:
+    ended = step.ended_at or step.started_at
+    line = f"{time.strftime('%H:%M:%S', time.localtime(ended))} {_title(step)}  {ended - step.started_at:.2f} s"
+    return line if step.state == "succeeded" else f"{line}  {step.state}: {step.result.get('error', '')}"
+
+
+def _waits(step: StepRow) -> str:
+    from antipode.engine.timeline import WAITS_FOR, WAITS_SINCE
+
+    if WAITS_FOR not in step.result:
+        return ""
+    return f"{step.result[WAITS_FOR]}, since {time.strftime('%H:%M:%S', time.localtime(step.result[WAITS_SINCE]))}"
+
+
+def _state_line(seen: Outlook, now: float) -> str:
+    line = f"{seen.run.id}: {seen.run.state}, for {span(now - seen.run.started_at)}"
+    if seen.estimate is None:
+        return f"{line}; no estimate: no earlier {seen.run.kind} of {seen.run.vnf} has succeeded"
+    if seen.estimate.left_s <= 0:
+        return f"{line}; {span(-seen.estimate.left_s)} longer than {seen.estimate.judged_by}"
+    return f"{line}; about {span(seen.estimate.left_s)} left, judged by {seen.estimate.judged_by}"
+
+
+def _last_line(seen: Outlook) -> str:
+    line = f"{seen.run.id}: {seen.run.state}"
+    if seen.run.ended_at is not None:
+        line += f" after {span(seen.run.ended_at - seen.run.started_at)}"
+    return f"{line}: {seen.run.reason}" if seen.run.reason else line

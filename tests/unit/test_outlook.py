@@ -1,0 +1,191 @@
+"""How far a run is: what it does, what it waits for, and how long it may still take by what the last one took."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from antipode.cli import run_watch
+from antipode.engine import runs as engine_runs
+from antipode.engine.outlook import outlook
+from antipode.engine.timeline import WAITS_FOR, WAITS_SINCE
+from antipode.errors import AntipodeError, NotFound
+from antipode.store.database import open_database
+from antipode.store.runs import Runs
+from antipode.store.tables import RunRow, StepRow
+
+NOW = 10_000.0
+
+
+class Kept:
+    """Runs and steps in a database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = open_database(f"sqlite:///{folder}/antipode.db")
+        self.runs = Runs(self.engine)
+
+    def run(self, run: str, started: float, ended: float | None = None, state: str = "running", *, kind: str = "protect") -> None:
+        row = RunRow(id=run, kind=kind, vnf="hlr", state=state, started_at=started, ended_at=ended, result={})
+        self._put(row)
+
+    def step(self, run: str, name: str, started: float, ended: float | None = None, state: str = "succeeded", **result: Any) -> None:
+        state = state if ended is not None else "running"
+        row = StepRow(id=f"{run[-1]}{name}"[:32], run=run, number="1", name=name, resource="x", state=state, result=result)
+        row.started_at, row.ended_at = started, ended
+        self._put(row)
+
+    def _put(self, row: Any) -> None:
+        with Session(self.engine) as session, session.begin():
+            session.merge(row)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    return Kept(tmp_path)
+
+
+def test_the_time_left_is_what_the_last_run_still_took_after_the_same_step(kept: Kept) -> None:
+    kept.run("old-1", 0, 100, "succeeded")
+    kept.step("old-1", "freeze", 0, 10)
+    kept.step("old-1", "back up", 10, 90)
+    kept.run("new-2", NOW)
+    kept.step("new-2", "freeze", NOW, NOW + 20)  # took longer than last time
+    estimate = outlook(kept.runs, "new-2", NOW + 50).estimate
+    assert estimate is not None
+    assert (estimate.left_s, estimate.judged_by) == (60, "old-1")
+
+
+def test_a_run_that_takes_longer_than_the_last_one_says_by_how_much(kept: Kept) -> None:
+    kept.run("old-1", 0, 100, "succeeded")
+    kept.run("new-2", NOW)
+    estimate = outlook(kept.runs, "new-2", NOW + 130).estimate
+    assert estimate is not None
+    assert estimate.left_s == -30
+
+
+def test_nothing_is_estimated_from_a_run_that_failed_or_was_of_another_kind(kept: Kept) -> None:
+    kept.run("old-1", 0, 100, "failed")
+    kept.run("old-2", 0, 100, "succeeded", kind="failover")
+    kept.run("new-3", NOW)
+    assert outlook(kept.runs, "new-3", NOW + 1).estimate is None
+
+
+def test_what_is_under_way_is_told_the_oldest_first(kept: Kept) -> None:
+    kept.run("new-1", NOW)
+    kept.step("new-1", "second", NOW + 2)
+    kept.step("new-1", "first", NOW + 1)
+    kept.step("new-1", "over", NOW, NOW + 1)
+    assert [s.name for s in outlook(kept.runs, "new-1", NOW + 3).under_way] == ["first", "second"]
+
+
+def test_a_run_that_is_not_there_is_not_watched(kept: Kept) -> None:
+    with pytest.raises(NotFound, match="there is no run nothing"):
+        outlook(kept.runs, "nothing", NOW)
+
+
+def watched(kept: Kept, meanwhile: Callable[[], None], view: type, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    """Watch run new-1 while something happens to it."""
+    monkeypatch.setattr(run_watch, "LOOK_S", 0.02)
+    deployment: Any = SimpleNamespace(runs=kept.runs, config=None)
+    told = io.StringIO()
+    thread = threading.Thread(target=meanwhile)
+    thread.start()
+    code = run_watch._watch(deployment, "new-1", view(told))
+    thread.join()
+    return code, told.getvalue()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_watch_tells_each_step_once_what_is_waited_for_and_how_the_run_ended(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_runs, "state_of", lambda run, config: run.state)
+    now = time.time()
+    kept.run("new-1", now)
+    kept.step("new-1", "freeze", now, now + 1)
+    kept.step("new-1", "back up", now + 1, None, **{WAITS_FOR: "backup b-1, which is creating", WAITS_SINCE: now + 1})
+
+    def meanwhile() -> None:
+        time.sleep(0.1)
+        kept.step("new-1", "back up", now + 1, now + 3)
+        kept.run("new-1", now, now + 3, "succeeded")
+
+    code, told = watched(kept, meanwhile, run_watch._Plain, monkeypatch)
+    assert code == 0
+    assert told.count("freeze") == told.count("back up") == 1
+    assert "backup b-1, which is creating, since " in told
+    assert told.splitlines()[-1] == "new-1: succeeded after 3 s"
+
+
+def test_a_watch_for_programs_tells_one_object_per_change(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_runs, "state_of", lambda run, config: run.state)
+    now = time.time()
+    kept.run("new-1", now)
+    kept.step("new-1", "freeze", now)
+
+    def meanwhile() -> None:
+        time.sleep(0.1)
+        kept.step("new-1", "freeze", now, now + 1, "failed", error="no agent")
+        kept.run("new-1", now, now + 1, "failed")
+
+    code, told = watched(kept, meanwhile, run_watch._Lines, monkeypatch)
+    events = [json.loads(line) for line in told.splitlines()]
+    assert code == 1
+    assert [(e["event"], e["state"]) for e in (events[0], events[-1])] == [("run", "running"), ("run", "failed")]
+    assert [u["step"] for u in events[0]["under_way"]] == ["freeze"]
+    assert [(e["state"], e["result"]) for e in events if e["event"] == "step"] == [("failed", {"error": "no agent"})]
+
+
+def test_the_watch_of_a_run_whose_process_died_ends_and_says_how_to_go_on(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_runs, "state_of", lambda run, config: "lost")
+    monkeypatch.setattr(run_watch, "LOST_S", 0.1)
+    kept.run("new-1", time.time())
+    with pytest.raises(AntipodeError, match="go on with it: antipode run resume new-1"):
+        watched(kept, lambda: None, run_watch._Plain, monkeypatch)
+
+
+def test_a_run_that_is_taken_up_again_is_watched_on(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_watch, "LOST_S", 0.2)
+    states = iter(["lost"] * 5 + ["running"] * 30)
+    monkeypatch.setattr(engine_runs, "state_of", lambda run, config: next(states))
+    kept.run("new-1", time.time())
+
+    def meanwhile() -> None:
+        until(lambda: next(states, "over") == "over" or True)
+        time.sleep(0.3)
+        kept.run("new-1", time.time(), time.time(), "succeeded")
+
+    assert watched(kept, meanwhile, run_watch._Plain, monkeypatch)[0] == 0
+
+
+def test_what_a_step_waits_for_is_kept_while_it_is_under_way_and_with_its_failure(kept: Kept) -> None:
+    from antipode.engine.timeline import RecordedTimeline, Unobserved
+
+    kept.run("new-1", time.time())
+    with RecordedTimeline(kept.runs, "new-1", 0, Unobserved()) as timeline:
+        with timeline.step("1", "good") as step:
+            step.waits_for("volume v is creating")
+            step.waits_for("volume v is creating")
+            step.waits_for("volume v is downloading")
+            [under_way] = timeline.kept()
+            assert under_way.result[WAITS_FOR] == "volume v is downloading"
+            assert time.time() - under_way.result[WAITS_SINCE] < 10
+        with pytest.raises(AntipodeError), timeline.step("2", "bad") as step:
+            step.waits_for("volume w is creating")
+            raise AntipodeError("too late")
+    good, bad = kept.runs.steps("new-1")
+    assert good.result == {}
+    assert bad.result[WAITS_FOR] == "volume w is creating"
