@@ -1,11 +1,13 @@
-"""Opening the local database: made and migrated when it needs to be."""
+"""Opening the local database: made and migrated when it needs to be, by one process at a time, all of it or nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.errors import AntipodeError, InvalidInput
@@ -14,52 +16,112 @@ REVISION = "0002"
 """The newest migration. Compared first, so that a database that is up to date does not pay for Alembic's import."""
 VERSION_TABLE = "antipode_version"
 """Not `alembic_version`: TaskFlow keeps its own tables in the same database where that is a server."""
+MIGRATED_WITHIN_S = 300
+_MIGRATION_LOCK = 0x616E7469706F6465  # "antipode"
+_EXTRAS = {"postgresql": "postgresql", "mysql": "mariadb", "mariadb": "mariadb"}
 
 
 def open_database(url: str) -> Engine:
     """Connect to the database at an SQLAlchemy URL and bring its tables up to date.
 
     Raises:
-        InvalidInput: the URL is wrong.
-        AntipodeError: the database cannot be opened or migrated.
+        InvalidInput: the URL is wrong, or its driver is not installed.
+        AntipodeError: the database cannot be opened or migrated, or a newer antipode has migrated it.
     """
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
-            # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it has the same mode
-            Path(parsed.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Path(parsed.database).touch(mode=0o600)
-        engine = create_engine(parsed)
-    except (SQLAlchemyError, ImportError) as error:
-        raise InvalidInput(f"database {url}: {error}") from error
-    except OSError as error:
-        raise AntipodeError(f"database {url}: {error.filename}: {error.strerror}") from error
-    if parsed.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-    try:
-        with engine.begin() as connection:
-            _migrate(connection)
     except SQLAlchemyError as error:
-        raise AntipodeError(f"database {parsed.render_as_string()} cannot be opened: {error.__cause__ or error}") from error
+        given = "" if "@" in url else f" {url}"  # what stands before an @ may be a password
+        raise InvalidInput(f"database{given}: {error}") from error
+    shown = parsed.render_as_string()  # without the password
+    try:
+        engine = _connected(parsed)
+    except ImportError as error:
+        extra = _EXTRAS.get(parsed.get_backend_name())
+        cure = f"pip install 'antipode[{extra}]'" if extra else "install its driver"
+        raise InvalidInput(f"database {shown}: {error}; {cure}") from error
+    except SQLAlchemyError as error:
+        raise InvalidInput(f"database {shown}: {error}") from error
+    except OSError as error:
+        raise AntipodeError(f"database {shown}: {error.filename}: {error.strerror}") from error
+    try:
+        with engine.connect() as connection:
+            found = _revision(connection)
+        if found is not None and found > REVISION:
+            raise AntipodeError(f"database {shown} is at revision {found}, made by a newer antipode; this one knows {REVISION}: upgrade it")
+        if found != REVISION:
+            _migrate(parsed)
+    except SQLAlchemyError as error:
+        raise AntipodeError(f"database {shown} cannot be opened: {error.__cause__ or error}") from error
+    return engine
+
+
+def _connected(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)  # a server may have been restarted since the last time
+    if url.database and url.database != ":memory:":
+        # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it has the same mode
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(url.database).touch(mode=0o600)
+    engine = create_engine(url)
+    event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     """Readers beside a writer, a patient wait for the lock of another process, and foreign keys that mean something."""
-    for pragma in ("journal_mode = WAL", "busy_timeout = 30000", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _migrate(connection: Connection) -> None:
-    if inspect(connection).has_table(VERSION_TABLE):
-        found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
-        if found == REVISION:
-            return
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+
+
+def _migrate(url: URL) -> None:
     from alembic import command
     from alembic.config import Config
 
-    config = Config()
-    config.set_main_option("script_location", "antipode.store:migrations")
-    config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, version_table=VERSION_TABLE)
-    command.upgrade(config, "head")
+    with _alone(url) as connection:
+        if _revision(connection) == REVISION:
+            return  # another process has done it while we waited
+        config = Config()
+        config.set_main_option("script_location", "antipode.store:migrations")
+        config.set_main_option("path_separator", "os")
+        config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _alone(url: URL) -> Iterator[Connection]:
+    """A connection in a transaction, which no other process has in this way at the same time."""
+    kind = url.get_backend_name()
+    engine = create_engine(url)
+    if kind == "sqlite":
+        # Python's driver begins transactions late, and not at all for what changes tables
+        event.listen(engine, "connect", _prepare_sqlite_to_migrate)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    try:
+        with engine.begin() as connection:
+            if kind == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            elif kind in ("mysql", "mariadb"):
+                # held by the connection: every change of a table ends the transaction
+                connection.execute(text(f"SELECT GET_LOCK('{VERSION_TABLE}', {MIGRATED_WITHIN_S})"))
+                if _revision(connection) is None:
+                    # as the other databases have it: any character, and names that differ in case are two
+                    connection.execute(text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
+            yield connection
+            if kind == "sqlite" and (broken := connection.execute(text("PRAGMA foreign_key_check")).all()):
+                raise AntipodeError(f"the database was left as it was: migrated, {len(broken)} of its rows would refer to nothing")
+    finally:
+        engine.dispose()
+
+
+def _prepare_sqlite_to_migrate(connection: Any, record: object) -> None:
+    _prepare_sqlite(connection, record)
+    # a table that others refer to is changed by making it anew; what refers to it is checked in the end
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.isolation_level = None

@@ -1,0 +1,57 @@
+"""`antipode serve` and `antipode service …`: the process that carries out what is queued, and how it does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from antipode.cli.command import ShowCommand, TextCommand, columns, moment
+
+
+class Serve(TextCommand):
+    """Carry out queued runs, resume lost ones, thaw what is overdue; until SIGTERM."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        deployment = self.app.deployment()
+        from antipode.engine.service import serve
+
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: stop.set())
+        all_stopped = serve(deployment, stop)
+        if not all_stopped:
+            # threads that wait for a cloud would keep the process; their runs are resumed by the next service
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+        return 0
+
+
+class ServiceStatus(ShowCommand):
+    """Tell whether the service of this host is at work, on what, and what does not work; ends with 1 when it is not."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.engine.service import queue_size, status_of
+
+        status = status_of(deployment.config)
+        alive = status is not None and status.is_alive
+        if status is None or not alive or status.trouble:
+            self.exit_code = 1
+        return columns(
+            {
+                "service": "at work" if alive else "not running" if status is None else "dead or hanging",
+                "host": status and status.host,
+                "process": status and status.pid,
+                "version": status and status.version,
+                "started_at": status and moment(status.started_at),
+                "last_sign_of_life": status and moment(status.beat_at),
+                "runs": status.runs if status else [],
+                "trouble": status.trouble if status else {},
+                **queue_size(deployment),
+            }
+        )

@@ -1,0 +1,28 @@
+"""Queues a run for whichever service is free."""
+
+from __future__ import annotations
+
+import logging
+
+from antipode.engine.board import BoardUnreachable
+from antipode.engine.board_claims import BoardClaims
+from antipode.engine.deployment import Deployment
+from antipode.store.tables import RunRow
+
+LOG = logging.getLogger(__name__)
+
+
+def submit(deployment: Deployment, run: RunRow) -> str:
+    """Keep a new run as queued; its id. A service of this host, or of any that share the board, carries it out.
+
+    Raises:
+        Busy: another run of the VNF is queued or under way.
+    """
+    run_id, run.state = run.id, "queued"
+    deployment.runs.create(run)
+    if isinstance(deployment.claims, BoardClaims):
+        try:
+            deployment.claims.offer(deployment.runs.get(run_id))
+        except BoardUnreachable as error:
+            LOG.warning("run %s is queued and will be put on the jobboard by a service, once it answers: %s", run_id, error)
+    return run_id
