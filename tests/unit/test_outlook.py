@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -189,3 +190,23 @@ def test_what_a_step_waits_for_is_kept_while_it_is_under_way_and_with_its_failur
     good, bad = kept.runs.steps("new-1")
     assert good.result == {}
     assert bad.result[WAITS_FOR] == "volume w is creating"
+
+
+def test_what_happens_to_a_run_and_the_warnings_of_its_process_are_in_its_timeline_and_those_of_others_are_not(kept: Kept) -> None:
+    from antipode.engine.logs import run_in_logs
+    from antipode.engine.timeline import RecordedTimeline, Unobserved
+
+    ours = logging.getLogger("antipode.engine")
+    kept.run("new-1", time.time())
+    with RecordedTimeline(kept.runs, "new-1", 0, Unobserved()) as timeline:
+        timeline.note("begins: process 1 on host")
+        with run_in_logs("new-1"):
+            ours.warning("server %s is thawed by the reaper", "db")
+            ours.info("nothing to worry about")
+        with run_in_logs("other"):
+            ours.warning("another's")
+    ours.warning("after the run")
+    assert [(s.name, s.state) for s in kept.runs.steps("new-1")] == [
+        ("begins: process 1 on host", "noted"),
+        ("server db is thawed by the reaper", "warning"),
+    ]

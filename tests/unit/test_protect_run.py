@@ -83,7 +83,7 @@ def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(wo
     assert (record["incremental"], record["quiesce_window_s"], record["volumes"]) == (True, 1.5, 2)
     run = world.deployment.runs.get(record["run"])
     assert (run.state, run.result["recovery_point"]) == ("succeeded", committed.id)
-    assert [s.name for s in world.deployment.runs.steps(run.id)][-1] == "commit the manifest"
+    assert [s.name for s in world.deployment.runs.steps(run.id)][-2:] == ["commit the manifest", "succeeded"]
 
 
 def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(world: World) -> None:

@@ -132,13 +132,21 @@ class Steps(FormattableColumn):  # type: ignore[misc]
 
 
 def _step_line(step: dict[str, Any]) -> str:
+    from antipode.engine.timeline import NOTED, WARNING
+
+    if step["state"] in (NOTED, WARNING):
+        words = step["result"].get("words", step["step"])
+        return f"{step['at_s']:>8.2f}            {'' if step['state'] == NOTED else 'WARNING: '}{words}"
     seconds = "…" if step["seconds"] is None else format(step["seconds"], ".2f")
     state = "" if step["state"] == "succeeded" else f"  {step['state'].upper()}"
     return f"{step['at_s']:>8.2f} {seconds:>7} s  {step['number']:<6} {step['step']} {step['resource']}{state}{_facts(step['result'])}"
 
 
 def _facts(result: dict[str, Any]) -> str:
-    facts = ", ".join(f"{k} {v}" for k, v in result.items() if not isinstance(v, dict | list))
+    from antipode.engine.timeline import WAITS_SINCE
+
+    told = {k: moment(v) if k == WAITS_SINCE else v for k, v in result.items()}
+    facts = ", ".join(f"{k} {v}" for k, v in told.items() if not isinstance(v, dict | list))
     return f"  ({facts})" if facts else ""
 
 

@@ -200,8 +200,13 @@ def _title(step: StepRow) -> str:
 
 
 def _ended_line(step: StepRow) -> str:
+    from antipode.engine.timeline import NOTED, WARNING
+
     ended = step.ended_at or step.started_at
-    line = f"{time.strftime('%H:%M:%S', time.localtime(ended))} {_title(step)}  {ended - step.started_at:.2f} s"
+    at = time.strftime("%H:%M:%S", time.localtime(ended))
+    if step.state in (NOTED, WARNING):
+        return f"{at} {'' if step.state == NOTED else 'WARNING: '}{step.result.get('words', step.name)}"
+    line = f"{at} {_title(step)}  {ended - step.started_at:.2f} s"
     return line if step.state == "succeeded" else f"{line}  {step.state}: {step.result.get('error', '')}"
 
 

@@ -42,7 +42,9 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
     forget_what_has_ended(deployment)
     with run_in_logs(run_id), RecordedTimeline(deployment.runs, run_id, claim.number, observer) as timeline:
         run = Run(deployment, row, claim, timeline)
-        LOG.info("run %s %s", run_id, "begins" if claim.number == 1 else f"goes on, claim {claim.number}")
+        begins = "begins" if claim.number == 1 else f"goes on, claim {claim.number}"
+        LOG.info("run %s %s", run_id, begins)
+        timeline.note(f"{begins}: {row.conductor}")
         if lost := deployment.runs.close_steps(run_id, claim.number):
             LOG.warning("%d steps of run %s were under way when the process at it died", lost, run_id)
         with Watcher(run, halt), Reaper(deployment.freezes, deployment.connected_sites):
@@ -132,6 +134,7 @@ def _end(run: Run, state: str, reason: str | None) -> None:
     run.result["seconds"] = round(ended_at - run.started_at, 3)
     run.deployment.runs.end(run.id, run.claim.number, state, ended_at, reason, run.result)
     LOG.info("run %s %s%s", run.id, state, f": {reason}" if reason else "")
+    run.timeline.note(f"{state}{f': {reason}' if reason else ''}")
     forget_what_has_ended(run.deployment)
 
 

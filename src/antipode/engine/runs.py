@@ -91,6 +91,7 @@ class Run:
         """Have it stop at its next safe point. The first reason stands, unless the run was lost."""
         if self._stop is None or kind is ClaimLost:
             self._stop = (kind, why)
+            self.timeline.note(f"stops: {why}")
 
     @property
     def stopped_by(self) -> type[AntipodeError] | None:

@@ -16,13 +16,17 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode.engine.logs import current_run
 from antipode.errors import ClaimLost
 from antipode.store.runs import Runs
 from antipode.store.tables import StepRow
 
 LOG = logging.getLogger(__name__)
+_OURS = logging.getLogger("antipode")
 WAITS_FOR, WAITS_SINCE = "waits_for", "waits_since"
 """Facts of a step under way, or that failed: what it waits for, in words, and since when, in seconds since the epoch."""
+NOTED, WARNING = "noted", "warning"
+"""States of what is in a timeline and is no step: something that happened at a moment, in words."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,15 @@ class RecordedTimeline:
         self._observer = observer
         self._told: queue.SimpleQueue[StepRecord | threading.Event | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="timeline", daemon=True)
+        self._warnings = _Warnings(run, lambda words: self.note(words, WARNING))
 
     def __enter__(self) -> Self:
         self._writer.start()
+        _OURS.addHandler(self._warnings)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _OURS.removeHandler(self._warnings)
         self._told.put(None)
         self._writer.join()
 
@@ -121,6 +128,11 @@ class RecordedTimeline:
             raise
         finally:
             self._ended(replace(began, ended_at=time.time(), state=state, result=under_way.facts))
+
+    def note(self, what: str, state: str = NOTED) -> None:
+        """Keep something that happened now and is no step. Warnings that antipode logs while it is at the run are noted by themselves."""
+        now = time.time()
+        self._told.put(StepRecord("", what[:128], "", now, now, state, {"words": what} if len(what) > 128 else {}))
 
     def past(
         self, number: str, name: str, resource: str = "", *, started: datetime, ended: datetime, error: str | None = None, **facts: object
@@ -158,6 +170,19 @@ class RecordedTimeline:
             for told in batch:
                 if isinstance(told, threading.Event):
                     told.set()
+
+
+class _Warnings(logging.Handler):
+    """Tells the warnings and errors that are logged for one run."""
+
+    def __init__(self, run: str, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._run = run
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if current_run() == self._run:
+            self._tell(record.getMessage())
 
 
 def _row(run: str, step: StepRecord) -> StepRow:
