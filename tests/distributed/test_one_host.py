@@ -1,0 +1,126 @@
+"""The service on one host: SQLite, and no other server."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hosts import Host, Installation, has_ended, installation, look_from, vnf
+from servers import until
+
+from antipode.engine.deployment import Deployment
+from antipode.vault import manifests
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[Installation]:
+    with installation(tmp_path, limits={"runs": 2}) as made:
+        yield made
+
+
+@pytest.fixture
+def host(there: Installation) -> Host:
+    return there.host()
+
+
+@pytest.fixture
+def here(host: Host) -> Deployment:
+    return look_from(host)
+
+
+def test_the_service_carries_out_what_is_queued(there: Installation, host: Host, here: Deployment) -> None:
+    run = there.queue(here)
+    service = host.serve()
+    until("the run to end", lambda: has_ended(here, run), 30)
+    assert here.runs.get(run).state == "succeeded"
+    assert len(manifests.list_ids(here.vault, "hlr")) == 1
+    assert f" {run} " in service.log.read_text()  # each line of the log says which run it is of
+    code, status, _ = host.antipode("service", "status")
+    assert (code, status["service"], status["runs"], status["queued"]) == (0, "at work", [], 0)
+    assert service.stop() == 0
+    code, status, _ = host.antipode("service", "status")
+    assert (code, status["service"]) == (1, "not running")
+
+
+def test_what_a_killed_service_was_at_is_resumed_by_the_next(there: Installation, host: Host, here: Deployment) -> None:
+    there.hold_backups()
+    service = host.serve()
+    run = there.queue(here)
+    until("a backup to be under way", lambda: there.primary.cloud.backups, 30)
+    service.kill()
+    assert host.antipode("run", "show", run)[1]["state"] == "lost"
+    there.let_backups_be_ready()
+    host.serve()
+    until("the run to end", lambda: has_ended(here, run), 30)
+    assert here.runs.get(run).state == "succeeded"
+    assert there.backups_made() == 6  # none twice
+
+
+def test_a_stop_leaves_what_is_under_way_to_be_resumed(there: Installation, host: Host, here: Deployment) -> None:
+    there.hold_backups()
+    service = host.serve()
+    run = there.queue(here)
+    until("a backup to be under way", lambda: there.primary.cloud.backups, 30)
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 10
+    assert not there.primary.cloud.frozen
+    assert here.runs.get(run).state == "running"
+    there.let_backups_be_ready()
+    host.serve()
+    until("the run to end", lambda: has_ended(here, run), 30)
+    assert here.runs.get(run).state == "succeeded"
+
+
+def test_what_another_process_has_frozen_and_died_on_is_thawed_though_the_other_site_is_silent(
+    there: Installation, host: Host, here: Deployment
+) -> None:
+    there.backup.silent.set()
+    past = datetime.now(UTC) - timedelta(seconds=5)
+    here.freezes.freezing("site-b", "id-x", "x", past)
+    there.primary.cloud.frozen.add("id-db")
+    here.freezes.freezing("site-a", "id-db", "db", past)
+    host.serve()
+    until("the server to be thawed", lambda: not there.primary.cloud.frozen, 10)
+    run = there.queue(here)
+    until("the run to end", lambda: has_ended(here, run), 30)
+    assert here.runs.get(run).state == "succeeded"
+
+
+def test_two_services_with_one_state_directory_are_refused(host: Host) -> None:
+    host.serve()
+    second = host.start("serve")
+    assert second.wait(30) == 6
+    assert "a service is at work on this host already" in (host.folder / "command.log").read_text()
+
+
+def test_systemd_is_told_when_it_is_ready_and_when_it_stops(host: Host, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(20)
+        service = host.serve(NOTIFY_SOCKET=str(tmp_path / "notify"))
+        assert told.recv(100) == b"READY=1"
+        assert told.recv(100) == b"WATCHDOG=1"
+        service.stop()
+        while (last := told.recv(100)) == b"WATCHDOG=1":
+            continue
+        assert last == b"STOPPING=1"
+
+
+def test_no_more_runs_than_the_limit_are_under_way_and_a_failover_does_not_wait(there: Installation, host: Host, here: Deployment) -> None:
+    cloud = there.primary.cloud
+    there.hold_backups()
+    runs = []
+    for member in ("db", "app", "front"):
+        here.vnfs.put(vnf(member, (member,)))
+        runs.append(there.queue(here, member))
+    host.serve()
+    until("two runs to be at their backups", lambda: len(cloud.backups) == 4, 30)
+    assert [here.runs.get(run).state for run in runs] == ["running", "running", "queued"]
+    there.let_backups_be_ready()
+    until("all runs to end", lambda: all(has_ended(here, run) for run in runs), 60)
+    assert {here.runs.get(run).state for run in runs} == {"succeeded"}
