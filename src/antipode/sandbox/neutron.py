@@ -54,6 +54,7 @@ class Neutron(Service):
             Route("GET", f"{v2}/security-groups/{{item}}", self._show_group),
             Route("DELETE", f"{v2}/security-groups/{{item}}", self._delete_group, 204),
             Route("POST", f"{v2}/security-group-rules", self._create_rule, 201),
+            Route("GET", f"{v2}/agents", self._list_agents, admin=True),
             Route("GET", f"{v2}/quotas/{{project}}/details.json", self._quota_details),
             Route("GET", f"{v2}/quotas/{{project}}", self._quota),
             Route("PUT", f"{v2}/quotas/{{project}}", self._set_quota, admin=True),
@@ -64,6 +65,13 @@ class Neutron(Service):
             return web.json_response({"error": {"code": 401, "title": "Unauthorized", "message": refused.message}}, status=401)
         kind = refused.kind or {403: "PolicyNotAuthorized", 404: "HTTPNotFound"}.get(refused.status, "HTTPInternalServerError")
         return web.json_response({"NeutronError": {"type": kind, "message": refused.message, "detail": ""}}, status=refused.status)
+
+    # ---- agents ----
+
+    async def _list_agents(self, call: Call) -> Json:
+        agents = {"DHCP agent": "neutron-dhcp-agent", "Open vSwitch agent": "neutron-openvswitch-agent"}
+        rows = [{"id": b, "agent_type": a, "binary": b, "host": "network-1", "alive": True, "admin_state_up": True} for a, b in agents.items()]
+        return {"agents": rows}
 
     # ---- versions ----
 

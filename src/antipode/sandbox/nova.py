@@ -131,7 +131,8 @@ class Nova(Service):
     async def _services(self, call: Call) -> Json:
         binaries = {"nova-scheduler": "internal", "nova-conductor": "internal", "nova-compute": ZONE}
         rows = [{"id": b, "binary": b, "host": self._site, "zone": z, "status": "enabled", "state": "up"} for b, z in binaries.items()]
-        return {"services": rows}
+        wanted = {k: call.query.get(k) for k in ("binary", "host") if call.query.get(k)}
+        return {"services": [row for row in rows if all(row[k] == v for k, v in wanted.items())]}
 
     # ---- servers ----
 
