@@ -4,9 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo sandbox-demo test-contract test-contract-lab test-sandbox test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
 
-demo: $(READY)            ## two OpenStack sites, a VNF, a disaster, a recovery (root, Debian 12)
+demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
+	$(BIN)/antipode demo --report build/demo-report.json
+
+lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, Debian 12)
 	$(BIN)/python -m lab.demo
 
 test: $(READY)            ## unit tests and static checks; no cloud
@@ -14,9 +17,6 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
 	$(BIN)/pytest tests/unit -q -n 2
-
-sandbox-demo: $(READY)    ## the same story on two embedded sites: no root, no network, under a minute
-	$(BIN)/antipode demo --report build/demo-report.json
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
 	$(BIN)/pytest tests/contract -q
