@@ -276,7 +276,9 @@ class Cinder(Service):
                 message = f"Invalid backup: Originating backup status must be one of 'available' values, not {backup['status']}"
                 raise Refused(400, message)
             size = size or backup["size"]
-            _check_size(size, backup["size"], "backup")
+            if isinstance(size, int) and size < backup["size"]:
+                wording = f"the backup size {backup['size']}GB. It must be >= backup size."
+                raise Refused(400, f"Invalid input received: Volume size {size}GB cannot be smaller than {wording}")
         if image_id := wanted.get("imageRef") or wanted.get("image_id"):
             try:
                 image = self._glance.find(caller, image_id)

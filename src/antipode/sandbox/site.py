@@ -122,7 +122,8 @@ class Site:
             self.cinder.make_type(name, {"volume_backend_name": BACKEND})
         self.neutron.furnish(owner.project_id, tenant.network, CIDR, POOL, "canary")
         if tenant.has_image:
-            self.glance.furnish(owner.project_id, IMAGE, guests.BOOTABLE.ljust(1 << 20, b"\0"), {"hw_qemu_guest_agent": "yes"})
+            agent = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+            self.glance.furnish(owner.project_id, IMAGE, guests.BOOTABLE.ljust(1 << 20, b"\0"), agent)
 
 
 async def serve(directory: Path) -> None:

@@ -1,0 +1,325 @@
+"""Nova, as antipode calls it: servers and what belongs to them, and the quiesce add-on."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from antipode.cloud.site import Site
+from tests.contract.conftest import USER_DATA, Machine, Things, compute, flavor, public_key, refused, tenant_network, until
+
+NOBODY = str(uuid.UUID(int=7))
+
+
+def disk(volume: dict[str, Any], boot_index: int = 0) -> dict[str, Any]:
+    return {"uuid": volume["id"], "source_type": "volume", "destination_type": "volume", "boot_index": boot_index}
+
+
+def server_body(site: Site, *disks: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"name": "contract", "flavorRef": flavor(site)["id"], "block_device_mapping_v2": list(disks), "networks": "none", **changes}
+
+
+# ---- reading servers ----
+
+
+def test_the_microversion_used_is_one_that_both_sides_know(site: Site) -> None:
+    assert (2, 79) <= tuple(map(int, site.compute.version.split("."))) <= (2, 96)
+
+
+def test_a_microversion_from_the_future_is_refused_with_406(site: Site) -> None:
+    api = compute(site)
+    future = type(api)(api.site, api.service, api._send, api.newest)
+    future.microversion = (2, 999)
+    error = refused(lambda: future.get("/servers/detail"))
+    assert error.status == 406
+    assert "Version 2.999 is not supported by the API" in error.reason
+
+
+def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(site: Site, machine: Machine) -> None:
+    listed = next(s for s in site.compute.servers() if s["id"] == machine.id)
+    tiny = flavor(site)
+    assert listed["status"] == "ACTIVE"
+    assert listed["metadata"] == {"role": "db"}
+    assert {k: listed["flavor"][k] for k in ("original_name", "vcpus", "ram", "disk", "ephemeral")} == {
+        "original_name": "tiny",
+        "vcpus": tiny["vcpus"],
+        "ram": tiny["ram"],
+        "disk": tiny["disk"],
+        "ephemeral": 0,
+    }
+    assert listed["flavor"]["extra_specs"] == {}
+    assert listed["image"] == ""
+    assert listed["key_name"] == machine.keypair
+    assert listed["user_id"] == site.user_id
+    assert listed["config_drive"] == "True"
+    assert listed["tags"] == ["one", "two"]
+    assert listed["description"] == "made by the contract suite"
+    assert listed["server_groups"] == [machine.group]
+    assert listed["locked"] is False
+    assert listed["OS-EXT-SRV-ATTR:root_device_name"] == "/dev/vda"
+    assert listed["OS-EXT-SRV-ATTR:user_data"] == USER_DATA
+    assert listed["OS-EXT-STS:task_state"] is None
+    assert listed["OS-EXT-STS:vm_state"] == "active"
+    assert listed["OS-EXT-AZ:availability_zone"] == "nova"
+    if site.compute.takes_hostname:
+        assert listed["OS-EXT-SRV-ATTR:hostname"] == "contract-host"
+    if site.compute.version == "2.96":
+        assert listed["pinned_availability_zone"] is None
+    assert listed == site.compute.server(machine.id)
+
+
+def test_the_addresses_of_a_server_name_network_address_and_mac(site: Site, machine: Machine) -> None:
+    addresses = site.compute.server(machine.id)["addresses"]
+    assert list(addresses) == [tenant_network(site)["name"]]
+    (address,) = next(iter(addresses.values()))
+    assert (address["addr"], address["OS-EXT-IPS-MAC:mac_addr"]) == ("10.7.0.77", machine.port["mac_address"])
+
+
+def test_only_an_administrator_is_shown_the_root_device_and_the_user_data(tenant: Site, machine: Machine) -> None:
+    seen = tenant.compute.server(machine.id)
+    assert seen is not None
+    assert not [k for k in ("OS-EXT-SRV-ATTR:root_device_name", "OS-EXT-SRV-ATTR:user_data") if k in seen]
+
+
+def test_attachments_tell_volume_device_tag_and_what_becomes_of_the_volume(site: Site, machine: Machine) -> None:
+    attached = {a["volumeId"]: (a["device"], a["tag"], a["delete_on_termination"]) for a in site.compute.attachments(machine.id)}
+    assert attached == {machine.root["id"]: ("/dev/vda", "boot", False), machine.data["id"]: ("/dev/vdb", "records", False)}
+
+
+def test_interfaces_tell_port_mac_and_tag(site: Site, machine: Machine) -> None:
+    (interface,) = site.compute.interfaces(machine.id)
+    assert (interface["port_id"], interface["mac_addr"]) == (machine.port["id"], machine.port["mac_address"])
+    assert interface["tag"] == "first"
+
+
+def test_the_volumes_of_a_server_are_in_use_and_say_by_whom(site: Site, machine: Machine) -> None:
+    volume = site.volumes.volume(machine.root["id"])
+    assert volume["status"] == "in-use"
+    assert [(a["server_id"], a["device"]) for a in volume["attachments"]] == [(machine.id, "/dev/vda")]
+
+
+def test_the_port_of_a_server_names_it(site: Site, machine: Machine) -> None:
+    (port,) = site.networks.ports_of([machine.id])
+    assert (port["id"], port["device_id"]) == (machine.port["id"], machine.id)
+    assert port["device_owner"].startswith("compute:")
+
+
+def test_a_server_that_is_not_there_is_none_and_its_deletion_is_fine(site: Site) -> None:
+    assert site.compute.server(NOBODY) is None
+    site.compute.delete_server(NOBODY)
+    assert refused(lambda: site.compute.attachments(NOBODY)).reason == f"Instance {NOBODY} could not be found."
+
+
+def test_servers_are_listed_page_by_page_newest_first(things: Things, site: Site, machine: Machine, image: dict[str, Any]) -> None:
+    newer = things.server(things.volume(imageRef=image["id"]))
+    pages = compute(site).pages("/servers/detail", "servers", {"limit": 1})
+    ids = [server["id"] for page in pages for server in page]
+    assert ids.index(newer["id"]) < ids.index(machine.id)
+    assert len(ids) == len(set(ids))
+
+
+# ---- booting servers ----
+
+
+def test_a_server_is_not_booted_with_what_does_not_exist(site: Site, machine: Machine) -> None:
+    root = disk(machine.root)
+    create = site.compute.create_server
+    refusals = {
+        "flavor": refused(lambda: create(server_body(site, root, flavorRef=NOBODY))),
+        "volume": refused(lambda: create(server_body(site, {**root, "uuid": NOBODY}))),
+        "port": refused(lambda: create(server_body(site, root, networks=[{"port": NOBODY}]))),
+        "keypair": refused(lambda: create(server_body(site, root, key_name="no-such-key"))),
+        "group": refused(lambda: create(server_body(site, root), {"group": NOBODY})),
+        "zone": refused(lambda: create(server_body(site, root, availability_zone="mars"))),
+    }
+    assert {what: error.status for what, error in refusals.items()} == dict.fromkeys(refusals, 400)
+    assert refusals["flavor"].reason == f"Flavor {NOBODY} could not be found."
+    assert refusals["volume"].reason == f"Block Device Mapping is Invalid: failed to get volume {NOBODY}."
+    assert refusals["keypair"].reason == "Invalid key_name provided."
+
+
+def test_a_server_is_not_booted_from_a_volume_that_is_in_use(site: Site, machine: Machine) -> None:
+    error = refused(lambda: site.compute.create_server(server_body(site, disk(machine.root))))
+    assert error.status == 400
+    assert "in-use" in error.reason
+
+
+def test_a_server_is_not_booted_from_a_volume_that_is_not_bootable(things: Things, site: Site) -> None:
+    volume = things.volume()
+    error = refused(lambda: site.compute.create_server(server_body(site, disk(volume))))
+    assert (error.status, error.reason) == (400, f"Block Device {volume['id']} is not bootable.")
+
+
+def test_a_server_needs_a_boot_sequence_that_begins_at_0(things: Things, site: Site) -> None:
+    volume = things.volume()
+    error = refused(lambda: site.compute.create_server(server_body(site, disk(volume, 1))))
+    assert error.status == 400
+    assert "Boot sequence for the instance and image/block device mapping combination is not valid" in error.reason
+
+
+def test_a_port_that_a_server_has_is_not_given_to_another(things: Things, site: Site, machine: Machine, image: dict[str, Any]) -> None:
+    volume = things.volume(imageRef=image["id"])
+    error = refused(lambda: site.compute.create_server(server_body(site, disk(volume), networks=[{"port": machine.port["id"]}])))
+    assert (error.status, error.reason) == (409, f"Port {machine.port['id']} is still in use.")
+
+
+def test_a_deleted_server_leaves_its_volumes_available_and_its_ports_free(things: Things, site: Site, image: dict[str, Any]) -> None:
+    volume, port = things.volume(imageRef=image["id"]), things.port()
+    server = things.server(volume, networks=[{"port": port["id"]}])
+    things.remove_server(server["id"])
+    until(lambda: site.volumes.volume(volume["id"])["status"] == "available", "the volume is free")
+    (there,) = [p for p in site.networks.ports_on([port["network_id"]]) if p["id"] == port["id"]]
+    assert there["device_id"] == ""
+
+
+def test_a_volume_that_ends_with_its_server_is_deleted_with_it(things: Things, site: Site, image: dict[str, Any]) -> None:
+    volume = things.volume(imageRef=image["id"])
+    disks = [{**disk(volume), "delete_on_termination": True}]
+    server = things.server(volume, block_device_mapping_v2=disks)
+    things.remove_server(server["id"])
+    until(lambda: site.volumes.volume(volume["id"]) is None, "the volume is gone too")
+
+
+def test_a_quota_that_is_exhausted_refuses_with_403_and_says_which(things: Things, site: Site, image: dict[str, Any]) -> None:
+    volume = things.volume(imageRef=image["id"])
+    row = site.compute.quota(site.project_id)["instances"]
+    path = f"/os-quota-sets/{site.project_id}"
+    try:
+        compute(site).call("PUT", path, {"quota_set": {"instances": row["in_use"]}})
+        error = refused(lambda: site.compute.create_server(server_body(site, disk(volume))))
+    finally:
+        compute(site).call("PUT", path, {"quota_set": {"instances": row["limit"]}})
+    assert error.status == 403
+    used = f"Requested 1, but already used {row['in_use']} of {row['in_use']} instances"
+    assert error.reason == f"Quota exceeded for instances: {used}"
+
+
+def test_quotas_tell_limit_use_and_reservations(site: Site, machine: Machine) -> None:
+    quota = site.compute.quota(site.project_id)
+    for name in ("instances", "cores", "ram"):
+        assert set(quota[name]) >= {"limit", "in_use", "reserved"}
+        assert quota[name]["in_use"] > 0
+
+
+def test_flavors_have_what_a_plan_compares(site: Site) -> None:
+    assert {"id", "name", "vcpus", "ram", "disk"} <= set(flavor(site))
+
+
+def test_there_is_an_availability_zone(site: Site) -> None:
+    assert "nova" in site.compute.availability_zones()
+
+
+def test_an_action_that_does_not_exist_is_refused_with_400(site: Site, machine: Machine) -> None:
+    error = refused(lambda: compute(site).post(f"/servers/{machine.id}/action", {"levitate": None}))
+    assert error.status == 400
+    assert "levitate" in error.reason
+
+
+# ---- keypairs and server groups ----
+
+
+def test_an_imported_keypair_is_found_by_its_name_also_for_another_user(site: Site, tenant: Site, things: Things) -> None:
+    name = things.keypair()
+    assert site.compute.keypair(name)["name"] == name
+    assert site.compute.keypair(name)["type"] == "ssh"
+    assert tenant.compute.keypair(name) is None
+    assert site.compute.keypair(name, tenant.user_id) is None
+    assert site.compute.keypair(name, site.user_id)["public_key"].startswith("ssh-ed25519 ")
+
+
+def test_a_second_keypair_of_a_name_is_a_conflict_and_a_broken_key_a_bad_request(site: Site, things: Things) -> None:
+    name = things.keypair()
+    assert refused(lambda: site.compute.import_keypair(name, public_key("again"), "ssh")).status == 409
+    assert refused(lambda: site.compute.import_keypair(f"{name}-2", "not a key", "ssh")).status == 400
+
+
+def test_a_server_group_is_found_by_id_and_in_the_list_with_its_policy(site: Site, machine: Machine) -> None:
+    group = site.compute.server_group(machine.group)
+    assert group["policy"] == "soft-anti-affinity"
+    assert machine.group in [g["id"] for g in site.compute.server_groups()]
+    assert site.compute.server_group(NOBODY) is None
+
+
+# ---- the quiesce add-on ----
+
+
+def test_the_add_on_tells_its_version_and_its_timeouts(site: Site) -> None:
+    support = site.compute.quiesce_support()
+    assert support is not None
+    assert {"version", "default_timeout", "maximum_timeout"} <= set(support)
+    assert support["maximum_timeout"] >= support["default_timeout"] >= 1
+
+
+def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machine) -> None:
+    assert not site.compute.is_quiesced(machine.id)
+    site.compute.quiesce(machine.id, 60, 60)
+    try:
+        shown = compute(site).get(f"/servers/{machine.id}/os-quiesce")["quiesce"]
+        assert shown["quiesced"] is True
+        assert shown["since"] < shown["expires_at"]
+    finally:
+        site.compute.unquiesce(machine.id, 60)
+    assert not site.compute.is_quiesced(machine.id)
+
+
+def test_a_second_quiesce_is_a_conflict_and_leaves_the_first_as_it_was(site: Site, machine: Machine) -> None:
+    site.compute.quiesce(machine.id, 60, 60)
+    try:
+        error = refused(lambda: site.compute.quiesce(machine.id, 60, 60))
+        assert error.status == 409
+        assert "is already quiesced" in error.reason
+        assert site.compute.is_quiesced(machine.id)
+    finally:
+        site.compute.unquiesce(machine.id, 60)
+
+
+def test_thawing_what_is_not_frozen_is_fine(site: Site, machine: Machine) -> None:
+    site.compute.unquiesce(machine.id, 60)
+    site.compute.unquiesce(machine.id, 60)
+
+
+def test_a_server_that_nobody_thaws_is_thawed_by_the_add_on(site: Site, machine: Machine) -> None:
+    site.compute.quiesce(machine.id, 2, 60)
+    began = time.monotonic()
+    until(lambda: not site.compute.is_quiesced(machine.id), "it is thawed by itself", 30)
+    assert time.monotonic() - began > 0.5
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 100_000, "soon"])
+def test_a_timeout_that_is_none_or_too_long_is_refused_with_400(site: Site, machine: Machine, timeout: object) -> None:
+    error = refused(lambda: compute(site).post(f"/servers/{machine.id}/action", {"quiesce": {"timeout": timeout}}))
+    assert error.status == 400
+    assert not site.compute.is_quiesced(machine.id)
+
+
+def test_only_an_administrator_may_quiesce(tenant: Site, machine: Machine) -> None:
+    error = refused(lambda: tenant.compute.quiesce(machine.id, 10, 60))
+    assert error.status == 403
+    assert not tenant.compute.is_quiesced(machine.id)
+
+
+def test_a_server_that_does_not_exist_is_not_quiesced_and_its_thaw_is_fine(site: Site) -> None:
+    assert refused(lambda: site.compute.quiesce(NOBODY, 10, 60)).status == 404
+    site.compute.unquiesce(NOBODY, 60)
+
+
+def test_a_server_without_an_agent_is_refused_with_409(things: Things, site: Site) -> None:
+    volume = things.volume()
+    site.volumes.set_bootable(volume["id"])
+    server = things.server(volume)
+    error = refused(lambda: site.compute.quiesce(server["id"], 10, 60))
+    assert (error.status, error.reason) == (409, "QEMU guest agent is not enabled for the instance")
+
+
+def test_a_server_that_is_off_is_refused_with_409_and_counts_as_thawed(things: Things, site: Site, image: dict[str, Any]) -> None:
+    server = things.server(things.volume(imageRef=image["id"]))
+    compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None})
+    until(lambda: site.compute.server(server["id"])["status"] == "SHUTOFF", "it is off")
+    error = refused(lambda: site.compute.quiesce(server["id"], 10, 60))
+    assert (error.status, error.reason) == (409, f"Cannot 'quiesce' instance {server['id']} while it is in vm_state stopped")
+    site.compute.unquiesce(server["id"], 60)
+    again = refused(lambda: compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None}))
+    assert (again.status, again.reason) == (409, f"Cannot 'stop' instance {server['id']} while it is in vm_state stopped")

@@ -1,0 +1,211 @@
+"""Cinder's volumes and snapshots, as antipode calls them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+from antipode.cloud.site import Site
+from tests.contract.conftest import Machine, Things, refused, storage, until
+
+NOBODY = str(uuid.UUID(int=7))
+
+
+def put_quota(site: Site, **limits: int) -> None:
+    storage(site).call("PUT", f"/os-quota-sets/{site.project_id}", {"quota_set": limits})
+
+
+def test_the_microversion_used_is_one_that_both_sides_know(site: Site) -> None:
+    assert (3, 47) <= tuple(map(int, site.volumes.version.split("."))) <= (3, 70)
+
+
+def test_a_volume_is_listed_with_all_that_is_needed_to_make_it_again(site: Site, things: Things) -> None:
+    volume = things.volume(volume_type="fast", metadata={"a": "b"}, description="words")
+    assert (volume["size"], volume["volume_type"], volume["metadata"]) == (1, "fast", {"a": "b"})
+    assert (volume["status"], volume["bootable"], volume["encrypted"], volume["multiattach"]) == ("available", "false", False, False)
+    assert (volume["description"], volume["availability_zone"]) == ("words", "nova")
+    assert volume["attachments"] == []
+    assert "volume_image_metadata" not in volume
+    assert "@" in volume["os-vol-host-attr:host"]
+    assert volume["os-vol-mig-status-attr:name_id"] is None
+    assert volume == site.volumes.volume(volume["id"])
+
+
+def test_a_volume_of_an_image_is_bootable_and_knows_its_agent(things: Things, image: dict[str, Any]) -> None:
+    volume = things.volume(imageRef=image["id"])
+    assert volume["bootable"] == "true"
+    about = volume["volume_image_metadata"]
+    assert (about["image_id"], about["image_name"], about["hw_qemu_guest_agent"]) == (image["id"], image["name"], "yes")
+
+
+def test_volumes_are_found_by_their_metadata(site: Site, things: Things) -> None:
+    key = uuid.uuid4().hex
+    volume = things.volume(metadata={"antipode:key": key, "other": "x"})
+    assert [v["id"] for v in site.volumes.volumes(**{"antipode:key": key})] == [volume["id"]]
+    assert site.volumes.volumes(**{"antipode:key": "none"}) == []
+
+
+def test_an_update_replaces_description_and_metadata(site: Site, things: Things) -> None:
+    volume = things.volume(metadata={"old": "1"})
+    site.volumes.update_volume(volume["id"], "new words", {"new": "2"})
+    after = site.volumes.volume(volume["id"])
+    assert (after["description"], after["metadata"]) == ("new words", {"new": "2"})
+
+
+def test_a_volume_can_be_made_bootable_and_given_image_metadata(site: Site, things: Things) -> None:
+    volume = things.volume()
+    site.volumes.set_bootable(volume["id"])
+    site.volumes.set_image_metadata(volume["id"], {"hw_qemu_guest_agent": "yes"})
+    site.volumes.set_image_metadata(volume["id"], {"os_require_quiesce": "yes"})
+    after = site.volumes.volume(volume["id"])
+    assert after["bootable"] == "true"
+    assert after["volume_image_metadata"] == {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+
+
+def test_a_volume_is_not_made_of_what_does_not_exist(site: Site) -> None:
+    create = site.volumes.create_volume
+    wanted = {"size": 1, "name": "never"}
+    assert refused(lambda: create({**wanted, "volume_type": "no-such-type"})).status == 404
+    zone = refused(lambda: create({**wanted, "availability_zone": "mars"}))
+    assert (zone.status, zone.reason) == (400, "Availability zone 'mars' is invalid.")
+    assert refused(lambda: create({**wanted, "size": 0})).status == 400
+    assert refused(lambda: create({**wanted, "snapshot_id": NOBODY})).status == 404
+    assert refused(lambda: create({**wanted, "backup_id": NOBODY})).status == 404
+    assert refused(lambda: create({**wanted, "imageRef": NOBODY})).status == 400
+
+
+def test_a_volume_that_is_in_use_or_has_snapshots_is_not_deleted(site: Site, things: Things, machine: Machine) -> None:
+    in_use = refused(lambda: site.volumes.delete_volume(machine.data["id"]))
+    volume = things.volume()
+    things.snapshot(volume["id"])
+    with_snapshot = refused(lambda: site.volumes.delete_volume(volume["id"]))
+    for error in (in_use, with_snapshot):
+        assert error.status == 400
+        assert error.reason.startswith("Invalid volume: Volume status must be available or error or error_restoring or error_extending")
+
+
+def test_a_volume_that_is_not_there_is_none_and_its_deletion_is_fine(site: Site) -> None:
+    assert site.volumes.volume(NOBODY) is None
+    site.volumes.delete_volume(NOBODY)
+    error = refused(lambda: storage(site).get(f"/volumes/{NOBODY}"))
+    assert error.reason == f"VolumeNotFound: Volume {NOBODY} could not be found." or error.reason == f"Volume {NOBODY} could not be found."
+
+
+def test_volumes_are_listed_page_by_page_newest_first(site: Site, things: Things) -> None:
+    older, newer = things.volume(), things.volume()
+    pages = storage(site).pages("/volumes/detail", "volumes", {"limit": 1})
+    ids = [v["id"] for page in pages for v in page]
+    assert ids.index(newer["id"]) < ids.index(older["id"])
+    assert len(ids) == len(set(ids))
+
+
+# ---- snapshots ----
+
+
+def test_a_snapshot_of_a_volume_in_use_leaves_it_as_it_was(site: Site, things: Things, machine: Machine) -> None:
+    snapshot = things.snapshot(machine.data["id"], **{"antipode:key": "k"})
+    assert (snapshot["volume_id"], snapshot["size"], snapshot["metadata"]) == (machine.data["id"], 1, {"antipode:key": "k"})
+    assert site.volumes.volume(machine.data["id"])["status"] == "in-use"
+    assert snapshot["id"] in [s["id"] for s in site.volumes.snapshots()]
+
+
+def test_a_snapshot_is_of_a_volume_that_exists(site: Site) -> None:
+    assert refused(lambda: site.volumes.create_snapshot(NOBODY, "never", {}, 60)).status == 404
+
+
+def test_a_snapshot_that_is_not_there_is_deleted_without_complaint(site: Site) -> None:
+    site.volumes.delete_snapshot(NOBODY)
+
+
+def test_a_volume_can_be_made_of_a_snapshot_and_is_as_large(things: Things) -> None:
+    volume = things.volume()
+    snapshot = things.snapshot(volume["id"])
+    assert things.volume(snapshot_id=snapshot["id"])["snapshot_id"] == snapshot["id"]
+
+
+def test_a_volume_smaller_than_its_snapshot_is_refused(site: Site, things: Things) -> None:
+    volume = things.volume(size=2)
+    snapshot = things.snapshot(volume["id"])
+    error = refused(lambda: site.volumes.create_volume({"size": 1, "snapshot_id": snapshot["id"]}))
+    assert error.status == 400
+    assert error.reason.startswith("Invalid input received: Volume size '1'GB cannot be smaller than the snapshot size 2GB.")
+
+
+# ---- types, zones, quotas ----
+
+
+def test_types_and_zones_have_names(site: Site) -> None:
+    assert "fast" in {t["name"] for t in site.volumes.types()}
+    assert "nova" in site.volumes.availability_zones()
+
+
+def test_quotas_tell_limit_and_use_also_of_each_type(site: Site, things: Things) -> None:
+    before = site.volumes.quota(site.project_id)
+    volume = things.volume(volume_type="fast")
+    things.snapshot(volume["id"])
+    after = site.volumes.quota(site.project_id)
+    more = {name: after[name]["in_use"] - before[name]["in_use"] for name in before if name != "id"}
+    assert {name: n for name, n in more.items() if n} == {
+        "volumes": 1,
+        "volumes_fast": 1,
+        "snapshots": 1,
+        "snapshots_fast": 1,
+        "gigabytes": 2,
+        "gigabytes_fast": 2,
+    }
+    assert set(after["volumes"]) >= {"limit", "in_use", "reserved"}
+
+
+@pytest.mark.parametrize(
+    ("quota", "reason"),
+    [
+        ("volumes", "VolumeLimitExceeded: Maximum number of volumes allowed ({limit}) exceeded for quota 'volumes'."),
+        (
+            "gigabytes",
+            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
+            "Requested 1G, quota is {limit}G and {limit}G has been consumed.",
+        ),
+    ],
+)
+def test_a_quota_that_is_exhausted_refuses_with_413_and_says_which(site: Site, things: Things, quota: str, reason: str) -> None:
+    things.volume()
+    row = site.volumes.quota(site.project_id)[quota]
+    try:
+        put_quota(site, **{quota: row["in_use"]})
+        error = refused(lambda: site.volumes.create_volume({"size": 1, "name": "never"}))
+    finally:
+        put_quota(site, **{quota: row["limit"]})
+    assert (error.status, error.reason) == (413, reason.format(limit=row["in_use"]))
+
+
+def test_the_quota_of_snapshots_refuses_with_413(site: Site, things: Things) -> None:
+    volume = things.volume()
+    row = site.volumes.quota(site.project_id)["snapshots"]
+    try:
+        put_quota(site, snapshots=row["in_use"])
+        error = refused(lambda: site.volumes.create_snapshot(volume["id"], "never", {}, 60))
+    finally:
+        put_quota(site, snapshots=row["limit"])
+    assert error.status == 413
+    assert error.reason == f"SnapshotLimitExceeded: Maximum number of snapshots allowed ({row['in_use']}) exceeded"
+
+
+# ---- what is managed ----
+
+
+def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_managed_again(site: Site, things: Things) -> None:
+    volume_id = site.volumes.create_volume({"size": 1, "name": things.name()})
+    volume = site.volumes.watch.wait_for([volume_id], timeout_s=120)[volume_id]
+    storage(site).post(f"/volumes/{volume_id}/action", {"os-unmanage": {}})
+    until(lambda: site.volumes.volume(volume_id) is None, "it is not managed any more")
+    host, name = volume["os-vol-host-attr:host"], f"volume-{volume_id}"
+    listed = storage(site).get("/manageable_volumes/detail", host=host)["manageable-volumes"]
+    (row,) = [m for m in listed if m["reference"]["source-name"] == name]
+    assert (row["safe_to_manage"], row["size"]) == (True, 1)
+    wanted = {"host": host, "ref": {"source-name": name}, "name": things.name(), "bootable": True}
+    managed = storage(site).post("/manageable_volumes", {"volume": wanted})["volume"]["id"]
+    things.removals.append(lambda: things._remove_volume(managed))
+    after = site.volumes.watch.wait_for([managed], timeout_s=120)[managed]
+    assert (after["size"], after["bootable"]) == (1, "true")
