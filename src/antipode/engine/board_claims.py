@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from antipode.engine.board import Board, BoardUnreachable, Hold, Posting
 from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound
 from antipode.store.runs import Runs
@@ -31,17 +33,15 @@ class BoardClaim:
     claim was ours has as long to arrive before another host may go on with the run.
     """
 
-    def __init__(
-        self, run: str, hold: Hold, expires_s: float, since: float, ended: Callable[[], bool], clock: Callable[[], float] = now
-    ) -> None:
-        """`since` is the moment (by `clock`) before the claim was made; `ended` tells whether the run is over."""
+    def __init__(self, runs: Runs, run: str, hold: Hold, expires_s: float, since: float, clock: Callable[[], float] = now) -> None:
+        """`since` is the moment (by `clock`) before the claim was made."""
         self.run = run
         self.number = 0
+        self._runs = runs
         self._hold = hold
         self._lasts_s = expires_s * 2 / 3
         self._clock = clock
         self._until = since + self._lasts_s
-        self._ended = ended
         self._lost: str | None = None
         self._released = threading.Event()
         self._renewer = threading.Thread(target=self._keep, args=(expires_s / 6,), name=f"claim of {run}", daemon=True)
@@ -62,16 +62,16 @@ class BoardClaim:
         if self._released.is_set():
             return
         self._released.set()
-        self._renewer.join()
+        self._renewer.join(self._lasts_s)  # a database that is cut off may keep it for long
         lost, self._lost = self._lost, self._lost or f"run {self.run} was let go of"
         if lost is not None:
             return
         try:
-            if self._ended():
+            if is_over(self._runs, self.run):
                 self._hold.finish()
             else:
                 self._hold.let_go()
-        except AntipodeError as error:
+        except (AntipodeError, SQLAlchemyError) as error:
             LOG.warning("run %s stays on the board until its claim expires: %s", self.run, error)
 
     def __enter__(self) -> Self:
@@ -84,18 +84,33 @@ class BoardClaim:
         while not self._released.wait(every_s):
             asked = self._clock()
             try:
-                self._hold.renew()
+                self._renew()
             except ClaimLost as error:
                 LOG.error("run %s: %s", self.run, error)
                 self._lost = f"run {self.run}: {error}; nothing more is changed here"
                 return
-            except AntipodeError as error:
-                left = self._until - self._clock()
-                LOG.warning("run %s: its claim could not be renewed, and lasts for another %.0f s: %s", self.run, max(left, 0), error)
+            except (AntipodeError, SQLAlchemyError) as error:
+                left = max(self._until - self._clock(), 0)
+                LOG.warning("run %s: its claim could not be renewed, and lasts for another %.0f s: %s", self.run, left, error)
             else:
                 if asked >= self._until:
                     LOG.warning("run %s: its claim was over for %.0f s, and nobody has taken it", self.run, asked - self._until)
                 self._until = asked + self._lasts_s
+
+    def _renew(self) -> None:
+        """Renew the claim, if the database answers: a host that is cut off from it can do nothing for the run, and another may."""
+        newest, _ = self._runs.standing(self.run)
+        if self.number and newest != self.number:
+            raise ClaimLost(f"another process has claimed it since (claim {newest}, ours is {self.number})")
+        self._hold.renew()
+
+
+def is_over(runs: Runs, run: str) -> bool:
+    """Whether a run has ended, or there is no such run."""
+    try:
+        return runs.get(run).ended_at is not None
+    except NotFound:
+        return True
 
 
 class BoardClaims:
@@ -150,13 +165,6 @@ class BoardClaims:
         """
         self.board.post(run.id, first=run.kind != "protect")
 
-    def is_over(self, run: str) -> bool:
-        """Whether a run has ended, or there is no such run."""
-        try:
-            return self._runs.get(run).ended_at is not None
-        except NotFound:
-            return True
-
     def postings(self) -> list[Posting]:
         """What is on the board now.
 
@@ -185,4 +193,4 @@ class BoardClaims:
     def _claim(self, posting: Posting) -> BoardClaim:
         since = now()
         hold = self.board.claim(posting)
-        return BoardClaim(posting.run, hold, self.board.expires_s, since, lambda: self.is_over(posting.run))
+        return BoardClaim(self._runs, posting.run, hold, self.board.expires_s, since)

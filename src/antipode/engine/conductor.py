@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from antipode.engine.board import BoardUnreachable, Posting
-from antipode.engine.board_claims import BoardClaims
+from antipode.engine.board_claims import BoardClaims, is_over
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.kinds import kind_of
 from antipode.engine.logs import run_in_logs
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, Busy, ClaimLost, Halted, NotFound
+from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Conductor:
         self._at_work: dict[str, tuple[str, threading.Thread]] = {}
         self._not_before: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._board = _BoardKept(deployment.claims) if isinstance(deployment.claims, BoardClaims) else None
+        self._board = _BoardKept(deployment.claims, deployment.runs) if isinstance(deployment.claims, BoardClaims) else None
         self.halt = threading.Event()
         """set to have all runs stop at their next safe point, to be resumed later, and no other begun"""
         self.looked_at = time.time()
@@ -144,8 +145,9 @@ class Logged:
 class _BoardKept:
     """Keeps board and database together: what the database has open and the board lacks is posted, what is over is taken off."""
 
-    def __init__(self, claims: BoardClaims) -> None:
+    def __init__(self, claims: BoardClaims, runs: Runs) -> None:
         self._claims = claims
+        self._runs = runs
         self._lasts_s = claims.board.expires_s
         self._since: dict[tuple[str, str], float] = {}
 
@@ -183,7 +185,7 @@ class _BoardKept:
         return time.monotonic() - self._since.setdefault(what, time.monotonic()) > self._lasts_s
 
     def _take_off(self, run: str, postings: Sequence[Posting]) -> None:
-        if not self._claims.is_over(run):
+        if not is_over(self._runs, run):
             return
         for posting in postings:
             try:

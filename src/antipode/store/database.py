@@ -56,9 +56,28 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def on_server(url: URL) -> Engine:
+    """An engine for a database server: one that was restarted is connected to anew, one that is cut off is given up in time.
+
+    What the URL says of waiting goes before ours.
+    """
+    waits: dict[str, dict[str, int]] = {
+        "psycopg": {
+            "connect_timeout": 10,
+            "tcp_user_timeout": 20000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 2,
+        },
+        "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 20},
+    }
+    ours = waits.get(url.get_driver_name(), {})
+    return create_engine(url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query})
+
+
 def _connected(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)  # a server may have been restarted since the last time
+        return on_server(url)
     if url.database and url.database != ":memory:":
         # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it has the same mode
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,264 @@
+"""Several hosts, one database, one board: each run is carried out by one of them at a time, whatever becomes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+from hosts import EXPIRES_S, Host, Installation, Service, has_ended, installation, look_from, through, vnf
+from servers import until
+
+from antipode.engine import service
+from antipode.engine.deployment import Deployment
+from antipode.engine.runs import new_run
+from antipode.errors import AntipodeError
+from antipode.vault import manifests
+
+TAKEN_OVER_WITHIN_S = 4 * EXPIRES_S
+
+
+@pytest.fixture
+def database(postgresql: servers.DatabaseServer) -> str:
+    return postgresql.new_database()
+
+
+def jobboard(endpoint: str, name: str) -> dict[str, Any]:
+    return {"etcd": {"endpoints": [endpoint]}, "name": name, "claim_expires": EXPIRES_S}
+
+
+@pytest.fixture
+def there(tmp_path: Path, database: str, etcd: str, name: str) -> Iterator[Installation]:
+    with installation(tmp_path, database=database, jobboard=jobboard(etcd, name)) as made:
+        yield made
+
+
+@pytest.fixture
+def one(there: Installation) -> Host:
+    return there.host()
+
+
+@pytest.fixture
+def two(there: Installation) -> Host:
+    return there.host()
+
+
+@pytest.fixture
+def here(one: Host) -> Deployment:
+    return look_from(one)
+
+
+def begun_at(service: Service, there: Installation, here: Deployment) -> str:
+    """A protect that one service is at, its backups under way."""
+    there.hold_backups()
+    run = there.queue(here)
+    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 30)
+    until("the service to be at it", lambda: service.has_logged(run), 5)
+    return run
+
+
+def succeeds(here: Deployment, run: str, within_s: float = TAKEN_OVER_WITHIN_S + 20) -> None:
+    until(f"{run} to end", lambda: has_ended(here, run), within_s)
+    row = here.runs.get(run)
+    assert (row.state, row.reason) == ("succeeded", None)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path, etcd: str, name: str
+) -> None:
+    url = request.getfixturevalue(kind).new_database()
+    with installation(tmp_path, database=url, jobboard=jobboard(etcd, name), limits={"runs": 1}) as there:
+        hosts = [there.host(), there.host()]
+        here = look_from(hosts[0])
+        services = [host.serve() for host in hosts]
+        for member in ("db", "app", "front"):
+            here.vnfs.put(vnf(member, (member,)))
+        runs = [there.queue(here, member) for member in ("db", "app", "front")]
+        for run in runs:
+            succeeds(here, run)
+            assert here.runs.get(run).claim == 1
+        assert there.backups_made() == 6
+        assert all(there.primary.made_by(s.pid) for s in services)  # both had a part in it
+        until("the board to be empty", lambda: not here.claims.postings(), 5)  # type: ignore[union-attr]
+        here.claims.board.close()  # type: ignore[union-attr]
+        assert [s.stop() for s in services] == [0, 0]
+
+
+def test_what_a_killed_host_was_at_another_goes_on_with(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+    first = one.serve()
+    run = begun_at(first, there, here)
+    second = two.serve()
+    first.kill()
+    there.let_backups_be_ready()
+    succeeds(here, run)
+    assert there.backups_made() == 6  # none twice
+    assert second.has_logged(run)
+    assert len(manifests.list_ids(here.vault, "hlr")) == 1
+
+
+def test_a_claim_is_renewed_while_a_long_step_lasts(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+    first = one.serve()
+    run = begun_at(first, there, here)
+    second = two.serve()
+    until_s = time.monotonic() + 2 * EXPIRES_S
+    while time.monotonic() < until_s:
+        assert here.runs.get(run).claim == 1
+        assert two.antipode("run", "show", run)[1]["state"] == "running"
+    there.let_backups_be_ready()
+    succeeds(here, run)
+    assert here.runs.get(run).claim == 1
+    assert not there.primary.made_by(second.pid)
+
+
+def test_a_host_that_was_paused_changes_nothing_when_it_wakes_up(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+    first = one.serve()
+    run = begun_at(first, there, here)
+    two.serve()
+    first.pause()
+    until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
+    there.let_backups_be_ready()
+    succeeds(here, run)
+    before = there.primary.made_by(first.pid)
+    steps = {(s.id, s.state) for s in here.runs.steps(run)}
+    first.go_on()
+    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"), 20)
+    time.sleep(EXPIRES_S / 2)  # there is nothing to wait for: it is to do nothing
+    assert there.primary.made_by(first.pid) == before
+    assert {(s.id, s.state) for s in here.runs.steps(run)} == steps
+    assert here.runs.get(run).state == "succeeded"
+    assert first.process.poll() is None
+    # and it is of use again
+    again = there.queue(here)
+    succeeds(here, again)
+
+
+def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
+    there: Installation, one: Host, two: Host, here: Deployment
+) -> None:
+    cloud = there.primary.cloud
+    first = one.serve()
+    cloud.looks_until_available = 10**6
+    run = there.queue(here)
+    until("the window to be open", lambda: len(cloud.snapshots) == 6, 30)
+    first.pause()
+    cloud.looks_until_available = 2
+    two.serve()
+    until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
+    succeeds(here, run)
+    assert not cloud.frozen
+    before = there.primary.made_by(first.pid)
+    first.go_on()
+    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"), 30)
+    late = there.primary.made_by(first.pid)[len(before) :]
+    assert all(call.endswith("unquiesce") for call in late)
+    assert not cloud.frozen
+
+
+def test_a_host_that_is_cut_off_from_the_board_stops_before_another_begins(
+    there: Installation, two: Host, here: Deployment, etcd: str, name: str
+) -> None:
+    wire = servers.Wire(int(etcd.rpartition(":")[2]))
+    first = there.host(jobboard=jobboard(f"http://127.0.0.1:{wire.port}", name)).serve()
+    run = begun_at(first, there, here)
+    two.serve()
+    wire.cut()
+    until("the run to have stopped here", lambda: first.has_logged(f"{run} is not carried out here"), TAKEN_OVER_WITHIN_S)
+    assert here.runs.get(run).claim == 1  # and nobody had it by then
+    there.let_backups_be_ready()
+    before = there.primary.made_by(first.pid)
+    succeeds(here, run)
+    assert there.primary.made_by(first.pid) == before
+    assert there.backups_made() == 6
+    wire.mend()
+    again = there.queue(here)
+    succeeds(here, again)
+    wire.close()
+
+
+def test_a_host_that_is_cut_off_from_the_database_loses_its_runs_to_others(
+    there: Installation, two: Host, here: Deployment, database: str
+) -> None:
+    wire = servers.Wire(here.database.url.port or 0)
+    first = there.host(database=through(wire, database)).serve()
+    run = begun_at(first, there, here)
+    two.serve()
+    wire.cut()
+    until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
+    there.let_backups_be_ready()
+    before = there.primary.made_by(first.pid)
+    succeeds(here, run)
+    assert there.primary.made_by(first.pid) == before
+    assert there.backups_made() == 6
+    wire.close()
+
+
+def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(tmp_path: Path, database: str, name: str) -> None:
+    port = servers.free_port()
+    with (
+        servers.folder_of_nobody() as data,
+        installation(tmp_path, database=database, jobboard=jobboard(f"http://127.0.0.1:{port}", name)) as there,
+    ):
+        with servers.etcd(folder=data, port=port):
+            host = there.host()
+            here = look_from(host)
+            first = host.serve()
+            run = begun_at(first, there, here)
+        until("the run to have stopped", lambda: first.has_logged(f"{run} is not carried out here"), TAKEN_OVER_WITHIN_S)
+        code, status, _ = host.antipode("service", "status")
+        assert code == 1
+        assert "no usable answer" in str(status["trouble"])
+        assert here.runs.get(run).state == "running"
+        assert not there.primary.cloud.frozen
+        code, _, _ = host.antipode("protect", "hlr")
+        assert code in (5, 6)
+        with servers.etcd(folder=data, port=port):
+            there.let_backups_be_ready()
+            succeeds(here, run)
+        assert there.backups_made() == 6
+
+
+def test_a_command_carries_out_its_own_run_though_services_are_there(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+    service = two.serve()
+    code, record, told = one.antipode("protect", "hlr")
+    assert code == 0, told
+    assert here.runs.get(record["run"]).claim == 1
+    assert not there.primary.made_by(service.pid)
+    assert not here.claims.postings()  # type: ignore[union-attr]
+
+
+def test_a_command_that_was_killed_leaves_its_run_to_the_services(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+    two.serve()
+    there.hold_backups()
+    command = one.start("protect", "hlr")
+    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 30)
+    command.kill()
+    there.let_backups_be_ready()
+    (row,) = here.runs.all()
+    succeeds(here, row.id)
+    assert there.backups_made() == 6
+
+
+def test_a_queued_run_that_never_got_onto_the_board_is_found(there: Installation, two: Host, here: Deployment) -> None:
+    row = new_run("protect", "hlr", {"full": False, "vnf": here.vnfs.get("hlr").model_dump(mode="json")})
+    run, row.state = row.id, "queued"
+    here.runs.create(row)
+    two.serve()
+    succeeds(here, run)
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_host_whose_clock_is_wrong_does_not_serve(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path, etcd: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installation(tmp_path, database=request.getfixturevalue(kind).new_database(), jobboard=jobboard(etcd, name)) as there:
+        here = look_from(there.host())
+        service.must_agree_on_time(here)
+        right = time.time
+        for wrong in (3, -3):
+            monkeypatch.setattr(service.time, "time", lambda wrong=wrong: right() + wrong)
+            with pytest.raises(AntipodeError, match=r"differ by [23]\.\d s.*NTP"):
+                service.must_agree_on_time(here)
