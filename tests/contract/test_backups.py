@@ -228,4 +228,5 @@ def test_a_volume_smaller_than_its_backup_is_refused(site: Site, things: Things)
 
 def test_cinder_backup_is_up(site: Site, tenant: Site) -> None:
     assert site.backups.services_up()
+    assert {(s["binary"], s["state"], s["status"]) for s in site.volumes.services("cinder-volume")} == {("cinder-volume", "up", "enabled")}
     assert refused(lambda: tenant.backups.services_up()).status == 403

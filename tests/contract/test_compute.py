@@ -121,6 +121,14 @@ def test_servers_are_listed_page_by_page_newest_first(things: Things, site: Site
     assert len(ids) == len(set(ids))
 
 
+def test_a_volume_can_be_kept_from_ending_with_its_server(things: Things, site: Site, image: dict[str, Any]) -> None:
+    volume = things.volume(imageRef=image["id"])
+    server = things.server(volume, block_device_mapping_v2=[{**disk(volume), "delete_on_termination": True}])
+    assert [a["delete_on_termination"] for a in site.compute.attachments(server["id"])] == [True]
+    site.compute.keep_volume(server["id"], volume["id"])
+    until(lambda: not site.compute.attachments(server["id"])[0]["delete_on_termination"], "the volume is kept", 30)
+
+
 # ---- booting servers ----
 
 
@@ -210,6 +218,13 @@ def test_flavors_have_what_a_plan_compares(site: Site) -> None:
 
 def test_there_is_an_availability_zone(site: Site) -> None:
     assert "nova" in site.compute.availability_zones()
+
+
+def test_nova_compute_is_up_and_only_administrators_are_told(site: Site, tenant: Site) -> None:
+    (service, *_) = site.compute.services("nova-compute")
+    assert (service["binary"], service["state"], service["status"]) == ("nova-compute", "up", "enabled")
+    assert site.compute.services("no-such-service") == []
+    assert refused(lambda: tenant.compute.services("nova-compute")).status == 403
 
 
 def test_an_action_that_does_not_exist_is_refused_with_400(site: Site, machine: Machine) -> None:

@@ -128,3 +128,10 @@ def test_a_quota_that_is_exhausted_is_a_conflict(site: Site) -> None:
     finally:
         network(site).call("PUT", f"/quotas/{site.project_id}", {"quota": {"port": row["limit"]}})
     assert (error.status, error.reason) == (409, "Quota exceeded for resources: ['port'].")
+
+
+def test_an_agent_of_each_kind_is_alive_as_administrators_are_told(site: Site) -> None:
+    agents = site.networks.agents()
+    assert {"DHCP agent", "Open vSwitch agent"} <= {a["agent_type"] for a in agents}
+    assert all(a["host"] for a in agents)
+    assert {(a["alive"], a["admin_state_up"]) for a in agents} == {(True, True)}

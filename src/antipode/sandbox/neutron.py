@@ -70,8 +70,8 @@ class Neutron(Service):
 
     async def _list_agents(self, call: Call) -> Json:
         agents = {"DHCP agent": "neutron-dhcp-agent", "Open vSwitch agent": "neutron-openvswitch-agent"}
-        rows = [{"id": b, "agent_type": a, "binary": b, "host": "network-1", "alive": True, "admin_state_up": True} for a, b in agents.items()]
-        return {"agents": rows}
+        about = {"host": "network-1", "alive": True, "admin_state_up": True}
+        return {"agents": [{"id": binary, "agent_type": kind, "binary": binary, **about} for kind, binary in agents.items()]}
 
     # ---- versions ----
 

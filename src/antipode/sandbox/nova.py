@@ -71,6 +71,9 @@ class Nova(Service):
             Route("DELETE", f"{v2}/servers/{{item}}", self._delete, 204),
             Route("POST", f"{v2}/servers/{{item}}/action", self._act, 202),
             Route("GET", f"{v2}/servers/{{item}}/os-volume_attachments", self._attachments),
+            Route("POST", f"{v2}/servers/{{item}}/os-volume_attachments", self._attach),
+            Route("PUT", f"{v2}/servers/{{item}}/os-volume_attachments/{{volume}}", self._update_attachment, 202),
+            Route("DELETE", f"{v2}/servers/{{item}}/os-volume_attachments/{{volume}}", self._detach, 202),
             Route("GET", f"{v2}/servers/{{item}}/os-interface", self._interfaces),
             Route("GET", f"{v2}/servers/{{item}}/os-quiesce", self._show_quiesce),
             Route("GET", f"{v2}/os-quiesce", self._quiesce_support),
@@ -418,14 +421,55 @@ class Nova(Service):
 
     async def _attachments(self, call: Call, item: str) -> Json:
         server = self._find(call, item)
-        rows = []
-        for a in server["_attachments"]:
-            row: Json = {"volumeId": a["volume_id"], "serverId": server["id"], "device": a["device"]}
-            row |= {"attachment_id": a["id"], "bdm_uuid": a["id"]} if call.version >= (2, 89) else {"id": a["volume_id"]}
-            row |= {"tag": a["tag"]} if call.version >= (2, 70) else {}
-            row |= {"delete_on_termination": a["delete_on_termination"]} if call.version >= (2, 79) else {}
-            rows.append(row)
-        return {"volumeAttachments": rows}
+        return {"volumeAttachments": [self._view_attachment(server, a, call.version) for a in server["_attachments"]]}
+
+    def _view_attachment(self, server: Json, attachment: Json, version: Version) -> Json:
+        a = attachment
+        row: Json = {"volumeId": a["volume_id"], "serverId": server["id"], "device": a["device"]}
+        row |= {"attachment_id": a["id"], "bdm_uuid": a["id"]} if version >= (2, 89) else {"id": a["volume_id"]}
+        row |= {"tag": a["tag"]} if version >= (2, 70) else {}
+        return row | ({"delete_on_termination": a["delete_on_termination"]} if version >= (2, 79) else {})
+
+    async def _attach(self, call: Call, item: str) -> Json:
+        server, wanted = self._find(call, item), call.part("volumeAttachment")
+        self._refuse_locked(server, call.caller)
+        volume = self._cinder.volumes.get(str(wanted.get("volumeId")))
+        if volume is None or not call.caller.may_see(volume):
+            raise Refused(404, f"Volume {wanted.get('volumeId')} could not be found.")
+        if volume["status"] != "available":
+            raise Refused(400, f"Invalid volume: volume {volume['id']} status must be 'available'. Currently in '{volume['status']}'")
+        used = {a["device"] for a in server["_attachments"]}
+        device = next(d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used)
+        self._cinder.attach(volume, server["id"], device)
+        row = {"id": volume["attachments"][0]["attachment_id"], "volume_id": volume["id"], "device": device, "tag": wanted.get("tag")}
+        row["delete_on_termination"] = bool(wanted.get("delete_on_termination"))
+        self.servers.keep(server, _attachments=[*server["_attachments"], row])
+        return {"volumeAttachment": self._view_attachment(server, row, call.version)}
+
+    def _attachment(self, server: Json, volume_id: str) -> Json:
+        for attachment in server["_attachments"]:
+            if attachment["volume_id"] == volume_id:
+                found: Json = attachment
+                return found
+        raise Refused(404, f"Volume attachment for volume {volume_id} could not be found in server {server['id']}")
+
+    async def _update_attachment(self, call: Call, item: str, volume: str) -> None:
+        server = self._find(call, item)
+        attachment = self._attachment(server, volume)
+        wanted = call.part("volumeAttachment")
+        if wanted.get("volumeId") != volume or call.version < (2, 85):
+            raise Refused(400, "Only the delete_on_termination of an attachment can be updated, since microversion 2.85")
+        attachment["delete_on_termination"] = bool(wanted["delete_on_termination"])
+        self.servers.keep(server)
+
+    async def _detach(self, call: Call, item: str, volume: str) -> None:
+        server = self._find(call, item)
+        self._refuse_locked(server, call.caller)
+        attachment = self._attachment(server, volume)
+        if attachment["device"] == "/dev/vda":
+            raise Refused(403, "Cannot detach a root device volume")
+        self.servers.keep(server, _attachments=[a for a in server["_attachments"] if a is not attachment])
+        self._cinder.detach(self._cinder.volumes[volume])
 
     async def _interfaces(self, call: Call, item: str) -> Json:
         server = self._find(call, item)

@@ -1,0 +1,152 @@
+"""A protection that something goes wrong with: nobody stays frozen, no recovery point is half made, and the next one is good."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.sandbox.conftest import PRIMARY, World, frozen_for, until
+
+pytestmark = pytest.mark.sandbox
+QUIESCE_S = 6
+
+
+def expect_the_next_one_to_be_good(world: World) -> None:
+    """And to have removed all that the failed one left."""
+    world.sandbox.ask(PRIMARY, "DELETE", "/faults")
+    points = world.points()
+    result = world.protect()
+    assert world.points() == [*points, result["recovery_point"]]
+    world.verify()
+    assert world.snapshots() == []
+    assert set(world.backups().values()) == {"available"}
+    assert world.frozen() == set()
+
+
+def test_a_snapshot_that_stays_creating_ends_the_window_in_time(world: World) -> None:
+    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    points = world.points()
+    world.fault(PRIMARY, r"^snapshot\.create$", "stuck")
+    with world.meanwhile("protect", "canary") as end:
+        until(lambda: len(world.frozen()) == 3, "all members are frozen")
+        assert frozen_for(world, QUIESCE_S + 3) <= QUIESCE_S + 3
+        # Cinder never deletes a snapshot that it never made; what is stuck is healed here before the run has given up on removing it.
+        world.sandbox.ask(PRIMARY, "DELETE", "/faults")
+        done = end()
+    assert done.returncode == 1, done.stderr
+    assert "were not ready within the quiesce timeout" in done.stderr
+    assert world.points() == points
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_snapshot_that_fails_is_told_and_leaves_nothing(world: World) -> None:
+    world.fault(PRIMARY, r"^snapshot\.create$", "error", message="no space in the pool")
+    done = world.operator.run("protect", "canary")
+    assert done.returncode == 1, done.stderr
+    assert "is in status error" in done.stderr
+    assert world.struck(PRIMARY) == 1
+    assert world.frozen() == set()
+    assert world.snapshots() == []
+    expect_the_next_one_to_be_good(world)
+
+
+@pytest.mark.parametrize("call", ["POST /v3/snapshots$", "POST /v3/backups$"])
+def test_a_creation_whose_answer_is_lost_leaves_neither_a_frozen_member_nor_an_orphan(world: World, call: str) -> None:
+    world.fault(PRIMARY, f"^block-storage {call}", "lost")
+    points = world.points()
+    done = world.operator.run("protect", "canary")
+    assert world.struck(PRIMARY) == 1
+    assert world.frozen() == set()
+    if done.returncode:  # it may find again what it has made, and go on; if it does not, there is no new point
+        assert world.points() == points
+    else:
+        assert len(world.points()) == len(points) + 1
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_thaw_whose_answer_is_lost_is_made_again(world: World) -> None:
+    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action unquiesce", "lost", after=3)  # the first three ask whether agents answer
+    result = world.protect()
+    assert world.struck(PRIMARY) == 1
+    assert world.frozen() == set()
+    assert result["consistency"] == "application"
+
+
+def test_a_quiesce_whose_answer_is_lost_is_thawed_at_once(world: World) -> None:
+    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action quiesce", "lost")
+    done = world.operator.run("protect", "canary")
+    assert done.returncode == 1, done.stderr
+    assert "could not be quiesced" in done.stderr
+    assert world.struck(PRIMARY) == 1
+    assert world.frozen() == set()
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_quiesce_that_is_delivered_twice_freezes_nobody_for_longer_than_the_timeout(world: World) -> None:
+    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action quiesce", "twice")
+    done = world.operator.run("protect", "canary")
+    assert world.struck(PRIMARY) == 1
+    frozen_for(world, QUIESCE_S + 1)
+    assert done.returncode == 1, done.stderr
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_full_store_is_told_in_its_own_words_and_no_point_is_made(world: World) -> None:
+    world.protect()
+    points = world.points()
+    world.conditions("site-b", store_capacity=1 << 20)
+    done = world.operator.run("protect", "canary", "--full")
+    assert done.returncode == 1, done.stderr
+    assert "413" in done.stderr
+    assert "exceeds quota" in done.stderr
+    assert world.frozen() == set()
+    assert world.points() == points
+    world.conditions("site-b", store_capacity=None)
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_itself(world: World) -> None:
+    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    points = world.points()
+    with world.meanwhile("protect", "canary") as end:
+        until(lambda: len(world.frozen()) == 3, "all members are frozen")
+        world.sandbox.isolate(PRIMARY)
+        frozen_for(world, QUIESCE_S + 3)  # nothing gets in: the add-on's own timers do it
+        done = end()
+    assert done.returncode != 0
+    assert "may still be frozen" in done.stderr
+    world.sandbox.rejoin(PRIMARY)
+    assert world.points() == points
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_clock_that_jumps_while_members_are_frozen_neither_leaves_them_so_nor_ends_the_run(world: World) -> None:
+    world.conditions(PRIMARY, latency=1)
+    try:
+        with world.meanwhile("protect", "canary") as end:
+            until(lambda: len(world.frozen()) == 3, "all members are frozen")
+            world.conditions(PRIMARY, clock_skew_s=2 * 3600)  # every token of the site has expired
+            done = end()
+    finally:
+        world.conditions(PRIMARY, latency=0.3)
+    assert done.returncode == 0, done.stderr
+    assert world.frozen() == set()
+    world.verify()
+
+
+def test_a_clock_that_was_set_back_costs_a_full_backup_and_no_wrong_chain(world: World) -> None:
+    world.protect()
+    world.conditions(PRIMARY, clock_skew_s=-24 * 3600)
+    world.protect()
+    world.verify()
+
+
+def test_a_slow_answer_within_the_timeout_is_only_slow(world: World) -> None:
+    world.fault(PRIMARY, "^block-storage POST /v3/snapshots$", "slow", seconds=2)
+    began = time.monotonic()
+    result = world.protect()
+    assert world.struck(PRIMARY) == 1
+    assert result["quiesce_window_s"] >= 2
+    assert time.monotonic() - began >= 2

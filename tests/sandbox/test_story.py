@@ -1,0 +1,94 @@
+"""The sandbox itself: the demo's story, what survives a kill, and records that an inconsistent snapshot gives away."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pytest
+
+from antipode.sandbox import canary, demo, desk, records
+from antipode.sandbox.guests import records_of
+from antipode.sandbox.records import CHAIN
+from antipode.sandbox.supervision import Sandbox, SandboxError
+from tests.sandbox.conftest import PRIMARY, World, until
+
+pytestmark = pytest.mark.sandbox
+
+
+def test_the_demo_keeps_every_promise(tmp_path: Path) -> None:
+    report = demo.run(tmp_path / "demo", io.StringIO())
+    assert demo.broken_promises(report) == []
+    assert demo.broken_promises(report | {"gaps": 1}) == ["gaps is 1, not 0"]
+
+
+def test_up_leaves_what_is_up_and_a_killed_site_comes_back_with_what_it_held(own_world: World) -> None:
+    sandbox = own_world.sandbox
+    pids = {row["site"]: row["pid"] for row in sandbox.status()}
+    sandbox.up()
+    assert {row["site"]: row["pid"] for row in sandbox.status()} == pids
+    durable = canary.durable(sandbox, PRIMARY)
+    volumes = {v.id: v.status for v in own_world.cloud(PRIMARY).block_storage.volumes()}
+    sandbox.kill(PRIMARY)
+    assert [row["state"] for row in sandbox.status()] == ["down", "serving"]
+    sandbox.start(PRIMARY)
+    cloud = own_world.cloud(PRIMARY)
+    assert {v.id: v.status for v in cloud.block_storage.volumes()} == volumes
+    assert {s.status for s in cloud.compute.servers()} == {"SHUTOFF"}
+    canary.create(sandbox, PRIMARY)
+    assert all(canary.durable(sandbox, PRIMARY)[role] > durable[role] for role in CHAIN)
+    report = records.check(canary.records(sandbox, PRIMARY))
+    assert report.consistent, report
+    assert {role: max(m.last_of_boot) for role, m in report.members.items()} == dict.fromkeys(CHAIN, 2)
+
+
+def test_a_directory_with_something_else_in_it_is_neither_used_nor_wiped(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(SandboxError, match="something else"):
+        Sandbox(tmp_path).up()
+    Sandbox(tmp_path).down(wipe=True)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def snapshot(world: World, pause_s: float) -> records.Report:
+    """Snapshots of the data volumes one after the other, db first, and what their bytes hold."""
+    storage = world.cloud(PRIMARY).block_storage
+    contents = {}
+    for role, volume in sorted(canary.data_volumes(world.sandbox, PRIMARY).items(), key=lambda pair: CHAIN.index(pair[0])):
+        made = storage.create_snapshot(volume_id=volume, name=f"test-{role}", is_forced=True)
+        storage.wait_for_status(made, "available", ["error"], interval=0.05, wait=30)
+        contents[role] = records_of(canary.path_of_snapshot(world.sandbox, PRIMARY, made.id))
+        storage.delete_snapshot(made)
+        time.sleep(pause_s)  # the guests are to write something meanwhile
+    return records.check(contents)
+
+
+def test_snapshots_of_running_guests_taken_db_first_with_pauses_violate_the_order(world: World) -> None:
+    report = snapshot(world, 0.5)
+    assert [(v.ahead, v.behind) for v in report.order_violations] == [("app", "db"), ("front", "app")]
+    assert report.torn == report.gaps == report.duplicates == 0
+
+
+def test_snapshots_of_frozen_guests_hold_exactly_what_the_guests_had_durable(world: World) -> None:
+    compute = world.cloud(PRIMARY).compute
+    servers = {g["role"]: g["id"] for g in world.guests()}
+    for role in CHAIN:
+        compute.post(f"/servers/{servers[role]}/action", json={"quiesce": {"timeout": 60}}).raise_for_status()
+    try:
+        durable = {g["role"]: g["durable"] for g in world.guests()}
+        report = snapshot(world, 0.3)
+        assert {g["role"]: g["durable"] for g in world.guests()} == durable
+    finally:
+        for role in reversed(CHAIN):
+            compute.post(f"/servers/{servers[role]}/action", json={"unquiesce": None}).raise_for_status()
+    assert report.consistent, report
+    assert report.last == durable
+    until(lambda: canary.durable(world.sandbox, PRIMARY)["front"] > durable["front"], "the chain goes on")
+
+
+def test_the_files_for_the_operator_name_what_there_is(world: World) -> None:
+    for name in (desk.CLOUDS, desk.CONFIGURATION, desk.VNF_FILE):
+        assert (world.sandbox.directory / name).is_file()
+    checks = world.operator.ask("site", "check")
+    assert [c for c in checks if c["needed"] and not c["ok"]] == []
