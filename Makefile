@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox test-distributed test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -27,6 +27,10 @@ test-contract-lab: lab    ## the same on the two real sites: what differs is a b
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
 	$(BIN)/pytest tests/sandbox -q
 
+test-distributed: $(READY)  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis (installs them, as root)
+	$(BIN)/python tests/distributed/packages.py
+	$(BIN)/pytest tests/distributed -q -n 3 --timeout 120
+
 lab: $(READY)             ## bring the two sites up (idempotent)
 	$(BIN)/python -m lab up
 
@@ -39,7 +43,7 @@ lab-wipe: $(READY)        ## stop the sites and forget them
 test-lab: lab             ## tests against the two real sites
 	$(BIN)/pytest tests/lab -q
 
-test-nova-quiesce: $(READY)  ## tests of the Nova add-on against the Nova of the lab
+test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle and the newest Nova
 	$(BIN)/python -m lab test-nova-quiesce
 
 bench: lab                ## antipode beside a floor and beside the openstack command line

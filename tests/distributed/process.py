@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
+import signal
 import sys
 
 import servedcloud
@@ -17,5 +19,6 @@ def connect(name: str, cloud: str) -> cloud_site.Site:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # tells where each thread is, for whoever looks into a test that hangs
     cloud_site.connect = connect  # type: ignore[assignment]
     sys.exit(main(sys.argv[1:]))

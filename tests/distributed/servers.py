@@ -18,7 +18,13 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-PACKAGES = {"etcd": "etcd-server", "initdb": "postgresql", "mariadbd": "mariadb-server", "redis-server": "redis-server"}
+PACKAGES = {
+    "etcd": "etcd-server",
+    "initdb": "postgresql",
+    "mariadbd": "mariadb-server",
+    "redis-server": "redis-server",
+    "openssl": "openssl",
+}
 READY_WITHIN_S = 60.0
 
 

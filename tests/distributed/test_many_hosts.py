@@ -145,7 +145,10 @@ def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
     run = there.queue(here)
     until("the window to be open", lambda: len(cloud.snapshots) == 6, 30)
     first.pause()
-    cloud.looks_until_available = 2
+    with cloud.lock:
+        cloud.looks_until_available = 2
+        for snapshot in cloud.snapshots.values():
+            snapshot["looks"] = 1
     two.serve()
     until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
     succeeds(here, run)

@@ -368,3 +368,20 @@ def test_a_ledger_that_is_slow_to_write_shortens_the_window_instead_of_letting_a
     with pytest.raises(ResourceFailed, match="timeout"):
         scene.run(timeout=0.3)
     assert not scene.cloud.frozen
+
+
+@pytest.mark.parametrize("member", ["db", "app", "front"])
+def test_snapshots_during_which_somebody_thawed_a_member_do_not_count(member: str) -> None:
+    """As a process does that was paused in an earlier window and wakes up in this one."""
+    scene = Scene()
+    scene.cloud.looks_until_available = 5
+
+    def thaw_early(happening: str) -> None:
+        if happening.startswith("snapshot"):
+            scene.cloud.frozen.discard(f"id-{member}")
+
+    scene.cloud.before = thaw_early
+    with pytest.raises(ResourceFailed, match=f"{member} was thawed by somebody while the snapshots were taken"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert scene.ledger.open == []

@@ -110,9 +110,10 @@ class Compute:
     def quiesce_available(self) -> bool:
         return self.quiesce_support() is not None
 
-    def is_quiesced(self, server_id: str) -> bool:
-        """Whether the server was quiesced, by anybody, and not thawed yet."""
-        return bool(self._api.get(f"/servers/{server_id}/os-quiesce", urgency=Urgency.WINDOW)["quiesce"]["quiesced"])
+    def is_quiesced(self, server_id: str, timeout_s: float | None = None) -> bool:
+        """Whether the server was quiesced, by anybody, and not thawed yet; asked while it is. `timeout_s`: None for the connection's."""
+        body = self._api.call("GET", f"/servers/{server_id}/os-quiesce", timeout_s=timeout_s, urgency=Urgency.WINDOW)
+        return bool(body["quiesce"]["quiesced"])
 
     def quiesce(self, server_id: str, timeout_s: float, answer_within_s: float) -> None:
         """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`, rounded up to whole seconds.

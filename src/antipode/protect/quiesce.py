@@ -225,6 +225,7 @@ class _Window:
                 self._freeze(member)
             self._consistent = _Moment.now()
             self._snapshot(pool)
+            self._see_that_nobody_thawed(pool)
             self._available = _Moment.now()
         except BaseException as error:
             self.error = error
@@ -312,6 +313,13 @@ class _Window:
         if time.monotonic() > self._deadline:
             # The add-on may have thawed a member already: these snapshots might not be of one moment.
             raise ResourceFailed(f"{self._site.name}: the snapshots were not ready within the quiesce timeout of {self._timeout_s:g} s")
+
+    def _see_that_nobody_thawed(self, pool: ThreadPoolExecutor) -> None:
+        """Whoever thaws a member while snapshots are taken tears them: an operator, or a process that was paused in an earlier window."""
+        remaining = max(self._deadline - time.monotonic(), 0)
+        asked = {m.server.name: pool.submit(self._site.compute.is_quiesced, m.server.id, remaining) for m in self.members}
+        if thawed := [name for name, answer in asked.items() if not answer.result()]:
+            raise ResourceFailed(f"{self._site.name}: {', '.join(thawed)} was thawed by somebody while the snapshots were taken; try again")
 
     def _wait_for_posts(self) -> None:
         names = {v.id: v.name or v.id for v in self._topology.volumes}

@@ -1,0 +1,55 @@
+"""Installs the servers that these tests run, where they are missing: Debian packages, none of which may start a service of the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from servers import PACKAGES, program
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def main() -> int:
+    """Install what is missing; the exit code."""
+    if not (missing := sorted(set(_missing()))):
+        return 0
+    if os.geteuid() != 0:
+        print(f"missing: {', '.join(missing)}; as root: apt-get install {' '.join(missing)}", file=sys.stderr)
+        return 1
+    print(f"installing {', '.join(missing)}", flush=True)
+    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=900"]
+    with _services_kept_from_starting():
+        for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
+            subprocess.run(command, check=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+    return 0
+
+
+def _missing() -> Iterator[str]:
+    for name, package in PACKAGES.items():
+        try:
+            program(name)
+        except FileNotFoundError:
+            yield package
+
+
+@contextmanager
+def _services_kept_from_starting() -> Iterator[None]:
+    before = POLICY.read_bytes() if POLICY.exists() else None
+    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if before is None:
+            POLICY.unlink()
+        else:
+            POLICY.write_bytes(before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
