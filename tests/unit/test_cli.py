@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -299,7 +298,6 @@ def test_progress_off_a_terminal_is_a_plain_line_for_each_step(capsys: pytest.Ca
 
 FREEZES_UNTIL_TOLD = """
 import signal, sys, time
-from types import SimpleNamespace
 # as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
@@ -357,7 +355,6 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(an
 
 RESTORES_FOR_A_MINUTE = """
 import signal, sys, time
-from types import SimpleNamespace
 # as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
