@@ -46,6 +46,7 @@ class FakeCloud:
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
         self.types = [{"id": "type-1", "name": "fast"}]
         self.zones = ["nova"]
+        self.server_groups: list[Json] = []
         self.keypairs: dict[str, Json] = {"key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}}
         self.quotas: dict[str, Json] = {}
         self.backup_state = "up"
@@ -155,7 +156,18 @@ class FakeCloud:
     def _compute(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
             case "GET", ["servers", "detail"]:
+                for server in self.servers.values():
+                    if server["status"] == "BUILD":
+                        server["status"] = "ACTIVE"
                 return {"servers": list(self.servers.values())}
+            case "GET", ["os-server-groups"]:
+                return {"server_groups": self.server_groups}
+            case "GET", ["os-server-groups", group]:
+                return {"server_group": next(g for g in self.server_groups if g["id"] == group)}
+            case "POST", ["os-server-groups"]:
+                self._happens(f"group {body['server_group']['name']}")
+                self.server_groups.append({**body["server_group"], "id": f"group-{next(self.ids)}"})
+                return {"server_group": self.server_groups[-1]}
             case "GET", ["os-services"]:
                 return {"services": [{"host": "compute-1", "state": self.service_states.get(params["binary"], "up"), "status": "enabled"}]}
             case "GET", ["os-quiesce"]:
@@ -175,20 +187,55 @@ class FakeCloud:
             case "GET", ["os-keypairs", name]:
                 return {"keypair": self.keypairs[name]} if name in self.keypairs else refuse(404, "no such keypair")
             case "POST", ["os-keypairs"]:
+                if body["keypair"]["name"] in self.keypairs:
+                    refuse(409, "there is a keypair of this name")
                 self._happens(f"keypair {body['keypair']['name']}")
                 self.keypairs[body["keypair"]["name"]] = body["keypair"]
                 return body
             case "GET", ["os-quota-sets", _, "detail"]:
                 return self._quota()
             case "POST", ["servers"]:
-                wanted = body["server"]
-                self._happens(f"boot {wanted['name']}")
-                server = f"server-{next(self.ids)}"
-                self.servers[server] = {**wanted, "id": server, "status": "ACTIVE"}
-                return {"server": {"id": server}}
+                return {"server": {"id": self._boot(body["server"], body.get("os:scheduler_hints", {}))}}
+            case "DELETE", ["servers", server]:
+                self._delete_server(server)
+                return None
+            case "PUT", ["servers", server, "os-volume_attachments", volume]:
+                self._happens(f"keep {self.volumes[volume]['name']}")
+                attachment = next(a for a in self.attachments[server] if a["volumeId"] == volume)
+                attachment["delete_on_termination"] = body["volumeAttachment"]["delete_on_termination"]
+                return None
             case "POST", ["servers", server, "action"]:
                 return self._action(server, *body)
         raise AssertionError(f"compute: {method} {path}")
+
+    def _boot(self, wanted: Json, hints: Json) -> str:
+        """As Nova does it: volumes must be free, and so must ports."""
+        volumes = [d["uuid"] for d in wanted["block_device_mapping_v2"]]
+        ports = [n["port"] for n in wanted["networks"]] if wanted["networks"] != "none" else []
+        if taken := [v for v in volumes if self.volumes[v]["status"] != "available"]:
+            refuse(400, f"volume {taken[0]} is {self.volumes[taken[0]]['status']}")
+        if plugged := [p for p in ports if self.ports[p]["device_id"]]:
+            refuse(409, f"port {plugged[0]} is in use")
+        self._happens(f"boot {wanted['name']}")
+        server = f"server-{next(self.ids)}"
+        self.servers[server] = {**wanted, "id": server, "status": "BUILD", "hints": hints}
+        self.attachments[server] = [
+            {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]} for d in wanted["block_device_mapping_v2"]
+        ]
+        for volume in volumes:
+            self.volumes[volume]["status"] = "in-use"
+        for port in ports:
+            self.ports[port]["device_id"] = server
+        return server
+
+    def _delete_server(self, server: str) -> None:
+        self._happens(f"delete server {self.servers[server]['name']}")
+        del self.servers[server]
+        for attachment in self.attachments.pop(server):
+            self.volumes[attachment["volumeId"]]["status"] = "deleting" if attachment["delete_on_termination"] else "detaching"
+        for port in self.ports.values():
+            if port["device_id"] == server:
+                port["device_id"] = ""
 
     def _action(self, server: str, action: str) -> None:
         self._happens(f"{action} {self.servers[server]['name']}")
@@ -202,10 +249,13 @@ class FakeCloud:
     def _volume(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
             case "GET", ["volumes", "detail"]:
-                for volume in self.volumes.values():
-                    if volume["status"] == "restoring-backup":
+                listed = [dict(v) for v in self.volumes.values()]
+                for volume in list(self.volumes.values()):
+                    if volume["status"] in ("restoring-backup", "detaching"):
                         volume["status"] = "available"
-                return {"volumes": list(self.volumes.values())}
+                    elif volume["status"] == "deleting":
+                        del self.volumes[volume["id"]]
+                return {"volumes": listed}
             case "GET", ["snapshots"]:
                 return {"snapshots": []}
             case "GET", ["snapshots", "detail"]:
@@ -234,6 +284,8 @@ class FakeCloud:
                     fields = json.loads(base64.b64decode(body["backup-record"]["backup_url"]))
                 except ValueError:
                     refuse(400, "cannot parse the record")
+                if fields["id"] in self.backups:
+                    refuse(400, "there is a backup of this id")
                 self._happens(f"import {fields['id']}")
                 self.backups[fields["id"]] = {**fields, "status": "creating", "looks": 1, "container": "backups", "metadata": {}}
                 return {"backup": {"id": fields["id"]}}
@@ -244,16 +296,33 @@ class FakeCloud:
             case "POST", ["volumes"]:
                 return {"volume": {"id": self._restore(body["volume"])}}
             case "PUT", ["volumes", volume]:
+                self._happens(f"update {self.volumes[volume]['name']}")
                 self.volumes[volume].update(body["volume"])
                 return {"volume": self.volumes[volume]}
             case "POST", ["volumes", volume, "action"]:
                 self._happens(f"{next(iter(body))} {self.volumes[volume]['name']}")
+                if "os-set_bootable" in body:
+                    self.volumes[volume]["bootable"] = "true"
+                else:
+                    self.volumes[volume]["volume_image_metadata"] |= body["os-set_image_metadata"]["metadata"]
+                return None
+            case "DELETE", ["volumes", volume]:
+                if not self.volumes[volume]["status"].startswith(("available", "error")):
+                    refuse(400, f"volume {volume} is {self.volumes[volume]['status']}")
+                self._happens(f"delete volume {self.volumes[volume]['name']}")
+                self.volumes[volume]["status"] = "deleting"
                 return None
             case "DELETE", ["snapshots", snapshot]:
-                self._happens(f"delete snapshot of {self.snapshots.pop(snapshot)['volume_id']}")
+                if self.snapshots[snapshot]["status"] == "creating":
+                    refuse(400, "a snapshot that is being made cannot be deleted")
+                self._happens(f"delete snapshot of {self.snapshots[snapshot]['volume_id']}")
+                del self.snapshots[snapshot]
                 return None
             case "DELETE", ["backups", backup]:
-                self._happens(f"delete backup of {self.backups.pop(backup)['volume_id']}")
+                if any(b["parent_id"] == backup for b in self.backups.values()):
+                    refuse(400, "increments rest on this backup")
+                self._happens(f"delete backup of {self.backups[backup]['volume_id']}")
+                del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
 
@@ -317,10 +386,21 @@ class FakeCloud:
             case "GET", ["quotas", _, "details.json"]:
                 return {"quota": self._quota()["quota_set"]}
             case "POST", ["ports"]:
-                self._happens(f"port {body['port']['mac_address']}")
+                wanted = body["port"]
+                if any((p["network_id"], p["mac_address"]) == (wanted["network_id"], wanted["mac_address"]) for p in self.ports.values()):
+                    refuse(409, "the MAC address is in use")
+                self._happens(f"port {wanted['mac_address']}")
                 port = f"port-{next(self.ids)}"
-                self.ports[port] = {**body["port"], "id": port, "device_id": ""}
+                self.ports[port] = {**wanted, "id": port, "device_id": ""}
                 return {"port": {"id": port}}
+            case "PUT", ["ports", port, "tags"]:
+                self._happens(f"tag {self.ports[port]['mac_address']}")
+                self.ports[port]["tags"] = body["tags"]
+                return None
+            case "DELETE", ["ports", port]:
+                self._happens(f"delete port {self.ports[port]['mac_address']}")
+                del self.ports[port]
+                return None
         raise AssertionError(f"network: {method} {path}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from antipode.engine.claims import Claim
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute, too_late
+from antipode.engine.execution import execute, forget_what_has_ended, too_late
 from antipode.engine.timeline import Observer
 from antipode.errors import Aborted, AntipodeError, Busy, InvalidInput
 from antipode.store.runs import OPEN
@@ -46,6 +46,7 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
             continue
         with claim:
             _take_back_here(deployment, run, claim, observer)
+    forget_what_has_ended(deployment)
     return record(run)
 
 

@@ -134,7 +134,8 @@ def _fail_over(run: Run) -> None:
     recovery = Recovery(run, manifest, confirmed.whole_plan(manifest), site, slots, run.timeline)
     run.touches_clouds()
     try:
-        run_flow(failover_flow(recovery), run, workers=4 * len(recovery.plan.servers))
+        results = run_flow(failover_flow(recovery), run, workers=4 * len(recovery.plan.servers))
+        run.result["servers"] = {s.name: results[f"server_id of {s.name}"] for s in recovery.plan.servers}
     except (ClaimLost, Halted, Aborted):
         raise
     except KeyboardInterrupt as error:
@@ -143,7 +144,7 @@ def _fail_over(run: Run) -> None:
         raise _with_next_commands(error, run) from error.__cause__
     finally:
         steps = run.timeline.kept()
-        run.result.update(rto_breakdown_s=_breakdown(steps), servers=_booted(steps))
+        run.result = {"servers": _booted(steps), **run.result, "rto_breakdown_s": _breakdown(steps)}
     run.result["rto_s"] = round(time.time() - confirmed.confirmed_at, 3)
 
 

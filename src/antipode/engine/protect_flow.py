@@ -89,6 +89,8 @@ def _protect(run: Run) -> None:
     run.result["recovery_point"] = None
     if (committed := _committed(run)) is not None:
         # Its process died after the commit. Somebody may be recovering from this point already: nothing of it is made again.
+        with run.timeline.step("", "commit the manifest", f"{vnf.vnf}/{committed.id}") as step:
+            step.result(found=True)
         RemoveSnapshots(p).execute()
         run.result.update(_record(committed, run))
         return
@@ -267,7 +269,7 @@ class CheckBeforeFreezing(ProtectTask):
             except PreflightFailed as error:
                 problems += error.problems
             try:
-                p.vault.check()
+                p.vault.check(p.run.id)
             except AntipodeError as error:
                 problems.append(str(error))
             if p.store is not None and p.config.backup_store is not None:

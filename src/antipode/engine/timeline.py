@@ -105,11 +105,15 @@ class RecordedTimeline:
         self._writer.join()
 
     def kept(self) -> list[StepRow]:
-        """All steps of the run, those of processes before this one included, as they are in the database once all that was told is."""
+        """All steps of the run, those of processes before this one included."""
+        self.flush()
+        return self._runs.steps(self._run)
+
+    def flush(self) -> None:
+        """Return when all that was told is in the database, or cannot be written."""
         written = threading.Event()
         self._told.put(written)
         written.wait()
-        return self._runs.steps(self._run)
 
     @contextmanager
     def step(self, number: str, name: str, resource: str = "") -> Iterator[StepUnderWay]:

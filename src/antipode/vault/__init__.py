@@ -52,13 +52,15 @@ class Vault(ABC):
     def place(self) -> str:
         """Where it is, for messages."""
 
-    def check(self) -> None:
+    def check(self, by: str = "") -> None:
         """See that the vault can be written, read and cleaned: writes a probe, reads it and removes it.
+
+        `by` names the probe, so that who was killed before it was removed writes, and removes, the same one again.
 
         Raises:
             VaultError: it cannot.
         """
-        name, content = f"{PROBE}{secrets.token_hex(8)}", secrets.token_bytes(16)
+        name, content = f"{PROBE}{by or secrets.token_hex(8)}", secrets.token_bytes(16)
         self.put(name, content)
         try:
             found = self.get(name)

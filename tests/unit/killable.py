@@ -1,0 +1,175 @@
+"""The process that the kill matrix kills: antipode with its databases, locks and threads; clouds and vault are the test's, over a socket.
+
+Started once (it imports once) and told on stdin what to do: each job is done by a fork, whose process id and exit code it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Client
+from pathlib import Path
+from typing import Any
+
+import taskflow.engines
+from taskflow import states
+
+from antipode import config
+from antipode.cloud import watch
+from antipode.cloud.api import Api, Reply
+from antipode.cloud.site import Site
+from antipode.engine import abort, deployment, execution, failover_flow, flows, protect_flow, reaper, resume, runs
+from antipode.engine.timeline import Unobserved
+from antipode.errors import Aborted
+from antipode.protect import quiesce
+from antipode.recover import removal
+from antipode.store import database
+from antipode.store.runs import Runs
+from antipode.vault import Vault
+
+_of_thread = threading.local()
+_address = ""
+
+
+def ask(*question: Any) -> Any:
+    """Ask the test's process; it may kill this one instead of answering."""
+    if not hasattr(_of_thread, "connection"):
+        _of_thread.connection = Client(_address)
+    _of_thread.connection.send(question)
+    answer = _of_thread.connection.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+class AskedVault(Vault):
+    place = "the test's vault"
+
+    def put(self, name: str, document: bytes) -> None:
+        ask("vault", "put", name, document)
+
+    def get(self, name: str) -> bytes:
+        return bytes(ask("vault", "get", name))
+
+    def list(self, prefix: str) -> list[str]:
+        return list(ask("vault", "list", prefix))
+
+    def delete(self, name: str) -> None:
+        ask("vault", "delete", name)
+
+
+def connect(name: str, cloud: str) -> Site:
+    def service(which: str, newest: tuple[int, int] | None) -> Api:
+        def send(method: str, path: str, *, json: Any, params: Any, microversion: str | None, timeout: float | None) -> Reply:
+            return Reply(*ask("call", name, which, method, path, json, params))
+
+        return Api(name, which, send, newest)
+
+    ask("connect", name)
+    return Site(
+        name,
+        project_id="project-1",
+        user_id="user-1",
+        roles=["admin"],
+        compute=service("compute", (2, 96)),
+        volume=service("volume", (3, 70)),
+        network=service("network", None),
+    )
+
+
+def load_with_points(*arguments: Any, **options: Any) -> Any:
+    """Tell of each task of the flow when it begins, when it is done, and when its result is kept."""
+    for task, _ in arguments[0].iter_nodes():
+
+        def execute(do: Any = task.execute, name: str = task.name, **given: Any) -> Any:
+            ask("point", f"task {name} begins")
+            result = do(**given)
+            ask("point", f"task {name} is done")
+            return result
+
+        task.execute = execute
+    engine = load(*arguments, **options)
+    engine.atom_notifier.register(states.SUCCESS, lambda _state, details: ask("point", f"task {details['task_name']} is kept"))
+    return engine
+
+
+def with_points(owner: Any, method: str) -> None:
+    """Tell when a method begins and when it is done."""
+    do = getattr(owner, method)
+
+    def tell_and_do(*arguments: Any, **options: Any) -> Any:
+        ask("point", f"{method} begins")
+        result = do(*arguments, **options)
+        ask("point", f"{method} is done")
+        return result
+
+    setattr(owner, method, tell_and_do)
+
+
+def unsynced(connection: Any, _record: object) -> None:
+    for pragma in ("journal_mode = WAL", "busy_timeout = 30000", "synchronous = OFF", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+load = taskflow.engines.load
+
+
+def prepare() -> None:
+    """Short pauses, the test's clouds, and points to be killed at."""
+    quiesce.POLL_S = removal.POLL_S = 0.005
+    runs.LOOK_S = abort.LOOK_S = 0.05
+    reaper.EVERY_S = 0.1
+    for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
+        assert wait.__kwdefaults__ is not None
+        wait.__kwdefaults__["interval_s"] = 0.005
+    # a killed process loses nothing that the kernel has; only a power cut would need the disk
+    database._prepare_sqlite = flows._prepare_sqlite = unsynced
+    deployment.cloud_site.connect = connect  # type: ignore[assignment]
+    deployment.Deployment.vault = AskedVault()  # type: ignore[assignment]
+    taskflow.engines.load = load_with_points
+    for method in ("create", "claim", "begin_ending", "end"):
+        with_points(Runs, method)
+    with_points(flows, "forget")
+
+
+def do(job: dict[str, Any]) -> None:
+    here = deployment.Deployment(config.load(job["config"]))
+    match job["what"]:
+        case "protect":
+            protect_flow.protect(here, job["vnf"], Unobserved())
+        case "failover":
+            failover_flow.failover(here, failover_flow.prepare(here, job["vnf"], "site-b", None), Unobserved())
+        case "resume":
+            resume.resume(here, job["run"], Unobserved())
+        case "abort":
+            abort.abort(here, job["run"], Unobserved())
+        case "conduct":
+            with here.claims.take(job["run"]) as claim:
+                execution.execute(here, job["run"], claim, Unobserved())
+
+
+def main() -> None:
+    global _address
+    prepare()
+    for line in sys.stdin:
+        job = json.loads(line)
+        if (pid := os.fork()) == 0:
+            _address = job["address"]
+            code = 0
+            try:
+                do(job)
+            except Aborted:
+                code = 3
+            except BaseException:
+                Path(job["errors"]).write_text(traceback.format_exc())
+                code = 1
+            os._exit(code)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,487 @@
+"""A process may be killed at any moment: whoever goes on with its run ends where an undisturbed run ends.
+
+A real process is really killed (SIGKILL): before each task of each flow, in it before and after every call that changes something, at its
+end, when its result is kept, and around every write about the run. The tasks are those of the flow itself: a new one is covered by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakecloud import FakeCloud
+
+from antipode import config
+from antipode.engine import flows
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import forget_what_has_ended
+from antipode.errors import NotFound
+from antipode.model.vnf import Vnf
+from antipode.vault import PROBE, manifests
+
+SHARDS = 4
+"""The points of each matrix are dealt to so many tests, for as many workers."""
+VNF = Vnf.model_validate(
+    {
+        "vnf": "v",
+        "primary": "site-a",
+        "backup": "site-b",
+        "map": {"networks": {"net": "net-b"}, "volume_types": {"fast": "standard"}},
+        "members": [{"server": "db"}, {"server": "front", "boot_after": ["db"]}],
+    }
+)
+
+
+def primary() -> FakeCloud:
+    """Two servers, three volumes, and something of all that a recovery has to bring back."""
+    cloud = FakeCloud("site-a", empty=True)
+    cloud.looks_until_available = 1
+    for index, name in enumerate(("db", "front")):
+        cloud.add_server(name, index)
+    del cloud.volumes["front-data"]
+    cloud.attachments["id-front"] = [a for a in cloud.attachments["id-front"] if a["volumeId"] != "front-data"]
+    cloud.attachments["id-db"][0]["delete_on_termination"] = True
+    cloud.ports["port-id-db"]["tags"] = ["voice"]
+    cloud.server_groups = [{"id": "g", "name": "apart", "policy": "anti-affinity"}]
+    cloud.servers["id-db"] |= {"server_groups": ["g"], "tags": ["core"]}
+    return cloud
+
+
+def backup_site() -> FakeCloud:
+    cloud = FakeCloud("site-b", empty=True)
+    cloud.networks = [{"id": "net-2", "name": "net-b"}]
+    cloud.subnets = [{"id": "subnet-2", "name": "s", "network_id": "net-2", "cidr": "10.0.0.0/24"}]
+    cloud.types = [{"id": "type-2", "name": "standard"}]
+    cloud.keypairs = {}
+    return cloud
+
+
+class Killed(Exception):
+    """The process that asked is dead."""
+
+
+class Stage:
+    """Two clouds, a vault, and a folder for the databases; kills whom it plays for at a point, if it is told to."""
+
+    def __init__(self, folder: Path, templates: Path, process: subprocess.Popen[str]) -> None:
+        shutil.copytree(templates, folder)
+        self.folder = folder
+        self.clouds = {"site-a": primary(), "site-b": backup_site()}
+        self.vault: dict[str, bytes] = {}
+        self.connected: list[str] = []
+        self.points: list[str] = []
+        self._kill_at: str | None = None
+        self._pid = 0
+        self._of_call = threading.local()
+        self._lock = threading.Lock()
+        self._process = process
+        self._threads: list[threading.Thread] = []
+        for cloud in self.clouds.values():
+            cloud.before = self._before
+        self.config = folder / "antipode.yaml"
+        self.config.write_text(
+            "sites:\n  site-a: {cloud: a}\n  site-b: {cloud: b}\n"
+            f"vault: {{directory: {folder}}}\ndatabase: sqlite:///{folder / 'antipode.db'}\n"
+        )
+        self.listener = Listener(str(folder / "s"), "AF_UNIX", backlog=64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def play(self, what: str, kill_at: str | None = None, **job: Any) -> int:
+        """Have a process do something; its exit code. The points that it came by are in `points`, made unique by a count."""
+        self.points, self._kill_at, self._pid = [], kill_at, 0
+        self._counts: Counter[str] = Counter()
+        job |= {"what": what, "vnf": "v", "config": str(self.config), "address": str(self.folder / "s"), "errors": str(self.folder / "err")}
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+            self._pid = int(self._process.stdout.readline())
+        code = int(self._process.stdout.readline())
+        for thread in self._threads:
+            thread.join(10)
+        self._threads.clear()
+        if kill_at is not None:
+            assert code == -signal.SIGKILL, f"it was to be killed at {kill_at!r} and ended with {code}: {self.errors()}"
+        return code
+
+    def errors(self) -> str:
+        path = self.folder / "err"
+        return path.read_text()[-3000:] if path.exists() else "no error"
+
+    def run(self) -> tuple[str, str] | None:
+        """Id and state of the newest run."""
+        with closing(sqlite3.connect(self.folder / "antipode.db")) as database:
+            row: tuple[str, str] | None = database.execute("SELECT id, state FROM runs ORDER BY started_at DESC").fetchone()
+        return row
+
+    def close(self) -> None:
+        self.listener.close()
+        shutil.rmtree(self.folder)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self.listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _serve(self, connection: Connection) -> None:
+        while True:
+            try:
+                question = connection.recv()
+                try:
+                    answer = self._answer(*question)
+                except NotFound as error:
+                    answer = error
+                connection.send(answer)
+            except (EOFError, OSError, Killed):
+                connection.close()
+                return
+
+    def _answer(self, what: str, *about: Any) -> Any:
+        match what:
+            case "connect":
+                self.connected.append(about[0])
+                return None
+            case "point":
+                self.at(about[0])
+                return None
+            case "vault":
+                return self._of_vault(*about)
+        site, service, method, path, body, params = about
+        cloud = self.clouds[site]
+        api = {"compute": cloud.site.compute._api, "volume": cloud.site.volumes._api, "network": cloud.site.networks._api}[service]
+        self._of_call.event = None
+        reply = api._send(method, path, json=body, params=params, microversion=None, timeout=None)
+        if self._of_call.event is not None:
+            self.at(f"{self._of_call.event}, not answered")
+        return tuple(reply)
+
+    def _before(self, event: str) -> None:
+        self._of_call.event = event
+        self.at(event)
+
+    def _of_vault(self, what: str, name: str, document: bytes = b"") -> Any:
+        if what == "list":
+            return sorted(n for n in self.vault if n.startswith(name))
+        if what == "get":
+            if name not in self.vault:
+                raise NotFound(name)
+            return self.vault[name]
+        label = f"vault {what} {re.sub('[0-9a-fTZ-]{16,}', '…', name)}"
+        self.at(label)
+        if what == "put":
+            self.vault[name] = document
+        else:
+            self.vault.pop(name, None)
+        self.at(f"{label}, not answered")
+        return None
+
+    def at(self, point: str) -> None:
+        with self._lock:
+            self._counts[point] += 1
+            if (count := self._counts[point]) > 1:
+                point = f"{point} #{count}"
+            self.points.append(point)
+        if point == self._kill_at:
+            os.kill(self._pid, signal.SIGKILL)
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def killable() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("killable.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Databases as they are before the first run, and the VNF in them."""
+    folder = tmp_path_factory.mktemp("templates")
+    settings = config.Config.model_validate(
+        {
+            "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
+            "vault": {"directory": str(folder)},
+            "database": f"sqlite:///{folder}/antipode.db",
+        }
+    )
+    deployment = Deployment(settings)
+    deployment.vnfs.put(VNF)
+    deployment.database.dispose()
+    assert flows.books(settings) == []
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory, templates: Path, killable: subprocess.Popen[str]) -> Callable[[], Stage]:
+    numbers = itertools.count()
+    folder = tmp_path_factory.mktemp("k")
+    return lambda: Stage(folder / str(next(numbers)), templates, killable)
+
+
+@pytest.fixture(scope="module")
+def protected(stages: Callable[[], Stage]) -> Stage:
+    """A primary with two recovery points, the second of increments."""
+    stage = stages()
+    for _ in range(2):
+        assert stage.play("protect") == 0, stage.errors()
+    return stage
+
+
+def after_protects(stage: Stage, protected: Stage) -> Stage:
+    """Have a stage begin where two protections have ended."""
+    there, then = stage.clouds["site-a"], protected.clouds["site-a"]
+    there.backups = {b: dict(fields) for b, fields in then.backups.items()}
+    there.clock, there.ids = itertools.count(1000), itertools.count(1000)
+    stage.vault = dict(protected.vault)
+    return stage
+
+
+def picture(stage: Stage) -> dict[str, Any]:
+    """What there is in the end at both sites, in the vault and in the database, without what differs from run to run by its nature."""
+    found = stage.run()
+    assert found is not None
+    deployment = Deployment(config.load(str(stage.config)))
+    run = deployment.runs.get(found[0])
+    shown = clouds(stage) | {"points": points(stage, run.id)}
+    shown["run"] = {
+        "state": run.state,
+        "reason": run.reason,
+        "slot": run.slot,
+        "result": sorted(run.result),
+        "left": sorted(run.result.get("left", [])),
+        "steps done": sorted(
+            {(s.name, s.resource) for s in deployment.runs.steps(run.id) if s.state == "succeeded" and not NOT_REPEATED.match(s.name)}
+        ),
+        "steps under way": [s.name for s in deployment.runs.steps(run.id) if s.state == "running"],
+        "ledger": [row.server for row in deployment.freezes.left_by(run.id)],
+        "flows": flows.books(deployment.config),
+        "probes": [name for name in stage.vault if name.startswith(PROBE)],
+    }
+    deployment.database.dispose()
+    return renamed(shown, {run.id: "RUN", run.id.partition("-")[2]: "POINT"})
+
+
+def clouds(stage: Stage) -> dict[str, Any]:
+    """What there is at both sites, ids replaced by names."""
+    names: dict[str, str] = {}
+    shown: dict[str, Any] = {}
+    for site, cloud in stage.clouds.items():
+        names |= {f'"{i}"': f'"server {s["name"]}"' for i, s in cloud.servers.items()}
+        names |= {f'"{i}"': f'"volume {v["name"]}"' for i, v in cloud.volumes.items()}
+        names |= {f'"{i}"': f'"port {p["mac_address"]}"' for i, p in cloud.ports.items()}
+        names |= {f'"{g["id"]}"': f'"group {g["name"]}"' for g in cloud.server_groups}
+        shown[site] = {
+            "servers": by(cloud.servers, "name"),
+            "volumes": by(cloud.volumes, "name"),
+            "ports": by(cloud.ports, "mac_address"),
+            "attachments": cloud.attachments,
+            "groups": cloud.server_groups,
+            "keypairs": cloud.keypairs,
+            "frozen": sorted(cloud.frozen),
+            "snapshots": cloud.snapshots,
+            "backups": sorted([b["volume_id"], b["parent_id"] is None, b["status"]] for b in cloud.backups.values()),
+        }
+    return renamed(shown, names)
+
+
+def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
+    """The recovery points in the vault."""
+    return [
+        {
+            "restore": {v: len(manifest.chain(v)) for v in manifest.restore},
+            "made_by": manifest.run if manifest.run == run else "another",
+            "consistency": manifest.consistency,
+            "stored": set(manifest.backups) <= set(stage.clouds["site-a"].backups),
+        }
+        for manifest in (manifests.unseal(d, n) for n, d in sorted(stage.vault.items()) if not n.startswith(PROBE))
+    ]
+
+
+def renamed(shown: Any, names: dict[str, str]) -> Any:
+    text = json.dumps(shown, sort_keys=True)
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, names[name])
+    return json.loads(text)
+
+
+NOT_REPEATED = re.compile("volume from snapshot|remove ")
+"""Steps that are not done again when what they were to do is found done."""
+
+
+def by(resources: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    assert len({r[name] for r in resources.values()}) == len(resources), f"there is something twice: {resources}"
+    return {r[name]: r for r in resources.values()}
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [d for k in sorted(one.keys() | other.keys()) for d in differences(one.get(k), other.get(k), f"{where}/{k}")]
+    return [] if one == other else [f"{where}: {one!r} and not {other!r}"]
+
+
+ONCE = ("restore", "import", "boot", "port", "group", "keypair")
+"""What must happen once and never again, whatever is killed."""
+
+
+def done_twice(stage: Stage) -> list[str]:
+    events = Counter(e for cloud in stage.clouds.values() for e in cloud.events if e.split()[0] in ONCE)
+    return [f"{event} happened {times} times" for event, times in events.items() if times > 1]
+
+
+class Matrix:
+    """One command, killed at each of its points in turn."""
+
+    def __init__(self, stages: Callable[[], Stage], protected: Stage, what: str) -> None:
+        self.what = what
+        self._stage = lambda: after_protects(stages(), protected)
+        stage = self._stage()
+        self.before = clouds(stage) | {"points": points(stage)}
+        assert stage.play(what) == 0, stage.errors()
+        self.points = stage.points
+        self.undisturbed = picture(stage)
+        self.events = [e for cloud in stage.clouds.values() for e in cloud.events]
+        stage.close()
+
+    def killed_at(self, point: str) -> Stage:
+        stage = self._stage()
+        stage.play(self.what, kill_at=point)
+        return stage
+
+    def go_on(self, stage: Stage, kill_at: str | None = None) -> int:
+        """Resume; where there is no run yet, or it has ended already, give the command again, or nothing."""
+        run = stage.run()
+        if run is None:
+            return stage.play(self.what, kill_at)
+        run_id, state = run
+        if state == "succeeded":
+            forget_what_has_ended(Deployment(config.load(str(stage.config))))  # as the next command does
+            return 0
+        return stage.play("resume", kill_at, run=run_id)
+
+    def wrong_after(self, point: str, stage: Stage, expected: dict[str, Any]) -> list[str]:
+        wrong = [*differences(picture(stage), expected), *done_twice(stage)]
+        if self.what == "failover" and "site-a" in stage.connected:
+            wrong.append("the primary was connected to")
+        return [f"killed at {point!r}: {w}" for w in wrong]
+
+
+@pytest.fixture(scope="module")
+def matrices(stages: Callable[[], Stage], protected: Stage) -> Callable[[str], Matrix]:
+    made: dict[str, Matrix] = {}
+
+    def matrix(what: str) -> Matrix:
+        if what not in made:
+            made[what] = Matrix(stages, protected, what)
+        return made[what]
+
+    return matrix
+
+
+COMMANDS = ("protect", "failover")
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_the_points_cover_every_task_and_every_change(matrices: Callable[[str], Matrix], what: str) -> None:
+    matrix = matrices(what)
+    tasks = {p.removeprefix("task ").removesuffix(" begins") for p in matrix.points if p.startswith("task ") and p.endswith(" begins")}
+    assert len(tasks) == {"protect": 7, "failover": 8}[what]
+    for task in tasks:
+        assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
+    for event in set(matrix.events):
+        assert {event, f"{event}, not answered"} <= set(matrix.points)
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happened(
+    matrices: Callable[[str], Matrix], what: str, shard: int
+) -> None:
+    matrix, wrong = matrices(what), list[str]()
+    for point in matrix.points[shard::SHARDS]:
+        stage = matrix.killed_at(point)
+        if matrix.go_on(stage) != 0:
+            wrong.append(f"killed at {point!r}, it cannot be gone on with: {stage.errors()}")
+        else:
+            wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("what", "first"), [("protect", "snapshot db-data, not answered"), ("failover", "restore db-root, not answered")])
+def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(matrices: Callable[[str], Matrix], what: str, first: str) -> None:
+    matrix, wrong = matrices(what), list[str]()
+    stage = matrix.killed_at(first)
+    assert matrix.go_on(stage) == 0, stage.errors()
+    points = stage.points
+    stage.close()
+    for point in points[::3]:  # the places are those of the test above
+        stage = matrix.killed_at(first)
+        matrix.go_on(stage, kill_at=point)
+        if matrix.go_on(stage) != 0:
+            wrong.append(f"resumed and killed at {point!r}, it cannot be gone on with: {stage.errors()}")
+        else:
+            wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+ABORTED = (
+    ("protect", "snapshot db-data, not answered"),
+    ("protect", "incremental backup front-root, not answered"),
+    ("failover", "boot front, not answered"),
+)
+
+
+@pytest.mark.parametrize(("what", "first"), ABORTED)
+def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_and_repeated(
+    matrices: Callable[[str], Matrix], what: str, first: str
+) -> None:
+    matrix, wrong = matrices(what), list[str]()
+    stage = matrix.killed_at(first)
+    abort(stage)
+    points, aborted = stage.points, picture(stage)
+    assert aborted["run"]["state"] == "aborted"
+    there, elsewhere = ("site-a", "site-b") if what == "protect" else ("site-b", "site-a")
+    assert aborted[elsewhere] == matrix.before[elsewhere]
+    kept = aborted[there] | ({"backups": [], "keypairs": {}, "groups": []} if what == "failover" else {})
+    assert kept == matrix.before[there]
+    assert aborted["points"] == matrix.before["points"]
+    assert (what == "failover") == bool(aborted["run"]["left"])
+    stage.close()
+    for point in points:
+        stage = matrix.killed_at(first)
+        abort(stage, kill_at=point)
+        abort(stage)
+        wrong += matrix.wrong_after(f"{first}, then {point}", stage, aborted)
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def abort(stage: Stage, kill_at: str | None = None) -> None:
+    found = stage.run()
+    assert found is not None
+    code = stage.play("abort", kill_at, run=found[0])
+    assert code == (0 if kill_at is None else -signal.SIGKILL), stage.errors()
