@@ -87,14 +87,17 @@ class Host:
 
     def serve(self, **environment: str) -> Service:
         """Start the service; it is at work when this returns."""
+        return at_work([self.starts_to_serve(**environment)])[0]
+
+    def starts_to_serve(self, **environment: str) -> Service:
+        """Start the service; it is not at work yet."""
         log = self.folder / "serve.log"
+        log.unlink(missing_ok=True)
         with log.open("ab") as output:
             command = [sys.executable, str(PROCESS), "-v", "serve"]
             process = subprocess.Popen(command, env=self._environment | environment, stdout=output, stderr=output)
         self.services.append(process)
-        service = Service(process, log)
-        servers.until(f"the service of {self.folder.name} to be at work", lambda: service.has_logged("serves:"), 30)
-        return service
+        return Service(process, log)
 
     def antipode(self, *arguments: str) -> tuple[int, Any, str]:
         """Run a command to its end: exit code, what it wrote as JSON, what it told on stderr."""
@@ -137,6 +140,13 @@ class Service:
         """Ask it to stop, as systemd does; its exit code."""
         self.process.terminate()
         return self.process.wait(within_s)
+
+
+def at_work(services: list[Service]) -> list[Service]:
+    """Services that have been started, now at work."""
+    for service in services:
+        servers.until(f"{service.log} to tell that it serves", lambda service=service: service.has_logged("serves:"), 60)
+    return services
 
 
 @contextmanager

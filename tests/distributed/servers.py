@@ -112,7 +112,7 @@ def etcd(*options: str, scheme: str = "http", folder: Path | None = None, port: 
         urls += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}"]
         urls += ["--initial-cluster", f"default=http://127.0.0.1:{peer}"]
         command = [program("etcd"), "--data-dir", str(data / "etcd"), "--unsafe-no-fsync", *urls, *options]
-        with running(command, data, lambda: answers(client)):
+        with running(command, data, lambda: answers(client) and "ready to serve client requests" in (data / "etcd.log").read_text()):
             yield f"{scheme}://127.0.0.1:{client}"
 
 
