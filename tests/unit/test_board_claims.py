@@ -1,0 +1,152 @@
+"""A claim on a board is told to be lost before another host may have it, whatever the board, the clock or the process does."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from antipode.config import Etcd, Jobboard
+from antipode.engine.board import BoardUnreachable
+from antipode.engine.board_claims import BoardClaim
+from antipode.errors import ClaimLost
+
+EXPIRES_S = 0.6
+
+
+class Hold:
+    """The board's side of a claim; `trouble` is what it answers to a renewal."""
+
+    def __init__(self) -> None:
+        self.trouble: Exception | None = None
+        self.renewed = 0
+        self.ended = ""
+
+    def renew(self) -> None:
+        if self.trouble is not None:
+            raise self.trouble
+        self.renewed += 1
+
+    def finish(self) -> None:
+        self.ended = "finished"
+
+    def let_go(self) -> None:
+        self.ended = "let go"
+
+
+class Runs:
+    """The database's side of a run."""
+
+    def __init__(self) -> None:
+        self.claim = 1
+        self.ended_at: float | None = None
+        self.trouble: Exception | None = None
+
+    def standing(self, run: str) -> tuple[int, bool]:
+        if self.trouble is not None:
+            raise self.trouble
+        return self.claim, False
+
+    def get(self, run: str) -> Any:
+        return SimpleNamespace(ended_at=self.ended_at)
+
+
+def claim(hold: Hold, runs: Runs) -> BoardClaim:
+    made = BoardClaim(runs, "run-1", hold, EXPIRES_S, time.monotonic(), time.monotonic)  # type: ignore[arg-type]
+    made.number = 1
+    return made
+
+
+def lasts(held: BoardClaim, seconds: float) -> float:
+    """For how long, at most `seconds`, the claim is told to be held."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        try:
+            held.check()
+        except ClaimLost:
+            break
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def test_a_claim_that_is_renewed_lasts() -> None:
+    hold = Hold()
+    held = claim(hold, Runs())
+    assert lasts(held, 3 * EXPIRES_S) >= 3 * EXPIRES_S
+    assert hold.renewed >= 3
+    held.release()
+
+
+@pytest.mark.parametrize("who", ["board", "database"])
+def test_a_claim_that_cannot_be_renewed_is_lost_while_the_board_still_keeps_it_for_us(who: str) -> None:
+    hold, runs = Hold(), Runs()
+    if who == "board":
+        hold.trouble = BoardUnreachable("silence")
+    else:
+        runs.trouble = OperationalError("SELECT", {}, Exception("silence"))
+    held = claim(hold, runs)
+    assert lasts(held, 5 * EXPIRES_S) < EXPIRES_S * 0.9
+    with pytest.raises(ClaimLost, match="run resume run-1"):
+        held.check()
+    hold.trouble = runs.trouble = None
+    time.sleep(EXPIRES_S / 2)
+    held.check()  # nobody had taken it, and the board has confirmed that since
+    held.release()
+
+
+def test_a_process_that_was_paused_knows_at_its_first_check_before_anything_was_renewed() -> None:
+    clock = SimpleNamespace(s=100.0)
+    held = BoardClaim(Runs(), "run-1", Hold(), 3600, 100.0, lambda: clock.s)  # type: ignore[arg-type]
+    held.check()
+    clock.s += 3600 * 2 / 3 - 1
+    held.check()
+    clock.s += 1
+    with pytest.raises(ClaimLost):
+        held.check()
+    held.release()
+
+
+def test_what_the_board_gives_to_another_is_lost_for_good() -> None:
+    hold = Hold()
+    held = claim(hold, Runs())
+    hold.trouble = ClaimLost("it is another's")
+    assert lasts(held, 5 * EXPIRES_S) < EXPIRES_S
+    hold.trouble = None
+    time.sleep(EXPIRES_S)
+    with pytest.raises(ClaimLost, match="it is another's"):
+        held.check()
+    held.release()
+    assert hold.ended == ""  # it is not ours to end
+
+
+def test_a_newer_claim_in_the_database_ends_ours_whatever_the_board_says() -> None:
+    runs = Runs()
+    held = claim(Hold(), runs)
+    runs.claim = 2
+    assert lasts(held, 5 * EXPIRES_S) < EXPIRES_S
+    with pytest.raises(ClaimLost, match="claim 2, ours is 1"):
+        held.check()
+    held.release()
+
+
+def test_a_run_that_has_ended_is_taken_off_the_board_and_another_is_left_on_it() -> None:
+    for ended_at, expected in ((1.0, "finished"), (None, "let go")):
+        hold, runs = Hold(), Runs()
+        held = claim(hold, runs)
+        runs.ended_at = ended_at
+        with held:
+            held.check()
+        held.release()
+        assert hold.ended == expected
+        with pytest.raises(ClaimLost, match="let go of"):
+            held.check()
+
+
+def test_a_jobboard_needs_a_database_that_hosts_share_and_a_password_goes_by_tls_only() -> None:
+    with pytest.raises(ValueError, match="https:// endpoints only"):
+        Etcd.model_validate({"endpoints": ["http://10.0.0.1:2379"], "user": "antipode", "password_file": "/x"})
+    with pytest.raises(ValueError, match="one of etcd, redis and zookeeper"):
+        Jobboard.model_validate({"redis": {}, "etcd": {"endpoints": ["http://10.0.0.1:2379"]}})
