@@ -192,6 +192,36 @@ def test_the_quota_of_snapshots_refuses_with_413(site: Site, things: Things) -> 
     assert error.reason == f"SnapshotLimitExceeded: Maximum number of snapshots allowed ({row['in_use']}) exceeded"
 
 
+# ---- groups ----
+
+
+def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(site: Site, things: Things) -> None:
+    api = storage(site)
+    group_type = api.post("/group_types", {"group_type": {"name": things.name(), "group_specs": {}}})["group_type"]["id"]
+    things.removals.append(lambda: api.delete(f"/group_types/{group_type}"))
+    wanted = {"name": things.name(), "group_type": group_type, "volume_types": ["fast"], "availability_zone": "nova"}
+    group = api.post("/groups", {"group": wanted})["group"]["id"]
+    things.removals.append(lambda: api.post(f"/groups/{group}/action", {"delete": {"delete-volumes": True}}))
+    until(lambda: api.get(f"/groups/{group}")["group"]["status"] == "available", "the group is there")
+    empty = refused(lambda: api.post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": "never"}}))
+    assert empty.status == 400
+    volumes = [things.volume(volume_type="fast") for _ in range(2)]
+    del things.removals[-2:]  # they go with their group
+    ids = [v["id"] for v in volumes]
+    api.call("PUT", f"/groups/{group}", {"group": {"add_volumes": ",".join(ids)}})
+    until(lambda: {v["group_id"] for v in site.volumes.volumes() if v["id"] in ids} == {group}, "the volumes are in the group")
+    taken = api.post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": things.name()}})["group_snapshot"]["id"]
+    until(lambda: api.get(f"/group_snapshots/{taken}")["group_snapshot"]["status"] == "available", "the group snapshot is there")
+    parts = [s for s in site.volumes.snapshots() if s.get("group_snapshot_id") == taken]
+    assert {s["volume_id"] for s in parts} == set(ids)
+    assert {s["status"] for s in parts} == {"available"}
+    error = refused(lambda: site.volumes.delete_snapshot(parts[0]["id"]))
+    assert error.reason == "Invalid snapshot: Snapshot status must be available or error and must not be part of a group."
+    api.delete(f"/group_snapshots/{taken}")
+    until(lambda: not [s for s in site.volumes.snapshots() if s.get("group_snapshot_id") == taken], "its snapshots are gone with it")
+    until(lambda: api.find(f"/group_snapshots/{taken}") is None, "the group snapshot is gone")
+
+
 # ---- what is managed ----
 
 

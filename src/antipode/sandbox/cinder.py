@@ -130,7 +130,7 @@ class Cinder(Service):
         """What the services do when they start: what was being made when they were killed is not made any more, deletions go on."""
         for snapshot in self.snapshots:
             if snapshot["status"] == "deleting":
-                self.start(self._remove_snapshot(snapshot))
+                self.start(self.remove_snapshot(snapshot))
             elif snapshot["status"] == "backing-up":
                 self.snapshots.keep(snapshot, status="available")
         for volume in self.volumes:
@@ -164,7 +164,7 @@ class Cinder(Service):
 
     async def _show_type(self, call: Call, item: str) -> Json:
         if item == "default":
-            return {"volume_type": self._view_type(self._type(None))}
+            return {"volume_type": self._view_type(self.type_named(None))}
         found = self.types.get(item)
         if found is None:
             raise Refused(404, f"Volume type {item} could not be found.")
@@ -188,8 +188,12 @@ class Cinder(Service):
             raise Refused(400, f"Target volume type is still in use: Volume Type {item} deletion is not allowed with volumes present.")
         self.types.drop(item)
 
-    def _type(self, name: str | None) -> Json:
-        """A type by name or id; the default type without one."""
+    def type_named(self, name: str | None) -> Json:
+        """A type by name or id; the default type without one.
+
+        Raises:
+            Refused: 404, there is none.
+        """
         if name is None:
             return next(iter(self.types))
         for found in self.types:
@@ -289,7 +293,7 @@ class Cinder(Service):
         zone = wanted.get("availability_zone") or ZONE
         if zone != ZONE:
             raise Refused(400, f"Availability zone '{zone}' is invalid.")
-        found = self._type(kind)
+        found = self.type_named(kind)
         types = {f"volumes_{found['name']}": 1, f"gigabytes_{found['name']}": size}
         self.reserve(caller.project_id, size, {"volumes": 1, "gigabytes": size, **types})
         now, volume_id = self.now(), str(uuid.uuid4())
@@ -549,9 +553,9 @@ class Cinder(Service):
         if snapshot["status"] not in ("available", "error") or snapshot["group_snapshot_id"]:
             raise Refused(400, "Invalid snapshot: Snapshot status must be available or error and must not be part of a group.")
         self.snapshots.keep(snapshot, status="deleting", updated_at=self.now())
-        self.start(self._remove_snapshot(snapshot))
+        self.start(self.remove_snapshot(snapshot))
 
-    async def _remove_snapshot(self, snapshot: Json) -> None:
+    async def remove_snapshot(self, snapshot: Json) -> None:
         try:
             await self._conditions.take("snapshot.delete")
         except OperationFailed:

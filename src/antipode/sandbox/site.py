@@ -20,6 +20,7 @@ from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.control import Control
 from antipode.sandbox.database import Database
 from antipode.sandbox.glance import Glance
+from antipode.sandbox.groups import Groups
 from antipode.sandbox.guests import GuestSilent, Hypervisor
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
 from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
@@ -35,19 +36,19 @@ LARGEST_BODY = 2 << 30
 
 
 class BlockStorage(Service):
-    """Cinder's API: volumes and snapshots of one module, backups of another."""
+    """Cinder's API, put together from the modules of volumes and snapshots, of backups, and of groups."""
 
     type = Cinder.type
     prefix = Cinder.prefix
     oldest = Cinder.oldest
     newest = Cinder.newest
 
-    def __init__(self, cinder: Cinder, backups: Backups) -> None:
+    def __init__(self, cinder: Cinder, *others: Backups | Groups) -> None:
         self._cinder = cinder
-        self._backups = backups
+        self._others = others
 
     def routes(self) -> Sequence[Route]:
-        return [*self._cinder.routes(), *self._backups.routes()]
+        return [*self._cinder.routes(), *(route for other in self._others for route in other.routes())]
 
     def fault(self, refused: Refused) -> web.Response:
         return self._cinder.fault(refused)
@@ -89,7 +90,8 @@ class Site:
         self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance)
         self.backups = Backups(self.cinder, self.store, self.conditions)
         self.nova = Nova(site.name, database, self.conditions, self.cinder, self.neutron, self.hypervisor, site.add_on)
-        services: list[Service] = [self.nova, BlockStorage(self.cinder, self.backups), self.neutron, self.glance]
+        block_storage = BlockStorage(self.cinder, self.backups, Groups(self.cinder, database, self.conditions))
+        services: list[Service] = [self.nova, block_storage, self.neutron, self.glance]
         services.append(Swift(database, directory / "objects", self.conditions))
         paths = {"compute": "/v2.1", "block-storage": "/v3", "object-store": "/v1/AUTH_{project}"}
         catalog = {s.type: s.prefix + paths.get(s.type, "") for s in services}

@@ -1,0 +1,212 @@
+"""Cinder's generic volume groups and group snapshots at an embedded site; as with RBD, a group snapshot is a loop of single ones."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+
+from antipode.sandbox.cinder import ZONE, Cinder
+from antipode.sandbox.conditions import Conditions, OperationFailed
+from antipode.sandbox.database import Database, Json
+from antipode.sandbox.http import Call, Refused, Route, page, public
+
+
+class Groups:
+    """The group calls of Cinder, and the work behind them."""
+
+    def __init__(self, cinder: Cinder, database: Database, conditions: Conditions) -> None:
+        self._cinder = cinder
+        self._groups = cinder.groups
+        self._types = database.table("group_type")
+        self._snapshots = database.table("group_snapshot")
+        self._conditions = conditions
+
+    def routes(self) -> Sequence[Route]:
+        types, groups, snapshots = "/v3/group_types", "/v3/groups", "/v3/group_snapshots"
+        return [
+            Route("GET", types, self._list_types),
+            Route("POST", types, self._create_type, 202, admin=True),
+            Route("DELETE", f"{types}/{{item}}", self._delete_type, 202, admin=True),
+            Route("GET", groups, self._list),
+            Route("GET", f"{groups}/detail", self._list),
+            Route("POST", groups, self._create, 202),
+            Route("GET", f"{groups}/{{item}}", self._show),
+            Route("PUT", f"{groups}/{{item}}", self._update, 202),
+            Route("POST", f"{groups}/{{item}}/action", self._act, 202),
+            Route("GET", snapshots, self._list_snapshots),
+            Route("GET", f"{snapshots}/detail", self._list_snapshots),
+            Route("POST", snapshots, self._create_snapshot, 202),
+            Route("GET", f"{snapshots}/{{item}}", self._show_snapshot),
+            Route("DELETE", f"{snapshots}/{{item}}", self._delete_snapshot, 202),
+        ]
+
+    # ---- group types ----
+
+    async def _list_types(self, call: Call) -> Json:
+        return page(call, "group_types", self._types, public)
+
+    async def _create_type(self, call: Call) -> Json:
+        wanted = call.part("group_type")
+        if self._types.where(lambda t: t["name"] == wanted["name"]):
+            raise Refused(409, f"Group Type {wanted['name']} already exists.")
+        specs = {"group_specs": wanted.get("group_specs") or {}, "is_public": True, "description": wanted.get("description")}
+        return {"group_type": self._types.keep({"id": str(uuid.uuid4()), "name": wanted["name"], **specs})}
+
+    async def _delete_type(self, call: Call, item: str) -> None:
+        if item not in self._types:
+            raise Refused(404, f"Group type {item} could not be found.")
+        if self._groups.where(lambda g: g["group_type"] == item):
+            raise Refused(
+                400, f"Target group type is still in use: Group Type {item} deletion is not allowed with groups present with the type."
+            )
+        self._types.drop(item)
+
+    # ---- groups ----
+
+    def _find(self, call: Call, group_id: str) -> Json:
+        group = self._groups.get(group_id)
+        if group is None or not call.caller.may_see(group):
+            raise Refused(404, f"Group {group_id} could not be found.")
+        return group
+
+    def _members(self, group_id: str) -> list[Json]:
+        return self._cinder.volumes.where(lambda v: v["group_id"] == group_id)
+
+    def _view(self, group: Json) -> Json:
+        return {**public(group), "volumes": [v["id"] for v in self._members(group["id"])]}
+
+    async def _list(self, call: Call) -> Json:
+        found = self._cinder.of_project(call, self._groups)
+        if call.request.path.endswith("/detail"):
+            return page(call, "groups", found, self._view)
+        return page(call, "groups", found, lambda g: {"id": g["id"], "name": g["name"]})
+
+    async def _show(self, call: Call, item: str) -> Json:
+        return {"group": self._view(self._find(call, item))}
+
+    async def _create(self, call: Call) -> Json:
+        wanted = call.part("group")
+        kind = next((t for t in self._types if wanted.get("group_type") in (t["id"], t["name"])), None)
+        if kind is None:
+            raise Refused(404, f"Group type {wanted.get('group_type')} could not be found.")
+        volume_types = [self._cinder.type_named(name)["id"] for name in wanted.get("volume_types") or []]
+        if not volume_types:
+            raise Refused(400, "Invalid input received: volume_types must be provided to create group.")
+        self._cinder.reserve(call.caller.project_id, 0, {"groups": 1})
+        group = self._groups.keep(
+            {
+                "id": str(uuid.uuid4()),
+                "name": wanted.get("name"),
+                "description": wanted.get("description"),
+                "group_type": kind["id"],
+                "volume_types": volume_types,
+                "availability_zone": wanted.get("availability_zone") or ZONE,
+                "status": "creating",
+                "created_at": self._cinder.now(),
+                "group_snapshot_id": None,
+                "source_group_id": None,
+                "replication_status": None,
+                "project_id": call.caller.project_id,
+            }
+        )
+        self._cinder.start(self._made(group))
+        return {"group": {"id": group["id"], "name": group["name"]}}
+
+    async def _made(self, group: Json) -> None:
+        try:
+            await self._conditions.take("volume.create")
+        except OperationFailed:
+            self._groups.keep(group, status="error")
+            return
+        self._groups.keep(group, status="available")
+
+    async def _update(self, call: Call, item: str) -> None:
+        group, wanted = self._find(call, item), call.part("group")
+        for volume_id in [v for v in (wanted.get("add_volumes") or "").split(",") if v]:
+            volume = self._cinder.volumes.get(volume_id)
+            if volume is None:
+                raise Refused(400, f"Invalid volume: Cannot add volume {volume_id} to group {item} because volume cannot be found.")
+            if volume["volume_type_id"] not in group["volume_types"]:
+                because = f"because volume type {volume['volume_type_id']} is not supported by the group."
+                raise Refused(400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}")
+            self._cinder.volumes.keep(volume, group_id=item)
+        for volume_id in [v for v in (wanted.get("remove_volumes") or "").split(",") if v]:
+            if volume := self._cinder.volumes.get(volume_id):
+                self._cinder.volumes.keep(volume, group_id=None)
+        self._groups.keep(group, **{k: wanted[k] for k in ("name", "description") if wanted.get(k)})
+
+    async def _act(self, call: Call, item: str) -> None:
+        group = self._find(call, item)
+        if "delete" not in call.body:
+            raise Refused(400, f"There is no such action: {next(iter(call.body), '')}")
+        if self._members(item) and not call.body["delete"].get("delete-volumes"):
+            raise Refused(400, f"Invalid group: Group {item} is not empty. delete-volumes flag must be set to true to delete it")
+        if self._snapshots.where(lambda s: s["group_id"] == item):
+            raise Refused(400, f"Invalid group: Group {item} still has dependent group snapshots")
+        for volume in self._members(item):
+            self._cinder.forget(volume)
+            self._cinder.path(volume["id"]).unlink(missing_ok=True)
+        self._groups.drop(group["id"])
+
+    # ---- group snapshots ----
+
+    def _find_snapshot(self, call: Call, snapshot_id: str) -> Json:
+        snapshot = self._snapshots.get(snapshot_id)
+        if snapshot is None or not call.caller.may_see(snapshot):
+            raise Refused(404, f"GroupSnapshot {snapshot_id} could not be found.")
+        return snapshot
+
+    async def _list_snapshots(self, call: Call) -> Json:
+        return page(call, "group_snapshots", self._cinder.of_project(call, self._snapshots), public)
+
+    async def _show_snapshot(self, call: Call, item: str) -> Json:
+        return {"group_snapshot": public(self._find_snapshot(call, item))}
+
+    async def _create_snapshot(self, call: Call) -> Json:
+        wanted = call.part("group_snapshot")
+        group = self._find(call, str(wanted.get("group_id")))
+        members = self._members(group["id"])
+        if not members:
+            raise Refused(400, "Invalid group: Group snapshot creation failed because the group is empty")
+        made = self._snapshots.keep(
+            {
+                "id": str(uuid.uuid4()),
+                "name": wanted.get("name"),
+                "description": wanted.get("description"),
+                "group_id": group["id"],
+                "group_type_id": group["group_type"],
+                "status": "creating",
+                "created_at": self._cinder.now(),
+                "project_id": call.caller.project_id,
+            }
+        )
+        named = {"name": wanted.get("name"), "description": wanted.get("description")}
+        parts = [self._cinder.new_snapshot(call.caller, volume, named, made["id"]) for volume in members]
+        self._cinder.start(self._take(made, parts))
+        return {"group_snapshot": {k: made[k] for k in ("id", "name", "group_type_id")}}
+
+    async def _take(self, made: Json, parts: list[Json]) -> None:
+        try:
+            await self._conditions.take("group_snapshot.create")
+        except OperationFailed:
+            for part in parts:
+                self._cinder.snapshots.keep(part, status="error")
+            self._snapshots.keep(made, status="error")
+            return
+        for part in parts:  # one after the other, as the generic implementation does: not one moment
+            await self._cinder.take_snapshot(part)
+        good = all(part["status"] == "available" for part in parts)
+        self._snapshots.keep(made, status="available" if good else "error")
+
+    async def _delete_snapshot(self, call: Call, item: str) -> None:
+        snapshot = self._find_snapshot(call, item)
+        if snapshot["status"] not in ("available", "error"):
+            raise Refused(400, "Invalid group snapshot: GroupSnapshot status must be available or error")
+        self._snapshots.keep(snapshot, status="deleting")
+        self._cinder.start(self._remove(snapshot))
+
+    async def _remove(self, snapshot: Json) -> None:
+        parts = self._cinder.snapshots.where(lambda s: s["group_snapshot_id"] == snapshot["id"])
+        await asyncio.gather(*(self._cinder.remove_snapshot(part) for part in parts))
+        self._snapshots.drop(snapshot["id"])
