@@ -132,6 +132,7 @@ def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
 def _end(run: Run, state: str, reason: str | None) -> None:
     ended_at = time.time()
     run.result["seconds"] = round(ended_at - run.started_at, 3)
+    run.timeline.flush()  # of a run that has ended no step is under way
     run.deployment.runs.end(run.id, run.claim.number, state, ended_at, reason, run.result)
     LOG.info("run %s %s%s", run.id, state, f": {reason}" if reason else "")
     run.timeline.note(f"{state}{f': {reason}' if reason else ''}")

@@ -1,0 +1,409 @@
+"""Runs that are aborted, halted, resumed, superseded and upgraded: who may do what, and what is left in the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+from fakecloud import refuse
+from test_kill_matrix import VNF, backup_site, primary
+
+from antipode import config
+from antipode.engine import abort as aborting
+from antipode.engine import flows, runs
+from antipode.engine.abort import abort
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.execution import execute
+from antipode.engine.failover_flow import failover, prepare
+from antipode.engine.protect_flow import protect
+from antipode.engine.resume import resume
+from antipode.engine.runs import new_run, state_of
+from antipode.engine.timeline import Unobserved
+from antipode.errors import Aborted, AntipodeError, Busy, ClaimLost, Halted, InvalidInput, ResourceFailed
+from antipode.protect import quiesce, temporary
+from antipode.recover import answers, removal
+from antipode.vault import manifests
+
+Json = dict[str, Any]
+
+
+class World:
+    """Two clouds and a folder; a VNF with one recovery point."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.a, self.b = primary(), backup_site()
+        self.config = samples.write_config(folder)
+        self.here = self.process()
+        self.here.vnfs.put(VNF)
+
+    def process(self) -> Deployment:
+        """As another process sees it."""
+        return Deployment(config.load(str(self.config)))
+
+    def protect(self, deployment: Deployment | None = None) -> Json:
+        return protect(deployment or self.here, "v", Unobserved())
+
+    def failover(self, deployment: Deployment | None = None) -> Json:
+        deployment = deployment or self.here
+        return failover(deployment, prepare(deployment, "v", "site-b", None), Unobserved())
+
+    def die_in(self, kind: str) -> str:
+        """A run whose process has died at once; its id."""
+        prepared = prepare(self.here, "v", "site-b", None) if kind == "failover" else None
+        from antipode.engine.failover_flow import Confirmed
+
+        request = Confirmed.of(prepared).model_dump(mode="json") if prepared else {}
+        with self.here.claims.begin(new_run(kind, "v", request)) as claim:
+            return claim.run
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    for module, pause in ((quiesce, "POLL_S"), (removal, "POLL_S"), (runs, "LOOK_S"), (aborting, "LOOK_S"), (answers, "PAUSE_S")):
+        monkeypatch.setattr(module, pause, 0.02)
+    world = World(tmp_path)
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: {"site-a": world.a, "site-b": world.b}[name].site)
+    world.protect()
+    return world
+
+
+class InBackground:
+    """Work that goes on beside the test; what it raises is kept."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _do(self, work: Callable[[], Any]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.error = error
+
+    def join(self, within_s: float) -> None:
+        self._thread.join(within_s)
+        assert not self._thread.is_alive(), "it has not ended"
+
+
+def until(true: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def silent(world: World) -> None:
+    """The member that is booted first never answers."""
+    member = VNF.members[0].model_copy(update={"answers": {"command": ["false"], "within": 3600.0}})
+    world.here.vnfs.put(type(VNF).model_validate(VNF.model_copy(update={"members": [member, VNF.members[1]]}).model_dump()))
+
+
+# Abort.
+
+
+def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_removed(world: World) -> None:
+    silent(world)
+    primary_events = list(world.a.events)
+    recovering = InBackground(lambda: world.failover(world.process()))
+    until(lambda: "boot db" in world.b.events)
+    began = time.monotonic()
+    told = abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert time.monotonic() - began < 15
+    recovering.join(5)
+    assert isinstance(recovering.error, Aborted)
+    assert told["state"] == "aborted"
+    assert not world.b.servers and not world.b.volumes and not world.b.ports
+    assert [left for left in told["left"] if "3 backup records" in left and "deletes its data" in left]
+    assert [left for left in told["left"] if left.startswith("keypair key")]
+    assert len(world.b.backups) == 3
+    assert world.a.events == primary_events
+    assert flows.books(world.here.config) == []
+    assert abort(world.here, told["run"], Unobserved()) == told
+
+
+def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_cannot_be_removed_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temporary, "SNAPSHOT_TIMEOUT_S", 0.2)
+    world.a.looks_until_available = 10**9
+    protecting = InBackground(lambda: world.protect(world.process()))
+    until(lambda: "snapshot front-root" in world.a.events[-6:] and world.a.frozen)
+    began = time.monotonic()
+    told = abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert time.monotonic() - began < 10
+    protecting.join(5)
+    assert not world.a.frozen
+    assert world.here.freezes.overdue("site-a", time.time() + 10**6) == []
+    assert [left for left in told["left"] if left.startswith("the snapshots of")]
+    assert len(manifests.list_ids(world.here.vault, "v")) == 1
+
+
+@pytest.mark.parametrize("kind", ["protect", "failover"])
+def test_an_abort_after_the_point_of_no_return_says_so_and_changes_nothing(world: World, kind: str) -> None:
+    record = world.failover() if kind == "failover" else world.protect()
+    before = (list(world.a.events), list(world.b.events), world.here.runs.get(record["run"]).state)
+    with pytest.raises(InvalidInput, match="too late"):
+        abort(world.here, record["run"], Unobserved())
+    assert (world.a.events, world.b.events, world.here.runs.get(record["run"]).state) == before
+
+
+def test_a_protect_that_died_after_its_commit_cannot_be_aborted_and_is_finished_by_resume(world: World) -> None:
+    record = world.protect()
+    ended = world.here.runs.get(record["run"])
+    world.here.runs.claim(ended.id, "a process that died", 1)
+    with pytest.raises(InvalidInput, match=f"is committed.*nothing was changed.*antipode run resume {ended.id}"):
+        abort(world.here, ended.id, Unobserved())
+    lost = world.here.runs.get(ended.id)
+    assert (state_of(lost, world.here), lost.abort_requested_at) == ("lost", None)
+    assert resume(world.here, ended.id, Unobserved())["recovery_point"] == record["recovery_point"]
+    assert len(manifests.list_ids(world.here.vault, "v")) == 2
+
+
+def test_what_another_run_has_made_stays_when_the_run_that_only_used_it_is_aborted(world: World) -> None:
+    world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot db" else None
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    first = world.here.runs.all()[0].id
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    second = world.here.runs.all()[0].id
+    volumes = set(world.b.volumes)
+    told = abort(world.here, second, Unobserved())
+    assert set(world.b.volumes) == volumes
+    assert len([left for left in told["left"] if f"made by {first}" in left]) >= 3
+    abort(world.here, first, Unobserved())
+    assert not world.b.volumes and not world.b.ports
+
+
+def test_an_abort_that_cannot_remove_everything_fails_says_what_is_left_and_can_be_repeated(world: World) -> None:
+    world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    run = world.here.runs.all()[0].id
+    world.b.before = lambda event: refuse(400, "it has snapshots") if event == "delete volume front-root" else None
+    with pytest.raises(ResourceFailed, match="volume front-root: it has snapshots"):
+        abort(world.here, run, Unobserved())
+    assert [v["name"] for v in world.b.volumes.values()] == ["front-root"]
+    with pytest.raises(InvalidInput, match=f"antipode run abort {run}"):
+        resume(world.here, run, Unobserved())
+    world.b.before = lambda event: None
+    assert abort(world.here, run, Unobserved())["state"] == "aborted"
+    assert not world.b.volumes
+
+
+# Failover and protect of one VNF.
+
+
+def test_a_failover_asks_a_protect_that_hangs_at_the_dead_primary_to_abort_and_does_not_wait_for_it(world: World) -> None:
+    hanging, dead = threading.Event(), threading.Event()
+
+    def hang(event: str) -> None:
+        if event.startswith("incremental backup"):
+            hanging.set()
+            world.a.lock.release()  # the site hangs, its double must not
+            dead.wait(30)
+            world.a.lock.acquire()
+
+    world.a.before = hang
+    protecting = InBackground(lambda: world.protect(world.process()))
+    assert hanging.wait(10)
+    record = world.failover()
+    assert record["servers"].keys() == {"db", "front"}
+    assert world.here.runs.all()[0].state == "succeeded"
+    with pytest.raises(Busy):
+        world.protect()  # the one before is under way still
+    dead.set()
+    protecting.join(20)
+    assert isinstance(protecting.error, Aborted)
+    point = manifests.read(world.here.vault, "v")
+    assert point.id == record["recovery_point"]
+    assert set(point.backups) <= set(world.a.backups)
+    assert not world.a.snapshots and not world.a.frozen
+
+
+@pytest.mark.parametrize("failover_is", ["under way", "lost"])
+def test_no_protect_begins_while_a_failover_has_not_ended(world: World, failover_is: str) -> None:
+    run = world.die_in("failover")
+    holder = world.process().claims.take(run) if failover_is == "under way" else None
+    before = list(world.a.events)
+    with pytest.raises(Busy, match=f"{run} of v is {'running' if holder else 'lost'}.*antipode run resume {run}"):
+        world.protect()
+    assert world.a.events == before
+    if holder:
+        holder.release()
+    abort(world.here, run, Unobserved())
+    world.protect()
+
+
+def test_two_failovers_of_a_vnf_are_never_under_way_at_once(world: World) -> None:
+    run = world.die_in("failover")
+    with world.process().claims.take(run), pytest.raises(Busy, match=run):
+        world.failover()
+    # once it is lost, a new one takes its place and uses what it has made
+    record = world.failover()
+    assert (world.here.runs.get(run).state, world.here.runs.get(record["run"]).state) == ("failed", "succeeded")
+    with pytest.raises(InvalidInput, match=f"{record['run']} was begun after it"):
+        resume(world.here, run, Unobserved())
+
+
+def test_a_protect_that_failed_in_its_commit_takes_nothing_back_from_a_failover_that_uses_its_point(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = manifests.commit
+
+    def commit_and_lose_the_answer(vault: Any, manifest: Any) -> str:
+        commit(vault, manifest)
+        world.failover()
+        raise AntipodeError("no answer to the write")
+
+    monkeypatch.setattr(manifests, "commit", commit_and_lose_the_answer)
+    with pytest.raises(AntipodeError):
+        world.protect(world.process())
+    point = manifests.read(world.here.vault, "v")
+    assert [r.result["recovery_point"] for r in world.here.runs.all() if r.kind == "failover"] == [point.id]
+    assert set(point.backups) <= set(world.a.backups)
+
+
+# Resume.
+
+
+def test_a_failed_failover_goes_on_from_its_last_finished_step_and_its_rto_counts_from_the_confirmation(world: World) -> None:
+    world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
+    with pytest.raises(ResourceFailed, match="Nova is broken") as failure:
+        world.failover()
+    run = world.here.runs.all()[0]
+    assert f"antipode run resume {run.id}" in failure.value.__notes__[0]
+    world.b.before = lambda event: None
+    time.sleep(0.5)
+    events = len(world.b.events)
+    record = resume(world.process(), run.id, Unobserved())
+    assert world.b.events[events:] == ["boot front"]
+    assert record["rto_s"] >= 0.5
+    assert set(record["rto_breakdown_s"]) == {"import", "restore", "ports", "boot"}
+    assert record["rto_breakdown_s"]["boot"] >= 0.5
+    assert (record["servers"].keys(), record["run"]) == ({"db", "front"}, run.id)
+
+
+def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_place(world: World) -> None:
+    world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot db" else None
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    assert flows.books(world.here.config) == [world.here.runs.all()[0].id]
+    world.b.before = lambda event: None
+    world.failover()
+    assert flows.books(world.here.config) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "words"), [("succeeded", "nothing is left"), ("aborted", "was aborted"), ("failed", "antipode protect v")]
+)
+def test_what_has_ended_is_not_resumed_and_the_operator_is_told_what_to_do(world: World, state: str, words: str) -> None:
+    record = world.protect()
+    world.here.runs.end(record["run"], 1, state, time.time(), "no agent", {})
+    with pytest.raises(InvalidInput, match=words):
+        resume(world.here, record["run"], Unobserved())
+
+
+def test_a_run_that_somebody_is_at_is_not_resumed(world: World) -> None:
+    run = world.die_in("protect")
+    with world.process().claims.take(run), pytest.raises(Busy):
+        resume(world.here, run, Unobserved())
+
+
+def test_a_halted_run_takes_nothing_back_and_goes_on_when_it_is_resumed(world: World) -> None:
+    silent(world)
+    run, halt = world.die_in("failover"), threading.Event()
+
+    def conduct() -> None:
+        there = world.process()
+        with there.claims.take(run) as claim:
+            execute(there, run, claim, Unobserved(), halt)
+
+    conducting = InBackground(conduct)
+    until(lambda: "boot db" in world.b.events)
+    halt.set()
+    conducting.join(15)
+    assert isinstance(conducting.error, Halted)
+    assert state_of(world.here.runs.get(run), world.here) == "lost"
+    assert [s["name"] for s in world.b.servers.values()] == ["db"]
+    events = len(world.b.events)
+    resuming = InBackground(lambda: resume(world.process(), run, Unobserved()))
+    until(lambda: state_of(world.here.runs.get(run), world.here) == "running")
+    abort(world.here, run, Unobserved())
+    resuming.join(5)
+    assert not [e for e in world.b.events[events:] if e.split()[0] in ("import", "restore", "port", "boot")]
+
+
+def test_a_conductor_that_lost_its_claim_stops_and_writes_nothing(world: World) -> None:
+    silent(world)
+    run = world.die_in("failover")
+    there = world.process()
+    claim = there.claims.take(run)
+    conducting = InBackground(lambda: execute(there, run, claim, Unobserved()))
+    until(lambda: "boot db" in world.b.events)
+    mine = world.here.runs.claim(run, "another host", claim.number)
+    conducting.join(15)
+    assert isinstance(conducting.error, ClaimLost)
+    row = world.here.runs.get(run)
+    assert (row.claim, row.state, row.conductor, row.reason) == (mine, "running", "another host", None)
+
+
+def test_a_server_in_error_is_removed_and_made_again_and_its_volumes_are_not_lost(world: World) -> None:
+    world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    run = world.here.runs.all()[0].id
+    (db,) = world.b.servers.values()
+    volumes = {v["name"]: v["id"] for v in world.b.volumes.values()}
+    db |= {"status": "ERROR", "fault": {"message": "no valid host"}}
+    world.b.before = lambda event: None
+    abort_not = len(world.b.events)
+    # `Boot db` had not been finished: it is done again
+    record = world.failover()
+    assert record["run"] != run
+    events = world.b.events[abort_not:]
+    assert events.index("keep db-data") < events.index("delete server db") < events.index("boot db")
+    assert {v["name"]: v["id"] for v in world.b.volumes.values()} == volumes
+    assert not [e for e in events if e.startswith("restore")]
+
+
+# Own upgrade.
+
+
+@pytest.mark.parametrize("version", [None, 99])
+@pytest.mark.parametrize("kind", ["protect", "failover"])
+def test_a_run_of_another_version_says_so_and_is_finished_by_the_rules_of_abort(world: World, kind: str, version: int | None) -> None:
+    run = world.die_in(kind)
+    with world.here.runs._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET flow_version = ?", (version,))
+        if version is None:
+            connection.exec_driver_sql("UPDATE runs SET request = NULL")
+    with pytest.raises(Aborted, match="begun by another version of antipode"):
+        resume(world.here, run, Unobserved())
+    row = world.here.runs.get(run)
+    assert row.state == "aborted"
+    assert "another version" in str(row.reason)
+
+
+def test_a_run_of_another_version_that_is_past_the_point_of_no_return_is_left_as_it_is(world: World) -> None:
+    record = world.protect()
+    world.here.runs.claim(record["run"], "a process that died", 1)
+    with world.here.runs._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET flow_version = 99")
+    with pytest.raises(AntipodeError, match=r"another version.*is committed, and nothing is taken back"):
+        resume(world.here, record["run"], Unobserved())
+    assert manifests.read(world.here.vault, "v").id == record["recovery_point"]
+
+
+@pytest.fixture(autouse=True)
+def clouds_at_rest() -> Iterator[None]:
+    """No test leaves threads behind that make the next one's calls."""
+    yield
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith(("task", "flow", "watch run"))])
