@@ -49,6 +49,8 @@ class Runs:
         taken = {"claim": mine, "conductor": conductor, "state": "running", "ended_at": None, "slot": slot_of(row.kind, row.vnf)}
         if row.ending is None:
             taken["reason"] = None
+        if row.state == "failed":
+            taken["abort_requested_at"] = None  # whoever takes a run that has ended has decided anew
         try:
             self._write(run, known, taken)
         except IntegrityError as error:
