@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 from antipode import config
 from antipode.engine.deployment import Deployment
-from antipode.engine.runs import new_run
+from antipode.engine.protect_flow import asked
 from antipode.engine.submit import submit
 from antipode.model.vnf import Vnf
 from antipode.store.tables import RunRow
@@ -69,7 +69,7 @@ class Installation:
 
     def queue(self, here: Deployment, vnf: str = "hlr") -> str:
         """Queue a protect."""
-        return submit(here, new_run("protect", vnf, {"full": False, "vnf": here.vnfs.get(vnf).model_dump(mode="json")}))
+        return str(submit(here, asked(here, vnf, full=False))["run"])
 
 
 class Host:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from servers import until
 
 from antipode.engine import service
 from antipode.engine.deployment import Deployment
-from antipode.engine.runs import new_run, state_of
+from antipode.engine.protect_flow import asked
+from antipode.engine.runs import state_of
 from antipode.errors import AntipodeError
 from antipode.vault import manifests
 
@@ -246,7 +248,7 @@ def test_a_command_that_was_killed_leaves_its_run_to_the_services(there: Install
 
 
 def test_a_queued_run_that_never_got_onto_the_board_is_found(there: Installation, two: Host, here: Deployment) -> None:
-    row = new_run("protect", "hlr", {"full": False, "vnf": here.vnfs.get("hlr").model_dump(mode="json")})
+    row = asked(here, "hlr", full=False)
     run, row.state = row.id, "queued"
     here.runs.create(row)
     two.serve()
@@ -265,3 +267,28 @@ def test_a_host_whose_clock_is_wrong_does_not_serve(
             monkeypatch.setattr(service.time, "time", lambda wrong=wrong: right() + wrong)
             with pytest.raises(AntipodeError, match=r"differ by [23]\.\d s.*NTP"):
                 service.must_agree_on_time(here)
+
+
+def test_a_failover_is_gone_on_with_by_another_host_and_nothing_is_made_twice(
+    there: Installation, one: Host, two: Host, here: Deployment
+) -> None:
+    assert one.antipode("protect", "hlr")[0] == 0
+    first = one.serve()
+    cloud, reached, released = there.backup.cloud, threading.Event(), threading.Event()
+
+    def hold(event: str) -> None:
+        if event == "boot app" and not reached.is_set():
+            reached.set()
+            released.wait(30)
+
+    cloud.before = hold
+    code, queued, told = two.antipode("failover", "hlr", "--to", "site-b", "--yes", "--detach")
+    assert (code, queued["state"]) == (0, "queued"), told
+    assert reached.wait(40)
+    first.kill()
+    released.set()  # the call that the killed one has sent has its effect all the same
+    two.serve()
+    succeeds(here, queued["run"])
+    made = [event.partition(" ")[0] for event in cloud.events]
+    assert (made.count("restore"), made.count("boot"), made.count("port")) == (6, 3, 3)
+    assert sorted(s["name"] for s in cloud.servers.values()) == ["app", "db", "front"]

@@ -111,16 +111,29 @@ def test_systemd_is_told_when_it_is_ready_and_when_it_stops(host: Host, tmp_path
         assert last == b"STOPPING=1"
 
 
-def test_no_more_runs_than_the_limit_are_under_way_and_a_failover_does_not_wait(there: Installation, host: Host, here: Deployment) -> None:
+def test_no_more_runs_than_the_limit_are_under_way_and_a_failover_does_not_wait_for_them(
+    there: Installation, host: Host, here: Deployment
+) -> None:
     cloud = there.primary.cloud
-    there.hold_backups()
-    runs = []
     for member in ("db", "app", "front"):
         here.vnfs.put(vnf(member, (member,)))
-        runs.append(there.queue(here, member))
+    assert host.antipode("protect", "front")[0] == 0
+    there.hold_backups()
+    runs = [there.queue(here, name) for name in ("db", "app", "hlr")]
     host.serve()
-    until("two runs to be at their backups", lambda: len(cloud.backups) == 4, 30)
+    until("two runs to be at their backups", lambda: len(cloud.backups) == 6, 30)
+    code, queued, told = host.antipode("failover", "front", "--to", "site-b", "--yes", "--detach")
+    assert code == 0, told
+    until("the failover to end", lambda: has_ended(here, queued["run"]), 30)
+    assert here.runs.get(queued["run"]).state == "succeeded"
     assert [here.runs.get(run).state for run in runs] == ["running", "running", "queued"]
     there.let_backups_be_ready()
     until("all runs to end", lambda: all(has_ended(here, run) for run in runs), 60)
     assert {here.runs.get(run).state for run in runs} == {"succeeded"}
+
+
+def test_what_is_queued_while_no_service_is_at_work_is_said_to_wait_for_one(host: Host, here: Deployment) -> None:
+    code, queued, told = host.antipode("protect", "hlr", "--detach", "-v")
+    assert (code, queued["state"]) == (0, "queued")
+    assert "no service is at work on this host" in told
+    assert here.runs.get(queued["run"]).state == "queued"

@@ -22,17 +22,22 @@ class Failover(ShowCommand):
         parser.add_argument("vnf", metavar="VNF")
         parser.add_argument("--to", metavar="SITE", required=True, help="the VNF's backup site")
         parser.add_argument("--recovery-point", metavar="ID", help="the recovery point to go back to (default: the newest)")
+        parser.add_argument("--detach", action="store_true", help="have the service do it: queue the run and print its id")
         parser.add_argument("--yes", action="store_true", help="do not ask; the VNF is known to be dead or fenced at its primary")
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.failover_flow import failover, prepare
+        from antipode.engine.failover_flow import asked, failover, prepare
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
         print(*_what_will_happen(prepared), sep="\n", file=self.app.stderr, flush=True)
         if not parsed_args.yes:
             self._confirm(parsed_args.vnf)
+        if parsed_args.detach:
+            from antipode.engine.submit import submit
+
+            return columns(submit(deployment, asked(prepared)))
         with progress.shown(self.app.stderr) as observer:
             return columns(failover(deployment, prepared, observer))
 

@@ -24,7 +24,7 @@ from antipode.model.manifest import Manifest
 from antipode.model.plan import RecoveryPlan
 from antipode.model.vnf import Vnf
 from antipode.recover import answers, backups, plan, ports, removal, servers, volumes
-from antipode.store.tables import StepRow
+from antipode.store.tables import RunRow, StepRow
 from antipode.vault import manifests
 
 if TYPE_CHECKING:
@@ -115,9 +115,13 @@ def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> 
         Busy: another failover of the VNF is under way.
         AntipodeError: it stopped; what was created is left, to be gone on with or taken back.
     """
-    confirmed = Confirmed.of(prepared)
-    with deployment.claims.begin(new_run("failover", prepared.manifest.vnf.vnf, confirmed.model_dump(mode="json"))) as claim:
+    with deployment.claims.begin(asked(prepared)) as claim:
         return execute(deployment, claim.run, claim, observer)
+
+
+def asked(prepared: Prepared) -> RunRow:
+    """A failover as the operator confirms it now; neither kept nor begun yet."""
+    return new_run("failover", prepared.manifest.vnf.vnf, Confirmed.of(prepared).model_dump(mode="json"))
 
 
 def _fail_over(run: Run) -> None:

@@ -26,7 +26,8 @@ from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
 from antipode.protect import backup, discover, preflight, quiesce, temporary
 from antipode.store.freezes import Freezes
-from antipode.vault import Vault, manifests
+from antipode.store.tables import RunRow
+from antipode.vault import PROBE, Vault, manifests
 from antipode.vault.verify import broken_chains, fingerprint
 
 if TYPE_CHECKING:
@@ -61,10 +62,20 @@ def protect(deployment: Deployment, name: str, observer: Observer, *, full: bool
         Busy: another protect or a failover of the VNF is under way, or a failover was not ended.
         AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
     """
+    with deployment.claims.begin(asked(deployment, name, full=full)) as claim:
+        return execute(deployment, claim.run, claim, observer)
+
+
+def asked(deployment: Deployment, name: str, *, full: bool) -> RunRow:
+    """A protection as it is asked for now; neither kept nor begun yet.
+
+    Raises:
+        NotFound: the VNF is not known here.
+        Busy: a failover of it was not ended.
+    """
     vnf = deployment.vnfs.get(name)
     _no_failover(deployment, name)
-    with deployment.claims.begin(new_run("protect", name, {"full": full, "vnf": vnf.model_dump(mode="json")})) as claim:
-        return execute(deployment, claim.run, claim, observer)
+    return new_run("protect", name, {"full": full, "vnf": vnf.model_dump(mode="json")})
 
 
 def _no_failover(deployment: Deployment, vnf: str) -> None:
@@ -107,7 +118,7 @@ def _protection(run: Run) -> Protection:
         point=_point_of(run.id),
         vnf=vnf,
         primary=run.site(vnf.primary),
-        vault=deployment.vault,
+        vault=deployment.vault_under(run.go_on),
         store=deployment.backup_store,
         ledger=deployment.freezes.of(run.id),
         timeline=run.timeline,
@@ -164,6 +175,7 @@ def _failover_from(run: Run, point: str) -> str | None:
 def _withdraw(p: Protection) -> None:
     """A write of which nobody knows whether it was done is taken back, before the backups that it names are removed."""
     manifests.withdraw(p.vault, p.vnf.vnf, p.point)
+    p.vault.delete(f"{PROBE}{p.run.id}")  # of a check that was stopped
 
 
 def _remove_backups(p: Protection) -> None:
