@@ -25,6 +25,7 @@ from antipode.engine.resume import resume
 from antipode.engine.runs import new_run, state_of
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, AntipodeError, Busy, ClaimLost, Halted, InvalidInput, ResourceFailed
+from antipode.model.vnf import Answers
 from antipode.protect import quiesce, temporary
 from antipode.recover import answers, removal
 from antipode.vault import manifests
@@ -101,8 +102,8 @@ def until(true: Callable[[], Any]) -> None:
 
 def silent(world: World) -> None:
     """The member that is booted first never answers."""
-    member = VNF.members[0].model_copy(update={"answers": {"command": ["false"], "within": 3600.0}})
-    world.here.vnfs.put(type(VNF).model_validate(VNF.model_copy(update={"members": [member, VNF.members[1]]}).model_dump()))
+    member = VNF.members[0].model_copy(update={"answers": Answers(command=["false"], within=3600.0)})
+    world.here.vnfs.put(VNF.model_copy(update={"members": [member, VNF.members[1]]}))
 
 
 # Abort.

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import taskflow.engines
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from taskflow import states
 from taskflow.exceptions import NotFound, TaskFlowException, WrappedFailure
@@ -24,7 +24,9 @@ from taskflow.persistence import models
 from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
 from antipode.config import Config
+from antipode.engine import logs
 from antipode.errors import AntipodeError, ClaimLost, Interrupted
+from antipode.store.database import on_server
 
 if TYPE_CHECKING:
     from antipode.engine.runs import Run
@@ -104,7 +106,7 @@ def run_flow(flow: Any, run: Run, workers: int = 1, anew_without: str | None = N
     with _backend(run.deployment.config) as backend:
         book, detail = _open_book(backend, run, flow.name, anew_without)
         # a pool of our own, because TaskFlow's waits a second for its idle threads in the end
-        pool = ThreadPoolExecutor(workers, "task")
+        pool = ThreadPoolExecutor(workers, "task", initializer=logs.adopt, initargs=(run.id,))
         how = {"engine": "serial"} if workers == 1 else {"engine": "parallel", "executor": pool}
         engine = taskflow.engines.load(flow, backend=backend, book=book, flow_detail=detail, never_resolve=True, **how)
         engine.storage.set_task_progress = _keep_no_progress
@@ -201,6 +203,7 @@ def _run_beside(work: Callable[[], None], run: Run) -> None:
     failure: list[BaseException] = []
 
     def work_and_tell() -> None:
+        logs.adopt(run.id)
         try:
             work()
         except BaseException as error:
@@ -227,7 +230,7 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
         engine = create_engine(f"sqlite:///{path}")
         event.listen(engine, "connect", _prepare_sqlite)
     else:
-        engine = create_engine(config.database)
+        engine = on_server(make_url(config.database))
     try:
         with closing(_Backend({}, engine=engine)) as backend:
             yield backend
