@@ -137,3 +137,12 @@ def test_what_is_queued_while_no_service_is_at_work_is_said_to_wait_for_one(host
     assert (code, queued["state"]) == (0, "queued")
     assert "no service is at work on this host" in told
     assert here.runs.get(queued["run"]).state == "queued"
+
+
+def test_with_nothing_left_but_the_vault_a_failover_is_done_from_any_machine(there: Installation, host: Host, here: Deployment) -> None:
+    assert host.antipode("protect", "hlr")[0] == 0
+    there.primary.close()
+    other = there.host(sites={"site-b": {"cloud": "b"}})
+    code, record, told = other.antipode("failover", "hlr", "--to", "site-b", "--yes")
+    assert code == 0, told
+    assert set(record["servers"]) == {"db", "app", "front"}

@@ -54,7 +54,7 @@ exit codes:
   2  wrong input: an option, a name, a file (with line and field), credentials; nothing was changed
   3  something needed is missing; nothing was frozen or created
   4  not confirmed; nothing was changed
-  5  a site does not answer
+  5  a site, or the jobboard, does not answer
   6  another run of the same VNF is under way
   7  the run is another process's now, or its claim could not be renewed; it goes on there, or with: antipode run resume
   130  interrupted by a signal; what had been frozen was thawed
