@@ -391,6 +391,41 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
     assert (run["state"], run["reason"].startswith("interrupted by a signal")) == ("failed", True)
 
 
+@pytest.fixture
+def lost(antipode: Antipode) -> str:
+    """A protection whose process died before it had done anything."""
+    with deployment(antipode).claims.begin(new_run("protect", "hlr", {"vnf": samples.vnf().model_dump(mode="json")})) as claim:
+        return claim.run
+
+
+@pytest.mark.parametrize("words", ["", "no\n", "hlr\n"])
+def test_an_abort_that_is_not_confirmed_ends_with_4_and_changes_nothing(
+    antipode: Antipode, lost: str, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(words))
+    assert antipode("run", "abort", lost) == 4
+    assert f"{lost} is lost. It is stopped, and the snapshots and backups that it has made are removed" in antipode.err
+    assert antipode.json("run", "show", lost)["state"] == "lost"
+
+
+def test_a_lost_run_whose_site_is_dead_is_aborted_all_the_same_and_what_is_left_there_is_told(
+    antipode: Antipode, lost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable(monkeypatch)
+    told = antipode.json("run", "abort", lost, "--yes")
+    assert (told["state"], told["reason"]) == ("aborted", f"run {lost} was asked to abort")
+    assert ["site-a does not answer" in left for left in told["left"]] == [True]
+    assert antipode("run", "resume", lost) == 2
+    assert f"{lost} was aborted" in antipode.err
+
+
+def test_a_run_that_another_process_is_at_is_not_resumed_and_ends_with_6(antipode: Antipode, lost: str) -> None:
+    with deployment(antipode).claims.take(lost):
+        assert antipode("run", "resume", lost) == 6
+        assert lost in antipode.err
+        assert antipode.json("run", "show", lost)["state"] == "running"
+
+
 def test_an_error_of_a_run_ends_with_1_and_its_notes_are_told(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
