@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,11 @@ from sqlalchemy.exc import OperationalError
 
 from antipode.config import Etcd, Jobboard
 from antipode.engine.board import BoardUnreachable
-from antipode.engine.board_claims import BoardClaim
+from antipode.engine.board_claims import BoardClaim, BoardClaims
+from antipode.engine.runs import new_run
 from antipode.errors import ClaimLost
+from antipode.store.database import open_database
+from antipode.store.runs import Runs as StoredRuns
 
 EXPIRES_S = 0.6
 
@@ -150,3 +154,25 @@ def test_a_jobboard_needs_a_database_that_hosts_share_and_a_password_goes_by_tls
         Etcd.model_validate({"endpoints": ["http://10.0.0.1:2379"], "user": "antipode", "password_file": "/x"})
     with pytest.raises(ValueError, match="one of etcd, redis and zookeeper"):
         Jobboard.model_validate({"redis": {}, "etcd": {"endpoints": ["http://10.0.0.1:2379"]}})
+
+
+class Silent:
+    """A board that answers until something is to be put on it."""
+
+    who = "me"
+    expires_s = EXPIRES_S
+
+    def postings(self) -> list[Any]:
+        return []
+
+    def post(self, *_: Any, **__: Any) -> None:
+        raise BoardUnreachable("silence")
+
+
+def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(tmp_path: Path) -> None:
+    runs = StoredRuns(open_database(f"sqlite:///{tmp_path / 'antipode.db'}"))
+    with pytest.raises(BoardUnreachable):
+        BoardClaims(Silent(), runs).begin(new_run("failover", "hlr", {}))  # type: ignore[arg-type]
+    (row,) = runs.all()
+    assert (row.state, row.reason) == ("failed", "it could not be begun: silence")
+    assert runs.open() == []

@@ -125,7 +125,7 @@ class BoardClaims:
 
     def begin(self, run: RunRow) -> BoardClaim:
         run_id, first = run.id, run.kind != "protect"
-        self.board.connect()  # before anything is kept
+        self.postings()  # a board that does not answer is told before anything is kept
         for other in self._runs.open(run.vnf):
             if other.slot == run.slot and other.state == "running" and self.is_held(other) is False:
                 raise Busy(
@@ -133,7 +133,12 @@ class BoardClaims:
                 )
         run.claim, run.conductor = 1, self.board.who
         self._runs.create(run)
-        claim = self._claim(self._posting(run_id, first))
+        try:
+            claim = self._claim(self._posting(run_id, first))
+        except BaseException as error:
+            # whoever asked for it is told that it was not begun: so nobody may begin it later
+            self._runs.end(run_id, 1, "failed", time.time(), f"it could not be begun: {error}", {})
+            raise
         claim.number = 1
         return claim
 
