@@ -232,7 +232,7 @@ def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(monkeypat
         Board(Jobboard(etcd=Etcd(endpoints=["http://127.0.0.1:1"])))
 
 
-def test_zookeeper_takes_its_configuration_and_says_when_it_does_not_answer() -> None:
+def test_the_board_on_zookeeper_takes_its_configuration() -> None:
     board = Board(Jobboard(zookeeper={"hosts": f"127.0.0.1:{servers.free_port()}"}, name="hosts", claim_expires=20))
     assert board._board.path == "/antipode/hosts"
     assert board._board._client._session_timeout == 20_000

@@ -181,11 +181,14 @@ class _Reapers:
 
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
-    """Forget, now and then, the details of flows whose runs have ended, and freezes that are long over."""
+    """Forget, now and then, the details of flows whose runs have ended, and freezes that are long over; and look at the clock."""
     while True:
         try:
             forget_what_has_ended(deployment)
             deployment.freezes.forget(time.time() - KEPT_S)
+            must_agree_on_time(deployment)
+        except AntipodeError as error:
+            LOG.error("%s", error)
         except Exception:
             LOG.exception("cleaning up failed; trying again in %.0f s", CLEAN_EVERY_S)
         if stop.wait(CLEAN_EVERY_S):
