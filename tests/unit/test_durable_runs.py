@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from antipode.engine import abort as aborting
 from antipode.engine import flows, runs
 from antipode.engine.abort import abort
 from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.exclusive import HostClaims
 from antipode.engine.execution import execute
 from antipode.engine.failover_flow import failover, prepare
 from antipode.engine.protect_flow import protect
@@ -272,6 +275,18 @@ def test_a_protect_that_failed_in_its_commit_takes_nothing_back_from_a_failover_
     assert set(point.backups) <= set(world.a.backups)
 
 
+def test_a_protect_that_takes_the_place_of_one_that_died_in_its_window_thaws_first(world: World) -> None:
+    run = world.die_in("protect")
+    deadline = datetime.now(UTC) + timedelta(seconds=30)
+    for server in ("db", "front"):
+        world.here.freezes.of(run).freezing("site-a", f"id-{server}", server, deadline)
+        world.a.frozen.add(f"id-{server}")
+    world.protect()
+    assert world.here.runs.get(run).state == "failed"
+    assert not world.a.frozen
+    assert world.here.freezes.left_by(run) == []
+
+
 # Resume.
 
 
@@ -310,6 +325,18 @@ def test_what_has_ended_is_not_resumed_and_the_operator_is_told_what_to_do(world
     world.here.runs.end(record["run"], 1, state, time.time(), "no agent", {})
     with pytest.raises(InvalidInput, match=words):
         resume(world.here, record["run"], Unobserved())
+
+
+def test_a_run_of_another_host_of_which_nothing_is_known_is_neither_lost_nor_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        run = world.die_in("protect")
+    claims = HostClaims(world.folder, world.here.runs, shared=True)
+    assert claims.is_held(world.here.runs.get(run)) is None
+    for take in (lambda: claims.take(run), lambda: claims.begin(new_run("protect", "v", {}))):
+        with pytest.raises(Busy, match=f"{run} is kept as under way in process .* on elsewhere"):
+            take()
+    assert HostClaims(world.folder, world.here.runs).is_held(world.here.runs.get(run)) is False
 
 
 def test_a_run_that_somebody_is_at_is_not_resumed(world: World) -> None:

@@ -16,7 +16,11 @@ from antipode.store.tables import RunRow
 
 def here() -> str:
     """This process, for people who look for it."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"process {os.getpid()}{_on_this_host()}"
+
+
+def _on_this_host() -> str:
+    return f" on {socket.gethostname()}"
 
 
 class Lock:
@@ -88,7 +92,9 @@ class HostClaim:
 class HostClaims:
     """Satisfies `engine.claims.Claims` where all processes that work at runs are on one host."""
 
-    def __init__(self, state_dir: Path, runs: Runs) -> None:
+    def __init__(self, state_dir: Path, runs: Runs, *, shared: bool = False) -> None:
+        """`shared`: other hosts may use the same database, of whose locks nothing is known here."""
+        self._shared = shared
         self._folder = state_dir / "locks"
         self._runs = runs
 
@@ -98,6 +104,7 @@ class HostClaims:
         try:
             for other in self._runs.open(vnf):
                 if other.slot == run.slot and other.state == "running":
+                    self._must_be_of_this_host(other)
                     self._give_up(other, run_id)
             run.claim, run.conductor = 1, here()
             self._runs.create(run)
@@ -108,6 +115,7 @@ class HostClaims:
 
     def take(self, run: str) -> HostClaim:
         row = self._runs.get(run)
+        self._must_be_of_this_host(row)
         handle = self._lock(row).take(run)
         try:
             return HostClaim(run, self._runs.claim(run, here(), self._runs.get(run).claim), handle)
@@ -115,8 +123,20 @@ class HostClaims:
             os.close(handle)
             raise
 
-    def is_held(self, run: RunRow) -> bool:
+    def is_held(self, run: RunRow) -> bool | None:
+        if self._is_elsewhere(run):
+            return None
         return self._lock(run).holder() == run.id
+
+    def _is_elsewhere(self, run: RunRow) -> bool:
+        return self._shared and run.state == "running" and run.conductor is not None and not run.conductor.endswith(_on_this_host())
+
+    def _must_be_of_this_host(self, run: RunRow) -> None:
+        if self._is_elsewhere(run):
+            raise Busy(
+                f"{run.id} is kept as under way in {run.conductor}, and whether it is cannot be known from here;"
+                " look there, or set a jobboard up for several hosts (docs/deployment.md)"
+            )
 
     def _give_up(self, lost: RunRow, instead: str) -> None:
         """End a run whose process died, as we hold the lock that it had. What it has left is used, or removed, by its successor."""

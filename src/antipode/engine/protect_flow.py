@@ -17,6 +17,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.flows import guarded, run_flow
 from antipode.engine.kinds import Kind
+from antipode.engine.reaper import thaw_left_by
 from antipode.engine.runs import Run, new_run, state_of
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound, PreflightFailed, VaultCorrupt
@@ -240,7 +241,7 @@ class ProtectTask(task.Task):  # type: ignore[misc]
 
 
 class CollectLeftovers(ProtectTask):
-    """What runs of the VNF that failed or were killed have left. What cannot be removed now is left to the next run."""
+    """Thaws and removes what runs of the VNF that failed or were killed have left. What cannot be removed now is left to the next run."""
 
     @guarded
     def execute(self) -> None:
@@ -248,6 +249,9 @@ class CollectLeftovers(ProtectTask):
         over = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
         if not over:
             return
+        for dead in over:
+            # not waited for until its deadline: a member that is frozen cannot be frozen in our window
+            thaw_left_by(p.ledger, p.primary, dead)
         try:
             temporary.remove_left_by(p.primary, over, _needed_backups(p, over), p.timeline)
         except ClaimLost:
