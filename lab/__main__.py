@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("address")
     sub.add_argument("port", type=int)
     sub.add_argument("--timeout", type=float, default=5, help="seconds (default: 5)")
-    command("test-nova-quiesce", _test_nova_quiesce, "run the quiesce add-on's own tests against the Nova that the lab has installed")
+    command("test-nova-quiesce", _test_nova_quiesce, "run the quiesce add-on's own tests with an old, a middle and the newest Nova")
     command("calls", _calls, "print how often the host and the other site have called the site's WAN address", site=True)
     return parser
 
@@ -133,7 +133,7 @@ def _wipe(arguments: argparse.Namespace) -> None:
         for site in SITES.values():
             power.off(site)
         wan.down()
-        for folder in [site.home for site in SITES.values()] + ([CACHE, VENV, add_on_tests.ENVIRONMENT] if arguments.all else []):
+        for folder in [site.home for site in SITES.values()] + ([CACHE, VENV] if arguments.all else []):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (clouds.PATH, packages.LOG):

@@ -48,7 +48,7 @@ def install(progress: Progress) -> bool:
     if _is_marked("nova-quiesce", _digest(sources)):
         return False
     progress.say(f"installing the quiesce add-on of nova-api into {VENV}")
-    _install_add_on(sources)
+    _install_add_on()
     _mark("nova-quiesce", _digest(sources))
     return True
 
@@ -93,14 +93,18 @@ def _build_venv() -> None:
     _pip("install", "--ignore-installed", "-r", str(LOCK))
 
 
-def _install_add_on(sources: Sequence[Path]) -> None:
-    # from a copy: building leaves files beside the sources
+def _install_add_on() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for source in sources:
-            copy = Path(folder) / source.relative_to(QUIESCE_ADD_ON)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, copy)
+        copy_add_on(Path(folder))
         _pip("install", "--no-deps", "--force-reinstall", folder)
+
+
+def copy_add_on(folder: Path) -> None:
+    """Copy the quiesce add-on's sources: building leaves files beside them."""
+    for source in _sources(QUIESCE_ADD_ON):
+        copy = folder / source.relative_to(QUIESCE_ADD_ON)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, copy)
 
 
 def _pip(*arguments: str) -> None:

@@ -7,18 +7,27 @@ import json
 import re
 import threading
 import time
+import unittest
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import fixtures
+import nova.conf
 from nova import context as nova_context
 from nova import exception, objects
 from nova.tests.functional import integrated_helpers
-from nova_quiesce.timers import Timers
-from sqlalchemy.exc import SADeprecationWarning
+from nova_quiesce.quiescing import Quiescing
+from nova_quiesce.watch import THREAD, Watch
+from sqlalchemy import exc as sqlalchemy_exc
+
+from nova_quiesce import filter as quiesce_filter
+
+TARGET_CELL = nova_context.target_cell
 
 
 class FakeGuests:
@@ -31,7 +40,10 @@ class FakeGuests:
         self.freeze_answers = threading.Event()
         self.freeze_answers.set()
         self.while_freezing: Callable[[], None] = lambda: None
+        self.while_thawing: Callable[[], None] = lambda: None
         self.thaws_to_fail = 0
+        self.running = True
+        self.snapshots: list[tuple[str, bool]] = []
 
     def quiesce(self, _driver: Any, _context: Any, instance: Any, _image_meta: Any) -> None:
         self.calls.append("freeze")
@@ -47,27 +59,48 @@ class FakeGuests:
         self.calls.append("thaw")
         if self.refuse_with:
             raise self.refuse_with
+        self.while_thawing()
         if self.thaws_to_fail:
             self.thaws_to_fail -= 1
             raise exception.InstanceQuiesceFailed(reason="agent silent")
+        if not self.running:
+            raise exception.InternalError("domain is not running")
         self.frozen.discard(instance.uuid)
 
+    def diagnostics(self, _manager: Any, _context: Any, instance: Any) -> dict[str, Any]:
+        if not self.running:
+            raise exception.InstanceInvalidState(attr="power state", instance_uuid=instance.uuid, state="?", method="get_diagnostics")
+        return {}
 
-class EndingTimers(Timers):
-    """Timers that end with their test, as they end with the process in life."""
+    def snapshot(self, _driver: Any, _context: Any, instance: Any, volume_id: str, *_more: Any) -> None:
+        """As libvirt does it: a guest whose agent it knows is frozen, which fails for one that is, and thawed."""
+        if instance.image_meta.properties.get("hw_qemu_guest_agent", False):
+            self.frozen.discard(instance.uuid)
+        self.snapshots.append((volume_id, instance.uuid in self.frozen))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._ended = False
 
-    def start(self, key: str, seconds: float, function: Callable[[], None]) -> None:
-        if not self._ended:
-            super().start(key, seconds, function)
+class EndingWatch(Watch):
+    """A watch that ends with its cloud, as it ends with the process in life."""
 
-    def end(self) -> None:
-        self._ended = True
-        for key in list(self._pending):
-            self.cancel(key)
+    running: ClassVar[list[tuple[EndingWatch, threading.Thread]]] = []
+    ended = False
+
+    def run(self) -> None:
+        self.running.append((self, threading.current_thread()))
+        super().run()
+
+    def look(self) -> None:
+        if self.ended:
+            raise SystemExit
+        super().look()
+
+    @classmethod
+    def end_all(cls) -> None:
+        while cls.running:
+            watch, thread = cls.running.pop()
+            watch.ended = True
+            watch._sooner.set()
+            thread.join()
 
 
 def api_paste_with_quiesce(folder: Path) -> Path:
@@ -79,32 +112,86 @@ def api_paste_with_quiesce(folder: Path) -> Path:
     return target
 
 
-class CloudTestCase(integrated_helpers._IntegratedTestBase):
-    """A cloud with one compute host; `self.admin_api` and `self.api` (a member) talk to it."""
+class Cloud(integrated_helpers._IntegratedTestBase):
+    """Two cells with a compute host each. Not a test: it is set up for a class of tests."""
 
     CAST_AS_CALL = False
+    NUMBER_OF_CELLS = 2
     microversion = "latest"
 
+    def runTest(self) -> None:
+        raise NotImplementedError
+
     def setUp(self) -> None:
-        self.guests = FakeGuests()
-        self.useFixture(fixtures.MonkeyPatch("nova.virt.fake.FakeDriver.quiesce", _bound(self.guests.quiesce)))
-        self.useFixture(fixtures.MonkeyPatch("nova.virt.fake.FakeDriver.unquiesce", _bound(self.guests.unquiesce)))
-        self.useFixture(fixtures.MonkeyPatch("nova_quiesce.quiescing.RETRY_SECONDS", 0.2))
-        self.useFixture(fixtures.MonkeyPatch("nova_quiesce.quiescing.Timers", self._ending_timers))
+        self.patch_process("nova_quiesce.quiescing.Watch", EndingWatch)
+        self.patch_process("nova_quiesce.quiescing.RETRY_SECONDS", 1)
+        self.patch_process("nova_quiesce.watch.LAG_SECONDS", (0, 0))
+        self.patch_process("nova_quiesce.watch.threads_run", lambda: True)
+        quiesce_filter._of_this_process.cache_clear()
         super().setUp()
+        self._let_our_threads_target_cells()
+        self.addCleanup(EndingWatch.end_all)
+
+    def _let_our_threads_target_cells(self) -> None:
+        """Nova's fixture lets one thread at a time do so, for the sake of code that does not; with threads like ours that is a deadlock."""
+        of_fixture = nova_context.target_cell
+
+        def target_cell(context: Any, cell: Any) -> Any:
+            ours = threading.current_thread().name.startswith(THREAD)
+            return (TARGET_CELL if ours else of_fixture)(context, cell)
+
+        self.patch_process("nova.context.target_cell", target_cell)
+
+    def patch_process(self, name: str, value: Any) -> None:
+        self.useFixture(fixtures.MonkeyPatch(name, value))
 
     def _setup_services(self) -> None:
         # Nova's fixtures make errors of them; an SQLAlchemy newer than this Nova was tested with has more.
-        warnings.filterwarnings("ignore", category=SADeprecationWarning)
+        warnings.filterwarnings("ignore", category=getattr(sqlalchemy_exc, "SADeprecationWarning"))  # noqa: B009
         paste = api_paste_with_quiesce(Path(self.useFixture(fixtures.TempDir()).path))
         self.flags(api_paste_config=str(paste), group="wsgi")
         super()._setup_services()
-        self.server_id = self._create_server(networks="none", api=self.admin_api)["id"]
+        self._start_compute("compute2", cell_name="cell2")
 
-    def _ending_timers(self) -> EndingTimers:
-        timers = EndingTimers()
-        self.addCleanup(timers.end)
-        return timers
+
+class CloudTestCase(unittest.TestCase):
+    """Tests with an ACTIVE server each, in cell1. `self.admin_api` and `self.api` (a member) talk to the cloud."""
+
+    cloud: Cloud
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.cloud = Cloud()
+        cls.addClassCleanup(cls.cloud.doCleanups)
+        cls.cloud.setUp()
+        cls.admin_api, cls.api = cls.cloud.admin_api, cls.cloud.api
+
+    def setUp(self) -> None:
+        self.guests = FakeGuests()
+        for name, method in (
+            ("nova.virt.fake.FakeDriver.quiesce", self.guests.quiesce),
+            ("nova.virt.fake.FakeDriver.unquiesce", self.guests.unquiesce),
+            ("nova.virt.driver.ComputeDriver.volume_snapshot_create", self.guests.snapshot),
+            ("nova.compute.manager.ComputeManager.get_diagnostics", self.guests.diagnostics),
+        ):
+            self.patch(name, _bound(method))
+        self.server_id = self.create_server("compute")
+
+    def patch(self, name: str, value: Any) -> None:
+        patcher = mock.patch(name, value)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+
+    def option(self, name: str, value: Any, group: str | None = None) -> None:
+        options = nova.conf.CONF[group] if group else nova.conf.CONF
+        self.addCleanup(nova.conf.CONF.set_override, name, options[name], group=group)
+        nova.conf.CONF.set_override(name, value, group=group)
+
+    def create_server(self, host: str) -> str:
+        """Boot a server on a host, and have it deleted at the end."""
+        server_id: str = self.cloud._create_server(networks="none", api=self.admin_api, host=host)["id"]
+        self.addCleanup(self.request, f"/servers/{server_id}", "DELETE")
+        return server_id
 
     def request(self, path: str, method: str = "GET", body: Any = None, api: Any = None, **more: Any) -> Any:
         """Send a request as the admin, or as `api`, and return the response whatever its status."""
@@ -117,17 +204,34 @@ class CloudTestCase(integrated_helpers._IntegratedTestBase):
         """POST an action on the server."""
         return self.request(f"/servers/{server_id or self.server_id}/action", "POST", body, **more)
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self, server_id: str | None = None) -> dict[str, Any]:
         """GET the quiesce state of the server."""
-        state: dict[str, Any] = self.request(f"/servers/{self.server_id}/os-quiesce").json()["quiesce"]
+        state: dict[str, Any] = self.request(f"/servers/{server_id or self.server_id}/os-quiesce").json()["quiesce"]
         return state
 
-    def instance(self) -> objects.Instance:
-        """Load the server from its cell's database."""
+    @contextmanager
+    def cell(self, server_id: str | None = None) -> Iterator[Any]:
+        """An admin's context targeted at the server's cell."""
         context = nova_context.get_admin_context()
-        mapping = objects.InstanceMapping.get_by_instance_uuid(context, self.server_id)
+        mapping = objects.InstanceMapping.get_by_instance_uuid(context, server_id or self.server_id)
         with nova_context.target_cell(context, mapping.cell_mapping) as cell:
-            return objects.Instance.get_by_uuid(cell, self.server_id, expected_attrs=["system_metadata"])
+            yield cell
+
+    def instance(self, server_id: str | None = None) -> Any:
+        """Load the server from its cell's database."""
+        server_id = server_id or self.server_id
+        with self.cell(server_id) as cell:
+            return objects.Instance.get_by_uuid(cell, server_id, expected_attrs=["system_metadata", "services"])
+
+    def another_process(self) -> Quiescing:
+        """What another nova-api process has: the databases and the message bus in common with ours, and nothing else. It keeps no watch."""
+        return Quiescing()
+
+    def quiesced_by_a_process_that_died(self, timeout: int = 1) -> Quiescing:
+        process = self.another_process()
+        instance = self.instance()
+        process.quiesce(instance._context, instance, timeout)
+        return process
 
     def fault(self, response: Any, status: int, name: str) -> str:
         """Check that the response is a fault in Nova's format and return its message."""
@@ -137,20 +241,37 @@ class CloudTestCase(integrated_helpers._IntegratedTestBase):
         message: str = response.json()[name]["message"]
         return message
 
-    def await_that(self, what: str, holds: Callable[[], bool], seconds: float = 10) -> None:
+    def await_that(self, what: str, holds: Callable[[], bool], seconds: float = 15) -> None:
         """Wait until `holds()`, at most so many seconds."""
         deadline = time.monotonic() + seconds
         while not holds():
             self.assertLess(time.monotonic(), deadline, f"not within {seconds} s: {what}")
             time.sleep(0.05)
 
+    def at_once(self, *calls: Callable[[], Any]) -> list[Any]:
+        """Make the calls in a thread each and return what they returned or raised."""
+        results: list[Any] = [None] * len(calls)
+
+        def make(number: int) -> None:
+            try:
+                results[number] = calls[number]()
+            except Exception as error:
+                results[number] = error
+
+        threads = [threading.Thread(target=make, args=(number,), name=f"{THREAD}-test") for number in range(len(calls))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
     @property
     def frozen(self) -> bool:
         return self.server_id in self.guests.frozen
 
 
-def _bound(method: Callable[..., None]) -> Callable[..., None]:
-    def call(driver: Any, *arguments: Any) -> None:
-        method(driver, *arguments)
+def _bound(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(target: Any, *arguments: Any, **more: Any) -> Any:
+        return method(target, *arguments, *more.values())
 
     return call

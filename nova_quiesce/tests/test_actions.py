@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from pathlib import Path
 from unittest import mock
 
+import nova.policy
 from nova import context as nova_context
 from nova import exception
 from nova.api.auth import NovaKeystoneContext
 from nova.tests.fixtures.nova import PROJECT_ID
-from nova_quiesce.quiescing import Quiescing
-from nova_quiesce.record import KEY, FreezeRecord
+from nova_quiesce.record import KEY
 
+import nova_quiesce
 from tests.cloud import CloudTestCase
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -47,7 +49,8 @@ class TestQuiesce(CloudTestCase):
     def test_a_second_quiesce_is_a_conflict_that_leaves_the_first_as_it_is(self) -> None:
         self.act({"quiesce": None})
         before = self.shown()
-        self.assertIn("is already quiesced", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn(f"is already quiesced, since {before['since']} and until {before['expires_at']}", message)
         self.assertTrue(self.frozen)
         self.assertEqual(before, self.shown())
 
@@ -62,24 +65,42 @@ class TestQuiesce(CloudTestCase):
         self.assertEqual(202, self.act({"unquiesce": None}).status_code)
 
     def test_it_shows_whether_and_until_when_a_server_is_quiesced(self) -> None:
-        self.assertEqual({"quiesced": False, "since": None, "expires_at": None}, self.shown())
+        nothing = {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}
+        self.assertEqual(nothing, self.shown())
         self.act({"quiesce": {"timeout": 30}})
         shown = self.shown()
         self.assertTrue(shown["quiesced"])
+        self.assertEqual("quiesced", shown["state"])
         self.assertLess(shown["since"], shown["expires_at"])
         self.act({"unquiesce": None})
-        self.assertFalse(self.shown()["quiesced"])
+        self.assertEqual(nothing, self.shown())
+
+    def test_each_quiesce_has_an_id_of_its_own_so_that_a_client_learns_that_its_own_was_ended(self) -> None:
+        self.act({"quiesce": None})
+        first = self.shown()["id"]
+        self.act({"unquiesce": None})
+        self.act({"quiesce": None})
+        self.assertNotEqual(first, self.shown()["id"])
+
+    def test_a_server_shows_that_it_is_quiesced_to_whoever_sees_it(self) -> None:
+        self.act({"quiesce": None})
+        server = self.request(f"/servers/{self.server_id}", api=self.api).json()["server"]
+        self.assertEqual(("ACTIVE", "quiesced"), (server["status"], server["OS-EXT-STS:task_state"]))
+        self.act({"unquiesce": None})
+        self.assertIsNone(self.request(f"/servers/{self.server_id}").json()["server"]["OS-EXT-STS:task_state"])
 
     def test_unquiesce_leaves_nothing_in_the_database(self) -> None:
         self.act({"quiesce": None})
         self.act({"unquiesce": None})
-        self.assertNotIn(KEY, self.instance().system_metadata)
+        instance = self.instance()
+        self.assertIsNone(instance.task_state)
+        self.assertNotIn(KEY, instance.system_metadata)
 
     def test_the_add_on_and_its_version_can_be_found_out(self) -> None:
         for api in (self.admin_api, self.api):
             answer = self.request("/os-quiesce", api=api)
             self.assertEqual(200, answer.status_code)
-            self.assertEqual({"version": "0.1.0", "default_timeout": 60, "maximum_timeout": 600}, answer.json()["quiesce"])
+            self.assertEqual({"version": nova_quiesce.__version__, "default_timeout": 60, "maximum_timeout": 600}, answer.json()["quiesce"])
 
 
 class TestRefusals(CloudTestCase):
@@ -89,16 +110,36 @@ class TestRefusals(CloudTestCase):
         self.fault(self.request(f"/servers/{UNKNOWN}/os-quiesce"), 404, "itemNotFound")
 
     def test_a_member_is_forbidden_by_default(self) -> None:
-        server_id = self._create_server(networks="none")["id"]
         for action in ("quiesce", "unquiesce"):
-            message = self.fault(self.act({action: None}, server_id, api=self.api), 403, "forbidden")
+            message = self.fault(self.act({action: None}, api=self.api), 403, "forbidden")
             self.assertIn(f"os_compute_api:os-quiesce:{action}", message)
         self.assertEqual([], self.guests.calls)
 
     def test_a_member_is_allowed_when_the_policy_file_says_so(self) -> None:
-        self.policy.set_rules({"os_compute_api:os-quiesce:quiesce": "rule:project_member_or_admin"}, overwrite=False)
+        self.let_members_quiesce()
         self.assertEqual(202, self.act({"quiesce": None}, api=self.api).status_code)
         self.assertTrue(self.frozen)
+        self.assertEqual(202, self.act({"unquiesce": None}, api=self.api).status_code)
+        self.assertFalse(self.frozen)
+
+    def test_a_member_of_another_project_finds_no_such_server_even_then(self) -> None:
+        self.let_members_quiesce()
+        with mock.patch.object(self.api, "project_id", "another"):
+            for action in ("quiesce", "unquiesce"):
+                self.fault(self.act({action: None}, api=self.api), 404, "itemNotFound")
+            self.fault(self.request(f"/servers/{self.server_id}/os-quiesce", api=self.api), 404, "itemNotFound")
+        self.assertEqual([], self.guests.calls)
+
+    def let_members_quiesce(self) -> None:
+        """Write the policy file that the README gives."""
+        file = Path(self.enterContext(tempfile.TemporaryDirectory())) / "policy.yaml"
+        rules = ("os_compute_api:os-quiesce:quiesce", "os_compute_api:os-quiesce:unquiesce")
+        file.write_text("".join(f'"{rule}": "rule:project_member_or_admin"\n' for rule in rules))
+        self.option("policy_file", str(file), "oslo_policy")
+        for undo in (nova.policy.init, nova.policy.reset):
+            self.addCleanup(undo)
+        nova.policy.reset()
+        nova.policy.init()
 
     def test_malformed_bodies_are_bad_requests(self) -> None:
         for body in (
@@ -123,7 +164,7 @@ class TestRefusals(CloudTestCase):
 
     def test_a_stopped_server_is_a_conflict(self) -> None:
         self.act({"os-stop": None})
-        self._wait_for_state_change({"id": self.server_id}, "SHUTOFF")
+        self.cloud._wait_for_state_change({"id": self.server_id}, "SHUTOFF")
         for action in ("quiesce", "unquiesce"):
             message = self.fault(self.act({action: None}), 409, "conflictingRequest")
             self.assertEqual(f"Cannot '{action}' instance {self.server_id} while it is in vm_state stopped", message)
@@ -136,11 +177,28 @@ class TestRefusals(CloudTestCase):
         self.assertIn("while it is in task_state rebooting", message)
 
     def test_a_locked_server_is_a_conflict_except_for_the_admin(self) -> None:
-        self.policy.set_rules({"os_compute_api:os-quiesce:quiesce": "rule:project_member_or_admin"}, overwrite=False)
+        self.let_members_quiesce()
         self.act({"lock": None})
         message = self.fault(self.act({"quiesce": None}, api=self.api), 409, "conflictingRequest")
         self.assertEqual(f"Instance {self.server_id} is locked", message)
         self.assertEqual(202, self.act({"quiesce": None}).status_code)
+        self.fault(self.act({"unquiesce": None}, api=self.api), 409, "conflictingRequest")
+        self.assertTrue(self.frozen)
+        self.assertEqual(202, self.act({"unquiesce": None}).status_code)
+        self.assertFalse(self.frozen)
+
+    def test_a_server_in_error_is_a_conflict(self) -> None:
+        self.act({"os-resetState": {"state": "error"}})
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn("while it is in vm_state error", message)
+
+    def test_a_shelved_server_is_a_conflict(self) -> None:
+        self.option("shelved_offload_time", 0)
+        self.act({"shelve": None})
+        self.cloud._wait_for_state_change({"id": self.server_id}, "SHELVED_OFFLOADED")
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn("while it is in vm_state shelved_offloaded", message)
+        self.assertEqual([], self.guests.calls)
 
     def test_a_server_without_agent_is_a_conflict(self) -> None:
         self.guests.refuse_with = exception.QemuGuestAgentNotEnabled()
@@ -160,8 +218,9 @@ class TestRefusals(CloudTestCase):
             self.assertIn("Quiescing is not supported", message)
 
     def test_a_compute_host_that_is_down_is_a_conflict(self) -> None:
-        service = self.admin_api.get_services(binary="nova-compute")[0]
+        service = next(s for s in self.admin_api.get_services(binary="nova-compute") if s["host"] == "compute")
         self.admin_api.put_service(service["id"], {"forced_down": True})
+        self.addCleanup(self.admin_api.put_service, service["id"], {"forced_down": False})
         message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
         self.assertEqual("Service is unavailable at this time.", message)
 
@@ -170,6 +229,7 @@ class TestOtherRequests(CloudTestCase):
     def test_other_actions_reach_nova_with_their_body(self) -> None:
         self.assertEqual(202, self.act({"lock": {"locked_reason": "for a while"}}).status_code)
         self.assertEqual("for a while", self.admin_api.get_server(self.server_id)["locked_reason"])
+        self.assertEqual(202, self.act({"unlock": None}).status_code)
 
     def test_an_action_that_nobody_knows_is_refused_by_nova(self) -> None:
         self.assertIn("There is no such action: quiesced", self.fault(self.act({"quiesced": None}), 400, "badRequest"))
@@ -190,68 +250,3 @@ class TestOtherRequests(CloudTestCase):
         request_context, used_context = seen
         self.assertIsNone(request_context.mq_connection)
         self.assertIsNotNone(used_context.mq_connection)
-
-
-class TestAutoThaw(CloudTestCase):
-    def test_a_server_that_nobody_unquiesces_is_thawed_after_its_timeout(self) -> None:
-        self.act({"quiesce": {"timeout": 1}})
-        self.assertTrue(self.frozen)
-        self.await_that("thawed by itself", lambda: not self.frozen)
-        self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
-
-    def test_unquiesce_cancels_the_timer(self) -> None:
-        self.act({"quiesce": {"timeout": 1}})
-        self.act({"unquiesce": None})
-        with mock.patch.object(FreezeRecord, "of", side_effect=AssertionError("the timer fired")) as looked_at:
-            self.assertRaises(AssertionError, self.await_that, "", lambda: looked_at.called, 1.5)
-        self.assertEqual(["freeze", "thaw"], self.guests.calls)
-
-    def test_a_thaw_that_fails_is_tried_again(self) -> None:
-        self.guests.thaws_to_fail = 2
-        self.act({"quiesce": {"timeout": 1}})
-        self.await_that("thawed by itself", lambda: not self.frozen)
-        self.assertEqual(["freeze", "thaw", "thaw", "thaw"], self.guests.calls)
-
-    def test_a_timer_does_not_thaw_what_was_quiesced_anew_through_another_process(self) -> None:
-        self.act({"quiesce": {"timeout": 1}})
-        self.through_another_process("unquiesce")
-        self.through_another_process("quiesce", 60)
-        with mock.patch("nova_quiesce.quiescing.LOG.info") as told:
-            self.await_that("the first timer has fired", lambda: told.called)
-        self.assertIn("Quiesced anew", told.call_args.args[0])
-        self.assertTrue(self.frozen)
-
-    def test_a_server_left_quiesced_by_a_process_that_died_can_be_quiesced_anew(self) -> None:
-        self.through_another_process("quiesce", 1, without_timer=True)
-        self.await_that("the time is over", lambda: FreezeRecord.of(self.instance()).expired)
-        self.assertEqual(202, self.act({"quiesce": None}).status_code)
-        self.assertEqual(["freeze", "thaw", "freeze"], self.guests.calls)
-
-    def test_a_freeze_without_answer_is_thawed_and_told(self) -> None:
-        self.guests.freeze_answers.clear()
-        try:
-            message = self.fault(self.act({"quiesce": {"timeout": 1}}), 504, "computeFault")
-        finally:
-            self.guests.freeze_answers.set()
-        self.assertIn("It is being thawed.", message)
-        self.await_that("thawed", lambda: not self.frozen)
-
-    def test_of_many_quiesces_at_once_one_succeeds(self) -> None:
-        with ThreadPoolExecutor(4) as pool:
-            statuses = sorted(answer.status_code for answer in pool.map(lambda _: self.act({"quiesce": None}), range(4)))
-        self.assertEqual([202, 409, 409, 409], statuses)
-        self.assertEqual(["freeze"], self.guests.calls)
-
-    def test_the_record_of_the_freeze_that_succeeded_outlives_that_of_one_refused_at_the_same_time(self) -> None:
-        other = FreezeRecord("other", "2000-01-01T00:00:00Z", "9999-01-01T00:00:00Z")
-        self.guests.while_freezing = lambda: other.write(self.instance())
-        self.assertEqual(202, self.act({"quiesce": {"timeout": 1}}).status_code)
-        self.assertNotIn("9999", self.shown()["expires_at"])
-        self.await_that("thawed by itself", lambda: not self.frozen)
-
-    def through_another_process(self, action: str, *timeout: int, without_timer: bool = False) -> None:
-        """Do it as another nova-api process would: it has the database and the message bus in common with ours, not the timers."""
-        other = Quiescing()
-        with mock.patch.object(other, "_thaw_in") if without_timer else mock.MagicMock():
-            instance = self.instance()
-            getattr(other, action)(instance._context, instance, *timeout)

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 
 def filter_factory(global_conf: dict[str, str], **local_conf: str) -> Callable[[Any], Any]:
@@ -15,3 +16,16 @@ def filter_factory(global_conf: dict[str, str], **local_conf: str) -> Callable[[
     from nova_quiesce.filter import QuiesceFilter
 
     return QuiesceFilter
+
+
+def main() -> int:
+    """Run the command nova-quiesce; return its exit code."""
+    # Before Nova is imported, since a command needs no green threads: older releases choose by the import, newer ones by the call.
+    os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "1"
+    from nova import monkey_patch
+
+    getattr(monkey_patch, "patch", lambda: None)()
+
+    from nova_quiesce import command
+
+    return command.main()

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import Any
 
-from nova import context as nova_context
 from nova import exception
 from nova.api import validation
 from nova.api.openstack import common, wsgi
@@ -17,9 +17,8 @@ from nova.i18n import _
 from webob import exc
 
 import nova_quiesce
-from nova_quiesce import policy
-from nova_quiesce.quiescing import NoAnswer, Quiescing, one_at_a_time
-from nova_quiesce.record import FreezeRecord
+from nova_quiesce import policy, record
+from nova_quiesce.quiescing import NoAnswer, Quiescing
 
 _ACTIONS = {
     "quiesce": {"type": "object", "properties": {"timeout": {"type": "integer", "minimum": 1}}, "additionalProperties": False},
@@ -37,12 +36,12 @@ def _body_schema(action: str) -> dict[str, Any]:
 
 
 class QuiesceController(wsgi.Controller):
-    """quiesce, unquiesce, and what can be asked about them."""
+    """quiesce, unquiesce, what can be asked about them, and what happens to other requests for a quiesced server."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiescing: Quiescing) -> None:
         super().__init__()
         self._compute_api = compute_api.API()
-        self._quiescing = Quiescing()
+        self._quiescing = quiescing
 
     @wsgi.expected_errors(())
     def index(self, req: wsgi.Request) -> dict[str, Any]:
@@ -58,13 +57,16 @@ class QuiesceController(wsgi.Controller):
     @wsgi.expected_errors(404)
     def show(self, req: wsgi.Request, server_id: str) -> dict[str, Any]:
         """Tell whether a server was quiesced through this API and not yet thawed."""
-        _context, instance = self._authorized_instance(req, server_id, policy.SHOW)
-        record = FreezeRecord.of(instance)
+        context, instance = self._instance(req, server_id)
+        policy.authorize(context, policy.SHOW, instance)
+        found = record.of(context, instance.uuid)
         return {
             "quiesce": {
-                "quiesced": record is not None,
-                "since": record and record.since,
-                "expires_at": record and record.expires_at,
+                "quiesced": found is not None,
+                "state": found and found.state,
+                "id": found and found.id,
+                "since": found and found.since,
+                "expires_at": found and found.expires_at,
             }
         }
 
@@ -74,8 +76,9 @@ class QuiesceController(wsgi.Controller):
     @validation.schema(_body_schema("quiesce"))
     def _quiesce(self, req: wsgi.Request, id: str, body: dict[str, Any]) -> None:
         timeout = self._timeout(body["quiesce"] or {})
-        with _as_http("quiesce", id), one_at_a_time(id):
-            context, instance = self._authorized_instance(req, id, policy.QUIESCE)
+        context, instance = self._instance(req, id)
+        policy.authorize(context, policy.QUIESCE, instance)
+        with _as_http("quiesce", id):
             self._quiescing.quiesce(context, instance, timeout)
 
     @wsgi.response(202)
@@ -83,9 +86,28 @@ class QuiesceController(wsgi.Controller):
     @wsgi.action("unquiesce")
     @validation.schema(_body_schema("unquiesce"))
     def _unquiesce(self, req: wsgi.Request, id: str, body: dict[str, Any]) -> None:
-        with _as_http("unquiesce", id), one_at_a_time(id):
-            context, instance = self._authorized_instance(req, id, policy.UNQUIESCE)
+        context, instance = self._instance(req, id)
+        policy.authorize(context, policy.UNQUIESCE, instance)
+        with _as_http("unquiesce", id):
             self._quiescing.unquiesce(context, instance)
+
+    def refuse_if_quiesced(self, req: wsgi.Request, server_id: str, action: str, rule: str) -> None:
+        """Raise a conflict for an action that Nova would do to a server in whatever task state, if this one is quiesced.
+
+        :param rule: the rule by which Nova allows it: whoever it refuses is to be refused by it
+        """
+        try:
+            context, instance = self._instance(req, server_id)
+        except exc.HTTPNotFound:
+            return
+        if instance.task_state in record.STATES and policy.allows(context, rule, instance):
+            state = exception.InstanceInvalidState(attr="task_state", instance_uuid=server_id, state=instance.task_state, method=action)
+            common.raise_http_conflict_for_instance_invalid_state(state, action, server_id)
+
+    def thaw_after_reset(self, req: wsgi.Request, server_id: str) -> None:
+        """Thaw a server whose state was reset by an admin, if it was quiesced."""
+        context, instance = self._instance(req, server_id)
+        self._quiescing.thaw_after_reset(context, instance)
 
     def _timeout(self, arguments: dict[str, Any]) -> int:
         timeout: int = arguments.get("timeout", CONF.quiesce.default_timeout)
@@ -96,13 +118,11 @@ class QuiesceController(wsgi.Controller):
             )
         return timeout
 
-    def _authorized_instance(self, req: wsgi.Request, server_id: str, rule: str) -> tuple[Any, Any]:
-        """Return a context targeted at the server's cell, and the server, if the policy allows `rule` on it."""
+    def _instance(self, req: wsgi.Request, server_id: str) -> tuple[Any, Any]:
+        """Return a context targeted at the server's cell, and the server."""
         # Loading an instance targets the context at its cell for good: a copy keeps the request's own as it was.
-        with nova_context.target_cell(req.environ["nova.context"], None) as context:
-            instance = common.get_instance(self._compute_api, context, server_id, expected_attrs=["services", "system_metadata"])
-        policy.authorize(context, rule, instance)
-        return context, instance
+        context = copy.copy(req.environ["nova.context"])
+        return context, common.get_instance(self._compute_api, context, server_id, expected_attrs=["services", "system_metadata"])
 
 
 @contextlib.contextmanager

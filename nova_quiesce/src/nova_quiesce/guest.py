@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nova import exception
 from nova.compute import rpcapi
 from nova.conf import CONF
 
@@ -19,16 +20,26 @@ class Guest:
         """Freeze all file systems of the guest.
 
         :param context: a request context targeted at the instance's cell
-        :param timeout: seconds to wait for the answer; at most [DEFAULT] rpc_response_timeout counts
+        :param timeout: seconds to wait for the answer; the message bus drops the call when nobody has fetched it by then
         :raises nova.exception.NovaException, NotImplementedError: nova-compute refused or failed: nothing is frozen
         :raises oslo_messaging.MessagingException: no answer came: the guest may be frozen
         """
-        self._call(context, instance, "quiesce_instance", min(timeout, CONF.rpc_response_timeout))
+        self._call(context, instance, "quiesce_instance", timeout)
 
     def thaw(self, context: Any, instance: Any) -> None:
         """Thaw all file systems of the guest and return when that is done; errors as for `freeze`."""
         # Nova's own ComputeAPI.unquiesce_instance casts, so that nobody learns whether the guest was thawed.
         self._call(context, instance, "unquiesce_instance", CONF.rpc_response_timeout, mapping=None)
+
+    def is_running(self, context: Any, instance: Any) -> bool:
+        """Whether the hypervisor says that the guest runs: Nova's database does not tell, while the server has a task state."""
+        try:
+            self._compute.get_diagnostics(context, instance)
+        except exception.InstanceInvalidState:
+            return False
+        except exception.NovaException:
+            return True
+        return True
 
     def _call(self, context: Any, instance: Any, method: str, timeout: int, **arguments: Any) -> None:
         client = self._compute.router.client(context)

@@ -20,6 +20,13 @@ OPTIONS = [
         min=1,
         help="The longest timeout, in seconds, that a request may name.",
     ),
+    cfg.IntOpt(
+        "look_interval",
+        default=15,
+        min=1,
+        help="Seconds between two looks of one nova-api process for servers that another process has quiesced and not thawed: one query "
+        "by an index to the database of each cell. When a process dies, the servers it has quiesced are thawed by so much late at most.",
+    ),
 ]
 
 

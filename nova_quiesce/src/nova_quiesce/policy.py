@@ -52,6 +52,12 @@ def authorize(context: Any, rule: str, instance: Any) -> None:
     context.can(rule, target={"project_id": instance.project_id, "user_id": instance.user_id})
 
 
+def allows(context: Any, rule: str, instance: Any) -> bool:
+    """Return whether the policy lets `context` apply `rule` to `instance`."""
+    _register()
+    return bool(context.can(rule, target={"project_id": instance.project_id, "user_id": instance.user_id}, fatal=False))
+
+
 def _register() -> None:
     # Nova has no hook for rules of an add-on, and may build its enforcer anew: hence at each check, not once.
     nova_policy.init()

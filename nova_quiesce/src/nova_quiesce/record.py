@@ -1,56 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record that a server is quiesced: kept with the server in its cell's database, where every nova-api process finds it."""
+"""The record that a server is quiesced: its task state, and one row of its system metadata, changed together or not at all.
+
+The task state is Nova's own lock: while a server has one, whatever part of Nova is asked refuses what would hurt a frozen guest, and of two
+requests that set it at once one wins. It is also indexed, so that the quiesced servers of a whole cell are found at no cost.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import uuid
-from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from typing import Any
 
+import sqlalchemy
+from nova.compute import vm_states
+from nova.db.main import api as main_db
+from nova.db.main import models
+from oslo_db import api as oslo_db_api
 from oslo_utils import timeutils
 
-# A key of the instance's system metadata: no API shows it, no image inherits it, and it goes away with the server.
+QUIESCING, QUIESCED, UNQUIESCING = STATES = ("quiescing", "quiesced", "unquiescing")
+"""The task states: a freeze is under way, the guest is frozen, a thaw is under way. In each of them it may be frozen."""
+
 KEY = "nova_quiesce"
+"""A key of system metadata: no API shows those, no image inherits this one, and it goes away with the server."""
+
+_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_LONG_AGO = "1970-01-01T00:00:00Z"
 
 
-@dataclass(frozen=True)
-class FreezeRecord:
-    """One quiesce of one server. The token tells it from a later quiesce of the same server; times are UTC, ISO 8601."""
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One quiesce of one server, as it is stored. Times are UTC in ISO 8601, to the second."""
 
-    token: str
+    state: str
+    id: str
+    """tells this quiesce from any other of the same server; empty when Nova has lost our row"""
     since: str
     expires_at: str
+    free_at: str
+    """nobody else acts before this moment; whoever has begun a freeze or thaw is dead if it is still under way then"""
 
     @classmethod
-    def beginning_now(cls, timeout: int) -> FreezeRecord:
-        """Return the record of a quiesce that begins now and ends by itself in `timeout` seconds."""
-        now = timeutils.utcnow().replace(microsecond=0)
-        return cls(uuid.uuid4().hex, _iso(now), _iso(now + datetime.timedelta(seconds=timeout)))
-
-    @classmethod
-    def of(cls, instance: Any) -> Optional[FreezeRecord]:  # noqa: UP045 - the oldest Python of a supported Nova
-        """Return the record that `instance`, as it was loaded, carries; None when it is not quiesced."""
-        stored = instance.system_metadata.get(KEY)
-        return cls(**json.loads(stored)) if stored else None
+    def new(cls, state: str, expires_in: float, free_in: float) -> Record:
+        """Return the record of a quiesce that begins now; both times in seconds."""
+        return cls(state, uuid.uuid4().hex, timeutils.utcnow().strftime(_FORMAT), in_seconds(expires_in), in_seconds(free_in))
 
     @property
-    def expired(self) -> bool:
-        """Whether the time after which the server should have been thawed is over."""
-        return self.expires_at < _iso(timeutils.utcnow())
+    def due_at(self) -> str:
+        """The moment from which on anybody is to thaw the server."""
+        return max(self.expires_at, self.free_at) if self.state == QUIESCED else self.free_at
 
-    def write(self, instance: Any) -> None:
-        """Store this record with `instance`, over any other."""
-        instance.system_metadata[KEY] = json.dumps(asdict(self))
-        instance.save()
+    @property
+    def is_due(self) -> bool:
+        return seconds_until(self.due_at) <= 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody freezes or thaws the guest right now, so that everybody else keeps away."""
+        return self.state != QUIESCED and not self.is_due
+
+    def become(self, state: str, **changes: str) -> Record:
+        """Return this record in another state, with other times."""
+        return dataclasses.replace(self, state=state, **changes)
+
+    @property
+    def row(self) -> str:
+        """What is stored beside the state; a value of system metadata has at most 255 characters."""
+        return json.dumps([self.id, self.since, self.expires_at, self.free_at])
+
+    @classmethod
+    def read(cls, state: str, row: str | None) -> Record:
+        # A Nova process that saves the system metadata that it had loaded before we added our row removes it: such a server is due now.
+        return cls(state, *json.loads(row)) if row else cls(state, "", _LONG_AGO, _LONG_AGO, _LONG_AGO)
 
 
-def erase(instance: Any) -> None:
-    """Remove the record from `instance`, if it has one."""
-    if instance.system_metadata.pop(KEY, None):
-        instance.save()
+def in_seconds(seconds: float) -> str:
+    """Return the moment in so many seconds as records keep it, never too early."""
+    return (timeutils.utcnow() + datetime.timedelta(seconds=seconds, microseconds=999_999)).strftime(_FORMAT)
 
 
-def _iso(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+def seconds_until(moment: str) -> float:
+    """Return how many seconds are left until a moment that a record keeps; negative when it is over."""
+    return (datetime.datetime.strptime(moment, _FORMAT) - timeutils.utcnow()).total_seconds()
+
+
+def of(context: Any, server_id: str) -> Record | None:
+    """Return the record of a server; None when it is not quiesced. The context is targeted at the server's cell."""
+    return _found(context, models.Instance.uuid == server_id).get(server_id)
+
+
+def all_of_cell(context: Any) -> dict[str, Record]:
+    """Return the records of all quiesced servers, by their ids, of the cell that the context is targeted at."""
+    return _found(context)
+
+
+@main_db.pick_context_manager_reader
+def _found(context: Any, *which: Any) -> dict[str, Record]:
+    ours = sqlalchemy.and_(
+        models.InstanceSystemMetadata.instance_uuid == models.Instance.uuid,
+        models.InstanceSystemMetadata.key == KEY,
+        models.InstanceSystemMetadata.deleted == 0,
+    )
+    query = context.session.query(models.Instance.uuid, models.Instance.task_state, models.InstanceSystemMetadata.value)
+    query = query.outerjoin(models.InstanceSystemMetadata, ours)
+    query = query.filter(models.Instance.deleted == 0, models.Instance.task_state.in_(STATES), *which)
+    return {server_id: Record.read(state, row) for server_id, state, row in query}
+
+
+def replace(context: Any, server_id: str, old: Record | None, new: Record | None) -> bool:
+    """Make `new` of `old` in one transaction; None is a server without a task. False, and no change, when it is not `old` any more.
+
+    :param context: a request context targeted at the server's cell
+    """
+    try:
+        _replace(context, server_id, old, new)
+    except _Lost:
+        return False
+    return True
+
+
+class _Lost(Exception):
+    """Undoes the transaction: the record is not what it was taken for."""
+
+
+@oslo_db_api.wrap_db_retry(max_retries=5, retry_on_deadlock=True)
+@main_db.pick_context_manager_writer
+def _replace(context: Any, server_id: str, old: Record | None, new: Record | None) -> None:
+    servers = context.session.query(models.Instance).filter_by(uuid=server_id, deleted=0, task_state=old.state if old else None)
+    if old is None:
+        servers = servers.filter_by(vm_state=vm_states.ACTIVE)
+    if not servers.update({"task_state": new.state if new else None}, synchronize_session=False):
+        raise _Lost
+    rows = context.session.query(models.InstanceSystemMetadata).filter_by(instance_uuid=server_id, key=KEY)
+    if old and old.id:
+        # Compared on its own, since a database may judge all of one statement by what it saw before it waited for another transaction.
+        same = rows.filter_by(value=old.row, deleted=0)
+        if not (same.update({"value": new.row}, synchronize_session=False) if new else same.delete(synchronize_session=False)):
+            raise _Lost
+    else:
+        rows.delete(synchronize_session=False)
+        if new:
+            context.session.add(models.InstanceSystemMetadata(instance_uuid=server_id, key=KEY, value=new.row))
+
+
+@main_db.pick_context_manager_writer
+def forget(context: Any, server_id: str | None = None) -> int:
+    """Remove the rows to which no task state belongs any more, of one server or of the whole cell; return how many there were.
+
+    An admin's reset of the state leaves such a row, or an evacuation.
+    """
+    quiesced = sqlalchemy.exists().where(
+        models.Instance.uuid == models.InstanceSystemMetadata.instance_uuid, models.Instance.task_state.in_(STATES)
+    )
+    rows = context.session.query(models.InstanceSystemMetadata).filter(models.InstanceSystemMetadata.key == KEY, ~quiesced)
+    if server_id:
+        rows = rows.filter_by(instance_uuid=server_id)
+    return int(rows.delete(synchronize_session=False))

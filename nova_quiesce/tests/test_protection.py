@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What else may be done to a server while it is quiesced, and what it does to the quiesce."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+from nova import exception
+from nova.tests.fixtures.cinder import CinderFixture
+from nova_quiesce.record import KEY
+
+from nova_quiesce import watch
+from tests.cloud import CloudTestCase
+
+VOLUME = CinderFixture.IMAGE_BACKED_VOL
+REFUSED: tuple[dict[str, Any], ...] = (
+    {"createImage": {"name": "image"}},
+    {"createBackup": {"name": "backup", "backup_type": "daily", "rotation": 1}},
+    {"reboot": {"type": "SOFT"}},
+    {"reboot": {"type": "HARD"}},
+    {"resize": {"flavorRef": "2"}},
+    {"migrate": None},
+    {"os-migrateLive": {"host": None, "block_migration": "auto"}},
+    {"shelve": None},
+    {"rebuild": {"imageRef": "155d900f-4e14-4e4c-a73d-069cbf4541e6"}},
+    {"suspend": None},
+    {"pause": None},
+    {"os-stop": None},
+    {"rescue": None},
+    {"changePassword": {"adminPass": "secret"}},
+    {"trigger_crash_dump": None},
+    {"lock": None},
+    {"unlock": None},
+    {"quiesce": None},
+)
+
+
+class TestProtection(CloudTestCase):
+    def test_what_would_hurt_is_a_conflict_that_names_the_reason(self) -> None:
+        self.act({"quiesce": None})
+        for body in REFUSED:
+            with self.subTest(body=body):
+                message = self.fault(self.act(body), 409, "conflictingRequest")
+                self.assertIn("quiesced", message)
+        for method, path, more in (
+            ("POST", "os-volume_attachments", {"volumeAttachment": {"volumeId": VOLUME}}),
+            ("POST", "os-interface", {"interfaceAttachment": {}}),
+            ("DELETE", f"os-interface/{VOLUME}", None),
+            ("PUT", "tags/new", None),
+            ("DELETE", "tags/new", None),
+            ("PUT", "tags", {"tags": ["new"]}),
+            ("DELETE", "tags", None),
+        ):
+            with self.subTest(method=method, path=path):
+                message = self.fault(self.request(f"/servers/{self.server_id}/{path}", method, more), 409, "conflictingRequest")
+                self.assertIn("while it is in task_state quiesced", message)
+        self.assertTrue(self.frozen)
+        self.assertEqual(["freeze"], self.guests.calls)
+        self.act({"unquiesce": None})
+        self.assertEqual(202, self.act({"reboot": {"type": "HARD"}}).status_code)
+        self.cloud._wait_for_server_parameter({"id": self.server_id}, {"status": "ACTIVE", "OS-EXT-STS:task_state": None})
+
+    def test_a_volume_that_is_attached_stays_so(self) -> None:
+        attached = self.request(f"/servers/{self.server_id}/os-volume_attachments", "POST", {"volumeAttachment": {"volumeId": VOLUME}})
+        self.assertIn(attached.status_code, (200, 202), attached.text)
+        self.act({"quiesce": None})
+        answer = self.request(f"/servers/{self.server_id}/os-volume_attachments/{VOLUME}", "DELETE")
+        self.assertIn("while it is in task_state quiesced", self.fault(answer, 409, "conflictingRequest"))
+
+    def test_what_does_not_hurt_is_done(self) -> None:
+        self.act({"quiesce": None})
+        path = f"/servers/{self.server_id}"
+        self.assertEqual(200, self.request(path, "PUT", {"server": {"name": "renamed"}}).status_code)
+        self.assertEqual(200, self.request(f"{path}/metadata", "POST", {"metadata": {"key": "value"}}).status_code)
+        self.assertEqual(200, self.act({"os-getConsoleOutput": {}}, api=self.api).status_code)
+        self.assertTrue(self.frozen)
+        self.assertTrue(self.shown()["quiesced"])
+
+    def test_a_quiesced_server_can_be_deleted_and_nothing_is_left_of_it(self) -> None:
+        for how in ({"method": "DELETE"}, {"method": "POST", "suffix": "/action", "body": {"forceDelete": None}}):
+            with self.subTest(**how):
+                server_id = self.create_server("compute")
+                self.act({"quiesce": {"timeout": 1}}, server_id)
+                answer = self.request(f"/servers/{server_id}{how.get('suffix', '')}", how["method"], how.get("body"))
+                self.assertIn(answer.status_code, (202, 204))
+                self.cloud._wait_until_deleted({"id": server_id})
+                self.assertNotIn(server_id, {found for _, found, _ in watch.all_quiesced()})
+
+    def test_whom_nova_refuses_learns_nothing_from_us(self) -> None:
+        self.act({"quiesce": None})
+        with mock.patch.object(self.api, "project_id", "another"):
+            for body in ({"lock": None}, {"reboot": {"type": "HARD"}}, {"os-resetState": {"state": "active"}}):
+                self.fault(self.act(body, api=self.api), 404, "itemNotFound")
+        reader = self.cloud.api_fixture.reader_api
+        for body in ({"lock": None}, {"unlock": None}, {"reboot": {"type": "HARD"}}):
+            self.fault(self.act(body, api=reader), 403, "forbidden")
+        for method, path in (("PUT", "tags/new"), ("DELETE", "tags")):
+            self.fault(self.request(f"/servers/{self.server_id}/{path}", method, api=reader), 403, "forbidden")
+        self.assertTrue(self.frozen)
+
+    def test_a_server_that_nobody_knows_is_novas_to_refuse(self) -> None:
+        unknown = "00000000-0000-4000-8000-000000000000"
+        for body in ({"lock": None}, {"os-resetState": {"state": "active"}}):
+            self.fault(self.act(body, unknown), 404, "itemNotFound")
+        self.fault(self.request(f"/servers/{unknown}/tags", "DELETE"), 404, "itemNotFound")
+
+
+class TestReset(CloudTestCase):
+    def test_an_admin_can_reset_the_state_and_the_server_is_thawed(self) -> None:
+        self.act({"quiesce": None})
+        self.assertEqual(202, self.act({"os-resetState": {"state": "active"}}).status_code)
+        self.assertFalse(self.frozen)
+        self.assertIsNone(self.instance().task_state)
+        self.assertNotIn(KEY, self.instance().system_metadata)
+
+    def test_a_guest_that_cannot_be_thawed_does_not_keep_the_state_from_being_reset(self) -> None:
+        self.act({"quiesce": None})
+        self.guests.refuse_with = exception.InstanceQuiesceFailed(reason="agent silent")
+        self.assertEqual(202, self.act({"os-resetState": {"state": "error"}}).status_code)
+        self.assertEqual(("error", None), (self.instance().vm_state, self.instance().task_state))
+
+    def test_a_server_that_is_not_quiesced_is_not_thawed(self) -> None:
+        self.act({"os-resetState": {"state": "active"}})
+        self.assertEqual([], self.guests.calls)
+
+    def test_a_member_may_neither_reset_nor_thaw_by_it(self) -> None:
+        self.act({"quiesce": None})
+        self.fault(self.act({"os-resetState": {"state": "active"}}, api=self.api), 403, "forbidden")
+        self.assertTrue(self.frozen)
+
+    def test_a_reset_while_the_guest_is_being_frozen_leaves_it_thawed(self) -> None:
+        self.guests.while_freezing = lambda: self.act({"os-resetState": {"state": "active"}})
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn("Another request changed instance", message)
+        self.assertFalse(self.frozen)
+
+
+class TestSnapshotsThroughNova(CloudTestCase):
+    """os-assisted-volume-snapshots: how Cinder snapshots attached volumes of backends that are files."""
+
+    CREATE = {"snapshot": {"volume_id": VOLUME, "create_info": {"snapshot_id": "s", "type": "qcow2", "new_file": "f", "id": "i"}}}  # noqa: RUF012
+
+    def setUp(self) -> None:
+        super().setUp()
+        instance = self.instance()
+        instance.system_metadata["image_hw_qemu_guest_agent"] = "yes"
+        instance.save()
+        answer = self.request(f"/servers/{self.server_id}/os-volume_attachments", "POST", {"volumeAttachment": {"volumeId": VOLUME}})
+        self.assertIn(answer.status_code, (200, 202), answer.text)
+        attached = f"/servers/{self.server_id}/os-volume_attachments"
+        self.await_that("attached", lambda: bool(self.request(attached).json()["volumeAttachments"]))
+
+    def test_they_are_taken_of_a_quiesced_server_which_stays_frozen(self) -> None:
+        self.act({"quiesce": None})
+        answer = self.request("/os-assisted-volume-snapshots", "POST", self.CREATE)
+        self.assertEqual(200, answer.status_code, answer.text)
+        self.assertEqual({"snapshot": {"id": "i", "volumeId": VOLUME}}, answer.json())
+        self.await_that("snapshot taken", lambda: self.guests.snapshots == [(VOLUME, True)])
+        self.assertTrue(self.frozen)
+        self.assertEqual("yes", self.instance().system_metadata["image_hw_qemu_guest_agent"])
+        self.assertEqual("quiesced", self.instance().task_state)
+
+    def test_they_are_taken_of_any_other_server_as_ever(self) -> None:
+        self.assertEqual(200, self.request("/os-assisted-volume-snapshots", "POST", self.CREATE).status_code)
+        self.await_that("snapshot taken", lambda: self.guests.snapshots == [(VOLUME, False)])
+        self.fault(self.request("/os-assisted-volume-snapshots", "POST", self.CREATE, api=self.api), 403, "forbidden")
+        self.fault(self.request("/os-assisted-volume-snapshots", "POST", {"snapshot": {}}), 400, "badRequest")
+
+    def test_they_are_refused_by_nova_while_the_server_has_another_task(self) -> None:
+        instance = self.instance()
+        instance.task_state = "rebooting"
+        instance.save()
+        message = self.fault(self.request("/os-assisted-volume-snapshots", "POST", self.CREATE), 400, "badRequest")
+        self.assertIn("task_state rebooting", message)
+        instance.task_state = None
+        instance.save()
