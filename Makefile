@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox test-distributed test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox bench-scale test-distributed test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -49,6 +49,9 @@ test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle a
 bench: lab                ## antipode beside a floor and beside the openstack command line
 	$(BIN)/python -m lab.canary remove site-b
 	$(BIN)/python -m bench
+
+bench-scale: $(READY)     ## antipode's own cost with 20, 200 and 2,000 volumes, on embedded sites
+	$(BIN)/python -m bench.scale
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -260,7 +260,7 @@ class Backups:
             named = {"name": wanted.get("name") or f"restore_backup_{item}", "size": backup["size"]}
             volume, work = self._cinder.new_volume(call.caller, named, call.version)
             work.close()
-            blocks.create(self._cinder.path(volume["id"]), volume["size"] * blocks.GIB)
+            blocks.create(self._cinder.path(volume["id"]), volume["size"] * self._cinder.gib)
         else:
             volume = self._cinder.volume(call.caller, wanted["volume_id"])
             if volume["status"] != "available":
@@ -361,7 +361,7 @@ class Backups:
         except OperationFailed:
             self._cinder.volumes.keep(volume, status="error")
             return
-        blocks.create(self._cinder.path(volume["id"]), volume["size"] * blocks.GIB)
+        blocks.create(self._cinder.path(volume["id"]), volume["size"] * self._cinder.gib)
         await self._fill(volume, backup, is_new=True)
 
     async def _fill(self, volume: Json, backup: Json, is_new: bool) -> None:

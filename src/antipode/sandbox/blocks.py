@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-GIB = 1 << 30
 _PIECE = 8 << 20
 
 

@@ -43,8 +43,9 @@ class Cinder(Service):
     oldest = (3, 0)
     newest = (3, 71)
 
-    def __init__(self, site: str, database: Database, folder: Path, conditions: Conditions, glance: Glance) -> None:
+    def __init__(self, site: str, database: Database, folder: Path, conditions: Conditions, glance: Glance, gib: int) -> None:
         self.site = site
+        self.gib = gib
         self.volumes = database.table("volume")
         self.snapshots = database.table("snapshot")
         self.backups = database.table("backup")
@@ -339,7 +340,7 @@ class Cinder(Service):
         return volume, self._build(volume, snapshot, source, image)
 
     async def _build(self, volume: Json, snapshot: Json | None, source: Json | None, image: Json | None) -> None:
-        path, size = self.path(volume["id"]), volume["size"] * blocks.GIB
+        path, size = self.path(volume["id"]), volume["size"] * self.gib
         try:
             await self._conditions.take("volume.create")
             if snapshot:
@@ -445,7 +446,7 @@ class Cinder(Service):
             raise Refused(400, f"Invalid input received: {message}")
         more = size - volume["size"]
         self.reserve(caller.project_id, more, {"gigabytes": more, f"gigabytes_{volume['volume_type']}": more})
-        blocks.grow(self.path(volume["id"]), size * blocks.GIB)
+        blocks.grow(self.path(volume["id"]), size * self.gib)
         self.volumes.keep(volume, size=size, updated_at=self.now())
 
     # ---- attaching, as Nova does it ----
@@ -580,7 +581,7 @@ class Cinder(Service):
         known = {f"volume-{v['os-vol-mig-status-attr:name_id'] or v['id']}": v for v in self.volumes}
         for path in sorted((self._folder / "volumes").iterdir()):
             volume = known.get(path.name)
-            row: Json = {"reference": {"source-name": path.name}, "size": -(-path.stat().st_size // blocks.GIB)}
+            row: Json = {"reference": {"source-name": path.name}, "size": -(-path.stat().st_size // self.gib)}
             row |= {"safe_to_manage": volume is None, "reason_not_safe": "already managed" if volume else None}
             found.append({**row, "cinder_id": volume["id"] if volume else None, "extra_info": None})
         return {"manageable-volumes": found}
@@ -594,7 +595,7 @@ class Cinder(Service):
             raise Refused(400, message)
         if name in {f"volume-{v['id']}" for v in self.volumes}:
             raise Refused(400, f"Unable to manage existing volume. Volume {name} already managed.")
-        size = -(-held.stat().st_size // blocks.GIB)
+        size = -(-held.stat().st_size // self.gib)
         volume, work = self.new_volume(call.caller, {**wanted, "size": size}, call.version)
         work.close()
         self.volumes.keep(volume, bootable=str(bool(wanted.get("bootable"))).lower())
@@ -604,7 +605,7 @@ class Cinder(Service):
     async def _take_over(self, volume: Json, held: Path) -> None:
         await self._conditions.take("volume.create")
         held.rename(self.path(volume["id"]))
-        blocks.grow(self.path(volume["id"]), volume["size"] * blocks.GIB)
+        blocks.grow(self.path(volume["id"]), volume["size"] * self.gib)
         self.volumes.keep(volume, status="available", updated_at=self.now())
 
     def _unmanage(self, volume: Json) -> None:

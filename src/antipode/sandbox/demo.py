@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -163,8 +164,10 @@ def _tell(sandbox: Sandbox, operator: Operator, story: Story) -> dict[str, Any]:
     primary, backup = SITES
     story.tell("Two embedded OpenStack sites", sandbox.up)
     desk.write(sandbox)
-    story.tell(f"A VNF of three members at {primary}, answering", lambda: canary.create(sandbox, primary))
-    operator.tell("vnf", "add", str(sandbox.directory / desk.VNF_FILE))
+    with ThreadPoolExecutor(1) as beside:
+        told = beside.submit(operator.tell, "vnf", "add", str(sandbox.directory / desk.VNF_FILE))
+        story.tell(f"A VNF of three members at {primary}, answering", lambda: canary.create(sandbox, primary))
+        told.result()
     story.tell("antipode site check", lambda: operator.tell("site", "check"))
     first, _ = _protect(sandbox, operator, story)
     second, witness = _protect(sandbox, operator, story)
@@ -176,13 +179,14 @@ def _tell(sandbox: Sandbox, operator: Operator, story: Story) -> dict[str, Any]:
         recovered = story.tell(
             f"antipode failover canary --to {backup}", lambda: operator.ask("failover", "canary", "--to", backup, "--yes")
         )
+    points = operator.ask("recovery-point", "list", "canary")
     canary.await_records(sandbox, backup, 5)  # the chain goes on: the members work together again
     found = story.tell(f"Reading every record from the volumes at {backup}", lambda: canary.records(sandbox, backup))
     report = records.check(found)
     return {
         "site_a_dead": sandbox.pid(primary) is None,
         "members": len(report.members),
-        "recovery_points": len(operator.ask("recovery-point", "list", "canary")),
+        "recovery_points": len(points),
         "second_point_incremental": bool(second["incremental"]) and not first["incremental"],
         "torn": report.torn,
         "gaps": report.gaps,

@@ -30,6 +30,8 @@ class SiteSettings(BaseModel):
     """of the control API, which always answers"""
     latency: float = Field(default=1.0, ge=0)
     """multiplies all latencies"""
+    gib: int = Field(default=1 << 30, ge=1 << 20)
+    """the bytes of a GiB of a volume: less than there are, where volumes are to be many and their bytes do not matter"""
     add_on: bool = True
     """whether the quiesce add-on is installed"""
     store: StoreSettings

@@ -87,7 +87,7 @@ class Site:
         self.hypervisor = Hypervisor(self.conditions)
         self.glance = Glance(database, directory / "images", self.conditions)
         self.neutron = Neutron(database, self.conditions)
-        self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance)
+        self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance, site.gib)
         self.backups = Backups(self.cinder, self.store, self.conditions)
         self.nova = Nova(site.name, database, self.conditions, self.cinder, self.neutron, self.hypervisor, site.add_on)
         block_storage = BlockStorage(self.cinder, self.backups, Groups(self.cinder, database, self.conditions))

@@ -78,18 +78,18 @@ class Sandbox:
 
     # ---- up and down ----
 
-    def up(self, latency: float | None = None, store: Mapping[str, Any] | None = None) -> None:
+    def up(self, latency: float | None = None, **new: Any) -> None:
         """Have all sites serve; those that do are left as they are.
 
         Args:
             latency: multiplies all latencies; None: as before, 1 for new sites.
-            store: object_size and block_size of backups in bytes, for new sites.
+            new: other settings of new sites (`SiteSettings`).
 
         Raises:
             SandboxError: a site does not start.
         """
         if not all((self._home(site) / settings.FILE).exists() for site in SITES):
-            self._lay_out(1.0 if latency is None else latency, store or {})
+            self._lay_out({"latency": 1.0 if latency is None else latency, **new})
         for site in SITES:
             self.start(site)
             if latency is not None:
@@ -98,7 +98,7 @@ class Sandbox:
     def _is_ours(self) -> bool:
         return any((self._home(site) / settings.FILE).exists() for site in SITES)
 
-    def _lay_out(self, latency: float, store: Mapping[str, Any]) -> None:
+    def _lay_out(self, new: Mapping[str, Any]) -> None:
         if self.directory.exists() and any(self.directory.iterdir()) and not self._is_ours():
             raise SandboxError(f"{self.directory} holds something else; name an empty directory for the embedded sites")
         ports = _free_ports(2 * len(SITES))
@@ -110,9 +110,9 @@ class Sandbox:
                 region=site,
                 port=ports[2 * number],
                 control_port=ports[2 * number + 1],
-                latency=latency,
-                store=StoreSettings(auth_url=auth_url, **store),
+                store=StoreSettings(auth_url=auth_url),
                 tenant=TENANTS[site],
+                **new,
             ).write(self._home(site))
 
     def start(self, site: str) -> None:
