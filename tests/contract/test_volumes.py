@@ -201,7 +201,12 @@ def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(site: Si
     things.removals.append(lambda: api.delete(f"/group_types/{group_type}"))
     wanted = {"name": things.name(), "group_type": group_type, "volume_types": ["fast"], "availability_zone": "nova"}
     group = api.post("/groups", {"group": wanted})["group"]["id"]
-    things.removals.append(lambda: api.post(f"/groups/{group}/action", {"delete": {"delete-volumes": True}}))
+
+    def remove_group() -> None:
+        api.post(f"/groups/{group}/action", {"delete": {"delete-volumes": True}})
+        until(lambda: api.find(f"/groups/{group}") is None, "the group is gone")
+
+    things.removals.append(remove_group)
     until(lambda: api.get(f"/groups/{group}")["group"]["status"] == "available", "the group is there")
     empty = refused(lambda: api.post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": "never"}}))
     assert empty.status == 400
