@@ -110,14 +110,23 @@ class Config(Model):
     vault: VaultConfig
     backup_store: BackupStore | None = None
     database: str = Field(default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}")
+    state_directory: Path | None = None
+    """where locks, logs and the status of the service are kept, for all users of this host; beside the database when that is SQLite"""
+    failover_confirmed_for: Annotated[Seconds, Field(gt=0)] = 3600.0
+    """how long after its confirmation, or last sign of life, a service may begin a failover or go on with one (seconds)"""
     jobboard: Jobboard | None = None
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
 
     @model_validator(mode="after")
     def hosts_share_a_database(self) -> Self:
-        if self.jobboard is not None and self.database.startswith("sqlite:"):
+        if self.jobboard is not None and self.is_sqlite:
             raise ValueError("a jobboard is for several hosts: they need a database that they share (PostgreSQL or MariaDB), not SQLite")
+        if self.jobboard is None and self.state_directory is None and not self.is_sqlite:
+            raise ValueError(
+                "a database server needs either a jobboard (several hosts) or a state_directory, the same for all who use antipode on this"
+                " host: without it nobody sees which runs the others are at"
+            )
         return self
 
     @model_validator(mode="after")
@@ -140,8 +149,15 @@ class Config(Model):
     @property
     def state_dir(self) -> Path:
         """Where logs, locks and flow details are kept: beside the database when that is a file."""
-        prefix = "sqlite:///"
-        return Path(self.database.removeprefix(prefix)).parent if self.database.startswith(prefix) else default_state_dir()
+        if self.state_directory is not None:
+            return self.state_directory
+        path = self.database.partition(":///")[2].partition("?")[0]
+        return Path(path).parent if self.is_sqlite and path else default_state_dir()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the database is a file of this host, with whichever driver."""
+        return self.database.partition(":")[0].partition("+")[0] == "sqlite"
 
 
 def default_state_dir() -> Path:

@@ -72,7 +72,11 @@ class Busy(AntipodeError):
     exit_code = 6
 
 
-class ClaimLost(AntipodeError):
+class Stopped(AntipodeError):
+    """A run must not go on. This is no failure of what it was just doing, and is not told as one."""
+
+
+class ClaimLost(Stopped):
     """A run is not this process's any more, or cannot be known to be: nothing was changed after that, and what was frozen was thawed.
 
     The run itself has not ended: whoever holds it goes on with it.
@@ -81,11 +85,11 @@ class ClaimLost(AntipodeError):
     exit_code = 7
 
 
-class Aborted(AntipodeError):
+class Aborted(Stopped):
     """A run was stopped because somebody asked for it, and what it made was taken back."""
 
 
-class Halted(AntipodeError):
+class Halted(Stopped):
     """A run was stopped at a safe point, nothing taken back, to be gone on with later."""
 
     exit_code = 130

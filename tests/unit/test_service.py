@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +20,12 @@ from antipode import config
 from antipode.engine import conductor, logs
 from antipode.engine.conductor import Conductor
 from antipode.engine.deployment import Deployment
+from antipode.engine.reaper import Reaper
 from antipode.engine.runs import new_run
 from antipode.engine.submit import submit
 from antipode.errors import ClaimLost
-from antipode.store.tables import RunRow
+from antipode.store.tables import RunRow, StepRow
+from antipode.vault.swift import SwiftVault
 
 Execute = Callable[[str], None]
 
@@ -204,3 +208,96 @@ def test_freezes_that_are_long_over_are_forgotten_and_open_ones_never(deployment
     ledger.thawed(over)  # it is still there, as it was over a moment ago
     ledger.forget(time.time() + 60)
     assert [row.server for row in ledger.overdue("site-a", time.time())] == ["app"]
+
+
+def failover_of(deployment: Deployment, vnf: str, confirmed_s_ago: float) -> str:
+    run = new_run("failover", vnf, {"confirmed_at": time.time() - confirmed_s_ago})
+    run.started_at = time.time() - confirmed_s_ago
+    return str(submit(deployment, run)["run"])
+
+
+def test_a_failover_that_was_confirmed_long_ago_waits_for_an_operator(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = failover_of(deployment, "a", 3700)
+    new = failover_of(deployment, "b", 3500)
+    with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)) as made:
+        until(lambda: deployment.runs.get(new).ended_at)
+        until(lambda: old in made.waiting)
+        assert f"antipode run resume {old}" in made.waiting[old]
+        assert (deployment.runs.get(old).state, deployment.runs.get(old).claim) == ("queued", 0)
+        deployment.runs.request_abort(old)  # to take it back needs no confirmation
+        until(lambda: deployment.runs.get(old).ended_at)
+        until(lambda: not made.waiting)
+
+
+def test_a_long_failover_whose_process_has_just_died_is_gone_on_with(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = failover_of(deployment, "a", 10000)
+    with deployment.claims.take(run) as claim:
+        step = StepRow(id="s", run=run, number="1", name="restore", resource="", state="running", started_at=time.time() - 60, result={})
+        deployment.runs.keep(run, claim.number, [step])
+    with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
+        until(lambda: deployment.runs.get(run).ended_at)
+
+
+def test_who_was_seen_at_a_failover_counts_as_its_sign_of_life(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = failover_of(deployment, "a", 10000)
+    held = deployment.claims.take(run)
+    with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)) as made:
+        until(lambda: made._alive_at.get(run))
+        held.release()
+        until(lambda: deployment.runs.get(run).ended_at)
+
+
+def test_a_reaper_outlives_whatever_goes_wrong_where_it_looks(deployment: Deployment) -> None:
+    asked = threading.Semaphore(0)
+
+    def sites() -> list[Any]:
+        asked.release()
+        raise ZeroDivisionError
+
+    with Reaper(deployment.freezes, sites) as reaper:
+        assert asked.acquire(timeout=5)
+        assert asked.acquire(timeout=5)
+        assert reaper.is_alive
+
+
+def test_logs_are_for_nobody_else_to_read_though_the_directory_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "antipode.log"
+    path.touch(mode=0o644)
+    before = list(logging.getLogger().handlers)
+    logs.log_to_file(path, "text")
+    try:
+        logging.getLogger().error("something private")
+        assert "something private" in path.read_text()
+        assert path.stat().st_mode & 0o777 == 0o600
+    finally:
+        for handler in set(logging.getLogger().handlers) - set(before):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+def test_a_run_that_must_stop_while_it_writes_to_the_vault_has_not_failed_at_that() -> None:
+    def send(*_: Any, **__: Any) -> Any:
+        raise ClaimLost("it is another's")
+
+    vault = SwiftVault(SimpleNamespace(ensure_container=send, put=send, get=send, delete=send, listing=send), "c", "site-b")  # type: ignore[arg-type]
+    for call in (lambda: vault.put("a/b", b""), lambda: vault.delete("a/b"), lambda: vault.get("a/b")):
+        with pytest.raises(ClaimLost):
+            call()
+
+
+@pytest.mark.parametrize("database", ["sqlite:////var/x/antipode.db", "sqlite+pysqlite:////var/x/antipode.db?timeout=5"])
+def test_a_database_in_a_file_is_known_with_whichever_driver(database: str) -> None:
+    made = config.Config.model_validate({**MINIMAL, "database": database})
+    assert made.is_sqlite
+    assert made.state_dir == Path("/var/x")
+
+
+def test_a_database_server_needs_a_jobboard_or_a_place_for_locks_that_all_see() -> None:
+    server = {**MINIMAL, "database": "postgresql+psycopg://db/antipode"}
+    with pytest.raises(ValueError, match=r"either a jobboard .* or a state_directory"):
+        config.Config.model_validate(server)
+    assert config.Config.model_validate({**server, "state_directory": "/var/lib/antipode"}).state_dir == Path("/var/lib/antipode")
+    assert config.Config.model_validate({**server, "jobboard": {"etcd": {"endpoints": ["http://127.0.0.1:1"]}}}).jobboard
+
+
+MINIMAL = {"sites": {"a": {"cloud": "a"}}, "vault": {"directory": "/v"}}

@@ -40,12 +40,15 @@ class Conductor:
         self._board = _BoardKept(deployment.claims, deployment.runs) if isinstance(deployment.claims, BoardClaims) else None
         self.halt = threading.Event()
         """set to have all runs stop at their next safe point, to be resumed later, and no other begun"""
+        self._alive_at: dict[str, float] = {}
+        self.waiting: dict[str, str] = {}
+        """runs that wait for an operator, and why"""
         self.looked_at = time.time()
         self.trouble: str | None = None
         """why nothing can be claimed now"""
 
     def conduct(self) -> None:
-        """Work until `halt` is set; then wait for the runs that are under way to stop."""
+        """Begin runs until `halt` is set; those under way then stop by themselves, see `wait`."""
         while not self.halt.is_set():
             began = time.monotonic()
             try:
@@ -76,6 +79,9 @@ class Conductor:
     def _look(self) -> None:
         rows = self._deployment.runs.open()
         nobodys = self._board.nobodys(rows) if self._board else [r for r in rows if not self._deployment.claims.is_held(r)]
+        free = {row.id for row in nobodys}
+        self._alive_at = {row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows}
+        self.waiting = {run: why for run, why in self.waiting.items() if run in free}
         self._not_before = {run: at for run, at in self._not_before.items() if at > time.monotonic()}
         for row in sorted(nobodys, key=lambda r: (r.kind == "protect", r.started_at)):
             if self.halt.is_set():
@@ -91,14 +97,32 @@ class Conductor:
         if row.id in self._at_work or row.id in self._not_before:
             return False
         if row.claim >= MOST_CLAIMS and row.abort_requested_at is None:
-            LOG.error("run %s was claimed %d times and never ended; see its log, then: antipode run resume, or abort", row.id, row.claim)
-            self._not_before[row.id] = time.monotonic() + 3600
-            return False
+            return self._leave(
+                row.id, f"it was claimed {row.claim} times and never ended; see its log, then: antipode run resume, or abort"
+            )
+        if row.kind != "protect" and row.abort_requested_at is None and row.ending is None and self._is_stale(row):
+            within = f"{self._deployment.config.failover_confirmed_for:.0f} s"
+            why = f"nobody was at it for more than {within} since it was confirmed: see that {row.vnf} does not run elsewhere by now"
+            return self._leave(row.id, f"{why}, then: antipode run resume {row.id}; or: antipode run abort {row.id}")
         try:
             newest = kind_of(row.kind).flow_version
         except AntipodeError:
             return False  # a kind that a newer antipode has made, on another host
         return row.flow_version is None or row.flow_version <= newest
+
+    def _is_stale(self, row: RunRow) -> bool:
+        """Whether what an operator has confirmed about the world may not be so any more: two active copies would be the price."""
+        confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
+        steps = self._deployment.runs.steps(row.id)
+        last = max([confirmed_at, self._alive_at.get(row.id, 0), *(s.ended_at or s.started_at for s in steps)])
+        return time.time() - last > self._deployment.config.failover_confirmed_for
+
+    def _leave(self, run: str, why: str) -> bool:
+        """Leave a run to an operator, who is told why."""
+        if run not in self.waiting:
+            LOG.error("run %s is left to an operator: %s", run, why)
+        self.waiting[run] = why
+        return False
 
     def _begin(self, row: RunRow) -> None:
         thread = threading.Thread(target=self._carry_out, args=(row.id,), name=row.id, daemon=True)

@@ -51,7 +51,7 @@ class Deployment:
             InvalidInput: the jobboard's driver is not installed, or its settings are wrong.
         """
         if self.config.jobboard is None:
-            return HostClaims(self.config.state_dir, self.runs, shared=not self.config.database.startswith("sqlite:"))
+            return HostClaims(self.config.state_dir, self.runs, shared=not self.config.is_sqlite)
         from antipode.engine.board import Board
         from antipode.engine.board_claims import BoardClaims
 

@@ -113,6 +113,7 @@ def _forward(run: Run, kind: Kind) -> Json:
 
 def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
     """Take back, if that is due, end the run, and raise why."""
+    run.claim.check()  # what looks like a failure may come of a claim that is over: then nothing is written, and another goes on
     reason = "interrupted" if isinstance(why, KeyboardInterrupt) else str(why) or type(why).__name__
     if run.touched and (ending == "aborted" or kind.takes_back_failures):
         run.takes_back()

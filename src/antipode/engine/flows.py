@@ -224,7 +224,7 @@ def _run_beside(work: Callable[[], None], run: Run) -> None:
 @contextmanager
 def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
     """Where TaskFlow keeps its flows: a file beside the database, so that neither waits for the other's lock, or the same server."""
-    if config.database.startswith("sqlite:"):
+    if config.is_sqlite:
         path = config.state_dir / "flows.db"
         path.touch(mode=0o600)
         engine = create_engine(f"sqlite:///{path}")

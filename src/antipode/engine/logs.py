@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -61,6 +63,15 @@ def adopt(run: str | None) -> None:
     _run_of_thread.set(run)
 
 
+class _PrivateFile(logging.handlers.RotatingFileHandler):
+    """A file that nobody else may read, whatever the directory it is in allows: names and addresses of VNFs are in it."""
+
+    def _open(self) -> TextIOWrapper:
+        stream = super()._open()
+        os.fchmod(stream.fileno(), 0o600)
+        return stream
+
+
 def log_to_stream(stream: TextIO, level: int, form: str) -> None:
     """Log to a stream, antipode's own lines from `level` on and other libraries' from WARNING unless `level` is DEBUG."""
     _add(logging.StreamHandler(stream), level, form)
@@ -72,7 +83,7 @@ def log_to_stream(stream: TextIO, level: int, form: str) -> None:
 def log_to_file(path: Path, form: str) -> None:
     """Log everything from INFO on to a file that is turned over at 10 MB."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _add(logging.handlers.RotatingFileHandler(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True), logging.INFO, form)
+    _add(_PrivateFile(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True), logging.INFO, form)
 
 
 def _add(handler: logging.Handler, level: int, form: str) -> None:

@@ -57,12 +57,22 @@ class Reaper:
 
     def _watch(self) -> None:
         while not self._stop.wait(EVERY_S):
-            for site in self._sites():
-                try:
-                    self._reap(site)
-                except Exception:
-                    # the last layer but one against a frozen VNF must outlive a locked database or a bug
-                    LOG.exception("reaping at %s failed; trying again", site.name)
+            try:
+                for site in self._sites():
+                    self._reap_at(site)
+            except Exception:
+                LOG.exception("reaping failed; trying again")
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _reap_at(self, site: Site) -> None:
+        try:
+            self._reap(site)
+        except Exception:
+            # the last layer but one against a frozen VNF must outlive a locked database or a bug
+            LOG.exception("reaping at %s failed; trying again", site.name)
 
     def _reap(self, site: Site) -> None:
         """Thaw what is overdue; a server whose thaw failed gets longer and longer pauses, so that it keeps nobody from the others."""

@@ -150,6 +150,10 @@ class Watcher:
             if self._halt is not None and self._halt.is_set():
                 self._run.stop(Halted, f"run {self._run.id} was halted with the process at it; it goes on from here when it is resumed")
             try:
+                self._run.claim.check()
+            except ClaimLost as error:
+                self._run.stop(ClaimLost, str(error))  # it may be over though nobody has taken it yet
+            try:
                 claim, asked = self._run.deployment.runs.standing(self._run.id)
             except SQLAlchemyError as error:
                 LOG.warning("whether run %s is to be aborted cannot be read now: %s", self._run.id, error)

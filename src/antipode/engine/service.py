@@ -149,15 +149,19 @@ class _Reapers:
         self._deployment = deployment
         self._failed: dict[str, tuple[float, float]] = {}
         self.trouble: dict[str, str] = {}
-        self._reapers = [Reaper(deployment.freezes, partial(self._where_overdue, name)) for name in deployment.config.sites]
+        self._reapers = {name: Reaper(deployment.freezes, partial(self._where_overdue, name)) for name in deployment.config.sites}
 
     def __enter__(self) -> _Reapers:
-        for reaper in self._reapers:
+        for reaper in self._reapers.values():
             reaper.__enter__()
         return self
 
+    def dead(self) -> list[str]:
+        """The sites whose reaper has ended, which it never should."""
+        return [name for name, reaper in self._reapers.items() if not reaper.is_alive]
+
     def __exit__(self, *error: object) -> None:
-        for reaper in self._reapers:
+        for reaper in self._reapers.values():
             reaper.__exit__(None, None, None)
 
     def _where_overdue(self, name: str) -> list[Site]:
@@ -199,12 +203,18 @@ def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers:
     """Give a sign of life, as old as the conductor's last look."""
     status.beat_at, status.runs = conductor.looked_at, conductor.under_way()
     status.trouble = {f"site {name}": why for name, why in reapers.trouble.items()}
+    status.trouble |= {f"run {run}": why for run, why in conductor.waiting.items()}
+    status.trouble |= {f"reaper of {name}": "its thread has ended; restart the service" for name in reapers.dead()}
     if conductor.trouble is not None:
         status.trouble["conductor"] = conductor.trouble
     path = _status_file(deployment.config)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(status)))
-    part.rename(path)
+    try:
+        part.touch(mode=0o600)
+        part.write_text(json.dumps(asdict(status)))
+        part.rename(path)
+    except OSError as error:
+        LOG.warning("the status of the service cannot be written: %s", error)  # a full disk is no reason to leave servers frozen
     tell_systemd("WATCHDOG=1" if status.is_alive else "STATUS=the conductor hangs")
 
 

@@ -15,8 +15,8 @@ from antipode.model.timeline import Step, Timeline
 from antipode.recover.plan import resource_key
 
 SERVER_TIMEOUT_S = 600.0
-VOLUME_TIMEOUT_S = 24 * 3600.0
-"""Cinder deletes no volume that is being restored, and how long that takes depends on its size."""
+RESTORES_S = 60.0
+"""How long restores are waited for: Cinder deletes no volume that is being restored, and who has to recover now cannot wait for that."""
 DETACH_S = 120.0
 """How long a volume may stay in-use after its server is gone; then it is somebody else's server that uses it."""
 POLL_S = 0.5
@@ -24,7 +24,9 @@ _DELETABLE = ("available", "error", "error_restoring", "error_extending", "error
 
 
 def remove(site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
-    """Delete the servers, then the volumes and ports that carry the mark of a run, and wait until they are gone. Again is fine.
+    """Delete the servers, then the ports and volumes that carry the mark of a run, and wait until they are gone. Again is fine.
+
+    Ports first: the next recovery needs their addresses. A volume that is being restored for long is left, and named.
 
     Args:
         plan: what the run was to create; None when that is not known.
@@ -44,18 +46,20 @@ def remove(site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, 
                 problems += _refused(f"server {server['name']}", lambda s=server: _delete_server(site, s["id"]))  # type: ignore[misc]
             if not problems:
                 site.compute.watch.wait_gone([s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
-    if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
-        with timeline.step("", "remove volumes, once their restores are over", site.name) as step:
-            step.result(volumes=len(volumes))
-            problems += _delete_volumes(site, run, go_on, step)
-    if ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]:
+    if not problems and (ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]):
         with timeline.step("", "remove ports", site.name) as step:
             step.result(ports=len(ports))
             for port in ports:
                 problems += _refused(f"port {port['id']}", lambda p=port: site.networks.delete_port(p["id"]))  # type: ignore[misc]
+    left: list[str] = []
+    if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
+        with timeline.step("", "remove volumes", site.name) as step:
+            refused, left = _delete_volumes(site, run, go_on, step)
+            problems += refused
+            step.result(volumes=len(volumes), left=len(left))
     if problems:
         raise ResourceFailed(f"{site.name}: not all that {run} made could be removed: {'; '.join(problems)}")
-    return list(_left(site, run, plan)) if plan else []
+    return [*left, *(_left(site, run, plan) if plan else ())]
 
 
 def remove_failed(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, timeline: Timeline, go_on: Callable[[], None]) -> bool:
@@ -95,10 +99,11 @@ def _delete_server(site: Site, server_id: str) -> None:
     site.compute.delete_server(server_id)
 
 
-def _delete_volumes(site: Site, run: str, go_on: Callable[[], None], step: Step) -> list[str]:
-    """Delete each volume as soon as it can be; what is refused."""
+def _delete_volumes(site: Site, run: str, go_on: Callable[[], None], step: Step) -> tuple[list[str], list[str]]:
+    """Delete each volume as soon as it can be; what is refused, and what is left since it is being restored for long."""
     began = time.monotonic()
     problems: list[str] = []
+    left: list[Json] = []
     asked: set[str] = set()
     while ours := [v for v in site.volumes.volumes() if volume_maker(v) == run and v["id"] not in asked]:
         for volume in ours:
@@ -108,11 +113,21 @@ def _delete_volumes(site: Site, run: str, go_on: Callable[[], None], step: Step)
             elif volume["status"].startswith("error") or (volume["status"] == "in-use" and time.monotonic() > began + DETACH_S):
                 asked.add(volume["id"])
                 problems.append(f"volume {volume['name']} ({volume['id']}) is {volume['status']}")
-        if waiting := [v for v in ours if v["id"] not in asked]:
-            _pause(site, waiting, "to be deletable", began + VOLUME_TIMEOUT_S, go_on, step)
+        waiting = [v for v in ours if v["id"] not in asked]
+        if time.monotonic() > began + RESTORES_S:
+            left += [v for v in waiting if v["status"] != "in-use"]
+            asked.update(v["id"] for v in left)
+            waiting = [v for v in waiting if v["status"] == "in-use"]
+        if waiting:
+            _pause(site, waiting, "to be deletable", began + DETACH_S + SERVER_TIMEOUT_S, go_on, step)
     if not problems:
-        site.volumes.watch.wait_gone(sorted(asked), timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
-    return problems
+        gone = asked - {v["id"] for v in left}
+        site.volumes.watch.wait_gone(sorted(gone), timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
+    return problems, [
+        f"volume {v['name']} ({v['id']}) at {site.name}: it is {v['status']}, and Cinder deletes it only when that is over; then:"
+        f" openstack volume delete {v['id']}"
+        for v in left
+    ]
 
 
 def _pause(site: Site, volumes: Collection[Json], what: str, deadline: float, go_on: Callable[[], None], step: Step) -> None:

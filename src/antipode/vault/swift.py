@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from antipode.errors import AntipodeError, NotFound, VaultError
+from antipode.errors import AntipodeError, NotFound, Stopped, VaultError
 from antipode.vault import PROBE, Vault
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class SwiftVault(Vault):
                     self._objects.ensure_container(self._container)
                     self._made = True
             self._objects.put(self._container, name, document)
+        except Stopped:
+            raise
         except AntipodeError as error:
             raise VaultError(f"{self.place} cannot be written: {error}") from error
 
@@ -41,6 +43,8 @@ class SwiftVault(Vault):
             return self._objects.get(self._container, name)
         except NotFound as error:
             raise NotFound(f"{self.place} has no {name}") from error
+        except Stopped:
+            raise
         except AntipodeError as error:
             raise VaultError(f"{self.place} cannot be read: {error}") from error
 
@@ -49,6 +53,8 @@ class SwiftVault(Vault):
             listing = self._objects.listing(self._container, prefix)
         except NotFound:
             return []
+        except Stopped:
+            raise
         except AntipodeError as error:
             raise VaultError(f"{self.place} cannot be read: {error}") from error
         return sorted(o.name for o in listing if not o.name.startswith(PROBE))
@@ -58,5 +64,7 @@ class SwiftVault(Vault):
             self._objects.delete(self._container, name)
         except NotFound:
             return
+        except Stopped:
+            raise
         except AntipodeError as error:
             raise VaultError(f"{self.place}: {name} cannot be removed: {error}") from error

@@ -1,0 +1,58 @@
+"""Taking a recovery back: what the next one needs is free first, and nobody waits for hours for a restore that nobody wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fakecloud import FakeCloud, FakeTimeline
+from test_recovery import point, recover, there  # noqa: F401
+
+from antipode.model.manifest import Manifest
+from antipode.recover import removal
+from antipode.recover.plan import make_plan
+
+
+def remove(cloud: FakeCloud, of: Manifest, go_on: Callable[[], None] = lambda: None) -> list[str]:
+    return removal.remove(cloud.site, "run", make_plan(of, cloud.site), FakeTimeline(), go_on)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "POLL_S", 0.01)
+    monkeypatch.setattr(removal, "RESTORES_S", 0.2)
+
+
+@pytest.fixture
+def recovered(there: FakeCloud, point: Manifest) -> FakeCloud:  # noqa: F811
+    plan = make_plan(point, there.site)
+    for server in ("db", "app", "front"):
+        recover(there, point, plan, server)
+    there.events.clear()
+    return there
+
+
+def test_servers_go_first_then_ports_then_volumes(recovered: FakeCloud, point: Manifest) -> None:  # noqa: F811
+    remove(recovered, point)
+    order = [event.split()[1] for event in recovered.events if event.startswith("delete")]
+    assert order == sorted(order, key=["server", "port", "volume"].index)
+    assert (len(recovered.servers), len(recovered.ports), len(recovered.volumes)) == (0, 0, 0)
+
+
+def test_a_volume_whose_restore_lasts_is_left_and_named_and_its_port_is_free(recovered: FakeCloud, point: Manifest) -> None:  # noqa: F811
+    stuck = next(iter(recovered.volumes.values()))
+    real = recovered._volume
+
+    def restoring(method: str, path: list[str], body: Any, params: Any) -> Any:
+        if stuck["id"] in recovered.volumes:
+            stuck["status"] = "restoring-backup"
+        return real(method, path, body, params)
+
+    for api in (recovered.site.volumes._api, recovered.site.backups._api):
+        api._send = recovered._transport(restoring)
+    left = remove(recovered, point)
+    (named,) = [line for line in left if stuck["id"] in line]
+    assert "is restoring-backup, and Cinder deletes it only when that is over" in named
+    assert recovered.ports == {}
+    assert set(recovered.volumes) == {stuck["id"]}
