@@ -29,7 +29,7 @@ test-sandbox: $(READY)    ## antipode's command line on embedded sites, with fau
 
 test-distributed: $(READY)  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis (installs them, as root)
 	$(BIN)/python tests/distributed/packages.py
-	$(BIN)/pytest tests/distributed -q -n 3 --timeout 120
+	$(BIN)/pytest tests/distributed -q -n 3 --timeout 180
 
 lab: $(READY)             ## bring the two sites up (idempotent)
 	$(BIN)/python -m lab up

@@ -169,13 +169,17 @@ def test_another_endpoint_is_used_when_one_does_not_answer(etcd: str, name: str)
     assert the_posting(board).owner is None
 
 
-def test_etcd_with_tls_and_a_user(tmp_path: Path, name: str) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    ca, certificate, key = make_certificates(tmp_path)
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that the servers may read from."""
+    with servers.folder_of_nobody() as made:
+        yield made
+
+
+def test_etcd_with_tls_and_a_user(folder: Path, name: str) -> None:
+    ca, certificate, key = make_certificates(folder)
     tls = ["--cert-file", str(certificate), "--key-file", str(key)]
-    password = tmp_path / "password"
+    password = folder / "password"
     password.write_text("s3cret\n")
     with servers.etcd(*tls, scheme="https") as endpoint:
         root = Etcd(endpoints=[endpoint], ca=ca)

@@ -57,8 +57,8 @@ def begun_at(service: Service, there: Installation, here: Deployment) -> str:
     """A protect that one service is at, its backups under way."""
     there.hold_backups()
     run = there.queue(here)
-    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 30)
-    until("the service to be at it", lambda: service.has_logged(run), 5)
+    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 60)
+    until("the service to be at it", lambda: service.has_logged(run), 30)
     return run
 
 
@@ -84,7 +84,7 @@ def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
             succeeds(here, run)
             assert here.runs.get(run).claim == 1
         assert there.backups_made() == 6
-        until("the board to be empty", lambda: not here.claims.postings(), 5)  # type: ignore[union-attr]
+        until("the board to be empty", lambda: not here.claims.postings(), 30)  # type: ignore[union-attr]
         here.claims.board.close()  # type: ignore[union-attr]
         assert [s.stop() for s in services] == [0, 0]
 
@@ -145,7 +145,7 @@ def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
     first = one.serve()
     cloud.looks_until_available = 10**6
     run = there.queue(here)
-    until("the window to be open", lambda: len(cloud.snapshots) == 6, 30)
+    until("the window to be open", lambda: len(cloud.snapshots) == 6, 60)
     first.pause()
     with cloud.lock:
         cloud.looks_until_available = 2
@@ -157,7 +157,7 @@ def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
     assert not cloud.frozen
     before = there.primary.made_by(first.pid)
     first.go_on()
-    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"), 30)
+    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"), 60)
     late = there.primary.made_by(first.pid)[len(before) :]
     assert all(call.endswith("unquiesce") for call in late)
     assert not cloud.frozen
@@ -239,7 +239,7 @@ def test_a_command_that_was_killed_leaves_its_run_to_the_services(there: Install
     two.serve()
     there.hold_backups()
     command = one.start("protect", "hlr")
-    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 30)
+    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 60)
     command.kill()
     there.let_backups_be_ready()
     (row,) = here.runs.all()

@@ -35,7 +35,7 @@ def here(host: Host) -> Deployment:
 def test_the_service_carries_out_what_is_queued(there: Installation, host: Host, here: Deployment) -> None:
     run = there.queue(here)
     service = host.serve()
-    until("the run to end", lambda: has_ended(here, run), 30)
+    until("the run to end", lambda: has_ended(here, run), 60)
     assert here.runs.get(run).state == "succeeded"
     assert len(manifests.list_ids(here.vault, "hlr")) == 1
     assert f" {run} " in service.log.read_text()  # each line of the log says which run it is of
@@ -50,12 +50,12 @@ def test_what_a_killed_service_was_at_is_resumed_by_the_next(there: Installation
     there.hold_backups()
     service = host.serve()
     run = there.queue(here)
-    until("a backup to be under way", lambda: there.primary.cloud.backups, 30)
+    until("a backup to be under way", lambda: there.primary.cloud.backups, 60)
     service.kill()
     assert host.antipode("run", "show", run)[1]["state"] == "lost"
     there.let_backups_be_ready()
     host.serve()
-    until("the run to end", lambda: has_ended(here, run), 30)
+    until("the run to end", lambda: has_ended(here, run), 60)
     assert here.runs.get(run).state == "succeeded"
     assert there.backups_made() == 6  # none twice
 
@@ -64,7 +64,7 @@ def test_a_stop_leaves_what_is_under_way_to_be_resumed(there: Installation, host
     there.hold_backups()
     service = host.serve()
     run = there.queue(here)
-    until("a backup to be under way", lambda: there.primary.cloud.backups, 30)
+    until("a backup to be under way", lambda: there.primary.cloud.backups, 60)
     began = time.monotonic()
     assert service.stop() == 0
     assert time.monotonic() - began < 10
@@ -72,7 +72,7 @@ def test_a_stop_leaves_what_is_under_way_to_be_resumed(there: Installation, host
     assert here.runs.get(run).state == "running"
     there.let_backups_be_ready()
     host.serve()
-    until("the run to end", lambda: has_ended(here, run), 30)
+    until("the run to end", lambda: has_ended(here, run), 60)
     assert here.runs.get(run).state == "succeeded"
 
 
@@ -87,7 +87,7 @@ def test_what_another_process_has_frozen_and_died_on_is_thawed_though_the_other_
     host.serve()
     until("the server to be thawed", lambda: not there.primary.cloud.frozen, 10)
     run = there.queue(here)
-    until("the run to end", lambda: has_ended(here, run), 30)
+    until("the run to end", lambda: has_ended(here, run), 60)
     assert here.runs.get(run).state == "succeeded"
 
 
@@ -121,10 +121,10 @@ def test_no_more_runs_than_the_limit_are_under_way_and_a_failover_does_not_wait_
     there.hold_backups()
     runs = [there.queue(here, name) for name in ("db", "app", "hlr")]
     host.serve()
-    until("two runs to be at their backups", lambda: len(cloud.backups) == 6, 30)
+    until("two runs to be at their backups", lambda: len(cloud.backups) == 6, 60)
     code, queued, told = host.antipode("failover", "front", "--to", "site-b", "--yes", "--detach")
     assert code == 0, told
-    until("the failover to end", lambda: has_ended(here, queued["run"]), 30)
+    until("the failover to end", lambda: has_ended(here, queued["run"]), 60)
     assert here.runs.get(queued["run"]).state == "succeeded"
     assert [here.runs.get(run).state for run in runs] == ["running", "running", "queued"]
     there.let_backups_be_ready()
