@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import antipode
 from antipode.sandbox import canary, demo, desk, records
 from antipode.sandbox.guests import records_of
 from antipode.sandbox.records import CHAIN
@@ -41,6 +42,13 @@ def test_up_leaves_what_is_up_and_a_killed_site_comes_back_with_what_it_held(own
     report = records.check(canary.records(sandbox, PRIMARY))
     assert report.consistent, report
     assert {role: max(m.last_of_boot) for role, m in report.members.items()} == dict.fromkeys(CHAIN, 2)
+
+
+def test_nothing_else_of_antipode_imports_the_embedded_sites() -> None:
+    source = Path(antipode.__file__).parent
+    ways_in = {source / "cli" / "sandbox.py", source / "cli" / "demo.py"}
+    others = {p for p in source.rglob("*.py") if "sandbox" not in p.relative_to(source).parts[:1]} - ways_in
+    assert [p for p in others if "antipode.sandbox" in p.read_text() or "from antipode import sandbox" in p.read_text()] == []
 
 
 def test_a_directory_with_something_else_in_it_is_neither_used_nor_wiped(tmp_path: Path) -> None:

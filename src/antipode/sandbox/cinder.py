@@ -18,6 +18,7 @@ from antipode.sandbox.conditions import Conditions, OperationFailed
 from antipode.sandbox.database import Database, Json, Table
 from antipode.sandbox.glance import Glance
 from antipode.sandbox.http import Call, Caller, Refused, Route, Service, fault_of, page, public
+from antipode.sandbox.work import Work
 
 LOG = logging.getLogger(__name__)
 
@@ -43,9 +44,10 @@ class Cinder(Service):
     oldest = (3, 0)
     newest = (3, 71)
 
-    def __init__(self, site: str, database: Database, folder: Path, conditions: Conditions, glance: Glance, gib: int) -> None:
+    def __init__(self, site: str, database: Database, folder: Path, conditions: Conditions, glance: Glance, work: Work, gib: int) -> None:
         self.site = site
         self.gib = gib
+        self.start = work.start
         self.volumes = database.table("volume")
         self.snapshots = database.table("snapshot")
         self.backups = database.table("backup")
@@ -57,7 +59,6 @@ class Cinder(Service):
         self._glance = glance
         self.from_backup: Callable[[Json, Json], Coroutine[Any, Any, None]]
         """creates a volume from a backup: the business of the backup service, which sets it"""
-        self._work: set[asyncio.Task[None]] = set()
         self.writing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """volume -> held by whoever changes its bytes or takes a picture of them"""
         for part in ("volumes", "snapshots"):
@@ -115,17 +116,6 @@ class Cinder(Service):
 
     def now(self) -> str:
         return self._conditions.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
-
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something after the call has been answered."""
-        task = asyncio.ensure_future(work)
-        self._work.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._work.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            LOG.error("work at %s failed", self.site, exc_info=error)
 
     def begin_again(self) -> None:
         """What the services do when they start: what was being made when they were killed is not made any more, deletions go on."""

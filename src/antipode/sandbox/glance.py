@@ -11,7 +11,7 @@ from aiohttp import web
 
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.database import Database, Json
-from antipode.sandbox.http import Call, Refused, Route, Service, page, public
+from antipode.sandbox.http import Call, Caller, Refused, Route, Service, page, public
 
 
 class Glance(Service):
@@ -48,7 +48,7 @@ class Glance(Service):
         links = [{"rel": "self", "href": f"{call.base}{self.prefix}/v2/"}]
         return {"versions": [{"id": "v2.17", "status": "CURRENT", "links": links}, {"id": "v2.0", "status": "SUPPORTED", "links": links}]}
 
-    def find(self, caller: object, image_id: str) -> Json:
+    def find(self, caller: Caller, image_id: str) -> Json:
         """An image that the caller may use.
 
         Raises:
@@ -62,10 +62,8 @@ class Glance(Service):
     def path(self, image: Json) -> Path:
         return self._folder / str(image["id"])
 
-    def _visible(self, caller: object, image: Json) -> bool:
-        return (
-            image["visibility"] == "public" or image["owner"] == getattr(caller, "project_id", None) or getattr(caller, "is_admin", False)
-        )
+    def _visible(self, caller: Caller, image: Json) -> bool:
+        return image["visibility"] == "public" or image["owner"] == caller.project_id or caller.is_admin
 
     async def _list(self, call: Call) -> Json:
         wanted = {k: v for k, v in call.query.items() if k in ("name", "status", "visibility", "owner", "id", "os_hash_value")}

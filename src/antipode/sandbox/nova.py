@@ -19,6 +19,7 @@ from antipode.sandbox.database import Database, Json
 from antipode.sandbox.guests import Disks, GuestSilent, Hypervisor, Machine
 from antipode.sandbox.http import Call, Caller, Refused, Route, Service, Version, fault_of, page
 from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.work import Work
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +44,15 @@ class Nova(Service):
     newest = (2, 103)
 
     def __init__(
-        self, site: str, database: Database, conditions: Conditions, cinder: Cinder, neutron: Neutron, hypervisor: Hypervisor, add_on: bool
+        self,
+        site: str,
+        database: Database,
+        conditions: Conditions,
+        cinder: Cinder,
+        neutron: Neutron,
+        hypervisor: Hypervisor,
+        work: Work,
+        add_on: bool,
     ) -> None:
         self.servers = database.table("server")
         self.flavors = database.table("flavor")
@@ -56,6 +65,7 @@ class Nova(Service):
         self._neutron = neutron
         self._hypervisor = hypervisor
         self._add_on = add_on
+        self._work = work
         self._thaws: dict[str, asyncio.TimerHandle] = {}
 
     def routes(self) -> Sequence[Route]:
@@ -70,6 +80,7 @@ class Nova(Service):
             Route("GET", f"{v2}/servers/{{item}}", self._show),
             Route("DELETE", f"{v2}/servers/{{item}}", self._delete, 204),
             Route("POST", f"{v2}/servers/{{item}}/action", self._act, 202),
+            Route("POST", f"{v2}/servers/{{item}}/metadata", self._add_metadata),
             Route("GET", f"{v2}/servers/{{item}}/os-volume_attachments", self._attachments),
             Route("POST", f"{v2}/servers/{{item}}/os-volume_attachments", self._attach),
             Route("PUT", f"{v2}/servers/{{item}}/os-volume_attachments/{{volume}}", self._update_attachment, 202),
@@ -109,7 +120,7 @@ class Nova(Service):
         for server in self.servers:
             server.pop("_quiesced", None)
             if server["OS-EXT-STS:task_state"] == "deleting":
-                self._cinder.start(self._remove(server))
+                self._work.start(self._remove(server))
             elif server["status"] == "BUILD":
                 self._fault(server, "Build of instance aborted: the compute service was restarted")
             elif server["status"] == "ACTIVE":
@@ -259,7 +270,7 @@ class Nova(Service):
             self._groups.keep(group, members=[*group["members"], server_id])
         for interface in ports:
             self._bind(interface["port_id"], server_id)
-        self._cinder.start(self._build(server, disks, call.caller))
+        self._work.start(self._build(server, disks, call.caller))
         return {"server": {"id": server_id, "links": [], "OS-DCF:diskConfig": "MANUAL", "security_groups": [{"name": "default"}]}}
 
     def _hinted_group(self, call: Call) -> Json | None:
@@ -391,7 +402,7 @@ class Nova(Service):
         if server["OS-EXT-STS:task_state"] == "deleting":
             return
         self.servers.keep(server, **{"OS-EXT-STS:task_state": "deleting"})
-        self._cinder.start(self._remove(server))
+        self._work.start(self._remove(server))
 
     async def _remove(self, server: Json) -> None:
         self._hypervisor.stop(server["id"])
@@ -452,6 +463,11 @@ class Nova(Service):
                 found: Json = attachment
                 return found
         raise Refused(404, f"Volume attachment for volume {volume_id} could not be found in server {server['id']}")
+
+    async def _add_metadata(self, call: Call, item: str) -> Json:
+        server = self._find(call, item)
+        self.servers.keep(server, metadata={**server["metadata"], **call.part("metadata")})
+        return {"metadata": server["metadata"]}
 
     async def _update_attachment(self, call: Call, item: str, volume: str) -> None:
         server = self._find(call, item)
@@ -526,7 +542,7 @@ class Nova(Service):
             raise Refused(409, f"Cannot '{name}' instance {server['id']} while it is in task_state {task}")
         doing = {"os-start": "powering-on", "os-stop": "powering-off", "reboot": f"rebooting{'_hard' if kind == 'HARD' else ''}"}
         self.servers.keep(server, **{"OS-EXT-STS:task_state": doing[action]})
-        self._cinder.start(self._switched(server, action))
+        self._work.start(self._switched(server, action))
 
     async def _switched(self, server: Json, action: str) -> None:
         try:

@@ -28,6 +28,7 @@ from antipode.sandbox.neutron import Neutron
 from antipode.sandbox.nova import Nova
 from antipode.sandbox.store import Store
 from antipode.sandbox.swift import Swift
+from antipode.sandbox.work import Work
 
 IMAGE = "canary"
 CIDR = "10.7.0.0/24"
@@ -83,13 +84,14 @@ class Site:
         self._settings = site
         database = Database(directory / "site.sqlite")
         self.conditions = Conditions(site.latency)
+        work = Work()
         self.store = Store(site.store, self.conditions)
         self.hypervisor = Hypervisor(self.conditions)
         self.glance = Glance(database, directory / "images", self.conditions)
         self.neutron = Neutron(database, self.conditions)
-        self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance, site.gib)
+        self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance, work, site.gib)
         self.backups = Backups(self.cinder, self.store, self.conditions)
-        self.nova = Nova(site.name, database, self.conditions, self.cinder, self.neutron, self.hypervisor, site.add_on)
+        self.nova = Nova(site.name, database, self.conditions, self.cinder, self.neutron, self.hypervisor, work, site.add_on)
         block_storage = BlockStorage(self.cinder, self.backups, Groups(self.cinder, database, self.conditions))
         services: list[Service] = [self.nova, block_storage, self.neutron, self.glance]
         services.append(Swift(database, directory / "objects", self.conditions))

@@ -1,0 +1,143 @@
+"""The bytes of volumes: whatever is written, backed up and restored, full and in increments, comes back as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antipode.sandbox import blocks
+from antipode.sandbox.backups import Backups
+from antipode.sandbox.cinder import Cinder
+from antipode.sandbox.conditions import Conditions
+from antipode.sandbox.database import Database, Json
+from antipode.sandbox.glance import Glance
+from antipode.sandbox.store import StoreError, StoreSettings
+from antipode.sandbox.work import Work
+
+SIZE = 1 << 20
+BLOCK, PIECE = 4 << 10, 64 << 10
+PROJECT = {"project_id": "p", "user_id": "u"}
+
+Write = tuple[int, bytes]
+a_write = st.tuples(st.integers(0, SIZE - 1), st.integers(0, 255), st.integers(1, 3 * BLOCK)).map(
+    lambda w: (w[0], bytes([w[1]]) * min(w[2], SIZE - w[0]))
+)
+"""also of zeros: what has become zero must not come back as what it was"""
+
+
+class FakeStore:
+    """An object store in memory."""
+
+    def __init__(self) -> None:
+        self.settings = StoreSettings(auth_url="", object_size=PIECE, block_size=BLOCK)
+        self.objects: dict[str, bytes] = {}
+
+    async def ensure_container(self) -> None: ...
+
+    async def put(self, name: str, data: bytes) -> None:
+        self.objects[name] = data
+
+    async def get(self, name: str) -> bytes:
+        if name not in self.objects:
+            raise StoreError(f"Object GET failed: {name} 404")
+        return self.objects[name]
+
+    async def names(self, prefix: str) -> list[str]:
+        return [name for name in self.objects if name.startswith(prefix)]
+
+
+class Bench:
+    """A Cinder with one volume, and the backups made of it."""
+
+    def __init__(self, folder: Path) -> None:
+        conditions = Conditions(0)
+        database = Database(folder / "db")
+        self.cinder = Cinder("site", database, folder, conditions, Glance(database, folder / "images", conditions), Work(), SIZE)
+        self.store = FakeStore()
+        self.backups = Backups(self.cinder, self.store, conditions)  # type: ignore[arg-type]
+        self.volume = self.new_volume("v")
+        blocks.create(self.cinder.path("v"), SIZE)
+
+    def new_volume(self, volume_id: str) -> Json:
+        about = {"name": volume_id, "description": "", "metadata": {}, "volume_image_metadata": {}, "attachments": [], "bootable": "false"}
+        return self.cinder.volumes.keep({"id": volume_id, "size": 1, "status": "available", **about, **PROJECT})
+
+    async def back_up(self, number: int, parent: Json | None) -> Json:
+        about: dict[str, Any] = {"name": "", "description": "", "created_at": "", "data_timestamp": "", "service_metadata": None}
+        about |= {"volume_id": "v", "size": 1, "status": "creating", "parent_id": parent and parent["id"], "fail_reason": None}
+        backup = self.cinder.backups.keep({"id": f"b{number}", **about, **PROJECT})
+        await self.backups._make(backup, parent, self.volume, None, "available")
+        assert backup["status"] == "available", backup["fail_reason"]
+        return backup
+
+    async def restored(self, backup: Json) -> bytes:
+        volume = self.new_volume(f"of-{backup['id']}")
+        await self.backups._restore_into_new(volume, backup)
+        assert volume["status"] == "available"
+        return self.cinder.path(volume["id"]).read_bytes()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(a_write, max_size=4), min_size=1, max_size=4))
+def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(generations: list[list[Write]]) -> None:
+    async def live() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            bench = Bench(Path(folder))
+            made: list[tuple[Json, bytes]] = []
+            for number, writes in enumerate(generations):
+                for offset, data in writes:
+                    blocks.write(bench.cinder.path("v"), offset, data)
+                backup = await bench.back_up(number, made[-1][0] if made else None)
+                made.append((backup, bench.cinder.path("v").read_bytes()))
+            for backup, held in made:
+                assert await bench.restored(backup) == held
+
+    asyncio.run(live())
+
+
+def test_an_increment_has_the_blocks_that_changed_and_no_others(tmp_path: Path) -> None:
+    async def live() -> None:
+        bench = Bench(tmp_path)
+        blocks.write(bench.cinder.path("v"), 0, b"x" * SIZE)
+        base = await bench.back_up(0, None)
+        blocks.write(bench.cinder.path("v"), 5 * BLOCK + 1, b"y")
+        blocks.write(bench.cinder.path("v"), PIECE - 1, b"zz")
+        increment = await bench.back_up(1, base)
+        assert base["object_count"] == SIZE // PIECE
+        assert increment["object_count"] == 3, "one block, and one on each side of the border between two objects"
+
+    asyncio.run(live())
+
+
+def test_a_copy_is_as_sparse_as_what_it_is_of(tmp_path: Path) -> None:
+    blocks.create(tmp_path / "one", 1 << 30)
+    blocks.write(tmp_path / "one", 500 << 20, b"here")
+    blocks.copy(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two").stat().st_size == 1 << 30
+    assert (tmp_path / "two").stat().st_blocks * 512 < 20 << 20
+    with blocks.Image(tmp_path / "two") as image:
+        assert image.read(500 << 20, 4) == b"here"
+
+
+def test_a_missing_or_additional_object_fails_the_restore(tmp_path: Path) -> None:
+    async def live() -> None:
+        bench = Bench(tmp_path)
+        backup = await bench.back_up(0, None)
+        name = next(n for n in bench.store.objects if n.endswith("-00002"))
+        content = bench.store.objects.pop(name)
+        volume = bench.new_volume("lost")
+        await bench.backups._restore_into_new(volume, backup)
+        assert volume["status"] == "error_restoring"
+        bench.store.objects[name] = content
+        bench.store.objects[name + "0"] = b""
+        more = bench.new_volume("more")
+        await bench.backups._restore_into_new(more, backup)
+        assert more["status"] == "error_restoring"
+        assert backup["status"] == "available"
+
+    asyncio.run(live())
