@@ -196,6 +196,10 @@ class FakeCloud:
                 return self._quota()
             case "POST", ["servers"]:
                 return {"server": {"id": self._boot(body["server"], body.get("os:scheduler_hints", {}))}}
+            case "POST", ["servers", server, "metadata"]:
+                self._happens(f"mark {self.servers[server]['name']}")
+                self.servers[server]["metadata"] |= body["metadata"]
+                return body
             case "DELETE", ["servers", server]:
                 self._delete_server(server)
                 return None
@@ -396,6 +400,10 @@ class FakeCloud:
             case "PUT", ["ports", port, "tags"]:
                 self._happens(f"tag {self.ports[port]['mac_address']}")
                 self.ports[port]["tags"] = body["tags"]
+                return None
+            case "PUT", ["ports", port]:
+                self._happens(f"describe {self.ports[port]['mac_address']}")
+                self.ports[port] |= body["port"]
                 return None
             case "DELETE", ["ports", port]:
                 self._happens(f"delete port {self.ports[port]['mac_address']}")

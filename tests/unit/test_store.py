@@ -124,6 +124,26 @@ def test_of_two_who_claim_a_run_at_once_one_gets_it(engine: Engine) -> None:
         runs.claim("protect-1", "two", 0)
 
 
+@pytest.mark.parametrize("state", ["succeeded", "aborted", "failed"])
+def test_a_run_that_has_ended_meanwhile_is_not_taken(engine: Engine, state: str) -> None:
+    runs = Runs(engine)
+    runs.create(a_run())
+    runs.end("protect-1", 0, state, 9.0, "why", {"a": 1})
+    with pytest.raises(Busy, match=f"has {state} meanwhile"):
+        runs.claim("protect-1", "one", 0)
+    run = runs.get("protect-1")
+    assert (run.state, run.claim, run.reason, run.result, run.slot) == (state, 0, "why", {"a": 1}, None)
+
+
+def test_a_claim_to_abort_says_so_in_the_same_breath(engine: Engine) -> None:
+    runs = Runs(engine)
+    runs.create(a_run())
+    runs.end("protect-1", 0, "failed", 9.0, "why", {})
+    assert runs.standing("protect-1") == (0, False)
+    assert runs.claim("protect-1", "one", 0, abort=True) == 1
+    assert runs.standing("protect-1") == (1, True)
+
+
 def test_a_vnf_has_one_run_of_a_kind_at_a_time_also_where_no_lock_of_a_host_sees_to_it(engine: Engine) -> None:
     runs = Runs(engine)
     runs.create(a_run())
@@ -134,7 +154,7 @@ def test_a_vnf_has_one_run_of_a_kind_at_a_time_also_where_no_lock_of_a_host_sees
     runs.end("protect-1", number, "failed", 9.0, "no agent", {})
     runs.create(a_run(name="2"))
     with pytest.raises(Busy, match="protect-2"):
-        runs.claim("protect-1", "one", number)
+        runs.claim("protect-1", "one", number, also_failed=True)
 
 
 def test_steps_that_were_under_way_when_their_process_died_are_closed_at_its_last_sign_of_life(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
@@ -57,6 +58,10 @@ class Compute:
 
     def delete_server(self, server_id: str) -> None:
         self._api.delete(f"/servers/{server_id}")
+
+    def mark_server(self, server_id: str, metadata: Mapping[str, str]) -> None:
+        """Add to the metadata of a server; other keys stay."""
+        self._api.post(f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})
 
     def keep_volume(self, server_id: str, volume_id: str) -> None:
         """Have Nova not delete a volume together with its server. A Nova before 2.85 cannot be told so: nothing is done."""

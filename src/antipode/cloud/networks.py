@@ -30,6 +30,9 @@ class Networks:
             self.tag_port(port_id, tags)
         return port_id
 
+    def describe_port(self, port_id: str, description: str) -> None:
+        self._api.call("PUT", f"/ports/{port_id}", {"port": {"description": description}})
+
     def tag_port(self, port_id: str, tags: Collection[str]) -> None:
         """Give a port exactly these tags."""
         self._api.call("PUT", f"/ports/{port_id}/tags", {"tags": list(tags)})

@@ -6,11 +6,11 @@ import logging
 import time
 from typing import Any
 
-from antipode.engine.claims import Claim
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute, forget_what_has_ended, too_late
+from antipode.engine.execution import execute, forget_what_has_ended
+from antipode.engine.runs import successor
 from antipode.engine.timeline import Observer
-from antipode.errors import Aborted, AntipodeError, Busy, InvalidInput
+from antipode.errors import Aborted, Busy, InvalidInput
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 
@@ -32,9 +32,11 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
     deadline = time.monotonic() + TIMEOUT_S
     while (run := deployment.runs.get(run_id)).state != "aborted":
         if run.state == "succeeded":
-            raise InvalidInput(f"{run_id} has succeeded; it is too late to abort it, and nothing was changed")
+            raise InvalidInput(f"{run_id} has succeeded; it is too late to abort it, and nothing is taken back")
+        if run.kind == "failover" and run.state == "failed" and (later := successor(deployment, run)) is not None:
+            raise InvalidInput(f"{later} was begun after {run_id} and uses what that has made; nothing was changed; abort {later} instead")
         try:
-            claim = deployment.claims.take(run_id)
+            claim = deployment.claims.take(run_id, abort=True)
         except Busy as busy:
             if run.state not in OPEN:
                 raise  # not this one is under way, but another of the VNF
@@ -45,7 +47,10 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
             time.sleep(LOOK_S)  # the process at it looks for the request at such intervals, too
             continue
         with claim:
-            _take_back_here(deployment, run, claim, observer)
+            try:
+                execute(deployment, run_id, claim, observer)
+            except Aborted as aborted:
+                LOG.info("%s", aborted)
     forget_what_has_ended(deployment)
     return record(run)
 
@@ -53,26 +58,3 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
 def record(run: RunRow) -> Json:
     """What is told of a run that was aborted."""
     return {"run": run.id, "state": run.state, "reason": run.reason, "left": run.result.get("left", [])}
-
-
-def _take_back_here(deployment: Deployment, run: RunRow, claim: Claim, observer: Observer) -> None:
-    try:
-        if run.ending is None and (late := too_late(deployment, run.id, claim)) is not None:
-            finish = f"; finish it with: antipode run resume {run.id}" if run.state in OPEN else ""
-            raise InvalidInput(f"{late}: it is too late to abort {run.id}, and nothing was changed{finish}")
-    except AntipodeError:
-        _put_back(deployment, run, claim)
-        raise
-    deployment.runs.request_abort(run.id)
-    try:
-        execute(deployment, run.id, claim, observer)
-    except Aborted as aborted:
-        LOG.info("%s", aborted)
-
-
-def _put_back(deployment: Deployment, run: RunRow, claim: Claim) -> None:
-    """Leave a run as it was before it was claimed."""
-    if run.state in OPEN:
-        deployment.runs.release(run.id, claim.number)
-    else:
-        deployment.runs.end(run.id, claim.number, run.state, run.ended_at or time.time(), run.reason, run.result)

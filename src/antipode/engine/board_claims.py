@@ -142,7 +142,7 @@ class BoardClaims:
         claim.number = 1
         return claim
 
-    def take(self, run: str) -> BoardClaim:
+    def take(self, run: str, *, also_failed: bool = False, abort: bool = False) -> BoardClaim:
         row = self._runs.get(run)
         posting = self._posting(run, row.kind != "protect")
         if posting.owner is not None:
@@ -150,7 +150,8 @@ class BoardClaims:
         claim = self._claim(posting)
         try:
             # what was read before the board's claim was ours may be old
-            claim.number = self._runs.claim(run, self.board.who, self._runs.get(run).claim)
+            known = self._runs.get(run).claim
+            claim.number = self._runs.claim(run, self.board.who, known, also_failed=also_failed, abort=abort)
         except BaseException:
             claim.release()
             raise

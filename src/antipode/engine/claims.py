@@ -43,8 +43,12 @@ class Claims(Protocol):
         """
         ...
 
-    def take(self, run: str) -> Claim:
-        """Hold a run that nobody is at: one that is lost, queued or failed.
+    def take(self, run: str, *, also_failed: bool = False, abort: bool = False) -> Claim:
+        """Hold a run that nobody is at: one that is lost or queued.
+
+        Args:
+            also_failed: or that failed.
+            abort: or that failed, to take it back; from then on it is never gone on with, whatever becomes of this process.
 
         Raises:
             NotFound: there is no such run.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,8 @@ from typing import Self
 from antipode.errors import AntipodeError, Busy, ClaimLost
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
+
+LOOKED_AT_S = 0.2
 
 
 def here() -> str:
@@ -40,12 +43,10 @@ class Lock:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise AntipodeError(f"{self._path}: {error.strerror}; antipode needs a state directory that it may write") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             holder = os.read(handle, 256).decode(errors="replace").strip() or "another run"
             os.close(handle)
-            raise Busy(f"{holder} is under way on this host; wait for it, or see: antipode run list") from None
+            raise Busy(f"{holder} is under way on this host; wait for it, or see: antipode run list")
         os.truncate(handle, 0)
         os.pwrite(handle, f"{run} (process {os.getpid()})".encode(), 0)
         return handle
@@ -65,6 +66,19 @@ class Lock:
         return None
 
 
+def _locked(handle: int) -> bool:
+    """Lock a file; whether it could be. Tried for a moment: whoever only looks who has it, holds it while he looks."""
+    deadline = time.monotonic() + LOOKED_AT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(LOOKED_AT_S / 10)
+
+
 class HostClaim:
     """A run that this process holds by a lock, which nobody can take from it."""
 
@@ -80,6 +94,7 @@ class HostClaim:
     def release(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
+            os.truncate(handle, 0)  # nobody is named who has let go
             os.close(handle)
 
     def __enter__(self) -> Self:
@@ -113,12 +128,13 @@ class HostClaims:
             raise
         return HostClaim(run_id, 1, handle)
 
-    def take(self, run: str) -> HostClaim:
+    def take(self, run: str, *, also_failed: bool = False, abort: bool = False) -> HostClaim:
         row = self._runs.get(run)
         self._must_be_of_this_host(row)
         handle = self._lock(row).take(run)
         try:
-            return HostClaim(run, self._runs.claim(run, here(), self._runs.get(run).claim), handle)
+            known = self._runs.get(run).claim
+            return HostClaim(run, self._runs.claim(run, here(), known, also_failed=also_failed, abort=abort), handle)
         except BaseException:
             os.close(handle)
             raise

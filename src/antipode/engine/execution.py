@@ -14,7 +14,7 @@ from antipode.engine.kinds import Kind, kind_of
 from antipode.engine.logs import run_in_logs
 from antipode.engine.reaper import Reaper
 from antipode.engine.runs import Run, Watcher, successor
-from antipode.engine.timeline import Observer, RecordedTimeline, Unobserved
+from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotFound
 from antipode.store.tables import RunRow
 
@@ -58,16 +58,6 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
                 except BaseException as error:
                     unfit = ("failed", error)
             return _backward(run, kind, *unfit)
-
-
-def too_late(deployment: Deployment, run_id: str, claim: Claim) -> str | None:
-    """Why a run that this process holds, and nobody was at, cannot be taken back any more; None while it can.
-
-    Raises:
-        AntipodeError: nobody knows.
-    """
-    row = deployment.runs.get(run_id)
-    return kind_of(row.kind).too_late(Run(deployment, row, claim, RecordedTimeline(deployment.runs, run_id, claim.number, Unobserved())))
 
 
 def _why_not_forward(run: Run, row: RunRow, kind: Kind) -> tuple[str, BaseException] | None:
@@ -115,6 +105,8 @@ def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
     """Take back, if that is due, end the run, and raise why."""
     run.claim.check()  # what looks like a failure may come of a claim that is over: then nothing is written, and another goes on
     reason = "interrupted" if isinstance(why, KeyboardInterrupt) else str(why) or type(why).__name__
+    if run.touched and (done := _is_done_all_the_same(run, kind, why, reason)) is not None:
+        return done
     if run.touched and (ending == "aborted" or kind.takes_back_failures):
         run.takes_back()
         run.deployment.runs.begin_ending(run.id, run.claim.number, ending, reason)
@@ -128,6 +120,22 @@ def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
             raise error
     _end(run, ending, reason)
     raise why
+
+
+def _is_done_all_the_same(run: Run, kind: Kind, why: BaseException, reason: str) -> Json | None:
+    """Whether the run has passed its point of no return, so that what went wrong after it is no failure; then its record."""
+    try:
+        late = kind.too_late(run)
+    except ClaimLost:
+        raise
+    except AntipodeError as error:
+        _end(run, "failed", f"{reason}; nothing was taken back, as nobody knows whether that would be too late: {error}")
+        raise why from error
+    if late is None:
+        return None
+    LOG.warning("%s, though not all that follows was done: %s", late, reason)
+    _end(run, "succeeded", None)
+    return {"run": run.id, **run.result}
 
 
 def _end(run: Run, state: str, reason: str | None) -> None:

@@ -133,11 +133,18 @@ def _keep_no_progress(*_: object) -> None:
 
 
 def is_complete(config: Config, run: str) -> bool:
-    """Whether all tasks of a run's flow are done."""
-    with _backend(config) as backend, closing(backend.get_connection()) as connection:
-        connection.upgrade()
-        # of any claim: a later one may have died before it saw that nothing is left to be done
-        return any(detail.state == states.SUCCESS for detail in _book(connection, run))
+    """Whether all tasks of a run's flow are done.
+
+    Raises:
+        AntipodeError: the flow database cannot be read.
+    """
+    try:
+        with _backend(config) as backend, closing(backend.get_connection()) as connection:
+            connection.upgrade()
+            # of any claim: a later one may have died before it saw that nothing is left to be done
+            return any(detail.state == states.SUCCESS for detail in _book(connection, run))
+    except (TaskFlowException, SQLAlchemyError) as error:
+        raise AntipodeError(f"the flow database cannot be read: {error}") from error
 
 
 def forget(config: Config, run: str) -> None:

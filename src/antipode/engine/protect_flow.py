@@ -20,7 +20,7 @@ from antipode.engine.kinds import Kind
 from antipode.engine.reaper import thaw_left_by
 from antipode.engine.runs import Run, new_run, state_of
 from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound, PreflightFailed, VaultCorrupt
+from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound, PreflightFailed, Stopped, VaultCorrupt
 from antipode.model.manifest import Manifest
 from antipode.model.protection import BackupSet, SnapshotSet
 from antipode.model.topology import Topology
@@ -89,26 +89,38 @@ def _no_failover(deployment: Deployment, vnf: str) -> None:
 
 
 def _protect(run: Run) -> None:
+    if run.claim.number > 1 and (made := _committed(run)) is not None:
+        _finish(run, made)
+        return
     _no_failover(run.deployment, run.vnf)
     vnf = _definition(run)
     with run.timeline.step("", "connect", vnf.primary):
-        run.site(vnf.primary)
+        primary = run.site(vnf.primary)
+    # before anything else that could hang; not waited for until its deadline, as a member that is frozen cannot be frozen in our window
+    for dead in {run.id, *dead_runs(run.deployment, run.vnf)}:
+        thaw_left_by(run.deployment.freezes, primary, dead)
     with run.timeline.step("", "connect", "vault and backup store"):
         run.deployment.vault, run.deployment.backup_store  # noqa: B018
-    p = _protection(run)
     run.touches_clouds()
-    run.thaw()
     run.result["recovery_point"] = None
-    if (committed := _committed(run)) is not None:
-        # Its process died after the commit. Somebody may be recovering from this point already: nothing of it is made again.
-        with run.timeline.step("", "commit the manifest", f"{vnf.vnf}/{committed.id}") as step:
-            step.result(found=True)
-        RemoveSnapshots(p).execute()
-        run.result.update(_record(committed, run))
-        return
     # Of a try that was killed before all its snapshots were there nothing is kept: a topology that is hours old must not be trusted.
-    results = run_flow(protect_flow(p), run, anew_without=QuiescedSnapshots.__name__)
+    results = run_flow(protect_flow(_protection(run)), run, anew_without=QuiescedSnapshots.__name__)
     run.result.update(_record(Manifest.model_validate(results["manifest"]), run))
+
+
+def _finish(run: Run, made: Manifest) -> None:
+    """End a run whose process died after its commit. Somebody may be recovering from its point already: nothing of it is made again."""
+    run.cannot_be_aborted()
+    with run.timeline.step("", "commit the manifest", f"{run.vnf}/{made.id}") as step:
+        step.result(found=True)
+    run.result.update(_record(made, run))
+    try:
+        run.thaw()
+        RemoveSnapshots(_protection(run)).execute()
+    except Stopped:
+        raise
+    except AntipodeError as error:
+        LOG.warning("the recovery point is committed, but snapshots of run %s are left: %s", run.id, error)
 
 
 def _protection(run: Run) -> Protection:
@@ -138,18 +150,15 @@ def _take_back(run: Run) -> list[str]:
     What cannot be removed now is left to the next protection of the VNF, and named.
     """
     try:
-        p = _protection(run)
         run.thaw()
+        p = _protection(run)
     except ClaimLost:
         raise
     except AntipodeError as error:
         return [_cannot_be_undone(f"what it made at the site of {run.vnf}", error)]
     left: list[str] = []
-    if user := _failover_from(run, p.point):
-        return [f"recovery point {p.point}, its backups and snapshots: {user} recovers from it"]
     for what, remove in (
-        (f"the manifest of {p.point}", _withdraw),
-        (f"the backups of {run.id} at {p.primary.name}", _remove_backups),
+        (f"the manifest of {p.point} and the backups of {run.id} at {p.primary.name}", _withdraw_and_remove_backups),
         (f"the snapshots of {run.id} at {p.primary.name}", lambda p: temporary.remove_snapshots(p.primary, p.run.id, p.timeline)),
     ):
         try:
@@ -167,38 +176,19 @@ def _cannot_be_undone(what: str, error: Exception) -> str:
     return f"{what}: {error}"
 
 
-def _failover_from(run: Run, point: str) -> str | None:
-    """A failover of the VNF that was begun with this recovery point, of which nobody but it has known for sure that it is there."""
-    failovers = (r for r in run.deployment.runs.all(run.vnf) if r.kind == "failover" and r.state != "aborted")
-    return next((r.id for r in failovers if (r.request or {}).get("recovery_point") == point), None)
-
-
-def _withdraw(p: Protection) -> None:
-    """A write of which nobody knows whether it was done is taken back, before the backups that it names are removed."""
+def _withdraw_and_remove_backups(p: Protection) -> None:
+    """The manifest is not there; a write of it that may still arrive is taken back, before the backups that it names are removed."""
     manifests.withdraw(p.vault, p.vnf.vnf, p.point)
     p.vault.delete(f"{PROBE}{p.run.id}")  # of a check that was stopped
-
-
-def _remove_backups(p: Protection) -> None:
-    # asked for by name: a listing of Swift may lag behind what is there
-    try:
-        manifests.read(p.vault, p.vnf.vnf, p.point)
-    except NotFound:
-        temporary.remove_backups(p.primary, p.run.id, p.timeline)
-        return
-    except VaultCorrupt as error:
-        LOG.error("%s", error)
-    raise AntipodeError(f"recovery point {p.point} is in the vault although its run failed; its backups are kept")
+    temporary.remove_backups(p.primary, p.run.id, p.timeline)
 
 
 def _committed(run: Run) -> Manifest | None:
-    """The recovery point that the run has made already.
+    """The recovery point that the run has made: asked for by name, as a listing of Swift may lag behind what is there.
 
     Raises:
         VaultError: nobody knows.
     """
-    if run.claim.number == 1:
-        return None
     try:
         return manifests.read(run.deployment.vault, run.vnf, _point_of(run.id))
     except NotFound:
@@ -206,7 +196,10 @@ def _committed(run: Run) -> Manifest | None:
 
 
 def _too_late(run: Run) -> str | None:
-    return None if (made := _committed(run)) is None else f"its recovery point {made.id} is committed"
+    if (made := _committed(run)) is None:
+        return None
+    run.result.update(_record(made, run))
+    return f"recovery point {made.id} is committed"
 
 
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
@@ -241,7 +234,7 @@ class ProtectTask(task.Task):  # type: ignore[misc]
 
 
 class CollectLeftovers(ProtectTask):
-    """Thaws and removes what runs of the VNF that failed or were killed have left. What cannot be removed now is left to the next run."""
+    """Removes what runs of the VNF that failed or were killed have left. What cannot be removed now is left to the next run."""
 
     @guarded
     def execute(self) -> None:
@@ -249,9 +242,6 @@ class CollectLeftovers(ProtectTask):
         over = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
         if not over:
             return
-        for dead in over:
-            # not waited for until its deadline: a member that is frozen cannot be frozen in our window
-            thaw_left_by(p.ledger, p.primary, dead)
         try:
             temporary.remove_left_by(p.primary, over, _needed_backups(p, over), p.timeline)
         except ClaimLost:
@@ -286,6 +276,8 @@ class CheckBeforeFreezing(ProtectTask):
                 problems += error.problems
             try:
                 p.vault.check(p.run.id)
+            except Stopped:
+                raise
             except AntipodeError as error:
                 problems.append(str(error))
             if p.store is not None and p.config.backup_store is not None:

@@ -25,14 +25,14 @@ def resume(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         AntipodeError: as `execute`.
     """
     _must_be_resumable(deployment, deployment.runs.get(run_id))
-    with deployment.claims.take(run_id) as claim:
+    with deployment.claims.take(run_id, also_failed=True) as claim:
         return execute(deployment, run_id, claim, observer)
 
 
 def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.state in ("succeeded", "aborted"):
         raise InvalidInput(f"{run.id} has {run.state}; nothing is left to be done" if run.state == "succeeded" else f"{run.id} was aborted")
-    if run.ending == "aborted" or (run.state != "failed" and run.abort_requested_at is not None):
+    if run.ending == "aborted":
         raise InvalidInput(f"{run.id} is being aborted and cannot go on; try again: antipode run abort {run.id}")
     if run.state != "failed":
         return

@@ -89,7 +89,7 @@ class Run:
 
     def stop(self, kind: type[AntipodeError], why: str) -> None:
         """Have it stop at its next safe point. The first reason stands, unless the run was lost."""
-        if self._stop is None or kind is ClaimLost:
+        if kind not in self._ignored and (self._stop is None or kind is ClaimLost):
             self._stop = (kind, why)
             self.timeline.note(f"stops: {why}")
 
@@ -104,6 +104,8 @@ class Run:
     def cannot_be_aborted(self) -> None:
         """From now on a request to abort comes too late."""
         self._ignored = (Aborted,)
+        if self.stopped_by is Aborted:
+            self._stop = None
 
     def takes_back(self) -> None:
         """From now on what the run made is removed: only the loss of its claim stops it."""

@@ -6,7 +6,7 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import key_in, words
+from antipode.model.marks import key_in, maker_in, words
 from antipode.model.plan import PortPlan, RecoveryPlan
 from antipode.model.timeline import Timeline
 from antipode.recover.plan import resource_key
@@ -29,6 +29,8 @@ def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
     if there:
         if not key_in(there.get("description"), key):
             raise ResourceFailed(f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by port {there['id']}")
+        if maker_in(there.get("description")) != run:
+            site.networks.describe_port(there["id"], words(run, key))  # it is this run's now, to be taken back with it
         if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
             site.networks.tag_port(there["id"], port.tags)  # who made it died between the two calls
         return str(there["id"])

@@ -8,7 +8,7 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import carries, marks
+from antipode.model.marks import carries, made_by, marks
 from antipode.model.plan import RecoveryPlan, ServerPlan
 from antipode.model.timeline import Timeline
 from antipode.model.topology import Keypair, ServerGroup
@@ -39,6 +39,8 @@ def boot(
     key = resource_key(manifest, planned.source_id)
     with timeline.step("1.7.2", "boot server", server) as step:
         existing = next((s for s in site.compute.servers() if carries(s, key)), None)
+        if existing and made_by(existing) != run:
+            site.compute.mark_server(existing["id"], marks(run, key))  # it is this run's now, to be taken back with it
         server_id = existing["id"] if existing else _create(site, planned, volumes, ports, marks(run, key))
         site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(server_id=server_id, found=existing is not None)

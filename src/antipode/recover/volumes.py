@@ -14,7 +14,6 @@ from antipode.model.marks import marks, words
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.timeline import Timeline
 from antipode.recover.plan import is_restored, resource_key
-from antipode.recover.removal import volume_maker
 
 TIMEOUT_S = 24 * 3600.0
 
@@ -47,7 +46,7 @@ def restore_volumes(
             volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
             wanted = ("available", "in-use")
             restored = site.volumes.watch.wait_for([volume_id], wanted=wanted, timeout_s=TIMEOUT_S, tell=step.waits_for)[volume_id]
-            _put_right(site, volume, restored, marks(volume_maker(restored) or run, key))
+            _put_right(site, volume, restored, marks(run, key))
             step.result(volume_id=volume_id, backup_id=volume.backup_id, volume_bytes=volume.size_gib << 30, found=existing is not None)
             return volume_id
 

@@ -33,29 +33,40 @@ class Runs:
         except IntegrityError as error:
             raise self._busy(slot) from error
 
-    def claim(self, run: str, conductor: str, known: int) -> int:
-        """Take a run, whatever state it is in; the number of the claim, with which alone it can be written from now on.
+    def claim(self, run: str, conductor: str, known: int, *, also_failed: bool = False, abort: bool = False) -> int:
+        """Take a run that has not ended; the number of the claim, with which alone it can be written from now on.
 
         Args:
             conductor: who takes it, for people.
             known: the number of the claim before, as it was read.
+            also_failed: whether one that failed is taken too.
+            abort: to take it back: whoever has it after us does nothing else with it.
 
         Raises:
             ClaimLost: somebody else was faster.
-            Busy: another run has its slot by now.
+            Busy: it has ended meanwhile, or another run has its slot by now.
         """
         row = self.get(run)
         mine = known + 1
         taken = {"claim": mine, "conductor": conductor, "state": "running", "ended_at": None, "slot": slot_of(row.kind, row.vnf)}
         if row.ending is None:
             taken["reason"] = None
-        if row.state == "failed":
+        if abort:
+            taken["abort_requested_at"] = time.time()
+        elif row.state == "failed":
             taken["abort_requested_at"] = None  # whoever takes a run that has ended has decided anew
+        states = (*OPEN, "failed") if also_failed or abort else OPEN
         try:
-            self._write(run, known, taken)
+            with Session(self._engine) as session, session.begin():
+                ours = update(RunRow).where(RunRow.id == run, RunRow.claim == known, RunRow.state.in_(states))
+                if session.execute(ours.values(taken)).rowcount:  # type: ignore[attr-defined]
+                    return mine
         except IntegrityError as error:
             raise self._busy(slot_of(row.kind, row.vnf)) from error
-        return mine
+        now = self.get(run)
+        if now.claim == known:
+            raise Busy(f"run {run} has {now.state} meanwhile")
+        raise ClaimLost(f"run {run} was taken by another process at the same moment")
 
     def release(self, run: str, claim: int) -> None:
         """Let go of a run that has not ended, for somebody to go on with.
