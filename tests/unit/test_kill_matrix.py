@@ -441,7 +441,7 @@ def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(matrices: Callable[[
     assert matrix.go_on(stage) == 0, stage.errors()
     points = stage.points
     stage.close()
-    for point in points[::3]:  # the places are those of the test above
+    for point in points[::6]:  # the places are those of the test above
         stage = matrix.killed_at(first)
         matrix.go_on(stage, kill_at=point)
         if matrix.go_on(stage) != 0:
