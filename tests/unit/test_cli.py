@@ -408,6 +408,17 @@ def test_an_abort_that_is_not_confirmed_ends_with_4_and_changes_nothing(
     assert antipode.json("run", "show", lost)["state"] == "lost"
 
 
+def test_a_failover_that_was_confirmed_long_ago_is_not_resumed_without_asking_again(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with deployment(antipode).claims.begin(new_run("failover", "hlr", {"confirmed_at": time.time() - 7200})) as claim:
+        run = claim.run
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert antipode("run", "resume", run) == 4
+    assert f"{run} was confirmed 2 h 0 min ago" in antipode.err
+    assert antipode.json("run", "show", run)["state"] == "lost"
+
+
 def test_a_lost_run_whose_site_is_dead_is_aborted_all_the_same_and_what_is_left_there_is_told(
     antipode: Antipode, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import TYPE_CHECKING, Any
 
 from cliff.columns import FormattableColumn
 
 from antipode.cli import progress
-from antipode.cli.command import ListCommand, Short, ShowCommand, columns, moment
+from antipode.cli.command import ListCommand, Short, ShowCommand, columns, moment, span
 from antipode.errors import NotConfirmed
 
 if TYPE_CHECKING:
@@ -80,12 +81,20 @@ class RunResume(ShowCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("run", metavar="RUN")
+        parser.add_argument(
+            "--yes", action="store_true", help="do not ask; of a failover: the VNF is known to be dead or fenced at its primary"
+        )
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.engine.resume import resume
 
+        run = deployment.runs.get(parsed_args.run)
+        age_s = time.time() - float((run.request or {}).get("confirmed_at", run.started_at))
+        if run.kind == "failover" and age_s > deployment.config.failover_confirmed_for and not parsed_args.yes:
+            what = f"{run.id} was confirmed {span(age_s)} ago; two active copies of {run.vnf} destroy each other's service"
+            _confirm(self.app, f"{what}. Type yes if it does not run at its primary now: ")
         with progress.shown(self.app.stderr) as observer:
             return columns(resume(deployment, parsed_args.run, observer))
 
@@ -106,22 +115,23 @@ class RunAbort(ShowCommand):
 
         run = deployment.runs.get(parsed_args.run)
         if not parsed_args.yes and run.state != "aborted":
-            self._confirm(run, state_of(run, deployment))
+            made = "servers, volumes and ports" if run.kind == "failover" else "snapshots and backups"
+            state = state_of(run, deployment)
+            _confirm(self.app, f"{run.id} is {state}. It is stopped, and the {made} that it has made are removed. Type yes to do so: ")
         with progress.shown(self.app.stderr) as observer:
             return columns(abort(deployment, run.id, observer))
 
-    def _confirm(self, run: RunRow, state: str) -> None:
-        """Have the operator say yes.
 
-        Raises:
-            NotConfirmed: something else was typed, or nothing.
-        """
-        made = "servers, volumes and ports" if run.kind == "failover" else "snapshots and backups"
-        question = f"{run.id} is {state}. It is stopped, and the {made} that it has made are removed. Type yes to do so: "
-        print(question, end="", file=self.app.stderr, flush=True)
-        typed = self.app.stdin.readline().strip()
-        if typed != "yes":
-            raise NotConfirmed(f"{typed or 'nothing'!r} was typed and not 'yes'; nothing was changed")
+def _confirm(app: Any, question: str) -> None:
+    """Have the operator say yes.
+
+    Raises:
+        NotConfirmed: something else was typed, or nothing.
+    """
+    print(question, end="", file=app.stderr, flush=True)
+    typed = app.stdin.readline().strip()
+    if typed != "yes":
+        raise NotConfirmed(f"{typed or 'nothing'!r} was typed and not 'yes'; nothing was changed")
 
 
 class Steps(FormattableColumn):  # type: ignore[misc]
