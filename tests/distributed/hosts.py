@@ -81,7 +81,7 @@ class Host:
             "ANTIPODE_CONFIG": str(self.config),
             "XDG_STATE_HOME": str(folder / "state"),
             "TEST_CLOUDS": json.dumps(clouds),
-            "PYTHONPATH": str(PROCESS.parents[1]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(PROCESS.parents[1])])),
         }
         self._environment.pop("NOTIFY_SOCKET", None)
 
