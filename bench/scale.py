@@ -11,6 +11,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -204,6 +205,7 @@ def main() -> int:
     parser.add_argument("--vnfs", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sites are ended too
     if chosen.work:
         json.dump(work(chosen.work, chosen.config, chosen.vnfs, chosen.at_once), sys.stdout)
         return 0
