@@ -132,12 +132,12 @@ class TestRefusals(CloudTestCase):
 
     def let_members_quiesce(self) -> None:
         """Write the policy file that the README gives."""
+        for undone_last_first in (nova.policy.init, nova.policy.reset):
+            self.addCleanup(undone_last_first)
         file = Path(self.enterContext(tempfile.TemporaryDirectory())) / "policy.yaml"
         rules = ("os_compute_api:os-quiesce:quiesce", "os_compute_api:os-quiesce:unquiesce")
         file.write_text("".join(f'"{rule}": "rule:project_member_or_admin"\n' for rule in rules))
         self.option("policy_file", str(file), "oslo_policy")
-        for undo in (nova.policy.init, nova.policy.reset):
-            self.addCleanup(undo)
         nova.policy.reset()
         nova.policy.init()
 

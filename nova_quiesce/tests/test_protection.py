@@ -88,15 +88,22 @@ class TestProtection(CloudTestCase):
                 self.assertNotIn(server_id, {found for _, found, _ in watch.all_quiesced()})
 
     def test_whom_nova_refuses_learns_nothing_from_us(self) -> None:
-        self.act({"quiesce": None})
+        reader = self.cloud.api_fixture.reader_api
+        tags = f"/servers/{self.server_id}/tags"
+        asked = [lambda body=body: self.act(body, api=reader) for body in ({"lock": None}, {"unlock": None}, {"reboot": {"type": "HARD"}})]
+        asked += [lambda: self.request(f"{tags}/new", "PUT", api=reader), lambda: self.request(tags, "DELETE", api=reader)]
+        # what a reader may do differs between releases
+        refused = [ask for ask in asked if ask().status_code == 403]
+        self.cloud._wait_for_server_parameter({"id": self.server_id}, {"status": "ACTIVE", "OS-EXT-STS:task_state": None})
+        self.act({"unlock": None})
+        self.assertEqual(202, self.act({"quiesce": None}).status_code)
+        for ask in refused:
+            self.fault(ask(), 403, "forbidden")
         with mock.patch.object(self.api, "project_id", "another"):
             for body in ({"lock": None}, {"reboot": {"type": "HARD"}}, {"os-resetState": {"state": "active"}}):
-                self.fault(self.act(body, api=self.api), 404, "itemNotFound")
-        reader = self.cloud.api_fixture.reader_api
-        for body in ({"lock": None}, {"unlock": None}, {"reboot": {"type": "HARD"}}):
-            self.fault(self.act(body, api=reader), 403, "forbidden")
-        for method, path in (("PUT", "tags/new"), ("DELETE", "tags")):
-            self.fault(self.request(f"/servers/{self.server_id}/{path}", method, api=reader), 403, "forbidden")
+                answer = self.act(body, api=self.api)
+                self.assertIn(answer.status_code, (403, 404), answer.text)  # releases differ
+                self.assertNotIn("quiesced", answer.text)
         self.assertTrue(self.frozen)
 
     def test_a_server_that_nobody_knows_is_novas_to_refuse(self) -> None:
@@ -139,7 +146,8 @@ class TestReset(CloudTestCase):
 class TestSnapshotsThroughNova(CloudTestCase):
     """os-assisted-volume-snapshots: how Cinder snapshots attached volumes of backends that are files."""
 
-    CREATE = {"snapshot": {"volume_id": VOLUME, "create_info": {"snapshot_id": "s", "type": "qcow2", "new_file": "f", "id": "i"}}}  # noqa: RUF012
+    SNAPSHOT = "11111111-0000-4000-8000-000000000000"
+    CREATE = {"snapshot": {"volume_id": VOLUME, "create_info": {"snapshot_id": SNAPSHOT, "type": "qcow2", "new_file": "f", "id": SNAPSHOT}}}  # noqa: RUF012
 
     def setUp(self) -> None:
         super().setUp()
@@ -155,7 +163,7 @@ class TestSnapshotsThroughNova(CloudTestCase):
         self.act({"quiesce": None})
         answer = self.request("/os-assisted-volume-snapshots", "POST", self.CREATE)
         self.assertEqual(200, answer.status_code, answer.text)
-        self.assertEqual({"snapshot": {"id": "i", "volumeId": VOLUME}}, answer.json())
+        self.assertEqual({"snapshot": {"id": self.SNAPSHOT, "volumeId": VOLUME}}, answer.json())
         self.await_that("snapshot taken", lambda: self.guests.snapshots == [(VOLUME, True)])
         self.assertTrue(self.frozen)
         self.assertEqual("yes", self.instance().system_metadata["image_hw_qemu_guest_agent"])

@@ -197,7 +197,7 @@ class TestProcesses(CloudTestCase):
         self.assertIs(first._watch, second._watch)
 
     def test_under_uwsgi_each_worker_starts_its_own_when_it_is_forked(self) -> None:
-        uwsgi = mock.Mock()
+        uwsgi = mock.Mock(worker_id=lambda: 0)
         before = uwsgi.post_fork_hook
         start = mock.Mock()
         with mock.patch.dict("sys.modules", uwsgi=uwsgi), mock.patch("nova_quiesce.watch._is_green", return_value=False):
@@ -206,6 +206,15 @@ class TestProcesses(CloudTestCase):
             uwsgi.post_fork_hook()
         start.assert_called_once_with()
         before.assert_called_once_with()
+
+    def test_under_uwsgi_with_lazy_apps_a_worker_starts_its_own_as_it_loads_the_application(self) -> None:
+        start = mock.Mock()
+        with (
+            mock.patch.dict("sys.modules", uwsgi=mock.Mock(worker_id=lambda: 1)),
+            mock.patch("nova_quiesce.watch._is_green", return_value=False),
+        ):
+            watch.in_each_worker(start)
+        start.assert_called_once_with()
 
     def test_where_no_thread_runs_it_looks_after_requests(self) -> None:
         self.quiesced_by_a_process_that_died(timeout=1)

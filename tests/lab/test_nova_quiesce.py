@@ -20,7 +20,7 @@ import pytest
 from lab import canary, inside, supervision
 from lab.desk import PROJECT
 from lab.services import identity, mariadb, nova, tenant, wsgi
-from lab.site import Site
+from lab.site import VENV, Site
 from lab.waiting import wait_until
 from lab.witness import is_frozen
 
@@ -294,3 +294,18 @@ def test_when_rabbitmq_is_restarted_inside_the_window_the_server_is_thawed_as_so
     took = await_thaw(site_a, server, within=180)
     print(f"thawed {took:.1f} s after RabbitMQ was back")
     await_forgotten(site_a, within=180)
+
+
+def test_the_command_lists_and_thaws_what_is_quiesced_and_leaves_nothing(site_a: Site, servers: dict[str, str], first: NovaApi) -> None:
+    def command(name: str) -> str:
+        configuration = str(site_a.etc / "nova" / "nova.conf")
+        return inside.run(site_a, [str(VENV / "bin" / "nova-quiesce"), "--config-file", configuration, name]).stdout
+
+    for server in servers.values():
+        assert first.quiesce(server) == 202
+    listed = command("list")
+    assert all(f"{server}  cell1  quiesced" in listed for server in servers.values())
+    thawed = command("thaw")
+    assert all(f"{server}  thawed" in thawed for server in servers.values())
+    assert command("list") == ""
+    assert_nothing_is_left(site_a, servers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nova import exception
+import oslo_messaging
+from nova import exception, rpc
 from nova.compute import rpcapi
 from nova.conf import CONF
 
@@ -15,6 +16,8 @@ class Guest:
 
     def __init__(self) -> None:
         self._compute = rpcapi.ComputeAPI()
+        # The first client of a process registers rpc_response_timeout; ours may be asked for it before any other client is made.
+        rpc.get_client(oslo_messaging.Target(topic=rpcapi.RPC_TOPIC))
 
     def freeze(self, context: Any, instance: Any, timeout: int) -> None:
         """Freeze all file systems of the guest.

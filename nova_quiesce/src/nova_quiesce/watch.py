@@ -156,6 +156,9 @@ def in_each_worker(start: Callable[[], None]) -> None:
     except ImportError:
         start()
         return
+    if uwsgi.worker_id():
+        start()  # lazy-apps: the worker has been forked
+        return
     before = getattr(uwsgi, "post_fork_hook", None)
 
     def after_fork() -> None:
