@@ -192,6 +192,13 @@ class TestProcesses(CloudTestCase):
                 watching.run_in_thread()
             self.assertEqual(2, thread.call_count)
 
+    def test_an_error_does_not_end_the_watch(self) -> None:
+        self.option("look_interval", 1, "quiesce")
+        watching = watch.Watch(mock.Mock())
+        with mock.patch.object(watching, "look", side_effect=[ValueError, SystemExit]) as look:
+            self.assertRaises(SystemExit, watching.run)
+        self.assertEqual(2, look.call_count)
+
     def test_both_pipelines_of_a_process_share_one_watch(self) -> None:
         first, second = quiesce_filter.QuiesceFilter(None), quiesce_filter.QuiesceFilter(None)
         self.assertIs(first._watch, second._watch)

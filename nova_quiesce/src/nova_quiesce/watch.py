@@ -60,7 +60,12 @@ class Watch:
         while True:
             self._sooner.wait(self._pause())
             self._sooner.clear()
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                # Whatever it is, it must not end the watch.
+                LOG.exception("Looking for quiesced servers failed; next attempt in %s s.", CONF.quiesce.look_interval)
+                self._look_at = {_REGULARLY: time.monotonic() + CONF.quiesce.look_interval}
 
     def look_if_time(self) -> None:
         """Look if it is time to, and return when all that was due is thawed: for a process in which no thread of ours would run."""
@@ -90,8 +95,9 @@ class Watch:
             due_in = record.seconds_until(its_record.due_at) + (0 if server_id in self._own else self._lag)
             if due_in > 0 or len(self._thawing) >= AT_ONCE:
                 self._look_at[server_id] = time.monotonic() + max(due_in, 1)
-            elif server_id not in self._thawing:
-                self._look_at.pop(server_id, None)
+                continue
+            self._look_at.pop(server_id, None)
+            if server_id not in self._thawing:
                 name = f"{THREAD}-{server_id}"
                 thaw = threading.Thread(target=self._thaw_one, args=(cell, server_id, its_record), name=name, daemon=True)
                 self._thawing[server_id] = thaw
