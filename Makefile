@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox bench-scale test-distributed test test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox bench-scale test-distributed test test-kill-matrix test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -16,7 +16,10 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
-	$(BIN)/pytest tests/unit -q -n 2
+	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py
+
+test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and gone on with; no cloud
+	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
 	$(BIN)/pytest tests/contract -q
