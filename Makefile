@@ -22,7 +22,7 @@ test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and
 	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
-	$(BIN)/pytest tests/contract -q
+	$(BIN)/pytest tests/contract -q -n 4
 
 test-contract-lab: lab    ## the same on the two real sites: what differs is a bug of the embedded ones
 	$(BIN)/pytest tests/contract -q --sites lab

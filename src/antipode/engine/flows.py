@@ -6,13 +6,15 @@ for a run whose process died, and can itself be killed and done again.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import taskflow.engines
@@ -140,7 +142,6 @@ def is_complete(config: Config, run: str) -> bool:
     """
     try:
         with _backend(config) as backend, closing(backend.get_connection()) as connection:
-            connection.upgrade()
             # of any claim: a later one may have died before it saw that nothing is left to be done
             return any(detail.state == states.SUCCESS for detail in _book(connection, run))
     except (TaskFlowException, SQLAlchemyError) as error:
@@ -151,7 +152,6 @@ def forget(config: Config, run: str) -> None:
     """Delete what is kept of a run's flow, user_data of its servers among it. The run has ended: that this fails is a warning."""
     try:
         with _backend(config) as backend, closing(backend.get_connection()) as connection:
-            connection.upgrade()
             connection.destroy_logbook(_book_id(run))
     except NotFound:
         return
@@ -163,7 +163,6 @@ def books(config: Config) -> list[str]:
     """The runs of which a flow is kept."""
     try:
         with _backend(config) as backend, closing(backend.get_connection()) as connection:
-            connection.upgrade()
             return [book.name for book in connection.get_logbooks(lazy=True)]
     except (TaskFlowException, SQLAlchemyError) as error:
         LOG.warning("the flow database cannot be read: %s", error)
@@ -191,7 +190,6 @@ def _open_book(backend: SQLAlchemyBackend, run: Run, name: str, anew_without: st
     Each claim has its own, so that a process that has lost its claim, and does not know yet, writes to what nobody reads any more.
     """
     with closing(backend.get_connection()) as connection:
-        connection.upgrade()
         book = _book(connection, run.id)
         before = _newest(book)
         detail = models.FlowDetail(name, str(uuid.uuid5(BOOKS, f"{run.id}/{run.claim.number}")))
@@ -240,9 +238,21 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
         engine = on_server(make_url(config.database))
     try:
         with closing(_Backend({}, engine=engine)) as backend:
+            alone = _one_at_a_time(config.state_dir / "flows.lock") if config.is_sqlite else nullcontext()
+            with alone, closing(backend.get_connection()) as connection:
+                connection.upgrade()
             yield backend
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Two processes of this host that make TaskFlow's tables at once, the first runs of a new installation, trip over each other."""
+    path.touch(mode=0o600)
+    with path.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
