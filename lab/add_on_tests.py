@@ -55,7 +55,7 @@ def run() -> int:
     if not packages.openstack_is_current():
         raise LabError(f"OpenStack is not installed in {VENV}, or not as {packages.LOCK} says; run: python -m lab up")
     progress = Progress()
-    with ThreadPoolExecutor(len(RELEASES)) as pool:  # all at once: they wait more than they work
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         failed = [output for output in pool.map(lambda release: _failure(release, progress), RELEASES) if output]
     print("\n".join(failed), end="", file=sys.stderr)
     return 1 if failed else 0
