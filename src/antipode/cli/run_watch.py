@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TextIO
 
 from antipode.cli.command import TextCommand, moment, span
@@ -75,7 +76,7 @@ def _watch(deployment: Deployment, run: str, view: _View) -> int:
             time.sleep(LOOK_S)
 
 
-class _View:
+class _View(ABC):
     """Shows looks at a run, each step that ended once."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -85,7 +86,7 @@ class _View:
     def __enter__(self) -> _View:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: B027 - what most views need not do
         """Nothing to give back."""
 
     def show(self, seen: Outlook) -> None:
@@ -95,11 +96,11 @@ class _View:
                 self.step_ended(step)
         self.state(seen)
 
-    def step_ended(self, step: StepRow) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def step_ended(self, step: StepRow) -> None: ...
 
-    def state(self, seen: Outlook) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def state(self, seen: Outlook) -> None: ...
 
 
 class _Plain(_View):
