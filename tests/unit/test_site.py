@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from subprocess import run
 from typing import Any
 
 import pytest
 from fakecloud import FakeCloud
 from keystoneauth1 import exceptions
+from keystoneauth1.access import AccessInfoV3
+from keystoneauth1.identity.base import BaseIdentityPlugin
+from keystoneauth1.session import Session
 
 from antipode.cloud import health
 from antipode.cloud.api import Api, ApiError, Reply
 from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
-from antipode.cloud.transport import send
+from antipode.cloud.transport import Login, send
 from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
 
 
@@ -45,7 +51,7 @@ class Proxy:
 
 
 def ask(proxy: Proxy, method: str = "GET", timeout: float | None = None) -> Reply:
-    return send("site-a", proxy, method, "/x", json=None, params=None, microversion="3.47", timeout=timeout)
+    return send("site-a", proxy.request, method, "/x", json=None, params=None, microversion="3.47", timeout=timeout)
 
 
 def test_a_site_that_does_not_answer_is_said_to_be_unreachable() -> None:
@@ -78,7 +84,7 @@ def test_the_clouds_own_words_are_in_the_error() -> None:
         (None, "x"),
     ):
         proxy = Proxy(Response(409, body))
-        api = Api("s", "compute", lambda m, p, proxy=proxy, **o: send("s", proxy, m, p, **o))  # type: ignore[misc]
+        api = Api("s", "compute", partial(send, "s", proxy.request))
         with pytest.raises(ApiError, match=f"s: POST compute/x was refused with 409: {words}") as failure:
             api.post("/x", {})
         assert failure.value.status == 409
@@ -121,6 +127,52 @@ def test_a_keystone_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyP
         connect("here", "c", api_timeout_s=2)
 
 
+class Keystone(BaseIdentityPlugin):
+    """An identity service that tells how many tokens it has given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given = 0
+
+    def get_auth_ref(self, session: Any, **_: Any) -> Any:
+        self.given += 1
+        return AccessInfoV3({"token": {"expires_at": "2999-01-01T00:00:00Z"}}, f"token-{self.given}")
+
+    def get_cache_id_elements(self) -> dict[str, str]:
+        return {}
+
+
+def test_threads_whose_token_is_refused_at_one_moment_all_go_on_with_one_new_token() -> None:
+    keystone = Keystone()
+    session = Session(auth=keystone)
+    together = threading.Barrier(8)
+
+    class Service:
+        """Refuses the first token, to all who have it at one moment."""
+
+        def request(self, *_: Any, **__: Any) -> Response:
+            if session.get_token() == "token-1":
+                together.wait(10)
+                return Response(401)
+            return Response(200, {})
+
+    login = Login(session)
+    session.get_token()
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(login.ask, Service(), "/x", "POST") for _ in range(8)]
+    assert [a.result().status_code for a in asked] == [200] * 8
+    assert keystone.given == 2
+
+
+def test_a_token_is_renewed_before_its_end_only_when_it_would_not_last() -> None:
+    keystone = Keystone()
+    login = Login(Session(auth=keystone))
+    login.stay(60)
+    assert keystone.given == 1
+    login.stay(1000 * 365 * 24 * 3600)
+    assert keystone.given == 2
+
+
 def test_openstacksdk_is_not_loaded_before_a_site_is_connected() -> None:
     code = (
         "import antipode.protect.quiesce, antipode.recover.plan, sys; sys.exit(bool({'openstack', 'keystoneauth1'} & sys.modules.keys()))"
@@ -129,7 +181,8 @@ def test_openstacksdk_is_not_loaded_before_a_site_is_connected() -> None:
 
 
 def test_missing_objects_are_not_found_and_listings_are_followed() -> None:
-    objects = Objects("s", Proxy(Response(404), Response(204), Response(200, [{"name": "a", "bytes": 1, "hash": "h"}]), Response(200, [])))
+    answers = Response(404), Response(204), Response(200, [{"name": "a", "bytes": 1, "hash": "h"}]), Response(200, [])
+    objects = Objects("s", Proxy(*answers).request)
     with pytest.raises(NotFound, match="no vault/x in the object store"):
         objects.get("vault", "x")
     objects.delete("vault", "x")

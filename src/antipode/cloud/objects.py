@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -19,10 +20,10 @@ class StoredObject(NamedTuple):
 
 
 class Objects:
-    def __init__(self, site: str, proxy: Any, gate: Gate | None = None) -> None:
-        """`proxy` is openstacksdk's object_store: an adapter that sends bytes and returns responses."""
+    def __init__(self, site: str, ask: Callable[..., Any], gate: Gate | None = None) -> None:
+        """`ask` is a login's for openstacksdk's object_store: it sends bytes and returns responses."""
         self._site = site
-        self._proxy = proxy
+        self._ask = ask
         self._gate = gate or Gate()
 
     def ensure_container(self, container: str) -> None:
@@ -60,7 +61,7 @@ class Objects:
         path = "/" + quote(container, safe="") + ("" if name is None else "/" + quote(name))
         self._gate.let(method, Urgency.USUAL)
         with answering(self._site):
-            response = self._proxy.request(path, method, raise_exc=False, skip_cache=True, **arguments)
+            response = self._ask(path, method, **arguments)
         if response.status_code == 404:
             raise NotFound(f"{self._site}: there is no {container}{'/' + name if name else ''} in the object store")
         if response.status_code >= 400:

@@ -13,7 +13,7 @@ from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
-from antipode.cloud.transport import answering, send
+from antipode.cloud.transport import Login, answering, send
 from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
 from antipode.errors import InvalidInput, PreflightFailed
@@ -34,6 +34,7 @@ class Site:
         self.backups = Backups(volume)
         self.networks = Networks(network)
         self._connection: Any = None
+        self._login: Login | None = None
         self._lock = threading.Lock()
         self._objects: Objects | None = None
         self._gate = Gate()
@@ -56,22 +57,19 @@ class Site:
         """The site's object store; looked for when it is first asked for, as not every site needs one."""
         with self._lock:  # openstacksdk makes its proxies without one
             if self._objects is None:
+                assert self._login is not None  # connected
                 with answering(self.name):
                     proxy = self._connection.object_store
                     if not proxy.get_endpoint():
                         raise PreflightFailed(f"The work with {self.name}", ["its catalog has no object-store service"])
-                self._objects = Objects(self.name, proxy, self._gate)
+                self._objects = Objects(self.name, partial(self._login.ask, proxy), self._gate)
             return self._objects
 
     def stay_authorized(self, seconds: float) -> None:
         """Get a new token now unless the present one lasts for that long, so that none has to be got in between."""
-        if self._connection is None:
-            return
-        session = self._connection.session
-        with answering(self.name):
-            if session.auth.get_access(session).will_expire_soon(int(seconds)):
-                session.auth.invalidate()
-                session.get_token()
+        if self._login is not None:
+            with answering(self.name):
+                self._login.stay(seconds)
 
 
 def _under(service: Service, gate: Gate) -> Service:
@@ -108,22 +106,23 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
     with answering(name):
         connection.session.get_token()
         access = connection.session.auth.get_access(connection.session)
+        login = Login(connection.session)
         site = Site(
             name,
             project_id=str(access.project_id),
             user_id=str(access.user_id),
             roles=list(access.role_names),
-            compute=_api(name, "compute", connection.compute),
-            volume=_api(name, "block-storage", connection.block_storage),
-            network=_api(name, "network", connection.network),
+            compute=_api(name, "compute", login, connection.compute),
+            volume=_api(name, "block-storage", login, connection.block_storage),
+            network=_api(name, "network", login, connection.network),
         )
-    site._connection = connection
+    site._connection, site._login = connection, login
     return site
 
 
-def _api(site: str, service: str, proxy: Any) -> Api:
+def _api(site: str, service: str, login: Login, proxy: Any) -> Api:
     data = proxy.get_endpoint_data()
     if data is None:
         raise PreflightFailed(f"The work with {site}", [f"its catalog has no {service} service"])
     newest: Version | None = data.max_microversion
-    return Api(site, service, partial(send, site, proxy), newest)
+    return Api(site, service, partial(send, site, partial(login.ask, proxy)), newest)

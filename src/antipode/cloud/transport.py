@@ -1,9 +1,10 @@
-"""How a request goes to a site through openstacksdk's session, and what becomes of it when no answer comes."""
+"""How a request goes to a site through openstacksdk's session: with whose token, and what becomes of it when no answer comes."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +12,43 @@ from antipode.cloud.api import Json, Params, Reply
 from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
 
 
+class Login:
+    """The token that all threads of one connection share, renewed by one of them while the others go on or wait.
+
+    keystoneauth throws a refused token away before it gets a new one: of several threads that are refused at the same moment only the
+    first asks again, the others fail with 401 (`BaseIdentityPlugin.invalidate` tells them that there is nothing to renew).
+    """
+
+    def __init__(self, session: Any) -> None:
+        """`session` is keystoneauth's, logged in."""
+        self._session = session
+        self._renewing = threading.Lock()
+
+    def ask(self, proxy: Any, path: str, method: str, **options: Any) -> Any:
+        """Send a request through `proxy`, an openstacksdk service proxy; once more if its token was refused, as then nothing was done."""
+        token = self._session.get_token()
+        response = proxy.request(path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options)
+        if response.status_code == 401:
+            with self._renewing:
+                if self._session.get_token() == token:
+                    self._renew()
+            response = proxy.request(path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options)
+        return response
+
+    def stay(self, seconds: float) -> None:
+        """Get a new token now unless the present one lasts for that long."""
+        with self._renewing:
+            if self._session.auth.get_access(self._session).will_expire_soon(int(seconds)):
+                self._renew()
+
+    def _renew(self) -> None:
+        # Put in the old one's place and not after it: others take it meanwhile.
+        self._session.auth.auth_ref = self._session.auth.get_auth_ref(self._session)
+
+
 def send(
     site: str,
-    proxy: Any,
+    ask: Callable[..., Any],
     method: str,
     path: str,
     *,
@@ -22,14 +57,12 @@ def send(
     microversion: str | None,
     timeout: float | None,
 ) -> Reply:
-    """Send one request through `proxy`, an openstacksdk service proxy. `timeout` in seconds; None: that of the connection."""
+    """Send one request by `ask`, a login's for one service. `timeout` in seconds; None: that of the connection."""
     options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
     with answering(site):
-        response = proxy.request(
+        response = ask(
             path,
             method,
-            raise_exc=False,
-            skip_cache=True,
             connect_retries=2 if method == "GET" and timeout is None else 0,  # what changes something is never sent twice
             json=json,
             params=params,
