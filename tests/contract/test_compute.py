@@ -268,16 +268,64 @@ def test_the_add_on_tells_its_version_and_its_timeouts(site: Site) -> None:
     assert support["maximum_timeout"] >= support["default_timeout"] >= 1
 
 
+def shown_quiesce(site: Site, machine: Machine) -> dict[str, Any]:
+    shown: dict[str, Any] = compute(site).get(f"/servers/{machine.id}/os-quiesce")["quiesce"]
+    return shown
+
+
 def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machine) -> None:
     assert not site.compute.is_quiesced(machine.id)
+    nothing = {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}
+    assert shown_quiesce(site, machine) == nothing
     site.compute.quiesce(machine.id, 60, 60)
     try:
-        shown = compute(site).get(f"/servers/{machine.id}/os-quiesce")["quiesce"]
-        assert shown["quiesced"] is True
+        shown = shown_quiesce(site, machine)
+        assert set(shown) == set(nothing)
+        assert (shown["quiesced"], shown["state"]) == (True, "quiesced")
         assert shown["since"] < shown["expires_at"]
+        assert site.compute.server(machine.id)["OS-EXT-STS:task_state"] == "quiesced"
     finally:
         site.compute.unquiesce(machine.id, 60)
-    assert not site.compute.is_quiesced(machine.id)
+    assert shown_quiesce(site, machine) == nothing
+    assert site.compute.server(machine.id)["OS-EXT-STS:task_state"] is None
+
+
+def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(site: Site, machine: Machine) -> None:
+    ids = []
+    for _ in range(2):
+        site.compute.quiesce(machine.id, 60, 60)
+        try:
+            seen = {shown_quiesce(site, machine)["id"] for _ in range(2)}
+        finally:
+            site.compute.unquiesce(machine.id, 60)
+        assert len(seen) == 1
+        ids += seen
+    assert all(ids)
+    assert ids[0] != ids[1]
+
+
+def test_a_quiesced_server_is_refused_what_would_hurt_its_guest(site: Site, machine: Machine) -> None:
+    site.compute.quiesce(machine.id, 60, 60)
+    try:
+        bodies: list[dict[str, Any]] = [{"os-stop": None}, {"reboot": {"type": "HARD"}}, {"lock": None}]
+        errors = [refused(lambda body=body: compute(site).post(f"/servers/{machine.id}/action", body)) for body in bodies]
+        assert site.compute.is_quiesced(machine.id)
+    finally:
+        site.compute.unquiesce(machine.id, 60)
+    said = [(error.status, error.reason) for error in errors]
+    assert said == [
+        (409, f"Cannot '{name}' instance {machine.id} while it is in task_state quiesced") for name in ("stop", "reboot", "lock")
+    ]
+
+
+def test_a_reset_of_the_state_thaws(site: Site, machine: Machine) -> None:
+    site.compute.quiesce(machine.id, 60, 60)
+    try:
+        compute(site).post(f"/servers/{machine.id}/action", {"os-resetState": {"state": "active"}})
+        assert not site.compute.is_quiesced(machine.id)
+        site.compute.quiesce(machine.id, 60, 60)
+    finally:
+        site.compute.unquiesce(machine.id, 60)
 
 
 def test_a_second_quiesce_is_a_conflict_and_leaves_the_first_as_it_was(site: Site, machine: Machine) -> None:
@@ -285,8 +333,9 @@ def test_a_second_quiesce_is_a_conflict_and_leaves_the_first_as_it_was(site: Sit
     try:
         error = refused(lambda: site.compute.quiesce(machine.id, 60, 60))
         assert error.status == 409
-        assert "is already quiesced" in error.reason
-        assert site.compute.is_quiesced(machine.id)
+        shown = shown_quiesce(site, machine)
+        since, until_at = shown["since"], shown["expires_at"]
+        assert error.reason == f"Instance {machine.id} is already quiesced, since {since} and until {until_at} at the latest"
     finally:
         site.compute.unquiesce(machine.id, 60)
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import logging
 import re
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 
 from aiohttp import web
 
 from antipode.sandbox.cinder import Cinder
 from antipode.sandbox.conditions import Conditions, OperationFailed
 from antipode.sandbox.database import Database, Json
-from antipode.sandbox.guests import Disks, GuestSilent, Hypervisor, Machine
+from antipode.sandbox.guests import Disks, Hypervisor, Machine
 from antipode.sandbox.http import Call, Caller, Refused, Route, Service, Version, fault_of, page
 from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.quiescing import STATES, TASK, Quiescing, asked_timeout
 from antipode.sandbox.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ QUOTAS = {
     "server_group_members": 10,
 }
 AGENT = "hw_qemu_guest_agent"
-DEFAULT_TIMEOUT_S, MAXIMUM_TIMEOUT_S = 60, 600
 
 
 class Nova(Service):
@@ -66,7 +64,7 @@ class Nova(Service):
         self._hypervisor = hypervisor
         self._add_on = add_on
         self._work = work
-        self._thaws: dict[str, asyncio.TimerHandle] = {}
+        self._quiescing = Quiescing(self.servers, conditions, hypervisor, self._has_agent)
 
     def routes(self) -> Sequence[Route]:
         v2 = "/v2.1"
@@ -118,8 +116,7 @@ class Nova(Service):
     def begin_again(self) -> None:
         """After the site's machines have come back: guests are off until somebody starts them, what was being done is done or failed."""
         for server in self.servers:
-            server.pop("_quiesced", None)
-            if server["OS-EXT-STS:task_state"] == "deleting":
+            if server[TASK] == "deleting":
                 self._work.start(self._remove(server))
             elif server["status"] == "BUILD":
                 self._fault(server, "Build of instance aborted: the compute service was restarted")
@@ -226,7 +223,7 @@ class Nova(Service):
                 "name": wanted["name"],
                 "status": "BUILD",
                 "OS-EXT-STS:vm_state": "building",
-                "OS-EXT-STS:task_state": "scheduling",
+                TASK: "scheduling",
                 "OS-EXT-STS:power_state": 0,
                 "OS-EXT-AZ:availability_zone": ZONE,
                 "OS-DCF:diskConfig": "MANUAL",
@@ -383,12 +380,11 @@ class Nova(Service):
 
     def _power_off(self, server: Json) -> None:
         self._hypervisor.stop(server["id"])
-        self._forget_quiesce(server)
         self._state(server, "SHUTOFF", "stopped")
 
     def _state(self, server: Json, status: str, vm_state: str, task: str | None = None) -> None:
         power = {"active": 1, "stopped": 4, "error": 0}.get(vm_state, 0)
-        changes = {"OS-EXT-STS:vm_state": vm_state, "OS-EXT-STS:task_state": task, "OS-EXT-STS:power_state": power}
+        changes = {"OS-EXT-STS:vm_state": vm_state, TASK: task, "OS-EXT-STS:power_state": power}
         self.servers.keep(server, status=status, updated=self._now(), **changes)
 
     def _fault(self, server: Json, message: str) -> None:
@@ -399,14 +395,13 @@ class Nova(Service):
     async def _delete(self, call: Call, item: str) -> None:
         server = self._find(call, item)
         self._refuse_locked(server, call.caller)
-        if server["OS-EXT-STS:task_state"] == "deleting":
+        if server[TASK] == "deleting":
             return
-        self.servers.keep(server, **{"OS-EXT-STS:task_state": "deleting"})
+        self.servers.keep(server, **{TASK: "deleting"})
         self._work.start(self._remove(server))
 
     async def _remove(self, server: Json) -> None:
         self._hypervisor.stop(server["id"])
-        self._forget_quiesce(server)
         try:
             await self._conditions.take("server.delete")
         except OperationFailed as error:
@@ -444,6 +439,7 @@ class Nova(Service):
     async def _attach(self, call: Call, item: str) -> Json:
         server, wanted = self._find(call, item), call.part("volumeAttachment")
         self._refuse_locked(server, call.caller)
+        self._refuse_task(server, "attach_volume")
         volume = self._cinder.volumes.get(str(wanted.get("volumeId")))
         if volume is None or not call.caller.may_see(volume):
             raise Refused(404, f"Volume {wanted.get('volumeId')} could not be found.")
@@ -481,6 +477,7 @@ class Nova(Service):
     async def _detach(self, call: Call, item: str, volume: str) -> None:
         server = self._find(call, item)
         self._refuse_locked(server, call.caller)
+        self._refuse_task(server, "detach_volume")
         attachment = self._attachment(server, volume)
         if attachment["device"] == "/dev/vda":
             raise Refused(403, "Cannot detach a root device volume")
@@ -508,12 +505,11 @@ class Nova(Service):
         action = next(iter(call.body), "")
         wanted = call.body.get(action) or {}
         if self._add_on and action in ("quiesce", "unquiesce"):
-            if not call.caller.is_admin:
-                raise Refused(403, f"Policy doesn't allow os_compute_api:os-quiesce:{action} to be performed.")
-            server = self._find(call, item)
-            await (self._quiesce(server, wanted) if action == "quiesce" else self._unquiesce(server))
+            await self._act_quiesce(call, item, action)
             return None
         server = self._find(call, item)
+        if action in ("lock", "unlock") and server[TASK] in STATES:
+            self._refuse_task(server, action)
         if action == "lock":
             self.servers.keep(server, locked=True, locked_reason=wanted.get("locked_reason"))
         elif action == "unlock":
@@ -521,7 +517,8 @@ class Nova(Service):
         elif action == "os-getConsoleOutput":
             return web.json_response({"output": self._hypervisor.console(item)})
         elif action == "os-resetState" and call.caller.is_admin:
-            self.servers.keep(server, status=wanted["state"].upper(), **{"OS-EXT-STS:vm_state": wanted["state"]})
+            self._quiescing.thaw_after_reset(server)
+            self.servers.keep(server, status=wanted["state"].upper(), **{"OS-EXT-STS:vm_state": wanted["state"], TASK: None})
         elif action in ("os-start", "os-stop", "reboot"):
             self._refuse_locked(server, call.caller)
             self._switch(server, action, str(wanted.get("type", "")) if isinstance(wanted, dict) else "")
@@ -538,10 +535,9 @@ class Nova(Service):
         name = action.removeprefix("os-")
         if (state := server["OS-EXT-STS:vm_state"]) not in allowed[action]:
             raise Refused(409, f"Cannot '{name}' instance {server['id']} while it is in vm_state {state}")
-        if task := server["OS-EXT-STS:task_state"]:
-            raise Refused(409, f"Cannot '{name}' instance {server['id']} while it is in task_state {task}")
+        self._refuse_task(server, name)
         doing = {"os-start": "powering-on", "os-stop": "powering-off", "reboot": f"rebooting{'_hard' if kind == 'HARD' else ''}"}
-        self.servers.keep(server, **{"OS-EXT-STS:task_state": doing[action]})
+        self.servers.keep(server, **{TASK: doing[action]})
         self._work.start(self._switched(server, action))
 
     async def _switched(self, server: Json, action: str) -> None:
@@ -555,6 +551,10 @@ class Nova(Service):
         if action != "os-stop":
             self._power_on(server)
 
+    def _refuse_task(self, server: Json, action: str) -> None:
+        if task := server[TASK]:
+            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}")
+
     def _refuse_locked(self, server: Json, caller: Caller) -> None:
         if server["locked"] and not caller.is_admin:
             raise Refused(409, f"Instance {server['id']} is locked")
@@ -562,76 +562,27 @@ class Nova(Service):
     # ---- the quiesce add-on ----
 
     async def _quiesce_support(self, call: Call) -> Json:
-        if not self._add_on:
-            raise Refused(404, "The resource could not be found.")
-        return {"quiesce": {"version": "0.1.0", "default_timeout": DEFAULT_TIMEOUT_S, "maximum_timeout": MAXIMUM_TIMEOUT_S}}
+        self._need_add_on()
+        return {"quiesce": self._quiescing.support()}
 
     async def _show_quiesce(self, call: Call, item: str) -> Json:
+        self._need_add_on()
+        return {"quiesce": self._quiescing.show(self._find(call, item))}
+
+    def _need_add_on(self) -> None:
         if not self._add_on:
             raise Refused(404, "The resource could not be found.")
-        record = self._find(call, item).get("_quiesced")
-        return {"quiesce": {"quiesced": record is not None, **(record or {"since": None, "expires_at": None})}}
 
-    async def _quiesce(self, server: Json, wanted: Json) -> None:
-        timeout = wanted.get("timeout", DEFAULT_TIMEOUT_S)
-        if not isinstance(timeout, int) or timeout < 1:
-            raise Refused(
-                400, f"Invalid input for field/attribute quiesce. Value: {wanted}. {wanted} is not valid under any of the schemas"
-            )
-        if timeout > MAXIMUM_TIMEOUT_S:
-            raise Refused(400, f"Timeout {timeout} s is longer than this cloud allows, {MAXIMUM_TIMEOUT_S} s")
-        self._refuse_inactive(server, "quiesce")
-        if record := server.get("_quiesced"):
-            since, until = record["since"], record["expires_at"]
-            raise Refused(409, f"Instance {server['id']} is already quiesced, since {since} and until {until} at the latest")
-        self._refuse_without_agent(server)
-        since = self._conditions.now().replace(microsecond=0)
-        until = since + timedelta(seconds=timeout)
-        # recorded before the guest is told, as the add-on does: whatever happens in between, it will be thawed
-        self.servers.keep(server, _quiesced={"since": _iso(since), "expires_at": _iso(until)})
-        self._thaws[server["id"]] = asyncio.get_running_loop().call_later(timeout, self._thaw_unasked, server)
-        try:
-            await self._conditions.take("server.quiesce")
-            self._hypervisor.freeze(server["id"])
-        except (GuestSilent, OperationFailed) as error:
-            self._forget_quiesce(server)
-            raise Refused(409, f"Failed to quiesce instance: {error}") from error
+    async def _act_quiesce(self, call: Call, item: str, action: str) -> None:
+        timeout_s = asked_timeout(call.body) if action == "quiesce" else 0
+        server = self._find(call, item)
+        if not call.caller.is_admin:
+            raise Refused(403, f"Policy doesn't allow os_compute_api:os-quiesce:{action} to be performed.")
+        await (self._quiescing.quiesce(server, timeout_s) if action == "quiesce" else self._quiescing.unquiesce(server))
 
-    async def _unquiesce(self, server: Json) -> None:
-        self._refuse_inactive(server, "unquiesce")
-        self._refuse_without_agent(server)
-        try:
-            await self._conditions.take("server.unquiesce")
-            self._hypervisor.thaw(server["id"])
-        except (GuestSilent, OperationFailed) as error:
-            raise Refused(409, f"Failed to quiesce instance: {error}") from error
-        self._forget_quiesce(server)
-
-    def _refuse_inactive(self, server: Json, action: str) -> None:
-        if (state := server["OS-EXT-STS:vm_state"]) != "active":
-            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in vm_state {state}")
-        if action == "unquiesce" and (task := server["OS-EXT-STS:task_state"]):
-            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}")
-
-    def _refuse_without_agent(self, server: Json) -> None:
+    def _has_agent(self, server: Json) -> bool:
         root = self._cinder.volumes.get(server["_attachments"][0]["volume_id"]) if server["_attachments"] else None
-        has = str((root or {}).get("volume_image_metadata", {}).get(AGENT, "")).lower()
-        if has not in ("yes", "true", "1"):
-            raise Refused(409, "QEMU guest agent is not enabled for the instance")
-
-    def _thaw_unasked(self, server: Json) -> None:
-        """The add-on's own thaw, when nobody has unquiesced in time."""
-        try:
-            self._hypervisor.thaw(server["id"])
-        except GuestSilent:
-            LOG.info("%s: server %s is not up, so nothing is frozen", self._site, server["id"])
-        self._forget_quiesce(server)
-
-    def _forget_quiesce(self, server: Json) -> None:
-        if timer := self._thaws.pop(server["id"], None):
-            timer.cancel()
-        if server.pop("_quiesced", None) and server["id"] in self.servers:
-            self.servers.keep(server)
+        return str((root or {}).get("volume_image_metadata", {}).get(AGENT, "")).lower() in ("yes", "true", "1")
 
     # ---- flavors, keypairs, server groups ----
 
@@ -798,7 +749,3 @@ class Nova(Service):
 
     def _now(self) -> str:
         return self._conditions.now().strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _iso(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

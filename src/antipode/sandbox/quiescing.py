@@ -1,0 +1,150 @@
+"""The quiesce add-on of an embedded site: freezes and thaws guests, as nova-quiesce has a real Nova do it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from antipode.sandbox.conditions import Conditions, OperationFailed
+from antipode.sandbox.database import Json, Table
+from antipode.sandbox.guests import GuestSilent, Hypervisor
+from antipode.sandbox.http import Refused
+
+LOG = logging.getLogger(__name__)
+
+TASK = "OS-EXT-STS:task_state"
+QUIESCING, QUIESCED, UNQUIESCING = STATES = ("quiescing", "quiesced", "unquiescing")
+"""The task states of a server whose guest may be frozen."""
+DEFAULT_TIMEOUT_S, MAXIMUM_TIMEOUT_S = 60, 600
+RPC_TIMEOUT_S = 60.0
+"""How long the add-on waits for nova-compute at most."""
+
+
+class Quiescing:
+    """Quiesces and unquiesces the servers of a site; the task state says which are quiesced, as in Nova."""
+
+    def __init__(self, servers: Table, conditions: Conditions, hypervisor: Hypervisor, has_agent: Callable[[Json], bool]) -> None:
+        self._servers = servers
+        self._conditions = conditions
+        self._hypervisor = hypervisor
+        self._has_agent = has_agent
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def support(self) -> Json:
+        return {"version": "1.0.0", "default_timeout": DEFAULT_TIMEOUT_S, "maximum_timeout": MAXIMUM_TIMEOUT_S}
+
+    def show(self, server: Json) -> Json:
+        """Whether the server is quiesced, by which quiesce and until when."""
+        if server[TASK] not in STATES:
+            return {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}
+        return {"quiesced": True, "state": server[TASK], **server["_quiesced"]}
+
+    async def quiesce(self, server: Json, timeout_s: int) -> None:
+        """Freeze the guest's file systems, for so long at most.
+
+        Raises:
+            Refused: 409, as the add-on words it; 504: nova-compute did not answer in time, and the guest is thawed.
+        """
+        if server[TASK] in STATES:
+            known = server["_quiesced"]
+            since, until = known["since"], known["expires_at"]
+            raise Refused(409, f"Instance {server['id']} is already {server[TASK]}, since {since} and until {until} at the latest")
+        self._refuse_unless_idle(server, "quiesce")
+        now = self._conditions.now()
+        record = {"id": uuid.uuid4().hex, "since": _iso(now), "expires_at": _iso(now + timedelta(seconds=timeout_s, microseconds=999_999))}
+        self._servers.keep(server, **{TASK: QUIESCING}, _quiesced=record)
+        try:
+            async with asyncio.timeout(min(timeout_s, RPC_TIMEOUT_S)):
+                self._refuse_without_agent(server)
+                await self._conditions.take("server.quiesce")
+                self._hypervisor.freeze(server["id"])
+        except TimeoutError:
+            self._thaw_unasked(server, record)
+            message = f"The compute service did not answer in time whether instance {server['id']} was quiesced. It is being thawed."
+            raise Refused(504, message) from None
+        except (Refused, GuestSilent, OperationFailed) as error:
+            self._become(server, record, None)
+            raise error if isinstance(error, Refused) else Refused(409, f"Failed to quiesce instance: {error}") from error
+        if not self._become(server, record, QUIESCED):
+            self._thaw_if_up(server)
+            message = f"Another request changed instance {server['id']} at the same moment; its guest is not frozen by this one"
+            raise Refused(409, message)
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._thaw_unasked, server, record)
+        self._timers[server["id"]] = timer
+
+    async def unquiesce(self, server: Json) -> None:
+        """Thaw the guest's file systems, also when they are not frozen.
+
+        Raises:
+            Refused: 409, as the add-on words it; a guest that was frozen still is.
+        """
+        if server[TASK] != QUIESCED:
+            self._refuse_unless_idle(server, "unquiesce")
+        found = server["_quiesced"] if server[TASK] == QUIESCED else None
+        claim = found or {"id": uuid.uuid4().hex, "since": _iso(self._conditions.now()), "expires_at": _iso(self._conditions.now())}
+        self._servers.keep(server, **{TASK: UNQUIESCING}, _quiesced=claim)
+        try:
+            self._refuse_without_agent(server)
+            await self._conditions.take("server.unquiesce")
+            self._hypervisor.thaw(server["id"])
+        except (Refused, GuestSilent, OperationFailed) as error:
+            self._become(server, claim, QUIESCED if found else None)
+            raise error if isinstance(error, Refused) else Refused(409, f"Failed to quiesce instance: {error}") from error
+        self._become(server, claim, None)
+
+    def thaw_after_reset(self, server: Json) -> None:
+        """Thaw a server whose state an admin resets, if it was quiesced."""
+        if server[TASK] in STATES:
+            self._become(server, server["_quiesced"], None)
+            self._thaw_if_up(server)
+
+    def _refuse_unless_idle(self, server: Json, action: str) -> None:
+        """Refuse an action on a server that is not active, or that has a task."""
+        if (state := server["OS-EXT-STS:vm_state"]) != "active":
+            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in vm_state {state}")
+        if task := server[TASK]:
+            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}")
+
+    def _refuse_without_agent(self, server: Json) -> None:
+        if not self._has_agent(server):
+            raise Refused(409, "QEMU guest agent is not enabled for the instance")
+
+    def _become(self, server: Json, record: Json, state: str | None) -> bool:
+        """Change the state of a quiesce; False, and no change, when it is over: the server was deleted, switched off or reset."""
+        if server["id"] not in self._servers or server[TASK] not in STATES or server["_quiesced"]["id"] != record["id"]:
+            return False
+        if state is None and (timer := self._timers.pop(server["id"], None)):
+            timer.cancel()
+        self._servers.keep(server, **{TASK: state})
+        return True
+
+    def _thaw_unasked(self, server: Json, record: Json) -> None:
+        """The add-on's own thaw, when nobody has unquiesced in time."""
+        if self._become(server, record, None):
+            self._thaw_if_up(server)
+
+    def _thaw_if_up(self, server: Json) -> None:
+        try:
+            self._hypervisor.thaw(server["id"])
+        except GuestSilent:
+            LOG.info("server %s is not up, so nothing is frozen", server["id"])
+
+
+def asked_timeout(body: Json) -> int:
+    """The timeout that the body of a quiesce asks for, in seconds; refused with 400 as the add-on does."""
+    wanted = {} if body["quiesce"] is None else body["quiesce"]
+    timeout = wanted.get("timeout", DEFAULT_TIMEOUT_S) if isinstance(wanted, dict) and set(wanted) <= {"timeout"} else None
+    if type(timeout) is not int or timeout < 1:
+        raise Refused(
+            400, f"Invalid input for field/attribute quiesce. Value: {wanted}. {wanted} is not valid under any of the given schemas"
+        )
+    if timeout > MAXIMUM_TIMEOUT_S:
+        raise Refused(400, f"Timeout {timeout} s is longer than this cloud allows, {MAXIMUM_TIMEOUT_S} s")
+    return timeout
+
+
+def _iso(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
