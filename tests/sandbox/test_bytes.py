@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antipode.sandbox import blocks
@@ -82,9 +85,18 @@ class Bench:
         return self.cinder.path(volume["id"]).read_bytes()
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(a_write, max_size=4), min_size=1, max_size=4))
-def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(generations: list[list[Write]]) -> None:
+@pytest.fixture(params=["told", "read"])
+def holes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How it is known where a file has holes: the kernel tells, or, as on macOS, the file is read."""
+    if request.param == "told" and sys.platform != "linux":
+        pytest.skip("this kernel is not asked where a file has holes")
+    monkeypatch.setattr(blocks, "_KERNEL_TELLS", request.param == "told")
+    return str(request.param)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(generations=st.lists(st.lists(a_write, max_size=4), min_size=1, max_size=4))
+def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(holes: str, generations: list[list[Write]]) -> None:
     async def live() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(Path(folder))
@@ -114,7 +126,7 @@ def test_an_increment_has_the_blocks_that_changed_and_no_others(tmp_path: Path) 
     asyncio.run(live())
 
 
-def test_a_copy_is_as_sparse_as_what_it_is_of(tmp_path: Path) -> None:
+def test_a_copy_is_as_sparse_as_what_it_is_of(tmp_path: Path, holes: str) -> None:
     blocks.create(tmp_path / "one", 1 << 30)
     blocks.write(tmp_path / "one", 500 << 20, b"here")
     blocks.copy(tmp_path / "one", tmp_path / "two")
@@ -122,6 +134,35 @@ def test_a_copy_is_as_sparse_as_what_it_is_of(tmp_path: Path) -> None:
     assert (tmp_path / "two").stat().st_blocks * 512 < 20 << 20
     with blocks.Image(tmp_path / "two") as image:
         assert image.read(500 << 20, 4) == b"here"
+
+
+def test_extents_cover_every_byte_that_is_not_zero_and_no_hole_of_a_mebibyte(tmp_path: Path, holes: str) -> None:
+    path, mib = tmp_path / "one", 1 << 20
+    blocks.create(path, 5 * mib + 17)
+    for offset, data in ((0, b"first"), (2 * mib, b"x" * mib), (3 * mib, b"y" * 5), (5 * mib + 16, b"z")):
+        blocks.write(path, offset, data)
+    with path.open("rb") as file:
+        found = list(blocks.extents(file.fileno()))
+    held = {at for extent in found for at in range(extent.offset, extent.offset + extent.length)}
+    assert {at for at, byte in enumerate(path.read_bytes()) if byte} <= held
+    assert not held & {mib + mib // 2, 4 * mib + mib // 2}
+    assert [e.offset for e in found] == sorted(e.offset for e in found)
+
+
+def test_a_file_system_that_does_not_tell_of_holes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "one"
+    blocks.create(path, 4 << 20)
+    blocks.write(path, 3 << 20, b"here")
+
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(blocks.os, "lseek", refuse)
+    with path.open("rb") as file:
+        handle = file.fileno()
+        (found,) = blocks.extents(handle)
+    assert found.offset <= 3 << 20 < found.offset + found.length
+    assert found.length < 1 << 20
 
 
 def test_a_missing_or_additional_object_fails_the_restore(tmp_path: Path) -> None:

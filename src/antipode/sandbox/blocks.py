@@ -6,12 +6,16 @@ import errno
 import functools
 import hashlib
 import os
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 _PIECE = 8 << 20
+_GRAIN = 256 << 10
+_KERNEL_TELLS = sys.platform == "linux"
+"""Where a file has holes; macOS has told of holes where there was data (APFS, https://github.com/coreutils/coreutils/pull/68)."""
 
 
 class Extent(NamedTuple):
@@ -34,19 +38,38 @@ def grow(path: Path, size: int) -> None:
 
 
 def extents(handle: int) -> Iterator[Extent]:
-    """Where an open file holds data. On a file system that does not tell, that is everywhere."""
+    """Where an open file holds data, by what the kernel tells, else by reading it."""
     end = os.fstat(handle).st_size
     position = 0
-    while position < end:
+    while _KERNEL_TELLS and position < end:
         try:
             begin = os.lseek(handle, position, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return  # nothing but a hole up to the end
-            yield Extent(position, end - position)
-            return
+            break
         position = os.lseek(handle, begin, os.SEEK_HOLE)
         yield Extent(begin, position - begin)
+    yield from _read(handle, position, end)
+
+
+def _read(handle: int, position: int, end: int) -> Iterator[Extent]:
+    """Where a part of a file is not all zeros."""
+    begin = None
+    while position < end:
+        length = min(_GRAIN, end - position)
+        if not _is_zeros(os.pread(handle, length, position)):
+            begin = position if begin is None else begin
+        elif begin is not None:
+            yield Extent(begin, position - begin)
+            begin = None
+        position += length
+    if begin is not None:
+        yield Extent(begin, end - begin)
+
+
+def _is_zeros(data: bytes) -> bool:
+    return data == bytes(len(data))
 
 
 def copy(source: Path, target: Path) -> None:
@@ -57,7 +80,7 @@ def copy(source: Path, target: Path) -> None:
         for offset, length in extents(origin.fileno()):
             for position in range(offset, offset + length, _PIECE):
                 piece = os.pread(origin.fileno(), min(_PIECE, offset + length - position), position)
-                if piece.strip(b"\0"):
+                if not _is_zeros(piece):
                     os.pwrite(made.fileno(), piece, position)
     partial.replace(target)
 
@@ -133,6 +156,6 @@ def unpack_into(path: Path, offset: int, length: int, compression: str, stored: 
     data = zlib.decompress(stored) if compression == "zlib" else stored
     if len(data) != length:
         raise ValueError(f"{len(data)} bytes instead of {length}")
-    if skip_zeros and not data.strip(b"\0"):
+    if skip_zeros and _is_zeros(data):
         return
     write(path, offset, data)

@@ -74,6 +74,7 @@ def connect(sandbox: Sandbox, cloud: str) -> Any:
 
     config = OpenStackConfig(config_files=[str(sandbox.directory / "clouds.yaml")], load_envvars=False)
     connection = openstack.connection.Connection(config=config.get_one(cloud))
+    connection.session.session.trust_env = False  # a proxy of the environment is none to this machine itself
     _ = connection.compute, connection.network, connection.block_storage, connection.image
     return connection
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,6 +32,8 @@ TENANTS = {
     # no image: a recovery boots from restored volumes and must not need one
     "site-b": Tenant(network="canary-net-b", volume_type="standard", has_image=False),
 }
+PORTS = range(10_000, 32_768)
+"""Below those that kernels give to outgoing connections, so that a site which comes back finds its own still free."""
 START_S = 20.0
 STOP_S = 10.0
 LOG = "site.log"
@@ -216,12 +220,14 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _free_ports(count: int) -> Sequence[int]:
-    """Ports that nobody uses now; all held until all are known, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody uses now."""
+    return list(itertools.islice(filter(_is_free, random.sample(PORTS, len(PORTS))), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
