@@ -8,7 +8,7 @@ from fakecloud import FakeCloud, FakeTimeline, refuse
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed
 from antipode.model.manifest import Manifest, QuiesceWindow
 from antipode.model.protection import BackupSet, SnapshotSet
-from antipode.model.topology import Topology
+from antipode.model.topology import ServerGroup, Topology
 from antipode.model.vnf import Member, Quiesce, Vnf
 from antipode.protect.backup import back_up
 from antipode.protect.discover import discover
@@ -66,6 +66,16 @@ def test_ports_have_the_order_in_which_nova_has_plugged_them() -> None:
     cloud.ports["port-first"] = first
     cloud.servers["id-db"]["addresses"]["net"].insert(0, {"addr": "10.0.0.99", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:ff:ff:ff"})
     assert [p.id for p in discover(VNF, cloud.site).server("db").ports] == ["port-first", "port-id-db"]
+
+
+def test_the_group_of_a_server_is_found_among_the_groups_as_no_listing_of_servers_tells_it() -> None:
+    cloud = FakeCloud()
+    cloud.server_groups = [
+        {"id": "g1", "name": "apart", "policy": "anti-affinity", "members": ["id-app", "id-front"]},
+        {"id": "g2", "name": "others", "policy": "affinity", "members": ["id-else"]},
+    ]
+    groups = [s.server_group for s in discover(VNF, cloud.site).servers]
+    assert groups == [None, ServerGroup(name="apart", policy="anti-affinity"), ServerGroup(name="apart", policy="anti-affinity")]
 
 
 def test_marks_of_earlier_runs_are_not_part_of_the_topology() -> None:

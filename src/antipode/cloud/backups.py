@@ -49,7 +49,8 @@ class Backups:
     def may_exchange_records(self) -> bool:
         """Whether we are allowed to export and import records: asked by importing something that is no record, which changes nothing."""
         try:
-            self.import_record("antipode", "not a record")
+            # In base64, as Cinder looks at that before it looks at who asks.
+            self.import_record("antipode", base64.b64encode(b"not a record").decode())
         except ApiError as error:
             return error.status != 403
         return True

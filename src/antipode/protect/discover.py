@@ -28,10 +28,16 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         tags = pool.map(site.compute.interfaces, ids)
         ports = pool.submit(_ports, site, servers)
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
-        groups = pool.map(lambda s: _server_group(site, s), servers)
+        groups = pool.submit(site.compute.server_groups)
         found = [
-            _server(server, _attachments(server, attached, volumes.result()), _tagged(ports.result()[server["id"]], tagged), keypair, group)
-            for server, attached, tagged, keypair, group in zip(servers, attachments, tags, keypairs, groups, strict=True)
+            _server(
+                server,
+                _attachments(server, attached, volumes.result()),
+                _tagged(ports.result()[server["id"]], tagged),
+                keypair,
+                _server_group(server, groups.result()),
+            )
+            for server, attached, tagged, keypair in zip(servers, attachments, tags, keypairs, strict=True)
         ]
     return Topology(vnf=vnf.vnf, site=site.name, discovered_at=datetime.now(UTC).isoformat(), servers=found)
 
@@ -168,7 +174,7 @@ def _keypair(site: Site, server: Json) -> Keypair | None:
     return Keypair(name=keypair["name"], public_key=keypair["public_key"], type=keypair.get("type", "ssh")) if keypair else None
 
 
-def _server_group(site: Site, server: Json) -> ServerGroup | None:
-    groups = server.get("server_groups") or []
-    group = site.compute.server_group(groups[0]) if groups else None
+def _server_group(server: Json, groups: list[Json]) -> ServerGroup | None:
+    """The group that has the server as a member: Nova's listing of servers does not tell."""
+    group = next((g for g in groups if server["id"] in g["members"]), None)
     return ServerGroup(name=group["name"], policy=group.get("policy") or (group.get("policies") or ["anti-affinity"])[0]) if group else None
