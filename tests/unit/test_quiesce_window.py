@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
+from antipode.cloud.compute import Freeze
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
 from antipode.model.protection import SnapshotSet
 from antipode.model.topology import Topology
@@ -32,8 +34,8 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Scene:
-    def __init__(self, **options: object) -> None:
-        self.cloud = FakeCloud(**options)  # type: ignore[arg-type]
+    def __init__(self, cloud: Callable[..., Any] = FakeCloud, **options: object) -> None:
+        self.cloud = cloud(**options)
         self.ledger = FakeLedger()
         self.timeline = FakeTimeline()
         self.topology: Topology = discover(VNF, self.cloud.site)
@@ -149,14 +151,67 @@ def test_a_member_whose_quiesce_call_got_no_answer_is_thawed_too() -> None:
     assert scene.of("unquiesce") == ["app", "db"]
 
 
-def test_a_member_that_another_run_has_frozen_is_left_to_that_run() -> None:
+def test_a_member_that_another_run_has_frozen_is_left_to_that_run_and_nobody_is_frozen() -> None:
     scene = Scene()
     scene.cloud.frozen.add("id-app")
-    with pytest.raises(QuiesceFailed, match="app could not be quiesced: already quiesced"):
+    with pytest.raises(QuiesceFailed, match="app is quiesced already, not by this run"):
         scene.run()
     assert scene.cloud.frozen == {"id-app"}
-    assert scene.of("unquiesce") == ["db"]
+    assert not scene.cloud.events
     assert not scene.ledger.open
+
+
+def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_though_it_was_refused() -> None:
+    """A proxy that sends a request again gets 409 for it: the first one has frozen the member."""
+    scene = Scene()
+    scene.fail("quiesce app", lambda: scene.cloud.frozen.add("id-app"), times=1)
+    with pytest.raises(QuiesceFailed, match="app could not be quiesced: already quiesced"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert scene.of("unquiesce") == ["app", "db"]
+    assert not scene.ledger.open
+
+
+def test_a_quiesce_that_is_under_way_still_when_its_second_delivery_is_refused_is_thawed_as_soon_as_that_is_possible() -> None:
+    scene = Scene()
+    busy = iter(range(3))
+
+    def before(event: str) -> None:
+        if event == "quiesce app":
+            scene.cloud.frozen.add("id-app")
+        if event == "unquiesce app" and next(busy, None) is not None:
+            refuse(409, "Cannot 'unquiesce' instance while it is in task_state quiescing")
+
+    scene.cloud.before = before
+    with pytest.raises(QuiesceFailed, match="app could not be quiesced: already quiesced"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+
+
+def test_a_refused_member_that_nobody_can_tell_about_is_thawed_until_that_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    asked = scene.cloud.site.compute.freeze_of
+    looks: list[str] = []
+
+    def silent_after_the_refusal(server: str, timeout_s: float | None = None) -> Freeze | None:
+        if "id-app" in scene.cloud.frozen:
+            raise SiteUnreachable("no answer")
+        return asked(server, timeout_s)
+
+    monkeypatch.setattr(scene.cloud.site.compute, "freeze_of", silent_after_the_refusal)
+
+    def before(event: str) -> None:
+        if event == "quiesce app":
+            scene.cloud.frozen.add("id-app")
+        if event == "unquiesce app" and len(looks) < 2:
+            looks.append(event)
+            refuse(409, "busy")
+
+    scene.cloud.before = before
+    with pytest.raises(QuiesceFailed, match="app could not be quiesced"):
+        scene.run()
+    assert not scene.cloud.frozen
 
 
 @pytest.mark.parametrize("member", ["db", "app", "front"])
@@ -385,3 +440,87 @@ def test_snapshots_during_which_somebody_thawed_a_member_do_not_count(member: st
         scene.run()
     assert not scene.cloud.frozen
     assert scene.ledger.open == []
+
+
+class FreezesWithIds(FakeCloud):
+    """As the add-on tells them: each freeze has an id of its own."""
+
+    def __init__(self, **options: object) -> None:
+        self.freezes: dict[str, str] = {}
+        super().__init__(**options)  # type: ignore[arg-type]
+
+    def freeze_anew(self, server: str) -> None:
+        """Somebody thaws a server and quiesces it again."""
+        self.frozen.add(server)
+        self.freezes[server] = f"freeze-{next(self.ids)}"
+
+    def _action(self, server: str, action: str) -> None:
+        super()._action(server, action)
+        if action == "quiesce":
+            self.freeze_anew(server)
+
+    def _compute(self, method: str, path: list[str], body: Any, params: Any) -> Any:
+        answer = super()._compute(method, path, body, params)
+        if method == "GET" and path[2:] == ["os-quiesce"] and answer["quiesce"]["quiesced"]:
+            answer["quiesce"] |= {"id": self.freezes[path[1]], "state": self.freezes.get(f"state of {path[1]}", "quiesced")}
+        return answer
+
+
+@pytest.mark.parametrize("member", ["db", "app", "front"])
+def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left_to_whoever_made_it(member: str) -> None:
+    scene = Scene(cloud=FreezesWithIds)
+    scene.cloud.looks_until_available = 5
+
+    def begin_another(happening: str) -> None:
+        if happening == "snapshot db-root":
+            scene.cloud.freeze_anew(f"id-{member}")
+
+    scene.cloud.before = begin_another
+    with pytest.raises(ResourceFailed, match=f"{member} was thawed by somebody while the snapshots were taken"):
+        scene.run()
+    assert scene.cloud.frozen == {f"id-{member}"}
+    assert member not in scene.of("unquiesce")
+    assert not scene.ledger.open
+
+
+@pytest.mark.parametrize("event", ["quiesce front", "snapshot db-root"])
+def test_a_thaw_that_is_under_way_in_the_window_breaks_it(event: str) -> None:
+    scene = Scene(cloud=FreezesWithIds)
+    scene.fail(event, lambda: scene.cloud.freezes.update({"state of id-app": "unquiescing"}))
+    with pytest.raises(ResourceFailed, match="app was thawed by somebody while the snapshots were taken"):
+        scene.run()
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+
+
+def test_a_member_that_is_thawed_while_the_others_are_frozen_is_noticed_before_any_snapshot() -> None:
+    scene = Scene(cloud=FreezesWithIds)
+    scene.fail("quiesce front", lambda: scene.cloud.frozen.discard("id-db"))
+    with pytest.raises(ResourceFailed, match="db was thawed by somebody"):
+        scene.run()
+    assert not scene.of("snapshot")
+    assert not scene.cloud.frozen
+
+
+def test_a_window_of_freezes_that_stay_the_same_is_good() -> None:
+    scene = Scene(cloud=FreezesWithIds)
+    assert set(scene.run().snapshots) == VOLUMES
+    assert not scene.cloud.frozen
+
+
+def test_members_whose_thaws_get_no_answer_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site behind a hole takes every call and answers none: each hangs for the whole of THAW_CALL_S."""
+    hang_s = 1.0
+    monkeypatch.setattr(window, "THAW_LONGEST_S", 1.5)
+    scene = Scene()
+
+    def hang(server: str, timeout_s: float) -> None:
+        time.sleep(hang_s)
+        raise SiteUnreachable("no answer")
+
+    monkeypatch.setattr(scene.cloud.site.compute, "unquiesce", hang)
+    began = time.monotonic()
+    with pytest.raises(QuiesceFailed, match="may still be frozen"):
+        scene.run(timeout=0.2)
+    assert 1.5 < time.monotonic() - began < 2.7  # in turn: three seconds
+    assert scene.ledger.open == ["db", "app", "front"]

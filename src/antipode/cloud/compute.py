@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
@@ -13,6 +14,15 @@ LEAST, MOST = (2, 79), (2, 96)
 _HOSTNAME = (2, 90)
 _KEEP_VOLUME = (2, 85)
 _OFF = {"stopped", "shelved", "shelved_offloaded", "deleted", "soft-delete"}
+
+
+class Freeze(NamedTuple):
+    """A quiesce of a server that was not thawed yet, whoever made it."""
+
+    id: str | None
+    """tells it from any other of the same server; None from an add-on that does not tell"""
+    is_steady: bool
+    """false while the freeze or the thaw is under way: the server may be frozen"""
 
 
 class Compute:
@@ -115,16 +125,22 @@ class Compute:
     def quiesce_available(self) -> bool:
         return self.quiesce_support() is not None
 
-    def is_quiesced(self, server_id: str, timeout_s: float | None = None) -> bool:
-        """Whether the server was quiesced, by anybody, and not thawed yet; asked while it is. `timeout_s`: None for the connection's."""
+    def is_quiesced(self, server_id: str) -> bool:
+        """Whether the server was quiesced, by anybody, and not thawed yet."""
+        return self.freeze_of(server_id) is not None
+
+    def freeze_of(self, server_id: str, timeout_s: float | None = None) -> Freeze | None:
+        """The freeze that a server is in, None when it is in none; asked while members are frozen. `timeout_s`: None for the usual."""
         body = self._api.call("GET", f"/servers/{server_id}/os-quiesce", timeout_s=timeout_s, urgency=Urgency.WINDOW)
-        return bool(body["quiesce"]["quiesced"])
+        told = body["quiesce"]
+        return Freeze(told.get("id"), told.get("state", "quiesced") == "quiesced") if told["quiesced"] else None
 
     def quiesce(self, server_id: str, timeout_s: float, answer_within_s: float) -> None:
         """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`, rounded up to whole seconds.
 
         Raises:
-            ApiError: 4xx: refused, nothing was frozen by this call; 5xx: it may be frozen.
+            ApiError: 4xx: refused, nothing was frozen by this request; but it may be the second delivery of one that froze. 5xx: it may be
+                frozen.
             SiteUnreachable: it may be frozen.
         """
         body = {"quiesce": {"timeout": math.ceil(timeout_s)}}
@@ -135,10 +151,15 @@ class Compute:
         try:
             self._api.post(f"/servers/{server_id}/action", {"unquiesce": None}, timeout_s=timeout_s, urgency=Urgency.THAW)
         except ApiError as error:
-            if error.status == 404 or (error.status == 409 and self._is_off(server_id)):
+            if error.status == 404 or (error.status == 409 and self._is_off(server_id, timeout_s)):
                 return  # a freeze ends with the guest's kernel: a server that is gone or off is not frozen
             raise
 
-    def _is_off(self, server_id: str) -> bool:
-        body = self._api.find(f"/servers/{server_id}", urgency=Urgency.THAW)
-        return body is None or body["server"]["OS-EXT-STS:vm_state"] in _OFF
+    def _is_off(self, server_id: str, timeout_s: float) -> bool:
+        try:
+            body = self._api.call("GET", f"/servers/{server_id}", timeout_s=timeout_s, urgency=Urgency.THAW)
+        except ApiError as error:
+            if error.status == 404:
+                return True
+            raise
+        return body["server"]["OS-EXT-STS:vm_state"] in _OFF

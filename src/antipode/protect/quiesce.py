@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from antipode.cloud.api import ApiError
+from antipode.cloud.compute import Freeze
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
 from antipode.model.manifest import QuiesceWindow
@@ -179,16 +180,19 @@ class _Member:
     frozen: _Moment | None = None
     thawing: _Moment | None = None
     thawed: _Moment | None = None
+    freeze: Freeze | None = None
+    """as it was seen when all members were frozen"""
     denied: bool = False
-    """the quiesce call was answered, with 4xx; without an answer, or with 5xx, it may have frozen the member"""
-    refused: bool = False
+    """the quiesce call was answered, with 4xx, and the member was not quiesced then; else the call may have frozen it"""
+    not_ours: bool = False
+    """it cannot be quiesced at all, or somebody has thawed it and it was quiesced anew by somebody"""
     error: str | None = None
     thaw_error: str | None = None
 
     @property
     def may_be_frozen(self) -> bool:
-        """From before the quiesce call is made until a thaw is confirmed; not when the call was refused."""
-        return self.asked is not None and self.thawed is None and not self.refused
+        """By us: from before the quiesce call is made until a thaw is confirmed."""
+        return self.asked is not None and self.thawed is None and not self.not_ours
 
 
 class _Interrupted(AntipodeError):
@@ -220,12 +224,14 @@ class _Window:
     def run(self, pool: ThreadPoolExecutor) -> None:
         """Freeze, snapshot, thaw. What goes wrong is kept in `error` for the thread that waits."""
         try:
+            self._see_that_nobody_is_frozen(pool)
             self._deadline = min(self._deadline, time.monotonic() + self._timeout_s)
             for member in self.members:
                 self._freeze(member)
+            self._see_that_all_are_frozen(pool)
             self._consistent = _Moment.now()
             self._snapshot(pool)
-            self._see_that_nobody_thawed(pool)
+            self._see_that_all_stayed_frozen(pool)
             self._available = _Moment.now()
         except BaseException as error:
             self.error = error
@@ -277,36 +283,30 @@ class _Window:
         self._go_on()
         member.asked = _Moment.now()  # before the call: from now on it may be frozen
         try:
-            self._site.compute.quiesce(member.server.id, self._timeout_s, self._deadline - time.monotonic())
+            self._site.compute.quiesce(member.server.id, self._timeout_s, self._remaining())
         except (ApiError, SiteUnreachable) as error:
             member.error = error.reason if isinstance(error, ApiError) else str(error)
-            member.denied = isinstance(error, ApiError) and 400 <= error.status < 500
-            member.refused = isinstance(error, ApiError) and member.denied and self._is_refusal(member, error)
+            member.denied = isinstance(error, ApiError) and 400 <= error.status < 500 and self._is_known_not_to_be_frozen(member)
             raise QuiesceFailed(f"{self._site.name}: server {member.server.name} could not be quiesced: {member.error}") from error
         member.frozen = _Moment.now()
 
-    def _is_refusal(self, member: _Member, error: ApiError) -> bool:
-        """Whether a denial (4xx) means that this call froze nothing and that thawing is not our business."""
-        if error.status != 409:
-            return True
+    def _is_known_not_to_be_frozen(self, member: _Member) -> bool:
+        """Asked after a refusal. A member that is frozen now is so by us: nobody was before the window, and a request may come twice."""
         try:
-            # Frozen by another run: thawing it would tear that run's snapshots. Else the agent may have got the call though its
-            # answer did not come: a thaw does no harm.
-            return self._site.compute.is_quiesced(member.server.id)
+            return self._site.compute.freeze_of(member.server.id, min(THAW_CALL_S, self._remaining())) is None
         except (ApiError, SiteUnreachable):
             return False
 
     def _snapshot(self, pool: ThreadPoolExecutor) -> None:
         """Start the snapshots of all volumes at once and wait for them with one list call at a time."""
         self._go_on()
-        remaining = self._deadline - time.monotonic()
         for volume in self._topology.volumes:
             name = f"antipode {self._topology.vnf} {volume.name or volume.id}"[:255]
-            self._posts[volume.id] = pool.submit(self._site.volumes.create_snapshot, volume.id, name, self._metadata, remaining)
+            self._posts[volume.id] = pool.submit(self._site.volumes.create_snapshot, volume.id, name, self._metadata, self._remaining())
         self._wait_for_posts()
         self._site.volumes.snapshot_watch.wait_for(
             [post.result() for post in self._posts.values()],
-            timeout_s=max(self._deadline - time.monotonic(), 0),
+            timeout_s=self._remaining(),
             interval_s=POLL_S,
             between=self._go_on,
         )
@@ -314,19 +314,45 @@ class _Window:
             # The add-on may have thawed a member already: these snapshots might not be of one moment.
             raise ResourceFailed(f"{self._site.name}: the snapshots were not ready within the quiesce timeout of {self._timeout_s:g} s")
 
-    def _see_that_nobody_thawed(self, pool: ThreadPoolExecutor) -> None:
+    def _see_that_nobody_is_frozen(self, pool: ThreadPoolExecutor) -> None:
+        """Whoever is frozen now is so by somebody else: that is not ours to thaw, and what is frozen later is not his."""
+        if frozen := [m.server.name for m, freeze in self._look(pool) if freeze is not None]:
+            raise QuiesceFailed(
+                f"{self._site.name}: {', '.join(frozen)} is quiesced already, not by this run, which froze nobody; try again later"
+            )
+
+    def _see_that_all_are_frozen(self, pool: ThreadPoolExecutor) -> None:
+        for member, freeze in self._look(pool):
+            member.freeze = freeze
+        self._refuse_thawed([m for m in self.members if m.freeze is None or not m.freeze.is_steady])
+
+    def _see_that_all_stayed_frozen(self, pool: ThreadPoolExecutor) -> None:
         """Whoever thaws a member while snapshots are taken tears them: an operator, or a process that was paused in an earlier window."""
-        remaining = max(self._deadline - time.monotonic(), 0)
-        asked = {m.server.name: pool.submit(self._site.compute.is_quiesced, m.server.id, remaining) for m in self.members}
-        if thawed := [name for name, answer in asked.items() if not answer.result()]:
-            raise ResourceFailed(f"{self._site.name}: {', '.join(thawed)} was thawed by somebody while the snapshots were taken; try again")
+        now = self._look(pool)
+        for member, freeze in now:
+            assert member.freeze is not None
+            member.not_ours = freeze is not None and freeze.id != member.freeze.id
+        self._refuse_thawed([m for m, freeze in now if freeze != m.freeze])
+
+    def _refuse_thawed(self, members: Sequence[_Member]) -> None:
+        if members:
+            names = ", ".join(m.server.name for m in members)
+            raise ResourceFailed(f"{self._site.name}: {names} was thawed by somebody while the snapshots were taken; try again")
+
+    def _look(self, pool: ThreadPoolExecutor) -> list[tuple[_Member, Freeze | None]]:
+        """In which freeze each member is, asked at once."""
+        asked = [(m, pool.submit(self._site.compute.freeze_of, m.server.id, self._remaining())) for m in self.members]
+        return [(m, answer.result()) for m, answer in asked]
+
+    def _remaining(self) -> float:
+        return max(self._deadline - time.monotonic(), 0)
 
     def _wait_for_posts(self) -> None:
         names = {v.id: v.name or v.id for v in self._topology.volumes}
         pending: set[Future[str]] = set(self._posts.values())
         while pending:
             self._go_on()
-            done, pending = wait(pending, timeout=min(0.5, max(self._deadline - time.monotonic(), 0)), return_when=FIRST_EXCEPTION)
+            done, pending = wait(pending, timeout=min(0.5, self._remaining()), return_when=FIRST_EXCEPTION)
             for volume, post in self._posts.items():
                 if post in done and (error := post.exception()) is not None:
                     raise ResourceFailed(f"{self._site.name}: volume {names[volume]} ({volume}) could not be snapshot: {error}") from error
@@ -340,15 +366,24 @@ class _Window:
     def _thaw_all(self) -> None:
         """Thaw in reverse order. A thaw that fails is tried again after all others, until it succeeds or time is over."""
         until = max(self._deadline, time.monotonic() + THAW_LONGEST_S) if self._deadline < math.inf else math.inf
-        while left := [m for m in reversed(self.members) if m.may_be_frozen]:
-            for member in left:
-                self._thaw(member)
+        in_turn = True
+        while left := self._left_to_thaw():
+            if in_turn:
+                in_turn = all(self._thaw(member) for member in left)
+            if not in_turn and (left := self._left_to_thaw()):
+                # From the first thaw without an answer on nobody waits for another: each that hangs would cost all those after it its time.
+                with ThreadPoolExecutor(len(left), "thaw") as pool:
+                    list(pool.map(self._thaw, left))
             if time.monotonic() > until:
                 return
-            if any(m.may_be_frozen for m in left):
+            if self._left_to_thaw():
                 time.sleep(THAW_PAUSE_S)  # a refused thaw has no state to wait for; nova-compute may need a moment
 
-    def _thaw(self, member: _Member) -> None:
+    def _left_to_thaw(self) -> list[_Member]:
+        return [m for m in reversed(self.members) if m.may_be_frozen]
+
+    def _thaw(self, member: _Member) -> bool:
+        """Try once; whether there was an answer, whatever it was."""
         member.thawing = member.thawing or _Moment.now()
         try:
             self._site.compute.unquiesce(member.server.id, THAW_CALL_S)
@@ -356,9 +391,10 @@ class _Window:
             # Whatever it is, the others must be thawed too; it is kept, tried again, and reported if it stays.
             member.thaw_error = error.reason if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
             if member.denied and isinstance(error, ApiError) and 400 <= error.status < 500:
-                member.refused = True  # neither frozen nor thawed: it cannot be quiesced at all
-        else:
-            member.thawed = _Moment.now()
+                member.not_ours = True  # neither frozen nor thawed: it cannot be quiesced at all
+            return not isinstance(error, SiteUnreachable)
+        member.thawed = _Moment.now()
+        return True
 
 
 def _seconds(start: _Moment | None, end: _Moment | None) -> float:
