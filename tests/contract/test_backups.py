@@ -176,6 +176,9 @@ def test_only_an_administrator_exchanges_records(site: Site, tenant: Site, thing
     assert site.backups.may_exchange_records()
     assert not tenant.backups.may_exchange_records()
     assert refused(lambda: tenant.backups.export_record(backup["id"])).status == 403
+    no_record, no_base64 = base64.b64encode(b"no record").decode(), "x"
+    assert refused(lambda: tenant.backups.import_record("antipode", no_record)).status == 403
+    assert refused(lambda: tenant.backups.import_record("antipode", no_base64)).status == 400, "the body is looked at before the rights"
 
 
 def test_a_record_is_not_imported_where_the_backup_is_known(site: Site, things: Things) -> None:

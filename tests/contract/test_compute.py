@@ -57,7 +57,6 @@ def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(site: Site
     assert listed["config_drive"] == "True"
     assert listed["tags"] == ["one", "two"]
     assert listed["description"] == "made by the contract suite"
-    assert listed["server_groups"] == [machine.group]
     assert listed["locked"] is False
     assert listed["OS-EXT-SRV-ATTR:root_device_name"] == "/dev/vda"
     assert listed["OS-EXT-SRV-ATTR:user_data"] == USER_DATA
@@ -68,7 +67,7 @@ def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(site: Site
         assert listed["OS-EXT-SRV-ATTR:hostname"] == "contract-host"
     if site.compute.version == "2.96":
         assert listed["pinned_availability_zone"] is None
-    assert listed == site.compute.server(machine.id)
+    assert {**listed, "server_groups": [machine.group]} == site.compute.server(machine.id), "the list does not tell the groups"
 
 
 def test_the_addresses_of_a_server_name_network_address_and_mac(site: Site, machine: Machine) -> None:
@@ -254,7 +253,7 @@ def test_a_second_keypair_of_a_name_is_a_conflict_and_a_broken_key_a_bad_request
 def test_a_server_group_is_found_by_id_and_in_the_list_with_its_policy(site: Site, machine: Machine) -> None:
     group = site.compute.server_group(machine.group)
     assert group["policy"] == "soft-anti-affinity"
-    assert machine.group in [g["id"] for g in site.compute.server_groups()]
+    assert {g["id"]: g["members"] for g in site.compute.server_groups()}[machine.group] == [machine.id]
     assert site.compute.server_group(NOBODY) is None
 
 
@@ -375,7 +374,7 @@ def test_a_server_without_an_agent_is_refused_with_409(things: Things, site: Sit
     site.volumes.set_bootable(volume["id"])
     server = things.server(volume)
     error = refused(lambda: site.compute.quiesce(server["id"], 10, 60))
-    assert (error.status, error.reason) == (409, "QEMU guest agent is not enabled for the instance")
+    assert (error.status, error.reason) == (409, "QEMU guest agent is not enabled")
 
 
 def test_a_server_that_is_off_is_refused_with_409_and_counts_as_thawed(things: Things, site: Site, image: dict[str, Any]) -> None:

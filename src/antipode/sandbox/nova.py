@@ -165,7 +165,9 @@ class Nova(Service):
         return page(call, "servers", found, lambda s: {"id": s["id"], "name": s["name"], "links": []})
 
     async def _show(self, call: Call, item: str) -> Json:
-        return {"server": self._view(self._find(call, item), call.caller, call.version)}
+        server = self._find(call, item)
+        groups = {"server_groups": [g["id"] for g in self._groups if item in g["members"]]} if call.version >= (2, 71) else {}
+        return {"server": self._view(server, call.caller, call.version) | groups}
 
     def _view(self, server: Json, caller: Caller, version: Version) -> Json:
         flavor = server["_flavor"]
@@ -181,8 +183,6 @@ class Nova(Service):
         }
         if version >= (2, 96):
             shown["pinned_availability_zone"] = server["_pinned_zone"]
-        if version >= (2, 71):
-            shown["server_groups"] = [g["id"] for g in self._groups if server["id"] in g["members"]]
         if caller.is_admin:
             attributes = {k: v for k, v in server.items() if k.startswith("OS-EXT-SRV-ATTR")}
             shown |= attributes if version >= (2, 3) else {}

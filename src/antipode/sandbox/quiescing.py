@@ -110,7 +110,7 @@ class Quiescing:
 
     def _refuse_without_agent(self, server: Json) -> None:
         if not self._has_agent(server):
-            raise Refused(409, "QEMU guest agent is not enabled for the instance")
+            raise Refused(409, "QEMU guest agent is not enabled")
 
     def _become(self, server: Json, record: Json, state: str | None) -> bool:
         """Change the state of a quiesce; False, and no change, when it is over: the server was deleted, switched off or reset."""
