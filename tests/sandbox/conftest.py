@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from antipode.sandbox import canary, demo, desk
+from antipode.sandbox import blocks, canary, demo, desk
+from antipode.sandbox.guests import RECORDS_END
 from antipode.sandbox.supervision import Sandbox
 
 PRIMARY, BACKUP = "site-a", "site-b"
@@ -96,8 +99,52 @@ class World:
     def snapshots(self) -> list[str]:
         return [s.id for s in self.cloud(PRIMARY).block_storage.snapshots()]
 
+    def newest_run(self) -> dict[str, Any]:
+        """As `antipode run list` has it."""
+        return dict(self.operator.ask("run", "list")[0])
+
     def backups(self, site: str = PRIMARY) -> dict[str, str]:
         return {b.id: b.status for b in self.cloud(site).block_storage.backups(details=True)}
+
+    def held(self, site: str) -> Held:
+        """What the volumes of the VNF hold at this moment, read behind OpenStack's back."""
+        elsewhere, compute = {}, self.cloud(site).compute
+        for server in compute.servers():
+            for attached in compute.volume_attachments(server):
+                begin = RECORDS_END if attached.device == "/dev/vdb" else 0
+                elsewhere[server.name, attached.device] = digest(canary.path_of_volume(self.sandbox, site, attached.volume_id), begin)
+        return Held(canary.records(self.sandbox, site), elsewhere)
+
+    def protect_and_look(self) -> Held:
+        """Make a recovery point; what the volumes held while their members were frozen."""
+        canary.fill(self.sandbox, PRIMARY, 1)
+        self.fault(PRIMARY, "^block-storage POST /v3/snapshots$", "slow", seconds=5)  # so that there is time to look
+        with self.meanwhile("protect", "canary") as end:
+            until(lambda: len(self.frozen()) == 3, "all members are frozen")
+            held = self.held(PRIMARY)
+            assert len(self.frozen()) == 3, "it took too long to read what the frozen members held"
+            done = end()
+        assert done.returncode == 0, done.stderr
+        return held
+
+
+@dataclass(frozen=True)
+class Held:
+    """The bytes of all volumes of the VNF, but for the header in which each member counts its starts."""
+
+    records: Mapping[str, bytes]
+    elsewhere: Mapping[tuple[str, str], str]
+    """(server, device) -> digest"""
+
+
+def digest(volume: Path, begin: int) -> str:
+    """Of all that is not zero in a volume, from an offset on."""
+    found, piece = hashlib.sha256(), 64 << 10
+    with blocks.Image(volume) as image:
+        for offset in range(begin, image.size, piece):
+            if not image.is_hole(offset, piece) and (data := image.read(offset, piece)).strip(b"\0"):
+                found.update(b"%d:" % offset + data)
+    return found.hexdigest()
 
 
 def until(holds: Callable[[], Any], what: str, patience_s: float = 30) -> None:

@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import Popen
 
 import pytest
 
 from antipode.sandbox import canary, records
-from tests.sandbox.conftest import BACKUP, PRIMARY, World
+from tests.sandbox.conftest import BACKUP, PRIMARY, Held, World, until
 
 pytestmark = pytest.mark.sandbox
 FAILOVER = ("failover", "canary", "--to", BACKUP, "--yes")
+MEMBERS = Counter(m.server for m in canary.MEMBERS)
 
 
-def expect_one_of_everything(world: World) -> None:
-    """And a VNF whose records are consistent and go on."""
+def expect_one_of_everything(world: World, held: Held) -> None:
+    """With the bytes of the recovery point in its volumes, and a VNF whose records are consistent and go on."""
     cloud = world.cloud(BACKUP)
     servers = list(cloud.compute.servers())
-    assert Counter(s.name for s in servers) == Counter(m.server for m in canary.MEMBERS)
+    assert Counter(s.name for s in servers) == MEMBERS
+    assert {s.status for s in servers} == {"ACTIVE"}
     volumes = list(cloud.block_storage.volumes())
     assert len(volumes) == 6
     assert {v.status for v in volumes} == {"in-use"}
     assert len([p for p in cloud.network.ports() if p.device_owner.startswith("compute:")]) == 3
     assert [p for p in cloud.network.ports() if not p.device_owner] == []
     canary.await_work(world.sandbox, BACKUP)
-    report = records.check(canary.records(world.sandbox, BACKUP))
+    now = world.held(BACKUP)
+    assert now.elsewhere == held.elsewhere
+    assert {role: content[: len(held.records[role])] for role, content in now.records.items()} == held.records
+    report = records.check(now.records)
     assert report.consistent, report
+
+
+def expect_nothing(world: World) -> None:
+    cloud = world.cloud(BACKUP)
+    assert list(cloud.compute.servers()) == []
+    assert list(cloud.block_storage.volumes()) == []
+    assert list(cloud.network.ports()) == []
+
+
+@pytest.fixture
+def held(own_world: World) -> Held:
+    """The VNF is protected and its site is dead; what the recovery point has to bring back."""
+    held = own_world.protect_and_look()
+    own_world.sandbox.kill(PRIMARY)
+    return held
+
+
+def fail_over_at_last(world: World) -> None:
+    """A failover, and a second one if the first has failed."""
+    if world.operator.run(*FAILOVER).returncode:
+        world.operator.ask(*FAILOVER)
+
+
+@contextmanager
+def failover_stuck(world: World, operation: str, after: int) -> Iterator[Popen[str]]:
+    """A failover in a process of its own, of which so many operations have gone well and the next does not come to its end."""
+    world.fault(BACKUP, f"^{operation}$", "stuck", after=after)
+    with world.operator.begin(*FAILOVER) as process:
+        try:
+            until(lambda: world.struck(BACKUP) == 1, f"{operation} is stuck")
+            yield process
+        finally:
+            process.kill()
 
 
 def calls_to_primary(world: World) -> int:
@@ -33,51 +74,109 @@ def calls_to_primary(world: World) -> int:
 
 
 def test_a_failover_needs_nothing_of_a_site_that_takes_connections_and_never_answers(own_world: World) -> None:
-    own_world.protect()
+    held = own_world.protect_and_look()
     own_world.sandbox.isolate(PRIMARY)
     before = calls_to_primary(own_world)
     own_world.operator.ask(*FAILOVER)
     assert calls_to_primary(own_world) == before
-    expect_one_of_everything(own_world)
+    expect_one_of_everything(own_world, held)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "^block-storage POST /v3/volumes$",
-        "^compute POST /v2.1/servers$",
-        "^network POST /v2.0/ports$",
-        "^block-storage POST /v3/backups/import_record$",
-    ],
-)
-def test_after_a_creation_whose_answer_is_lost_a_second_try_finds_what_the_first_has_made(own_world: World, call: str) -> None:
-    own_world.protect()
-    own_world.sandbox.kill(PRIMARY)
+CREATIONS = [
+    "^block-storage POST /v3/volumes$",
+    "^compute POST /v2.1/servers$",
+    "^network POST /v2.0/ports$",
+    "^block-storage POST /v3/backups/import_record$",
+]
+
+
+@pytest.mark.parametrize("call", CREATIONS)
+def test_after_a_creation_whose_answer_is_lost_a_second_try_finds_what_the_first_has_made(own_world: World, held: Held, call: str) -> None:
     own_world.fault(BACKUP, call, "lost")
-    done = own_world.operator.run(*FAILOVER)
+    fail_over_at_last(own_world)
     assert own_world.struck(BACKUP) == 1
-    if done.returncode:
-        own_world.operator.ask(*FAILOVER)
-    expect_one_of_everything(own_world)
+    expect_one_of_everything(own_world, held)
 
 
-def test_a_restore_that_fails_is_told_and_made_again_by_the_second_try(own_world: World) -> None:
-    own_world.protect()
-    own_world.sandbox.kill(PRIMARY)
+@pytest.mark.parametrize("call", CREATIONS)
+def test_a_creation_that_is_delivered_twice_leaves_one_of_everything(own_world: World, held: Held, call: str) -> None:
+    own_world.fault(BACKUP, call, "twice")
+    fail_over_at_last(own_world)
+    assert own_world.struck(BACKUP) == 1
+    expect_one_of_everything(own_world, held)
+
+
+def test_connections_that_break_and_services_that_falter_cost_a_second_try_at_most(own_world: World, held: Held) -> None:
+    own_world.fault(BACKUP, "^block-storage GET ", "drop", after=3, times=2)
+    own_world.fault(BACKUP, "^compute GET /v2.1/servers/detail", "error", status=503, after=1)
+    own_world.fault(BACKUP, "^network GET ", "slow", seconds=2)
+    own_world.fault(BACKUP, "^compute POST /v2.1/servers$", "drop", after=1)
+    fail_over_at_last(own_world)
+    assert own_world.struck(BACKUP) == 5
+    expect_one_of_everything(own_world, held)
+
+
+@pytest.mark.parametrize("hours", [2, -24], ids=["ahead", "back"])
+def test_a_clock_of_the_backup_site_that_jumps_does_not_end_the_failover(own_world: World, held: Held, hours: int) -> None:
+    with failover_stuck(own_world, r"volume\.restore", after=2) as process:
+        own_world.conditions(BACKUP, clock_skew_s=hours * 3600)  # ahead: every token of the site has expired
+        own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
+        _, told = process.communicate()
+    assert process.returncode == 0, told
+    expect_one_of_everything(own_world, held)
+
+
+def test_a_restore_that_fails_is_told_and_made_again_by_the_second_try(own_world: World, held: Held) -> None:
     own_world.fault(BACKUP, r"^volume\.restore$", "error")
     done = own_world.operator.run(*FAILOVER)
     assert own_world.struck(BACKUP) == 1
     assert done.returncode == 1, done.stderr
     assert "error_restoring" in done.stderr
     own_world.operator.ask(*FAILOVER)
-    expect_one_of_everything(own_world)
+    expect_one_of_everything(own_world, held)
 
 
-def test_a_backup_that_the_store_has_damaged_is_not_passed_off_as_restored(own_world: World) -> None:
-    own_world.protect()
-    own_world.sandbox.kill(PRIMARY)
+def test_a_backup_that_the_store_has_damaged_is_not_passed_off_as_restored(own_world: World, held: Held) -> None:
     damaged = next(p for p in (own_world.sandbox.directory / BACKUP / "objects").iterdir() if p.stat().st_size > 1 << 16)
     damaged.write_bytes(damaged.read_bytes()[:-1000])
     assert own_world.operator.run("recovery-point", "verify", "canary").returncode == 0, "the listing cannot know; a restore must"
     done = own_world.operator.run(*FAILOVER)
     assert done.returncode == 1, done.stderr
+
+
+@pytest.mark.parametrize(("operation", "after"), [(r"volume\.restore", 2), (r"server\.create", 1)], ids=["restoring", "booting"])
+def test_a_failover_whose_process_is_killed_is_gone_on_with_by_run_resume(own_world: World, held: Held, operation: str, after: int) -> None:
+    with failover_stuck(own_world, operation, after) as process:
+        process.kill()
+    own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
+    run = own_world.newest_run()
+    assert run["state"] == "lost"
+    own_world.operator.ask("run", "resume", run["run"])
+    assert own_world.newest_run()["state"] == "succeeded"
+    expect_one_of_everything(own_world, held)
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["of a killed process", "of one that works"])
+def test_run_abort_takes_a_half_done_failover_back_and_the_next_one_is_whole(own_world: World, held: Held, killed: bool) -> None:
+    with failover_stuck(own_world, r"server\.create", after=1) as process:
+        if killed:
+            process.kill()
+        run = own_world.newest_run()["run"]
+        with own_world.meanwhile("run", "abort", run, "--yes") as end:
+            own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
+            done = end()
+        process.communicate()
+    assert done.returncode == 0, done.stderr
+    assert own_world.newest_run()["state"] == "aborted"
+    expect_nothing(own_world)
+    own_world.operator.ask(*FAILOVER)
+    expect_one_of_everything(own_world, held)
+
+
+def test_a_backup_site_that_dies_under_a_failover_and_comes_back_is_failed_over_to_by_a_second_try(own_world: World, held: Held) -> None:
+    with failover_stuck(own_world, r"volume\.restore", after=2) as process:
+        own_world.sandbox.kill(BACKUP)
+        own_world.sandbox.start(BACKUP)
+        process.communicate()
+    own_world.operator.ask(*FAILOVER)
+    expect_one_of_everything(own_world, held)

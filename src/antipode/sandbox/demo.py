@@ -51,19 +51,32 @@ class Operator:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Execute `antipode ARGUMENTS` to its end, whatever that is."""
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `antipode ARGUMENTS`; what it prints is to be read by `communicate`."""
         files = {"OS_CLIENT_CONFIG_FILE": str(self._directory / desk.CLOUDS), "ANTIPODE_CONFIG": str(self._directory / desk.CONFIGURATION)}
-        command = [sys.executable, "-m", "antipode.cli.main", *arguments]
-        return subprocess.run(
-            command,
+        return subprocess.Popen(
+            [sys.executable, "-m", "antipode.cli.main", *arguments],
             env=os.environ | files | {"NO_PROXY": "*"},
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=LONGEST_S,
         )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Execute `antipode ARGUMENTS` to its end, whatever that is.
+
+        Raises:
+            SandboxError: it does not end.
+        """
+        with self.begin(*arguments) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=LONGEST_S)
+            except subprocess.TimeoutExpired as error:
+                process.kill()
+                raise SandboxError(f"antipode {' '.join(arguments)} has not ended after {LONGEST_S:g} s and was killed") from error
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     def tell(self, *arguments: str) -> str:
         """Execute `antipode ARGUMENTS` and return what it printed.
