@@ -133,6 +133,9 @@ class NamedSite:
     def under(self, *_: object) -> NamedSite:
         return self
 
+    def impatient(self, _patience_s: float) -> NamedSite:
+        return self
+
 
 def write_config(folder: Path) -> Path:
     """A configuration whose vault, database and state are all in `folder`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, Self
@@ -68,6 +70,8 @@ class Gate(NamedTuple):
 
     go_on: Callable[[], None] = lambda: None
     rate: Rate = Unlimited()
+    patience_s: float = math.inf
+    """how long the service may have given no answer, over all calls together, before it is not asked any more (seconds)"""
 
     def let(self, method: str, urgency: Urgency) -> None:
         """Return when a call may be sent.
@@ -81,6 +85,28 @@ class Gate(NamedTuple):
             self.rate.sent()
         if urgency is not Urgency.THAW and method not in ("GET", "HEAD"):
             self.go_on()
+
+
+class Silence:
+    """For how long a service has given no answer, whoever asked it."""
+
+    def __init__(self) -> None:
+        self._answered_at = -math.inf
+        self._since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """0 when the last call was answered."""
+        return 0 if (since := self._since) is None else time.monotonic() - since
+
+    def broken(self) -> None:
+        """An answer came."""
+        self._answered_at, self._since = time.monotonic(), None
+
+    def kept(self, asked_at: float) -> None:
+        """No answer came to a call that was sent at that moment (monotonic)."""
+        if self._since is None:
+            self._since = max(asked_at, self._answered_at)
 
 
 class Transport(Protocol):
@@ -102,6 +128,7 @@ class Api:
         self.microversion: Version | None = None
         self._send = send
         self._gate = Gate()
+        self._silence = Silence()
 
     def behind(self, gate: Gate) -> Self:
         """The same service, its calls passing `gate`."""
@@ -138,15 +165,43 @@ class Api:
 
         Raises:
             ApiError: the service answered with a status of 400 or more.
-            SiteUnreachable: no answer came.
+            SiteUnreachable: no answer came; or it was not sent, because none has come for as long as is waited for one.
             AntipodeError: it was not sent, because the run that it is made for must not go on.
         """
         microversion = "{}.{}".format(*self.microversion) if self.microversion else None
+        if self._gate.patience_s < math.inf and urgency is not Urgency.THAW:
+            patience_s = self._patience()
+            timeout_s = patience_s if timeout_s is None else min(timeout_s, patience_s)
         self._gate.let(method, urgency)
-        reply = self._send(method, path, json=body, params=params, microversion=microversion, timeout=timeout_s)
+        asked_at = time.monotonic()
+        try:
+            reply = self._send(method, path, json=body, params=params, microversion=microversion, timeout=timeout_s)
+        except SiteUnreachable:
+            self._silence.kept(asked_at)
+            raise
+        self._silence.broken()
         if reply.status >= 400:
             raise ApiError(self.site, f"{method} {self.service}{path}", reply.status, _reason(reply.body))
         return reply.body
+
+    def go_on(self) -> None:
+        """Asked in waits between two looks.
+
+        Raises:
+            SiteUnreachable: the service has given no answer for as long as is waited for one.
+            AntipodeError: the run that waits must not go on.
+        """
+        self._gate.go_on()
+        self._patience()
+
+    def _patience(self) -> float:
+        """For how many seconds more an answer is waited for."""
+        silent_s = self._silence.seconds
+        if silent_s >= self._gate.patience_s:
+            raise SiteUnreachable(
+                f"Site {self.site}: its {self.service} service has given no answer for {silent_s:.0f} s, and is not asked any more for now"
+            )
+        return self._gate.patience_s - silent_s
 
     def get(self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]) -> Any:
         return self.call("GET", path, params=params or None, urgency=urgency)

@@ -46,8 +46,15 @@ class Site:
             go_on: called just before each call that changes something, and in each wait; what it raises ends them. Never before a thaw.
             rate: what the calls are limited by, except those made while a server is frozen.
         """
+        return self._behind(Gate(go_on, rate or Unlimited()))
+
+    def impatient(self, patience_s: float) -> Self:
+        """This site for what may be left undone: a service that has not answered for so long, over all calls, is not asked again."""
+        return self._behind(self._gate._replace(patience_s=patience_s))
+
+    def _behind(self, gate: Gate) -> Self:
         view = copy.copy(self)
-        view._gate, view._objects = Gate(go_on, rate or Unlimited()), None
+        view._gate, view._objects = gate, None
         for service in ("compute", "volumes", "backups", "networks"):
             setattr(view, service, _under(getattr(self, service), view._gate))
         return view
@@ -74,11 +81,12 @@ class Site:
 
 def _under(service: Service, gate: Gate) -> Service:
     there = copy.copy(service)
-    for part, value in vars(service).items():
-        if isinstance(value, Api):
-            setattr(there, part, value.behind(gate))
-        elif isinstance(value, Watch | WatchUnder):
-            setattr(there, part, value.under(gate.go_on))
+    api = next(part for part in vars(service).values() if isinstance(part, Api)).behind(gate)
+    for name, part in vars(service).items():
+        if isinstance(part, Api):
+            setattr(there, name, api)
+        elif isinstance(part, Watch | WatchUnder):
+            setattr(there, name, part.under(api.go_on))
     return there
 
 

@@ -14,6 +14,9 @@ from antipode.errors import ResourceFailed, SiteUnreachable
 PATIENCE_S = 120.0
 """How long a site may give no usable listing before those who wait give up."""
 
+LOOK_TIMEOUT_S = 30.0
+"""How long one listing may take: a call that hangs must not take all the time that the wait has, which may be a day."""
+
 TOLD = 3
 """How many of those waited for are named."""
 
@@ -165,7 +168,7 @@ class Watch:
                     self._asking, ids = True, set(self._waited_for)
                     break
                 self._changed.wait(deadline - now if self._asking else min(deadline, due) - now)
-        return self._ask(ids, now, deadline - now)
+        return self._ask(ids, now, min(deadline - now, LOOK_TIMEOUT_S))
 
     def _ask(self, ids: set[str], asked_at: float, timeout_s: float) -> dict[str, Json] | None:
         listed: dict[str, Json] | None = None

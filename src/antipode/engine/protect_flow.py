@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
+SILENCE_S = 30.0
+"""How long a service may have given no answer before what could be removed there is left to the next protection."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _take_back(run: Run) -> list[str]:
     try:
         run.thaw()
         p = _protection(run)
+        p = replace(p, primary=p.primary.impatient(SILENCE_S))
     except ClaimLost:
         raise
     except AntipodeError as error:
@@ -172,7 +175,7 @@ def _take_back(run: Run) -> list[str]:
 
 
 def _cannot_be_undone(what: str, error: Exception) -> str:
-    LOG.error("could not be undone (%s): %s", what, error)
+    LOG.error("left to the next protection, as it could not be removed (%s): %s", what, error)
     return f"{what}: {error}"
 
 
@@ -355,7 +358,7 @@ class RemoveSnapshots(ProtectTask):
     def execute(self) -> None:
         p = self.protection
         try:
-            temporary.remove_snapshots(p.primary, p.run.id, p.timeline)
+            temporary.remove_snapshots(p.primary.impatient(SILENCE_S), p.run.id, p.timeline)
         except ClaimLost:
             raise
         except AntipodeError as error:

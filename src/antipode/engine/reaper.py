@@ -6,9 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from antipode.engine.logs import adopt, current_run
 from antipode.errors import AntipodeError, NotFound
 from antipode.protect.quiesce import thaw
 from antipode.store.freezes import Freezes
@@ -32,8 +34,16 @@ def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
 
 
 def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
-    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the names of those thawed."""
-    return [row.server for row in freezes.left_by(run) if row.site == site.name and _thaw_now(freezes, site, row)]
+    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the names of those thawed.
+
+    All at once: a thaw that hangs keeps nobody from his.
+    """
+    left = [row for row in freezes.left_by(run) if row.site == site.name]
+    if not left:
+        return []
+    with ThreadPoolExecutor(len(left), "thaw", initializer=adopt, initargs=(current_run(),)) as pool:
+        thawed = pool.map(lambda row: _thaw_now(freezes, site, row), left)
+        return [row.server for row, done in zip(left, thawed, strict=True) if done]
 
 
 class Reaper:
