@@ -38,9 +38,11 @@ class Kept:
         row = RunRow(id=run, kind=kind, vnf="hlr", state=state, started_at=started, ended_at=ended, result={})
         self._put(row)
 
-    def step(self, run: str, name: str, started: float, ended: float | None = None, state: str = "succeeded", **result: Any) -> None:
+    def step(
+        self, run: str, name: str, started: float, ended: float | None = None, state: str = "succeeded", resource: str = "x", **result: Any
+    ) -> None:
         state = state if ended is not None else "running"
-        row = StepRow(id=f"{run[-1]}{name}"[:32], run=run, number="1", name=name, resource="x", state=state, result=result)
+        row = StepRow(id=f"{run[-1]}{resource}{name}"[:32], run=run, number="1", name=name, resource=resource, state=state, result=result)
         row.started_at, row.ended_at = started, ended
         self._put(row)
 
@@ -78,6 +80,106 @@ def test_nothing_is_estimated_from_a_run_that_failed_or_was_of_another_kind(kept
     kept.run("old-2", 0, 100, "succeeded", kind="failover")
     kept.run("new-3", NOW)
     assert outlook(kept.runs, "new-3", NOW + 1).estimate is None
+
+
+GIB = 1 << 30
+
+
+def first_failover(kept: Kept, *, answers: bool = True) -> None:
+    """Of db, and then app: each with a volume of 1 GiB and one of 3."""
+
+    def server(name: str, after: list[str]) -> dict[str, Any]:
+        volumes = [{"name": f"{name}-{kind}", "source_id": "s", "size_gib": size} for kind, size in (("root", 1), ("data", 3))]
+        return {"name": name, "volumes": volumes, "after": after, "answers": {"tcp": 80} if answers else None}
+
+    row = RunRow(id="new-1", kind="failover", vnf="hlr", state="running", started_at=NOW, result={})
+    row.request = {"plan": {"servers": [server("db", []), server("app", ["db"])]}}
+    kept._put(row)
+
+
+def estimated(kept: Kept, at: float) -> tuple[float, str] | None:
+    estimate = outlook(kept.runs, "new-1", NOW + at).estimate
+    return estimate and (round(estimate.left_s, 1), estimate.judged_by)
+
+
+def test_the_first_run_of_its_kind_is_judged_by_the_pace_of_its_own_volumes(kept: Kept) -> None:
+    first_failover(kept)
+    kept.step("new-1", "restore volume", NOW, resource="db-root")
+    kept.step("new-1", "restore volume", NOW, resource="db-data")
+    assert estimated(kept, 5) is None  # nothing is known yet
+    kept.step("new-1", "restore volume", NOW, NOW + 10, resource="db-root")
+    kept.step("new-1", "restore volume", NOW + 10, resource="app-root")
+    # 10 s for a GiB: 18 s of db-data, 8 s of app-root and 30 s of app-data are left, two at once, but app-data takes its 30 s
+    words = "this run: 1 of 4 volumes restored, 0 of 2 servers there, their boots not counted in yet"
+    assert estimated(kept, 12) == (30, words)
+    kept.step("new-1", "restore volume", NOW + 20, resource="app-data")
+    assert estimated(kept, 24) == (26, words)
+
+
+def test_what_still_waits_for_its_turn_is_shared_by_as_many_as_are_moved_at_once(kept: Kept) -> None:
+    first_failover(kept)
+    kept.step("new-1", "restore volume", NOW, NOW + 30, resource="db-data")
+    kept.step("new-1", "restore volume", NOW + 30, resource="db-root")
+    estimate = estimated(kept, 30)
+    assert estimate is not None
+    assert estimate[0] == 10 + 10 + 30  # one after another
+
+
+def test_a_volume_that_was_restored_by_an_earlier_process_says_nothing_of_the_pace(kept: Kept) -> None:
+    first_failover(kept)
+    kept.step("new-1", "restore volume", NOW, NOW + 0.1, resource="db-data", found=True)
+    assert estimated(kept, 1) is None
+    kept.step("new-1", "restore volume", NOW, NOW + 10, resource="db-root")
+    estimate = estimated(kept, 10)
+    assert estimate is not None
+    assert estimate[0] == 30
+    assert "2 of 4 volumes" in estimate[1]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_servers_that_boot_one_after_the_other_are_judged_by_those_that_are_there(kept: Kept, answers: bool) -> None:
+    first_failover(kept, answers=answers)
+    for volume in ("db-root", "db-data", "app-root", "app-data"):
+        kept.step("new-1", "restore volume", NOW, NOW + 10, resource=volume)
+    kept.step("new-1", "boot server", NOW + 10, NOW + 14, resource="db")
+    if answers:
+        words = "this run: 4 of 4 volumes restored, 0 of 2 servers there, their boots not counted in yet"
+        assert estimated(kept, 14) == (0, words)
+        kept.step("new-1", "await answer", NOW + 14, NOW + 20, resource="db")
+    there = 20 if answers else 14
+    took = there - 10
+    kept.step("new-1", "boot server", NOW + there, resource="app")
+    assert estimated(kept, there + 3) == (took - 3, "this run: 4 of 4 volumes restored, 1 of 2 servers there")
+    assert estimated(kept, there + 60) == (0, "this run: 4 of 4 volumes restored, 1 of 2 servers there")
+
+
+def test_the_first_protection_is_judged_by_the_volumes_it_has_backed_up(kept: Kept) -> None:
+    kept.run("new-1", NOW)
+    kept.step("new-1", "discover servers and volumes", NOW, NOW + 1, bytes_of_volumes={"root": 10 * GIB, "data": 20 * GIB})
+    assert estimated(kept, 5) is None
+    kept.step("new-1", "back up and export record", NOW + 1, NOW + 11, resource="root")
+    kept.step("new-1", "back up and export record", NOW + 1, resource="data")
+    assert estimated(kept, 16) == (5, "this run: 1 of 2 volumes backed up")
+
+
+def test_a_run_that_is_taken_back_is_not_estimated_and_says_what_it_does(kept: Kept) -> None:
+    kept.run("old-1", 0, 100, "succeeded")
+    kept.run("new-2", NOW)
+    row = kept.runs.get("new-2")
+    row.ending = "aborted"
+    kept._put(row)
+    seen = outlook(kept.runs, "new-2", NOW + 50)
+    assert seen.estimate is None
+    assert run_watch._state_line(seen, NOW + 50).endswith("what it has made is being removed")
+
+
+def test_the_line_of_a_run_says_what_its_estimate_comes_from(kept: Kept) -> None:
+    first_failover(kept)
+    line = run_watch._state_line(outlook(kept.runs, "new-1", NOW + 5), NOW + 5)
+    assert line.endswith("no estimate yet: no earlier failover of hlr has succeeded, and of this one too little is done")
+    kept.step("new-1", "restore volume", NOW, NOW + 10, resource="db-root")
+    line = run_watch._state_line(outlook(kept.runs, "new-1", NOW + 10), NOW + 10)
+    assert "left, judged by this run: 1 of 4 volumes restored" in line
 
 
 def test_what_is_under_way_is_told_the_oldest_first(kept: Kept) -> None:

@@ -221,9 +221,11 @@ def _waits(step: StepRow) -> str:
 
 def _state_line(seen: Outlook, now: float) -> str:
     line = f"{seen.run.id}: {seen.run.state}, for {span(now - seen.run.started_at)}"
+    if seen.run.ending is not None:
+        return f"{line}; what it has made is being removed"
     if seen.estimate is None:
-        return f"{line}; no estimate: no earlier {seen.run.kind} of {seen.run.vnf} has succeeded"
-    if seen.estimate.left_s <= 0:
+        return f"{line}; no estimate yet: no earlier {seen.run.kind} of {seen.run.vnf} has succeeded, and of this one too little is done"
+    if seen.estimate.left_s < 0:
         return f"{line}; {span(-seen.estimate.left_s)} longer than {seen.estimate.judged_by}"
     return f"{line}; about {span(seen.estimate.left_s)} left, judged by {seen.estimate.judged_by}"
 

@@ -263,7 +263,8 @@ class Discover(ProtectTask):
         p = self.protection
         with p.timeline.step("1.1", "discover servers and volumes", p.vnf.vnf) as step:
             topology = discover.discover(p.vnf, p.primary)
-            step.result(servers=len(topology.servers), volumes=len(topology.volumes))
+            sizes = {v.name or v.id: v.size_gib << 30 for v in topology.volumes}
+            step.result(servers=len(topology.servers), volumes=len(topology.volumes), bytes_of_volumes=sizes)
         return topology.model_dump(mode="json")
 
 
