@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
+from antipode.sandbox import story
 from lab import canary, inside
 from lab.errors import LabError
 from lab.site import Site
@@ -30,47 +29,22 @@ def all_frozen(site: Site, servers: Mapping[str, str]) -> bool:
         return all(pool.map(lambda server: is_frozen(site, server), servers.values()))
 
 
-@dataclass
-class Witness:
-    """Watches the canary's members at a site while something is done to them (`with Witness(site, servers) as witness:`).
+class Witness(story.Witness):
+    """Watches the canary's members at a site: frozen are all when their agents say so both before and after the members were asked."""
 
-    `frozen_last` is what each member had durable when all were frozen: all agents said so both before and after the members were asked.
-    """
+    every_s = 0.3
 
-    site: Site
-    servers: Mapping[str, str]
-    """role -> server id"""
-    frozen_last: dict[str, int] = field(default_factory=dict)
-    sightings: int = 0
-    disagreements: list[dict[str, int]] = field(default_factory=list)
-    """what differed between two sightings of one window: then the members were not frozen, whatever their agents say"""
-    _over: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
+    def __init__(self, site: Site, servers: Mapping[str, str]) -> None:
+        """`servers`: role -> server id."""
+        super().__init__()
+        self._site = site
+        self._servers = servers
 
-    def __enter__(self) -> Witness:
-        self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.3):
-            try:
-                self._look()
-            except LabError:
-                continue  # an agent that is just freezing or thawing may refuse; the next look tells
-
-    def _look(self) -> None:
-        if not all_frozen(self.site, self.servers):
-            return
-        durable = canary.durable(self.site)
-        if not all_frozen(self.site, self.servers):
-            return
-        if self.sightings and durable != self.frozen_last:
-            self.disagreements.append(durable)
-        self.frozen_last = durable
-        self.sightings += 1
+    def look(self) -> dict[str, int] | None:
+        try:
+            if not all_frozen(self._site, self._servers):
+                return None
+            durable = canary.durable(self._site)
+            return durable if all_frozen(self._site, self._servers) else None
+        except LabError:
+            return None  # an agent that is just freezing or thawing may refuse; the next look tells

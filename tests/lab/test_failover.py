@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from antipode.sandbox.story import recovered_last
 from lab import canary, wan
 from lab.checker import check
-from lab.demo import recovered_last
 from lab.desk import EXAMPLE, Desk
 from lab.services import identity
 from lab.services.tenant import NAMES, PROJECT
@@ -192,7 +192,7 @@ def test_every_record_that_was_durable_when_frozen_is_there_and_nothing_later(
     canary.wait_for_records(site_b, 5)  # the members work together again
     report = check(canary.records(site_b))
     assert report.consistent, json.dumps(report.as_json(), indent=1)
-    assert recovered_last(site_b, protected.boots, report) == protected.frozen_last
+    assert recovered_last(report, protected.boots) == protected.frozen_last
 
 
 def test_the_servers_at_site_b_are_those_of_site_a_in_all_that_an_operator_sees(

@@ -24,6 +24,17 @@ def expect_the_next_one_to_be_good(world: World) -> None:
     assert world.frozen() == set()
 
 
+def by_somebody(world: World, server: str, *actions: dict[str, object]) -> None:
+    """Somebody who knows nothing of antipode acts on a server."""
+    compute = world.cloud(PRIMARY).compute
+    path = f"/servers/{compute.find_server(server, ignore_missing=False).id}/action"
+    for action in actions:
+        assert compute.post(path, json=action, microversion="2.1").status_code == 202
+
+
+QUIESCE, THAW = {"quiesce": {"timeout": 60}}, {"unquiesce": None}
+
+
 def test_a_snapshot_that_stays_creating_ends_the_window_in_time(world: World) -> None:
     world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
     points = world.points()
@@ -83,13 +94,50 @@ def test_a_quiesce_whose_answer_is_lost_is_thawed_at_once(world: World) -> None:
     expect_the_next_one_to_be_good(world)
 
 
-def test_a_quiesce_that_is_delivered_twice_freezes_nobody_for_longer_than_the_timeout(world: World) -> None:
-    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
-    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action quiesce", "twice")
+@pytest.mark.parametrize("member", [0, 2])
+def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_at_once(world: World, member: int) -> None:
+    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action quiesce", "twice", after=member)
     done = world.operator.run("protect", "canary")
     assert world.struck(PRIMARY) == 1
-    frozen_for(world, QUIESCE_S + 1)
+    assert world.frozen() == set()
     assert done.returncode == 1, done.stderr
+    assert "is already quiesced" in done.stderr
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_thaw_that_is_delivered_twice_is_a_thaw(world: World) -> None:
+    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action unquiesce", "twice", after=3)
+    assert world.protect()["consistency"] == "application"
+    assert world.struck(PRIMARY) == 1
+    assert world.frozen() == set()
+
+
+def test_what_somebody_else_has_quiesced_is_left_to_him(world: World) -> None:
+    server = world.guests()[0]["server"]
+    by_somebody(world, server, QUIESCE)
+    try:
+        done = world.operator.run("protect", "canary")
+        assert done.returncode == 3, done.stderr
+        assert f"server {server} is busy (quiesced)" in done.stderr
+        assert world.frozen() == {server}
+    finally:
+        by_somebody(world, server, THAW)
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(world: World) -> None:
+    points = world.points()
+    world.fault(PRIMARY, r"^snapshot\.create$", "slow", seconds=3)
+    with world.meanwhile("protect", "canary") as end:
+        until(lambda: len(world.frozen()) == 3 and world.struck(PRIMARY), "snapshots are being made")
+        server = sorted(world.frozen())[0]
+        by_somebody(world, server, THAW, QUIESCE)
+        done = end()
+        assert done.returncode == 1, done.stderr
+        assert "was thawed by somebody while the snapshots were taken" in done.stderr
+        assert world.frozen() == {server}  # his, not ours
+        by_somebody(world, server, THAW)
+    assert world.points() == points
     expect_the_next_one_to_be_good(world)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import antipode
-from antipode.sandbox import canary, demo, desk, records
+from antipode.sandbox import canary, demo, desk, records, story
 from antipode.sandbox.guests import records_of
 from antipode.sandbox.records import CHAIN
 from antipode.sandbox.supervision import Sandbox, SandboxError
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.sandbox
 
 def test_the_demo_keeps_every_promise(tmp_path: Path) -> None:
     report = demo.run(tmp_path / "demo", io.StringIO())
-    assert demo.broken_promises(report) == []
-    assert demo.broken_promises(report | {"gaps": 1}) == ["gaps is 1, not 0"]
+    assert story.broken_promises(report) == []
+    assert story.broken_promises(report | {"gaps": 1}) == ["gaps is 1, not 0"]
 
 
 def test_up_leaves_what_is_up_and_a_killed_site_comes_back_with_what_it_held(own_world: World) -> None:

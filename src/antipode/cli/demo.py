@@ -25,14 +25,14 @@ class Demo(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         require_packages()
-        from antipode.sandbox import demo
+        from antipode.sandbox import demo, story
 
         directory = Path(parsed_args.directory).expanduser().resolve() if parsed_args.directory else default_state_dir() / "demo"
         report = demo.run(directory, self.app.stderr)
         path = Path(parsed_args.report) if parsed_args.report else directory / "demo-report.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n")
-        problems = demo.broken_promises(report)
+        problems = story.broken_promises(report)
         for problem in problems:
             print(f"antipode demo: not as promised: {problem}", file=self.app.stderr)
         if not problems:

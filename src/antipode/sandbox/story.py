@@ -1,0 +1,219 @@
+"""The story antipode is for, on any two sites: a VNF is protected, its site is killed, and it comes back at the other with its records."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Self, TextIO
+
+from antipode.errors import AntipodeError
+from antipode.sandbox import records
+
+RECORDS_BETWEEN = 40
+"""How many more records the VNF makes durable before the next thing happens to it."""
+
+
+class StoryError(AntipodeError):
+    """The story cannot be told to its end; the text says why."""
+
+
+class Storyteller:
+    """Tells what happens, with the time it took."""
+
+    def __init__(self, out: TextIO, *, beforehand: bool = False) -> None:
+        """`beforehand`: tell also what begins, where it takes long."""
+        self._out = out
+        self._beforehand = beforehand
+        self._begin = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begin
+
+    def say(self, text: str) -> None:
+        print(f"[{self.seconds:5.1f} s] {text}", file=self._out, flush=True)
+
+    def tell(self, text: str, act: Callable[[], Any]) -> Any:
+        """Do something and tell how long it took."""
+        if self._beforehand:
+            self.say(f"{text} ...")
+        begin = time.monotonic()
+        result = act()
+        self.say(f"{text}: {time.monotonic() - begin:.1f} s")
+        return result
+
+
+class Witness(ABC):
+    """Stands beside a site's machines while something is done to them (`with witness:`), and sees when all members are frozen."""
+
+    every_s: float
+    """how often it looks"""
+
+    def __init__(self) -> None:
+        self.frozen_last: dict[str, int] = {}
+        """what each member had durable when all were frozen"""
+        self.sightings = 0
+        self.disagreements: list[dict[str, int]] = []
+        """what members had durable later in the same window: they went on though their agents said frozen"""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
+
+    @abstractmethod
+    def look(self) -> dict[str, int] | None:
+        """What each member has durable, if all are frozen now; None when they are not, or when it cannot be seen."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self.every_s):
+            if durable := self.look():
+                if self.sightings and durable != self.frozen_last:
+                    self.disagreements.append(durable)
+                self.frozen_last = durable
+                self.sightings += 1
+
+
+class Operator(Protocol):
+    """Calls antipode's command line."""
+
+    def tell(self, *arguments: str) -> str:
+        """Execute `antipode ARGUMENTS`, which has to succeed, and return what it printed."""
+
+    def ask(self, *arguments: str) -> Any:
+        """As `tell`, with `-f json`, decoded."""
+
+
+class Silence(Protocol):
+    """Counts who calls the dead site."""
+
+    calls: int
+
+
+class Stage(Protocol):
+    """Two sites, an operator of antipode, and what can be seen and done there without OpenStack."""
+
+    primary: str
+    backup: str
+
+    @property
+    def operator(self) -> Operator: ...
+
+    def set(self, teller: Storyteller) -> None:
+        """Have both sites serve and the VNF `canary` at work at the primary, known to antipode."""
+
+    def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
+        """Of each member its last durable record and how often it has started (`durable`, `boot`)."""
+
+    def await_records(self, site: str, more: int) -> object:
+        """Return when every member has so many records more than now."""
+
+    def witness(self) -> Witness:
+        """Somebody who has not begun to look at the members at the primary."""
+
+    def destroy_primary(self) -> object: ...
+
+    def primary_is_dead(self) -> bool: ...
+
+    def silence(self) -> AbstractContextManager[Silence]:
+        """Count the calls to the dead primary while the block runs."""
+
+    def records(self, site: str) -> Mapping[str, bytes]:
+        """All records on the members' volumes, read behind OpenStack's back."""
+
+
+def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
+    """Tell the whole story; the report.
+
+    Raises:
+        AntipodeError: it cannot be told to its end.
+    """
+    primary, backup, ask = stage.primary, stage.backup, stage.operator.ask
+    stage.set(story)
+    story.tell("antipode site check", lambda: stage.operator.tell("site", "check"))
+    first, _ = _protect(stage, story)
+    second, frozen_last = _protect(stage, story)
+    boots = {role: int(says["boot"]) for role, says in stage.state(primary).items()}
+    stage.await_records(primary, RECORDS_BETWEEN)
+    lost = {role: int(says["durable"]) for role, says in stage.state(primary).items()}
+    story.say(f"Disaster: {primary} is killed, with everything in it, at records {lost}")
+    stage.destroy_primary()
+    with stage.silence() as silence:
+        recovered = story.tell(f"antipode failover canary --to {backup}", lambda: ask("failover", "canary", "--to", backup, "--yes"))
+    points = ask("recovery-point", "list", "canary")
+    stage.await_records(backup, 5)  # the chain goes on: the members work together again
+    report = records.check(story.tell(f"Reading every record from the volumes at {backup}", lambda: stage.records(backup)))
+    return {
+        "site_a_dead": stage.primary_is_dead(),
+        "members": len(report.members),
+        "recovery_points": len(points),
+        "second_point_incremental": bool(second["incremental"]) and not first["incremental"],
+        "torn": report.torn,
+        "gaps": report.gaps,
+        "duplicates": report.duplicates,
+        "order_violations": len(report.order_violations) + len(report.content_mismatches),
+        "recovered_last": recovered_last(report, boots),
+        "frozen_last": frozen_last,
+        "last_before_disaster": lost,
+        "last_now": report.last,
+        "quiesce_window_s": second["quiesce_window_s"],
+        "quiesce_window_per_member_s": second["quiesce_window_per_member_s"],
+        "protect_full_s": first["seconds"],
+        "protect_incremental_s": second["seconds"],
+        "rpo_s": recovered["rpo_s"],
+        "rto_s": recovered["rto_s"],
+        "rto_breakdown_s": recovered["rto_breakdown_s"],
+        "calls_to_site_a_during_failover": silence.calls,
+        "seconds": round(story.seconds, 1),
+    }
+
+
+def _protect(stage: Stage, story: Storyteller) -> tuple[dict[str, Any], dict[str, int]]:
+    """Make a recovery point under the eyes of a witness; what antipode says of it, and what each member had durable while frozen."""
+    stage.await_records(stage.primary, RECORDS_BETWEEN)
+    with stage.witness() as witness:
+        result = story.tell("antipode protect canary", lambda: stage.operator.ask("protect", "canary"))
+    if witness.disagreements:
+        raise StoryError(f"members went on while their agents said frozen: {witness.disagreements}")
+    if not witness.sightings:
+        raise StoryError("the witness never saw all members frozen at once: either they were not, or it looked too seldom")
+    window = result["quiesce_window_s"]
+    story.say(f"  recovery point {result['recovery_point']}, frozen for {window:.1f} s at records {witness.frozen_last}")
+    return result, witness.frozen_last
+
+
+def recovered_last(report: records.Report, boots: Mapping[str, int]) -> dict[str, int]:
+    """Per member, the last record that was not written after the recovery: what the restored volume brought.
+
+    Args:
+        boots: how often each member had started when it was protected.
+    """
+    return {
+        role: max((number for boot, number in member.last_of_boot.items() if boot <= boots[role]), default=0)
+        for role, member in report.members.items()
+    }
+
+
+def broken_promises(report: Mapping[str, Any]) -> list[str]:
+    """What the report says that must not be; empty when all is well."""
+    expected = {
+        "site_a_dead": True,
+        "members": 3,
+        "recovery_points": 2,
+        "second_point_incremental": True,
+        "torn": 0,
+        "gaps": 0,
+        "duplicates": 0,
+        "order_violations": 0,
+        "calls_to_site_a_during_failover": 0,
+        "recovered_last": report["frozen_last"],
+    }
+    return [f"{key} is {report[key]}, not {value}" for key, value in expected.items() if report[key] != value]
