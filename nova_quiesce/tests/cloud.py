@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from nova import context as nova_context
 from nova import exception, objects
 from nova.tests.functional import integrated_helpers
 from nova_quiesce.quiescing import Quiescing
+from nova_quiesce.record import KEY
 from nova_quiesce.watch import THREAD, Watch
 from sqlalchemy import exc as sqlalchemy_exc
 
@@ -39,9 +41,11 @@ class FakeGuests:
         self.refuse_with: Exception | None = None
         self.freeze_answers = threading.Event()
         self.freeze_answers.set()
+        self.before_freezing: Callable[[], None] = lambda: None
         self.while_freezing: Callable[[], None] = lambda: None
         self.while_thawing: Callable[[], None] = lambda: None
-        self.thaws_to_fail = 0
+        self.thaws_to_fail: float = 0
+        self.thaws_fail_with: Exception = exception.InstanceQuiesceFailed(reason="agent silent")
         self.running = True
         self.snapshots: list[tuple[str, bool]] = []
 
@@ -51,9 +55,19 @@ class FakeGuests:
             raise self.refuse_with
         if instance.uuid in self.frozen:
             raise exception.InternalError("The command guest-fsfreeze-freeze has been disabled")
+        self.before_freezing()
         self.frozen.add(instance.uuid)
         self.while_freezing()
         self.freeze_answers.wait(20)
+
+    def falls_silent_in_the_freeze(self) -> None:
+        """The agent takes the command to freeze and dies before it has answered: what libvirt says then."""
+
+        def die() -> None:
+            raise exception.InstanceQuiesceFailed(reason="[Error Code 86] Guest agent disappeared while executing command")
+
+        self.while_freezing = die
+        self.thaws_to_fail = math.inf
 
     def unquiesce(self, _driver: Any, _context: Any, instance: Any, _image_meta: Any) -> None:
         self.calls.append("thaw")
@@ -62,7 +76,7 @@ class FakeGuests:
         self.while_thawing()
         if self.thaws_to_fail:
             self.thaws_to_fail -= 1
-            raise exception.InstanceQuiesceFailed(reason="agent silent")
+            raise self.thaws_fail_with
         if not self.running:
             raise exception.InternalError("domain is not running")
         self.frozen.discard(instance.uuid)
@@ -124,7 +138,7 @@ class Cloud(integrated_helpers._IntegratedTestBase):
 
     def setUp(self) -> None:
         self.patch_process("nova_quiesce.quiescing.Watch", EndingWatch)
-        self.patch_process("nova_quiesce.quiescing.RETRY_SECONDS", 1)
+        self.patch_process("nova_quiesce.record.RETRY_SECONDS", 1)
         self.patch_process("nova_quiesce.watch.LAG_SECONDS", (0, 0))
         self.patch_process("nova_quiesce.watch.threads_run", lambda: True)
         quiesce_filter._of_this_process.cache_clear()
@@ -264,6 +278,12 @@ class CloudTestCase(unittest.TestCase):
         for thread in threads:
             thread.join()
         return results
+
+    def assert_nothing_is_left(self) -> None:
+        """Check that the server has no task state and no row of ours."""
+        instance = self.instance()
+        self.assertIsNone(instance.task_state)
+        self.assertNotIn(KEY, instance.system_metadata)
 
     @property
     def frozen(self) -> bool:

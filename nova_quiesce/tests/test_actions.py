@@ -12,7 +12,6 @@ from nova import context as nova_context
 from nova import exception
 from nova.api.auth import NovaKeystoneContext
 from nova.tests.fixtures.nova import PROJECT_ID
-from nova_quiesce.record import KEY
 
 import nova_quiesce
 from tests.cloud import CloudTestCase
@@ -92,9 +91,7 @@ class TestQuiesce(CloudTestCase):
     def test_unquiesce_leaves_nothing_in_the_database(self) -> None:
         self.act({"quiesce": None})
         self.act({"unquiesce": None})
-        instance = self.instance()
-        self.assertIsNone(instance.task_state)
-        self.assertNotIn(KEY, instance.system_metadata)
+        self.assert_nothing_is_left()
 
     def test_the_add_on_and_its_version_can_be_found_out(self) -> None:
         for api in (self.admin_api, self.api):
@@ -206,16 +203,28 @@ class TestRefusals(CloudTestCase):
             self.assertEqual("QEMU guest agent is not enabled", self.fault(self.act({action: None}), 409, "conflictingRequest"))
         self.assertFalse(self.shown()["quiesced"])
 
-    def test_a_silent_agent_is_a_conflict(self) -> None:
-        self.guests.refuse_with = exception.InstanceQuiesceFailed(reason="agent silent")
-        self.assertEqual("Failed to quiesce instance: agent silent", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
-        self.assertFalse(self.shown()["quiesced"])
+    def test_an_agent_that_was_never_there_is_a_conflict_at_once_and_nothing_is_left(self) -> None:
+        for said in (
+            "Guest agent is not responding: QEMU guest agent is not connected",
+            "Guest agent is not responding: guest agent didn't respond to synchronization within '5' seconds",
+        ):
+            self.guests.refuse_with = exception.InstanceQuiesceFailed(reason=said)
+            for action in ("quiesce", "unquiesce"):
+                message = self.fault(self.act({action: None}), 409, "conflictingRequest")
+                self.assertEqual(f"Failed to quiesce instance: {said}", message)
+                self.assert_nothing_is_left()
+        self.assertEqual(["freeze", "thaw"] * 2, self.guests.calls)
 
     def test_a_hypervisor_that_cannot_quiesce_is_a_conflict(self) -> None:
         for error in (NotImplementedError(), exception.InstanceQuiesceNotSupported(instance_id=self.server_id)):
             self.guests.refuse_with = error
             message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
             self.assertIn("Quiescing is not supported", message)
+
+    def test_a_hypervisor_that_is_down_is_a_conflict(self) -> None:
+        self.guests.refuse_with = exception.HypervisorUnavailable(host="compute")
+        self.assertIn("Connection to the hypervisor is broken", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.assert_nothing_is_left()
 
     def test_a_compute_host_that_is_down_is_a_conflict(self) -> None:
         service = next(s for s in self.admin_api.get_services(binary="nova-compute") if s["host"] == "compute")

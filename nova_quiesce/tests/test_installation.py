@@ -10,6 +10,8 @@ import sys
 import unittest
 from unittest import mock
 
+from nova import exception, objects
+
 from nova_quiesce import command, record
 from tests.cloud import CloudTestCase
 
@@ -82,6 +84,22 @@ class TestCommand(CloudTestCase):
             self.assertEqual(1, command._thaw())
         self.assertIn(f"{self.server_id}  not thawed: Service is unavailable", told.getvalue())
         self.assertTrue(self.shown()["quiesced"])
+
+    def test_thaw_thaws_the_others_when_one_is_deleted_meanwhile(self) -> None:
+        other, deleted = self.server_id, self.create_server("compute")
+        for server_id in (deleted, other):
+            self.act({"quiesce": None}, server_id)
+        load = objects.Instance.get_by_uuid
+
+        def one_is_gone(context: object, server_id: str, **more: object) -> object:
+            if server_id == deleted:
+                raise exception.InstanceNotFound(instance_id=server_id)
+            return load(context, server_id, **more)
+
+        with mock.patch("nova.objects.Instance.get_by_uuid", one_is_gone), contextlib.redirect_stderr(io.StringIO()) as told:
+            self.assertEqual(1, command._thaw())
+        self.assertIn(f"{deleted}  not thawed: Instance {deleted} could not be found", told.getvalue())
+        self.assertNotIn(other, self.guests.frozen)
 
     def printed(self, run_command: object) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as printed:

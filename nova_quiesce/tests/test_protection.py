@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 from unittest import mock
 
-from nova import exception
 from nova.tests.fixtures.cinder import CinderFixture
-from nova_quiesce.record import KEY
 
+from nova_quiesce import filter as quiesce_filter
 from nova_quiesce import watch
 from tests.cloud import CloudTestCase
 
@@ -117,15 +118,62 @@ class TestReset(CloudTestCase):
     def test_an_admin_can_reset_the_state_and_the_server_is_thawed(self) -> None:
         self.act({"quiesce": None})
         self.assertEqual(202, self.act({"os-resetState": {"state": "active"}}).status_code)
-        self.assertFalse(self.frozen)
-        self.assertIsNone(self.instance().task_state)
-        self.assertNotIn(KEY, self.instance().system_metadata)
+        self.await_that("thawed", lambda: not self.frozen)
+        self.assert_nothing_is_left()
 
-    def test_a_guest_that_cannot_be_thawed_does_not_keep_the_state_from_being_reset(self) -> None:
+    def test_a_guest_that_cannot_be_thawed_is_tried_again_and_nothing_keeps_its_server_from_being_used(self) -> None:
         self.act({"quiesce": None})
-        self.guests.refuse_with = exception.InstanceQuiesceFailed(reason="agent silent")
-        self.assertEqual(202, self.act({"os-resetState": {"state": "error"}}).status_code)
-        self.assertEqual(("error", None), (self.instance().vm_state, self.instance().task_state))
+        self.guests.thaws_to_fail = math.inf
+        for state in ("error", "active"):
+            self.assertEqual(202, self.act({"os-resetState": {"state": state}}).status_code)
+            self.assertEqual(state, self.instance().vm_state)
+        self.await_that("told to thaw", lambda: self.assert_nothing_is_left() or self.guests.calls.count("thaw") > 2)
+        self.guests.thaws_to_fail = 0
+        self.await_that("thawed", lambda: not self.frozen)
+        self.assert_nothing_is_left()
+
+    def test_a_guest_that_cannot_be_thawed_after_a_reset_is_given_up_with_a_warning(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 2)
+        self.act({"quiesce": {"timeout": 1}})
+        self.guests.thaws_to_fail = math.inf
+        with self.assertLogs("nova_quiesce.quiescing", "WARNING") as logs:
+            self.act({"os-resetState": {"state": "active"}})
+            self.await_that("told", lambda: any("Nobody tries it any more" in line for line in logs.output))
+        self.assertIn(self.server_id, logs.output[-1])
+        self.assertGreater(self.guests.calls.count("thaw"), 1)
+        self.assertEqual({}, self.watch._lost)
+        self.assert_nothing_is_left()
+
+    def test_what_is_quiesced_anew_after_a_reset_is_not_thawed_by_it(self) -> None:
+        self.act({"quiesce": None})
+        self.guests.thaws_to_fail = math.inf
+        self.act({"os-resetState": {"state": "active"}})
+        self.await_that("told to thaw", lambda: "thaw" in self.guests.calls)
+        self.guests.frozen.clear()  # as a hard reboot does
+        self.guests.thaws_to_fail = 0
+        with mock.patch("nova_quiesce.quiescing.Quiescing._thaw_lost", side_effect=ConnectionError) as thaw:
+            self.await_that("tried again", lambda: thaw.called)
+            self.assertEqual(202, self.act({"quiesce": None}).status_code)
+            self.await_that("kept", lambda: self.server_id in self.watch._lost)
+            thaw.reset_mock()
+            time.sleep(2)  # not for a state, but to see that nothing happens though it is due
+            self.watch.look()
+            thaw.assert_not_called()
+        self.assertTrue(self.frozen)
+
+    def test_what_is_quiesced_anew_while_it_is_thawed_for_a_reset_does_not_pass_for_frozen(self) -> None:
+        self.act({"quiesce": None})
+        self.guests.frozen.clear()
+
+        def quiesce_anew() -> None:
+            self.guests.while_thawing = lambda: None
+            instance = self.instance()
+            self.another_process().quiesce(instance._context, instance, 60)
+
+        self.guests.while_thawing = quiesce_anew
+        self.act({"os-resetState": {"state": "active"}})
+        self.await_that("ended", lambda: self.guests.calls[-1] == "thaw" and not self.shown()["quiesced"] and len(self.guests.calls) > 3)
+        self.assertFalse(self.frozen)
 
     def test_a_server_that_is_not_quiesced_is_not_thawed(self) -> None:
         self.act({"os-resetState": {"state": "active"}})
@@ -136,11 +184,28 @@ class TestReset(CloudTestCase):
         self.fault(self.act({"os-resetState": {"state": "active"}}, api=self.api), 403, "forbidden")
         self.assertTrue(self.frozen)
 
-    def test_a_reset_while_the_guest_is_being_frozen_leaves_it_thawed(self) -> None:
-        self.guests.while_freezing = lambda: self.act({"os-resetState": {"state": "active"}})
+    def test_a_freeze_that_comes_after_the_thaw_for_a_reset_is_thawed_too(self) -> None:
+        self.guests.before_freezing = self.reset_and_await_thaw
         message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
         self.assertIn("Another request changed instance", message)
-        self.assertFalse(self.frozen)
+        self.await_that("thawed", lambda: not self.frozen)
+
+    def test_so_is_one_of_which_the_agent_does_not_tell(self) -> None:
+        self.guests.falls_silent_in_the_freeze()
+        self.guests.thaws_to_fail = 0
+        self.guests.before_freezing = self.reset_and_await_thaw
+        self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.await_that("thawed", lambda: not self.frozen)
+        self.assert_nothing_is_left()
+
+    def reset_and_await_thaw(self) -> None:
+        self.act({"os-resetState": {"state": "active"}})
+        self.await_that("thawed for the reset", lambda: "thaw" in self.guests.calls and not self.watch._lost and not self.watch._thawing)
+
+    @property
+    def watch(self) -> watch.Watch:
+        """The watch of the nova-api."""
+        return quiesce_filter._of_this_process().watch
 
 
 class TestSnapshotsThroughNova(CloudTestCase):

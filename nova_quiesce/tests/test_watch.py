@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from unittest import mock
 
 import webob
 from nova import exception
-from nova_quiesce.quiescing import Quiescing
+from nova_quiesce.quiescing import PerhapsFrozen, Quiescing
 from nova_quiesce.record import QUIESCED, QUIESCING, UNQUIESCING
 
 from nova_quiesce import filter as quiesce_filter
@@ -28,11 +29,20 @@ class TestTimeout(CloudTestCase):
         self.assertGreater(time.monotonic() - began, 1.5)
         self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
 
-    def test_a_thaw_that_fails_is_tried_again(self) -> None:
-        self.guests.thaws_to_fail = 2
+    def test_a_thaw_of_a_guest_that_is_known_to_be_frozen_is_tried_until_it_succeeds(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 0)
+        self.guests.thaws_to_fail = 3
         self.act({"quiesce": {"timeout": 1}})
         self.await_that("thawed by itself", lambda: not self.frozen)
-        self.assertEqual(["freeze", "thaw", "thaw", "thaw"], self.guests.calls)
+        self.assertEqual(["freeze", "thaw", "thaw", "thaw", "thaw"], self.guests.calls)
+
+    def test_an_unquiesce_that_fails_is_tried_again_at_once_and_the_server_does_not_pass_for_frozen_meanwhile(self) -> None:
+        self.act({"quiesce": {"timeout": 60}})
+        self.guests.thaws_to_fail = 2
+        self.fault(self.act({"unquiesce": None}), 409, "conflictingRequest")
+        self.assertEqual("unquiescing", self.shown()["state"])
+        self.await_that("thawed by itself", lambda: not self.frozen)
+        self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
 
     def test_what_was_quiesced_anew_is_not_thawed_when_the_first_timeout_is_over(self) -> None:
         self.act({"quiesce": {"timeout": 1}})
@@ -51,15 +61,6 @@ class TestTimeout(CloudTestCase):
         self.assertIn("It is being thawed.", message)
         self.await_that("thawed", lambda: not self.frozen and not self.shown()["quiesced"])
 
-    def test_an_agent_that_falls_silent_during_the_freeze_is_told_to_thaw(self) -> None:
-        def fall_silent() -> None:
-            raise exception.InstanceQuiesceFailed(reason="agent silent")
-
-        self.guests.while_freezing = fall_silent
-        self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
-        self.assertFalse(self.frozen)
-        self.assertFalse(self.shown()["quiesced"])
-
     def count_looks(self) -> list[float]:
         looks: list[float] = []
         found = watch.all_quiesced
@@ -70,6 +71,109 @@ class TestTimeout(CloudTestCase):
 
         self.patch("nova_quiesce.watch.all_quiesced", count)
         return looks
+
+
+class TestSilentAgents(CloudTestCase):
+    """The agent has taken the freeze, or may have, and is silent since."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.guests.falls_silent_in_the_freeze()
+
+    def test_it_is_told_to_thaw_until_it_answers(self) -> None:
+        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
+        self.assertIn("Guest agent disappeared", message)
+        self.assertIn("may be frozen all the same: it is being thawed", message)
+        self.await_that("told to thaw", lambda: self.guests.calls.count("thaw") > 2)
+        self.assertTrue(self.frozen)
+        self.assertEqual((True, "unquiescing"), (self.shown()["quiesced"], self.shown()["state"]))
+        self.assertIn("task_state unquiescing", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.guests.thaws_to_fail = 0
+        self.await_that("thawed by itself", lambda: not self.frozen)
+        self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
+        self.assert_nothing_is_left()
+
+    def test_one_that_never_answers_is_given_up_with_a_warning_and_nothing_is_left(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 3)
+        with self.assertLogs("nova_quiesce.quiescing", "WARNING") as logs:
+            self.fault(self.act({"quiesce": {"timeout": 1}}), 409, "conflictingRequest")
+            self.await_that("given up", lambda: not self.shown()["quiesced"])
+            self.await_that("told", lambda: "Nobody tries it any more" in logs.output[-1])
+        self.assert_nothing_is_left()
+        self.assertIn(self.server_id, logs.output[-1])
+        self.assertIn("reboot it hard", logs.output[-1])
+        tried = self.guests.calls.count("thaw")
+        self.assertGreater(tried, 1)
+        self.assertTrue(self.frozen)
+        self.guests.thaws_to_fail = 0
+        self.assertEqual(202, self.act({"unquiesce": None}).status_code)
+        self.assertEqual(tried + 1, self.guests.calls.count("thaw"))
+        self.assertFalse(self.frozen)
+
+    def test_it_is_not_given_up_before_the_time_that_the_quiesce_would_have_lasted(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 0)
+        began = time.monotonic()
+        self.fault(self.act({"quiesce": {"timeout": 4}}), 409, "conflictingRequest")
+        self.await_that("given up", lambda: not self.shown()["quiesced"])
+        self.assertGreater(time.monotonic() - began, 3)
+
+    def test_a_guest_that_is_given_up_can_be_rebooted_by_its_owner(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 0)
+        self.act({"quiesce": {"timeout": 1}})
+        self.fault(self.act({"reboot": {"type": "HARD"}}), 409, "conflictingRequest")
+        self.await_that("given up", lambda: not self.shown()["quiesced"])
+        self.assertEqual(202, self.act({"reboot": {"type": "HARD"}}).status_code)
+        self.cloud._wait_for_server_parameter({"id": self.server_id}, {"status": "ACTIVE", "OS-EXT-STS:task_state": None})
+
+    def test_another_process_thaws_when_the_one_that_asked_it_has_died(self) -> None:
+        self.quiesce_in_doubt(timeout=60)
+        survivor = self.another_process().watch
+        survivor.look_if_time()
+        self.assertEqual(["freeze", "thaw"], self.guests.calls)
+        self.guests.thaws_to_fail = 0
+        self.await_that("thawed by another", lambda: survivor.look_if_time() or not self.frozen)
+        self.assert_nothing_is_left()
+
+    def test_a_libvirt_that_vanishes_during_the_freeze_leaves_nobody_frozen(self) -> None:
+        def vanish() -> None:
+            raise exception.InternalError(
+                "Error from libvirt while quiescing x: [Error Code 38] Cannot recv data: Connection reset by peer"
+            )
+
+        self.guests.while_freezing = vanish
+        self.guests.thaws_to_fail = 0
+        self.assertIn("may be frozen all the same", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.await_that("thawed", lambda: not self.frozen)
+
+    def test_while_it_may_still_take_the_freeze_it_is_not_given_up(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 1)
+        self.guests.thaws_fail_with = exception.InternalError("Timed out during operation: cannot acquire state change lock")
+        self.act({"quiesce": {"timeout": 1}})
+        self.await_that("told to thaw", lambda: self.guests.calls.count("thaw") > 4)
+        self.assertTrue(self.shown()["quiesced"])
+        self.guests.thaws_to_fail = 0
+        self.await_that("thawed", lambda: not self.frozen)
+
+    def test_while_its_host_is_down_it_is_not_given_up(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 1)
+        self.quiesce_in_doubt(timeout=1)
+        watching = self.another_process().watch
+        with mock.patch("nova.servicegroup.API.service_is_up", return_value=False):
+            self.await_that("tried", lambda: watching.look_if_time() or record.seconds_until(self.shown()["expires_at"]) < -2)
+        self.assertEqual("unquiescing", self.shown()["state"])
+        self.guests.thaws_to_fail = 0
+        self.await_that("thawed when it is up again", lambda: watching.look_if_time() or not self.frozen)
+
+    def test_a_guest_without_agent_is_let_go_when_the_answer_to_its_freeze_was_lost(self) -> None:
+        self.quiesce_in_doubt(timeout=60)
+        self.guests.thaws_fail_with = exception.QemuGuestAgentNotEnabled()
+        self.another_process().watch.look_if_time()
+        self.assert_nothing_is_left()
+
+    def quiesce_in_doubt(self, timeout: int) -> None:
+        """Quiesce through a process that dies then."""
+        instance = self.instance()
+        self.assertRaises(PerhapsFrozen, self.another_process().quiesce, instance._context, instance, timeout)
 
 
 class TestDeadProcesses(CloudTestCase):
@@ -102,6 +206,14 @@ class TestDeadProcesses(CloudTestCase):
         self.await_that("thawed", lambda: self.another_process().watch.look_if_time() or not self.frozen)
         self.assertFalse(self.shown()["quiesced"])
 
+    def test_what_a_process_left_that_died_while_it_froze_is_given_up_when_the_agent_never_answers(self) -> None:
+        self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 0)
+        self.guests.thaws_to_fail = math.inf
+        self.died_as(QUIESCING, timeout=3)
+        survivor = self.another_process().watch
+        self.await_that("given up", lambda: survivor.look_if_time() or not self.shown()["quiesced"])
+        self.assert_nothing_is_left()
+
     def test_a_process_that_died_while_it_thawed_leaves_it_to_the_others(self) -> None:
         self.died_as(UNQUIESCING)
         self.await_that("thawed", lambda: self.another_process().watch.look_if_time() or not self.frozen)
@@ -114,11 +226,11 @@ class TestDeadProcesses(CloudTestCase):
             self.assertEqual(202, self.act({"unquiesce": None}).status_code)
             self.assertFalse(self.frozen)
 
-    def died_as(self, state: str) -> None:
+    def died_as(self, state: str, timeout: int = 60) -> None:
         """Leave the guest frozen and the record as a process does that is killed in the middle; it would have been done in two seconds."""
         self.guests.frozen.add(self.server_id)
         with self.cell() as context:
-            self.assertTrue(record.replace(context, self.server_id, None, record.Record.new(state, 60, 2)))
+            self.assertTrue(record.replace(context, self.server_id, None, record.Record.new(state, timeout, 2)))
 
     def found(self) -> record.Record:
         with self.cell() as context:
@@ -172,6 +284,14 @@ class TestWhatCannotBeThawed(CloudTestCase):
         self.assertTrue(self.frozen)
         hangs.set()
         self.await_that("and this one when its agent answers", lambda: not self.frozen)
+
+    def test_a_database_that_takes_no_writes_is_not_asked_all_the_time(self) -> None:
+        self.await_that("its time is over", lambda: record.seconds_until(self.shown()["expires_at"]) < 0)
+        with mock.patch("nova_quiesce.record.replace", side_effect=ConnectionError("read only")) as asked:
+            for _ in range(20):
+                self.watching.look_if_time()
+            self.assertEqual(1, asked.call_count)
+        self.await_that("thawed", self.thawed)
 
     def test_a_database_that_is_down_is_asked_again(self) -> None:
         with mock.patch("nova_quiesce.watch.cells", side_effect=ConnectionError("database down")):

@@ -20,6 +20,7 @@ import pytest
 
 from lab import canary, inside, supervision
 from lab.desk import PROJECT
+from lab.guest_agent import in_guest
 from lab.services import identity, mariadb, nova, tenant, wsgi
 from lab.site import VENV, Site
 from lab.waiting import wait_until
@@ -310,6 +311,114 @@ def test_when_rabbitmq_is_restarted_inside_the_window_the_server_is_thawed_as_so
     print(f"thawed {took:.1f} s after RabbitMQ was back")
     await_forgotten(site_a, within=180)
     await_reports(site_a, back)
+
+
+AGENT = "/etc/init.d/guest-agent"
+HOOK = "/etc/qemu/fsfreeze-hook"
+SILENT_S = 20
+
+# The agent calls it before it freezes, and says in a file of its own that it is about to. To sync what is dirty takes a while, in which it
+# is killed: it dies with the file system frozen, and has not answered.
+DIES_IN_THE_FREEZE = """
+echo "$1 $(cut -d' ' -f1 /proc/uptime)" >>/run/spoilt.log
+[ $1 = freeze ] || exit 0
+agent=$PPID
+dd if=/dev/zero of=/data/dirty bs=1M count=16 2>/dev/null
+(while [ ! -e /run/qga.state.isfrozen ]; do :; done; kill -KILL $agent) &
+"""
+
+# It stands still before it freezes, and freezes when nobody waits for it any more.
+SLEEPS_BEFORE_THE_FREEZE = f"""
+echo "$1 $(cut -d' ' -f1 /proc/uptime)" >>/run/spoilt.log
+[ $1 = freeze ] || exit 0
+agent=$PPID
+(sleep {SILENT_S}; kill -CONT $agent) &
+kill -STOP $agent
+"""
+
+COMES_BACK_LATE = f"sleep {SILENT_S}; exec /run/guest-agent"
+
+
+@pytest.fixture
+def spoilt_agent(site_a: Site, servers: dict[str, str]) -> Iterator[Callable[[str], None]]:
+    """Gives the agent of `app` another hook, and has it come back late when it dies; undone when it is back."""
+    server = servers["app"]
+    mounted = ((HOOK, "/run/hook"), (AGENT, "/run/late-agent"))
+
+    def spoil(hook: str) -> None:
+        scripts = {"/run/hook": hook, "/run/late-agent": COMES_BACK_LATE}
+        write = [f"cat >{path} <<'END'\n#!/bin/sh\n{script}\nEND\nchmod +x {path}" for path, script in scripts.items()]
+        mount = [f"mount -o bind {ours} {theirs}" for theirs, ours in mounted]
+        in_guest(site_a, server, "\n".join([f"cp {AGENT} /run/guest-agent", "rm -f /run/spoilt.log", *write, *mount]))
+
+    yield spoil
+    wait_until(lambda: agent_answers(site_a, server), "the agent of app answers", timeout=60, interval=1)
+    for theirs, _ in mounted:
+        in_guest(site_a, server, f"while grep -q ' {theirs} ' /proc/mounts; do umount {theirs}; done; rm -f /data/dirty")
+
+
+def agent_answers(site: Site, server: str) -> bool:
+    ping = ["virsh", "qemu-agent-command", server, '{"execute": "guest-ping"}', "--timeout", "2"]
+    return inside.run(site, ping, check=False, timeout=15).returncode == 0
+
+
+def assert_frozen_for(site: Site, server: str, seconds: float) -> None:
+    """Check by the hook's own clock that the guest was frozen, and thawed not before that."""
+    log = dict(line.split() for line in in_guest(site, server, "cat /run/spoilt.log").splitlines())
+    assert float(log["thaw"]) - float(log["freeze"]) > seconds, log
+
+
+def stands_still(site: Site, role: str) -> bool:
+    before = canary.durable(site)[role]
+    time.sleep(2)  # in which it writes twenty records, if it can
+    return canary.durable(site)[role] == before
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
+    site_a: Site, servers: dict[str, str], first: NovaApi, spoilt_agent: Callable[[str], None], reset: bool
+) -> None:
+    server = servers["app"]
+    spoilt_agent(DIES_IN_THE_FREEZE)
+    answer = first.act(server, quiesce={"timeout": 10})
+    assert answer.status_code == 409, answer.text
+    assert "may be frozen all the same" in answer.text
+    assert first.shown(server)["state"] == "unquiescing"
+    assert stands_still(site_a, "app")
+    if reset:
+        admin = NovaApi(site_a, nova.PORT, identity.connect(site_a).session)
+        assert admin.act(server, **{"os-resetState": {"state": "active"}}).status_code == 202
+        assert records(site_a) == (0, 0)
+    wait_until(lambda: agent_answers(site_a, server), "the agent is back", timeout=60, interval=0.5)
+    took = await_thaw(site_a, server, within=15)
+    print(f"thawed {took:.1f} s after the agent was back")
+    assert_frozen_for(site_a, server, SILENT_S - 2)
+    await_forgotten(site_a, within=10)
+
+
+def test_a_freeze_that_comes_after_its_time_is_thawed(
+    site_a: Site, servers: dict[str, str], first: NovaApi, spoilt_agent: Callable[[str], None]
+) -> None:
+    server = servers["app"]
+    spoilt_agent(SLEEPS_BEFORE_THE_FREEZE)
+    assert first.quiesce(server, timeout=5) == 504
+    assert first.shown(server)["state"] == "unquiescing"
+    await_forgotten(site_a, within=150)
+    assert not is_frozen(site_a, server)
+    assert_frozen_for(site_a, server, SILENT_S - 2)
+
+
+def test_an_agent_that_is_not_there_is_a_conflict_at_once_and_nothing_is_left(
+    site_a: Site, servers: dict[str, str], first: NovaApi, spoilt_agent: Callable[[str], None]
+) -> None:
+    server = servers["app"]
+    spoilt_agent("")
+    in_guest(site_a, server, "(sleep 1; kill -KILL $(cat /run/qemu-ga.pid)) >/dev/null 2>&1 &")
+    wait_until(lambda: not agent_answers(site_a, server), "the agent is gone", timeout=20, interval=0.5)
+    answer = first.act(server, quiesce=None)
+    assert answer.status_code == 409, answer.text
+    assert "agent is not connected" in answer.text
+    assert records(site_a) == (0, 0)
 
 
 def test_the_command_lists_and_thaws_what_is_quiesced_and_leaves_nothing(site_a: Site, servers: dict[str, str], first: NovaApi) -> None:

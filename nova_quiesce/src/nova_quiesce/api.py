@@ -105,7 +105,7 @@ class QuiesceController(wsgi.Controller):
             common.raise_http_conflict_for_instance_invalid_state(state, action, server_id)
 
     def thaw_after_reset(self, req: wsgi.Request, server_id: str) -> None:
-        """Thaw a server whose state was reset by an admin, if it was quiesced."""
+        """Have a server thawed whose state was reset by an admin, if it was quiesced."""
         context, instance = self._instance(req, server_id)
         self._quiescing.thaw_after_reset(context, instance)
 
@@ -140,6 +140,6 @@ def _as_http(action: str, server_id: str) -> Iterator[None]:
         raise exc.HTTPConflict(explanation=_("Quiescing is not supported by the hypervisor of instance %s") % server_id) from error
     except NoAnswer as error:
         raise exc.HTTPGatewayTimeout(explanation=error.format_message()) from error
-    except (exception.Invalid, exception.InternalError) as error:
-        # Host down, no agent, agent silent, already frozen (libvirt's refusal is an InternalError).
+    except (exception.Invalid, exception.InternalError, exception.HypervisorUnavailable) as error:
+        # Host or hypervisor down, no agent, agent silent, already frozen (libvirt's refusal is an InternalError).
         raise exc.HTTPConflict(explanation=error.format_message()) from error

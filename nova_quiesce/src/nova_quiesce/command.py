@@ -47,8 +47,8 @@ def _thaw() -> int:
     quiescing = Quiescing()
     for cell, server_id, _ in watch.all_quiesced():
         with nova_context.target_cell(nova_context.get_admin_context(), cell) as context:
-            instance = objects.Instance.get_by_uuid(context, server_id, expected_attrs=["services", "system_metadata"])
             try:
+                instance = objects.Instance.get_by_uuid(context, server_id, expected_attrs=["services", "system_metadata"])
                 quiescing.unquiesce(context, instance)
             except Exception as error:
                 failed = 1

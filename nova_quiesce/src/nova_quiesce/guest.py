@@ -10,6 +10,13 @@ from nova import exception, rpc
 from nova.compute import rpcapi
 from nova.conf import CONF
 
+# What libvirt says when it could not reach the agent and has not sent it the command. When it says something else (or this in another
+# language, or as before libvirt 9.1), the agent may have taken the command.
+_NEVER_SENT = ("agent is not connected", "respond to synchronization")
+
+# What it says when the agent, or libvirt itself, has vanished after that; Nova makes the same exception of it as of an agent's refusal.
+_PERHAPS_TAKEN = ("respond to command", "[Error Code 38]", "[Error Code 39]", "client socket is closed", "event on socket")
+
 
 class Guest:
     """Freezes and thaws guests through the RPC methods that Nova's compute manager has for its own volume snapshots."""
@@ -24,7 +31,7 @@ class Guest:
 
         :param context: a request context targeted at the instance's cell
         :param timeout: seconds to wait for the answer; the message bus drops the call when nobody has fetched it by then
-        :raises nova.exception.NovaException, NotImplementedError: nova-compute refused or failed: nothing is frozen
+        :raises nova.exception.NovaException, NotImplementedError: nova-compute refused or failed; see `may_be_frozen_after`
         :raises oslo_messaging.MessagingException: no answer came: the guest may be frozen
         """
         self._call(context, instance, "quiesce_instance", timeout)
@@ -48,3 +55,18 @@ class Guest:
         client = self._compute.router.client(context)
         version = "6.0" if client.can_send_version("6.0") else "5.0"
         client.prepare(server=instance.host, version=version, timeout=timeout).call(context, method, instance=instance, **arguments)
+
+
+def may_be_frozen_after(error: Exception) -> bool:
+    """Whether the agent may have taken a freeze that failed. A guest that it refuses to freeze may be frozen by something else."""
+    if isinstance(error, exception.InstanceQuiesceFailed):
+        return not any(text in str(error) for text in _NEVER_SENT)
+    if isinstance(error, exception.InternalError):
+        return any(text in str(error) for text in _PERHAPS_TAKEN)
+    return not isinstance(error, (exception.NovaException, NotImplementedError))
+
+
+def has_no_agent(error: Exception) -> bool:
+    """Whether a freeze or thaw failed because the guest is one that Nova cannot freeze."""
+    never = (exception.QemuGuestAgentNotEnabled, exception.InstanceQuiesceNotSupported, NotImplementedError)
+    return isinstance(error, never) or "agent is not configured" in str(error)

@@ -14,14 +14,11 @@ from nova.i18n import _
 from oslo_log import log as logging
 
 from nova_quiesce import record
-from nova_quiesce.guest import Guest
-from nova_quiesce.record import QUIESCED, QUIESCING, UNQUIESCING, Record
+from nova_quiesce.guest import Guest, has_no_agent, may_be_frozen_after
+from nova_quiesce.record import LOST, QUIESCED, QUIESCING, UNQUIESCING, Record
 from nova_quiesce.watch import Watch
 
 LOG = logging.getLogger(__name__)
-
-# Between two attempts to thaw a server whose time is over: soon, since it is an outage, but no flood in the log.
-RETRY_SECONDS = 5
 
 # How much longer than the wait for nova-compute's answer a freeze or thaw may take before whoever has begun it is taken for dead.
 MARGIN_SECONDS = 15
@@ -33,7 +30,23 @@ class AlreadyQuiesced(exception.Invalid):
 
 
 class Overtaken(exception.Invalid):
-    msg_fmt = _("Another request changed instance %(server_id)s at the same moment; its guest is not frozen by this one")
+    msg_fmt = _("Another request changed instance %(server_id)s at the same moment: try again")
+    code = 409
+
+
+class PerhapsFrozen(exception.Invalid):
+    msg_fmt = _(
+        "%(reason)s. The guest of instance %(server_id)s may be frozen all the same: it is being thawed, which is given up at "
+        "%(given_up_at)s when its agent is silent until then"
+    )
+    code = 409
+
+
+class GivenUp(exception.Invalid):
+    msg_fmt = _(
+        "The guest of instance %(server_id)s may be frozen since %(since)s, and could not be thawed until %(given_up_at)s: %(reason)s. "
+        "Nobody tries it any more. Unquiesce the instance when its guest agent answers again, or reboot it hard"
+    )
     code = 409
 
 
@@ -70,10 +83,10 @@ class Quiescing:
             self._check_idle_and_up(context, instance)
             raise Overtaken(server_id=instance.uuid)
         self._freeze(context, instance, begun, wait)
-        frozen = begun.become(QUIESCED, free_at=begun.since)
+        frozen = begun.become(QUIESCED, free_at=begun.since, given_up_at=None)
         if not record.replace(context, instance.uuid, begun, frozen):
             # An admin has reset the state, or we were taken for dead.
-            self._thaw_in_case(context, instance)
+            self.watch.keep(instance.uuid, begun.lost())
             raise Overtaken(server_id=instance.uuid)
         self.watch.expect(instance.uuid, frozen)
         LOG.info("Quiesced until %s at the latest.", frozen.expires_at, instance=instance)
@@ -83,7 +96,8 @@ class Quiescing:
         """Thaw the guest's file systems; return when they are thawed. A server that is not quiesced stays so.
 
         :param context: a request context targeted at the instance's cell
-        :raises NoAnswer: the guest may still be frozen; the thaw that comes by itself remains
+        :raises NoAnswer: the guest may still be frozen; if it was quiesced, it is due to be thawed
+        :raises GivenUp: its agent does not answer, and nobody knows whether the guest is frozen; the record is removed
         :raises nova.exception.NovaException, NotImplementedError: the state does not allow it, or nova-compute refused
         """
         found = record.of(context, instance.uuid)
@@ -103,52 +117,47 @@ class Quiescing:
         LOG.info("Unquiesced.", instance=instance)
 
     def thaw_due(self, context: Any, server_id: str, found: Record) -> None:
-        """Thaw a server whose time is over, as its record says; return when that is done, or when somebody else does it.
+        """Thaw a server that is due, as its record says; return when that is done or given up, or when somebody else does it.
 
         :param context: an admin's context targeted at the instance's cell
-        :raises Exception: it could not be thawed; its record says when it is to be tried again
+        :raises Exception: it could not be thawed and is to be tried again; if it has a record, that says when
         """
         instance = _load(context, server_id)
-        if self._thaw(context, instance, found, retry_in=RETRY_SECONDS):
-            LOG.warning("Thawed: nobody had unquiesced it until %s.", found.expires_at, instance=instance)
+        try:
+            thawed = (self._thaw_lost if found.state == LOST else self._thaw)(context, instance, found)
+        except GivenUp as error:
+            LOG.warning(error.format_message(), instance=instance)
+        else:
+            if thawed:
+                LOG.warning(
+                    "Thawed: it was quiesced at %s, until %s, and not unquiesced.", found.since, found.expires_at, instance=instance
+                )
 
     def thaw_after_reset(self, context: Any, instance: Any) -> None:
-        """Thaw a server whose state an admin has reset while it was quiesced; an error is logged, since the reset is done."""
-        if not record.forget(context, instance.uuid):
-            return
-        try:
-            self._check_up(context, instance)
-            self._guest.thaw(context, instance)
-            LOG.warning("Thawed: its state was reset while it was quiesced.", instance=instance)
-        except Exception:
-            LOG.exception("Its state was reset while it was quiesced, and it could not be thawed: unquiesce it.", instance=instance)
+        """Have the watch of this process thaw a server whose state an admin has reset while it was quiesced."""
+        for lost in record.forget(context, instance.uuid):
+            self.watch.keep(instance.uuid, lost)
 
     def _freeze(self, context: Any, instance: Any, begun: Record, wait: int) -> None:
         try:
             self._guest.freeze(context, instance, wait)
-        except (exception.NovaException, NotImplementedError) as error:
-            if isinstance(error, exception.InstanceQuiesceFailed):
-                self._thaw_in_case(context, instance)
-            record.replace(context, instance.uuid, begun, None)
-            raise
         except Exception as error:
-            LOG.exception("No answer to the quiesce, thawing.", instance=instance)
-            now = record.in_seconds(0)
-            due = begun.become(QUIESCED, expires_at=now, free_at=now)
-            record.replace(context, instance.uuid, begun, due)
-            self.watch.expect(instance.uuid, due)
-            if not isinstance(error, oslo_messaging.MessagingException):
+            if not may_be_frozen_after(error):
+                record.replace(context, instance.uuid, begun, None)
                 raise
-            raise NoAnswer(server_id=instance.uuid, action="quiesce", consequence="It is being thawed.") from error
+            LOG.exception("The quiesce failed and may have frozen the guest all the same: thawing.", instance=instance)
+            due = begun.become(UNQUIESCING, free_at=begun.since)
+            if record.replace(context, instance.uuid, begun, due):
+                self.watch.expect(instance.uuid, due)
+            else:
+                self.watch.keep(instance.uuid, begun.lost())
+            if isinstance(error, oslo_messaging.MessagingException):
+                raise NoAnswer(server_id=instance.uuid, action="quiesce", consequence="It is being thawed.") from error
+            if isinstance(error, exception.NovaException):
+                raise PerhapsFrozen(reason=str(error).rstrip("."), server_id=instance.uuid, given_up_at=begun.given_up_at) from error
+            raise
 
-    def _thaw_in_case(self, context: Any, instance: Any) -> None:
-        """Thaw a guest that may be frozen: an agent that falls silent may have taken the command. One that always was refuses this, too."""
-        try:
-            self._guest.thaw(context, instance)
-        except Exception as error:
-            LOG.warning("Not thawed after a quiesce that failed: %s", error, instance=instance)
-
-    def _thaw(self, context: Any, instance: Any, found: Record | None, retry_in: float = 0) -> bool:
+    def _thaw(self, context: Any, instance: Any, found: Record | None) -> bool:
         """Thaw, with the record saying so meanwhile. False when somebody else has changed the record first: then nothing was done."""
         free_in = CONF.rpc_response_timeout + MARGIN_SECONDS
         claim = found.become(UNQUIESCING, free_at=record.in_seconds(free_in)) if found else Record.new(UNQUIESCING, free_in, free_in)
@@ -156,11 +165,29 @@ class Quiescing:
             return False
         try:
             self._thaw_if_running(context, instance, found)
-        except BaseException:
-            still = found and claim.become(QUIESCED, free_at=record.in_seconds(retry_in))
-            record.replace(context, instance.uuid, claim, still)
+        except BaseException as error:
+            again = found and _after_failed_thaw(found, error)
+            record.replace(context, instance.uuid, claim, again)
+            if again:
+                self.watch.expect(instance.uuid, again)
+            elif found:
+                raise _given_up(instance, found, error) from error
             raise
         record.replace(context, instance.uuid, claim, None)
+        return True
+
+    def _thaw_lost(self, context: Any, instance: Any, lost: Record) -> bool:
+        """Thaw a server that has lost its record, without a new one: whoever has reset its state is to have it at their disposal."""
+        try:
+            self._thaw_if_running(context, instance, lost)
+        except Exception as error:
+            if lost.is_given_up:
+                raise _given_up(instance, lost, error) from error
+            raise
+        anew = record.of(context, instance.uuid)
+        if anew:
+            # Quiesced by somebody meanwhile, and thawed by us: it must not pass for frozen.
+            self._thaw(context, instance, anew)
         return True
 
     def _thaw_if_running(self, context: Any, instance: Any, found: Record | None) -> None:
@@ -169,13 +196,18 @@ class Quiescing:
             self._guest.thaw(context, instance)
         except exception.ServiceUnavailable:
             raise
-        except exception.NovaException:
-            if found is None or self._guest.is_running(context, instance):
+        except (exception.NovaException, NotImplementedError) as error:
+            if found and found.given_up_at and has_no_agent(error):
+                LOG.warning("It has no guest agent, so its file systems are not frozen.", instance=instance)
+            elif found and not self._guest.is_running(context, instance):
+                LOG.warning("It does not run any more, so its file systems are not frozen either.", instance=instance)
+            else:
                 raise
-            LOG.warning("It does not run any more, so its file systems are not frozen either.", instance=instance)
 
     def _refuse_if_quiesced(self, context: Any, instance: Any) -> None:
         found = record.of(context, instance.uuid)
+        if found and found.state == UNQUIESCING:
+            raise exception.InstanceInvalidState(attr="task_state", instance_uuid=instance.uuid, state=found.state, method="quiesce")
         if found:
             raise AlreadyQuiesced(server_id=instance.uuid, state=found.state, since=found.since, expires_at=found.expires_at)
 
@@ -191,3 +223,18 @@ class Quiescing:
 
 def _load(context: Any, server_id: str) -> Any:
     return objects.Instance.get_by_uuid(context, server_id, expected_attrs=["services", "system_metadata"])
+
+
+def _after_failed_thaw(found: Record, error: BaseException) -> Record | None:
+    """Return the record of a server that could not be thawed, which says when to try again; None when that is given up."""
+    again = record.in_seconds(record.RETRY_SECONDS)
+    if isinstance(error, exception.InstanceQuiesceFailed):
+        return None if found.is_given_up else found.become(UNQUIESCING, free_at=again)
+    # The agent was not asked, or libvirt still waits for its answer to the freeze: that it is silent is not known yet.
+    given_up_at = found.given_up_at and max(found.given_up_at, record.in_seconds(record.GIVE_UP_SECONDS))
+    untouched = found.state == QUIESCED and isinstance(error, exception.ServiceUnavailable)
+    return found.become(QUIESCED if untouched else UNQUIESCING, free_at=again, given_up_at=given_up_at)
+
+
+def _given_up(instance: Any, found: Record, error: BaseException) -> GivenUp:
+    return GivenUp(server_id=instance.uuid, since=found.since, given_up_at=found.given_up_at, reason=str(error).rstrip("."))

@@ -21,7 +21,17 @@ from oslo_db import api as oslo_db_api
 from oslo_utils import timeutils
 
 QUIESCING, QUIESCED, UNQUIESCING = STATES = ("quiescing", "quiesced", "unquiescing")
-"""The task states: a freeze is under way, the guest is frozen, a thaw is under way. In each of them it may be frozen."""
+"""The task states: a freeze is under way, the guest is frozen, a thaw is under way or due. In each of them it may be frozen."""
+
+LOST = "lost"
+"""No task state: of a record that is stored no more, since an admin has reset the state, while its guest may be frozen."""
+
+# Between two attempts to thaw a server: soon, since it is an outage, but no flood in the log.
+RETRY_SECONDS = 5
+
+# So long at least is it tried to thaw a guest of which nobody knows whether it is frozen: an agent that died is started again in seconds,
+# one that waits for its storage answers when that is back.
+GIVE_UP_SECONDS = 120
 
 KEY = "nova_quiesce"
 """A key of system metadata: no API shows those, no image inherits this one, and it goes away with the server."""
@@ -41,11 +51,14 @@ class Record:
     expires_at: str
     free_at: str
     """nobody else acts before this moment; whoever has begun a freeze or thaw is dead if it is still under way then"""
+    given_up_at: str | None = None
+    """an agent that is silent until then is not told to thaw any more; None when its guest is known to be frozen: then it always is"""
 
     @classmethod
     def new(cls, state: str, expires_in: float, free_in: float) -> Record:
-        """Return the record of a quiesce that begins now; both times in seconds."""
-        return cls(state, uuid.uuid4().hex, timeutils.utcnow().strftime(_FORMAT), in_seconds(expires_in), in_seconds(free_in))
+        """Return the record of a quiesce that begins now and is not confirmed yet; both times in seconds."""
+        now, given_up_at = timeutils.utcnow().strftime(_FORMAT), in_seconds(max(expires_in, GIVE_UP_SECONDS))
+        return cls(state, uuid.uuid4().hex, now, in_seconds(expires_in), in_seconds(free_in), given_up_at)
 
     @property
     def due_at(self) -> str:
@@ -57,23 +70,32 @@ class Record:
         return seconds_until(self.due_at) <= 0
 
     @property
+    def is_given_up(self) -> bool:
+        return self.given_up_at is not None and seconds_until(self.given_up_at) <= 0
+
+    @property
     def is_busy(self) -> bool:
-        """Whether somebody freezes or thaws the guest right now, so that everybody else keeps away."""
+        """Whether somebody freezes or thaws the guest right now, or will in some seconds, so that everybody else keeps away."""
         return self.state != QUIESCED and not self.is_due
 
-    def become(self, state: str, **changes: str) -> Record:
+    def become(self, state: str, **changes: Any) -> Record:
         """Return this record in another state, with other times."""
         return dataclasses.replace(self, state=state, **changes)
+
+    def lost(self) -> Record:
+        """Return the record of a server that is to be thawed now and does not have it any more."""
+        return self.become(LOST, free_at=self.since, given_up_at=max(self.expires_at, in_seconds(GIVE_UP_SECONDS)))
 
     @property
     def row(self) -> str:
         """What is stored beside the state; a value of system metadata has at most 255 characters."""
-        return json.dumps([self.id, self.since, self.expires_at, self.free_at])
+        return json.dumps([self.id, self.since, self.expires_at, self.free_at, self.given_up_at])
 
     @classmethod
     def read(cls, state: str, row: str | None) -> Record:
         # A Nova process that saves the system metadata that it had loaded before we added our row removes it: such a server is due now.
-        return cls(state, *json.loads(row)) if row else cls(state, "", _LONG_AGO, _LONG_AGO, _LONG_AGO)
+        # What a newer release may have appended is left to it.
+        return cls(state, *json.loads(row)[:5]) if row else cls(state, "", _LONG_AGO, _LONG_AGO, _LONG_AGO)
 
 
 def in_seconds(seconds: float) -> str:
@@ -146,8 +168,8 @@ def _replace(context: Any, server_id: str, old: Record | None, new: Record | Non
 
 
 @main_db.pick_context_manager_writer
-def forget(context: Any, server_id: str | None = None) -> int:
-    """Remove the rows to which no task state belongs any more, of one server or of the whole cell; return how many there were.
+def forget(context: Any, server_id: str | None = None) -> list[Record]:
+    """Remove the rows to which no task state belongs any more, of one server or of the whole cell; return their records.
 
     An admin's reset of the state leaves such a row, or an evacuation.
     """
@@ -157,4 +179,6 @@ def forget(context: Any, server_id: str | None = None) -> int:
     rows = context.session.query(models.InstanceSystemMetadata).filter(models.InstanceSystemMetadata.key == KEY, ~quiesced)
     if server_id:
         rows = rows.filter_by(instance_uuid=server_id)
-    return int(rows.delete(synchronize_session=False))
+    found = [Record.read(LOST, row.value).lost() for row in rows]
+    rows.delete(synchronize_session=False)
+    return found

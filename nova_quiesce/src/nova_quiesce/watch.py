@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from nova import context as nova_context
-from nova import exception
+from nova import exception, objects
 from nova.conf import CONF
 from oslo_log import log as logging
 
 from nova_quiesce import record
-from nova_quiesce.record import Record
+from nova_quiesce.record import LOST, Record
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Watch:
         self._sooner = threading.Event()
         self._look_at = {_REGULARLY: 0.0}
         self._own: set[str] = set()
+        self._lost: dict[str, tuple[Any, Record]] = {}
         self._thawing: dict[str, threading.Thread] = {}
         self._lag = _RANDOM.uniform(*LAG_SECONDS)
 
@@ -75,9 +76,15 @@ class Watch:
                 thread.join()
 
     def expect(self, server_id: str, quiesced: Record) -> None:
-        """Look when a server is due that this process has quiesced."""
+        """Look when a server is due that this process has quiesced, or tried to thaw."""
         self._own.add(server_id)
         self._look_in(record.seconds_until(quiesced.due_at), server_id)
+
+    def keep(self, server_id: str, lost: Record) -> None:
+        """Thaw a server that has no record any more. No other process knows of it."""
+        mapping = objects.InstanceMapping.get_by_instance_uuid(nova_context.get_admin_context(), server_id)
+        self._lost[server_id] = (mapping.cell_mapping, lost)
+        self.expect(server_id, lost)
 
     def look(self) -> None:
         """Begin to thaw what is due, and note when to look for what is not."""
@@ -88,6 +95,9 @@ class Watch:
         except Exception:
             LOG.exception("Cannot look for quiesced servers; next attempt in about %s s.", CONF.quiesce.look_interval)
             found = []
+        recorded = {server_id for _, server_id, _ in found}
+        # One that has been quiesced anew is left to its new record.
+        found += [(cell, server_id, lost) for server_id, (cell, lost) in list(self._lost.items()) if server_id not in recorded]
         for server_id in known - {server_id for _, server_id, _ in found}:
             self._look_at.pop(server_id, None)
             self._own.discard(server_id)
@@ -111,17 +121,22 @@ class Watch:
         self._sooner.set()
 
     def _thaw_one(self, cell: Any, server_id: str, found: Record) -> None:
+        look_in = 0
+        self._lost.pop(server_id, None)
         try:
             with nova_context.target_cell(nova_context.get_admin_context(), cell) as context:
                 self._thaw(context, server_id, found)
         except exception.InstanceNotFound:
             LOG.info("Server %s was deleted while it was quiesced.", server_id)
         except Exception:
-            LOG.exception("Server %s is quiesced past its time and could not be thawed; it is tried again.", server_id)
+            look_in = record.RETRY_SECONDS
+            LOG.exception("Server %s could not be thawed; it is tried again in %s s.", server_id, look_in)
             self._own.add(server_id)
+            if found.state == LOST:
+                self._lost[server_id] = (cell, found.become(LOST, free_at=record.in_seconds(look_in)))
         finally:
             del self._thawing[server_id]
-            self._look_in(0, server_id)
+            self._look_in(look_in, server_id)
 
 
 def all_quiesced() -> list[tuple[Any, str, Record]]:
