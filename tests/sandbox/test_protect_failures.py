@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from antipode.protect.quiesce import THAW_CALL_S, THAW_LONGEST_S
 from tests.sandbox.conftest import PRIMARY, World, frozen_for, until
 
 pytestmark = pytest.mark.sandbox
@@ -165,6 +166,24 @@ def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_
         world.sandbox.rejoin(PRIMARY)
         done = end()
     assert done.returncode != 0, done.stdout
+    assert world.points() == points
+    expect_the_next_one_to_be_good(world)
+
+
+def test_a_site_that_falls_silent_for_good_while_its_members_are_frozen_is_told_soon_after_the_last_try_to_thaw_them(world: World) -> None:
+    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    points = world.points()
+    with world.meanwhile("protect", "canary") as end:
+        until(lambda: len(world.frozen()) == 3, "all members are frozen")
+        world.sandbox.isolate(PRIMARY)
+        began = time.monotonic()
+        done = end()
+    # Thaws are tried for so long, and once more when what the run has made is taken back; nothing else there is waited for again.
+    assert time.monotonic() - began < QUIESCE_S + THAW_LONGEST_S + 2 * THAW_CALL_S + 15
+    assert done.returncode == 1, done.stderr
+    assert "may still be frozen" in done.stderr
+    assert "left to the next protection" in done.stderr
+    world.sandbox.rejoin(PRIMARY)
     assert world.points() == points
     expect_the_next_one_to_be_good(world)
 

@@ -221,6 +221,8 @@ def _waits(step: StepRow) -> str:
 
 def _state_line(seen: Outlook, now: float) -> str:
     line = f"{seen.run.id}: {seen.run.state}, for {span(now - seen.run.started_at)}"
+    if seen.ended:
+        return line
     if seen.run.ending is not None:
         return f"{line}; what it has made is being removed"
     if seen.estimate is None:
