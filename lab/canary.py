@@ -94,13 +94,14 @@ def create(site: Site, timeout: float = 300) -> dict[str, str]:
     cloud = connect(site)
     with _alone(site), ThreadPoolExecutor(len(MEMBERS)) as pool:
         _ensure_keypair(cloud)
-        servers = dict(zip(CHAIN, pool.map(lambda member: _ensure_member(cloud, site, member), MEMBERS), strict=True))
+        group = _ensure_group(cloud)
+        servers = dict(zip(CHAIN, pool.map(lambda member: _ensure_member(cloud, site, member, group), MEMBERS), strict=True))
     wait_answers(site, timeout)
     return servers
 
 
 def remove(site: Site) -> list[str]:
-    """Delete the VNF's servers, ports, volumes (with their snapshots) and keypairs, recovered ones too; return what was deleted."""
+    """Delete the VNF's servers, group, ports, volumes (with their snapshots) and keypairs, recovered ones too; return what was deleted."""
     with _alone(site):
         # keypairs are a user's: its owner made the VNF's, antipode imports one for itself where it recovers the VNF
         return _remove(connect(site)) + _remove_keypair(connect(site, "")) + _remove_keypair(connect(site))
@@ -119,8 +120,11 @@ def _remove(cloud: Connection) -> list[str]:
     ports |= {p.id: p for m in MEMBERS for p in cloud.network.ports(name=m.port)}
     attached = {a.volume_id for s in servers for a in cloud.compute.volume_attachments(s)}
     volumes = [v for v in cloud.block_storage.volumes() if v.id in attached or (v.name or "").startswith(f"{NAME}-")]
+    groups = [g for g in cloud.compute.server_groups() if g.name == NAME]
     for server in servers:
         cloud.compute.delete_server(server)
+    for group in groups:
+        cloud.compute.delete_server_group(group)
     for server in servers:
         cloud.compute.wait_for_delete(server, interval=1, wait=120)
     for port in ports.values():
@@ -130,7 +134,7 @@ def _remove(cloud: Connection) -> list[str]:
         cloud.block_storage.delete_volume(volume, cascade=True)
     for volume in volumes:
         cloud.block_storage.wait_for_delete(volume, interval=1, wait=120)
-    return [f"{type(thing).__name__.lower()} {thing.name}" for thing in (*servers, *ports.values(), *volumes)]
+    return [f"{type(thing).__name__.lower()} {thing.name}" for thing in (*servers, *groups, *ports.values(), *volumes)]
 
 
 @contextmanager
@@ -151,7 +155,13 @@ def _ensure_keypair(cloud: Connection) -> None:
         cloud.compute.create_keypair(name=NAME, public_key=f"{public.decode()} {NAME}")
 
 
-def _ensure_member(cloud: Connection, site: Site, member: Member) -> str:
+def _ensure_group(cloud: Connection) -> str:
+    """The members' group, which every recovery has to bring back. Soft, as a site of the lab has one host."""
+    found = next((g for g in cloud.compute.server_groups() if g.name == NAME), None)
+    return str((found or cloud.compute.create_server_group(name=NAME, policy="soft-anti-affinity")).id)
+
+
+def _ensure_member(cloud: Connection, site: Site, member: Member, group: str) -> str:
     server = cloud.compute.find_server(member.server)
     if not server:
         port = _ensure_port(cloud, site, member)
@@ -162,7 +172,7 @@ def _ensure_member(cloud: Connection, site: Site, member: Member) -> str:
         ]
         for volume in volumes:
             _wait_for_volume(cloud, volume, {"available"})
-        server = _create_server(cloud, member, port, volumes)
+        server = _create_server(cloud, member, port, volumes, group)
     elif not _is_running(site, server.id):
         cloud.compute.reboot_server(server, "HARD")  # the only way that works from ACTIVE as well as from SHUTOFF
     _wait_for_server(cloud, server.id)
@@ -189,7 +199,7 @@ def _ensure_volume(cloud: Connection, name: str, **options: str) -> str:
     return str(volume.id)
 
 
-def _create_server(cloud: Connection, member: Member, port: str, volumes: Sequence[str]) -> Any:
+def _create_server(cloud: Connection, member: Member, port: str, volumes: Sequence[str], group: str) -> Any:
     disks = [
         {"uuid": volume, "source_type": "volume", "destination_type": "volume", "boot_index": boot_index, "delete_on_termination": False}
         for volume, boot_index in zip(volumes, (0, -1), strict=True)
@@ -203,6 +213,7 @@ def _create_server(cloud: Connection, member: Member, port: str, volumes: Sequen
         user_data=base64.b64encode(member.user_data.encode()).decode(),
         metadata={"vnf": NAME, "role": member.role},
         key_name=NAME,
+        scheduler_hints={"group": group},
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from holdings import what_is_there
 
 from antipode.sandbox.story import recovered_last
 from lab import canary, wan
@@ -60,6 +61,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Protected:
 def as_shown_at(site: Site) -> list[dict[str, Any]]:
     """What an operator would compare of the servers at both sites, asked of OpenStack and not of antipode."""
     cloud = identity.connect(site, "antipode", PROJECT)
+    server_groups = list(cloud.compute.server_groups())
     shown = []
     for member in canary.MEMBERS:
         server = cloud.compute.get_server(cloud.compute.find_server(member.server, ignore_missing=False))
@@ -74,6 +76,7 @@ def as_shown_at(site: Site) -> list[dict[str, Any]]:
                 "metadata": {k: v for k, v in server.metadata.items() if not k.startswith("antipode")},
                 "flavor": server.flavor["original_name"],
                 "key_name": server.key_name,
+                "server_groups": [(g.name, g.policy) for g in server_groups if server.id in g.member_ids],
                 "user_data": server.user_data,
                 "config_drive": bool(server.has_config_drive),
                 "addresses": [(p.mac_address, f["ip_address"]) for p in ports for f in p.fixed_ips],
@@ -83,18 +86,6 @@ def as_shown_at(site: Site) -> list[dict[str, Any]]:
             }
         )
     return shown
-
-
-def what_is_there(site: Site) -> dict[str, set[str]]:
-    """Everything in the VNF's project that a recovery could have made."""
-    cloud = identity.connect(site, "antipode", PROJECT)
-    return {
-        "servers": {s.id for s in cloud.compute.servers()},
-        "volumes": {v.id for v in cloud.block_storage.volumes()},
-        "ports": {p.id for p in cloud.network.ports() if p.device_owner != "network:dhcp"},
-        "backups": {b.id for b in cloud.block_storage.backups()},
-        "keypairs": {k.name for k in cloud.compute.keypairs()},
-    }
 
 
 def test_the_second_recovery_point_is_incremental_and_both_tell_the_truth_about_themselves(protected: Protected) -> None:

@@ -1,0 +1,21 @@
+"""What a site holds in the VNF's project: asked of OpenStack and not of antipode, before and after something that must change nothing."""
+
+from __future__ import annotations
+
+from lab.services import identity
+from lab.services.tenant import PROJECT
+from lab.site import Site
+
+
+def what_is_there(site: Site) -> dict[str, set[str]]:
+    """Everything that a protect or a failover could have made."""
+    cloud = identity.connect(site, "antipode", PROJECT)
+    return {
+        "servers": {s.id for s in cloud.compute.servers()},
+        "server groups": {g.name for g in cloud.compute.server_groups()},
+        "volumes": {v.id for v in cloud.block_storage.volumes()},
+        "ports": {p.id for p in cloud.network.ports() if p.device_owner != "network:dhcp"},
+        "snapshots": {s.id for s in cloud.block_storage.snapshots()},
+        "backups": {b.id for b in cloud.block_storage.backups()},
+        "keypairs": {k.name for k in cloud.compute.keypairs()},
+    }
