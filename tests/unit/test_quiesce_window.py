@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -511,7 +512,8 @@ def test_a_window_of_freezes_that_stay_the_same_is_good() -> None:
 def test_members_whose_thaws_get_no_answer_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """A site behind a hole takes every call and answers none: each hangs for the whole of THAW_CALL_S."""
     hang_s = 1.0
-    monkeypatch.setattr(window, "THAW_LONGEST_S", 1.5)
+    monkeypatch.setattr(window, "HANGS_AFTER_S", 0.2)
+    monkeypatch.setattr(window, "THAW_LONGEST_S", 1.0)
     scene = Scene()
 
     def hang(server: str, timeout_s: float) -> None:
@@ -522,5 +524,23 @@ def test_members_whose_thaws_get_no_answer_do_not_wait_for_each_other(monkeypatc
     began = time.monotonic()
     with pytest.raises(QuiesceFailed, match="may still be frozen"):
         scene.run(timeout=0.2)
-    assert 1.5 < time.monotonic() - began < 2.7  # in turn: three seconds
+    assert 1.0 < time.monotonic() - began < 2.7  # in turn: three seconds
     assert scene.ledger.open == ["db", "app", "front"]
+
+
+def test_thaws_keep_their_order_and_one_that_hangs_keeps_the_next_waiting_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "HANGS_AFTER_S", 0.2)
+    ended: list[str] = []
+
+    def thaw(name: str, takes_s: float) -> Callable[[], str]:
+        def act() -> str:
+            time.sleep(takes_s)
+            ended.append(name)
+            return name
+
+        return act
+
+    with ThreadPoolExecutor(4) as pool:
+        thaws = [thaw("front", 0.05), thaw("cache", 1.5), thaw("app", 0.05), thaw("db", 0)]
+        assert window.one_after_another(pool, thaws) == ["front", "cache", "app", "db"]
+    assert ended == ["front", "app", "db", "cache"]

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from antipode.engine.logs import adopt, current_run
 from antipode.errors import AntipodeError, NotFound
-from antipode.protect.quiesce import thaw
+from antipode.protect.quiesce import one_after_another, thaw
 from antipode.store.freezes import Freezes
 from antipode.store.tables import FreezeRow
 
@@ -36,13 +37,13 @@ def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
 def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
     """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the names of those thawed.
 
-    All at once: a thaw that hangs keeps nobody from his.
+    The last that was frozen first; one that hangs keeps nobody from his thaw for long.
     """
     left = [row for row in freezes.left_by(run) if row.site == site.name]
     if not left:
         return []
     with ThreadPoolExecutor(len(left), "thaw", initializer=adopt, initargs=(current_run(),)) as pool:
-        thawed = pool.map(lambda row: _thaw_now(freezes, site, row), left)
+        thawed = one_after_another(pool, [partial(_thaw_now, freezes, site, row) for row in left])
         return [row.server for row, done in zip(left, thawed, strict=True) if done]
 
 

@@ -13,12 +13,13 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from antipode.cloud.api import ApiError
 from antipode.cloud.compute import Freeze
@@ -32,10 +33,14 @@ from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Quiesce
 from antipode.protect.temporary import remove_snapshots
 
+Answer = TypeVar("Answer")
+
 POLL_S = 0.15
 """Between two looks at the snapshots. Each look costs the API some 50 ms, which the snapshots then wait for."""
 THAW_CALL_S = 15.0
-"""How long one thaw call may hang before the next member gets its turn."""
+"""How long one thaw call may take."""
+HANGS_AFTER_S = 2.0
+"""How long a thaw call may take before the next member gets its turn beside it."""
 THAW_LONGEST_S = 60.0
 """How long thaws are tried again when the window's own time is over already."""
 THAW_PAUSE_S = 0.5
@@ -80,7 +85,8 @@ def quiesced_snapshots(
     """
     remove_snapshots(site, key, timeline)
     window = _Window(site, topology, quiesce, marks(run or key, key))
-    with ThreadPoolExecutor(len(topology.volumes), "snapshot") as pool:
+    # Snapshot calls that hang must not keep the thaws from a thread.
+    with ThreadPoolExecutor(len(topology.volumes) + len(topology.servers), "window") as pool:
         _make_ready(site, pool, topology, quiesce)
         window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
         rows = _announce(site, topology, quiesce, ledger)
@@ -94,6 +100,15 @@ def quiesced_snapshots(
     return window.result()
 
 
+def one_after_another(pool: ThreadPoolExecutor, thaws: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """Make thaws in this order, and return what they return; one that hangs keeps nobody from his for longer than HANGS_AFTER_S."""
+    begun: list[Future[Answer]] = []
+    for thaw in thaws:
+        begun.append(pool.submit(thaw))
+        wait(begun[-1:], timeout=HANGS_AFTER_S)
+    return [thaw.result() for thaw in begun]
+
+
 def thaw(site: Site, server_id: str) -> None:
     """Thaw one server, frozen or not; when this returns it is thawed, or gone."""
     site.compute.unquiesce(server_id, THAW_CALL_S)
@@ -102,13 +117,14 @@ def thaw(site: Site, server_id: str) -> None:
 def _make_ready(site: Site, pool: ThreadPoolExecutor, topology: Topology, quiesce: Quiesce) -> None:
     """Start the threads, and have the token, a connection for each thread and the services' caches ready."""
     site.stay_authorized(quiesce.timeout + THAW_LONGEST_S)
-    all_started = threading.Barrier(len(topology.volumes))
+    threads = len(topology.volumes) + len(topology.servers)
+    all_started = threading.Barrier(threads)
 
     def warm() -> None:
         all_started.wait(30)
         site.volumes.warm()
 
-    for future in [pool.submit(warm) for _ in topology.volumes]:
+    for future in [pool.submit(warm) for _ in range(threads)]:
         future.result()
     if not site.compute.quiesce_available():
         raise PreflightFailed("Quiescing", [f"{site.name} cannot quiesce servers: install the nova-quiesce add-on for its nova-api"])
@@ -237,7 +253,7 @@ class _Window:
             self.error = error
         finally:
             try:
-                self._thaw_all()
+                self._thaw_all(pool)
             finally:
                 self.over.set()
 
@@ -363,17 +379,11 @@ class _Window:
         if time.monotonic() > self._deadline:
             raise ResourceFailed(f"{self._site.name}: the snapshots were not ready within the quiesce timeout of {self._timeout_s:g} s")
 
-    def _thaw_all(self) -> None:
+    def _thaw_all(self, pool: ThreadPoolExecutor) -> None:
         """Thaw in reverse order. A thaw that fails is tried again after all others, until it succeeds or time is over."""
         until = max(self._deadline, time.monotonic() + THAW_LONGEST_S) if self._deadline < math.inf else math.inf
-        in_turn = True
         while left := self._left_to_thaw():
-            if in_turn:
-                in_turn = all(self._thaw(member) for member in left)
-            if not in_turn and (left := self._left_to_thaw()):
-                # From the first thaw without an answer on nobody waits for another: each that hangs would cost all those after it its time.
-                with ThreadPoolExecutor(len(left), "thaw") as pool:
-                    list(pool.map(self._thaw, left))
+            one_after_another(pool, [partial(self._thaw, member, until) for member in left])
             if time.monotonic() > until:
                 return
             if self._left_to_thaw():
@@ -382,19 +392,17 @@ class _Window:
     def _left_to_thaw(self) -> list[_Member]:
         return [m for m in reversed(self.members) if m.may_be_frozen]
 
-    def _thaw(self, member: _Member) -> bool:
-        """Try once; whether there was an answer, whatever it was."""
+    def _thaw(self, member: _Member, until: float) -> None:
         member.thawing = member.thawing or _Moment.now()
         try:
-            self._site.compute.unquiesce(member.server.id, THAW_CALL_S)
+            self._site.compute.unquiesce(member.server.id, min(THAW_CALL_S, max(until - time.monotonic(), HANGS_AFTER_S)))
         except BaseException as error:
             # Whatever it is, the others must be thawed too; it is kept, tried again, and reported if it stays.
             member.thaw_error = error.reason if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
             if member.denied and isinstance(error, ApiError) and 400 <= error.status < 500:
                 member.not_ours = True  # neither frozen nor thawed: it cannot be quiesced at all
-            return not isinstance(error, SiteUnreachable)
-        member.thawed = _Moment.now()
-        return True
+        else:
+            member.thawed = _Moment.now()
 
 
 def _seconds(start: _Moment | None, end: _Moment | None) -> float:
