@@ -161,7 +161,7 @@ class FakeCloud:
                         server["status"] = "ACTIVE"
                 return {"servers": list(self.servers.values())}
             case "GET", ["os-server-groups"]:
-                return {"server_groups": self.server_groups}
+                return {"server_groups": [{"members": self._members(g["id"]), **g} for g in self.server_groups]}
             case "GET", ["os-server-groups", group]:
                 return {"server_group": next(g for g in self.server_groups if g["id"] == group)}
             case "POST", ["os-server-groups"]:
@@ -212,6 +212,9 @@ class FakeCloud:
                 return self._action(server, *body)
         raise AssertionError(f"compute: {method} {path}")
 
+    def _members(self, group: str) -> list[str]:
+        return [i for i, server in self.servers.items() if server.get("hints", {}).get("group") == group]
+
     def _boot(self, wanted: Json, hints: Json) -> str:
         """As Nova does it: volumes must be free, and so must ports."""
         volumes = [d["uuid"] for d in wanted["block_device_mapping_v2"]]
@@ -260,6 +263,8 @@ class FakeCloud:
                     elif volume["status"] == "deleting":
                         del self.volumes[volume["id"]]
                 return {"volumes": listed}
+            case "GET", ["volumes", volume]:
+                return {"volume": self.volumes[volume]} if volume in self.volumes else refuse(404, "no such volume")
             case "GET", ["snapshots"]:
                 return {"snapshots": []}
             case "GET", ["snapshots", "detail"]:
@@ -317,14 +322,16 @@ class FakeCloud:
                 self.volumes[volume]["status"] = "deleting"
                 return None
             case "DELETE", ["snapshots", snapshot]:
-                if self.snapshots[snapshot]["status"] == "creating":
-                    refuse(400, "a snapshot that is being made cannot be deleted")
+                if self.snapshots[snapshot]["status"] == "creating" or self._is_backed_up(snapshot):
+                    refuse(400, "a snapshot that is being made or backed up cannot be deleted")
                 self._happens(f"delete snapshot of {self.snapshots[snapshot]['volume_id']}")
                 del self.snapshots[snapshot]
                 return None
             case "DELETE", ["backups", backup]:
                 if any(b["parent_id"] == backup for b in self.backups.values()):
                     refuse(400, "increments rest on this backup")
+                if self.backups[backup]["status"] == "creating":
+                    refuse(400, "a backup that is being made cannot be deleted")
                 self._happens(f"delete backup of {self.backups[backup]['volume_id']}")
                 del self.backups[backup]
                 return None
@@ -347,6 +354,10 @@ class FakeCloud:
     def _backup(self, wanted: Json) -> str:
         """As Cinder does it: the parent is the available backup of the volume with the newest data before the snapshot."""
         volume = wanted["volume_id"]
+        if wanted["snapshot_id"] not in self.snapshots:
+            refuse(404, "no such snapshot")
+        if self._is_backed_up(wanted["snapshot_id"]):
+            refuse(400, "the snapshot is backing-up")
         self._happens(f"{'incremental' if wanted['incremental'] else 'full'} backup {volume}")
         at = self.snapshots[wanted["snapshot_id"]]["created_at"]
         older = [b for b in self.backups.values() if b["volume_id"] == volume and b["status"] == "available" and b["data_timestamp"] < at]
@@ -361,14 +372,19 @@ class FakeCloud:
             snapshot_id=wanted["snapshot_id"],
         )
 
+    def _is_backed_up(self, snapshot: str) -> bool:
+        """Whether a backup of it is under way: to Cinder its status is then backing-up."""
+        return any(b.get("snapshot_id") == snapshot and b["status"] == "creating" for b in self.backups.values())
+
     def _restore(self, wanted: Json) -> str:
         self._happens(f"restore {wanted['name']}")
         if self.backups[wanted["backup_id"]]["status"] != "available":
             refuse(400, "backup is not available")
         volume = f"volume-{next(self.ids)}"
+        created_at = f"{next(self.clock):09}"
         # A restore puts the metadata of the backup in the place of those given.
         self.volumes[volume] = {**wanted, "id": volume, "status": "restoring-backup", "metadata": {"src_backup_id": wanted["backup_id"]}}
-        self.volumes[volume] |= {"bootable": "false", "volume_image_metadata": {}}
+        self.volumes[volume] |= {"bootable": "false", "volume_image_metadata": {}, "created_at": created_at}
         return volume
 
     def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:

@@ -21,7 +21,7 @@ from antipode import config
 from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.site import Site
-from antipode.engine import abort, deployment, execution, failover_flow, flows, protect_flow, reaper, resume, runs
+from antipode.engine import abort, deployment, execution, failover_flow, flows, leftovers, protect_flow, reaper, resume, runs
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.protect import quiesce
@@ -149,6 +149,8 @@ def do(job: dict[str, Any]) -> None:
         case "conduct":
             with here.claims.take(job["run"]) as claim:
                 execution.execute(here, job["run"], claim, Unobserved())
+        case "clean up":
+            leftovers.collect(here)
 
 
 def main() -> None:

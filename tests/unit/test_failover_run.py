@@ -38,11 +38,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         with world.lock:
             world.events.append(event)
 
-    def import_chains(site: Any, manifest: Any, server: str, timeline: Any) -> None:
+    def import_chains(site: Any, found: Any, manifest: Any, server: str, timeline: Any) -> None:
         with timeline.step("1.7.1", "import backup records", server):
             note(f"import {server}")
 
-    def restore_volumes(site: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any) -> dict[str, str]:
+    def restore_volumes(
+        site: Any, found: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any
+    ) -> dict[str, str]:
         with timeline.step("1.7.1", "restore volume", server):
             note(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
@@ -52,7 +54,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             note(f"ports {server}")
         return [f"new-port-{server}"]
 
-    def boot(site: Any, manifest: Any, plan: Any, server: str, volumes: Any, ports: Any, run: str, timeline: Any) -> str:
+    def boot(site: Any, found: Any, manifest: Any, plan: Any, server: str, volumes: Any, ports: Any, run: str, timeline: Any) -> str:
         assert (volumes, ports) == ({f"vol-{server}": f"new-vol-{server}"}, [f"new-port-{server}"])
         with timeline.step("1.7.2", "boot server", server) as step:
             note(f"boot {server}")
@@ -70,6 +72,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
     monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
     monkeypatch.setattr(failover_flow.removal, "remove_failed", lambda *_: False)
+    monkeypatch.setattr(failover_flow.removal, "remove_twins", lambda *_: [])
     monkeypatch.setattr(failover_flow.servers, "boot", boot)
     monkeypatch.setattr(failover_flow.answers, "await_answer", await_answer)
     return world
@@ -103,7 +106,7 @@ def test_preparing_creates_nothing_and_warns_of_two_active_copies(world: World) 
 
 def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def boot(*arguments: Any) -> str:
-        raise ResourceFailed(f"server {arguments[3]} is in error")
+        raise ResourceFailed(f"server {arguments[4]} is in error")
 
     world.patch.setattr(failover_flow.servers, "boot", boot)
     with caplog.at_level(logging.ERROR), pytest.raises(ResourceFailed, match="server db is in error") as caught:
@@ -171,3 +174,19 @@ def test_an_error_that_nobody_foresaw_is_named(world: World) -> None:
     world.patch.setattr(failover_flow.ports, "create_ports", create_ports)
     with pytest.raises(AntipodeError, match="unexpected KeyError: 'net'"):
         failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+
+
+def test_what_cannot_be_said_of_late_requests_after_all_members_answer_fails_no_recovery(world: World) -> None:
+    def remove_twins(*_: Any) -> list[str]:
+        raise ResourceFailed("the site is tired")
+
+    world.patch.setattr(failover_flow.removal, "remove_twins", remove_twins)
+    record = failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+    assert world.deployment.runs.get(record["run"]).state == "succeeded"
+    assert record["rto_s"] > 0
+
+
+def test_a_volume_that_is_there_twice_and_cannot_be_removed_yet_is_in_the_record(world: World) -> None:
+    world.patch.setattr(failover_flow.removal, "remove_twins", lambda *_: ["volume x: it is restoring-backup"])
+    record = failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+    assert record["left"] == ["volume x: it is restoring-backup"]

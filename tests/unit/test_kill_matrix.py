@@ -18,7 +18,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ def primary() -> FakeCloud:
     cloud.attachments["id-front"] = [a for a in cloud.attachments["id-front"] if a["volumeId"] != "front-data"]
     cloud.attachments["id-db"][0]["delete_on_termination"] = True
     cloud.ports["port-id-db"]["tags"] = ["voice"]
-    cloud.server_groups = [{"id": "g", "name": "apart", "policy": "anti-affinity"}]
-    cloud.servers["id-db"] |= {"server_groups": ["g"], "tags": ["core"]}
+    cloud.server_groups = [{"id": "g", "name": "apart", "policy": "anti-affinity", "members": ["id-db"]}]
+    cloud.servers["id-db"]["tags"] = ["core"]
     return cloud
 
 
@@ -85,6 +85,11 @@ class Stage:
         self.vault: dict[str, bytes] = {}
         self.connected: list[str] = []
         self.points: list[str] = []
+        self.late: tuple[Any, ...] | None = None
+        """the request in the middle of which the process was killed, before it took effect: it may still take effect"""
+        self.when = "never"
+        """when it does, see WHEN"""
+        self._seen = 0
         self._kill_at: str | None = None
         self._pid = 0
         self._of_call = threading.local()
@@ -150,14 +155,45 @@ class Stage:
         while True:
             try:
                 question = connection.recv()
+                self._late_before(question)
                 try:
                     answer = self._answer(*question)
                 except NotFound as error:
                     answer = error
+                except Killed:
+                    if question[0] in ("call", "vault") and not str(self._kill_at).endswith("not answered"):
+                        self.late = question
+                    raise
+                self._late_after(question)
                 connection.send(answer)
             except (EOFError, OSError, Killed):
                 connection.close()
                 return
+
+    def _late_before(self, question: tuple[Any, ...]) -> None:
+        with self._lock:
+            mutates = question[0] in ("call", "vault") and question[1] not in ("get", "list") and question[3:4] != ("GET",)
+            its_own = self.late is not None and same(question, self.late)
+            due = (self.when == "before" and its_own) or (self.when == "settled" and self._seen > 1 and mutates)
+        if due:
+            self.comes_through()
+
+    def _late_after(self, question: tuple[Any, ...]) -> None:
+        with self._lock:
+            its_own = self.late is not None and same(question, self.late)
+            if its_own or (self._seen and question[3:4] == ("GET",)):
+                self._seen += 1
+            due = self.when == "after" and its_own
+        if due:
+            self.comes_through()
+
+    def comes_through(self) -> None:
+        """The request whose sender is dead takes effect after all, if it still can; nobody hears the answer."""
+        with self._lock:
+            late, self.late = self.late, None
+        if late is not None:
+            with suppress(NotFound, KeyError):  # what it is about may be gone
+                self._answer(*late)
 
     def _answer(self, what: str, *about: Any) -> Any:
         match what:
@@ -207,6 +243,11 @@ class Stage:
         if point == self._kill_at:
             os.kill(self._pid, signal.SIGKILL)
             raise Killed
+
+
+def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Whether two requests ask for the same; a manifest has the moment in it when it was made."""
+    return one[:3] == other[:3] if one[0] == "vault" else one == other
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +339,7 @@ def clouds(stage: Stage) -> dict[str, Any]:
         names |= {f'"{g["id"]}"': f'"group {g["name"]}"' for g in cloud.server_groups}
         shown[site] = {
             "servers": by(cloud.servers, "name"),
-            "volumes": by(cloud.volumes, "name"),
+            "volumes": {n: v | {"created_at": ""} for n, v in by(cloud.volumes, "name").items()},
             "ports": by(cloud.ports, "mac_address"),
             "attachments": cloud.attachments,
             "groups": cloud.server_groups,
@@ -319,8 +360,13 @@ def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
             "consistency": manifest.consistency,
             "stored": set(manifest.backups) <= set(stage.clouds["site-a"].backups),
         }
-        for manifest in (manifests.unseal(d, n) for n, d in sorted(stage.vault.items()) if not n.startswith(PROBE))
+        for manifest in (manifests.unseal(stage.vault[name], name) for name in sorted(stage.vault) if counts(stage, name))
     ]
+
+
+def counts(stage: Stage, name: str) -> bool:
+    """Whether a document of the vault is a recovery point: none that was taken back, and no probe."""
+    return name.endswith(manifests.MANIFEST) and f"{name.removesuffix(manifests.MANIFEST)}{manifests.WITHDRAWN}" not in stage.vault
 
 
 def renamed(shown: Any, names: dict[str, str]) -> Any:
@@ -496,3 +542,67 @@ def abort(stage: Stage, kill_at: str | None = None) -> None:
     assert found is not None
     code = stage.play("abort", kill_at, surely=False, run=found[0])
     assert code == 0 or (kill_at is not None and code == -signal.SIGKILL), stage.errors()
+
+
+WHEN = ("before", "after", "settled", "ended")
+"""When a request takes effect whose sender was killed in the middle of it: before the one that its successor makes in its place, after it,
+when what that one has made is there, or when the run has ended.
+"""
+MAKES = re.compile("restore|boot|import|port|group|keypair|snapshot|full|incremental")
+
+
+def late_requests(matrix: Matrix) -> list[tuple[str, str]]:
+    """Every change, and when it may come through late. A late quiesce is thawed by the add-on, when its timeout is over."""
+    changes = [p for p in matrix.points if f"{p}, not answered" in matrix.points and not p.startswith("quiesce")]
+    return [(change, when) for change in changes for when in (WHEN if MAKES.match(change) else WHEN[-1:])]
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_request_that_takes_effect_after_its_sender_was_killed_and_the_run_resumed_leaves_nothing_twice(
+    matrices: Callable[[str], Matrix], what: str, shard: int
+) -> None:
+    matrix, wrong = matrices(what), list[str]()
+    for point, when in late_requests(matrix)[shard::SHARDS]:
+        stage = matrix.killed_at(point)
+        stage.when = when
+        if matrix.go_on(stage) != 0:
+            wrong.append(f"{point!r}, late ({when}): it cannot be gone on with: {stage.errors()}")
+        elif when in ("settled", "ended"):
+            stage.comes_through()
+            assert stage.play("clean up") == 0, stage.errors()
+        if point.startswith("group"):
+            forget_empty_twins(stage)
+        wrong += [f"{point!r}, late ({when}): {d}" for d in differences(picture(stage), matrix.undisturbed)]
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def forget_empty_twins(stage: Stage) -> None:
+    """Of server groups of one name those without a server: they carry no mark, so nobody may say that they are ours and remove them."""
+    cloud = stage.clouds["site-b"]
+    used = {server["hints"].get("group") for server in cloud.servers.values()}
+    cloud.server_groups = [g for g in cloud.server_groups if g["id"] in used]
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(matrices: Callable[[str], Matrix], what: str) -> None:
+    matrix, wrong = matrices(what), list[str]()
+    for point, when in late_requests(matrix):
+        if when != "ended" or not re.match("restore|boot|port|snapshot|full|incremental|vault put", point):
+            continue
+        stage = matrix.killed_at(point)
+        if stage.run() is None:
+            continue
+        abort(stage)
+        stage.comes_through()
+        assert stage.play("clean up") == 0, stage.errors()
+        site = "site-a" if what == "protect" else "site-b"
+        shown = clouds(stage)[site] | {"backups": [], "keypairs": {}, "groups": []}
+        before = matrix.before[site] | {"backups": [], "keypairs": {}, "groups": []}
+        wrong += [f"{point!r}, late: {d}" for d in differences(shown, before)]
+        wrong += [f"{point!r}, late: {d}" for d in differences(points(stage), matrix.before["points"])]
+        if what == "protect":
+            wrong += [f"{point!r}, late: {d}" for d in differences(clouds(stage)[site]["backups"], matrix.before[site]["backups"])]
+        stage.close()
+    assert not wrong, "\n".join(wrong)

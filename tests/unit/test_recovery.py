@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import Any
 
 import pytest
 from fakecloud import FakeCloud, FakeTimeline, refuse
@@ -12,9 +13,11 @@ from test_protect_steps import protect
 from antipode.errors import PreflightFailed, ResourceFailed
 from antipode.model.manifest import Manifest
 from antipode.model.plan import RecoveryPlan
+from antipode.model.topology import ServerGroup
 from antipode.model.vnf import Answers, Mapping, Member, Vnf
 from antipode.recover.answers import await_answer
 from antipode.recover.backups import import_chains
+from antipode.recover.found import Found
 from antipode.recover.plan import make_plan
 from antipode.recover.ports import create_ports
 from antipode.recover.servers import boot
@@ -50,9 +53,9 @@ def there() -> FakeCloud:
 def recover(cloud: FakeCloud, point: Manifest, plan: RecoveryPlan, server: str) -> str:
     timeline = FakeTimeline()
     ports = create_ports(cloud.site, point, plan, server, "run", timeline)
-    import_chains(cloud.site, point, server, timeline)
-    volumes = restore_volumes(cloud.site, point, plan, server, "run", threading.Semaphore(8), timeline)
-    return boot(cloud.site, point, plan, server, volumes, ports, "run", timeline)
+    import_chains(cloud.site, Found(cloud.site), point, server, timeline)
+    volumes = restore_volumes(cloud.site, Found(cloud.site), point, plan, server, "run", threading.Semaphore(8), timeline)
+    return boot(cloud.site, Found(cloud.site), point, plan, server, volumes, ports, "run", timeline)
 
 
 def of(cloud: FakeCloud, action: str) -> list[str]:
@@ -133,7 +136,7 @@ def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_tw
 
 
 def test_records_are_imported_base_first(point: Manifest, there: FakeCloud) -> None:
-    import_chains(there.site, point, "db", FakeTimeline())
+    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
     imported = of(there, "import")
     assert len(imported) == 4
     for record in point.backups.values():
@@ -142,12 +145,12 @@ def test_records_are_imported_base_first(point: Manifest, there: FakeCloud) -> N
 
 
 def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_volume(point: Manifest, there: FakeCloud) -> None:
-    import_chains(there.site, point, "db", FakeTimeline())
-    import_chains(there.site, point, "db", FakeTimeline())
+    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
+    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
     assert len(of(there, "import")) == 4
     there.backups[point.restore["db-root"]]["volume_id"] = "another"
     with pytest.raises(ResourceFailed, match="of another volume: another"):
-        import_chains(there.site, point, "db", FakeTimeline())
+        import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
 
 
 def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_had(point: Manifest, there: FakeCloud) -> None:
@@ -190,27 +193,27 @@ def test_a_volume_whose_restore_was_under_way_when_we_died_is_found_although_its
     point: Manifest, there: FakeCloud
 ) -> None:
     plan = make_plan(point, there.site)
-    import_chains(there.site, point, "app", FakeTimeline())
+    import_chains(there.site, Found(there.site), point, "app", FakeTimeline())
     there.before = lambda event: refuse(500, "killed") if event == "restore app-data" else None
     with pytest.raises(ResourceFailed):
-        restore_volumes(there.site, point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+        restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
     root = next(v for v in there.volumes.values() if v["name"] == "app-root")
     root["metadata"], root["description"] = {"src_backup_id": root["backup_id"]}, "antipode:key=two/app-root antipode:run=run"
     there.before = lambda event: None
-    restored = restore_volumes(there.site, point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    restored = restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
     assert restored["app-root"] == root["id"]
     assert of(there, "restore").count("app-root") == 1
 
 
 def test_no_more_volumes_are_restored_at_once_than_there_are_slots(point: Manifest, there: FakeCloud) -> None:
     plan = make_plan(point, there.site)
-    import_chains(there.site, point, "app", FakeTimeline())
+    import_chains(there.site, Found(there.site), point, "app", FakeTimeline())
 
     def look(event: str) -> None:
         assert not [v for v in there.volumes.values() if v["status"] == "restoring-backup"]
 
     there.before = look
-    restore_volumes(there.site, point, plan, "app", "run", threading.Semaphore(1), FakeTimeline())
+    restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(1), FakeTimeline())
     assert len(of(there, "restore")) == 2
 
 
@@ -277,3 +280,85 @@ def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
     await_answer(there.site, asking("raise SystemExit(1)", 0), "db", FakeTimeline())
     with pytest.raises(ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"):
         await_answer(there.site, asking("import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0), "app", FakeTimeline())
+
+
+# Requests that come through late: their sender is dead, and its successor has looked and found nothing.
+
+
+def comes_through_before(cloud: FakeCloud, service: str, method: str, path: str) -> None:
+    """Have the first request of this kind arrive twice: that of a process that died just before its successor's."""
+    api = {"compute": cloud.site.compute._api, "volume": cloud.site.volumes._api, "network": cloud.site.networks._api}[service]
+    real, late = api._send, [True]
+
+    def send(this: str, where: str, **request: Any) -> Any:
+        if (this, where) == (method, path) and late:
+            late.clear()
+            real(this, where, **request)
+        return real(this, where, **request)
+
+    for each in (api, cloud.site.backups._api) if service == "volume" else (api,):
+        each._send = send  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "once"),
+    [
+        ("network", "/ports", "port"),
+        ("compute", "/servers", "boot"),
+        ("compute", "/os-keypairs", "keypair"),
+        ("volume", "/backups/import_record", "import"),
+    ],
+)
+def test_what_a_late_request_has_made_is_taken_where_the_site_refuses_to_make_it_twice(
+    point: Manifest, there: FakeCloud, service: str, path: str, once: str
+) -> None:
+    there.keypairs.clear()
+    comes_through_before(there, service, "POST", path)
+    recover(there, point, make_plan(point, there.site), "app")
+    assert len(of(there, once)) == len(set(of(there, once))) > 0
+
+
+def test_a_refusal_without_such_a_late_request_is_told(point: Manifest, there: FakeCloud) -> None:
+    plan = make_plan(point, there.site)
+    there.before = lambda event: refuse(400, "no more of these") if event.startswith("boot") else None
+    with pytest.raises(ResourceFailed, match="server app could not be created: no more of these"):
+        recover(there, point, plan, "app")
+
+
+def test_of_a_volume_that_is_there_twice_every_try_takes_the_same(point: Manifest, there: FakeCloud) -> None:
+    comes_through_before(there, "volume", "POST", "/volumes")
+    plan = make_plan(point, there.site)
+    server = recover(there, point, plan, "app")
+    volumes = {d["uuid"] for d in there.servers[server]["block_device_mapping_v2"]}
+    assert len(there.volumes) == 3
+    again = restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    assert set(again.values()) == volumes
+    for volume in there.volumes.values():
+        volume["status"] = "available"  # nothing is attached: the older is taken
+    there.volumes = dict(sorted(there.volumes.items(), reverse=True))
+    again = restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    assert all(
+        there.volumes[v]["created_at"] == min(w["created_at"] for w in there.volumes.values() if w["name"] == there.volumes[v]["name"])
+        for v in again.values()
+    )
+
+
+def test_a_server_boots_in_the_server_group_that_has_members_when_there_are_two_of_its_name(point: Manifest, there: FakeCloud) -> None:
+    server = point.topology.server("app").model_copy(update={"server_group": ServerGroup(name="apart", policy="anti-affinity")})
+    servers = [server if s.name == "app" else s for s in point.topology.servers]
+    grouped = point.model_copy(update={"topology": point.topology.model_copy(update={"servers": servers})})
+    there.server_groups = [{"id": g, "name": "apart", "policy": "anti-affinity", "members": m} for g, m in (("late", []), ("ours", ["db"]))]
+    booted = recover(there, grouped, make_plan(grouped, there.site), "app")
+    assert there.servers[booted]["hints"] == {"group": "ours"}
+
+
+def test_all_servers_of_a_recovery_share_one_listing(point: Manifest, there: FakeCloud) -> None:
+    asked: list[str] = []
+    for api in (there.site.compute._api, there.site.volumes._api):
+        api._send = (lambda real: lambda method, path, **request: asked.append(f"{method} {path}") or real(method, path, **request))(
+            api._send
+        )
+    found = Found(there.site)
+    for key in ("a", "b"):
+        found.servers(key), found.volumes(key), found.backup(key)
+    assert sorted(asked) == ["GET /backups/detail", "GET /servers/detail", "GET /volumes/detail"]

@@ -56,3 +56,37 @@ def test_a_volume_whose_restore_lasts_is_left_and_named_and_its_port_is_free(rec
     assert "is restoring-backup, and Cinder deletes it only when that is over" in named
     assert recovered.ports == {}
     assert set(recovered.volumes) == {stuck["id"]}
+
+
+def twin_of(cloud: FakeCloud, name: str, status: str) -> str:
+    """A second volume for the same thing, as a request makes it that comes through late."""
+    first = next(v for v in cloud.volumes.values() if v["name"] == name)
+    cloud.volumes["twin"] = {**first, "id": "twin", "status": status}
+    return str(first["id"])
+
+
+@pytest.mark.parametrize("status", ["available", "restoring-backup", "error_restoring"])
+def test_a_volume_that_is_there_twice_is_removed_and_the_one_in_use_stays(recovered: FakeCloud, point: Manifest, status: str) -> None:  # noqa: F811
+    plan, before = make_plan(point, recovered.site), set(recovered.volumes)
+    twin_of(recovered, "app-data", status)
+    assert removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None) == []
+    assert set(recovered.volumes) == before
+    assert removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None) == []
+
+
+@pytest.mark.parametrize("states", [("available", "available"), ("in-use", "in-use"), ("in-use", "attaching"), ("in-use", "reserved")])
+def test_of_two_volumes_none_is_removed_that_may_be_in_use(recovered: FakeCloud, point: Manifest, states: tuple[str, str]) -> None:  # noqa: F811
+    first, second = states
+    plan = make_plan(point, recovered.site)
+    recovered.volumes[twin_of(recovered, "app-data", second)]["status"] = first
+    removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None)
+    assert len(recovered.volumes) == 7
+    assert recovered.events == []
+
+
+def test_a_volume_of_another_recovery_point_is_no_twin(recovered: FakeCloud, point: Manifest) -> None:  # noqa: F811
+    plan = make_plan(point, recovered.site)
+    twin_of(recovered, "app-data", "available")
+    recovered.volumes["twin"]["metadata"] = {"antipode:key": "another/app-data", "antipode:run": "run"}
+    removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None)
+    assert "twin" in recovered.volumes

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from antipode.engine import leftovers
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute, forget_what_has_ended
 from antipode.engine.runs import successor
@@ -29,6 +30,8 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         InvalidInput: it cannot be taken back any more; nothing was changed.
         AntipodeError: not all could be taken back; it can be tried again.
     """
+    if (run := deployment.runs.get(run_id)).state == "aborted" and leftovers.may_have_left(run):
+        leftovers.remove(deployment, [run])  # what a request of it has made that came through since then
     deadline = time.monotonic() + TIMEOUT_S
     while (run := deployment.runs.get(run_id)).state != "aborted":
         if run.state == "succeeded":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from antipode.model.manifest import Manifest
 from antipode.model.plan import RecoveryPlan
 from antipode.model.vnf import Vnf
 from antipode.recover import answers, backups, plan, ports, removal, servers, volumes
+from antipode.recover.found import Found
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import manifests
 
@@ -135,7 +137,7 @@ def _fail_over(run: Run) -> None:
     rpo_s = confirmed.confirmed_at - datetime.fromisoformat(manifest.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=site.name, recovery_point=manifest.id, rpo_s=round(rpo_s, 3))
     slots = run.deployment.limits.restores(site.name, run.party)
-    recovery = Recovery(run, manifest, confirmed.whole_plan(manifest), site, slots, run.timeline)
+    recovery = Recovery(run, manifest, confirmed.whole_plan(manifest), site, Found(site), slots, run.timeline)
     run.touches_clouds()
     try:
         results = run_flow(failover_flow(recovery), run, workers=4 * len(recovery.plan.servers))
@@ -150,6 +152,9 @@ def _fail_over(run: Run) -> None:
         steps = run.timeline.kept()
         run.result = {"servers": _booted(steps), **run.result, "rto_breakdown_s": _breakdown(steps)}
     run.result["rto_s"] = round(time.time() - confirmed.confirmed_at, 3)
+    # A request of a process that died, of this run or one before it, may have come through since: Cinder makes a volume twice.
+    if left := removal.remove_twins(site, recovery.plan, run.timeline, run.go_on):
+        run.result["left"] = left
 
 
 def _breakdown(steps: list[StepRow]) -> dict[str, float]:
@@ -188,12 +193,13 @@ def _take_back(run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class Recovery:
-    """What the tasks of one recovery work with. `slots` bounds the volumes that are restored at once."""
+    """What the tasks of one recovery work with. `found` is what the site has already, `slots` bounds the volumes restored at once."""
 
     run: Run
     manifest: Manifest
     plan: RecoveryPlan
     site: Site
+    found: Found
     slots: AbstractContextManager[None]
     timeline: RecordedTimeline
 
@@ -235,8 +241,8 @@ class Restore(ServerTask):
     @guarded
     def execute(self) -> dict[str, str]:
         r = self.recovery
-        backups.import_chains(r.site, r.manifest, self.server, r.timeline)
-        return dict(volumes.restore_volumes(r.site, r.manifest, r.plan, self.server, r.run.id, r.slots, r.timeline))
+        backups.import_chains(r.site, r.found, r.manifest, self.server, r.timeline)
+        return dict(volumes.restore_volumes(r.site, r.found, r.manifest, r.plan, self.server, r.run.id, r.slots, r.timeline))
 
 
 class MakePorts(ServerTask):
@@ -255,14 +261,21 @@ class Boot(ServerTask):
     @guarded
     def execute(self, volumes: dict[str, str], ports: list[str]) -> str:
         r = self.recovery
-        if removal.remove_failed(r.site, r.manifest, r.plan, self.server, r.timeline, r.run.go_on):
+        removed = removal.remove_failed(r.site, r.found, r.manifest, r.plan, self.server, r.timeline, r.run.go_on)
+        # Nova takes volumes along that are to be deleted with a server; whoever was at the run before us may have died just then.
+        if removed or (r.run.claim.number > 1 and not _are_there(r.site, volumes.values())):
             volumes, ports = _restored_again(r, self.server)
-        return str(servers.boot(r.site, r.manifest, r.plan, self.server, volumes, ports, r.run.id, r.timeline))
+        return str(servers.boot(r.site, r.found, r.manifest, r.plan, self.server, volumes, ports, r.run.id, r.timeline))
+
+
+def _are_there(site: Site, ids: Iterable[str]) -> bool:
+    """Whether all these volumes exist and none of them is being deleted."""
+    return all((volume := site.volumes.volume(i)) is not None and volume["status"] != "deleting" for i in ids)
 
 
 def _restored_again(r: Recovery, server: str) -> tuple[dict[str, str], list[str]]:
-    """The volumes and ports of a server that was deleted; Nova has taken volumes along that are to be deleted with it."""
-    restored = volumes.restore_volumes(r.site, r.manifest, r.plan, server, r.run.id, r.slots, r.timeline)
+    """The volumes and ports of a server that was deleted: those that are still there, the others anew."""
+    restored = volumes.restore_volumes(r.site, Found(r.site), r.manifest, r.plan, server, r.run.id, r.slots, r.timeline)
     return restored, ports.create_ports(r.site, r.manifest, r.plan, server, r.run.id, r.timeline)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,13 @@ from taskflow.patterns import linear_flow
 
 from antipode import __version__
 from antipode.config import Config
+from antipode.engine import leftovers
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.flows import guarded, run_flow
 from antipode.engine.kinds import Kind
 from antipode.engine.reaper import thaw_left_by
-from antipode.engine.runs import Run, new_run, state_of
+from antipode.engine.runs import Run, new_run, point_of, state_of
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound, PreflightFailed, Stopped, VaultCorrupt
 from antipode.model.manifest import Manifest
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
+COMMIT = "commit the manifest"
+"""The step in which the manifest is written."""
 SILENCE_S = 30.0
 """How long a service may have given no answer before what could be removed there is left to the next protection."""
 
@@ -113,7 +115,7 @@ def _protect(run: Run) -> None:
 def _finish(run: Run, made: Manifest) -> None:
     """End a run whose process died after its commit. Somebody may be recovering from its point already: nothing of it is made again."""
     run.cannot_be_aborted()
-    with run.timeline.step("", "commit the manifest", f"{run.vnf}/{made.id}") as step:
+    with run.timeline.step("", COMMIT, f"{run.vnf}/{made.id}") as step:
         step.result(found=True)
     run.result.update(_record(made, run))
     try:
@@ -130,7 +132,7 @@ def _protection(run: Run) -> Protection:
     deployment, vnf = run.deployment, _definition(run)
     return Protection(
         run=run,
-        point=_point_of(run.id),
+        point=point_of(run.id),
         vnf=vnf,
         primary=run.site(vnf.primary),
         vault=deployment.vault_under(run.go_on),
@@ -181,7 +183,7 @@ def _cannot_be_undone(what: str, error: Exception) -> str:
 
 def _withdraw_and_remove_backups(p: Protection) -> None:
     """The manifest is not there; a write of it that may still arrive is taken back, before the backups that it names are removed."""
-    manifests.withdraw(p.vault, p.vnf.vnf, p.point)
+    manifests.withdraw(p.vault, p.vnf.vnf, p.point, any(step.name == COMMIT for step in p.timeline.kept()))
     p.vault.delete(f"{PROBE}{p.run.id}")  # of a check that was stopped
     temporary.remove_backups(p.primary, p.run.id, p.timeline)
 
@@ -193,7 +195,7 @@ def _committed(run: Run) -> Manifest | None:
         VaultError: nobody knows.
     """
     try:
-        return manifests.read(run.deployment.vault, run.vnf, _point_of(run.id))
+        return manifests.read(run.deployment.vault, run.vnf, point_of(run.id))
     except NotFound:
         return None
 
@@ -242,11 +244,10 @@ class CollectLeftovers(ProtectTask):
     @guarded
     def execute(self) -> None:
         p = self.protection
-        over = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
-        if not over:
-            return
+        dead = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
+        over = [run for run in p.run.deployment.runs.all(p.vnf.vnf) if run.id in dead or leftovers.may_have_come_late(run)]
         try:
-            temporary.remove_left_by(p.primary, over, _needed_backups(p, over), p.timeline)
+            leftovers.remove_of_protections(p.primary, p.vault, over, p.timeline)
         except ClaimLost:
             raise
         except VaultCorrupt as error:
@@ -345,7 +346,8 @@ class Commit(ProtectTask):
             backups=made.backups,
             made_by=f"antipode {__version__}",
         )
-        with p.timeline.step("", "commit the manifest", f"{p.vnf.vnf}/{p.point}"):
+        with p.timeline.step("", COMMIT, f"{p.vnf.vnf}/{p.point}"):
+            p.timeline.flush()  # whoever takes back knows that the manifest may be on its way
             p.run.go_on()
             manifests.commit(p.vault, manifest)
         p.run.cannot_be_aborted()
@@ -359,7 +361,12 @@ class RemoveSnapshots(ProtectTask):
     def execute(self) -> None:
         p = self.protection
         try:
-            temporary.remove_snapshots(p.primary.impatient(SILENCE_S), p.run.id, p.timeline)
+            primary = p.primary.impatient(SILENCE_S)
+            if p.run.claim.number == 1:
+                temporary.remove_snapshots(primary, p.run.id, p.timeline)
+            else:
+                # a request of the process before us may have come through late, and have made what the recovery point does not name
+                temporary.remove_left_by(primary, {p.run.id}, manifests.read(p.vault, p.vnf.vnf, p.point).backups, p.timeline)
         except ClaimLost:
             raise
         except AntipodeError as error:
@@ -378,29 +385,6 @@ def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) ->
     for volume, reason in broken.items():
         LOG.warning("volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain is begun", volume, reason)
     return broken
-
-
-def _point_of(run: str) -> str:
-    """The recovery point that a run makes. It has the name of its run, so that it can be asked for when all that is known is the run."""
-    return run.removeprefix("protect-")
-
-
-def _needed_backups(p: Protection, runs: Collection[str]) -> set[str]:
-    """What recovery points name: those that the vault lists, and those of these runs, as a listing may lag behind what is there.
-
-    Raises:
-        VaultCorrupt: nobody knows what one of them needs.
-        NotFound: one that is listed cannot be read.
-    """
-    listed = manifests.list_ids(p.vault, p.vnf.vnf)
-    needed: set[str] = set()
-    for point in {*listed, *map(_point_of, runs)}:
-        try:
-            needed |= set(manifests.read(p.vault, p.vnf.vnf, point).backups)
-        except NotFound:
-            if point in listed:
-                raise
-    return needed
 
 
 def _record(manifest: Manifest, run: Run) -> Json:

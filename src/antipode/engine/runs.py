@@ -44,6 +44,11 @@ def new_run(kind: str, vnf: str, request: dict[str, Any]) -> RunRow:
     )
 
 
+def point_of(run: str) -> str:
+    """The recovery point that a protection makes. It has its run's name, so that it can be asked for when all that is known is the run."""
+    return run.removeprefix("protect-")
+
+
 def state_of(run: RunRow, deployment: Deployment) -> str:
     """The state of a run as it is: `lost` when it is kept as running and no process is at it."""
     return "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode import __version__
 from antipode.config import Config
+from antipode.engine import leftovers
 from antipode.engine.conductor import Conductor
 from antipode.engine.deployment import Deployment
 from antipode.engine.exclusive import Lock
@@ -185,12 +186,15 @@ class _Reapers:
 
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
-    """Forget, now and then, the details of flows whose runs have ended, and freezes that are long over; and look at the clock."""
+    """Now and then forget the details of flows whose runs have ended, and freezes that are long over; remove what is left at the sites of
+    runs that have ended; look at the clock.
+    """
     while True:
         try:
+            must_agree_on_time(deployment)
             forget_what_has_ended(deployment)
             deployment.freezes.forget(time.time() - KEPT_S)
-            must_agree_on_time(deployment)
+            leftovers.collect(deployment)
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:

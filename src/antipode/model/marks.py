@@ -38,10 +38,19 @@ def words(run: str, key: str) -> str:
 
 def key_in(description: object, key: str) -> bool:
     """Whether a description carries this key."""
-    return f"{KEY}={key}" in str(description or "").split()
+    return key_said(description) == key
+
+
+def key_said(description: object) -> str | None:
+    """The key that a description carries; None for what is not ours."""
+    return _said(KEY, description)
 
 
 def maker_in(description: object) -> str | None:
     """The run that a description names as the maker; None for what is not ours."""
-    prefix = f"{RUN}="
+    return _said(RUN, description)
+
+
+def _said(mark: str, description: object) -> str | None:
+    prefix = f"{mark}="
     return next((w.removeprefix(prefix) for w in str(description or "").split() if w.startswith(prefix)), None)

@@ -143,7 +143,15 @@ class _Job:
                     volume.id, self._snapshots[volume.id], f"antipode {label}"[:255], self._metadata, incremental=base is not None
                 )
             except ApiError as error:
-                raise ResourceFailed(f"{self._site.name}: volume {label} ({volume.id}) could not be backed up: {error.reason}") from error
+                # Cinder makes one backup of a snapshot at a time: is it ours, as the request of a process that died has come through?
+                ours = self._ours(
+                    volume, [b for b in self._site.backups.backups() if b["volume_id"] == volume.id and carries(b, self._key)]
+                )
+                if ours is None:
+                    raise ResourceFailed(
+                        f"{self._site.name}: volume {label} ({volume.id}) could not be backed up: {error.reason}"
+                    ) from error
+                backup = str(ours["id"])
             step.result(backup_id=backup, snapshot_id=self._snapshots[volume.id])
             return backup
 

@@ -43,8 +43,13 @@ def remove_left_by(site: Site, runs: Collection[str], needed_backups: Collection
     Raises:
         ResourceFailed, ApiError: as above.
     """
+
+    def unwanted(backup: Json) -> bool:
+        return made_by(backup) in runs and backup["id"] not in needed_backups
+
+    _remove_backups(site, unwanted, timeline)  # first, as Cinder deletes no snapshot that is being backed up
     _remove_snapshots(site, lambda snapshot: made_by(snapshot) in runs, timeline)
-    _remove_backups(site, lambda backup: made_by(backup) in runs and backup["id"] not in needed_backups, timeline)
+    _remove_backups(site, unwanted, timeline)  # begun late, until the snapshot was gone
 
 
 def _remove_snapshots(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import BackupRecord, Manifest
 from antipode.model.timeline import Timeline
+from antipode.recover.found import Found
 
 TIMEOUT_S = 600.0
 
 
-def import_chains(site: Site, manifest: Manifest, server: str, timeline: Timeline) -> None:
+def import_chains(site: Site, found: Found, manifest: Manifest, server: str, timeline: Timeline) -> None:
     """Import the records of all backups that a server's volumes rest on, and wait until they are available.
 
     A record that is known already is fine if it is of the same volume.
+
+    Args:
+        found: what is at the site already.
 
     Raises:
         ResourceFailed: a known backup is of another volume, or an import failed.
@@ -21,19 +26,27 @@ def import_chains(site: Site, manifest: Manifest, server: str, timeline: Timelin
     volumes = manifest.topology.server(server).volumes
     chains = [manifest.chain(v.id) for v in volumes]
     with timeline.step("1.7.1", "import backup records", server) as step:
-        known = {b["id"]: b for b in site.backups.backups()}
         imported = 0
         # All bases, then all first increments, and so on: a record's parent is always there before it.
         for record in (r for generation in _generations(chains) for r in generation):
-            if there := known.get(record.id):
-                if there["volume_id"] != record.volume_id:
-                    raise ResourceFailed(f"{site.name}: backup {record.id} is known already, and of another volume: {there['volume_id']}")
-            else:
-                site.backups.import_record(record.service, record.url)
+            if found.backup(record.id) is None:
+                _import(site, record)
                 imported += 1
-        needed = [r.id for chain in chains for r in chain]
-        site.backups.watch.wait_for(needed, wanted=("available", "restoring"), timeout_s=TIMEOUT_S, tell=step.waits_for)
+        needed = {r.id: r for chain in chains for r in chain}
+        there = site.backups.watch.wait_for(list(needed), wanted=("available", "restoring"), timeout_s=TIMEOUT_S, tell=step.waits_for)
+        for record in needed.values():
+            # known by now only: until its import is over, a backup is of volume 00000000-…
+            if (volume := there[record.id]["volume_id"]) != record.volume_id:
+                raise ResourceFailed(f"{site.name}: backup {record.id} is known already, and of another volume: {volume}")
         step.result(imported=imported, known=len(needed) - imported)
+
+
+def _import(site: Site, record: BackupRecord) -> None:
+    try:
+        site.backups.import_record(record.service, record.url)
+    except ApiError:
+        if Found(site).backup(record.id) is None:
+            raise  # else it is refused as it is known: the request of a process that died has come through
 
 
 def _generations(chains: list[list[BackupRecord]]) -> list[list[BackupRecord]]:

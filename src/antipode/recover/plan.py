@@ -14,7 +14,7 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import carries, key_in
+from antipode.model.marks import KEY, carries, key_in, key_said, maker_in
 from antipode.model.plan import PortPlan, QuotaNeed, RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server
 
@@ -26,10 +26,13 @@ def resource_key(manifest: Manifest, primary_id: str) -> str:
     return f"{manifest.id}/{primary_id}"
 
 
-def is_restored(volume: Json, key: str) -> bool:
-    """Whether an earlier attempt has created the volume. Its description tells it while its metadata are those of the backup."""
+def keys_of(volume: Json) -> set[str]:
+    """The keys by which a volume may be found. Its description tells what it was made for while its metadata are those of the backup."""
     description = volume.get("description")
-    return carries(volume, key) or key_in(description, key) or description == key  # as antipode 0.1.0 has marked it
+    if (said := key_said(description)) is not None:
+        return {said}
+    carried = {(volume.get("metadata") or {}).get(KEY), description}  # the latter as antipode 0.1.0 has marked it
+    return {str(key) for key in carried if key}
 
 
 def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
@@ -119,7 +122,7 @@ class _Planner:
         known = {b["id"]: b for b in self._site.backups.backups()}
         for record in self._manifest.backups.values():
             backup = known.get(record.id)
-            if backup and backup["volume_id"] != record.volume_id:
+            if backup and backup["status"] != "creating" and backup["volume_id"] != record.volume_id:
                 self.problems.append(f"a backup with id {record.id} is known already, and of another volume ({backup['volume_id']})")
             elif backup and backup["status"].startswith("error"):
                 self.problems.append(f"backup {record.id} is known already, in status {backup['status']}: {backup.get('fail_reason')}")
@@ -270,11 +273,11 @@ class _Planner:
     def _quotas(self, servers: list[ServerPlan]) -> list[QuotaNeed]:
         """What is needed beyond that which an earlier attempt has created, which counts as used already."""
         site = self._site
-        volumes_there = [v for v in site.volumes.volumes() if any(is_restored(v, self._key(p)) for s in servers for p in s.volumes)]
-        there = [p.get("description") for p in self._ports]
+        volumes_there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
+        ports_there = {key_said(p.get("description")) for p in self._ports}
         new_servers = [s for s in servers if s.name not in self._there]
-        new_volumes = [v for s in servers for v in s.volumes if not any(is_restored(there, self._key(v)) for there in volumes_there)]
-        new_ports = [p for s in servers for p in s.ports if not any(key_in(description, self._key(p)) for description in there)]
+        new_volumes = [v for s in servers for v in s.volumes if self._key(v) not in volumes_there]
+        new_ports = [p for s in servers for p in s.ports if self._key(p) not in ports_there]
         known = {b["id"] for b in site.backups.backups()} if self._manifest.backups else set()
         new_backups = [r for r in self._manifest.backups.values() if r.id not in known]
         flavors = {s.name: s.flavor for s in self._manifest.topology.servers}
@@ -316,4 +319,6 @@ def _needs(needed: Counter[str], quota: Json, used: str) -> list[QuotaNeed]:
 
 
 def _owner(port: Json) -> str:
-    return f"port {port['id']} ({port.get('device_owner') or 'not plugged'} {port.get('device_id', '')})".replace(" )", ")")
+    maker = maker_in(port.get("description"))
+    by = f", made by {maker}; if that was aborted, again: antipode run abort {maker}" if maker else ""
+    return f"port {port['id']} ({port.get('device_owner') or 'not plugged'} {port.get('device_id', '')})".replace(" )", ")") + by

@@ -26,14 +26,25 @@ def create_ports(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str
 
 def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
     there = site.networks.port_with_mac(port.network_id, port.mac_address)
-    if there:
-        if not key_in(there.get("description"), key):
-            raise ResourceFailed(f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by port {there['id']}")
-        if maker_in(there.get("description")) != run:
-            site.networks.describe_port(there["id"], words(run, key))  # it is this run's now, to be taken back with it
-        if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
-            site.networks.tag_port(there["id"], port.tags)  # who made it died between the two calls
-        return str(there["id"])
+    if there is None:
+        try:
+            return site.networks.create_port(_wanted(port, key, run), port.tags)
+        except ApiError as error:
+            # its addresses may have been taken by the same port: the request of a process that died has come through
+            there = site.networks.port_with_mac(port.network_id, port.mac_address)
+            if there is None:
+                label = f"port with {', '.join(port.fixed) or 'no address'} on network {port.network}"
+                raise ResourceFailed(f"{site.name}: {label} could not be created: {error.reason}") from error
+    if not key_in(there.get("description"), key):
+        raise ResourceFailed(f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by port {there['id']}")
+    if maker_in(there.get("description")) != run:
+        site.networks.describe_port(there["id"], words(run, key))  # it is this run's now, to be taken back with it
+    if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
+        site.networks.tag_port(there["id"], port.tags)  # who made it died between the two calls
+    return str(there["id"])
+
+
+def _wanted(port: PortPlan, key: str, run: str) -> Json:
     wanted: Json = {
         "network_id": port.network_id,
         "name": port.name,
@@ -45,8 +56,4 @@ def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
     }
     if port.port_security_enabled:
         wanted["security_groups"] = port.security_group_ids
-    try:
-        return site.networks.create_port(wanted, port.tags)
-    except ApiError as error:
-        label = f"port with {', '.join(port.fixed) or 'no address'} on network {port.network}"
-        raise ResourceFailed(f"{site.name}: {label} could not be created: {error.reason}") from error
+    return wanted

@@ -12,7 +12,8 @@ from antipode.model.manifest import Manifest
 from antipode.model.marks import carries, key_in, made_by, maker_in
 from antipode.model.plan import RecoveryPlan
 from antipode.model.timeline import Step, Timeline
-from antipode.recover.plan import resource_key
+from antipode.recover.found import Found, by_key
+from antipode.recover.plan import keys_of, resource_key
 
 SERVER_TIMEOUT_S = 600.0
 RESTORES_S = 60.0
@@ -21,6 +22,8 @@ DETACH_S = 120.0
 """How long a volume may stay in-use after its server is gone; then it is somebody else's server that uses it."""
 POLL_S = 0.5
 _DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
+_UNUSED = (*_DELETABLE, "creating", "restoring-backup", "downloading")
+"""A volume in these is attached to no server, nor about to be."""
 
 
 def remove(site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
@@ -54,7 +57,7 @@ def remove(site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, 
     left: list[str] = []
     if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
         with timeline.step("", "remove volumes", site.name) as step:
-            refused, left = _delete_volumes(site, run, go_on, step)
+            refused, left = _delete_volumes(site, lambda v: volume_maker(v) == run, go_on, step)
             problems += refused
             step.result(volumes=len(volumes), left=len(left))
     if problems:
@@ -62,16 +65,49 @@ def remove(site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, 
     return [*left, *(_left(site, run, plan) if plan else ())]
 
 
-def remove_failed(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, timeline: Timeline, go_on: Callable[[], None]) -> bool:
+def remove_twins(site: Site, plan: RecoveryPlan, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
+    """Delete volumes that a request made a second time which came through when its sender was dead, and its successor had made its own.
+
+    Of volumes for the same thing the one in use stays. Nothing else can be there twice: Neutron gives no address to two ports, Nova no
+    volume to two servers, and Cinder knows a backup once.
+
+    Args:
+        plan: of a recovery whose servers are all there.
+
+    Returns:
+        what is there twice all the same, and why.
+
+    Raises:
+        ResourceFailed: one could not be deleted. It can be tried again.
+    """
+    there = by_key(site.volumes.volumes(), keys_of)
+    same = [there.get(f"{plan.recovery_point}/{v.source_id}", []) for s in plan.servers for v in s.volumes]
+    twins = {v["id"] for of_one in same if any(v["status"] == "in-use" for v in of_one) for v in of_one if v["status"] in _UNUSED}
+    if not twins:
+        return []
+    with timeline.step("", "remove second volumes", site.name) as step:
+        problems, left = _delete_volumes(site, lambda v: v["id"] in twins and v["status"] in _UNUSED, go_on, step)
+        step.result(volumes=len(twins), left=len(left))
+    if problems:
+        raise ResourceFailed(f"{site.name}: volumes that are there twice could not be removed: {'; '.join(problems)}")
+    return left
+
+
+def remove_failed(
+    site: Site, found: Found, manifest: Manifest, plan: RecoveryPlan, server: str, timeline: Timeline, go_on: Callable[[], None]
+) -> bool:
     """Delete the server of an earlier attempt that went into ERROR, so that it can be booted anew; whether there was one.
 
     Its volumes stay, unless Nova is too old (before 2.85) to be told so and they were to be deleted with the server.
+
+    Args:
+        found: what is at the site already.
 
     Raises:
         ResourceFailed: it cannot be deleted.
     """
     key = resource_key(manifest, plan.server(server).source_id)
-    failed = [s["id"] for s in site.compute.servers() if carries(s, key) and s["status"] == "ERROR"]
+    failed = [s["id"] for s in found.servers(key) if s["status"] == "ERROR"]
     if not failed:
         return False
     with timeline.step("1.7.2", "remove server in ERROR", server) as step:
@@ -99,13 +135,13 @@ def _delete_server(site: Site, server_id: str) -> None:
     site.compute.delete_server(server_id)
 
 
-def _delete_volumes(site: Site, run: str, go_on: Callable[[], None], step: Step) -> tuple[list[str], list[str]]:
+def _delete_volumes(site: Site, unwanted: Callable[[Json], bool], go_on: Callable[[], None], step: Step) -> tuple[list[str], list[str]]:
     """Delete each volume as soon as it can be; what is refused, and what is left since it is being restored for long."""
     began = time.monotonic()
     problems: list[str] = []
     left: list[Json] = []
     asked: set[str] = set()
-    while ours := [v for v in site.volumes.volumes() if volume_maker(v) == run and v["id"] not in asked]:
+    while ours := [v for v in site.volumes.volumes() if unwanted(v) and v["id"] not in asked]:
         for volume in ours:
             if volume["status"] in _DELETABLE:
                 asked.add(volume["id"])

@@ -8,10 +8,11 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.manifest import Manifest
-from antipode.model.marks import carries, made_by, marks
+from antipode.model.marks import made_by, marks
 from antipode.model.plan import RecoveryPlan, ServerPlan
 from antipode.model.timeline import Timeline
 from antipode.model.topology import Keypair, ServerGroup
+from antipode.recover.found import Found
 from antipode.recover.plan import resource_key
 
 TIMEOUT_S = 900.0
@@ -21,11 +22,20 @@ _one_at_a_time = threading.Lock()
 
 
 def boot(
-    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, volumes: dict[str, str], ports: list[str], run: str, timeline: Timeline
+    site: Site,
+    found: Found,
+    manifest: Manifest,
+    plan: RecoveryPlan,
+    server: str,
+    volumes: dict[str, str],
+    ports: list[str],
+    run: str,
+    timeline: Timeline,
 ) -> str:
     """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is taken as it is.
 
     Args:
+        found: what is at the site already.
         volumes: volume id at the primary -> id of the restored volume.
         ports: ids of its ports in the order of its interfaces.
 
@@ -38,10 +48,19 @@ def boot(
     planned = plan.server(server)
     key = resource_key(manifest, planned.source_id)
     with timeline.step("1.7.2", "boot server", server) as step:
-        existing = next((s for s in site.compute.servers() if carries(s, key)), None)
-        if existing and made_by(existing) != run:
-            site.compute.mark_server(existing["id"], marks(run, key))  # it is this run's now, to be taken back with it
-        server_id = existing["id"] if existing else _create(site, planned, volumes, ports, marks(run, key))
+        existing = next((s for s in found.servers(key) if s["status"] != "ERROR"), None)
+        if existing is None:
+            try:
+                server_id = _create(site, planned, volumes, ports, marks(run, key))
+            except ApiError as error:
+                # its volumes or ports may be in use by the same server: the request of a process that died has come through
+                existing = next((s for s in Found(site).servers(key) if s["status"] != "ERROR"), None)
+                if existing is None:
+                    raise ResourceFailed(f"{site.name}: server {planned.name} could not be created: {error.reason}") from error
+        if existing is not None:
+            server_id = existing["id"]
+            if made_by(existing) != run:
+                site.compute.mark_server(server_id, marks(run, key))  # it is this run's now, to be taken back with it
         site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(server_id=server_id, found=existing is not None)
         return str(server_id)
@@ -52,10 +71,7 @@ def _create(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: lis
         if planned.keypair:
             _ensure_keypair(site, planned.keypair)
         hints = {"group": _ensure_server_group(site, planned.server_group)} if planned.server_group else None
-    try:
-        return site.compute.create_server(_body(site, planned, volumes, ports, ours), hints)
-    except ApiError as error:
-        raise ResourceFailed(f"{site.name}: server {planned.name} could not be created: {error.reason}") from error
+    return site.compute.create_server(_body(site, planned, volumes, ports, ours), hints)
 
 
 def _body(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]) -> Json:
@@ -95,9 +111,16 @@ def _body(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[
 
 def _ensure_keypair(site: Site, keypair: Keypair) -> None:
     if site.compute.keypair(keypair.name) is None:
-        site.compute.import_keypair(keypair.name, keypair.public_key, keypair.type)
+        try:
+            site.compute.import_keypair(keypair.name, keypair.public_key, keypair.type)
+        except ApiError:
+            if site.compute.keypair(keypair.name) is None:
+                raise  # else another process was faster, or one that died
 
 
 def _ensure_server_group(site: Site, group: ServerGroup) -> str:
-    there = next((g for g in site.compute.server_groups() if g["name"] == group.name), None)
-    return str(there["id"]) if there else site.compute.create_server_group(group.name, group.policy)
+    there = [g for g in site.compute.server_groups() if g["name"] == group.name]
+    if not there:
+        return site.compute.create_server_group(group.name, group.policy)
+    # Of two, made by a request that came through late, the one which has members: those that boot now must be in the same.
+    return str(max(there, key=lambda g: len(g.get("members") or ()))["id"])

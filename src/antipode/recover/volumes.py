@@ -13,17 +13,26 @@ from antipode.model.manifest import Manifest
 from antipode.model.marks import marks, words
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.timeline import Timeline
-from antipode.recover.plan import is_restored, resource_key
+from antipode.recover.found import Found
+from antipode.recover.plan import resource_key
 
 TIMEOUT_S = 24 * 3600.0
 
 
 def restore_volumes(
-    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, slots: AbstractContextManager[Any], timeline: Timeline
+    site: Site,
+    found: Found,
+    manifest: Manifest,
+    plan: RecoveryPlan,
+    server: str,
+    run: str,
+    slots: AbstractContextManager[Any],
+    timeline: Timeline,
 ) -> dict[str, str]:
     """Create the volumes of a server from their backups and wait until they are available.
 
     Args:
+        found: what is at the site already.
         run: the run that makes them; kept in their metadata.
         slots: entered for each volume while it is being restored, by several threads at once.
 
@@ -34,15 +43,16 @@ def restore_volumes(
         ResourceFailed: a restore failed.
     """
     volumes = plan.server(server).volumes
-    there = site.volumes.volumes()
 
     def restore(volume: VolumePlan) -> str:
         key = resource_key(manifest, volume.source_id)
         with slots, timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step:
-            ours = [v for v in there if is_restored(v, key)]
+            ours = found.volumes(key)
             for failed in (v for v in ours if v["status"].startswith("error")):
                 site.volumes.delete_volume(failed["id"])
-            existing = next((v for v in ours if not v["status"].startswith(("error", "deleting"))), None)
+            # Of two, as a request came through late, every try takes the same: the one in use, else the older.
+            usable = (v for v in ours if not v["status"].startswith(("error", "deleting")))
+            existing = min(usable, key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]), default=None)
             volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
             wanted = ("available", "in-use")
             restored = site.volumes.watch.wait_for([volume_id], wanted=wanted, timeout_s=TIMEOUT_S, tell=step.waits_for)[volume_id]

@@ -145,6 +145,11 @@ class Runs:
             wanted = select(RunRow).order_by(RunRow.started_at.desc())
             return list(session.scalars(wanted.where(RunRow.vnf == vnf) if vnf else wanted))
 
+    def ended_after(self, moment: float) -> list[RunRow]:
+        """The runs that ended after a moment (seconds since the epoch), the newest first."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(RunRow).where(RunRow.ended_at > moment).order_by(RunRow.started_at.desc())))
+
     def get(self, run: str) -> RunRow:
         """A run.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
 from antipode.errors import NotFound, VaultCorrupt, VaultError
 from antipode.model.manifest import FORMAT, Manifest, canonical, seal
 from antipode.vault import Vault
+
+MANIFEST, WITHDRAWN = ".json", ".withdrawn"
 
 
 def commit(vault: Vault, manifest: Manifest) -> str:
@@ -30,12 +33,17 @@ def commit(vault: Vault, manifest: Manifest) -> str:
     return name
 
 
-def withdraw(vault: Vault, vnf: str, point: str) -> None:
+def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
     """Remove the manifest of a recovery point that was not made to the end.
+
+    Args:
+        on_its_way: a request to write it may still come through, when what it names is gone: it is noted beside it that it does not count.
 
     Raises:
         VaultError: nobody knows whether it is still there.
     """
+    if on_its_way:
+        vault.put(_note(vnf, point), b"This recovery point was taken back; what it names is gone.\n")
     vault.delete(_name(vnf, point))
 
 
@@ -52,6 +60,8 @@ def read(vault: Vault, vnf: str, point: str | None = None) -> Manifest:
         if not ids:
             raise NotFound(f"{vault.place} has no recovery point of {vnf}")
         point = ids[-1]
+    elif _is_withdrawn(vault, vnf, point):
+        raise NotFound(f"recovery point {point} of {vnf} was not made to the end; what it names is gone")
     name = _name(vnf, point)
     manifest = unseal(vault.get(name), name)
     if (manifest.vnf.vnf, manifest.id) != (vnf, point):
@@ -71,8 +81,10 @@ def newest_or_none(vault: Vault, vnf: str) -> Manifest | None:
 
 def list_ids(vault: Vault, vnf: str) -> list[str]:
     """The ids of all recovery points of a VNF, oldest first."""
-    prefix = f"{vnf}/"
-    return [n.removeprefix(prefix).removesuffix(".json") for n in vault.list(prefix) if n.endswith(".json")]
+    names = vault.list(f"{vnf}/")
+    written = [PurePosixPath(name) for name in names]
+    withdrawn = {name.stem for name in written if name.suffix == WITHDRAWN}
+    return [name.stem for name in written if name.suffix == MANIFEST and name.stem not in withdrawn]
 
 
 def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Manifest | VaultCorrupt]]:
@@ -106,5 +118,35 @@ def unseal(document: bytes, name: str) -> Manifest:
         raise VaultCorrupt(f"{name} passes its checksum but cannot be understood: {error}") from error
 
 
+def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
+    """The backups that recovery points name: those that the vault lists, and these, as a listing may lag behind what is there.
+
+    Raises:
+        VaultCorrupt: nobody knows what one of them needs.
+        NotFound: one that is listed cannot be read.
+    """
+    listed = list_ids(vault, vnf)
+    named: set[str] = set()
+    for point in {*listed, *points}:
+        try:
+            named |= set(read(vault, vnf, point).backups)
+        except NotFound:
+            if point in listed:
+                raise
+    return named
+
+
+def _is_withdrawn(vault: Vault, vnf: str, point: str) -> bool:
+    try:
+        vault.get(_note(vnf, point))
+    except NotFound:
+        return False
+    return True
+
+
 def _name(vnf: str, point: str) -> str:
-    return f"{vnf}/{point}.json"
+    return f"{vnf}/{point}{MANIFEST}"
+
+
+def _note(vnf: str, point: str) -> str:
+    return f"{vnf}/{point}{WITHDRAWN}"

@@ -1,0 +1,59 @@
+"""What a recovery finds at its site: listed once for all servers of the VNF, each resource by the key of what it was made for."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from antipode.cloud.api import Json
+from antipode.cloud.site import Site
+from antipode.model.marks import KEY
+from antipode.recover.plan import keys_of
+
+ByKey = dict[str, list[Json]]
+
+
+class Found:
+    """Servers, volumes and backups of a site as they were when each kind was first asked for. Safe to use from several threads.
+
+    What comes after that is this run's own, or that of a request which came through late: see `removal.remove_twins`.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._listed: dict[str, ByKey] = {}
+        self._lock = threading.Lock()
+
+    def servers(self, key: str) -> list[Json]:
+        """The servers that carry a key."""
+        return self._once("servers", lambda: by_key(self._site.compute.servers(), _key_of_server)).get(key, [])
+
+    def volumes(self, key: str) -> list[Json]:
+        """The volumes that carry a key."""
+        return self._once("volumes", lambda: by_key(self._site.volumes.volumes(), keys_of)).get(key, [])
+
+    def backup(self, backup_id: str) -> Json | None:
+        """The backup of this id, if it is known at the site."""
+        there = self._once("backups", lambda: by_key(self._site.backups.backups(), lambda backup: [backup["id"]]))
+        return there[backup_id][0] if backup_id in there else None
+
+    def _once(self, kind: str, list_all: Callable[[], ByKey]) -> ByKey:
+        with self._lock:
+            if kind not in self._listed:
+                self._listed[kind] = list_all()
+            return self._listed[kind]
+
+
+def by_key(resources: Iterable[Json], keys: Callable[[Json], Iterable[str]]) -> ByKey:
+    """Resources by the keys that they carry."""
+    found: defaultdict[str, list[Json]] = defaultdict(list)
+    for resource in resources:
+        for key in keys(resource):
+            found[key].append(resource)
+    return dict(found)
+
+
+def _key_of_server(server: Json) -> list[str]:
+    key = (server.get("metadata") or {}).get(KEY)
+    return [key] if key else []
