@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import unittest
 from typing import Any
 
 from nova import exception, objects
@@ -87,6 +89,13 @@ class TestManyProcesses(CloudTestCase):
             found = record.of(context, self.server_id)
         assert found is not None
         return found
+
+
+class TestRows(unittest.TestCase):
+    def test_what_another_release_appends_to_a_row_is_left_to_it(self) -> None:
+        known = Record.new(QUIESCED, 60, 0)
+        row = json.dumps([*json.loads(known.row), "of a newer release"])
+        self.assertEqual(known, Record.read(QUIESCED, row))
 
 
 class TestNovaWritesToo(CloudTestCase):

@@ -15,6 +15,7 @@ import yaml
 
 from lab import canary, clouds, inside, supervision
 from lab.desk import EXAMPLE, Desk
+from lab.guest_agent import in_guest
 from lab.services import identity
 from lab.services.tenant import PROJECT
 from lab.site import Site
@@ -96,26 +97,6 @@ def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(desk:
     assert refused.returncode == 3, refused.stderr
     assert "a-file" in refused.stderr
     assert snapshots(site_a) == before
-
-
-def in_guest(site: Site, server: str, script: str) -> None:
-    """Execute a shell script in a guest, through its agent."""
-
-    def agent(command: str, **arguments: object) -> dict[str, object]:
-        said = inside.run(site, ["virsh", "qemu-agent-command", server, json.dumps({"execute": command, "arguments": arguments})])
-        result: dict[str, object] = json.loads(said.stdout)["return"]
-        return result
-
-    pid = agent("guest-exec", path="/bin/sh", arg=["-ec", script])["pid"]
-    ended: list[dict[str, object]] = []  # the agent tells the end of a process once only
-
-    def has_ended() -> bool:
-        status = agent("guest-exec-status", pid=pid)
-        ended.extend([status] if status["exited"] else [])
-        return bool(ended)
-
-    wait_until(has_ended, f"the script ended in {server}", timeout=20)
-    assert ended[0]["exitcode"] == 0
 
 
 @pytest.fixture

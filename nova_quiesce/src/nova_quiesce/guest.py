@@ -11,7 +11,7 @@ from nova.compute import rpcapi
 from nova.conf import CONF
 
 # What libvirt says when it could not reach the agent and has not sent it the command. When it says something else (or this in another
-# language, or as before libvirt 9.1), the agent may have taken the command.
+# language, or as libvirt 9.0 and older do, which make no difference), the agent may have taken the command.
 _NEVER_SENT = ("agent is not connected", "respond to synchronization")
 
 # What it says when the agent, or libvirt itself, has vanished after that; Nova makes the same exception of it as of an agent's refusal.
