@@ -112,6 +112,32 @@ def test_listings_are_followed_page_by_page() -> None:
     assert asked == [{"a": "b"}, {"a": "b", "marker": "1"}]
 
 
+def test_only_the_first_page_of_a_listing_is_asked_to_be_short() -> None:
+    pages = [{"things": [{"id": "1"}], "things_links": [{"rel": "next", "href": "…"}]}, {"things": [{"id": "2"}]}]
+    asked: list[Any] = []
+
+    def answer(method: str, path: str, **options: Any) -> Reply:
+        asked.append(options["params"])
+        return Reply(200, pages[len(asked) - 1])
+
+    assert len(list(Api("s", "x", answer).pages("/things", "things", first=50))) == 2
+    assert asked == [{"limit": 50}, {"marker": "1"}]
+
+
+def test_a_listing_goes_on_though_the_last_item_of_a_page_was_deleted_meanwhile() -> None:
+    def answer(method: str, path: str, *, params: Any, **_: Any) -> Reply:
+        match params:
+            case None:
+                return Reply(200, {"things": [{"id": "1"}, {"id": "2"}], "things_links": [{"rel": "next", "href": "…"}]})
+            case {"marker": "2"}:
+                return Reply(400, {"badRequest": {"message": "marker [2] not found"}})
+            case {"marker": "1"}:
+                return Reply(200, {"things": [{"id": "3"}]})
+        raise AssertionError(params)
+
+    assert [t["id"] for t in Api("s", "x", answer).all("/things", "things")] == ["1", "2", "3"]
+
+
 def test_a_cloud_that_clouds_yaml_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "none.yaml"))
     monkeypatch.chdir(tmp_path)

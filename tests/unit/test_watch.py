@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from antipode.cloud.api import ApiError, Json
-from antipode.cloud.watch import Watch
+from antipode.cloud.watch import PAGE, Watch
 from antipode.errors import ResourceFailed, SiteUnreachable
 
 
@@ -21,8 +21,9 @@ class Listing:
         self.pages_read = 0
         self.fails: list[Exception] = []
 
-    def __call__(self, timeout_s: float) -> Iterator[list[Json]]:
+    def __call__(self, *, first: int, timeout_s: float) -> Iterator[list[Json]]:
         self.calls += 1
+        self.first = first
         if self.fails:
             raise self.fails.pop()
         for page in self.pages:
@@ -49,6 +50,7 @@ def test_pages_are_read_only_until_all_that_is_waited_for_is_seen() -> None:
     listing = Listing([item("new", "available")], [item("old", "available")])
     Watch("s", "volume", listing).wait_for(["new"], timeout_s=1)
     assert listing.pages_read == 1
+    assert listing.first == PAGE
     Watch("s", "volume", listing).wait_for(["old"], timeout_s=1)
     assert listing.pages_read == 3
 
@@ -73,7 +75,7 @@ def test_what_is_created_after_a_listing_began_is_not_called_gone_by_it() -> Non
     began, go_on = threading.Event(), threading.Event()
     items = [item("a", "creating")]
 
-    def slow(timeout_s: float) -> Iterator[list[Json]]:
+    def slow(*, first: int, timeout_s: float) -> Iterator[list[Json]]:
         before = list(items)
         began.set()
         go_on.wait(5)
@@ -139,3 +141,10 @@ def test_of_many_that_are_waited_for_a_few_are_named() -> None:
     with pytest.raises(ResourceFailed):
         watch.wait_for("abcde", timeout_s=0.05, interval_s=0.01, tell=told.append)
     assert set(told) == {"volume a is creating, volume b is creating, volume c is creating and 2 more, to be available"}
+
+
+def test_the_first_page_has_room_for_all_that_is_waited_for_and_others() -> None:
+    ids = [f"volume-{i}" for i in range(PAGE)]
+    listing = Listing([item(i, "available") for i in ids])
+    Watch("s", "volume", listing).wait_for(ids, timeout_s=1)
+    assert listing.first == 2 * PAGE

@@ -16,6 +16,10 @@ Params = Mapping[str, str | int | Sequence[str]]
 Version = tuple[int, int]
 
 
+MARKERS = 5
+"""From how many items a page of a listing is tried to be gone on with."""
+
+
 class ApiError(AntipodeError):
     """A cloud answered a call with an error. `status` is the HTTP status, `reason` the cloud's own words."""
 
@@ -226,16 +230,38 @@ class Api:
             if error.status != 404:
                 raise
 
-    def pages(self, path: str, collection: str, params: Params | None = None, *, timeout_s: float | None = None) -> Iterator[list[Json]]:
-        """The pages of a listing, in the order of the service (Nova and Cinder: newest first)."""
-        marker: dict[str, str] = {}
+    def pages(
+        self, path: str, collection: str, params: Params | None = None, *, first: int | None = None, timeout_s: float | None = None
+    ) -> Iterator[list[Json]]:
+        """The pages of a listing, in the order of the service (Nova and Cinder: newest first).
+
+        Args:
+            first: how many items the first page is asked for; the others are as long as the service makes them.
+            timeout_s: for each page.
+        """
+        begin = {**(params or {}), **({"limit": first} if first else {})}
+        body = self.call("GET", path, params=begin or None, timeout_s=timeout_s)
         while True:
-            body = self.call("GET", path, params={**(params or {}), **marker} or None, timeout_s=timeout_s)
             page: list[Json] = body[collection]
             yield page
             if not page or not any(link.get("rel") == "next" for link in body.get(f"{collection}_links", [])):
                 return
-            marker = {"marker": page[-1]["id"]}
+            body = self._page_after(page, path, params, timeout_s)
+
+    def _page_after(self, page: list[Json], path: str, params: Params | None, timeout_s: float | None) -> Any:
+        """The page after this one. Its last item may have been deleted meanwhile, and cannot be named then: one before it is."""
+        last, *before = page[::-1][:MARKERS]
+        for item in before:
+            try:
+                return self._from(last, path, params, timeout_s)
+            except ApiError as error:
+                if error.status not in (400, 404):
+                    raise
+                last = item
+        return self._from(last, path, params, timeout_s)
+
+    def _from(self, item: Json, path: str, params: Params | None, timeout_s: float | None) -> Any:
+        return self.call("GET", path, params={**(params or {}), "marker": item["id"]}, timeout_s=timeout_s)
 
     def all(self, path: str, collection: str, **params: str | int | Sequence[str]) -> list[Json]:
         """All items of a listing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from antipode.cloud.api import Api, ApiError, Json
@@ -15,7 +16,7 @@ class Backups:
     def __init__(self, api: Api) -> None:
         """`api` is Cinder's, its microversion negotiated (by Volumes)."""
         self._api = api
-        self.watch = Watch(api.site, "backup", lambda timeout_s: api.pages("/backups/detail", "backups", timeout_s=timeout_s))
+        self.watch = Watch(api.site, "backup", partial(api.pages, "/backups/detail", "backups"))
 
     def backups(self) -> list[Json]:
         """All backups of the project, with all details."""

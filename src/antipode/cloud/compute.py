@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from antipode.cloud.api import Api, ApiError, Json, Urgency
@@ -29,7 +30,7 @@ class Compute:
     def __init__(self, api: Api) -> None:
         api.negotiate(LEAST, MOST)
         self._api = api
-        self.watch = Watch(api.site, "server", lambda timeout_s: api.pages("/servers/detail", "servers", timeout_s=timeout_s))
+        self.watch = Watch(api.site, "server", partial(api.pages, "/servers/detail", "servers"))
 
     @property
     def version(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 
 from antipode.cloud.api import Api, Json, Urgency
 from antipode.cloud.watch import Watch
@@ -17,8 +18,8 @@ class Volumes:
     def __init__(self, api: Api) -> None:
         api.negotiate(LEAST, MOST)
         self._api = api
-        self.watch = Watch(api.site, "volume", lambda timeout_s: api.pages("/volumes/detail", "volumes", timeout_s=timeout_s))
-        self.snapshot_watch = Watch(api.site, "snapshot", lambda seconds: api.pages("/snapshots/detail", "snapshots", timeout_s=seconds))
+        self.watch = Watch(api.site, "volume", partial(api.pages, "/volumes/detail", "volumes"))
+        self.snapshot_watch = Watch(api.site, "snapshot", partial(api.pages, "/snapshots/detail", "snapshots"))
 
     @property
     def version(self) -> str:

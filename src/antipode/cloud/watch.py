@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import ResourceFailed, SiteUnreachable
@@ -17,6 +17,8 @@ PATIENCE_S = 120.0
 LOOK_TIMEOUT_S = 30.0
 """How long one listing may take: a call that hangs must not take all the time that the wait has, which may be a day."""
 
+PAGE = 50
+"""How many resources a look asks for at least."""
 TOLD = 3
 """How many of those waited for are named."""
 
@@ -25,11 +27,17 @@ def _nothing(_: str = "") -> None:
     """What is done between two looks when the caller wants nothing done."""
 
 
+class Pages(Protocol):
+    """The pages of a listing, newest first: how many items the first is asked for, and how many seconds each may take."""
+
+    def __call__(self, *, first: int, timeout_s: float) -> Iterator[list[Json]]: ...
+
+
 class Watch:
     """Waits for resources of one kind. Whoever waits and finds the last listing too old makes the next one, for all."""
 
-    def __init__(self, site: str, kind: str, pages: Callable[[float], Iterator[list[Json]]]) -> None:
-        """`pages` lists the resources, newest first, each call bounded by the seconds given; it is read until all waited for are seen."""
+    def __init__(self, site: str, kind: str, pages: Pages) -> None:
+        """`pages` lists the resources; it is read until all waited for are seen."""
         self._site = site
         self._kind = kind
         self._pages = pages
@@ -190,7 +198,8 @@ class Watch:
 
     def _read(self, ids: set[str], timeout_s: float) -> dict[str, Json]:
         listed: dict[str, Json] = {}
-        for page in self._pages(timeout_s):
+        # What is waited for is mostly what was made last: a first page with room for it spares the rest of a large project.
+        for page in self._pages(first=max(PAGE, 2 * len(ids)), timeout_s=timeout_s):
             listed.update((item["id"], item) for item in page)
             if ids <= listed.keys():
                 break
