@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antipode.sandbox import blocks
-from antipode.sandbox.backups import Backups
-from antipode.sandbox.cinder import Cinder
+from antipode.sandbox.cinder.backups import Backups
+from antipode.sandbox.cinder.storage import Storage
+from antipode.sandbox.cinder.types import Types
+from antipode.sandbox.cinder.volumes import Volumes
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.database import Database, Json
 from antipode.sandbox.glance import Glance
@@ -55,25 +57,26 @@ class FakeStore:
 
 
 class Bench:
-    """A Cinder with one volume, and the backups made of it."""
+    """A storage with one volume, and the backups made of it."""
 
     def __init__(self, folder: Path) -> None:
         conditions = Conditions(0)
         database = Database(folder / "db")
-        self.cinder = Cinder("site", database, folder, conditions, Glance(database, folder / "images", conditions), Work(), SIZE)
+        self.storage = Storage("site", database, folder, conditions, Work(), SIZE)
         self.store = FakeStore()
-        self.backups = Backups(self.cinder, self.store, conditions)  # type: ignore[arg-type]
+        volumes = Volumes(self.storage, Types(self.storage), Glance(database, folder / "images", conditions))
+        self.backups = Backups(self.storage, volumes, self.store)  # type: ignore[arg-type]
         self.volume = self.new_volume("v")
-        blocks.create(self.cinder.path("v"), SIZE)
+        blocks.create(self.storage.path("v"), SIZE)
 
     def new_volume(self, volume_id: str) -> Json:
         about = {"name": volume_id, "description": "", "metadata": {}, "volume_image_metadata": {}, "attachments": [], "bootable": "false"}
-        return self.cinder.volumes.keep({"id": volume_id, "size": 1, "status": "available", **about, **PROJECT})
+        return self.storage.volumes.keep({"id": volume_id, "size": 1, "status": "available", **about, **PROJECT})
 
     async def back_up(self, number: int, parent: Json | None) -> Json:
         about: dict[str, Any] = {"name": "", "description": "", "created_at": "", "data_timestamp": "", "service_metadata": None}
         about |= {"volume_id": "v", "size": 1, "status": "creating", "parent_id": parent and parent["id"], "fail_reason": None}
-        backup = self.cinder.backups.keep({"id": f"b{number}", **about, **PROJECT})
+        backup = self.storage.backups.keep({"id": f"b{number}", **about, **PROJECT})
         await self.backups._make(backup, parent, self.volume, None, "available")
         assert backup["status"] == "available", backup["fail_reason"]
         return backup
@@ -82,7 +85,7 @@ class Bench:
         volume = self.new_volume(f"of-{backup['id']}")
         await self.backups._restore_into_new(volume, backup)
         assert volume["status"] == "available"
-        return self.cinder.path(volume["id"]).read_bytes()
+        return self.storage.path(volume["id"]).read_bytes()
 
 
 @pytest.fixture(params=["told", "read"])
@@ -103,9 +106,9 @@ def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(holes: st
             made: list[tuple[Json, bytes]] = []
             for number, writes in enumerate(generations):
                 for offset, data in writes:
-                    blocks.write(bench.cinder.path("v"), offset, data)
+                    blocks.write(bench.storage.path("v"), offset, data)
                 backup = await bench.back_up(number, made[-1][0] if made else None)
-                made.append((backup, bench.cinder.path("v").read_bytes()))
+                made.append((backup, bench.storage.path("v").read_bytes()))
             for backup, held in made:
                 assert await bench.restored(backup) == held
 
@@ -115,10 +118,10 @@ def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(holes: st
 def test_an_increment_has_the_blocks_that_changed_and_no_others(tmp_path: Path) -> None:
     async def live() -> None:
         bench = Bench(tmp_path)
-        blocks.write(bench.cinder.path("v"), 0, b"x" * SIZE)
+        blocks.write(bench.storage.path("v"), 0, b"x" * SIZE)
         base = await bench.back_up(0, None)
-        blocks.write(bench.cinder.path("v"), 5 * BLOCK + 1, b"y")
-        blocks.write(bench.cinder.path("v"), PIECE - 1, b"zz")
+        blocks.write(bench.storage.path("v"), 5 * BLOCK + 1, b"y")
+        blocks.write(bench.storage.path("v"), PIECE - 1, b"zz")
         increment = await bench.back_up(1, base)
         assert base["object_count"] == SIZE // PIECE
         assert increment["object_count"] == 3, "one block, and one on each side of the border between two objects"

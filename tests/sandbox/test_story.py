@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,66 @@ def test_up_leaves_what_is_up_and_a_killed_site_comes_back_with_what_it_held(own
     report = records.check(canary.records(sandbox, PRIMARY))
     assert report.consistent, report
     assert {role: max(m.last_of_boot) for role, m in report.members.items()} == dict.fromkeys(CHAIN, 2)
+
+
+def test_what_was_being_made_when_a_site_was_killed_is_an_error_when_it_comes_back(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "sites")
+    sandbox.up(latency=0)
+    try:
+        desk.write(sandbox)
+        storage = canary.connect(sandbox, PRIMARY).block_storage
+        whole = storage.create_volume(name="whole", size=1)
+        storage.wait_for_status(whole, "available", ["error"], interval=0.05, wait=30)
+        for operation in ("volume.create", "snapshot.create"):
+            sandbox.ask(PRIMARY, "POST", "/faults", {"on": operation, "effect": "stuck"})
+        half = storage.create_volume(name="half", size=1)
+        snapshot = storage.create_snapshot(volume_id=whole.id, name="half")
+        sandbox.kill(PRIMARY)
+        sandbox.start(PRIMARY)
+        assert {v.id: v.status for v in storage.volumes()} == {whole.id: "available", half.id: "error"}
+        assert [(s.id, s.status) for s in storage.snapshots()] == [(snapshot.id, "error")]
+    finally:
+        sandbox.down()
+
+
+def test_a_quiesce_that_is_not_done_in_time_is_refused_with_504_and_thawed(world: World) -> None:
+    server = world.guests()[0]["id"]
+    world.fault(PRIMARY, r"^server\.quiesce$", "stuck")
+    compute = world.cloud(PRIMARY).compute
+    answer = compute.post(f"/servers/{server}/action", json={"quiesce": {"timeout": 1}})
+    assert answer.status_code == 504, answer.text
+    assert "did not answer in time" in answer.text
+    assert compute.get(f"/servers/{server}/os-quiesce").json()["quiesce"]["state"] is None
+    assert world.frozen() == set()
+
+
+def test_a_thaw_that_fails_is_made_again_by_the_add_on(world: World) -> None:
+    server = world.guests()[0]["id"]
+    compute = world.cloud(PRIMARY).compute
+    compute.post(f"/servers/{server}/action", json={"quiesce": {"timeout": 600}}).raise_for_status()
+    world.fault(PRIMARY, r"^server\.unquiesce$", "error", message="no answer from the agent")
+    answer = compute.post(f"/servers/{server}/action", json={"unquiesce": None})
+    assert (answer.status_code, "no answer from the agent" in answer.text) == (409, True)
+    assert compute.get(f"/servers/{server}/os-quiesce").json()["quiesce"]["state"] == "unquiescing"
+    until(lambda: not world.frozen(), "the add-on has thawed it by itself")
+
+
+def test_a_quiesce_that_an_administrators_reset_overtakes_freezes_nobody(world: World) -> None:
+    server = world.guests()[0]["id"]
+    rule = world.fault(PRIMARY, r"^server\.quiesce$", "stuck")
+    compute = world.cloud(PRIMARY).compute
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(compute.post, f"/servers/{server}/action", json={"quiesce": {"timeout": 60}})
+        until(lambda: compute.get(f"/servers/{server}/os-quiesce").json()["quiesce"]["state"] == "quiescing", "it is being quiesced")
+        busy = compute.post(f"/servers/{server}/action", json={"unquiesce": None})
+        compute.post(f"/servers/{server}/action", json={"os-resetState": {"state": "active"}}).raise_for_status()
+        world.sandbox.ask(PRIMARY, "DELETE", f"/faults/{rule}")
+        answer = asked.result()
+    assert busy.status_code == 409
+    assert "task_state quiescing" in busy.text
+    assert answer.status_code == 409
+    assert "Another request changed instance" in answer.text
+    assert world.frozen() == set()
 
 
 def test_nothing_else_of_antipode_imports_the_embedded_sites() -> None:

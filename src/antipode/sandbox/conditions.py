@@ -93,6 +93,10 @@ class Conditions:
         """The site's clock, UTC."""
         return datetime.now(UTC) + self.skew
 
+    def timestamp(self) -> str:
+        """Now, as OpenStack's APIs give it."""
+        return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
     @property
     def isolated(self) -> bool:
         return not self._joined.is_set()

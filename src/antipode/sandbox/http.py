@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from abc import ABC, abstractmethod
@@ -94,7 +95,14 @@ class Gate:
     """how often which call came, ids replaced"""
 
 
-class Service(ABC):
+class Part(ABC):
+    """Some of the calls of an API, and what they do."""
+
+    @abstractmethod
+    def routes(self) -> Sequence[Route]: ...
+
+
+class Service(Part):
     """One API of a site."""
 
     type: ClassVar[str]
@@ -102,17 +110,24 @@ class Service(ABC):
     prefix: ClassVar[str]
     oldest: ClassVar[Version] = (0, 0)
     newest: ClassVar[Version] = (0, 0)
+    parts: Sequence[Part] = ()
+    """what has the rest of its calls"""
 
-    @abstractmethod
-    def routes(self) -> Sequence[Route]: ...
-
-    @abstractmethod
     def fault(self, refused: Refused) -> web.Response:
-        """The body that this service gives an error."""
+        """An error in the form that this service gives it: that of Nova and Cinder, where it has no other."""
+        if refused.status == 401:
+            return web.json_response({"error": {"code": 401, "title": "Unauthorized", "message": refused.message}}, status=401)
+        body: Json = {"code": refused.status, "message": refused.message}
+        headers = {"Retry-After": "0"} if refused.status == 413 else {}
+        return web.json_response({FAULTS.get(refused.status, "computeFault"): body}, status=refused.status, headers=headers)
+
+    def microversions(self) -> Json:
+        """As a version document has them."""
+        return {"version": "{}.{}".format(*self.newest), "min_version": "{}.{}".format(*self.oldest)}
 
     def install(self, application: web.Application, gate: Gate) -> None:
         """Add the service's routes to the application, behind the gate."""
-        for route in self.routes():
+        for route in itertools.chain(self.routes(), *(part.routes() for part in self.parts)):
             paths = [self.prefix + route.path] + ([self.prefix] if route.path == "/" else [])
             for path in paths:
                 application.router.add_route(route.method, path, _Door(self, route, gate))
@@ -227,14 +242,6 @@ FAULTS = {
 }
 
 
-def fault_of(refused: Refused, otherwise: str) -> web.Response:
-    """An error as Nova and Cinder give it; `otherwise` names what has no name of its own."""
-    name = FAULTS.get(refused.status, otherwise)
-    body: Json = {"code": refused.status, "message": refused.message}
-    headers = {"Retry-After": "0"} if refused.status == 413 else {}
-    return web.json_response({name: body}, status=refused.status, headers=headers)
-
-
 def page(call: Call, collection: str, items: Iterable[Json], view: Callable[[Json], Json]) -> Json:
     """One page of a listing that is newest first, with the link to the next; `limit` and `marker` as the request has them."""
     newest_first = list(items)[::-1]
@@ -251,6 +258,12 @@ def page(call: Call, collection: str, items: Iterable[Json], view: Callable[[Jso
         following = call.request.url.update_query(marker=shown[-1]["id"])
         answer[f"{collection}_links"] = [{"rel": "next", "href": str(following)}]
     return answer
+
+
+def filtered(call: Call, rows: Iterable[Json], *keys: str) -> list[Json]:
+    """What is left of rows by the filters that the request has, of these keys."""
+    wanted = {key: call.query[key] for key in keys if call.query.get(key)}
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
 def public(item: Json) -> Json:

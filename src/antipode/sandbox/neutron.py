@@ -11,6 +11,7 @@ from aiohttp import web
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.database import Database, Json, Table
 from antipode.sandbox.http import Call, Caller, Refused, Route, Service, page, public
+from antipode.sandbox.quotas import Quotas
 
 QUOTAS = {"network": 100, "subnet": 100, "port": 500, "security_group": 10, "security_group_rule": 100, "router": 10, "floatingip": 50}
 
@@ -25,7 +26,8 @@ class Neutron(Service):
         self.ports = database.table("port")
         self.groups = database.table("security_group")
         self._rules = database.table("security_group_rule")
-        self._limits = database.table("network_quota")
+        self._quotas = Quotas(database.table("network_quota"), lambda: QUOTAS)
+        self._quotas.count(self._usage_of)
         self._conditions = conditions
 
     def routes(self) -> Sequence[Route]:
@@ -62,7 +64,7 @@ class Neutron(Service):
 
     def fault(self, refused: Refused) -> web.Response:
         if refused.status == 401:
-            return web.json_response({"error": {"code": 401, "title": "Unauthorized", "message": refused.message}}, status=401)
+            return super().fault(refused)
         kind = refused.kind or {403: "PolicyNotAuthorized", 404: "HTTPNotFound"}.get(refused.status, "HTTPInternalServerError")
         return web.json_response({"NeutronError": {"type": kind, "message": refused.message, "detail": ""}}, status=refused.status)
 
@@ -101,7 +103,7 @@ class Neutron(Service):
 
     async def _create_network(self, call: Call) -> Json:
         wanted = call.part("network")
-        self._reserve(call.caller.project_id, "network", self.networks)
+        self._reserve(call.caller.project_id, "network")
         return {"network": self._view_network(self.networks.keep(self._new_network(self._owner(call, wanted), wanted)))}
 
     def _new_network(self, project_id: str, wanted: Json) -> Json:
@@ -143,7 +145,7 @@ class Neutron(Service):
             cidr = ip_network(wanted["cidr"])
         except ValueError:
             raise Refused(400, f"Invalid input for cidr. Reason: '{wanted['cidr']}' is not a valid IP subnet.", "HTTPBadRequest") from None
-        self._reserve(call.caller.project_id, "subnet", self.subnets)
+        self._reserve(call.caller.project_id, "subnet")
         for other in self.subnets.where(lambda s: s["network_id"] == network["id"]):
             if cidr.overlaps(ip_network(other["cidr"])):
                 message = (
@@ -194,7 +196,7 @@ class Neutron(Service):
     async def _create_port(self, call: Call) -> Json:
         wanted = call.part("port")
         network = _find(call, self.networks, str(wanted.get("network_id")), "Network")
-        self._reserve(call.caller.project_id, "port", self.ports)
+        self._reserve(call.caller.project_id, "port")
         return {"port": public(self.make_port(network, call.caller.project_id, wanted))}
 
     def make_port(self, network: Json, project_id: str, wanted: Json) -> Json:
@@ -331,7 +333,7 @@ class Neutron(Service):
     async def _create_group(self, call: Call) -> Json:
         wanted = call.part("security_group")
         self._default_group(call.caller.project_id)
-        self._reserve(call.caller.project_id, "security_group", self.groups)
+        self._reserve(call.caller.project_id, "security_group")
         return {"security_group": self._view_group(self._make_group(call.caller.project_id, wanted["name"], wanted.get("description", "")))}
 
     async def _delete_group(self, call: Call, item: str) -> None:
@@ -362,29 +364,25 @@ class Neutron(Service):
 
     # ---- quotas ----
 
-    def _limits_of(self, project: str) -> dict[str, int]:
-        return {**QUOTAS, **(self._limits.get(project) or {}).get("limits", {})}
+    def _usage_of(self, project: str) -> dict[str, int]:
+        tables = {"network": self.networks, "subnet": self.subnets, "port": self.ports, "security_group": self.groups}
+        return {name: len(table.where(lambda i: i["project_id"] == project)) for name, table in tables.items()}
 
-    def _reserve(self, project: str, resource: str, table: Table) -> None:
-        limit = self._limits_of(project)[resource]
-        if limit >= 0 and len(table.where(lambda i: i["project_id"] == project)) >= limit:
+    def _reserve(self, project: str, resource: str) -> None:
+        if self._quotas.exceeded(project, {resource: 1}):
             raise Refused(409, f"Quota exceeded for resources: ['{resource}'].", "OverQuota")
 
     async def _quota(self, call: Call, project: str) -> Json:
         self._may_see(call, project)
-        return {"quota": self._limits_of(project)}
+        return {"quota": self._quotas.limits_of(project)}
 
     async def _quota_details(self, call: Call, project: str) -> Json:
         self._may_see(call, project)
-        tables = {"network": self.networks, "subnet": self.subnets, "port": self.ports, "security_group": self.groups}
-        used = {name: len(table.where(lambda i: i["project_id"] == project)) for name, table in tables.items()}
-        limits = self._limits_of(project)
-        return {"quota": {name: {"limit": limit, "used": used.get(name, 0), "reserved": 0} for name, limit in limits.items()}}
+        rows = self._quotas.details_of(project).items()
+        return {"quota": {name: {"limit": row["limit"], "used": row["in_use"], "reserved": 0} for name, row in rows}}
 
     async def _set_quota(self, call: Call, project: str) -> Json:
-        limits = {**self._limits_of(project), **call.part("quota")}
-        self._limits.keep({"id": project, "limits": limits})
-        return {"quota": limits}
+        return {"quota": self._quotas.change(project, call.part("quota"))}
 
     def _may_see(self, call: Call, project: str) -> None:
         if not call.caller.is_admin and call.caller.project_id != project:

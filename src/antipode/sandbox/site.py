@@ -14,18 +14,17 @@ from pathlib import Path
 from aiohttp import web
 
 from antipode.sandbox import guests, settings
-from antipode.sandbox.backups import Backups
-from antipode.sandbox.cinder import BACKEND, Cinder
+from antipode.sandbox.cinder.service import Cinder
+from antipode.sandbox.cinder.storage import BACKEND, Storage
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.control import Control
 from antipode.sandbox.database import Database
 from antipode.sandbox.glance import Glance
-from antipode.sandbox.groups import Groups
 from antipode.sandbox.guests import GuestSilent, Hypervisor
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
 from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
 from antipode.sandbox.neutron import Neutron
-from antipode.sandbox.nova import Nova
+from antipode.sandbox.nova.service import Nova
 from antipode.sandbox.store import Store
 from antipode.sandbox.swift import Swift
 from antipode.sandbox.work import Work
@@ -34,25 +33,6 @@ IMAGE = "canary"
 CIDR = "10.7.0.0/24"
 POOL = {"start": "10.7.0.200", "end": "10.7.0.250"}
 LARGEST_BODY = 2 << 30
-
-
-class BlockStorage(Service):
-    """Cinder's API, put together from the modules of volumes and snapshots, of backups, and of groups."""
-
-    type = Cinder.type
-    prefix = Cinder.prefix
-    oldest = Cinder.oldest
-    newest = Cinder.newest
-
-    def __init__(self, cinder: Cinder, *others: Backups | Groups) -> None:
-        self._cinder = cinder
-        self._others = others
-
-    def routes(self) -> Sequence[Route]:
-        return [*self._cinder.routes(), *(route for other in self._others for route in other.routes())]
-
-    def fault(self, refused: Refused) -> web.Response:
-        return self._cinder.fault(refused)
 
 
 class Gateway(Service):
@@ -89,12 +69,13 @@ class Site:
         self.hypervisor = Hypervisor(self.conditions)
         self.glance = Glance(database, directory / "images", self.conditions)
         self.neutron = Neutron(database, self.conditions)
-        self.cinder = Cinder(site.name, database, directory, self.conditions, self.glance, work, site.gib)
-        self.backups = Backups(self.cinder, self.store, self.conditions)
-        self.nova = Nova(site.name, database, self.conditions, self.cinder, self.neutron, self.hypervisor, work, site.add_on)
-        block_storage = BlockStorage(self.cinder, self.backups, Groups(self.cinder, database, self.conditions))
-        services: list[Service] = [self.nova, block_storage, self.neutron, self.glance]
-        services.append(Swift(database, directory / "objects", self.conditions))
+        storage = Storage(site.name, database, directory, self.conditions, work, site.gib)
+        self.cinder = Cinder(storage, database, self.glance, self.store)
+        self.nova = Nova(
+            site.name, database, self.conditions, storage, self.cinder.volumes, self.neutron, self.hypervisor, work, add_on=site.add_on
+        )
+        swift = Swift(database, directory / "objects", self.conditions)
+        services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, swift]
         paths = {"compute": "/v2.1", "block-storage": "/v3", "object-store": "/v1/AUTH_{project}"}
         catalog = {s.type: s.prefix + paths.get(s.type, "") for s in services}
         self.keystone = Keystone(site.name, site.region, self.conditions, {**catalog, "identity": Keystone.prefix})
@@ -114,16 +95,15 @@ class Site:
             self._furnish()
         else:
             self.cinder.begin_again()
-            self.backups.begin_again()
-            self.nova.begin_again()
+            self.nova.servers.begin_again()
 
     def _furnish(self) -> None:
         """What a tenant finds before its VNF: flavor, volume types, network, security group and, where there is one, the image."""
         tenant = self._settings.tenant
         owner = Caller(known_id(self._settings.name, "user", TENANT), self.keystone.project_id(PROJECT), ("member", "reader"))
-        self.nova.make_flavor("tiny", vcpus=1, ram=192, disk=0)
+        self.nova.flavors.make("tiny", vcpus=1, ram=192, disk=0)
         for name in (BACKEND, tenant.volume_type):
-            self.cinder.make_type(name, {"volume_backend_name": BACKEND})
+            self.cinder.types.make(name, {"volume_backend_name": BACKEND})
         self.neutron.furnish(owner.project_id, tenant.network, CIDR, POOL, "canary")
         if tenant.has_image:
             agent = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}

@@ -6,21 +6,24 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 
-from antipode.sandbox.cinder import ZONE, Cinder
-from antipode.sandbox.conditions import Conditions, OperationFailed
+from antipode.sandbox.cinder.snapshots import Snapshots
+from antipode.sandbox.cinder.storage import ZONE, Storage
+from antipode.sandbox.cinder.types import Types
+from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Database, Json
-from antipode.sandbox.http import Call, Refused, Route, page, public
+from antipode.sandbox.http import Call, Part, Refused, Route, page, public
 
 
-class Groups:
+class Groups(Part):
     """The group calls of Cinder, and the work behind them."""
 
-    def __init__(self, cinder: Cinder, database: Database, conditions: Conditions) -> None:
-        self._cinder = cinder
-        self._groups = cinder.groups
+    def __init__(self, storage: Storage, volume_types: Types, snapshots: Snapshots, database: Database) -> None:
+        self._storage = storage
+        self._volume_types = volume_types
+        self._snapshots_of_volumes = snapshots
+        self._groups = storage.groups
         self._types = database.table("group_type")
         self._snapshots = database.table("group_snapshot")
-        self._conditions = conditions
 
     def routes(self) -> Sequence[Route]:
         types, groups, snapshots = "/v3/group_types", "/v3/groups", "/v3/group_snapshots"
@@ -71,13 +74,13 @@ class Groups:
         return group
 
     def _members(self, group_id: str) -> list[Json]:
-        return self._cinder.volumes.where(lambda v: v["group_id"] == group_id)
+        return self._storage.volumes.where(lambda v: v["group_id"] == group_id)
 
     def _view(self, group: Json) -> Json:
         return {**public(group), "volumes": [v["id"] for v in self._members(group["id"])]}
 
     async def _list(self, call: Call) -> Json:
-        found = self._cinder.of_project(call, self._groups)
+        found = self._storage.of_project(call, self._groups)
         if call.request.path.endswith("/detail"):
             return page(call, "groups", found, self._view)
         return page(call, "groups", found, lambda g: {"id": g["id"], "name": g["name"]})
@@ -90,10 +93,10 @@ class Groups:
         kind = next((t for t in self._types if wanted.get("group_type") in (t["id"], t["name"])), None)
         if kind is None:
             raise Refused(404, f"Group type {wanted.get('group_type')} could not be found.")
-        volume_types = [self._cinder.type_named(name)["id"] for name in wanted.get("volume_types") or []]
+        volume_types = [self._volume_types.named(name)["id"] for name in wanted.get("volume_types") or []]
         if not volume_types:
             raise Refused(400, "Invalid input received: volume_types must be provided to create group.")
-        self._cinder.reserve(call.caller.project_id, 0, {"groups": 1})
+        self._storage.reserve(call.caller.project_id, 0, {"groups": 1})
         group = self._groups.keep(
             {
                 "id": str(uuid.uuid4()),
@@ -103,19 +106,19 @@ class Groups:
                 "volume_types": volume_types,
                 "availability_zone": wanted.get("availability_zone") or ZONE,
                 "status": "creating",
-                "created_at": self._cinder.now(),
+                "created_at": self._storage.now(),
                 "group_snapshot_id": None,
                 "source_group_id": None,
                 "replication_status": None,
                 "project_id": call.caller.project_id,
             }
         )
-        self._cinder.start(self._made(group))
+        self._storage.start(self._made(group))
         return {"group": {"id": group["id"], "name": group["name"]}}
 
     async def _made(self, group: Json) -> None:
         try:
-            await self._conditions.take("volume.create")
+            await self._storage.conditions.take("volume.create")
         except OperationFailed:
             self._groups.keep(group, status="error")
             return
@@ -124,16 +127,16 @@ class Groups:
     async def _update(self, call: Call, item: str) -> None:
         group, wanted = self._find(call, item), call.part("group")
         for volume_id in [v for v in (wanted.get("add_volumes") or "").split(",") if v]:
-            volume = self._cinder.volumes.get(volume_id)
+            volume = self._storage.volumes.get(volume_id)
             if volume is None:
                 raise Refused(400, f"Invalid volume: Cannot add volume {volume_id} to group {item} because volume cannot be found.")
             if volume["volume_type_id"] not in group["volume_types"]:
                 because = f"because volume type {volume['volume_type_id']} is not supported by the group."
                 raise Refused(400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}")
-            self._cinder.volumes.keep(volume, group_id=item)
+            self._storage.volumes.keep(volume, group_id=item)
         for volume_id in [v for v in (wanted.get("remove_volumes") or "").split(",") if v]:
-            if volume := self._cinder.volumes.get(volume_id):
-                self._cinder.volumes.keep(volume, group_id=None)
+            if volume := self._storage.volumes.get(volume_id):
+                self._storage.volumes.keep(volume, group_id=None)
         self._groups.keep(group, **{k: wanted[k] for k in ("name", "description") if wanted.get(k)})
 
     async def _act(self, call: Call, item: str) -> None:
@@ -145,8 +148,8 @@ class Groups:
         if self._snapshots.where(lambda s: s["group_id"] == item):
             raise Refused(400, f"Invalid group: Group {item} still has dependent group snapshots")
         for volume in self._members(item):
-            self._cinder.forget(volume)
-            self._cinder.path(volume["id"]).unlink(missing_ok=True)
+            self._storage.forget_volume(volume)
+            self._storage.path(volume["id"]).unlink(missing_ok=True)
         self._groups.drop(group["id"])
 
     # ---- group snapshots ----
@@ -158,7 +161,7 @@ class Groups:
         return snapshot
 
     async def _list_snapshots(self, call: Call) -> Json:
-        return page(call, "group_snapshots", self._cinder.of_project(call, self._snapshots), public)
+        return page(call, "group_snapshots", self._storage.of_project(call, self._snapshots), public)
 
     async def _show_snapshot(self, call: Call, item: str) -> Json:
         return {"group_snapshot": public(self._find_snapshot(call, item))}
@@ -177,25 +180,25 @@ class Groups:
                 "group_id": group["id"],
                 "group_type_id": group["group_type"],
                 "status": "creating",
-                "created_at": self._cinder.now(),
+                "created_at": self._storage.now(),
                 "project_id": call.caller.project_id,
             }
         )
         named = {"name": wanted.get("name"), "description": wanted.get("description")}
-        parts = [self._cinder.new_snapshot(call.caller, volume, named, made["id"]) for volume in members]
-        self._cinder.start(self._take(made, parts))
+        parts = [self._snapshots_of_volumes.make(call.caller, volume, named, made["id"]) for volume in members]
+        self._storage.start(self._take(made, parts))
         return {"group_snapshot": {k: made[k] for k in ("id", "name", "group_type_id")}}
 
     async def _take(self, made: Json, parts: list[Json]) -> None:
         try:
-            await self._conditions.take("group_snapshot.create")
+            await self._storage.conditions.take("group_snapshot.create")
         except OperationFailed:
             for part in parts:
-                self._cinder.snapshots.keep(part, status="error")
+                self._storage.snapshots.keep(part, status="error")
             self._snapshots.keep(made, status="error")
             return
         for part in parts:  # one after the other, as the generic implementation does: not one moment
-            await self._cinder.take_snapshot(part)
+            await self._snapshots_of_volumes.take(part)
         good = all(part["status"] == "available" for part in parts)
         self._snapshots.keep(made, status="available" if good else "error")
 
@@ -204,9 +207,9 @@ class Groups:
         if snapshot["status"] not in ("available", "error"):
             raise Refused(400, "Invalid group snapshot: GroupSnapshot status must be available or error")
         self._snapshots.keep(snapshot, status="deleting")
-        self._cinder.start(self._remove(snapshot))
+        self._storage.start(self._remove(snapshot))
 
     async def _remove(self, snapshot: Json) -> None:
-        parts = self._cinder.snapshots.where(lambda s: s["group_snapshot_id"] == snapshot["id"])
-        await asyncio.gather(*(self._cinder.remove_snapshot(part) for part in parts))
+        parts = self._storage.snapshots.where(lambda s: s["group_snapshot_id"] == snapshot["id"])
+        await asyncio.gather(*(self._snapshots_of_volumes.remove(part) for part in parts))
         self._snapshots.drop(snapshot["id"])

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from antipode.sandbox import blocks
-from antipode.sandbox.cinder import ZONE, Cinder
-from antipode.sandbox.conditions import Conditions, OperationFailed
+from antipode.sandbox.cinder.storage import ZONE, Storage
+from antipode.sandbox.cinder.volumes import Volumes
+from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
-from antipode.sandbox.http import Call, Refused, Route, page
+from antipode.sandbox.http import Call, Part, Refused, Route, page
 from antipode.sandbox.store import Store, StoreError
 
 LOG = logging.getLogger(__name__)
@@ -45,16 +46,16 @@ class Piece(NamedTuple):
     length: int
 
 
-class Backups:
+class Backups(Part):
     """The backup calls of Cinder, and the work behind them."""
 
-    def __init__(self, cinder: Cinder, store: Store, conditions: Conditions) -> None:
-        self._cinder = cinder
-        self._backups = cinder.backups
+    def __init__(self, storage: Storage, volumes: Volumes, store: Store) -> None:
+        self._storage = storage
+        self._volumes = volumes
+        self._backups = storage.backups
         self._store = store
-        self._conditions = conditions
         self._turn = asyncio.Semaphore(AT_ONCE)
-        cinder.from_backup = self._restore_into_new
+        volumes.from_backup = self._restore_into_new
 
     def routes(self) -> Sequence[Route]:
         v3 = "/v3/backups"
@@ -75,21 +76,21 @@ class Backups:
         for backup in self._backups:
             if backup["status"] == "creating":
                 self._fail(backup, "incomplete backup reset on manager restart")
-                volume = self._cinder.volumes.get(backup["volume_id"])
+                volume = self._storage.volumes.get(backup["volume_id"])
                 if volume and volume["status"] == "backing-up":
-                    self._cinder.volumes.keep(volume, status="in-use" if volume["attachments"] else "available")
+                    self._storage.volumes.keep(volume, status="in-use" if volume["attachments"] else "available")
             elif backup["status"] == "restoring":
-                volume = self._cinder.volumes.get(backup["restore_volume_id"])
+                volume = self._storage.volumes.get(backup["restore_volume_id"])
                 if volume and volume["status"] in ("creating", "restoring-backup"):
-                    self._cinder.volumes.keep(volume, status="error_restoring")
+                    self._storage.volumes.keep(volume, status="error_restoring")
                 self._backups.keep(backup, status="available")
             elif backup["status"] == "deleting":
-                self._cinder.start(self._remove(backup))
+                self._storage.start(self._remove(backup))
 
     # ---- calls ----
 
     async def _list(self, call: Call) -> Json:
-        found = self._cinder.of_project(call, self._backups)
+        found = self._storage.of_project(call, self._backups)
         if call.request.path.endswith("/detail"):
             parents = {b["parent_id"] for b in self._backups if b["parent_id"]}
             return page(call, "backups", found, lambda b: self._view(b, b["id"] in parents))
@@ -120,10 +121,10 @@ class Backups:
         wanted = call.part("backup")
         if "volume_id" not in wanted:
             raise Refused(400, "Invalid input for field/attribute backup. Value: {}. 'volume_id' is a required property")
-        volume = self._cinder.volume(call.caller, wanted["volume_id"])
+        volume = self._storage.find_volume(call.caller, wanted["volume_id"])
         snapshot: Json | None = None
         if snapshot_id := wanted.get("snapshot_id"):
-            snapshot = self._cinder.snapshot(call.caller, snapshot_id)
+            snapshot = self._storage.find_snapshot(call.caller, snapshot_id)
             if snapshot["volume_id"] != volume["id"]:
                 message = f"Volume {volume['id']} does not match with snapshot.volume_id {snapshot['volume_id']}."
                 raise Refused(400, f"Invalid volume: {message}")
@@ -135,9 +136,9 @@ class Backups:
             raise Refused(400, f"Invalid volume: {message}")
         elif volume["status"] == "in-use" and not wanted.get("force"):
             raise Refused(400, "Invalid volume: Backing up an in-use volume must use the force flag.")
-        self._cinder.reserve(call.caller.project_id, volume["size"], {"backups": 1, "backup_gigabytes": volume["size"]})
+        self._storage.reserve(call.caller.project_id, volume["size"], {"backups": 1, "backup_gigabytes": volume["size"]})
         parent = self._parent(call, volume, snapshot) if wanted.get("incremental") else None
-        now = self._cinder.now()
+        now = self._storage.now()
         backup = self._backups.keep(
             {
                 **self._blank(str(uuid.uuid4()), call, volume["id"], volume["size"]),
@@ -152,10 +153,10 @@ class Backups:
         )
         previous = volume["status"]
         if snapshot:
-            self._cinder.snapshots.keep(snapshot, status="backing-up")
+            self._storage.snapshots.keep(snapshot, status="backing-up")
         else:
-            self._cinder.volumes.keep(volume, status="backing-up")
-        self._cinder.start(self._make(backup, parent, volume, snapshot, previous))
+            self._storage.volumes.keep(volume, status="backing-up")
+        self._storage.start(self._make(backup, parent, volume, snapshot, previous))
         return {"backup": {"id": backup["id"], "name": backup["name"], "links": []}}
 
     def _parent(self, call: Call, volume: Json, snapshot: Json | None) -> Json:
@@ -176,7 +177,7 @@ class Backups:
         return newest
 
     def _blank(self, backup_id: str, call: Call, volume_id: str, size: int) -> Json:
-        now = self._cinder.now()
+        now = self._storage.now()
         none = (
             "name description parent_id fail_reason service_metadata temp_volume_id temp_snapshot_id snapshot_id restore_volume_id "
             "encryption_key_id deleted_at"
@@ -192,7 +193,7 @@ class Backups:
             "object_count": 0,
             "container": self._store.settings.container,
             "service": DRIVER,
-            "host": f"cinder-{self._cinder.site}",
+            "host": f"cinder-{self._storage.site}",
             "availability_zone": ZONE,
             "metadata": {},
             "num_dependent_backups": 0,
@@ -211,8 +212,8 @@ class Backups:
     def _begin_to_delete(self, backup: Json) -> None:
         if self._children(backup["id"]):
             raise Refused(400, "Invalid backup: Incremental backups exist for this backup.")
-        self._backups.keep(backup, status="deleting", updated_at=self._cinder.now())
-        self._cinder.start(self._remove(backup))
+        self._backups.keep(backup, status="deleting", updated_at=self._storage.now())
+        self._storage.start(self._remove(backup))
 
     async def _act(self, call: Call, item: str) -> None:
         backup = self._find(call, item)
@@ -251,10 +252,10 @@ class Backups:
                 raise Refused(400, f"Invalid input received: Provided backup record is missing {name}")
         if record["id"] in self._backups:
             raise Refused(400, "Invalid backup: Backup already exists in database.")
-        self._cinder.reserve(call.caller.project_id, record["size"], {"backups": 1, "backup_gigabytes": record["size"]})
+        self._storage.reserve(call.caller.project_id, record["size"], {"backups": 1, "backup_gigabytes": record["size"]})
         unknown = "00000000-0000-0000-0000-000000000000"
         backup = self._backups.keep(self._blank(record["id"], call, unknown, record["size"]))
-        self._cinder.start(self._take_over(backup, wanted["backup_service"], record))
+        self._storage.start(self._take_over(backup, wanted["backup_service"], record))
         return {"backup": {"id": backup["id"], "name": None, "links": []}}
 
     async def _restore(self, call: Call, item: str) -> Json:
@@ -265,49 +266,49 @@ class Backups:
         is_new = wanted.get("volume_id") is None
         if is_new:
             named = {"name": wanted.get("name") or f"restore_backup_{item}", "size": backup["size"]}
-            volume, work = self._cinder.new_volume(call.caller, named, call.version)
+            volume, work = self._volumes.make(call.caller, named, call.version)
             work.close()
-            blocks.create(self._cinder.path(volume["id"]), volume["size"] * self._cinder.gib)
+            blocks.create(self._storage.path(volume["id"]), volume["size"] * self._storage.gib)
         else:
-            volume = self._cinder.volume(call.caller, wanted["volume_id"])
+            volume = self._storage.find_volume(call.caller, wanted["volume_id"])
             if volume["status"] != "available":
                 raise Refused(400, "Invalid volume: Volume to be restored to must be available")
             if volume["size"] < backup["size"]:
                 message = f"volume size {volume['size']} is too small to restore backup of size {backup['size']}."
                 raise Refused(400, f"Invalid volume: {message}")
-        self._cinder.volumes.keep(volume, status="restoring-backup")
-        self._cinder.start(self._fill(volume, backup, is_new))
+        self._storage.volumes.keep(volume, status="restoring-backup")
+        self._storage.start(self._fill(volume, backup, is_new))
         return {"restore": {"backup_id": item, "volume_id": volume["id"], "volume_name": volume["name"]}}
 
     # ---- the work behind them ----
 
     def _fail(self, backup: Json, reason: str) -> None:
-        LOG.warning("%s: backup %s: %s", self._cinder.site, backup["id"], reason)
-        self._backups.keep(backup, status="error", fail_reason=reason[:255], updated_at=self._cinder.now())
+        LOG.warning("%s: backup %s: %s", self._storage.site, backup["id"], reason)
+        self._backups.keep(backup, status="error", fail_reason=reason[:255], updated_at=self._storage.now())
 
     async def _make(self, backup: Json, parent: Json | None, volume: Json, snapshot: Json | None, previous: str) -> None:
-        source = self._cinder.snapshot_path(snapshot["id"]) if snapshot else self._cinder.path(volume["id"])
+        source = self._storage.snapshot_path(snapshot["id"]) if snapshot else self._storage.path(volume["id"])
         try:
             async with self._turn:
-                await self._conditions.take("backup.create")
+                await self._storage.conditions.take("backup.create")
                 await self._upload(backup, parent, volume, source)
         except (OperationFailed, StoreError, OSError, ValueError) as error:
             self._fail(backup, str(error))
         else:
-            self._backups.keep(backup, status="available", updated_at=self._cinder.now())
+            self._backups.keep(backup, status="available", updated_at=self._storage.now())
             if parent and parent["id"] in self._backups:
                 self._backups.keep(parent, num_dependent_backups=len(self._children(parent["id"])))
-        if snapshot and snapshot["id"] in self._cinder.snapshots:
-            self._cinder.snapshots.keep(snapshot, status="available")
-        elif not snapshot and volume["id"] in self._cinder.volumes:
-            self._cinder.volumes.keep(volume, status=previous)
+        if snapshot and snapshot["id"] in self._storage.snapshots:
+            self._storage.snapshots.keep(snapshot, status="available")
+        elif not snapshot and volume["id"] in self._storage.volumes:
+            self._storage.volumes.keep(volume, status=previous)
 
     async def _upload(self, backup: Json, parent: Json | None, volume: Json, source: Path) -> None:
         block, chunk = self._store.settings.block_size, self._store.settings.object_size
         known = await self._digests_of(parent, block) if parent else None
         if parent and backup["size"] > parent["size"]:
             raise ValueError("Invalid backup: Volume size increased since the last backup. Do a full backup.")
-        moment = self._conditions.now().strftime("%Y%m%d%H%M%S")
+        moment = self._storage.conditions.now().strftime("%Y%m%d%H%M%S")
         prefix = f"volume_{volume['id']}/{moment}/az_{ZONE}_backup_{backup['id']}"
         self._backups.keep(backup, service_metadata=prefix)
         await self._store.ensure_container()
@@ -335,7 +336,7 @@ class Backups:
 
     async def _remove(self, backup: Json) -> None:
         try:
-            await self._conditions.take("backup.delete")
+            await self._storage.conditions.take("backup.delete")
             if prefix := backup["service_metadata"]:
                 for name in await self._store.names(prefix):
                     await self._store.delete(name)
@@ -346,7 +347,7 @@ class Backups:
 
     async def _take_over(self, backup: Json, service: str, record: Json) -> None:
         try:
-            await self._conditions.take("backup.import")
+            await self._storage.conditions.take("backup.import")
         except OperationFailed as error:
             self._fail(backup, str(error))
             return
@@ -364,28 +365,28 @@ class Backups:
     async def _restore_into_new(self, volume: Json, backup: Json) -> None:
         """Create a volume and fill it from a backup."""
         try:
-            await self._conditions.take("volume.create")
+            await self._storage.conditions.take("volume.create")
         except OperationFailed:
-            self._cinder.volumes.keep(volume, status="error")
+            self._storage.volumes.keep(volume, status="error")
             return
-        blocks.create(self._cinder.path(volume["id"]), volume["size"] * self._cinder.gib)
+        blocks.create(self._storage.path(volume["id"]), volume["size"] * self._storage.gib)
         await self._fill(volume, backup, is_new=True)
 
     async def _fill(self, volume: Json, backup: Json, is_new: bool) -> None:
         self._backups.keep(backup, status="restoring", restore_volume_id=volume["id"])
         try:
             async with self._turn:
-                await self._conditions.take("volume.restore")
+                await self._storage.conditions.take("volume.restore")
                 for one in self._chain(backup):
                     document = await self._download(volume, one, skip_zeros=is_new and not one["parent_id"])
                     self._restore_metadata(volume, json.loads(document["volume_meta"]))
         except (OperationFailed, StoreError, OSError, ValueError, KeyError, zlib.error) as error:
-            LOG.warning("%s: restore of %s into %s: %s", self._cinder.site, backup["id"], volume["id"], error)
-            self._cinder.volumes.keep(volume, status="error_restoring", updated_at=self._cinder.now())
+            LOG.warning("%s: restore of %s into %s: %s", self._storage.site, backup["id"], volume["id"], error)
+            self._storage.volumes.keep(volume, status="error_restoring", updated_at=self._storage.now())
         else:
             if backup["volume_id"] != volume["id"]:
                 volume["metadata"] = {**volume["metadata"], "src_backup_id": backup["id"]}
-            self._cinder.volumes.keep(volume, status="available", updated_at=self._cinder.now())
+            self._storage.volumes.keep(volume, status="available", updated_at=self._storage.now())
         self._backups.keep(backup, status="available")
 
     def _chain(self, backup: Json) -> list[Json]:
@@ -404,7 +405,7 @@ class Backups:
         there = set(await self._store.names(prefix)) - {f"{prefix}_metadata", f"{prefix}_sha256file"}
         if there != set(parts):
             raise ValueError("restore_backup aborted, actual object list does not match object list stored in metadata.")
-        path = self._cinder.path(volume["id"])
+        path = self._storage.path(volume["id"])
         for name, part in parts.items():
             stored = await self._store.get(name)
             write: Callable[[], None] = _writer(path, part, stored, skip_zeros)
@@ -421,7 +422,7 @@ class Backups:
             volume["metadata"] = dict(meta["volume-metadata"])
         if "volume-glance-metadata" in meta:
             volume |= {"volume_image_metadata": dict(meta["volume-glance-metadata"]), "bootable": "true"}
-        self._cinder.volumes.keep(volume)
+        self._storage.volumes.keep(volume)
 
 
 def _pieces(size: int, chunk: int, block: int, digests: list[str], known: list[str] | None) -> Iterator[Piece]:

@@ -5,57 +5,70 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from antipode.sandbox.conditions import Conditions, OperationFailed
-from antipode.sandbox.database import Json, Table
-from antipode.sandbox.guests import GuestSilent, Hypervisor
-from antipode.sandbox.http import Refused
+from antipode.sandbox.conditions import OperationFailed
+from antipode.sandbox.database import Json
+from antipode.sandbox.guests import GuestSilent
+from antipode.sandbox.http import Call, Part, Refused, Route
+from antipode.sandbox.nova.servers import TASK, Servers
 
 LOG = logging.getLogger(__name__)
 
-TASK = "OS-EXT-STS:task_state"
 QUIESCING, QUIESCED, UNQUIESCING = STATES = ("quiescing", "quiesced", "unquiescing")
 """The task states of a server whose guest may be frozen."""
 DEFAULT_TIMEOUT_S, MAXIMUM_TIMEOUT_S = 60, 600
+RETRY_S = 5.0
+"""After which a thaw that failed is tried again."""
 RPC_TIMEOUT_S = 60.0
 """How long the add-on waits for nova-compute at most."""
 
 
-class Quiescing:
+class Quiescing(Part):
     """Quiesces and unquiesces the servers of a site; the task state says which are quiesced, as in Nova."""
 
-    def __init__(self, servers: Table, conditions: Conditions, hypervisor: Hypervisor, has_agent: Callable[[Json], bool]) -> None:
+    def __init__(self, servers: Servers) -> None:
         self._servers = servers
-        self._conditions = conditions
-        self._hypervisor = hypervisor
-        self._has_agent = has_agent
+        self._conditions = servers.conditions
+        self._hypervisor = servers.hypervisor
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    def support(self) -> Json:
-        return {"version": "1.0.0", "default_timeout": DEFAULT_TIMEOUT_S, "maximum_timeout": MAXIMUM_TIMEOUT_S}
+    def routes(self) -> Sequence[Route]:
+        return [Route("GET", "/v2.1/os-quiesce", self._support), Route("GET", "/v2.1/servers/{item}/os-quiesce", self._show)]
 
-    def show(self, server: Json) -> Json:
+    async def _support(self, call: Call) -> Json:
+        return {"quiesce": {"version": "1.0.0", "default_timeout": DEFAULT_TIMEOUT_S, "maximum_timeout": MAXIMUM_TIMEOUT_S}}
+
+    async def _show(self, call: Call, item: str) -> Json:
         """Whether the server is quiesced, by which quiesce and until when."""
+        server = self._servers.find(call, item)
         if server[TASK] not in STATES:
-            return {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}
-        return {"quiesced": True, "state": server[TASK], **server["_quiesced"]}
+            return {"quiesce": {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}}
+        return {"quiesce": {"quiesced": True, "state": server[TASK], **server["_quiesced"]}}
 
-    async def quiesce(self, server: Json, timeout_s: int) -> None:
+    async def act(self, call: Call, item: str, action: str) -> None:
+        """Quiesce or unquiesce, as the action says."""
+        timeout_s = _asked_timeout(call.body) if action == "quiesce" else 0
+        server = self._servers.find(call, item)
+        if not call.caller.is_admin:
+            raise Refused(403, f"Policy doesn't allow os_compute_api:os-quiesce:{action} to be performed.")
+        await (self._quiesce(server, timeout_s) if action == "quiesce" else self._unquiesce(server))
+
+    async def _quiesce(self, server: Json, timeout_s: int) -> None:
         """Freeze the guest's file systems, for so long at most.
 
         Raises:
             Refused: 409, as the add-on words it; 504: nova-compute did not answer in time, and the guest is thawed.
         """
-        if server[TASK] in STATES:
+        if server[TASK] in (QUIESCING, QUIESCED):
             known = server["_quiesced"]
             since, until = known["since"], known["expires_at"]
             raise Refused(409, f"Instance {server['id']} is already {server[TASK]}, since {since} and until {until} at the latest")
         self._refuse_unless_idle(server, "quiesce")
         now = self._conditions.now()
         record = {"id": uuid.uuid4().hex, "since": _iso(now), "expires_at": _iso(now + timedelta(seconds=timeout_s, microseconds=999_999))}
-        self._servers.keep(server, **{TASK: QUIESCING}, _quiesced=record)
+        self._servers.table.keep(server, **{TASK: QUIESCING}, _quiesced=record)
         try:
             async with asyncio.timeout(min(timeout_s, RPC_TIMEOUT_S)):
                 self._refuse_without_agent(server)
@@ -70,28 +83,29 @@ class Quiescing:
             raise error if isinstance(error, Refused) else Refused(409, f"Failed to quiesce instance: {error}") from error
         if not self._become(server, record, QUIESCED):
             self._thaw_if_up(server)
-            message = f"Another request changed instance {server['id']} at the same moment; its guest is not frozen by this one"
-            raise Refused(409, message)
-        timer = asyncio.get_running_loop().call_later(timeout_s, self._thaw_unasked, server, record)
-        self._timers[server["id"]] = timer
+            raise Refused(409, f"Another request changed instance {server['id']} at the same moment: try again")
+        self._thaw_in(timeout_s, server, record)
 
-    async def unquiesce(self, server: Json) -> None:
+    async def _unquiesce(self, server: Json) -> None:
         """Thaw the guest's file systems, also when they are not frozen.
 
         Raises:
-            Refused: 409, as the add-on words it; a guest that was frozen still is.
+            Refused: 409, as the add-on words it; a guest that was frozen still is, and is thawed by itself soon.
         """
         if server[TASK] != QUIESCED:
             self._refuse_unless_idle(server, "unquiesce")
         found = server["_quiesced"] if server[TASK] == QUIESCED else None
         claim = found or {"id": uuid.uuid4().hex, "since": _iso(self._conditions.now()), "expires_at": _iso(self._conditions.now())}
-        self._servers.keep(server, **{TASK: UNQUIESCING}, _quiesced=claim)
+        self._servers.table.keep(server, **{TASK: UNQUIESCING}, _quiesced=claim)
         try:
             self._refuse_without_agent(server)
             await self._conditions.take("server.unquiesce")
             self._hypervisor.thaw(server["id"])
         except (Refused, GuestSilent, OperationFailed) as error:
-            self._become(server, claim, QUIESCED if found else None)
+            if not found:
+                self._become(server, claim, None)
+            elif self._become(server, claim, UNQUIESCING):
+                self._thaw_in(RETRY_S, server, claim)
             raise error if isinstance(error, Refused) else Refused(409, f"Failed to quiesce instance: {error}") from error
         self._become(server, claim, None)
 
@@ -102,24 +116,27 @@ class Quiescing:
             self._thaw_if_up(server)
 
     def _refuse_unless_idle(self, server: Json, action: str) -> None:
-        """Refuse an action on a server that is not active, or that has a task."""
         if (state := server["OS-EXT-STS:vm_state"]) != "active":
             raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in vm_state {state}")
-        if task := server[TASK]:
-            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}")
+        self._servers.refuse_task(server, action)
 
     def _refuse_without_agent(self, server: Json) -> None:
-        if not self._has_agent(server):
+        if not self._servers.has_agent(server):
             raise Refused(409, "QEMU guest agent is not enabled")
 
     def _become(self, server: Json, record: Json, state: str | None) -> bool:
         """Change the state of a quiesce; False, and no change, when it is over: the server was deleted, switched off or reset."""
-        if server["id"] not in self._servers or server[TASK] not in STATES or server["_quiesced"]["id"] != record["id"]:
+        if server["id"] not in self._servers.table or server[TASK] not in STATES or server["_quiesced"]["id"] != record["id"]:
             return False
         if state is None and (timer := self._timers.pop(server["id"], None)):
             timer.cancel()
-        self._servers.keep(server, **{TASK: state})
+        self._servers.table.keep(server, **{TASK: state})
         return True
+
+    def _thaw_in(self, seconds: float, server: Json, record: Json) -> None:
+        if timer := self._timers.pop(server["id"], None):
+            timer.cancel()
+        self._timers[server["id"]] = asyncio.get_running_loop().call_later(seconds, self._thaw_unasked, server, record)
 
     def _thaw_unasked(self, server: Json, record: Json) -> None:
         """The add-on's own thaw, when nobody has unquiesced in time."""
@@ -133,7 +150,7 @@ class Quiescing:
             LOG.info("server %s is not up, so nothing is frozen", server["id"])
 
 
-def asked_timeout(body: Json) -> int:
+def _asked_timeout(body: Json) -> int:
     """The timeout that the body of a quiesce asks for, in seconds; refused with 400 as the add-on does."""
     wanted = {} if body["quiesce"] is None else body["quiesce"]
     timeout = wanted.get("timeout", DEFAULT_TIMEOUT_S) if isinstance(wanted, dict) and set(wanted) <= {"timeout"} else None

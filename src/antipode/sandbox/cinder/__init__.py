@@ -1,0 +1,1 @@
+"""Cinder of an embedded site, a module for each thing that its API is about; volumes are sparse files."""

@@ -1,0 +1,146 @@
+"""What the parts of Cinder share: what is known, where the bytes are and who writes them, the clock, the quotas."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from antipode.sandbox.conditions import Conditions
+from antipode.sandbox.database import Database, Json, Table
+from antipode.sandbox.http import Call, Caller, Refused
+from antipode.sandbox.quotas import Quotas
+from antipode.sandbox.work import Work
+
+ZONE = "nova"
+BACKEND = "rbd1"
+QUOTAS = {
+    "volumes": 500,
+    "snapshots": 2000,
+    "gigabytes": 20000,
+    "backups": 2000,
+    "backup_gigabytes": 20000,
+    "groups": 200,
+    "per_volume_gigabytes": -1,
+}
+LIMITED = {"volumes": "VolumeLimitExceeded", "snapshots": "SnapshotLimitExceeded", "backups": "BackupLimitExceeded"}
+
+
+class Storage:
+    def __init__(self, site: str, database: Database, folder: Path, conditions: Conditions, work: Work, gib: int) -> None:
+        self.site = site
+        self.gib = gib
+        self.folder = folder
+        self.conditions = conditions
+        self.start = work.start
+        self.volumes = database.table("volume")
+        self.snapshots = database.table("snapshot")
+        self.backups = database.table("backup")
+        self.groups = database.table("group")
+        self.types = database.table("volume_type")
+        self.quotas = Quotas(database.table("volume_quota"), self._default_quotas)
+        self.quotas.count(self._usage_of)
+        self.writing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """volume -> held by whoever changes its bytes or takes a picture of them"""
+        for part in ("volumes", "snapshots"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def _default_quotas(self) -> dict[str, int]:
+        return QUOTAS | {f"{what}_{t['name']}": -1 for t in self.types for what in ("volumes", "gigabytes", "snapshots")}
+
+    def path(self, volume_id: str) -> Path:
+        """Where the bytes of a volume are: under its real name, which is not its id's when it was managed."""
+        return self.folder / "volumes" / f"volume-{volume_id}"
+
+    def snapshot_path(self, snapshot_id: str) -> Path:
+        return self.folder / "snapshots" / f"snapshot-{snapshot_id}"
+
+    @property
+    def host(self) -> str:
+        return f"cinder-{self.site}@{BACKEND}#{BACKEND}"
+
+    def now(self) -> str:
+        return self.conditions.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+    def of_project(self, call: Call, table: Table) -> list[Json]:
+        """What a listing is of: the caller's project, all projects if an administrator says so; then what the filters leave."""
+        everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in ("1", "true")
+        found: Iterable[Json] = (i for i in table if everybody or i["project_id"] == call.caller.project_id)
+        for key in ("name", "status", "volume_id", "snapshot_id", "bootable", "id"):
+            if (wanted := call.query.get(key)) is not None:
+                found = [i for i in found if str(i.get(key)) == wanted]
+        return list(found)
+
+    def find_volume(self, caller: Caller, volume_id: str) -> Json:
+        """A volume that the caller may see.
+
+        Raises:
+            Refused: 404, there is none.
+        """
+        volume = self.volumes.get(volume_id)
+        if volume is None or not caller.may_see(volume):
+            raise Refused(404, f"Volume {volume_id} could not be found.")
+        return volume
+
+    def find_snapshot(self, caller: Caller, snapshot_id: str) -> Json:
+        """A snapshot that the caller may see.
+
+        Raises:
+            Refused: 404, there is none.
+        """
+        snapshot = self.snapshots.get(snapshot_id)
+        if snapshot is None or not caller.may_see(snapshot):
+            raise Refused(404, f"Snapshot {snapshot_id} could not be found.")
+        return snapshot
+
+    def attach(self, volume: Json, server_id: str, device: str) -> None:
+        attachment = {"attachment_id": str(uuid.uuid4()), "id": volume["id"], "volume_id": volume["id"], "server_id": server_id}
+        attachment |= {"device": device, "host_name": None, "attached_at": self.now()}
+        self.volumes.keep(volume, status="in-use", attachments=[attachment], updated_at=self.now())
+
+    def detach(self, volume: Json) -> None:
+        self.volumes.keep(volume, status="available", attachments=[], updated_at=self.now())
+
+    def forget_volume(self, volume: Json) -> None:
+        self.volumes.drop(volume["id"])
+        self.writing.pop(volume["id"], None)
+
+    def forget_snapshot(self, snapshot: Json) -> None:
+        self.snapshots.drop(snapshot["id"])
+        self.snapshot_path(snapshot["id"]).unlink(missing_ok=True)
+
+    def reserve(self, project: str, size: int, needed: dict[str, int]) -> None:
+        """See that the quotas of a project allow what is needed.
+
+        Raises:
+            Refused: 413, one does not.
+        """
+        if (over := self.quotas.exceeded(project, needed)) is None:
+            return
+        name, limit = over.name, over.limit
+        if "gigabytes" in name:
+            words = f"Requested {size}G, quota is {limit}G and {over.used}G has been consumed."
+            what = f"Volume{'Backup' if name == 'backup_gigabytes' else ''}SizeExceedsAvailableQuota"
+            of_what = (
+                "backup exceeds allowed Backup gigabytes" if name == "backup_gigabytes" else f"volume or snapshot exceeds allowed {name}"
+            )
+            raise Refused(413, f"{what}: Requested {of_what} quota. {words}")
+        what = name.partition("_")[0]
+        of_quota = f" for quota '{name}'." if what == "volumes" else ""
+        raise Refused(413, f"{LIMITED[what]}: Maximum number of {what} allowed ({limit}) exceeded{of_quota}")
+
+    def _usage_of(self, project: str) -> Counter[str]:
+        used: Counter[str] = Counter()
+        for what, table in (("volumes", self.volumes), ("snapshots", self.snapshots)):
+            for item in table.where(lambda i: i["project_id"] == project):
+                kind = item.get("volume_type") or self.volumes[item["volume_id"]]["volume_type"]
+                for suffix in ("", f"_{kind}"):
+                    used[what + suffix] += 1
+                    used[f"gigabytes{suffix}"] += item["size"]
+        for backup in self.backups.where(lambda b: b["project_id"] == project):
+            used["backups"] += 1
+            used["backup_gigabytes"] += backup["size"]
+        used["groups"] = len(self.groups.where(lambda g: g["project_id"] == project))
+        return used

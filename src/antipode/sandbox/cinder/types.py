@@ -1,0 +1,66 @@
+"""Volume types."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from antipode.sandbox.cinder.storage import Storage
+from antipode.sandbox.database import Json
+from antipode.sandbox.http import Call, Part, Refused, Route, page, public
+
+
+class Types(Part):
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def routes(self) -> Sequence[Route]:
+        types = "/v3/types"
+        return [
+            Route("GET", types, self._list),
+            Route("POST", types, self._create, admin=True),
+            Route("GET", f"{types}/{{item}}", self._show),
+            Route("DELETE", f"{types}/{{item}}", self._delete, 202, admin=True),
+        ]
+
+    async def _list(self, call: Call) -> Json:
+        return page(call, "volume_types", self._storage.types, self._view)
+
+    async def _show(self, call: Call, item: str) -> Json:
+        if item == "default":
+            return {"volume_type": self._view(self.named(None))}
+        found = self._storage.types.get(item)
+        if found is None:
+            raise Refused(404, f"Volume type {item} could not be found.")
+        return {"volume_type": self._view(found)}
+
+    def _view(self, item: Json) -> Json:
+        return {**public(item), "os-volume-type-access:is_public": item["is_public"]}
+
+    async def _create(self, call: Call) -> Json:
+        wanted = call.part("volume_type")
+        if self._storage.types.where(lambda t: t["name"] == wanted["name"]):
+            raise Refused(409, f"Volume Type {wanted['name']} already exists.")
+        return {"volume_type": self._view(self.make(wanted["name"], wanted.get("extra_specs", {})))}
+
+    def make(self, name: str, extra_specs: Json) -> Json:
+        item = {"id": str(uuid.uuid4()), "name": name, "description": None, "extra_specs": extra_specs, "is_public": True}
+        return self._storage.types.keep({**item, "qos_specs_id": None})
+
+    async def _delete(self, call: Call, item: str) -> None:
+        if self._storage.volumes.where(lambda v: v["volume_type_id"] == item):
+            raise Refused(400, f"Target volume type is still in use: Volume Type {item} deletion is not allowed with volumes present.")
+        self._storage.types.drop(item)
+
+    def named(self, name: str | None) -> Json:
+        """A type by name or id; the default type without one.
+
+        Raises:
+            Refused: 404, there is none.
+        """
+        if name is None:
+            return next(iter(self._storage.types))
+        for found in self._storage.types:
+            if name in (found["name"], found["id"]):
+                return found
+        raise Refused(404, f"Volume type with name {name} could not be found.")

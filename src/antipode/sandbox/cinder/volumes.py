@@ -1,0 +1,286 @@
+"""Volumes: created from nothing, volumes, snapshots, backups and images; changed, extended, deleted."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from antipode.sandbox import blocks
+from antipode.sandbox.cinder.storage import ZONE, Storage
+from antipode.sandbox.cinder.types import Types
+from antipode.sandbox.conditions import OperationFailed
+from antipode.sandbox.database import Json
+from antipode.sandbox.glance import Glance
+from antipode.sandbox.http import Call, Caller, Part, Refused, Route, Version, page, public
+
+LOG = logging.getLogger(__name__)
+
+NEWEST: Version = (3, 71)
+"""The newest microversion of Cinder."""
+DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
+OF_ADMINISTRATORS = ("os-vol-host-attr:host", "os-vol-mig-status-attr:name_id", "os-vol-mig-status-attr:migstat", "migration_status")
+
+
+class Volumes(Part):
+    def __init__(self, storage: Storage, types: Types, glance: Glance) -> None:
+        self._storage = storage
+        self._types = types
+        self._glance = glance
+        self.from_backup: Callable[[Json, Json], Coroutine[Any, Any, None]]
+        """creates a volume from a backup: the business of the backup service, which sets it"""
+
+    def routes(self) -> Sequence[Route]:
+        volumes = "/v3/volumes"
+        return [
+            Route("GET", volumes, self._list),
+            Route("GET", f"{volumes}/detail", self._list),
+            Route("POST", volumes, self._create, 202),
+            Route("GET", f"{volumes}/{{item}}", self._show),
+            Route("PUT", f"{volumes}/{{item}}", self._update),
+            Route("DELETE", f"{volumes}/{{item}}", self._delete, 202),
+            Route("POST", f"{volumes}/{{item}}/action", self._act, 202),
+        ]
+
+    def begin_again(self) -> None:
+        """After the services were killed: what was being made is an error, deletions go on (cinder/volume/manager.py, _do_cleanup)."""
+        for volume in self._storage.volumes:
+            if volume["status"] == "creating":
+                self._storage.volumes.keep(volume, status="error")
+            elif volume["status"] == "deleting":
+                self._storage.start(self._remove(volume))
+
+    async def _list(self, call: Call) -> Json:
+        found = self._storage.of_project(call, self._storage.volumes)
+        if given := call.query.get("metadata"):
+            try:
+                wanted = ast.literal_eval(given)
+            except (ValueError, SyntaxError):
+                raise Refused(400, f"Invalid filter {given}") from None
+            found = [v for v in found if wanted.items() <= v["metadata"].items()]
+        if call.request.path.endswith("/detail"):
+            return page(call, "volumes", found, lambda v: self.view(v, call.caller))
+        return page(call, "volumes", found, lambda v: {"id": v["id"], "name": v["name"], "links": []})
+
+    def view(self, volume: Json, caller: Caller) -> Json:
+        shown = {**public(volume), "os-vol-tenant-attr:tenant_id": volume["project_id"]}
+        del shown["project_id"]
+        if not shown["volume_image_metadata"]:
+            del shown["volume_image_metadata"]
+        if not caller.is_admin:
+            for name in (*OF_ADMINISTRATORS, "provider_id"):
+                shown.pop(name, None)
+        return shown
+
+    async def _show(self, call: Call, item: str) -> Json:
+        return {"volume": self.view(self._storage.find_volume(call.caller, item), call.caller)}
+
+    async def _create(self, call: Call) -> Json:
+        volume, work = self.make(call.caller, call.part("volume"), call.version)
+        self._storage.start(work)
+        return {"volume": self.view(volume, call.caller)}
+
+    def make(self, caller: Caller, wanted: Json, version: Version) -> tuple[Json, Coroutine[Any, Any, None]]:
+        """A volume that is being created, and the work that creates it, which has to be started.
+
+        Raises:
+            Refused: what it is to be made of does not exist or is not ready, or a quota is exhausted.
+        """
+        size, kind = wanted.get("size"), wanted.get("volume_type")
+        snapshot, source, backup, image = None, None, None, None
+        if snapshot_id := wanted.get("snapshot_id"):
+            snapshot = self._storage.find_snapshot(caller, snapshot_id)
+            if snapshot["status"] != "available":
+                message = f"Invalid snapshot: Originating snapshot status must be one of 'available' values, not {snapshot['status']}"
+                raise Refused(400, message)
+            size, kind = size or snapshot["size"], kind or self._storage.volumes[snapshot["volume_id"]]["volume_type"]
+            _check_size(size, snapshot["size"], "snapshot")
+        if source_id := wanted.get("source_volid"):
+            source = self._storage.find_volume(caller, source_id)
+            size, kind = size or source["size"], kind or source["volume_type"]
+            _check_size(size, source["size"], "original volume")
+        if (backup_id := wanted.get("backup_id")) and version >= (3, 47):
+            backup = self._storage.backups.get(backup_id)
+            if backup is None or not caller.may_see(backup):
+                raise Refused(404, f"Backup {backup_id} could not be found.")
+            if backup["status"] not in ("available", "restoring"):
+                message = f"Invalid backup: Originating backup status must be one of 'available' values, not {backup['status']}"
+                raise Refused(400, message)
+            size = size or backup["size"]
+            if isinstance(size, int) and size < backup["size"]:
+                wording = f"the backup size {backup['size']}GB. It must be >= backup size."
+                raise Refused(400, f"Invalid input received: Volume size {size}GB cannot be smaller than {wording}")
+        if image_id := wanted.get("imageRef") or wanted.get("image_id"):
+            try:
+                image = self._glance.find(caller, image_id)
+            except Refused:
+                raise Refused(400, f"Invalid image identifier or unable to access requested image: {image_id}") from None
+        if not isinstance(size, int) or size <= 0:
+            raise Refused(400, f"Invalid input received: Volume size '{size}' must be an integer and greater than 0")
+        zone = wanted.get("availability_zone") or ZONE
+        if zone != ZONE:
+            raise Refused(400, f"Availability zone '{zone}' is invalid.")
+        found = self._types.named(kind)
+        types = {f"volumes_{found['name']}": 1, f"gigabytes_{found['name']}": size}
+        self._storage.reserve(caller.project_id, size, {"volumes": 1, "gigabytes": size, **types})
+        now, volume_id = self._storage.now(), str(uuid.uuid4())
+        volume = self._storage.volumes.keep(
+            {
+                "id": volume_id,
+                "name": wanted.get("name"),
+                "description": wanted.get("description"),
+                "size": size,
+                "status": "creating",
+                "volume_type": found["name"],
+                "volume_type_id": found["id"],
+                "availability_zone": zone,
+                "metadata": wanted.get("metadata") or {},
+                "bootable": "false",
+                "volume_image_metadata": {},
+                "encrypted": False,
+                "multiattach": False,
+                "snapshot_id": wanted.get("snapshot_id"),
+                "source_volid": wanted.get("source_volid"),
+                "attachments": [],
+                "links": [],
+                "created_at": now,
+                "updated_at": now,
+                "user_id": caller.user_id,
+                "project_id": caller.project_id,
+                "group_id": wanted.get("group_id"),
+                "consistencygroup_id": None,
+                "replication_status": None,
+                "provider_id": None,
+                "os-vol-host-attr:host": self._storage.host,
+                "os-vol-mig-status-attr:name_id": None,
+                "os-vol-mig-status-attr:migstat": None,
+                "migration_status": None,
+                "shared_targets": False,
+                "service_uuid": None,
+                "cluster_name": None,
+                "consumes_quota": True,
+            }
+        )
+        if backup:
+            return volume, self.from_backup(volume, backup)
+        return volume, self._build(volume, snapshot, source, image)
+
+    async def _build(self, volume: Json, snapshot: Json | None, source: Json | None, image: Json | None) -> None:
+        path, size = self._storage.path(volume["id"]), volume["size"] * self._storage.gib
+        try:
+            await self._storage.conditions.take("volume.create")
+            if snapshot:
+                await asyncio.to_thread(blocks.copy, self._storage.snapshot_path(snapshot["id"]), path)
+                source = self._storage.volumes.get(snapshot["volume_id"])
+            elif source:
+                async with self._storage.writing[source["id"]]:
+                    await asyncio.to_thread(blocks.copy, self._storage.path(source["id"]), path)
+            elif image:
+                await asyncio.to_thread(blocks.copy, self._glance.path(image), path)
+                kept = ("checksum", "container_format", "disk_format", "min_disk", "min_ram", "size")
+                own = {k: str(v) for k, v in image.items() if k.startswith(("hw_", "os_", "img_")) and isinstance(v, str)}
+                about = {"image_id": image["id"], "image_name": str(image["name"]), **{k: str(image[k]) for k in kept}, **own}
+                about = {k: v for k, v in about.items() if not k.startswith("os_hash") and k != "os_hidden"}
+                self._storage.volumes.keep(volume, bootable="true", volume_image_metadata=about)
+            else:
+                blocks.create(path, 0)
+            blocks.grow(path, size)
+        except (OperationFailed, OSError) as error:
+            LOG.warning("%s: volume %s: %s", self._storage.site, volume["id"], error)
+            self._storage.volumes.keep(volume, status="error", updated_at=self._storage.now())
+            return
+        if source:
+            inherited = {"bootable": source["bootable"], "volume_image_metadata": dict(source["volume_image_metadata"])}
+            self._storage.volumes.keep(volume, **inherited)
+        self._storage.volumes.keep(volume, status="available", updated_at=self._storage.now())
+
+    async def _update(self, call: Call, item: str) -> Json:
+        volume = self._storage.find_volume(call.caller, item)
+        wanted = call.part("volume")
+        changes = {k: wanted[k] for k in ("name", "description", "metadata") if k in wanted}
+        return {"volume": self.view(self._storage.volumes.keep(volume, **changes, updated_at=self._storage.now()), call.caller)}
+
+    async def _delete(self, call: Call, item: str) -> None:
+        volume = self._storage.find_volume(call.caller, item)
+        snapshots = self._storage.snapshots.where(lambda s: s["volume_id"] == item)
+        cascade = call.query.get("cascade", "").lower() == "true"
+        deletable = all(s["status"] in ("available", "error", "deleting") for s in snapshots) if cascade else not snapshots
+        if volume["status"] not in DELETABLE or volume["attachments"] or volume["group_id"] or not deletable:
+            raise Refused(
+                400,
+                f"Invalid volume: Volume status must be {' or '.join(DELETABLE)} and must not be migrating, attached, belong to a group, "
+                "have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.",
+            )
+        for snapshot in snapshots:
+            self._storage.snapshots.keep(snapshot, status="deleting")
+        self._storage.volumes.keep(volume, status="deleting", updated_at=self._storage.now())
+        self._storage.start(self._remove(volume))
+
+    async def _remove(self, volume: Json) -> None:
+        try:
+            await self._storage.conditions.take("volume.delete")
+        except OperationFailed:
+            self._storage.volumes.keep(volume, status="error_deleting")
+            return
+        for snapshot in self._storage.snapshots.where(lambda s: s["volume_id"] == volume["id"]):
+            self._storage.forget_snapshot(snapshot)
+        self._storage.forget_volume(volume)
+        self._storage.path(volume["id"]).unlink(missing_ok=True)
+
+    async def _act(self, call: Call, item: str) -> Json | None:
+        volume = self._storage.find_volume(call.caller, item)
+        action = next(iter(call.body), "")
+        wanted = call.body.get(action) or {}
+        if action == "os-set_bootable":
+            self._storage.volumes.keep(volume, bootable=str(wanted["bootable"]).lower())
+        elif action == "os-set_image_metadata":
+            self._storage.volumes.keep(volume, volume_image_metadata={**volume["volume_image_metadata"], **wanted["metadata"]})
+            return {"metadata": volume["volume_image_metadata"]}
+        elif action == "os-show_image_metadata":
+            return {"metadata": volume["volume_image_metadata"]}
+        elif action == "os-unset_image_metadata":
+            self._storage.volumes.keep(
+                volume, volume_image_metadata={k: v for k, v in volume["volume_image_metadata"].items() if k != wanted["key"]}
+            )
+        elif action == "os-reset_status":
+            self._only_administrators(call, action)
+            self._storage.volumes.keep(volume, status=wanted["status"])
+        elif action == "os-extend":
+            self._extend(volume, call.caller, int(wanted["new_size"]), call.version)
+        elif action == "os-unmanage":
+            self._only_administrators(call, action)
+            self._unmanage(volume)
+        else:
+            raise Refused(400, f"There is no such action: {action}")
+        return None
+
+    def _only_administrators(self, call: Call, action: str) -> None:
+        if not call.caller.is_admin:
+            raise Refused(403, f"Policy doesn't allow volume_extension:{action} to be performed.")
+
+    def _extend(self, volume: Json, caller: Caller, size: int, version: Version) -> None:
+        allowed = ("available", "in-use") if version >= (3, 42) else ("available",)
+        if volume["status"] not in allowed:
+            message = f"Volume {volume['id']} status must be '{{'status': {allowed}}}' to extend, currently {volume['status']}."
+            raise Refused(400, f"Invalid volume: {message}")
+        if size <= volume["size"]:
+            message = f"New size for extend must be greater than current size. (current: {volume['size']}, extended: {size})."
+            raise Refused(400, f"Invalid input received: {message}")
+        more = size - volume["size"]
+        self._storage.reserve(caller.project_id, more, {"gigabytes": more, f"gigabytes_{volume['volume_type']}": more})
+        blocks.grow(self._storage.path(volume["id"]), size * self._storage.gib)
+        self._storage.volumes.keep(volume, size=size, updated_at=self._storage.now())
+
+    def _unmanage(self, volume: Json) -> None:
+        if volume["status"] not in DELETABLE or self._storage.snapshots.where(lambda s: s["volume_id"] == volume["id"]):
+            raise Refused(400, "Invalid volume: Volume status must be available or error and must not be attached or have snapshots.")
+        self._storage.forget_volume(volume)
+
+
+def _check_size(size: int, least: int, what: str) -> None:
+    if isinstance(size, int) and size < least:
+        wording = f"the {what} size {least}GB. They must be >= {what} size {least}GB."
+        raise Refused(400, f"Invalid input received: Volume size '{size}'GB cannot be smaller than {wording}")

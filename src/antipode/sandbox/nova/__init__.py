@@ -1,0 +1,1 @@
+"""Nova of an embedded site, a module for each thing that its API is about."""

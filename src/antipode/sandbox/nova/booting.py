@@ -1,0 +1,195 @@
+"""The way of a new server: what it asks for is checked and reserved, then it is built."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Sequence
+
+from antipode.sandbox.cinder.storage import Storage
+from antipode.sandbox.cinder.volumes import NEWEST, Volumes
+from antipode.sandbox.conditions import OperationFailed
+from antipode.sandbox.database import Json
+from antipode.sandbox.http import Call, Caller, Part, Refused, Route
+from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.nova.flavors import Flavors
+from antipode.sandbox.nova.keypairs import Keypairs
+from antipode.sandbox.nova.server_groups import ServerGroups
+from antipode.sandbox.nova.servers import TASK, Servers
+
+ZONE = "nova"
+
+
+class Booting(Part):
+    def __init__(
+        self,
+        servers: Servers,
+        flavors: Flavors,
+        keypairs: Keypairs,
+        groups: ServerGroups,
+        storage: Storage,
+        volumes: Volumes,
+        neutron: Neutron,
+    ) -> None:
+        self._servers = servers
+        self._flavors = flavors
+        self._keypairs = keypairs
+        self._groups = groups
+        self._storage = storage
+        self._volumes = volumes
+        self._neutron = neutron
+
+    def routes(self) -> Sequence[Route]:
+        return [Route("POST", "/v2.1/servers", self._create, 202)]
+
+    async def _create(self, call: Call) -> Json:
+        wanted = call.part("server")
+        flavor = self._flavors.wanted(str(wanted.get("flavorRef")))
+        self._servers.reserve(call.caller.project_id, flavor)
+        keypair = wanted.get("key_name")
+        if keypair and not self._keypairs.has(call.caller, keypair):
+            raise Refused(400, "Invalid key_name provided.")
+        if (wanted.get("availability_zone") or ZONE) != ZONE:
+            raise Refused(400, "The requested availability zone is not available")
+        group = self._groups.hinted((call.body.get("os:scheduler_hints") or {}).get("group"))
+        disks = self._disks(call, wanted)
+        ports = self._ports_for(call, wanted)
+        server_id, now = str(uuid.uuid4()), self._servers.conditions.timestamp()
+        hostname = wanted.get("hostname") if call.version >= (2, 90) else None
+        server = self._servers.table.keep(
+            {
+                "id": server_id,
+                "name": wanted["name"],
+                "status": "BUILD",
+                "OS-EXT-STS:vm_state": "building",
+                TASK: "scheduling",
+                "OS-EXT-STS:power_state": 0,
+                "OS-EXT-AZ:availability_zone": ZONE,
+                "OS-DCF:diskConfig": "MANUAL",
+                "OS-SRV-USG:launched_at": None,
+                "OS-SRV-USG:terminated_at": None,
+                "OS-EXT-SRV-ATTR:host": self._servers.site,
+                "OS-EXT-SRV-ATTR:hypervisor_hostname": self._servers.site,
+                "OS-EXT-SRV-ATTR:hostname": hostname or re.sub(r"[^a-z0-9-]", "-", wanted["name"].lower())[:63],
+                "OS-EXT-SRV-ATTR:instance_name": f"instance-{len(self._servers.table) + 1:08x}",
+                "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
+                "OS-EXT-SRV-ATTR:user_data": wanted.get("user_data"),
+                "OS-EXT-SRV-ATTR:launch_index": 0,
+                "accessIPv4": "",
+                "accessIPv6": "",
+                "config_drive": "True" if wanted.get("config_drive") else "",
+                "created": now,
+                "updated": now,
+                "description": wanted.get("description"),
+                "hostId": hashlib.sha224(f"{call.caller.project_id}{self._servers.site}".encode()).hexdigest(),
+                "host_status": "UP",
+                "image": "",
+                "key_name": keypair,
+                "links": [],
+                "locked": False,
+                "locked_reason": None,
+                "metadata": wanted.get("metadata") or {},
+                "progress": 0,
+                "security_groups": [{"name": "default"}],
+                "tags": sorted(wanted.get("tags") or []),
+                "tenant_id": call.caller.project_id,
+                "project_id": call.caller.project_id,
+                "user_id": call.caller.user_id,
+                "trusted_image_certificates": None,
+                "_flavor": dict(flavor),
+                "_attachments": [],
+                "_ports": ports,
+                "_pinned_zone": wanted.get("availability_zone"),
+            }
+        )
+        if group:
+            self._groups.join(group, server_id)
+        for interface in ports:
+            self._bind(interface["port_id"], server_id)
+        self._servers.start(self._build(server, disks, call.caller))
+        return {"server": {"id": server_id, "links": [], "OS-DCF:diskConfig": "MANUAL", "security_groups": [{"name": "default"}]}}
+
+    def _disks(self, call: Call, wanted: Json) -> list[Json]:
+        """The block devices wanted, the root first, each with its volume if that is there already."""
+        given = wanted.get("block_device_mapping_v2")
+        if not given:
+            raise Refused(400, "Only booting from a volume is supported by this cloud: give block_device_mapping_v2")
+        indices = sorted(d["boot_index"] for d in given if (d.get("boot_index") if d.get("boot_index") is not None else -1) >= 0)
+        if indices != list(range(len(indices))) or not indices:
+            message = (
+                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
+            )
+            raise Refused(400, message)
+        for disk in given:
+            if disk["source_type"] == "volume":
+                self._check_disk(call.caller, disk)
+        return sorted(given, key=lambda d: 0 if d.get("boot_index") == 0 else 1)
+
+    def _check_disk(self, caller: Caller, disk: Json) -> None:
+        volume = self._storage.volumes.get(str(disk.get("uuid")))
+        if volume is None or not caller.may_see(volume):
+            raise Refused(400, f"Block Device Mapping is Invalid: failed to get volume {disk.get('uuid')}.")
+        if disk.get("boot_index") == 0 and volume["bootable"] != "true":
+            raise Refused(400, f"Block Device {volume['id']} is not bootable.")
+        if volume["status"] != "available":
+            message = f"volume {volume['id']} status must be 'available' to reserve, but the status is {volume['status']}."
+            raise Refused(400, f"Invalid volume: {message}")
+
+    def _ports_for(self, call: Call, wanted: Json) -> list[Json]:
+        """The ports wanted, in order; Nova creates one where only a network is named."""
+        networks = wanted.get("networks", "auto")
+        if networks == "none":
+            return []
+        if networks == "auto":
+            mine = self._neutron.networks.where(lambda n: n["project_id"] == call.caller.project_id)
+            if len(mine) > 1:
+                raise Refused(409, "Multiple possible networks found, use a Network ID to be more specific.")
+            networks = [{"uuid": n["id"]} for n in mine]
+        found = []
+        for one in networks:
+            if "port" in one:
+                port = self._neutron.ports.get(one["port"])
+                if port is None or not call.caller.may_see(port):
+                    raise Refused(400, f"Port {one['port']} could not be found.")
+                if port["device_id"]:
+                    raise Refused(409, f"Port {port['id']} is still in use.")
+                found.append({"port_id": port["id"], "tag": one.get("tag"), "made": False})
+                continue
+            network = self._neutron.networks.get(one["uuid"])
+            if network is None:
+                raise Refused(400, f"Network {one['uuid']} could not be found.")
+            fixed = [{"ip_address": one["fixed_ip"]}] if one.get("fixed_ip") else None
+            made = self._neutron.make_port(network, call.caller.project_id, {"fixed_ips": fixed} if fixed else {})
+            found.append({"port_id": made["id"], "tag": one.get("tag"), "made": True})
+        return found
+
+    def _bind(self, port_id: str, server_id: str) -> None:
+        port = self._neutron.ports[port_id]
+        owner = {"device_id": server_id, "device_owner": f"compute:{ZONE}", "status": "ACTIVE"}
+        self._neutron.ports.keep(port, **owner, **{"binding:host_id": self._servers.site, "binding:vif_type": "ovs"})
+
+    async def _build(self, server: Json, disks: list[Json], caller: Caller) -> None:
+        try:
+            await self._servers.conditions.take("server.create")
+            for disk in disks:
+                self._servers.attach(server, await self._volume_of(disk, caller), disk)
+        except (OperationFailed, Refused, OSError) as error:
+            self._servers.fault(server, f"Build of instance {server['id']} aborted: {error}")
+            return
+        if server["id"] not in self._servers.table:
+            return
+        self._servers.table.keep(server, **{"OS-SRV-USG:launched_at": self._servers.conditions.timestamp()})
+        self._servers.power_on(server)
+
+    async def _volume_of(self, disk: Json, caller: Caller) -> Json:
+        """The volume of a block device, made from an image if that is what it is to come from."""
+        if disk["source_type"] == "volume":
+            self._check_disk(caller, disk)
+            return self._storage.volumes[disk["uuid"]]
+        source = {"imageRef": disk["uuid"]} if disk["source_type"] == "image" else {}
+        volume, work = self._volumes.make(caller, {"name": "", "size": int(disk["volume_size"]), **source}, NEWEST)
+        await work
+        if volume["status"] != "available":
+            raise OperationFailed(f"Volume {volume['id']} did not finish being created")
+        return volume

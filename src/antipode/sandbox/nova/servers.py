@@ -1,0 +1,219 @@
+"""Servers: listed, shown, switched on and off, deleted; and what the parts of Nova share about them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+
+from antipode.sandbox.cinder.storage import Storage
+from antipode.sandbox.conditions import Conditions, OperationFailed
+from antipode.sandbox.database import Database, Json
+from antipode.sandbox.guests import Disks, Hypervisor, Machine
+from antipode.sandbox.http import Call, Caller, Part, Refused, Route, Version, page
+from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.nova.server_groups import ServerGroups
+from antipode.sandbox.quotas import Quotas
+from antipode.sandbox.work import Work
+
+LOG = logging.getLogger(__name__)
+
+TASK = "OS-EXT-STS:task_state"
+AGENT = "hw_qemu_guest_agent"
+
+
+class Servers(Part):
+    def __init__(
+        self,
+        site: str,
+        database: Database,
+        conditions: Conditions,
+        work: Work,
+        storage: Storage,
+        neutron: Neutron,
+        hypervisor: Hypervisor,
+        groups: ServerGroups,
+        quotas: Quotas,
+    ) -> None:
+        self.site = site
+        self.conditions = conditions
+        self.start = work.start
+        self.hypervisor = hypervisor
+        self.table = database.table("server")
+        self._storage = storage
+        self._neutron = neutron
+        self._groups = groups
+        self._quotas = quotas
+        quotas.count(self._usage_of)
+
+    def routes(self) -> Sequence[Route]:
+        servers = "/v2.1/servers"
+        return [
+            Route("GET", servers, self._list),
+            Route("GET", f"{servers}/detail", self._list),
+            Route("GET", f"{servers}/{{item}}", self._show),
+            Route("DELETE", f"{servers}/{{item}}", self._delete, 204),
+            Route("POST", f"{servers}/{{item}}/metadata", self._add_metadata),
+        ]
+
+    def _usage_of(self, project: str) -> dict[str, int]:
+        flavors = [s["_flavor"] for s in self.table if s["tenant_id"] == project]
+        return {"instances": len(flavors), "cores": sum(f["vcpus"] for f in flavors), "ram": sum(f["ram"] for f in flavors)}
+
+    def begin_again(self) -> None:
+        """After the site's machines have come back: guests are off until somebody starts them, what was being done is done or failed."""
+        for server in self.table:
+            if server[TASK] == "deleting":
+                self.start(self._remove(server))
+            elif server["status"] == "BUILD":
+                self.fault(server, "Build of instance aborted: the compute service was restarted")
+            elif server["status"] == "ACTIVE":
+                self.become(server, "SHUTOFF", "stopped")
+
+    def find(self, call: Call, server_id: str) -> Json:
+        server = self.table.get(server_id)
+        if server is None or not call.caller.may_see(server):
+            raise Refused(404, f"Instance {server_id} could not be found.")
+        return server
+
+    async def _list(self, call: Call) -> Json:
+        everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in ("1", "true")
+        found = [s for s in self.table if everybody or s["tenant_id"] == call.caller.project_id]
+        if name := call.query.get("name"):
+            found = [s for s in found if re.search(name, s["name"])]
+        if status := call.query.get("status"):
+            found = [s for s in found if s["status"] == status.upper()]
+        if call.request.path.endswith("/detail"):
+            return page(call, "servers", found, lambda s: self._view(s, call.caller, call.version))
+        return page(call, "servers", found, lambda s: {"id": s["id"], "name": s["name"], "links": []})
+
+    async def _show(self, call: Call, item: str) -> Json:
+        server = self.find(call, item)
+        groups = {"server_groups": self._groups.of(item)} if call.version >= (2, 71) else {}
+        return {"server": self._view(server, call.caller, call.version) | groups}
+
+    def _view(self, server: Json, caller: Caller, version: Version) -> Json:
+        flavor = server["_flavor"]
+        embedded = {"original_name": flavor["name"], "vcpus": flavor["vcpus"], "ram": flavor["ram"], "disk": flavor["disk"]}
+        embedded |= {"ephemeral": 0, "swap": 0, "extra_specs": flavor["extra_specs"]}
+        shown: Json = {k: v for k, v in server.items() if not k.startswith(("_", "OS-EXT-SRV-ATTR", "project_id"))}
+        shown |= {
+            "flavor": embedded if version >= (2, 47) else {"id": flavor["id"], "links": []},
+            "addresses": self._addresses(server),
+            "os-extended-volumes:volumes_attached": [
+                {"id": a["volume_id"], "delete_on_termination": a["delete_on_termination"]} for a in server["_attachments"]
+            ],
+        }
+        if version >= (2, 96):
+            shown["pinned_availability_zone"] = server["_pinned_zone"]
+        if caller.is_admin:
+            attributes = {k: v for k, v in server.items() if k.startswith("OS-EXT-SRV-ATTR")}
+            shown |= attributes if version >= (2, 3) else {}
+        elif version >= (2, 90):
+            shown["OS-EXT-SRV-ATTR:hostname"] = server["OS-EXT-SRV-ATTR:hostname"]
+        if server["status"] != "ERROR":
+            shown.pop("fault", None)
+        return shown
+
+    def _addresses(self, server: Json) -> Json:
+        found: dict[str, list[Json]] = {}
+        for interface in server["_ports"]:
+            port = self._neutron.ports.get(interface["port_id"])
+            network = port and self._neutron.networks.get(port["network_id"])
+            if port and network:
+                for fixed in port["fixed_ips"]:
+                    row = {"addr": fixed["ip_address"], "version": 6 if ":" in fixed["ip_address"] else 4, "OS-EXT-IPS:type": "fixed"}
+                    found.setdefault(network["name"], []).append({**row, "OS-EXT-IPS-MAC:mac_addr": port["mac_address"]})
+        return found
+
+    async def _add_metadata(self, call: Call, item: str) -> Json:
+        server = self.find(call, item)
+        self.table.keep(server, metadata={**server["metadata"], **call.part("metadata")})
+        return {"metadata": server["metadata"]}
+
+    async def _delete(self, call: Call, item: str) -> None:
+        server = self.find(call, item)
+        self.refuse_locked(server, call.caller)
+        if server[TASK] == "deleting":
+            return
+        self.table.keep(server, **{TASK: "deleting"})
+        self.start(self._remove(server))
+
+    async def _remove(self, server: Json) -> None:
+        self.hypervisor.stop(server["id"])
+        try:
+            await self.conditions.take("server.delete")
+        except OperationFailed as error:
+            self.fault(server, str(error))
+            return
+        for attachment in server["_attachments"]:
+            if volume := self._storage.volumes.get(attachment["volume_id"]):
+                self._storage.detach(volume)
+                if attachment["delete_on_termination"]:
+                    self._storage.forget_volume(volume)
+                    self._storage.path(volume["id"]).unlink(missing_ok=True)
+        for interface in server["_ports"]:
+            port = self._neutron.ports.get(interface["port_id"])
+            if port and interface["made"]:
+                self._neutron.ports.drop(port["id"])
+            elif port:
+                free = {"device_id": "", "device_owner": "", "status": "DOWN", "binding:host_id": "", "binding:vif_type": "unbound"}
+                self._neutron.ports.keep(port, **free)
+        self._groups.leave(server["id"])
+        self.table.drop(server["id"])
+
+    def refuse_task(self, server: Json, action: str) -> None:
+        if task := server[TASK]:
+            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}")
+
+    def refuse_locked(self, server: Json, caller: Caller) -> None:
+        if server["locked"] and not caller.is_admin:
+            raise Refused(409, f"Instance {server['id']} is locked")
+
+    def has_agent(self, server: Json) -> bool:
+        root = self._storage.volumes.get(server["_attachments"][0]["volume_id"]) if server["_attachments"] else None
+        return str((root or {}).get("volume_image_metadata", {}).get(AGENT, "")).lower() in ("yes", "true", "1")
+
+    def power_on(self, server: Json) -> None:
+        self.become(server, "ACTIVE", "active")
+        volumes = [a["volume_id"] for a in server["_attachments"]]
+        disks = Disks([self._storage.path(v) for v in volumes], [self._storage.writing[v] for v in volumes])
+        addresses = [
+            (port["network_id"], fixed["ip_address"])
+            for interface in server["_ports"]
+            if (port := self._neutron.ports.get(interface["port_id"]))
+            for fixed in port["fixed_ips"]
+        ]
+        user_data = server["OS-EXT-SRV-ATTR:user_data"] if server["config_drive"] else None
+        self.hypervisor.start(Machine(server["id"], server["name"], user_data, disks, addresses))
+
+    def power_off(self, server: Json) -> None:
+        self.hypervisor.stop(server["id"])
+        self.become(server, "SHUTOFF", "stopped")
+
+    def become(self, server: Json, status: str, vm_state: str, task: str | None = None) -> None:
+        power = {"active": 1, "stopped": 4, "error": 0}.get(vm_state, 0)
+        changes = {"OS-EXT-STS:vm_state": vm_state, TASK: task, "OS-EXT-STS:power_state": power}
+        self.table.keep(server, status=status, updated=self.conditions.timestamp(), **changes)
+
+    def fault(self, server: Json, message: str) -> None:
+        LOG.warning("%s: server %s: %s", self.site, server["id"], message)
+        self.become(server, "ERROR", "error")
+        self.table.keep(server, fault={"code": 500, "created": self.conditions.timestamp(), "message": message})
+
+    def attach(self, server: Json, volume: Json, wanted: Json) -> Json:
+        """Attach a volume as the next device; `wanted` has its tag, and whether it ends with the server."""
+        used = {a["device"] for a in server["_attachments"]}
+        device = next(d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used)
+        self._storage.attach(volume, server["id"], device)
+        row = {"id": volume["attachments"][0]["attachment_id"], "volume_id": volume["id"], "device": device, "tag": wanted.get("tag")}
+        row["delete_on_termination"] = bool(wanted.get("delete_on_termination"))
+        self.table.keep(server, _attachments=[*server["_attachments"], row])
+        return row
+
+    def reserve(self, project: str, flavor: Json) -> None:
+        """See that the quotas of a project allow a server of that flavor; refused with 403 when one does not."""
+        needed = {"instances": 1, "cores": flavor["vcpus"], "ram": flavor["ram"]}
+        if over := self._quotas.exceeded(project, needed):
+            words = f"Requested {needed[over.name]}, but already used {over.used} of {over.limit} {over.name}"
+            raise Refused(403, f"Quota exceeded for {over.name}: {words}")
