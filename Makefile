@@ -28,7 +28,7 @@ test-contract-lab: lab    ## the same on the two real sites: what differs is a b
 	$(BIN)/pytest tests/contract -q --sites lab
 
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
-	$(BIN)/pytest tests/sandbox -q
+	$(BIN)/pytest tests/sandbox -q -n 3
 
 test-distributed: $(READY)  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis (installs them, as root)
 	$(BIN)/python tests/distributed/packages.py

@@ -118,11 +118,12 @@ class World:
     def protect_and_look(self) -> Held:
         """Make a recovery point; what the volumes held while their members were frozen."""
         canary.fill(self.sandbox, PRIMARY, 1)
-        self.fault(PRIMARY, "^block-storage POST /v3/snapshots$", "slow", seconds=5)  # so that there is time to look
+        rule = self.fault(PRIMARY, r"^snapshot\.create$", "stuck", times=None)  # so that there is time to look
         with self.meanwhile("protect", "canary") as end:
             until(lambda: len(self.frozen()) == 3, "all members are frozen")
             held = self.held(PRIMARY)
-            assert len(self.frozen()) == 3, "it took too long to read what the frozen members held"
+            assert len(self.frozen()) == 3, "it took longer than the quiesce timeout to read what the frozen members held"
+            self.sandbox.ask(PRIMARY, "DELETE", f"/faults/{rule}")
             done = end()
         assert done.returncode == 0, done.stderr
         return held
