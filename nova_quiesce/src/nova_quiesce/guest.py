@@ -60,13 +60,18 @@ class Guest:
 def may_be_frozen_after(error: Exception) -> bool:
     """Whether the agent may have taken a freeze that failed. A guest that it refuses to freeze may be frozen by something else."""
     if isinstance(error, exception.InstanceQuiesceFailed):
-        return not any(text in str(error) for text in _NEVER_SENT)
+        return not any(text in reason(error) for text in _NEVER_SENT)
     if isinstance(error, exception.InternalError):
-        return any(text in str(error) for text in _PERHAPS_TAKEN)
+        return any(text in reason(error) for text in _PERHAPS_TAKEN)
     return not isinstance(error, (exception.NovaException, NotImplementedError))
 
 
 def has_no_agent(error: Exception) -> bool:
     """Whether a freeze or thaw failed because the guest is one that Nova cannot freeze."""
     never = (exception.QemuGuestAgentNotEnabled, exception.InstanceQuiesceNotSupported, NotImplementedError)
-    return isinstance(error, never) or "agent is not configured" in str(error)
+    return isinstance(error, never) or "agent is not configured" in reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without the traceback that the text of one from another service has."""
+    return str(error.format_message() if isinstance(error, exception.NovaException) else error).rstrip(".")

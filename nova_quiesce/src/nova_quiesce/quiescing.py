@@ -14,7 +14,7 @@ from nova.i18n import _
 from oslo_log import log as logging
 
 from nova_quiesce import record
-from nova_quiesce.guest import Guest, has_no_agent, may_be_frozen_after
+from nova_quiesce.guest import Guest, has_no_agent, may_be_frozen_after, reason
 from nova_quiesce.record import LOST, QUIESCED, QUIESCING, UNQUIESCING, Record
 from nova_quiesce.watch import Watch
 
@@ -145,7 +145,7 @@ class Quiescing:
             if not may_be_frozen_after(error):
                 record.replace(context, instance.uuid, begun, None)
                 raise
-            LOG.exception("The quiesce failed and may have frozen the guest all the same: thawing.", instance=instance)
+            LOG.warning("The quiesce failed and may have frozen the guest all the same, thawing: %s", reason(error), instance=instance)
             due = begun.become(UNQUIESCING, free_at=begun.since)
             if record.replace(context, instance.uuid, begun, due):
                 self.watch.expect(instance.uuid, due)
@@ -154,7 +154,7 @@ class Quiescing:
             if isinstance(error, oslo_messaging.MessagingException):
                 raise NoAnswer(server_id=instance.uuid, action="quiesce", consequence="It is being thawed.") from error
             if isinstance(error, exception.NovaException):
-                raise PerhapsFrozen(reason=str(error).rstrip("."), server_id=instance.uuid, given_up_at=begun.given_up_at) from error
+                raise PerhapsFrozen(reason=reason(error), server_id=instance.uuid, given_up_at=begun.given_up_at) from error
             raise
 
     def _thaw(self, context: Any, instance: Any, found: Record | None) -> bool:
@@ -237,4 +237,4 @@ def _after_failed_thaw(found: Record, error: BaseException) -> Record | None:
 
 
 def _given_up(instance: Any, found: Record, error: BaseException) -> GivenUp:
-    return GivenUp(server_id=instance.uuid, since=found.since, given_up_at=found.given_up_at, reason=str(error).rstrip("."))
+    return GivenUp(server_id=instance.uuid, since=found.since, given_up_at=found.given_up_at, reason=reason(error))

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import oslo_messaging
 from nova import context as nova_context
 from nova import exception, objects
 from nova.conf import CONF
 from oslo_log import log as logging
 
 from nova_quiesce import record
+from nova_quiesce.guest import reason
 from nova_quiesce.record import LOST, Record
 
 LOG = logging.getLogger(__name__)
@@ -128,9 +130,12 @@ class Watch:
                 self._thaw(context, server_id, found)
         except exception.InstanceNotFound:
             LOG.info("Server %s was deleted while it was quiesced.", server_id)
-        except Exception:
+        except Exception as error:
             look_in = record.RETRY_SECONDS
-            LOG.exception("Server %s could not be thawed; it is tried again in %s s.", server_id, look_in)
+            # What the compute service has answered, it has logged; every few seconds a traceback of that would only hide the rest.
+            unexpected = not isinstance(error, (exception.NovaException, oslo_messaging.MessagingException))
+            told = "Server %s could not be thawed; it is tried again in %s s: %s"
+            LOG.error(told, server_id, look_in, reason(error), exc_info=unexpected)
             self._own.add(server_id)
             if found.state == LOST:
                 self._lost[server_id] = (cell, found.become(LOST, free_at=record.in_seconds(look_in)))
