@@ -606,3 +606,13 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(matr
             wrong += [f"{point!r}, late: {d}" for d in differences(clouds(stage)[site]["backups"], matrix.before[site]["backups"])]
         stage.close()
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_volume_that_went_with_a_server_in_error_whose_remover_was_killed_is_restored_again(matrices: Callable[[str], Matrix]) -> None:
+    matrix = matrices("failover")
+    stage = matrix.killed_at("boot db")
+    volumes = stage.clouds["site-b"].volumes
+    del volumes[next(v for v in volumes if volumes[v]["name"] == "db-data")]
+    assert matrix.go_on(stage) == 0, stage.errors()
+    assert differences(picture(stage), matrix.undisturbed) == []
+    stage.close()

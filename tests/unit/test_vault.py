@@ -76,6 +76,24 @@ def test_a_manifest_under_the_name_of_another_point_is_refused(vault: DirectoryV
         manifests.read(vault, "hlr")
 
 
+def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(vault: DirectoryVault) -> None:
+    kept, late = samples.manifest("20261122T160000Z-000000"), samples.manifest("20261122T170000Z-000000")
+    manifests.commit(vault, kept)
+    manifests.withdraw(vault, "hlr", late.id, on_its_way=True)
+    vault.put(f"hlr/{late.id}.json", seal(late))
+    assert manifests.list_ids(vault, "hlr") == [kept.id]
+    assert manifests.read(vault, "hlr") == manifests.newest_or_none(vault, "hlr") == kept
+    assert [point for point, _ in manifests.list_points(vault, "hlr")] == [kept.id]
+    assert manifests.named_backups(vault, "hlr", [late.id]) == set(kept.backups)
+    with pytest.raises(NotFound, match="was not made to the end"):
+        manifests.read(vault, "hlr", late.id)
+
+
+def test_of_a_point_whose_manifest_was_never_sent_nothing_is_noted(vault: DirectoryVault) -> None:
+    manifests.withdraw(vault, "hlr", "20261122T170000Z-000000", on_its_way=False)
+    assert vault.list("hlr/") == []
+
+
 def test_a_vnf_without_recovery_points_is_not_found(vault: DirectoryVault) -> None:
     with pytest.raises(NotFound, match="no recovery point of hlr"):
         manifests.read(vault, "hlr")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from antipode.engine import flows
@@ -29,7 +30,8 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
 
     Args:
         claim: that this process holds the run; the caller lets go of it.
-        halt: when set, the run stops at its next safe point, nothing is taken back, and it can be gone on with by whoever claims it.
+        halt: a service's: when set, the run stops at its next safe point, nothing is taken back, and it can be gone on with by whoever
+            claims it.
 
     Raises:
         Aborted: it was aborted, and what it made taken back.
@@ -47,7 +49,9 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
         timeline.note(f"{begins}: {row.conductor}")
         if lost := deployment.runs.close_steps(run_id, claim.number):
             LOG.warning("%d steps of run %s were under way when the process at it died", lost, run_id)
-        with Watcher(run, halt), Reaper(deployment.freezes, deployment.connected_sites):
+        # a service reaps at all sites already, for all its runs
+        reaper = Reaper(deployment.freezes, deployment.connected_sites) if halt is None else nullcontext()
+        with Watcher(run, halt), reaper:
             if (unfit := _why_not_forward(run, row, kind)) is None:
                 try:
                     return _forward(run, kind)
