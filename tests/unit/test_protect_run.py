@@ -127,6 +127,21 @@ def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cl
     assert world.calls[-1] == "remove_snapshots"
 
 
+def test_a_silent_site_is_not_waited_for_when_what_was_made_there_is_taken_back_or_removed_after_the_commit(world: World) -> None:
+    patient: list[str] = []
+
+    def remove(what: str) -> Callable[..., None]:
+        return lambda site, *_: None if getattr(site, "patience_s", None) == protect_flow.SILENCE_S else patient.append(what)
+
+    world.patch.setattr(samples.NamedSite, "impatient", lambda site, patience_s: SimpleNamespace(name=site.name, patience_s=patience_s))
+    for what in ("remove_snapshots", "remove_backups"):
+        world.patch.setattr(protect_flow.temporary, what, remove(what))
+    protect(world.deployment, "hlr", Unobserved())
+    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
+    assert fails_with(world, ResourceFailed) == "the reason"
+    assert patient == []
+
+
 def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_backups(world: World) -> None:
     world.patch.setattr(protect_flow.manifests, "commit", lambda *_: lose_the_answer())
     world.plays(protect_flow.manifests, "withdraw")
