@@ -186,14 +186,14 @@ class _Reapers:
 
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
-    """Now and then forget the details of flows whose runs have ended, and freezes that are long over; remove what is left at the sites of
-    runs that have ended; look at the clock.
+    """Now and then forget the details of flows whose runs have ended, and freezes that are long over; look at the clock; remove what runs
+    that have ended have left at the sites.
     """
     while True:
         try:
-            must_agree_on_time(deployment)
             forget_what_has_ended(deployment)
             deployment.freezes.forget(time.time() - KEPT_S)
+            must_agree_on_time(deployment)
             leftovers.collect(deployment)
         except AntipodeError as error:
             LOG.error("%s", error)
