@@ -136,9 +136,10 @@ def test_a_silent_site_is_not_waited_for_when_what_was_made_there_is_taken_back_
     world.patch.setattr(samples.NamedSite, "impatient", lambda site, patience_s: SimpleNamespace(name=site.name, patience_s=patience_s))
     for what in ("remove_snapshots", "remove_backups"):
         world.patch.setattr(protect_flow.temporary, what, remove(what))
-    protect(world.deployment, "hlr", Unobserved())
     world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
     assert fails_with(world, ResourceFailed) == "the reason"
+    world.plays(protect_flow.backup, "back_up", samples.backups)
+    protect(world.deployment, "hlr", Unobserved())
     assert patient == []
 
 
