@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, Member
 from lab import clouds, guest_access, inside
 from lab.checker import CHAIN, check, records_of_image
 from lab.errors import LabError
@@ -27,48 +27,13 @@ from lab.waiting import wait_until
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
-NAME = "canary"
 FLAVOR = "tiny"
 SECURITY_GROUP = "canary"
-HTTP_PORT = 8080
-PEER_PORT = 8081
 PERIOD_MS = 100
 GIB = 1
 DATA_DEVICE = "/dev/vdb"
 
 Records = Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One server of the VNF and what it is told through user_data."""
-
-    role: str
-    address: str
-    next_address: str | None = None
-
-    @property
-    def server(self) -> str:
-        return f"{NAME}-{self.role}"
-
-    @property
-    def port(self) -> str:
-        return f"{self.server}-port"
-
-    @property
-    def user_data(self) -> str:
-        lines = [f"role={self.role}", f"http={HTTP_PORT}"]
-        lines += [f"next={self.next_address}:{PEER_PORT}"] if self.next_address else []
-        lines += [f"period_ms={PERIOD_MS}" if self.role == CHAIN[-1] else f"peer={PEER_PORT}"]
-        return "\n".join(lines) + "\n"
-
-
-MEMBERS: Sequence[Member] = (
-    Member("db", "10.7.0.11"),
-    Member("app", "10.7.0.12", "10.7.0.11"),
-    Member("front", "10.7.0.13", "10.7.0.12"),
-)
-"""In the order of the chain: what a member has durable, all before it have."""
 
 
 def connect(site: Site, user: str = "-tenant") -> Connection:
@@ -210,7 +175,7 @@ def _create_server(cloud: Connection, member: Member, port: str, volumes: Sequen
         networks=[{"port": port}],
         block_device_mapping=disks,
         config_drive=True,
-        user_data=base64.b64encode(member.user_data.encode()).decode(),
+        user_data=base64.b64encode(member.user_data(PERIOD_MS).encode()).decode(),
         metadata={"vnf": NAME, "role": member.role},
         key_name=NAME,
         scheduler_hints={"group": group},

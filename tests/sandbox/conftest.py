@@ -148,7 +148,7 @@ def digest(volume: Path, begin: int) -> str:
     return found.hexdigest()
 
 
-def until(holds: Callable[[], Any], what: str, patience_s: float = 30) -> None:
+def until(holds: Callable[[], Any], what: str, patience_s: float = 120) -> None:
     canary.await_that(lambda: bool(holds()), what, patience_s, 0.02)
 
 

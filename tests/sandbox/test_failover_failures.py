@@ -10,22 +10,24 @@ from subprocess import Popen
 import pytest
 
 from antipode.sandbox import canary, records
+from antipode.sandbox.members import MEMBERS
 from tests.sandbox.conftest import BACKUP, PRIMARY, Held, World, until
 
 pytestmark = pytest.mark.sandbox
 FAILOVER = ("failover", "canary", "--to", BACKUP, "--yes")
-MEMBERS = Counter(m.server for m in canary.MEMBERS)
+NAMES = Counter(m.server for m in MEMBERS)
 
 
 def expect_one_of_everything(world: World, held: Held) -> None:
     """With the bytes of the recovery point in its volumes, and a VNF whose records are consistent and go on."""
     cloud = world.cloud(BACKUP)
     servers = list(cloud.compute.servers())
-    assert Counter(s.name for s in servers) == MEMBERS
+    assert Counter(s.name for s in servers) == NAMES
     assert {s.status for s in servers} == {"ACTIVE"}
     volumes = list(cloud.block_storage.volumes())
     assert len(volumes) == 6
     assert {v.status for v in volumes} == {"in-use"}
+    assert [(g.name, sorted(g.member_ids)) for g in cloud.compute.server_groups()] == [("canary", sorted(s.id for s in servers))]
     assert len([p for p in cloud.network.ports() if p.device_owner.startswith("compute:")]) == 3
     assert [p for p in cloud.network.ports() if not p.device_owner] == []
     canary.await_work(world.sandbox, BACKUP)
@@ -63,7 +65,7 @@ def failover_stuck(world: World, operation: str, after: int) -> Iterator[Popen[s
     world.fault(BACKUP, f"^{operation}$", "stuck", after=after)
     with world.operator.begin(*FAILOVER) as process:
         try:
-            until(lambda: world.struck(BACKUP) == 1, f"{operation} is stuck", 200)
+            until(lambda: world.struck(BACKUP) == 1, f"{operation} is stuck")
             yield process
         finally:
             process.kill()

@@ -5,53 +5,24 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from antipode.sandbox import answer
 from antipode.sandbox.guests import records_of
+from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, Member
 from antipode.sandbox.records import CHAIN
 from antipode.sandbox.site import IMAGE
 from antipode.sandbox.supervision import SITES, TENANTS, Sandbox, SandboxError
 
-NAME = "canary"
-HTTP_PORT = 8080
-PEER_PORT = 8081
 PERIOD_MS = 50
+PATIENCE_S = 180
+"""For what takes seconds where nothing else runs."""
 GIB = 1
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFudGlwb2RlLXNhbmRib3gtY2FuYXJ5LW5vLXNlY3Jl canary"
 """There to be carried to the other site; it has no private half."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One server of the VNF and what it is told through user_data."""
-
-    role: str
-    address: str
-    next_address: str | None = None
-
-    @property
-    def server(self) -> str:
-        return f"{NAME}-{self.role}"
-
-    @property
-    def user_data(self) -> str:
-        lines = [f"role={self.role}", f"http={HTTP_PORT}"]
-        lines += [f"next={self.next_address}:{PEER_PORT}"] if self.next_address else []
-        lines += [f"period_ms={PERIOD_MS}" if self.role == CHAIN[-1] else f"peer={PEER_PORT}"]
-        return base64.b64encode(("\n".join(lines) + "\n").encode()).decode()
-
-
-MEMBERS: Sequence[Member] = (
-    Member("db", "10.7.0.11"),
-    Member("app", "10.7.0.12", "10.7.0.11"),
-    Member("front", "10.7.0.13", "10.7.0.12"),
-)
-"""In the order of the chain: what a member has durable, all before it have."""
 
 
 def await_that(holds: Callable[[], bool], what: str, timeout_s: float, interval_s: float = 0.05) -> None:
@@ -88,9 +59,11 @@ def create(sandbox: Sandbox, site: str) -> dict[str, str]:
     cloud = connect(sandbox, f"{site}-tenant")
     if not cloud.compute.find_keypair(NAME):
         cloud.compute.create_keypair(name=NAME, public_key=KEY)
+    group = next((g for g in cloud.compute.server_groups() if g.name == NAME), None)
+    group = group or cloud.compute.create_server_group(name=NAME, policy="soft-anti-affinity")
     there = {s.name: s for s in cloud.compute.servers()}
     with ThreadPoolExecutor(len(MEMBERS)) as pool:
-        servers = dict(zip(CHAIN, pool.map(lambda m: _ensure(cloud, site, m, there.get(m.server)), MEMBERS), strict=True))
+        servers = dict(zip(CHAIN, pool.map(lambda m: _ensure(cloud, site, m, group.id, there.get(m.server)), MEMBERS), strict=True))
     await_work(sandbox, site)
     return servers
 
@@ -102,30 +75,30 @@ def have_at_one_site(sandbox: Sandbox) -> None:
         create(sandbox, holding[0] if holding else SITES[0])
 
 
-def _ensure(cloud: Any, site: str, member: Member, server: Any) -> str:
+def _ensure(cloud: Any, site: str, member: Member, group: str, server: Any) -> str:
     if server is None:
-        server = _make(cloud, site, member)
+        server = _make(cloud, site, member, group)
     elif server.status == "SHUTOFF":
         cloud.compute.start_server(server)
-    cloud.compute.wait_for_server(server, interval=0.1, wait=60)
+    cloud.compute.wait_for_server(server, interval=0.1, wait=PATIENCE_S)
     return str(server.id)
 
 
-def _make(cloud: Any, site: str, member: Member) -> Any:
+def _make(cloud: Any, site: str, member: Member, group: str) -> Any:
     tenant = TENANTS[site]
     network = cloud.network.find_network(tenant.network, ignore_missing=False)
-    group = cloud.network.find_security_group(NAME, ignore_missing=False)
+    security_group = cloud.network.find_security_group(NAME, ignore_missing=False)
     image = cloud.image.find_image(IMAGE, ignore_missing=False)
     port = cloud.network.create_port(
-        name=f"{member.server}-port",
+        name=member.port,
         network_id=network.id,
         fixed_ips=[{"ip_address": member.address}],
-        security_group_ids=[group.id],
+        security_group_ids=[security_group.id],
     )
     root = cloud.block_storage.create_volume(name=f"{member.server}-root", size=GIB, image_id=image.id)
     data = cloud.block_storage.create_volume(name=f"{member.server}-data", size=GIB, volume_type=tenant.volume_type)
     for volume in (root, data):
-        cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.1, wait=60)
+        cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.1, wait=PATIENCE_S)
     disks = [
         {"uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": index, "delete_on_termination": False}
         for volume, index in ((root, 0), (data, -1))
@@ -136,9 +109,10 @@ def _make(cloud: Any, site: str, member: Member) -> Any:
         networks=[{"port": port.id}],
         block_device_mapping=disks,
         config_drive=True,
-        user_data=member.user_data,
+        user_data=base64.b64encode(member.user_data(PERIOD_MS).encode()).decode(),
         metadata={"vnf": NAME, "role": member.role},
         key_name=NAME,
+        scheduler_hints={"group": group},
     )
 
 
@@ -166,7 +140,7 @@ def fill(sandbox: Sandbox, site: str, mib: int, seed: int = 1) -> None:
         answer.ask(sandbox.settings(site).url, member.address, HTTP_PORT, f"?mib={mib}&seed={seed}")
 
 
-def await_work(sandbox: Sandbox, site: str, timeout_s: float = 60) -> None:
+def await_work(sandbox: Sandbox, site: str, timeout_s: float = PATIENCE_S) -> None:
     """Return when all members answer and the chain goes on."""
     seen: list[dict[str, int]] = []
 
@@ -180,7 +154,7 @@ def await_work(sandbox: Sandbox, site: str, timeout_s: float = 60) -> None:
     await_that(goes_on, f"all members of the canary answer at {site} and their chain goes on", timeout_s)
 
 
-def await_records(sandbox: Sandbox, site: str, more: int, timeout_s: float = 60) -> None:
+def await_records(sandbox: Sandbox, site: str, more: int, timeout_s: float = PATIENCE_S) -> None:
     """Return when every member has `more` records more than now."""
     before = durable(sandbox, site)
 

@@ -17,7 +17,7 @@ from antipode.sandbox import canary, desk, story
 from antipode.sandbox.story import Storyteller, Witness
 from antipode.sandbox.supervision import SITES, Sandbox, SandboxError
 
-LONGEST_S = 300.0
+LONGEST_S = 600.0
 
 
 class Operator:

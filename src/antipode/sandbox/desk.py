@@ -8,8 +8,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from antipode.sandbox import canary
 from antipode.sandbox.keystone import BACKUP, OPERATOR, PASSWORD, PROJECT, TENANT
+from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME
 from antipode.sandbox.settings import SiteSettings
 from antipode.sandbox.supervision import SITES, STORE, TENANTS, Sandbox
 
@@ -46,11 +46,11 @@ def vnf(sandbox: Sandbox) -> dict[str, Any]:
     primary, backup = SITES
     answer = [sys.executable, "-m", "antipode.sandbox.answer", str(sandbox.directory.resolve())]
     members: list[dict[str, Any]] = []
-    for member, following in zip(canary.MEMBERS, [*canary.MEMBERS[1:], None], strict=True):
-        asked = {"command": [*answer, "{site}", "{address}", str(canary.HTTP_PORT)], "within": "60s"}
+    for member, following in zip(MEMBERS, [*MEMBERS[1:], None], strict=True):
+        asked = {"command": [*answer, "{site}", "{address}", str(HTTP_PORT)], "within": "180s"}
         members.append({"server": member.server, **({"boot_before": [following.server]} if following else {}), "answers": asked})
     return {
-        "vnf": canary.NAME,
+        "vnf": NAME,
         "primary": primary,
         "backup": backup,
         "option": "quiesced-snapshot",

@@ -34,8 +34,8 @@ TENANTS = {
 }
 PORTS = range(10_000, 32_768)
 """Below those that kernels give to outgoing connections, so that a site which comes back finds its own still free."""
-START_S = 20.0
-STOP_S = 10.0
+START_S = 60.0
+STOP_S = 60.0
 LOG = "site.log"
 
 
@@ -185,7 +185,7 @@ class Sandbox:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
         try:
-            with _DIRECT.open(request, timeout=10) as answer:
+            with _DIRECT.open(request, timeout=30) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise SandboxError(f"{site}: {method} {path}: {error.read().decode(errors='replace')}") from error

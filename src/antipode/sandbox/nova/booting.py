@@ -52,7 +52,8 @@ class Booting(Part):
             raise Refused(400, "Invalid key_name provided.")
         if (wanted.get("availability_zone") or ZONE) != ZONE:
             raise Refused(400, "The requested availability zone is not available")
-        group = self._groups.hinted((call.body.get("os:scheduler_hints") or {}).get("group"))
+        hints = call.body.get("os:scheduler_hints") or call.body.get("OS-SCH-HNT:scheduler_hints") or {}
+        group = self._groups.hinted(hints.get("group"))
         disks = self._disks(call, wanted)
         ports = self._ports_for(call, wanted)
         server_id, now = str(uuid.uuid4()), self._servers.conditions.timestamp()
