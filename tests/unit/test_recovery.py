@@ -124,6 +124,33 @@ def test_a_backup_of_that_id_but_another_volume_is_a_problem(point: Manifest, th
         make_plan(point, there.site)
 
 
+def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(point: Manifest, there: FakeCloud) -> None:
+    record = next(r for r in point.backups.values() if r.volume_id == "db-root")
+    importing = {"id": record.id, "volume_id": "00000000-0000-0000-0000-000000000000", "status": "creating", "looks": 2, "parent_id": None}
+    there.backups[record.id] = importing
+    make_plan(point, there.site)
+    real = there._age
+
+    def over(resources: dict[str, Any]) -> None:
+        real(resources)
+        if importing["status"] == "available":
+            importing["volume_id"] = record.volume_id
+
+    there._age = over  # type: ignore[method-assign]
+    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
+    assert record.id not in of(there, "import")
+
+
+def test_what_takes_an_address_names_the_run_that_made_it_and_how_to_have_it_removed(point: Manifest, there: FakeCloud) -> None:
+    recover(there, point, make_plan(point, there.site), "db")
+    later = point.model_copy(update={"id": "three"})
+    for server in list(there.servers):
+        del there.servers[server]
+    with pytest.raises(PreflightFailed) as failure:
+        make_plan(later, there.site)
+    assert any(problem.endswith("made by run; if that was aborted, again: antipode run abort run") for problem in failure.value.problems)
+
+
 def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_twice(point: Manifest, there: FakeCloud) -> None:
     recover(there, point, make_plan(point, there.site), "db")
     plan = make_plan(point, there.site)

@@ -17,7 +17,7 @@ import samples
 from sqlalchemy import update
 
 from antipode import config
-from antipode.engine import conductor, logs
+from antipode.engine import conductor, logs, service
 from antipode.engine.conductor import Conductor
 from antipode.engine.deployment import Deployment
 from antipode.engine.reaper import Reaper
@@ -208,6 +208,29 @@ def test_freezes_that_are_long_over_are_forgotten_and_open_ones_never(deployment
     ledger.thawed(over)  # it is still there, as it was over a moment ago
     ledger.forget(time.time() + 60)
     assert [row.server for row in ledger.overdue("site-a", time.time())] == ["app"]
+
+
+def test_the_clean_up_looks_for_what_runs_have_left_and_outlives_what_goes_wrong_there(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Semaphore(0)
+
+    def collect(_: Deployment) -> None:
+        looked.release()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(service.leftovers, "collect", collect)
+    monkeypatch.setattr(service, "CLEAN_EVERY_S", 0.01)
+    stop = threading.Event()
+    thread = threading.Thread(target=service._clean_up, args=(deployment, stop))
+    thread.start()
+    try:
+        assert looked.acquire(timeout=10)
+        assert looked.acquire(timeout=10)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
 
 
 def failover_of(deployment: Deployment, vnf: str, confirmed_s_ago: float) -> str:
