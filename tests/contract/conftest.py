@@ -39,7 +39,7 @@ def clouds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     from antipode.sandbox.supervision import Sandbox
 
     sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    sandbox.up(latency=0.05)
+    sandbox.up(latency=0.05, gib=1 << 30)
     try:
         desk.write(sandbox)
         os.environ["OS_CLIENT_CONFIG_FILE"] = str(sandbox.directory / desk.CLOUDS)

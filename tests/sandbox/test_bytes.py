@@ -93,7 +93,7 @@ def holes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """How it is known where a file has holes: the kernel tells, or, as on macOS, the file is read."""
     if request.param == "told" and sys.platform != "linux":
         pytest.skip("this kernel is not asked where a file has holes")
-    monkeypatch.setattr(blocks, "_KERNEL_TELLS", request.param == "told")
+    monkeypatch.setattr(blocks, "KERNEL_TELLS", request.param == "told")
     return str(request.param)
 
 

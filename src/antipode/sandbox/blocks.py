@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 _PIECE = 8 << 20
 _GRAIN = 256 << 10
-_KERNEL_TELLS = sys.platform == "linux"
+KERNEL_TELLS = sys.platform == "linux"
 """Where a file has holes; macOS has told of holes where there was data (APFS, https://github.com/coreutils/coreutils/pull/68)."""
 
 
@@ -41,7 +41,7 @@ def extents(handle: int) -> Iterator[Extent]:
     """Where an open file holds data, by what the kernel tells, else by reading it."""
     end = os.fstat(handle).st_size
     position = 0
-    while _KERNEL_TELLS and position < end:
+    while KERNEL_TELLS and position < end:
         try:
             begin = os.lseek(handle, position, os.SEEK_DATA)
         except OSError as error:

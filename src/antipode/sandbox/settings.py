@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from antipode.sandbox.blocks import KERNEL_TELLS
 from antipode.sandbox.store import StoreSettings
 
 FILE = "site.json"
@@ -30,8 +31,8 @@ class SiteSettings(BaseModel):
     """of the control API, which always answers"""
     latency: float = Field(default=1.0, ge=0)
     """multiplies all latencies"""
-    gib: int = Field(default=1 << 30, ge=1 << 20)
-    """the bytes of a GiB of a volume: less than there are, where volumes are to be many and their bytes do not matter"""
+    gib: int = Field(default=1 << 30 if KERNEL_TELLS else 256 << 20, ge=1 << 20)
+    """the bytes of a GiB of a volume: less than there are, where volumes are many or have to be read to know where they hold data"""
     add_on: bool = True
     """whether the quiesce add-on is installed"""
     store: StoreSettings
