@@ -65,6 +65,19 @@ def test_what_was_being_made_when_a_site_was_killed_is_an_error_when_it_comes_ba
         sandbox.down()
 
 
+def test_where_the_add_on_is_not_installed_nova_does_not_know_its_calls(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "sites")
+    sandbox.up(latency=0, add_on=False)
+    try:
+        desk.write(sandbox)
+        compute = canary.connect(sandbox, PRIMARY).compute
+        answers = [compute.get("/os-quiesce"), compute.get("/servers/some/os-quiesce")]
+        assert [(a.status_code, a.json()["itemNotFound"]["message"]) for a in answers] == [(404, "The resource could not be found.")] * 2
+        assert "not installed" in demo.Operator(sandbox.directory).run("site", "check").stdout
+    finally:
+        sandbox.down()
+
+
 def test_a_quiesce_that_is_not_done_in_time_is_refused_with_504_and_thawed(world: World) -> None:
     server = world.guests()[0]["id"]
     world.fault(PRIMARY, r"^server\.quiesce$", "stuck")

@@ -127,7 +127,8 @@ class Service(Part):
 
     def install(self, application: web.Application, gate: Gate) -> None:
         """Add the service's routes to the application, behind the gate."""
-        for route in itertools.chain(self.routes(), *(part.routes() for part in self.parts)):
+        unknown = Route("*", "/{path:.*}", _unknown, open=True)
+        for route in itertools.chain(self.routes(), *(part.routes() for part in self.parts), [unknown]):
             paths = [self.prefix + route.path] + ([self.prefix] if route.path == "/" else [])
             for path in paths:
                 application.router.add_route(route.method, path, _Door(self, route, gate))
@@ -149,6 +150,10 @@ class Service(Part):
             text = ["{}.{}".format(*v) for v in (version, self.oldest, self.newest)]
             raise Refused(406, f"Version {text[0]} is not supported by the API. Minimum is {text[1]} and maximum is {text[2]}.")
         return version
+
+
+async def _unknown(call: Call, path: str) -> None:
+    raise Refused(404, "The resource could not be found.")
 
 
 class _Door:
