@@ -145,7 +145,7 @@ def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(w
 def test_a_full_store_is_told_and_no_point_is_made(world: World) -> None:
     world.protect()
     points = world.points()
-    world.conditions("site-b", store_capacity=1 << 20)
+    world.conditions("site-b", store_capacity=8 << 20)  # less than the backups take, and more than the vault: it is in another account
     done = world.operator.run("protect", "canary", "--full")
     assert done.returncode == 1, done.stderr
     assert "is in status error: Object PUT failed: " in done.stderr
@@ -173,13 +173,14 @@ def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_
 def test_a_site_that_falls_silent_for_good_while_its_members_are_frozen_is_told_soon_after_the_last_try_to_thaw_them(world: World) -> None:
     world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
     points = world.points()
+    world.fault(PRIMARY, r"^snapshot\.create$", "slow", seconds=QUIESCE_S)
     with world.meanwhile("protect", "canary") as end:
-        until(lambda: len(world.frozen()) == 3, "all members are frozen")
+        until(lambda: len(world.frozen()) == 3 and world.struck(PRIMARY), "snapshots are being made")
         world.sandbox.isolate(PRIMARY)
         began = time.monotonic()
         done = end()
     # Thaws are tried for so long, and once more when what the run has made is taken back; nothing else there is waited for again.
-    assert time.monotonic() - began < QUIESCE_S + THAW_LONGEST_S + 2 * THAW_CALL_S + 15
+    assert time.monotonic() - began < QUIESCE_S + THAW_LONGEST_S + 2 * THAW_CALL_S + 30
     assert done.returncode == 1, done.stderr
     assert "may still be frozen" in done.stderr
     assert "left to the next protection" in done.stderr
