@@ -123,15 +123,14 @@ class Quiescing:
         :raises Exception: it could not be thawed and is to be tried again; if it has a record, that says when
         """
         instance = _load(context, server_id)
+        told = None
         try:
-            thawed = (self._thaw_lost if found.state == LOST else self._thaw)(context, instance, found)
+            if (self._thaw_lost if found.state == LOST else self._thaw)(context, instance, found):
+                told = f"Thawed: it was quiesced at {found.since}, until {found.expires_at}, and not unquiesced."
         except GivenUp as error:
-            LOG.warning(error.format_message(), instance=instance)
-        else:
-            if thawed:
-                LOG.warning(
-                    "Thawed: it was quiesced at %s, until %s, and not unquiesced.", found.since, found.expires_at, instance=instance
-                )
+            told = error.format_message()
+        if told:
+            LOG.warning(told, instance=instance)
 
     def thaw_after_reset(self, context: Any, instance: Any) -> None:
         """Have the watch of this process thaw a server whose state an admin has reset while it was quiesced."""
