@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,10 @@ class Sandbox:
         """
         if not all((self._home(site) / settings.FILE).exists() for site in SITES):
             self._lay_out({"latency": 1.0 if latency is None else latency, **new})
-        for site in SITES:
-            self.start(site)
-            if latency is not None:
+        with ThreadPoolExecutor(len(SITES)) as pool:
+            list(pool.map(self.start, SITES))
+        if latency is not None:
+            for site in SITES:
                 self.ask(site, "PUT", "/conditions", {"latency": latency})
 
     def _is_ours(self) -> bool:
