@@ -384,7 +384,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
         assert process.stdout is not None
         assert process.stdout.readline() == "restoring\n"
         process.terminate()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=50)
     assert process.returncode == 130, err
     assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in err
     (run,) = antipode.json("run", "list")

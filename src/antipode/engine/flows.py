@@ -37,6 +37,8 @@ LOG = logging.getLogger(__name__)
 Execute = TypeVar("Execute", bound=Callable[..., Any])
 BOOKS = uuid.UUID("0f5e3b5c-6c55-4c0e-8f57-1d4c0f1c9a52")
 """The name space of the logbooks' ids, which are made of those of the runs."""
+SIGNAL_S = 0.5
+"""A signal that comes just before a wait begins does not end it (Python sees it between two waits): so long it may then be unseen."""
 STOPS_WITHIN_S = 3.0
 """How long an interrupted flow may take to come to a safe point before its process ends."""
 
@@ -217,7 +219,8 @@ def _run_beside(work: Callable[[], None], run: Run) -> None:
     thread = threading.Thread(target=work_and_tell, name="flow", daemon=True)
     try:
         thread.start()
-        thread.join()
+        while thread.is_alive():
+            thread.join(SIGNAL_S)
     except KeyboardInterrupt:
         run.stop(Interrupted, "interrupted by a signal")
         thread.join(STOPS_WITHIN_S)
