@@ -15,7 +15,7 @@ from pathlib import Path
 from keystoneauth1.exceptions import ClientException
 
 from antipode.model.vnf import Vnf
-from bench import tidy, verdict
+from bench import engine, tidy, verdict
 from bench.clients import Act, Antipode, Client, CommandLine, Floor
 from bench.cloud import Cloud, Failed
 from bench.floor import discover, read_vnf, stop
@@ -143,8 +143,11 @@ def main() -> int:
         return 1
     began, load = time.time(), os.getloadavg()[0]
     samples, failures = measure(options, vnf, found, folder)
+    say("the engine by itself")
+    costs = engine.measure()
     document = {
         **verdict.report(samples, options.rounds),
+        "engine": costs.as_json(),
         "failures": failures,
         "began_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "took_s": time.time() - began,
@@ -152,12 +155,14 @@ def main() -> int:
         "vnf": {"members": len(found.servers), "volumes": len(found.volumes), "gib": sum(v["size"] for v in found.volumes)},
     }
     (BUILD / "bench.json").write_text(json.dumps(document, indent=1))
-    verdicts = verdict.judge(verdict.medians(samples))
+    middle = verdict.medians(samples)
+    verdicts = verdict.judge(middle)
     if options.format == "json":
         print(json.dumps(document, indent=1))
     else:
-        print(verdict.table(verdict.medians(samples)))
-        print(*(str(v) for v in verdicts), *failures, sep="\n")
+        print(verdict.table(middle))
+        on_engine = costs.lines(middle.get("incremental_s", {}).get("antipode"))
+        print(*(str(v) for v in verdicts), *on_engine, *failures, sep="\n")
     return 1 if failures or (options.strict and any(v.met is False for v in verdicts)) else 0
 
 

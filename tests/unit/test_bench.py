@@ -15,6 +15,7 @@ from typing import cast
 import pytest
 from keystoneauth1.exceptions import ClientException
 
+from bench import engine
 from bench.cloud import Cloud
 from bench.floor import snapshot_quiesced
 from bench.spent import ClientFailed, run
@@ -192,3 +193,12 @@ def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_impor
     assert any("--network net-b --mac-address fa:16:3e:00:00:01 --fixed-ip ip-address=10.7.0.11" in line for line in told)
     assert (tmp_path / "answered").read_text() == "10.7.0.11\n"
     assert json.loads(done.stdout)["window_s"] is None
+
+
+def test_what_the_engine_costs_is_measured_on_whole_runs_and_judged_beside_a_real_one() -> None:
+    costs = engine.measure(protected=4, recovered=4)
+    assert (costs.protect.volumes, costs.protect.tasks, costs.failover.tasks) == (4, 7, 8)
+    assert costs.failover.steps > costs.failover.tasks
+    slow, fast = (next(costs.lines(costs.protect.seconds * times)) for times in (60, 40))
+    assert slow.endswith("at most 2%: met")
+    assert fast.endswith("at most 2%: NOT MET")
