@@ -352,7 +352,7 @@ def spoilt_agent(site_a: Site, servers: dict[str, str]) -> Iterator[Callable[[st
         in_guest(site_a, server, "\n".join([f"cp {AGENT} /run/guest-agent", "rm -f /run/spoilt.log", *write, *mount]))
 
     yield spoil
-    wait_until(lambda: agent_answers(site_a, server), "the agent of app answers", timeout=60, interval=1)
+    wait_until(lambda: agent_answers(site_a, server) and not is_frozen(site_a, server), "the agent of app is at work", 60, interval=1)
     for theirs, _ in mounted:
         in_guest(site_a, server, f"while grep -q ' {theirs} ' /proc/mounts; do umount {theirs}; done; rm -f /data/dirty")
 
@@ -385,7 +385,8 @@ def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
     assert "may be frozen all the same" in answer.text
     assert "Traceback" not in answer.text
     assert first.shown(server)["state"] == "unquiescing"
-    assert stands_still(site_a, "app")
+    # The agent dies while it freezes: the kernel ends that after the agent is gone.
+    wait_until(lambda: stands_still(site_a, "app"), "the guest is frozen", timeout=SILENT_S / 2)
     if reset:
         admin = NovaApi(site_a, nova.PORT, identity.connect(site_a).session)
         assert admin.act(server, **{"os-resetState": {"state": "active"}}).status_code == 202
