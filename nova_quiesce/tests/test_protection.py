@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 from unittest import mock
 
@@ -156,7 +155,7 @@ class TestReset(CloudTestCase):
             self.assertEqual(202, self.act({"quiesce": None}).status_code)
             self.await_that("kept", lambda: self.server_id in self.watch._lost)
             thaw.reset_mock()
-            time.sleep(2)  # not for a state, but to see that nothing happens though it is due
+            self.await_that("due", lambda: self.watch._lost[self.server_id][1].is_due)
             self.watch.look()
             thaw.assert_not_called()
         self.assertTrue(self.frozen)

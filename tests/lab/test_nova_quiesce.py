@@ -368,12 +368,6 @@ def assert_frozen_for(site: Site, server: str, seconds: float) -> None:
     assert float(log["thaw"]) - float(log["freeze"]) > seconds, log
 
 
-def stands_still(site: Site, role: str) -> bool:
-    before = canary.durable(site)[role]
-    time.sleep(2)  # in which it writes twenty records, if it can
-    return canary.durable(site)[role] == before
-
-
 @pytest.mark.parametrize("reset", [False, True])
 def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
     site_a: Site, servers: dict[str, str], first: NovaApi, spoilt_agent: Callable[[str], None], reset: bool
@@ -386,7 +380,7 @@ def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
     assert "Traceback" not in answer.text
     assert first.shown(server)["state"] == "unquiescing"
     # The agent dies while it freezes: the kernel ends that after the agent is gone.
-    wait_until(lambda: stands_still(site_a, "app"), "the guest is frozen", timeout=SILENT_S / 2)
+    canary.frozen_last(site_a, timeout=SILENT_S / 2)
     if reset:
         admin = NovaApi(site_a, nova.PORT, identity.connect(site_a).session)
         assert admin.act(server, **{"os-resetState": {"state": "active"}}).status_code == 202

@@ -102,10 +102,6 @@ class Compute:
     def import_keypair(self, name: str, public_key: str, kind: str) -> None:
         self._api.post("/os-keypairs", {"keypair": {"name": name, "public_key": public_key, "type": kind}})
 
-    def server_group(self, group_id: str) -> Json | None:
-        body = self._api.find(f"/os-server-groups/{group_id}")
-        return body and body["server_group"]
-
     def server_groups(self) -> list[Json]:
         groups: list[Json] = self._api.get("/os-server-groups")["server_groups"]
         return groups
