@@ -50,7 +50,7 @@ class ServiceStatus(ShowCommand):
                 "version": status and status.version,
                 "started_at": status and moment(status.started_at),
                 "last_sign_of_life": status and moment(status.beat_at),
-                "runs": status.runs if status else [],
+                "runs": sorted(set(status.runs) & {row.id for row in deployment.runs.open()}) if status else [],
                 "trouble": status.trouble if status else {},
                 **queue_size(deployment),
             }

@@ -86,9 +86,10 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
         with _Reapers(deployment) as reapers:
             for thread in threads:
                 thread.start()
-            LOG.info("antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs)
             tell_systemd("READY=1")
             status = Status(socket.gethostname(), os.getpid(), __version__, time.time(), time.time())
+            _beat(deployment, status, conductor, reapers)
+            LOG.info("antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs)
             while not stop.wait(BEAT_S):
                 _beat(deployment, status, conductor, reapers)
             LOG.info("stopping: runs go on to their next safe point")
