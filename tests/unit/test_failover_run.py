@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from antipode import config
 from antipode.engine import failover_flow
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.failover_flow import failover, prepare
+from antipode.engine.limits import Party
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, InvalidInput, NotFound, PreflightFailed, ResourceFailed
 from antipode.vault import manifests
@@ -94,6 +96,34 @@ def test_a_server_is_booted_when_its_own_volumes_and_ports_are_there_and_its_pre
     for server in ("db", "front"):
         assert order(f"import {server}") < order(f"restore {server}") < order(f"boot {server}") < order(f"answer {server}")
         assert order(f"ports {server}") < order(f"boot {server}")
+
+
+def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_restored_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = samples.plan()
+    late_first = plan.model_copy(update={"servers": plan.servers[::-1]})
+    monkeypatch.setattr(failover_flow.plan, "make_plan", lambda manifest, site: late_first)
+    limits = world.deployment.limits
+    slots = limits._of("site-b", "restores", 1)
+    somebody_else = limits.restores("site-b", Party("imsi", True, lambda: None))
+
+    def restore_volumes(
+        site: Any, found: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any
+    ) -> dict[str, str]:
+        with slots:
+            world.events.append(f"restore {server}")
+        return {f"vol-{server}": f"new-vol-{server}"}
+
+    monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
+    with ThreadPoolExecutor(1) as pool:
+        with somebody_else:
+            done = pool.submit(failover, world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+            while len(slots._waiting) < 2:
+                assert not done.done(), done.result()
+                time.sleep(0.001)
+        done.result(30)
+    assert [e for e in world.events if e.startswith("restore")] == ["restore db", "restore front"]
 
 
 def test_preparing_creates_nothing_and_warns_of_two_active_copies(world: World) -> None:

@@ -73,6 +73,27 @@ def test_a_failover_goes_ahead_of_whoever_waits() -> None:
     assert served_in_order(Slots(1), [party("a"), party("b"), party("c", first=True)])[0] == "c"
 
 
+def test_of_one_vnf_the_lowest_place_goes_first() -> None:
+    order: list[int] = []
+    waiting: list[threading.Thread] = []
+    limits = Limits(Settings(restores=1))
+    slots = limits.restores("site-b", party("hlr"))
+
+    def restore(place: int) -> None:
+        with slots.at(place):
+            order.append(place)
+
+    with slots:
+        for place in (2, 0, 1):
+            waiting.append(threading.Thread(target=restore, args=(place,)))
+            waiting[-1].start()
+            while len(limits._slots["site-b", "restores"]._waiting) < len(waiting):
+                time.sleep(0.001)
+    for thread in waiting:
+        thread.join(5)
+    assert order == [0, 1, 2]
+
+
 def test_who_holds_fewest_slots_is_next() -> None:
     slots = Slots(3)
     got = threading.Event()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.flows import guarded, run_flow
 from antipode.engine.kinds import Kind
+from antipode.engine.limits import SlotsOf
 from antipode.engine.runs import Run, new_run
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted, InvalidInput
@@ -200,8 +200,12 @@ class Recovery:
     plan: RecoveryPlan
     site: Site
     found: Found
-    slots: AbstractContextManager[None]
+    slots: SlotsOf
     timeline: RecordedTimeline
+
+    def slots_of(self, server: str) -> SlotsOf:
+        """The way to the slots: volumes of servers that others wait for are restored first, should there be too few slots for all."""
+        return self.slots.at(len(self.plan.all_before(server)))
 
 
 def failover_flow(recovery: Recovery) -> Any:
@@ -242,7 +246,8 @@ class Restore(ServerTask):
     def execute(self) -> dict[str, str]:
         r = self.recovery
         backups.import_chains(r.site, r.found, r.manifest, self.server, r.timeline)
-        return dict(volumes.restore_volumes(r.site, r.found, r.manifest, r.plan, self.server, r.run.id, r.slots, r.timeline))
+        slots = r.slots_of(self.server)
+        return dict(volumes.restore_volumes(r.site, r.found, r.manifest, r.plan, self.server, r.run.id, slots, r.timeline))
 
 
 class MakePorts(ServerTask):
@@ -275,7 +280,7 @@ def _are_there(site: Site, ids: Iterable[str]) -> bool:
 
 def _restored_again(r: Recovery, server: str) -> tuple[dict[str, str], list[str]]:
     """The volumes and ports of a server that was deleted: those that are still there, the others anew."""
-    restored = volumes.restore_volumes(r.site, Found(r.site), r.manifest, r.plan, server, r.run.id, r.slots, r.timeline)
+    restored = volumes.restore_volumes(r.site, Found(r.site), r.manifest, r.plan, server, r.run.id, r.slots_of(server), r.timeline)
     return restored, ports.create_ports(r.site, r.manifest, r.plan, server, r.run.id, r.timeline)
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from antipode.config import Limits as Settings
 
@@ -23,10 +23,12 @@ class Party:
     vnf: str
     first: bool
     check: Callable[[], None]
+    place: int = 0
+    """among those who ask for one VNF: the lowest goes first"""
 
 
 class _Turns:
-    """Lets those who wait through one by one: failovers first, then the VNF that has least, then the one served longest ago."""
+    """Lets those who wait through one by one: failovers first, the VNF that has least, the one served longest ago, the lowest place."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -36,7 +38,7 @@ class _Turns:
 
     def _await_turn(self, party: Party, closed_for: Callable[[], float]) -> None:
         """Wait, with the lock held, until it is the party's turn and `closed_for()` (seconds, inf: until something changes) is over."""
-        mine = Party(party.vnf, party.first, party.check)
+        mine = replace(party)
         self._waiting.append(mine)
         try:
             while True:
@@ -52,8 +54,8 @@ class _Turns:
             self._waiting = [p for p in self._waiting if p is not mine]
             self._changed.notify_all()
 
-    def _rank(self, party: Party) -> tuple[bool, int, int]:
-        return (not party.first, self._held(party.vnf), self._served.get(party.vnf, 0))
+    def _rank(self, party: Party) -> tuple[bool, int, int, int]:
+        return (not party.first, self._held(party.vnf), self._served.get(party.vnf, 0), party.place)
 
     def _held(self, vnf: str) -> int:
         return 0
@@ -95,6 +97,10 @@ class SlotsOf(AbstractContextManager[None]):
         self._slots = slots
         self._party = party
         self._held = threading.local()
+
+    def at(self, place: int) -> SlotsOf:
+        """The way to the same slots of those who have this place among the run's own."""
+        return SlotsOf(self._slots, replace(self._party, place=place))
 
     def __enter__(self) -> None:
         held = self._slots.hold(self._party)

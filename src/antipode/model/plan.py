@@ -97,3 +97,12 @@ class RecoveryPlan(Model):
 
     def server(self, name: str) -> ServerPlan:
         return next(s for s in self.servers if s.name == name)
+
+    def all_before(self, name: str) -> set[str]:
+        """The servers that must be there before this one is booted, those that they wait for included."""
+        found: set[str] = set()
+        unseen = {name}
+        while unseen:
+            unseen = set(self.server(unseen.pop()).after) - found | unseen
+            found |= unseen
+        return found
