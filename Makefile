@@ -16,6 +16,7 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
+	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py
 
 test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and gone on with; no cloud

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +24,9 @@ FRESH_S = 0.5
 
 def now() -> float:
     """Seconds of a clock that nobody sets, and that goes on while the process is stopped and while the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.clock_gettime(time.CLOCK_MONOTONIC)  # that of macOS goes on while the machine sleeps; Linux's does not
 
 
 class BoardClaim:
