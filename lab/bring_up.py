@@ -15,8 +15,8 @@ from lab.service import NotReady, Program, Service
 from lab.services import services_of
 from lab.site import Site
 
-READY_TIMEOUT = 300
-"""Seconds that a service may take from the start of its programs to its first right answer, on a busy machine."""
+READY_TIMEOUT = 900
+"""Seconds that a service may take from the start of its programs to its first right answer, on a machine that is slow and busy."""
 
 LOG_LINES = 25
 """How much of its logs is shown of a service that failed."""

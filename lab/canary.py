@@ -51,7 +51,7 @@ def connect(site: Site, user: str = "-tenant") -> Connection:
 # ---- making and removing it ----
 
 
-def create(site: Site, timeout: float = 300) -> dict[str, str]:
+def create(site: Site, timeout: float = 900) -> dict[str, str]:
     """Make what of the VNF is not there yet, and return role -> server id when all members answer and the chain advances.
 
     Raises LabError when something of the VNF is there in a state it cannot be used in, or it does not answer within `timeout` seconds.
@@ -91,14 +91,14 @@ def _remove(cloud: Connection) -> list[str]:
     for group in groups:
         cloud.compute.delete_server_group(group)
     for server in servers:
-        cloud.compute.wait_for_delete(server, interval=1, wait=120)
+        cloud.compute.wait_for_delete(server, interval=1, wait=600)
     for port in ports.values():
         cloud.network.delete_port(port)
     for volume in volumes:
         _wait_for_volume(cloud, volume.id, {"available", "error", "error_restoring"})
         cloud.block_storage.delete_volume(volume, cascade=True)
     for volume in volumes:
-        cloud.block_storage.wait_for_delete(volume, interval=1, wait=120)
+        cloud.block_storage.wait_for_delete(volume, interval=1, wait=600)
     return [f"{type(thing).__name__.lower()} {thing.name}" for thing in (*servers, *groups, *ports.values(), *volumes)]
 
 
@@ -189,7 +189,7 @@ def _wait_for_server(cloud: Connection, server: str) -> None:
             raise LabError(f"server {found.name} is in ERROR: {(found.fault or {}).get('message')}; python -m lab.canary remove it first")
         return str(found.status) == "ACTIVE"
 
-    wait_until(is_active, f"server {server} is ACTIVE", timeout=180, interval=0.5)
+    wait_until(is_active, f"server {server} is ACTIVE", timeout=600, interval=0.5)
 
 
 def _wait_for_volume(cloud: Connection, volume: str, wanted: set[str]) -> None:
@@ -199,7 +199,7 @@ def _wait_for_volume(cloud: Connection, volume: str, wanted: set[str]) -> None:
             raise LabError(f"volume {found.name} ({volume}) is in {found.status}; python -m lab.canary remove it first")
         return found.status in wanted
 
-    wait_until(has_status, f"volume {volume} is {' or '.join(sorted(wanted))}", timeout=180, interval=0.5)
+    wait_until(has_status, f"volume {volume} is {' or '.join(sorted(wanted))}", timeout=600, interval=0.5)
 
 
 # ---- asking it ----
@@ -218,7 +218,7 @@ def durable(site: Site) -> dict[str, int]:
     return {role: int(says["durable"]) for role, says in state(site).items()}
 
 
-def wait_answers(site: Site, timeout: float = 300) -> None:
+def wait_answers(site: Site, timeout: float = 900) -> None:
     """Return when all members answer, each in its own role, and the chain advances."""
     seen: list[dict[str, int]] = []
 
@@ -235,7 +235,7 @@ def wait_answers(site: Site, timeout: float = 300) -> None:
     wait_until(advances, f"all members of the canary answer at {site.name} and their chain advances", timeout, interval=0.3)
 
 
-def wait_for_records(site: Site, more: int, timeout: float = 120) -> None:
+def wait_for_records(site: Site, more: int, timeout: float = 600) -> None:
     """Return when every member has `more` records more than now."""
     before = durable(site)
 
@@ -251,12 +251,15 @@ def wait_for_records(site: Site, more: int, timeout: float = 120) -> None:
 def frozen_last(site: Site, timeout: float = 20) -> dict[str, int]:
     """The witness while the VNF is quiesced: what each member has durable, once that has stood still for two seconds.
 
-    Raises LabError when records still come after `timeout` seconds: it is not quiesced.
+    Raises LabError when records still come, or none can be asked for, after `timeout` seconds: it is not quiesced.
     """
     samples: list[dict[str, int]] = []
 
     def stands_still() -> bool:
-        samples.append(durable(site))
+        try:
+            samples.append(durable(site))
+        except LabError:  # a busy machine: asked again until the time is over
+            return False
         return samples[-1:] == samples[-2:-1]
 
     wait_until(stands_still, f"the canary at {site.name} stands still; is it quiesced?", timeout, interval=2)

@@ -26,6 +26,6 @@ def in_guest(site: Site, server: str, script: str) -> str:
         ended.extend([status] if status["exited"] else [])
         return bool(ended)
 
-    wait_until(has_ended, f"the script ended in {server}", timeout=20)
+    wait_until(has_ended, f"the script ended in {server}", timeout=120)
     assert ended[0]["exitcode"] == 0, ended[0]
     return base64.b64decode(str(ended[0].get("out-data", ""))).decode()

@@ -63,7 +63,7 @@ def on(site: Site) -> bool:
         stderr=log,
         start_new_session=True,
     )
-    wait_until(lambda: supervision.answers(site), f"the supervisor of {site.name} answers (see {log.name})", timeout=30)
+    wait_until(lambda: supervision.answers(site), f"the supervisor of {site.name} answers (see {log.name})", timeout=180)
     return True
 
 
@@ -77,7 +77,7 @@ def off(site: Site) -> bool:
         return False
     everything = set(inside.pids(site).values())
     os.kill(init, signal.SIGKILL)
-    wait_until(lambda: not any(_alive(pid) for pid in everything), f"every process of {site.name} is gone", timeout=60)
+    wait_until(lambda: not any(_alive(pid) for pid in everything), f"every process of {site.name} is gone", timeout=180)
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -91,7 +92,7 @@ def _rows(
                 "since": datetime.fromtimestamp(info["start"], UTC).isoformat() if info and running else None,
                 "ready": running and not reason,
                 "reason": reason or (None if running else "not running"),
-                "memory_mib": round(_of_tree(pid, outer, memory) / 2**20) if pid else 0,
+                "memory_mib": math.ceil(_of_tree(pid, outer, memory) / 2**20) if pid else 0,
             }
         )
     return rows

@@ -74,7 +74,7 @@ def stop(site: Site, names: Sequence[str]) -> None:
     wait_until(
         lambda: not any(processes(site)[name]["state"] in ALIVE for name in alive),
         f"{', '.join(alive)} of {site.name} ended",
-        timeout=60,
+        timeout=180,
     )
 
 

@@ -32,7 +32,7 @@ def all_frozen(site: Site, servers: Mapping[str, str]) -> bool:
 class Witness(story.Witness):
     """Watches the canary's members at a site: frozen are all when their agents say so both before and after the members were asked."""
 
-    every_s = 0.3
+    every_s = 0.1
 
     def __init__(self, site: Site, servers: Mapping[str, str]) -> None:
         """`servers`: role -> server id."""

@@ -57,6 +57,7 @@ def configure(site: Site) -> None:
             "enabled_backends": BACKEND,
             "default_volume_type": BACKEND,
             "rpc_response_timeout": 120,
+            "service_down_time": 120,
             "storage_availability_zone": "nova",
             "target_helper": "fake",
             "image_conversion_dir": home / "conversion",

@@ -42,6 +42,8 @@ def configure(site: Site) -> None:
                 "notify_nova_on_port_status_changes": True,
                 "notify_nova_on_port_data_changes": True,
                 "rpc_response_timeout": 60,
+                # no port is bound on the host of an agent that a busy machine has kept from reporting
+                "agent_down_time": 180,
             },
             "database": database("neutron", pool=10),
             "nova": {"endpoint_type": "public", **credentials(site, "neutron")},

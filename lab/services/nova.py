@@ -62,7 +62,8 @@ def _options(site: Site) -> dict[str, Section]:
             "initial_cpu_allocation_ratio": 32.0,
             "initial_ram_allocation_ratio": 4.0,
             "initial_disk_allocation_ratio": 10.0,
-            "vif_plugging_timeout": 60,
+            # a busy machine: a server is in ERROR when the switch agent has not wired its port by then
+            "vif_plugging_timeout": 300,
             "vif_plugging_is_fatal": True,
             "block_device_allocate_retries": 120,
             "block_device_allocate_retries_interval": 1,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from antipode.cloud.site import Site
-from tests.contract.conftest import Machine, Things, refused, storage, until
+from tests.contract.conftest import PATIENCE_S, Machine, Things, refused, storage, until
 
 NOBODY = str(uuid.UUID(int=7))
 
@@ -94,7 +95,9 @@ def test_a_volume_that_is_not_there_is_none_and_its_deletion_is_fine(site: Site)
 
 
 def test_volumes_are_listed_page_by_page_newest_first(site: Site, things: Things) -> None:
-    older, newer = things.volume(), things.volume()
+    older = things.volume()
+    until(lambda: datetime.now(UTC).isoformat()[:19] > older["created_at"][:19], "another second: Cinder's times are in whole ones")
+    newer = things.volume()
     pages = storage(site).pages("/volumes/detail", "volumes", {"limit": 1})
     ids = [v["id"] for page in pages for v in page]
     assert ids.index(newer["id"]) < ids.index(older["id"])
@@ -232,7 +235,7 @@ def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(site: Si
 
 def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_managed_again(site: Site, things: Things) -> None:
     volume_id = site.volumes.create_volume({"size": 1, "name": things.name()})
-    volume = site.volumes.watch.wait_for([volume_id], timeout_s=120)[volume_id]
+    volume = site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)[volume_id]
     storage(site).post(f"/volumes/{volume_id}/action", {"os-unmanage": {}})
     until(lambda: site.volumes.volume(volume_id) is None, "it is not managed any more")
     host, name = volume["os-vol-host-attr:host"], f"volume-{volume_id}"
@@ -242,5 +245,5 @@ def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_m
     wanted = {"host": host, "ref": {"source-name": name}, "name": things.name(), "bootable": True}
     managed = storage(site).post("/manageable_volumes", {"volume": wanted})["volume"]["id"]
     things.removals.append(lambda: things._remove_volume(managed))
-    after = site.volumes.watch.wait_for([managed], timeout_s=120)[managed]
+    after = site.volumes.watch.wait_for([managed], timeout_s=PATIENCE_S)[managed]
     assert (after["size"], after["bootable"]) == (1, "true")

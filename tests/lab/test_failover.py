@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from awaited import AwaitedWitness
 from holdings import what_is_there
 
 from antipode.sandbox.story import recovered_last
@@ -19,7 +20,6 @@ from lab.desk import EXAMPLE, Desk
 from lab.services import identity
 from lab.services.tenant import NAMES, PROJECT
 from lab.site import SITES, Site
-from lab.witness import Witness
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
@@ -50,7 +50,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Protected:
     canary.wait_for_records(site_a, 20)
     first = desk.ask("protect", VNF)
     canary.wait_for_records(site_a, 20)
-    with Witness(site_a, servers) as witness:
+    with AwaitedWitness(site_a, servers) as witness:
         second = desk.ask("protect", VNF)
     assert witness.sightings and not witness.disagreements
     boots = {role: member["boot"] for role, member in canary.state(site_a).items()}

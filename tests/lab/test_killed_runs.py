@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from awaited import AwaitedWitness
 from holdings import what_is_there
 
 from antipode.sandbox.story import recovered_last
@@ -19,7 +20,7 @@ from lab.services import identity
 from lab.services.tenant import PROJECT
 from lab.site import SITES, Site
 from lab.waiting import wait_until
-from lab.witness import Witness, is_frozen
+from lab.witness import is_frozen
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
@@ -49,7 +50,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Protected:
     desk.tell("vnf", "add", str(EXAMPLE))
     before = what_is_there(site_a)
     cloud = identity.connect(site_a, "antipode", PROJECT)
-    with Witness(site_a, servers) as witness:
+    with AwaitedWitness(site_a, servers) as witness:
         kill_when(desk, lambda: any(b.status == "creating" for b in cloud.block_storage.backups()), "a backup is made", "protect", VNF)
         resumed = desk.ask("run", "resume", run_id(desk, "protect"))
     boots = {role: member["boot"] for role, member in canary.state(site_a).items()}
@@ -73,7 +74,7 @@ def kill_when(desk: Desk, is_so: Callable[[], bool], what: str, *arguments: str)
         def is_so_or_over() -> bool:
             return process.poll() is not None or is_so()
 
-        wait_until(is_so_or_over, what, timeout=180, interval=0.2)
+        wait_until(is_so_or_over, what, timeout=600, interval=0.2)
     finally:
         process.kill()
         _, said = process.communicate()

@@ -33,6 +33,9 @@ SECOND_PORT = 8784
 LOOKED_FOR_WITHIN_S = 15 * 1.2 + 5
 """How long after its time a server is thawed at the latest when the process that has quiesced it is dead: see `look_interval`."""
 
+BUSY_S = 60
+"""What a machine that is busy with other things may take in addition to that."""
+
 
 @dataclass
 class NovaApi:
@@ -80,7 +83,7 @@ def kill(pids: Sequence[int]) -> None:
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in pids), "they are dead", timeout=10)
+    wait_until(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in pids), "they are dead", timeout=BUSY_S)
 
 
 def answers(api: NovaApi) -> bool:
@@ -105,7 +108,7 @@ def second(site_a: Site, first: NovaApi) -> Iterator[NovaApi]:
     log = (site_a.log / "nova-api-second.log").open("ab")
     inside.popen(site_a, command, program.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     api = NovaApi(site_a, SECOND_PORT, first.session)
-    wait_until(lambda: answers(api), "the second nova-api answers", timeout=120, interval=1)
+    wait_until(lambda: answers(api), "the second nova-api answers", timeout=300, interval=1)
     yield api
     if api.pids():
         kill(api.pids())
@@ -116,7 +119,7 @@ def all_is_well_before_and_after(site_a: Site, servers: dict[str, str], first: N
     assert_nothing_is_left(site_a, servers)
     yield
     subprocess.run([sys.executable, "-m", "lab", "up"], cwd=PROJECT, check=True)
-    wait_until(lambda: answers(first), "nova-api answers", timeout=60)
+    wait_until(lambda: answers(first), "nova-api answers", timeout=300)
     assert_nothing_is_left(site_a, servers)
     canary.wait_for_records(site_a, 3)
 
@@ -185,11 +188,11 @@ def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
             # 500 is what Nova makes of libvirt's refusal when its own quiesce comes second and the image requires it
             assert image in (202, 409, 500) and quiesce in (202, 409)
             # Nova's own quiesce for the image may have come first; then it also thaws, when the snapshots are there
-            wait_until(lambda: first.unquiesce(server) == 202, "it can be unquiesced", timeout=30)
-            wait_until(lambda: not is_frozen(site_a, server), "it is thawed", timeout=30)
+            wait_until(lambda: first.unquiesce(server) == 202, "it can be unquiesced", timeout=BUSY_S)
+            wait_until(lambda: not is_frozen(site_a, server), "it is thawed", timeout=BUSY_S)
             made = [s.id for s in cloud.block_storage.snapshots() if s.id not in before]
             wait_until(
-                lambda made=made: all(cloud.block_storage.get_snapshot(s).status == "available" for s in made), "snapshots are there", 60
+                lambda made=made: all(cloud.block_storage.get_snapshot(s).status == "available" for s in made), "snapshots are there", 300
             )
     finally:
         for image in cloud.image.images():
@@ -198,32 +201,34 @@ def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
         for snapshot in cloud.block_storage.snapshots():
             if snapshot.id not in before:
                 cloud.block_storage.delete_snapshot(snapshot)
-                cloud.block_storage.wait_for_delete(snapshot, interval=1, wait=60)
+                cloud.block_storage.wait_for_delete(snapshot, interval=1, wait=300)
 
 
 def await_thaw(site: Site, server: str, within: float) -> float:
     """Wait until the guest's agent says that it is thawed; return how many seconds that took."""
     began = time.monotonic()
-    wait_until(lambda: not is_frozen(site, server), "it is thawed", timeout=within, interval=0.3)
+    wait_until(lambda: not is_frozen(site, server), "it is thawed", timeout=within + BUSY_S, interval=0.3)
     return time.monotonic() - began
 
 
 def await_forgotten(site: Site, within: float) -> None:
-    wait_until(lambda: records(site) == (0, 0), "no record is left", timeout=within, interval=1)
+    wait_until(lambda: records(site) == (0, 0), "no record is left", timeout=within + BUSY_S, interval=1)
 
 
 def test_a_server_that_nobody_unquiesces_is_thawed_when_its_time_is_over(site_a: Site, servers: dict[str, str], first: NovaApi) -> None:
-    server = servers["app"]
-    assert first.quiesce(server, timeout=5) == 202
+    server, timeout = servers["app"], 10
+    began = time.monotonic()
+    assert first.quiesce(server, timeout) == 202
     assert is_frozen(site_a, server)
-    assert await_thaw(site_a, server, within=10) > 2
+    await_thaw(site_a, server, within=timeout)
+    assert time.monotonic() - began >= timeout
     await_forgotten(site_a, within=5)
 
 
 def test_when_the_nova_api_that_quiesced_it_is_killed_another_thaws_it(
     site_a: Site, servers: dict[str, str], first: NovaApi, second: NovaApi
 ) -> None:
-    server, timeout = servers["app"], 8
+    server, timeout = servers["app"], 15
     assert second.quiesce(server, timeout) == 202
     kill(second.pids())
     assert is_frozen(site_a, server)
@@ -289,7 +294,7 @@ def suppress_connection_errors(call: Callable[[], None]) -> None:
 def test_when_nova_compute_is_killed_inside_the_window_the_server_is_thawed_as_soon_as_it_is_back(
     site_a: Site, servers: dict[str, str], first: NovaApi
 ) -> None:
-    server, timeout = servers["app"], 5
+    server, timeout = servers["app"], 10
     assert first.quiesce(server, timeout) == 202
     kill(processes(site_a, "bin/nova-compute"))
     assert is_frozen(site_a, server)
@@ -301,7 +306,7 @@ def test_when_nova_compute_is_killed_inside_the_window_the_server_is_thawed_as_s
 def test_when_rabbitmq_is_restarted_inside_the_window_the_server_is_thawed_as_soon_as_it_is_back(
     site_a: Site, servers: dict[str, str], first: NovaApi
 ) -> None:
-    server, timeout = servers["app"], 5
+    server, timeout = servers["app"], 20  # longer than the supervisor waits for a program to end
     assert first.quiesce(server, timeout) == 202
     supervision.stop(site_a, ["rabbitmq"])
     assert is_frozen(site_a, server)
@@ -315,7 +320,7 @@ def test_when_rabbitmq_is_restarted_inside_the_window_the_server_is_thawed_as_so
 
 AGENT = "/etc/init.d/guest-agent"
 HOOK = "/etc/qemu/fsfreeze-hook"
-SILENT_S = 20
+SILENT_S = 30
 
 # The agent calls it before it freezes, and says in a file of its own that it is about to. To sync what is dirty takes a while, in which it
 # is killed: it dies with the file system frozen, and has not answered.
@@ -352,7 +357,7 @@ def spoilt_agent(site_a: Site, servers: dict[str, str]) -> Iterator[Callable[[st
         in_guest(site_a, server, "\n".join([f"cp {AGENT} /run/guest-agent", "rm -f /run/spoilt.log", *write, *mount]))
 
     yield spoil
-    wait_until(lambda: agent_answers(site_a, server) and not is_frozen(site_a, server), "the agent of app is at work", 60, interval=1)
+    wait_until(lambda: agent_answers(site_a, server) and not is_frozen(site_a, server), "the agent of app is at work", 180, interval=1)
     for theirs, _ in mounted:
         in_guest(site_a, server, f"while grep -q ' {theirs} ' /proc/mounts; do umount {theirs}; done; rm -f /data/dirty")
 
@@ -360,6 +365,11 @@ def spoilt_agent(site_a: Site, servers: dict[str, str]) -> Iterator[Callable[[st
 def agent_answers(site: Site, server: str) -> bool:
     ping = ["virsh", "qemu-agent-command", server, '{"execute": "guest-ping"}', "--timeout", "2"]
     return inside.run(site, ping, check=False, timeout=15).returncode == 0
+
+
+def agent_channel(site: Site, server: str) -> str:
+    """What libvirt tells of the channel to the agent of a guest."""
+    return next(line for line in inside.run(site, ["virsh", "dumpxml", server]).stdout.splitlines() if "org.qemu.guest_agent" in line)
 
 
 def assert_frozen_for(site: Site, server: str, seconds: float) -> None:
@@ -380,12 +390,12 @@ def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
     assert "Traceback" not in answer.text
     assert first.shown(server)["state"] == "unquiescing"
     # The agent dies while it freezes: the kernel ends that after the agent is gone.
-    canary.frozen_last(site_a, timeout=SILENT_S / 2)
+    canary.frozen_last(site_a, timeout=SILENT_S - 5)
     if reset:
         admin = NovaApi(site_a, nova.PORT, identity.connect(site_a).session)
         assert admin.act(server, **{"os-resetState": {"state": "active"}}).status_code == 202
         assert records(site_a) == (0, 0)
-    wait_until(lambda: agent_answers(site_a, server), "the agent is back", timeout=60, interval=0.5)
+    wait_until(lambda: agent_answers(site_a, server), "the agent is back", timeout=SILENT_S + BUSY_S, interval=0.5)
     took = await_thaw(site_a, server, within=15)
     print(f"thawed {took:.1f} s after the agent was back")
     assert_frozen_for(site_a, server, SILENT_S - 2)
@@ -410,7 +420,7 @@ def test_an_agent_that_is_not_there_is_a_conflict_at_once_and_nothing_is_left(
     server = servers["app"]
     spoilt_agent("")
     in_guest(site_a, server, "(sleep 1; kill -KILL $(pidof qemu-ga)) >/dev/null 2>&1 &")
-    wait_until(lambda: not agent_answers(site_a, server), "the agent is gone", timeout=20, interval=0.5)
+    wait_until(lambda: "state='disconnected'" in agent_channel(site_a, server), "the agent is gone", timeout=SILENT_S, interval=0.2)
     answer = first.act(server, quiesce=None)
     assert answer.status_code == 409, answer.text
     assert "agent is not connected" in answer.text
@@ -423,7 +433,7 @@ def test_the_command_lists_and_thaws_what_is_quiesced_and_leaves_nothing(site_a:
         return inside.run(site_a, [str(VENV / "bin" / "nova-quiesce"), "--config-file", configuration, name]).stdout
 
     for server in servers.values():
-        assert first.quiesce(server) == 202
+        assert first.quiesce(server, timeout=300) == 202
     listed = command("list")
     assert all(f"{server}  cell1  quiesced" in listed for server in servers.values())
     thawed = command("thaw")

@@ -28,10 +28,10 @@ def cloud_a() -> Any:
 def boot_volume(cloud_a: Any) -> Iterator[Any]:
     image = cloud_a.image.find_image("canary", ignore_missing=False)
     volume = cloud_a.block_storage.create_volume(name="services-test", size=1, image_id=image.id, volume_type="fast")
-    yield cloud_a.block_storage.wait_for_status(volume, "available", wait=120)
-    until(lambda: cloud_a.block_storage.get_volume(volume).status in ("available", "error"), "the volume is free", 60)
+    yield cloud_a.block_storage.wait_for_status(volume, "available", wait=300)
+    until(lambda: cloud_a.block_storage.get_volume(volume).status in ("available", "error"), "the volume is free", 300)
     cloud_a.block_storage.delete_volume(volume)
-    cloud_a.block_storage.wait_for_delete(volume, wait=120)
+    cloud_a.block_storage.wait_for_delete(volume, wait=300)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def server(cloud_a: Any, boot_volume: Any) -> Iterator[Any]:
         config_drive=True,
         user_data=base64.b64encode(USER_DATA.encode()).decode(),
     )
-    yield cloud_a.compute.wait_for_server(server, wait=180)
+    yield cloud_a.compute.wait_for_server(server, wait=300)
     cloud_a.compute.delete_server(server)
-    cloud_a.compute.wait_for_delete(server, wait=120)
+    cloud_a.compute.wait_for_delete(server, wait=300)
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float) -> None:
@@ -75,13 +75,13 @@ def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(cloud_a: Any, server: 
     def agent(command: str) -> str:
         return inside.run(PRIMARY, ["virsh", "qemu-agent-command", domain, f'{{"execute": "{command}"}}'], check=False).stdout
 
-    until(lambda: "return" in agent("guest-ping"), "the guest's agent answers", 120)
+    until(lambda: "return" in agent("guest-ping"), "the guest's agent answers", 300)
     action = f"/servers/{server.id}/action"
-    assert cloud_a.compute.post(action, json={"quiesce": None}).status_code == 202
-    until(lambda: '"frozen"' in agent("guest-fsfreeze-status"), "the guest is frozen", 10)
+    assert cloud_a.compute.post(action, json={"quiesce": {"timeout": 300}}).status_code == 202
+    until(lambda: '"frozen"' in agent("guest-fsfreeze-status"), "the guest is frozen", 60)
     assert cloud_a.compute.post(action, json={"quiesce": None}).status_code == 409
     assert cloud_a.compute.post(action, json={"unquiesce": None}).status_code == 202
-    until(lambda: '"thawed"' in agent("guest-fsfreeze-status"), "the guest is thawed", 10)
+    until(lambda: '"thawed"' in agent("guest-fsfreeze-status"), "the guest is thawed", 60)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,10 @@ def backups(cloud_a: Any, boot_volume: Any) -> Iterator[list[Any]]:
     yield made
     for backup in reversed(made):
         cloud_a.block_storage.delete_backup(backup)
-        cloud_a.block_storage.wait_for_delete(backup, wait=120)
+        cloud_a.block_storage.wait_for_delete(backup, wait=300)
     for snapshot in snapshots:
         cloud_a.block_storage.delete_snapshot(snapshot)
-        cloud_a.block_storage.wait_for_delete(snapshot, wait=120)
+        cloud_a.block_storage.wait_for_delete(snapshot, wait=300)
 
 
 def settled(block_storage: Any, resource: Any) -> Any:

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,14 +53,14 @@ def test_an_unknown_server_is_named_before_anything_is_frozen(desk: Desk, site_a
 def test_a_member_without_agent_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, vnf_file: Callable[..., Path]) -> None:
     cloud = canary.connect(site_a)
     volume = cloud.block_storage.create_volume(name="no-agent", size=1, image_id=cloud.image.find_image("canary").id)
-    volume = cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=60)
+    volume = cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=300)
     unset = {"os-unset_image_metadata": {"key": "hw_qemu_guest_agent"}}
     cloud.block_storage.post(f"/volumes/{volume.id}/action", json=unset).raise_for_status()
     disk = {"uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": 0, "delete_on_termination": True}
     network = cloud.network.find_network(canary.NAMES[site_a.name].network, ignore_missing=False)
     flavor = cloud.compute.find_flavor(canary.FLAVOR, ignore_missing=False)
     server = cloud.compute.create_server(name="no-agent", flavor_id=flavor.id, networks=[{"uuid": network.id}], block_device_mapping=[disk])
-    cloud.compute.wait_for_server(server, wait=120)
+    cloud.compute.wait_for_server(server, wait=300)
     try:
         desk.tell("vnf", "add", str(vnf_file(members=[{"server": "canary-db"}, {"server": "no-agent"}])))
         before = snapshots(site_a)
@@ -71,7 +70,7 @@ def test_a_member_without_agent_is_named_before_anything_is_frozen(desk: Desk, s
         assert_nothing_was_made(desk, site_a, before)
     finally:
         cloud.compute.delete_server(server)
-        cloud.compute.wait_for_delete(server, interval=1, wait=60)
+        cloud.compute.wait_for_delete(server, interval=1, wait=300)
 
 
 def test_wrong_credentials_are_named_and_change_nothing(desk: Desk, site_a: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +153,7 @@ def test_snapshots_that_do_not_come_in_time_fail_the_run_and_the_next_run_collec
         assert desk.ask("recovery-point", "list", VNF) == []
     finally:
         subprocess.run([sys.executable, "-m", "lab", "up"], check=True)
+    desk.tell("vnf", "add", str(EXAMPLE))  # with time enough for a busy machine
     desk.tell("protect", VNF)
     assert snapshots(site_a) == before
 
@@ -162,9 +162,9 @@ def test_a_signal_inside_the_window_thaws_every_member_and_makes_no_point(desk: 
     desk.tell("vnf", "add", str(EXAMPLE))
     before = snapshots(site_a)
     process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_until(lambda: is_frozen(site_a, servers["db"]), "db is frozen", timeout=60)
+    wait_until(lambda: is_frozen(site_a, servers["db"]), "db is frozen", timeout=180)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert not any(is_frozen(site_a, server) for server in servers.values())
     assert_nothing_was_made(desk, site_a, before)
@@ -173,15 +173,19 @@ def test_a_signal_inside_the_window_thaws_every_member_and_makes_no_point(desk: 
 def test_when_antipode_is_killed_inside_the_window_the_members_are_thawed_all_the_same(
     desk: Desk, site_a: Site, servers: dict[str, str], vnf_file: Callable[..., Path]
 ) -> None:
-    timeout = 10
+    timeout = 15
     desk.tell("vnf", "add", str(vnf_file(quiesce={"timeout": f"{timeout}s"})))
     before = snapshots(site_a)
-    process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: all_frozen(site_a, servers), "all members are frozen", timeout=60)
-    process.kill()
-    process.wait()
-    began = time.monotonic()
-    wait_until(lambda: not any(is_frozen(site_a, s) for s in servers.values()), "all members are thawed", timeout=timeout + 10)
-    assert time.monotonic() - began < timeout + 10
+    supervision.stop(site_a, ["cinder-volume"])  # the window lasts until its time is over
+    try:
+        process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: all_frozen(site_a, servers), "all members are frozen", timeout=180)
+        process.kill()
+        process.wait()
+        assert all_frozen(site_a, servers)
+        wait_until(lambda: not any(is_frozen(site_a, s) for s in servers.values()), "all members are thawed", timeout=timeout + 60)
+    finally:
+        subprocess.run([sys.executable, "-m", "lab", "up"], check=True)
+    desk.tell("vnf", "add", str(EXAMPLE))
     desk.tell("protect", VNF)  # collects what the killed one left
     assert snapshots(site_a) == before
