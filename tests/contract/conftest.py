@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 
 from antipode.cloud.api import Api, ApiError
 from antipode.cloud.site import Site, connect
+from antipode.sandbox import desk
+from antipode.sandbox.supervision import Sandbox
 
 PRIMARY, BACKUP = "site-a", "site-b"
 STORE = f"{BACKUP}-backup"
@@ -26,26 +29,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sites", choices=("sandbox", "lab"), default="sandbox", help="which sites the contract is tested on")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def clouds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The clouds.yaml of the sites, which is where antipode finds them."""
+@pytest.fixture(scope="session")
+def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox | None]:
+    """The embedded sites, if the contract is tested on those."""
     if request.config.getoption("--sites") == "lab":
-        from lab.clouds import PATH
-
-        os.environ["OS_CLIENT_CONFIG_FILE"] = str(PATH)
-        yield PATH
+        yield None
         return
-    from antipode.sandbox import desk
-    from antipode.sandbox.supervision import Sandbox
-
     sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    sandbox.up(latency=0.05, gib=1 << 30)
     try:
+        sandbox.up(latency=0.05, gib=1 << 30)
         desk.write(sandbox)
-        os.environ["OS_CLIENT_CONFIG_FILE"] = str(sandbox.directory / desk.CLOUDS)
-        yield sandbox.directory / desk.CLOUDS
+        yield sandbox
     finally:
         sandbox.down()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clouds(sandbox: Sandbox | None) -> Path:
+    """The clouds.yaml of the sites, which is where antipode finds them."""
+    if sandbox:
+        path = sandbox.directory / desk.CLOUDS
+    else:
+        from lab.clouds import PATH as path
+    os.environ["OS_CLIENT_CONFIG_FILE"] = str(path)
+    return path
+
+
+@pytest.fixture
+def backups_under_way(sandbox: Sandbox | None) -> AbstractContextManager[None]:
+    """While it is entered no backup of the primary comes to its end; those of real sites take long enough to look at one meanwhile."""
+    return _stuck(sandbox, r"^backup\.create$") if sandbox else nullcontext()
+
+
+@contextmanager
+def _stuck(sandbox: Sandbox, operation: str) -> Iterator[None]:
+    rule = sandbox.ask(PRIMARY, "POST", "/faults", {"on": operation, "effect": "stuck", "times": None})["id"]
+    try:
+        yield
+    finally:
+        sandbox.ask(PRIMARY, "DELETE", f"/faults/{rule}")
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def test_a_volume_can_be_kept_from_ending_with_its_server(things: Things, site: 
     server = things.server(volume, block_device_mapping_v2=[{**disk(volume), "delete_on_termination": True}])
     assert [a["delete_on_termination"] for a in site.compute.attachments(server["id"])] == [True]
     site.compute.keep_volume(server["id"], volume["id"])
-    until(lambda: not site.compute.attachments(server["id"])[0]["delete_on_termination"], "the volume is kept", 30)
+    until(lambda: not site.compute.attachments(server["id"])[0]["delete_on_termination"], "the volume is kept")
 
 
 # ---- booting servers ----
@@ -343,10 +343,10 @@ def test_thawing_what_is_not_frozen_is_fine(site: Site, machine: Machine) -> Non
 
 
 def test_a_server_that_nobody_thaws_is_thawed_by_the_add_on(site: Site, machine: Machine) -> None:
-    site.compute.quiesce(machine.id, 2, 60)
     began = time.monotonic()
-    until(lambda: not site.compute.is_quiesced(machine.id), "it is thawed by itself", 30)
-    assert time.monotonic() - began > 0.5
+    site.compute.quiesce(machine.id, 2, 60)
+    until(lambda: not site.compute.is_quiesced(machine.id), "it is thawed by itself", 60)
+    assert time.monotonic() - began > 1.5, "it was thawed before its time"
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 100_000, "soon"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,15 +114,28 @@ class World:
                 elsewhere[server.name, attached.device] = digest(canary.path_of_volume(self.sandbox, site, attached.volume_id), begin)
         return Held(canary.records(self.sandbox, site), elsewhere)
 
+    @contextmanager
+    def protecting(self) -> Iterator[Callable[[], subprocess.CompletedProcess[str]]]:
+        """A protection beside the block, in its window: all members are frozen and no snapshot gets ready, until the end is awaited."""
+        stuck = self.fault(PRIMARY, r"^snapshot\.create$", "stuck", times=None)
+        with self.meanwhile("protect", "canary") as await_end:
+
+            def end() -> subprocess.CompletedProcess[str]:
+                self.sandbox.ask(PRIMARY, "DELETE", f"/faults/{stuck}")
+                return await_end()
+
+            try:
+                until(lambda: len(self.frozen()) == 3 and self.struck(PRIMARY), "snapshots of frozen members are being made")
+                yield end
+            finally:
+                self.sandbox.ask(PRIMARY, "DELETE", f"/faults/{stuck}")
+
     def protect_and_look(self) -> Held:
         """Make a recovery point; what the volumes held while their members were frozen."""
         canary.fill(self.sandbox, PRIMARY, 1)
-        rule = self.fault(PRIMARY, r"^snapshot\.create$", "stuck", times=None)  # so that there is time to look
-        with self.meanwhile("protect", "canary") as end:
-            until(lambda: len(self.frozen()) == 3, "all members are frozen")
+        with self.protecting() as end:
             held = self.held(PRIMARY)
             assert len(self.frozen()) == 3, "it took longer than the quiesce timeout to read what the frozen members held"
-            self.sandbox.ask(PRIMARY, "DELETE", f"/faults/{rule}")
             done = end()
         assert done.returncode == 0, done.stderr
         return held
@@ -152,11 +164,8 @@ def until(holds: Callable[[], Any], what: str, patience_s: float = 120) -> None:
     canary.await_that(lambda: bool(holds()), what, patience_s, 0.02)
 
 
-def frozen_for(world: World, longest_s: float) -> float:
-    """Wait until nobody is frozen, and for how long that took."""
-    began = time.monotonic()
-    until(lambda: not world.frozen(), f"nobody is frozen after {longest_s:g} s", longest_s)
-    return time.monotonic() - began
+def await_thaw(world: World, longest_s: float) -> None:
+    until(lambda: not world.frozen(), "nobody is frozen", longest_s)
 
 
 def make(directory: Path) -> World:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_what_was_being_made_when_a_site_was_killed_is_an_error_when_it_comes_ba
         desk.write(sandbox)
         storage = canary.connect(sandbox, PRIMARY).block_storage
         whole = storage.create_volume(name="whole", size=1)
-        storage.wait_for_status(whole, "available", ["error"], interval=0.05, wait=30)
+        storage.wait_for_status(whole, "available", ["error"], interval=0.05, wait=canary.PATIENCE_S)
         for operation in ("volume.create", "snapshot.create"):
             sandbox.ask(PRIMARY, "POST", "/faults", {"on": operation, "effect": "stuck"})
         half = storage.create_volume(name="half", size=1)
@@ -133,21 +134,21 @@ def test_a_directory_with_something_else_in_it_is_neither_used_nor_wiped(tmp_pat
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def snapshot(world: World, pause_s: float) -> records.Report:
-    """Snapshots of the data volumes one after the other, db first, and what their bytes hold."""
+def snapshot(world: World, meanwhile: Callable[[], object]) -> records.Report:
+    """Snapshots of the data volumes one after the other, db first, with something else between them; what their bytes hold."""
     storage = world.cloud(PRIMARY).block_storage
     contents = {}
     for role, volume in sorted(canary.data_volumes(world.sandbox, PRIMARY).items(), key=lambda pair: CHAIN.index(pair[0])):
         made = storage.create_snapshot(volume_id=volume, name=f"test-{role}", is_forced=True)
-        storage.wait_for_status(made, "available", ["error"], interval=0.05, wait=30)
+        storage.wait_for_status(made, "available", ["error"], interval=0.05, wait=canary.PATIENCE_S)
         contents[role] = records_of(canary.path_of_snapshot(world.sandbox, PRIMARY, made.id))
         storage.delete_snapshot(made)
-        time.sleep(pause_s)  # the guests are to write something meanwhile
+        meanwhile()
     return records.check(contents)
 
 
 def test_snapshots_of_running_guests_taken_db_first_with_pauses_violate_the_order(world: World) -> None:
-    report = snapshot(world, 0.5)
+    report = snapshot(world, lambda: canary.await_records(world.sandbox, PRIMARY, 3))
     assert [(v.ahead, v.behind) for v in report.order_violations] == [("app", "db"), ("front", "app")]
     assert report.torn == report.gaps == report.duplicates == 0
 
@@ -159,7 +160,7 @@ def test_snapshots_of_frozen_guests_hold_exactly_what_the_guests_had_durable(wor
         compute.post(f"/servers/{servers[role]}/action", json={"quiesce": {"timeout": 60}}).raise_for_status()
     try:
         durable = {g["role"]: g["durable"] for g in world.guests()}
-        report = snapshot(world, 0.3)
+        report = snapshot(world, lambda: time.sleep(0.3))  # in which guests that are not frozen would write
         assert {g["role"]: g["durable"] for g in world.guests()} == durable
     finally:
         for role in reversed(CHAIN):

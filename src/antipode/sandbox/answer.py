@@ -14,14 +14,14 @@ from pathlib import Path
 TIMEOUT_S = 5.0
 
 
-def ask(url: str, address: str, port: int, path: str = "") -> str:
-    """What the guest at an address answers, asked through its site's gateway at `url`.
+def ask(url: str, address: str, port: int, path: str = "", timeout_s: float = TIMEOUT_S) -> str:
+    """What the guest at an address answers within `timeout_s` seconds, asked through its site's gateway at `url`.
 
     Raises:
         OSError: it does not answer, or its site does not.
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{url}/guests/{address}/{port}{path}", timeout=TIMEOUT_S) as answer:
+    with opener.open(f"{url}/guests/{address}/{port}{path}", timeout=timeout_s) as answer:
         text: str = answer.read().decode()
     return text
 

@@ -20,6 +20,8 @@ from antipode.sandbox.supervision import SITES, TENANTS, Sandbox, SandboxError
 PERIOD_MS = 50
 PATIENCE_S = 180
 """For what takes seconds where nothing else runs."""
+ANSWER_S = 60
+"""For one answer of a member: much more than it takes, as a machine that is busy elsewhere is no broken chain."""
 GIB = 1
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFudGlwb2RlLXNhbmRib3gtY2FuYXJ5LW5vLXNlY3Jl canary"
 """There to be carried to the other site; it has no private half."""
@@ -124,7 +126,7 @@ def state(sandbox: Sandbox, site: str) -> dict[str, dict[str, Any]]:
     """
     url = sandbox.settings(site).url
     try:
-        return {m.role: json.loads(answer.ask(url, m.address, HTTP_PORT)) for m in reversed(MEMBERS)}
+        return {m.role: json.loads(answer.ask(url, m.address, HTTP_PORT, timeout_s=ANSWER_S)) for m in reversed(MEMBERS)}
     except OSError as error:
         raise SandboxError(f"{site}: a member of the canary does not answer: {error}") from error
 
@@ -137,7 +139,7 @@ def durable(sandbox: Sandbox, site: str) -> dict[str, int]:
 def fill(sandbox: Sandbox, site: str, mib: int, seed: int = 1) -> None:
     """Have every member write that many MiB (at most 64) of pseudo-random data to its data volume."""
     for member in MEMBERS:
-        answer.ask(sandbox.settings(site).url, member.address, HTTP_PORT, f"?mib={mib}&seed={seed}")
+        answer.ask(sandbox.settings(site).url, member.address, HTTP_PORT, f"?mib={mib}&seed={seed}", ANSWER_S)
 
 
 def await_work(sandbox: Sandbox, site: str, timeout_s: float = PATIENCE_S) -> None:

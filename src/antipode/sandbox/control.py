@@ -37,6 +37,7 @@ class Control:
                 web.get("/calls", self._calls),
                 web.delete("/calls", self._forget_calls),
                 web.get("/guests", self._guests),
+                web.get("/stills", self._stills),
             ]
         )
         return application
@@ -100,3 +101,7 @@ class Control:
     async def _guests(self, request: web.Request) -> web.Response:
         """All guests at one moment: server, whether it is frozen, and of a canary its role and last durable record."""
         return web.json_response(self._hypervisor.seen())
+
+    async def _stills(self, request: web.Request) -> web.Response:
+        """What each member of the canary had durable whenever all of them had become frozen, oldest first."""
+        return web.json_response(self._hypervisor.stills)

@@ -31,7 +31,7 @@ class Operator:
         files = {"OS_CLIENT_CONFIG_FILE": str(self._directory / desk.CLOUDS), "ANTIPODE_CONFIG": str(self._directory / desk.CONFIGURATION)}
         return subprocess.Popen(
             [sys.executable, "-m", "antipode.cli.main", *arguments],
-            env=os.environ | files | {"NO_PROXY": "*"},
+            env=os.environ | files | {"NO_PROXY": "*", "no_proxy": "*"},  # of which the latter counts where both are
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -70,7 +70,7 @@ class Operator:
 
 
 class Watcher(Witness):
-    """Sees all guests of an embedded site at one moment."""
+    """Sees all guests of an embedded site at one moment; the site tells it of the moments that it was too slow for."""
 
     every_s = 0.03
 
@@ -78,13 +78,21 @@ class Watcher(Witness):
         super().__init__()
         self._sandbox = sandbox
         self._site = site
+        self._known = len(self._stills())
+
+    def _stills(self) -> list[dict[str, int]]:
+        return list(self._sandbox.ask(self._site, "GET", "/stills"))
 
     def look(self) -> dict[str, int] | None:
         try:
             guests = [g for g in self._sandbox.ask(self._site, "GET", "/guests") if g["role"]]
+            missed = self._stills()[self._known :]
         except SandboxError:
             return None  # the site is gone, and with it all that could be seen
-        return {g["role"]: int(g["durable"]) for g in guests} if all(g["frozen"] for g in guests) else None
+        if all(g["frozen"] for g in guests):
+            return {g["role"]: int(g["durable"]) for g in guests}
+        self._known += len(missed)
+        return missed[-1] if missed else None
 
 
 class Silence:

@@ -107,6 +107,8 @@ class Hypervisor:
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
         self._guests: dict[str, Guest] = {}
+        self.stills: list[dict[str, int]] = []
+        """role -> last durable record, at each moment when the last member of the canary froze: for who looks too seldom to see it"""
 
     def start(self, machine: Machine) -> None:
         """Power a server on."""
@@ -129,6 +131,9 @@ class Hypervisor:
             GuestSilent: the agent does not answer, because the guest is not up (yet).
         """
         self._agent(server_id).thawed.clear()
+        members = [(g.canary, g.thawed) for g in self._guests.values() if g.canary]
+        if members and not any(thawed.is_set() for _, thawed in members):
+            self.stills.append({canary.role: canary.last for canary, _ in members})
 
     def thaw(self, server_id: str) -> None:
         """Have the guest's agent thaw its file systems; errors as for `freeze`."""

@@ -7,7 +7,9 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,9 @@ IMAGE = "canary"
 CIDR = "10.7.0.0/24"
 POOL = {"start": "10.7.0.200", "end": "10.7.0.250"}
 LARGEST_BODY = 2 << 30
+BACKLOG = 512
+LOOKED_AT_S = 2.0
+"""For how long somebody may look who serves the site, while its process starts."""
 
 
 class Gateway(Service):
@@ -110,17 +115,19 @@ class Site:
             self.glance.furnish(owner.project_id, IMAGE, guests.BOOTABLE.ljust(1 << 20, b"\0"), agent)
 
 
-async def serve(directory: Path) -> None:
-    """Serve a site until SIGTERM."""
+async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
+    """Serve a site until SIGTERM; on the sockets given, for the services and for the control API, else on those of its settings."""
     site_settings = settings.read(directory)
     site = Site(directory, site_settings)
     control = Control(site_settings.name, site.conditions, site.gate, site.hypervisor)
     site.begin()
     runners = []
-    for application, port in ((site.application(), site_settings.port), (control.application(), site_settings.control_port)):
+    ports = (site_settings.port, site_settings.control_port)
+    doors = doors or [socket.create_server((site_settings.host, port)) for port in ports]
+    for application, door in zip((site.application(), control.application()), doors, strict=True):
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
-        await web.TCPSite(runner, site_settings.host, port, backlog=512).start()
+        await web.SockSite(runner, door, backlog=BACKLOG).start()
         runners.append(runner)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,19 +140,30 @@ async def serve(directory: Path) -> None:
 
 def main() -> int:
     """Hold the site's lock, by which others know that this process is the site's, and serve."""
-    directory = Path(sys.argv[1])
+    directory, doors = Path(sys.argv[1]), [socket.socket(fileno=int(handle)) for handle in sys.argv[2:]]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with (directory / settings.LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock.fileno()):
             print(f"{directory}: another process serves this site already", file=sys.stderr)
             return 1
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        asyncio.run(serve(directory))
+        asyncio.run(serve(directory, doors))
     return 0
+
+
+def _locked(handle: int) -> bool:
+    """Lock a file; whether it could be. Tried for a moment: whoever only looks who has it, holds it while he looks."""
+    deadline = time.monotonic() + LOOKED_AT_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
 
 
 if __name__ == "__main__":

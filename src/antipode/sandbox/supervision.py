@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
+import http.client
 import json
 import os
 import random
@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ TENANTS = {
     # no image: a recovery boots from restored volumes and must not need one
     "site-b": Tenant(network="canary-net-b", volume_type="standard", has_image=False),
 }
+HOST = "127.0.0.1"
 PORTS = range(10_000, 32_768)
 """Below those that kernels give to outgoing connections, so that a site which comes back finds its own still free."""
 START_S = 60.0
@@ -76,7 +78,7 @@ class Sandbox:
             return None
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # several may look at once
             except BlockingIOError:
                 return int(lock.read() or 0) or None
         return None
@@ -93,10 +95,12 @@ class Sandbox:
         Raises:
             SandboxError: a site does not start.
         """
-        if not all((self._home(site) / settings.FILE).exists() for site in SITES):
-            self._lay_out({"latency": 1.0 if latency is None else latency, **new})
-        with ThreadPoolExecutor(len(SITES)) as pool:
-            list(pool.map(self.start, SITES))
+        with ExitStack() as held, ThreadPoolExecutor(len(SITES)) as pool:
+            doors: Sequence[socket.socket] = ()
+            if not all((self._home(site) / settings.FILE).exists() for site in SITES):
+                doors = [held.enter_context(door) for door in _doors(2 * len(SITES))]
+                self._lay_out([door.getsockname()[1] for door in doors], {"latency": 1.0 if latency is None else latency, **new})
+            list(pool.map(lambda n: self.start(SITES[n], doors[2 * n : 2 * n + 2]), range(len(SITES))))
         if latency is not None:
             for site in SITES:
                 self.ask(site, "PUT", "/conditions", {"latency": latency})
@@ -104,16 +108,16 @@ class Sandbox:
     def _is_ours(self) -> bool:
         return any((self._home(site) / settings.FILE).exists() for site in SITES)
 
-    def _lay_out(self, new: Mapping[str, Any]) -> None:
+    def _lay_out(self, ports: Sequence[int], new: Mapping[str, Any]) -> None:
         if self.directory.exists() and any(self.directory.iterdir()) and not self._is_ours():
             raise SandboxError(f"{self.directory} holds something else; name an empty directory for the embedded sites")
-        ports = _free_ports(2 * len(SITES))
-        auth_url = f"http://127.0.0.1:{ports[2 * SITES.index(STORE)]}/identity/v3"
+        auth_url = f"http://{HOST}:{ports[2 * SITES.index(STORE)]}/identity/v3"
         for number, site in enumerate(SITES):
             self._home(site).mkdir(parents=True, exist_ok=True)
             SiteSettings(
                 name=site,
                 region=site,
+                host=HOST,
                 port=ports[2 * number],
                 control_port=ports[2 * number + 1],
                 store=StoreSettings(auth_url=auth_url),
@@ -121,8 +125,11 @@ class Sandbox:
                 **new,
             ).write(self._home(site))
 
-    def start(self, site: str) -> None:
+    def start(self, site: str, doors: Sequence[socket.socket] = ()) -> None:
         """Have a site serve, with what it holds.
+
+        Args:
+            doors: what a new site listens on, so that nobody takes its ports before it has them; others open their own.
 
         Raises:
             SandboxError: it does not.
@@ -131,11 +138,12 @@ class Sandbox:
         if self.pid(site) is None:
             with (self._home(site) / LOG).open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "antipode.sandbox.site", str(self._home(site))],
+                    [sys.executable, "-m", "antipode.sandbox.site", str(self._home(site)), *(str(d.fileno()) for d in doors)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    pass_fds=[door.fileno() for door in doors],
                 )
             self._await_answer(site, process)
 
@@ -191,7 +199,7 @@ class Sandbox:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             raise SandboxError(f"{site}: {method} {path}: {error.read().decode(errors='replace')}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter when it is killed while it answers
             raise SandboxError(f"{site} does not run ({error}); start it with: antipode sandbox revive {site}") from error
 
     def isolate(self, site: str) -> None:
@@ -221,15 +229,18 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens URLs of this machine, whatever proxy the environment names."""
 
 
-def _free_ports(count: int) -> Sequence[int]:
-    """Ports that nobody uses now."""
-    return list(itertools.islice(filter(_is_free, random.sample(PORTS, len(PORTS))), count))
+def _doors(count: int) -> list[socket.socket]:
+    """Sockets that listen on ports of which nobody else has any.
 
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as one:
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    Raises:
+        SandboxError: there are not so many.
+    """
+    doors: list[socket.socket] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError):  # somebody has that one
+            doors.append(socket.create_server((HOST, port)))
+        if len(doors) == count:
+            return doors
+    for door in doors:
+        door.close()
+    raise SandboxError(f"of the ports {PORTS.start} to {PORTS.stop - 1} of {HOST} only {len(doors)} can be listened on; {count} are needed")
