@@ -8,9 +8,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import servers
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "unit")]
+
+import servers  # noqa: E402 - which needs what lies beside this folder
+
 _names = count(1)
 
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from servers import PACKAGES, program
-
+PACKAGES = {
+    "etcd": "etcd-server",
+    "initdb": "postgresql",
+    "mariadbd": "mariadb-server",
+    "redis-server": "redis-server",
+    "openssl": "openssl",
+}
 POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def program(name: str) -> str:
+    """The path of a server's program; Debian keeps PostgreSQL's out of the way."""
+    places = [*os.environ["PATH"].split(":"), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    if (found := shutil.which(name, path=":".join(places))) is None:
+        raise FileNotFoundError(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
+    return found
 
 
 def main() -> int:

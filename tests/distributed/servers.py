@@ -16,30 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packages import program
+from ports import free_port
 from sqlalchemy import create_engine, text
 
-PACKAGES = {
-    "etcd": "etcd-server",
-    "initdb": "postgresql",
-    "mariadbd": "mariadb-server",
-    "redis-server": "redis-server",
-    "openssl": "openssl",
-}
-READY_WITHIN_S = 60.0
-
-
-def program(name: str) -> str:
-    """The path of a server's program; Debian keeps PostgreSQL's out of the way."""
-    places = [*os.environ["PATH"].split(":"), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
-    if (found := shutil.which(name, path=":".join(places))) is None:
-        raise FileNotFoundError(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
-    return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+WITHIN_S = 180.0
+"""How long anything may take on a machine that is slow and has much else to do. It is the bound of a wait for something that must come."""
 
 
 def as_nobody(command: Sequence[str]) -> list[str]:
@@ -58,7 +40,7 @@ def folder_of_nobody() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(what: str, is_so: Callable[[], object], within_s: float = READY_WITHIN_S) -> None:
+def until(what: str, is_so: Callable[[], object], within_s: float = WITHIN_S) -> None:
     """Poll until something is so; fails saying what was waited for."""
     deadline = time.monotonic() + within_s
     while not is_so():
@@ -96,7 +78,7 @@ def running(command: Sequence[str], folder: Path, ready: Callable[[], object]) -
             process.send_signal(signal.SIGCONT)
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -14,7 +14,9 @@ import servers
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, column, create_engine, event, insert, inspect, select, table, text
+from sqlalchemy.exc import SQLAlchemyError
 
+from antipode.engine.runs import new_run
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.store import database
 from antipode.store.database import VERSION_TABLE, open_database
@@ -123,8 +125,55 @@ def test_the_migrations_make_what_the_models_say(new_database: NewDatabase) -> N
 def test_many_processes_that_open_a_new_database_at_once_all_find_it_ready(new_database: NewDatabase) -> None:
     code = f"from antipode.store.database import open_database; open_database({new_database()!r}).dispose()"
     processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    told = [process.communicate(timeout=60)[1] for process in processes]
+    told = [process.communicate(timeout=servers.WITHIN_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, told
+
+
+FIRST_FLOWS = """
+from concurrent.futures import ThreadPoolExecutor
+from antipode.config import Config
+from antipode.engine import flows
+from antipode.store.database import open_database
+config = Config.model_validate({settings!r})
+open_database(config.database).dispose()
+def begin(_):
+    with flows._backend(config) as backend:
+        return list(backend.get_connection().get_logbooks(lazy=True))
+with ThreadPoolExecutor(3) as threads:
+    assert list(threads.map(begin, range(3))) == [[]] * 3
+"""
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_the_first_runs_of_a_new_installation_may_begin_at_once_on_one_host_and_on_several(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue(kind).new_database()
+    settings = {"sites": {"a": {"cloud": "a"}}, "vault": {"directory": "/v"}, "database": url, "state_directory": str(tmp_path)}
+    code = FIRST_FLOWS.format(settings=settings)
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [process.communicate(timeout=servers.WITHIN_S)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, told
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_process_that_is_paused_in_the_middle_of_a_write_does_not_keep_its_run_from_others(
+    request: pytest.FixtureRequest, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE_TRANSACTION_S", 2)
+    engine = open_database(request.getfixturevalue(kind).new_database())
+    runs = Runs(engine)
+    row = new_run("protect", "hlr", {})
+    run, row.claim = row.id, 1
+    runs.create(row)
+    with engine.connect() as paused:
+        paused.execute(text("UPDATE runs SET reason = 'never committed' WHERE claim = 1"))
+        assert runs.claim(run, "another host", 1) == 2
+        with pytest.raises(SQLAlchemyError):
+            paused.execute(text("UPDATE runs SET reason = 'too late'"))
+        paused.invalidate()
+    assert runs.get(run).reason is None
+    engine.dispose()
 
 
 def test_a_migration_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -134,7 +183,7 @@ def test_a_migration_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> Non
     kill = "import os, signal; from alembic.operations.batch import BatchOperationsImpl as I; flush = I.flush; "
     kill += "I.flush = lambda self: (flush(self), os.kill(os.getpid(), signal.SIGKILL)); "
     code = f"{kill}import antipode.store.database as d; d.open_database({url!r})"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", code], timeout=servers.WITHIN_S).returncode == -signal.SIGKILL
     with engine.connect() as connection:
         assert database._revision(connection) == "0001"
         assert "claim" not in {c["name"] for c in inspect(connection).get_columns("runs")}

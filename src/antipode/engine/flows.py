@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +28,7 @@ from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 from antipode.config import Config
 from antipode.engine import logs
 from antipode.errors import AntipodeError, ClaimLost, Interrupted
-from antipode.store.database import on_server
+from antipode.store.database import alone, on_server
 
 if TYPE_CHECKING:
     from antipode.engine.runs import Run
@@ -41,6 +41,9 @@ SIGNAL_S = 0.5
 """A signal that comes just before a wait begins does not end it (Python sees it between two waits): so long it may then be unseen."""
 STOPS_WITHIN_S = 3.0
 """How long an interrupted flow may take to come to a safe point before its process ends."""
+_with_tables: set[str] = set()
+"""The databases on servers in which this process has seen to TaskFlow's tables."""
+_making_tables = threading.Lock()
 
 # It logs a failed task with its traceback as something bad that must have happened; we raise it.
 logging.getLogger("taskflow.engines.action_engine.engine").setLevel(logging.CRITICAL)
@@ -241,12 +244,26 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
         engine = on_server(make_url(config.database))
     try:
         with closing(_Backend({}, engine=engine)) as backend:
-            alone = _one_at_a_time(config.state_dir / "flows.lock") if config.is_sqlite else nullcontext()
-            with alone, closing(backend.get_connection()) as connection:
-                connection.upgrade()
+            _make_tables(config, backend)
             yield backend
     finally:
         engine.dispose()
+
+
+def _make_tables(config: Config, backend: SQLAlchemyBackend) -> None:
+    """Have TaskFlow make its tables, or bring them up to date. Whoever does that at the same time, as the first runs of a new installation
+    do, trips over the other: processes over the tables, and threads over Alembic, which knows of one migration at a time.
+    """
+    with closing(backend.get_connection()) as connection:
+        if config.is_sqlite:
+            with _one_at_a_time(config.state_dir / "flows.lock"):
+                connection.upgrade()
+            return
+        with _making_tables:
+            if config.database not in _with_tables:
+                with alone(make_url(config.database)):
+                    connection.upgrade()
+                _with_tables.add(config.database)
 
 
 @contextmanager

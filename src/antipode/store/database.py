@@ -17,7 +17,12 @@ REVISION = "0002"
 VERSION_TABLE = "antipode_version"
 """Not `alembic_version`: TaskFlow keeps its own tables in the same database where that is a server."""
 MIGRATED_WITHIN_S = 300
+IDLE_TRANSACTION_S = 20
+"""How long a transaction may do nothing: who was paused, or cut off, in the middle of a write must not keep the run from others."""
 _MIGRATION_LOCK = 0x616E7469706F6465  # "antipode"
+_ENDS_IDLE = {"postgresql": "SET idle_in_transaction_session_timeout = '{seconds}s'"}
+# MySQL has nothing of the kind, and takes for a comment what MariaDB does not
+_ENDS_IDLE["mysql"] = _ENDS_IDLE["mariadb"] = "SET @antipode = 1 /*M!100300 , SESSION idle_transaction_timeout = {seconds} */"
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mariadb", "mariadb": "mariadb"}
 
 
@@ -59,7 +64,7 @@ def open_database(url: str) -> Engine:
 def on_server(url: URL) -> Engine:
     """An engine for a database server: one that was restarted is connected to anew, one that is cut off is given up in time.
 
-    What the URL says of waiting goes before ours.
+    What the URL says of waiting goes before ours. The server ends a transaction of ours in which nothing happens.
     """
     waits: dict[str, dict[str, int]] = {
         "psycopg": {
@@ -72,7 +77,16 @@ def on_server(url: URL) -> Engine:
         "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 20},
     }
     ours = waits.get(url.get_driver_name(), {})
-    return create_engine(url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query})
+    engine = create_engine(url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query})
+    if (statement := _ENDS_IDLE.get(url.get_backend_name())) is not None:
+        event.listen(engine, "connect", lambda connection, _record: _execute(connection, statement))
+    return engine
+
+
+def _execute(connection: Any, statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement.format(seconds=IDLE_TRANSACTION_S))
+    connection.commit()
 
 
 def _connected(url: URL) -> Engine:
@@ -103,7 +117,7 @@ def _migrate(url: URL) -> None:
     from alembic import command
     from alembic.config import Config
 
-    with _alone(url) as connection:
+    with alone(url) as connection:
         if _revision(connection) == REVISION:
             return  # another process has done it while we waited
         config = Config()
@@ -114,7 +128,7 @@ def _migrate(url: URL) -> None:
 
 
 @contextmanager
-def _alone(url: URL) -> Iterator[Connection]:
+def alone(url: URL) -> Iterator[Connection]:
     """A connection in a transaction, which no other process has in this way at the same time."""
     kind = url.get_backend_name()
     engine = create_engine(url)
