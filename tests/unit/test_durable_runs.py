@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import threading
 import time
@@ -20,7 +22,7 @@ from antipode.engine import abort as aborting
 from antipode.engine import flows, runs
 from antipode.engine.abort import abort
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.exclusive import HostClaims
+from antipode.engine.exclusive import LETS_GO_S, HostClaims, Lock
 from antipode.engine.execution import execute
 from antipode.engine.failover_flow import failover, prepare
 from antipode.engine.protect_flow import protect
@@ -372,6 +374,20 @@ def test_a_run_of_another_host_of_which_nothing_is_known_is_neither_lost_nor_tak
         with pytest.raises(Busy, match=f"{run} is kept as under way in process .* on elsewhere"):
             take()
     assert HostClaims(world.folder, world.here.runs).is_held(world.here.runs.get(run)) is False
+
+
+def test_a_lock_is_taken_though_somebody_looks_for_a_while_who_has_it_and_not_from_who_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "v.lock"
+    path.touch()
+    with path.open() as looker:
+        fcntl.flock(looker, fcntl.LOCK_SH)
+        looked = threading.Timer(3 * LETS_GO_S, lambda: fcntl.flock(looker, fcntl.LOCK_UN))
+        looked.start()
+        handle = Lock(path).take("run-1")
+        looked.join()
+    with pytest.raises(Busy, match="run-1"):
+        Lock(path).take("run-2")
+    os.close(handle)
 
 
 def test_a_run_that_somebody_is_at_is_not_resumed(world: World) -> None:

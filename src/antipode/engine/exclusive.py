@@ -14,7 +14,10 @@ from antipode.errors import AntipodeError, Busy, ClaimLost
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 
-LOOKED_AT_S = 0.2
+LOOKED_AT_S = 10.0
+"""How long those may take together who only look who has a lock."""
+LETS_GO_S = 0.2
+"""How long a run that has ended may take to let go of its lock."""
 
 
 def here() -> str:
@@ -67,16 +70,23 @@ class Lock:
 
 
 def _locked(handle: int) -> bool:
-    """Lock a file; whether it could be. Tried for a moment: whoever only looks who has it, holds it while he looks."""
-    deadline = time.monotonic() + LOOKED_AT_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(LOOKED_AT_S / 10)
+    """Lock a file; whether it could be. Whoever only looks who has it shares it meanwhile: he is waited for, his machine may be busy."""
+    began = time.monotonic()
+    while not _is_granted(handle, fcntl.LOCK_EX):
+        if is_shared := _is_granted(handle, fcntl.LOCK_SH):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        if time.monotonic() - began > (LOOKED_AT_S if is_shared else LETS_GO_S):
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _is_granted(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class HostClaim:

@@ -147,10 +147,12 @@ def _announce(site: Site, topology: Topology, quiesce: Quiesce, ledger: FreezeLe
 def _run_uninterrupted(window: _Window, pool: ThreadPoolExecutor) -> None:
     """Run the window to its end; a signal makes it end soon, and is raised when all that can be thawed is thawed."""
     with _signals_to(window):
-        threading.Thread(target=window.run, args=(pool,), name="quiesce-window").start()
+        thread = threading.Thread(target=window.run, args=(pool,), name="quiesce-window")
+        thread.start()
         # Not for ever: a signal that another thread took is seen by this one only when it runs.
         while not window.over.wait(0.2):
             pass
+        thread.join()
     if window.signal is not None:
         window.error = KeyboardInterrupt(window.signal)
 
