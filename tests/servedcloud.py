@@ -33,6 +33,8 @@ class ServedCloud:
         self.changes: list[Change] = []
         self.silent = threading.Event()
         """while set, calls get no answer until it is cleared"""
+        self.unanswered = threading.Event()
+        """whether there was such a call"""
         served = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,6 +58,7 @@ class ServedCloud:
 
     def answer(self, asked: dict[str, Any]) -> list[Any]:
         while self.silent.is_set():
+            self.unanswered.set()
             threading.Event().wait(0.05)
         api: Api = {
             "compute": self.cloud.site.compute._api,

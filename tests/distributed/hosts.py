@@ -26,7 +26,10 @@ from antipode.engine.submit import submit
 from antipode.model.vnf import Vnf
 from antipode.store.tables import RunRow
 
-EXPIRES_S = 6
+EXPIRES_S = 10
+"""A host whose process is paused by a busy machine for two thirds of it loses its runs to others."""
+NEVER_S = 300
+"""For claims that are not to expire, however busy the machine is."""
 PROCESS = Path(__file__).with_name("process.py")
 MEMBERS = ("db", "app", "front")
 
@@ -102,7 +105,7 @@ class Host:
     def antipode(self, *arguments: str) -> tuple[int, Any, str]:
         """Run a command to its end: exit code, what it wrote as JSON, what it told on stderr."""
         command = [sys.executable, str(PROCESS), *arguments, "-f", "json"]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=servers.WITHIN_S)
         return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -136,7 +139,7 @@ class Service:
     def go_on(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
-    def stop(self, within_s: float = 30) -> int:
+    def stop(self, within_s: float = servers.WITHIN_S) -> int:
         """Ask it to stop, as systemd does; its exit code."""
         self.process.terminate()
         return self.process.wait(within_s)
@@ -145,7 +148,7 @@ class Service:
 def at_work(services: list[Service]) -> list[Service]:
     """Services that have been started, now at work."""
     for service in services:
-        servers.until(f"{service.log} to tell that it serves", lambda service=service: service.has_logged("serves:"), 60)
+        servers.until(f"{service.log} to tell that it serves", lambda service=service: service.has_logged("serves:"))
     return services
 
 

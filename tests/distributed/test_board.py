@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ import pytest
 import servers
 
 from antipode.config import Etcd, Jobboard
-from antipode.engine.board import Board, BoardUnreachable
+from antipode.engine.board import Board, BoardUnreachable, Hold
 from antipode.errors import Busy, ClaimLost, InvalidInput
 
-EXPIRES_S = 6.0
-MakeBoard = Callable[[], Board]
+EXPIRES_S = 9.0
+NEVER_S = 300.0
+"""For claims that are not to expire, and calls that get the time they need, however busy the machine is."""
+MakeBoard = Callable[..., Board]
 
 
 @pytest.fixture(params=["etcd", "redis"])
@@ -29,8 +33,8 @@ def make_board(request: pytest.FixtureRequest, name: str) -> Iterator[MakeBoard]
     )
     made: list[Board] = []
 
-    def make() -> Board:
-        made.append(Board(Jobboard(**kind, name=name, claim_expires=EXPIRES_S)))
+    def make(expires_s: float = NEVER_S) -> Board:
+        made.append(Board(Jobboard(**kind, name=name, claim_expires=expires_s)))
         return made[-1]
 
     yield make
@@ -83,7 +87,7 @@ def test_of_many_who_claim_at_once_one_gets_it(make_board: MakeBoard) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(servers.WITHIN_S)
     assert len(got) == 1
 
 
@@ -121,18 +125,19 @@ def test_what_is_let_go_of_can_be_claimed_by_another(make_board: MakeBoard) -> N
 
 
 def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: MakeBoard) -> None:
-    here, there = make_board(), make_board()
-    here.post("run-1", first=False)
+    here, there = make_board(EXPIRES_S), make_board()
+    there.post("run-1", first=False)
+    servers.until("the board to answer in the time of a claim that expires soon", lambda: answers(here))
     hold = here.claim(the_posting(here))
     until = time.monotonic() + EXPIRES_S * 1.5
     while time.monotonic() < until:
-        hold.renew()
+        with suppress(BoardUnreachable):  # several tries fit into the time of a claim
+            hold.renew()
         assert the_posting(there).owner == here.who
         time.sleep(EXPIRES_S / 6)
-    servers.until("the claim to expire", lambda: the_posting(there).owner is None, EXPIRES_S * 2)
+    servers.until("the claim to expire", lambda: the_posting(there).owner is None)
     taken = there.claim(the_posting(there))
-    with pytest.raises(ClaimLost):
-        hold.renew()
+    servers.until("the late one to be told", lambda: is_lost(hold))
     # what the late one does to the claim does not touch the new one's
     for late in (hold.let_go, hold.finish):
         try:
@@ -140,7 +145,26 @@ def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: M
         except (BoardUnreachable, ClaimLost):
             continue
     taken.renew()
-    assert the_posting(here).owner == there.who
+    assert the_posting(there).owner == there.who
+
+
+def answers(board: Board) -> bool:
+    try:
+        board.postings()
+    except BoardUnreachable:
+        return False
+    return True
+
+
+def is_lost(hold: Hold) -> bool:
+    """Whether a claim is told to be lost; it must not be renewed."""
+    try:
+        hold.renew()
+    except ClaimLost:
+        return True
+    except BoardUnreachable:
+        return False
+    raise AssertionError("it was renewed")
 
 
 def test_jobs_whose_names_begin_alike_do_not_take_each_other_off(make_board: MakeBoard) -> None:
@@ -152,19 +176,17 @@ def test_jobs_whose_names_begin_alike_do_not_take_each_other_off(make_board: Mak
 
 
 def test_a_server_that_does_not_answer_is_told_in_time() -> None:
-    silent = servers.Wire(servers.free_port())
-    silent.cut()
-    board = Board(Jobboard(etcd=Etcd(endpoints=[f"http://127.0.0.1:{silent.port}"]), claim_expires=6))
-    began = time.monotonic()
-    with pytest.raises(BoardUnreachable, match="jobboard etcd"):
-        board.postings()
-    assert time.monotonic() - began < 5
-    silent.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # whose calls nobody takes
+        board = Board(Jobboard(etcd=Etcd(endpoints=[f"http://127.0.0.1:{silent.getsockname()[1]}"]), claim_expires=60))
+        began = time.monotonic()
+        with pytest.raises(BoardUnreachable, match=r"jobboard etcd: .*Timeout"):
+            board.postings()
+        assert time.monotonic() - began < 60 * 2 / 3  # else a claim is lost before it is tried to renew it again
 
 
 def test_another_endpoint_is_used_when_one_does_not_answer(etcd: str, name: str) -> None:
     dead = f"http://127.0.0.1:{servers.free_port()}"
-    board = Board(Jobboard(etcd=Etcd(endpoints=[dead, etcd]), name=name))
+    board = Board(Jobboard(etcd=Etcd(endpoints=[dead, etcd]), name=name, claim_expires=NEVER_S))
     board.post("run-1", first=False)
     assert the_posting(board).owner is None
 
@@ -185,17 +207,17 @@ def test_etcd_with_tls_and_a_user(folder: Path, name: str) -> None:
         root = Etcd(endpoints=[endpoint], ca=ca)
         add_user(root, "antipode", "s3cret", f"/taskflow/jobs/{name}/")
         settings = Etcd(endpoints=[endpoint], ca=ca, user="antipode", password_file=password)
-        board = Board(Jobboard(etcd=settings, name=name))
+        board = Board(Jobboard(etcd=settings, name=name, claim_expires=NEVER_S))
         board.post("run-1", first=False)
         board.claim(the_posting(board)).finish()
         with pytest.raises(BoardUnreachable):
-            Board(Jobboard(etcd=root, name=name)).postings()
+            Board(Jobboard(etcd=root, name=name, claim_expires=NEVER_S)).postings()
         password.write_text("wrong\n")
         with pytest.raises(BoardUnreachable):
-            Board(Jobboard(etcd=settings, name=name)).postings()
+            Board(Jobboard(etcd=settings, name=name, claim_expires=NEVER_S)).postings()
         untrusted = Etcd(endpoints=[endpoint])
         with pytest.raises(BoardUnreachable, match=r"(?i)certificate"):
-            Board(Jobboard(etcd=untrusted, name=name)).postings()
+            Board(Jobboard(etcd=untrusted, name=name, claim_expires=NEVER_S)).postings()
 
 
 def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
@@ -214,7 +236,7 @@ def add_user(settings: Etcd, user: str, password: str, prefix: str) -> None:
 
     from antipode.engine.etcd import client
 
-    etcd = client(settings, 10)
+    etcd = client(settings, servers.WITHIN_S)
 
     def post(path: str, **what: Any) -> None:
         etcd.post(etcd.get_url(path), json=what)

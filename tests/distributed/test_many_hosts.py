@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import servers
-from hosts import EXPIRES_S, Host, Installation, Service, at_work, has_ended, installation, look_from, through, vnf
+from hosts import EXPIRES_S, NEVER_S, Host, Installation, Service, at_work, has_ended, installation, look_from, through, vnf
 from servers import until
 
 from antipode.engine import service
@@ -20,21 +20,24 @@ from antipode.engine.runs import state_of
 from antipode.errors import AntipodeError
 from antipode.vault import manifests
 
-TAKEN_OVER_WITHIN_S = 4 * EXPIRES_S
-
 
 @pytest.fixture
 def database(postgresql: servers.DatabaseServer) -> str:
     return postgresql.new_database()
 
 
-def jobboard(endpoint: str, name: str) -> dict[str, Any]:
-    return {"etcd": {"endpoints": [endpoint]}, "name": name, "claim_expires": EXPIRES_S}
+def jobboard(endpoint: str, name: str, expires_s: float = EXPIRES_S) -> dict[str, Any]:
+    return {"etcd": {"endpoints": [endpoint]}, "name": name, "claim_expires": expires_s}
 
 
 @pytest.fixture
-def there(tmp_path: Path, database: str, etcd: str, name: str) -> Iterator[Installation]:
-    with installation(tmp_path, database=database, jobboard=jobboard(etcd, name)) as made:
+def expires_s() -> float:
+    return EXPIRES_S
+
+
+@pytest.fixture
+def there(tmp_path: Path, database: str, etcd: str, name: str, expires_s: float) -> Iterator[Installation]:
+    with installation(tmp_path, database=database, jobboard=jobboard(etcd, name, expires_s)) as made:
         yield made
 
 
@@ -57,13 +60,13 @@ def begun_at(service: Service, there: Installation, here: Deployment) -> str:
     """A protect that one service is at, its backups under way."""
     there.hold_backups()
     run = there.queue(here)
-    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 60)
-    until("the service to be at it", lambda: service.has_logged(run), 30)
+    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6)
+    until("the service to be at it", lambda: service.has_logged(run))
     return run
 
 
-def succeeds(here: Deployment, run: str, within_s: float = TAKEN_OVER_WITHIN_S + 20) -> None:
-    until(f"{run} to end", lambda: has_ended(here, run), within_s)
+def succeeds(here: Deployment, run: str) -> None:
+    until(f"{run} to end", lambda: has_ended(here, run))
     row = here.runs.get(run)
     assert (row.state, row.reason) == ("succeeded", None)
 
@@ -73,7 +76,7 @@ def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path, etcd: str, name: str
 ) -> None:
     url = request.getfixturevalue(kind).new_database()
-    with installation(tmp_path, database=url, jobboard=jobboard(etcd, name), limits={"runs": 1}) as there:
+    with installation(tmp_path, database=url, jobboard=jobboard(etcd, name, NEVER_S), limits={"runs": 1}) as there:
         hosts = [there.host(), there.host()]
         here = look_from(hosts[0])
         services = at_work([host.starts_to_serve() for host in hosts])
@@ -84,7 +87,7 @@ def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
             succeeds(here, run)
             assert here.runs.get(run).claim == 1
         assert there.backups_made() == 6
-        until("the board to be empty", lambda: not here.claims.postings(), 30)  # type: ignore[union-attr]
+        until("the board to be empty", lambda: not here.claims.postings())  # type: ignore[union-attr]
         here.claims.board.close()  # type: ignore[union-attr]
         assert [s.stop() for s in services] == [0, 0]
 
@@ -121,13 +124,14 @@ def test_a_host_that_was_paused_changes_nothing_when_it_wakes_up(there: Installa
     run = begun_at(first, there, here)
     two.serve()
     first.pause()
-    until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
+    until("the other host to have it", lambda: here.runs.get(run).claim >= 2)
     there.let_backups_be_ready()
     succeeds(here, run)
+    until("the end of the run to be in its timeline too", lambda: "succeeded" in {s.name for s in here.runs.steps(run)})
     before = there.primary.made_by(first.pid)
     steps = {(s.id, s.state) for s in here.runs.steps(run)}
     first.go_on()
-    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"), 20)
+    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"))
     time.sleep(EXPIRES_S / 2)  # there is nothing to wait for: it is to do nothing
     assert there.primary.made_by(first.pid) == before
     assert {(s.id, s.state) for s in here.runs.steps(run)} == steps
@@ -145,33 +149,34 @@ def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
     first = one.serve()
     cloud.looks_until_available = 10**6
     run = there.queue(here)
-    until("the window to be open", lambda: len(cloud.snapshots) == 6, 60)
+    until("the window to be open", lambda: len(cloud.snapshots) == 6)
     first.pause()
     with cloud.lock:
         cloud.looks_until_available = 2
         for snapshot in cloud.snapshots.values():
             snapshot["looks"] = 1
     two.serve()
-    until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
+    until("the other host to have it", lambda: here.runs.get(run).claim >= 2)
     succeeds(here, run)
     assert not cloud.frozen
     before = there.primary.made_by(first.pid)
     first.go_on()
-    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"), 60)
+    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"))
     late = there.primary.made_by(first.pid)[len(before) :]
     assert all(call.endswith("unquiesce") for call in late)
     assert not cloud.frozen
 
 
+@pytest.mark.parametrize("expires_s", [2 * EXPIRES_S])  # a third of it is how much earlier it stops: time in which it may be paused
 def test_a_host_that_is_cut_off_from_the_board_stops_before_another_begins(
-    there: Installation, two: Host, here: Deployment, etcd: str, name: str
+    there: Installation, two: Host, here: Deployment, etcd: str, name: str, expires_s: float
 ) -> None:
     wire = servers.Wire(int(etcd.rpartition(":")[2]))
-    first = there.host(jobboard=jobboard(f"http://127.0.0.1:{wire.port}", name)).serve()
+    first = there.host(jobboard=jobboard(f"http://127.0.0.1:{wire.port}", name, expires_s)).serve()
     run = begun_at(first, there, here)
     two.serve()
     wire.cut()
-    until("the run to have stopped here", lambda: first.has_logged(f"{run} is not carried out here"), TAKEN_OVER_WITHIN_S)
+    until("the run to have stopped here", lambda: first.has_logged(f"{run} is not carried out here"))
     assert here.runs.get(run).claim == 1  # and nobody had it by then
     there.let_backups_be_ready()
     before = there.primary.made_by(first.pid)
@@ -192,7 +197,7 @@ def test_a_host_that_is_cut_off_from_the_database_loses_its_runs_to_others(
     run = begun_at(first, there, here)
     two.serve()
     wire.cut()
-    until("the other host to have it", lambda: here.runs.get(run).claim == 2, TAKEN_OVER_WITHIN_S)
+    until("the other host to have it", lambda: here.runs.get(run).claim >= 2)
     there.let_backups_be_ready()
     before = there.primary.made_by(first.pid)
     succeeds(here, run)
@@ -212,10 +217,15 @@ def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(t
             here = look_from(host)
             first = host.serve()
             run = begun_at(first, there, here)
-        until("the run to have stopped", lambda: first.has_logged(f"{run} is not carried out here"), TAKEN_OVER_WITHIN_S)
-        code, status, _ = host.antipode("service", "status")
-        assert code == 1
-        assert "no usable answer" in str(status["trouble"])
+        until("the run to have stopped", lambda: first.has_logged(f"{run} is not carried out here"))
+
+        def status() -> tuple[int, str]:
+            code, told, _ = host.antipode("service", "status")
+            return code, str(told["trouble"])
+
+        # the conductor looks now and then, and the service tells of it now and then
+        until("the service to tell of the board", lambda: "no usable answer" in status()[1])
+        assert status()[0] == 1
         assert here.runs.get(run).state == "running"
         assert not there.primary.cloud.frozen
         code, _, _ = host.antipode("protect", "hlr")
@@ -226,20 +236,23 @@ def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(t
         assert there.backups_made() == 6
 
 
-def test_a_command_carries_out_its_own_run_though_services_are_there(there: Installation, one: Host, two: Host, here: Deployment) -> None:
-    service = two.serve()
-    code, record, told = one.antipode("protect", "hlr")
-    assert code == 0, told
-    assert here.runs.get(record["run"]).claim == 1
-    assert not there.primary.made_by(service.pid)
-    assert not here.claims.postings()  # type: ignore[union-attr]
+def test_a_command_carries_out_its_own_run_though_services_are_there(tmp_path: Path, database: str, etcd: str, name: str) -> None:
+    with installation(tmp_path, database=database, jobboard=jobboard(etcd, name, NEVER_S)) as there:
+        one, two = there.host(), there.host()
+        here = look_from(one)
+        service = two.serve()
+        code, record, told = one.antipode("protect", "hlr")
+        assert code == 0, told
+        assert here.runs.get(record["run"]).claim == 1
+        assert not there.primary.made_by(service.pid)
+        assert not here.claims.postings()  # type: ignore[union-attr]
 
 
 def test_a_command_that_was_killed_leaves_its_run_to_the_services(there: Installation, one: Host, two: Host, here: Deployment) -> None:
     two.serve()
     there.hold_backups()
     command = one.start("protect", "hlr")
-    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6, 60)
+    until("the backups to be under way", lambda: len(there.primary.cloud.backups) == 6)
     command.kill()
     there.let_backups_be_ready()
     (row,) = here.runs.all()
@@ -263,9 +276,9 @@ def test_a_host_whose_clock_is_wrong_does_not_serve(
         here = look_from(there.host())
         service.must_agree_on_time(here)
         right = time.time
-        for wrong in (3, -3):
+        for wrong in (100, -100):  # what the database takes to answer is not counted in
             monkeypatch.setattr(service.time, "time", lambda wrong=wrong: right() + wrong)
-            with pytest.raises(AntipodeError, match=r"differ by [23]\.\d s.*NTP"):
+            with pytest.raises(AntipodeError, match=r"differ by (9\d|100)\.\d s.*NTP"):
                 service.must_agree_on_time(here)
 
 
@@ -279,12 +292,12 @@ def test_a_failover_is_gone_on_with_by_another_host_and_nothing_is_made_twice(
     def hold(event: str) -> None:
         if event == "boot app" and not reached.is_set():
             reached.set()
-            released.wait(30)
+            released.wait(servers.WITHIN_S)
 
     cloud.before = hold
     code, queued, told = two.antipode("failover", "hlr", "--to", "site-b", "--yes", "--detach")
     assert (code, queued["state"]) == (0, "queued"), told
-    assert reached.wait(40)
+    assert reached.wait(servers.WITHIN_S)
     first.kill()
     released.set()  # the call that the killed one has sent has its effect all the same
     two.serve()

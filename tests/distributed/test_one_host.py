@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from hosts import Host, Installation, has_ended, installation, look_from, vnf
-from servers import until
+from servers import WITHIN_S, until
 
 from antipode.engine.deployment import Deployment
+from antipode.engine.service import STOPS_WITHIN_S
+from antipode.protect.quiesce import THAW_CALL_S
 from antipode.vault import manifests
 
 
@@ -35,7 +37,7 @@ def here(host: Host) -> Deployment:
 def test_the_service_carries_out_what_is_queued(there: Installation, host: Host, here: Deployment) -> None:
     run = there.queue(here)
     service = host.serve()
-    until("the run to end", lambda: has_ended(here, run), 60)
+    until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"
     assert len(manifests.list_ids(here.vault, "hlr")) == 1
     assert f" {run} " in service.log.read_text()  # each line of the log says which run it is of
@@ -50,12 +52,12 @@ def test_what_a_killed_service_was_at_is_resumed_by_the_next(there: Installation
     there.hold_backups()
     service = host.serve()
     run = there.queue(here)
-    until("a backup to be under way", lambda: there.primary.cloud.backups, 60)
+    until("a backup to be under way", lambda: there.primary.cloud.backups)
     service.kill()
     assert host.antipode("run", "show", run)[1]["state"] == "lost"
     there.let_backups_be_ready()
     host.serve()
-    until("the run to end", lambda: has_ended(here, run), 60)
+    until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"
     assert there.backups_made() == 6  # none twice
 
@@ -64,15 +66,15 @@ def test_a_stop_leaves_what_is_under_way_to_be_resumed(there: Installation, host
     there.hold_backups()
     service = host.serve()
     run = there.queue(here)
-    until("a backup to be under way", lambda: there.primary.cloud.backups, 60)
+    until("a backup to be under way", lambda: there.primary.cloud.backups)
     began = time.monotonic()
     assert service.stop() == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < STOPS_WITHIN_S / 2  # then it gives the run up
     assert not there.primary.cloud.frozen
     assert here.runs.get(run).state == "running"
     there.let_backups_be_ready()
     host.serve()
-    until("the run to end", lambda: has_ended(here, run), 60)
+    until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"
 
 
@@ -81,27 +83,30 @@ def test_what_another_process_has_frozen_and_died_on_is_thawed_though_the_other_
 ) -> None:
     there.backup.silent.set()
     past = datetime.now(UTC) - timedelta(seconds=5)
-    here.freezes.freezing("site-b", "id-x", "x", past)
+    hanging = 8
+    for number in range(hanging):
+        here.freezes.freezing("site-b", f"id-{number}", f"x-{number}", past)
+    host.serve()
+    assert there.backup.unanswered.wait(WITHIN_S)
     there.primary.cloud.frozen.add("id-db")
     here.freezes.freezing("site-a", "id-db", "db", past)
-    host.serve()
-    until("the server to be thawed", lambda: not there.primary.cloud.frozen, 10)
+    until("the server to be thawed", lambda: not there.primary.cloud.frozen, (hanging - 2) * THAW_CALL_S)  # not after the others
     run = there.queue(here)
-    until("the run to end", lambda: has_ended(here, run), 60)
+    until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"
 
 
 def test_two_services_with_one_state_directory_are_refused(host: Host) -> None:
     host.serve()
     second = host.start("serve")
-    assert second.wait(30) == 6
+    assert second.wait(WITHIN_S) == 6
     assert "a service is at work on this host already" in (host.folder / "command.log").read_text()
 
 
 def test_systemd_is_told_when_it_is_ready_and_when_it_stops(host: Host, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(tmp_path / "notify"))
-        told.settimeout(20)
+        told.settimeout(WITHIN_S)
         service = host.serve(NOTIFY_SOCKET=str(tmp_path / "notify"))
         assert told.recv(100) == b"READY=1"
         assert told.recv(100) == b"WATCHDOG=1"
@@ -121,14 +126,14 @@ def test_no_more_runs_than_the_limit_are_under_way_and_a_failover_does_not_wait_
     there.hold_backups()
     runs = [there.queue(here, name) for name in ("db", "app", "hlr")]
     host.serve()
-    until("two runs to be at their backups", lambda: len(cloud.backups) == 6, 60)
+    until("two runs to be at their backups", lambda: len(cloud.backups) == 6)
     code, queued, told = host.antipode("failover", "front", "--to", "site-b", "--yes", "--detach")
     assert code == 0, told
-    until("the failover to end", lambda: has_ended(here, queued["run"]), 60)
+    until("the failover to end", lambda: has_ended(here, queued["run"]))
     assert here.runs.get(queued["run"]).state == "succeeded"
     assert [here.runs.get(run).state for run in runs] == ["running", "running", "queued"]
     there.let_backups_be_ready()
-    until("all runs to end", lambda: all(has_ended(here, run) for run in runs), 60)
+    until("all runs to end", lambda: all(has_ended(here, run) for run in runs))
     assert {here.runs.get(run).state for run in runs} == {"succeeded"}
 
 
