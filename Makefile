@@ -67,5 +67,5 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -e '.[lab,dev]'
+	$(BIN)/pip install -q --prefer-binary -e '.[lab,dev]'
 	touch $(READY)
