@@ -74,7 +74,7 @@ def test_every_http_request_of_a_python_client_is_counted(tmp_path: Path) -> Non
         spent = run([sys.executable, "-c", ask], {}, tmp_path / "client.log")
         server.shutdown()
     assert (spent.output, spent.calls) == ("done\n", 3)
-    assert 0 < spent.cpu_s < 10
+    assert 0 < spent.cpu_s < 60
 
 
 def test_a_client_that_fails_is_no_measurement_and_its_reason_is_shown(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def run_script(act: str, folder: Path, openstack: str) -> tuple[subprocess.Compl
     names = {"PRIMARY": "a", "BACKUP": "b", "MEMBERS": "db app", "BOOT": "db", "NAME": "n", "OPENSTACK": "openstack"}
     paths = {"STATE": str(folder), "VNF": str(folder / "vnf.json"), "BENCH_CALLS": str(folder / "calls")}
     environment = {**names, **paths, "PATH": f"{bin}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", str(SCRIPT), act], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", str(SCRIPT), act], env=environment, capture_output=True, text=True, timeout=300, check=False)
     return done, told.read_text().splitlines(), asked.read_text().splitlines()
 
 

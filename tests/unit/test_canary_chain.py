@@ -20,6 +20,7 @@ import pytest
 from lab.checker import CHAIN, RECORD, Report, check
 from lab.guest.image import compile_canary
 from lab.waiting import wait_until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 
@@ -31,13 +32,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+WITHIN_S = 60.0
+"""How long anything may take on a machine that is slow and has much else to do."""
+
+
 class Chain:
     """db, app and front on loopback, each with a folder in place of its data volume."""
 
     def __init__(self, program: Path, folder: Path) -> None:
         self.program, self.folder = program, folder
-        self.http = {role: _free_port() for role in CHAIN}
-        self.peer = {role: _free_port() for role in CHAIN}
+        self.http = {role: free_port() for role in CHAIN}
+        self.peer = {role: free_port() for role in CHAIN}
         self.process: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *roles: str) -> None:
@@ -48,7 +53,9 @@ class Chain:
             if role != CHAIN[0]:
                 command += ["--next", f"127.0.0.1:{self.peer[CHAIN[CHAIN.index(role) - 1]]}"]
             self.process[role] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_until(lambda: not any(_is_free(self.http[role]) for role in roles), "the started members answer", timeout=10, interval=0.01)
+        wait_until(
+            lambda: not any(_is_free(self.http[role]) for role in roles), "the started members answer", timeout=WITHIN_S, interval=0.01
+        )
 
     def kill(self, *roles: str) -> None:
         """As a power cut would, but for the page cache."""
@@ -56,7 +63,9 @@ class Chain:
             self.process[role].kill()
         for role in roles:
             self.process[role].wait()
-        wait_until(lambda: all(_is_free(self.http[role]) for role in roles), "the HTTP processes have ended too", timeout=5, interval=0.01)
+        wait_until(
+            lambda: all(_is_free(self.http[role]) for role in roles), "the HTTP processes have ended too", timeout=WITHIN_S, interval=0.01
+        )
 
     def signal(self, role: str, number: signal.Signals) -> None:
         os.kill(self.process[role].pid, number)
@@ -69,7 +78,7 @@ class Chain:
         return check({role: self.records(role).read_bytes() for role in reversed(CHAIN)})
 
     def state(self, role: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http[role]}/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http[role]}/", timeout=WITHIN_S) as answer:
             return dict(json.load(answer))
 
     def durable(self) -> dict[str, int]:
@@ -79,16 +88,10 @@ class Chain:
         def has_it() -> bool:
             return self.records(role).exists() and self.records(role).stat().st_size >= number * RECORD
 
-        wait_until(has_it, f"{role} has record {number}", timeout=20, interval=0.01)
+        wait_until(has_it, f"{role} has record {number}", timeout=WITHIN_S, interval=0.01)
 
     def grow(self, by: int = 20) -> None:
         self.wait_for(CHAIN[-1], self.records(CHAIN[-1]).stat().st_size // RECORD + by)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:
@@ -158,7 +161,7 @@ def test_a_member_that_lost_acknowledged_records_refuses_to_make_a_gap(chain: Ch
     with chain.records("db").open("r+b") as file:
         file.truncate(5 * RECORD)
     chain.start(*CHAIN)
-    wait_until(lambda: chain.state("app")["state"] == "broken", "app tells that the chain is broken", timeout=10)
+    wait_until(lambda: chain.state("app")["state"] == "broken", "app tells that the chain is broken", timeout=WITHIN_S)
     assert chain.state("db")["durable"] == 5
     report = chain.check()
     assert [(v.ahead, v.behind) for v in report.order_violations] == [("app", "db")]
@@ -184,7 +187,7 @@ def test_the_chain_stalls_while_a_member_is_frozen_and_goes_on_without_harm(chai
             samples.append(chain.durable())
             return len(samples) > 3 and samples[-1] == samples[-2] == samples[-3] == samples[-4]  # all acknowledged
 
-        wait_until(has_stalled, "nothing advances any more", timeout=30, interval=1)
+        wait_until(has_stalled, "nothing advances any more", timeout=WITHIN_S, interval=1)
         stalled = samples[-1]
         time.sleep(8)  # longer than it takes to declare a dead peer dead
         assert chain.durable() == stalled
@@ -205,7 +208,7 @@ def test_copies_taken_one_after_the_other_with_db_first_violate_the_order(chain:
 
 
 def test_fill_writes_data_of_the_wanted_size_that_does_not_compress_to_nothing(chain: Chain) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{chain.http['db']}/fill?mib=3&seed=7", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{chain.http['db']}/fill?mib=3&seed=7", timeout=WITHIN_S) as answer:
         said = json.load(answer)
     content = (chain.folder / "db" / "fill-7").read_bytes()
     assert said["mib"] == 3

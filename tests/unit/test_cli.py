@@ -314,7 +314,7 @@ protect_flow.temporary.remove_snapshots = lambda *_: print("cleaned", flush=True
 def freeze(*_):
     print("frozen", flush=True)
     try:
-        time.sleep(60)
+        time.sleep(600)
     finally:
         print("thawed", flush=True)
 protect_flow.quiesce.quiesced_snapshots = freeze
@@ -330,13 +330,11 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(ant
         assert process.stdout is not None
         assert process.stdout.readline() == "frozen\n"
         assert antipode.json("run", "list")[0]["state"] == "running"
-        began = time.monotonic()
         os.kill(process.pid, number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=300)  # it does not wait for the end of the freeze
     assert process.returncode == 130, err
     assert out == "thawed\ncleaned\n"
     assert "interrupted by a signal" in err
-    assert time.monotonic() - began < 20
     assert antipode.json("run", "list")[0]["reason"] == "interrupted by a signal"
 
 
@@ -369,7 +367,7 @@ failover_flow.ports.create_ports = lambda *_: []
 failover_flow.backups.import_chains = lambda *_: None
 def restore(*_):
     print("restoring\\n", end="", flush=True)  # in one piece: volumes are restored at once
-    time.sleep(60)
+    time.sleep(600)
 failover_flow.volumes.restore_volumes = restore
 sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--yes"]))
 """
@@ -384,7 +382,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
         assert process.stdout is not None
         assert process.stdout.readline() == "restoring\n"
         process.terminate()
-        _, err = process.communicate(timeout=50)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in err
     (run,) = antipode.json("run", "list")

@@ -30,12 +30,14 @@ from antipode.engine.resume import resume
 from antipode.engine.runs import new_run, state_of
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, AntipodeError, Busy, ClaimLost, Halted, InvalidInput, ResourceFailed
-from antipode.model.vnf import Answers
+from antipode.model.vnf import Answers, Quiesce
 from antipode.protect import quiesce, temporary
 from antipode.recover import answers, removal
 from antipode.vault import manifests
 
 Json = dict[str, Any]
+WITHIN_S = 60.0
+"""How long anything may take on a machine that is slow and has much else to do."""
 
 
 class World:
@@ -98,13 +100,13 @@ class InBackground:
         except BaseException as error:
             self.error = error
 
-    def join(self, within_s: float) -> None:
-        self._thread.join(within_s)
+    def join(self) -> None:
+        self._thread.join(WITHIN_S)
         assert not self._thread.is_alive(), "it has not ended"
 
 
 def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WITHIN_S
     while not true():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.01)
@@ -126,8 +128,8 @@ def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_remov
     until(lambda: "boot db" in world.b.events)
     began = time.monotonic()
     told = abort(world.here, world.here.runs.all()[0].id, Unobserved())
-    assert time.monotonic() - began < 15
-    recovering.join(5)
+    assert time.monotonic() - began < WITHIN_S  # the member has an hour to answer
+    recovering.join()
     assert isinstance(recovering.error, Aborted)
     assert told["state"] == "aborted"
     assert not world.b.servers and not world.b.volumes and not world.b.ports
@@ -143,13 +145,14 @@ def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_c
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(temporary, "SNAPSHOT_TIMEOUT_S", 0.2)
+    world.here.vnfs.put(VNF.model_copy(update={"quiesce": Quiesce(timeout=600)}))
     world.a.looks_until_available = 10**9
     protecting = InBackground(lambda: world.protect(world.process()))
     until(lambda: "snapshot front-root" in world.a.events[-6:] and world.a.frozen)
     began = time.monotonic()
     told = abort(world.here, world.here.runs.all()[0].id, Unobserved())
-    assert time.monotonic() - began < 10
-    protecting.join(5)
+    assert time.monotonic() - began < WITHIN_S  # the window has ten minutes
+    protecting.join()
     assert not world.a.frozen
     assert world.here.freezes.overdue("site-a", time.time() + 10**6) == []
     assert [left for left in told["left"] if left.startswith("the snapshots of")]
@@ -250,19 +253,19 @@ def test_a_failover_asks_a_protect_that_hangs_at_the_dead_primary_to_abort_and_d
         if event.startswith("incremental backup"):
             hanging.set()
             world.a.lock.release()  # the site hangs, its double must not
-            dead.wait(30)
+            dead.wait(2 * WITHIN_S)
             world.a.lock.acquire()
 
     world.a.before = hang
     protecting = InBackground(lambda: world.protect(world.process()))
-    assert hanging.wait(10)
+    assert hanging.wait(WITHIN_S)
     record = world.failover()
     assert record["servers"].keys() == {"db", "front"}
     assert world.here.runs.all()[0].state == "succeeded"
     with pytest.raises(Busy):
         world.protect()  # the one before is under way still
     dead.set()
-    protecting.join(20)
+    protecting.join()
     assert isinstance(protecting.error, Aborted)
     point = manifests.read(world.here.vault, "v")
     assert point.id == record["recovery_point"]
@@ -406,9 +409,10 @@ def test_a_halted_run_takes_nothing_back_and_goes_on_when_it_is_resumed(world: W
             execute(there, run, claim, Unobserved(), halt)
 
     conducting = InBackground(conduct)
-    until(lambda: "boot db" in world.b.events)
+    begun = {"boot db", "restore front-root", "port fa:16:3e:00:00:01"}  # that of front goes on beside db's
+    until(lambda: begun <= set(world.b.events))
     halt.set()
-    conducting.join(15)
+    conducting.join()
     assert isinstance(conducting.error, Halted)
     assert state_of(world.here.runs.get(run), world.here) == "lost"
     assert [s["name"] for s in world.b.servers.values()] == ["db"]
@@ -416,7 +420,7 @@ def test_a_halted_run_takes_nothing_back_and_goes_on_when_it_is_resumed(world: W
     resuming = InBackground(lambda: resume(world.process(), run, Unobserved()))
     until(lambda: state_of(world.here.runs.get(run), world.here) == "running")
     abort(world.here, run, Unobserved())
-    resuming.join(5)
+    resuming.join()
     assert not [e for e in world.b.events[events:] if e.split()[0] in ("import", "restore", "port", "boot")]
 
 
@@ -428,7 +432,7 @@ def test_a_conductor_that_lost_its_claim_stops_and_writes_nothing(world: World) 
     conducting = InBackground(lambda: execute(there, run, claim, Unobserved()))
     until(lambda: "boot db" in world.b.events)
     mine = world.here.runs.claim(run, "another host", claim.number)
-    conducting.join(15)
+    conducting.join()
     assert isinstance(conducting.error, ClaimLost)
     row = world.here.runs.get(run)
     assert (row.claim, row.state, row.conductor, row.reason) == (mine, "running", "another host", None)

@@ -122,7 +122,7 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
             while len(slots._waiting) < 2:
                 assert not done.done(), done.result()
                 time.sleep(0.001)
-        done.result(30)
+        done.result(120)
     assert [e for e in world.events if e.startswith("restore")] == ["restore db", "restore front"]
 
 

@@ -16,7 +16,7 @@ AT_ONCE = 4
 
 def look(file: str, all_there: Any, seen: Any) -> None:
     settings = config.load(file)
-    all_there.wait(30)
+    all_there.wait(120)
     with flows._backend(settings) as backend:
         seen.put(len(list(backend.get_connection().get_logbooks(lazy=True))))
 
@@ -33,6 +33,6 @@ def test_the_first_runs_of_a_new_installation_may_begin_at_once(tmp_path: Path) 
         for run in runs:
             run.start()
         for run in runs:
-            run.join(60)
+            run.join(120)
         assert [run.exitcode for run in runs] == [0] * AT_ONCE
-        assert [seen.get(timeout=5) for _ in runs] == [0] * AT_ONCE
+        assert [seen.get(timeout=60) for _ in runs] == [0] * AT_ONCE

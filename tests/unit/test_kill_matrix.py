@@ -19,7 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +120,21 @@ class Stage:
             self._process.stdin.flush()
             self._pid = int(self._process.stdout.readline())
         code = int(self._process.stdout.readline())
-        for thread in self._threads:
-            thread.join(10)
-        self._threads.clear()
+        self._let_what_was_asked_be_answered()
         if kill_at is not None and surely:
             assert code == -signal.SIGKILL, f"it was to be killed at {kill_at!r} and ended with {code}: {self.errors()}"
         return code
+
+    def _let_what_was_asked_be_answered(self) -> None:
+        """What a process that is dead has asked last may still be waiting to be taken: it is no request of the next process's time."""
+        with Client(str(self.folder / "s")) as last:  # taken after all that came before it
+            last.send(("connect", "nobody"))
+            last.recv()
+        self.connected.remove("nobody")
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive(), "a connection of a process that is dead has not ended"
+        self._threads.clear()
 
     def errors(self) -> str:
         path = self.folder / "err"
@@ -147,9 +156,8 @@ class Stage:
                 connection = self.listener.accept()
             except OSError:
                 return
-            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
+            self._threads[-1].start()
 
     def _serve(self, connection: Connection) -> None:
         while True:

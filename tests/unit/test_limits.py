@@ -13,6 +13,9 @@ from antipode.config import Limits as Settings
 from antipode.engine.limits import CallRate, Limits, Party, Slots
 from antipode.errors import ClaimLost
 
+WITHIN_S = 60.0
+"""How long anything may take on a machine that is slow and has much else to do."""
+
 
 def party(vnf: str, *, first: bool = False, lost: bool = False) -> Party:
     def check() -> None:
@@ -38,20 +41,21 @@ def served_in_order(slots: Slots, waiting: list[Party]) -> list[str]:
             while len(slots._waiting) < len(threads):
                 time.sleep(0.001)
     for thread in threads:
-        thread.join(5)
+        thread.join(WITHIN_S)
     return order
 
 
 def test_no_more_than_the_limit_are_at_work_at_once() -> None:
     slots, at_once, most = Slots(3), Counter[str](), []
-    lock = threading.Lock()
+    lock, together = threading.Lock(), threading.Barrier(3)
 
     def work() -> None:
         with slots.hold(party("hlr")):
             with lock:
                 at_once["now"] += 1
                 most.append(at_once["now"])
-            time.sleep(0.01)
+            together.wait(WITHIN_S)
+            time.sleep(0.01)  # in which a fourth would be seen
             with lock:
                 at_once["now"] -= 1
 
@@ -59,7 +63,7 @@ def test_no_more_than_the_limit_are_at_work_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(5)
+        thread.join(WITHIN_S)
     assert len(most) == 12
     assert max(most) == 3
 
@@ -90,7 +94,7 @@ def test_of_one_vnf_the_lowest_place_goes_first() -> None:
             while len(limits._slots["site-b", "restores"]._waiting) < len(waiting):
                 time.sleep(0.001)
     for thread in waiting:
-        thread.join(5)
+        thread.join(WITHIN_S)
     assert order == [0, 1, 2]
 
 
@@ -111,7 +115,7 @@ def test_who_holds_fewest_slots_is_next() -> None:
             threading.Thread(target=one).start()
             while len(slots._waiting) < 2:
                 time.sleep(0.001)
-        assert got.wait(5)
+        assert got.wait(WITHIN_S)
 
 
 def test_whoever_lost_his_run_does_not_wait_for_a_slot_any_longer() -> None:
@@ -127,7 +131,7 @@ def test_calls_are_kept_to_their_rate_after_a_short_burst() -> None:
     began = time.monotonic()
     for _ in range(75):
         rate.wait(party("hlr"))
-    assert 0.4 < time.monotonic() - began < 5
+    assert 0.4 < time.monotonic() - began < WITHIN_S
 
 
 def gated(cloud: FakeCloud, settings: Settings, who: Party) -> FakeCloud:
@@ -143,15 +147,15 @@ def test_nothing_inside_a_quiesce_window_waits_for_a_limit() -> None:
         cloud.site.volumes.create_snapshot("db-root", "s", {}, 10)
         cloud.site.volumes.snapshot_watch.wait_for([next(reversed(cloud.snapshots))], timeout_s=5, interval_s=0)
         cloud.site.compute.unquiesce("id-db", 10)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < WITHIN_S  # one call after the other, each would wait for 100 s
 
 
 def test_calls_outside_of_a_window_wait_for_those_inside() -> None:
     rate = Limits(Settings(api_calls_per_second=20)).calls("site-a", party("hlr"))
     assert rate is not None
+    began = time.monotonic()
     for _ in range(30):
         rate.sent()
-    began = time.monotonic()
     rate.wait()
     assert time.monotonic() - began > 0.3
 

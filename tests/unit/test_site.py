@@ -178,7 +178,7 @@ def test_threads_whose_token_is_refused_at_one_moment_all_go_on_with_one_new_tok
 
         def request(self, *_: Any, **__: Any) -> Response:
             if session.get_token() == "token-1":
-                together.wait(10)
+                together.wait(60)
                 return Response(401)
             return Response(200, {})
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import samples
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode.errors import NotFound, RecoveryPointInvalid, VaultCorrupt, VaultError
@@ -15,6 +15,8 @@ from antipode.vault import manifests, verify
 from antipode.vault.directory import DirectoryVault
 
 SEALED = seal(samples.manifest())
+AT_ANY_PACE = settings(deadline=None)
+"""A busy machine may stand still for a moment."""
 
 
 @pytest.fixture
@@ -22,6 +24,7 @@ def vault(tmp_path: Path) -> DirectoryVault:
     return DirectoryVault(tmp_path)
 
 
+@AT_ANY_PACE
 @given(st.integers(0, len(SEALED) - 1), st.integers(0, 255))
 def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(place: int, byte: int) -> None:
     document = SEALED[:place] + bytes([byte]) + SEALED[place + 1 :]
@@ -31,12 +34,14 @@ def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(place
         assert document != SEALED
 
 
+@AT_ANY_PACE
 @given(st.integers(0, len(SEALED) - 1))
 def test_a_manifest_that_was_cut_off_is_found(length: int) -> None:
     with pytest.raises(VaultCorrupt):
         manifests.unseal(SEALED[:length], "m")
 
 
+@AT_ANY_PACE
 @given(st.binary(max_size=200))
 def test_what_is_no_manifest_is_refused_as_damaged(document: bytes) -> None:
     with pytest.raises(VaultCorrupt):
