@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -34,6 +35,15 @@ def programs(site: Site) -> dict[str, Any]:
     told = subprocess.run([sys.executable, "-m", "lab", "status", "-f", "json"], cwd=PROJECT, capture_output=True, text=True)
     here = next(s for s in json.loads(told.stdout)["sites"] if s["site"] == site.name)
     return {row["program"]: row for row in here["programs"]}
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a program: when its first one is killed, none of the others must be left in the way of its next start."""
+    found = []
+    for pid in map(int, (p.name for p in Path("/proc").glob("[0-9]*"))):
+        with contextlib.suppress(ProcessLookupError):
+            found += [pid] if os.getpgid(pid) == leader else []
+    return found
 
 
 def connects(site: Site, timeout: float = 20) -> bool:
@@ -95,6 +105,7 @@ def test_up_heals_programs_that_were_killed_one_by_one(site_b: Site) -> None:
     after = programs(site_b)
     assert [row for row in after.values() if not row["ready"]] == []
     assert all(after[name]["pid"] != before[name]["pid"] for name in victims)
+    assert {name: left for name in victims if (left := group(before[name]["pid"]))} == {}
 
 
 @pytest.mark.last
