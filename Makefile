@@ -23,17 +23,17 @@ test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and
 	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
-	$(BIN)/pytest tests/contract -q -n 4
+	$(BIN)/pytest tests/contract -q -n 4 --timeout 1200
 
 test-contract-lab: lab    ## the same on the two real sites: what differs is a bug of the embedded ones
 	$(BIN)/pytest tests/contract -q --sites lab
 
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
-	$(BIN)/pytest tests/sandbox -q -n 3
+	$(BIN)/pytest tests/sandbox -q -n 3 --timeout 1200
 
 test-distributed: $(READY)  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis (installs them, as root)
 	$(BIN)/python tests/distributed/packages.py
-	$(BIN)/pytest tests/distributed -q -n 3 --timeout 180
+	$(BIN)/pytest tests/distributed -q -n 3 --timeout 600
 
 lab: $(READY)             ## bring the two sites up (idempotent)
 	$(BIN)/python -m lab up
