@@ -205,12 +205,12 @@ def _wait_for_volume(cloud: Connection, volume: str, wanted: set[str]) -> None:
 # ---- asking it ----
 
 
-def state(site: Site) -> dict[str, dict[str, Any]]:
-    """What each member says of itself: role -> its JSON (role, durable, found, boot, torn, ms, state).
+def state(site: Site, timeout: float = 30) -> dict[str, dict[str, Any]]:
+    """What each member says of itself, within `timeout` seconds each: role -> its JSON (role, durable, found, boot, torn, ms, state).
 
     The head of the chain is asked first, so that front.durable <= app.durable <= db.durable holds also for a running VNF.
     """
-    return {m.role: json.loads(guest_access.answer(site, m.address, HTTP_PORT)) for m in reversed(MEMBERS)}
+    return {m.role: json.loads(guest_access.answer(site, m.address, HTTP_PORT, timeout)) for m in reversed(MEMBERS)}
 
 
 def durable(site: Site) -> dict[str, int]:
@@ -224,7 +224,7 @@ def wait_answers(site: Site, timeout: float = 900) -> None:
 
     def advances() -> bool:
         try:
-            says = state(site)
+            says = state(site, timeout=5)  # no longer: one that is just starting is better asked again
         except LabError:
             return False
         if swapped := {role: s["role"] for role, s in says.items() if s["role"] != role}:

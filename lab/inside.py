@@ -89,7 +89,7 @@ def run(
     *,
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
-    timeout: float = 120,
+    timeout: float = 600,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Execute `argv` inside the site and return what it wrote.

@@ -19,7 +19,7 @@ def is_frozen(site: Site, server_id: str) -> bool:
 
     Raises LabError when the agent does not answer.
     """
-    said = inside.run(site, ["virsh", "qemu-agent-command", server_id, STATUS, "--timeout", "5"], timeout=15).stdout
+    said = inside.run(site, ["virsh", "qemu-agent-command", server_id, STATUS, "--timeout", "20"], timeout=60).stdout
     return bool(json.loads(said)["return"] == "frozen")
 
 
