@@ -17,10 +17,10 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict src
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
-	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py
+	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
 
 test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and gone on with; no cloud
-	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2
+	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
 	$(BIN)/pytest tests/contract -q -n 4 --timeout 1200

@@ -85,7 +85,7 @@ def test_a_failover_touches_only_the_backup_site_and_needs_no_database_that_know
     assert record["recovery_point"] == samples.manifest().id
     assert record["servers"] == {"db": "new-srv-db", "front": "new-srv-front"}
     assert set(record["rto_breakdown_s"]) == {"import", "restore", "ports", "boot", "answers"}
-    assert 0 < record["rto_s"] <= record["seconds"] + 1
+    assert 0 < record["rto_s"] <= record["seconds"] + 60
     assert world.deployment.runs.get(record["run"]).state == "succeeded"
 
 

@@ -42,6 +42,7 @@ VNF = Vnf.model_validate(
         "primary": "site-a",
         "backup": "site-b",
         "map": {"networks": {"net": "net-b"}, "volume_types": {"fast": "standard"}},
+        "quiesce": {"timeout": "5m"},  # of which nothing is to be seen, however busy the machine is
         "members": [{"server": "db"}, {"server": "front", "boot_after": ["db"]}],
     }
 )
