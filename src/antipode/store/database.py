@@ -139,6 +139,8 @@ def alone(url: URL) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             if kind == "postgresql":
+                # who is paused, or cut off, meanwhile does not keep the others waiting for ever
+                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MIGRATED_WITHIN_S}s'"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             elif kind in ("mysql", "mariadb"):
                 # held by the connection: every change of a table ends the transaction
