@@ -53,9 +53,9 @@ class World:
     # ---- what the operator does ----
 
     def know(self, **changes: Any) -> None:
-        """Give antipode the VNF's file, with other values where a test wants them."""
+        """Give antipode the VNF's file, with other values where a test wants them; by itself a window lasts long enough to do things in."""
         path = self.sandbox.directory / "vnf.yaml"
-        YAML().dump(desk.vnf(self.sandbox) | changes, path)
+        YAML().dump(desk.vnf(self.sandbox) | {"quiesce": {"timeout": "120s"}} | changes, path)
         self.operator.tell("vnf", "add", str(path))
 
     def protect(self) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import antipode
-from antipode.sandbox import canary, demo, desk, records, story
+from antipode.sandbox import canary, demo, desk, records, site, story, supervision
 from antipode.sandbox.guests import records_of
 from antipode.sandbox.records import CHAIN
-from antipode.sandbox.supervision import Sandbox, SandboxError
+from antipode.sandbox.supervision import SITES, Sandbox, SandboxError
 from tests.sandbox.conftest import PRIMARY, World, until
 
 pytestmark = pytest.mark.sandbox
@@ -64,6 +66,41 @@ def test_what_was_being_made_when_a_site_was_killed_is_an_error_when_it_comes_ba
         assert [(s.id, s.status) for s in storage.snapshots()] == [(snapshot.id, "error")]
     finally:
         sandbox.down()
+
+
+def test_sites_that_begin_at_the_same_moment_do_not_take_each_others_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision.random, "sample", lambda ports, count: list(ports))  # all would have the lowest that are free
+    sandboxes = [Sandbox(tmp_path / str(number)) for number in range(2)]
+    try:
+        with ThreadPoolExecutor(2) as beside:
+            list(beside.map(lambda sandbox: sandbox.up(latency=0), sandboxes))
+        ports = [port for s in sandboxes for site in SITES for port in (s.settings(site).port, s.settings(site).control_port)]
+        assert len(set(ports)) == 8
+        assert [row["state"] for sandbox in sandboxes for row in sandbox.status()] == ["serving"] * 4
+    finally:
+        for sandbox in sandboxes:
+            sandbox.down()
+
+
+def test_a_site_that_starts_waits_for_who_only_looks_whether_somebody_serves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "LOOKED_AT_S", 60)
+    with (tmp_path / "lock").open("w") as mine, (tmp_path / "lock").open() as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        threading.Timer(0.3, lambda: fcntl.flock(looked_at, fcntl.LOCK_UN)).start()
+        assert site._locked(mine.fileno())
+        monkeypatch.setattr(site, "LOOKED_AT_S", 0)
+        assert not site._locked(looked_at.fileno())
+
+
+def test_a_witness_who_looked_too_seldom_is_told_what_all_had_durable_when_they_were_frozen(world: World) -> None:
+    witness = demo.Watcher(world.sandbox, PRIMARY)
+    compute, guests = world.cloud(PRIMARY).compute, world.guests()
+    for action in ({"quiesce": {"timeout": 600}}, {"unquiesce": None}):
+        durable = {g["role"]: g["durable"] for g in world.guests()}
+        for guest in guests:
+            compute.post(f"/servers/{guest['id']}/action", json=action).raise_for_status()
+    assert witness.look() == durable
+    assert witness.look() is None
 
 
 def test_where_the_add_on_is_not_installed_nova_does_not_know_its_calls(tmp_path: Path) -> None:
