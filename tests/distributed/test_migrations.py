@@ -176,6 +176,19 @@ def test_a_process_that_is_paused_in_the_middle_of_a_write_does_not_keep_its_run
     engine.dispose()
 
 
+def test_who_waits_in_vain_for_another_process_that_changes_the_tables_says_so_and_changes_nothing(
+    mariadb: servers.DatabaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = mariadb.new_database()
+    monkeypatch.setattr(database, "MIGRATED_WITHIN_S", 1)
+    with connected(url).connect() as other:
+        other.execute(text(f"SELECT GET_LOCK('{VERSION_TABLE}', 1)"))
+        with pytest.raises(AntipodeError, match="another process has been changing the tables"):
+            open_database(url)
+        assert inspect(other).get_table_names() == []
+        other.invalidate()
+
+
 def test_a_migration_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'antipode.db'}"
     engine = connected(url)

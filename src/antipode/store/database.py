@@ -129,7 +129,11 @@ def _migrate(url: URL) -> None:
 
 @contextmanager
 def alone(url: URL) -> Iterator[Connection]:
-    """A connection in a transaction, which no other process has in this way at the same time."""
+    """A connection in a transaction, which no other process has in this way at the same time.
+
+    Raises:
+        AntipodeError: on MariaDB or MySQL, another process has it for longer than `MIGRATED_WITHIN_S`; PostgreSQL ends that one's instead.
+    """
     kind = url.get_backend_name()
     engine = create_engine(url)
     if kind == "sqlite":
@@ -144,7 +148,11 @@ def alone(url: URL) -> Iterator[Connection]:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             elif kind in ("mysql", "mariadb"):
                 # held by the connection: every change of a table ends the transaction
-                connection.execute(text(f"SELECT GET_LOCK('{VERSION_TABLE}', {MIGRATED_WITHIN_S})"))
+                if connection.execute(text(f"SELECT GET_LOCK('{VERSION_TABLE}', {MIGRATED_WITHIN_S})")).scalar_one() != 1:
+                    raise AntipodeError(
+                        f"another process has been changing the tables of the database for more than {MIGRATED_WITHIN_S} s; its connection"
+                        f" there: SELECT IS_USED_LOCK('{VERSION_TABLE}')"
+                    )
                 if _revision(connection) is None:
                     # as the other databases have it: any character, and names that differ in case are two
                     connection.execute(text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
