@@ -55,7 +55,7 @@ def test_what_one_posts_another_finds_and_takes_off_when_it_is_done(make_board: 
     assert here.postings() == []
 
 
-def test_a_failover_is_listed_before_protects(make_board: MakeBoard) -> None:
+def test_failovers_and_protects_are_all_listed_whatever_their_priority(make_board: MakeBoard) -> None:
     board = make_board()
     board.post("protect-1", first=False)
     board.post("failover-1", first=True)

@@ -115,6 +115,9 @@ def test_the_floor_thaws_everybody_in_reverse_and_again_who_refused_when_a_snaps
 SCRIPT = Path(__file__).parents[2] / "bench/openstack-cli.sh"
 
 
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the script is for the lab, with its bash and date")
+
+
 def run_script(act: str, folder: Path, openstack: str) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
     """Run the command line script with an `openstack` that answers by its arguments as the given `case` patterns say.
 
@@ -142,6 +145,7 @@ def run_script(act: str, folder: Path, openstack: str) -> tuple[subprocess.Compl
     return done, told.read_text().splitlines(), asked.read_text().splitlines()
 
 
+@needs_linux
 def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_window(tmp_path: Path) -> None:
     openstack = """
     *"server show db"*) echo '{"id": "id-db"}' ;;
@@ -157,6 +161,7 @@ def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_w
     assert calls == [("id-db", "quiesce"), ("id-app", "quiesce"), ("id-app", "unquiesce"), ("id-db", "unquiesce")]
 
 
+@needs_linux
 def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_importing_all_of_it(tmp_path: Path) -> None:
     for member in ("db", "app"):
         (tmp_path / member).mkdir()

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from lab.guest.image import compile_canary
 from lab.waiting import wait_until
 from tests.ports import free_port
 
-pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="a program for Linux guests; needs gcc")
 
 
 @pytest.fixture(scope="session")
