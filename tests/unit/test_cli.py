@@ -351,7 +351,7 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(an
         assert {r["run"]: r["state"] for r in antipode.json("run", "list")} == {run["run"]: "failed", successor.run: "running"}
 
 
-RESTORES_FOR_A_MINUTE = """
+RESTORES_UNTIL_TOLD = """
 import signal, sys, time
 # as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
 for number in (signal.SIGTERM, signal.SIGHUP):
@@ -377,7 +377,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
     from antipode.vault import manifests
 
     manifests.commit(deployment(antipode).vault, samples.manifest())
-    program = RESTORES_FOR_A_MINUTE.format(tests=str(Path(__file__).parent), config=str(antipode.config))
+    program = RESTORES_UNTIL_TOLD.format(tests=str(Path(__file__).parent), config=str(antipode.config))
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "restoring\n"

@@ -204,7 +204,7 @@ class Recovery:
     timeline: RecordedTimeline
 
     def slots_of(self, server: str) -> SlotsOf:
-        """The way to the slots: volumes of servers that others wait for are restored first, should there be too few slots for all."""
+        """The way to the slots: volumes of servers that boot earlier are restored first, should there be too few slots for all."""
         return self.slots.at(len(self.plan.all_before(server)))
 
 
