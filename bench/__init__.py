@@ -1,1 +1,3 @@
-"""`python -m bench`: antipode beside a floor and beside the plain `openstack` command, measured in one run on the lab."""
+"""`python -m bench`: antipode beside a floor and beside the plain `openstack` command, measured in
+one run on the lab.
+"""

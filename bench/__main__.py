@@ -1,4 +1,6 @@
-"""The ways in of the bench: rounds of the three clients, interleaved; the table, the goals and build/bench.json."""
+"""The ways in of the bench: rounds of the three clients, interleaved; the table, the goals and
+build/bench.json.
+"""
 
 from __future__ import annotations
 
@@ -49,22 +51,39 @@ def find(vnf: Vnf) -> tidy.Vnf:
     """The VNF where it runs.
 
     Raises:
-        NotMeasured: it does not run at its primary site, or something of it is at the backup site already.
+        NotMeasured: it does not run at its primary site, or something of it is at the backup site
+            already.
     """
     primary, backup = Cloud(vnf.primary), Cloud(vnf.backup)
     running = {s["name"] for s in primary.servers() if s["status"] == "ACTIVE"}
     if missing := [m.server for m in vnf.members if m.server not in running]:
-        raise NotMeasured(f"{', '.join(missing)} not ACTIVE at {vnf.primary}; see: python -m lab.canary")
-    if frozen := [s["name"] for s in primary.servers() if s["name"] in running and primary.is_quiesced(s["id"])]:
-        raise NotMeasured(f"{', '.join(frozen)} at {vnf.primary} is quiesced: another run is under way, or died; see: antipode run list")
+        raise NotMeasured(
+            f"{', '.join(missing)} not ACTIVE at {vnf.primary}; see: python -m lab.canary"
+        )
+    if frozen := [
+        s["name"]
+        for s in primary.servers()
+        if s["name"] in running and primary.is_quiesced(s["id"])
+    ]:
+        raise NotMeasured(
+            f"{', '.join(frozen)} at {vnf.primary} is quiesced: another run is under way, or "
+            "died; see: antipode run list"
+        )
     found = tidy.Vnf(primary, backup, discover(vnf, primary))
     if there := tidy.standing_in_the_way(found):
-        raise NotMeasured(f"a recovered VNF would collide with what is there: {'; '.join(there)}; remove that first")
+        raise NotMeasured(
+            f"a recovered VNF would collide with what is there: {'; '.join(there)}; remove that "
+            "first"
+        )
     return found
 
 
-def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf, samples: list[verdict.Sample]) -> None:
-    """All acts of one client in one round, put into `samples`; whatever it leaves is removed, and it leaves nothing frozen."""
+def take_turn(
+    client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf, samples: list[verdict.Sample]
+) -> None:
+    """All acts of one client in one round, put into `samples`; whatever it leaves is removed, and
+    it leaves nothing frozen.
+    """
     before = tidy.belongings(vnf)
     try:
         for act in acts:
@@ -76,7 +95,10 @@ def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf, sa
                 values[f"{act}_s"] = turn.seconds
             if turn.window_s is not None:
                 values["window_s"] = turn.window_s
-            samples += [verdict.Sample(round, client.name, measure, value) for measure, value in values.items()]
+            samples += [
+                verdict.Sample(round, client.name, measure, value)
+                for measure, value in values.items()
+            ]
             window = "" if turn.window_s is None else f", window {turn.window_s:.2f} s"
             say(f"round {round} {client.name:9} {act:12} {turn.seconds:6.1f} s{window}")
     except BaseException:
@@ -86,15 +108,22 @@ def take_turn(client: Client, round: int, acts: Sequence[Act], vnf: tidy.Vnf, sa
         tidy.remove_new(vnf, before)
 
 
-def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path) -> tuple[list[verdict.Sample], list[str]]:
-    """The samples of all rounds, and what failed; a client that fails ends its turn only, a site that fails or a signal ends the bench."""
+def measure(
+    options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path
+) -> tuple[list[verdict.Sample], list[str]]:
+    """The samples of all rounds, and what failed; a client that fails ends its turn only, a site
+    that fails or a signal ends the bench.
+    """
     antipode = Antipode(vnf, folder, time.strftime("%H%M%S"))
     floor = Floor(EXAMPLE, folder)
     clients: list[Client] = [floor, antipode, CommandLine(vnf, folder)]
     acts, samples, failures = ACTS[options.only], list[verdict.Sample](), list[str]()
     try:
         if not options.cold:
-            say("warming up: one untimed turn of the floor, so that no client pays for what only the first one meets")
+            say(
+                "warming up: one untimed turn of the floor, so that no client pays for what only "
+                "the first one meets"
+            )
             take_turn(floor, 0, [a for a in acts if a != "incremental"], found, [])
         for number, client in _turns(clients, options):
             try:
@@ -109,7 +138,9 @@ def measure(options: argparse.Namespace, vnf: Vnf, found: tidy.Vnf, folder: Path
 
 
 def _turns(clients: list[Client], options: argparse.Namespace) -> Iterator[tuple[int, Client]]:
-    """Round after round, each begun by another client, so that what drifts on the machine hits all alike."""
+    """Round after round, each begun by another client, so that what drifts on the machine hits all
+    alike.
+    """
     for number in range(1, options.rounds + 1):
         first = (number - 1) % len(clients)
         for client in clients[first:] + clients[:first]:
@@ -118,12 +149,37 @@ def _turns(clients: list[Client], options: argparse.Namespace) -> Iterator[tuple
 
 
 def main() -> int:
-    """Run the bench; 0 when everything was measured (goals missed or not), 1 when not, or with --strict when a goal was missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="antipode beside a floor and the openstack command, on the lab")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of antipode and the floor; medians are taken (default 3)")
-    parser.add_argument("--cli-rounds", type=int, default=1, help="in how many of them the openstack command takes part (default 1)")
-    parser.add_argument("--skip-cli", dest="cli_rounds", action="store_const", const=0, help="leave the openstack command out")
-    parser.add_argument("--only", choices=[a for a in ACTS if a], help="measure only this (recover: from full backups)")
+    """Run the bench; 0 when everything was measured (goals missed or not), 1 when not, or with
+    --strict when a goal was missed.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="antipode beside a floor and the openstack command, on the lab",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="rounds of antipode and the floor; medians are taken (default 3)",
+    )
+    parser.add_argument(
+        "--cli-rounds",
+        type=int,
+        default=1,
+        help="in how many of them the openstack command takes part (default 1)",
+    )
+    parser.add_argument(
+        "--skip-cli",
+        dest="cli_rounds",
+        action="store_const",
+        const=0,
+        help="leave the openstack command out",
+    )
+    parser.add_argument(
+        "--only",
+        choices=[a for a in ACTS if a],
+        help="measure only this (recover: from full backups)",
+    )
     parser.add_argument("--cold", action="store_true", help="no untimed turn first")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
     parser.add_argument("-f", "--format", choices=["table", "json"], default="table")
@@ -152,7 +208,11 @@ def main() -> int:
         "began_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "took_s": time.time() - began,
         "machine": {"cpus": os.cpu_count(), "load_at_start": load},
-        "vnf": {"members": len(found.servers), "volumes": len(found.volumes), "gib": sum(v["size"] for v in found.volumes)},
+        "vnf": {
+            "members": len(found.servers),
+            "volumes": len(found.volumes),
+            "gib": sum(v["size"] for v in found.volumes),
+        },
     }
     (BUILD / "bench.json").write_text(json.dumps(document, indent=1))
     middle = verdict.medians(samples)

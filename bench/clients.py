@@ -1,4 +1,6 @@
-"""The three clients that are measured, each run as a process of its own with the same duties and the same way of counting."""
+"""The three clients that are measured, each run as a process of its own with the same duties and
+the same way of counting.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ class Turn:
 
 
 class Client(Protocol):
-    """One of the three. Acts of one round share a chain: `full`, then `incremental`, then `recover`."""
+    """One of the three.
+
+    Acts of one round share a chain: `full`, then `incremental`, then `recover`.
+    """
 
     name: str
 
@@ -42,8 +47,13 @@ class Client(Protocol):
 
 
 def _environment() -> dict[str, str]:
-    """What all three are told: where the clouds are, and that `python` in an `answers` command is this one."""
-    return {"OS_CLIENT_CONFIG_FILE": str(clouds_file()), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    """What all three are told: where the clouds are, and that `python` in an `answers` command is
+    this one.
+    """
+    return {
+        "OS_CLIENT_CONFIG_FILE": str(clouds_file()),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 def _turn(spent: Spent) -> Turn:
@@ -62,8 +72,22 @@ class Floor:
 
     def act(self, act: Act, round: int) -> Turn:
         verb = "protect" if act in ("full", "incremental") else act
-        state = ["--vnf", str(self._vnf_file), "--state", str(self._folder / f"floor-{round}.json"), "--name", f"bench-floor-{round}"]
-        command = [sys.executable, "-m", "bench.floor", verb, *state, *(["--incremental"] if act == "incremental" else [])]
+        state = [
+            "--vnf",
+            str(self._vnf_file),
+            "--state",
+            str(self._folder / f"floor-{round}.json"),
+            "--name",
+            f"bench-floor-{round}",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.floor",
+            verb,
+            *state,
+            *(["--incremental"] if act == "incremental" else []),
+        ]
         return _turn(run(command, _environment(), self._folder / f"floor-{round}-{act}.log"))
 
 
@@ -94,7 +118,9 @@ class CommandLine:
             "OPENSTACK": self._openstack,
         }
         script = str(Path(__file__).with_name("openstack-cli.sh"))
-        return _turn(run(["bash", script, act], environment, self._folder / f"cli-{round}-{act}.log"))
+        return _turn(
+            run(["bash", script, act], environment, self._folder / f"cli-{round}-{act}.log")
+        )
 
     def _answers(self, server: str) -> str:
         wanted = self._vnf.member(server).answers
@@ -103,11 +129,16 @@ class CommandLine:
         if wanted.command is None:
             raise ValueError(f"{server}: the bench asks members by command only, not by tcp")
         said = {"site": self._vnf.backup, "server": server, "address": "ADDRESS"}
-        return shlex.join(part.format(**said) for part in wanted.command).replace("ADDRESS", '"$1"') + " >&2\n"
+        return (
+            shlex.join(part.format(**said) for part in wanted.command).replace("ADDRESS", '"$1"')
+            + " >&2\n"
+        )
 
 
 class Antipode:
-    """antipode's own command line, with a configuration, a database, a vault and VNF names of the bench's own."""
+    """antipode's own command line, with a configuration, a database, a vault and VNF names of the
+    bench's own.
+    """
 
     name = "antipode"
 
@@ -120,22 +151,41 @@ class Antipode:
         name = f"bench-{self._mark}-{round}"
         if act in ("window", "full"):
             file = self._folder / f"{name}.yaml"
-            file.write_text(json.dumps({**self._vnf.model_dump(mode="json", exclude_none=True), "vnf": name}, indent=1))  # JSON is YAML
+            file.write_text(
+                json.dumps(
+                    {**self._vnf.model_dump(mode="json", exclude_none=True), "vnf": name}, indent=1
+                )
+            )  # JSON is YAML
             self._desk.tell("vnf", "add", str(file))
-        arguments = ["failover", name, "--to", self._vnf.backup, "--yes"] if act == "recover" else ["protect", name]
+        arguments = (
+            ["failover", name, "--to", self._vnf.backup, "--yes"]
+            if act == "recover"
+            else ["protect", name]
+        )
         command = [str(Path(sys.executable).with_name("antipode")), *arguments, "-f", "json"]
         environment = {**_environment(), "ANTIPODE_CONFIG": str(self._desk.configuration)}
-        return self._turn(act, run(command, environment, self._folder / f"antipode-{round}-{act}.log"))
+        return self._turn(
+            act, run(command, environment, self._folder / f"antipode-{round}-{act}.log")
+        )
 
     def _turn(self, act: Act, spent: Spent) -> Turn:
-        """Its clock starts with the process, like that of the others, and stops when its timeline says that the thing is done."""
+        """Its clock starts with the process, like that of the others, and stops when its timeline
+        says that the thing is done.
+        """
         said = json.loads(spent.output)
         told = self._desk.ask("run", "show", said["run"])
-        # the recovery point exists with its manifest; removing the snapshots comes after. A failover ends with the last answer
-        ended = told["ended_at"] if act == "recover" else next(s["ended_at"] for s in told["steps"] if s["step"] == "commit the manifest")
+        # the recovery point exists with its manifest; removing the snapshots comes after. A
+        # failover ends with the last answer
+        ended = (
+            told["ended_at"]
+            if act == "recover"
+            else next(s["ended_at"] for s in told["steps"] if s["step"] == "commit the manifest")
+        )
         done = datetime.fromisoformat(ended).timestamp()
         if act == "incremental" and not said["incremental"]:
-            raise ClientFailed(f"antipode made a full backup where an increment was wanted; see run {said['run']}")
+            raise ClientFailed(
+                f"antipode made a full backup where an increment was wanted; see run {said['run']}"
+            )
         return Turn(done - spent.began, said.get("quiesce_window_s"), spent.cpu_s, spent.calls)
 
     def remove_vault(self, site: Cloud) -> None:

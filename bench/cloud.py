@@ -1,4 +1,6 @@
-"""A site as the floor sees it: raw calls on one keystoneauth session, each object polled by itself."""
+"""A site as the floor sees it: raw calls on one keystoneauth session, each object polled by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from ruamel.yaml import YAML
 from lab.site import ROOT
 
 POLL_S = float(os.environ.get("BENCH_POLL_S", "0.1"))
-"""Between two looks of the floor at one object. A look costs the API time: a larger value may be a lower floor."""
+"""Between two looks of the floor at one object.
+
+A look costs the API time: a larger value may be a lower floor.
+"""
 SERVER = "2.79"
 VOLUME = "3.66"
 Json = dict[str, Any]
@@ -36,9 +41,16 @@ class Cloud:
 
     def __init__(self, name: str) -> None:
         entry = YAML(typ="safe").load(clouds_file())["clouds"][name]
-        auth = loading.get_plugin_loader(entry.get("auth_type", "password")).load_from_options(**entry["auth"])
+        auth = loading.get_plugin_loader(entry.get("auth_type", "password")).load_from_options(
+            **entry["auth"]
+        )
         self.session = session = Session(auth=auth, timeout=120)
-        where = {"session": session, "interface": "public", "region_name": entry.get("region_name"), "raise_exc": True}
+        where = {
+            "session": session,
+            "interface": "public",
+            "region_name": entry.get("region_name"),
+            "raise_exc": True,
+        }
         self.name = name
         self.project: str = session.get_project_id()
         self.compute = Adapter(service_type="compute", default_microversion=SERVER, **where)
@@ -53,7 +65,9 @@ class Cloud:
 
     def is_quiesced(self, server_id: str) -> bool:
         """Whether somebody has frozen a server (an addition of nova-quiesce)."""
-        return bool(self.compute.get(f"/servers/{server_id}/os-quiesce").json()["quiesce"]["quiesced"])
+        return bool(
+            self.compute.get(f"/servers/{server_id}/os-quiesce").json()["quiesce"]["quiesced"]
+        )
 
     def servers(self) -> list[Json]:
         found: list[Json] = self.compute.get("/servers/detail").json()["servers"]
@@ -72,7 +86,9 @@ class Cloud:
         return found
 
     def networks(self, collection: str) -> list[Json]:
-        """A collection of Neutron: ports, networks, subnets, security-groups; only what the project may use."""
+        """A collection of Neutron: ports, networks, subnets, security-groups; only what the project
+        may use.
+        """
         found: list[Json] = self.network.get(f"/{collection}").json()[collection.replace("-", "_")]
         return found
 

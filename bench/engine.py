@@ -1,4 +1,5 @@
-"""What antipode's engine itself costs: real runs on SQLite, with claims, tasks, steps and ledger, whose work in the clouds takes no time.
+"""What antipode's engine itself costs: real runs on SQLite, with claims, tasks, steps and ledger,
+whose work in the clouds takes no time.
 
 `python -m bench.engine` prints it; `make bench` does so beside what it measures on the lab.
 """
@@ -53,7 +54,8 @@ class Cost:
     def __str__(self) -> str:
         per_task = 1000 * self.seconds / self.tasks
         return (
-            f"engine, {self.act} of {self.volumes} volumes: {self.seconds:.2f} s ({self.cpu_s:.2f} s of CPU)"
+            f"engine, {self.act} of {self.volumes} volumes: {self.seconds:.2f} s "
+            f"({self.cpu_s:.2f} s of CPU)"
             f" for {self.tasks} tasks and {self.steps} steps, {per_task:.1f} ms a task"
         )
 
@@ -67,18 +69,33 @@ class Costs:
         return {"protect": asdict(self.protect), "failover": asdict(self.failover)}
 
     def lines(self, protect_s: float | None) -> Iterator[str]:
-        """The costs beside their goals. `protect_s` is what a real protection takes that is no larger; None: not measured."""
+        """The costs beside their goals.
+
+        `protect_s` is what a real protection takes that is no larger; None: not measured.
+        """
         if protect_s is None:
-            yield f"{self.protect}; at most {SHARE_OF_PROTECT:.0%} of a protection: not measured beside one"
+            yield (
+                f"{self.protect}; at most {SHARE_OF_PROTECT:.0%} of a protection: not measured "
+                "beside one"
+            )
         else:
             share = self.protect.seconds / protect_s
             met = "met" if share <= SHARE_OF_PROTECT else "NOT MET"
-            yield f"{self.protect}; {share:.1%} of the {protect_s:.1f} s of a smaller one on the lab, at most {SHARE_OF_PROTECT:.0%}: {met}"
-        yield f"{self.failover}; at most {FAILOVER_S:g} s: {'met' if self.failover.seconds <= FAILOVER_S else 'NOT MET'}"
+            yield (
+                f"{self.protect}; {share:.1%} of the {protect_s:.1f} s of a smaller one on the "
+                f"lab, at most {SHARE_OF_PROTECT:.0%}: {met}"
+            )
+        yield (
+            f"{self.failover}; at most {FAILOVER_S:g} s: "
+            f"{'met' if self.failover.seconds <= FAILOVER_S else 'NOT MET'}"
+        )
 
 
 def measure(protected: int = PROTECTED, recovered: int = RECOVERED) -> Costs:
-    """Protect a VNF of so many volumes, and fail another over. The first protection of each, which makes the databases, does not count."""
+    """Protect a VNF of so many volumes, and fail another over.
+
+    The first protection of each, which makes the databases, does not count.
+    """
     with _installation(protected) as small:
         small.cost("protect")
         protect = small.cost("protect")
@@ -89,7 +106,10 @@ def measure(protected: int = PROTECTED, recovered: int = RECOVERED) -> Costs:
 
 @contextmanager
 def _installation(volumes: int) -> Iterator[_Installation]:
-    with tempfile.TemporaryDirectory(prefix="antipode-bench-engine-") as folder, ExitStack() as patches:
+    with (
+        tempfile.TemporaryDirectory(prefix="antipode-bench-engine-") as folder,
+        ExitStack() as patches,
+    ):
         installation = _Installation(Path(folder), topology(volumes // VOLUMES))
         for module, name, play in _plays(installation):
             patches.enter_context(patch.object(module, name, play))
@@ -97,20 +117,27 @@ def _installation(volumes: int) -> Iterator[_Installation]:
 
 
 class _Installation:
-    """An antipode with a database and a vault in a folder, which knows one VNF and two sites that do all at once."""
+    """An antipode with a database and a vault in a folder, which knows one VNF and two sites that
+    do all at once.
+    """
 
     def __init__(self, folder: Path, vnf: Topology) -> None:
         (folder / "vault").mkdir()
         file = folder / "antipode.yaml"
         file.write_text(
             f"sites:\n  {PRIMARY}: {{cloud: a}}\n  {BACKUP}: {{cloud: b}}\n"
-            f"vault: {{directory: {folder / 'vault'}}}\ndatabase: sqlite:///{folder / 'antipode.db'}\n"
+            f"vault: {{directory: {folder / 'vault'}}}\ndatabase: "
+            f"sqlite:///{folder / 'antipode.db'}\n"
         )
         self.deployment = deployment.Deployment(config.load(str(file)))
         self.vnf = vnf
         self.tasks = 0
         members = [{"server": s.name} for s in vnf.servers]
-        self.deployment.vnfs.put(Vnf.model_validate({"vnf": vnf.vnf, "primary": PRIMARY, "backup": BACKUP, "members": members}))
+        self.deployment.vnfs.put(
+            Vnf.model_validate(
+                {"vnf": vnf.vnf, "primary": PRIMARY, "backup": BACKUP, "members": members}
+            )
+        )
 
     def cost(self, act: str) -> Cost:
         self.tasks = 0
@@ -133,7 +160,10 @@ class _Installation:
 
 
 def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
-    """What stands in for all that would call a cloud. It takes no time, and tells the timeline what the real one tells."""
+    """What stands in for all that would call a cloud.
+
+    It takes no time, and tells the timeline what the real one tells.
+    """
 
     def nothing(*_: object, **__: object) -> None:
         """All is well."""
@@ -142,10 +172,19 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
         return installation.vnf
 
     def quiesced_snapshots(
-        site: _Site, vnf: Topology, _quiesce: object, _key: str, ledger: FreezeLedger, timeline: Timeline, **_: object
+        site: _Site,
+        vnf: Topology,
+        _quiesce: object,
+        _key: str,
+        ledger: FreezeLedger,
+        timeline: Timeline,
+        **_: object,
     ) -> SnapshotSet:
         now = datetime.now(UTC)
-        rows = [ledger.freezing(site.name, s.id, s.name, now + timedelta(minutes=1)) for s in vnf.servers]
+        rows = [
+            ledger.freezing(site.name, s.id, s.name, now + timedelta(minutes=1))
+            for s in vnf.servers
+        ]
         for number, name in (("1.2", "quiesce"), ("1.4", "unquiesce")):
             for server in vnf.servers:
                 timeline.past(number, name, server.name, started=now, ended=now)
@@ -153,45 +192,84 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
         for row in rows:
             ledger.thawed(row)
         window = QuiesceWindow(total_s=1.0, per_member_s={s.name: 1.0 for s in vnf.servers})
-        return SnapshotSet(snapshots={v.id: f"snapshot-{v.id}" for v in vnf.volumes}, consistent_at=now.isoformat(), window=window)
+        return SnapshotSet(
+            snapshots={v.id: f"snapshot-{v.id}" for v in vnf.volumes},
+            consistent_at=now.isoformat(),
+            window=window,
+        )
 
-    def back_up(_site: object, vnf: Topology, _taken: object, _previous: object, _key: str, timeline: Timeline, **_: object) -> BackupSet:
+    def back_up(
+        _site: object,
+        vnf: Topology,
+        _taken: object,
+        _previous: object,
+        _key: str,
+        timeline: Timeline,
+        **_: object,
+    ) -> BackupSet:
         records = {}
         for volume in vnf.volumes:
             with timeline.step("1.6", "back up volume", volume.name) as step:
                 records[volume.id] = _record(volume)
                 step.result(backup_id=records[volume.id].id, size_gib=1, incremental=False)
-        return BackupSet(restore={v: r.id for v, r in records.items()}, backups={r.id: r for r in records.values()})
+        return BackupSet(
+            restore={v: r.id for v, r in records.items()},
+            backups={r.id: r for r in records.values()},
+        )
 
     def make_plan(manifest: Manifest, _site: object) -> RecoveryPlan:
         servers = [_planned(s) for s in installation.vnf.servers]
-        return RecoveryPlan(recovery_point=manifest.id, vnf=manifest.vnf.vnf, site=BACKUP, servers=servers)
+        return RecoveryPlan(
+            recovery_point=manifest.id, vnf=manifest.vnf.vnf, site=BACKUP, servers=servers
+        )
 
-    def import_chains(_site: object, _found: object, _manifest: object, server: str, timeline: Timeline) -> None:
+    def import_chains(
+        _site: object, _found: object, _manifest: object, server: str, timeline: Timeline
+    ) -> None:
         with timeline.step("1.7.1", "import backup records", server) as step:
             step.result(imported=VOLUMES, known=0)
 
     def restore_volumes(
-        _site: object, _found: object, _manifest: object, plan: RecoveryPlan, server: str, _run: str, slots: Any, timeline: Timeline
+        _site: object,
+        _found: object,
+        _manifest: object,
+        plan: RecoveryPlan,
+        server: str,
+        _run: str,
+        slots: Any,
+        timeline: Timeline,
     ) -> dict[str, str]:
         restored = {}
         for volume in plan.server(server).volumes:
             with slots, timeline.step("1.7.1", "restore volume", volume.name) as step:
                 restored[volume.source_id] = f"restored-{volume.source_id}"
-                step.result(volume_id=restored[volume.source_id], backup_id=volume.backup_id, found=False)
+                step.result(
+                    volume_id=restored[volume.source_id], backup_id=volume.backup_id, found=False
+                )
         return restored
 
-    def create_ports(_site: object, _manifest: object, plan: RecoveryPlan, server: str, _run: str, timeline: Timeline) -> list[str]:
+    def create_ports(
+        _site: object,
+        _manifest: object,
+        plan: RecoveryPlan,
+        server: str,
+        _run: str,
+        timeline: Timeline,
+    ) -> list[str]:
         with timeline.step("1.7.2", "create ports", server):
             return [f"made-{p.source_id}" for p in plan.server(server).ports]
 
-    def boot(_site: object, _found: object, _manifest: object, _plan: object, server: str, *more: Any) -> str:
+    def boot(
+        _site: object, _found: object, _manifest: object, _plan: object, server: str, *more: Any
+    ) -> str:
         timeline: Timeline = more[-1]
         with timeline.step("1.7.2", "boot server", server) as step:
             step.result(server_id=f"booted-{server}", found=False)
         return f"booted-{server}"
 
-    def await_answer(_site: object, _manifest: object, server: str, timeline: Timeline, *_: object) -> None:
+    def await_answer(
+        _site: object, _manifest: object, server: str, timeline: Timeline, *_: object
+    ) -> None:
         with timeline.step("1.7.2", "await answer", server):
             """It answers."""
 
@@ -236,18 +314,48 @@ def topology(servers: int) -> Topology:
     for number in range(servers):
         name = f"server-{number}"
         volumes = [
-            Volume(id=f"{name}-{i}", name=f"{name}-{i}", size_gib=1, volume_type="standard", bootable=i == 0) for i in range(VOLUMES)
+            Volume(
+                id=f"{name}-{i}",
+                name=f"{name}-{i}",
+                size_gib=1,
+                volume_type="standard",
+                bootable=i == 0,
+            )
+            for i in range(VOLUMES)
         ]
-        attachments = [Attachment(volume=v, device=f"/dev/vd{'abcdefgh'[i]}", is_root=i == 0) for i, v in enumerate(volumes)]
-        fixed = FixedAddress(address=f"10.0.{number // 250}.{1 + number % 250}", subnet_cidr="10.0.0.0/16", subnet_name="subnet")
+        attachments = [
+            Attachment(volume=v, device=f"/dev/vd{'abcdefgh'[i]}", is_root=i == 0)
+            for i, v in enumerate(volumes)
+        ]
+        fixed = FixedAddress(
+            address=f"10.0.{number // 250}.{1 + number % 250}",
+            subnet_cidr="10.0.0.0/16",
+            subnet_name="subnet",
+        )
         mac = f"fa:16:3e:00:{number // 256:02x}:{number % 256:02x}"
         port = Port(id=f"{name}-port", name="", network="net", mac_address=mac, fixed=[fixed])
-        found.append(Server(id=f"id-{name}", name=name, hostname=name, flavor=flavor, attachments=attachments, ports=[port]))
-    return Topology(vnf="vnf", site=PRIMARY, discovered_at=datetime.now(UTC).isoformat(), servers=found)
+        found.append(
+            Server(
+                id=f"id-{name}",
+                name=name,
+                hostname=name,
+                flavor=flavor,
+                attachments=attachments,
+                ports=[port],
+            )
+        )
+    return Topology(
+        vnf="vnf", site=PRIMARY, discovered_at=datetime.now(UTC).isoformat(), servers=found
+    )
 
 
 def _record(volume: Volume) -> BackupRecord:
-    fields = {"id": f"backup-{volume.id}", "volume_id": volume.id, "parent_id": None, "service_metadata": f"volume_{volume.id}"}
+    fields = {
+        "id": f"backup-{volume.id}",
+        "volume_id": volume.id,
+        "parent_id": None,
+        "service_metadata": f"volume_{volume.id}",
+    }
     return BackupRecord(
         id=f"backup-{volume.id}",
         volume_id=volume.id,

@@ -1,7 +1,9 @@
-"""The floor: the same OpenStack calls by a minimal concurrent client, which knows no failure, no database and no manifest.
+"""The floor: the same OpenStack calls by a minimal concurrent client, which knows no failure, no
+database and no manifest.
 
-It quiesces in order, takes all snapshots at once, unquiesces in reverse, backs up all snapshots at once, exports the records; and it
-imports chains base first, creates volumes from backups and ports at once, boots in the order wanted. Each object is asked each 0.1 s.
+It quiesces in order, takes all snapshots at once, unquiesces in reverse, backs up all snapshots at
+once, exports the records; and it imports chains base first, creates volumes from backups and ports
+at once, boots in the order wanted. Each object is asked each 0.1 s.
 """
 
 from __future__ import annotations
@@ -43,13 +45,18 @@ def at_once(do: Callable[[Any], T], things: Iterable[Any]) -> list[T]:
 
 
 def discover(vnf: Vnf, site: Cloud) -> list[Json]:
-    """Step 1.1: the members in quiesce order, with their volumes (root first), ports and what booting them takes."""
+    """Step 1.1: the members in quiesce order, with their volumes (root first), ports and what
+    booting them takes.
+    """
     servers, volumes, ports, networks, subnets, groups = (
         f.result()
         for f in (
             POOL.submit(site.servers),
             POOL.submit(site.volumes),
-            *(POOL.submit(site.networks, c) for c in ("ports", "networks", "subnets", "security-groups")),
+            *(
+                POOL.submit(site.networks, c)
+                for c in ("ports", "networks", "subnets", "security-groups")
+            ),
         )
     )
     by_name = {s["name"]: s for s in servers}
@@ -61,11 +68,15 @@ def discover(vnf: Vnf, site: Cloud) -> list[Json]:
     def member(name: str) -> Json:
         server = by_name[name]
         root = server["OS-EXT-SRV-ATTR:root_device_name"]
-        attached = site.compute.get(f"/servers/{server['id']}/os-volume_attachments").json()["volumeAttachments"]
+        attached = site.compute.get(f"/servers/{server['id']}/os-volume_attachments").json()[
+            "volumeAttachments"
+        ]
         keypair = None
         if server["key_name"]:
             owner = {"user_id": server["user_id"]}
-            keypair = site.compute.get(f"/os-keypairs/{server['key_name']}", params=owner).json()["keypair"]
+            keypair = site.compute.get(f"/os-keypairs/{server['key_name']}", params=owner).json()[
+                "keypair"
+            ]
         attached.sort(key=lambda a: (a["device"] != root, a["device"]))
         return {
             "id": server["id"],
@@ -76,7 +87,13 @@ def discover(vnf: Vnf, site: Cloud) -> list[Json]:
             "config_drive": bool(server["config_drive"]),
             "metadata": server["metadata"],
             "volumes": [
-                {"id": v["id"], "name": v["name"], "size": v["size"], "type": v["volume_type"], "metadata": v["metadata"]}
+                {
+                    "id": v["id"],
+                    "name": v["name"],
+                    "size": v["size"],
+                    "type": v["volume_type"],
+                    "metadata": v["metadata"],
+                }
                 for v in (volume_by_id[a["volumeId"]] for a in attached)
             ],
             "ports": [
@@ -84,7 +101,10 @@ def discover(vnf: Vnf, site: Cloud) -> list[Json]:
                     "name": p["name"],
                     "mac": p["mac_address"],
                     "network": network_name[p["network_id"]],
-                    "fixed": [{"address": f["ip_address"], "cidr": cidr[f["subnet_id"]]} for f in p["fixed_ips"]],
+                    "fixed": [
+                        {"address": f["ip_address"], "cidr": cidr[f["subnet_id"]]}
+                        for f in p["fixed_ips"]
+                    ],
                     "groups": [group_name[g] for g in p["security_groups"]],
                 }
                 for p in ports
@@ -96,12 +116,15 @@ def discover(vnf: Vnf, site: Cloud) -> list[Json]:
 
 
 def thaw(site: Cloud, servers: Sequence[Json]) -> None:
-    """Unquiesce in reverse order, each tried until it is done; the last members are thawed even when one refuses.
+    """Unquiesce in reverse order, each tried until it is done; the last members are thawed even
+    when one refuses.
 
     Raises:
         Failed: members that could not be thawed, by name.
     """
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     left, refused, deadline = list(reversed(servers)), dict[str, str](), time.monotonic() + THAW_S
     while left:
         refused = {s["name"]: e for s in left if (e := _thawed(site, s)) is not None}
@@ -126,13 +149,22 @@ def _thawed(site: Cloud, server: Json) -> str | None:
     return None
 
 
-def snapshot_quiesced(site: Cloud, servers: Sequence[Json], name: str) -> tuple[dict[str, str], float]:
+def snapshot_quiesced(
+    site: Cloud, servers: Sequence[Json], name: str
+) -> tuple[dict[str, str], float]:
     """Steps 1.2 to 1.4: the snapshot of each volume, and how long the window was in seconds."""
 
     def snapshot(volume: Json) -> tuple[str, str]:
-        made = site.volume.post("/snapshots", json={"snapshot": {"volume_id": volume["id"], "name": name}}).json()["snapshot"]
+        made = site.volume.post(
+            "/snapshots", json={"snapshot": {"volume_id": volume["id"], "name": name}}
+        ).json()["snapshot"]
         path = f"/snapshots/{made['id']}"
-        until(lambda: site.volume.get(path).json()["snapshot"]["status"], "available", f"snapshot {made['id']}", SNAPSHOT_S)
+        until(
+            lambda: site.volume.get(path).json()["snapshot"]["status"],
+            "available",
+            f"snapshot {made['id']}",
+            SNAPSHOT_S,
+        )
         return volume["id"], made["id"]
 
     touched: list[Json] = []
@@ -147,15 +179,31 @@ def snapshot_quiesced(site: Cloud, servers: Sequence[Json], name: str) -> tuple[
     return snapshots, time.monotonic() - began
 
 
-def back_up(site: Cloud, servers: Sequence[Json], snapshots: dict[str, str], name: str, incremental: bool) -> dict[str, Json]:
+def back_up(
+    site: Cloud, servers: Sequence[Json], snapshots: dict[str, str], name: str, incremental: bool
+) -> dict[str, Json]:
     """Steps 1.5 and 1.6: one backup from each snapshot and its exported record, by volume id."""
 
     def one(volume: Json) -> tuple[str, Json]:
-        body = {"volume_id": volume["id"], "snapshot_id": snapshots[volume["id"]], "name": name, "incremental": incremental, "force": True}
+        body = {
+            "volume_id": volume["id"],
+            "snapshot_id": snapshots[volume["id"]],
+            "name": name,
+            "incremental": incremental,
+            "force": True,
+        }
         made = site.volume.post("/backups", json={"backup": body}).json()["backup"]
         path = f"/backups/{made['id']}"
-        until(lambda: site.volume.get(path).json()["backup"]["status"], "available", f"backup {made['id']}", BACKUP_S)
-        return volume["id"], {"id": made["id"], "record": site.volume.get(f"{path}/export_record").json()["backup-record"]}
+        until(
+            lambda: site.volume.get(path).json()["backup"]["status"],
+            "available",
+            f"backup {made['id']}",
+            BACKUP_S,
+        )
+        return volume["id"], {
+            "id": made["id"],
+            "record": site.volume.get(f"{path}/export_record").json()["backup-record"],
+        }
 
     return dict(at_once(one, [v for s in servers for v in s["volumes"]]))
 
@@ -167,7 +215,11 @@ def remove_snapshots(site: Cloud, snapshots: dict[str, str]) -> None:
         site.volume.delete(f"/snapshots/{snapshot_id}")
         path = f"/snapshots/{snapshot_id}"
         until(
-            lambda: "gone" if (r := site.volume.get(path, raise_exc=False)).status_code == 404 else r.json()["snapshot"]["status"],
+            lambda: (
+                "gone"
+                if (r := site.volume.get(path, raise_exc=False)).status_code == 404
+                else r.json()["snapshot"]["status"]
+            ),
             "gone",
             f"snapshot {snapshot_id}",
             SNAPSHOT_S,
@@ -177,7 +229,9 @@ def remove_snapshots(site: Cloud, snapshots: dict[str, str]) -> None:
 
 
 def protect(vnf: Vnf, state: Path, name: str, incremental: bool, window_only: bool) -> Json:
-    """One recovery point; `state` holds what recovering takes, and the chains that a next increment adds to."""
+    """One recovery point; `state` holds what recovering takes, and the chains that a next increment
+    adds to.
+    """
     site = Cloud(vnf.primary)
     servers = discover(vnf, site)
     snapshots, window_s = snapshot_quiesced(site, servers, name)
@@ -195,12 +249,23 @@ def answers(wanted: Answers, site: str, server: Json) -> None:
     """Ask a member each 0.1 s until it answers, as its VNF file says."""
     address = server["ports"][0]["fixed"][0]["address"]
     if wanted.command is None:
-        command = [sys.executable, "-c", f"import socket; socket.create_connection(({address!r}, {wanted.tcp}), 2).close()"]
+        command = [
+            sys.executable,
+            "-c",
+            f"import socket; socket.create_connection(({address!r}, {wanted.tcp}), 2).close()",
+        ]
     else:
-        command = [part.format(site=site, server=server["name"], address=address) for part in wanted.command]
+        command = [
+            part.format(site=site, server=server["name"], address=address)
+            for part in wanted.command
+        ]
 
     def asked() -> str:
-        return "answers" if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0 else "silent"
+        return (
+            "answers"
+            if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+            else "silent"
+        )
 
     until(asked, "answers", f"{server['name']} at {site}", wanted.within)
 
@@ -227,14 +292,22 @@ def recover(vnf: Vnf, state: Path) -> Json:
         there = {k["keypair"]["name"] for k in site.compute.get("/os-keypairs").json()["keypairs"]}
         for name in wanted.keys() - there:
             keypair = wanted[name]
-            site.compute.post("/os-keypairs", json={"keypair": {k: keypair[k] for k in ("name", "public_key", "type")}})
+            site.compute.post(
+                "/os-keypairs",
+                json={"keypair": {k: keypair[k] for k in ("name", "public_key", "type")}},
+            )
 
     def restored(volume: Json) -> str:
         chain = saved["chains"][volume["id"]]
         for link in chain:
             site.volume.post("/backups/import_record", json={"backup-record": link["record"]})
             path = f"/backups/{link['id']}"
-            until(lambda p=path: site.volume.get(p).json()["backup"]["status"], "available", f"record {link['id']}", RESTORE_S)  # type: ignore[misc]
+            until(
+                lambda p=path: site.volume.get(p).json()["backup"]["status"],
+                "available",
+                f"record {link['id']}",
+                RESTORE_S,
+            )  # type: ignore[misc]
         body = {
             "name": volume["name"],
             "size": volume["size"],
@@ -243,7 +316,12 @@ def recover(vnf: Vnf, state: Path) -> Json:
             "backup_id": chain[-1]["id"],
         }
         made: str = site.volume.post("/volumes", json={"volume": body}).json()["volume"]["id"]
-        until(lambda: site.volume.get(f"/volumes/{made}").json()["volume"]["status"], "available", f"volume {made}", RESTORE_S)
+        until(
+            lambda: site.volume.get(f"/volumes/{made}").json()["volume"]["status"],
+            "available",
+            f"volume {made}",
+            RESTORE_S,
+        )
         return made
 
     def port(wanted: Json) -> str:
@@ -252,14 +330,23 @@ def recover(vnf: Vnf, state: Path) -> Json:
             "name": wanted["name"],
             "network_id": network,
             "mac_address": wanted["mac"],
-            "fixed_ips": [{"subnet_id": subnet_id[network, f["cidr"]], "ip_address": f["address"]} for f in wanted["fixed"]],
-            "security_groups": [group_id[vnf.map.security_groups.get(g, g)] for g in wanted["groups"]],
+            "fixed_ips": [
+                {"subnet_id": subnet_id[network, f["cidr"]], "ip_address": f["address"]}
+                for f in wanted["fixed"]
+            ],
+            "security_groups": [
+                group_id[vnf.map.security_groups.get(g, g)] for g in wanted["groups"]
+            ],
         }
         made: str = site.network.post("/ports", json={"port": body}).json()["port"]["id"]
         return made
 
-    volumes: dict[str, Future[str]] = {v["id"]: POOL.submit(restored, v) for s in servers.values() for v in s["volumes"]}
-    ports: dict[str, Future[str]] = {p["mac"]: POOL.submit(port, p) for s in servers.values() for p in s["ports"]}
+    volumes: dict[str, Future[str]] = {
+        v["id"]: POOL.submit(restored, v) for s in servers.values() for v in s["volumes"]
+    }
+    ports: dict[str, Future[str]] = {
+        p["mac"]: POOL.submit(port, p) for s in servers.values() for p in s["ports"]
+    }
     keypairs = POOL.submit(import_keypairs)
     booted: dict[str, Future[Json]] = {}
     predecessors = vnf.predecessors()
@@ -275,7 +362,12 @@ def recover(vnf: Vnf, state: Path) -> Json:
             "flavorRef": flavor_id[vnf.map.flavors.get(server["flavor"], server["flavor"])],
             "networks": [{"port": ports[p["mac"]].result()} for p in server["ports"]],
             "block_device_mapping_v2": [
-                {"uuid": disk, "source_type": "volume", "destination_type": "volume", "boot_index": 0 if i == 0 else -1}
+                {
+                    "uuid": disk,
+                    "source_type": "volume",
+                    "destination_type": "volume",
+                    "boot_index": 0 if i == 0 else -1,
+                }
                 for i, disk in enumerate(disks)
             ],
             "metadata": server["metadata"],
@@ -285,13 +377,20 @@ def recover(vnf: Vnf, state: Path) -> Json:
         }
         restored_at = time.time()
         made = site.compute.post("/servers", json={"server": body}).json()["server"]["id"]
-        until(lambda: site.compute.get(f"/servers/{made}").json()["server"]["status"], "ACTIVE", f"server {name}", BOOT_S)
+        until(
+            lambda: site.compute.get(f"/servers/{made}").json()["server"]["status"],
+            "ACTIVE",
+            f"server {name}",
+            BOOT_S,
+        )
         active_at = time.time()
         if (wanted := vnf.member(name).answers) is not None:
             answers(wanted, vnf.backup, server)
         return {"restored_at": restored_at, "active_at": active_at, "answers_at": time.time()}
 
-    for wave in vnf.boot_waves():  # in this order a predecessor's future is there before it is waited for
+    for (
+        wave
+    ) in vnf.boot_waves():  # in this order a predecessor's future is there before it is waited for
         booted.update({name: POOL.submit(boot, name) for name in wave})
     wait(booted.values(), return_when=FIRST_EXCEPTION)
     marks = {name: future.result() for name, future in booted.items()}
@@ -305,7 +404,9 @@ def stop(number: int, frame: object) -> None:
 
 def main() -> None:
     """One act of the floor; the result is printed as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m bench.floor", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.floor", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("act", choices=["window", "protect", "recover"])
     parser.add_argument("--vnf", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
@@ -317,7 +418,13 @@ def main() -> None:
     if options.act == "recover":
         result = recover(vnf, options.state)
     else:
-        result = protect(vnf, options.state, options.name, options.incremental, window_only=options.act == "window")
+        result = protect(
+            vnf,
+            options.state,
+            options.name,
+            options.incremental,
+            window_only=options.act == "window",
+        )
     print(json.dumps(result))
 
 

@@ -1,7 +1,9 @@
-"""What antipode itself costs as there is more to do: many VNFs on embedded sites without latency, protected and failed over.
+"""What antipode itself costs as there is more to do: many VNFs on embedded sites without latency,
+protected and failed over.
 
-`python -m bench.scale` prints, for 20, 200 and 2,000 volumes, CPU seconds and memory of antipode's process and HTTP calls per volume, and
-the exponents with which they grow (1.0: linear). The embedded sites are processes of their own and do not count.
+`python -m bench.scale` prints, for 20, 200 and 2,000 volumes, CPU seconds and memory of antipode's
+process and HTTP calls per volume, and the exponents with which they grow (1.0: linear). The
+embedded sites are processes of their own and do not count.
 """
 
 from __future__ import annotations
@@ -46,7 +48,13 @@ def say(text: str) -> None:
 
 def vnf(number: int) -> dict[str, Any]:
     members = [{"server": server_name(number, i)} for i in range(SERVERS)]
-    base = {"vnf": f"vnf-{number}", "primary": SITES[0], "backup": SITES[1], "quiesce": {"timeout": "120s"}, "members": members}
+    base = {
+        "vnf": f"vnf-{number}",
+        "primary": SITES[0],
+        "backup": SITES[1],
+        "quiesce": {"timeout": "120s"},
+        "members": members,
+    }
     return {**base, "map": {"volume_types": {"fast": "standard"}}}
 
 
@@ -65,17 +73,37 @@ def furnish(vnfs: int) -> None:
     flavor = next(f["id"] for f in primary.compute.flavors() if f["name"] == "tiny")
 
     def make(index: int) -> str:
-        roots = [primary.volumes.create_volume({"size": 1, "name": f"{index}-root", "imageRef": image})]
-        data = [primary.volumes.create_volume({"size": 1, "name": f"{index}-{i}", "volume_type": "fast"}) for i in range(1, VOLUMES)]
+        roots = [
+            primary.volumes.create_volume({"size": 1, "name": f"{index}-root", "imageRef": image})
+        ]
+        data = [
+            primary.volumes.create_volume(
+                {"size": 1, "name": f"{index}-{i}", "volume_type": "fast"}
+            )
+            for i in range(1, VOLUMES)
+        ]
         address = f"10.8.{1 + index // 200}.{1 + index % 200}"
-        port = primary.networks.create_port({"network_id": networks[0], "fixed_ips": [{"ip_address": address}]})
+        port = primary.networks.create_port(
+            {"network_id": networks[0], "fixed_ips": [{"ip_address": address}]}
+        )
         primary.volumes.watch.wait_for(roots + data, timeout_s=300)
         disks = [
-            {"uuid": v, "source_type": "volume", "destination_type": "volume", "boot_index": -1 if i else 0}
+            {
+                "uuid": v,
+                "source_type": "volume",
+                "destination_type": "volume",
+                "boot_index": -1 if i else 0,
+            }
             for i, v in enumerate(roots + data)
         ]
         name = server_name(index // SERVERS, index % SERVERS)
-        body = {"name": name, "flavorRef": flavor, "block_device_mapping_v2": disks, "networks": [{"port": port}], "config_drive": True}
+        body = {
+            "name": name,
+            "flavorRef": flavor,
+            "block_device_mapping_v2": disks,
+            "networks": [{"port": port}],
+            "config_drive": True,
+        }
         return primary.compute.create_server(body)
 
     with ThreadPoolExecutor(8) as pool:
@@ -84,15 +112,32 @@ def furnish(vnfs: int) -> None:
 
 
 def _network(site: Site) -> str:
-    """A network with addresses enough, and quotas without end, which also spares the site from counting."""
+    """A network with addresses enough, and quotas without end, which also spares the site from
+    counting.
+    """
     project = site.project_id
     unlimited = ("volumes", "snapshots", "gigabytes", "backups", "backup_gigabytes")
-    site.volumes._api.call("PUT", f"/os-quota-sets/{project}", {"quota_set": dict.fromkeys(unlimited, -1)})
-    site.compute._api.call("PUT", f"/os-quota-sets/{project}", {"quota_set": dict.fromkeys(("instances", "cores", "ram"), -1)})
+    site.volumes._api.call(
+        "PUT", f"/os-quota-sets/{project}", {"quota_set": dict.fromkeys(unlimited, -1)}
+    )
+    site.compute._api.call(
+        "PUT",
+        f"/os-quota-sets/{project}",
+        {"quota_set": dict.fromkeys(("instances", "cores", "ram"), -1)},
+    )
     site.networks._api.call("PUT", f"/quotas/{project}", {"quota": {"port": -1}})
-    network = str(site.networks._api.post("/networks", {"network": {"name": NETWORK}})["network"]["id"])
+    network = str(
+        site.networks._api.post("/networks", {"network": {"name": NETWORK}})["network"]["id"]
+    )
     pool = [{"start": "10.8.200.1", "end": "10.8.200.250"}]
-    subnet = {"network_id": network, "name": NETWORK, "ip_version": 4, "cidr": CIDR, "gateway_ip": None, "allocation_pools": pool}
+    subnet = {
+        "network_id": network,
+        "name": NETWORK,
+        "ip_version": 4,
+        "cidr": CIDR,
+        "gateway_ip": None,
+        "allocation_pools": pool,
+    }
     site.networks._api.post("/subnets", {"subnet": subnet})
     return network
 
@@ -125,15 +170,34 @@ def work(act: str, configuration: str, vnfs: int, at_once: int) -> dict[str, flo
             pass
     spent = resource.getrusage(resource.RUSAGE_SELF)
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return {"cpu_s": spent.ru_utime + spent.ru_stime, "memory_mib": spent.ru_maxrss / unit, "seconds": time.monotonic() - began}
+    return {
+        "cpu_s": spent.ru_utime + spent.ru_stime,
+        "memory_mib": spent.ru_maxrss / unit,
+        "seconds": time.monotonic() - began,
+    }
 
 
-def measured(act: str, sandbox: Sandbox, vnfs: int, at_once: int, sites: Sequence[str]) -> dict[str, float]:
+def measured(
+    act: str, sandbox: Sandbox, vnfs: int, at_once: int, sites: Sequence[str]
+) -> dict[str, float]:
     for site in sites:
         sandbox.ask(site, "DELETE", "/calls")
-    command = [sys.executable, "-m", "bench.scale", "--work", act, "--vnfs", str(vnfs), "--at-once", str(at_once)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.scale",
+        "--work",
+        act,
+        "--vnfs",
+        str(vnfs),
+        "--at-once",
+        str(at_once),
+    ]
     done = subprocess.run(
-        [*command, "--config", str(sandbox.directory / desk.CONFIGURATION)], stdout=subprocess.PIPE, text=True, check=True
+        [*command, "--config", str(sandbox.directory / desk.CONFIGURATION)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     result: dict[str, float] = json.loads(done.stdout)
     result["calls"] = _calls_of_antipode(sandbox, sites)
@@ -142,9 +206,15 @@ def measured(act: str, sandbox: Sandbox, vnfs: int, at_once: int, sites: Sequenc
 
 def _calls_of_antipode(sandbox: Sandbox, sites: Sequence[str]) -> float:
     """All calls but those by which cinder-backup of a site writes and reads its objects."""
-    counted = [(name, n) for site in sites for name, n in sandbox.ask(site, "GET", "/calls").items()]
+    counted = [
+        (name, n) for site in sites for name, n in sandbox.ask(site, "GET", "/calls").items()
+    ]
     moved = ("PUT", "DELETE", "HEAD")
-    return sum(n for name, n in counted if not (name.startswith("object-store") and name.split()[1] in moved))
+    return sum(
+        n
+        for name, n in counted
+        if not (name.startswith("object-store") and name.split()[1] in moved)
+    )
 
 
 # ---- the bench ----
@@ -171,14 +241,24 @@ def _of_one_size(sandbox: Sandbox, vnfs: int, at_once: int) -> Iterator[dict[str
     _without_verification(sandbox)
     primary, backup = SITES
     say("  protect")
-    yield {"volumes": volumes, "act": "protect", **measured("protect", sandbox, vnfs, at_once, SITES)}
+    yield {
+        "volumes": volumes,
+        "act": "protect",
+        **measured("protect", sandbox, vnfs, at_once, SITES),
+    }
     sandbox.kill(primary)
     say("  failover")
-    yield {"volumes": volumes, "act": "failover", **measured("failover", sandbox, vnfs, at_once, [backup])}
+    yield {
+        "volumes": volumes,
+        "act": "failover",
+        **measured("failover", sandbox, vnfs, at_once, [backup]),
+    }
 
 
 def _without_verification(sandbox: Sandbox) -> None:
-    """Leave the backup store out of the configuration, so that the store is asked by cinder-backup only and calls can be told apart."""
+    """Leave the backup store out of the configuration, so that the store is asked by cinder-backup
+    only and calls can be told apart.
+    """
     path = sandbox.directory / desk.CONFIGURATION
     content = YAML().load(path)
     content.pop("backup_store", None)
@@ -186,20 +266,31 @@ def _without_verification(sandbox: Sandbox) -> None:
 
 
 def exponents(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By act and measure, the exponent of its growth with the number of volumes, from the smallest to the largest size."""
+    """By act and measure, the exponent of its growth with the number of volumes, from the smallest
+    to the largest size.
+    """
     result: dict[str, dict[str, float]] = {}
     for act in ("protect", "failover"):
         of_act = sorted((r for r in found if r["act"] == act), key=lambda r: int(r["volumes"]))
         if len(of_act) > 1:
             first, last = of_act[0], of_act[-1]
             more = math.log(last["volumes"] / first["volumes"])
-            result[act] = {measure: round(math.log(last[measure] / first[measure]) / more, 2) for measure in MEASURES}
+            result[act] = {
+                measure: round(math.log(last[measure] / first[measure]) / more, 2)
+                for measure in MEASURES
+            }
     return result
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--volumes", type=int, nargs="+", default=[20, 200, 2000], help="sizes (default: 20 200 2000)")
+    parser.add_argument(
+        "--volumes",
+        type=int,
+        nargs="+",
+        default=[20, 200, 2000],
+        help="sizes (default: 20 200 2000)",
+    )
     parser.add_argument("--at-once", type=int, default=4, help="runs at once (default: 4)")
     parser.add_argument("--work", choices=("protect", "failover"), help=argparse.SUPPRESS)
     parser.add_argument("--vnfs", type=int, help=argparse.SUPPRESS)
@@ -209,16 +300,26 @@ def main() -> int:
     if chosen.work:
         json.dump(work(chosen.work, chosen.config, chosen.vnfs, chosen.at_once), sys.stdout)
         return 0
-    print("| volumes | act | CPU s | CPU ms/volume | calls/volume | memory MiB | s |\n|---|---|---|---|---|---|---|")
+    print(
+        "| volumes | act | CPU s | CPU ms/volume | calls/volume | memory MiB | s "
+        "|\n|---|---|---|---|---|---|---|"
+    )
     found = []
     for row in rows(chosen.volumes, chosen.at_once):
         found.append(row)
         n = row["volumes"]
         per_volume = f"{1000 * row['cpu_s'] / n:.1f} | {row['calls'] / n:.1f}"
-        print(f"| {n} | {row['act']} | {row['cpu_s']:.1f} | {per_volume} | {row['memory_mib']:.0f} | {row['seconds']:.1f} |", flush=True)
+        print(
+            f"| {n} | {row['act']} | {row['cpu_s']:.1f} | {per_volume} | {row['memory_mib']:.0f} "
+            f"| {row['seconds']:.1f} |",
+            flush=True,
+        )
     grown = exponents(found)
     for act, by_measure in grown.items():
-        print(f"{act}: growth exponents " + ", ".join(f"{measure} {value}" for measure, value in by_measure.items()))
+        print(
+            f"{act}: growth exponents "
+            + ", ".join(f"{measure} {value}" for measure, value in by_measure.items())
+        )
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps({"rows": found, "exponents": grown}, indent=2) + "\n")
     return 0

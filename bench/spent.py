@@ -1,4 +1,6 @@
-"""One client run as a process of its own: what it printed, and the seconds, CPU seconds and HTTP requests it took."""
+"""One client run as a process of its own: what it printed, and the seconds, CPU seconds and HTTP
+requests it took.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Sp
     with output.open("w") as out, log.open("w") as err:
         began, started = time.time(), time.monotonic()
         process = subprocess.Popen(
-            list(command), stdout=out, stderr=err, env={**os.environ, **environment, "BENCH_CALLS": str(calls), "PYTHONPATH": counting}
+            list(command),
+            stdout=out,
+            stderr=err,
+            env={**os.environ, **environment, "BENCH_CALLS": str(calls), "PYTHONPATH": counting},
         )
         try:
             _, status, usage = os.wait4(process.pid, 0)
@@ -57,10 +62,18 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Sp
     if code != 0:
         end = "\n".join(log.read_text().splitlines()[-15:])
         raise ClientFailed(f"{' '.join(command)} ended with {code}; the end of {log}:\n{end}")
-    return Spent(output.read_text(), began, wall, usage.ru_utime + usage.ru_stime, sum(map(int, calls.read_text().split())))
+    return Spent(
+        output.read_text(),
+        began,
+        wall,
+        usage.ru_utime + usage.ru_stime,
+        sum(map(int, calls.read_text().split())),
+    )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Tell a client to stop and give it the time to thaw what it froze; never SIGKILL it inside its window."""
+    """Tell a client to stop and give it the time to thaw what it froze; never SIGKILL it inside its
+    window.
+    """
     process.send_signal(signal.SIGTERM)
     process.wait(STOP_S)

@@ -1,6 +1,8 @@
-"""What a turn of a client leaves is removed: the recovered VNF and the records at the backup site, snapshots and backups at the primary.
+"""What a turn of a client leaves is removed: the recovered VNF and the records at the backup site,
+snapshots and backups at the primary.
 
-Only what belongs to the measured VNF is touched (its members' names, its MACs, its volumes), and only what was not there before the turn.
+Only what belongs to the measured VNF is touched (its members' names, its MACs, its volumes), and
+only what was not there before the turn.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ def belongings(vnf: Vnf) -> dict[str, set[str]]:
     """The ids of what a client may leave behind, by kind and site."""
     ids, names = {v["id"] for v in vnf.volumes}, {v["name"] for v in vnf.volumes}
     return {
-        "keypairs": {k["keypair"]["name"] for k in vnf.backup.compute.get("/os-keypairs").json()["keypairs"]} & vnf.keypairs,
+        "keypairs": {
+            k["keypair"]["name"] for k in vnf.backup.compute.get("/os-keypairs").json()["keypairs"]
+        }
+        & vnf.keypairs,
         "servers": {s["id"] for s in vnf.backup.servers() if s["name"] in vnf.names},
         "ports": {p["id"] for p in vnf.backup.networks("ports") if p["mac_address"] in vnf.macs},
         "volumes": {v["id"] for v in vnf.backup.volumes() if v["name"] in names},
@@ -57,15 +62,22 @@ def belongings(vnf: Vnf) -> dict[str, set[str]]:
 
 
 def standing_in_the_way(vnf: Vnf) -> list[str]:
-    """What is at the backup site already and would collide with a recovered VNF, in words; empty when there is nothing."""
+    """What is at the backup site already and would collide with a recovered VNF, in words; empty
+    when there is nothing.
+    """
     there = belongings(vnf)
-    return [f"{len(there[kind])} {kind} of the VNF at {vnf.backup.name}" for kind in ("servers", "ports", "volumes") if there[kind]]
+    return [
+        f"{len(there[kind])} {kind} of the VNF at {vnf.backup.name}"
+        for kind in ("servers", "ports", "volumes")
+        if there[kind]
+    ]
 
 
 def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
     """Delete what was not there `before`, each kind awaited before what it rests on.
 
-    Records and backups of one chain share their objects: whichever Cinder deletes first removes them, the other one its row.
+    Records and backups of one chain share their objects: whichever Cinder deletes first removes
+    them, the other one its row.
 
     Raises:
         Failed: something does not go away.
@@ -84,7 +96,9 @@ def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
         _delete_until_gone(kind, delete, lambda kind=kind: belongings(vnf)[kind] - before[kind])  # type: ignore[misc]
 
 
-def _delete_until_gone(kind: str, delete: Callable[[str], object], left: Callable[[], set[str]]) -> None:
+def _delete_until_gone(
+    kind: str, delete: Callable[[str], object], left: Callable[[], set[str]]
+) -> None:
     deadline, asked = time.monotonic() + GONE_S, set[str]()
     while ids := left():
         if time.monotonic() > deadline:
@@ -94,7 +108,10 @@ def _delete_until_gone(kind: str, delete: Callable[[str], object], left: Callabl
 
 
 def _delete(delete: Callable[[str], object], ids: Iterable[str]) -> set[str]:
-    """Ask to delete each; returns those that were taken. What refuses (a base while its increment is still there) is asked again."""
+    """Ask to delete each; returns those that were taken.
+
+    What refuses (a base while its increment is still there) is asked again.
+    """
     taken = set()
     for resource in ids:
         try:

@@ -18,7 +18,10 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One number of one client in one round. `measure` is a key of MEASURES, or that with another ending: `full_cpu_s`, `full_calls`."""
+    """One number of one client in one round.
+
+    `measure` is a key of MEASURES, or that with another ending: `full_cpu_s`, `full_calls`.
+    """
 
     round: int
     client: str
@@ -28,13 +31,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Goal:
-    """The antipode of one measure against another client: at most so many times its time, or shorter by at least so many times."""
+    """The antipode of one measure against another client: at most so many times its time, or
+    shorter by at least so many times.
+    """
 
     measure: str
     against: str
     limit: float
     shorter: bool = False
-    """limit is a least number of times by which antipode is shorter, not a most by which it is longer"""
+    """limit is a least number of times by which antipode is shorter, not a most by which it is
+    longer
+    """
 
 
 GOALS = (
@@ -48,7 +55,9 @@ GOALS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A goal and what was measured of it; `ratio` and `met` are None when one of the two was not measured."""
+    """A goal and what was measured of it; `ratio` and `met` are None when one of the two was not
+    measured.
+    """
 
     goal: Goal
     ratio: float | None
@@ -56,10 +65,17 @@ class Verdict:
 
     def __str__(self) -> str:
         name = MEASURES[self.goal.measure]
-        wanted = f"at least {self.goal.limit:g} x shorter than" if self.goal.shorter else f"at most {self.goal.limit:g} x"
+        wanted = (
+            f"at least {self.goal.limit:g} x shorter than"
+            if self.goal.shorter
+            else f"at most {self.goal.limit:g} x"
+        )
         if self.ratio is None:
             return f"{name}: {wanted} the {self.goal.against}: not measured"
-        return f"{name}: {wanted} the {self.goal.against}: {self.ratio:.2f} x, {'met' if self.met else 'NOT MET'}"
+        return (
+            f"{name}: {wanted} the {self.goal.against}: {self.ratio:.2f} x, "
+            f"{'met' if self.met else 'NOT MET'}"
+        )
 
 
 def medians(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
@@ -67,7 +83,9 @@ def medians(samples: Iterable[Sample]) -> dict[str, dict[str, float]]:
     values: dict[str, dict[str, list[float]]] = {}
     for s in samples:
         values.setdefault(s.measure, {}).setdefault(s.client, []).append(s.value)
-    return {measure: {client: median(v) for client, v in of.items()} for measure, of in values.items()}
+    return {
+        measure: {client: median(v) for client, v in of.items()} for measure, of in values.items()
+    }
 
 
 def ratio(of: Mapping[str, float], numerator: str, denominator: str) -> float | None:
@@ -77,26 +95,49 @@ def ratio(of: Mapping[str, float], numerator: str, denominator: str) -> float | 
     return of[numerator] / of[denominator]
 
 
-def judge(middle: Mapping[str, Mapping[str, float]], goals: Sequence[Goal] = GOALS) -> list[Verdict]:
+def judge(
+    middle: Mapping[str, Mapping[str, float]], goals: Sequence[Goal] = GOALS
+) -> list[Verdict]:
     """Each goal against the medians."""
     verdicts = []
     for goal in goals:
         pair = (goal.against, "antipode") if goal.shorter else ("antipode", goal.against)
         found = ratio(middle.get(goal.measure, {}), *pair)
-        verdicts.append(Verdict(goal, found, None if found is None else (found >= goal.limit) if goal.shorter else (found <= goal.limit)))
+        verdicts.append(
+            Verdict(
+                goal,
+                found,
+                None
+                if found is None
+                else (found >= goal.limit)
+                if goal.shorter
+                else (found <= goal.limit),
+            )
+        )
     return verdicts
 
 
 def table(middle: Mapping[str, Mapping[str, float]]) -> str:
     """Seconds, ratios, CPU seconds and calls of the three clients, one line for each measure."""
-    lines = [f"{'':30}{'antipode':>10}{'floor':>10}{'cli':>10}{'antipode/floor':>17}{'cli/antipode':>15}"]
+    lines = [
+        f"{'':30}{'antipode':>10}{'floor':>10}{'cli':>10}{'antipode/floor':>17}{'cli/antipode':>15}"
+    ]
     for measure, name in MEASURES.items():
         stem = measure.removesuffix("_s")
-        rows = ((measure, f"{name}, s", 1), (f"{stem}_cpu_s", "  client CPU, s", 1), (f"{stem}_calls", "  HTTP calls", 0))
+        rows = (
+            (measure, f"{name}, s", 1),
+            (f"{stem}_cpu_s", "  client CPU, s", 1),
+            (f"{stem}_calls", "  HTTP calls", 0),
+        )
         for key, label, digits in rows:
             if of := middle.get(key):
-                seconds = "".join(f"{of[c]:>10.{digits}f}" if c in of else f"{'-':>10}" for c in CLIENTS)
-                lines.append(f"{label:30}{seconds}{_times(of, 'antipode', 'floor'):>17}{_times(of, 'cli', 'antipode'):>15}")
+                seconds = "".join(
+                    f"{of[c]:>10.{digits}f}" if c in of else f"{'-':>10}" for c in CLIENTS
+                )
+                lines.append(
+                    f"{label:30}{seconds}{_times(of, 'antipode', 'floor'):>17}"
+                    f"{_times(of, 'cli', 'antipode'):>15}"
+                )
     return "\n".join(lines)
 
 
@@ -113,9 +154,15 @@ def report(samples: Sequence[Sample], rounds: int) -> dict[str, Any]:
         "samples": [asdict(s) for s in samples],
         "medians": middle,
         "ratios": {
-            m: {"antipode_to_floor": ratio(middle[m], "antipode", "floor"), "cli_to_antipode": ratio(middle[m], "cli", "antipode")}
+            m: {
+                "antipode_to_floor": ratio(middle[m], "antipode", "floor"),
+                "cli_to_antipode": ratio(middle[m], "cli", "antipode"),
+            }
             for m in MEASURES
             if m in middle
         },
-        "goals": [{**asdict(v.goal), "ratio": v.ratio, "met": v.met, "says": str(v)} for v in judge(middle)],
+        "goals": [
+            {**asdict(v.goal), "ratio": v.ratio, "met": v.met, "says": str(v)}
+            for v in judge(middle)
+        ],
     }

@@ -12,7 +12,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from lab import add_on_tests, bring_up, clouds, guest_access, inside, packages, power, status, supervision, wan
+from lab import (
+    add_on_tests,
+    bring_up,
+    clouds,
+    guest_access,
+    inside,
+    packages,
+    power,
+    status,
+    supervision,
+    wan,
+)
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.services import services_of
@@ -34,40 +45,77 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lab", description="Two real OpenStack sites on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lab", description="Two real OpenStack sites on this machine."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, text: str, *, site: bool = False) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: object, text: str, *, site: bool = False
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         if site:
             sub.add_argument("site", type=_site, metavar="SITE", help=" or ".join(SITES))
         return sub
 
-    command("up", _up, "bring up both sites, or what is down of them; install what is missing on the machine")
-    command("down", _down, "stop both sites and remove their namespaces and networks; keeps their data")
+    command(
+        "up",
+        _up,
+        "bring up both sites, or what is down of them; install what is missing on the machine",
+    )
+    command(
+        "down", _down, "stop both sites and remove their namespaces and networks; keeps their data"
+    )
     sub = command("wipe", _wipe, "as down, and remove the sites' data")
-    sub.add_argument("--all", action="store_true", help="remove the caches and the OpenStack virtual environment, too")
+    sub.add_argument(
+        "--all",
+        action="store_true",
+        help="remove the caches and the OpenStack virtual environment, too",
+    )
     sub = command("status", _status, "show what runs where; exit code 0 when both sites are ready")
     sub.add_argument("-f", "--format", choices=("table", "json"), default="table")
     sub = command("logs", _logs, "show the end of the logs of a site's programs", site=True)
     sub.add_argument("program", nargs="*", help="default: all")
     sub.add_argument("-n", "--lines", type=int, default=30)
     sub.add_argument("-F", "--follow", action="store_true")
-    command("kill", _kill, "SIGKILL every process of the site at once, its guests included", site=True)
+    command(
+        "kill", _kill, "SIGKILL every process of the site at once, its guests included", site=True
+    )
     command("revive", _revive, "bring a killed site up again", site=True)
-    command("isolate", _isolate, "drop all packets of the site on the WAN: calls to it hang", site=True)
+    command(
+        "isolate", _isolate, "drop all packets of the site on the WAN: calls to it hang", site=True
+    )
     command("rejoin", _rejoin, "undo isolate", site=True)
     sub = command("restart", _restart, "stop programs of a site and bring the site up", site=True)
     sub.add_argument("program", nargs="+")
-    sub = command("exec", _exec, "execute a command inside the site, e.g.: exec site-a -- virsh list", site=True)
+    sub = command(
+        "exec",
+        _exec,
+        "execute a command inside the site, e.g.: exec site-a -- virsh list",
+        site=True,
+    )
     sub.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
-    sub = command("answer", _answer, "print what a guest answers to GET / from within its tenant network", site=True)
+    sub = command(
+        "answer",
+        _answer,
+        "print what a guest answers to GET / from within its tenant network",
+        site=True,
+    )
     sub.add_argument("address")
     sub.add_argument("port", type=int)
     sub.add_argument("--timeout", type=float, default=5, help="seconds (default: 5)")
-    command("test-nova-quiesce", _test_nova_quiesce, "run the quiesce add-on's own tests with an old, a middle and the newest Nova")
-    command("calls", _calls, "print how often the host and the other site have called the site's WAN address", site=True)
+    command(
+        "test-nova-quiesce",
+        _test_nova_quiesce,
+        "run the quiesce add-on's own tests with an old, a middle and the newest Nova",
+    )
+    command(
+        "calls",
+        _calls,
+        "print how often the host and the other site have called the site's WAN address",
+        site=True,
+    )
     return parser
 
 
@@ -86,7 +134,9 @@ def _alone() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             lock.seek(0)
-            raise LabError(f"another command changes the lab: {lock.read().strip()}; wait for its end") from e
+            raise LabError(
+                f"another command changes the lab: {lock.read().strip()}; wait for its end"
+            ) from e
         lock.truncate(0)
         lock.write(f"pid {os.getpid()}, {' '.join(sys.argv[1:])}\n")
         lock.flush()
@@ -109,7 +159,10 @@ def _bring_up(sites: Sequence[Site]) -> None:
     file = clouds.write()
     changed = bring_up.bring_up(sites, progress)
     names = " and ".join(site.name for site in sites)
-    print(f"{names}: {'ready' if changed else 'already ready'} after {progress.seconds:.1f} s; credentials: OS_CLIENT_CONFIG_FILE={file}")
+    print(
+        f"{names}: {'ready' if changed else 'already ready'} after {progress.seconds:.1f} s; "
+        f"credentials: OS_CLIENT_CONFIG_FILE={file}"
+    )
 
 
 def _up(_: argparse.Namespace) -> None:
@@ -133,7 +186,9 @@ def _wipe(arguments: argparse.Namespace) -> None:
         for site in SITES.values():
             power.off(site)
         wan.down()
-        for folder in [site.home for site in SITES.values()] + ([CACHE, VENV] if arguments.all else []):
+        for folder in [site.home for site in SITES.values()] + (
+            [CACHE, VENV] if arguments.all else []
+        ):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in (clouds.PATH, packages.LOG):
@@ -148,9 +203,14 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _logs(arguments: argparse.Namespace) -> int:
     site: Site = arguments.site
-    logs = [site.log / f"{name}.log" for name in arguments.program] or sorted(site.log.glob("*.log"))
+    logs = [site.log / f"{name}.log" for name in arguments.program] or sorted(
+        site.log.glob("*.log")
+    )
     if absent := [str(log) for log in logs if not log.exists()]:
-        raise LabError(f"no such log: {', '.join(absent)}; there are: {', '.join(log.stem for log in sorted(site.log.glob('*.log')))}")
+        raise LabError(
+            f"no such log: {', '.join(absent)}; there are: "
+            f"{', '.join(log.stem for log in sorted(site.log.glob('*.log')))}"
+        )
     options = [f"--lines={arguments.lines}", *(["--follow=name"] if arguments.follow else [])]
     return subprocess.run(["tail", *options, *map(str, logs)]).returncode
 
@@ -177,9 +237,16 @@ def _rejoin(arguments: argparse.Namespace) -> None:
 
 
 def _restart(arguments: argparse.Namespace) -> None:
-    known = {program.name for service in services_of(arguments.site) for program in service.programs(arguments.site)}
+    known = {
+        program.name
+        for service in services_of(arguments.site)
+        for program in service.programs(arguments.site)
+    }
     if unknown := set(arguments.program) - known:
-        raise LabError(f"{arguments.site.name} has no program {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
+        raise LabError(
+            f"{arguments.site.name} has no program {', '.join(sorted(unknown))}; it has: "
+            f"{', '.join(sorted(known))}"
+        )
     with _alone():
         inside.require_init_pid(arguments.site)
         supervision.stop(arguments.site, arguments.program)

@@ -1,4 +1,6 @@
-"""The quiesce add-on's own tests, with the oldest Nova that it supports, a middle one, and the lab's. They need no running site."""
+"""The quiesce add-on's own tests, with the oldest Nova that it supports, a middle one, and the
+lab's. They need no running site.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Release:
     name: str
     requirements: Path
     beside: Path | None = None
-    """a virtual environment that has Nova and what it needs; without one, the requirements name all of it"""
+    """a virtual environment that has Nova and what it needs; without one, the requirements name all
+    of it
+    """
 
     @property
     def environment(self) -> Path:
@@ -51,18 +55,31 @@ RELEASES = (
 
 
 def run() -> int:
-    """Run the tests with each release, tell how they went, and show the whole output of those that failed; return the exit code."""
+    """Run the tests with each release, tell how they went, and show the whole output of those that
+    failed; return the exit code.
+    """
     if not packages.openstack_is_current():
-        raise LabError(f"OpenStack is not installed in {VENV}, or not as {packages.LOCK} says; run: python -m lab up")
+        raise LabError(
+            f"OpenStack is not installed in {VENV}, or not as {packages.LOCK} says; run: python "
+            "-m lab up"
+        )
     progress = Progress()
-    with ThreadPoolExecutor(len(RELEASES)) as pool:  # all at once, on however few cores: most of their time is waiting
-        failed = [output for output in pool.map(lambda release: _failure(release, progress), RELEASES) if output]
+    with ThreadPoolExecutor(
+        len(RELEASES)
+    ) as pool:  # all at once, on however few cores: most of their time is waiting
+        failed = [
+            output
+            for output in pool.map(lambda release: _failure(release, progress), RELEASES)
+            if output
+        ]
     print("\n".join(failed), end="", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _failure(release: Release, progress: Progress) -> str:
-    """Run the tests with one release; return their whole output if they failed, and nothing if they passed."""
+    """Run the tests with one release; return their whole output if they failed, and nothing if they
+    passed.
+    """
     began = time.monotonic()
     _prepare(release)
     prepared = time.monotonic()
@@ -72,35 +89,53 @@ def _failure(release: Release, progress: Progress) -> str:
         # not from the sources, so that what is tested is what is installed
         shutil.rmtree(Path(folder) / "src")
         tests = subprocess.run(
-            [release.python, "-m", "unittest", "discover", "--start-directory", "tests", "--top-level-directory", "."],
-            cwd=folder, env=os.environ | {"PYTHONWARNINGS": "ignore"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [release.python, "-m", "unittest", "discover", "--start-directory", "tests",
+             "--top-level-directory", "."],
+            cwd=folder, env=os.environ | {"PYTHONWARNINGS": "ignore"}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     ran = re.findall(r"^Ran (\d+) tests", tests.stdout, re.MULTILINE)
     passed = tests.returncode == 0 and ran
     progress.say(
-        f"Nova {_version(release)}: {ran[-1] if ran else 'no'} tests {'passed' if passed else 'FAILED'} in "
+        f"Nova {_version(release)}: {ran[-1] if ran else 'no'} tests "
+        f"{'passed' if passed else 'FAILED'} in "
         f"{time.monotonic() - prepared:.0f} s; its environment took {prepared - began:.0f} s"
     )
     return "" if passed else f"\n=== Nova {_version(release)}\n{tests.stdout}"
 
 
 def _version(release: Release) -> str:
-    command = [release.python, "-c", "from importlib import metadata; print(metadata.version('nova'))"]
+    command = [
+        release.python,
+        "-c",
+        "from importlib import metadata; print(metadata.version('nova'))",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _prepare(release: Release) -> None:
     """Make the release's virtual environment, unless it is there and as its requirements say."""
-    wanted = release.requirements.read_text() + (packages.LOCK.read_text() if release.beside else "")
+    wanted = release.requirements.read_text() + (
+        packages.LOCK.read_text() if release.beside else ""
+    )
     made = release.environment / ".antipode-requirements"
     if made.exists() and made.read_text() == wanted:
         return
     packages.logged(
-        ["/usr/bin/python3", "-m", "venv", "--clear", *(["--system-site-packages"] if release.beside else []), str(release.environment)]
+        [
+            "/usr/bin/python3",
+            "-m",
+            "venv",
+            "--clear",
+            *(["--system-site-packages"] if release.beside else []),
+            str(release.environment),
+        ]
     )
     if release.beside:
         for folder in release.environment.glob("lib/python3*/site-packages"):
-            (folder / "beside.pth").write_text(f"{release.beside / folder.relative_to(release.environment)}\n")
+            (folder / "beside.pth").write_text(
+                f"{release.beside / folder.relative_to(release.environment)}\n"
+            )
     # without --no-compile most of the time would go into compiling what is never imported
     options = ["--no-compile", *([] if release.beside else ["--no-deps"])]
     packages.logged([release.python, *PIP, *options, "--requirement", str(release.requirements)])

@@ -1,4 +1,6 @@
-"""Bringing sites up: every service as soon as those it needs are there, all at once, healing what is down."""
+"""Bringing sites up: every service as soon as those it needs are there, all at once, healing what
+is down.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from lab.services import services_of
 from lab.site import Site
 
 READY_TIMEOUT = 900
-"""Seconds that a service may take from the start of its programs to its first right answer, on a machine that is slow and busy."""
+"""Seconds that a service may take from the start of its programs to its first right answer, on a
+machine that is slow and busy.
+"""
 
 LOG_LINES = 25
 """How much of its logs is shown of a service that failed."""
@@ -26,7 +30,10 @@ class ServiceFailed(LabError):
     """A service did not come up; the text holds the end of its logs."""
 
     def __init__(self, site: Site, service: Service, reason: str) -> None:
-        logs = "".join(f"\n--- end of {log}\n{tail(log)}" for log in (log_of(site, program) for program in service.programs(site)))
+        logs = "".join(
+            f"\n--- end of {log}\n{tail(log)}"
+            for log in (log_of(site, program) for program in service.programs(site))
+        )
         super().__init__(f"{site.name}: {service.name} did not come up: {reason}{logs}")
 
 
@@ -47,13 +54,21 @@ def tail(log: Path, lines: int = LOG_LINES) -> str:
 
 
 def bring_up(sites: Sequence[Site], progress: Progress) -> bool:
-    """Bring all services of the sites up. Returns whether anything had to be done; raises ServiceFailed."""
+    """Bring all services of the sites up.
+
+    Returns whether anything had to be done; raises ServiceFailed.
+    """
     ascents = [_Ascent(site, progress) for site in sites]
     for ascent in ascents:
         ascent.switch_on()
     abort = threading.Event()
     threads = [
-        threading.Thread(target=ascent.bring_up, args=(service, abort), name=f"{ascent.site.name} {service.name}", daemon=True)
+        threading.Thread(
+            target=ascent.bring_up,
+            args=(service, abort),
+            name=f"{ascent.site.name} {service.name}",
+            daemon=True,
+        )
         for ascent in ascents
         for service in ascent.services
     ]
@@ -79,19 +94,29 @@ class _Ascent:
         self.failure: LabError | None = None
         for service in self.services:
             if unknown := set(service.after) - set(self.through):
-                raise LabError(f"{service.name} of {site.name} comes after {', '.join(sorted(unknown))}, which {site.name} does not have")
+                raise LabError(
+                    f"{service.name} of {site.name} comes after {', '.join(sorted(unknown))}, "
+                    f"which {site.name} does not have"
+                )
 
     def switch_on(self) -> None:
-        """Configure all services and start the supervisor, or let the running one know what changed."""
+        """Configure all services and start the supervisor, or let the running one know what
+        changed.
+        """
         power.make_folders(self.site)
         for service in self.services:
             service.configure(self.site)
-        supervision.write_configuration(self.site, [p for service in self.services for p in service.programs(self.site)])
+        supervision.write_configuration(
+            self.site, [p for service in self.services for p in service.programs(self.site)]
+        )
         self.changed |= power.on(self.site)
         supervision.reload_configuration(self.site)
 
     def bring_up(self, service: Service, abort: threading.Event) -> None:
-        """Wait for what the service needs, then take it through all its steps. Runs in a thread of its own."""
+        """Wait for what the service needs, then take it through all its steps.
+
+        Runs in a thread of its own.
+        """
         try:
             for needed in service.after:
                 while not self.through[needed].wait(0.5):
@@ -99,7 +124,9 @@ class _Ascent:
             _stop_if(abort)
             began = time.monotonic()
             if self._is_outdated(service):
-                supervision.stop(self.site, [program.name for program in service.programs(self.site)])
+                supervision.stop(
+                    self.site, [program.name for program in service.programs(self.site)]
+                )
             if self._is_through(service):
                 self._await_ready(service, abort)
             else:
@@ -110,7 +137,11 @@ class _Ascent:
         except _Aborted:
             return
         except Exception as e:
-            reason = str(e) if isinstance(e, LabError | NotReady) else "".join(traceback.format_exception(e))
+            reason = (
+                str(e)
+                if isinstance(e, LabError | NotReady)
+                else "".join(traceback.format_exception(e))
+            )
             if not abort.is_set():
                 self.failure = ServiceFailed(self.site, service, reason)
             abort.set()
@@ -124,7 +155,11 @@ class _Ascent:
         known = supervision.processes(self.site)
         own = [known[program.name]["start"] for program in service.programs(self.site)]
         bound = [s for s in self.services if s.name in service.restart_with]
-        return any(known[program.name]["start"] > min(own) for s in bound for program in s.programs(self.site))
+        return any(
+            known[program.name]["start"] > min(own)
+            for s in bound
+            for program in s.programs(self.site)
+        )
 
     def _take_through(self, service: Service, abort: threading.Event) -> None:
         self._marker(service).unlink(missing_ok=True)
@@ -152,7 +187,9 @@ class _Ascent:
             pause = min(2.0, pause * 1.3)
 
     def _marker(self, service: Service) -> Path:
-        """Exists once the service is through all its steps; lost, with the folder, when the site is switched on anew."""
+        """Exists once the service is through all its steps; lost, with the folder, when the site is
+        switched on anew.
+        """
         return self.site.run / "through" / service.name
 
 

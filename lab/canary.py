@@ -1,4 +1,7 @@
-"""The example VNF on a site: three VMs whose records tell whether a recovery point was consistent. Made, removed, asked, read here."""
+"""The example VNF on a site: three VMs whose records tell whether a recovery point was consistent.
+
+Made, removed, asked, read here.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,9 @@ Records = Mapping[str, bytes]
 
 
 def connect(site: Site, user: str = "-tenant") -> Connection:
-    """The VNF's owner at the site, by the lab's clouds.yaml; with an empty `user` antipode's own."""
+    """The VNF's owner at the site, by the lab's clouds.yaml; with an empty `user` antipode's
+    own.
+    """
     import openstack
     from openstack.config import OpenStackConfig
 
@@ -52,24 +57,39 @@ def connect(site: Site, user: str = "-tenant") -> Connection:
 
 
 def create(site: Site, timeout: float = 900) -> dict[str, str]:
-    """Make what of the VNF is not there yet, and return role -> server id when all members answer and the chain advances.
+    """Make what of the VNF is not there yet, and return role -> server id when all members answer
+    and the chain advances.
 
-    Raises LabError when something of the VNF is there in a state it cannot be used in, or it does not answer within `timeout` seconds.
+    Raises LabError when something of the VNF is there in a state it cannot be used in, or it does
+    not answer within `timeout` seconds.
     """
     cloud = connect(site)
     with _alone(site), ThreadPoolExecutor(len(MEMBERS)) as pool:
         _ensure_keypair(cloud)
         group = _ensure_group(cloud)
-        servers = dict(zip(CHAIN, pool.map(lambda member: _ensure_member(cloud, site, member, group), MEMBERS), strict=True))
+        servers = dict(
+            zip(
+                CHAIN,
+                pool.map(lambda member: _ensure_member(cloud, site, member, group), MEMBERS),
+                strict=True,
+            )
+        )
     wait_answers(site, timeout)
     return servers
 
 
 def remove(site: Site) -> list[str]:
-    """Delete the VNF's servers, group, ports, volumes (with their snapshots) and keypairs, recovered ones too; return what was deleted."""
+    """Delete the VNF's servers, group, ports, volumes (with their snapshots) and keypairs,
+    recovered ones too; return what was deleted.
+    """
     with _alone(site):
-        # keypairs are a user's: its owner made the VNF's, antipode imports one for itself where it recovers the VNF
-        return _remove(connect(site)) + _remove_keypair(connect(site, "")) + _remove_keypair(connect(site))
+        # keypairs are a user's: its owner made the VNF's, antipode imports one for itself where it
+        # recovers the VNF
+        return (
+            _remove(connect(site))
+            + _remove_keypair(connect(site, ""))
+            + _remove_keypair(connect(site))
+        )
 
 
 def _remove_keypair(cloud: Connection) -> list[str]:
@@ -84,7 +104,11 @@ def _remove(cloud: Connection) -> list[str]:
     ports = {p.id: p for s in servers for p in cloud.network.ports(device_id=s.id)}
     ports |= {p.id: p for m in MEMBERS for p in cloud.network.ports(name=m.port)}
     attached = {a.volume_id for s in servers for a in cloud.compute.volume_attachments(s)}
-    volumes = [v for v in cloud.block_storage.volumes() if v.id in attached or (v.name or "").startswith(f"{NAME}-")]
+    volumes = [
+        v
+        for v in cloud.block_storage.volumes()
+        if v.id in attached or (v.name or "").startswith(f"{NAME}-")
+    ]
     groups = [g for g in cloud.compute.server_groups() if g.name == NAME]
     for server in servers:
         cloud.compute.delete_server(server)
@@ -99,7 +123,10 @@ def _remove(cloud: Connection) -> list[str]:
         cloud.block_storage.delete_volume(volume, cascade=True)
     for volume in volumes:
         cloud.block_storage.wait_for_delete(volume, interval=1, wait=600)
-    return [f"{type(thing).__name__.lower()} {thing.name}" for thing in (*servers, *groups, *ports.values(), *volumes)]
+    return [
+        f"{type(thing).__name__.lower()} {thing.name}"
+        for thing in (*servers, *groups, *ports.values(), *volumes)
+    ]
 
 
 @contextmanager
@@ -111,19 +138,30 @@ def _alone(site: Site) -> Iterator[None]:
 
 
 def _ensure_keypair(cloud: Connection) -> None:
-    """The guest has no SSH: the key is there to be carried to the other site, so its private half is not kept."""
+    """The guest has no SSH: the key is there to be carried to the other site, so its private half
+    is not kept.
+    """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     if not cloud.compute.find_keypair(NAME):
-        public = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        public = (
+            Ed25519PrivateKey.generate()
+            .public_key()
+            .public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        )
         cloud.compute.create_keypair(name=NAME, public_key=f"{public.decode()} {NAME}")
 
 
 def _ensure_group(cloud: Connection) -> str:
-    """The members' group, which every recovery has to bring back. Soft, as a site of the lab has one host."""
+    """The members' group, which every recovery has to bring back.
+
+    Soft, as a site of the lab has one host.
+    """
     found = next((g for g in cloud.compute.server_groups() if g.name == NAME), None)
-    return str((found or cloud.compute.create_server_group(name=NAME, policy="soft-anti-affinity")).id)
+    return str(
+        (found or cloud.compute.create_server_group(name=NAME, policy="soft-anti-affinity")).id
+    )
 
 
 def _ensure_member(cloud: Connection, site: Site, member: Member, group: str) -> str:
@@ -133,13 +171,17 @@ def _ensure_member(cloud: Connection, site: Site, member: Member, group: str) ->
         source = cloud.image.find_image(image.NAME, ignore_missing=False)
         volumes = [
             _ensure_volume(cloud, f"{member.server}-root", image_id=source.id),
-            _ensure_volume(cloud, f"{member.server}-data", volume_type=NAMES[site.name].volume_type),
+            _ensure_volume(
+                cloud, f"{member.server}-data", volume_type=NAMES[site.name].volume_type
+            ),
         ]
         for volume in volumes:
             _wait_for_volume(cloud, volume, {"available"})
         server = _create_server(cloud, member, port, volumes, group)
     elif not _is_running(site, server.id):
-        cloud.compute.reboot_server(server, "HARD")  # the only way that works from ACTIVE as well as from SHUTOFF
+        cloud.compute.reboot_server(
+            server, "HARD"
+        )  # the only way that works from ACTIVE as well as from SHUTOFF
     _wait_for_server(cloud, server.id)
     return str(server.id)
 
@@ -155,18 +197,33 @@ def _ensure_port(cloud: Connection, site: Site, member: Member) -> str:
         network = cloud.network.find_network(NAMES[site.name].network, ignore_missing=False)
         group = cloud.network.find_security_group(SECURITY_GROUP, ignore_missing=False)
         address = [{"ip_address": member.address}]
-        port = cloud.network.create_port(name=member.port, network_id=network.id, fixed_ips=address, security_group_ids=[group.id])
+        port = cloud.network.create_port(
+            name=member.port,
+            network_id=network.id,
+            fixed_ips=address,
+            security_group_ids=[group.id],
+        )
     return str(port.id)
 
 
 def _ensure_volume(cloud: Connection, name: str, **options: str) -> str:
-    volume = next(iter(cloud.block_storage.volumes(name=name)), None) or cloud.block_storage.create_volume(name=name, size=GIB, **options)
+    volume = next(
+        iter(cloud.block_storage.volumes(name=name)), None
+    ) or cloud.block_storage.create_volume(name=name, size=GIB, **options)
     return str(volume.id)
 
 
-def _create_server(cloud: Connection, member: Member, port: str, volumes: Sequence[str], group: str) -> Any:
+def _create_server(
+    cloud: Connection, member: Member, port: str, volumes: Sequence[str], group: str
+) -> Any:
     disks = [
-        {"uuid": volume, "source_type": "volume", "destination_type": "volume", "boot_index": boot_index, "delete_on_termination": False}
+        {
+            "uuid": volume,
+            "source_type": "volume",
+            "destination_type": "volume",
+            "boot_index": boot_index,
+            "delete_on_termination": False,
+        }
         for volume, boot_index in zip(volumes, (0, -1), strict=True)
     ]
     return cloud.compute.create_server(
@@ -186,7 +243,10 @@ def _wait_for_server(cloud: Connection, server: str) -> None:
     def is_active() -> bool:
         found = cloud.compute.get_server(server)
         if found.status == "ERROR":
-            raise LabError(f"server {found.name} is in ERROR: {(found.fault or {}).get('message')}; python -m lab.canary remove it first")
+            raise LabError(
+                f"server {found.name} is in ERROR: {(found.fault or {}).get('message')}; python "
+                "-m lab.canary remove it first"
+            )
         return str(found.status) == "ACTIVE"
 
     wait_until(is_active, f"server {server} is ACTIVE", timeout=600, interval=0.5)
@@ -196,21 +256,31 @@ def _wait_for_volume(cloud: Connection, volume: str, wanted: set[str]) -> None:
     def has_status() -> bool:
         found = cloud.block_storage.get_volume(volume)
         if found.status not in wanted and found.status.startswith("error"):
-            raise LabError(f"volume {found.name} ({volume}) is in {found.status}; python -m lab.canary remove it first")
+            raise LabError(
+                f"volume {found.name} ({volume}) is in {found.status}; python -m lab.canary "
+                "remove it first"
+            )
         return found.status in wanted
 
-    wait_until(has_status, f"volume {volume} is {' or '.join(sorted(wanted))}", timeout=600, interval=0.5)
+    wait_until(
+        has_status, f"volume {volume} is {' or '.join(sorted(wanted))}", timeout=600, interval=0.5
+    )
 
 
 # ---- asking it ----
 
 
 def state(site: Site, timeout: float = 30) -> dict[str, dict[str, Any]]:
-    """What each member says of itself, within `timeout` seconds each: role -> its JSON (role, durable, found, boot, torn, ms, state).
+    """What each member says of itself, within `timeout` seconds each: role -> its JSON (role,
+    durable, found, boot, torn, ms, state).
 
-    The head of the chain is asked first, so that front.durable <= app.durable <= db.durable holds also for a running VNF.
+    The head of the chain is asked first, so that front.durable <= app.durable <= db.durable holds
+    also for a running VNF.
     """
-    return {m.role: json.loads(guest_access.answer(site, m.address, HTTP_PORT, timeout)) for m in reversed(MEMBERS)}
+    return {
+        m.role: json.loads(guest_access.answer(site, m.address, HTTP_PORT, timeout))
+        for m in reversed(MEMBERS)
+    }
 
 
 def durable(site: Site) -> dict[str, int]:
@@ -224,7 +294,9 @@ def wait_answers(site: Site, timeout: float = 900) -> None:
 
     def advances() -> bool:
         try:
-            says = state(site, timeout=5)  # no longer: one that is just starting is better asked again
+            says = state(
+                site, timeout=5
+            )  # no longer: one that is just starting is better asked again
         except LabError:
             return False
         if swapped := {role: s["role"] for role, s in says.items() if s["role"] != role}:
@@ -232,7 +304,12 @@ def wait_answers(site: Site, timeout: float = 900) -> None:
         seen.append({role: s["durable"] for role, s in says.items()})
         return all(seen[0][role] < seen[-1][role] for role in CHAIN)
 
-    wait_until(advances, f"all members of the canary answer at {site.name} and their chain advances", timeout, interval=0.3)
+    wait_until(
+        advances,
+        f"all members of the canary answer at {site.name} and their chain advances",
+        timeout,
+        interval=0.3,
+    )
 
 
 def wait_for_records(site: Site, more: int, timeout: float = 600) -> None:
@@ -245,13 +322,17 @@ def wait_for_records(site: Site, more: int, timeout: float = 600) -> None:
         except LabError:  # a busy machine: asked again until the time is over
             return False
 
-    wait_until(has_more, f"the canary at {site.name} has {more} more records", timeout, interval=0.3)
+    wait_until(
+        has_more, f"the canary at {site.name} has {more} more records", timeout, interval=0.3
+    )
 
 
 def frozen_last(site: Site, timeout: float = 20) -> dict[str, int]:
-    """The witness while the VNF is quiesced: what each member has durable, once that has stood still for two seconds.
+    """The witness while the VNF is quiesced: what each member has durable, once that has stood
+    still for two seconds.
 
-    Raises LabError when records still come, or none can be asked for, after `timeout` seconds: it is not quiesced.
+    Raises LabError when records still come, or none can be asked for, after `timeout` seconds: it
+    is not quiesced.
     """
     samples: list[dict[str, int]] = []
 
@@ -262,15 +343,24 @@ def frozen_last(site: Site, timeout: float = 20) -> dict[str, int]:
             return False
         return samples[-1:] == samples[-2:-1]
 
-    wait_until(stands_still, f"the canary at {site.name} stands still; is it quiesced?", timeout, interval=2)
+    wait_until(
+        stands_still,
+        f"the canary at {site.name} stands still; is it quiesced?",
+        timeout,
+        interval=2,
+    )
     return samples[-1]
 
 
 def fill(site: Site, mib: int, seed: int = 1) -> None:
-    """Have every member write `mib` MiB of pseudo-random data to its data volume, so that backups carry real weight."""
+    """Have every member write `mib` MiB of pseudo-random data to its data volume, so that backups
+    carry real weight.
+    """
 
     def fill_member(member: Member) -> None:
-        said = guest_access.answer(site, member.address, HTTP_PORT, timeout=60 + mib, path=f"/fill?mib={mib}&seed={seed}")
+        said = guest_access.answer(
+            site, member.address, HTTP_PORT, timeout=60 + mib, path=f"/fill?mib={mib}&seed={seed}"
+        )
         if "error" in json.loads(said):
             raise LabError(f"{member.server} cannot write {mib} MiB: {said.strip()}")
 
@@ -287,9 +377,14 @@ def data_volumes(site: Site) -> dict[str, str]:
     found = {}
     for member in MEMBERS:
         server = cloud.compute.find_server(member.server, ignore_missing=False)
-        volumes = [a.volume_id for a in cloud.compute.volume_attachments(server) if a.device == DATA_DEVICE]
+        volumes = [
+            a.volume_id for a in cloud.compute.volume_attachments(server) if a.device == DATA_DEVICE
+        ]
         if len(volumes) != 1:
-            raise LabError(f"{member.server} at {site.name} has {len(volumes)} volumes at {DATA_DEVICE}, one is wanted")
+            raise LabError(
+                f"{member.server} at {site.name} has {len(volumes)} volumes at {DATA_DEVICE}, "
+                "one is wanted"
+            )
         found[member.role] = str(volumes[0])
     return found
 
@@ -300,7 +395,9 @@ def records_of_snapshot(site: Site, volume_id: str, snapshot_id: str) -> bytes:
 
 
 def records_of_volume(site: Site, volume_id: str) -> bytes:
-    """The record file on a volume as it is at this instant, which may be in use: what a power cut now would leave."""
+    """The record file on a volume as it is at this instant, which may be in use: what a power cut
+    now would leave.
+    """
     return records_of_volumes(site, [volume_id])[volume_id]
 
 
@@ -313,14 +410,22 @@ def records_of_volumes(site: Site, volume_ids: Sequence[str]) -> dict[str, bytes
             inside.run(site, ["rbd", "snap", "create", "--no-progress", snapshot])
             taken.append(snapshot)
         with ThreadPoolExecutor(len(snapshots)) as pool:
-            return dict(zip(snapshots, pool.map(lambda snapshot: _export(site, snapshot), snapshots.values()), strict=True))
+            return dict(
+                zip(
+                    snapshots,
+                    pool.map(lambda snapshot: _export(site, snapshot), snapshots.values()),
+                    strict=True,
+                )
+            )
     finally:
         for snapshot in taken:
             inside.run(site, ["rbd", "snap", "rm", "--no-progress", snapshot])
 
 
 def records(site: Site) -> Records:
-    """The records of all members now, head first, so that a healthy VNF gives a consistent state also while it runs."""
+    """The records of all members now, head first, so that a healthy VNF gives a consistent state
+    also while it runs.
+    """
     volumes = data_volumes(site)
     contents = records_of_volumes(site, [volumes[role] for role in reversed(CHAIN)])
     return {role: contents[volume] for role, volume in volumes.items()}
@@ -349,7 +454,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "state": state,
         "check": lambda site: check(records(site)).as_json(),
     }
-    parser = argparse.ArgumentParser(prog="python -m lab.canary", description="The example VNF on a site of the lab.")
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.canary", description="The example VNF on a site of the lab."
+    )
     parser.add_argument("action", choices=actions)
     parser.add_argument("site", choices=SITES)
     parser.add_argument("-f", "--format", choices=("text", "json"), default="text")

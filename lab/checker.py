@@ -1,4 +1,6 @@
-"""Reads the canary's records from the bytes of its data volumes and says whether they are one consistent state of the chain."""
+"""Reads the canary's records from the bytes of its data volumes and says whether they are one
+consistent state of the chain.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from antipode.sandbox import records
-from antipode.sandbox.records import CHAIN, RECORD, ContentMismatch, Member, OrderViolation, Record, Report
+from antipode.sandbox.records import (
+    CHAIN,
+    RECORD,
+    ContentMismatch,
+    Member,
+    OrderViolation,
+    Record,
+    Report,
+)
 from lab.errors import LabError
 
-__all__ = ["CHAIN", "RECORD", "ContentMismatch", "Member", "OrderViolation", "Record", "Report", "check", "records_of_image"]
+__all__ = [
+    "CHAIN",
+    "RECORD",
+    "ContentMismatch",
+    "Member",
+    "OrderViolation",
+    "Record",
+    "Report",
+    "check",
+    "records_of_image",
+]
 
 RECORDS_FILE = "/records.log"
 
 
 def check(contents: Mapping[str, bytes]) -> Report:
-    """Check the contents of the members' record files: role of the member (one of CHAIN) -> all bytes of its record file."""
+    """Check the contents of the members' record files: role of the member (one of CHAIN) -> all
+    bytes of its record file.
+    """
     if unknown := set(contents) - set(CHAIN):
-        raise LabError(f"not a role of the canary: {', '.join(sorted(unknown))}; roles are {', '.join(CHAIN)}")
+        raise LabError(
+            f"not a role of the canary: {', '.join(sorted(unknown))}; roles are {', '.join(CHAIN)}"
+        )
     return records.check(contents)
 
 
 def records_of_image(volume: Path) -> bytes:
-    """The record file in a raw image of a data volume. The image is read only: a crashed filesystem is repaired on a copy.
+    """The record file in a raw image of a data volume. The image is read only: a crashed filesystem
+    is repaired on a copy.
 
     Raises LabError when there is no ext4 filesystem or no record file in it.
     """
@@ -53,7 +78,8 @@ def _replay_journal(filesystem: Path) -> None:
     done = subprocess.run(["e2fsck", "-fy", str(filesystem)], capture_output=True, text=True)
     if done.returncode & ~1:  # 1: errors were corrected
         raise LabError(
-            f"no usable ext4 filesystem on the volume: e2fsck: exit {done.returncode}: {(done.stdout + done.stderr).strip()[-300:]}"
+            f"no usable ext4 filesystem on the volume: e2fsck: exit {done.returncode}: "
+            f"{(done.stdout + done.stderr).strip()[-300:]}"
         )
 
 
@@ -62,7 +88,9 @@ def _run(*command: str | Path) -> str:
         raise LabError(f"{command[0]} is not installed (Debian package e2fsprogs or coreutils)")
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
-        raise LabError(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
+        raise LabError(
+            f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr.strip()[-300:]}"
+        )
     return done.stderr
 
 

@@ -15,8 +15,9 @@ PATH = ROOT / "clouds.yaml"
 
 
 def write() -> Path:
-    """Write clouds.yaml: per site its admin, the tenant of the example VNF, and antipode's own user (admin and member there);
-    and the owner of the backup store."""
+    """Write clouds.yaml: per site its admin, the tenant of the example VNF, and antipode's own user
+    (admin and member there); and the owner of the backup store.
+    """
     clouds = {}
     for site in SITES.values():
         clouds[f"{site.name}-admin"] = _entry(site, "admin", "admin")

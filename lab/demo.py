@@ -43,8 +43,14 @@ class LabStage:
 
     def set(self, teller: Storyteller) -> None:
         teller.tell("Two OpenStack sites", _bring_up_lab)
-        teller.tell("Removing what an earlier demo left", lambda: [canary.remove(SITES[site]) for site in (self.backup, self.primary)])
-        self._servers = teller.tell(f"A VNF of three members at {self.primary}, answering", lambda: canary.create(SITES[self.primary]))
+        teller.tell(
+            "Removing what an earlier demo left",
+            lambda: [canary.remove(SITES[site]) for site in (self.backup, self.primary)],
+        )
+        self._servers = teller.tell(
+            f"A VNF of three members at {self.primary}, answering",
+            lambda: canary.create(SITES[self.primary]),
+        )
         self.operator.tell("vnf", "add", str(EXAMPLE))
 
     def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
@@ -79,7 +85,10 @@ def _bring_up_lab() -> None:
 
 def main() -> int:
     folder = PROJECT / "build" / "demo"
-    desk = Desk(folder / time.strftime("%Y%m%dT%H%M%S"), vault=f"antipode-demo-{os.getpid()}-{int(time.time())}")
+    desk = Desk(
+        folder / time.strftime("%Y%m%dT%H%M%S"),
+        vault=f"antipode-demo-{os.getpid()}-{int(time.time())}",
+    )
     try:
         report = play(LabStage(desk), Storyteller(sys.stdout, beforehand=True))
     except (LabError, AntipodeError) as e:
@@ -92,7 +101,10 @@ def main() -> int:
     for problem in problems:
         print(f"demo: not as promised: {problem}", file=sys.stderr)
     if not problems:
-        print(f"\nEvery record that was durable when the VNF was frozen is there at site-b, and nothing later.\nReport: {_short(REPORT)}")
+        print(
+            "\nEvery record that was durable when the VNF was frozen is there at site-b, and "
+            f"nothing later.\nReport: {_short(REPORT)}"
+        )
     return 1 if problems else 0
 
 

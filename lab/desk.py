@@ -1,4 +1,6 @@
-"""An operator's desk: antipode configured for the two sites, and its command line called as an operator calls it."""
+"""An operator's desk: antipode configured for the two sites, and its command line called as an
+operator calls it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PROJECT = Path(__file__).parent.parent
 
 
 class Desk:
-    """One installation of antipode: a configuration, a database and a vault of its own, in one folder."""
+    """One installation of antipode: a configuration, a database and a vault of its own, in one
+    folder.
+    """
 
     def __init__(self, folder: Path, vault: str = "antipode-vault") -> None:
         self.folder = folder
@@ -32,7 +36,10 @@ class Desk:
                 {
                     "sites": {name: {"cloud": name} for name in SITES},
                     "vault": {"swift": {"site": BACKUP_STORE.name, "container": vault}},
-                    "backup_store": {"cloud": f"{BACKUP_STORE.name}-backup", "container": "volumebackups"},
+                    "backup_store": {
+                        "cloud": f"{BACKUP_STORE.name}-backup",
+                        "container": "volumebackups",
+                    },
                     "database": f"sqlite:///{folder}/antipode.db",
                 },
                 sort_keys=False,
@@ -43,21 +50,32 @@ class Desk:
         """Start `antipode ARGUMENTS` and return the process; `options` as for subprocess.Popen."""
         binaries = Path(sys.executable).parent
         environment = os.environ | {
-            "PATH": f"{binaries}:{os.environ['PATH']}",  # the VNF file's `python -m lab answer` needs the lab's Python
+            # the VNF file's `python -m lab answer` needs the lab's Python
+            "PATH": f"{binaries}:{os.environ['PATH']}",
             "OS_CLIENT_CONFIG_FILE": str(clouds.PATH),
             "ANTIPODE_CONFIG": str(self.configuration),
         }
-        return subprocess.Popen([str(binaries / "antipode"), *arguments], env=environment, cwd=PROJECT, text=True, **options)
+        return subprocess.Popen(
+            [str(binaries / "antipode"), *arguments],
+            env=environment,
+            cwd=PROJECT,
+            text=True,
+            **options,
+        )
 
     def run(self, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
         """Execute `antipode ARGUMENTS` to its end, whatever that is; no standard input."""
-        process = self.start(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self.start(
+            *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             process.terminate()  # lets it thaw what it has frozen
             out, err = process.communicate(timeout=120)
-            raise LabError(f"antipode {' '.join(arguments)}: not done after {timeout:.0f} s\n{err[-2000:]}") from None
+            raise LabError(
+                f"antipode {' '.join(arguments)}: not done after {timeout:.0f} s\n{err[-2000:]}"
+            ) from None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def ask(self, *arguments: str, timeout: float = 1200) -> Any:
@@ -71,5 +89,8 @@ class Desk:
     def _succeed(self, arguments: Sequence[str], timeout: float) -> str:
         done = self.run(*arguments, timeout=timeout)
         if done.returncode:
-            raise LabError(f"antipode {' '.join(arguments)}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}")
+            raise LabError(
+                f"antipode {' '.join(arguments)}: exit code "
+                f"{done.returncode}\n{(done.stdout + done.stderr)[-4000:]}"
+            )
         return done.stdout

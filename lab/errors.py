@@ -11,4 +11,7 @@ class SiteDown(LabError):
     """A command needed a running site."""
 
     def __init__(self, site: str) -> None:
-        super().__init__(f"{site} is not running; start it with: python -m lab revive {site} (or: python -m lab up)")
+        super().__init__(
+            f"{site} is not running; start it with: python -m lab revive {site} (or: python -m "
+            "lab up)"
+        )

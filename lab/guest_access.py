@@ -1,4 +1,6 @@
-"""Asking a guest over TCP: from inside the DHCP namespace of its tenant network, the one place of a site that reaches guests."""
+"""Asking a guest over TCP: from inside the DHCP namespace of its tenant network, the one place of a
+site that reaches guests.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from lab.site import Site
 def answer(site: Site, address: str, port: int, timeout: float = 5, path: str = "/") -> str:
     """The body of what the guest at `address` answers to a GET of `path`.
 
-    Raises LabError when no network of the site holds the address or the guest does not answer within `timeout` seconds.
+    Raises LabError when no network of the site holds the address or the guest does not answer
+    within `timeout` seconds.
     """
     reasons = []
     for namespace in _namespaces_holding(site, address):
@@ -36,13 +39,24 @@ def answer(site: Site, address: str, port: int, timeout: float = 5, path: str = 
 
 
 def _namespaces_holding(site: Site, address: str) -> Iterator[Path]:
-    """The DHCP namespaces of tenant networks whose subnet the address is in (several when subnets overlap)."""
+    """The DHCP namespaces of tenant networks whose subnet the address is in (several when subnets
+    overlap).
+    """
     wanted = ipaddress.ip_address(address)
     folder = Path("/proc") / str(inside.require_init_pid(site)) / "root/run/netns"
     for namespace in sorted(folder.glob("qdhcp-*")):
-        listed = subprocess.run(["nsenter", f"--net={namespace}", "ip", "-json", "address"], capture_output=True, text=True)
+        listed = subprocess.run(
+            ["nsenter", f"--net={namespace}", "ip", "-json", "address"],
+            capture_output=True,
+            text=True,
+        )
         if listed.returncode:
-            continue  # a namespace that is being removed or not complete holds no guest that answers
-        own = (f"{a['local']}/{a['prefixlen']}" for link in json.loads(listed.stdout) for a in link["addr_info"])
+            # a namespace that is being removed or not complete holds no guest that answers
+            continue
+        own = (
+            f"{a['local']}/{a['prefixlen']}"
+            for link in json.loads(listed.stdout)
+            for a in link["addr_info"]
+        )
         if any(wanted in ipaddress.ip_interface(text).network for text in own):
             yield namespace

@@ -14,7 +14,15 @@ def in_guest(site: Site, server: str, script: str) -> str:
     """Execute a shell script in a guest and return what it printed."""
 
     def agent(command: str, **arguments: object) -> dict[str, object]:
-        said = inside.run(site, ["virsh", "qemu-agent-command", server, json.dumps({"execute": command, "arguments": arguments})])
+        said = inside.run(
+            site,
+            [
+                "virsh",
+                "qemu-agent-command",
+                server,
+                json.dumps({"execute": command, "arguments": arguments}),
+            ],
+        )
         result: dict[str, object] = json.loads(said.stdout)["return"]
         return result
 

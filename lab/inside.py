@@ -1,4 +1,6 @@
-"""Executing commands inside a site: in all its namespaces, with the environment its services have."""
+"""Executing commands inside a site: in all its namespaces, with the environment its services
+have.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _CLONE_NEWNET = 0x40000000
 
 
 def environment(site: Site) -> dict[str, str]:
-    """The environment of every process of the site, and nothing of the environment that the lab was called from."""
+    """The environment of every process of the site, and nothing of the environment that the lab was
+    called from.
+    """
     return {
         "PATH": f"{BIN}:{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": str(site.home),
@@ -38,7 +42,8 @@ def supervisor_conf(site: Site) -> Path:
 def init_pid(site: Site) -> int | None:
     """The pid, seen from outside, of the site's first process; None when the site is not running.
 
-    It is found by what it is (first of a pid namespace, running the site's supervisor), not by a pid file that may be stale.
+    It is found by what it is (first of a pid namespace, running the site's supervisor), not by a
+    pid file that may be stale.
     """
     conf = str(supervisor_conf(site)).encode()
     for process in _processes():
@@ -58,7 +63,10 @@ def require_init_pid(site: Site) -> int:
 
 
 def pids(site: Site) -> dict[int, int]:
-    """All processes of the site: pid inside -> pid outside. Those that `exec` put there from outside included."""
+    """All processes of the site: pid inside -> pid outside.
+
+    Those that `exec` put there from outside included.
+    """
     init = init_pid(site)
     if init is None:
         return {}
@@ -66,7 +74,9 @@ def pids(site: Site) -> dict[int, int]:
     found: dict[int, int] = {}
     for process in _processes():
         try:
-            if (process / "ns" / "pid").readlink() == namespace and (inner := _inner_pid(process)) is not None:
+            if (process / "ns" / "pid").readlink() == namespace and (
+                inner := _inner_pid(process)
+            ) is not None:
                 found[inner] = int(process.name)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # ended while we looked, or the machine's own, which even root may not look at
@@ -75,10 +85,22 @@ def pids(site: Site) -> dict[int, int]:
 
 def command(site: Site, argv: Sequence[str]) -> list[str]:
     """The command line that executes `argv` in the site's namespaces when it is started outside."""
-    return ["nsenter", f"--target={require_init_pid(site)}", "--mount", "--net", "--pid", "--uts", f"--wdns={site.home}", "--", *argv]
+    return [
+        "nsenter",
+        f"--target={require_init_pid(site)}",
+        "--mount",
+        "--net",
+        "--pid",
+        "--uts",
+        f"--wdns={site.home}",
+        "--",
+        *argv,
+    ]
 
 
-def popen(site: Site, argv: Sequence[str], env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[Any]:
+def popen(
+    site: Site, argv: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[Any]:
     """Start `argv` inside the site; `env` is added to the environment that its services have."""
     return subprocess.Popen(command(site, argv), env=environment(site) | dict(env or {}), **options)
 
@@ -94,11 +116,17 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Execute `argv` inside the site and return what it wrote.
 
-    Raises LabError when it fails (with `check`) or takes longer than `timeout` seconds, with the end of its output.
+    Raises LabError when it fails (with `check`) or takes longer than `timeout` seconds, with the
+    end of its output.
     """
     try:
         done = subprocess.run(
-            command(site, argv), env=environment(site) | dict(env or {}), input=stdin, timeout=timeout, capture_output=True, text=True
+            command(site, argv),
+            env=environment(site) | dict(env or {}),
+            input=stdin,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
         )
     except subprocess.TimeoutExpired as e:
         raise LabError(f"{site.name}: {' '.join(argv)}: not done after {timeout:.0f} s") from e
@@ -121,12 +149,19 @@ def _inner_pid(process: Path) -> int | None:
 
 
 def connect(site: Site, port: int, address: str = "127.0.0.1", timeout: float = 5) -> socket.socket:
-    """A TCP connection made from inside the site, e.g. to a service on its loopback. Raises OSError like any connect."""
-    return connect_from(Path("/proc") / str(require_init_pid(site)) / "ns" / "net", address, port, timeout)
+    """A TCP connection made from inside the site, e.g. to a service on its loopback.
+
+    Raises OSError like any connect.
+    """
+    return connect_from(
+        Path("/proc") / str(require_init_pid(site)) / "ns" / "net", address, port, timeout
+    )
 
 
 def connect_from(namespace: Path, address: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection made from inside a network namespace; only the thread that makes the socket has to be in it."""
+    """A TCP connection made from inside a network namespace; only the thread that makes the socket
+    has to be in it.
+    """
     result: list[socket.socket | OSError] = []
 
     def enter_and_connect() -> None:

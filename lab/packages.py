@@ -1,4 +1,6 @@
-"""What the lab installs on the machine: Debian packages, and the virtual environment that the OpenStack services run from."""
+"""What the lab installs on the machine: Debian packages, and the virtual environment that the
+OpenStack services run from.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ from lab.site import ROOT, VENV
 DEBIAN = """
 rabbitmq-server mariadb-server mariadb-client memcached
 ceph-mon ceph-mgr ceph-osd ceph-common python3-ceph-common python3-rbd python3-rados
-libvirt-daemon-system libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-rbd python3-libvirt
+libvirt-daemon-system libvirt-daemon libvirt-clients libvirt-daemon-driver-qemu
+libvirt-daemon-driver-storage-rbd python3-libvirt
 qemu-system-x86 qemu-utils qemu-block-extra seabios ipxe-qemu genisoimage
-openvswitch-switch dnsmasq-base dnsmasq-utils iproute2 iptables ebtables bridge-utils iputils-ping iputils-arping util-linux procps
+openvswitch-switch dnsmasq-base dnsmasq-utils iproute2 iptables ebtables bridge-utils iputils-ping
+iputils-arping util-linux procps
 python3-venv python3-dev gcc libc6-dev pkg-config liberasurecode-dev
 busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libudev1 liburing2
 """
-"""Line by line: infrastructure, storage, virtualization, network, for building what has no wheel, for building the guest image."""
+"""Line by line: infrastructure, storage, virtualization, network, for building what has no wheel,
+for building the guest image.
+"""
 
 PROJECT = Path(__file__).parents[1]
 LOCK = PROJECT / "lab" / "requirements.lock"
@@ -35,7 +41,10 @@ LOG = ROOT / "install.log"
 
 
 def install(progress: Progress) -> bool:
-    """Install what is missing. Returns whether the quiesce add-on is another one now, so that nova-api must be started anew."""
+    """Install what is missing.
+
+    Returns whether the quiesce add-on is another one now, so that nova-api must be started anew.
+    """
     ROOT.mkdir(parents=True, exist_ok=True)
     if missing := _missing():
         progress.say(f"installing {len(missing)} Debian packages (log: {LOG})")
@@ -54,13 +63,22 @@ def install(progress: Progress) -> bool:
 
 
 def openstack_is_current() -> bool:
-    """Whether the virtual environment is what the lock file says. If not, `install` replaces it, so nothing may run from it."""
+    """Whether the virtual environment is what the lock file says.
+
+    If not, `install` replaces it, so nothing may run from it.
+    """
     return _is_marked("lock", _digest([LOCK]))
 
 
 def _missing() -> list[str]:
-    known = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *DEBIAN.split()], capture_output=True, text=True)
-    installed = {line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")}
+    known = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *DEBIAN.split()],
+        capture_output=True,
+        text=True,
+    )
+    installed = {
+        line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")
+    }
     return [package for package in DEBIAN.split() if package not in installed]
 
 
@@ -74,7 +92,9 @@ def _install_debian(packages: Sequence[str]) -> None:
 
 @contextmanager
 def _services_kept_from_starting() -> Iterator[None]:
-    """The packages bring services of the machine; the lab runs its own, so theirs must not start."""
+    """The packages bring services of the machine; the lab runs its own, so theirs must not
+    start.
+    """
     before = POLICY.read_bytes() if POLICY.exists() else None
     POLICY.write_text("#!/bin/sh\nexit 101\n")
     POLICY.chmod(POLICY.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
@@ -108,7 +128,16 @@ def copy_add_on(folder: Path) -> None:
 
 
 def _pip(*arguments: str) -> None:
-    logged([str(VENV / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments])
+    logged(
+        [
+            str(VENV / "bin" / "python"),
+            "-m",
+            "pip",
+            "--quiet",
+            "--disable-pip-version-check",
+            *arguments,
+        ]
+    )
 
 
 def logged(command: Sequence[str], environment: dict[str, str] | None = None) -> None:
@@ -116,10 +145,15 @@ def logged(command: Sequence[str], environment: dict[str, str] | None = None) ->
     with LOG.open("ab") as log:
         log.write(f"$ {' '.join(command)}\n".encode())
         log.flush()
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        )
     if done.returncode:
         end = "\n".join(LOG.read_text(errors="replace").splitlines()[-25:])
-        raise LabError(f"installation failed: {' '.join(command[:6])} … ended with {done.returncode}; end of {LOG}:\n{end}")
+        raise LabError(
+            f"installation failed: {' '.join(command[:6])} … ended with {done.returncode}; end "
+            f"of {LOG}:\n{end}"
+        )
 
 
 def _sources(project: Path) -> list[Path]:
@@ -128,7 +162,10 @@ def _sources(project: Path) -> list[Path]:
         path
         for path in project.rglob("*")
         if path.is_file()
-        and not any(part in built or part.startswith(".") or part.endswith(".egg-info") for part in path.relative_to(project).parts)
+        and not any(
+            part in built or part.startswith(".") or part.endswith(".egg-info")
+            for part in path.relative_to(project).parts
+        )
     )
 
 

@@ -1,4 +1,7 @@
-"""What a site of the lab is: its name, its address on the WAN and where its files are. The two sites are declared here."""
+"""What a site of the lab is: its name, its address on the WAN and where its files are.
+
+The two sites are declared here.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(os.environ.get("ANTIPODE_LAB", "/var/lib/antipode-lab"))
-"""Everything the lab writes on the machine is below this folder (short, because of the length limit of unix sockets)."""
+"""Everything the lab writes on the machine is below this folder (short, because of the length limit
+of unix sockets).
+"""
 
 VENV = ROOT / "venv"
 """The virtual environment that the OpenStack services run from."""
 
 CACHE = ROOT / "cache"
-"""What survives `wipe` because it costs minutes and never changes: migrated empty schemas, the guest image."""
+"""What survives `wipe` because it costs minutes and never changes: migrated empty schemas, the
+guest image.
+"""
 
 WAN_BRIDGE = "antipode-wan"
 WAN_HOST_ADDRESS = "10.86.0.1"
@@ -24,8 +31,9 @@ WAN_PREFIX = 24
 class Site:
     """One independent OpenStack region in a network namespace of its own.
 
-    The namespace is called like the site; inside it the WAN interface is `wan0` and has `address`. Every service of the
-    site listens on its usual port at that address (or on loopback / a unix socket when only the site itself uses it).
+    The namespace is called like the site; inside it the WAN interface is `wan0` and has `address`.
+    Every service of the site listens on its usual port at that address (or on loopback / a unix
+    socket when only the site itself uses it).
     """
 
     name: str
@@ -70,8 +78,17 @@ class Site:
 SITES: dict[str, Site] = {
     s.name: s
     for s in (
-        Site("site-a", "10.86.0.11", "RegionA", "compute-a", "aaaaaaaa-0000-4000-8000-00000000000a"),
-        Site("site-b", "10.86.0.12", "RegionB", "compute-b", "bbbbbbbb-0000-4000-8000-00000000000b", has_object_store=True),
+        Site(
+            "site-a", "10.86.0.11", "RegionA", "compute-a", "aaaaaaaa-0000-4000-8000-00000000000a"
+        ),
+        Site(
+            "site-b",
+            "10.86.0.12",
+            "RegionB",
+            "compute-b",
+            "bbbbbbbb-0000-4000-8000-00000000000b",
+            has_object_store=True,
+        ),
     )
 }
 

@@ -17,7 +17,9 @@ from lab.site import SITES, Site
 
 
 def status() -> dict[str, Any]:
-    """The state of the lab, for `lab status -f json`: sites, and per program service, state, pid, since, ready, memory."""
+    """The state of the lab, for `lab status -f json`: sites, and per program service, state, pid,
+    since, ready, memory.
+    """
     return {"sites": [_site(site) for site in SITES.values()]}
 
 
@@ -25,11 +27,15 @@ def render(lab: dict[str, Any]) -> str:
     """The same for reading."""
     lines = []
     for site in lab["sites"]:
-        lines.append(f"{site['site']}  {site['address']}  {site['state']}  {site['memory_mib']} MiB  WAN: {site['wan']}")
+        lines.append(
+            f"{site['site']}  {site['address']}  {site['state']}  {site['memory_mib']} MiB  WAN: "
+            f"{site['wan']}"
+        )
         for row in site["programs"]:
             ready = "ready" if row["ready"] else f"not ready: {row['reason']}"
             lines.append(
-                f"  {row['service']:<18} {row['program'] or '-':<22} {row['state']:<9} {row['pid'] or '-':>8} "
+                f"  {row['service']:<18} {row['program'] or '-':<22} {row['state']:<9} "
+                f"{row['pid'] or '-':>8} "
                 f"{row['since'] or '-':<25} {row['memory_mib']:>5} MiB  {ready}"
             )
     return "\n".join(lines)
@@ -47,10 +53,18 @@ def _site(site: Site) -> dict[str, Any]:
     isolated = wan.is_isolated(site)
     services = services_of(site)
     with ThreadPoolExecutor(len(services)) as at_once:
-        reasons = at_once.map(lambda service: _why_not_ready(site, service, alive, isolated), services)
+        reasons = at_once.map(
+            lambda service: _why_not_ready(site, service, alive, isolated), services
+        )
     asked = zip(services, reasons, strict=True)
-    programs = [row for service, reason in asked for row in _rows(site, service, reason, known, outer, memory)]
-    state = "down" if not alive else "ready" if all(row["ready"] for row in programs) else "degraded"
+    programs = [
+        row
+        for service, reason in asked
+        for row in _rows(site, service, reason, known, outer, memory)
+    ]
+    state = (
+        "down" if not alive else "ready" if all(row["ready"] for row in programs) else "degraded"
+    )
     return {
         "site": site.name,
         "address": site.address,
@@ -75,7 +89,12 @@ def _why_not_ready(site: Site, service: Service, alive: bool, isolated: bool) ->
 
 
 def _rows(
-    site: Site, service: Service, reason: str | None, known: dict[str, Any], outer: dict[int, int], memory: dict[int, int]
+    site: Site,
+    service: Service,
+    reason: str | None,
+    known: dict[str, Any],
+    outer: dict[int, int],
+    memory: dict[int, int],
 ) -> list[dict[str, Any]]:
     rows = []
     for program in service.programs(site):
@@ -89,7 +108,9 @@ def _rows(
                 "program": program.name,
                 "state": info["statename"] if info else "STOPPED",
                 "pid": pid,
-                "since": datetime.fromtimestamp(info["start"], UTC).isoformat() if info and running else None,
+                "since": datetime.fromtimestamp(info["start"], UTC).isoformat()
+                if info and running
+                else None,
                 "ready": running and not reason,
                 "reason": reason or (None if running else "not running"),
                 "memory_mib": math.ceil(_of_tree(pid, outer, memory) / 2**20) if pid else 0,
@@ -99,14 +120,19 @@ def _rows(
 
 
 def _memory(outer: dict[int, int]) -> dict[int, int]:
-    """Proportional resident bytes per process (shared pages are counted once over all), by the pid outside."""
+    """Proportional resident bytes per process (shared pages are counted once over all), by the pid
+    outside.
+    """
     sizes = {}
     for pid in outer.values():
         try:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue  # ended meanwhile
-        sizes[pid] = next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
+        sizes[pid] = next(
+            (int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")),
+            0,
+        )
     return sizes
 
 

@@ -1,4 +1,6 @@
-"""The processes of a site under its supervisor (supervisord): configuration from the services' programs, and its XML-RPC interface."""
+"""The processes of a site under its supervisor (supervisord): configuration from the services'
+programs, and its XML-RPC interface.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,29 @@ from lab.service import Program
 from lab.site import Site
 from lab.waiting import wait_until
 
-ALIVE = (ProcessStates.STARTING, ProcessStates.RUNNING, ProcessStates.BACKOFF, ProcessStates.STOPPING)
+ALIVE = (
+    ProcessStates.STARTING,
+    ProcessStates.RUNNING,
+    ProcessStates.BACKOFF,
+    ProcessStates.STOPPING,
+)
 
 
 def write_configuration(site: Site, programs: Sequence[Program]) -> None:
-    """Write the supervisor's configuration file. Nothing starts by itself: `lab.bring_up` knows the order."""
+    """Write the supervisor's configuration file.
+
+    Nothing starts by itself: `lab.bring_up` knows the order.
+    """
     site.etc.mkdir(parents=True, exist_ok=True)
-    inside.supervisor_conf(site).write_text("\n".join([_frame(site), *(_section(site, p) for p in programs)]))
+    inside.supervisor_conf(site).write_text(
+        "\n".join([_frame(site), *(_section(site, p) for p in programs)])
+    )
 
 
 def reload_configuration(site: Site) -> None:
-    """Make the running supervisor take over a configuration that changed; programs that changed are stopped."""
+    """Make the running supervisor take over a configuration that changed; programs that changed are
+    stopped.
+    """
     rpc = _rpc(site)
     [[added, changed, removed]] = rpc.supervisor.reloadConfig()
     for name in [*changed, *removed]:
@@ -63,7 +77,9 @@ def start(site: Site, programs: Sequence[Program]) -> None:
             _rpc(site).supervisor.startProcess(program.name, False)
         except Fault as fault:
             if fault.faultCode != Faults.ALREADY_STARTED:
-                raise LabError(f"{site.name}: the supervisor cannot start {program.name}: {fault.faultString}") from fault
+                raise LabError(
+                    f"{site.name}: the supervisor cannot start {program.name}: {fault.faultString}"
+                ) from fault
 
 
 def stop(site: Site, names: Sequence[str]) -> None:
@@ -88,13 +104,22 @@ def anything_alive(site: Site) -> bool:
 
 
 def given_up(site: Site, programs: Sequence[Program]) -> list[str]:
-    """Those of the programs that ended again and again, so that the supervisor starts them no more."""
+    """Those of the programs that ended again and again, so that the supervisor starts them no
+    more.
+    """
     known = processes(site)
-    return [p.name for p in programs if known[p.name]["state"] in (ProcessStates.FATAL, ProcessStates.UNKNOWN)]
+    return [
+        p.name
+        for p in programs
+        if known[p.name]["state"] in (ProcessStates.FATAL, ProcessStates.UNKNOWN)
+    ]
 
 
 def _rpc(site: Site) -> Any:  # every call makes its own: a proxy is not for use by several threads
-    return ServerProxy("http://localhost", transport=SupervisorTransport(serverurl=f"unix://{site.run}/supervisor.sock"))
+    return ServerProxy(
+        "http://localhost",
+        transport=SupervisorTransport(serverurl=f"unix://{site.run}/supervisor.sock"),
+    )
 
 
 def _frame(site: Site) -> str:
@@ -117,7 +142,9 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 
 def _section(site: Site, program: Program) -> str:
-    environment = ",".join(f'{key}="{_escape(value)}"' for key, value in sorted(program.environment.items()))
+    environment = ",".join(
+        f'{key}="{_escape(value)}"' for key, value in sorted(program.environment.items())
+    )
     return f"""\
 [program:{program.name}]
 command = {_escape(shlex.join(map(str, program.command)))}

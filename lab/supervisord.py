@@ -1,7 +1,8 @@
 """supervisord, cured of a busy loop: the first process of a site.
 
-supervisord leaves a closed connection's descriptor in its poll set. When the next descriptor with that number is the writing end of a
-program's standard input, and the program closes its end, poll() reports an error for it at once and for ever, which supervisord ignores.
+supervisord leaves a closed connection's descriptor in its poll set. When the next descriptor with
+that number is the writing end of a program's standard input, and the program closes its end, poll()
+reports an error for it at once and for ever, which supervisord ignores.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from lab.errors import LabError
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout: float, interval: float = 0.1) -> None:
-    """Ask `holds` every `interval` seconds until it is true; raise LabError naming `what` after `timeout` seconds."""
+    """Ask `holds` every `interval` seconds until it is true; raise LabError naming `what` after
+    `timeout` seconds.
+    """
     deadline = time.monotonic() + timeout
     while not holds():
         if time.monotonic() > deadline:

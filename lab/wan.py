@@ -1,4 +1,6 @@
-"""The network of the lab: a bridge as the WAN, a network namespace per site, isolation, and a count of the calls to a site."""
+"""The network of the lab: a bridge as the WAN, a network namespace per site, isolation, and a count
+of the calls to a site.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def up(sites: Sequence[Site]) -> None:
 
 
 def down() -> None:
-    """Remove all of it. Processes in the namespaces must be gone: they would keep a namespace alive without its name."""
+    """Remove all of it.
+
+    Processes in the namespaces must be gone: they would keep a namespace alive without its name.
+    """
     for site in SITES.values():
         if exists(site):
             _run("ip", "netns", "delete", site.name)
@@ -54,19 +59,29 @@ def down() -> None:
     if _succeeds("iptables", "-w", "-F", COUNTERS):
         _run("iptables", "-w", "-X", COUNTERS)
     folder = Path("/run/netns")
-    if _succeeds("mountpoint", "-q", str(folder)) and not any(folder.iterdir()):  # `ip netns` made it a mount, to share namespaces
+    if _succeeds("mountpoint", "-q", str(folder)) and not any(
+        folder.iterdir()
+    ):  # `ip netns` made it a mount, to share namespaces
         _run("umount", str(folder))
 
 
 def remove_leftover_links(site: Site) -> None:
-    """Delete what a killed site left in its namespace: taps and ports that outlive the process that made them."""
-    for name in re.findall(r"^\d+: ([^:@]+)", _run(*_enter(site), "ip", "-o", "link"), re.MULTILINE):
+    """Delete what a killed site left in its namespace: taps and ports that outlive the process that
+    made them.
+    """
+    for name in re.findall(
+        r"^\d+: ([^:@]+)", _run(*_enter(site), "ip", "-o", "link"), re.MULTILINE
+    ):
         if name not in ("lo", "wan0"):
-            subprocess.run([*_enter(site), "ip", "link", "delete", name], capture_output=True)  # fallback devices of the kernel refuse
+            subprocess.run(
+                [*_enter(site), "ip", "link", "delete", name], capture_output=True
+            )  # fallback devices of the kernel refuse
 
 
 def isolate(site: Site) -> None:
-    """Drop all packets of the site at its WAN interface: calls to it hang instead of being refused."""
+    """Drop all packets of the site at its WAN interface: calls to it hang instead of being
+    refused.
+    """
     for chain, *match in BLACK_HOLE:
         if not _succeeds(*_enter(site), "iptables", "-w", "-C", chain, *match):
             _run(*_enter(site), "iptables", "-w", "-A", chain, *match)
@@ -85,20 +100,31 @@ def is_isolated(site: Site) -> bool:
 
 
 def calls_to(site: Site) -> int:
-    """How often the host and the other sites have called the site's WAN address since the lab's network was made.
+    """How often the host and the other sites have called the site's WAN address since the lab's
+    network was made.
 
-    Counted are the packets that begin something: a TCP connection, or anything that is not TCP. What is sent over connections that are
-    there already (a peer that repeats its last words to an isolated site) is no call.
+    Counted are the packets that begin something: a TCP connection, or anything that is not TCP.
+    What is sent over connections that are there already (a peer that repeats its last words to an
+    isolated site) is no call.
     """
-    return counted((), site) + sum(counted(_enter(other), site) for other in SITES.values() if other != site and exists(other))
+    return counted((), site) + sum(
+        counted(_enter(other), site) for other in SITES.values() if other != site and exists(other)
+    )
 
 
 def counted(enter: Sequence[str], site: Site) -> int:
-    """The calls that one caller has made: the host, or the site that the command line `enter` enters."""
-    lines = (line.split() for line in _run(*enter, "iptables", "-w", "-nvxL", COUNTERS).splitlines())
+    """The calls that one caller has made: the host, or the site that the command line `enter`
+    enters.
+    """
+    lines = (
+        line.split() for line in _run(*enter, "iptables", "-w", "-nvxL", COUNTERS).splitlines()
+    )
     counts = [int(fields[0]) for fields in lines if site.address in fields]
     if len(counts) != len(CALLS):
-        raise LabError(f"no counters of calls to {site.name} in iptables chain {COUNTERS}; run: python -m lab up")
+        raise LabError(
+            f"no counters of calls to {site.name} in iptables chain {COUNTERS}; run: python -m "
+            "lab up"
+        )
     return sum(counts)
 
 
@@ -110,7 +136,19 @@ def _connect(site: Site) -> None:
     if not exists(site):
         _run("ip", "netns", "add", site.name)
     if not _succeeds(*_enter(site), "ip", "link", "show", "wan0"):
-        _run("ip", "link", "add", _host_end(site), "type", "veth", "peer", "name", "wan0", "netns", site.name)
+        _run(
+            "ip",
+            "link",
+            "add",
+            _host_end(site),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "wan0",
+            "netns",
+            site.name,
+        )
     _run("ip", "link", "set", _host_end(site), "master", WAN_BRIDGE, "up")
     _run(*_enter(site), "ip", "address", "replace", f"{site.address}/{WAN_PREFIX}", "dev", "wan0")
     _run(*_enter(site), "ip", "link", "set", "wan0", "up")
@@ -129,14 +167,17 @@ def _count(enter: Sequence[str]) -> None:
 
 
 def _enter(site: Site) -> tuple[str, ...]:
-    # not `ip netns exec`: that makes a private mount namespace, in which what is mounted for others is not seen
+    # not `ip netns exec`: that makes a private mount namespace, in which what is mounted for others
+    # is not seen
     return ("nsenter", f"--net={namespace(site)}")
 
 
 def _run(*argv: str) -> str:
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode:
-        raise LabError(f"{' '.join(argv)} failed with exit code {done.returncode}: {done.stderr.strip()}")
+        raise LabError(
+            f"{' '.join(argv)} failed with exit code {done.returncode}: {done.stderr.strip()}"
+        )
     return done.stdout
 
 

@@ -1,4 +1,6 @@
-"""A witness of a quiesce window: asks the guests' own agents whether they are frozen, and the members what they have durable then."""
+"""A witness of a quiesce window: asks the guests' own agents whether they are frozen, and the
+members what they have durable then.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ STATUS = json.dumps({"execute": "guest-fsfreeze-status"})
 
 
 def is_frozen(site: Site, server_id: str) -> bool:
-    """What the guest agent of a server says, asked through the site's libvirt and not through OpenStack.
+    """What the guest agent of a server says, asked through the site's libvirt and not through
+    OpenStack.
 
     Raises LabError when the agent does not answer.
     """
-    said = inside.run(site, ["virsh", "qemu-agent-command", server_id, STATUS, "--timeout", "20"], timeout=60).stdout
+    said = inside.run(
+        site, ["virsh", "qemu-agent-command", server_id, STATUS, "--timeout", "20"], timeout=60
+    ).stdout
     return bool(json.loads(said)["return"] == "frozen")
 
 
@@ -30,7 +35,9 @@ def all_frozen(site: Site, servers: Mapping[str, str]) -> bool:
 
 
 class Witness(story.Witness):
-    """Watches the canary's members at a site: frozen are all when their agents say so both before and after the members were asked."""
+    """Watches the canary's members at a site: frozen are all when their agents say so both before
+    and after the members were asked.
+    """
 
     every_s = 0.1
 

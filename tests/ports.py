@@ -1,4 +1,6 @@
-"""Ports of loopback for the servers of tests: below those that the kernel gives to whoever connects, and no two the same."""
+"""Ports of loopback for the servers of tests: below those that the kernel gives to whoever
+connects, and no two the same.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import random
 import socket
 
 FIRST, OF_EACH = 20_000, 1_000
-"""Each worker of the tests has so many for itself, so that none takes what another has just found free."""
+"""Each worker of the tests has so many for itself, so that none takes what another has just found
+free.
+"""
 _given: set[int] = set()
 
 

@@ -1,4 +1,6 @@
-"""The cloud double served to other processes: one HTTP call for each call of antipode, and who made it."""
+"""The cloud double served to other processes: one HTTP call for each call of antipode, and who made
+it.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class ServedCloud:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+        ).start()
 
     def answer(self, asked: dict[str, Any]) -> list[Any]:
         while self.silent.is_set():
@@ -67,8 +71,17 @@ class ServedCloud:
         }[asked["service"]]
         if asked["method"] != "GET":
             body = next(iter(asked["json"] or {}), "")
-            self.changes.append(Change(asked["process"], f"{asked['method']} {asked['path']} {body}".strip()))
-        reply = api._send(asked["method"], asked["path"], json=asked["json"], params=asked["params"], microversion=None, timeout=None)
+            self.changes.append(
+                Change(asked["process"], f"{asked['method']} {asked['path']} {body}".strip())
+            )
+        reply = api._send(
+            asked["method"],
+            asked["path"],
+            json=asked["json"],
+            params=asked["params"],
+            microversion=None,
+            timeout=None,
+        )
         return [reply.status, reply.body]
 
     def made_by(self, process: int) -> list[str]:
@@ -93,13 +106,30 @@ def connect(name: str, port: int) -> Site:
     """A site whose calls go to a served cloud."""
 
     def transport(service: str) -> Any:
-        def send(method: str, path: str, *, json: Any, params: Any, microversion: str | None, timeout: float | None) -> Reply:
-            asked = {"service": service, "method": method, "path": path, "json": json, "params": params and dict(params)}
+        def send(
+            method: str,
+            path: str,
+            *,
+            json: Any,
+            params: Any,
+            microversion: str | None,
+            timeout: float | None,
+        ) -> Reply:
+            asked = {
+                "service": service,
+                "method": method,
+                "path": path,
+                "json": json,
+                "params": params and dict(params),
+            }
             return Reply(*_ask(name, port, {**asked, "process": os.getpid()}, timeout or 30))
 
         return send
 
-    apis = {service: Api(name, service, transport(service), newest) for service, newest in SERVICES.items()}
+    apis = {
+        service: Api(name, service, transport(service), newest)
+        for service, newest in SERVICES.items()
+    }
     return Site(name, project_id="project-1", user_id="user-1", roles=["admin"], **apis)
 
 

@@ -1,4 +1,6 @@
-"""Counts the HTTP requests of any Python program that has this folder on its PYTHONPATH and BENCH_CALLS in its environment."""
+"""Counts the HTTP requests of any Python program that has this folder on its PYTHONPATH and
+BENCH_CALLS in its environment.
+"""
 
 from __future__ import annotations
 

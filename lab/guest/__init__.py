@@ -1,1 +1,3 @@
-"""The canary's guest: an image built from Debian packages, and the program whose records it keeps."""
+"""The canary's guest: an image built from Debian packages, and the program whose records it
+keeps.
+"""

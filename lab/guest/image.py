@@ -1,4 +1,6 @@
-"""Builds the canary's guest image from Debian packages: GRUB, the Debian cloud kernel, busybox, the QEMU guest agent, the canary."""
+"""Builds the canary's guest image from Debian packages: GRUB, the Debian cloud kernel, busybox, the
+QEMU guest agent, the canary.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,21 @@ from lab.site import CACHE
 NAME = "canary"
 """Name of the image in Glance."""
 
-PROPERTIES: Mapping[str, str] = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes", "hw_disk_bus": "virtio"}
-"""Image properties without which Nova gives the guest no agent channel, and so cannot quiesce it."""
+PROPERTIES: Mapping[str, str] = {
+    "hw_qemu_guest_agent": "yes",
+    "os_require_quiesce": "yes",
+    "hw_disk_bus": "virtio",
+}
+"""Image properties without which Nova gives the guest no agent channel, and so cannot quiesce it.
+"""
 
 PACKAGES: Sequence[str] = (
     *("busybox-static", "cpio", "e2fsprogs", "gcc", "grub-pc-bin", "kmod", "libc6-dev", "zstd"),
     *("libglib2.0-0", "libnuma1", "libudev1", "liburing2"),
 )
-"""Debian packages that must be installed on the machine that builds: tools, and the libraries of the guest's programs."""
+"""Debian packages that must be installed on the machine that builds: tools, and the libraries of
+the guest's programs.
+"""
 
 DOWNLOADED: Sequence[str] = ("linux-image-cloud-amd64", "qemu-guest-agent")
 """Debian packages that are only unpacked, never installed."""
@@ -39,8 +48,8 @@ GRUB = Path("/usr/lib/grub/i386-pc")
 GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux")
 GRUB_CONFIG = """\
 set root=(hd0,msdos1)
-linux /boot/vmlinuz console=ttyS0,115200 quiet loglevel=4 panic=5 net.ifnames=0 mitigations=off nokaslr noresume \
-audit=0 apparmor=0 selinux=0 cryptomgr.notests no_timer_check random.trust_cpu=on
+linux /boot/vmlinuz console=ttyS0,115200 quiet loglevel=4 panic=5 net.ifnames=0 \
+mitigations=off nokaslr noresume audit=0 apparmor=0 selinux=0 cryptomgr.notests no_timer_check random.trust_cpu=on
 initrd /boot/initrd
 boot
 """
@@ -51,7 +60,9 @@ class BuildFailed(LabError):
 
 
 def build() -> Path:
-    """Return the raw disk image, built on the first call and kept in the lab's cache until one of its inputs changes."""
+    """Return the raw disk image, built on the first call and kept in the lab's cache until one of
+    its inputs changes.
+    """
     folder = CACHE / "guest"
     debs = _download(folder / "debs")
     image = folder / f"canary-{_hash_of_inputs(debs)}.raw"
@@ -64,10 +75,14 @@ def build() -> Path:
 
 
 def _run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run(list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-500:]
-        raise BuildFailed(f"guest image: {' '.join(map(str, command))}: exit {done.returncode}: {said}")
+        raise BuildFailed(
+            f"guest image: {' '.join(map(str, command))}: exit {done.returncode}: {said}"
+        )
     return done.stdout
 
 
@@ -76,8 +91,14 @@ def _download(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if len(list(folder.glob("*.deb"))) != len(DOWNLOADED):
         meta, agent = DOWNLOADED
-        kernel = next(line.split()[-1] for line in _run("apt-cache", "depends", meta).splitlines() if "Depends:" in line)
-        _run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", kernel, agent, cwd=folder)
+        kernel = next(
+            line.split()[-1]
+            for line in _run("apt-cache", "depends", meta).splitlines()
+            if "Depends:" in line
+        )
+        _run(
+            "apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", kernel, agent, cwd=folder
+        )
     return sorted(folder.glob("*.deb"))
 
 
@@ -123,7 +144,9 @@ def _make_initramfs(tree: Path, modules: Path, archive: Path) -> None:
     _install_busybox(tree)
     _install_modules(tree, modules, INITRAMFS_MODULES)
     shutil.copy(SOURCES / "initramfs/init", tree / "init")
-    _run("sh", "-c", f"find . | cpio -o -H newc -R 0:0 --quiet | zstd -q -12 -o {archive}", cwd=tree)
+    _run(
+        "sh", "-c", f"find . | cpio -o -H newc -R 0:0 --quiet | zstd -q -12 -o {archive}", cwd=tree
+    )
 
 
 def _install_busybox(tree: Path) -> None:
@@ -151,12 +174,25 @@ def _install_program(root: Path, program: Path, name: str) -> None:
 
 def compile_canary(target: Path) -> None:
     """Compile the canary as a static program (needs gcc and libc6-dev)."""
-    _run("gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-o", target, SOURCES / "canary.c")
+    _run(
+        "gcc",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-static",
+        "-s",
+        "-o",
+        target,
+        SOURCES / "canary.c",
+    )
 
 
 def _install_modules(tree: Path, modules: Path, wanted: Iterable[str]) -> None:
     """Copy kernel modules with all they depend on, so that the guest's modprobe finds them."""
-    dependencies = dict(line.split(":", 1) for line in (modules / "modules.dep").read_text().splitlines())
+    dependencies = dict(
+        line.split(":", 1) for line in (modules / "modules.dep").read_text().splitlines()
+    )
     path_of = {Path(path).name.partition(".")[0].replace("-", "_"): path for path in dependencies}
     target = tree / "lib/modules" / modules.name
     for name in wanted:
@@ -167,12 +203,19 @@ def _install_modules(tree: Path, modules: Path, wanted: Iterable[str]) -> None:
 
 
 def _make_disk(work: Path, root: Path) -> Path:
-    """One ext4 partition, filled without being mounted; GRUB sits between the partition table and it, so it needs no file in it."""
+    """One ext4 partition, filled without being mounted; GRUB sits between the partition table and
+    it, so it needs no file in it.
+    """
     disk, core, config = work / "disk.raw", work / "core.img", work / "grub.cfg"
     config.write_text(GRUB_CONFIG)
-    _run("grub-mkimage", "-O", "i386-pc", "-p", "/boot/grub", "-c", config, "-o", core, *GRUB_MODULES)
+    _run(
+        "grub-mkimage", "-O", "i386-pc", "-p", "/boot/grub", "-c", config, "-o", core, *GRUB_MODULES
+    )
     if core.stat().st_size > (PARTITION_SECTOR - 1) * SECTOR:
-        raise BuildFailed(f"guest image: GRUB's core image ({core.stat().st_size} bytes) does not fit before the partition")
+        raise BuildFailed(
+            f"guest image: GRUB's core image ({core.stat().st_size} bytes) does not fit before "
+            "the partition"
+        )
     with disk.open("wb") as out:
         out.truncate(SIZE)
         out.write(_master_boot_record())
@@ -181,13 +224,16 @@ def _make_disk(work: Path, root: Path) -> Path:
     # GRUB 2.06 refuses a filesystem with either of these two features
     features = "^metadata_csum_seed,^orphan_file"
     options = f"offset={offset},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-N", "2048", "-J", "size=4", "-O", features, "-E", options,
-         "-L", "CANARY-ROOT", "-d", root, disk, f"{(SIZE - offset) // 1024}k")  # fmt: skip
+    _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0", "-N", "2048", "-J", "size=4",
+         "-O", features, "-E", options, "-L", "CANARY-ROOT", "-d", root, disk,
+         f"{(SIZE - offset) // 1024}k")  # fmt: skip
     return disk
 
 
 def _master_boot_record() -> bytes:
-    """GRUB's first stage, which loads what begins in the next sector, and a table with one bootable Linux partition."""
+    """GRUB's first stage, which loads what begins in the next sector, and a table with one bootable
+    Linux partition.
+    """
     bootable, linux, no_chs = 0x80, 0x83, b"\xfe\xff\xff"
     length = SIZE // SECTOR - PARTITION_SECTOR
     entry = struct.pack("<B3sB3sII", bootable, no_chs, linux, no_chs, PARTITION_SECTOR, length)

@@ -16,7 +16,9 @@ from lab.site import Site
 
 
 def services_of(site: Site) -> Sequence[Service]:
-    """Every service of the site; the order in which they start is their own matter (`Service.after`)."""
+    """Every service of the site; the order in which they start is their own matter
+    (`Service.after`).
+    """
     return [
         MariaDB(),
         RabbitMQ(),

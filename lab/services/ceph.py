@@ -1,4 +1,6 @@
-"""Ceph: the site's own cluster of one monitor, one manager and one OSD on a sparse file, with a pool for volumes."""
+"""Ceph: the site's own cluster of one monitor, one manager and one OSD on a sparse file, with a
+pool for volumes.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,23 @@ OSD_SIZE = 40 << 30
 """Bytes that the cluster offers; the file below is sparse."""
 
 IDLE_MODULES = (
-    "alerts influx insights iostat localpool mirroring nfs osd_perf_query osd_support prometheus restful selftest snap_schedule "
+    "alerts influx insights iostat localpool mirroring nfs osd_perf_query osd_support prometheus "
+    "restful selftest snap_schedule "
     "stats telegraf test_orchestrator zabbix dashboard"
 )
-"""Manager modules that may be off; each costs memory. The always-on ones must stay, or health is an error."""
+"""Manager modules that may be off; each costs memory.
+
+The always-on ones must stay, or health is an error.
+"""
 
 CAPABILITIES = {
     "client.admin": {"mon": "allow *", "osd": "allow *", "mds": "allow *", "mgr": "allow *"},
     "mgr.x": {"mon": "allow profile mgr", "osd": "allow *", "mds": "allow *"},
-    f"client.{CLIENT}": {"mon": "profile rbd", "mgr": "profile rbd", "osd": f"profile rbd pool={POOL}"},
+    f"client.{CLIENT}": {
+        "mon": "profile rbd",
+        "mgr": "profile rbd",
+        "osd": f"profile rbd pool={POOL}",
+    },
 }
 
 
@@ -46,7 +56,9 @@ def client_key(site: Site) -> str:
 def status(site: Site) -> dict[str, Any]:
     """`ceph status`; raises NotReady when no monitor answers."""
     try:
-        answer = inside.run(site, ["ceph", "--connect-timeout", "5", "status", "--format", "json"], timeout=30)
+        answer = inside.run(
+            site, ["ceph", "--connect-timeout", "5", "status", "--format", "json"], timeout=30
+        )
     except LabError as e:
         raise NotReady(str(e)) from e
     result: dict[str, Any] = json.loads(answer.stdout)
@@ -68,8 +80,20 @@ class CephMonitor(Service):
         for entity, capabilities in CAPABILITIES.items():
             keyring = etc / f"ceph.{entity}.keyring"
             if not keyring.exists():
-                caps = [word for service, cap in capabilities.items() for word in ("--cap", service, cap)]
-                _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", entity, *caps)
+                caps = [
+                    word
+                    for service, cap in capabilities.items()
+                    for word in ("--cap", service, cap)
+                ]
+                _tool(
+                    "ceph-authtool",
+                    "--create-keyring",
+                    str(keyring),
+                    "--gen-key",
+                    "--name",
+                    entity,
+                    *caps,
+                )
 
     def prepare(self, site: Site) -> None:
         (site.data / "ceph" / "mgr").mkdir(parents=True, exist_ok=True)
@@ -77,14 +101,52 @@ class CephMonitor(Service):
         if (data / "complete").exists():
             return
         keyring = etc / "ceph.mon.keyring"
-        _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", "mon.", "--cap", "mon", "allow *")
+        _tool(
+            "ceph-authtool",
+            "--create-keyring",
+            str(keyring),
+            "--gen-key",
+            "--name",
+            "mon.",
+            "--cap",
+            "mon",
+            "allow *",
+        )
         for entity in CAPABILITIES:
-            _tool("ceph-authtool", str(keyring), "--import-keyring", str(etc / f"ceph.{entity}.keyring"))
+            _tool(
+                "ceph-authtool",
+                str(keyring),
+                "--import-keyring",
+                str(etc / f"ceph.{entity}.keyring"),
+            )
         fsid = (etc / "fsid").read_text()
         monmap = str(etc / "monmap")
-        _tool("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", _addresses(site), monmap)
+        _tool(
+            "monmaptool",
+            "--create",
+            "--clobber",
+            "--fsid",
+            fsid,
+            "--addv",
+            "a",
+            _addresses(site),
+            monmap,
+        )
         data.mkdir(parents=True, exist_ok=True)
-        inside.run(site, ["ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", str(keyring), *_AS_ROOT])
+        inside.run(
+            site,
+            [
+                "ceph-mon",
+                "--mkfs",
+                "-i",
+                "a",
+                "--monmap",
+                monmap,
+                "--keyring",
+                str(keyring),
+                *_AS_ROOT,
+            ],
+        )
         (data / "complete").touch()
 
     def programs(self, site: Site) -> Sequence[Program]:
@@ -99,7 +161,9 @@ class CephMonitor(Service):
 
     def populate(self, site: Site) -> None:
         # asks disks for their health, of which there are none
-        inside.run(site, ["ceph", "config", "set", "mgr", "mgr/devicehealth/enable_monitoring", "false"])
+        inside.run(
+            site, ["ceph", "config", "set", "mgr", "mgr/devicehealth/enable_monitoring", "false"]
+        )
 
 
 class Ceph(Service):
@@ -121,7 +185,9 @@ class Ceph(Service):
             _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", "osd.0")
         secret = json.dumps({"cephx_secret": _key(keyring)})
         inside.run(site, ["ceph", "osd", "new", identity.read_text(), "-i", "-"], stdin=secret)
-        inside.run(site, ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity.read_text(), *_AS_ROOT])
+        inside.run(
+            site, ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity.read_text(), *_AS_ROOT]
+        )
         (data / "complete").touch()
 
     def programs(self, site: Site) -> Sequence[Program]:
@@ -132,7 +198,9 @@ class Ceph(Service):
         if now["osdmap"]["num_up_osds"] < 1:
             raise NotReady("the OSD is not up")
         groups = {g["state_name"]: g["count"] for g in now["pgmap"].get("pgs_by_state", [])}
-        if not all(state.startswith("active+clean") for state in groups):  # also while trimming or scrubbing
+        if not all(
+            state.startswith("active+clean") for state in groups
+        ):  # also while trimming or scrubbing
             raise NotReady(f"placement groups are not all active+clean: {groups}")
 
     def populate(self, site: Site) -> None:
@@ -140,7 +208,9 @@ class Ceph(Service):
         if POOL not in pools:
             inside.run(site, ["ceph", "osd", "pool", "create", POOL, "16", "16"])
         inside.run(site, ["ceph", "osd", "pool", "application", "enable", POOL, "rbd"])
-        inside.run(site, ["rbd", "--pool", POOL, "ls"], timeout=300)  # returns only when the pool really serves
+        inside.run(
+            site, ["rbd", "--pool", POOL, "ls"], timeout=300
+        )  # returns only when the pool really serves
 
 
 _AS_ROOT = ("--setuser", "root", "--setgroup", "root")

@@ -64,7 +64,10 @@ def configure(site: Site) -> None:
             "backup_use_same_host": True,
             **_backup_options(),
         },
-        "key_manager": {"backend": "cinder.keymgr.conf_key_mgr.ConfKeyManager", "fixed_key": "0" * 64},
+        "key_manager": {
+            "backend": "cinder.keymgr.conf_key_mgr.ConfKeyManager",
+            "fixed_key": "0" * 64,
+        },
         "database": database("cinder"),
         "nova": {"interface": "public", **credentials(site, "cinder")},
         BACKEND: {
@@ -89,7 +92,9 @@ def configure(site: Site) -> None:
 
 
 def _backup_options() -> dict[str, object]:
-    """The same at both sites: one account and one container, so that the other site finds the objects of an imported record."""
+    """The same at both sites: one account and one container, so that the other site finds the
+    objects of an imported record.
+    """
     return {
         "backup_driver": "cinder.backup.drivers.swift.SwiftBackupDriver",
         "backup_workers": 1,
@@ -111,7 +116,11 @@ def _backup_options() -> dict[str, object]:
 
 
 def _migrate(site: Site) -> None:
-    inside.run(site, [executable("cinder-manage"), "--config-file", str(_conf(site)), "db", "sync"], timeout=TIMEOUT)
+    inside.run(
+        site,
+        [executable("cinder-manage"), "--config-file", str(_conf(site)), "db", "sync"],
+        timeout=TIMEOUT,
+    )
 
 
 class CinderApi(Service):
@@ -122,27 +131,51 @@ class CinderApi(Service):
         identity.add_service(site, "cinder", site.url(PORT, "/v3"), "block-storage", "volumev3")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [wsgi.program(site, "cinder-api", PORT, "cinder.wsgi.api", 8, arguments=f"--config-file {_conf(site)}")]
+        return [
+            wsgi.program(
+                site,
+                "cinder-api",
+                PORT,
+                "cinder.wsgi.api",
+                8,
+                arguments=f"--config-file {_conf(site)}",
+            )
+        ]
 
     def check_ready(self, site: Site) -> None:
         wsgi.check_answers(site.url(PORT, "/"))
 
 
 class CinderStorage(Service):
-    """Scheduler, volume and backup. The backup store is another site's affair: it is not waited for, and found when it is there."""
+    """Scheduler, volume and backup.
+
+    The backup store is another site's affair: it is not waited for, and found when it is there.
+    """
 
     name = "cinder-storage"
     after = ("cinder-api", "ceph")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [Program(name, daemon(name, _conf(site))) for name in ("cinder-scheduler", "cinder-volume", "cinder-backup")]
+        return [
+            Program(name, daemon(name, _conf(site)))
+            for name in ("cinder-scheduler", "cinder-volume", "cinder-backup")
+        ]
 
     def check_ready(self, site: Site) -> None:
-        rpc.check_served(site, "cinder-scheduler", f"cinder-volume.{_host(site)}@{BACKEND}", f"cinder-backup.{_host(site)}")
+        rpc.check_served(
+            site,
+            "cinder-scheduler",
+            f"cinder-volume.{_host(site)}@{BACKEND}",
+            f"cinder-backup.{_host(site)}",
+        )
         services = identity.ask(site, PORT, "/v3/os-services")["services"]
         up = {service["binary"] for service in services if service["state"] == "up"}
         if missing := {"cinder-scheduler", "cinder-volume", "cinder-backup"} - up:
             raise NotReady(f"Cinder has not heard of {', '.join(sorted(missing))}")
 
 
-SERVICES: Sequence[Service] = (Schema("cinder", ["cinder"], configure, _migrate), CinderApi(), CinderStorage())
+SERVICES: Sequence[Service] = (
+    Schema("cinder", ["cinder"], configure, _migrate),
+    CinderApi(),
+    CinderStorage(),
+)

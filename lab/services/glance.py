@@ -8,7 +8,15 @@ from pathlib import Path
 from lab import inside
 from lab.service import Program, Service
 from lab.services import identity, wsgi
-from lab.services.openstack_conf import database, executable, oslo, packaged, state, token_validation, write
+from lab.services.openstack_conf import (
+    database,
+    executable,
+    oslo,
+    packaged,
+    state,
+    token_validation,
+    write,
+)
 from lab.services.schema import TIMEOUT, Schema
 from lab.site import Site
 
@@ -36,7 +44,10 @@ def configure(site: Site) -> None:
             "file1": {"filesystem_store_datadir": home / "images"},
             "os_glance_staging_store": {"filesystem_store_datadir": home / "staging"},
             "os_glance_tasks_store": {"filesystem_store_datadir": home / "tasks"},
-            "paste_deploy": {"flavor": "keystone", "config_file": packaged("glance", "glance-api-paste.ini")},
+            "paste_deploy": {
+                "flavor": "keystone",
+                "config_file": packaged("glance", "glance-api-paste.ini"),
+            },
             **token_validation(site, "glance"),
             **oslo(site, "glance"),
         },
@@ -44,7 +55,11 @@ def configure(site: Site) -> None:
 
 
 def _migrate(site: Site) -> None:
-    inside.run(site, [executable("glance-manage"), "--config-file", str(_conf(site)), "db_sync"], timeout=TIMEOUT)
+    inside.run(
+        site,
+        [executable("glance-manage"), "--config-file", str(_conf(site)), "db_sync"],
+        timeout=TIMEOUT,
+    )
 
 
 class Glance(Service):
@@ -55,7 +70,10 @@ class Glance(Service):
         identity.add_service(site, "glance", site.url(PORT), "image")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        environment = {"OS_GLANCE_CONFIG_DIR": str(_conf(site).parent), "OS_GLANCE_CONFIG_FILES": _conf(site).name}
+        environment = {
+            "OS_GLANCE_CONFIG_DIR": str(_conf(site).parent),
+            "OS_GLANCE_CONFIG_FILES": _conf(site).name,
+        }
         return [wsgi.program(site, "glance", PORT, "glance.wsgi.api", 4, environment)]
 
     def check_ready(self, site: Site) -> None:

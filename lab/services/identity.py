@@ -1,4 +1,6 @@
-"""What the lab's modules want of a site's Keystone: a connection, service users, catalog entries, a question to an API."""
+"""What the lab's modules want of a site's Keystone: a connection, service users, catalog entries, a
+question to an API.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _logins: dict[tuple[Site, str, str], _Login] = {}
 
 
 def connect(site: Site, user: str = "admin", project: str = "admin") -> Any:
-    """A new openstacksdk connection; new, because a kept one does not see what the catalog has gained since."""
+    """A new openstacksdk connection; new, because a kept one does not see what the catalog has
+    gained since.
+    """
     import openstack
 
     return openstack.connect(
@@ -40,7 +44,9 @@ def connect(site: Site, user: str = "admin", project: str = "admin") -> Any:
 
 
 def add_project(cloud: Any, name: str) -> Any:
-    return cloud.identity.find_project(name, domain_id="default") or cloud.identity.create_project(name=name, domain_id="default")
+    return cloud.identity.find_project(name, domain_id="default") or cloud.identity.create_project(
+        name=name, domain_id="default"
+    )
 
 
 def add_user(cloud: Any, name: str, project: Any, *roles: str) -> None:
@@ -49,11 +55,15 @@ def add_user(cloud: Any, name: str, project: Any, *roles: str) -> None:
         name=name, password=PASSWORD, domain_id="default", default_project_id=project.id
     )
     for role in roles:
-        cloud.identity.assign_project_role_to_user(project, user, cloud.identity.find_role(role, ignore_missing=False))
+        cloud.identity.assign_project_role_to_user(
+            project, user, cloud.identity.find_role(role, ignore_missing=False)
+        )
 
 
 def add_service(site: Site, user: str, url: str, *types: str) -> None:
-    """Make a service's user and its catalog entry, one per service type; the entry comes last, so where it is all is."""
+    """Make a service's user and its catalog entry, one per service type; the entry comes last, so
+    where it is all is.
+    """
     cloud = connect(site)
     known = {service.type: service for service in cloud.identity.services()}
     registered = {endpoint.service_id for endpoint in cloud.identity.endpoints(interface="admin")}
@@ -64,11 +74,16 @@ def add_service(site: Site, user: str, url: str, *types: str) -> None:
     for kind in missing:
         service = known.get(kind) or cloud.identity.create_service(name=user, type=kind)
         for interface in ("public", "internal", "admin"):
-            cloud.identity.create_endpoint(service_id=service.id, interface=interface, url=url, region_id=site.region)
+            cloud.identity.create_endpoint(
+                service_id=service.id, interface=interface, url=url, region_id=site.region
+            )
 
 
 def ask(site: Site, port: int, path: str, user: str = "admin", project: str = "admin") -> Any:
-    """What an API answers to a user's GET, as JSON; `NotReady` when it does not. `{project_id}` in the path is filled in."""
+    """What an API answers to a user's GET, as JSON; `NotReady` when it does not.
+
+    `{project_id}` in the path is filled in.
+    """
     try:
         kept = _logins.get((site, user, project))
         if kept:
@@ -87,7 +102,9 @@ def ask(site: Site, port: int, path: str, user: str = "admin", project: str = "a
 
 def _get(site: Site, port: int, path: str, login: _Login) -> Any:
     url = site.url(port, path.format(project_id=login.project_id))
-    request = urllib.request.Request(url, headers={"X-Auth-Token": login.token, "Accept": "application/json"})
+    request = urllib.request.Request(
+        url, headers={"X-Auth-Token": login.token, "Accept": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=20) as answer:
         return json.load(answer)
 
@@ -95,10 +112,19 @@ def _get(site: Site, port: int, path: str, login: _Login) -> Any:
 def _log_in(site: Site, user: str, project: str) -> _Login:
     """A token, which is valid for a day."""
     domain = {"id": "default"}
-    methods = {"methods": ["password"], "password": {"user": {"name": user, "password": PASSWORD, "domain": domain}}}
-    body = {"auth": {"identity": methods, "scope": {"project": {"name": project, "domain": domain}}}}
+    methods = {
+        "methods": ["password"],
+        "password": {"user": {"name": user, "password": PASSWORD, "domain": domain}},
+    }
+    body = {
+        "auth": {"identity": methods, "scope": {"project": {"name": project, "domain": domain}}}
+    }
     request = urllib.request.Request(
-        site.url(KEYSTONE_PORT, "/v3/auth/tokens"), data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
+        site.url(KEYSTONE_PORT, "/v3/auth/tokens"),
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
-        return _Login(answer.headers["X-Subject-Token"], json.load(answer)["token"]["project"]["id"])
+        return _Login(
+            answer.headers["X-Subject-Token"], json.load(answer)["token"]["project"]["id"]
+        )

@@ -12,7 +12,10 @@ from lab.services.openstack_conf import KEYSTONE_PORT, PASSWORD, database, execu
 from lab.services.schema import TIMEOUT, Schema
 from lab.site import Site
 
-_OWN_ENDPOINTS = "SELECT count(*) FROM keystone.endpoint JOIN keystone.service ON service.id = service_id WHERE type = 'identity'"
+_OWN_ENDPOINTS = (
+    "SELECT count(*) FROM keystone.endpoint JOIN keystone.service ON service.id = "
+    "service_id WHERE type = 'identity'"
+)
 
 
 def _conf(site: Site) -> Path:
@@ -26,7 +29,11 @@ def configure(site: Site) -> None:
     write(
         _conf(site),
         {
-            "DEFAULT": {"debug": False, "use_stderr": True, "public_endpoint": site.url(KEYSTONE_PORT)},
+            "DEFAULT": {
+                "debug": False,
+                "use_stderr": True,
+                "public_endpoint": site.url(KEYSTONE_PORT),
+            },
             "database": database("keystone"),
             "token": {"provider": "fernet", "expiration": 86400},
             "fernet_tokens": {"key_repository": keys / "fernet", "max_active_keys": 3},
@@ -40,7 +47,11 @@ def configure(site: Site) -> None:
 
 
 def _manage(site: Site, *arguments: str) -> None:
-    inside.run(site, [executable("keystone-manage"), "--config-file", str(_conf(site)), *arguments], timeout=TIMEOUT)
+    inside.run(
+        site,
+        [executable("keystone-manage"), "--config-file", str(_conf(site)), *arguments],
+        timeout=TIMEOUT,
+    )
 
 
 class KeystoneKeys(Service):
@@ -54,7 +65,9 @@ class KeystoneKeys(Service):
     def prepare(self, site: Site) -> None:
         for folder in ("fernet", "credential"):
             if not any((site.data / "keystone" / folder).iterdir()):
-                _manage(site, f"{folder}_setup", "--keystone-user", "root", "--keystone-group", "root")
+                _manage(
+                    site, f"{folder}_setup", "--keystone-user", "root", "--keystone-group", "root"
+                )
 
 
 class Keystone(Service):
@@ -62,12 +75,24 @@ class Keystone(Service):
     after = ("keystone-keys", "keystone-schema")
 
     def prepare(self, site: Site) -> None:
-        """Make the admin and Keystone's own catalog entry, the last of which shows that it was done."""
+        """Make the admin and Keystone's own catalog entry, the last of which shows that it was
+        done.
+        """
         if mariadb.execute(site, _OWN_ENDPOINTS).strip() == "3":
             return
         url = site.url(KEYSTONE_PORT, "/v3")
-        urls = [f"--bootstrap-{interface}-url={url}" for interface in ("public", "internal", "admin")]
-        _manage(site, "bootstrap", "--bootstrap-password", PASSWORD, "--bootstrap-region-id", site.region, *urls)
+        urls = [
+            f"--bootstrap-{interface}-url={url}" for interface in ("public", "internal", "admin")
+        ]
+        _manage(
+            site,
+            "bootstrap",
+            "--bootstrap-password",
+            PASSWORD,
+            "--bootstrap-region-id",
+            site.region,
+            *urls,
+        )
 
     def programs(self, site: Site) -> Sequence[Program]:
         environment = {"OS_KEYSTONE_CONFIG_FILES": str(_conf(site))}
@@ -77,7 +102,9 @@ class Keystone(Service):
         wsgi.check_answers(site.url(KEYSTONE_PORT, "/v3"))
 
     def populate(self, site: Site) -> None:
-        """Projects `service` and `vnf`; in `vnf` the tenant `demo` and the account of the GR software `antipode`."""
+        """Projects `service` and `vnf`; in `vnf` the tenant `demo` and the account of the GR
+        software `antipode`.
+        """
         cloud = identity.connect(site)
         identity.add_project(cloud, "service")
         vnf = identity.add_project(cloud, "vnf")

@@ -1,4 +1,6 @@
-"""libvirtd and the guests it runs, private to the site; it knows the Ceph key under the site's secret."""
+"""libvirtd and the guests it runs, private to the site; it knows the Ceph key under the site's
+secret.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ class Libvirt(Service):
         etc = site.etc / "libvirt"
         if not (etc / "nwfilter").exists():
             # not the networks: the default one would make a bridge of its own
-            shutil.copytree(Path("/etc/libvirt"), etc, dirs_exist_ok=True, ignore=shutil.ignore_patterns("networks"))
+            shutil.copytree(
+                Path("/etc/libvirt"),
+                etc,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("networks"),
+            )
         (etc / "libvirtd.conf").write_text(f"""\
 host_uuid = "{site.ceph_secret}"
 auth_unix_rw = "none"
@@ -55,4 +62,8 @@ stdio_handler = "file"
 
     def populate(self, site: Site) -> None:
         inside.run(site, ["virsh", "secret-define", "/etc/libvirt/secret.xml"])
-        inside.run(site, ["virsh", "secret-set-value", site.ceph_secret, "--file", "/dev/stdin"], stdin=ceph.client_key(site))
+        inside.run(
+            site,
+            ["virsh", "secret-set-value", site.ceph_secret, "--file", "/dev/stdin"],
+            stdin=ceph.client_key(site),
+        )

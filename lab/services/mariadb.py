@@ -1,4 +1,6 @@
-"""MariaDB: the site's own database server, and what other services do with databases before they run."""
+"""MariaDB: the site's own database server, and what other services do with databases before they
+run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def socket_of(site: Site) -> Path:
 
 
 def execute(site: Site, sql: str) -> str:
-    """Execute SQL as root and return the rows of its result: a line each, fields separated by tabs."""
+    """Execute SQL as root and return the rows of its result: a line each, fields separated by
+    tabs.
+    """
     return _client(site, "mariadb", "--batch", "--skip-column-names", stdin=sql)
 
 
@@ -41,7 +45,9 @@ def _client(site: Site, program: str, *arguments: str, stdin: str | None = None)
     argv = [program, "--no-defaults", "--user=root", f"--socket={socket_of(site)}", *arguments]
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise LabError(f"{site.name}: {program} {' '.join(arguments)} failed: {done.stderr.strip()[-1500:]}")
+        raise LabError(
+            f"{site.name}: {program} {' '.join(arguments)} failed: {done.stderr.strip()[-1500:]}"
+        )
     return done.stdout
 
 
@@ -55,22 +61,47 @@ class MariaDB(Service):
         shutil.rmtree(data, ignore_errors=True)
         accounts = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         done = subprocess.run(
-            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", *accounts], capture_output=True, text=True
+            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", *accounts],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
-            raise LabError(f"{site.name}: mariadb-install-db failed: {(done.stdout + done.stderr)[-1500:]}")
+            raise LabError(
+                f"{site.name}: mariadb-install-db failed: {(done.stdout + done.stderr)[-1500:]}"
+            )
         (data / "complete").touch()
 
     def programs(self, site: Site) -> Sequence[Program]:
         data = site.data / "mariadb"
-        where = [f"--datadir={data}", f"--socket={socket_of(site)}", f"--pid-file={site.run}/mariadb.pid"]
-        network = ["--bind-address=127.0.0.1", f"--port={PORT}", "--skip-name-resolve", "--max-connections=500"]
+        where = [
+            f"--datadir={data}",
+            f"--socket={socket_of(site)}",
+            f"--pid-file={site.run}/mariadb.pid",
+        ]
+        network = [
+            "--bind-address=127.0.0.1",
+            f"--port={PORT}",
+            "--skip-name-resolve",
+            "--max-connections=500",
+        ]
         # the lab survives processes that are killed, not a machine that fails: no flushing to disk
-        durability = ["--skip-log-bin", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite"]
-        memory = ["--performance-schema=OFF", "--innodb-buffer-pool-size=128M", "--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M"]
+        durability = [
+            "--skip-log-bin",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-method=nosync",
+            "--skip-innodb-doublewrite",
+        ]
+        memory = [
+            "--performance-schema=OFF",
+            "--innodb-buffer-pool-size=128M",
+            "--key-buffer-size=1M",
+            "--aria-pagecache-buffer-size=8M",
+        ]
         text = ["--character-set-server=utf8mb3", "--collation-server=utf8mb3_general_ci"]
         options = [*where, *network, *durability, *memory, *text]
-        return [Program("mariadb", ["/usr/sbin/mariadbd", "--no-defaults", "--user=root", *options])]
+        return [
+            Program("mariadb", ["/usr/sbin/mariadbd", "--no-defaults", "--user=root", *options])
+        ]
 
     def check_ready(self, site: Site) -> None:
         try:

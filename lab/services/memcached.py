@@ -15,7 +15,26 @@ class Memcached(Service):
     name = "memcached"
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [Program("memcached", ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(PORT), "-m", "16", "-U", "0", "-t", "1"])]
+        return [
+            Program(
+                "memcached",
+                [
+                    "memcached",
+                    "-u",
+                    "root",
+                    "-l",
+                    "127.0.0.1",
+                    "-p",
+                    str(PORT),
+                    "-m",
+                    "16",
+                    "-U",
+                    "0",
+                    "-t",
+                    "1",
+                ],
+            )
+        ]
 
     def check_ready(self, site: Site) -> None:
         try:

@@ -8,7 +8,18 @@ from pathlib import Path
 from lab import inside, supervision
 from lab.service import NotReady, Program, Service
 from lab.services import identity, ovs, rpc, wsgi
-from lab.services.openstack_conf import credentials, daemon, database, executable, messaging, oslo, packaged, state, token_validation, write
+from lab.services.openstack_conf import (
+    credentials,
+    daemon,
+    database,
+    executable,
+    messaging,
+    oslo,
+    packaged,
+    state,
+    token_validation,
+    write,
+)
 from lab.services.schema import TIMEOUT, Schema
 from lab.site import Site
 
@@ -42,7 +53,8 @@ def configure(site: Site) -> None:
                 "notify_nova_on_port_status_changes": True,
                 "notify_nova_on_port_data_changes": True,
                 "rpc_response_timeout": 60,
-                # no port is bound on the host of an agent that a busy machine has kept from reporting
+                # no port is bound on the host of an agent that a busy machine has kept from
+                # reporting
                 "agent_down_time": 180,
             },
             "database": database("neutron", pool=10),
@@ -57,7 +69,11 @@ def configure(site: Site) -> None:
             },
             # the user-space datapath of this machine has no connection tracking to filter with
             "securitygroup": {"enable_security_group": True, "firewall_driver": "noop"},
-            "ovs": {"integration_bridge": "br-int", "datapath_type": ovs.DATAPATH_TYPE, "ovsdb_connection": ovs.CONNECTION},
+            "ovs": {
+                "integration_bridge": "br-int",
+                "datapath_type": ovs.DATAPATH_TYPE,
+                "ovsdb_connection": ovs.CONNECTION,
+            },
             **token_validation(site, "neutron"),
             **oslo(site, "neutron"),
         },
@@ -65,7 +81,11 @@ def configure(site: Site) -> None:
 
 
 def _migrate(site: Site) -> None:
-    inside.run(site, [executable("neutron-db-manage"), "--config-file", str(_conf(site)), "upgrade", "heads"], timeout=TIMEOUT)
+    inside.run(
+        site,
+        [executable("neutron-db-manage"), "--config-file", str(_conf(site)), "upgrade", "heads"],
+        timeout=TIMEOUT,
+    )
 
 
 class NeutronServer(Service):
@@ -78,7 +98,10 @@ class NeutronServer(Service):
         identity.add_service(site, "neutron", site.url(PORT), "network")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        environment = {"OS_NEUTRON_CONFIG_DIR": str(_conf(site).parent), "OS_NEUTRON_CONFIG_FILES": _conf(site).name}
+        environment = {
+            "OS_NEUTRON_CONFIG_DIR": str(_conf(site).parent),
+            "OS_NEUTRON_CONFIG_FILES": _conf(site).name,
+        }
         return [
             wsgi.program(site, "neutron-api", PORT, "neutron.wsgi.api", 4, environment),
             Program("neutron-rpc", daemon("neutron-rpc-server", _conf(site))),
@@ -90,14 +113,19 @@ class NeutronServer(Service):
 
 
 class NeutronAgents(Service):
-    """The switch agent and DHCP. Begun only when the RPC server listens: they lose a minute with their first call otherwise."""
+    """The switch agent and DHCP.
+
+    Begun only when the RPC server listens: they lose a minute with their first call otherwise.
+    """
 
     name = "neutron-agents"
     after = ("neutron-server", "ovs")
     restart_with = ("ovs",)
 
     def prepare(self, site: Site) -> None:
-        """Remove the DHCP namespaces: their ports are dead when the switch was restarted, and the DHCP agent would keep them."""
+        """Remove the DHCP namespaces: their ports are dead when the switch was restarted, and the
+        DHCP agent would keep them.
+        """
         if "neutron-dhcp-agent" in supervision.running(site):
             return
         for line in inside.run(site, ["ip", "netns", "list"]).stdout.splitlines():
@@ -113,15 +141,33 @@ class NeutronAgents(Service):
         ]
 
     def check_ready(self, site: Site) -> None:
-        """Ask the queues first: Neutron believes for a minute that an agent lives which has died."""
-        rpc.check_served(site, f"q-agent-notifier-tunnel-update.{site.compute_host}", f"dhcp_agent.{site.compute_host}")
-        agents = {agent["binary"]: agent for agent in identity.ask(site, PORT, "/v2.0/agents")["agents"] if agent["alive"]}
+        """Ask the queues first: Neutron believes for a minute that an agent lives which has
+        died.
+        """
+        rpc.check_served(
+            site,
+            f"q-agent-notifier-tunnel-update.{site.compute_host}",
+            f"dhcp_agent.{site.compute_host}",
+        )
+        agents = {
+            agent["binary"]: agent
+            for agent in identity.ask(site, PORT, "/v2.0/agents")["agents"]
+            if agent["alive"]
+        }
         if missing := {"neutron-openvswitch-agent", "neutron-dhcp-agent"} - set(agents):
             raise NotReady(f"Neutron has not heard of {', '.join(sorted(missing))}")
-        for network in identity.ask(site, PORT, f"/v2.0/agents/{agents['neutron-dhcp-agent']['id']}/dhcp-networks")["networks"]:
-            addresses = inside.run(site, ["ip", "-netns", f"qdhcp-{network['id']}", "-brief", "address"], check=False).stdout
+        for network in identity.ask(
+            site, PORT, f"/v2.0/agents/{agents['neutron-dhcp-agent']['id']}/dhcp-networks"
+        )["networks"]:
+            addresses = inside.run(
+                site, ["ip", "-netns", f"qdhcp-{network['id']}", "-brief", "address"], check=False
+            ).stdout
             if network["subnets"] and "tap" not in addresses:
                 raise NotReady(f"network {network['name']} is not served by DHCP yet")
 
 
-SERVICES: Sequence[Service] = (Schema("neutron", ["neutron"], configure, _migrate), NeutronServer(), NeutronAgents())
+SERVICES: Sequence[Service] = (
+    Schema("neutron", ["neutron"], configure, _migrate),
+    NeutronServer(),
+    NeutronAgents(),
+)

@@ -42,8 +42,18 @@ def configure(site: Site) -> None:
     options = _options(site)
     write(_conf(site), options)
     # nova-compute refuses to know of databases
-    write(_compute_conf(site), {name: section for name, section in options.items() if name not in ("database", "api_database")})
-    write_text(site.etc / "nova" / "api-paste.ini", _with_quiesce(packaged("nova", "api-paste.ini").read_text()))
+    write(
+        _compute_conf(site),
+        {
+            name: section
+            for name, section in options.items()
+            if name not in ("database", "api_database")
+        },
+    )
+    write_text(
+        site.etc / "nova" / "api-paste.ini",
+        _with_quiesce(packaged("nova", "api-paste.ini").read_text()),
+    )
 
 
 def _options(site: Site) -> dict[str, Section]:
@@ -62,14 +72,16 @@ def _options(site: Site) -> dict[str, Section]:
             "initial_cpu_allocation_ratio": 32.0,
             "initial_ram_allocation_ratio": 4.0,
             "initial_disk_allocation_ratio": 10.0,
-            # a busy machine: a server is in ERROR when the switch agent has not wired its port by then
+            # a busy machine: a server is in ERROR when the switch agent has not wired its port by
+            # then
             "vif_plugging_timeout": 300,
             "vif_plugging_is_fatal": True,
             "block_device_allocate_retries": 120,
             "block_device_allocate_retries_interval": 1,
             "service_down_time": 120,
             "running_deleted_instance_action": "noop",
-            # a site that was killed and revived has no guests: Nova is to find out soon that they are off
+            # a site that was killed and revived has no guests: Nova is to find out soon that they
+            # are off
             "sync_power_state_interval": 60,
             "rpc_response_timeout": 120,
         },
@@ -85,10 +97,22 @@ def _options(site: Site) -> dict[str, Section]:
         "vnc": {"enabled": False},
         "spice": {"enabled": False},
         "glance": {"valid_interfaces": "public", **credentials(site, "nova")},
-        "cinder": {"catalog_info": "block-storage:cinder:publicURL", "os_region_name": site.region, **_without_region(site)},
-        "neutron": {"service_metadata_proxy": False, "ovs_bridge": "br-int", "valid_interfaces": "public", **credentials(site, "nova")},
+        "cinder": {
+            "catalog_info": "block-storage:cinder:publicURL",
+            "os_region_name": site.region,
+            **_without_region(site),
+        },
+        "neutron": {
+            "service_metadata_proxy": False,
+            "ovs_bridge": "br-int",
+            "valid_interfaces": "public",
+            **credentials(site, "nova"),
+        },
         "placement": {"valid_interfaces": "public", **credentials(site, "nova")},
-        "key_manager": {"backend": "nova.keymgr.conf_key_mgr.ConfKeyManager", "fixed_key": "0" * 64},
+        "key_manager": {
+            "backend": "nova.keymgr.conf_key_mgr.ConfKeyManager",
+            "fixed_key": "0" * 64,
+        },
         "libvirt": {
             "virt_type": "qemu",
             "cpu_mode": "none",
@@ -112,13 +136,24 @@ def _without_region(site: Site) -> dict[str, object]:
 
 
 def _with_quiesce(paste: str) -> str:
-    """Nova's own api-paste.ini with the add-on after keystonecontext, in the pipelines of /v2.1 and of the older /v2."""
-    adapted = [f"{line} ".replace(" keystonecontext ", " keystonecontext quiesce ").rstrip() for line in paste.splitlines()]
-    return "\n".join([*adapted, "", "[filter:quiesce]", "paste.filter_factory = nova_quiesce:filter_factory", ""])
+    """Nova's own api-paste.ini with the add-on after keystonecontext, in the pipelines of /v2.1 and
+    of the older /v2.
+    """
+    adapted = [
+        f"{line} ".replace(" keystonecontext ", " keystonecontext quiesce ").rstrip()
+        for line in paste.splitlines()
+    ]
+    return "\n".join(
+        [*adapted, "", "[filter:quiesce]", "paste.filter_factory = nova_quiesce:filter_factory", ""]
+    )
 
 
 def _manage(site: Site, *arguments: str) -> None:
-    inside.run(site, [executable("nova-manage"), "--config-file", str(_conf(site)), *arguments], timeout=TIMEOUT)
+    inside.run(
+        site,
+        [executable("nova-manage"), "--config-file", str(_conf(site)), *arguments],
+        timeout=TIMEOUT,
+    )
 
 
 def _migrate(site: Site) -> None:
@@ -155,7 +190,10 @@ class NovaControl(Service):
     after = ("nova-schema", "rabbitmq")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [Program(name, daemon(name, _conf(site))) for name in ("nova-conductor", "nova-scheduler")]
+        return [
+            Program(name, daemon(name, _conf(site)))
+            for name in ("nova-conductor", "nova-scheduler")
+        ]
 
     def check_ready(self, site: Site) -> None:
         rpc.check_served(site, "conductor", "scheduler")
@@ -175,7 +213,9 @@ class NovaCompute(Service):
             raise NotReady("Nova has not heard of its nova-compute")
 
     def populate(self, site: Site) -> None:
-        """Let the scheduler know the host: it is told at once instead of finding out by itself some time later."""
+        """Let the scheduler know the host: it is told at once instead of finding out by itself some
+        time later.
+        """
         if not identity.ask(site, PORT, "/v2.1/os-hypervisors")["hypervisors"]:
             _manage(site, "cell_v2", "discover_hosts")
 

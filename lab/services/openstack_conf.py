@@ -1,4 +1,6 @@
-"""Configuration that all OpenStack services of a site share: how to reach Keystone, the database, the message bus."""
+"""Configuration that all OpenStack services of a site share: how to reach Keystone, the database,
+the message bus.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def write(path: Path, sections: Sections) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a service that is reading it meets either the old or the new contents."""
+    """Write a file so that a service that is reading it meets either the old or the new
+    contents.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
@@ -81,7 +85,10 @@ def credentials(site: Site, user: str) -> dict[str, object]:
 
 
 def token_validation(site: Site, user: str) -> dict[str, Section]:
-    """How an API checks the tokens of its callers. Service tokens are demanded: Cinder refuses attachment changes without."""
+    """How an API checks the tokens of its callers.
+
+    Service tokens are demanded: Cinder refuses attachment changes without.
+    """
     return {
         "keystone_authtoken": {
             "www_authenticate_uri": site.url(KEYSTONE_PORT, "/v3"),

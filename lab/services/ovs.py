@@ -1,4 +1,6 @@
-"""Open vSwitch with its datapath in user space, all of it inside the site's network namespace, at the usual places in /run."""
+"""Open vSwitch with its datapath in user space, all of it inside the site's network namespace, at
+the usual places in /run.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from lab.service import NotReady, Program, Service
 from lab.site import Site
 
 CONNECTION = "unix:/run/openvswitch/db.sock"
-"""What ovs-vsctl uses by itself, and where every other client finds the switch (seen from inside a site)."""
+"""What ovs-vsctl uses by itself, and where every other client finds the switch (seen from inside a
+site).
+"""
 
 DATAPATH_TYPE = "netdev"
 
@@ -32,12 +36,20 @@ class OpenVSwitch(Service):
         part = database(site).with_suffix(".part")
         part.unlink(missing_ok=True)
         _database_tool("create", str(part), "/usr/share/openvswitch/vswitch.ovsschema")
-        # TCP offload must be on before vswitchd starts: without it TCP from a guest carries unfinished checksums
+        # TCP offload must be on before vswitchd starts: without it TCP from a guest carries
+        # unfinished checksums
         row = {
-            "external_ids": ["map", [["hostname", site.compute_host], ["system-id", site.compute_host]]],
+            "external_ids": [
+                "map",
+                [["hostname", site.compute_host], ["system-id", site.compute_host]],
+            ],
             "other_config": ["map", [["userspace-tso-enable", "true"]]],
         }
-        _database_tool("transact", str(part), json.dumps(["Open_vSwitch", {"op": "insert", "table": "Open_vSwitch", "row": row}]))
+        _database_tool(
+            "transact",
+            str(part),
+            json.dumps(["Open_vSwitch", {"op": "insert", "table": "Open_vSwitch", "row": row}]),
+        )
         part.rename(database(site))
 
     def programs(self, site: Site) -> Sequence[Program]:
@@ -45,16 +57,39 @@ class OpenVSwitch(Service):
         logging = ["-vconsole:warn", "-vfile:off", "-vsyslog:off"]
         return [
             Program(
-                "ovsdb-server", ["ovsdb-server", str(database(site)), *listen, "--unixctl=/run/openvswitch/ovsdb-server.ctl", *logging]
+                "ovsdb-server",
+                [
+                    "ovsdb-server",
+                    str(database(site)),
+                    *listen,
+                    "--unixctl=/run/openvswitch/ovsdb-server.ctl",
+                    *logging,
+                ],
             ),
             Program("keep-taps-up", ["keep-taps-up"]),
-            Program("ovs-vswitchd", ["ovs-vswitchd", CONNECTION, "--unixctl=/run/openvswitch/ovs-vswitchd.ctl", *logging]),
+            Program(
+                "ovs-vswitchd",
+                [
+                    "ovs-vswitchd",
+                    CONNECTION,
+                    "--unixctl=/run/openvswitch/ovs-vswitchd.ctl",
+                    *logging,
+                ],
+            ),
         ]
 
     def check_ready(self, site: Site) -> None:
         try:
             inside.run(site, ["ovs-vsctl", "--timeout=5", "show"])
-            inside.run(site, ["ovs-appctl", "--timeout=5", "--target=/run/openvswitch/ovs-vswitchd.ctl", "version"])
+            inside.run(
+                site,
+                [
+                    "ovs-appctl",
+                    "--timeout=5",
+                    "--target=/run/openvswitch/ovs-vswitchd.ctl",
+                    "version",
+                ],
+            )
         except LabError as e:
             raise NotReady(str(e)) from e
 

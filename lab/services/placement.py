@@ -31,7 +31,11 @@ def configure(site: Site) -> None:
 
 
 def _migrate(site: Site) -> None:
-    inside.run(site, [executable("placement-manage"), "--config-file", str(_conf(site)), "db", "sync"], timeout=TIMEOUT)
+    inside.run(
+        site,
+        [executable("placement-manage"), "--config-file", str(_conf(site)), "db", "sync"],
+        timeout=TIMEOUT,
+    )
 
 
 class Placement(Service):

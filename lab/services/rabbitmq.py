@@ -56,10 +56,13 @@ log.file = false
                     "RABBITMQ_CONF_ENV_FILE": "/dev/null",
                     "RABBITMQ_PID_FILE": str(site.run / "rabbitmq.pid"),
                     "ERL_EPMD_ADDRESS": "127.0.0.1",
-                    # the broker replaces its shell: else it would outlive it when that is killed, in the way of every next start
+                    # the broker replaces its shell: else it would outlive it when that is killed,
+                    # in the way of every next start
                     "RUNNING_UNDER_SYSTEMD": "true",
-                    # one scheduler that does not spin: two brokers share two cores with everything else
-                    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 "
+                    # one scheduler that does not spin: two brokers share two cores with everything
+                    # else
+                    "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface "
+                    "{127,0,0,1} +S 1:1 "
                     "+sbwt none +sbwtdcpu none +sbwtdio none",
                 },
             )

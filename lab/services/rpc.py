@@ -1,4 +1,6 @@
-"""Whether the RPC servers of a site listen: a call sent before its queue has a consumer is lost and costs a whole time-out."""
+"""Whether the RPC servers of a site listen: a call sent before its queue has a consumer is lost and
+costs a whole time-out.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,12 @@ connection.close()
 def check_served(site: Site, *queues: str) -> None:
     """Raise `NotReady` with the names of the queues that nobody consumes."""
     try:
-        answer = inside.run(site, [executable("python"), "-c", _COUNT_CONSUMERS, *queues], timeout=30)
+        answer = inside.run(
+            site, [executable("python"), "-c", _COUNT_CONSUMERS, *queues], timeout=30
+        )
     except LabError as failure:
-        raise NotReady(f"RabbitMQ does not tell of its queues: {str(failure).splitlines()[-1]}") from failure
+        raise NotReady(
+            f"RabbitMQ does not tell of its queues: {str(failure).splitlines()[-1]}"
+        ) from failure
     if idle := answer.stdout.split():
         raise NotReady(f"nobody serves {', '.join(idle)}")

@@ -1,4 +1,6 @@
-"""Database schemas: migrated once per set of installed versions, from then on loaded from the dump, at every site."""
+"""Database schemas: migrated once per set of installed versions, from then on loaded from the dump,
+at every site.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,16 @@ Step = Callable[[Site], None]
 
 
 class Schema(Service):
-    """The databases of one OpenStack service. What `migrate` writes must be the same at every site: the dump is shared."""
+    """The databases of one OpenStack service.
+
+    What `migrate` writes must be the same at every site: the dump is shared.
+    """
 
     after = ("mariadb",)
 
-    def __init__(self, owner: str, databases: Sequence[str], configure: Step, migrate: Step) -> None:
+    def __init__(
+        self, owner: str, databases: Sequence[str], configure: Step, migrate: Step
+    ) -> None:
         self.owner = owner
         self.name = f"{owner}-schema"
         self.databases = databases
@@ -50,8 +57,16 @@ class Schema(Service):
         mariadb.execute(site, f"INSERT INTO lab.migrated VALUES ('{self.owner}')")
 
     def _is_there(self, site: Site) -> bool:
-        mariadb.execute(site, "CREATE DATABASE IF NOT EXISTS lab; CREATE TABLE IF NOT EXISTS lab.migrated (owner VARCHAR(64) PRIMARY KEY)")
-        return bool(mariadb.execute(site, f"SELECT owner FROM lab.migrated WHERE owner = '{self.owner}'").strip())
+        mariadb.execute(
+            site,
+            "CREATE DATABASE IF NOT EXISTS lab; CREATE TABLE IF NOT EXISTS lab.migrated (owner "
+            "VARCHAR(64) PRIMARY KEY)",
+        )
+        return bool(
+            mariadb.execute(
+                site, f"SELECT owner FROM lab.migrated WHERE owner = '{self.owner}'"
+            ).strip()
+        )
 
     def _create_empty(self, site: Site) -> None:
         """Begin anew, also when an earlier attempt was interrupted."""

@@ -1,4 +1,6 @@
-"""What the tenant of a site finds before its VNF: quotas, flavor, volume types, network, security group and, at site-a, the image."""
+"""What the tenant of a site finds before its VNF: quotas, flavor, volume types, network, security
+group and, at site-a, the image.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,16 @@ PROJECT = "vnf"
 USER = "demo"
 CIDR = "10.7.0.0/24"
 POOL = {"start": "10.7.0.200", "end": "10.7.0.250"}
-"""Where Neutron may choose: away from the VNF's fixed addresses, or its DHCP server sits on one of them once in a while."""
+"""Where Neutron may choose: away from the VNF's fixed addresses, or its DHCP server sits on one of
+them once in a while.
+"""
 
 
 @dataclass(frozen=True)
 class Names:
-    """What is called differently at the two sites, on purpose: the names have to be mapped when the VNF moves."""
+    """What is called differently at the two sites, on purpose: the names have to be mapped when the
+    VNF moves.
+    """
 
     network: str
     volume_type: str
@@ -46,7 +52,9 @@ class Tenant(Service):
             admin.compute.create_flavor(name="tiny", ram=192, vcpus=1, disk=0)
         for volume_type in (BACKEND, names.volume_type):
             if not admin.block_storage.find_type(volume_type):
-                admin.block_storage.create_type(name=volume_type, extra_specs={"volume_backend_name": BACKEND})
+                admin.block_storage.create_type(
+                    name=volume_type, extra_specs={"volume_backend_name": BACKEND}
+                )
         if names.has_image:
             _upload_image(admin)
         demo = identity.connect(site, USER, PROJECT)
@@ -57,9 +65,20 @@ class Tenant(Service):
 def _raise_quotas(admin: Any) -> None:
     """By the API: Cinder prefers the rows of its default quota class to what cinder.conf says."""
     project = admin.identity.find_project(PROJECT, ignore_missing=False).id
-    volumes = {"volumes": 500, "snapshots": 2000, "backups": 2000, "gigabytes": 20000, "backup_gigabytes": 20000, "groups": 200}
+    volumes = {
+        "volumes": 500,
+        "snapshots": 2000,
+        "backups": 2000,
+        "gigabytes": 20000,
+        "backup_gigabytes": 20000,
+        "groups": 200,
+    }
     _put(admin.block_storage, f"/os-quota-sets/{project}", {"quota_set": volumes})
-    _put(admin.compute, f"/os-quota-sets/{project}", {"quota_set": {"instances": 200, "cores": 400, "ram": 2_000_000}})
+    _put(
+        admin.compute,
+        f"/os-quota-sets/{project}",
+        {"quota_set": {"instances": 200, "cores": 400, "ram": 2_000_000}},
+    )
 
 
 def _put(service: Any, path: str, body: dict[str, Any]) -> None:
@@ -72,15 +91,17 @@ def _upload_image(admin: Any) -> None:
     from lab.guest import image
 
     older = admin.image.find_image(image.NAME)
-    current = admin.create_image(  # answers with the image that is there when its checksum is the file's
-        image.NAME,
-        filename=str(image.build()),
-        disk_format="raw",
-        container_format="bare",
-        visibility="public",
-        wait=True,
-        validate_checksum=True,  # which also makes it look for one that has the same
-        **image.PROPERTIES,
+    current = (
+        admin.create_image(  # answers with the image that is there when its checksum is the file's
+            image.NAME,
+            filename=str(image.build()),
+            disk_format="raw",
+            container_format="bare",
+            visibility="public",
+            wait=True,
+            validate_checksum=True,  # which also makes it look for one that has the same
+            **image.PROPERTIES,
+        )
     )
     if older and older.id != current.id:
         admin.image.delete_image(older)
@@ -89,15 +110,25 @@ def _upload_image(admin: Any) -> None:
 def _make_network(demo: Any, name: str) -> None:
     network = demo.network.find_network(name) or demo.network.create_network(name=name)
     if not demo.network.find_subnet(name, network_id=network.id):
-        subnet = {"ip_version": 4, "cidr": CIDR, "allocation_pools": [POOL], "is_dhcp_enabled": True, "gateway_ip": None}
+        subnet = {
+            "ip_version": 4,
+            "cidr": CIDR,
+            "allocation_pools": [POOL],
+            "is_dhcp_enabled": True,
+            "gateway_ip": None,
+        }
         demo.network.create_subnet(name=name, network_id=network.id, **subnet)
 
 
 def _make_security_group(demo: Any) -> None:
     """One that lets everything in, as a VNF's own members talk to each other on any port."""
-    group = demo.network.find_security_group("canary") or demo.network.create_security_group(name="canary")
+    group = demo.network.find_security_group("canary") or demo.network.create_security_group(
+        name="canary"
+    )
     if not any(rule["direction"] == "ingress" for rule in group.security_group_rules):
-        demo.network.create_security_group_rule(security_group_id=group.id, direction="ingress", ether_type="IPv4")
+        demo.network.create_security_group_rule(
+            security_group_id=group.id, direction="ingress", ether_type="IPv4"
+        )
 
 
 SERVICES: Sequence[Service] = (Tenant(),)

@@ -1,4 +1,6 @@
-"""OpenStack APIs as uWSGI processes: how one is run, and asked whether its application is loaded."""
+"""OpenStack APIs as uWSGI processes: how one is run, and asked whether its application is
+loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,26 @@ from lab.site import VENV, Site
 
 
 def program(
-    site: Site, name: str, port: int, module: str, threads: int, environment: Mapping[str, str] | None = None, arguments: str = ""
+    site: Site,
+    name: str,
+    port: int,
+    module: str,
+    threads: int,
+    environment: Mapping[str, str] | None = None,
+    arguments: str = "",
 ) -> Program:
-    """An API as one process with threads. `arguments` become the application's sys.argv (Cinder reads its configuration so)."""
+    """An API as one process with threads.
+
+    `arguments` become the application's sys.argv (Cinder reads its configuration so).
+    """
     command = [
-        executable("uwsgi"), "--http-socket", f"{site.address}:{port}", "--venv", str(VENV), "--module", f"{module}:application",
-        "--threads", str(threads), "--enable-threads", "--single-interpreter", "--thunder-lock", "--need-app", "--die-on-term",
+        executable("uwsgi"), "--http-socket", f"{site.address}:{port}", "--venv", str(VENV),
+        "--module", f"{module}:application",
+        "--threads", str(threads), "--enable-threads", "--single-interpreter", "--thunder-lock",
+        "--need-app", "--die-on-term",
         "--buffer-size", "65535", "--listen", "100", "--disable-logging",
-        # uWSGI closes the connection after each answer without saying so; a client that reuses it would meet a reset
+        # uWSGI closes the connection after each answer without saying so; a client that reuses it
+        # would meet a reset
         "--add-header", "Connection: close",
     ]  # fmt: skip
     if arguments:
@@ -29,7 +43,9 @@ def program(
 
 
 def check_answers(url: str, timeout: float = 10) -> None:
-    """Ask once; uWSGI opens its port seconds before the application is loaded, so only an answer of the application counts."""
+    """Ask once; uWSGI opens its port seconds before the application is loaded, so only an answer of
+    the application counts.
+    """
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
             answer.read()

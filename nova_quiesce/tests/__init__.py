@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova with the kind of threads that its release is served with by default; decided before anything imports Nova."""
+"""Nova with the kind of threads that its release is served with by default; decided before anything
+imports Nova.
+"""
 
 import os
 from importlib import metadata

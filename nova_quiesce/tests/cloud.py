@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's real API, conductor, scheduler and compute code in one process, the add-on in its pipeline, and guests that can be frozen."""
+"""Nova's real API, conductor, scheduler and compute code in one process, the add-on in its
+pipeline, and guests that can be frozen.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ TARGET_CELL = nova_context.target_cell
 
 
 class FakeGuests:
-    """Guests that answer as QEMU's with an agent do through libvirt: what is frozen refuses another freeze, a thaw always works."""
+    """Guests that answer as QEMU's with an agent do through libvirt: what is frozen refuses another
+    freeze, a thaw always works.
+    """
 
     def __init__(self) -> None:
         self.frozen: set[str] = set()
@@ -62,10 +66,14 @@ class FakeGuests:
         self.freeze_answers.wait(120)
 
     def falls_silent_in_the_freeze(self) -> None:
-        """The agent takes the command to freeze and dies before it has answered: what libvirt says then."""
+        """The agent takes the command to freeze and dies before it has answered: what libvirt says
+        then.
+        """
 
         def die() -> None:
-            raise exception.InstanceQuiesceFailed(reason="[Error Code 86] Guest agent disappeared while executing command")
+            raise exception.InstanceQuiesceFailed(
+                reason="[Error Code 86] Guest agent disappeared while executing command"
+            )
 
         self.while_freezing = die
         self.thaws_to_fail = math.inf
@@ -84,11 +92,17 @@ class FakeGuests:
 
     def diagnostics(self, _manager: Any, _context: Any, instance: Any) -> dict[str, Any]:
         if not self.running:
-            raise exception.InstanceInvalidState(attr="power state", instance_uuid=instance.uuid, state="?", method="get_diagnostics")
+            raise exception.InstanceInvalidState(
+                attr="power state", instance_uuid=instance.uuid, state="?", method="get_diagnostics"
+            )
         return {}
 
-    def snapshot(self, _driver: Any, _context: Any, instance: Any, volume_id: str, *_more: Any) -> None:
-        """As libvirt does it: a guest whose agent it knows is frozen, which fails for one that is, and thawed."""
+    def snapshot(
+        self, _driver: Any, _context: Any, instance: Any, volume_id: str, *_more: Any
+    ) -> None:
+        """As libvirt does it: a guest whose agent it knows is frozen, which fails for one that is,
+        and thawed.
+        """
         if instance.image_meta.properties.get("hw_qemu_guest_agent", False):
             self.frozen.discard(instance.uuid)
         self.snapshots.append((volume_id, instance.uuid in self.frozen))
@@ -121,9 +135,16 @@ class EndingWatch(Watch):
 def api_paste_with_quiesce(folder: Path) -> Path:
     """Write Nova's own api-paste.ini with the lines that the README gives."""
     shipped = next(file for file in metadata.files("nova") or [] if file.name == "api-paste.ini")
-    text = re.sub(r"^(keystone = .*) (osapi_compute_app_v21)$", r"\1 quiesce \2", shipped.read_text(), flags=re.MULTILINE)
+    text = re.sub(
+        r"^(keystone = .*) (osapi_compute_app_v21)$",
+        r"\1 quiesce \2",
+        shipped.read_text(),
+        flags=re.MULTILINE,
+    )
     target = folder / "api-paste.ini"
-    target.write_text(text + "\n[filter:quiesce]\npaste.filter_factory = nova_quiesce:filter_factory\n")
+    target.write_text(
+        text + "\n[filter:quiesce]\npaste.filter_factory = nova_quiesce:filter_factory\n"
+    )
     return target
 
 
@@ -148,7 +169,9 @@ class Cloud(integrated_helpers._IntegratedTestBase):
         self.addCleanup(EndingWatch.end_all)
 
     def _let_our_threads_target_cells(self) -> None:
-        """Nova's fixture lets one thread at a time do so, for the sake of code that does not; with threads like ours that is a deadlock."""
+        """Nova's fixture lets one thread at a time do so, for the sake of code that does not; with
+        threads like ours that is a deadlock.
+        """
         of_fixture = nova_context.target_cell
 
         def target_cell(context: Any, cell: Any) -> Any:
@@ -157,7 +180,9 @@ class Cloud(integrated_helpers._IntegratedTestBase):
 
         self.patch_process("nova.context.target_cell", target_cell)
 
-    def _wait_for_server_parameter(self, server: Any, expected_params: Any, max_retries: int = 10, **more: Any) -> Any:
+    def _wait_for_server_parameter(
+        self, server: Any, expected_params: Any, max_retries: int = 10, **more: Any
+    ) -> Any:
         """Nova's waits five seconds, too little for a busy machine."""
         return super()._wait_for_server_parameter(server, expected_params, max_retries=240, **more)
 
@@ -165,9 +190,11 @@ class Cloud(integrated_helpers._IntegratedTestBase):
         self.useFixture(fixtures.MonkeyPatch(name, value))
 
     def _setup_services(self) -> None:
-        # Nova's fixtures make errors of them; an SQLAlchemy newer than this Nova was tested with has more.
+        # Nova's fixtures make errors of them; an SQLAlchemy newer than this Nova was tested with
+        # has more.
         warnings.filterwarnings("ignore", category=getattr(sqlalchemy_exc, "SADeprecationWarning"))  # noqa: B009
-        # What the tests leave behind like a process that has died is for another process of theirs to find, and not for the API.
+        # What the tests leave behind like a process that has died is for another process of theirs
+        # to find, and not for the API.
         options.register(nova.conf.CONF)
         self.flags(look_interval=3600, group="quiesce")
         paste = api_paste_with_quiesce(Path(self.useFixture(fixtures.TempDir()).path))
@@ -177,7 +204,10 @@ class Cloud(integrated_helpers._IntegratedTestBase):
 
 
 class CloudTestCase(unittest.TestCase):
-    """Tests with an ACTIVE server each, in cell1. `self.admin_api` and `self.api` (a member) talk to the cloud."""
+    """Tests with an ACTIVE server each, in cell1.
+
+    `self.admin_api` and `self.api` (a member) talk to the cloud.
+    """
 
     cloud: Cloud
 
@@ -211,11 +241,15 @@ class CloudTestCase(unittest.TestCase):
 
     def create_server(self, host: str) -> str:
         """Boot a server on a host, and have it deleted at the end."""
-        server_id: str = self.cloud._create_server(networks="none", api=self.admin_api, host=host)["id"]
+        server_id: str = self.cloud._create_server(networks="none", api=self.admin_api, host=host)[
+            "id"
+        ]
         self.addCleanup(self.request, f"/servers/{server_id}", "DELETE")
         return server_id
 
-    def request(self, path: str, method: str = "GET", body: Any = None, api: Any = None, **more: Any) -> Any:
+    def request(
+        self, path: str, method: str = "GET", body: Any = None, api: Any = None, **more: Any
+    ) -> Any:
         """Send a request as the admin, or as `api`, and return the response whatever its status."""
         if body is not None:
             more["body"] = body if isinstance(body, (str, bytes)) else json.dumps(body)
@@ -228,7 +262,9 @@ class CloudTestCase(unittest.TestCase):
 
     def shown(self, server_id: str | None = None) -> dict[str, Any]:
         """GET the quiesce state of the server."""
-        state: dict[str, Any] = self.request(f"/servers/{server_id or self.server_id}/os-quiesce").json()["quiesce"]
+        state: dict[str, Any] = self.request(
+            f"/servers/{server_id or self.server_id}/os-quiesce"
+        ).json()["quiesce"]
         return state
 
     @contextmanager
@@ -243,10 +279,14 @@ class CloudTestCase(unittest.TestCase):
         """Load the server from its cell's database."""
         server_id = server_id or self.server_id
         with self.cell(server_id) as cell:
-            return objects.Instance.get_by_uuid(cell, server_id, expected_attrs=["system_metadata", "services"])
+            return objects.Instance.get_by_uuid(
+                cell, server_id, expected_attrs=["system_metadata", "services"]
+            )
 
     def another_process(self) -> Quiescing:
-        """What another nova-api process has: the databases and the message bus in common with ours, and nothing else. It keeps no watch."""
+        """What another nova-api process has: the databases and the message bus in common with ours,
+        and nothing else. It keeps no watch.
+        """
         return Quiescing()
 
     def quiesced_by_a_process_that_died(self, timeout: int = 1) -> Quiescing:
@@ -280,7 +320,10 @@ class CloudTestCase(unittest.TestCase):
             except Exception as error:
                 results[number] = error
 
-        threads = [threading.Thread(target=make, args=(number,), name=f"{THREAD}-test") for number in range(len(calls))]
+        threads = [
+            threading.Thread(target=make, args=(number,), name=f"{THREAD}-test")
+            for number in range(len(calls))
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

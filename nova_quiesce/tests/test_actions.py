@@ -35,13 +35,17 @@ class TestQuiesce(CloudTestCase):
         self.assertEqual(202, self.request(path, "POST", {"unquiesce": None}).status_code)
         self.assertFalse(self.frozen)
 
-    def test_the_project_id_of_another_project_in_the_url_is_refused_as_nova_refuses_it(self) -> None:
+    def test_the_project_id_of_another_project_in_the_url_is_refused_as_nova_refuses_it(
+        self,
+    ) -> None:
         answer = self.request(f"/abcdef/servers/{self.server_id}/action", "POST", {"quiesce": None})
         self.assertIn("Malformed request URL", self.fault(answer, 400, "badRequest"))
         self.assertFalse(self.frozen)
 
     def test_it_works_below_the_legacy_prefix(self) -> None:
-        with mock.patch.object(self.admin_api, "base_url", self.admin_api.base_url.replace("/v2.1", "/v2")):
+        with mock.patch.object(
+            self.admin_api, "base_url", self.admin_api.base_url.replace("/v2.1", "/v2")
+        ):
             self.assertEqual(202, self.act({"quiesce": None}).status_code)
         self.assertTrue(self.frozen)
 
@@ -49,7 +53,10 @@ class TestQuiesce(CloudTestCase):
         self.act({"quiesce": None})
         before = self.shown()
         message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
-        self.assertIn(f"is already quiesced, since {before['since']} and until {before['expires_at']}", message)
+        self.assertIn(
+            f"is already quiesced, since {before['since']} and until {before['expires_at']}",
+            message,
+        )
         self.assertTrue(self.frozen)
         self.assertEqual(before, self.shown())
 
@@ -74,7 +81,9 @@ class TestQuiesce(CloudTestCase):
         self.act({"unquiesce": None})
         self.assertEqual(nothing, self.shown())
 
-    def test_each_quiesce_has_an_id_of_its_own_so_that_a_client_learns_that_its_own_was_ended(self) -> None:
+    def test_each_quiesce_has_an_id_of_its_own_so_that_a_client_learns_that_its_own_was_ended(
+        self,
+    ) -> None:
         self.act({"quiesce": None})
         first = self.shown()["id"]
         self.act({"unquiesce": None})
@@ -84,9 +93,13 @@ class TestQuiesce(CloudTestCase):
     def test_a_server_shows_that_it_is_quiesced_to_whoever_sees_it(self) -> None:
         self.act({"quiesce": None})
         server = self.request(f"/servers/{self.server_id}", api=self.api).json()["server"]
-        self.assertEqual(("ACTIVE", "quiesced"), (server["status"], server["OS-EXT-STS:task_state"]))
+        self.assertEqual(
+            ("ACTIVE", "quiesced"), (server["status"], server["OS-EXT-STS:task_state"])
+        )
         self.act({"unquiesce": None})
-        self.assertIsNone(self.request(f"/servers/{self.server_id}").json()["server"]["OS-EXT-STS:task_state"])
+        self.assertIsNone(
+            self.request(f"/servers/{self.server_id}").json()["server"]["OS-EXT-STS:task_state"]
+        )
 
     def test_unquiesce_leaves_nothing_in_the_database(self) -> None:
         self.act({"quiesce": None})
@@ -97,13 +110,23 @@ class TestQuiesce(CloudTestCase):
         for api in (self.admin_api, self.api):
             answer = self.request("/os-quiesce", api=api)
             self.assertEqual(200, answer.status_code)
-            self.assertEqual({"version": nova_quiesce.__version__, "default_timeout": 60, "maximum_timeout": 600}, answer.json()["quiesce"])
+            self.assertEqual(
+                {
+                    "version": nova_quiesce.__version__,
+                    "default_timeout": 60,
+                    "maximum_timeout": 600,
+                },
+                answer.json()["quiesce"],
+            )
 
 
 class TestRefusals(CloudTestCase):
     def test_an_unknown_server_is_not_found(self) -> None:
         for action in ("quiesce", "unquiesce"):
-            self.assertIn("could not be found", self.fault(self.act({action: None}, UNKNOWN), 404, "itemNotFound"))
+            self.assertIn(
+                "could not be found",
+                self.fault(self.act({action: None}, UNKNOWN), 404, "itemNotFound"),
+            )
         self.fault(self.request(f"/servers/{UNKNOWN}/os-quiesce"), 404, "itemNotFound")
 
     def test_a_member_is_forbidden_by_default(self) -> None:
@@ -124,7 +147,11 @@ class TestRefusals(CloudTestCase):
         with mock.patch.object(self.api, "project_id", "another"):
             for action in ("quiesce", "unquiesce"):
                 self.fault(self.act({action: None}, api=self.api), 404, "itemNotFound")
-            self.fault(self.request(f"/servers/{self.server_id}/os-quiesce", api=self.api), 404, "itemNotFound")
+            self.fault(
+                self.request(f"/servers/{self.server_id}/os-quiesce", api=self.api),
+                404,
+                "itemNotFound",
+            )
         self.assertEqual([], self.guests.calls)
 
     def let_members_quiesce(self) -> None:
@@ -164,7 +191,10 @@ class TestRefusals(CloudTestCase):
         self.cloud._wait_for_state_change({"id": self.server_id}, "SHUTOFF")
         for action in ("quiesce", "unquiesce"):
             message = self.fault(self.act({action: None}), 409, "conflictingRequest")
-            self.assertEqual(f"Cannot '{action}' instance {self.server_id} while it is in vm_state stopped", message)
+            self.assertEqual(
+                f"Cannot '{action}' instance {self.server_id} while it is in vm_state stopped",
+                message,
+            )
 
     def test_a_server_with_a_task_in_progress_is_a_conflict(self) -> None:
         instance = self.instance()
@@ -200,13 +230,17 @@ class TestRefusals(CloudTestCase):
     def test_a_server_without_agent_is_a_conflict(self) -> None:
         self.guests.refuse_with = exception.QemuGuestAgentNotEnabled()
         for action in ("quiesce", "unquiesce"):
-            self.assertEqual("QEMU guest agent is not enabled", self.fault(self.act({action: None}), 409, "conflictingRequest"))
+            self.assertEqual(
+                "QEMU guest agent is not enabled",
+                self.fault(self.act({action: None}), 409, "conflictingRequest"),
+            )
         self.assertFalse(self.shown()["quiesced"])
 
     def test_an_agent_that_was_never_there_is_a_conflict_at_once_and_nothing_is_left(self) -> None:
         for said in (
             "Guest agent is not responding: QEMU guest agent is not connected",
-            "Guest agent is not responding: guest agent didn't respond to synchronization within '5' seconds",
+            "Guest agent is not responding: guest agent didn't respond to synchronization within "
+            "'5' seconds",
         ):
             self.guests.refuse_with = exception.InstanceQuiesceFailed(reason=said)
             for action in ("quiesce", "unquiesce"):
@@ -216,18 +250,26 @@ class TestRefusals(CloudTestCase):
         self.assertEqual(["freeze", "thaw"] * 2, self.guests.calls)
 
     def test_a_hypervisor_that_cannot_quiesce_is_a_conflict(self) -> None:
-        for error in (NotImplementedError(), exception.InstanceQuiesceNotSupported(instance_id=self.server_id)):
+        for error in (
+            NotImplementedError(),
+            exception.InstanceQuiesceNotSupported(instance_id=self.server_id),
+        ):
             self.guests.refuse_with = error
             message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
             self.assertIn("Quiescing is not supported", message)
 
     def test_a_hypervisor_that_is_down_is_a_conflict(self) -> None:
         self.guests.refuse_with = exception.HypervisorUnavailable(host="compute")
-        self.assertIn("Connection to the hypervisor is broken", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.assertIn(
+            "Connection to the hypervisor is broken",
+            self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"),
+        )
         self.assert_nothing_is_left()
 
     def test_a_compute_host_that_is_down_is_a_conflict(self) -> None:
-        service = next(s for s in self.admin_api.get_services(binary="nova-compute") if s["host"] == "compute")
+        service = next(
+            s for s in self.admin_api.get_services(binary="nova-compute") if s["host"] == "compute"
+        )
         self.admin_api.put_service(service["id"], {"forced_down": True})
         self.addCleanup(self.admin_api.put_service, service["id"], {"forced_down": False})
         message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
@@ -241,7 +283,10 @@ class TestOtherRequests(CloudTestCase):
         self.assertEqual(202, self.act({"unlock": None}).status_code)
 
     def test_an_action_that_nobody_knows_is_refused_by_nova(self) -> None:
-        self.assertIn("There is no such action: quiesced", self.fault(self.act({"quiesced": None}), 400, "badRequest"))
+        self.assertIn(
+            "There is no such action: quiesced",
+            self.fault(self.act({"quiesced": None}), 400, "badRequest"),
+        )
 
     def test_the_request_context_that_nova_gets_is_not_targeted_at_a_cell(self) -> None:
         made_context = NovaKeystoneContext._create_context
@@ -253,7 +298,10 @@ class TestOtherRequests(CloudTestCase):
 
         with (
             mock.patch.object(NovaKeystoneContext, "_create_context", side_effect=remember_made),
-            mock.patch("nova_quiesce.policy.authorize", side_effect=lambda context, *_: seen.append(context)),
+            mock.patch(
+                "nova_quiesce.policy.authorize",
+                side_effect=lambda context, *_: seen.append(context),
+            ),
         ):
             self.act({"quiesce": None})
         request_context, used_context = seen

@@ -20,7 +20,8 @@ PROGRAM = """
 import sys
 from importlib import metadata
 del sys.argv[0]
-sys.exit(next(found for found in metadata.entry_points(group="console_scripts") if found.name == sys.argv[0]).load()())
+scripts = metadata.entry_points(group="console_scripts")
+sys.exit(next(found for found in scripts if found.name == sys.argv[0]).load()())
 """
 
 
@@ -44,7 +45,12 @@ class TestGenerators(unittest.TestCase):
 
     def test_oslo_config_generator_shows_the_options(self) -> None:
         sample = run("oslo-config-generator", "--namespace", "nova_quiesce")
-        for line in ("[quiesce]", "#default_timeout = 60", "#maximum_timeout = 600", "#look_interval = 15"):
+        for line in (
+            "[quiesce]",
+            "#default_timeout = 60",
+            "#maximum_timeout = 600",
+            "#look_interval = 15",
+        ):
             self.assertIn(line, sample.splitlines())
 
     def test_the_command_explains_itself(self) -> None:
@@ -80,7 +86,10 @@ class TestCommand(CloudTestCase):
 
     def test_thaw_tells_what_it_could_not_thaw_and_keeps_its_record(self) -> None:
         self.act({"quiesce": None})
-        with mock.patch("nova.servicegroup.API.service_is_up", return_value=False), contextlib.redirect_stderr(io.StringIO()) as told:
+        with (
+            mock.patch("nova.servicegroup.API.service_is_up", return_value=False),
+            contextlib.redirect_stderr(io.StringIO()) as told,
+        ):
             self.assertEqual(1, command._thaw())
         self.assertIn(f"{self.server_id}  not thawed: Service is unavailable", told.getvalue())
         self.assertTrue(self.shown()["quiesced"])
@@ -96,9 +105,14 @@ class TestCommand(CloudTestCase):
                 raise exception.InstanceNotFound(instance_id=server_id)
             return load(context, server_id, **more)
 
-        with mock.patch("nova.objects.Instance.get_by_uuid", one_is_gone), contextlib.redirect_stderr(io.StringIO()) as told:
+        with (
+            mock.patch("nova.objects.Instance.get_by_uuid", one_is_gone),
+            contextlib.redirect_stderr(io.StringIO()) as told,
+        ):
             self.assertEqual(1, command._thaw())
-        self.assertIn(f"{deleted}  not thawed: Instance {deleted} could not be found", told.getvalue())
+        self.assertIn(
+            f"{deleted}  not thawed: Instance {deleted} could not be found", told.getvalue()
+        )
         self.assertNotIn(other, self.guests.frozen)
 
     def printed(self, run_command: object) -> str:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One server, many processes: what is recorded stays true, whatever others write at the same moment."""
+"""One server, many processes: what is recorded stays true, whatever others write at the same
+moment.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,22 @@ from tests.cloud import CloudTestCase
 
 
 class TestManyProcesses(CloudTestCase):
-    def test_of_many_quiesces_through_different_processes_one_wins_and_its_record_is_the_one_kept(self) -> None:
+    def test_of_many_quiesces_through_different_processes_one_wins_and_its_record_is_the_one_kept(
+        self,
+    ) -> None:
         def quiesce(timeout: int) -> Any:
             instance = self.instance()
             return self.another_process().quiesce(instance._context, instance, timeout)
 
-        results = self.at_once(*(lambda timeout=timeout: quiesce(timeout) for timeout in (100, 200, 300, 400)))
+        results = self.at_once(
+            *(lambda timeout=timeout: quiesce(timeout) for timeout in (100, 200, 300, 400))
+        )
         self.assertEqual(["freeze"], self.guests.calls)
         self.assertEqual(1, results.count(None), results)
         lost = [result for result in results if result is not None]
-        self.assertTrue(all(isinstance(error, (AlreadyQuiesced, Overtaken)) for error in lost), lost)
+        self.assertTrue(
+            all(isinstance(error, (AlreadyQuiesced, Overtaken)) for error in lost), lost
+        )
         won = self.record()
         timeout = record.seconds_until(won.expires_at) - record.seconds_until(won.since)
         self.assertAlmostEqual((results.index(None) + 1) * 100, timeout, delta=2)
@@ -49,13 +57,18 @@ class TestManyProcesses(CloudTestCase):
         answers = []
         self.guests.while_thawing = lambda: answers.append(self.act({"unquiesce": None}))
         self.assertEqual(202, self.act({"unquiesce": None}).status_code)
-        self.assertIn("while it is in task_state unquiescing", self.fault(answers[0], 409, "conflictingRequest"))
+        self.assertIn(
+            "while it is in task_state unquiescing",
+            self.fault(answers[0], 409, "conflictingRequest"),
+        )
 
     def test_an_unquiesce_while_the_guest_is_being_frozen_is_a_conflict_that_says_so(self) -> None:
         answers = []
         self.guests.while_freezing = lambda: answers.append(self.act({"unquiesce": None}))
         self.assertEqual(202, self.act({"quiesce": None}).status_code)
-        self.assertIn("while it is in task_state quiescing", self.fault(answers[0], 409, "conflictingRequest"))
+        self.assertIn(
+            "while it is in task_state quiescing", self.fault(answers[0], 409, "conflictingRequest")
+        )
         self.assertTrue(self.frozen)
 
     def test_a_record_is_changed_only_by_who_knows_it_as_it_is(self) -> None:
@@ -67,14 +80,24 @@ class TestManyProcesses(CloudTestCase):
             (first.become(UNQUIESCING), None, False),
             (first, first.become(UNQUIESCING), True),
             (first, None, False),
-            (first.become(UNQUIESCING), first.become(UNQUIESCING, free_at="2100-01-01T00:00:00Z"), True),
-            (first.become(UNQUIESCING), first.become(UNQUIESCING, free_at="2200-01-01T00:00:00Z"), False),
+            (
+                first.become(UNQUIESCING),
+                first.become(UNQUIESCING, free_at="2100-01-01T00:00:00Z"),
+                True,
+            ),
+            (
+                first.become(UNQUIESCING),
+                first.become(UNQUIESCING, free_at="2200-01-01T00:00:00Z"),
+                False,
+            ),
             (first.become(UNQUIESCING, free_at="2100-01-01T00:00:00Z"), None, True),
         )
         with self.cell() as context:
             for old, new, done in changes:
                 before = record.of(context, self.server_id)
-                self.assertEqual(done, record.replace(context, self.server_id, old, new), (old, new))
+                self.assertEqual(
+                    done, record.replace(context, self.server_id, old, new), (old, new)
+                )
                 self.assertEqual(new if done else before, record.of(context, self.server_id))
 
     def test_a_server_that_has_been_stopped_meanwhile_is_not_quiesced(self) -> None:
@@ -82,7 +105,9 @@ class TestManyProcesses(CloudTestCase):
         instance.vm_state = "stopped"
         instance.save()
         with self.cell() as context:
-            self.assertFalse(record.replace(context, self.server_id, None, Record.new(QUIESCING, 60, 60)))
+            self.assertFalse(
+                record.replace(context, self.server_id, None, Record.new(QUIESCING, 60, 60))
+            )
 
     def record(self) -> Record:
         with self.cell() as context:
@@ -99,18 +124,28 @@ class TestRows(unittest.TestCase):
 
 
 class TestNovaWritesToo(CloudTestCase):
-    def test_an_action_that_had_loaded_the_server_before_it_was_quiesced_fails_by_novas_own_lock(self) -> None:
+    def test_an_action_that_had_loaded_the_server_before_it_was_quiesced_fails_by_novas_own_lock(
+        self,
+    ) -> None:
         stale = self.instance()
         self.act({"quiesce": None})
         stale.task_state = "rebooting"
-        self.assertRaises(exception.UnexpectedTaskStateError, stale.save, expected_task_state=[None])
+        self.assertRaises(
+            exception.UnexpectedTaskStateError, stale.save, expected_task_state=[None]
+        )
         self.assertEqual(QUIESCED, self.shown()["state"])
 
     def test_a_quiesce_that_had_loaded_the_server_before_an_action_began_is_refused(self) -> None:
         stale, acting = self.instance(), self.instance()
         acting.task_state = "rebooting"
         acting.save(expected_task_state=[None])
-        self.assertRaises(exception.InstanceInvalidState, self.another_process().quiesce, stale._context, stale, 60)
+        self.assertRaises(
+            exception.InstanceInvalidState,
+            self.another_process().quiesce,
+            stale._context,
+            stale,
+            60,
+        )
         self.assertEqual([], self.guests.calls)
 
     def test_a_save_of_other_fields_leaves_the_record_alone(self) -> None:
@@ -124,18 +159,24 @@ class TestNovaWritesToo(CloudTestCase):
     def test_a_server_whose_row_nova_has_overwritten_is_thawed_at_once(self) -> None:
         stale = self.instance()
         self.quiesced_by_a_process_that_died(timeout=600)
-        stale.system_metadata["locked_reason"] = "saved by a process that had loaded the server before"
+        stale.system_metadata["locked_reason"] = (
+            "saved by a process that had loaded the server before"
+        )
         stale.save()
         self.assertNotIn(KEY, self.instance().system_metadata)
         self.another_process().watch.look_if_time()
         self.assertFalse(self.frozen)
         self.assertFalse(self.shown()["quiesced"])
 
-    def test_a_row_that_nova_has_brought_back_means_nothing_and_goes_with_the_next_quiesce(self) -> None:
+    def test_a_row_that_nova_has_brought_back_means_nothing_and_goes_with_the_next_quiesce(
+        self,
+    ) -> None:
         self.act({"quiesce": None})
         stale = self.instance()
         self.act({"unquiesce": None})
-        stale.system_metadata["locked_reason"] = "saved by a process that had loaded the server before"
+        stale.system_metadata["locked_reason"] = (
+            "saved by a process that had loaded the server before"
+        )
         stale.save()
         self.assertIn(KEY, self.instance().system_metadata)
         self.assertFalse(self.shown()["quiesced"])

@@ -36,7 +36,9 @@ class TestTimeout(CloudTestCase):
         self.await_that("thawed by itself", lambda: not self.frozen)
         self.assertEqual(["freeze", "thaw", "thaw", "thaw", "thaw"], self.guests.calls)
 
-    def test_an_unquiesce_that_fails_is_tried_again_at_once_and_the_server_does_not_pass_for_frozen_meanwhile(self) -> None:
+    def test_an_unquiesce_that_fails_is_tried_again_at_once(
+        self,
+    ) -> None:
         self.act({"quiesce": {"timeout": 60}})
         self.guests.thaws_to_fail = 2
         self.fault(self.act({"unquiesce": None}), 409, "conflictingRequest")
@@ -52,7 +54,9 @@ class TestTimeout(CloudTestCase):
         self.await_that("the first is over", lambda: record.seconds_until(over) < 0)
         for process in (quiesce_filter._of_this_process(), self.another_process()):
             process.watch.look()
-            self.await_that("nothing is thawed any more", lambda process=process: not process.watch._thawing)
+            self.await_that(
+                "nothing is thawed any more", lambda process=process: not process.watch._thawing
+            )
         self.assertTrue(self.frozen)
 
     def test_a_freeze_without_answer_is_thawed_and_told(self) -> None:
@@ -79,7 +83,10 @@ class TestSilentAgents(CloudTestCase):
         self.await_that("told to thaw", lambda: self.guests.calls.count("thaw") > 2)
         self.assertTrue(self.frozen)
         self.assertEqual((True, "unquiescing"), (self.shown()["quiesced"], self.shown()["state"]))
-        self.assertIn("task_state unquiescing", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.assertIn(
+            "task_state unquiescing",
+            self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"),
+        )
         self.guests.thaws_to_fail = 0
         self.await_that("thawed by itself", lambda: not self.frozen)
         self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
@@ -119,7 +126,9 @@ class TestSilentAgents(CloudTestCase):
         refused.set()
         self.await_that("given up", lambda: not self.shown()["quiesced"])
         self.assertEqual(202, self.act({"reboot": {"type": "HARD"}}).status_code)
-        self.cloud._wait_for_server_parameter({"id": self.server_id}, {"status": "ACTIVE", "OS-EXT-STS:task_state": None})
+        self.cloud._wait_for_server_parameter(
+            {"id": self.server_id}, {"status": "ACTIVE", "OS-EXT-STS:task_state": None}
+        )
 
     def test_another_process_thaws_when_the_one_that_asked_it_has_died(self) -> None:
         self.quiesce_in_doubt(timeout=60)
@@ -133,17 +142,23 @@ class TestSilentAgents(CloudTestCase):
     def test_a_libvirt_that_vanishes_during_the_freeze_leaves_nobody_frozen(self) -> None:
         def vanish() -> None:
             raise exception.InternalError(
-                "Error from libvirt while quiescing x: [Error Code 38] Cannot recv data: Connection reset by peer"
+                "Error from libvirt while quiescing x: [Error Code 38] Cannot recv data: "
+                "Connection reset by peer"
             )
 
         self.guests.while_freezing = vanish
         self.guests.thaws_to_fail = 0
-        self.assertIn("may be frozen all the same", self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"))
+        self.assertIn(
+            "may be frozen all the same",
+            self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"),
+        )
         self.await_that("thawed", lambda: not self.frozen)
 
     def test_while_it_may_still_take_the_freeze_it_is_not_given_up(self) -> None:
         self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 1)
-        self.guests.thaws_fail_with = exception.InternalError("Timed out during operation: cannot acquire state change lock")
+        self.guests.thaws_fail_with = exception.InternalError(
+            "Timed out during operation: cannot acquire state change lock"
+        )
         self.act({"quiesce": {"timeout": 1}})
         self.await_that("told to thaw", lambda: self.guests.calls.count("thaw") > 4)
         self.assertTrue(self.shown()["quiesced"])
@@ -155,10 +170,17 @@ class TestSilentAgents(CloudTestCase):
         self.quiesce_in_doubt(timeout=1)
         watching = self.another_process().watch
         with mock.patch("nova.servicegroup.API.service_is_up", return_value=False):
-            self.await_that("tried", lambda: watching.look_if_time() or record.seconds_until(self.shown()["expires_at"]) < -2)
+            self.await_that(
+                "tried",
+                lambda: (
+                    watching.look_if_time() or record.seconds_until(self.shown()["expires_at"]) < -2
+                ),
+            )
         self.assertEqual("unquiescing", self.shown()["state"])
         self.guests.thaws_to_fail = 0
-        self.await_that("thawed when it is up again", lambda: watching.look_if_time() or not self.frozen)
+        self.await_that(
+            "thawed when it is up again", lambda: watching.look_if_time() or not self.frozen
+        )
 
     def test_a_guest_without_agent_is_let_go_when_the_answer_to_its_freeze_was_lost(self) -> None:
         self.quiesce_in_doubt(timeout=60)
@@ -169,7 +191,9 @@ class TestSilentAgents(CloudTestCase):
     def quiesce_in_doubt(self, timeout: int) -> None:
         """Quiesce through a process that dies then."""
         instance = self.instance()
-        self.assertRaises(PerhapsFrozen, self.another_process().quiesce, instance._context, instance, timeout)
+        self.assertRaises(
+            PerhapsFrozen, self.another_process().quiesce, instance._context, instance, timeout
+        )
 
 
 class TestDeadProcesses(CloudTestCase):
@@ -178,13 +202,17 @@ class TestDeadProcesses(CloudTestCase):
         survivor = self.another_process()
         survivor.watch.look_if_time()
         self.assertTrue(self.frozen)
-        self.await_that("thawed by another", lambda: survivor.watch.look_if_time() or not self.frozen)
+        self.await_that(
+            "thawed by another", lambda: survivor.watch.look_if_time() or not self.frozen
+        )
         self.assertFalse(self.shown()["quiesced"])
 
     def test_the_api_finds_it_too_by_its_regular_look(self) -> None:
         self.option("look_interval", 1, "quiesce")
         self.quiesced_by_a_process_that_died(timeout=1)
-        self.act({"quiesce": None}, self.create_server("compute"))  # so that it looks now, and not after the interval it began with
+        self.act(
+            {"quiesce": None}, self.create_server("compute")
+        )  # so that it looks now, and not after the interval it began with
         quiesce_filter._of_this_process().watch._sooner.set()
         self.await_that("thawed", lambda: not self.frozen)
 
@@ -198,11 +226,18 @@ class TestDeadProcesses(CloudTestCase):
 
     def test_a_process_that_died_while_it_froze_leaves_it_to_the_others(self) -> None:
         self.died_as(QUIESCING, done_in=5)
-        self.assertIn("task_state quiescing", self.fault(self.act({"unquiesce": None}), 409, "conflictingRequest"))
-        self.await_that("thawed", lambda: self.another_process().watch.look_if_time() or not self.frozen)
+        self.assertIn(
+            "task_state quiescing",
+            self.fault(self.act({"unquiesce": None}), 409, "conflictingRequest"),
+        )
+        self.await_that(
+            "thawed", lambda: self.another_process().watch.look_if_time() or not self.frozen
+        )
         self.assertFalse(self.shown()["quiesced"])
 
-    def test_what_a_process_left_that_died_while_it_froze_is_given_up_when_the_agent_never_answers(self) -> None:
+    def test_what_a_process_left_that_died_while_it_froze_is_given_up_when_the_agent_never_answers(
+        self,
+    ) -> None:
         self.patch("nova_quiesce.record.GIVE_UP_SECONDS", 0)
         self.guests.thaws_to_fail = math.inf
         self.died_as(QUIESCING, timeout=3)
@@ -212,11 +247,15 @@ class TestDeadProcesses(CloudTestCase):
 
     def test_a_process_that_died_while_it_thawed_leaves_it_to_the_others(self) -> None:
         self.died_as(UNQUIESCING)
-        self.await_that("thawed", lambda: self.another_process().watch.look_if_time() or not self.frozen)
+        self.await_that(
+            "thawed", lambda: self.another_process().watch.look_if_time() or not self.frozen
+        )
         self.assertFalse(self.shown()["quiesced"])
 
     def test_what_a_dead_process_has_left_can_be_unquiesced_by_hand_too(self) -> None:
-        self.patch("nova_quiesce.watch.Watch._thaw_one", lambda *_: None)  # the watch is not to be first
+        self.patch(
+            "nova_quiesce.watch.Watch._thaw_one", lambda *_: None
+        )  # the watch is not to be first
         for state in (QUIESCING, UNQUIESCING):
             self.died_as(state)
             self.await_that("nobody is at it any more", lambda: not self.found().is_busy)
@@ -224,10 +263,16 @@ class TestDeadProcesses(CloudTestCase):
             self.assertFalse(self.frozen)
 
     def died_as(self, state: str, timeout: int = 60, done_in: int = 2) -> None:
-        """Leave the guest frozen and the record as a process does that is killed in the middle; it would have been done in some seconds."""
+        """Leave the guest frozen and the record as a process does that is killed in the middle; it
+        would have been done in some seconds.
+        """
         self.guests.frozen.add(self.server_id)
         with self.cell() as context:
-            self.assertTrue(record.replace(context, self.server_id, None, record.Record.new(state, timeout, done_in)))
+            self.assertTrue(
+                record.replace(
+                    context, self.server_id, None, record.Record.new(state, timeout, done_in)
+                )
+            )
 
     def found(self) -> record.Record:
         with self.cell() as context:
@@ -248,7 +293,13 @@ class TestWhatCannotBeThawed(CloudTestCase):
 
     def test_a_compute_host_that_is_down_is_waited_for(self) -> None:
         with mock.patch("nova.servicegroup.API.service_is_up", return_value=False):
-            self.await_that("tried", lambda: self.watching.look_if_time() or record.seconds_until(self.shown()["expires_at"]) < -1)
+            self.await_that(
+                "tried",
+                lambda: (
+                    self.watching.look_if_time()
+                    or record.seconds_until(self.shown()["expires_at"]) < -1
+                ),
+            )
             self.assertTrue(self.shown()["quiesced"])
             self.assertEqual(["freeze"], self.guests.calls)
         self.await_that("thawed when it is up again", self.thawed)
@@ -260,7 +311,10 @@ class TestWhatCannotBeThawed(CloudTestCase):
         self.assertIsNone(self.instance().task_state)
 
     def test_a_server_that_is_deleted_meanwhile_is_forgotten(self) -> None:
-        with mock.patch("nova_quiesce.quiescing._load", side_effect=exception.InstanceNotFound(instance_id=self.server_id)) as looked_for:
+        with mock.patch(
+            "nova_quiesce.quiescing._load",
+            side_effect=exception.InstanceNotFound(instance_id=self.server_id),
+        ) as looked_for:
             self.await_that("looked for", lambda: self.watching.look_if_time() or looked_for.called)
 
     def test_a_server_that_cannot_be_thawed_does_not_keep_others_waiting(self) -> None:
@@ -277,15 +331,21 @@ class TestWhatCannotBeThawed(CloudTestCase):
             unquiesce(driver, context, instance, *more)
 
         self.patch("nova.virt.fake.FakeDriver.unquiesce", hang_for_one)
-        self.await_that("the other is thawed", lambda: self.watching.look() or other not in self.guests.frozen)
+        self.await_that(
+            "the other is thawed", lambda: self.watching.look() or other not in self.guests.frozen
+        )
         self.assertTrue(self.frozen)
         hangs.set()
         self.await_that("and this one when its agent answers", lambda: not self.frozen)
 
     def test_a_database_that_takes_no_writes_is_not_asked_all_the_time(self) -> None:
-        self.await_that("its time is over", lambda: record.seconds_until(self.shown()["expires_at"]) < 0)
+        self.await_that(
+            "its time is over", lambda: record.seconds_until(self.shown()["expires_at"]) < 0
+        )
         with (
-            mock.patch("nova_quiesce.record.replace", side_effect=ConnectionError("read only")) as asked,
+            mock.patch(
+                "nova_quiesce.record.replace", side_effect=ConnectionError("read only")
+            ) as asked,
             mock.patch("nova_quiesce.record.RETRY_SECONDS", 600),
         ):
             for _ in range(20):
@@ -331,14 +391,19 @@ class TestProcesses(CloudTestCase):
         uwsgi = mock.Mock(worker_id=lambda: 0)
         before = uwsgi.post_fork_hook
         start = mock.Mock()
-        with mock.patch.dict("sys.modules", uwsgi=uwsgi), mock.patch("nova_quiesce.watch._is_green", return_value=False):
+        with (
+            mock.patch.dict("sys.modules", uwsgi=uwsgi),
+            mock.patch("nova_quiesce.watch._is_green", return_value=False),
+        ):
             watch.in_each_worker(start)
             start.assert_not_called()
             uwsgi.post_fork_hook()
         start.assert_called_once_with()
         before.assert_called_once_with()
 
-    def test_under_uwsgi_with_lazy_apps_a_worker_starts_its_own_as_it_loads_the_application(self) -> None:
+    def test_under_uwsgi_with_lazy_apps_a_worker_starts_its_own_as_it_loads_the_application(
+        self,
+    ) -> None:
         start = mock.Mock()
         with (
             mock.patch.dict("sys.modules", uwsgi=mock.Mock(worker_id=lambda: 1)),
@@ -349,7 +414,9 @@ class TestProcesses(CloudTestCase):
 
     def test_where_no_thread_runs_it_looks_after_requests(self) -> None:
         self.quiesced_by_a_process_that_died(timeout=1)
-        self.await_that("its time is over", lambda: record.seconds_until(self.shown()["expires_at"]) < 0)
+        self.await_that(
+            "its time is over", lambda: record.seconds_until(self.shown()["expires_at"]) < 0
+        )
         application = webob.Response("answer of Nova")
         with (
             mock.patch("nova_quiesce.watch.threads_run", return_value=False),

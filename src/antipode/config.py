@@ -23,11 +23,15 @@ class SiteConfig(Model):
 
 class SwiftVault(Model):
     site: Name
-    container: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")] = "antipode-vault"
+    container: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")] = (
+        "antipode-vault"
+    )
 
 
 class VaultConfig(Model):
-    """Where manifests live: a Swift container of one site, or a directory (mounted from a third place, for example)."""
+    """Where manifests live: a Swift container of one site, or a directory (mounted from a third
+    place, for example).
+    """
 
     swift: SwiftVault | None = None
     directory: Path | None = None
@@ -42,7 +46,9 @@ class VaultConfig(Model):
 
 
 class BackupStore(Model):
-    """The object store that cinder-backup writes to, as seen with an entry of clouds.yaml that may read it."""
+    """The object store that cinder-backup writes to, as seen with an entry of clouds.yaml that may
+    read it.
+    """
 
     cloud: Annotated[str, Field(min_length=1)]
     container: str = "volumebackups"
@@ -52,19 +58,25 @@ class Limits(Model):
     """How much one antipode process does at once; for N hosts, divide."""
 
     runs: Annotated[int, Field(ge=1)] = 4
-    """protects at once, and as many failovers beside them: a failover never waits for a protect (service only)"""
+    """protects at once, and as many failovers beside them: a failover never waits for a protect
+    (service only)
+    """
     restores: Annotated[int, Field(ge=1)] = 8
     """volumes restored at once at a site"""
     backups: Annotated[int, Field(ge=1)] = 8
     """volumes backed up at once at a site"""
     api_calls_per_second: Annotated[float, Field(gt=0)] | None = None
-    """to the API of a site, on average; what is done while a server is frozen is counted, but never waits"""
+    """to the API of a site, on average; what is done while a server is frozen is counted, but never
+    waits
+    """
 
 
 class Etcd(Model):
     """An etcd cluster; whichever of its endpoints answers is used."""
 
-    endpoints: Annotated[list[Annotated[str, Field(pattern=r"^https?://[^/\s]+:\d+$")]], Field(min_length=1)]
+    endpoints: Annotated[
+        list[Annotated[str, Field(pattern=r"^https?://[^/\s]+:\d+$")]], Field(min_length=1)
+    ]
     user: str | None = None
     password_file: Path | None = None
     """its first line is the user's password"""
@@ -86,7 +98,10 @@ class Etcd(Model):
 
 
 class Jobboard(Model):
-    """Where the runs of several hosts are claimed. One of etcd, redis and zookeeper; the latter two as TaskFlow's boards take them."""
+    """Where the runs of several hosts are claimed.
+
+    One of etcd, redis and zookeeper; the latter two as TaskFlow's boards take them.
+    """
 
     etcd: Etcd | None = None
     redis: dict[str, Any] | None = None
@@ -109,11 +124,17 @@ class Config(Model):
     sites: Annotated[dict[Name, SiteConfig], Field(min_length=1)]
     vault: VaultConfig
     backup_store: BackupStore | None = None
-    database: str = Field(default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}")
+    database: str = Field(
+        default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}"
+    )
     state_directory: Path | None = None
-    """where locks, logs and the status of the service are kept, for all users of this host; beside the database when that is SQLite"""
+    """where locks, logs and the status of the service are kept, for all users of this host; beside
+    the database when that is SQLite
+    """
     failover_confirmed_for: Annotated[Seconds, Field(gt=0)] = 3600.0
-    """how long after its confirmation, or last sign of life, a service may begin a failover or go on with one (seconds)"""
+    """how long after its confirmation, or last sign of life, a service may begin a failover or go
+    on with one (seconds)
+    """
     jobboard: Jobboard | None = None
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
@@ -121,10 +142,14 @@ class Config(Model):
     @model_validator(mode="after")
     def hosts_share_a_database(self) -> Self:
         if self.jobboard is not None and self.is_sqlite:
-            raise ValueError("a jobboard is for several hosts: they need a database that they share (PostgreSQL or MariaDB), not SQLite")
+            raise ValueError(
+                "a jobboard is for several hosts: they need a database that they share "
+                "(PostgreSQL or MariaDB), not SQLite"
+            )
         if self.jobboard is None and self.state_directory is None and not self.is_sqlite:
             raise ValueError(
-                "a database server needs either a jobboard (several hosts) or a state_directory, the same for all who use antipode on this"
+                "a database server needs either a jobboard (several hosts) or a state_directory, "
+                "the same for all who use antipode on this"
                 " host: without it nobody sees which runs the others are at"
             )
         return self
@@ -132,7 +157,10 @@ class Config(Model):
     @model_validator(mode="after")
     def vault_is_at_a_site(self) -> Self:
         if self.vault.swift is not None and self.vault.swift.site not in self.sites:
-            raise ValueError(f"vault.swift.site is {self.vault.swift.site}, which is not among the sites: {', '.join(self.sites)}")
+            raise ValueError(
+                f"vault.swift.site is {self.vault.swift.site}, which is not among the sites: "
+                f"{', '.join(self.sites)}"
+            )
         return self
 
     def site(self, name: str) -> SiteConfig:
@@ -144,7 +172,9 @@ class Config(Model):
         try:
             return self.sites[name]
         except KeyError:
-            raise NotFound(f"site {name} is not in the configuration; sites there: {', '.join(self.sites)}") from None
+            raise NotFound(
+                f"site {name} is not in the configuration; sites there: {', '.join(self.sites)}"
+            ) from None
 
     @property
     def state_dir(self) -> Path:
@@ -165,7 +195,8 @@ def default_state_dir() -> Path:
 
 
 def find(given: str | None) -> Path:
-    """The configuration file: the one given, else $ANTIPODE_CONFIG, else the first of `PLACES` that exists.
+    """The configuration file: the one given, else $ANTIPODE_CONFIG, else the first of `PLACES` that
+    exists.
 
     Raises:
         InvalidInput: there is none.
@@ -175,7 +206,10 @@ def find(given: str | None) -> Path:
     for place in PLACES:
         if (path := Path(place).expanduser()).is_file():
             return path
-    raise InvalidInput(f"no configuration found; give --config FILE, set ANTIPODE_CONFIG, or write one of: {', '.join(PLACES)}")
+    raise InvalidInput(
+        "no configuration found; give --config FILE, set ANTIPODE_CONFIG, or write one of: "
+        f"{', '.join(PLACES)}"
+    )
 
 
 def load(given: str | None = None) -> Config:

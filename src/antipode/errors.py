@@ -1,4 +1,6 @@
-"""The tree of errors antipode raises; each says what happened, to which resource, and what the operator can do."""
+"""The tree of errors antipode raises; each says what happened, to which resource, and what the
+operator can do.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class NotFound(InvalidInput):
 class PreflightFailed(AntipodeError):
     """What is needed for a run is missing; found before anything was frozen or created.
 
-    `problems` has one sentence for each thing that is wrong, all of them, so that they can be mended at once.
+    `problems` has one sentence for each thing that is wrong, all of them, so that they can be
+    mended at once.
     """
 
     exit_code = 3
@@ -51,7 +54,9 @@ class ResourceFailed(AntipodeError):
 
 
 class QuiesceFailed(AntipodeError):
-    """A member could not be quiesced, or not be thawed; the message tells which members may still be frozen."""
+    """A member could not be quiesced, or not be thawed; the message tells which members may still
+    be frozen.
+    """
 
 
 class VaultError(AntipodeError):
@@ -73,11 +78,15 @@ class Busy(AntipodeError):
 
 
 class Stopped(AntipodeError):
-    """A run must not go on. This is no failure of what it was just doing, and is not told as one."""
+    """A run must not go on.
+
+    This is no failure of what it was just doing, and is not told as one.
+    """
 
 
 class ClaimLost(Stopped):
-    """A run is not this process's any more, or cannot be known to be: nothing was changed after that, and what was frozen was thawed.
+    """A run is not this process's any more, or cannot be known to be: nothing was changed after
+    that, and what was frozen was thawed.
 
     The run itself has not ended: whoever holds it goes on with it.
     """

@@ -21,7 +21,9 @@ Problem = tuple[tuple[int | str, ...], str]
 """Where in a file something is wrong (keys and indexes), and what."""
 
 
-def read(path: Path, model: type[AnyModel], check: Callable[[AnyModel], Iterable[Problem]] = lambda _: ()) -> AnyModel:
+def read(
+    path: Path, model: type[AnyModel], check: Callable[[AnyModel], Iterable[Problem]] = lambda _: ()
+) -> AnyModel:
     """Read the YAML file `path` as a `model`; `check` tells what is wrong with it beyond its form.
 
     Raises:
@@ -36,14 +38,18 @@ def read(path: Path, model: type[AnyModel], check: Callable[[AnyModel], Iterable
     try:
         value = model.model_validate(_plain(document))
     except ValidationError as error:
-        raise _invalid(path, document, [(e["loc"], _words(e, model)) for e in error.errors()]) from error
+        raise _invalid(
+            path, document, [(e["loc"], _words(e, model)) for e in error.errors()]
+        ) from error
     if problems := list(check(value)):
         raise _invalid(path, document, problems)
     return value
 
 
 def _invalid(path: Path, document: Any, problems: Iterable[Problem]) -> InvalidInput:
-    return InvalidInput("\n".join(f"{path}:{_line(document, loc)}: {_field(loc)}{words}" for loc, words in problems))
+    return InvalidInput(
+        "\n".join(f"{path}:{_line(document, loc)}: {_field(loc)}{words}" for loc, words in problems)
+    )
 
 
 def _parse(path: Path, text: str) -> Any:
@@ -62,7 +68,9 @@ def _parse(path: Path, text: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The same value without ruamel's own types, so that nothing of the file's form gets into models."""
+    """The same value without ruamel's own types, so that nothing of the file's form gets into
+    models.
+    """
     if isinstance(value, dict):
         return {_plain(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -109,9 +117,17 @@ def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     node: Any = schema
     for part in (None, *loc):
         if part is not None:
-            node = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part) or node.get("additionalProperties")
+            node = (
+                node.get("items")
+                if isinstance(part, int)
+                else node.get("properties", {}).get(part) or node.get("additionalProperties")
+            )
         while isinstance(node, dict) and ("$ref" in node or "anyOf" in node):
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node["anyOf"][0]
+            node = (
+                schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+                if "$ref" in node
+                else node["anyOf"][0]
+            )
         if not isinstance(node, dict):
             return []
     return list(node.get("properties", {}))

@@ -1,4 +1,6 @@
-"""The sites that the contract suite asks (`--sites sandbox` or `--sites lab`), and what its tests make there and remove again."""
+"""The sites that the contract suite asks (`--sites sandbox` or `--sites lab`), and what its tests
+make there and remove again.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,18 @@ PATIENCE_S = 300.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--sites", choices=("sandbox", "lab"), default="sandbox", help="which sites the contract is tested on")
+    parser.addoption(
+        "--sites",
+        choices=("sandbox", "lab"),
+        default="sandbox",
+        help="which sites the contract is tested on",
+    )
 
 
 @pytest.fixture(scope="session")
-def sandbox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox | None]:
+def sandbox(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sandbox | None]:
     """The embedded sites, if the contract is tested on those."""
     if request.config.getoption("--sites") == "lab":
         yield None
@@ -57,13 +66,17 @@ def clouds(sandbox: Sandbox | None) -> Path:
 
 @pytest.fixture
 def backups_under_way(sandbox: Sandbox | None) -> AbstractContextManager[None]:
-    """While it is entered no backup of the primary comes to its end; those of real sites take long enough to look at one meanwhile."""
+    """While it is entered no backup of the primary comes to its end; those of real sites take long
+    enough to look at one meanwhile.
+    """
     return _stuck(sandbox, r"^backup\.create$") if sandbox else nullcontext()
 
 
 @contextmanager
 def _stuck(sandbox: Sandbox, operation: str) -> Iterator[None]:
-    rule = sandbox.ask(PRIMARY, "POST", "/faults", {"on": operation, "effect": "stuck", "times": None})["id"]
+    rule = sandbox.ask(
+        PRIMARY, "POST", "/faults", {"on": operation, "effect": "stuck", "times": None}
+    )["id"]
     try:
         yield
     finally:
@@ -152,15 +165,21 @@ class Things:
         """A snapshot, available."""
         snapshot_id = self.site.volumes.create_snapshot(volume_id, self.name(), metadata, 60)
         self.removals.append(lambda: self._remove_snapshot(snapshot_id))
-        return self.site.volumes.snapshot_watch.wait_for([snapshot_id], timeout_s=PATIENCE_S)[snapshot_id]
+        return self.site.volumes.snapshot_watch.wait_for([snapshot_id], timeout_s=PATIENCE_S)[
+            snapshot_id
+        ]
 
     def _remove_snapshot(self, snapshot_id: str) -> None:
         self.site.volumes.delete_snapshot(snapshot_id)
         self.site.volumes.snapshot_watch.wait_gone([snapshot_id], timeout_s=PATIENCE_S)
 
-    def backup(self, volume_id: str, snapshot_id: str, *, incremental: bool = False, **metadata: str) -> dict[str, Any]:
+    def backup(
+        self, volume_id: str, snapshot_id: str, *, incremental: bool = False, **metadata: str
+    ) -> dict[str, Any]:
         """A backup, available."""
-        backup_id = self.site.backups.create_backup(volume_id, snapshot_id, self.name(), metadata, incremental=incremental)
+        backup_id = self.site.backups.create_backup(
+            volume_id, snapshot_id, self.name(), metadata, incremental=incremental
+        )
         self.removals.append(lambda: self.remove_backup(backup_id))
         return self.site.backups.watch.wait_for([backup_id], timeout_s=PATIENCE_S)[backup_id]
 
@@ -171,18 +190,33 @@ class Things:
     def port(self, **wanted: Any) -> dict[str, Any]:
         """A port on the tenant's network."""
         home = tenant_network(self.site)
-        port_id = self.site.networks.create_port({"network_id": home["id"], "name": self.name(), **wanted}, wanted.pop("tags", ()))
+        port_id = self.site.networks.create_port(
+            {"network_id": home["id"], "name": self.name(), **wanted}, wanted.pop("tags", ())
+        )
         self.removals.append(lambda: self.site.networks.delete_port(port_id))
         port: dict[str, Any] = network(self.site).get(f"/ports/{port_id}")["port"]
         return port
 
     def server(self, root: dict[str, Any], **wanted: Any) -> dict[str, Any]:
         """A server that boots from a volume, ACTIVE."""
-        disk = {"uuid": root["id"], "source_type": "volume", "destination_type": "volume", "boot_index": 0}
-        body = {"name": self.name(), "flavorRef": flavor(self.site)["id"], "block_device_mapping_v2": [disk], "networks": "none", **wanted}
+        disk = {
+            "uuid": root["id"],
+            "source_type": "volume",
+            "destination_type": "volume",
+            "boot_index": 0,
+        }
+        body = {
+            "name": self.name(),
+            "flavorRef": flavor(self.site)["id"],
+            "block_device_mapping_v2": [disk],
+            "networks": "none",
+            **wanted,
+        }
         server_id = self.site.compute.create_server(body)
         self.removals.append(lambda: self.remove_server(server_id))
-        return self.site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=PATIENCE_S)[server_id]
+        return self.site.compute.watch.wait_for(
+            [server_id], wanted=("active",), timeout_s=PATIENCE_S
+        )[server_id]
 
     def remove_server(self, server_id: str) -> None:
         self.site.compute.delete_server(server_id)
@@ -206,7 +240,13 @@ class Things:
 
 def public_key(comment: str) -> str:
     kind = b"ssh-ed25519"
-    raw = len(kind).to_bytes(4, "big") + kind + (32).to_bytes(4, "big") + uuid.uuid4().bytes + uuid.uuid4().bytes
+    raw = (
+        len(kind).to_bytes(4, "big")
+        + kind
+        + (32).to_bytes(4, "big")
+        + uuid.uuid4().bytes
+        + uuid.uuid4().bytes
+    )
     return f"ssh-ed25519 {base64.b64encode(raw).decode()} {comment}"
 
 
@@ -237,13 +277,17 @@ def image(clouds: Path) -> dict[str, Any]:
     """The guest image, which the primary has."""
     import openstack
 
-    found = openstack.connect(cloud=f"{PRIMARY}-tenant").image.find_image("canary", ignore_missing=False)
+    found = openstack.connect(cloud=f"{PRIMARY}-tenant").image.find_image(
+        "canary", ignore_missing=False
+    )
     return {"id": found.id, "name": found.name}
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A server of the suite's own, its guest agent answering, with a root and a data volume and a port."""
+    """A server of the suite's own, its guest agent answering, with a root and a data volume and a
+    port.
+    """
 
     server: dict[str, Any]
     root: dict[str, Any]
@@ -303,7 +347,9 @@ def make_machine(things: Things, image: dict[str, Any]) -> Machine:
     }
     server_id = site.compute.create_server(body, {"group": group})
     things.removals.append(lambda: things.remove_server(server_id))
-    server = site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=PATIENCE_S)[server_id]
+    server = site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=PATIENCE_S)[
+        server_id
+    ]
     until(lambda: agent_answers(site, server_id), "the guest's agent answers")
     return Machine(server, root, data, port, keypair, group)
 

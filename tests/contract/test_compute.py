@@ -9,17 +9,38 @@ from typing import Any
 import pytest
 
 from antipode.cloud.site import Site
-from tests.contract.conftest import USER_DATA, Machine, Things, compute, flavor, public_key, refused, tenant_network, until
+from tests.contract.conftest import (
+    USER_DATA,
+    Machine,
+    Things,
+    compute,
+    flavor,
+    public_key,
+    refused,
+    tenant_network,
+    until,
+)
 
 NOBODY = str(uuid.UUID(int=7))
 
 
 def disk(volume: dict[str, Any], boot_index: int = 0) -> dict[str, Any]:
-    return {"uuid": volume["id"], "source_type": "volume", "destination_type": "volume", "boot_index": boot_index}
+    return {
+        "uuid": volume["id"],
+        "source_type": "volume",
+        "destination_type": "volume",
+        "boot_index": boot_index,
+    }
 
 
 def server_body(site: Site, *disks: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return {"name": "contract", "flavorRef": flavor(site)["id"], "block_device_mapping_v2": list(disks), "networks": "none", **changes}
+    return {
+        "name": "contract",
+        "flavorRef": flavor(site)["id"],
+        "block_device_mapping_v2": list(disks),
+        "networks": "none",
+        **changes,
+    }
 
 
 # ---- reading servers ----
@@ -38,12 +59,16 @@ def test_a_microversion_from_the_future_is_refused_with_406(site: Site) -> None:
     assert "Version 2.999 is not supported by the API" in error.reason
 
 
-def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(site: Site, machine: Machine) -> None:
+def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(
+    site: Site, machine: Machine
+) -> None:
     listed = next(s for s in site.compute.servers() if s["id"] == machine.id)
     tiny = flavor(site)
     assert listed["status"] == "ACTIVE"
     assert listed["metadata"] == {"role": "db"}
-    assert {k: listed["flavor"][k] for k in ("original_name", "vcpus", "ram", "disk", "ephemeral")} == {
+    assert {
+        k: listed["flavor"][k] for k in ("original_name", "vcpus", "ram", "disk", "ephemeral")
+    } == {
         "original_name": "tiny",
         "vcpus": tiny["vcpus"],
         "ram": tiny["ram"],
@@ -67,37 +92,61 @@ def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(site: Site
         assert listed["OS-EXT-SRV-ATTR:hostname"] == "contract-host"
     if site.compute.version == "2.96":
         assert listed["pinned_availability_zone"] is None
-    assert {**listed, "server_groups": [machine.group]} == site.compute.server(machine.id), "the list does not tell the groups"
+    assert {**listed, "server_groups": [machine.group]} == site.compute.server(machine.id), (
+        "the list does not tell the groups"
+    )
 
 
-def test_the_addresses_of_a_server_name_network_address_and_mac(site: Site, machine: Machine) -> None:
+def test_the_addresses_of_a_server_name_network_address_and_mac(
+    site: Site, machine: Machine
+) -> None:
     addresses = site.compute.server(machine.id)["addresses"]
     assert list(addresses) == [tenant_network(site)["name"]]
     (address,) = next(iter(addresses.values()))
-    assert (address["addr"], address["OS-EXT-IPS-MAC:mac_addr"]) == ("10.7.0.77", machine.port["mac_address"])
+    assert (address["addr"], address["OS-EXT-IPS-MAC:mac_addr"]) == (
+        "10.7.0.77",
+        machine.port["mac_address"],
+    )
 
 
-def test_only_an_administrator_is_shown_the_root_device_and_the_user_data(tenant: Site, machine: Machine) -> None:
+def test_only_an_administrator_is_shown_the_root_device_and_the_user_data(
+    tenant: Site, machine: Machine
+) -> None:
     seen = tenant.compute.server(machine.id)
     assert seen is not None
-    assert not [k for k in ("OS-EXT-SRV-ATTR:root_device_name", "OS-EXT-SRV-ATTR:user_data") if k in seen]
+    assert not [
+        k for k in ("OS-EXT-SRV-ATTR:root_device_name", "OS-EXT-SRV-ATTR:user_data") if k in seen
+    ]
 
 
-def test_attachments_tell_volume_device_tag_and_what_becomes_of_the_volume(site: Site, machine: Machine) -> None:
-    attached = {a["volumeId"]: (a["device"], a["tag"], a["delete_on_termination"]) for a in site.compute.attachments(machine.id)}
-    assert attached == {machine.root["id"]: ("/dev/vda", "boot", False), machine.data["id"]: ("/dev/vdb", "records", False)}
+def test_attachments_tell_volume_device_tag_and_what_becomes_of_the_volume(
+    site: Site, machine: Machine
+) -> None:
+    attached = {
+        a["volumeId"]: (a["device"], a["tag"], a["delete_on_termination"])
+        for a in site.compute.attachments(machine.id)
+    }
+    assert attached == {
+        machine.root["id"]: ("/dev/vda", "boot", False),
+        machine.data["id"]: ("/dev/vdb", "records", False),
+    }
 
 
 def test_interfaces_tell_port_mac_and_tag(site: Site, machine: Machine) -> None:
     (interface,) = site.compute.interfaces(machine.id)
-    assert (interface["port_id"], interface["mac_addr"]) == (machine.port["id"], machine.port["mac_address"])
+    assert (interface["port_id"], interface["mac_addr"]) == (
+        machine.port["id"],
+        machine.port["mac_address"],
+    )
     assert interface["tag"] == "first"
 
 
 def test_the_volumes_of_a_server_are_in_use_and_say_by_whom(site: Site, machine: Machine) -> None:
     volume = site.volumes.volume(machine.root["id"])
     assert volume["status"] == "in-use"
-    assert [(a["server_id"], a["device"]) for a in volume["attachments"]] == [(machine.id, "/dev/vda")]
+    assert [(a["server_id"], a["device"]) for a in volume["attachments"]] == [
+        (machine.id, "/dev/vda")
+    ]
 
 
 def test_the_port_of_a_server_names_it(site: Site, machine: Machine) -> None:
@@ -109,10 +158,15 @@ def test_the_port_of_a_server_names_it(site: Site, machine: Machine) -> None:
 def test_a_server_that_is_not_there_is_none_and_its_deletion_is_fine(site: Site) -> None:
     assert site.compute.server(NOBODY) is None
     site.compute.delete_server(NOBODY)
-    assert refused(lambda: site.compute.attachments(NOBODY)).reason == f"Instance {NOBODY} could not be found."
+    assert (
+        refused(lambda: site.compute.attachments(NOBODY)).reason
+        == f"Instance {NOBODY} could not be found."
+    )
 
 
-def test_servers_are_listed_page_by_page_newest_first(things: Things, site: Site, machine: Machine, image: dict[str, Any]) -> None:
+def test_servers_are_listed_page_by_page_newest_first(
+    things: Things, site: Site, machine: Machine, image: dict[str, Any]
+) -> None:
     newer = things.server(things.volume(imageRef=image["id"]))
     pages = compute(site).pages("/servers/detail", "servers", {"limit": 1})
     ids = [server["id"] for page in pages for server in page]
@@ -120,12 +174,19 @@ def test_servers_are_listed_page_by_page_newest_first(things: Things, site: Site
     assert len(ids) == len(set(ids))
 
 
-def test_a_volume_can_be_kept_from_ending_with_its_server(things: Things, site: Site, image: dict[str, Any]) -> None:
+def test_a_volume_can_be_kept_from_ending_with_its_server(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
     volume = things.volume(imageRef=image["id"])
-    server = things.server(volume, block_device_mapping_v2=[{**disk(volume), "delete_on_termination": True}])
+    server = things.server(
+        volume, block_device_mapping_v2=[{**disk(volume), "delete_on_termination": True}]
+    )
     assert [a["delete_on_termination"] for a in site.compute.attachments(server["id"])] == [True]
     site.compute.keep_volume(server["id"], volume["id"])
-    until(lambda: not site.compute.attachments(server["id"])[0]["delete_on_termination"], "the volume is kept")
+    until(
+        lambda: not site.compute.attachments(server["id"])[0]["delete_on_termination"],
+        "the volume is kept",
+    )
 
 
 # ---- booting servers ----
@@ -144,7 +205,10 @@ def test_a_server_is_not_booted_with_what_does_not_exist(site: Site, machine: Ma
     }
     assert {what: error.status for what, error in refusals.items()} == dict.fromkeys(refusals, 400)
     assert refusals["flavor"].reason == f"Flavor {NOBODY} could not be found."
-    assert refusals["volume"].reason == f"Block Device Mapping is Invalid: failed to get volume {NOBODY}."
+    assert (
+        refusals["volume"].reason
+        == f"Block Device Mapping is Invalid: failed to get volume {NOBODY}."
+    )
     assert refusals["keypair"].reason == "Invalid key_name provided."
 
 
@@ -154,7 +218,9 @@ def test_a_server_is_not_booted_from_a_volume_that_is_in_use(site: Site, machine
     assert "in-use" in error.reason
 
 
-def test_a_server_is_not_booted_from_a_volume_that_is_not_bootable(things: Things, site: Site) -> None:
+def test_a_server_is_not_booted_from_a_volume_that_is_not_bootable(
+    things: Things, site: Site
+) -> None:
     volume = things.volume()
     error = refused(lambda: site.compute.create_server(server_body(site, disk(volume))))
     assert (error.status, error.reason) == (400, f"Block Device {volume['id']} is not bootable.")
@@ -164,16 +230,27 @@ def test_a_server_needs_a_boot_sequence_that_begins_at_0(things: Things, site: S
     volume = things.volume()
     error = refused(lambda: site.compute.create_server(server_body(site, disk(volume, 1))))
     assert error.status == 400
-    assert "Boot sequence for the instance and image/block device mapping combination is not valid" in error.reason
+    assert (
+        "Boot sequence for the instance and image/block device mapping combination is not valid"
+        in error.reason
+    )
 
 
-def test_a_port_that_a_server_has_is_not_given_to_another(things: Things, site: Site, machine: Machine, image: dict[str, Any]) -> None:
+def test_a_port_that_a_server_has_is_not_given_to_another(
+    things: Things, site: Site, machine: Machine, image: dict[str, Any]
+) -> None:
     volume = things.volume(imageRef=image["id"])
-    error = refused(lambda: site.compute.create_server(server_body(site, disk(volume), networks=[{"port": machine.port["id"]}])))
+    error = refused(
+        lambda: site.compute.create_server(
+            server_body(site, disk(volume), networks=[{"port": machine.port["id"]}])
+        )
+    )
     assert (error.status, error.reason) == (409, f"Port {machine.port['id']} is still in use.")
 
 
-def test_a_deleted_server_leaves_its_volumes_available_and_its_ports_free(things: Things, site: Site, image: dict[str, Any]) -> None:
+def test_a_deleted_server_leaves_its_volumes_available_and_its_ports_free(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
     volume, port = things.volume(imageRef=image["id"]), things.port()
     server = things.server(volume, networks=[{"port": port["id"]}])
     things.remove_server(server["id"])
@@ -182,7 +259,9 @@ def test_a_deleted_server_leaves_its_volumes_available_and_its_ports_free(things
     assert there["device_id"] == ""
 
 
-def test_a_volume_that_ends_with_its_server_is_deleted_with_it(things: Things, site: Site, image: dict[str, Any]) -> None:
+def test_a_volume_that_ends_with_its_server_is_deleted_with_it(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
     volume = things.volume(imageRef=image["id"])
     disks = [{**disk(volume), "delete_on_termination": True}]
     server = things.server(volume, block_device_mapping_v2=disks)
@@ -190,7 +269,9 @@ def test_a_volume_that_ends_with_its_server_is_deleted_with_it(things: Things, s
     until(lambda: site.volumes.volume(volume["id"]) is None, "the volume is gone too")
 
 
-def test_a_quota_that_is_exhausted_refuses_with_403_and_says_which(things: Things, site: Site, image: dict[str, Any]) -> None:
+def test_a_quota_that_is_exhausted_refuses_with_403_and_says_which(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
     volume = things.volume(imageRef=image["id"])
     row = site.compute.quota(site.project_id)["instances"]
     path = f"/os-quota-sets/{site.project_id}"
@@ -221,7 +302,11 @@ def test_there_is_an_availability_zone(site: Site) -> None:
 
 def test_nova_compute_is_up_and_only_administrators_are_told(site: Site, tenant: Site) -> None:
     (service, *_) = site.compute.services("nova-compute")
-    assert (service["binary"], service["state"], service["status"]) == ("nova-compute", "up", "enabled")
+    assert (service["binary"], service["state"], service["status"]) == (
+        "nova-compute",
+        "up",
+        "enabled",
+    )
     assert site.compute.services("no-such-service") == []
     assert refused(lambda: tenant.compute.services("nova-compute")).status == 403
 
@@ -235,7 +320,9 @@ def test_an_action_that_does_not_exist_is_refused_with_400(site: Site, machine: 
 # ---- keypairs and server groups ----
 
 
-def test_an_imported_keypair_is_found_by_its_name_also_for_another_user(site: Site, tenant: Site, things: Things) -> None:
+def test_an_imported_keypair_is_found_by_its_name_also_for_another_user(
+    site: Site, tenant: Site, things: Things
+) -> None:
     name = things.keypair()
     assert site.compute.keypair(name)["name"] == name
     assert site.compute.keypair(name)["type"] == "ssh"
@@ -244,13 +331,21 @@ def test_an_imported_keypair_is_found_by_its_name_also_for_another_user(site: Si
     assert site.compute.keypair(name, site.user_id)["public_key"].startswith("ssh-ed25519 ")
 
 
-def test_a_second_keypair_of_a_name_is_a_conflict_and_a_broken_key_a_bad_request(site: Site, things: Things) -> None:
+def test_a_second_keypair_of_a_name_is_a_conflict_and_a_broken_key_a_bad_request(
+    site: Site, things: Things
+) -> None:
     name = things.keypair()
-    assert refused(lambda: site.compute.import_keypair(name, public_key("again"), "ssh")).status == 409
-    assert refused(lambda: site.compute.import_keypair(f"{name}-2", "not a key", "ssh")).status == 400
+    assert (
+        refused(lambda: site.compute.import_keypair(name, public_key("again"), "ssh")).status == 409
+    )
+    assert (
+        refused(lambda: site.compute.import_keypair(f"{name}-2", "not a key", "ssh")).status == 400
+    )
 
 
-def test_a_server_group_is_in_the_list_with_its_policy_and_its_members(site: Site, machine: Machine) -> None:
+def test_a_server_group_is_in_the_list_with_its_policy_and_its_members(
+    site: Site, machine: Machine
+) -> None:
     group = next(g for g in site.compute.server_groups() if g["id"] == machine.group)
     assert (group["policy"], group["members"]) == ("soft-anti-affinity", [machine.id])
 
@@ -287,7 +382,9 @@ def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machi
     assert site.compute.server(machine.id)["OS-EXT-STS:task_state"] is None
 
 
-def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(site: Site, machine: Machine) -> None:
+def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(
+    site: Site, machine: Machine
+) -> None:
     ids = []
     for _ in range(2):
         site.compute.quiesce(machine.id, 60, 60)
@@ -301,17 +398,27 @@ def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(site: 
     assert ids[0] != ids[1]
 
 
-def test_a_quiesced_server_is_refused_what_would_hurt_its_guest(site: Site, machine: Machine) -> None:
+def test_a_quiesced_server_is_refused_what_would_hurt_its_guest(
+    site: Site, machine: Machine
+) -> None:
     site.compute.quiesce(machine.id, 60, 60)
     try:
-        bodies: list[dict[str, Any]] = [{"os-stop": None}, {"reboot": {"type": "HARD"}}, {"lock": None}]
-        errors = [refused(lambda body=body: compute(site).post(f"/servers/{machine.id}/action", body)) for body in bodies]
+        bodies: list[dict[str, Any]] = [
+            {"os-stop": None},
+            {"reboot": {"type": "HARD"}},
+            {"lock": None},
+        ]
+        errors = [
+            refused(lambda body=body: compute(site).post(f"/servers/{machine.id}/action", body))
+            for body in bodies
+        ]
         assert site.compute.is_quiesced(machine.id)
     finally:
         site.compute.unquiesce(machine.id, 60)
     said = [(error.status, error.reason) for error in errors]
     assert said == [
-        (409, f"Cannot '{name}' instance {machine.id} while it is in task_state quiesced") for name in ("stop", "reboot", "lock")
+        (409, f"Cannot '{name}' instance {machine.id} while it is in task_state quiesced")
+        for name in ("stop", "reboot", "lock")
     ]
 
 
@@ -325,14 +432,20 @@ def test_a_reset_of_the_state_thaws(site: Site, machine: Machine) -> None:
         site.compute.unquiesce(machine.id, 60)
 
 
-def test_a_second_quiesce_is_a_conflict_and_leaves_the_first_as_it_was(site: Site, machine: Machine) -> None:
+def test_a_second_quiesce_is_a_conflict_and_leaves_the_first_as_it_was(
+    site: Site, machine: Machine
+) -> None:
     site.compute.quiesce(machine.id, 60, 60)
     try:
         error = refused(lambda: site.compute.quiesce(machine.id, 60, 60))
         assert error.status == 409
         shown = shown_quiesce(site, machine)
         since, until_at = shown["since"], shown["expires_at"]
-        assert error.reason == f"Instance {machine.id} is already quiesced, since {since} and until {until_at} at the latest"
+        assert (
+            error.reason
+            == f"Instance {machine.id} is already quiesced, since {since} and until {until_at} "
+            "at the latest"
+        )
     finally:
         site.compute.unquiesce(machine.id, 60)
 
@@ -350,8 +463,14 @@ def test_a_server_that_nobody_thaws_is_thawed_by_the_add_on(site: Site, machine:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, 100_000, "soon"])
-def test_a_timeout_that_is_none_or_too_long_is_refused_with_400(site: Site, machine: Machine, timeout: object) -> None:
-    error = refused(lambda: compute(site).post(f"/servers/{machine.id}/action", {"quiesce": {"timeout": timeout}}))
+def test_a_timeout_that_is_none_or_too_long_is_refused_with_400(
+    site: Site, machine: Machine, timeout: object
+) -> None:
+    error = refused(
+        lambda: compute(site).post(
+            f"/servers/{machine.id}/action", {"quiesce": {"timeout": timeout}}
+        )
+    )
     assert error.status == 400
     assert not site.compute.is_quiesced(machine.id)
 
@@ -375,12 +494,22 @@ def test_a_server_without_an_agent_is_refused_with_409(things: Things, site: Sit
     assert (error.status, error.reason) == (409, "QEMU guest agent is not enabled")
 
 
-def test_a_server_that_is_off_is_refused_with_409_and_counts_as_thawed(things: Things, site: Site, image: dict[str, Any]) -> None:
+def test_a_server_that_is_off_is_refused_with_409_and_counts_as_thawed(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
     server = things.server(things.volume(imageRef=image["id"]))
     compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None})
     until(lambda: site.compute.server(server["id"])["status"] == "SHUTOFF", "it is off")
     error = refused(lambda: site.compute.quiesce(server["id"], 10, 60))
-    assert (error.status, error.reason) == (409, f"Cannot 'quiesce' instance {server['id']} while it is in vm_state stopped")
+    assert (error.status, error.reason) == (
+        409,
+        f"Cannot 'quiesce' instance {server['id']} while it is in vm_state stopped",
+    )
     site.compute.unquiesce(server["id"], 60)
-    again = refused(lambda: compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None}))
-    assert (again.status, again.reason) == (409, f"Cannot 'stop' instance {server['id']} while it is in vm_state stopped")
+    again = refused(
+        lambda: compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None})
+    )
+    assert (again.status, again.reason) == (
+        409,
+        f"Cannot 'stop' instance {server['id']} while it is in vm_state stopped",
+    )

@@ -37,14 +37,18 @@ def test_a_token_tells_project_user_and_roles(site: Site, tenant: Site) -> None:
     assert "member" in tenant.roles
 
 
-@pytest.mark.parametrize("wrong", [{"password": "wrong"}, {"username": "nobody"}, {"project_name": "no-such-project"}])
+@pytest.mark.parametrize(
+    "wrong", [{"password": "wrong"}, {"username": "nobody"}, {"project_name": "no-such-project"}]
+)
 def test_wrong_credentials_are_refused(changed_clouds: Any, wrong: dict[str, str]) -> None:
     changed_clouds(**wrong)
     with pytest.raises(InvalidInput, match="refuses the credentials"):
         connect(PRIMARY, PRIMARY)
 
 
-def test_the_catalog_leads_to_all_services_that_antipode_needs(site: Site, other_site: Site) -> None:
+def test_the_catalog_leads_to_all_services_that_antipode_needs(
+    site: Site, other_site: Site
+) -> None:
     assert site.compute.version.startswith("2.")
     assert site.volumes.version.startswith("3.")
     assert site.networks.networks()

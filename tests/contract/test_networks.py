@@ -28,7 +28,9 @@ def test_subnets_tell_their_network_and_their_addresses(site: Site) -> None:
     assert subnet(site)["cidr"] == "10.7.0.0/24"
 
 
-def test_a_port_has_the_addresses_and_the_description_that_were_wanted(site: Site, things: Things) -> None:
+def test_a_port_has_the_addresses_and_the_description_that_were_wanted(
+    site: Site, things: Things
+) -> None:
     group = next(g for g in site.networks.security_groups(site.project_id) if g["name"] == "canary")
     pair = {"ip_address": "10.7.0.99"}
     port = things.port(
@@ -44,7 +46,11 @@ def test_a_port_has_the_addresses_and_the_description_that_were_wanted(site: Sit
     assert port["description"] == "antipode:key=k antipode:run=r"
     assert port["security_groups"] == [group["id"]]
     assert [p["ip_address"] for p in port["allowed_address_pairs"]] == ["10.7.0.99"]
-    assert (port["device_id"], port["port_security_enabled"], port["binding:vnic_type"]) == ("", True, "normal")
+    assert (port["device_id"], port["port_security_enabled"], port["binding:vnic_type"]) == (
+        "",
+        True,
+        "normal",
+    )
     assert sorted(network(site).get(f"/ports/{port['id']}")["port"]["tags"]) == ["one", "two"]
 
 
@@ -63,16 +69,23 @@ def test_ports_are_listed_by_network_and_by_server(site: Site, things: Things) -
     assert site.networks.ports_of([NOBODY]) == []
 
 
-def test_a_port_without_wishes_gets_an_address_of_the_pool_and_the_default_group(site: Site, things: Things) -> None:
+def test_a_port_without_wishes_gets_an_address_of_the_pool_and_the_default_group(
+    site: Site, things: Things
+) -> None:
     port = things.port()
     assert port["fixed_ips"][0]["ip_address"].startswith("10.7.0.2")
-    default = next(g for g in site.networks.security_groups(site.project_id) if g["name"] == "default")
+    default = next(
+        g for g in site.networks.security_groups(site.project_id) if g["name"] == "default"
+    )
     assert port["security_groups"] == [default["id"]]
 
 
 def test_an_address_in_use_is_a_conflict(site: Site, things: Things) -> None:
     port = things.port()
-    wanted = {"network_id": port["network_id"], "fixed_ips": [{"ip_address": port["fixed_ips"][0]["ip_address"]}]}
+    wanted = {
+        "network_id": port["network_id"],
+        "fixed_ips": [{"ip_address": port["fixed_ips"][0]["ip_address"]}],
+    }
     error = refused(lambda: site.networks.create_port(wanted))
     assert error.status == 409
     assert port["fixed_ips"][0]["ip_address"] in error.reason
@@ -80,8 +93,15 @@ def test_an_address_in_use_is_a_conflict(site: Site, things: Things) -> None:
 
 def test_a_mac_in_use_is_a_conflict(site: Site, things: Things) -> None:
     port = things.port()
-    error = refused(lambda: site.networks.create_port({"network_id": port["network_id"], "mac_address": port["mac_address"]}))
-    expected = f"Unable to complete operation for network {port['network_id']}. The mac address {port['mac_address']} is in use."
+    error = refused(
+        lambda: site.networks.create_port(
+            {"network_id": port["network_id"], "mac_address": port["mac_address"]}
+        )
+    )
+    expected = (
+        f"Unable to complete operation for network {port['network_id']}. The mac address "
+        f"{port['mac_address']} is in use."
+    )
     assert (error.status, error.reason) == (409, expected)
 
 
@@ -94,7 +114,9 @@ def test_an_address_of_no_subnet_is_a_bad_request(site: Site) -> None:
 
 def test_what_a_port_is_to_be_of_has_to_exist(site: Site) -> None:
     home = tenant_network(site)["id"]
-    group = refused(lambda: site.networks.create_port({"network_id": home, "security_groups": [NOBODY]}))
+    group = refused(
+        lambda: site.networks.create_port({"network_id": home, "security_groups": [NOBODY]})
+    )
     assert (group.status, group.reason) == (404, f"Security group {NOBODY} does not exist")
     nowhere = refused(lambda: site.networks.create_port({"network_id": NOBODY}))
     assert (nowhere.status, nowhere.reason) == (404, f"Network {NOBODY} could not be found.")
@@ -124,7 +146,9 @@ def test_a_quota_that_is_exhausted_is_a_conflict(site: Site) -> None:
     row = site.networks.quota(site.project_id)["port"]
     try:
         network(site).call("PUT", f"/quotas/{site.project_id}", {"quota": {"port": row["used"]}})
-        error = refused(lambda: site.networks.create_port({"network_id": tenant_network(site)["id"]}))
+        error = refused(
+            lambda: site.networks.create_port({"network_id": tenant_network(site)["id"]})
+        )
     finally:
         network(site).call("PUT", f"/quotas/{site.project_id}", {"quota": {"port": row["limit"]}})
     assert (error.status, error.reason) == (409, "Quota exceeded for resources: ['port'].")

@@ -52,7 +52,9 @@ def test_a_container_may_be_made_twice(objects: Objects, container: str) -> None
     assert objects.get(container, "kept") == b"here"
 
 
-def test_what_is_not_there_is_not_found_and_deleted_without_complaint(objects: Objects, container: str) -> None:
+def test_what_is_not_there_is_not_found_and_deleted_without_complaint(
+    objects: Objects, container: str
+) -> None:
     with pytest.raises(NotFound):
         objects.get(container, "nothing")
     with pytest.raises(NotFound):

@@ -22,10 +22,17 @@ def test_the_microversion_used_is_one_that_both_sides_know(site: Site) -> None:
     assert (3, 47) <= tuple(map(int, site.volumes.version.split("."))) <= (3, 70)
 
 
-def test_a_volume_is_listed_with_all_that_is_needed_to_make_it_again(site: Site, things: Things) -> None:
+def test_a_volume_is_listed_with_all_that_is_needed_to_make_it_again(
+    site: Site, things: Things
+) -> None:
     volume = things.volume(volume_type="fast", metadata={"a": "b"}, description="words")
     assert (volume["size"], volume["volume_type"], volume["metadata"]) == (1, "fast", {"a": "b"})
-    assert (volume["status"], volume["bootable"], volume["encrypted"], volume["multiattach"]) == ("available", "false", False, False)
+    assert (volume["status"], volume["bootable"], volume["encrypted"], volume["multiattach"]) == (
+        "available",
+        "false",
+        False,
+        False,
+    )
     assert (volume["description"], volume["availability_zone"]) == ("words", "nova")
     assert volume["attachments"] == []
     assert "volume_image_metadata" not in volume
@@ -34,11 +41,17 @@ def test_a_volume_is_listed_with_all_that_is_needed_to_make_it_again(site: Site,
     assert volume == site.volumes.volume(volume["id"])
 
 
-def test_a_volume_of_an_image_is_bootable_and_knows_its_agent(things: Things, image: dict[str, Any]) -> None:
+def test_a_volume_of_an_image_is_bootable_and_knows_its_agent(
+    things: Things, image: dict[str, Any]
+) -> None:
     volume = things.volume(imageRef=image["id"])
     assert volume["bootable"] == "true"
     about = volume["volume_image_metadata"]
-    assert (about["image_id"], about["image_name"], about["hw_qemu_guest_agent"]) == (image["id"], image["name"], "yes")
+    assert (about["image_id"], about["image_name"], about["hw_qemu_guest_agent"]) == (
+        image["id"],
+        image["name"],
+        "yes",
+    )
 
 
 def test_volumes_are_found_by_their_metadata(site: Site, things: Things) -> None:
@@ -62,7 +75,10 @@ def test_a_volume_can_be_made_bootable_and_given_image_metadata(site: Site, thin
     site.volumes.set_image_metadata(volume["id"], {"os_require_quiesce": "yes"})
     after = site.volumes.volume(volume["id"])
     assert after["bootable"] == "true"
-    assert after["volume_image_metadata"] == {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+    assert after["volume_image_metadata"] == {
+        "hw_qemu_guest_agent": "yes",
+        "os_require_quiesce": "yes",
+    }
 
 
 def test_a_volume_is_not_made_of_what_does_not_exist(site: Site) -> None:
@@ -77,26 +93,37 @@ def test_a_volume_is_not_made_of_what_does_not_exist(site: Site) -> None:
     assert refused(lambda: create({**wanted, "imageRef": NOBODY})).status == 400
 
 
-def test_a_volume_that_is_in_use_or_has_snapshots_is_not_deleted(site: Site, things: Things, machine: Machine) -> None:
+def test_a_volume_that_is_in_use_or_has_snapshots_is_not_deleted(
+    site: Site, things: Things, machine: Machine
+) -> None:
     in_use = refused(lambda: site.volumes.delete_volume(machine.data["id"]))
     volume = things.volume()
     things.snapshot(volume["id"])
     with_snapshot = refused(lambda: site.volumes.delete_volume(volume["id"]))
     for error in (in_use, with_snapshot):
         assert error.status == 400
-        assert error.reason.startswith("Invalid volume: Volume status must be available or error or error_restoring or error_extending")
+        assert error.reason.startswith(
+            "Invalid volume: Volume status must be available or error or error_restoring or "
+            "error_extending"
+        )
 
 
 def test_a_volume_that_is_not_there_is_none_and_its_deletion_is_fine(site: Site) -> None:
     assert site.volumes.volume(NOBODY) is None
     site.volumes.delete_volume(NOBODY)
     error = refused(lambda: storage(site).get(f"/volumes/{NOBODY}"))
-    assert error.reason == f"VolumeNotFound: Volume {NOBODY} could not be found." or error.reason == f"Volume {NOBODY} could not be found."
+    assert (
+        error.reason == f"VolumeNotFound: Volume {NOBODY} could not be found."
+        or error.reason == f"Volume {NOBODY} could not be found."
+    )
 
 
 def test_volumes_are_listed_page_by_page_newest_first(site: Site, things: Things) -> None:
     older = things.volume()
-    until(lambda: datetime.now(UTC).isoformat()[:19] > older["created_at"][:19], "another second: Cinder's times are in whole ones")
+    until(
+        lambda: datetime.now(UTC).isoformat()[:19] > older["created_at"][:19],
+        "another second: Cinder's times are in whole ones",
+    )
     newer = things.volume()
     pages = storage(site).pages("/volumes/detail", "volumes", {"limit": 1})
     ids = [v["id"] for page in pages for v in page]
@@ -107,9 +134,15 @@ def test_volumes_are_listed_page_by_page_newest_first(site: Site, things: Things
 # ---- snapshots ----
 
 
-def test_a_snapshot_of_a_volume_in_use_leaves_it_as_it_was(site: Site, things: Things, machine: Machine) -> None:
+def test_a_snapshot_of_a_volume_in_use_leaves_it_as_it_was(
+    site: Site, things: Things, machine: Machine
+) -> None:
     snapshot = things.snapshot(machine.data["id"], **{"antipode:key": "k"})
-    assert (snapshot["volume_id"], snapshot["size"], snapshot["metadata"]) == (machine.data["id"], 1, {"antipode:key": "k"})
+    assert (snapshot["volume_id"], snapshot["size"], snapshot["metadata"]) == (
+        machine.data["id"],
+        1,
+        {"antipode:key": "k"},
+    )
     assert site.volumes.volume(machine.data["id"])["status"] == "in-use"
     assert snapshot["id"] in [s["id"] for s in site.volumes.snapshots()]
 
@@ -133,7 +166,9 @@ def test_a_volume_smaller_than_its_snapshot_is_refused(site: Site, things: Thing
     snapshot = things.snapshot(volume["id"])
     error = refused(lambda: site.volumes.create_volume({"size": 1, "snapshot_id": snapshot["id"]}))
     assert error.status == 400
-    assert error.reason.startswith("Invalid input received: Volume size '1'GB cannot be smaller than the snapshot size 2GB.")
+    assert error.reason.startswith(
+        "Invalid input received: Volume size '1'GB cannot be smaller than the snapshot size 2GB."
+    )
 
 
 # ---- types, zones, quotas ----
@@ -164,15 +199,22 @@ def test_quotas_tell_limit_and_use_also_of_each_type(site: Site, things: Things)
 @pytest.mark.parametrize(
     ("quota", "reason"),
     [
-        ("volumes", "VolumeLimitExceeded: Maximum number of volumes allowed ({limit}) exceeded for quota 'volumes'."),
+        (
+            "volumes",
+            "VolumeLimitExceeded: Maximum number of volumes allowed ({limit}) exceeded for quota "
+            "'volumes'.",
+        ),
         (
             "gigabytes",
-            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed gigabytes quota. "
+            "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed "
+            "gigabytes quota. "
             "Requested 1G, quota is {limit}G and {limit}G has been consumed.",
         ),
     ],
 )
-def test_a_quota_that_is_exhausted_refuses_with_413_and_says_which(site: Site, things: Things, quota: str, reason: str) -> None:
+def test_a_quota_that_is_exhausted_refuses_with_413_and_says_which(
+    site: Site, things: Things, quota: str, reason: str
+) -> None:
     things.volume()
     row = site.volumes.quota(site.project_id)[quota]
     try:
@@ -192,17 +234,29 @@ def test_the_quota_of_snapshots_refuses_with_413(site: Site, things: Things) -> 
     finally:
         put_quota(site, snapshots=row["limit"])
     assert error.status == 413
-    assert error.reason == f"SnapshotLimitExceeded: Maximum number of snapshots allowed ({row['in_use']}) exceeded"
+    assert (
+        error.reason
+        == f"SnapshotLimitExceeded: Maximum number of snapshots allowed ({row['in_use']}) exceeded"
+    )
 
 
 # ---- groups ----
 
 
-def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(site: Site, things: Things) -> None:
+def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(
+    site: Site, things: Things
+) -> None:
     api = storage(site)
-    group_type = api.post("/group_types", {"group_type": {"name": things.name(), "group_specs": {}}})["group_type"]["id"]
+    group_type = api.post(
+        "/group_types", {"group_type": {"name": things.name(), "group_specs": {}}}
+    )["group_type"]["id"]
     things.removals.append(lambda: api.delete(f"/group_types/{group_type}"))
-    wanted = {"name": things.name(), "group_type": group_type, "volume_types": ["fast"], "availability_zone": "nova"}
+    wanted = {
+        "name": things.name(),
+        "group_type": group_type,
+        "volume_types": ["fast"],
+        "availability_zone": "nova",
+    }
     group = api.post("/groups", {"group": wanted})["group"]["id"]
 
     def remove_group() -> None:
@@ -210,30 +264,53 @@ def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(site: Si
         until(lambda: api.find(f"/groups/{group}") is None, "the group is gone")
 
     things.removals.append(remove_group)
-    until(lambda: api.get(f"/groups/{group}")["group"]["status"] == "available", "the group is there")
-    empty = refused(lambda: api.post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": "never"}}))
+    until(
+        lambda: api.get(f"/groups/{group}")["group"]["status"] == "available", "the group is there"
+    )
+    empty = refused(
+        lambda: api.post(
+            "/group_snapshots", {"group_snapshot": {"group_id": group, "name": "never"}}
+        )
+    )
     assert empty.status == 400
     volumes = [things.volume(volume_type="fast") for _ in range(2)]
     del things.removals[-2:]  # they go with their group
     ids = [v["id"] for v in volumes]
     api.call("PUT", f"/groups/{group}", {"group": {"add_volumes": ",".join(ids)}})
-    until(lambda: {v["group_id"] for v in site.volumes.volumes() if v["id"] in ids} == {group}, "the volumes are in the group")
-    taken = api.post("/group_snapshots", {"group_snapshot": {"group_id": group, "name": things.name()}})["group_snapshot"]["id"]
-    until(lambda: api.get(f"/group_snapshots/{taken}")["group_snapshot"]["status"] == "available", "the group snapshot is there")
+    until(
+        lambda: {v["group_id"] for v in site.volumes.volumes() if v["id"] in ids} == {group},
+        "the volumes are in the group",
+    )
+    taken = api.post(
+        "/group_snapshots", {"group_snapshot": {"group_id": group, "name": things.name()}}
+    )["group_snapshot"]["id"]
+    until(
+        lambda: api.get(f"/group_snapshots/{taken}")["group_snapshot"]["status"] == "available",
+        "the group snapshot is there",
+    )
     parts = [s for s in site.volumes.snapshots() if s.get("group_snapshot_id") == taken]
     assert {s["volume_id"] for s in parts} == set(ids)
     assert {s["status"] for s in parts} == {"available"}
     error = refused(lambda: site.volumes.delete_snapshot(parts[0]["id"]))
-    assert error.reason == "Invalid snapshot: Snapshot status must be available or error and must not be part of a group."
+    assert (
+        error.reason
+        == "Invalid snapshot: Snapshot status must be available or error and must not be part of "
+        "a group."
+    )
     api.delete(f"/group_snapshots/{taken}")
-    until(lambda: not [s for s in site.volumes.snapshots() if s.get("group_snapshot_id") == taken], "its snapshots are gone with it")
+    until(
+        lambda: not [s for s in site.volumes.snapshots() if s.get("group_snapshot_id") == taken],
+        "its snapshots are gone with it",
+    )
     until(lambda: api.find(f"/group_snapshots/{taken}") is None, "the group snapshot is gone")
 
 
 # ---- what is managed ----
 
 
-def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_managed_again(site: Site, things: Things) -> None:
+def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_managed_again(
+    site: Site, things: Things
+) -> None:
     volume_id = site.volumes.create_volume({"size": 1, "name": things.name()})
     volume = site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)[volume_id]
     storage(site).post(f"/volumes/{volume_id}/action", {"os-unmanage": {}})

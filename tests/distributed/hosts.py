@@ -1,4 +1,6 @@
-"""Hosts of one installation: each with its configuration and state, the processes on them, and two clouds that all of them see."""
+"""Hosts of one installation: each with its configuration and state, the processes on them, and two
+clouds that all of them see.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from antipode.model.vnf import Vnf
 from antipode.store.tables import RunRow
 
 EXPIRES_S = 10
-"""A host whose process is paused by a busy machine for two thirds of it loses its runs to others."""
+"""A host whose process is paused by a busy machine for two thirds of it loses its runs to others.
+"""
 NEVER_S = 300
 """For claims that are not to expire, however busy the machine is."""
 PROCESS = Path(__file__).with_name("process.py")
@@ -47,7 +50,9 @@ class Installation:
     def hold_backups(self) -> None:
         """No backup becomes available from now on."""
         cloud = self.primary.cloud
-        cloud.before = lambda event: setattr(cloud, "looks_until_available", 10**6 if " backup " in event else 2)
+        cloud.before = lambda event: setattr(
+            cloud, "looks_until_available", 10**6 if " backup " in event else 2
+        )
 
     def let_backups_be_ready(self) -> None:
         """The backups that are being made become available, and those that are made from now on."""
@@ -59,7 +64,9 @@ class Installation:
 
     def backups_made(self) -> int:
         """How many backups were started, in all."""
-        return sum(" backup " in event and "delete" not in event for event in self.primary.cloud.events)
+        return sum(
+            " backup " in event and "delete" not in event for event in self.primary.cloud.events
+        )
 
     def host(self, **settings: Any) -> Host:
         """Another host. What is given takes the place of what all share."""
@@ -84,7 +91,9 @@ class Host:
             "ANTIPODE_CONFIG": str(self.config),
             "XDG_STATE_HOME": str(folder / "state"),
             "TEST_CLOUDS": json.dumps(clouds),
-            "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(PROCESS.parents[1])])),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [os.environ.get("PYTHONPATH"), str(PROCESS.parents[1])])
+            ),
         }
         self._environment.pop("NOTIFY_SOCKET", None)
 
@@ -98,20 +107,33 @@ class Host:
         log.unlink(missing_ok=True)
         with log.open("ab") as output:
             command = [sys.executable, str(PROCESS), "-v", "serve"]
-            process = subprocess.Popen(command, env=self._environment | environment, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command, env=self._environment | environment, stdout=output, stderr=output
+            )
         self.services.append(process)
         return Service(process, log)
 
     def antipode(self, *arguments: str) -> tuple[int, Any, str]:
         """Run a command to its end: exit code, what it wrote as JSON, what it told on stderr."""
         command = [sys.executable, str(PROCESS), *arguments, "-f", "json"]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=servers.WITHIN_S)
-        return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, timeout=servers.WITHIN_S
+        )
+        return (
+            done.returncode,
+            json.loads(done.stdout) if done.stdout.strip() else None,
+            done.stderr,
+        )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a command and leave it to itself."""
         with (self.folder / "command.log").open("ab") as output:
-            process = subprocess.Popen([sys.executable, str(PROCESS), *arguments], env=self._environment, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                [sys.executable, str(PROCESS), *arguments],
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+            )
         self.services.append(process)
         return process
 
@@ -126,7 +148,9 @@ class Service:
         return self.process.pid
 
     def has_logged(self, words: str) -> bool:
-        assert self.process.poll() is None, f"the service ended with {self.process.returncode}: {self.log.read_text()[-3000:]}"
+        assert self.process.poll() is None, (
+            f"the service ended with {self.process.returncode}: {self.log.read_text()[-3000:]}"
+        )
         return words in self.log.read_text()
 
     def kill(self) -> None:
@@ -148,7 +172,10 @@ class Service:
 def at_work(services: list[Service]) -> list[Service]:
     """Services that have been started, now at work."""
     for service in services:
-        servers.until(f"{service.log} to tell that it serves", lambda service=service: service.has_logged("serves:"))
+        servers.until(
+            f"{service.log} to tell that it serves",
+            lambda service=service: service.has_logged("serves:"),
+        )
     return services
 
 
@@ -156,8 +183,15 @@ def at_work(services: list[Service]) -> list[Service]:
 def installation(folder: Path, **settings: Any) -> Iterator[Installation]:
     """An installation without hosts. Site-a runs the VNF `hlr`; site-b is empty."""
     (folder / "vault").mkdir()
-    shared = {"sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}}, "vault": {"directory": str(folder / "vault")}, **settings}
-    with servedcloud.served(FakeCloud()) as primary, servedcloud.served(FakeCloud("site-b", empty=True)) as backup:
+    shared = {
+        "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
+        "vault": {"directory": str(folder / "vault")},
+        **settings,
+    }
+    with (
+        servedcloud.served(FakeCloud()) as primary,
+        servedcloud.served(FakeCloud("site-b", empty=True)) as backup,
+    ):
         made = Installation(folder, shared, primary, backup)
         try:
             yield made
@@ -178,7 +212,14 @@ def look_from(host: Host) -> Deployment:
 
 
 def vnf(name: str = "hlr", members: tuple[str, ...] = MEMBERS) -> Vnf:
-    return Vnf.model_validate({"vnf": name, "primary": "site-a", "backup": "site-b", "members": [{"server": m} for m in members]})
+    return Vnf.model_validate(
+        {
+            "vnf": name,
+            "primary": "site-a",
+            "backup": "site-b",
+            "members": [{"server": m} for m in members],
+        }
+    )
 
 
 def has_ended(deployment: Deployment, run: str) -> RunRow | None:

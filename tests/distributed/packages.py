@@ -1,4 +1,6 @@
-"""Installs the servers that these tests run, where they are missing: Debian packages, none of which may start a service of the machine."""
+"""Installs the servers that these tests run, where they are missing: Debian packages, none of which
+may start a service of the machine.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,15 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def program(name: str) -> str:
     """The path of a server's program; Debian keeps PostgreSQL's out of the way."""
-    places = [*os.environ["PATH"].split(":"), "/usr/sbin", *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
+    places = [
+        *os.environ["PATH"].split(":"),
+        "/usr/sbin",
+        *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
+    ]
     if (found := shutil.which(name, path=":".join(places))) is None:
-        raise FileNotFoundError(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
+        raise FileNotFoundError(
+            f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}"
+        )
     return found
 
 
@@ -33,13 +41,21 @@ def main() -> int:
     if not (missing := sorted(set(_missing()))):
         return 0
     if os.geteuid() != 0:
-        print(f"missing: {', '.join(missing)}; as root: apt-get install {' '.join(missing)}", file=sys.stderr)
+        print(
+            f"missing: {', '.join(missing)}; as root: apt-get install {' '.join(missing)}",
+            file=sys.stderr,
+        )
         return 1
     print(f"installing {', '.join(missing)}", flush=True)
     apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=900"]
     with _services_kept_from_starting():
-        for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *missing]):
-            subprocess.run(command, check=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"})
+        for command in (
+            [*apt, "update"],
+            [*apt, "install", "-y", "--no-install-recommends", *missing],
+        ):
+            subprocess.run(
+                command, check=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+            )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""What the tests start as an antipode process of some host: the command itself, its sites played by clouds that the test serves."""
+"""What the tests start as an antipode process of some host: the command itself, its sites played by
+clouds that the test serves.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,8 @@ def connect(name: str, cloud: str) -> cloud_site.Site:
 
 
 if __name__ == "__main__":
-    faulthandler.register(signal.SIGUSR1)  # tells where each thread is, for whoever looks into a test that hangs
+    faulthandler.register(
+        signal.SIGUSR1
+    )  # tells where each thread is, for whoever looks into a test that hangs
     cloud_site.connect = connect  # type: ignore[assignment]
     sys.exit(main(sys.argv[1:]))

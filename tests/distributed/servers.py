@@ -1,4 +1,6 @@
-"""Real servers for the tests: etcd, PostgreSQL, MariaDB and Redis, each in a folder of its own, on free ports of loopback, as nobody."""
+"""Real servers for the tests: etcd, PostgreSQL, MariaDB and Redis, each in a folder of its own, on
+free ports of loopback, as nobody.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,19 @@ from ports import free_port
 from sqlalchemy import create_engine, text
 
 WITHIN_S = 180.0
-"""How long anything may take on a machine that is slow and has much else to do. It is the bound of a wait for something that must come."""
+"""How long anything may take on a machine that is slow and has much else to do.
+
+It is the bound of a wait for something that must come.
+"""
 
 
 def as_nobody(command: Sequence[str]) -> list[str]:
     """A command for a user without rights; ours, when we have none."""
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command] if os.geteuid() == 0 else list(command)
+    return (
+        ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command]
+        if os.geteuid() == 0
+        else list(command)
+    )
 
 
 @contextmanager
@@ -57,18 +66,27 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def running(command: Sequence[str], folder: Path, ready: Callable[[], object]) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str], folder: Path, ready: Callable[[], object]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server that is ready; stopped, by force if need be, when the block is left."""
     log = folder / f"{Path(command[0]).name}.log"
     with log.open("ab") as output:
         # in a session of its own, so that a Ctrl-C for the tests leaves the end of the server to us
         process = subprocess.Popen(
-            as_nobody(command), stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=folder, start_new_session=True
+            as_nobody(command),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            start_new_session=True,
         )
     try:
 
         def is_ready() -> bool:
-            assert process.poll() is None, f"{command[0]} ended with {process.returncode}: {log.read_text()[-2000:]}"
+            assert process.poll() is None, (
+                f"{command[0]} ended with {process.returncode}: {log.read_text()[-2000:]}"
+            )
             return bool(ready())
 
         until(f"{Path(command[0]).name} to be ready", is_ready)
@@ -85,16 +103,42 @@ def running(command: Sequence[str], folder: Path, ready: Callable[[], object]) -
 
 
 @contextmanager
-def etcd(*options: str, scheme: str = "http", folder: Path | None = None, port: int | None = None) -> Iterator[str]:
+def etcd(
+    *options: str, scheme: str = "http", folder: Path | None = None, port: int | None = None
+) -> Iterator[str]:
     """An etcd; its endpoint."""
     with folder_of_nobody() as own:
         client, peer = port or free_port(), free_port()
         data = folder or own
-        urls = ["--listen-client-urls", f"{scheme}://127.0.0.1:{client}", "--advertise-client-urls", f"{scheme}://127.0.0.1:{client}"]
-        urls += ["--listen-peer-urls", f"http://127.0.0.1:{peer}", "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}"]
+        urls = [
+            "--listen-client-urls",
+            f"{scheme}://127.0.0.1:{client}",
+            "--advertise-client-urls",
+            f"{scheme}://127.0.0.1:{client}",
+        ]
+        urls += [
+            "--listen-peer-urls",
+            f"http://127.0.0.1:{peer}",
+            "--initial-advertise-peer-urls",
+            f"http://127.0.0.1:{peer}",
+        ]
         urls += ["--initial-cluster", f"default=http://127.0.0.1:{peer}"]
-        command = [program("etcd"), "--data-dir", str(data / "etcd"), "--unsafe-no-fsync", *urls, *options]
-        with running(command, data, lambda: answers(client) and "ready to serve client requests" in (data / "etcd.log").read_text()):
+        command = [
+            program("etcd"),
+            "--data-dir",
+            str(data / "etcd"),
+            "--unsafe-no-fsync",
+            *urls,
+            *options,
+        ]
+        with running(
+            command,
+            data,
+            lambda: (
+                answers(client)
+                and "ready to serve client requests" in (data / "etcd.log").read_text()
+            ),
+        ):
             yield f"{scheme}://127.0.0.1:{client}"
 
 
@@ -103,7 +147,17 @@ def redis() -> Iterator[int]:
     """A Redis; its port."""
     with folder_of_nobody() as folder:
         port = free_port()
-        command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        command = [
+            program("redis-server"),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ]
         with running(command, folder, lambda: answers(port)):
             yield port
 
@@ -112,9 +166,25 @@ def redis() -> Iterator[int]:
 def postgresql() -> Iterator[DatabaseServer]:
     with folder_of_nobody() as folder:
         data, port = folder / "data", free_port()
-        initdb = [program("initdb"), "-D", str(data), "-U", "antipode", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"]
+        initdb = [
+            program("initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "antipode",
+            "--auth=trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C",
+        ]
         subprocess.run(as_nobody(initdb), check=True, capture_output=True, cwd=folder)
-        settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, "fsync": "off"}
+        settings = {
+            "port": port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": folder,
+            "fsync": "off",
+        }
         options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         server = DatabaseServer("postgresql+psycopg", "antipode", port, "postgres")
         with running([program("postgres"), "-D", str(data), *options], folder, server.is_ready):
@@ -132,10 +202,34 @@ def mariadb() -> Iterator[DatabaseServer]:
             "--innodb-buffer-pool-size=32M",
             "--performance-schema=OFF",
         ]
-        install = [program("mariadb-install-db"), "--no-defaults", f"--datadir={data}", *accounts, *small[:1]]
-        subprocess.run(install + ([f"--user={user}"] if user else []), check=True, capture_output=True, cwd=folder)
-        where = [f"--datadir={data}", f"--socket={folder}/s", f"--port={port}", "--bind-address=127.0.0.1", f"--pid-file={folder}/pid"]
-        command = [program("mariadbd"), "--no-defaults", *where, "--skip-name-resolve", "--skip-log-bin", *small]
+        install = [
+            program("mariadb-install-db"),
+            "--no-defaults",
+            f"--datadir={data}",
+            *accounts,
+            *small[:1],
+        ]
+        subprocess.run(
+            install + ([f"--user={user}"] if user else []),
+            check=True,
+            capture_output=True,
+            cwd=folder,
+        )
+        where = [
+            f"--datadir={data}",
+            f"--socket={folder}/s",
+            f"--port={port}",
+            "--bind-address=127.0.0.1",
+            f"--pid-file={folder}/pid",
+        ]
+        command = [
+            program("mariadbd"),
+            "--no-defaults",
+            *where,
+            "--skip-name-resolve",
+            "--skip-log-bin",
+            *small,
+        ]
         server = DatabaseServer("mysql+pymysql", "root", port, "mysql")
         with running(command, folder, server.is_ready):
             yield server
@@ -179,7 +273,9 @@ class DatabaseServer:
 
 
 class Wire:
-    """A TCP proxy between a process and a server, which can swallow everything: no reset, no answer."""
+    """A TCP proxy between a process and a server, which can swallow everything: no reset, no
+    answer.
+    """
 
     def __init__(self, to_port: int) -> None:
         self._to = to_port

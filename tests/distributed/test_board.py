@@ -20,7 +20,9 @@ from antipode.errors import Busy, ClaimLost, InvalidInput
 
 EXPIRES_S = 9.0
 NEVER_S = 300.0
-"""For claims that are not to expire, and calls that get the time they need, however busy the machine is."""
+"""For claims that are not to expire, and calls that get the time they need, however busy the
+machine is.
+"""
 MakeBoard = Callable[..., Board]
 
 
@@ -29,7 +31,9 @@ def make_board(request: pytest.FixtureRequest, name: str) -> Iterator[MakeBoard]
     """Makes boards of one installation, each as another process would have it."""
     server = request.getfixturevalue(request.param)
     kind: dict[str, Any] = (
-        {"etcd": Etcd(endpoints=[server])} if request.param == "etcd" else {"redis": {"host": "127.0.0.1", "port": server}}
+        {"etcd": Etcd(endpoints=[server])}
+        if request.param == "etcd"
+        else {"redis": {"host": "127.0.0.1", "port": server}}
     )
     made: list[Board] = []
 
@@ -55,7 +59,9 @@ def test_what_one_posts_another_finds_and_takes_off_when_it_is_done(make_board: 
     assert here.postings() == []
 
 
-def test_failovers_and_protects_are_all_listed_whatever_their_priority(make_board: MakeBoard) -> None:
+def test_failovers_and_protects_are_all_listed_whatever_their_priority(
+    make_board: MakeBoard,
+) -> None:
     board = make_board()
     board.post("protect-1", first=False)
     board.post("failover-1", first=True)
@@ -106,7 +112,9 @@ def test_a_run_that_was_posted_twice_is_not_claimed_twice(make_board: MakeBoard)
     assert here.postings() == []
 
 
-def test_a_second_posting_that_nobody_has_is_taken_off_by_who_claims_the_run(make_board: MakeBoard) -> None:
+def test_a_second_posting_that_nobody_has_is_taken_off_by_who_claims_the_run(
+    make_board: MakeBoard,
+) -> None:
     board = make_board()
     board.post("run-1", first=False)
     board.post("run-1", first=False)
@@ -127,7 +135,9 @@ def test_what_is_let_go_of_can_be_claimed_by_another(make_board: MakeBoard) -> N
 def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: MakeBoard) -> None:
     here, there = make_board(EXPIRES_S), make_board()
     there.post("run-1", first=False)
-    servers.until("the board to answer in the time of a claim that expires soon", lambda: answers(here))
+    servers.until(
+        "the board to answer in the time of a claim that expires soon", lambda: answers(here)
+    )
     hold = here.claim(the_posting(here))
     until = time.monotonic() + EXPIRES_S * 1.5
     while time.monotonic() < until:
@@ -177,11 +187,18 @@ def test_jobs_whose_names_begin_alike_do_not_take_each_other_off(make_board: Mak
 
 def test_a_server_that_does_not_answer_is_told_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # whose calls nobody takes
-        board = Board(Jobboard(etcd=Etcd(endpoints=[f"http://127.0.0.1:{silent.getsockname()[1]}"]), claim_expires=60))
+        board = Board(
+            Jobboard(
+                etcd=Etcd(endpoints=[f"http://127.0.0.1:{silent.getsockname()[1]}"]),
+                claim_expires=60,
+            )
+        )
         began = time.monotonic()
         with pytest.raises(BoardUnreachable, match=r"jobboard etcd: .*Timeout"):
             board.postings()
-        assert time.monotonic() - began < 60 * 2 / 3  # else a claim is lost before it is tried to renew it again
+        assert (
+            time.monotonic() - began < 60 * 2 / 3
+        )  # else a claim is lost before it is tried to renew it again
 
 
 def test_another_endpoint_is_used_when_one_does_not_answer(etcd: str, name: str) -> None:
@@ -224,7 +241,19 @@ def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
     """A certificate for 127.0.0.1, signed by itself; CA, certificate and key."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate), *subject]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+        *subject,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     key.chmod(0o644)
     return certificate, certificate, key
@@ -246,19 +275,29 @@ def add_user(settings: Etcd, user: str, password: str, prefix: str) -> None:
     post("/auth/user/grant", user="root", role="root")
     post("/auth/user/add", name=user, password=password)
     post("/auth/role/add", name=user)
-    permission = {"permType": 2, "key": _encode(prefix), "range_end": _encode(_increment_last_byte(prefix))}
+    permission = {
+        "permType": 2,
+        "key": _encode(prefix),
+        "range_end": _encode(_increment_last_byte(prefix)),
+    }
     post("/auth/role/grant", name=user, perm=permission)
     post("/auth/user/grant", user=user, role=user)
     post("/auth/enable")
 
 
-def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("antipode.engine.board.find_spec", lambda package: None)
     with pytest.raises(InvalidInput, match=r"pip install 'antipode\[etcd\]'"):
         Board(Jobboard(etcd=Etcd(endpoints=["http://127.0.0.1:1"])))
 
 
 def test_the_board_on_zookeeper_takes_its_configuration() -> None:
-    board = Board(Jobboard(zookeeper={"hosts": f"127.0.0.1:{servers.free_port()}"}, name="hosts", claim_expires=20))
+    board = Board(
+        Jobboard(
+            zookeeper={"hosts": f"127.0.0.1:{servers.free_port()}"}, name="hosts", claim_expires=20
+        )
+    )
     assert board._board.path == "/antipode/hosts"
     assert board._board._client._session_timeout == 20_000

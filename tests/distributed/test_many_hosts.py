@@ -1,4 +1,6 @@
-"""Several hosts, one database, one board: each run is carried out by one of them at a time, whatever becomes of it."""
+"""Several hosts, one database, one board: each run is carried out by one of them at a time,
+whatever becomes of it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,19 @@ from typing import Any
 
 import pytest
 import servers
-from hosts import EXPIRES_S, NEVER_S, Host, Installation, Service, at_work, has_ended, installation, look_from, through, vnf
+from hosts import (
+    EXPIRES_S,
+    NEVER_S,
+    Host,
+    Installation,
+    Service,
+    at_work,
+    has_ended,
+    installation,
+    look_from,
+    through,
+    vnf,
+)
 from servers import until
 
 from antipode.engine import service
@@ -36,8 +50,12 @@ def expires_s() -> float:
 
 
 @pytest.fixture
-def there(tmp_path: Path, database: str, etcd: str, name: str, expires_s: float) -> Iterator[Installation]:
-    with installation(tmp_path, database=database, jobboard=jobboard(etcd, name, expires_s)) as made:
+def there(
+    tmp_path: Path, database: str, etcd: str, name: str, expires_s: float
+) -> Iterator[Installation]:
+    with installation(
+        tmp_path, database=database, jobboard=jobboard(etcd, name, expires_s)
+    ) as made:
         yield made
 
 
@@ -76,7 +94,9 @@ def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path, etcd: str, name: str
 ) -> None:
     url = request.getfixturevalue(kind).new_database()
-    with installation(tmp_path, database=url, jobboard=jobboard(etcd, name, NEVER_S), limits={"runs": 1}) as there:
+    with installation(
+        tmp_path, database=url, jobboard=jobboard(etcd, name, NEVER_S), limits={"runs": 1}
+    ) as there:
         hosts = [there.host(), there.host()]
         here = look_from(hosts[0])
         services = at_work([host.starts_to_serve() for host in hosts])
@@ -92,7 +112,9 @@ def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
         assert [s.stop() for s in services] == [0, 0]
 
 
-def test_what_a_killed_host_was_at_another_goes_on_with(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+def test_what_a_killed_host_was_at_another_goes_on_with(
+    there: Installation, one: Host, two: Host, here: Deployment
+) -> None:
     first = one.serve()
     run = begun_at(first, there, here)
     second = two.serve()
@@ -104,7 +126,9 @@ def test_what_a_killed_host_was_at_another_goes_on_with(there: Installation, one
     assert len(manifests.list_ids(here.vault, "hlr")) == 1
 
 
-def test_a_claim_is_renewed_while_a_long_step_lasts(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+def test_a_claim_is_renewed_while_a_long_step_lasts(
+    there: Installation, one: Host, two: Host, here: Deployment
+) -> None:
     first = one.serve()
     run = begun_at(first, there, here)
     second = two.serve()
@@ -119,7 +143,9 @@ def test_a_claim_is_renewed_while_a_long_step_lasts(there: Installation, one: Ho
     assert not there.primary.made_by(second.pid)
 
 
-def test_a_host_that_was_paused_changes_nothing_when_it_wakes_up(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+def test_a_host_that_was_paused_changes_nothing_when_it_wakes_up(
+    there: Installation, one: Host, two: Host, here: Deployment
+) -> None:
     first = one.serve()
     run = begun_at(first, there, here)
     two.serve()
@@ -127,7 +153,10 @@ def test_a_host_that_was_paused_changes_nothing_when_it_wakes_up(there: Installa
     until("the other host to have it", lambda: here.runs.get(run).claim >= 2)
     there.let_backups_be_ready()
     succeeds(here, run)
-    until("the end of the run to be in its timeline too", lambda: "succeeded" in {s.name for s in here.runs.steps(run)})
+    until(
+        "the end of the run to be in its timeline too",
+        lambda: "succeeded" in {s.name for s in here.runs.steps(run)},
+    )
     before = there.primary.made_by(first.pid)
     steps = {(s.id, s.state) for s in here.runs.steps(run)}
     first.go_on()
@@ -167,7 +196,9 @@ def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
     assert not cloud.frozen
 
 
-@pytest.mark.parametrize("expires_s", [2 * EXPIRES_S])  # a third of it is how much earlier it stops: time in which it may be paused
+@pytest.mark.parametrize(
+    "expires_s", [2 * EXPIRES_S]
+)  # a third of it is how much earlier it stops: time in which it may be paused
 def test_a_host_that_is_cut_off_from_the_board_stops_before_another_begins(
     there: Installation, two: Host, here: Deployment, etcd: str, name: str, expires_s: float
 ) -> None:
@@ -176,7 +207,9 @@ def test_a_host_that_is_cut_off_from_the_board_stops_before_another_begins(
     run = begun_at(first, there, here)
     two.serve()
     wire.cut()
-    until("the run to have stopped here", lambda: first.has_logged(f"{run} is not carried out here"))
+    until(
+        "the run to have stopped here", lambda: first.has_logged(f"{run} is not carried out here")
+    )
     assert here.runs.get(run).claim == 1  # and nobody had it by then
     there.let_backups_be_ready()
     before = there.primary.made_by(first.pid)
@@ -206,11 +239,15 @@ def test_a_host_that_is_cut_off_from_the_database_loses_its_runs_to_others(
     wire.close()
 
 
-def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(tmp_path: Path, database: str, name: str) -> None:
+def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(
+    tmp_path: Path, database: str, name: str
+) -> None:
     port = servers.free_port()
     with (
         servers.folder_of_nobody() as data,
-        installation(tmp_path, database=database, jobboard=jobboard(f"http://127.0.0.1:{port}", name)) as there,
+        installation(
+            tmp_path, database=database, jobboard=jobboard(f"http://127.0.0.1:{port}", name)
+        ) as there,
     ):
         with servers.etcd(folder=data, port=port):
             host = there.host()
@@ -236,7 +273,9 @@ def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(t
         assert there.backups_made() == 6
 
 
-def test_a_command_carries_out_its_own_run_though_services_are_there(tmp_path: Path, database: str, etcd: str, name: str) -> None:
+def test_a_command_carries_out_its_own_run_though_services_are_there(
+    tmp_path: Path, database: str, etcd: str, name: str
+) -> None:
     with installation(tmp_path, database=database, jobboard=jobboard(etcd, name, NEVER_S)) as there:
         one, two = there.host(), there.host()
         here = look_from(one)
@@ -248,7 +287,9 @@ def test_a_command_carries_out_its_own_run_though_services_are_there(tmp_path: P
         assert not here.claims.postings()  # type: ignore[union-attr]
 
 
-def test_a_command_that_was_killed_leaves_its_run_to_the_services(there: Installation, one: Host, two: Host, here: Deployment) -> None:
+def test_a_command_that_was_killed_leaves_its_run_to_the_services(
+    there: Installation, one: Host, two: Host, here: Deployment
+) -> None:
     two.serve()
     there.hold_backups()
     command = one.start("protect", "hlr")
@@ -260,7 +301,9 @@ def test_a_command_that_was_killed_leaves_its_run_to_the_services(there: Install
     assert there.backups_made() == 6
 
 
-def test_a_queued_run_that_never_got_onto_the_board_is_found(there: Installation, two: Host, here: Deployment) -> None:
+def test_a_queued_run_that_never_got_onto_the_board_is_found(
+    there: Installation, two: Host, here: Deployment
+) -> None:
     row = asked(here, "hlr", full=False)
     run, row.state = row.id, "queued"
     here.runs.create(row)
@@ -270,9 +313,18 @@ def test_a_queued_run_that_never_got_onto_the_board_is_found(there: Installation
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_a_host_whose_clock_is_wrong_does_not_serve(
-    request: pytest.FixtureRequest, kind: str, tmp_path: Path, etcd: str, name: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    kind: str,
+    tmp_path: Path,
+    etcd: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with installation(tmp_path, database=request.getfixturevalue(kind).new_database(), jobboard=jobboard(etcd, name)) as there:
+    with installation(
+        tmp_path,
+        database=request.getfixturevalue(kind).new_database(),
+        jobboard=jobboard(etcd, name),
+    ) as there:
         here = look_from(there.host())
         service.must_agree_on_time(here)
         right = time.time

@@ -1,4 +1,6 @@
-"""A database that an older antipode has filled is brought up to date with all that is in it, on each of the three databases."""
+"""A database that an older antipode has filled is brought up to date with all that is in it, on
+each of the three databases.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ import pytest
 import servers
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, column, create_engine, event, insert, inspect, select, table, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    column,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    table,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.engine.runs import new_run
@@ -24,25 +37,87 @@ from antipode.store.runs import Runs
 from antipode.store.tables import Base
 
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "vnfs": [{"name": "hlr", "definition": {"vnf": "hlr", "größe": [1, 2.5, None, True]}, "added_at": 1763829600.123456}],
+    "vnfs": [
+        {
+            "name": "hlr",
+            "definition": {"vnf": "hlr", "größe": [1, 2.5, None, True]},
+            "added_at": 1763829600.123456,
+        }
+    ],
     "runs": [
-        {"id": "protect-1", "kind": "protect", "vnf": "hlr", "state": "succeeded", "started_at": 1763829601.5, "ended_at": 1763829651.25}
-        | {"reason": None, "result": {"recovery_point": "20261122T160501Z-1a2b3c", "stored_bytes": 2**40}},
-        {"id": "protect-2", "kind": "protect", "vnf": "hlr", "state": "failed", "started_at": 1763829701.5, "ended_at": 1763829751.25}
+        {
+            "id": "protect-1",
+            "kind": "protect",
+            "vnf": "hlr",
+            "state": "succeeded",
+            "started_at": 1763829601.5,
+            "ended_at": 1763829651.25,
+        }
+        | {
+            "reason": None,
+            "result": {"recovery_point": "20261122T160501Z-1a2b3c", "stored_bytes": 2**40},
+        },
+        {
+            "id": "protect-2",
+            "kind": "protect",
+            "vnf": "hlr",
+            "state": "failed",
+            "started_at": 1763829701.5,
+            "ended_at": 1763829751.25,
+        }
         | {"reason": "Cinder said: „no“ 💥 " + "x" * 5000, "result": {}},
-        {"id": "failover-1", "kind": "failover", "vnf": "hlr", "state": "running", "started_at": 1763829801.5, "ended_at": None}
+        {
+            "id": "failover-1",
+            "kind": "failover",
+            "vnf": "hlr",
+            "state": "running",
+            "started_at": 1763829801.5,
+            "ended_at": None,
+        }
         | {"reason": None, "result": {}},
     ],
     "steps": [
-        {"id": "a" * 32, "run": "protect-1", "number": "1.2", "name": "quiesce", "resource": "db", "state": "succeeded"}
-        | {"started_at": 1763829602.000001, "ended_at": 1763829603.999999, "result": {"frozen_s": 0.1}},
-        {"id": "b" * 32, "run": "failover-1", "number": "1.7.1", "name": "restore volume", "resource": "db-data", "state": "running"}
+        {
+            "id": "a" * 32,
+            "run": "protect-1",
+            "number": "1.2",
+            "name": "quiesce",
+            "resource": "db",
+            "state": "succeeded",
+        }
+        | {
+            "started_at": 1763829602.000001,
+            "ended_at": 1763829603.999999,
+            "result": {"frozen_s": 0.1},
+        },
+        {
+            "id": "b" * 32,
+            "run": "failover-1",
+            "number": "1.7.1",
+            "name": "restore volume",
+            "resource": "db-data",
+            "state": "running",
+        }
         | {"started_at": 1763829802.0, "ended_at": None, "result": {}},
     ],
     "freezes": [
-        {"id": "c" * 32, "site": "site-a", "server_id": "s-1", "server": "db", "noted_at": 1763829602.0, "deadline": 1763829612.0}
+        {
+            "id": "c" * 32,
+            "site": "site-a",
+            "server_id": "s-1",
+            "server": "db",
+            "noted_at": 1763829602.0,
+            "deadline": 1763829612.0,
+        }
         | {"thawed_at": 1763829603.5},
-        {"id": "d" * 32, "site": "site-a", "server_id": "s-2", "server": "app", "noted_at": 1763829602.0, "deadline": 1763829612.0}
+        {
+            "id": "d" * 32,
+            "site": "site-a",
+            "server_id": "s-2",
+            "server": "app",
+            "noted_at": 1763829602.0,
+            "deadline": 1763829612.0,
+        }
         | {"thawed_at": None},
     ],
 }
@@ -81,7 +156,9 @@ def fill(engine: Engine) -> None:
         for name, rows in ROWS.items():
             types = Base.metadata.tables[name].columns
             for row in rows:
-                connection.execute(insert(table(name, *(column(c, types[c].type) for c in row))), row)
+                connection.execute(
+                    insert(table(name, *(column(c, types[c].type) for c in row))), row
+                )
 
 
 def rows_of(engine: Engine, name: str) -> list[dict[str, Any]]:
@@ -114,17 +191,29 @@ def test_the_migrations_make_what_the_models_say(new_database: NewDatabase) -> N
     engine = open_database(new_database())
     found = inspect(engine)
     for name, of_model in Base.metadata.tables.items():
-        assert {c["name"]: c["nullable"] for c in found.get_columns(name)} == {c.name: c.nullable for c in of_model.columns}, name
+        assert {c["name"]: c["nullable"] for c in found.get_columns(name)} == {
+            c.name: c.nullable for c in of_model.columns
+        }, name
         made = {tuple(i["column_names"]) for i in found.get_indexes(name)}
         made |= {tuple(u["column_names"]) for u in found.get_unique_constraints(name)}
-        wanted = {tuple(c.name for c in index.columns) for index in of_model.indexes} | {(c.name,) for c in of_model.columns if c.unique}
+        wanted = {tuple(c.name for c in index.columns) for index in of_model.indexes} | {
+            (c.name,) for c in of_model.columns if c.unique
+        }
         assert wanted <= made, name
     engine.dispose()
 
 
-def test_many_processes_that_open_a_new_database_at_once_all_find_it_ready(new_database: NewDatabase) -> None:
-    code = f"from antipode.store.database import open_database; open_database({new_database()!r}).dispose()"
-    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+def test_many_processes_that_open_a_new_database_at_once_all_find_it_ready(
+    new_database: NewDatabase,
+) -> None:
+    code = (
+        "from antipode.store.database import open_database; "
+        f"open_database({new_database()!r}).dispose()"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     told = [process.communicate(timeout=servers.WITHIN_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, told
 
@@ -149,9 +238,17 @@ def test_the_first_runs_of_a_new_installation_may_begin_at_once_on_one_host_and_
     request: pytest.FixtureRequest, kind: str, tmp_path: Path
 ) -> None:
     url = request.getfixturevalue(kind).new_database()
-    settings = {"sites": {"a": {"cloud": "a"}}, "vault": {"directory": "/v"}, "database": url, "state_directory": str(tmp_path)}
+    settings = {
+        "sites": {"a": {"cloud": "a"}},
+        "vault": {"directory": "/v"},
+        "database": url,
+        "state_directory": str(tmp_path),
+    }
     code = FIRST_FLOWS.format(settings=settings)
-    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     told = [process.communicate(timeout=servers.WITHIN_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, told
 
@@ -193,10 +290,16 @@ def test_a_migration_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> Non
     url = f"sqlite:///{tmp_path / 'antipode.db'}"
     engine = connected(url)
     fill(engine)
-    kill = "import os, signal; from alembic.operations.batch import BatchOperationsImpl as I; flush = I.flush; "
+    kill = (
+        "import os, signal; from alembic.operations.batch import BatchOperationsImpl as I; "
+        "flush = I.flush; "
+    )
     kill += "I.flush = lambda self: (flush(self), os.kill(os.getpid(), signal.SIGKILL)); "
     code = f"{kill}import antipode.store.database as d; d.open_database({url!r})"
-    assert subprocess.run([sys.executable, "-c", code], timeout=servers.WITHIN_S).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run([sys.executable, "-c", code], timeout=servers.WITHIN_S).returncode
+        == -signal.SIGKILL
+    )
     with engine.connect() as connection:
         assert database._revision(connection) == "0001"
         assert "claim" not in {c["name"] for c in inspect(connection).get_columns("runs")}
@@ -221,7 +324,9 @@ def test_a_database_that_is_away_is_named_without_its_password() -> None:
     assert "s3cret" not in str(told.value)
 
 
-def test_a_database_driver_that_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_driver_that_is_not_installed_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise ModuleNotFoundError("No module named 'psycopg'")
 

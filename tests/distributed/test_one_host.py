@@ -34,7 +34,9 @@ def here(host: Host) -> Deployment:
     return look_from(host)
 
 
-def test_the_service_carries_out_what_is_queued(there: Installation, host: Host, here: Deployment) -> None:
+def test_the_service_carries_out_what_is_queued(
+    there: Installation, host: Host, here: Deployment
+) -> None:
     run = there.queue(here)
     service = host.serve()
     until("the run to end", lambda: has_ended(here, run))
@@ -48,7 +50,9 @@ def test_the_service_carries_out_what_is_queued(there: Installation, host: Host,
     assert (code, status["service"]) == (1, "not running")
 
 
-def test_what_a_killed_service_was_at_is_resumed_by_the_next(there: Installation, host: Host, here: Deployment) -> None:
+def test_what_a_killed_service_was_at_is_resumed_by_the_next(
+    there: Installation, host: Host, here: Deployment
+) -> None:
     there.hold_backups()
     service = host.serve()
     run = there.queue(here)
@@ -62,7 +66,9 @@ def test_what_a_killed_service_was_at_is_resumed_by_the_next(there: Installation
     assert there.backups_made() == 6  # none twice
 
 
-def test_a_stop_leaves_what_is_under_way_to_be_resumed(there: Installation, host: Host, here: Deployment) -> None:
+def test_a_stop_leaves_what_is_under_way_to_be_resumed(
+    there: Installation, host: Host, here: Deployment
+) -> None:
     there.hold_backups()
     service = host.serve()
     run = there.queue(here)
@@ -90,7 +96,11 @@ def test_what_another_process_has_frozen_and_died_on_is_thawed_though_the_other_
     assert there.backup.unanswered.wait(WITHIN_S)
     there.primary.cloud.frozen.add("id-db")
     here.freezes.freezing("site-a", "id-db", "db", past)
-    until("the server to be thawed", lambda: not there.primary.cloud.frozen, (hanging - 2) * THAW_CALL_S)  # not after the others
+    until(
+        "the server to be thawed",
+        lambda: not there.primary.cloud.frozen,
+        (hanging - 2) * THAW_CALL_S,
+    )  # not after the others
     run = there.queue(here)
     until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"
@@ -137,14 +147,18 @@ def test_no_more_runs_than_the_limit_are_under_way_and_a_failover_does_not_wait_
     assert {here.runs.get(run).state for run in runs} == {"succeeded"}
 
 
-def test_what_is_queued_while_no_service_is_at_work_is_said_to_wait_for_one(host: Host, here: Deployment) -> None:
+def test_what_is_queued_while_no_service_is_at_work_is_said_to_wait_for_one(
+    host: Host, here: Deployment
+) -> None:
     code, queued, told = host.antipode("protect", "hlr", "--detach", "-v")
     assert (code, queued["state"]) == (0, "queued")
     assert "no service is at work on this host" in told
     assert here.runs.get(queued["run"]).state == "queued"
 
 
-def test_with_nothing_left_but_the_vault_a_failover_is_done_from_any_machine(there: Installation, host: Host, here: Deployment) -> None:
+def test_with_nothing_left_but_the_vault_a_failover_is_done_from_any_machine(
+    there: Installation, host: Host, here: Deployment
+) -> None:
     assert host.antipode("protect", "hlr")[0] == 0
     there.primary.close()
     other = there.host(sites={"site-b": {"cloud": "b"}})

@@ -1,4 +1,6 @@
-"""A witness of a quiesce window that is never too late: Cinder makes no snapshot before it has seen all members frozen."""
+"""A witness of a quiesce window that is never too late: Cinder makes no snapshot before it has seen
+all members frozen.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from lab.witness import Witness
 
 
 class AwaitedWitness(Witness):
-    """Holds cinder-volume until it has looked twice: what members had durable, and that it stays so."""
+    """Holds cinder-volume until it has looked twice: what members had durable, and that it stays
+    so.
+    """
 
     def __init__(self, site: Site, servers: Mapping[str, str]) -> None:
         super().__init__(site, servers)

@@ -58,7 +58,9 @@ def vnf_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def make(**changes: Any) -> Path:
         path = tmp_path_factory.mktemp("vnf") / "vnf.yaml"
-        path.write_text(yaml.safe_dump(yaml.safe_load(EXAMPLE.read_text()) | changes, sort_keys=False))
+        path.write_text(
+            yaml.safe_dump(yaml.safe_load(EXAMPLE.read_text()) | changes, sort_keys=False)
+        )
         return path
 
     return make

@@ -1,4 +1,6 @@
-"""What a site holds in the VNF's project: asked of OpenStack and not of antipode, before and after something that must change nothing."""
+"""What a site holds in the VNF's project: asked of OpenStack and not of antipode, before and after
+something that must change nothing.
+"""
 
 from __future__ import annotations
 

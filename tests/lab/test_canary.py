@@ -30,10 +30,14 @@ def servers() -> dict[str, str]:
 
 @contextmanager
 def frozen(servers: dict[str, str]) -> Iterator[None]:
-    """All guests frozen by their agents, db first, the worst order for the chain; thawed in reverse."""
+    """All guests frozen by their agents, db first, the worst order for the chain; thawed in
+    reverse.
+    """
 
     def tell(role: str, command: str) -> None:
-        inside.run(SITE, ["virsh", "qemu-agent-command", servers[role], json.dumps({"execute": command})])
+        inside.run(
+            SITE, ["virsh", "qemu-agent-command", servers[role], json.dumps({"execute": command})]
+        )
 
     asked: list[str] = []
     try:
@@ -47,16 +51,27 @@ def frozen(servers: dict[str, str]) -> Iterator[None]:
 
 
 def snapshot_one_after_the_other(pause: Callable[[], None]) -> Report:
-    """Cinder snapshots of the data volumes, db first with a pause after each, and what their bytes hold."""
+    """Cinder snapshots of the data volumes, db first with a pause after each, and what their bytes
+    hold.
+    """
     cloud = canary.connect(SITE)
     volumes = canary.data_volumes(SITE)
     snapshots = {}
     try:
         for role in CHAIN:
-            snapshots[role] = cloud.block_storage.create_snapshot(volume_id=volumes[role], name=f"test-{role}", is_forced=True)
-            cloud.block_storage.wait_for_status(snapshots[role], "available", ["error"], interval=0.5, wait=300)
+            snapshots[role] = cloud.block_storage.create_snapshot(
+                volume_id=volumes[role], name=f"test-{role}", is_forced=True
+            )
+            cloud.block_storage.wait_for_status(
+                snapshots[role], "available", ["error"], interval=0.5, wait=300
+            )
             pause()
-        return check({role: canary.records_of_snapshot(SITE, volumes[role], snapshot.id) for role, snapshot in snapshots.items()})
+        return check(
+            {
+                role: canary.records_of_snapshot(SITE, volumes[role], snapshot.id)
+                for role, snapshot in snapshots.items()
+            }
+        )
     finally:
         for snapshot in snapshots.values():
             cloud.block_storage.delete_snapshot(snapshot)
@@ -73,7 +88,9 @@ def test_a_running_vnf_read_head_first_is_consistent() -> None:
     assert report.consistent, report
 
 
-def test_snapshots_of_frozen_guests_are_consistent_and_hold_exactly_what_the_guests_had_durable(servers: dict[str, str]) -> None:
+def test_snapshots_of_frozen_guests_are_consistent_and_hold_exactly_what_the_guests_had_durable(
+    servers: dict[str, str],
+) -> None:
     with frozen(servers):
         witnessed = canary.frozen_last(SITE)
         report = snapshot_one_after_the_other(lambda: time.sleep(PAUSE))
@@ -83,7 +100,10 @@ def test_snapshots_of_frozen_guests_are_consistent_and_hold_exactly_what_the_gue
 
 def test_snapshots_of_running_guests_taken_db_first_with_pauses_violate_the_order() -> None:
     report = snapshot_one_after_the_other(lambda: canary.wait_for_records(SITE, 5))
-    assert [(v.ahead, v.behind) for v in report.order_violations] == [("app", "db"), ("front", "app")]
+    assert [(v.ahead, v.behind) for v in report.order_violations] == [
+        ("app", "db"),
+        ("front", "app"),
+    ]
     assert report.torn == report.gaps == report.duplicates == 0
 
 
@@ -109,15 +129,28 @@ def test_a_guest_without_user_data_does_not_start_the_canary() -> None:
     source = cloud.image.find_image(image.NAME, ignore_missing=False)
     volume = cloud.block_storage.create_volume(name="test-no-user-data", size=1, image_id=source.id)
     cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=300)
-    disk = {"uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": 0, "delete_on_termination": True}
+    disk = {
+        "uuid": volume.id,
+        "source_type": "volume",
+        "destination_type": "volume",
+        "boot_index": 0,
+        "delete_on_termination": True,
+    }
     flavor = cloud.compute.find_flavor(canary.FLAVOR, ignore_missing=False)
     server = cloud.compute.create_server(
-        name="test-no-user-data", flavor_id=flavor.id, networks=[{"uuid": network.id}], block_device_mapping=[disk], config_drive=True
+        name="test-no-user-data",
+        flavor_id=flavor.id,
+        networks=[{"uuid": network.id}],
+        block_device_mapping=[disk],
+        config_drive=True,
     )
     try:
         cloud.compute.wait_for_server(server, interval=0.5, wait=300)
         wait_until(
-            lambda: "canary: not started: the config drive has no user_data" in str(cloud.compute.get_server_console_output(server)),
+            lambda: (
+                "canary: not started: the config drive has no user_data"
+                in str(cloud.compute.get_server_console_output(server))
+            ),
             "the guest says on its console that it has no user_data",
             timeout=300,
             interval=1,

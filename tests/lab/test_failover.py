@@ -1,4 +1,6 @@
-"""The main job on two real sites: protected twice, then recovered at site-b while site-a is a black hole, every record counted."""
+"""The main job on two real sites: protected twice, then recovered at site-b while site-a is a black
+hole, every record counted.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ VAULT = f"antipode-test-{time.time_ns()}"
 
 @dataclass
 class Protected:
-    """The canary with two recovery points, and what the witness saw when the second one was made."""
+    """The canary with two recovery points, and what the witness saw when the second one was
+    made.
+    """
 
     desk: Desk
     servers: dict[str, str]
@@ -59,24 +63,34 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Protected:
 
 
 def as_shown_at(site: Site) -> list[dict[str, Any]]:
-    """What an operator would compare of the servers at both sites, asked of OpenStack and not of antipode."""
+    """What an operator would compare of the servers at both sites, asked of OpenStack and not of
+    antipode.
+    """
     cloud = identity.connect(site, "antipode", PROJECT)
     server_groups = list(cloud.compute.server_groups())
     shown = []
     for member in canary.MEMBERS:
-        server = cloud.compute.get_server(cloud.compute.find_server(member.server, ignore_missing=False))
+        server = cloud.compute.get_server(
+            cloud.compute.find_server(member.server, ignore_missing=False)
+        )
         ports = list(cloud.network.ports(device_id=server.id))
-        groups = {cloud.network.get_security_group(g).name for p in ports for g in p.security_group_ids}
+        groups = {
+            cloud.network.get_security_group(g).name for p in ports for g in p.security_group_ids
+        }
         attachments = sorted(cloud.compute.volume_attachments(server), key=lambda a: a.device)
         volumes = [cloud.block_storage.get_volume(a.volume_id) for a in attachments]
         shown.append(
             {
                 "name": server.name,
                 "status": server.status,
-                "metadata": {k: v for k, v in server.metadata.items() if not k.startswith("antipode")},
+                "metadata": {
+                    k: v for k, v in server.metadata.items() if not k.startswith("antipode")
+                },
                 "flavor": server.flavor["original_name"],
                 "key_name": server.key_name,
-                "server_groups": [(g.name, g.policy) for g in server_groups if server.id in g.member_ids],
+                "server_groups": [
+                    (g.name, g.policy) for g in server_groups if server.id in g.member_ids
+                ],
                 "user_data": server.user_data,
                 "config_drive": bool(server.has_config_drive),
                 "addresses": [(p.mac_address, f["ip_address"]) for p in ports for f in p.fixed_ips],
@@ -88,28 +102,47 @@ def as_shown_at(site: Site) -> list[dict[str, Any]]:
     return shown
 
 
-def test_the_second_recovery_point_is_incremental_and_both_tell_the_truth_about_themselves(protected: Protected) -> None:
+def test_the_second_recovery_point_is_incremental_and_both_tell_the_truth_about_themselves(
+    protected: Protected,
+) -> None:
     assert (protected.first["incremental"], protected.second["incremental"]) == (False, True)
     listed = protected.desk.ask("recovery-point", "list", VNF)
-    assert {p["id"] for p in listed} == {protected.first["recovery_point"], protected.second["recovery_point"]}
+    assert {p["id"] for p in listed} == {
+        protected.first["recovery_point"],
+        protected.second["recovery_point"],
+    }
     assert {p["consistency"] for p in listed} == {"application"}
-    assert set(protected.second["quiesce_window_per_member_s"]) == {m.server for m in canary.MEMBERS}
+    assert set(protected.second["quiesce_window_per_member_s"]) == {
+        m.server for m in canary.MEMBERS
+    }
 
 
-def test_protect_leaves_no_snapshot_behind_and_nobody_frozen(protected: Protected, site_a: Site) -> None:
+def test_protect_leaves_no_snapshot_behind_and_nobody_frozen(
+    protected: Protected, site_a: Site
+) -> None:
     cloud = identity.connect(site_a, "antipode", PROJECT)
-    volumes = {v for s in protected.servers.values() for v in (a.volume_id for a in cloud.compute.volume_attachments(s))}
+    volumes = {
+        v
+        for s in protected.servers.values()
+        for v in (a.volume_id for a in cloud.compute.volume_attachments(s))
+    }
     assert not [s for s in cloud.block_storage.snapshots() if s.volume_id in volumes]
     canary.wait_for_records(site_a, 5)
 
 
-def test_a_recovery_point_verifies_until_an_object_of_it_is_missing(protected: Protected, site_b: Site) -> None:
+def test_a_recovery_point_verifies_until_an_object_of_it_is_missing(
+    protected: Protected, site_b: Site
+) -> None:
     point = protected.second["recovery_point"]
     assert protected.desk.run("recovery-point", "verify", VNF, point).returncode == 0
     store = identity.connect(site_b, "backup", "backup").object_store
     volumes = protected.desk.ask("recovery-point", "show", VNF, point)["volumes"]
     base = next(v["chain"][0] for v in volumes if v["volume"] == "canary-db-data")
-    name = next(o.name for o in store.objects("volumebackups") if f"backup_{base}" in o.name and o.name.endswith("-00001"))
+    name = next(
+        o.name
+        for o in store.objects("volumebackups")
+        if f"backup_{base}" in o.name and o.name.endswith("-00001")
+    )
     content = store.download_object(name, "volumebackups")
     store.delete_object(name, container="volumebackups")
     try:
@@ -125,7 +158,10 @@ def test_what_site_b_lacks_is_said_all_at_once_before_anything_is_created(
     protected: Protected, site_b: Site, vnf_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     desk = Desk(tmp_path / "desk", VAULT)
-    wrong = {"networks": {NAMES["site-a"].network: "no-such-network"}, "flavors": {"tiny": "no-such-flavor"}}
+    wrong = {
+        "networks": {NAMES["site-a"].network: "no-such-network"},
+        "flavors": {"tiny": "no-such-flavor"},
+    }
     desk.tell("vnf", "add", str(vnf_file(map=wrong)))
     before = what_is_there(site_b)
     refused = desk.run("failover", VNF, "--to", site_b.name, "--yes")
@@ -135,16 +171,22 @@ def test_what_site_b_lacks_is_said_all_at_once_before_anything_is_created(
     assert what_is_there(site_b) == before
 
 
-def test_a_quota_that_is_too_small_at_site_b_is_said_before_anything_is_created(protected: Protected, site_b: Site) -> None:
+def test_a_quota_that_is_too_small_at_site_b_is_said_before_anything_is_created(
+    protected: Protected, site_b: Site
+) -> None:
     admin = identity.connect(site_b)
     project = admin.identity.find_project(PROJECT, ignore_missing=False).id
     old = admin.compute.get(f"/os-quota-sets/{project}").json()["quota_set"]["instances"]
-    admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": {"instances": 2}}).raise_for_status()
+    admin.compute.put(
+        f"/os-quota-sets/{project}", json={"quota_set": {"instances": 2}}
+    ).raise_for_status()
     before = what_is_there(site_b)
     try:
         refused = protected.desk.run("failover", VNF, "--to", site_b.name, "--yes")
     finally:
-        admin.compute.put(f"/os-quota-sets/{project}", json={"quota_set": {"instances": old}}).raise_for_status()
+        admin.compute.put(
+            f"/os-quota-sets/{project}", json={"quota_set": {"instances": old}}
+        ).raise_for_status()
     assert refused.returncode == 3
     assert "instances" in refused.stderr
     assert what_is_there(site_b) == before
@@ -158,8 +200,12 @@ def test_a_mistyped_confirmation_changes_nothing(protected: Protected, site_b: S
 
 
 @pytest.fixture(scope="module")
-def recovered(protected: Protected, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, Any], int]]:
-    """The failover, at a desk that has never seen the VNF, with site-a a black hole; and how many calls went to site-a."""
+def recovered(
+    protected: Protected, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """The failover, at a desk that has never seen the VNF, with site-a a black hole; and how many
+    calls went to site-a.
+    """
     site_a, site_b = SITES["site-a"], SITES["site-b"]
     desk = Desk(tmp_path_factory.mktemp("other-desk"), VAULT)
     wan.isolate(site_a)
@@ -171,7 +217,9 @@ def recovered(protected: Protected, tmp_path_factory: pytest.TempPathFactory) ->
         wan.rejoin(site_a)
 
 
-def test_with_site_a_isolated_the_failover_sends_it_nothing_and_waits_for_nothing(recovered: tuple[dict[str, Any], int]) -> None:
+def test_with_site_a_isolated_the_failover_sends_it_nothing_and_waits_for_nothing(
+    recovered: tuple[dict[str, Any], int],
+) -> None:
     result, calls = recovered
     assert calls == 0
     assert set(result["rto_breakdown_s"]) >= {"import", "restore", "ports", "boot", "answers"}
@@ -196,7 +244,15 @@ def test_a_failover_that_is_ordered_again_finds_everything_there_and_makes_nothi
     protected: Protected, recovered: tuple[dict[str, Any], int], site_b: Site
 ) -> None:
     before = what_is_there(site_b)
-    again = protected.desk.ask("failover", VNF, "--to", site_b.name, "--yes", "--recovery-point", protected.second["recovery_point"])
+    again = protected.desk.ask(
+        "failover",
+        VNF,
+        "--to",
+        site_b.name,
+        "--yes",
+        "--recovery-point",
+        protected.second["recovery_point"],
+    )
     assert what_is_there(site_b) == before
     assert again["servers"] == recovered[0]["servers"]
 

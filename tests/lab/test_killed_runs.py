@@ -1,4 +1,6 @@
-"""Runs killed on two real sites and gone on with, or taken back: each ends as if nobody had killed it, or as if it had never begun."""
+"""Runs killed on two real sites and gone on with, or taken back: each ends as if nobody had killed
+it, or as if it had never begun.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,19 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Protected:
     before = what_is_there(site_a)
     cloud = identity.connect(site_a, "antipode", PROJECT)
     with AwaitedWitness(site_a, servers) as witness:
-        kill_when(desk, lambda: any(b.status == "creating" for b in cloud.block_storage.backups()), "a backup is made", "protect", VNF)
+        kill_when(
+            desk,
+            lambda: any(b.status == "creating" for b in cloud.block_storage.backups()),
+            "a backup is made",
+            "protect",
+            VNF,
+        )
         resumed = desk.ask("run", "resume", run_id(desk, "protect"))
     boots = {role: member["boot"] for role, member in canary.state(site_a).items()}
     assert witness.sightings and not witness.disagreements
-    return Protected(desk, servers, before, what_is_there(site_a), resumed, witness.frozen_last, boots)
+    return Protected(
+        desk, servers, before, what_is_there(site_a), resumed, witness.frozen_last, boots
+    )
 
 
 @pytest.fixture
@@ -68,7 +78,9 @@ def nothing_at_site_b(protected: Protected, site_b: Site) -> Iterator[dict[str, 
 
 def kill_when(desk: Desk, is_so: Callable[[], bool], what: str, *arguments: str) -> None:
     """Start `antipode ARGUMENTS` and end it with SIGKILL as soon as it `is_so`."""
-    process = desk.start(*arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = desk.start(
+        *arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     try:
 
         def is_so_or_over() -> bool:
@@ -83,16 +95,22 @@ def kill_when(desk: Desk, is_so: Callable[[], bool], what: str, *arguments: str)
 
 def run_id(desk: Desk, kind: str) -> str:
     """The newest run of that kind."""
-    return str(next(run["run"] for run in desk.ask("run", "list", "--vnf", VNF) if run["kind"] == kind))
+    return str(
+        next(run["run"] for run in desk.ask("run", "list", "--vnf", VNF) if run["kind"] == kind)
+    )
 
 
-def test_a_protect_killed_in_its_backups_goes_on_with_those_and_leaves_nothing_else(protected: Protected, site_a: Site) -> None:
+def test_a_protect_killed_in_its_backups_goes_on_with_those_and_leaves_nothing_else(
+    protected: Protected, site_a: Site
+) -> None:
     new = {kind: ids - protected.held_before[kind] for kind, ids in protected.held_after.items()}
     assert len(new.pop("backups")) == VOLUMES, "each volume is backed up once"
     assert not any(new.values()), new
     assert not any(is_frozen(site_a, server) for server in protected.servers.values())
     points = protected.desk.ask("recovery-point", "list", VNF)
-    assert [(p["id"], p["consistency"]) for p in points] == [(protected.resumed["recovery_point"], "application")]
+    assert [(p["id"], p["consistency"]) for p in points] == [
+        (protected.resumed["recovery_point"], "application")
+    ]
     protected.desk.tell("recovery-point", "verify", VNF, protected.resumed["recovery_point"])
 
 
@@ -105,10 +123,16 @@ def test_a_failover_killed_while_servers_boot_and_aborted_leaves_only_what_it_na
     def boots() -> bool:
         return any(True for _ in cloud.compute.servers())
 
-    kill_when(protected.desk, boots, "a server is made", "failover", VNF, "--to", site_b.name, "--yes")
+    kill_when(
+        protected.desk, boots, "a server is made", "failover", VNF, "--to", site_b.name, "--yes"
+    )
     aborted = protected.desk.ask("run", "abort", run_id(protected.desk, "failover"), "--yes")
     left = {kind: ids - nothing_at_site_b[kind] for kind, ids in what_is_there(site_b).items()}
-    assert [len(left.pop(kind)) for kind in ("backups", "keypairs", "server groups")] == [VOLUMES, 1, 1]
+    assert [len(left.pop(kind)) for kind in ("backups", "keypairs", "server groups")] == [
+        VOLUMES,
+        1,
+        1,
+    ]
     assert not any(left.values()), left
     for named in ("backup records of canary", "keypair canary", "server group canary"):
         assert any(named in words for words in aborted["left"]), aborted
@@ -122,13 +146,30 @@ def test_a_failover_killed_while_volumes_are_restored_restores_none_twice_and_lo
     began: set[str] = set()
 
     def are_restored() -> bool:
-        began.update(v.id for v in cloud.block_storage.volumes() if v.status in ("creating", "restoring-backup"))
+        began.update(
+            v.id
+            for v in cloud.block_storage.volumes()
+            if v.status in ("creating", "restoring-backup")
+        )
         return len(began) >= VOLUMES // 2
 
-    kill_when(protected.desk, are_restored, "volumes are restored", "failover", VNF, "--to", site_b.name, "--yes")
+    kill_when(
+        protected.desk,
+        are_restored,
+        "volumes are restored",
+        "failover",
+        VNF,
+        "--to",
+        site_b.name,
+        "--yes",
+    )
     resumed = protected.desk.ask("run", "resume", run_id(protected.desk, "failover"), "--yes")
     new = {kind: ids - nothing_at_site_b[kind] for kind, ids in what_is_there(site_b).items()}
-    assert (len(new["servers"]), len(new["ports"]), len(new["volumes"])) == (len(canary.MEMBERS), len(canary.MEMBERS), VOLUMES)
+    assert (len(new["servers"]), len(new["ports"]), len(new["volumes"])) == (
+        len(canary.MEMBERS),
+        len(canary.MEMBERS),
+        VOLUMES,
+    )
     assert began <= new["volumes"], "what was being restored is what is used"
     assert set(resumed["servers"].values()) == new["servers"]
     canary.wait_for_records(site_b, 5)

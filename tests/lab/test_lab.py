@@ -1,4 +1,6 @@
-"""The lab itself: that its sites are whole, independent, and can be destroyed, cut off, healed and removed."""
+"""The lab itself: that its sites are whole, independent, and can be destroyed, cut off, healed and
+removed.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +28,32 @@ PROJECT = Path(__file__).parents[2]
 
 def lab(*arguments: str) -> str:
     """Call the lab's command line and return what it printed."""
-    done = subprocess.run([sys.executable, "-m", "lab", *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert done.returncode == 0, f"lab {' '.join(arguments)}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def programs(site: Site) -> dict[str, Any]:
-    told = subprocess.run([sys.executable, "-m", "lab", "status", "-f", "json"], cwd=PROJECT, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-m", "lab", "status", "-f", "json"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
     here = next(s for s in json.loads(told.stdout)["sites"] if s["site"] == site.name)
     return {row["program"]: row for row in here["programs"]}
 
 
 def group(leader: int) -> list[int]:
-    """The processes of a program: when its first one is killed, none of the others must be left in the way of its next start."""
+    """The processes of a program: when its first one is killed, none of the others must be left in
+    the way of its next start.
+    """
     found = []
     for pid in map(int, (p.name for p in Path("/proc").glob("[0-9]*"))):
         with contextlib.suppress(ProcessLookupError):
@@ -52,17 +67,28 @@ def connects(site: Site, timeout: float = 20) -> bool:
 
 
 def test_up_on_a_running_lab_only_looks_and_says_so() -> None:
-    before = {site.name: {name: row["pid"] for name, row in programs(site).items()} for site in SITES.values()}
+    before = {
+        site.name: {name: row["pid"] for name, row in programs(site).items()}
+        for site in SITES.values()
+    }
     told = lab("up")
     assert "already ready" in told
-    assert before == {site.name: {name: row["pid"] for name, row in programs(site).items()} for site in SITES.values()}
+    assert before == {
+        site.name: {name: row["pid"] for name, row in programs(site).items()}
+        for site in SITES.values()
+    }
 
 
 def test_status_tells_of_every_program_where_it_runs(site_a: Site, site_b: Site) -> None:
     for site in (site_a, site_b):
         namespace = wan.namespace(site).stat().st_ino
         for row in programs(site).values():
-            assert row["state"] == "RUNNING" and row["ready"] and row["memory_mib"] > 0 and row["since"], row
+            assert (
+                row["state"] == "RUNNING"
+                and row["ready"]
+                and row["memory_mib"] > 0
+                and row["since"]
+            ), row
             assert Path(f"/proc/{row['pid']}/ns/net").stat().st_ino == namespace, row
 
 
@@ -72,7 +98,9 @@ def test_both_sites_stay_below_14_gib() -> None:
 
 
 def test_nothing_of_the_backup_site_names_the_other(site_a: Site, site_b: Site) -> None:
-    hits = subprocess.run(["grep", "-rlF", site_a.address, str(site_b.etc)], capture_output=True, text=True)
+    hits = subprocess.run(
+        ["grep", "-rlF", site_a.address, str(site_b.etc)], capture_output=True, text=True
+    )
     assert hits.stdout == "" and hits.returncode == 1
 
 
@@ -82,7 +110,9 @@ def test_calls_to_an_isolated_site_hang_and_work_again_when_it_has_rejoined(site
     try:
         with pytest.raises(TimeoutError):
             connects(site_b, timeout=3)
-        inside.connect(site_b, KEYSTONE_PORT, site_b.address).close()  # its own services still reach each other
+        inside.connect(
+            site_b, KEYSTONE_PORT, site_b.address
+        ).close()  # its own services still reach each other
     finally:
         lab("rejoin", site_b.name)
     assert connects(site_b)
@@ -123,13 +153,22 @@ def test_down_leaves_no_process_namespace_mount_or_interface() -> None:
     lab("down")
     names = set(SITES)
     assert [p for p in Path("/proc").glob("[0-9]*") if str(ROOT).encode() in _command_line(p)] == []
-    assert names.isdisjoint(subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split())
+    assert names.isdisjoint(
+        subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout.split()
+    )
     assert str(ROOT) not in Path("/proc/self/mountinfo").read_text()
     interfaces = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True).stdout
     assert WAN_BRIDGE not in interfaces and "wan-" not in interfaces
     assert not re.findall(r"\b(?:tap|qvo|qvb|qbr)[0-9a-f]{8}-", interfaces), interfaces
-    assert str(ROOT) not in subprocess.run(["losetup", "--list", "--noheadings"], capture_output=True, text=True).stdout
-    assert WAN_BRIDGE not in subprocess.run(["iptables", "-S"], capture_output=True, text=True).stdout
+    assert (
+        str(ROOT)
+        not in subprocess.run(
+            ["losetup", "--list", "--noheadings"], capture_output=True, text=True
+        ).stdout
+    )
+    assert (
+        WAN_BRIDGE not in subprocess.run(["iptables", "-S"], capture_output=True, text=True).stdout
+    )
 
 
 def _command_line(process: Path) -> bytes:

@@ -1,4 +1,6 @@
-"""nova-quiesce with real guests: their agents tell whether they are frozen, whatever is asked at once and whatever is killed meanwhile."""
+"""nova-quiesce with real guests: their agents tell whether they are frozen, whatever is asked at
+once and whatever is killed meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ pytestmark = pytest.mark.lab
 ROUNDS = 200
 SECOND_PORT = 8784
 LOOKED_FOR_WITHIN_S = 15 * 1.2 + 5
-"""How long after its time a server is thawed at the latest when the process that has quiesced it is dead: see `look_interval`."""
+"""How long after its time a server is thawed at the latest when the process that has quiesced it is
+dead: see `look_interval`.
+"""
 
 BUSY_S = 60
 """What a machine that is busy with other things may take in addition to that."""
@@ -47,7 +51,9 @@ class NovaApi:
 
     def act(self, server: str, **body: Any) -> Any:
         """POST an action and return the response whatever its status."""
-        return self.session.post(self._url(f"/servers/{server}/action"), json=body, raise_exc=False, connect_retries=0)
+        return self.session.post(
+            self._url(f"/servers/{server}/action"), json=body, raise_exc=False, connect_retries=0
+        )
 
     def quiesce(self, server: str, timeout: int = 60) -> int:
         return int(self.act(server, quiesce={"timeout": timeout}).status_code)
@@ -56,7 +62,9 @@ class NovaApi:
         return int(self.act(server, unquiesce=None).status_code)
 
     def shown(self, server: str) -> dict[str, Any]:
-        state: dict[str, Any] = self.session.get(self._url(f"/servers/{server}/os-quiesce")).json()["quiesce"]
+        state: dict[str, Any] = self.session.get(self._url(f"/servers/{server}/os-quiesce")).json()[
+            "quiesce"
+        ]
         return state
 
     def pids(self) -> list[int]:
@@ -83,7 +91,11 @@ def kill(pids: Sequence[int]) -> None:
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in pids), "they are dead", timeout=BUSY_S)
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}/fd/0").exists() for pid in pids),
+        "they are dead",
+        timeout=BUSY_S,
+    )
 
 
 def answers(api: NovaApi) -> bool:
@@ -102,11 +114,15 @@ def first(site_a: Site) -> NovaApi:
 
 @pytest.fixture
 def second(site_a: Site, first: NovaApi) -> Iterator[NovaApi]:
-    """Another nova-api process, with the database and the message bus of the site; nobody starts it anew."""
+    """Another nova-api process, with the database and the message bus of the site; nobody starts it
+    anew.
+    """
     [program] = nova.NovaApi().programs(site_a)
     command = [argument.replace(f":{nova.PORT}", f":{SECOND_PORT}") for argument in program.command]
     log = (site_a.log / "nova-api-second.log").open("ab")
-    inside.popen(site_a, command, program.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    inside.popen(
+        site_a, command, program.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+    )
     api = NovaApi(site_a, SECOND_PORT, first.session)
     wait_until(lambda: answers(api), "the second nova-api answers", timeout=300, interval=1)
     yield api
@@ -115,7 +131,9 @@ def second(site_a: Site, first: NovaApi) -> Iterator[NovaApi]:
 
 
 @pytest.fixture(autouse=True)
-def all_is_well_before_and_after(site_a: Site, servers: dict[str, str], first: NovaApi) -> Iterator[None]:
+def all_is_well_before_and_after(
+    site_a: Site, servers: dict[str, str], first: NovaApi
+) -> Iterator[None]:
     assert_nothing_is_left(site_a, servers)
     yield
     subprocess.run([sys.executable, "-m", "lab", "up"], cwd=PROJECT, check=True)
@@ -130,9 +148,17 @@ def assert_nothing_is_left(site: Site, servers: dict[str, str]) -> None:
 
 
 def records(site: Site) -> tuple[int, int]:
-    """How many servers have a task state of the add-on, and how many rows of it are in the cell's database."""
-    tasks = "SELECT COUNT(*) FROM nova.instances WHERE deleted=0 AND task_state IN ('quiescing','quiesced','unquiescing');"
-    rows = "SELECT COUNT(*) FROM nova.instance_system_metadata WHERE `key`='nova_quiesce' AND deleted=0;"
+    """How many servers have a task state of the add-on, and how many rows of it are in the cell's
+    database.
+    """
+    tasks = (
+        "SELECT COUNT(*) FROM nova.instances WHERE deleted=0 AND task_state IN "
+        "('quiescing','quiesced','unquiescing');"
+    )
+    rows = (
+        "SELECT COUNT(*) FROM nova.instance_system_metadata WHERE `key`='nova_quiesce' AND "
+        "deleted=0;"
+    )
     return int(mariadb.execute(site, tasks)), int(mariadb.execute(site, rows))
 
 
@@ -183,16 +209,25 @@ def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
         for number in range(6):
             create = {"name": f"nova-quiesce-test-{number}"}
             image, quiesce = at_once(
-                lambda create=create: first.act(server, createImage=create).status_code, lambda: second.quiesce(server, timeout=30)
+                lambda create=create: first.act(server, createImage=create).status_code,
+                lambda: second.quiesce(server, timeout=30),
             )
-            # 500 is what Nova makes of libvirt's refusal when its own quiesce comes second and the image requires it
+            # 500 is what Nova makes of libvirt's refusal when its own quiesce comes second and the
+            # image requires it
             assert image in (202, 409, 500) and quiesce in (202, 409)
-            # Nova's own quiesce for the image may have come first; then it also thaws, when the snapshots are there
-            wait_until(lambda: first.unquiesce(server) == 202, "it can be unquiesced", timeout=BUSY_S)
+            # Nova's own quiesce for the image may have come first; then it also thaws, when the
+            # snapshots are there
+            wait_until(
+                lambda: first.unquiesce(server) == 202, "it can be unquiesced", timeout=BUSY_S
+            )
             wait_until(lambda: not is_frozen(site_a, server), "it is thawed", timeout=BUSY_S)
             made = [s.id for s in cloud.block_storage.snapshots() if s.id not in before]
             wait_until(
-                lambda made=made: all(cloud.block_storage.get_snapshot(s).status == "available" for s in made), "snapshots are there", 300
+                lambda made=made: all(
+                    cloud.block_storage.get_snapshot(s).status == "available" for s in made
+                ),
+                "snapshots are there",
+                300,
             )
     finally:
         for image in cloud.image.images():
@@ -207,15 +242,21 @@ def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
 def await_thaw(site: Site, server: str, within: float) -> float:
     """Wait until the guest's agent says that it is thawed; return how many seconds that took."""
     began = time.monotonic()
-    wait_until(lambda: not is_frozen(site, server), "it is thawed", timeout=within + BUSY_S, interval=0.3)
+    wait_until(
+        lambda: not is_frozen(site, server), "it is thawed", timeout=within + BUSY_S, interval=0.3
+    )
     return time.monotonic() - began
 
 
 def await_forgotten(site: Site, within: float) -> None:
-    wait_until(lambda: records(site) == (0, 0), "no record is left", timeout=within + BUSY_S, interval=1)
+    wait_until(
+        lambda: records(site) == (0, 0), "no record is left", timeout=within + BUSY_S, interval=1
+    )
 
 
-def test_a_server_that_nobody_unquiesces_is_thawed_when_its_time_is_over(site_a: Site, servers: dict[str, str], first: NovaApi) -> None:
+def test_a_server_that_nobody_unquiesces_is_thawed_when_its_time_is_over(
+    site_a: Site, servers: dict[str, str], first: NovaApi
+) -> None:
     server, timeout = servers["app"], 10
     began = time.monotonic()
     assert first.quiesce(server, timeout) == 202
@@ -259,7 +300,9 @@ def test_a_nova_api_killed_while_it_freezes_or_thaws_leaves_it_to_another(
         second.quiesce(server, timeout)
         second.unquiesce(server)
 
-    asked = threading.Thread(target=lambda: suppress_connection_errors(freeze_and_thaw), daemon=True)
+    asked = threading.Thread(
+        target=lambda: suppress_connection_errors(freeze_and_thaw), daemon=True
+    )
     asked.start()
     time.sleep(after_s)  # not to wait for a state, but to hit one or another
     kill(second.pids())
@@ -270,16 +313,24 @@ def test_a_nova_api_killed_while_it_freezes_or_thaws_leaves_it_to_another(
 
 
 def await_reports(site: Site, since: datetime) -> None:
-    """Wait until Nova's and Cinder's services have reported anew. A report that was on its way when RabbitMQ went takes two minutes to
-    fail, and a host without reports is given no server.
+    """Wait until Nova's and Cinder's services have reported anew. A report that was on its way when
+    RabbitMQ went takes two minutes to fail, and a host without reports is given no server.
     """
     cloud = identity.connect(site)
 
     def all_have() -> bool:
         services = [*cloud.compute.services(), *cloud.block_storage.services()]
-        return all(datetime.fromisoformat(s.updated_at).replace(tzinfo=UTC) > since and s.state == "up" for s in services)
+        return all(
+            datetime.fromisoformat(s.updated_at).replace(tzinfo=UTC) > since and s.state == "up"
+            for s in services
+        )
 
-    wait_until(all_have, f"all services of {site.name} have reported since {since:%H:%M:%S}", timeout=300, interval=2)
+    wait_until(
+        all_have,
+        f"all services of {site.name} have reported since {since:%H:%M:%S}",
+        timeout=300,
+        interval=2,
+    )
 
 
 def suppress_connection_errors(call: Callable[[], None]) -> None:
@@ -322,8 +373,9 @@ AGENT = "/etc/init.d/guest-agent"
 HOOK = "/etc/qemu/fsfreeze-hook"
 SILENT_S = 30
 
-# The agent calls it before it freezes, and says in a file of its own that it is about to. To sync what is dirty takes a while, in which it
-# is killed: it dies with the file system frozen, and has not answered.
+# The agent calls it before it freezes, and says in a file of its own that it is about to. To sync
+# what is dirty takes a while, in which it is killed: it dies with the file system frozen, and has
+# not answered.
 DIES_IN_THE_FREEZE = """
 echo "$1 $(cut -d' ' -f1 /proc/uptime)" >>/run/spoilt.log
 [ $1 = freeze ] || exit 0
@@ -346,20 +398,38 @@ COMES_BACK_LATE = f"sleep {SILENT_S}; exec /run/guest-agent"
 
 @pytest.fixture
 def spoilt_agent(site_a: Site, servers: dict[str, str]) -> Iterator[Callable[[str], None]]:
-    """Gives the agent of `app` another hook, and has it come back late when it dies; undone when it is back."""
+    """Gives the agent of `app` another hook, and has it come back late when it dies; undone when it
+    is back.
+    """
     server = servers["app"]
     mounted = ((HOOK, "/run/hook"), (AGENT, "/run/late-agent"))
 
     def spoil(hook: str) -> None:
         scripts = {"/run/hook": hook, "/run/late-agent": COMES_BACK_LATE}
-        write = [f"cat >{path} <<'END'\n#!/bin/sh\n{script}\nEND\nchmod +x {path}" for path, script in scripts.items()]
+        write = [
+            f"cat >{path} <<'END'\n#!/bin/sh\n{script}\nEND\nchmod +x {path}"
+            for path, script in scripts.items()
+        ]
         mount = [f"mount -o bind {ours} {theirs}" for theirs, ours in mounted]
-        in_guest(site_a, server, "\n".join([f"cp {AGENT} /run/guest-agent", "rm -f /run/spoilt.log", *write, *mount]))
+        in_guest(
+            site_a,
+            server,
+            "\n".join([f"cp {AGENT} /run/guest-agent", "rm -f /run/spoilt.log", *write, *mount]),
+        )
 
     yield spoil
-    wait_until(lambda: agent_answers(site_a, server) and not is_frozen(site_a, server), "the agent of app is at work", 180, interval=1)
+    wait_until(
+        lambda: agent_answers(site_a, server) and not is_frozen(site_a, server),
+        "the agent of app is at work",
+        180,
+        interval=1,
+    )
     for theirs, _ in mounted:
-        in_guest(site_a, server, f"while grep -q ' {theirs} ' /proc/mounts; do umount {theirs}; done; rm -f /data/dirty")
+        in_guest(
+            site_a,
+            server,
+            f"while grep -q ' {theirs} ' /proc/mounts; do umount {theirs}; done; rm -f /data/dirty",
+        )
 
 
 def agent_answers(site: Site, server: str) -> bool:
@@ -369,7 +439,10 @@ def agent_answers(site: Site, server: str) -> bool:
 
 def is_connected(site: Site, server: str) -> bool:
     """Whether somebody in the guest has opened the channel of the agent, as libvirt knows."""
-    return "name='org.qemu.guest_agent.0' state='connected'" in inside.run(site, ["virsh", "dumpxml", server]).stdout
+    return (
+        "name='org.qemu.guest_agent.0' state='connected'"
+        in inside.run(site, ["virsh", "dumpxml", server]).stdout
+    )
 
 
 def assert_frozen_for(site: Site, server: str, seconds: float) -> None:
@@ -380,7 +453,11 @@ def assert_frozen_for(site: Site, server: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
-    site_a: Site, servers: dict[str, str], first: NovaApi, spoilt_agent: Callable[[str], None], reset: bool
+    site_a: Site,
+    servers: dict[str, str],
+    first: NovaApi,
+    spoilt_agent: Callable[[str], None],
+    reset: bool,
 ) -> None:
     server = servers["app"]
     spoilt_agent(DIES_IN_THE_FREEZE)
@@ -395,7 +472,12 @@ def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
         admin = NovaApi(site_a, nova.PORT, identity.connect(site_a).session)
         assert admin.act(server, **{"os-resetState": {"state": "active"}}).status_code == 202
         assert records(site_a) == (0, 0)
-    wait_until(lambda: agent_answers(site_a, server), "the agent is back", timeout=SILENT_S + BUSY_S, interval=0.5)
+    wait_until(
+        lambda: agent_answers(site_a, server),
+        "the agent is back",
+        timeout=SILENT_S + BUSY_S,
+        interval=0.5,
+    )
     took = await_thaw(site_a, server, within=15)
     print(f"thawed {took:.1f} s after the agent was back")
     assert_frozen_for(site_a, server, SILENT_S - 2)
@@ -420,17 +502,26 @@ def test_an_agent_that_is_not_there_is_a_conflict_at_once_and_nothing_is_left(
     server = servers["app"]
     spoilt_agent("")
     in_guest(site_a, server, "(sleep 1; kill -KILL $(pidof qemu-ga)) >/dev/null 2>&1 &")
-    wait_until(lambda: not is_connected(site_a, server), "the agent is gone", timeout=SILENT_S, interval=0.2)
+    wait_until(
+        lambda: not is_connected(site_a, server),
+        "the agent is gone",
+        timeout=SILENT_S,
+        interval=0.2,
+    )
     answer = first.act(server, quiesce=None)
     assert answer.status_code == 409, answer.text
     assert "agent is not connected" in answer.text
     assert records(site_a) == (0, 0)
 
 
-def test_the_command_lists_and_thaws_what_is_quiesced_and_leaves_nothing(site_a: Site, servers: dict[str, str], first: NovaApi) -> None:
+def test_the_command_lists_and_thaws_what_is_quiesced_and_leaves_nothing(
+    site_a: Site, servers: dict[str, str], first: NovaApi
+) -> None:
     def command(name: str) -> str:
         configuration = str(site_a.etc / "nova" / "nova.conf")
-        return inside.run(site_a, [str(VENV / "bin" / "nova-quiesce"), "--config-file", configuration, name]).stdout
+        return inside.run(
+            site_a, [str(VENV / "bin" / "nova-quiesce"), "--config-file", configuration, name]
+        ).stdout
 
     for server in servers.values():
         assert first.quiesce(server, timeout=300) == 202

@@ -1,4 +1,6 @@
-"""What antipode needs of each site's OpenStack, asked of the real services as the user that antipode logs in as."""
+"""What antipode needs of each site's OpenStack, asked of the real services as the user that
+antipode logs in as.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,15 @@ def cloud_a() -> Any:
 @pytest.fixture(scope="module")
 def boot_volume(cloud_a: Any) -> Iterator[Any]:
     image = cloud_a.image.find_image("canary", ignore_missing=False)
-    volume = cloud_a.block_storage.create_volume(name="services-test", size=1, image_id=image.id, volume_type="fast")
+    volume = cloud_a.block_storage.create_volume(
+        name="services-test", size=1, image_id=image.id, volume_type="fast"
+    )
     yield cloud_a.block_storage.wait_for_status(volume, "available", wait=300)
-    until(lambda: cloud_a.block_storage.get_volume(volume).status in ("available", "error"), "the volume is free", 300)
+    until(
+        lambda: cloud_a.block_storage.get_volume(volume).status in ("available", "error"),
+        "the volume is free",
+        300,
+    )
     cloud_a.block_storage.delete_volume(volume)
     cloud_a.block_storage.wait_for_delete(volume, wait=300)
 
@@ -41,7 +49,14 @@ def server(cloud_a: Any, boot_volume: Any) -> Iterator[Any]:
         name="services-test",
         flavor_id=cloud_a.compute.find_flavor("tiny").id,
         networks=[{"uuid": cloud_a.network.find_network(tenant.NAMES[PRIMARY.name].network).id}],
-        block_device_mapping=[{"boot_index": 0, "uuid": boot_volume.id, "source_type": "volume", "destination_type": "volume"}],
+        block_device_mapping=[
+            {
+                "boot_index": 0,
+                "uuid": boot_volume.id,
+                "source_type": "volume",
+                "destination_type": "volume",
+            }
+        ],
         config_drive=True,
         user_data=base64.b64encode(USER_DATA.encode()).decode(),
     )
@@ -66,14 +81,22 @@ def test_a_server_boots_from_a_volume_with_a_config_drive(cloud_a: Any, server: 
 
 def _domain(server: Any) -> str:
     names: list[str] = inside.run(PRIMARY, ["virsh", "list", "--name"]).stdout.split()
-    return next(name for name in names if server.id in inside.run(PRIMARY, ["virsh", "dumpxml", name]).stdout)
+    return next(
+        name
+        for name in names
+        if server.id in inside.run(PRIMARY, ["virsh", "dumpxml", name]).stdout
+    )
 
 
 def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(cloud_a: Any, server: Any) -> None:
     domain = _domain(server)
 
     def agent(command: str) -> str:
-        return inside.run(PRIMARY, ["virsh", "qemu-agent-command", domain, f'{{"execute": "{command}"}}'], check=False).stdout
+        return inside.run(
+            PRIMARY,
+            ["virsh", "qemu-agent-command", domain, f'{{"execute": "{command}"}}'],
+            check=False,
+        ).stdout
 
     until(lambda: "return" in agent("guest-ping"), "the guest's agent answers", 300)
     action = f"/servers/{server.id}/action"
@@ -90,7 +113,9 @@ def backups(cloud_a: Any, boot_volume: Any) -> Iterator[list[Any]]:
     made, snapshots = [], []
     for number in range(2):
         name = f"services-test-{number}"
-        snapshot = cloud_a.block_storage.create_snapshot(volume_id=boot_volume.id, name=name, is_forced=True)
+        snapshot = cloud_a.block_storage.create_snapshot(
+            volume_id=boot_volume.id, name=name, is_forced=True
+        )
         snapshots.append(settled(cloud_a.block_storage, snapshot))
         options = {"snapshot_id": snapshot.id, "is_incremental": number > 0, "force": True}
         backup = cloud_a.block_storage.create_backup(volume_id=boot_volume.id, name=name, **options)
@@ -105,13 +130,23 @@ def backups(cloud_a: Any, boot_volume: Any) -> Iterator[list[Any]]:
 
 
 def settled(block_storage: Any, resource: Any) -> Any:
-    return block_storage.wait_for_status(resource, "available", failures=["error"], interval=0.5, wait=300)
+    return block_storage.wait_for_status(
+        resource, "available", failures=["error"], interval=0.5, wait=300
+    )
 
 
-def test_a_full_and_an_incremental_backup_reach_the_store_of_the_other_site(cloud_a: Any, backups: list[Any]) -> None:
-    assert [cloud_a.block_storage.get_backup(backup).is_incremental for backup in backups] == [False, True]
+def test_a_full_and_an_incremental_backup_reach_the_store_of_the_other_site(
+    cloud_a: Any, backups: list[Any]
+) -> None:
+    assert [cloud_a.block_storage.get_backup(backup).is_incremental for backup in backups] == [
+        False,
+        True,
+    ]
     store = identity.connect(BACKUP_STORE, "backup", "backup").object_store
-    names = [stored.name for stored in store.objects("volumebackups", prefix=f"volume_{backups[0].volume_id}")]
+    names = [
+        stored.name
+        for stored in store.objects("volumebackups", prefix=f"volume_{backups[0].volume_id}")
+    ]
     for backup in backups:
         assert any(f"backup_{backup.id}" in name for name in names), (backup.id, names)
 
@@ -125,7 +160,14 @@ def test_the_records_restore_the_volume_at_site_b(cloud_a: Any, backups: list[An
             answer = cloud_b.post("/backups/import_record", json=record)
             assert answer.status_code == 201, answer.text
             imported.append(settled(cloud_b, cloud_b.get_backup(answer.json()["backup"]["id"])))
-        body = {"volume": {"size": 1, "backup_id": imported[-1].id, "volume_type": "standard", "name": "services-test"}}
+        body = {
+            "volume": {
+                "size": 1,
+                "backup_id": imported[-1].id,
+                "volume_type": "standard",
+                "name": "services-test",
+            }
+        }
         answer = cloud_b.post("/volumes", json=body, microversion="3.47")
         assert answer.status_code == 202, answer.text
         restored = settled(cloud_b, cloud_b.get_volume(answer.json()["volume"]["id"]))
@@ -140,14 +182,25 @@ def test_the_records_restore_the_volume_at_site_b(cloud_a: Any, backups: list[An
 
 def checksum(site: Site, volume_id: str) -> str:
     return inside.run(
-        site, ["sh", "-c", f"rbd --id {ceph.CLIENT} --no-progress export {ceph.POOL}/volume-{volume_id} - | sha256sum"]
+        site,
+        [
+            "sh",
+            "-c",
+            f"rbd --id {ceph.CLIENT} --no-progress export {ceph.POOL}/volume-{volume_id} - | "
+            "sha256sum",
+        ],
     ).stdout
 
 
 def forget(imported: list[Any]) -> None:
-    """Drop site-b's records without the objects, which site-a's own records still name; Cinder has no API for it."""
+    """Drop site-b's records without the objects, which site-a's own records still name; Cinder has
+    no API for it.
+    """
     for backup in imported:
-        mariadb.execute(BACKUP_STORE, f"UPDATE cinder.backups SET deleted = 1, status = 'deleted' WHERE id = '{backup.id}'")
+        mariadb.execute(
+            BACKUP_STORE,
+            f"UPDATE cinder.backups SET deleted = 1, status = 'deleted' WHERE id = '{backup.id}'",
+        )
 
 
 def test_antipode_writes_to_the_object_store_in_the_tenants_project() -> None:

@@ -1,4 +1,6 @@
-"""What goes wrong on the way to a recovery point: said before anything is frozen, or every member thawed and no point made."""
+"""What goes wrong on the way to a recovery point: said before anything is frozen, or every member
+thawed and no point made.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def assert_nothing_was_made(desk: Desk, site: Site, before: set[str]) -> None:
     assert snapshots(site) == before
 
 
-def test_an_unknown_server_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, vnf_file: Callable[..., Path]) -> None:
+def test_an_unknown_server_is_named_before_anything_is_frozen(
+    desk: Desk, site_a: Site, vnf_file: Callable[..., Path]
+) -> None:
     desk.tell("vnf", "add", str(vnf_file(members=[{"server": "canary-db"}, {"server": "nobody"}])))
     before = snapshots(site_a)
     refused = desk.run("protect", VNF)
@@ -50,19 +54,38 @@ def test_an_unknown_server_is_named_before_anything_is_frozen(desk: Desk, site_a
     assert_nothing_was_made(desk, site_a, before)
 
 
-def test_a_member_without_agent_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, vnf_file: Callable[..., Path]) -> None:
+def test_a_member_without_agent_is_named_before_anything_is_frozen(
+    desk: Desk, site_a: Site, vnf_file: Callable[..., Path]
+) -> None:
     cloud = canary.connect(site_a)
-    volume = cloud.block_storage.create_volume(name="no-agent", size=1, image_id=cloud.image.find_image("canary").id)
-    volume = cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=300)
+    volume = cloud.block_storage.create_volume(
+        name="no-agent", size=1, image_id=cloud.image.find_image("canary").id
+    )
+    volume = cloud.block_storage.wait_for_status(
+        volume, "available", ["error"], interval=0.5, wait=300
+    )
     unset = {"os-unset_image_metadata": {"key": "hw_qemu_guest_agent"}}
     cloud.block_storage.post(f"/volumes/{volume.id}/action", json=unset).raise_for_status()
-    disk = {"uuid": volume.id, "source_type": "volume", "destination_type": "volume", "boot_index": 0, "delete_on_termination": True}
+    disk = {
+        "uuid": volume.id,
+        "source_type": "volume",
+        "destination_type": "volume",
+        "boot_index": 0,
+        "delete_on_termination": True,
+    }
     network = cloud.network.find_network(canary.NAMES[site_a.name].network, ignore_missing=False)
     flavor = cloud.compute.find_flavor(canary.FLAVOR, ignore_missing=False)
-    server = cloud.compute.create_server(name="no-agent", flavor_id=flavor.id, networks=[{"uuid": network.id}], block_device_mapping=[disk])
+    server = cloud.compute.create_server(
+        name="no-agent",
+        flavor_id=flavor.id,
+        networks=[{"uuid": network.id}],
+        block_device_mapping=[disk],
+    )
     cloud.compute.wait_for_server(server, wait=300)
     try:
-        desk.tell("vnf", "add", str(vnf_file(members=[{"server": "canary-db"}, {"server": "no-agent"}])))
+        desk.tell(
+            "vnf", "add", str(vnf_file(members=[{"server": "canary-db"}, {"server": "no-agent"}]))
+        )
         before = snapshots(site_a)
         refused = desk.run("protect", VNF)
         assert refused.returncode == 3
@@ -73,7 +96,9 @@ def test_a_member_without_agent_is_named_before_anything_is_frozen(desk: Desk, s
         cloud.compute.wait_for_delete(server, interval=1, wait=300)
 
 
-def test_wrong_credentials_are_named_and_change_nothing(desk: Desk, site_a: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credentials_are_named_and_change_nothing(
+    desk: Desk, site_a: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.tell("vnf", "add", str(EXAMPLE))
     entries = yaml.safe_load(clouds.PATH.read_text())
     entries["clouds"]["site-a"]["auth"]["password"] = "wrong"
@@ -86,9 +111,13 @@ def test_wrong_credentials_are_named_and_change_nothing(desk: Desk, site_a: Site
     assert "credentials" in refused.stderr
 
 
-def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, tmp_path: Path) -> None:
+def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(
+    desk: Desk, site_a: Site, tmp_path: Path
+) -> None:
     (tmp_path / "a-file").write_text("in the way")
-    settings = yaml.safe_load(desk.configuration.read_text()) | {"vault": {"directory": str(tmp_path / "a-file" / "vault")}}
+    settings = yaml.safe_load(desk.configuration.read_text()) | {
+        "vault": {"directory": str(tmp_path / "a-file" / "vault")}
+    }
     desk.configuration.write_text(yaml.safe_dump(settings))
     desk.tell("vnf", "add", str(EXAMPLE))
     before = snapshots(site_a)
@@ -100,14 +129,23 @@ def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(desk:
 
 @pytest.fixture
 def app_refuses(site_a: Site, servers: dict[str, str]) -> Iterator[None]:
-    """The application on `app` does not let itself be frozen: the agent's hook fails, and with it the freeze."""
+    """The application on `app` does not let itself be frozen: the agent's hook fails, and with it
+    the freeze.
+    """
     hook = "/etc/qemu/fsfreeze-hook"
     refusal = "#!/bin/sh\\n[ $1 != freeze ]\\n"
     try:
-        in_guest(site_a, servers["app"], f"printf '{refusal}' > /run/refuse; chmod +x /run/refuse; mount -o bind /run/refuse {hook}")
+        in_guest(
+            site_a,
+            servers["app"],
+            f"printf '{refusal}' > /run/refuse; chmod +x /run/refuse; mount -o bind /run/refuse "
+            f"{hook}",
+        )
         yield
     finally:
-        in_guest(site_a, servers["app"], f"while grep -q ' {hook} ' /proc/mounts; do umount {hook}; done")
+        in_guest(
+            site_a, servers["app"], f"while grep -q ' {hook} ' /proc/mounts; do umount {hook}; done"
+        )
 
 
 def test_a_member_that_refuses_to_be_quiesced_fails_the_run_and_the_others_are_thawed(
@@ -122,7 +160,9 @@ def test_a_member_that_refuses_to_be_quiesced_fails_the_run_and_the_others_are_t
     assert_nothing_was_made(desk, site_a, before)
 
 
-def test_a_guest_whose_agent_is_silent_is_named_before_anything_is_frozen(desk: Desk, site_a: Site, servers: dict[str, str]) -> None:
+def test_a_guest_whose_agent_is_silent_is_named_before_anything_is_frozen(
+    desk: Desk, site_a: Site, servers: dict[str, str]
+) -> None:
     desk.tell("vnf", "add", str(EXAMPLE))
     before = snapshots(site_a)
     inside.run(site_a, ["virsh", "suspend", servers["front"]])
@@ -158,10 +198,14 @@ def test_snapshots_that_do_not_come_in_time_fail_the_run_and_the_next_run_collec
     assert snapshots(site_a) == before
 
 
-def test_a_signal_inside_the_window_thaws_every_member_and_makes_no_point(desk: Desk, site_a: Site, servers: dict[str, str]) -> None:
+def test_a_signal_inside_the_window_thaws_every_member_and_makes_no_point(
+    desk: Desk, site_a: Site, servers: dict[str, str]
+) -> None:
     desk.tell("vnf", "add", str(EXAMPLE))
     before = snapshots(site_a)
-    process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = desk.start(
+        "protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     wait_until(lambda: is_frozen(site_a, servers["db"]), "db is frozen", timeout=180)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=300)
@@ -178,12 +222,22 @@ def test_when_antipode_is_killed_inside_the_window_the_members_are_thawed_all_th
     before = snapshots(site_a)
     supervision.stop(site_a, ["cinder-volume"])  # the window lasts until its time is over
     try:
-        process = desk.start("protect", VNF, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = desk.start(
+            "protect",
+            VNF,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         wait_until(lambda: all_frozen(site_a, servers), "all members are frozen", timeout=180)
         process.kill()
         process.wait()
         assert all_frozen(site_a, servers)
-        wait_until(lambda: not any(is_frozen(site_a, s) for s in servers.values()), "all members are thawed", timeout=timeout + 60)
+        wait_until(
+            lambda: not any(is_frozen(site_a, s) for s in servers.values()),
+            "all members are thawed",
+            timeout=timeout + 60,
+        )
     finally:
         subprocess.run([sys.executable, "-m", "lab", "up"], check=True)
     desk.tell("vnf", "add", str(EXAMPLE))

@@ -1,4 +1,6 @@
-"""Two embedded sites with the example VNF at work, and an operator who knows only antipode's command line."""
+"""Two embedded sites with the example VNF at work, and an operator who knows only antipode's
+command line.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class World:
 
     def fault(self, site: str, on: str, effect: str, **more: Any) -> str:
         """Make something go wrong; the id of the rule."""
-        return str(self.sandbox.ask(site, "POST", "/faults", {"on": on, "effect": effect, **more})["id"])
+        return str(
+            self.sandbox.ask(site, "POST", "/faults", {"on": on, "effect": effect, **more})["id"]
+        )
 
     def struck(self, site: str) -> int:
         """How often the faults of a site have struck: a fault that never did proves nothing."""
@@ -53,7 +57,9 @@ class World:
     # ---- what the operator does ----
 
     def know(self, **changes: Any) -> None:
-        """Give antipode the VNF's file, with other values where a test wants them; by itself a window lasts long enough to do things in."""
+        """Give antipode the VNF's file, with other values where a test wants them; by itself a
+        window lasts long enough to do things in.
+        """
         path = self.sandbox.directory / "vnf.yaml"
         YAML().dump(desk.vnf(self.sandbox) | {"quiesce": {"timeout": "120s"}} | changes, path)
         self.operator.tell("vnf", "add", str(path))
@@ -68,7 +74,9 @@ class World:
         self.operator.tell("recovery-point", "verify", "canary")
 
     @contextmanager
-    def meanwhile(self, *arguments: str) -> Iterator[Callable[[], subprocess.CompletedProcess[str]]]:
+    def meanwhile(
+        self, *arguments: str
+    ) -> Iterator[Callable[[], subprocess.CompletedProcess[str]]]:
         """Run a command beside the block, which may await its end by calling what it is given."""
         done: list[subprocess.CompletedProcess[str]] = []
         thread = threading.Thread(target=lambda: done.append(self.operator.run(*arguments)))
@@ -111,12 +119,16 @@ class World:
         for server in compute.servers():
             for attached in compute.volume_attachments(server):
                 begin = RECORDS_END if attached.device == "/dev/vdb" else 0
-                elsewhere[server.name, attached.device] = digest(canary.path_of_volume(self.sandbox, site, attached.volume_id), begin)
+                elsewhere[server.name, attached.device] = digest(
+                    canary.path_of_volume(self.sandbox, site, attached.volume_id), begin
+                )
         return Held(canary.records(self.sandbox, site), elsewhere)
 
     @contextmanager
     def protecting(self) -> Iterator[Callable[[], subprocess.CompletedProcess[str]]]:
-        """A protection beside the block, in its window: all members are frozen and no snapshot gets ready, until the end is awaited."""
+        """A protection beside the block, in its window: all members are frozen and no snapshot gets
+        ready, until the end is awaited.
+        """
         stuck = self.fault(PRIMARY, r"^snapshot\.create$", "stuck", times=None)
         with self.meanwhile("protect", "canary") as await_end:
 
@@ -125,7 +137,10 @@ class World:
                 return await_end()
 
             try:
-                until(lambda: len(self.frozen()) == 3 and self.struck(PRIMARY), "snapshots of frozen members are being made")
+                until(
+                    lambda: len(self.frozen()) == 3 and self.struck(PRIMARY),
+                    "snapshots of frozen members are being made",
+                )
                 yield end
             finally:
                 self.sandbox.ask(PRIMARY, "DELETE", f"/faults/{stuck}")
@@ -135,7 +150,9 @@ class World:
         canary.fill(self.sandbox, PRIMARY, 1)
         with self.protecting() as end:
             held = self.held(PRIMARY)
-            assert len(self.frozen()) == 3, "it took longer than the quiesce timeout to read what the frozen members held"
+            assert len(self.frozen()) == 3, (
+                "it took longer than the quiesce timeout to read what the frozen members held"
+            )
             done = end()
         assert done.returncode == 0, done.stderr
         return held
@@ -143,7 +160,9 @@ class World:
 
 @dataclass(frozen=True)
 class Held:
-    """The bytes of all volumes of the VNF, but for the header in which each member counts its starts."""
+    """The bytes of all volumes of the VNF, but for the header in which each member counts its
+    starts.
+    """
 
     records: Mapping[str, bytes]
     elsewhere: Mapping[tuple[str, str], str]
@@ -155,7 +174,9 @@ def digest(volume: Path, begin: int) -> str:
     found, piece = hashlib.sha256(), 64 << 10
     with blocks.Image(volume) as image:
         for offset in range(begin, image.size, piece):
-            if not image.is_hole(offset, piece) and (data := image.read(offset, piece)).strip(b"\0"):
+            if not image.is_hole(offset, piece) and (data := image.read(offset, piece)).strip(
+                b"\0"
+            ):
                 found.update(b"%d:" % offset + data)
     return found.hexdigest()
 

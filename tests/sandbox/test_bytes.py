@@ -1,4 +1,6 @@
-"""The bytes of volumes: whatever is written, backed up and restored, full and in increments, comes back as it was."""
+"""The bytes of volumes: whatever is written, backed up and restored, full and in increments, comes
+back as it was.
+"""
 
 from __future__ import annotations
 
@@ -64,18 +66,41 @@ class Bench:
         database = Database(folder / "db")
         self.storage = Storage("site", database, folder, conditions, Work(), SIZE)
         self.store = FakeStore()
-        volumes = Volumes(self.storage, Types(self.storage), Glance(database, folder / "images", conditions))
+        volumes = Volumes(
+            self.storage, Types(self.storage), Glance(database, folder / "images", conditions)
+        )
         self.backups = Backups(self.storage, volumes, self.store)  # type: ignore[arg-type]
         self.volume = self.new_volume("v")
         blocks.create(self.storage.path("v"), SIZE)
 
     def new_volume(self, volume_id: str) -> Json:
-        about = {"name": volume_id, "description": "", "metadata": {}, "volume_image_metadata": {}, "attachments": [], "bootable": "false"}
-        return self.storage.volumes.keep({"id": volume_id, "size": 1, "status": "available", **about, **PROJECT})
+        about = {
+            "name": volume_id,
+            "description": "",
+            "metadata": {},
+            "volume_image_metadata": {},
+            "attachments": [],
+            "bootable": "false",
+        }
+        return self.storage.volumes.keep(
+            {"id": volume_id, "size": 1, "status": "available", **about, **PROJECT}
+        )
 
     async def back_up(self, number: int, parent: Json | None) -> Json:
-        about: dict[str, Any] = {"name": "", "description": "", "created_at": "", "data_timestamp": "", "service_metadata": None}
-        about |= {"volume_id": "v", "size": 1, "status": "creating", "parent_id": parent and parent["id"], "fail_reason": None}
+        about: dict[str, Any] = {
+            "name": "",
+            "description": "",
+            "created_at": "",
+            "data_timestamp": "",
+            "service_metadata": None,
+        }
+        about |= {
+            "volume_id": "v",
+            "size": 1,
+            "status": "creating",
+            "parent_id": parent and parent["id"],
+            "fail_reason": None,
+        }
         backup = self.storage.backups.keep({"id": f"b{number}", **about, **PROJECT})
         await self.backups._make(backup, parent, self.volume, None, "available")
         assert backup["status"] == "available", backup["fail_reason"]
@@ -90,16 +115,24 @@ class Bench:
 
 @pytest.fixture(params=["told", "read"])
 def holes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How it is known where a file has holes: the kernel tells, or, as on macOS, the file is read."""
+    """How it is known where a file has holes: the kernel tells, or, as on macOS, the file is
+    read.
+    """
     if request.param == "told" and sys.platform != "linux":
         pytest.skip("this kernel is not asked where a file has holes")
     monkeypatch.setattr(blocks, "KERNEL_TELLS", request.param == "told")
     return str(request.param)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(generations=st.lists(st.lists(a_write, max_size=4), min_size=1, max_size=4))
-def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(holes: str, generations: list[list[Write]]) -> None:
+def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(
+    holes: str, generations: list[list[Write]]
+) -> None:
     async def live() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(Path(folder))
@@ -124,7 +157,9 @@ def test_an_increment_has_the_blocks_that_changed_and_no_others(tmp_path: Path) 
         blocks.write(bench.storage.path("v"), PIECE - 1, b"zz")
         increment = await bench.back_up(1, base)
         assert base["object_count"] == SIZE // PIECE
-        assert increment["object_count"] == 3, "one block, and one on each side of the border between two objects"
+        assert increment["object_count"] == 3, (
+            "one block, and one on each side of the border between two objects"
+        )
 
     asyncio.run(live())
 
@@ -139,10 +174,17 @@ def test_a_copy_is_as_sparse_as_what_it_is_of(tmp_path: Path, holes: str) -> Non
         assert image.read(500 << 20, 4) == b"here"
 
 
-def test_extents_cover_every_byte_that_is_not_zero_and_no_hole_of_a_mebibyte(tmp_path: Path, holes: str) -> None:
+def test_extents_cover_every_byte_that_is_not_zero_and_no_hole_of_a_mebibyte(
+    tmp_path: Path, holes: str
+) -> None:
     path, mib = tmp_path / "one", 1 << 20
     blocks.create(path, 5 * mib + 17)
-    for offset, data in ((0, b"first"), (2 * mib, b"x" * mib), (3 * mib, b"y" * 5), (5 * mib + 16, b"z")):
+    for offset, data in (
+        (0, b"first"),
+        (2 * mib, b"x" * mib),
+        (3 * mib, b"y" * 5),
+        (5 * mib + 16, b"z"),
+    ):
         blocks.write(path, offset, data)
     with path.open("rb") as file:
         found = list(blocks.extents(file.fileno()))
@@ -152,7 +194,9 @@ def test_extents_cover_every_byte_that_is_not_zero_and_no_hole_of_a_mebibyte(tmp
     assert [e.offset for e in found] == sorted(e.offset for e in found)
 
 
-def test_a_file_system_that_does_not_tell_of_holes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_does_not_tell_of_holes_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "one"
     blocks.create(path, 4 << 20)
     blocks.write(path, 3 << 20, b"here")

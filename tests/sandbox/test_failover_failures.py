@@ -1,4 +1,6 @@
-"""A failover that something goes wrong with: it needs nothing of the dead site, and a second try ends with one of everything."""
+"""A failover that something goes wrong with: it needs nothing of the dead site, and a second try
+ends with one of everything.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ NAMES = Counter(m.server for m in MEMBERS)
 
 
 def expect_one_of_everything(world: World, held: Held) -> None:
-    """With the bytes of the recovery point in its volumes, and a VNF whose records are consistent and go on."""
+    """With the bytes of the recovery point in its volumes, and a VNF whose records are consistent
+    and go on.
+    """
     cloud = world.cloud(BACKUP)
     servers = list(cloud.compute.servers())
     assert Counter(s.name for s in servers) == NAMES
@@ -27,13 +31,17 @@ def expect_one_of_everything(world: World, held: Held) -> None:
     volumes = list(cloud.block_storage.volumes())
     assert len(volumes) == 6
     assert {v.status for v in volumes} == {"in-use"}
-    assert [(g.name, sorted(g.member_ids)) for g in cloud.compute.server_groups()] == [("canary", sorted(s.id for s in servers))]
+    assert [(g.name, sorted(g.member_ids)) for g in cloud.compute.server_groups()] == [
+        ("canary", sorted(s.id for s in servers))
+    ]
     assert len([p for p in cloud.network.ports() if p.device_owner.startswith("compute:")]) == 3
     assert [p for p in cloud.network.ports() if not p.device_owner] == []
     canary.await_work(world.sandbox, BACKUP)
     now = world.held(BACKUP)
     assert now.elsewhere == held.elsewhere
-    assert {role: content[: len(held.records[role])] for role, content in now.records.items()} == held.records
+    assert {
+        role: content[: len(held.records[role])] for role, content in now.records.items()
+    } == held.records
     report = records.check(now.records)
     assert report.consistent, report
 
@@ -61,7 +69,9 @@ def fail_over_at_last(world: World) -> None:
 
 @contextmanager
 def failover_stuck(world: World, operation: str, after: int) -> Iterator[Popen[str]]:
-    """A failover in a process of its own, of which so many operations have gone well and the next does not come to its end."""
+    """A failover in a process of its own, of which so many operations have gone well and the next
+    does not come to its end.
+    """
     world.fault(BACKUP, f"^{operation}$", "stuck", after=after)
     with world.operator.begin(*FAILOVER) as process:
         try:
@@ -75,7 +85,9 @@ def calls_to_primary(world: World) -> int:
     return sum(world.sandbox.ask(PRIMARY, "GET", "/calls").values())
 
 
-def test_a_failover_needs_nothing_of_a_site_that_takes_connections_and_never_answers(own_world: World) -> None:
+def test_a_failover_needs_nothing_of_a_site_that_takes_connections_and_never_answers(
+    own_world: World,
+) -> None:
     held = own_world.protect_and_look()
     own_world.sandbox.isolate(PRIMARY)
     before = calls_to_primary(own_world)
@@ -93,7 +105,9 @@ CREATIONS = [
 
 
 @pytest.mark.parametrize("call", CREATIONS)
-def test_after_a_creation_whose_answer_is_lost_a_second_try_finds_what_the_first_has_made(own_world: World, held: Held, call: str) -> None:
+def test_after_a_creation_whose_answer_is_lost_a_second_try_finds_what_the_first_has_made(
+    own_world: World, held: Held, call: str
+) -> None:
     own_world.fault(BACKUP, call, "lost")
     fail_over_at_last(own_world)
     assert own_world.struck(BACKUP) == 1
@@ -101,21 +115,27 @@ def test_after_a_creation_whose_answer_is_lost_a_second_try_finds_what_the_first
 
 
 @pytest.mark.parametrize("call", CREATIONS)
-def test_a_creation_that_is_delivered_twice_leaves_one_of_everything(own_world: World, held: Held, call: str) -> None:
+def test_a_creation_that_is_delivered_twice_leaves_one_of_everything(
+    own_world: World, held: Held, call: str
+) -> None:
     own_world.fault(BACKUP, call, "twice")
     fail_over_at_last(own_world)
     assert own_world.struck(BACKUP) == 1
     expect_one_of_everything(own_world, held)
 
 
-def test_after_a_creation_whose_connection_breaks_a_second_try_makes_what_is_missing(own_world: World, held: Held) -> None:
+def test_after_a_creation_whose_connection_breaks_a_second_try_makes_what_is_missing(
+    own_world: World, held: Held
+) -> None:
     own_world.fault(BACKUP, "^compute POST /v2.1/servers$", "drop", after=1)
     fail_over_at_last(own_world)
     assert own_world.struck(BACKUP) == 1
     expect_one_of_everything(own_world, held)
 
 
-def test_questions_that_are_not_answered_at_once_do_not_end_a_failover(own_world: World, held: Held) -> None:
+def test_questions_that_are_not_answered_at_once_do_not_end_a_failover(
+    own_world: World, held: Held
+) -> None:
     own_world.fault(BACKUP, "^block-storage GET ", "drop", after=3)
     own_world.fault(BACKUP, "^compute GET /v2.1/servers/detail", "drop", after=1)
     own_world.fault(BACKUP, "^network GET ", "slow", seconds=2)
@@ -125,16 +145,22 @@ def test_questions_that_are_not_answered_at_once_do_not_end_a_failover(own_world
 
 
 @pytest.mark.parametrize("hours", [2, -24], ids=["ahead", "back"])
-def test_a_clock_of_the_backup_site_that_jumps_does_not_end_the_failover(own_world: World, held: Held, hours: int) -> None:
+def test_a_clock_of_the_backup_site_that_jumps_does_not_end_the_failover(
+    own_world: World, held: Held, hours: int
+) -> None:
     with failover_stuck(own_world, r"volume\.restore", after=2) as process:
-        own_world.conditions(BACKUP, clock_skew_s=hours * 3600)  # ahead: every token of the site has expired
+        own_world.conditions(
+            BACKUP, clock_skew_s=hours * 3600
+        )  # ahead: every token of the site has expired
         own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
         _, told = process.communicate()
     assert process.returncode == 0, told
     expect_one_of_everything(own_world, held)
 
 
-def test_a_restore_that_fails_is_told_and_made_again_by_the_second_try(own_world: World, held: Held) -> None:
+def test_a_restore_that_fails_is_told_and_made_again_by_the_second_try(
+    own_world: World, held: Held
+) -> None:
     own_world.fault(BACKUP, r"^volume\.restore$", "error")
     done = own_world.operator.run(*FAILOVER)
     assert own_world.struck(BACKUP) == 1
@@ -144,16 +170,30 @@ def test_a_restore_that_fails_is_told_and_made_again_by_the_second_try(own_world
     expect_one_of_everything(own_world, held)
 
 
-def test_a_backup_that_the_store_has_damaged_is_not_passed_off_as_restored(own_world: World, held: Held) -> None:
-    damaged = next(p for p in (own_world.sandbox.directory / BACKUP / "objects").iterdir() if p.stat().st_size > 1 << 16)
+def test_a_backup_that_the_store_has_damaged_is_not_passed_off_as_restored(
+    own_world: World, held: Held
+) -> None:
+    damaged = next(
+        p
+        for p in (own_world.sandbox.directory / BACKUP / "objects").iterdir()
+        if p.stat().st_size > 1 << 16
+    )
     damaged.write_bytes(damaged.read_bytes()[:-1000])
-    assert own_world.operator.run("recovery-point", "verify", "canary").returncode == 0, "the listing cannot know; a restore must"
+    assert own_world.operator.run("recovery-point", "verify", "canary").returncode == 0, (
+        "the listing cannot know; a restore must"
+    )
     done = own_world.operator.run(*FAILOVER)
     assert done.returncode == 1, done.stderr
 
 
-@pytest.mark.parametrize(("operation", "after"), [(r"volume\.restore", 2), (r"server\.create", 1)], ids=["restoring", "booting"])
-def test_a_failover_whose_process_is_killed_is_gone_on_with_by_run_resume(own_world: World, held: Held, operation: str, after: int) -> None:
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [(r"volume\.restore", 2), (r"server\.create", 1)],
+    ids=["restoring", "booting"],
+)
+def test_a_failover_whose_process_is_killed_is_gone_on_with_by_run_resume(
+    own_world: World, held: Held, operation: str, after: int
+) -> None:
     with failover_stuck(own_world, operation, after) as process:
         process.kill()
     own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
@@ -165,7 +205,9 @@ def test_a_failover_whose_process_is_killed_is_gone_on_with_by_run_resume(own_wo
 
 
 @pytest.mark.parametrize("killed", [True, False], ids=["of a killed process", "of one that works"])
-def test_run_abort_takes_a_half_done_failover_back_and_the_next_one_is_whole(own_world: World, held: Held, killed: bool) -> None:
+def test_run_abort_takes_a_half_done_failover_back_and_the_next_one_is_whole(
+    own_world: World, held: Held, killed: bool
+) -> None:
     with failover_stuck(own_world, r"server\.create", after=1) as process:
         if killed:
             process.kill()
@@ -180,7 +222,9 @@ def test_run_abort_takes_a_half_done_failover_back_and_the_next_one_is_whole(own
     expect_one_of_everything(own_world, held)
 
 
-def test_a_backup_site_that_dies_under_a_failover_and_comes_back_is_failed_over_to_by_a_second_try(own_world: World, held: Held) -> None:
+def test_a_backup_site_that_dies_under_a_failover_and_comes_back_is_failed_over_to_by_a_second_try(
+    own_world: World, held: Held
+) -> None:
     with failover_stuck(own_world, r"volume\.restore", after=2) as process:
         own_world.sandbox.kill(BACKUP)
         own_world.sandbox.start(BACKUP)

@@ -1,4 +1,6 @@
-"""A protection that something goes wrong with: nobody stays frozen, no recovery point is half made, and the next one is good."""
+"""A protection that something goes wrong with: nobody stays frozen, no recovery point is half made,
+and the next one is good.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tests.sandbox.conftest import PRIMARY, World, await_thaw, until
 pytestmark = pytest.mark.sandbox
 QUIESCE_S = 6
 THAWED_WITHIN_S = QUIESCE_S + 20
-"""After that a member that is still frozen was forgotten, and is not just thawed by a busy machine."""
+"""After that a member that is still frozen was forgotten, and is not just thawed by a busy machine.
+"""
 
 
 def expect_the_next_one_to_be_good(world: World) -> None:
@@ -45,7 +48,8 @@ def test_a_snapshot_that_stays_creating_ends_the_window_in_time(world: World) ->
     with world.meanwhile("protect", "canary") as end:
         until(lambda: len(world.frozen()) == 3, "all members are frozen")
         await_thaw(world, THAWED_WITHIN_S)
-        # Cinder never deletes a snapshot that it never made; what is stuck is healed here before the run has given up on removing it.
+        # Cinder never deletes a snapshot that it never made; what is stuck is healed here before
+        # the run has given up on removing it.
         world.sandbox.ask(PRIMARY, "DELETE", "/faults")
         done = end()
     assert done.returncode == 1, done.stderr
@@ -66,13 +70,17 @@ def test_a_snapshot_that_fails_is_told_and_leaves_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("call", ["POST /v3/snapshots$", "POST /v3/backups$"])
-def test_a_creation_whose_answer_is_lost_leaves_neither_a_frozen_member_nor_an_orphan(world: World, call: str) -> None:
+def test_a_creation_whose_answer_is_lost_leaves_neither_a_frozen_member_nor_an_orphan(
+    world: World, call: str
+) -> None:
     world.fault(PRIMARY, f"^block-storage {call}", "lost")
     points = world.points()
     done = world.operator.run("protect", "canary")
     assert world.struck(PRIMARY) == 1
     assert world.frozen() == set()
-    if done.returncode:  # it may find again what it has made, and go on; if it does not, there is no new point
+    if (
+        done.returncode
+    ):  # it may find again what it has made, and go on; if it does not, there is no new point
         assert world.points() == points
     else:
         assert len(world.points()) == len(points) + 1
@@ -80,7 +88,9 @@ def test_a_creation_whose_answer_is_lost_leaves_neither_a_frozen_member_nor_an_o
 
 
 def test_a_thaw_whose_answer_is_lost_is_made_again(world: World) -> None:
-    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action unquiesce", "lost", after=3)  # the first three ask whether agents answer
+    world.fault(
+        PRIMARY, "^compute POST /v2.1/servers/.*/action unquiesce", "lost", after=3
+    )  # the first three ask whether agents answer
     result = world.protect()
     assert world.struck(PRIMARY) == 1
     assert world.frozen() == set()
@@ -98,7 +108,9 @@ def test_a_quiesce_whose_answer_is_lost_is_thawed_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("member", [0, 2])
-def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_at_once(world: World, member: int) -> None:
+def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_at_once(
+    world: World, member: int
+) -> None:
     world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action quiesce", "twice", after=member)
     done = world.operator.run("protect", "canary")
     assert world.struck(PRIMARY) == 1
@@ -128,7 +140,9 @@ def test_what_somebody_else_has_quiesced_is_left_to_him(world: World) -> None:
     expect_the_next_one_to_be_good(world)
 
 
-def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(world: World) -> None:
+def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(
+    world: World,
+) -> None:
     points = world.points()
     with world.protecting() as end:
         server = sorted(world.frozen())[0]
@@ -147,7 +161,9 @@ def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(w
 def test_a_full_store_is_told_and_no_point_is_made(world: World) -> None:
     world.protect()
     points = world.points()
-    world.conditions("site-b", store_capacity=8 << 20)  # less than the backups take, and more than the vault: it is in another account
+    world.conditions(
+        "site-b", store_capacity=8 << 20
+    )  # less than the backups take, and more than the vault: it is in another account
     done = world.operator.run("protect", "canary", "--full")
     assert done.returncode == 1, done.stderr
     assert "is in status error: Object PUT failed: " in done.stderr
@@ -158,12 +174,17 @@ def test_a_full_store_is_told_and_no_point_is_made(world: World) -> None:
     expect_the_next_one_to_be_good(world)
 
 
-def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_itself(world: World) -> None:
+def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_itself(
+    world: World,
+) -> None:
     world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
     points = world.points()
     world.fault(PRIMARY, r"^snapshot\.create$", "slow", seconds=QUIESCE_S)
     with world.meanwhile("protect", "canary") as end:
-        until(lambda: len(world.frozen()) == 3 and world.struck(PRIMARY), "snapshots of frozen members are being made")
+        until(
+            lambda: len(world.frozen()) == 3 and world.struck(PRIMARY),
+            "snapshots of frozen members are being made",
+        )
         world.sandbox.isolate(PRIMARY)
         await_thaw(world, THAWED_WITHIN_S)  # nothing gets in: the add-on's own timers do it
         world.sandbox.rejoin(PRIMARY)
@@ -173,16 +194,21 @@ def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_
     expect_the_next_one_to_be_good(world)
 
 
-def test_a_site_that_falls_silent_for_good_while_its_members_are_frozen_is_told_soon_after_the_last_try_to_thaw_them(world: World) -> None:
+def test_a_site_that_falls_silent_with_members_frozen_is_told_soon_after_the_last_thaw(
+    world: World,
+) -> None:
     world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
     points = world.points()
     world.fault(PRIMARY, r"^snapshot\.create$", "slow", seconds=QUIESCE_S)
     with world.meanwhile("protect", "canary") as end:
-        until(lambda: len(world.frozen()) == 3 and world.struck(PRIMARY), "snapshots are being made")
+        until(
+            lambda: len(world.frozen()) == 3 and world.struck(PRIMARY), "snapshots are being made"
+        )
         world.sandbox.isolate(PRIMARY)
         began = time.monotonic()
         done = end()
-    # Thaws are tried for so long, and once more when what the run has made is taken back; nothing else there is waited for again.
+    # Thaws are tried for so long, and once more when what the run has made is taken back; nothing
+    # else there is waited for again.
     assert time.monotonic() - began < QUIESCE_S + THAW_LONGEST_S + 2 * THAW_CALL_S + 30
     assert done.returncode == 1, done.stderr
     assert "may still be frozen" in done.stderr
@@ -192,7 +218,9 @@ def test_a_site_that_falls_silent_for_good_while_its_members_are_frozen_is_told_
     expect_the_next_one_to_be_good(world)
 
 
-def test_a_clock_that_jumps_while_members_are_frozen_neither_leaves_them_so_nor_ends_the_run(world: World) -> None:
+def test_a_clock_that_jumps_while_members_are_frozen_neither_leaves_them_so_nor_ends_the_run(
+    world: World,
+) -> None:
     with world.protecting() as end:
         world.conditions(PRIMARY, clock_skew_s=2 * 3600)  # every token of the site has expired
         done = end()

@@ -1,4 +1,6 @@
-"""A small OpenStack behind the HTTP seam: answers the calls that antipode makes, keeps their order, and fails where a test wants it to."""
+"""A small OpenStack behind the HTTP seam: answers the calls that antipode makes, keeps their order,
+and fails where a test wants it to.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ PLENTY = {"limit": 1000, "in_use": 0, "used": 0, "reserved": 0}
 class FakeCloud:
     """Servers `db`, `app`, `front`, each with a root and a data volume, unless `empty`."""
 
-    def __init__(self, name: str = "site-a", *, empty: bool = False, cinder: tuple[int, int] = (3, 70)) -> None:
+    def __init__(
+        self, name: str = "site-a", *, empty: bool = False, cinder: tuple[int, int] = (3, 70)
+    ) -> None:
         self.events: list[str] = []
         """what changed something, in order: `quiesce db`, `snapshot db-root`, …"""
         self.before: Callable[[str], None] = lambda event: None
@@ -41,18 +45,24 @@ class FakeCloud:
         self.attachments: dict[str, list[Json]] = {}
         self.ports: dict[str, Json] = {}
         self.networks = [{"id": "net-1", "name": "net"}]
-        self.subnets = [{"id": "subnet-1", "name": "subnet", "network_id": "net-1", "cidr": "10.0.0.0/24"}]
+        self.subnets = [
+            {"id": "subnet-1", "name": "subnet", "network_id": "net-1", "cidr": "10.0.0.0/24"}
+        ]
         self.groups = [{"id": "group-1", "name": "default"}]
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
         self.types = [{"id": "type-1", "name": "fast"}]
         self.zones = ["nova"]
         self.server_groups: list[Json] = []
-        self.keypairs: dict[str, Json] = {"key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}}
+        self.keypairs: dict[str, Json] = {
+            "key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}
+        }
         self.quotas: dict[str, Json] = {}
         self.backup_state = "up"
         self.service_states: dict[str, str] = {}
         """of binaries that are not up"""
-        self.network_agents = [{"agent_type": "DHCP agent", "host": "net-1", "alive": True, "admin_state_up": True}]
+        self.network_agents = [
+            {"agent_type": "DHCP agent", "host": "net-1", "alive": True, "admin_state_up": True}
+        ]
         if not empty:
             for index, member in enumerate(("db", "app", "front")):
                 self.add_server(member, index)
@@ -100,7 +110,9 @@ class FakeCloud:
                 "availability_zone": "nova",
                 "description": "",
             }
-            self.attachments[server_id].append({"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None})
+            self.attachments[server_id].append(
+                {"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None}
+            )
         self.ports[f"port-{server_id}"] = {
             "id": f"port-{server_id}",
             "name": "",
@@ -135,10 +147,21 @@ class FakeCloud:
     # What the services do.
 
     def _transport(self, service: Callable[[str, list[str], Json, Json], Any]) -> Any:
-        def send(method: str, path: str, *, json: Any, params: Any, microversion: str | None, timeout: float | None) -> Reply:
+        def send(
+            method: str,
+            path: str,
+            *,
+            json: Any,
+            params: Any,
+            microversion: str | None,
+            timeout: float | None,
+        ) -> Reply:
             try:
                 with self.lock:
-                    return Reply(200, service(method, path.strip("/").split("/"), json or {}, dict(params or {})))
+                    return Reply(
+                        200,
+                        service(method, path.strip("/").split("/"), json or {}, dict(params or {})),
+                    )
             except Refuse as refusal:
                 return Reply(refusal.status, {"fault": {"message": refusal.reason}})
 
@@ -149,7 +172,17 @@ class FakeCloud:
         self.events.append(event)
 
     def _quota(self) -> Json:
-        names = ["instances", "cores", "ram", "volumes", "gigabytes", "snapshots", "backups", "backup_gigabytes", "port"]
+        names = [
+            "instances",
+            "cores",
+            "ram",
+            "volumes",
+            "gigabytes",
+            "snapshots",
+            "backups",
+            "backup_gigabytes",
+            "port",
+        ]
         names += ["volumes_standard", "gigabytes_standard"]
         return {"quota_set": {n: {**PLENTY, **self.quotas.get(n, {})} for n in names}}
 
@@ -161,7 +194,11 @@ class FakeCloud:
                         server["status"] = "ACTIVE"
                 return {"servers": list(self.servers.values())}
             case "GET", ["os-server-groups"]:
-                return {"server_groups": [{"members": self._members(g["id"]), **g} for g in self.server_groups]}
+                return {
+                    "server_groups": [
+                        {"members": self._members(g["id"]), **g} for g in self.server_groups
+                    ]
+                }
             case "GET", ["os-server-groups", group]:
                 return {"server_group": next(g for g in self.server_groups if g["id"] == group)}
             case "POST", ["os-server-groups"]:
@@ -169,9 +206,21 @@ class FakeCloud:
                 self.server_groups.append({**body["server_group"], "id": f"group-{next(self.ids)}"})
                 return {"server_group": self.server_groups[-1]}
             case "GET", ["os-services"]:
-                return {"services": [{"host": "compute-1", "state": self.service_states.get(params["binary"], "up"), "status": "enabled"}]}
+                return {
+                    "services": [
+                        {
+                            "host": "compute-1",
+                            "state": self.service_states.get(params["binary"], "up"),
+                            "status": "enabled",
+                        }
+                    ]
+                }
             case "GET", ["os-quiesce"]:
-                return {"quiesce": {"version": "1", "default_timeout": 60, "maximum_timeout": 600}} if self.add_on else refuse(404, "none")
+                return (
+                    {"quiesce": {"version": "1", "default_timeout": 60, "maximum_timeout": 600}}
+                    if self.add_on
+                    else refuse(404, "none")
+                )
             case "GET", ["servers", server]:
                 return {"server": {"OS-EXT-STS:vm_state": "active", **self.servers[server]}}
             case "GET", ["servers", server, "os-quiesce"]:
@@ -183,9 +232,17 @@ class FakeCloud:
             case "GET", ["flavors", "detail"]:
                 return {"flavors": self.flavors}
             case "GET", ["os-availability-zone"]:
-                return {"availabilityZoneInfo": [{"zoneName": z, "zoneState": {"available": True}} for z in self.zones]}
+                return {
+                    "availabilityZoneInfo": [
+                        {"zoneName": z, "zoneState": {"available": True}} for z in self.zones
+                    ]
+                }
             case "GET", ["os-keypairs", name]:
-                return {"keypair": self.keypairs[name]} if name in self.keypairs else refuse(404, "no such keypair")
+                return (
+                    {"keypair": self.keypairs[name]}
+                    if name in self.keypairs
+                    else refuse(404, "no such keypair")
+                )
             case "POST", ["os-keypairs"]:
                 if body["keypair"]["name"] in self.keypairs:
                     refuse(409, "there is a keypair of this name")
@@ -195,7 +252,9 @@ class FakeCloud:
             case "GET", ["os-quota-sets", _, "detail"]:
                 return self._quota()
             case "POST", ["servers"]:
-                return {"server": {"id": self._boot(body["server"], body.get("os:scheduler_hints", {}))}}
+                return {
+                    "server": {"id": self._boot(body["server"], body.get("os:scheduler_hints", {}))}
+                }
             case "POST", ["servers", server, "metadata"]:
                 self._happens(f"mark {self.servers[server]['name']}")
                 self.servers[server]["metadata"] |= body["metadata"]
@@ -206,14 +265,18 @@ class FakeCloud:
             case "PUT", ["servers", server, "os-volume_attachments", volume]:
                 self._happens(f"keep {self.volumes[volume]['name']}")
                 attachment = next(a for a in self.attachments[server] if a["volumeId"] == volume)
-                attachment["delete_on_termination"] = body["volumeAttachment"]["delete_on_termination"]
+                attachment["delete_on_termination"] = body["volumeAttachment"][
+                    "delete_on_termination"
+                ]
                 return None
             case "POST", ["servers", server, "action"]:
                 return self._action(server, *body)
         raise AssertionError(f"compute: {method} {path}")
 
     def _members(self, group: str) -> list[str]:
-        return [i for i, server in self.servers.items() if server.get("hints", {}).get("group") == group]
+        return [
+            i for i, server in self.servers.items() if server.get("hints", {}).get("group") == group
+        ]
 
     def _boot(self, wanted: Json, hints: Json) -> str:
         """As Nova does it: volumes must be free, and so must ports."""
@@ -227,7 +290,8 @@ class FakeCloud:
         server = f"server-{next(self.ids)}"
         self.servers[server] = {**wanted, "id": server, "status": "BUILD", "hints": hints}
         self.attachments[server] = [
-            {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]} for d in wanted["block_device_mapping_v2"]
+            {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
+            for d in wanted["block_device_mapping_v2"]
         ]
         for volume in volumes:
             self.volumes[volume]["status"] = "in-use"
@@ -239,7 +303,9 @@ class FakeCloud:
         self._happens(f"delete server {self.servers[server]['name']}")
         del self.servers[server]
         for attachment in self.attachments.pop(server):
-            self.volumes[attachment["volumeId"]]["status"] = "deleting" if attachment["delete_on_termination"] else "detaching"
+            self.volumes[attachment["volumeId"]]["status"] = (
+                "deleting" if attachment["delete_on_termination"] else "detaching"
+            )
         for port in self.ports.values():
             if port["device_id"] == server:
                 port["device_id"] = ""
@@ -264,7 +330,11 @@ class FakeCloud:
                         del self.volumes[volume["id"]]
                 return {"volumes": listed}
             case "GET", ["volumes", volume]:
-                return {"volume": self.volumes[volume]} if volume in self.volumes else refuse(404, "no such volume")
+                return (
+                    {"volume": self.volumes[volume]}
+                    if volume in self.volumes
+                    else refuse(404, "no such volume")
+                )
             case "GET", ["snapshots"]:
                 return {"snapshots": []}
             case "GET", ["snapshots", "detail"]:
@@ -276,14 +346,25 @@ class FakeCloud:
             case "GET", ["types"]:
                 return {"volume_types": self.types}
             case "GET", ["os-availability-zone"]:
-                return {"availabilityZoneInfo": [{"zoneName": z, "zoneState": {"available": True}} for z in self.zones]}
+                return {
+                    "availabilityZoneInfo": [
+                        {"zoneName": z, "zoneState": {"available": True}} for z in self.zones
+                    ]
+                }
             case "GET", ["os-services"]:
-                state = self.backup_state if params["binary"] == "cinder-backup" else self.service_states.get(params["binary"], "up")
+                state = (
+                    self.backup_state
+                    if params["binary"] == "cinder-backup"
+                    else self.service_states.get(params["binary"], "up")
+                )
                 return {"services": [{"host": "cinder", "state": state, "status": "enabled"}]}
             case "GET", ["os-quota-sets", _]:
                 return self._quota()
             case "GET", ["backups", backup, "export_record"]:
-                fields = {k: self.backups[backup][k] for k in ("id", "volume_id", "parent_id", "size", "object_count")}
+                fields = {
+                    k: self.backups[backup][k]
+                    for k in ("id", "volume_id", "parent_id", "size", "object_count")
+                }
                 url = base64.b64encode(json.dumps(fields).encode()).decode()
                 return {"backup-record": {"backup_service": "swift", "backup_url": url}}
             case "POST", ["backups", "import_record"]:
@@ -296,7 +377,13 @@ class FakeCloud:
                 if fields["id"] in self.backups:
                     refuse(400, "there is a backup of this id")
                 self._happens(f"import {fields['id']}")
-                self.backups[fields["id"]] = {**fields, "status": "creating", "looks": 1, "container": "backups", "metadata": {}}
+                self.backups[fields["id"]] = {
+                    **fields,
+                    "status": "creating",
+                    "looks": 1,
+                    "container": "backups",
+                    "metadata": {},
+                }
                 return {"backup": {"id": fields["id"]}}
             case "POST", ["snapshots"]:
                 return {"snapshot": {"id": self._snapshot(body["snapshot"])}}
@@ -313,7 +400,9 @@ class FakeCloud:
                 if "os-set_bootable" in body:
                     self.volumes[volume]["bootable"] = "true"
                 else:
-                    self.volumes[volume]["volume_image_metadata"] |= body["os-set_image_metadata"]["metadata"]
+                    self.volumes[volume]["volume_image_metadata"] |= body["os-set_image_metadata"][
+                        "metadata"
+                    ]
                 return None
             case "DELETE", ["volumes", volume]:
                 if not self.volumes[volume]["status"].startswith(("available", "error")):
@@ -347,12 +436,19 @@ class FakeCloud:
     def _snapshot(self, wanted: Json) -> str:
         self._happens(f"snapshot {wanted['volume_id']}")
         snapshot = f"snapshot-{next(self.ids)}"
-        self.snapshots[snapshot] = {**wanted, "id": snapshot, "status": "creating", "looks": self.looks_until_available}
+        self.snapshots[snapshot] = {
+            **wanted,
+            "id": snapshot,
+            "status": "creating",
+            "looks": self.looks_until_available,
+        }
         self.snapshots[snapshot]["created_at"] = f"{next(self.clock):09}"
         return snapshot
 
     def _backup(self, wanted: Json) -> str:
-        """As Cinder does it: the parent is the available backup of the volume with the newest data before the snapshot."""
+        """As Cinder does it: the parent is the available backup of the volume with the newest data
+        before the snapshot.
+        """
         volume = wanted["volume_id"]
         if wanted["snapshot_id"] not in self.snapshots:
             refuse(404, "no such snapshot")
@@ -360,8 +456,14 @@ class FakeCloud:
             refuse(400, "the snapshot is backing-up")
         self._happens(f"{'incremental' if wanted['incremental'] else 'full'} backup {volume}")
         at = self.snapshots[wanted["snapshot_id"]]["created_at"]
-        older = [b for b in self.backups.values() if b["volume_id"] == volume and b["status"] == "available" and b["data_timestamp"] < at]
-        parent = max(older, key=lambda b: b["data_timestamp"])["id"] if wanted["incremental"] else None
+        older = [
+            b
+            for b in self.backups.values()
+            if b["volume_id"] == volume and b["status"] == "available" and b["data_timestamp"] < at
+        ]
+        parent = (
+            max(older, key=lambda b: b["data_timestamp"])["id"] if wanted["incremental"] else None
+        )
         return self.add_backup(
             volume,
             parent_id=parent,
@@ -374,7 +476,10 @@ class FakeCloud:
 
     def _is_backed_up(self, snapshot: str) -> bool:
         """Whether a backup of it is under way: to Cinder its status is then backing-up."""
-        return any(b.get("snapshot_id") == snapshot and b["status"] == "creating" for b in self.backups.values())
+        return any(
+            b.get("snapshot_id") == snapshot and b["status"] == "creating"
+            for b in self.backups.values()
+        )
 
     def _restore(self, wanted: Json) -> str:
         self._happens(f"restore {wanted['name']}")
@@ -383,13 +488,24 @@ class FakeCloud:
         volume = f"volume-{next(self.ids)}"
         created_at = f"{next(self.clock):09}"
         # A restore puts the metadata of the backup in the place of those given.
-        self.volumes[volume] = {**wanted, "id": volume, "status": "restoring-backup", "metadata": {"src_backup_id": wanted["backup_id"]}}
-        self.volumes[volume] |= {"bootable": "false", "volume_image_metadata": {}, "created_at": created_at}
+        self.volumes[volume] = {
+            **wanted,
+            "id": volume,
+            "status": "restoring-backup",
+            "metadata": {"src_backup_id": wanted["backup_id"]},
+        }
+        self.volumes[volume] |= {
+            "bootable": "false",
+            "volume_image_metadata": {},
+            "created_at": created_at,
+        }
         return volume
 
     def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         def chosen(items: Any) -> list[Json]:
-            wanted = {k: v if isinstance(v, list) else [v] for k, v in params.items() if k != "project_id"}
+            wanted = {
+                k: v if isinstance(v, list) else [v] for k, v in params.items() if k != "project_id"
+            }
             return [i for i in items if all(i[k] in v for k, v in wanted.items())]
 
         match method, path:
@@ -407,7 +523,11 @@ class FakeCloud:
                 return {"quota": self._quota()["quota_set"]}
             case "POST", ["ports"]:
                 wanted = body["port"]
-                if any((p["network_id"], p["mac_address"]) == (wanted["network_id"], wanted["mac_address"]) for p in self.ports.values()):
+                if any(
+                    (p["network_id"], p["mac_address"])
+                    == (wanted["network_id"], wanted["mac_address"])
+                    for p in self.ports.values()
+                ):
                     refuse(409, "the MAC address is in use")
                 self._happens(f"port {wanted['mac_address']}")
                 port = f"port-{next(self.ids)}"
@@ -479,7 +599,15 @@ class FakeTimeline:
         yield Step()
 
     def past(
-        self, number: str, name: str, resource: str = "", *, started: datetime, ended: datetime, error: str | None = None, **facts: object
+        self,
+        number: str,
+        name: str,
+        resource: str = "",
+        *,
+        started: datetime,
+        ended: datetime,
+        error: str | None = None,
+        **facts: object,
     ) -> None:
         assert started <= ended
         self.steps.append((number, name, resource))

@@ -1,6 +1,8 @@
-"""The process that the kill matrix kills: antipode with its databases, locks and threads; clouds and vault are the test's, over a socket.
+"""The process that the kill matrix kills: antipode with its databases, locks and threads; clouds
+and vault are the test's, over a socket.
 
-Started once (it imports once) and told on stdin what to do: each job is done by a fork, whose process id and exit code it prints.
+Started once (it imports once) and told on stdin what to do: each job is done by a fork, whose
+process id and exit code it prints.
 """
 
 from __future__ import annotations
@@ -21,7 +23,18 @@ from antipode import config
 from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.site import Site
-from antipode.engine import abort, deployment, execution, failover_flow, flows, leftovers, protect_flow, reaper, resume, runs
+from antipode.engine import (
+    abort,
+    deployment,
+    execution,
+    failover_flow,
+    flows,
+    leftovers,
+    protect_flow,
+    reaper,
+    resume,
+    runs,
+)
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.protect import quiesce
@@ -63,7 +76,15 @@ class AskedVault(Vault):
 
 def connect(name: str, cloud: str) -> Site:
     def service(which: str, newest: tuple[int, int] | None) -> Api:
-        def send(method: str, path: str, *, json: Any, params: Any, microversion: str | None, timeout: float | None) -> Reply:
+        def send(
+            method: str,
+            path: str,
+            *,
+            json: Any,
+            params: Any,
+            microversion: str | None,
+            timeout: float | None,
+        ) -> Reply:
             return Reply(*ask("call", name, which, method, path, json, params))
 
         return Api(name, which, send, newest)
@@ -81,7 +102,9 @@ def connect(name: str, cloud: str) -> Site:
 
 
 def load_with_points(*arguments: Any, **options: Any) -> Any:
-    """Tell of each task of the flow when it begins, when it is done, and when its result is kept."""
+    """Tell of each task of the flow when it begins, when it is done, and when its result is
+    kept.
+    """
     for task, _ in arguments[0].iter_nodes():
 
         def execute(do: Any = task.execute, name: str = task.name, **given: Any) -> Any:
@@ -92,7 +115,9 @@ def load_with_points(*arguments: Any, **options: Any) -> Any:
 
         task.execute = execute
     engine = load(*arguments, **options)
-    engine.atom_notifier.register(states.SUCCESS, lambda _state, details: ask("point", f"task {details['task_name']} is kept"))
+    engine.atom_notifier.register(
+        states.SUCCESS, lambda _state, details: ask("point", f"task {details['task_name']} is kept")
+    )
     return engine
 
 
@@ -110,7 +135,12 @@ def with_points(owner: Any, method: str) -> None:
 
 
 def unsynced(connection: Any, _record: object) -> None:
-    for pragma in ("journal_mode = WAL", "busy_timeout = 30000", "synchronous = OFF", "foreign_keys = ON"):
+    for pragma in (
+        "journal_mode = WAL",
+        "busy_timeout = 30000",
+        "synchronous = OFF",
+        "foreign_keys = ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -141,7 +171,9 @@ def do(job: dict[str, Any]) -> None:
         case "protect":
             protect_flow.protect(here, job["vnf"], Unobserved())
         case "failover":
-            failover_flow.failover(here, failover_flow.prepare(here, job["vnf"], "site-b", None), Unobserved())
+            failover_flow.failover(
+                here, failover_flow.prepare(here, job["vnf"], "site-b", None), Unobserved()
+            )
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

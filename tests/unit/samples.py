@@ -1,4 +1,6 @@
-"""Examples that several tests use: a VNF of two members, its topology, its recovery points, an object store in memory."""
+"""Examples that several tests use: a VNF of two members, its topology, its recovery points, an
+object store in memory.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,24 @@ members:
 
 def vnf(**changes: Any) -> Vnf:
     members = [{"server": "db"}, {"server": "front", "boot_after": ["db"]}]
-    return Vnf.model_validate({"vnf": "hlr", "primary": "site-a", "backup": "site-b", "members": members, **changes})
+    return Vnf.model_validate(
+        {"vnf": "hlr", "primary": "site-a", "backup": "site-b", "members": members, **changes}
+    )
 
 
 def topology() -> Topology:
-    return Topology(vnf="hlr", site="site-a", discovered_at="2026-11-22T16:05:00Z", servers=[_server("db", 4), _server("front", 5)])
+    return Topology(
+        vnf="hlr",
+        site="site-a",
+        discovered_at="2026-11-22T16:05:00Z",
+        servers=[_server("db", 4), _server("front", 5)],
+    )
 
 
 def _server(name: str, number: int) -> Server:
-    volume = Volume(id=f"vol-{name}", name=f"{name}-root", size_gib=1, volume_type="standard", bootable=True)
+    volume = Volume(
+        id=f"vol-{name}", name=f"{name}-root", size_gib=1, volume_type="standard", bootable=True
+    )
     fixed = FixedAddress(address=f"10.0.0.{number}", subnet_cidr="10.0.0.0/24", subnet_name="sub")
     return Server(
         id=f"srv-{name}",
@@ -46,7 +57,15 @@ def _server(name: str, number: int) -> Server:
         hostname=name,
         flavor=Flavor(name="small", vcpus=1, ram_mib=128, disk_gib=0),
         attachments=[Attachment(volume=volume, device="/dev/vda", is_root=True)],
-        ports=[Port(id=f"port-{name}", name="", network="net", mac_address=f"fa:16:3e:00:00:0{number}", fixed=[fixed])],
+        ports=[
+            Port(
+                id=f"port-{name}",
+                name="",
+                network="net",
+                mac_address=f"fa:16:3e:00:00:0{number}",
+                fixed=[fixed],
+            )
+        ],
     )
 
 
@@ -59,7 +78,12 @@ def snapshots() -> SnapshotSet:
 
 
 def record(backup: str, volume: str, parent: str | None = None) -> BackupRecord:
-    fields = {"id": backup, "volume_id": volume, "parent_id": parent, "service_metadata": f"volume_{volume}/{backup}"}
+    fields = {
+        "id": backup,
+        "volume_id": volume,
+        "parent_id": parent,
+        "service_metadata": f"volume_{volume}/{backup}",
+    }
     return BackupRecord(
         id=backup,
         volume_id=volume,
@@ -74,8 +98,14 @@ def record(backup: str, volume: str, parent: str | None = None) -> BackupRecord:
 
 
 def backups() -> BackupSet:
-    made = [record("b-db-0", "vol-db"), record("b-db-1", "vol-db", "b-db-0"), record("b-front-0", "vol-front")]
-    return BackupSet(restore={"vol-db": "b-db-1", "vol-front": "b-front-0"}, backups={b.id: b for b in made})
+    made = [
+        record("b-db-0", "vol-db"),
+        record("b-db-1", "vol-db", "b-db-0"),
+        record("b-front-0", "vol-front"),
+    ]
+    return BackupSet(
+        restore={"vol-db": "b-db-1", "vol-front": "b-front-0"}, backups={b.id: b for b in made}
+    )
 
 
 def manifest(point: str = "20261122T160501Z-1a2b3c", **changes: Any) -> Manifest:
@@ -110,7 +140,9 @@ class MemoryStore:
 
     def listing(self, container: str, prefix: str = "") -> list[Any]:
         return [
-            SimpleNamespace(name=n, bytes=len(c), etag=hashlib.md5(c, usedforsecurity=False).hexdigest())
+            SimpleNamespace(
+                name=n, bytes=len(c), etag=hashlib.md5(c, usedforsecurity=False).hexdigest()
+            )
             for n, c in sorted(self.objects.items())
             if n.startswith(prefix)
         ]
@@ -120,7 +152,9 @@ class MemoryStore:
         prefix = f"volume_{backup.volume_id}/{backup.id}"
         names = [f"{prefix}-00001", f"{prefix}-00002"]
         self.objects |= {n: n.encode() for n in names}
-        self.objects[f"{prefix}_metadata"] = json.dumps({"objects": [{n: {"offset": 0, "length": 1, "md5": "?"}} for n in names]}).encode()
+        self.objects[f"{prefix}_metadata"] = json.dumps(
+            {"objects": [{n: {"offset": 0, "length": 1, "md5": "?"}} for n in names]}
+        ).encode()
         self.objects[f"{prefix}_sha256file"] = b"{}"
 
 
@@ -150,7 +184,15 @@ def write_config(folder: Path) -> Path:
 
 def plan(**changes: Any) -> RecoveryPlan:
     servers = [_server_plan("db", []), _server_plan("front", ["db"])]
-    return RecoveryPlan(**{"recovery_point": manifest().id, "vnf": "hlr", "site": "site-b", "servers": servers, **changes})
+    return RecoveryPlan(
+        **{
+            "recovery_point": manifest().id,
+            "vnf": "hlr",
+            "site": "site-b",
+            "servers": servers,
+            **changes,
+        }
+    )
 
 
 def _server_plan(name: str, after: list[str]) -> ServerPlan:

@@ -1,4 +1,6 @@
-"""The bench's arithmetic: medians, ratios and what they say about the goals; and how a client's cost is counted."""
+"""The bench's arithmetic: medians, ratios and what they say about the goals; and how a client's
+cost is counted.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,24 @@ from bench.verdict import GOALS, Sample, judge, medians, ratio, report, table
 def samples(**values: list[float]) -> list[Sample]:
     """`antipode_window_s=[1, 2]`: one sample for each value, in rounds."""
     named = [(*name.split("_", 1), of) for name, of in values.items()]
-    return [Sample(i, client, measure, value) for client, measure, of in named for i, value in enumerate(of, 1)]
+    return [
+        Sample(i, client, measure, value)
+        for client, measure, of in named
+        for i, value in enumerate(of, 1)
+    ]
 
 
 def test_the_median_over_rounds_is_what_counts_not_the_best_or_the_last() -> None:
-    assert medians(samples(antipode_window_s=[3.0, 9.0, 4.0], floor_window_s=[3.0, 5.0])) == {"window_s": {"antipode": 4.0, "floor": 4.0}}
+    assert medians(samples(antipode_window_s=[3.0, 9.0, 4.0], floor_window_s=[3.0, 5.0])) == {
+        "window_s": {"antipode": 4.0, "floor": 4.0}
+    }
 
 
 def test_a_goal_against_the_floor_is_met_up_to_its_limit_and_not_beyond() -> None:
-    middle = {"full_s": {"antipode": 115.0, "floor": 100.0}, "recover_s": {"antipode": 116.0, "floor": 100.0}}
+    middle = {
+        "full_s": {"antipode": 115.0, "floor": 100.0},
+        "recover_s": {"antipode": 116.0, "floor": 100.0},
+    }
     met = {v.goal.measure: v.met for v in judge(middle)}
     assert met["full_s"] is True
     assert met["recover_s"] is False
@@ -41,7 +52,9 @@ def test_a_goal_against_the_floor_is_met_up_to_its_limit_and_not_beyond() -> Non
 
 def test_the_window_must_be_five_times_shorter_than_that_of_the_command_line() -> None:
     def of(cli: float) -> bool | None:
-        return next(v.met for v in judge({"window_s": {"antipode": 4.0, "cli": cli}}) if v.goal.shorter)
+        return next(
+            v.met for v in judge({"window_s": {"antipode": 4.0, "cli": cli}}) if v.goal.shorter
+        )
 
     assert of(20.0) is True
     assert of(19.9) is False
@@ -53,13 +66,27 @@ def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
 
 
 def test_the_report_is_json_and_names_every_goal() -> None:
-    document = json.loads(json.dumps(report(samples(antipode_window_s=[4.0], floor_window_s=[3.6], cli_window_s=[24.0]), rounds=1)))
-    assert document["ratios"]["window_s"] == {"antipode_to_floor": pytest.approx(1.111, abs=0.01), "cli_to_antipode": 6.0}
+    document = json.loads(
+        json.dumps(
+            report(
+                samples(antipode_window_s=[4.0], floor_window_s=[3.6], cli_window_s=[24.0]),
+                rounds=1,
+            )
+        )
+    )
+    assert document["ratios"]["window_s"] == {
+        "antipode_to_floor": pytest.approx(1.111, abs=0.01),
+        "cli_to_antipode": 6.0,
+    }
     assert [g["measure"] for g in document["goals"]] == [g.measure for g in GOALS]
 
 
 def test_the_table_has_a_dash_where_a_client_took_no_part() -> None:
-    line = next(x for x in table({"recover_s": {"antipode": 130.0, "floor": 120.0}}).splitlines() if x.startswith("recover"))
+    line = next(
+        x
+        for x in table({"recover_s": {"antipode": 130.0, "floor": 120.0}}).splitlines()
+        if x.startswith("recover")
+    )
     assert line.split() == ["recover,", "s", "130.0", "120.0", "-", "1.08", "-"]
 
 
@@ -70,7 +97,11 @@ def test_every_http_request_of_a_python_client_is_counted(tmp_path: Path) -> Non
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        ask = f"import urllib.request as r; [r.urlopen('http://127.0.0.1:{server.server_port}/').read() for _ in range(3)]; print('done')"
+        ask = (
+            "import urllib.request as r; "
+            f"[r.urlopen('http://127.0.0.1:{server.server_port}/').read() for _ in range(3)]; "
+            "print('done')"
+        )
         spent = run([sys.executable, "-c", ask], {}, tmp_path / "client.log")
         server.shutdown()
     assert (spent.output, spent.calls) == ("done\n", 3)
@@ -93,7 +124,9 @@ class Brittle:
 
     def act(self, server_id: str, action: str) -> None:
         self.asked.append((server_id, action))
-        if (server_id, action) == ("app", "unquiesce") and self.asked.count((server_id, action)) == 1:
+        if (server_id, action) == ("app", "unquiesce") and self.asked.count(
+            (server_id, action)
+        ) == 1:
             raise ClientException("the agent does not answer")
 
     def post(self, path: str, json: object) -> None:
@@ -102,7 +135,9 @@ class Brittle:
 
 def test_the_floor_thaws_everybody_in_reverse_and_again_who_refused_when_a_snapshot_fails() -> None:
     site = Brittle()
-    servers = [{"id": n, "name": n, "volumes": [{"id": f"{n}-root"}]} for n in ("db", "app", "front")]
+    servers = [
+        {"id": n, "name": n, "volumes": [{"id": f"{n}-root"}]} for n in ("db", "app", "front")
+    ]
     with pytest.raises(ClientException, match="quota exceeded"):
         snapshot_quiesced(cast("Cloud", site), servers, "name")
     assert site.asked == [
@@ -115,11 +150,16 @@ def test_the_floor_thaws_everybody_in_reverse_and_again_who_refused_when_a_snaps
 SCRIPT = Path(__file__).parents[2] / "bench/openstack-cli.sh"
 
 
-needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the script is for the lab, with its bash and date")
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="the script is for the lab, with its bash and date"
+)
 
 
-def run_script(act: str, folder: Path, openstack: str) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
-    """Run the command line script with an `openstack` that answers by its arguments as the given `case` patterns say.
+def run_script(
+    act: str, folder: Path, openstack: str
+) -> tuple[subprocess.CompletedProcess[str], list[str], list[str]]:
+    """Run the command line script with an `openstack` that answers by its arguments as the given
+    `case` patterns say.
 
     Returns how it ended, what `openstack` was called with, and what `curl` was.
     """
@@ -137,36 +177,74 @@ def run_script(act: str, folder: Path, openstack: str) -> tuple[subprocess.Compl
     for name, text in programs.items():
         (bin / name).write_text(f"#!/bin/bash\n{text}")
         (bin / name).chmod(0o755)
-    (folder / "vnf.json").write_text('{"map": {"networks": {"net": "net-b"}, "volume_types": {}, "flavors": {}, "security_groups": {}}}')
-    names = {"PRIMARY": "a", "BACKUP": "b", "MEMBERS": "db app", "BOOT": "db", "NAME": "n", "OPENSTACK": "openstack"}
-    paths = {"STATE": str(folder), "VNF": str(folder / "vnf.json"), "BENCH_CALLS": str(folder / "calls")}
+    (folder / "vnf.json").write_text(
+        '{"map": {"networks": {"net": "net-b"}, "volume_types": {}, "flavors": {}, '
+        '"security_groups": {}}}'
+    )
+    names = {
+        "PRIMARY": "a",
+        "BACKUP": "b",
+        "MEMBERS": "db app",
+        "BOOT": "db",
+        "NAME": "n",
+        "OPENSTACK": "openstack",
+    }
+    paths = {
+        "STATE": str(folder),
+        "VNF": str(folder / "vnf.json"),
+        "BENCH_CALLS": str(folder / "calls"),
+    }
     environment = {**names, **paths, "PATH": f"{bin}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", str(SCRIPT), act], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        ["bash", str(SCRIPT), act],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     return done, told.read_text().splitlines(), asked.read_text().splitlines()
 
 
 @needs_linux
-def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_window(tmp_path: Path) -> None:
+def test_the_command_line_script_thaws_in_reverse_when_a_snapshot_fails_in_its_window(
+    tmp_path: Path,
+) -> None:
     openstack = """
     *"server show db"*) echo '{"id": "id-db"}' ;;
     *"server show app"*) echo '{"id": "id-app"}' ;;
     *"server volume list"*) echo '[{"Device": "/dev/vda", "Volume ID": "v1"}]' ;;
     *"volume show"*) echo '{}' ;;
     *"keypair show"*|*"port list"*) ;;
-    *"snapshot create"*) echo "status must be available, but current status is: in-use" >&2; exit 1 ;;"""
+    *"snapshot create"*) echo "status must be available, but current status is: in-use" >&2
+        exit 1 ;;"""
     done, _, asked = run_script("full", tmp_path, openstack)
     assert done.returncode != 0
     assert "in-use" in done.stderr
-    calls = [(line.split("/")[-2], "unquiesce" if "unquiesce" in line else "quiesce") for line in asked]
-    assert calls == [("id-db", "quiesce"), ("id-app", "quiesce"), ("id-app", "unquiesce"), ("id-db", "unquiesce")]
+    calls = [
+        (line.split("/")[-2], "unquiesce" if "unquiesce" in line else "quiesce") for line in asked
+    ]
+    assert calls == [
+        ("id-db", "quiesce"),
+        ("id-app", "quiesce"),
+        ("id-app", "unquiesce"),
+        ("id-db", "unquiesce"),
+    ]
 
 
 @needs_linux
-def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_importing_all_of_it(tmp_path: Path) -> None:
+def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_importing_all_of_it(
+    tmp_path: Path,
+) -> None:
     for member in ("db", "app"):
         (tmp_path / member).mkdir()
         (tmp_path / member / "volumes").write_text("")
-    server = {"flavor": {"original_name": "tiny"}, "OS-EXT-SRV-ATTR:user_data": "cm9sZT1kYg==", "config_drive": True, "key_name": "key"}
+    server = {
+        "flavor": {"original_name": "tiny"},
+        "OS-EXT-SRV-ATTR:user_data": "cm9sZT1kYg==",
+        "config_drive": True,
+        "key_name": "key",
+    }
     port = {"mac_address": "fa:16:3e:00:00:01", "fixed_ips": [{"ip_address": "10.7.0.11"}]}
     files = {
         "db/server": json.dumps(server),
@@ -179,7 +257,9 @@ def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_impor
         "key-key": "ssh-ed25519 AAAA",
         "chain-v1": "base\nincrement\n",
         **{
-            f"record-{link}": json.dumps({"backup_service": "s", "backup_url": f"url-{link}", "name": "n"})
+            f"record-{link}": json.dumps(
+                {"backup_service": "s", "backup_url": f"url-{link}", "name": "n"}
+            )
             for link in ("base", "increment")
         },
         "answers-db": 'echo "$1" >"$STATE/answered"',
@@ -193,9 +273,15 @@ def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_impor
     *"create"*) echo new-id ;;"""
     done, told, asked = run_script("recover", tmp_path, openstack)
     assert done.returncode == 0, done.stderr
-    assert [url for line in asked for url in ("url-base", "url-increment") if url in line] == ["url-base", "url-increment"]
+    assert [url for line in asked for url in ("url-base", "url-increment") if url in line] == [
+        "url-base",
+        "url-increment",
+    ]
     assert any("volume create --backup increment" in line for line in told)
-    assert any("--network net-b --mac-address fa:16:3e:00:00:01 --fixed-ip ip-address=10.7.0.11" in line for line in told)
+    assert any(
+        "--network net-b --mac-address fa:16:3e:00:00:01 --fixed-ip ip-address=10.7.0.11" in line
+        for line in told
+    )
     assert (tmp_path / "answered").read_text() == "10.7.0.11\n"
     assert json.loads(done.stdout)["window_s"] is None
 

@@ -1,4 +1,6 @@
-"""A claim on a board is told to be lost before another host may have it, whatever the board, the clock or the process does."""
+"""A claim on a board is told to be lost before another host may have it, whatever the board, the
+clock or the process does.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class Runs:
 
 
 class Clock:
-    """One that goes on when the test says so: however busy the machine is, a claim lasts as long as it should."""
+    """One that goes on when the test says so: however busy the machine is, a claim lasts as long as
+    it should.
+    """
 
     def __init__(self) -> None:
         self.s = 100.0
@@ -105,10 +109,16 @@ def test_a_claim_that_is_renewed_lasts() -> None:
 
 
 @pytest.mark.parametrize("who", ["board", "database"])
-def test_a_claim_that_cannot_be_renewed_is_lost_while_the_board_still_keeps_it_for_us(who: str) -> None:
+def test_a_claim_that_cannot_be_renewed_is_lost_while_the_board_still_keeps_it_for_us(
+    who: str,
+) -> None:
     hold, runs, clock = Hold(), Runs(), Clock()
     trouble = hold if who == "board" else runs
-    trouble.trouble = BoardUnreachable("silence") if who == "board" else OperationalError("SELECT", {}, Exception("silence"))
+    trouble.trouble = (
+        BoardUnreachable("silence")
+        if who == "board"
+        else OperationalError("SELECT", {}, Exception("silence"))
+    )
     held = claim(hold, runs, clock)
     until("it to be tried twice", lambda: trouble.asked >= 2)
     clock.s += EXPIRES_S * 0.66
@@ -117,7 +127,10 @@ def test_a_claim_that_cannot_be_renewed_is_lost_while_the_board_still_keeps_it_f
     with pytest.raises(ClaimLost, match="run resume run-1"):
         held.check()
     trouble.trouble = None
-    until("it to be held again, as nobody had taken it and the board has confirmed that", lambda: not is_lost(held))
+    until(
+        "it to be held again, as nobody had taken it and the board has confirmed that",
+        lambda: not is_lost(held),
+    )
     held.release()
 
 
@@ -172,7 +185,9 @@ def test_a_run_that_has_ended_is_taken_off_the_board_and_another_is_left_on_it()
 
 def test_a_jobboard_needs_a_database_that_hosts_share_and_a_password_goes_by_tls_only() -> None:
     with pytest.raises(ValueError, match="https:// endpoints only"):
-        Etcd.model_validate({"endpoints": ["http://10.0.0.1:2379"], "user": "antipode", "password_file": "/x"})
+        Etcd.model_validate(
+            {"endpoints": ["http://10.0.0.1:2379"], "user": "antipode", "password_file": "/x"}
+        )
     with pytest.raises(ValueError, match="one of etcd, redis and zookeeper"):
         Jobboard.model_validate({"redis": {}, "etcd": {"endpoints": ["http://10.0.0.1:2379"]}})
 
@@ -190,7 +205,9 @@ class Silent:
         raise BoardUnreachable("silence")
 
 
-def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(tmp_path: Path) -> None:
+def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(
+    tmp_path: Path,
+) -> None:
     runs = StoredRuns(open_database(f"sqlite:///{tmp_path / 'antipode.db'}"))
     with pytest.raises(BoardUnreachable):
         BoardClaims(Silent(), runs).begin(new_run("failover", "hlr", {}))  # type: ignore[arg-type]

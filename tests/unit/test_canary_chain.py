@@ -1,4 +1,6 @@
-"""Three members of the canary as processes here: the chain survives being killed anywhere, and stalls while a member is frozen."""
+"""Three members of the canary as processes here: the chain survives being killed anywhere, and
+stalls while a member is frozen.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ from lab.guest.image import compile_canary
 from lab.waiting import wait_until
 from tests.ports import free_port
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="a program for Linux guests; needs gcc")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("gcc"),
+    reason="a program for Linux guests; needs gcc",
+)
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +54,26 @@ class Chain:
     def start(self, *roles: str) -> None:
         for role in roles:
             (self.folder / role).mkdir(exist_ok=True)
-            command = [str(self.program), "--role", role, "--records", str(self.records(role)), "--http", str(self.http[role])]
-            command += ["--period-ms", "1"] if role == CHAIN[-1] else ["--peer", str(self.peer[role])]
+            command = [
+                str(self.program),
+                "--role",
+                role,
+                "--records",
+                str(self.records(role)),
+                "--http",
+                str(self.http[role]),
+            ]
+            command += (
+                ["--period-ms", "1"] if role == CHAIN[-1] else ["--peer", str(self.peer[role])]
+            )
             if role != CHAIN[0]:
                 command += ["--next", f"127.0.0.1:{self.peer[CHAIN[CHAIN.index(role) - 1]]}"]
             self.process[role] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait_until(
-            lambda: not any(_is_free(self.http[role]) for role in roles), "the started members answer", timeout=WITHIN_S, interval=0.01
+            lambda: not any(_is_free(self.http[role]) for role in roles),
+            "the started members answer",
+            timeout=WITHIN_S,
+            interval=0.01,
         )
 
     def kill(self, *roles: str) -> None:
@@ -65,7 +83,10 @@ class Chain:
         for role in roles:
             self.process[role].wait()
         wait_until(
-            lambda: all(_is_free(self.http[role]) for role in roles), "the HTTP processes have ended too", timeout=WITHIN_S, interval=0.01
+            lambda: all(_is_free(self.http[role]) for role in roles),
+            "the HTTP processes have ended too",
+            timeout=WITHIN_S,
+            interval=0.01,
         )
 
     def signal(self, role: str, number: signal.Signals) -> None:
@@ -79,7 +100,9 @@ class Chain:
         return check({role: self.records(role).read_bytes() for role in reversed(CHAIN)})
 
     def state(self, role: str) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http[role]}/", timeout=WITHIN_S) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.http[role]}/", timeout=WITHIN_S
+        ) as answer:
             return dict(json.load(answer))
 
     def durable(self) -> dict[str, int]:
@@ -87,7 +110,9 @@ class Chain:
 
     def wait_for(self, role: str, number: int) -> None:
         def has_it() -> bool:
-            return self.records(role).exists() and self.records(role).stat().st_size >= number * RECORD
+            return (
+                self.records(role).exists() and self.records(role).stat().st_size >= number * RECORD
+            )
 
         wait_until(has_it, f"{role} has record {number}", timeout=WITHIN_S, interval=0.01)
 
@@ -118,11 +143,21 @@ def test_a_running_chain_is_consistent_and_tells_what_it_has_durable(chain: Chai
     assert durable["front"] <= durable["app"] <= durable["db"]
     states = {role: chain.state(role) for role in CHAIN}
     assert {role: s["role"] for role, s in states.items()} == {role: role for role in CHAIN}
-    first_start = {"role": "front", "durable": 0, "found": 0, "boot": 1, "torn": 0, "ms": 0, "state": "ok"}
+    first_start = {
+        "role": "front",
+        "durable": 0,
+        "found": 0,
+        "boot": 1,
+        "torn": 0,
+        "ms": 0,
+        "state": "ok",
+    }
     assert states["front"] | {"durable": 0, "ms": 0} == first_start
 
 
-def test_members_killed_at_random_moments_leave_neither_gaps_nor_duplicates_nor_order_violations(chain: Chain) -> None:
+def test_members_killed_at_random_moments_leave_neither_gaps_nor_duplicates_nor_order_violations(
+    chain: Chain,
+) -> None:
     moments = random.Random(20261122)
     for _ in range(12):
         chain.grow(moments.randrange(1, 10))
@@ -162,14 +197,20 @@ def test_a_member_that_lost_acknowledged_records_refuses_to_make_a_gap(chain: Ch
     with chain.records("db").open("r+b") as file:
         file.truncate(5 * RECORD)
     chain.start(*CHAIN)
-    wait_until(lambda: chain.state("app")["state"] == "broken", "app tells that the chain is broken", timeout=WITHIN_S)
+    wait_until(
+        lambda: chain.state("app")["state"] == "broken",
+        "app tells that the chain is broken",
+        timeout=WITHIN_S,
+    )
     assert chain.state("db")["durable"] == 5
     report = chain.check()
     assert [(v.ahead, v.behind) for v in report.order_violations] == [("app", "db")]
     assert not report.gaps
 
 
-def test_a_member_restored_ahead_of_the_head_acknowledges_what_it_has_without_writing_it_again(chain: Chain) -> None:
+def test_a_member_restored_ahead_of_the_head_acknowledges_what_it_has_without_writing_it_again(
+    chain: Chain,
+) -> None:
     chain.kill(*CHAIN)
     with chain.records("front").open("r+b") as file:
         file.truncate(5 * RECORD)
@@ -186,7 +227,9 @@ def test_the_chain_stalls_while_a_member_is_frozen_and_goes_on_without_harm(chai
 
         def has_stalled() -> bool:
             samples.append(chain.durable())
-            return len(samples) > 3 and samples[-1] == samples[-2] == samples[-3] == samples[-4]  # all acknowledged
+            return (
+                len(samples) > 3 and samples[-1] == samples[-2] == samples[-3] == samples[-4]
+            )  # all acknowledged
 
         wait_until(has_stalled, "nothing advances any more", timeout=WITHIN_S, interval=1)
         stalled = samples[-1]
@@ -205,11 +248,18 @@ def test_copies_taken_one_after_the_other_with_db_first_violate_the_order(chain:
         copies[role] = chain.records(role).read_bytes()
         chain.grow(5)
     report = check(copies)
-    assert [(v.ahead, v.behind) for v in report.order_violations] == [("app", "db"), ("front", "app")]
+    assert [(v.ahead, v.behind) for v in report.order_violations] == [
+        ("app", "db"),
+        ("front", "app"),
+    ]
 
 
-def test_fill_writes_data_of_the_wanted_size_that_does_not_compress_to_nothing(chain: Chain) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{chain.http['db']}/fill?mib=3&seed=7", timeout=WITHIN_S) as answer:
+def test_fill_writes_data_of_the_wanted_size_that_does_not_compress_to_nothing(
+    chain: Chain,
+) -> None:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{chain.http['db']}/fill?mib=3&seed=7", timeout=WITHIN_S
+    ) as answer:
         said = json.load(answer)
     content = (chain.folder / "db" / "fill-7").read_bytes()
     assert said["mib"] == 3

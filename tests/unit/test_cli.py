@@ -1,4 +1,6 @@
-"""The command line: quick help, exit codes that mean something, messages without tracebacks, output for programs on stdout alone."""
+"""The command line: quick help, exit codes that mean something, messages without tracebacks, output
+for programs on stdout alone.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,15 @@ from antipode.engine.runs import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
 
-HEAVY = {"openstack", "keystoneauth1", "taskflow", "sqlalchemy", "alembic", "pydantic_core._pydantic_core.rich", "rich"}
+HEAVY = {
+    "openstack",
+    "keystoneauth1",
+    "taskflow",
+    "sqlalchemy",
+    "alembic",
+    "pydantic_core._pydantic_core.rich",
+    "rich",
+}
 
 
 class Antipode:
@@ -51,13 +61,17 @@ class Antipode:
 
 
 @pytest.fixture
-def antipode(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Antipode:
+def antipode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Antipode:
     monkeypatch.setattr(main.signal, "signal", lambda *_: None)
     monkeypatch.setattr(main.logs, "log_to_stream", lambda *_: None)
     return Antipode(tmp_path, capsys)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["help", "failover"], ["protect", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["help", "failover"], ["protect", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['antipode', *{arguments!r}]\n"
@@ -72,7 +86,12 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_help_names_every_command_and_every_exit_code() -> None:
-    done = subprocess.run([sys.executable, "-m", "antipode.cli.main", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "antipode.cli.main", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert all(command in done.stdout for command in main.COMMANDS)
     assert all(f"\n  {code}  " in done.stdout for code in (0, 1, 2, 3, 4, 5, 6, 130))
 
@@ -80,7 +99,13 @@ def test_help_names_every_command_and_every_exit_code() -> None:
 def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
     antipode.add_vnf()
     assert antipode.json("vnf", "list") == [
-        {"vnf": "hlr", "primary": "site-a", "backup": "site-b", "option": "quiesced-snapshot", "members": ["db", "front"]}
+        {
+            "vnf": "hlr",
+            "primary": "site-a",
+            "backup": "site-b",
+            "option": "quiesced-snapshot",
+            "members": ["db", "front"],
+        }
     ]
     assert antipode.json("vnf", "add", str(antipode.folder / "hlr.yaml"))["was"] == "replaced"
 
@@ -92,7 +117,9 @@ def test_every_form_of_output_works(antipode: Antipode, form: str) -> None:
     assert "hlr" in antipode.out
 
 
-def test_a_vnf_file_that_is_wrong_ends_with_2_and_names_file_line_and_field(antipode: Antipode) -> None:
+def test_a_vnf_file_that_is_wrong_ends_with_2_and_names_file_line_and_field(
+    antipode: Antipode,
+) -> None:
     path = antipode.folder / "hlr.yaml"
     path.write_text(samples.VNF_FILE.replace("boot_after", "bootafter"))
     assert antipode("vnf", "add", str(path)) == 2
@@ -105,11 +132,18 @@ def test_a_vnf_whose_site_is_not_configured_is_refused_with_the_line(antipode: A
     path = antipode.folder / "hlr.yaml"
     path.write_text(samples.VNF_FILE.replace("backup: site-b", "backup: site-x"))
     assert antipode("vnf", "add", str(path)) == 2
-    assert f"{path}:3: backup: site site-x is not in the configuration; sites there: site-a, site-b" in antipode.err
+    assert (
+        f"{path}:3: backup: site site-x is not in the configuration; sites there: site-a, site-b"
+        in antipode.err
+    )
 
 
 def test_a_vault_at_the_primary_is_refused(antipode: Antipode) -> None:
-    antipode.config.write_text(antipode.config.read_text().replace(f"directory: {antipode.folder / 'vault'}", "swift: {site: site-a}"))
+    antipode.config.write_text(
+        antipode.config.read_text().replace(
+            f"directory: {antipode.folder / 'vault'}", "swift: {site: site-a}"
+        )
+    )
     path = antipode.folder / "hlr.yaml"
     path.write_text(samples.VNF_FILE)
     assert antipode("vnf", "add", str(path)) == 2
@@ -125,7 +159,9 @@ def test_a_vault_at_the_primary_is_refused(antipode: Antipode) -> None:
         (["failover", "hlr", "--to", "site-x"], 2, "site site-x is not in the configuration"),
     ],
 )
-def test_what_the_operator_named_wrongly_ends_with_2(antipode: Antipode, arguments: list[str], code: int, words: str) -> None:
+def test_what_the_operator_named_wrongly_ends_with_2(
+    antipode: Antipode, arguments: list[str], code: int, words: str
+) -> None:
     assert antipode(*arguments) == code
     assert words in antipode.err
 
@@ -136,7 +172,9 @@ def test_a_missing_configuration_ends_with_2(antipode: Antipode) -> None:
     assert "antipode.yaml: cannot be read" in antipode.err
 
 
-def test_a_site_that_does_not_answer_ends_with_5(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_that_does_not_answer_ends_with_5(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     antipode.add_vnf()
     unreachable(monkeypatch)
     assert antipode("protect", "hlr") == 5
@@ -155,7 +193,9 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud_site, "connect", connect)
 
 
-def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unreachable(monkeypatch)
     assert antipode("site", "check", "-f", "json") == 3
     checks = json.loads(antipode.out)
@@ -167,7 +207,9 @@ def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(a
     ]
 
 
-def test_site_check_asks_the_guest_agents_of_the_vnfs_whose_primary_a_site_is(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_site_check_asks_the_guest_agents_of_the_vnfs_whose_primary_a_site_is(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clouds = {"site-a": FakeCloud("site-a"), "site-b": FakeCloud("site-b", empty=True)}
     silent: set[str] = set()
 
@@ -178,7 +220,9 @@ def test_site_check_asks_the_guest_agents_of_the_vnfs_whose_primary_a_site_is(an
     clouds["site-a"].before = before
     monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: clouds[name].site)
     path = antipode.folder / "vnf.yaml"
-    path.write_text("vnf: v\nprimary: site-a\nbackup: site-b\nmembers: [{server: db}, {server: app}]\n")
+    path.write_text(
+        "vnf: v\nprimary: site-a\nbackup: site-b\nmembers: [{server: db}, {server: app}]\n"
+    )
     assert antipode("vnf", "add", str(path)) == 0, antipode.err
 
     def checked() -> dict[str, Any]:
@@ -188,17 +232,24 @@ def test_site_check_asks_the_guest_agents_of_the_vnfs_whose_primary_a_site_is(an
     assert (checked()["site"], checked()["ok"]) == ("site-a", True)
     silent.add("app")
     assert not checked()["ok"]
-    assert "server app cannot be quiesced, its guest agent does not answer (guest agent is not responding)" in checked()["detail"]
+    assert (
+        "server app cannot be quiesced, its guest agent does not answer (guest agent is not "
+        "responding)" in checked()["detail"]
+    )
 
 
-def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from antipode.vault import manifests
 
     antipode.add_vnf()
     manifests.commit(deployment(antipode).vault, samples.manifest())
     unreachable(monkeypatch)
     shown = antipode.json("vnf", "show", "hlr")
-    assert shown["seen"] == f"recovery point {samples.manifest().id}, because site-a does not answer"
+    assert (
+        shown["seen"] == f"recovery point {samples.manifest().id}, because site-a does not answer"
+    )
     assert [s["server"] for s in shown["servers"]] == ["db", "front"]
 
 
@@ -208,14 +259,23 @@ def deployment(antipode: Antipode) -> Deployment:
     return Deployment(config.load(str(antipode.config)))
 
 
-def test_recovery_points_are_listed_shown_and_verified_without_the_primary(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from antipode.vault import manifests
 
     manifests.commit(deployment(antipode).vault, samples.manifest())
     unreachable(monkeypatch)
     (listed,) = antipode.json("recovery-point", "list", "hlr")
-    assert (listed["id"], listed["incremental"], listed["state"]) == (samples.manifest().id, True, "sealed")
-    assert antipode.json("recovery-point", "show", "hlr")["volumes"][0]["chain"] == ["b-db-0", "b-db-1"]
+    assert (listed["id"], listed["incremental"], listed["state"]) == (
+        samples.manifest().id,
+        True,
+        "sealed",
+    )
+    assert antipode.json("recovery-point", "show", "hlr")["volumes"][0]["chain"] == [
+        "b-db-0",
+        "b-db-1",
+    ]
     assert len(antipode.json("recovery-point", "verify", "hlr")) == 4
 
 
@@ -236,7 +296,11 @@ class Typing:
 
         manifests.commit(deployment(antipode).vault, samples.manifest())
         monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
-        monkeypatch.setattr(failover_flow.plan, "make_plan", lambda *_: samples.plan(warnings=["the flavor has less memory"]))
+        monkeypatch.setattr(
+            failover_flow.plan,
+            "make_plan",
+            lambda *_: samples.plan(warnings=["the flavor has less memory"]),
+        )
         monkeypatch.setattr(failover_flow, "failover", self._failover)
         self._patch = monkeypatch
         self.recovered = False
@@ -255,7 +319,9 @@ def operator(antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> Typing:
 
 
 @pytest.mark.parametrize("words", ["", "\n", "yes\n", "hl\n", "HLR\n"])
-def test_a_mistyped_confirmation_ends_with_4_and_changes_nothing(antipode: Antipode, operator: Typing, words: str) -> None:
+def test_a_mistyped_confirmation_ends_with_4_and_changes_nothing(
+    antipode: Antipode, operator: Typing, words: str
+) -> None:
     operator.types(words)
     assert antipode("failover", "hlr", "--to", "site-b") == 4
     assert not operator.recovered
@@ -269,28 +335,44 @@ def test_the_name_typed_rightly_begins_the_failover(antipode: Antipode, operator
     assert operator.recovered
 
 
-def test_with_yes_nobody_is_asked_and_stdout_has_the_record_alone(antipode: Antipode, operator: Typing) -> None:
-    assert antipode.json("failover", "hlr", "--to", "site-b", "--yes") == {"run": "failover-1", "rto_s": 1.0}
+def test_with_yes_nobody_is_asked_and_stdout_has_the_record_alone(
+    antipode: Antipode, operator: Typing
+) -> None:
+    assert antipode.json("failover", "hlr", "--to", "site-b", "--yes") == {
+        "run": "failover-1",
+        "rto_s": 1.0,
+    }
     assert "Type the name" not in antipode.err
 
 
-def test_what_will_happen_is_shown_before_the_question(antipode: Antipode, operator: Typing) -> None:
+def test_what_will_happen_is_shown_before_the_question(
+    antipode: Antipode, operator: Typing
+) -> None:
     operator.types("")
     antipode("failover", "hlr", "--to", "site-b")
     shown, _, _ = antipode.err.partition("Type the name")
-    for words in ("server front, flavor small, after db", "10.0.0.5, fa:16:3e:00:00:05", "db-root, 1 GiB, type standard, boot", "(RPO)"):
+    for words in (
+        "server front, flavor small, after db",
+        "10.0.0.5, fa:16:3e:00:00:05",
+        "db-root, 1 GiB, type standard, boot",
+        "(RPO)",
+    ):
         assert words in shown
     assert "WARNING: antipode cannot know whether hlr still runs at site-a" in shown
     assert "WARNING: the flavor has less memory" in shown
 
 
-def test_progress_off_a_terminal_is_a_plain_line_for_each_step(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_off_a_terminal_is_a_plain_line_for_each_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     stream = io.StringIO()
     with progress.shown(stream) as observer:
         step = StepRecord("1.2", "quiesce", "db", started_at=0.0)
         observer.step_began(step)
         observer.step_ended(StepRecord("1.2", "quiesce", "db", 0.0, 0.25, "succeeded"))
-        observer.step_ended(StepRecord("1.3", "snapshot", "vol", 0.0, 1.0, "failed", {"error": "quota"}))
+        observer.step_ended(
+            StepRecord("1.3", "snapshot", "vol", 0.0, 1.0, "failed", {"error": "quota"})
+        )
     lines = stream.getvalue().splitlines()
     assert lines[0].endswith("  1.2  quiesce  db  0.25 s")
     assert lines[1].endswith("  1.3  snapshot  vol  1.00 s  failed: quota")
@@ -298,7 +380,8 @@ def test_progress_off_a_terminal_is_a_plain_line_for_each_step(capsys: pytest.Ca
 
 FREEZES_UNTIL_TOLD = """
 import signal, sys, time
-# as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
+# as in a terminal: the caller may ignore them (nohup, a shell's background job),
+# and children inherit that
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -323,10 +406,16 @@ sys.exit(main(["--config", {config!r}, "protect", "hlr"]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(antipode: Antipode, number: signal.Signals) -> None:
+def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(
+    antipode: Antipode, number: signal.Signals
+) -> None:
     antipode.add_vnf()
-    program = FREEZES_UNTIL_TOLD.format(tests=str(Path(__file__).parent), config=str(antipode.config))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    program = FREEZES_UNTIL_TOLD.format(
+        tests=str(Path(__file__).parent), config=str(antipode.config)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "frozen\n"
         assert antipode.json("run", "list")[0]["state"] == "running"
@@ -338,22 +427,32 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(ant
     assert antipode.json("run", "list")[0]["reason"] == "interrupted by a signal"
 
 
-def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(antipode: Antipode) -> None:
+def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
+    antipode: Antipode,
+) -> None:
     antipode.add_vnf()
-    program = FREEZES_UNTIL_TOLD.format(tests=str(Path(__file__).parent), config=str(antipode.config))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    program = FREEZES_UNTIL_TOLD.format(
+        tests=str(Path(__file__).parent), config=str(antipode.config)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "frozen\n"
         process.kill()
     (run,) = antipode.json("run", "list")
     assert (run["state"], antipode.json("run", "show", run["run"])["state"]) == ("lost", "lost")
     with deployment(antipode).claims.begin(new_run("protect", "hlr", {})) as successor:
-        assert {r["run"]: r["state"] for r in antipode.json("run", "list")} == {run["run"]: "failed", successor.run: "running"}
+        assert {r["run"]: r["state"] for r in antipode.json("run", "list")} == {
+            run["run"]: "failed",
+            successor.run: "running",
+        }
 
 
 RESTORES_UNTIL_TOLD = """
 import signal, sys, time
-# as in a terminal: whoever runs the tests may ignore them (nohup, a shell's background job), and children inherit that
+# as in a terminal: the caller may ignore them (nohup, a shell's background job),
+# and children inherit that
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -377,8 +476,12 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
     from antipode.vault import manifests
 
     manifests.commit(deployment(antipode).vault, samples.manifest())
-    program = RESTORES_UNTIL_TOLD.format(tests=str(Path(__file__).parent), config=str(antipode.config))
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    program = RESTORES_UNTIL_TOLD.format(
+        tests=str(Path(__file__).parent), config=str(antipode.config)
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "restoring\n"
         process.terminate()
@@ -392,7 +495,9 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
 @pytest.fixture
 def lost(antipode: Antipode) -> str:
     """A protection whose process died before it had done anything."""
-    with deployment(antipode).claims.begin(new_run("protect", "hlr", {"vnf": samples.vnf().model_dump(mode="json")})) as claim:
+    with deployment(antipode).claims.begin(
+        new_run("protect", "hlr", {"vnf": samples.vnf().model_dump(mode="json")})
+    ) as claim:
         return claim.run
 
 
@@ -402,14 +507,19 @@ def test_an_abort_that_is_not_confirmed_ends_with_4_and_changes_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(words))
     assert antipode("run", "abort", lost) == 4
-    assert f"{lost} is lost. It is stopped, and the snapshots and backups that it has made are removed" in antipode.err
+    assert (
+        f"{lost} is lost. It is stopped, and the snapshots and backups that it has made are removed"
+        in antipode.err
+    )
     assert antipode.json("run", "show", lost)["state"] == "lost"
 
 
 def test_a_failover_that_was_confirmed_long_ago_is_not_resumed_without_asking_again(
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with deployment(antipode).claims.begin(new_run("failover", "hlr", {"confirmed_at": time.time() - 7200})) as claim:
+    with deployment(antipode).claims.begin(
+        new_run("failover", "hlr", {"confirmed_at": time.time() - 7200})
+    ) as claim:
         run = claim.run
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     assert antipode("run", "resume", run) == 4
@@ -428,7 +538,9 @@ def test_a_lost_run_whose_site_is_dead_is_aborted_all_the_same_and_what_is_left_
     assert f"{lost} was aborted" in antipode.err
 
 
-def test_a_run_that_another_process_is_at_is_not_resumed_and_ends_with_6(antipode: Antipode, lost: str) -> None:
+def test_a_run_that_another_process_is_at_is_not_resumed_and_ends_with_6(
+    antipode: Antipode, lost: str
+) -> None:
     with deployment(antipode).claims.take(lost):
         assert antipode("run", "resume", lost) == 6
         assert lost in antipode.err

@@ -35,7 +35,9 @@ def test_the_alternatives_in_the_comments_load_too(tmp_path: Path) -> None:
     path.write_text(re.sub(r"^database: .*\n# database", "database", shared, flags=re.MULTILINE))
     assert yamlfile.read(path, Config).database.startswith("mysql+pymysql:")
     redis = next(b for b in blocks("yaml") if "# zookeeper" in b)
-    path.write_text(re.sub(r"^  redis: .*\n  # zookeeper", "  zookeeper", redis, flags=re.MULTILINE))
+    path.write_text(
+        re.sub(r"^  redis: .*\n  # zookeeper", "  zookeeper", redis, flags=re.MULTILINE)
+    )
     assert yamlfile.read(path, Config).jobboard
 
 
@@ -47,7 +49,10 @@ def test_the_units_start_commands_that_there_are_and_wait_long_enough_for_their_
         unit.read_string(text)
         units.append(unit)
     started = [shlex.split(u["Service"]["ExecStart"]) for u in units if u.has_section("Service")]
-    assert [next(word for word in words[1:] if word in COMMANDS) for words in started] == ["serve", "protect"]
+    assert [next(word for word in words[1:] if word in COMMANDS) for words in started] == [
+        "serve",
+        "protect",
+    ]
     main = units[0]["Service"]
     assert main["Type"] == "notify"
     assert int(main["TimeoutStopSec"]) > 2 * service.STOPS_WITHIN_S

@@ -1,4 +1,6 @@
-"""Runs that are aborted, halted, resumed, superseded and upgraded: who may do what, and what is left in the end."""
+"""Runs that are aborted, halted, resumed, superseded and upgraded: who may do what, and what is
+left in the end.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,15 @@ from antipode.engine.protect_flow import protect
 from antipode.engine.resume import resume
 from antipode.engine.runs import new_run, state_of
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Aborted, AntipodeError, Busy, ClaimLost, Halted, InvalidInput, ResourceFailed
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    Busy,
+    ClaimLost,
+    Halted,
+    InvalidInput,
+    ResourceFailed,
+)
 from antipode.model.vnf import Answers, Quiesce
 from antipode.protect import quiesce, temporary
 from antipode.recover import answers, removal
@@ -64,7 +74,11 @@ class World:
     def dies_before_its_end(self, run: str) -> None:
         """As if the process of a run that has ended had died just before it told so."""
         with self.here.database.begin() as connection:
-            connection.exec_driver_sql("UPDATE runs SET state = 'running', ended_at = NULL, slot = kind || ':' || vnf WHERE id = ?", (run,))
+            connection.exec_driver_sql(
+                "UPDATE runs SET state = 'running', ended_at = NULL, slot = kind || ':' || vnf "
+                "WHERE id = ?",
+                (run,),
+            )
 
     def die_in(self, kind: str) -> str:
         """A run whose process has died at once; its id."""
@@ -78,10 +92,18 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    for module, pause in ((quiesce, "POLL_S"), (removal, "POLL_S"), (runs, "LOOK_S"), (aborting, "LOOK_S"), (answers, "PAUSE_S")):
+    for module, pause in (
+        (quiesce, "POLL_S"),
+        (removal, "POLL_S"),
+        (runs, "LOOK_S"),
+        (aborting, "LOOK_S"),
+        (answers, "PAUSE_S"),
+    ):
         monkeypatch.setattr(module, pause, 0.02)
     world = World(tmp_path)
-    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: {"site-a": world.a, "site-b": world.b}[name].site)
+    monkeypatch.setattr(
+        cloud_site, "connect", lambda name, cloud: {"site-a": world.a, "site-b": world.b}[name].site
+    )
     world.protect()
     return world
 
@@ -114,14 +136,18 @@ def until(true: Callable[[], Any]) -> None:
 
 def silent(world: World) -> None:
     """The member that is booted first never answers."""
-    member = VNF.members[0].model_copy(update={"answers": Answers(command=["false"], within=3600.0)})
+    member = VNF.members[0].model_copy(
+        update={"answers": Answers(command=["false"], within=3600.0)}
+    )
     world.here.vnfs.put(VNF.model_copy(update={"members": [member, VNF.members[1]]}))
 
 
 # Abort.
 
 
-def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_removed(world: World) -> None:
+def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_removed(
+    world: World,
+) -> None:
     silent(world)
     primary_events = list(world.a.events)
     recovering = InBackground(lambda: world.failover(world.process()))
@@ -133,7 +159,9 @@ def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_remov
     assert isinstance(recovering.error, Aborted)
     assert told["state"] == "aborted"
     assert not world.b.servers and not world.b.volumes and not world.b.ports
-    assert [left for left in told["left"] if "3 backup records" in left and "deletes its data" in left]
+    assert [
+        left for left in told["left"] if "3 backup records" in left and "deletes its data" in left
+    ]
     assert [left for left in told["left"] if left.startswith("keypair key")]
     assert len(world.b.backups) == 3
     assert world.a.events == primary_events
@@ -141,7 +169,7 @@ def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_remov
     assert abort(world.here, told["run"], Unobserved()) == told
 
 
-def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_cannot_be_removed_yet(
+def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_stay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(temporary, "SNAPSHOT_TIMEOUT_S", 0.2)
@@ -160,7 +188,9 @@ def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_c
 
 
 @pytest.mark.parametrize("kind", ["protect", "failover"])
-def test_an_abort_after_the_point_of_no_return_says_so_and_changes_nothing(world: World, kind: str) -> None:
+def test_an_abort_after_the_point_of_no_return_says_so_and_changes_nothing(
+    world: World, kind: str
+) -> None:
     record = world.failover() if kind == "failover" else world.protect()
     before = (list(world.a.events), list(world.b.events), world.here.runs.get(record["run"]).state)
     with pytest.raises(InvalidInput, match="too late"):
@@ -168,7 +198,9 @@ def test_an_abort_after_the_point_of_no_return_says_so_and_changes_nothing(world
     assert (world.a.events, world.b.events, world.here.runs.get(record["run"]).state) == before
 
 
-def test_a_protect_that_died_after_its_commit_cannot_be_aborted_and_is_finished_by_resume(world: World) -> None:
+def test_a_protect_that_died_after_its_commit_cannot_be_aborted_and_is_finished_by_resume(
+    world: World,
+) -> None:
     record = world.protect()
     for _ in range(2):
         world.dies_before_its_end(record["run"])
@@ -176,17 +208,25 @@ def test_a_protect_that_died_after_its_commit_cannot_be_aborted_and_is_finished_
             abort(world.here, record["run"], Unobserved())
         assert world.here.runs.get(record["run"]).state == "succeeded"
     world.dies_before_its_end(record["run"])
-    assert resume(world.here, record["run"], Unobserved())["recovery_point"] == record["recovery_point"]
+    assert (
+        resume(world.here, record["run"], Unobserved())["recovery_point"]
+        == record["recovery_point"]
+    )
     assert len(manifests.list_ids(world.here.vault, "v")) == 2
     assert set(manifests.read(world.here.vault, "v").backups) <= set(world.a.backups)
 
 
-def test_a_protect_that_died_after_its_commit_is_finished_whatever_has_been_asked_and_begun_since(world: World) -> None:
+def test_a_protect_that_died_after_its_commit_is_finished_whatever_has_been_asked_and_begun_since(
+    world: World,
+) -> None:
     record = world.protect()
     world.dies_before_its_end(record["run"])
     world.here.runs.request_abort(record["run"])
     world.die_in("failover")
-    assert resume(world.here, record["run"], Unobserved())["recovery_point"] == record["recovery_point"]
+    assert (
+        resume(world.here, record["run"], Unobserved())["recovery_point"]
+        == record["recovery_point"]
+    )
     assert world.here.runs.get(record["run"]).state == "succeeded"
     assert set(manifests.read(world.here.vault, "v").backups) <= set(world.a.backups)
 
@@ -205,7 +245,9 @@ def test_an_abort_that_dies_at_once_is_never_gone_on_with_as_a_failover(world: W
 
 
 @pytest.mark.parametrize("second_is", ["succeeded", "failed"])
-def test_what_a_second_failover_has_taken_over_is_its_own_and_the_first_cannot_be_aborted_any_more(world: World, second_is: str) -> None:
+def test_what_a_second_failover_has_taken_over_is_its_own_and_the_first_cannot_be_aborted_any_more(
+    world: World, second_is: str
+) -> None:
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
     with pytest.raises(ResourceFailed):
         world.failover()
@@ -227,12 +269,16 @@ def test_what_a_second_failover_has_taken_over_is_its_own_and_the_first_cannot_b
         assert abort(world.here, first, Unobserved())["state"] == "aborted"
 
 
-def test_an_abort_that_cannot_remove_everything_fails_says_what_is_left_and_can_be_repeated(world: World) -> None:
+def test_an_abort_that_cannot_remove_everything_fails_says_what_is_left_and_can_be_repeated(
+    world: World,
+) -> None:
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
     with pytest.raises(ResourceFailed):
         world.failover()
     run = world.here.runs.all()[0].id
-    world.b.before = lambda event: refuse(400, "it has snapshots") if event == "delete volume front-root" else None
+    world.b.before = lambda event: (
+        refuse(400, "it has snapshots") if event == "delete volume front-root" else None
+    )
     with pytest.raises(ResourceFailed, match="volume front-root: it has snapshots"):
         abort(world.here, run, Unobserved())
     assert [v["name"] for v in world.b.volumes.values()] == ["front-root"]
@@ -246,7 +292,9 @@ def test_an_abort_that_cannot_remove_everything_fails_says_what_is_left_and_can_
 # Failover and protect of one VNF.
 
 
-def test_a_failover_asks_a_protect_that_hangs_at_the_dead_primary_to_abort_and_does_not_wait_for_it(world: World) -> None:
+def test_a_failover_asks_a_protect_that_hangs_at_the_dead_primary_to_abort_and_does_not_wait_for_it(
+    world: World,
+) -> None:
     hanging, dead = threading.Event(), threading.Event()
 
     def hang(event: str) -> None:
@@ -278,7 +326,9 @@ def test_no_protect_begins_while_a_failover_has_not_ended(world: World, failover
     run = world.die_in("failover")
     holder = world.process().claims.take(run) if failover_is == "under way" else None
     before = list(world.a.events)
-    with pytest.raises(Busy, match=f"{run} of v is {'running' if holder else 'lost'}.*antipode run resume {run}"):
+    with pytest.raises(
+        Busy, match=f"{run} of v is {'running' if holder else 'lost'}.*antipode run resume {run}"
+    ):
         world.protect()
     assert world.a.events == before
     if holder:
@@ -293,7 +343,10 @@ def test_two_failovers_of_a_vnf_are_never_under_way_at_once(world: World) -> Non
         world.failover()
     # once it is lost, a new one takes its place and uses what it has made
     record = world.failover()
-    assert (world.here.runs.get(run).state, world.here.runs.get(record["run"]).state) == ("failed", "succeeded")
+    assert (world.here.runs.get(run).state, world.here.runs.get(record["run"]).state) == (
+        "failed",
+        "succeeded",
+    )
     with pytest.raises(InvalidInput, match=f"{record['run']} was begun after it"):
         resume(world.here, run, Unobserved())
 
@@ -311,11 +364,15 @@ def test_a_protect_that_failed_in_its_commit_takes_nothing_back_from_a_failover_
     monkeypatch.setattr(manifests, "commit", commit_and_lose_the_answer)
     world.protect(world.process())
     point = manifests.read(world.here.vault, "v")
-    assert [r.result["recovery_point"] for r in world.here.runs.all() if r.kind == "failover"] == [point.id]
+    assert [r.result["recovery_point"] for r in world.here.runs.all() if r.kind == "failover"] == [
+        point.id
+    ]
     assert set(point.backups) <= set(world.a.backups)
 
 
-def test_a_protect_that_takes_the_place_of_one_that_died_in_its_window_thaws_first(world: World) -> None:
+def test_a_protect_that_takes_the_place_of_one_that_died_in_its_window_thaws_first(
+    world: World,
+) -> None:
     run = world.die_in("protect")
     deadline = datetime.now(UTC) + timedelta(seconds=30)
     for server in ("db", "front"):
@@ -330,7 +387,9 @@ def test_a_protect_that_takes_the_place_of_one_that_died_in_its_window_thaws_fir
 # Resume.
 
 
-def test_a_failed_failover_goes_on_from_its_last_finished_step_and_its_rto_counts_from_the_confirmation(world: World) -> None:
+def test_a_resumed_failover_continues_and_its_rto_counts_from_the_confirmation(
+    world: World,
+) -> None:
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
     with pytest.raises(ResourceFailed, match="Nova is broken") as failure:
         world.failover()
@@ -347,7 +406,9 @@ def test_a_failed_failover_goes_on_from_its_last_finished_step_and_its_rto_count
     assert (record["servers"].keys(), record["run"]) == ({"db", "front"}, run.id)
 
 
-def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_place(world: World) -> None:
+def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_place(
+    world: World,
+) -> None:
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot db" else None
     with pytest.raises(ResourceFailed):
         world.failover()
@@ -358,16 +419,25 @@ def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_pl
 
 
 @pytest.mark.parametrize(
-    ("state", "words"), [("succeeded", "nothing is left"), ("aborted", "was aborted"), ("failed", "antipode protect v")]
+    ("state", "words"),
+    [
+        ("succeeded", "nothing is left"),
+        ("aborted", "was aborted"),
+        ("failed", "antipode protect v"),
+    ],
 )
-def test_what_has_ended_is_not_resumed_and_the_operator_is_told_what_to_do(world: World, state: str, words: str) -> None:
+def test_what_has_ended_is_not_resumed_and_the_operator_is_told_what_to_do(
+    world: World, state: str, words: str
+) -> None:
     record = world.protect()
     world.here.runs.end(record["run"], 1, state, time.time(), "no agent", {})
     with pytest.raises(InvalidInput, match=words):
         resume(world.here, record["run"], Unobserved())
 
 
-def test_a_run_of_another_host_of_which_nothing_is_known_is_neither_lost_nor_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_another_host_of_which_nothing_is_known_is_neither_lost_nor_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
         run = world.die_in("protect")
@@ -379,7 +449,9 @@ def test_a_run_of_another_host_of_which_nothing_is_known_is_neither_lost_nor_tak
     assert HostClaims(world.folder, world.here.runs).is_held(world.here.runs.get(run)) is False
 
 
-def test_a_lock_is_taken_though_somebody_looks_for_a_while_who_has_it_and_not_from_who_has_it(tmp_path: Path) -> None:
+def test_a_lock_is_taken_though_somebody_looks_for_a_while_who_has_it_and_not_from_who_has_it(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "v.lock"
     path.touch()
     with path.open() as looker:
@@ -409,7 +481,11 @@ def test_a_halted_run_takes_nothing_back_and_goes_on_when_it_is_resumed(world: W
             execute(there, run, claim, Unobserved(), halt)
 
     conducting = InBackground(conduct)
-    begun = {"boot db", "restore front-root", "port fa:16:3e:00:00:01"}  # that of front goes on beside db's
+    begun = {
+        "boot db",
+        "restore front-root",
+        "port fa:16:3e:00:00:01",
+    }  # that of front goes on beside db's
     until(lambda: begun <= set(world.b.events))
     halt.set()
     conducting.join()
@@ -421,7 +497,9 @@ def test_a_halted_run_takes_nothing_back_and_goes_on_when_it_is_resumed(world: W
     until(lambda: state_of(world.here.runs.get(run), world.here) == "running")
     abort(world.here, run, Unobserved())
     resuming.join()
-    assert not [e for e in world.b.events[events:] if e.split()[0] in ("import", "restore", "port", "boot")]
+    assert not [
+        e for e in world.b.events[events:] if e.split()[0] in ("import", "restore", "port", "boot")
+    ]
 
 
 def test_a_conductor_that_lost_its_claim_stops_and_writes_nothing(world: World) -> None:
@@ -435,10 +513,17 @@ def test_a_conductor_that_lost_its_claim_stops_and_writes_nothing(world: World) 
     conducting.join()
     assert isinstance(conducting.error, ClaimLost)
     row = world.here.runs.get(run)
-    assert (row.claim, row.state, row.conductor, row.reason) == (mine, "running", "another host", None)
+    assert (row.claim, row.state, row.conductor, row.reason) == (
+        mine,
+        "running",
+        "another host",
+        None,
+    )
 
 
-def test_a_server_in_error_is_removed_and_made_again_and_its_volumes_are_not_lost(world: World) -> None:
+def test_a_server_in_error_is_removed_and_made_again_and_its_volumes_are_not_lost(
+    world: World,
+) -> None:
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot front" else None
     with pytest.raises(ResourceFailed):
         world.failover()
@@ -462,7 +547,9 @@ def test_a_server_in_error_is_removed_and_made_again_and_its_volumes_are_not_los
 
 @pytest.mark.parametrize("version", [None, 99])
 @pytest.mark.parametrize("kind", ["protect", "failover"])
-def test_a_run_of_another_version_says_so_and_is_finished_by_the_rules_of_abort(world: World, kind: str, version: int | None) -> None:
+def test_a_run_of_another_version_says_so_and_is_finished_by_the_rules_of_abort(
+    world: World, kind: str, version: int | None
+) -> None:
     run = world.die_in(kind)
     with world.here.runs._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE runs SET flow_version = ?", (version,))
@@ -475,12 +562,16 @@ def test_a_run_of_another_version_says_so_and_is_finished_by_the_rules_of_abort(
     assert "another version" in str(row.reason)
 
 
-def test_a_run_of_another_version_that_is_past_the_point_of_no_return_is_left_as_it_is(world: World) -> None:
+def test_a_run_of_another_version_that_is_past_the_point_of_no_return_is_left_as_it_is(
+    world: World,
+) -> None:
     record = world.protect()
     world.dies_before_its_end(record["run"])
     with world.here.runs._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE runs SET flow_version = 99")
-    with pytest.raises(AntipodeError, match=r"another version.*is committed, and nothing is taken back"):
+    with pytest.raises(
+        AntipodeError, match=r"another version.*is committed, and nothing is taken back"
+    ):
         resume(world.here, record["run"], Unobserved())
     assert manifests.read(world.here.vault, "v").id == record["recovery_point"]
 
@@ -489,4 +580,10 @@ def test_a_run_of_another_version_that_is_past_the_point_of_no_return_is_left_as
 def clouds_at_rest() -> Iterator[None]:
     """No test leaves threads behind that make the next one's calls."""
     yield
-    until(lambda: not [t for t in threading.enumerate() if t.name.startswith(("task", "flow", "watch run"))])
+    until(
+        lambda: (
+            not [
+                t for t in threading.enumerate() if t.name.startswith(("task", "flow", "watch run"))
+            ]
+        )
+    )

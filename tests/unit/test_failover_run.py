@@ -1,4 +1,6 @@
-"""A failover as a run: from the vault and the backup site alone, in boot order, and never without the operator's word."""
+"""A failover as a run: from the vault and the backup site alone, in boot order, and never without
+the operator's word.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ World = SimpleNamespace
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A deployment with one recovery point of a VNF that is not in its database, and a primary that must not be asked."""
+    """A deployment with one recovery point of a VNF that is not in its database, and a primary that
+    must not be asked.
+    """
     deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
     manifests.commit(deployment.vault, samples.manifest())
     world = World(deployment=deployment, events=[], patch=monkeypatch, lock=threading.Lock())
@@ -45,18 +49,37 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             note(f"import {server}")
 
     def restore_volumes(
-        site: Any, found: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any
+        site: Any,
+        found: Any,
+        manifest: Any,
+        plan: Any,
+        server: str,
+        run: str,
+        slots: Any,
+        timeline: Any,
     ) -> dict[str, str]:
         with timeline.step("1.7.1", "restore volume", server):
             note(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
 
-    def create_ports(site: Any, manifest: Any, plan: Any, server: str, run: str, timeline: Any) -> list[str]:
+    def create_ports(
+        site: Any, manifest: Any, plan: Any, server: str, run: str, timeline: Any
+    ) -> list[str]:
         with timeline.step("1.7.2", "create ports", server):
             note(f"ports {server}")
         return [f"new-port-{server}"]
 
-    def boot(site: Any, found: Any, manifest: Any, plan: Any, server: str, volumes: Any, ports: Any, run: str, timeline: Any) -> str:
+    def boot(
+        site: Any,
+        found: Any,
+        manifest: Any,
+        plan: Any,
+        server: str,
+        volumes: Any,
+        ports: Any,
+        run: str,
+        timeline: Any,
+    ) -> str:
         assert (volumes, ports) == ({f"vol-{server}": f"new-vol-{server}"}, [f"new-port-{server}"])
         with timeline.step("1.7.2", "boot server", server) as step:
             note(f"boot {server}")
@@ -80,8 +103,12 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def test_a_failover_touches_only_the_backup_site_and_needs_no_database_that_knows_the_vnf(world: World) -> None:
-    record = failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+def test_a_failover_touches_only_the_backup_site_and_needs_no_database_that_knows_the_vnf(
+    world: World,
+) -> None:
+    record = failover(
+        world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
+    )
     assert record["recovery_point"] == samples.manifest().id
     assert record["servers"] == {"db": "new-srv-db", "front": "new-srv-front"}
     assert set(record["rto_breakdown_s"]) == {"import", "restore", "ports", "boot", "answers"}
@@ -89,12 +116,19 @@ def test_a_failover_touches_only_the_backup_site_and_needs_no_database_that_know
     assert world.deployment.runs.get(record["run"]).state == "succeeded"
 
 
-def test_a_server_is_booted_when_its_own_volumes_and_ports_are_there_and_its_predecessors_answer(world: World) -> None:
+def test_a_server_is_booted_when_its_own_volumes_and_ports_are_there_and_its_predecessors_answer(
+    world: World,
+) -> None:
     failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
     order = world.events.index
     assert order("answer db") < order("boot front")
     for server in ("db", "front"):
-        assert order(f"import {server}") < order(f"restore {server}") < order(f"boot {server}") < order(f"answer {server}")
+        assert (
+            order(f"import {server}")
+            < order(f"restore {server}")
+            < order(f"boot {server}")
+            < order(f"answer {server}")
+        )
         assert order(f"ports {server}") < order(f"boot {server}")
 
 
@@ -109,7 +143,14 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
     somebody_else = limits.restores("site-b", Party("imsi", True, lambda: None))
 
     def restore_volumes(
-        site: Any, found: Any, manifest: Any, plan: Any, server: str, run: str, slots: Any, timeline: Any
+        site: Any,
+        found: Any,
+        manifest: Any,
+        plan: Any,
+        server: str,
+        run: str,
+        slots: Any,
+        timeline: Any,
     ) -> dict[str, str]:
         with slots:
             world.events.append(f"restore {server}")
@@ -118,7 +159,12 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
     monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
     with ThreadPoolExecutor(1) as pool:
         with somebody_else:
-            done = pool.submit(failover, world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+            done = pool.submit(
+                failover,
+                world.deployment,
+                prepare(world.deployment, "hlr", "site-b", None),
+                Unobserved(),
+            )
             while len(slots._waiting) < 2:
                 assert not done.done(), done.result()
                 time.sleep(0.001)
@@ -134,16 +180,26 @@ def test_preparing_creates_nothing_and_warns_of_two_active_copies(world: World) 
     assert prepared.age_s > 0
 
 
-def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     def boot(*arguments: Any) -> str:
         raise ResourceFailed(f"server {arguments[4]} is in error")
 
     world.patch.setattr(failover_flow.servers, "boot", boot)
-    with caplog.at_level(logging.ERROR), pytest.raises(ResourceFailed, match="server db is in error") as caught:
+    with (
+        caplog.at_level(logging.ERROR),
+        pytest.raises(ResourceFailed, match="server db is in error") as caught,
+    ):
         failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
     run = world.deployment.runs.all()[0]
-    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in caught.value.__notes__[0]
-    assert all(f"antipode run {what} {run.id}" in caught.value.__notes__[0] for what in ("resume", "abort"))
+    assert (
+        f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}"
+        in caught.value.__notes__[0]
+    )
+    assert all(
+        f"antipode run {what} {run.id}" in caught.value.__notes__[0] for what in ("resume", "abort")
+    )
     assert (run.state, run.reason) == ("failed", "server db is in error")
     assert "answer db" not in world.events
 
@@ -159,7 +215,9 @@ def test_what_the_site_lacks_ends_the_failover_before_it_is_a_run(world: World) 
 
 
 @pytest.mark.parametrize("site", ["site-a", "site-c"])
-def test_a_failover_to_a_site_that_is_not_the_backup_site_is_refused(world: World, site: str) -> None:
+def test_a_failover_to_a_site_that_is_not_the_backup_site_is_refused(
+    world: World, site: str
+) -> None:
     world.deployment.vnfs.put(samples.vnf())
     with pytest.raises(InvalidInput, match=site):
         prepare(world.deployment, "hlr", site, None)
@@ -183,7 +241,9 @@ def test_a_mapping_that_was_mended_after_the_disaster_is_used(world: World) -> N
     assert any("was changed" in w for w in prepared.warnings)
 
 
-def test_a_definition_with_other_members_does_not_replace_the_one_of_the_recovery_point(world: World) -> None:
+def test_a_definition_with_other_members_does_not_replace_the_one_of_the_recovery_point(
+    world: World,
+) -> None:
     world.deployment.vnfs.put(samples.vnf(members=[{"server": "db"}]))
     prepared = prepare(world.deployment, "hlr", "site-b", None)
     assert prepared.manifest.vnf == samples.vnf()
@@ -206,17 +266,27 @@ def test_an_error_that_nobody_foresaw_is_named(world: World) -> None:
         failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
 
 
-def test_what_cannot_be_said_of_late_requests_after_all_members_answer_fails_no_recovery(world: World) -> None:
+def test_what_cannot_be_said_of_late_requests_after_all_members_answer_fails_no_recovery(
+    world: World,
+) -> None:
     def remove_twins(*_: Any) -> list[str]:
         raise ResourceFailed("the site is tired")
 
     world.patch.setattr(failover_flow.removal, "remove_twins", remove_twins)
-    record = failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+    record = failover(
+        world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
+    )
     assert world.deployment.runs.get(record["run"]).state == "succeeded"
     assert record["rto_s"] > 0
 
 
-def test_a_volume_that_is_there_twice_and_cannot_be_removed_yet_is_in_the_record(world: World) -> None:
-    world.patch.setattr(failover_flow.removal, "remove_twins", lambda *_: ["volume x: it is restoring-backup"])
-    record = failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
+def test_a_volume_that_is_there_twice_and_cannot_be_removed_yet_is_in_the_record(
+    world: World,
+) -> None:
+    world.patch.setattr(
+        failover_flow.removal, "remove_twins", lambda *_: ["volume x: it is restoring-backup"]
+    )
+    record = failover(
+        world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
+    )
     assert record["left"] == ["volume x: it is restoring-backup"]

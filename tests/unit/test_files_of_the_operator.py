@@ -25,11 +25,22 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("boot_after:", "boot_afterr:", 7, "members[1].boot_afterr: unknown field; known here: server, boot_before, boot_after, answers"),
+        (
+            "boot_after:",
+            "boot_afterr:",
+            7,
+            "members[1].boot_afterr: unknown field; known here: server, boot_before, boot_after, "
+            "answers",
+        ),
         ("backup: site-b\n", "", 1, "backup: is required and missing"),
         ("vnf: hlr", "vnf: [hlr]", 1, "vnf: Input should be a valid string"),
         ("[db]", "[dbb]", 1, "boot order of front names dbb, which is not a member"),
-        ("members:", "quiesce: {timeout: soon}\nmembers:", 4, "quiesce.timeout: 'soon' is not a duration"),
+        (
+            "members:",
+            "quiesce: {timeout: soon}\nmembers:",
+            4,
+            "quiesce.timeout: 'soon' is not a duration",
+        ),
         (
             "  - server: db",
             "  - server: db\n    answers: {tcp: 70000}",
@@ -40,7 +51,9 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
         ("members:", "members: ][", 4, "is not valid YAML"),
     ],
 )
-def test_a_wrong_field_is_named_with_file_line_and_field(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+def test_a_wrong_field_is_named_with_file_line_and_field(
+    tmp_path: Path, old: str, new: str, line: int, words: str
+) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_vnf(tmp_path, samples.VNF_FILE.replace(old, new))
     assert f"{tmp_path}/hlr.yaml:{line}: " in str(caught.value)
@@ -49,7 +62,12 @@ def test_a_wrong_field_is_named_with_file_line_and_field(tmp_path: Path, old: st
 
 def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
-        read_vnf(tmp_path, samples.VNF_FILE.replace("vnf: hlr", "vnf: 1\ncolour: red").replace("backup: site-b", "backup: '/'"))
+        read_vnf(
+            tmp_path,
+            samples.VNF_FILE.replace("vnf: hlr", "vnf: 1\ncolour: red").replace(
+                "backup: site-b", "backup: '/'"
+            ),
+        )
     assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["1", "4", "2"]
 
 
@@ -68,7 +86,9 @@ def test_the_configuration_is_read_and_its_state_is_beside_the_database(tmp_path
     settings = config.load(str(samples.write_config(tmp_path)))
     assert settings.site("site-b").cloud == "b"
     assert settings.state_dir == tmp_path
-    with pytest.raises(NotFound, match="site site-c is not in the configuration; sites there: site-a, site-b"):
+    with pytest.raises(
+        NotFound, match="site site-c is not in the configuration; sites there: site-a, site-b"
+    ):
         settings.site("site-c")
 
 
@@ -77,7 +97,10 @@ def test_the_configuration_is_read_and_its_state_is_beside_the_database(tmp_path
     [
         ("{directory: /v, swift: {site: site-a}}", "vault: give either swift or directory"),
         ("{}", "vault: give either swift or directory"),
-        ("{swift: {site: site-c}}", "vault.swift.site is site-c, which is not among the sites: site-a"),
+        (
+            "{swift: {site: site-c}}",
+            "vault.swift.site is site-c, which is not among the sites: site-a",
+        ),
         ("{directory: v}", "vault: directory v is not an absolute path"),
     ],
 )

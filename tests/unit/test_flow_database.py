@@ -29,7 +29,9 @@ def test_the_first_runs_of_a_new_installation_may_begin_at_once(tmp_path: Path) 
         file = str(samples.write_config(folder))
         config.load(file).state_dir.mkdir(exist_ok=True)
         all_there, seen = processes.Barrier(AT_ONCE), processes.Queue()
-        runs = [processes.Process(target=look, args=(file, all_there, seen)) for _ in range(AT_ONCE)]
+        runs = [
+            processes.Process(target=look, args=(file, all_there, seen)) for _ in range(AT_ONCE)
+        ]
         for run in runs:
             run.start()
         for run in runs:

@@ -1,7 +1,9 @@
-"""A process may be killed at any moment: whoever goes on with its run ends where an undisturbed run ends.
+"""A process may be killed at any moment: whoever goes on with its run ends where an undisturbed run
+ends.
 
-A real process is really killed (SIGKILL): before each task of each flow, in it before and after every call that changes something, at its
-end, when its result is kept, and around every write about the run. The tasks are those of the flow itself: a new one is covered by itself.
+A real process is really killed (SIGKILL): before each task of each flow, in it before and after
+every call that changes something, at its end, when its result is kept, and around every write about
+the run. The tasks are those of the flow itself: a new one is covered by itself.
 """
 
 from __future__ import annotations
@@ -55,10 +57,14 @@ def primary() -> FakeCloud:
     for index, name in enumerate(("db", "front")):
         cloud.add_server(name, index)
     del cloud.volumes["front-data"]
-    cloud.attachments["id-front"] = [a for a in cloud.attachments["id-front"] if a["volumeId"] != "front-data"]
+    cloud.attachments["id-front"] = [
+        a for a in cloud.attachments["id-front"] if a["volumeId"] != "front-data"
+    ]
     cloud.attachments["id-db"][0]["delete_on_termination"] = True
     cloud.ports["port-id-db"]["tags"] = ["voice"]
-    cloud.server_groups = [{"id": "g", "name": "apart", "policy": "anti-affinity", "members": ["id-db"]}]
+    cloud.server_groups = [
+        {"id": "g", "name": "apart", "policy": "anti-affinity", "members": ["id-db"]}
+    ]
     cloud.servers["id-db"]["tags"] = ["core"]
     return cloud
 
@@ -77,7 +83,9 @@ class Killed(Exception):
 
 
 class Stage:
-    """Two clouds, a vault, and a folder for the databases; kills whom it plays for at a point, if it is told to."""
+    """Two clouds, a vault, and a folder for the databases; kills whom it plays for at a point, if
+    it is told to.
+    """
 
     def __init__(self, folder: Path, templates: Path, process: subprocess.Popen[str]) -> None:
         shutil.copytree(templates, folder)
@@ -87,7 +95,9 @@ class Stage:
         self.connected: list[str] = []
         self.points: list[str] = []
         self.late: tuple[Any, ...] | None = None
-        """the request in the middle of which the process was killed, before it took effect: it may still take effect"""
+        """the request in the middle of which the process was killed, before it took effect: it may
+        still take effect
+        """
         self.when = "never"
         """when it does, see WHEN"""
         self._seen = 0
@@ -107,14 +117,23 @@ class Stage:
         self.listener = Listener(str(folder / "s"), "AF_UNIX", backlog=64)
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def play(self, what: str, kill_at: str | None = None, *, surely: bool = True, **job: Any) -> int:
-        """Have a process do something; its exit code. The points that it came by are in `points`, made unique by a count.
+    def play(
+        self, what: str, kill_at: str | None = None, *, surely: bool = True, **job: Any
+    ) -> int:
+        """Have a process do something; its exit code. The points that it came by are in `points`,
+        made unique by a count.
 
         Not `surely`: it may come by the point where it is to be killed, or not.
         """
         self.points, self._kill_at, self._pid = [], kill_at, 0
         self._counts: Counter[str] = Counter()
-        job |= {"what": what, "vnf": "v", "config": str(self.config), "address": str(self.folder / "s"), "errors": str(self.folder / "err")}
+        job |= {
+            "what": what,
+            "vnf": "v",
+            "config": str(self.config),
+            "address": str(self.folder / "s"),
+            "errors": str(self.folder / "err"),
+        }
         assert self._process.stdin is not None and self._process.stdout is not None
         with self._lock:
             self._process.stdin.write(json.dumps(job) + "\n")
@@ -123,11 +142,15 @@ class Stage:
         code = int(self._process.stdout.readline())
         self._let_what_was_asked_be_answered()
         if kill_at is not None and surely:
-            assert code == -signal.SIGKILL, f"it was to be killed at {kill_at!r} and ended with {code}: {self.errors()}"
+            assert code == -signal.SIGKILL, (
+                f"it was to be killed at {kill_at!r} and ended with {code}: {self.errors()}"
+            )
         return code
 
     def _let_what_was_asked_be_answered(self) -> None:
-        """What a process that is dead has asked last may still be waiting to be taken: it is no request of the next process's time."""
+        """What a process that is dead has asked last may still be waiting to be taken: it is no
+        request of the next process's time.
+        """
         with Client(str(self.folder / "s")) as last:  # taken after all that came before it
             last.send(("connect", "nobody"))
             last.recv()
@@ -144,7 +167,9 @@ class Stage:
     def run(self) -> tuple[str, str] | None:
         """Id and state of the newest run."""
         with closing(sqlite3.connect(self.folder / "antipode.db")) as database:
-            row: tuple[str, str] | None = database.execute("SELECT id, state FROM runs ORDER BY started_at DESC").fetchone()
+            row: tuple[str, str] | None = database.execute(
+                "SELECT id, state FROM runs ORDER BY started_at DESC"
+            ).fetchone()
         return row
 
     def close(self) -> None:
@@ -157,7 +182,9 @@ class Stage:
                 connection = self.listener.accept()
             except OSError:
                 return
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,), daemon=True))
+            self._threads.append(
+                threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            )
             self._threads[-1].start()
 
     def _serve(self, connection: Connection) -> None:
@@ -170,7 +197,9 @@ class Stage:
                 except NotFound as error:
                     answer = error
                 except Killed:
-                    if question[0] in ("call", "vault") and not str(self._kill_at).endswith("not answered"):
+                    if question[0] in ("call", "vault") and not str(self._kill_at).endswith(
+                        "not answered"
+                    ):
                         self.late = question
                     raise
                 self._late_after(question)
@@ -181,9 +210,15 @@ class Stage:
 
     def _late_before(self, question: tuple[Any, ...]) -> None:
         with self._lock:
-            mutates = question[0] in ("call", "vault") and question[1] not in ("get", "list") and question[3:4] != ("GET",)
+            mutates = (
+                question[0] in ("call", "vault")
+                and question[1] not in ("get", "list")
+                and question[3:4] != ("GET",)
+            )
             its_own = self.late is not None and same(question, self.late)
-            due = (self.when == "before" and its_own) or (self.when == "settled" and self._seen > 1 and mutates)
+            due = (self.when == "before" and its_own) or (
+                self.when == "settled" and self._seen > 1 and mutates
+            )
         if due:
             self.comes_through()
 
@@ -197,7 +232,9 @@ class Stage:
             self.comes_through()
 
     def comes_through(self) -> None:
-        """The request whose sender is dead takes effect after all, if it still can; nobody hears the answer."""
+        """The request whose sender is dead takes effect after all, if it still can; nobody hears
+        the answer.
+        """
         with self._lock:
             late, self.late = self.late, None
         if late is not None:
@@ -216,7 +253,11 @@ class Stage:
                 return self._of_vault(*about)
         site, service, method, path, body, params = about
         cloud = self.clouds[site]
-        api = {"compute": cloud.site.compute._api, "volume": cloud.site.volumes._api, "network": cloud.site.networks._api}[service]
+        api = {
+            "compute": cloud.site.compute._api,
+            "volume": cloud.site.volumes._api,
+            "network": cloud.site.networks._api,
+        }[service]
         self._of_call.event = None
         reply = api._send(method, path, json=body, params=params, microversion=None, timeout=None)
         if self._of_call.event is not None:
@@ -262,7 +303,10 @@ def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 @pytest.fixture(scope="module")
 def killable() -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("killable.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(Path(__file__).with_name("killable.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         yield process
         assert process.stdin is not None
@@ -288,7 +332,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory, templates: Path, killable: subprocess.Popen[str]) -> Callable[[], Stage]:
+def stages(
+    tmp_path_factory: pytest.TempPathFactory, templates: Path, killable: subprocess.Popen[str]
+) -> Callable[[], Stage]:
     numbers = itertools.count()
     folder = tmp_path_factory.mktemp("k")
     return lambda: Stage(folder / str(next(numbers)), templates, killable)
@@ -313,7 +359,9 @@ def after_protects(stage: Stage, protected: Stage) -> Stage:
 
 
 def picture(stage: Stage) -> dict[str, Any]:
-    """What there is in the end at both sites, in the vault and in the database, without what differs from run to run by its nature."""
+    """What there is in the end at both sites, in the vault and in the database, without what
+    differs from run to run by its nature.
+    """
     found = stage.run()
     assert found is not None
     deployment = Deployment(config.load(str(stage.config)))
@@ -326,7 +374,11 @@ def picture(stage: Stage) -> dict[str, Any]:
         "result": sorted(run.result),
         "left": sorted(run.result.get("left", [])),
         "steps done": sorted(
-            {(s.name, s.resource) for s in deployment.runs.steps(run.id) if s.state == "succeeded" and not NOT_REPEATED.match(s.name)}
+            {
+                (s.name, s.resource)
+                for s in deployment.runs.steps(run.id)
+                if s.state == "succeeded" and not NOT_REPEATED.match(s.name)
+            }
         ),
         "steps under way": [s.name for s in deployment.runs.steps(run.id) if s.state == "running"],
         "ledger": [row.server for row in deployment.freezes.left_by(run.id)],
@@ -355,7 +407,10 @@ def clouds(stage: Stage) -> dict[str, Any]:
             "keypairs": cloud.keypairs,
             "frozen": sorted(cloud.frozen),
             "snapshots": cloud.snapshots,
-            "backups": sorted([b["volume_id"], b["parent_id"] is None, b["status"]] for b in cloud.backups.values()),
+            "backups": sorted(
+                [b["volume_id"], b["parent_id"] is None, b["status"]]
+                for b in cloud.backups.values()
+            ),
         }
     return renamed(shown, names)
 
@@ -369,13 +424,22 @@ def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
             "consistency": manifest.consistency,
             "stored": set(manifest.backups) <= set(stage.clouds["site-a"].backups),
         }
-        for manifest in (manifests.unseal(stage.vault[name], name) for name in sorted(stage.vault) if counts(stage, name))
+        for manifest in (
+            manifests.unseal(stage.vault[name], name)
+            for name in sorted(stage.vault)
+            if counts(stage, name)
+        )
     ]
 
 
 def counts(stage: Stage, name: str) -> bool:
-    """Whether a document of the vault is a recovery point: none that was taken back, and no probe."""
-    return name.endswith(manifests.MANIFEST) and f"{name.removesuffix(manifests.MANIFEST)}{manifests.WITHDRAWN}" not in stage.vault
+    """Whether a document of the vault is a recovery point: none that was taken back, and no
+    probe.
+    """
+    return (
+        name.endswith(manifests.MANIFEST)
+        and f"{name.removesuffix(manifests.MANIFEST)}{manifests.WITHDRAWN}" not in stage.vault
+    )
 
 
 def renamed(shown: Any, names: dict[str, str]) -> Any:
@@ -390,13 +454,19 @@ NOT_REPEATED = re.compile("volume from snapshot|remove ")
 
 
 def by(resources: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    assert len({r[name] for r in resources.values()}) == len(resources), f"there is something twice: {resources}"
+    assert len({r[name] for r in resources.values()}) == len(resources), (
+        f"there is something twice: {resources}"
+    )
     return {r[name]: r for r in resources.values()}
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict):
-        return [d for k in sorted(one.keys() | other.keys()) for d in differences(one.get(k), other.get(k), f"{where}/{k}")]
+        return [
+            d
+            for k in sorted(one.keys() | other.keys())
+            for d in differences(one.get(k), other.get(k), f"{where}/{k}")
+        ]
     return [] if one == other else [f"{where}: {one!r} and not {other!r}"]
 
 
@@ -405,7 +475,9 @@ ONCE = ("restore", "import", "boot", "port", "group", "keypair")
 
 
 def done_twice(stage: Stage) -> list[str]:
-    events = Counter(e for cloud in stage.clouds.values() for e in cloud.events if e.split()[0] in ONCE)
+    events = Counter(
+        e for cloud in stage.clouds.values() for e in cloud.events if e.split()[0] in ONCE
+    )
     return [f"{event} happened {times} times" for event, times in events.items() if times > 1]
 
 
@@ -429,13 +501,17 @@ class Matrix:
         return stage
 
     def go_on(self, stage: Stage, kill_at: str | None = None) -> int:
-        """Resume; where there is no run yet, or it has ended already, give the command again, or nothing."""
+        """Resume; where there is no run yet, or it has ended already, give the command again, or
+        nothing.
+        """
         run = stage.run()
         if run is None:
             return stage.play(self.what, kill_at)
         run_id, state = run
         if state == "succeeded":
-            forget_what_has_ended(Deployment(config.load(str(stage.config))))  # as the next command does
+            forget_what_has_ended(
+                Deployment(config.load(str(stage.config)))
+            )  # as the next command does
             return 0
         # how far several threads had come when their process was killed differs from time to time
         return stage.play("resume", kill_at, surely=False, run=run_id)
@@ -463,9 +539,15 @@ COMMANDS = ("protect", "failover")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
-def test_the_points_cover_every_task_and_every_change(matrices: Callable[[str], Matrix], what: str) -> None:
+def test_the_points_cover_every_task_and_every_change(
+    matrices: Callable[[str], Matrix], what: str
+) -> None:
     matrix = matrices(what)
-    tasks = {p.removeprefix("task ").removesuffix(" begins") for p in matrix.points if p.startswith("task ") and p.endswith(" begins")}
+    tasks = {
+        p.removeprefix("task ").removesuffix(" begins")
+        for p in matrix.points
+        if p.startswith("task ") and p.endswith(" begins")
+    }
     assert len(tasks) == {"protect": 7, "failover": 8}[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
@@ -489,8 +571,13 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("what", "first"), [("protect", "snapshot db-data, not answered"), ("failover", "restore db-root, not answered")])
-def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(matrices: Callable[[str], Matrix], what: str, first: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "first"),
+    [("protect", "snapshot db-data, not answered"), ("failover", "restore db-root, not answered")],
+)
+def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(
+    matrices: Callable[[str], Matrix], what: str, first: str
+) -> None:
     matrix, wrong = matrices(what), list[str]()
     stage = matrix.killed_at(first)
     assert matrix.go_on(stage) == 0, stage.errors()
@@ -500,7 +587,9 @@ def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(matrices: Callable[[
         stage = matrix.killed_at(first)
         matrix.go_on(stage, kill_at=point)
         if matrix.go_on(stage) != 0:
-            wrong.append(f"resumed and killed at {point!r}, it cannot be gone on with: {stage.errors()}")
+            wrong.append(
+                f"resumed and killed at {point!r}, it cannot be gone on with: {stage.errors()}"
+            )
         else:
             wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
         stage.close()
@@ -525,7 +614,9 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
     assert aborted["run"]["state"] == "aborted"
     there, elsewhere = ("site-a", "site-b") if what == "protect" else ("site-b", "site-a")
     assert aborted[elsewhere] == matrix.before[elsewhere]
-    kept = aborted[there] | ({"backups": [], "keypairs": {}, "groups": []} if what == "failover" else {})
+    kept = aborted[there] | (
+        {"backups": [], "keypairs": {}, "groups": []} if what == "failover" else {}
+    )
     assert kept == matrix.before[there]
     assert aborted["points"] == matrix.before["points"]
     assert (what == "failover") == bool(aborted["run"]["left"])
@@ -534,13 +625,18 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
         stage = matrix.killed_at(first)
         abort(stage, kill_at=point)
         abort(stage)
-        wrong += [f"killed at {first!r}, then {point!r}: {d}" for d in differences(taken_back(stage), aborted)]
+        wrong += [
+            f"killed at {first!r}, then {point!r}: {d}"
+            for d in differences(taken_back(stage), aborted)
+        ]
         stage.close()
     assert not wrong, "\n".join(wrong)
 
 
 def taken_back(stage: Stage) -> dict[str, Any]:
-    """What there is after an abort; how far several threads had come when their process was killed differs from time to time."""
+    """What there is after an abort; how far several threads had come when their process was killed
+    differs from time to time.
+    """
     shown = picture(stage)
     del shown["run"]["steps done"]
     return shown
@@ -554,21 +650,33 @@ def abort(stage: Stage, kill_at: str | None = None) -> None:
 
 
 WHEN = ("before", "after", "settled", "ended")
-"""When a request takes effect whose sender was killed in the middle of it: before the one that its successor makes in its place, after it,
-when what that one has made is there, or when the run has ended.
+"""When a request takes effect whose sender was killed in the middle of it: before the one that its
+successor makes in its place, after it, when what that one has made is there, or when the run has
+ended.
 """
 MAKES = re.compile("restore|boot|import|port|group|keypair|snapshot|full|incremental")
 
 
 def late_requests(matrix: Matrix) -> list[tuple[str, str]]:
-    """Every change, and when it may come through late. A late quiesce is thawed by the add-on, when its timeout is over."""
-    changes = [p for p in matrix.points if f"{p}, not answered" in matrix.points and not p.startswith("quiesce")]
-    return [(change, when) for change in changes for when in (WHEN if MAKES.match(change) else WHEN[-1:])]
+    """Every change, and when it may come through late.
+
+    A late quiesce is thawed by the add-on, when its timeout is over.
+    """
+    changes = [
+        p
+        for p in matrix.points
+        if f"{p}, not answered" in matrix.points and not p.startswith("quiesce")
+    ]
+    return [
+        (change, when)
+        for change in changes
+        for when in (WHEN if MAKES.match(change) else WHEN[-1:])
+    ]
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("what", COMMANDS)
-def test_a_request_that_takes_effect_after_its_sender_was_killed_and_the_run_resumed_leaves_nothing_twice(
+def test_a_request_that_takes_effect_after_its_sender_was_killed_leaves_nothing_twice(
     matrices: Callable[[str], Matrix], what: str, shard: int
 ) -> None:
     matrix, wrong = matrices(what), list[str]()
@@ -582,23 +690,32 @@ def test_a_request_that_takes_effect_after_its_sender_was_killed_and_the_run_res
             assert stage.play("clean up") == 0, stage.errors()
         if point.startswith("group"):
             forget_empty_twins(stage)
-        wrong += [f"{point!r}, late ({when}): {d}" for d in differences(picture(stage), matrix.undisturbed)]
+        wrong += [
+            f"{point!r}, late ({when}): {d}"
+            for d in differences(picture(stage), matrix.undisturbed)
+        ]
         stage.close()
     assert not wrong, "\n".join(wrong)
 
 
 def forget_empty_twins(stage: Stage) -> None:
-    """Of server groups of one name those without a server: they carry no mark, so nobody may say that they are ours and remove them."""
+    """Of server groups of one name those without a server: they carry no mark, so nobody may say
+    that they are ours and remove them.
+    """
     cloud = stage.clouds["site-b"]
     used = {server["hints"].get("group") for server in cloud.servers.values()}
     cloud.server_groups = [g for g in cloud.server_groups if g["id"] in used]
 
 
 @pytest.mark.parametrize("what", COMMANDS)
-def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(matrices: Callable[[str], Matrix], what: str) -> None:
+def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
+    matrices: Callable[[str], Matrix], what: str
+) -> None:
     matrix, wrong = matrices(what), list[str]()
     for point, when in late_requests(matrix):
-        if when != "ended" or not re.match("restore|boot|port|snapshot|full|incremental|vault put", point):
+        if when != "ended" or not re.match(
+            "restore|boot|port|snapshot|full|incremental|vault put", point
+        ):
             continue
         stage = matrix.killed_at(point)
         if stage.run() is None:
@@ -610,14 +727,21 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(matr
         shown = clouds(stage)[site] | {"backups": [], "keypairs": {}, "groups": []}
         before = matrix.before[site] | {"backups": [], "keypairs": {}, "groups": []}
         wrong += [f"{point!r}, late: {d}" for d in differences(shown, before)]
-        wrong += [f"{point!r}, late: {d}" for d in differences(points(stage), matrix.before["points"])]
+        wrong += [
+            f"{point!r}, late: {d}" for d in differences(points(stage), matrix.before["points"])
+        ]
         if what == "protect":
-            wrong += [f"{point!r}, late: {d}" for d in differences(clouds(stage)[site]["backups"], matrix.before[site]["backups"])]
+            wrong += [
+                f"{point!r}, late: {d}"
+                for d in differences(clouds(stage)[site]["backups"], matrix.before[site]["backups"])
+            ]
         stage.close()
     assert not wrong, "\n".join(wrong)
 
 
-def test_a_volume_that_went_with_a_server_in_error_whose_remover_was_killed_is_restored_again(matrices: Callable[[str], Matrix]) -> None:
+def test_a_volume_that_went_with_a_server_in_error_whose_remover_was_killed_is_restored_again(
+    matrices: Callable[[str], Matrix],
+) -> None:
     matrix = matrices("failover")
     stage = matrix.killed_at("boot db")
     volumes = stage.clouds["site-b"].volumes

@@ -1,4 +1,6 @@
-"""What is left of runs that have ended is removed, and nothing that a run which is under way, or to be gone on with, may use."""
+"""What is left of runs that have ended is removed, and nothing that a run which is under way, or to
+be gone on with, may use.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +53,22 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return play
 
     monkeypatch.setattr(cloud_site, "connect", connect)
-    for module, name in ((leftovers.temporary, "remove_left_by"), (leftovers.removal, "remove"), (leftovers.removal, "remove_twins")):
+    for module, name in (
+        (leftovers.temporary, "remove_left_by"),
+        (leftovers.removal, "remove"),
+        (leftovers.removal, "remove_twins"),
+    ):
         monkeypatch.setattr(module, name, plays(name))
     return world
 
 
 def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float = 60) -> str:
     plan = samples.plan().model_dump(mode="json")
-    request = {"vnf": samples.vnf().model_dump(mode="json")} if kind == "protect" else {"to": "site-b", "plan": plan}
+    request = (
+        {"vnf": samples.vnf().model_dump(mode="json")}
+        if kind == "protect"
+        else {"to": "site-b", "plan": plan}
+    )
     run = new_run(kind, "hlr", request)
     run.started_at, run.claim, run_id = time.time() - ago_s - 10, claim, run.id
     world.deployment.runs.create(run)
@@ -99,8 +109,12 @@ def test_runs_that_ended_long_ago_are_not_looked_at(world: World) -> None:
     assert world.connected == []
 
 
-@pytest.mark.parametrize(("kind", "state"), [("protect", "running"), ("failover", "running"), ("failover", "failed")])
-def test_nothing_is_removed_while_another_run_of_the_vnf_may_use_it(world: World, kind: str, state: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "state"), [("protect", "running"), ("failover", "running"), ("failover", "failed")]
+)
+def test_nothing_is_removed_while_another_run_of_the_vnf_may_use_it(
+    world: World, kind: str, state: str
+) -> None:
     aborted = ended(world, "failover", "aborted", ago_s=600)
     ended(world, kind, state)
     leftovers.collect(world.deployment)
@@ -122,7 +136,9 @@ def test_a_run_that_begins_meanwhile_ends_the_removal_before_its_next_change(wor
         leftovers.remove(world.deployment, [world.deployment.runs.get(aborted)])
 
 
-def test_a_site_that_does_not_answer_is_asked_once_and_keeps_nobody_from_the_other(world: World) -> None:
+def test_a_site_that_does_not_answer_is_asked_once_and_keeps_nobody_from_the_other(
+    world: World,
+) -> None:
     def connect(name: str, cloud: str) -> Any:
         world.connected.append(name)
         if name == "site-a":

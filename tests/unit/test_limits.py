@@ -108,7 +108,9 @@ def test_who_holds_fewest_slots_is_next() -> None:
 
     with slots.hold(party("many")), slots.hold(party("many")):
         with slots.hold(party("many")):
-            more = threading.Thread(target=lambda: slots.hold(party("many")).__enter__(), daemon=True)
+            more = threading.Thread(
+                target=lambda: slots.hold(party("many")).__enter__(), daemon=True
+            )
             more.start()
             while len(slots._waiting) < 1:
                 time.sleep(0.001)
@@ -145,9 +147,13 @@ def test_nothing_inside_a_quiesce_window_waits_for_a_limit() -> None:
     for _ in range(5):
         cloud.site.compute.quiesce("id-db", 10, 10)
         cloud.site.volumes.create_snapshot("db-root", "s", {}, 10)
-        cloud.site.volumes.snapshot_watch.wait_for([next(reversed(cloud.snapshots))], timeout_s=5, interval_s=0)
+        cloud.site.volumes.snapshot_watch.wait_for(
+            [next(reversed(cloud.snapshots))], timeout_s=5, interval_s=0
+        )
         cloud.site.compute.unquiesce("id-db", 10)
-    assert time.monotonic() - began < WITHIN_S  # one call after the other, each would wait for 100 s
+    assert (
+        time.monotonic() - began < WITHIN_S
+    )  # one call after the other, each would wait for 100 s
 
 
 def test_calls_outside_of_a_window_wait_for_those_inside() -> None:

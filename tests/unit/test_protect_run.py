@@ -1,4 +1,6 @@
-"""A protection as a run: it commits last, and when anything fails nothing is frozen, kept or left behind."""
+"""A protection as a run: it commits last, and when anything fails nothing is frozen, kept or left
+behind.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.protect_flow import protect
 from antipode.engine.runs import new_run
 from antipode.engine.timeline import Unobserved
-from antipode.errors import AntipodeError, Busy, Interrupted, PreflightFailed, QuiesceFailed, ResourceFailed, VaultError
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    Interrupted,
+    PreflightFailed,
+    QuiesceFailed,
+    ResourceFailed,
+    VaultError,
+)
 from antipode.model.manifest import seal
 from antipode.model.protection import BackupSet
 from antipode.vault import manifests
@@ -76,64 +86,110 @@ def fails_with(world: World, kind: type[AntipodeError]) -> str:
 
 def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(world: World) -> None:
     record = protect(world.deployment, "hlr", Unobserved())
-    assert world.calls == ["discover", "check_protect", "quiesced_snapshots", "back_up", "remove_snapshots"]
+    assert world.calls == [
+        "discover",
+        "check_protect",
+        "quiesced_snapshots",
+        "back_up",
+        "remove_snapshots",
+    ]
     committed = manifests.read(world.deployment.vault, "hlr")
     assert committed.id == record["recovery_point"]
     assert committed.run == record["run"]
     assert (record["incremental"], record["quiesce_window_s"], record["volumes"]) == (True, 1.5, 2)
     run = world.deployment.runs.get(record["run"])
     assert (run.state, run.result["recovery_point"]) == ("succeeded", committed.id)
-    assert [s.name for s in world.deployment.runs.steps(run.id)][-2:] == ["commit the manifest", "succeeded"]
+    assert [s.name for s in world.deployment.runs.steps(run.id)][-2:] == [
+        "commit the manifest",
+        "succeeded",
+    ]
 
 
 def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(world: World) -> None:
     secret = "password: of the guest"
     topology = samples.topology()
     servers = [s.model_copy(update={"user_data": secret}) for s in topology.servers]
-    world.plays(protect_flow.discover, "discover", lambda: topology.model_copy(update={"servers": servers}))
+    world.plays(
+        protect_flow.discover, "discover", lambda: topology.model_copy(update={"servers": servers})
+    )
     protect(world.deployment, "hlr", Unobserved())
     kept = [path for path in world.folder.iterdir() if path.is_file()]
     assert {"flows.db", "antipode.db"} <= {path.name for path in kept}
     assert [path.name for path in kept if secret.encode() in path.read_bytes()] == []
     with sqlite3.connect(world.folder / "flows.db") as flows:
-        assert [flows.execute(f"SELECT count(*) FROM {t}").fetchone() for t in ("logbooks", "flowdetails", "atomdetails")] == [(0,)] * 3
+        assert [
+            flows.execute(f"SELECT count(*) FROM {t}").fetchone()
+            for t in ("logbooks", "flowdetails", "atomdetails")
+        ] == [(0,)] * 3
     assert (world.folder / "flows.db").stat().st_mode & 0o077 == 0
 
 
-def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(world: World) -> None:
-    world.plays(protect_flow.preflight, "check_protect", failing(PreflightFailed("x", ["db has no agent", "front is SHUTOFF"])))
-    world.patch.setattr(type(world.deployment.vault), "put", lambda *_: failing(VaultError("the vault is full"))())
+def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(
+    world: World,
+) -> None:
+    world.plays(
+        protect_flow.preflight,
+        "check_protect",
+        failing(PreflightFailed("x", ["db has no agent", "front is SHUTOFF"])),
+    )
+    world.patch.setattr(
+        type(world.deployment.vault), "put", lambda *_: failing(VaultError("the vault is full"))()
+    )
     reason = fails_with(world, PreflightFailed)
-    assert all(words in reason for words in ("db has no agent", "front is SHUTOFF", "the vault is full"))
+    assert all(
+        words in reason for words in ("db has no agent", "front is SHUTOFF", "the vault is full")
+    )
     assert "quiesced_snapshots" not in world.calls
 
 
-def test_a_backup_that_fails_commits_nothing_and_leaves_no_snapshot_and_no_backup(world: World) -> None:
-    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("backup b-1 of volume vol-db is in error")))
+def test_a_backup_that_fails_commits_nothing_and_leaves_no_snapshot_and_no_backup(
+    world: World,
+) -> None:
+    world.plays(
+        protect_flow.backup,
+        "back_up",
+        failing(ResourceFailed("backup b-1 of volume vol-db is in error")),
+    )
     assert fails_with(world, ResourceFailed) == "backup b-1 of volume vol-db is in error"
     assert world.calls[-2:] == ["remove_backups", "remove_snapshots"]
 
 
 def test_a_quiesce_that_fails_removes_the_snapshots_that_were_begun_and_once(world: World) -> None:
-    world.plays(protect_flow.quiesce, "quiesced_snapshots", failing(QuiesceFailed("front was not quiesced")))
+    world.plays(
+        protect_flow.quiesce, "quiesced_snapshots", failing(QuiesceFailed("front was not quiesced"))
+    )
     assert fails_with(world, QuiesceFailed) == "front was not quiesced"
     assert world.calls[-3:] == ["quiesced_snapshots", "remove_backups", "remove_snapshots"]
 
 
-def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cleaning(world: World) -> None:
+def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cleaning(
+    world: World,
+) -> None:
     world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
-    world.plays(protect_flow.temporary, "remove_backups", failing(ResourceFailed("cannot be removed")))
+    world.plays(
+        protect_flow.temporary, "remove_backups", failing(ResourceFailed("cannot be removed"))
+    )
     assert fails_with(world, ResourceFailed) == "the reason"
     assert world.calls[-1] == "remove_snapshots"
 
 
-def test_a_silent_site_is_not_waited_for_when_what_was_made_there_is_taken_back_or_removed_after_the_commit(world: World) -> None:
+def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
+    world: World,
+) -> None:
     patient: list[str] = []
 
     def remove(what: str) -> Callable[..., None]:
-        return lambda site, *_: None if getattr(site, "patience_s", None) == protect_flow.SILENCE_S else patient.append(what)
+        return lambda site, *_: (
+            None
+            if getattr(site, "patience_s", None) == protect_flow.SILENCE_S
+            else patient.append(what)
+        )
 
-    world.patch.setattr(samples.NamedSite, "impatient", lambda site, patience_s: SimpleNamespace(name=site.name, patience_s=patience_s))
+    world.patch.setattr(
+        samples.NamedSite,
+        "impatient",
+        lambda site, patience_s: SimpleNamespace(name=site.name, patience_s=patience_s),
+    )
     for what in ("remove_snapshots", "remove_backups"):
         world.patch.setattr(protect_flow.temporary, what, remove(what))
     world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
@@ -143,15 +199,21 @@ def test_a_silent_site_is_not_waited_for_when_what_was_made_there_is_taken_back_
     assert patient == []
 
 
-def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_backups(world: World) -> None:
+def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_backups(
+    world: World,
+) -> None:
     world.patch.setattr(protect_flow.manifests, "commit", lambda *_: lose_the_answer())
     world.plays(protect_flow.manifests, "withdraw")
     assert fails_with(world, VaultError) == "no answer to the write"
     assert world.calls[-3:] == ["withdraw", "remove_backups", "remove_snapshots"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt("SIGTERM"), ZeroDivisionError("a bug"), ResourceFailed("busy")])
-def test_nothing_that_goes_wrong_after_the_commit_takes_the_recovery_point_back(world: World, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt("SIGTERM"), ZeroDivisionError("a bug"), ResourceFailed("busy")]
+)
+def test_nothing_that_goes_wrong_after_the_commit_takes_the_recovery_point_back(
+    world: World, error: BaseException
+) -> None:
     world.plays(protect_flow.temporary, "remove_snapshots", failing(error))
     record = protect(world.deployment, "hlr", Unobserved())
     assert manifests.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
@@ -165,23 +227,37 @@ def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: 
         raise VaultError("no answer to the write")
 
     world.patch.setattr(protect_flow.manifests, "commit", put_and_lose_the_answer)
-    world.patch.setattr(protect_flow.manifests, "withdraw", lambda *_: failing(VaultError("still no answer"))())
+    world.patch.setattr(
+        protect_flow.manifests, "withdraw", lambda *_: failing(VaultError("still no answer"))()
+    )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
     assert "remove_backups" not in world.calls
 
 
-def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_not_show_it_yet(world: World) -> None:
-    world.patch.setattr(protect_flow.manifests, "commit", lambda vault, m: vault.put(f"hlr/{m.id}.json", seal(m)) or lose_the_answer())
+def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_not_show_it_yet(
+    world: World,
+) -> None:
+    world.patch.setattr(
+        protect_flow.manifests,
+        "commit",
+        lambda vault, m: vault.put(f"hlr/{m.id}.json", seal(m)) or lose_the_answer(),
+    )
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     record = protect(world.deployment, "hlr", Unobserved())
-    assert manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
+    assert (
+        manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
+    )
     assert "remove_backups" not in world.calls
 
 
-def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(world: World) -> None:
+def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(
+    world: World,
+) -> None:
     world.patch.setattr(protect_flow.manifests, "commit", lambda *_: lose_the_answer())
-    world.patch.setattr(protect_flow.manifests, "read", lambda *_: failing(VaultError("the vault cannot be read"))())
+    world.patch.setattr(
+        protect_flow.manifests, "read", lambda *_: failing(VaultError("the vault cannot be read"))()
+    )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
     assert "remove_backups" not in world.calls
@@ -223,7 +299,11 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
 
     def back_up(*_: Any, full: dict[str, str], **__: Any) -> BackupSet:
         asked.append(full)
-        return BackupSet(restore={r.volume_id: r.id for r in anew}, backups={r.id: r for r in anew}) if full else samples.backups()
+        return (
+            BackupSet(restore={r.volume_id: r.id for r in anew}, backups={r.id: r for r in anew})
+            if full
+            else samples.backups()
+        )
 
     world.patch.setattr(protect_flow.backup, "back_up", back_up)
     protect(world.deployment, "hlr", Unobserved())
@@ -234,32 +314,48 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     assert list(asked[-1]) == ["vol-db"]
     assert "b-db-0" in asked[-1]["vol-db"]
     assert "volume vol-db: backup b-db-0" in caplog.text
-    assert manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).restore["vol-db"] == "b-db-2"
+    assert (
+        manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).restore["vol-db"]
+        == "b-db-2"
+    )
     protect(world.deployment, "hlr", Unobserved(), full=True)
     assert set(asked[-1]) == {"vol-db", "vol-front"}
 
 
 def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(world: World) -> None:
-    with world.deployment.claims.begin(new_run("protect", "hlr", {})) as first, pytest.raises(Busy, match=first.run):
+    with (
+        world.deployment.claims.begin(new_run("protect", "hlr", {})) as first,
+        pytest.raises(Busy, match=first.run),
+    ):
         protect(world.deployment, "hlr", Unobserved())
     assert world.calls == []
     protect(world.deployment, "hlr", Unobserved())
 
 
-def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery_point_needs(world: World) -> None:
+def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery_point_needs(
+    world: World,
+) -> None:
     world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("killed, as it were")))
     fails_with(world, ResourceFailed)
     dead = world.deployment.runs.all()[0].id
     world.plays(protect_flow.backup, "back_up", samples.backups)
     protect(world.deployment, "hlr", Unobserved())
     asked: list[Any] = []
-    world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
+    world.patch.setattr(
+        protect_flow.temporary,
+        "remove_left_by",
+        lambda site, runs, needed, timeline: asked.append((runs, needed)),
+    )
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [({dead}, set(manifests.read(world.deployment.vault, "hlr").backups))]
 
 
-@pytest.mark.parametrize(("known", "dead"), [(True, {"failed", "aborted", "running"}), (False, {"failed", "aborted"})])
-def test_a_run_that_is_kept_as_running_is_dead_only_if_it_is_known_that_nobody_is_at_it(world: World, known: bool, dead: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("known", "dead"), [(True, {"failed", "aborted", "running"}), (False, {"failed", "aborted"})]
+)
+def test_a_run_that_is_kept_as_running_is_dead_only_if_it_is_known_that_nobody_is_at_it(
+    world: World, known: bool, dead: set[str]
+) -> None:
     for state in ("succeeded", "failed", "aborted", "running"):
         for kind in ("protect", "failover"):
             row = new_run(kind, "hlr", {})
@@ -268,14 +364,22 @@ def test_a_run_that_is_kept_as_running_is_dead_only_if_it_is_known_that_nobody_i
     with world.deployment.claims.begin(new_run("protect", "hlr", {})):
         if not known:
             world.patch.setattr(type(world.deployment.claims), "is_held", lambda *_: None)
-        assert protect_flow.dead_runs(world.deployment, "hlr") == {f"protect-{state}" for state in dead}
+        assert protect_flow.dead_runs(world.deployment, "hlr") == {
+            f"protect-{state}" for state in dead
+        }
 
 
-def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(world: World) -> None:
+def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
+    world: World,
+) -> None:
     record = protect(world.deployment, "hlr", Unobserved())
     world.deployment.runs.end(record["run"], 1, "failed", 0, "killed just after its commit", {})
     asked: list[Any] = []
-    world.patch.setattr(protect_flow.temporary, "remove_left_by", lambda site, runs, needed, timeline: asked.append((runs, needed)))
+    world.patch.setattr(
+        protect_flow.temporary,
+        "remove_left_by",
+        lambda site, runs, needed, timeline: asked.append((runs, needed)),
+    )
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [({record["run"]}, set(samples.backups().backups))]

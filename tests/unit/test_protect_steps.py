@@ -1,4 +1,6 @@
-"""Discovery, the checks before protection, and backups: complete, incremental only on what the manifest knows."""
+"""Discovery, the checks before protection, and backups: complete, incremental only on what the
+manifest knows.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,23 @@ from antipode.protect.discover import discover
 from antipode.protect.preflight import check_protect
 from antipode.protect.temporary import remove_backups, remove_snapshots
 
-VNF = Vnf(vnf="v", primary="site-a", backup="site-b", members=[Member(server=s) for s in ("db", "app", "front")])
+VNF = Vnf(
+    vnf="v",
+    primary="site-a",
+    backup="site-b",
+    members=[Member(server=s) for s in ("db", "app", "front")],
+)
 MOMENT = "2026-01-01T00:00:00+00:00"
 
 
 def snapshots(cloud: FakeCloud, topology: Topology, key: str) -> SnapshotSet:
-    made = {v.id: cloud.site.volumes.create_snapshot(v.id, "s", {"antipode:key": key}, 5) for v in topology.volumes}
-    return SnapshotSet(snapshots=made, consistent_at=MOMENT, window=QuiesceWindow(total_s=1, per_member_s={}))
+    made = {
+        v.id: cloud.site.volumes.create_snapshot(v.id, "s", {"antipode:key": key}, 5)
+        for v in topology.volumes
+    }
+    return SnapshotSet(
+        snapshots=made, consistent_at=MOMENT, window=QuiesceWindow(total_s=1, per_member_s={})
+    )
 
 
 def manifest(topology: Topology, made: BackupSet, name: str) -> Manifest:
@@ -40,9 +52,21 @@ def manifest(topology: Topology, made: BackupSet, name: str) -> Manifest:
     )
 
 
-def protect(cloud: FakeCloud, key: str, previous: Manifest | None = None, timeline: FakeTimeline | None = None) -> Manifest:
+def protect(
+    cloud: FakeCloud,
+    key: str,
+    previous: Manifest | None = None,
+    timeline: FakeTimeline | None = None,
+) -> Manifest:
     topology = discover(VNF, cloud.site)
-    made = back_up(cloud.site, topology, snapshots(cloud, topology, key), previous, key, timeline or FakeTimeline())
+    made = back_up(
+        cloud.site,
+        topology,
+        snapshots(cloud, topology, key),
+        previous,
+        key,
+        timeline or FakeTimeline(),
+    )
     return manifest(topology, made, key)
 
 
@@ -52,30 +76,48 @@ def protect(cloud: FakeCloud, key: str, previous: Manifest | None = None, timeli
 def test_the_topology_has_the_members_in_order_with_devices_in_order_and_the_root_first() -> None:
     topology = discover(VNF, FakeCloud().site)
     assert [s.name for s in topology.servers] == ["db", "app", "front"]
-    assert [(a.volume.name, a.is_root) for a in topology.server("app").attachments] == [("app-root", True), ("app-data", False)]
+    assert [(a.volume.name, a.is_root) for a in topology.server("app").attachments] == [
+        ("app-root", True),
+        ("app-data", False),
+    ]
     db = topology.server("db")
     assert db.ports[0].fixed[0].address == "10.0.0.10"
     assert db.ports[0].fixed[0].subnet_cidr == "10.0.0.0/24"
     assert db.ports[0].security_groups == ["default"]
-    assert (db.user_data, db.config_drive, db.keypair.public_key if db.keypair else None) == ("cm9sZQ==", True, "ssh-ed25519 AAAA me")
+    assert (db.user_data, db.config_drive, db.keypair.public_key if db.keypair else None) == (
+        "cm9sZQ==",
+        True,
+        "ssh-ed25519 AAAA me",
+    )
 
 
 def test_ports_have_the_order_in_which_nova_has_plugged_them() -> None:
     cloud = FakeCloud()
     first = {**cloud.ports["port-id-db"], "id": "port-first", "mac_address": "fa:16:3e:ff:ff:ff"}
     cloud.ports["port-first"] = first
-    cloud.servers["id-db"]["addresses"]["net"].insert(0, {"addr": "10.0.0.99", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:ff:ff:ff"})
-    assert [p.id for p in discover(VNF, cloud.site).server("db").ports] == ["port-first", "port-id-db"]
+    cloud.servers["id-db"]["addresses"]["net"].insert(
+        0, {"addr": "10.0.0.99", "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:ff:ff:ff"}
+    )
+    assert [p.id for p in discover(VNF, cloud.site).server("db").ports] == [
+        "port-first",
+        "port-id-db",
+    ]
 
 
-def test_the_group_of_a_server_is_found_among_the_groups_as_no_listing_of_servers_tells_it() -> None:
+def test_the_group_of_a_server_is_found_among_the_groups_as_no_listing_of_servers_tells_it() -> (
+    None
+):
     cloud = FakeCloud()
     cloud.server_groups = [
         {"id": "g1", "name": "apart", "policy": "anti-affinity", "members": ["id-app", "id-front"]},
         {"id": "g2", "name": "others", "policy": "affinity", "members": ["id-else"]},
     ]
     groups = [s.server_group for s in discover(VNF, cloud.site).servers]
-    assert groups == [None, ServerGroup(name="apart", policy="anti-affinity"), ServerGroup(name="apart", policy="anti-affinity")]
+    assert groups == [
+        None,
+        ServerGroup(name="apart", policy="anti-affinity"),
+        ServerGroup(name="apart", policy="anti-affinity"),
+    ]
 
 
 def test_marks_of_earlier_runs_are_not_part_of_the_topology() -> None:
@@ -91,7 +133,9 @@ def test_members_that_do_not_exist_or_are_not_unique_are_all_named() -> None:
     cloud = FakeCloud()
     del cloud.servers["id-front"]
     cloud.add_server("app", 7, "id-other-app")
-    with pytest.raises(NotFound, match=r"2 servers are named app.*id-app, id-other-app.*there is no server front"):
+    with pytest.raises(
+        NotFound, match=r"2 servers are named app.*id-app, id-other-app.*there is no server front"
+    ):
         discover(VNF, cloud.site)
 
 
@@ -146,7 +190,9 @@ def test_a_guest_agent_that_does_not_answer_is_found_before_anything_is_frozen()
             refuse(409, "QEMU guest agent is not connected")
 
     cloud.before = dead_agent
-    with pytest.raises(PreflightFailed, match=r"server app cannot be quiesced.*QEMU guest agent is not connected") as failure:
+    with pytest.raises(
+        PreflightFailed, match=r"server app cannot be quiesced.*QEMU guest agent is not connected"
+    ) as failure:
         check_protect(VNF, discover(VNF, cloud.site), cloud.site)
     assert len(failure.value.problems) == 1
     assert set(cloud.events) == {"unquiesce db", "unquiesce front"}
@@ -194,7 +240,11 @@ def test_the_first_point_is_full_and_the_next_rests_on_it_and_names_the_whole_ch
     assert third.incremental
     for volume in third.restore:
         chain = third.chain(volume)
-        assert [r.id for r in chain] == [first.restore[volume], second.restore[volume], third.restore[volume]]
+        assert [r.id for r in chain] == [
+            first.restore[volume],
+            second.restore[volume],
+            third.restore[volume],
+        ]
         assert chain[0].parent_id is None
 
 
@@ -225,28 +275,48 @@ def test_a_chain_that_must_not_be_continued_is_not_though_cinder_calls_it_availa
     cloud, timeline = FakeCloud(), FakeTimeline()
     first = protect(cloud, "one")
     topology = discover(VNF, cloud.site)
-    made = back_up(cloud.site, topology, snapshots(cloud, topology, "two"), first, "two", timeline, full={"db-data": "objects are lost"})
+    made = back_up(
+        cloud.site,
+        topology,
+        snapshots(cloud, topology, "two"),
+        first,
+        "two",
+        timeline,
+        full={"db-data": "objects are lost"},
+    )
     assert {v for v, b in made.restore.items() if not made.backups[b].incremental} == {"db-data"}
     assert made.full_because == {"db-data": "objects are lost"}
     assert first.restore["db-data"] not in made.backups
     third = protect(cloud, "three", manifest(topology, made, "two"))
-    assert [r.id for r in third.chain("db-data")] == [made.restore["db-data"], third.restore["db-data"]]
+    assert [r.id for r in third.chain("db-data")] == [
+        made.restore["db-data"],
+        third.restore["db-data"],
+    ]
 
 
 def test_a_volume_that_has_grown_or_is_new_gets_a_full_backup() -> None:
     cloud = FakeCloud()
     first = protect(cloud, "one")
     cloud.volumes["db-root"]["size"] = 2
-    previous = first.model_copy(update={"restore": {v: b for v, b in first.restore.items() if v != "app-root"}})
+    previous = first.model_copy(
+        update={"restore": {v: b for v, b in first.restore.items() if v != "app-root"}}
+    )
     second = protect(cloud, "two", previous)
-    assert {v for v in second.restore if second.chain(v)[-1].parent_id is None} == {"db-root", "app-root"}
+    assert {v for v in second.restore if second.chain(v)[-1].parent_id is None} == {
+        "db-root",
+        "app-root",
+    }
 
 
-def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_by_a_full_one() -> None:
+def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_by_a_full_one() -> (
+    None
+):
     cloud = FakeCloud()
     first = protect(cloud, "one")
     topology = discover(VNF, cloud.site)
-    made_before = cloud.add_backup("front-data", status="creating", looks=10**6)  # not available yet when the backups are listed
+    made_before = cloud.add_backup(
+        "front-data", status="creating", looks=10**6
+    )  # not available yet when the backups are listed
     snaps = snapshots(cloud, topology, "two")
 
     def becomes_available(event: str) -> None:
@@ -279,7 +349,9 @@ def test_a_backup_that_fails_is_named_with_cinders_reason() -> None:
     topology = discover(VNF, cloud.site)
     snaps = snapshots(cloud, topology, "one")
     original = cloud.add_backup
-    cloud.add_backup = lambda volume, **f: original(volume, **f, becomes="error", fail_reason="store is full")  # type: ignore[method-assign,assignment,misc]
+    cloud.add_backup = lambda volume, **f: original(
+        volume, **f, becomes="error", fail_reason="store is full"
+    )  # type: ignore[method-assign,assignment,misc]
     with pytest.raises(ResourceFailed, match="store is full"):
         back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
 

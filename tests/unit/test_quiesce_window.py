@@ -23,9 +23,16 @@ from antipode.protect import quiesce as window
 from antipode.protect.discover import discover
 from antipode.protect.quiesce import quiesced_snapshots
 
-VNF = Vnf(vnf="v", primary="site-a", backup="site-b", members=[Member(server=s) for s in ("db", "app", "front")])
+VNF = Vnf(
+    vnf="v",
+    primary="site-a",
+    backup="site-b",
+    members=[Member(server=s) for s in ("db", "app", "front")],
+)
 FAILS_WITHIN_S = 2.0
-"""The time of a window in which thaws never succeed: it lasts so long, and all must have been frozen by then."""
+"""The time of a window in which thaws never succeed: it lasts so long, and all must have been
+frozen by then.
+"""
 VOLUMES = {f"{s}-{k}" for s in ("db", "app", "front") for k in ("root", "data")}
 
 
@@ -44,10 +51,19 @@ class Scene:
         self.topology: Topology = discover(VNF, self.cloud.site)
 
     def run(self, timeout: float = 60.0) -> SnapshotSet:
-        return quiesced_snapshots(self.cloud.site, self.topology, Quiesce(timeout=timeout), "key", self.ledger, self.timeline)
+        return quiesced_snapshots(
+            self.cloud.site,
+            self.topology,
+            Quiesce(timeout=timeout),
+            "key",
+            self.ledger,
+            self.timeline,
+        )
 
     def of(self, action: str) -> list[str]:
-        return [e.removeprefix(f"{action} ") for e in self.cloud.events if e.startswith(f"{action} ")]
+        return [
+            e.removeprefix(f"{action} ") for e in self.cloud.events if e.startswith(f"{action} ")
+        ]
 
     def fail(self, event: str, how: Callable[[], object], times: int = 10**9) -> None:
         left = iter(range(times))
@@ -59,7 +75,9 @@ class Scene:
         self.cloud.before = before
 
 
-def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_reverse_order() -> None:
+def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_reverse_order() -> (
+    None
+):
     scene = Scene()
     result = scene.run()
     assert scene.cloud.events[:3] == ["quiesce db", "quiesce app", "quiesce front"]
@@ -68,7 +86,11 @@ def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_
     assert all(scene.cloud.snapshots[s]["status"] == "available" for s in result.snapshots.values())
     assert result.consistency == "application"
     assert set(result.window.per_member_s) == {"db", "app", "front"}
-    assert result.window.total_s == result.window.per_member_s["db"] >= result.window.per_member_s["front"]
+    assert (
+        result.window.total_s
+        == result.window.per_member_s["db"]
+        >= result.window.per_member_s["front"]
+    )
     assert not scene.ledger.open
     assert [s[:2] for s in scene.timeline.steps if s[0] in ("1.2", "1.3", "1.4")] == [
         *[("1.2", "quiesce")] * 3,
@@ -77,7 +99,7 @@ def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_
     ]
 
 
-def test_no_snapshot_is_started_before_the_last_member_is_frozen_nor_finished_after_the_first_thaw() -> None:
+def test_snapshots_begin_after_the_last_freeze_and_end_before_the_first_thaw() -> None:
     scene = Scene()
 
     def look(event: str) -> None:
@@ -124,8 +146,13 @@ def _raise(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("event", ["quiesce db", "quiesce app", "quiesce front", "snapshot db-root", "snapshot front-data"])
-def test_whatever_call_fails_and_however_all_members_are_thawed_in_reverse_order(event: str, how: str) -> None:
+@pytest.mark.parametrize(
+    "event",
+    ["quiesce db", "quiesce app", "quiesce front", "snapshot db-root", "snapshot front-data"],
+)
+def test_whatever_call_fails_and_however_all_members_are_thawed_in_reverse_order(
+    event: str, how: str
+) -> None:
     scene = Scene()
     scene.fail(event, HOWS[how])
     with pytest.raises((QuiesceFailed, ResourceFailed, KeyboardInterrupt, ZeroDivisionError)):
@@ -164,7 +191,9 @@ def test_a_member_that_another_run_has_frozen_is_left_to_that_run_and_nobody_is_
     assert not scene.ledger.open
 
 
-def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_though_it_was_refused() -> None:
+def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_though_it_was_refused() -> (
+    None
+):
     """A proxy that sends a request again gets 409 for it: the first one has frozen the member."""
     scene = Scene()
     scene.fail("quiesce app", lambda: scene.cloud.frozen.add("id-app"), times=1)
@@ -175,7 +204,7 @@ def test_a_quiesce_that_is_delivered_twice_is_known_for_ours_and_thawed_though_i
     assert not scene.ledger.open
 
 
-def test_a_quiesce_that_is_under_way_still_when_its_second_delivery_is_refused_is_thawed_as_soon_as_that_is_possible() -> None:
+def test_a_quiesce_whose_second_delivery_is_refused_is_thawed_as_soon_as_possible() -> None:
     scene = Scene()
     busy = iter(range(3))
 
@@ -192,7 +221,9 @@ def test_a_quiesce_that_is_under_way_still_when_its_second_delivery_is_refused_i
     assert not scene.ledger.open
 
 
-def test_a_refused_member_that_nobody_can_tell_about_is_thawed_until_that_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_member_that_nobody_can_tell_about_is_thawed_until_that_is_confirmed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene()
     asked = scene.cloud.site.compute.freeze_of
     looks: list[str] = []
@@ -228,10 +259,12 @@ def test_a_thaw_that_fails_at_first_is_tried_again_after_all_others(member: str,
     assert scene.of("unquiesce")[-1] == (member if how else None)
 
 
-def test_a_member_that_cannot_be_thawed_is_named_and_stays_on_the_ledger_and_the_others_are_thawed() -> None:
+def test_a_member_that_cannot_be_thawed_is_named_and_the_others_are_thawed() -> None:
     scene = Scene()
     scene.fail("unquiesce app", lambda: refuse(504, "nova-compute is silent"))
-    with pytest.raises(QuiesceFailed, match=r"may still be frozen: app \(id-app\): nova-compute is silent"):
+    with pytest.raises(
+        QuiesceFailed, match=r"may still be frozen: app \(id-app\): nova-compute is silent"
+    ):
         scene.run(timeout=FAILS_WITHIN_S)
     assert scene.cloud.frozen == {"id-app"}
     assert scene.ledger.open == ["app"]
@@ -239,7 +272,9 @@ def test_a_member_that_cannot_be_thawed_is_named_and_stays_on_the_ledger_and_the
 
 
 @pytest.mark.parametrize("how", ["server error", "no answer"])
-def test_a_member_whose_quiesce_call_got_no_answer_may_be_frozen_though_its_thaw_is_refused(how: str) -> None:
+def test_a_member_whose_quiesce_call_got_no_answer_may_be_frozen_though_its_thaw_is_refused(
+    how: str,
+) -> None:
     scene = Scene()
 
     def silent_agent(event: str) -> None:
@@ -251,7 +286,9 @@ def test_a_member_whose_quiesce_call_got_no_answer_may_be_frozen_though_its_thaw
             refuse(409, "the agent does not answer")
 
     scene.cloud.before = silent_agent
-    with pytest.raises(QuiesceFailed, match=r"may still be frozen: app \(id-app\): the agent does not answer"):
+    with pytest.raises(
+        QuiesceFailed, match=r"may still be frozen: app \(id-app\): the agent does not answer"
+    ):
         scene.run(timeout=FAILS_WITHIN_S)
     assert scene.of("unquiesce").count("app") > 1
     assert scene.ledger.open == ["app"]
@@ -306,7 +343,9 @@ def test_a_member_frozen_only_after_the_timeout_is_over_is_not_snapshot() -> Non
     assert not scene.cloud.frozen
 
 
-def test_interrupts_again_and_again_neither_break_into_a_call_nor_keep_a_member_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupts_again_and_again_neither_break_into_a_call_nor_keep_a_member_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene()
     windows: list[Any] = []
 
@@ -321,7 +360,9 @@ def test_interrupts_again_and_again_neither_break_into_a_call_nor_keep_a_member_
     def press_ctrl_c(event: str) -> None:
         if event in ("quiesce app", "unquiesce app", "unquiesce db"):
             signal.raise_signal(signal.SIGINT)
-            while windows[0].signal is None:  # the main thread gets it while this call is on its way
+            while (
+                windows[0].signal is None
+            ):  # the main thread gets it while this call is on its way
                 time.sleep(0.01)
             time.sleep(0.3)  # and the next ones, of which it notes nothing new
 
@@ -338,7 +379,9 @@ def test_interrupts_again_and_again_neither_break_into_a_call_nor_keep_a_member_
     assert not scene.ledger.open
 
 
-def test_a_signal_while_the_thread_of_the_window_starts_does_not_leave_the_window_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_while_the_thread_of_the_window_starts_does_not_leave_the_window_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene()
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     start = threading.Thread.start
@@ -409,18 +452,25 @@ def test_nothing_is_frozen_without_the_add_on() -> None:
     assert not scene.cloud.events
 
 
-def test_snapshots_of_an_interrupted_attempt_are_removed_before_the_next_and_others_are_not_touched() -> None:
+def test_snapshots_of_an_interrupted_attempt_are_removed_before_the_next() -> None:
     scene = Scene()
     scene.run()
     first = set(scene.cloud.snapshots)
-    foreign = {"id": "foreign", "status": "available", "volume_id": "db-data", "metadata": {"antipode:key": "other"}}
+    foreign = {
+        "id": "foreign",
+        "status": "available",
+        "volume_id": "db-data",
+        "metadata": {"antipode:key": "other"},
+    }
     scene.cloud.snapshots["foreign"] = foreign
     scene.run()
     assert not first & set(scene.cloud.snapshots)
     assert "foreign" in scene.cloud.snapshots
 
 
-def test_a_reaper_may_thaw_only_after_the_window_has_ended_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reaper_may_thaw_only_after_the_window_has_ended_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(window, "LEDGER_GRACE_S", 60.0)
     scene = Scene()
     began: list[datetime] = []
@@ -429,7 +479,9 @@ def test_a_reaper_may_thaw_only_after_the_window_has_ended_by_itself(monkeypatch
     assert all(d > began[0] + timedelta(seconds=30) for d in scene.ledger.deadlines)
 
 
-def test_a_ledger_that_is_slow_to_write_shortens_the_window_instead_of_letting_a_reaper_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_is_slow_to_write_shortens_the_window_instead_of_letting_a_reaper_into_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(window, "LEDGER_GRACE_S", 0.1)
     scene = Scene()
     scene.ledger.may_write = lambda server: time.sleep(0.15)
@@ -450,7 +502,9 @@ def test_snapshots_during_which_somebody_thawed_a_member_do_not_count(member: st
             scene.cloud.frozen.discard(f"id-{member}")
 
     scene.cloud.before = thaw_early
-    with pytest.raises(ResourceFailed, match=f"{member} was thawed by somebody while the snapshots were taken"):
+    with pytest.raises(
+        ResourceFailed, match=f"{member} was thawed by somebody while the snapshots were taken"
+    ):
         scene.run()
     assert not scene.cloud.frozen
     assert scene.ledger.open == []
@@ -476,12 +530,17 @@ class FreezesWithIds(FakeCloud):
     def _compute(self, method: str, path: list[str], body: Any, params: Any) -> Any:
         answer = super()._compute(method, path, body, params)
         if method == "GET" and path[2:] == ["os-quiesce"] and answer["quiesce"]["quiesced"]:
-            answer["quiesce"] |= {"id": self.freezes[path[1]], "state": self.freezes.get(f"state of {path[1]}", "quiesced")}
+            answer["quiesce"] |= {
+                "id": self.freezes[path[1]],
+                "state": self.freezes.get(f"state of {path[1]}", "quiesced"),
+            }
         return answer
 
 
 @pytest.mark.parametrize("member", ["db", "app", "front"])
-def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left_to_whoever_made_it(member: str) -> None:
+def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left_to_whoever_made_it(
+    member: str,
+) -> None:
     scene = Scene(cloud=FreezesWithIds)
     scene.cloud.looks_until_available = 5
 
@@ -490,7 +549,9 @@ def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left
             scene.cloud.freeze_anew(f"id-{member}")
 
     scene.cloud.before = begin_another
-    with pytest.raises(ResourceFailed, match=f"{member} was thawed by somebody while the snapshots were taken"):
+    with pytest.raises(
+        ResourceFailed, match=f"{member} was thawed by somebody while the snapshots were taken"
+    ):
         scene.run()
     assert scene.cloud.frozen == {f"id-{member}"}
     assert member not in scene.of("unquiesce")
@@ -501,13 +562,17 @@ def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left
 def test_a_thaw_that_is_under_way_in_the_window_breaks_it(event: str) -> None:
     scene = Scene(cloud=FreezesWithIds)
     scene.fail(event, lambda: scene.cloud.freezes.update({"state of id-app": "unquiescing"}))
-    with pytest.raises(ResourceFailed, match="app was thawed by somebody while the snapshots were taken"):
+    with pytest.raises(
+        ResourceFailed, match="app was thawed by somebody while the snapshots were taken"
+    ):
         scene.run()
     assert not scene.cloud.frozen
     assert not scene.ledger.open
 
 
-def test_a_member_that_is_thawed_while_the_others_are_frozen_is_noticed_before_any_snapshot() -> None:
+def test_a_member_that_is_thawed_while_the_others_are_frozen_is_noticed_before_any_snapshot() -> (
+    None
+):
     scene = Scene(cloud=FreezesWithIds)
     scene.fail("quiesce front", lambda: scene.cloud.frozen.discard("id-db"))
     with pytest.raises(ResourceFailed, match="db was thawed by somebody"):
@@ -522,8 +587,12 @@ def test_a_window_of_freezes_that_stay_the_same_is_good() -> None:
     assert not scene.cloud.frozen
 
 
-def test_members_whose_thaws_get_no_answer_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A site behind a hole takes every call and answers none: each hangs for the whole of THAW_CALL_S."""
+def test_members_whose_thaws_get_no_answer_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A site behind a hole takes every call and answers none: each hangs for the whole of
+    THAW_CALL_S.
+    """
     monkeypatch.setattr(window, "HANGS_AFTER_S", 0.2)
     scene = Scene()
     all_hang = threading.Barrier(3)
@@ -539,12 +608,16 @@ def test_members_whose_thaws_get_no_answer_do_not_wait_for_each_other(monkeypatc
     assert scene.ledger.open == ["db", "app", "front"]
 
 
-def test_thaws_keep_their_order_and_one_that_hangs_keeps_the_next_waiting_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thaws_keep_their_order_and_one_that_hangs_keeps_the_next_waiting_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(window, "HANGS_AFTER_S", 1.0)
     ended: list[str] = []
     others_have_ended = threading.Event()
 
-    def thaw(name: str, takes: Callable[[], object] = lambda: time.sleep(0.05)) -> Callable[[], str]:
+    def thaw(
+        name: str, takes: Callable[[], object] = lambda: time.sleep(0.05)
+    ) -> Callable[[], str]:
         def act() -> str:
             takes()
             ended.append(name)
@@ -555,6 +628,11 @@ def test_thaws_keep_their_order_and_one_that_hangs_keeps_the_next_waiting_for_a_
         return act
 
     with ThreadPoolExecutor(4) as pool:
-        thaws = [thaw("front"), thaw("cache", lambda: others_have_ended.wait(60)), thaw("app"), thaw("db", lambda: None)]
+        thaws = [
+            thaw("front"),
+            thaw("cache", lambda: others_have_ended.wait(60)),
+            thaw("app"),
+            thaw("db", lambda: None),
+        ]
         assert window.one_after_another(pool, thaws) == ["front", "cache", "app", "db"]
     assert ended == ["front", "app", "db", "cache"]

@@ -31,7 +31,9 @@ def thawed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return thawed
 
 
-def test_the_reaper_thaws_what_is_past_its_deadline_and_not_before(freezes: Freezes, thawed: list[str]) -> None:
+def test_the_reaper_thaws_what_is_past_its_deadline_and_not_before(
+    freezes: Freezes, thawed: list[str]
+) -> None:
     now = datetime.now(UTC)
     freezes.freezing("site-a", "srv-db", "db", now + timedelta(seconds=10))
     freezes.freezing("site-a", "srv-front", "front", now + timedelta(seconds=20))
@@ -41,7 +43,9 @@ def test_the_reaper_thaws_what_is_past_its_deadline_and_not_before(freezes: Free
     assert thawed == ["srv-db", "srv-front"]
 
 
-def test_servers_are_thawed_in_the_reverse_of_the_order_in_which_they_were_frozen(freezes: Freezes, thawed: list[str]) -> None:
+def test_servers_are_thawed_in_the_reverse_of_the_order_in_which_they_were_frozen(
+    freezes: Freezes, thawed: list[str]
+) -> None:
     now = datetime.now(UTC)
     for server in ("db", "app", "front"):
         freezes.freezing("site-a", f"srv-{server}", server, now)
@@ -55,13 +59,17 @@ def test_what_a_killed_run_has_left_is_not_thawed_within_a_window_that_freezes_i
     freezes.freezing("site-a", "srv-db", "db", now - timedelta(seconds=60))
     window = freezes.freezing("site-a", "srv-db", "db", now + timedelta(seconds=10))
     assert reaper.reap(freezes, SITE, now.timestamp()) == []
-    freezes.thawed(window)  # perhaps since its call was refused: then nobody else thaws what the killed run has frozen
+    freezes.thawed(
+        window
+    )  # perhaps since its call was refused: then nobody else thaws what the killed run has frozen
     assert reaper.reap(freezes, SITE, now.timestamp()) == ["db"]
     assert reaper.reap(freezes, SITE, now.timestamp()) == []
 
 
 @pytest.mark.parametrize("meanwhile", ["a window begins", "another thaws it"])
-def test_directly_before_a_thaw_the_ledger_is_read_again(freezes: Freezes, monkeypatch: pytest.MonkeyPatch, meanwhile: str) -> None:
+def test_directly_before_a_thaw_the_ledger_is_read_again(
+    freezes: Freezes, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
     now = datetime.now(UTC)
     db = freezes.freezing("site-a", "srv-db", "db", now - timedelta(seconds=60))
     freezes.freezing("site-a", "srv-front", "front", now - timedelta(seconds=60))
@@ -100,7 +108,9 @@ def test_a_thaw_that_fails_stays_in_the_ledger_and_does_not_keep_the_others_froz
     assert [r.server for r in freezes.overdue("site-a", now.timestamp() + 1)] == ["front"]
 
 
-def test_a_server_that_is_gone_leaves_the_ledger(freezes: Freezes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_leaves_the_ledger(
+    freezes: Freezes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     freezes.freezing("site-a", "srv-db", "db", datetime.now(UTC))
 
     def thaw(_: Any, server: str) -> None:
@@ -111,7 +121,9 @@ def test_a_server_that_is_gone_leaves_the_ledger(freezes: Freezes, monkeypatch: 
     assert freezes.overdue("site-a", time.time() + 1) == []
 
 
-def test_the_thread_thaws_while_the_run_hangs_and_survives_its_own_errors(freezes: Freezes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_thaws_while_the_run_hangs_and_survives_its_own_errors(
+    freezes: Freezes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reaper, "EVERY_S", 0.01)
     thawed, calls = threading.Event(), iter((ValueError("a bug"), None))
 

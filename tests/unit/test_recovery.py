@@ -1,4 +1,6 @@
-"""The plan of a recovery and its steps: all problems at once, nothing created before, nothing created twice."""
+"""The plan of a recovery and its steps: all problems at once, nothing created before, nothing
+created twice.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ VNF = Vnf(
     primary="site-a",
     backup="site-b",
     map=Mapping(networks={"net": "net-b"}, volume_types={"fast": "standard"}),
-    members=[Member(server="db"), Member(server="app", boot_after=["db"]), Member(server="front", boot_after=["app"])],
+    members=[
+        Member(server="db"),
+        Member(server="app", boot_after=["db"]),
+        Member(server="front", boot_after=["app"]),
+    ],
 )
 
 
@@ -54,7 +60,9 @@ def recover(cloud: FakeCloud, point: Manifest, plan: RecoveryPlan, server: str) 
     timeline = FakeTimeline()
     ports = create_ports(cloud.site, point, plan, server, "run", timeline)
     import_chains(cloud.site, Found(cloud.site), point, server, timeline)
-    volumes = restore_volumes(cloud.site, Found(cloud.site), point, plan, server, "run", threading.Semaphore(8), timeline)
+    volumes = restore_volumes(
+        cloud.site, Found(cloud.site), point, plan, server, "run", threading.Semaphore(8), timeline
+    )
     return boot(cloud.site, Found(cloud.site), point, plan, server, volumes, ports, "run", timeline)
 
 
@@ -65,22 +73,34 @@ def of(cloud: FakeCloud, action: str) -> list[str]:
 # The plan.
 
 
-def test_names_are_translated_and_addresses_find_their_subnet(point: Manifest, there: FakeCloud) -> None:
+def test_names_are_translated_and_addresses_find_their_subnet(
+    point: Manifest, there: FakeCloud
+) -> None:
     plan = make_plan(point, there.site)
     app = plan.server("app")
     assert (app.flavor_id, app.after) == ("flavor-1", ["db"])
     assert [v.volume_type for v in app.volumes] == ["standard"] * 2
-    assert [v.backup_id for v in app.volumes] == [point.restore["app-root"], point.restore["app-data"]]
+    assert [v.backup_id for v in app.volumes] == [
+        point.restore["app-root"],
+        point.restore["app-data"],
+    ]
     assert (app.ports[0].network_id, app.ports[0].fixed) == ("net-2", {"10.0.0.11": "subnet-2"})
     assert RecoveryPlan.model_validate(plan.model_dump(mode="json")) == plan
 
 
-def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(point: Manifest, there: FakeCloud) -> None:
+def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(
+    point: Manifest, there: FakeCloud
+) -> None:
     there.flavors, there.types, there.groups, there.zones = [], [], [], ["other"]
     there.networks[0]["name"] = "net-c"
     there.backup_state = "down"
     there.servers["x"] = {"id": "x", "name": "db", "metadata": {}, "status": "ACTIVE"}
-    there.quotas = {"instances": {"limit": 2}, "ram": {"limit": 100}, "gigabytes": {"limit": 5}, "port": {"limit": 3, "used": 1}}
+    there.quotas = {
+        "instances": {"limit": 2},
+        "ram": {"limit": 100},
+        "gigabytes": {"limit": 5},
+        "port": {"limit": 3, "used": 1},
+    }
     there.quotas["volumes_standard"] = {"limit": 3}
     with pytest.raises(PreflightFailed) as failure:
         make_plan(point, there.site)
@@ -88,7 +108,8 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(point: Manif
     for words in (
         "there is no flavor small, needed for server db (1 VCPUs, 128 MiB",
         "there is no volume type standard, needed for volume db-root",
-        "there is no network net-b, needed for server db; create it, or map the name in the VNF's file (there are: net-c)",
+        "there is no network net-b, needed for server db; create it, or map the name in the "
+        "VNF's file (there are: net-c)",
         "there is no security group default",
         "Cinder has no availability zone nova",
         "cinder-backup is not up at site-b",
@@ -102,31 +123,58 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(point: Manif
     assert not there.events
 
 
-def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(point: Manifest, there: FakeCloud) -> None:
+def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(
+    point: Manifest, there: FakeCloud
+) -> None:
     there.subnets[1]["cidr"] = "10.0.0.10/31"
     there.ports = {
-        "p1": {"id": "p1", "network_id": "net-2", "mac_address": "aa:aa:aa:aa:aa:aa", "fixed_ips": [{"ip_address": "10.0.0.10"}]},
-        "p2": {"id": "p2", "network_id": "net-2", "mac_address": "FA:16:3E:00:00:01", "fixed_ips": [], "device_owner": "compute:nova"},
+        "p1": {
+            "id": "p1",
+            "network_id": "net-2",
+            "mac_address": "aa:aa:aa:aa:aa:aa",
+            "fixed_ips": [{"ip_address": "10.0.0.10"}],
+        },
+        "p2": {
+            "id": "p2",
+            "network_id": "net-2",
+            "mac_address": "FA:16:3E:00:00:01",
+            "fixed_ips": [],
+            "device_owner": "compute:nova",
+        },
     }
     with pytest.raises(PreflightFailed) as failure:
         make_plan(point, there.site)
     assert failure.value.problems == [
         "address 10.0.0.10 of server db is in use on network net-b by port p1 (not plugged)",
-        "MAC address fa:16:3e:00:00:01 of server app is in use on network net-b by port p2 (compute:nova)",
-        "network net-b has no subnet with address 10.0.0.12 of server front (its subnets: 10.9.0.0/24, 10.0.0.10/31)",
+        "MAC address fa:16:3e:00:00:01 of server app is in use on network net-b by port p2 "
+        "(compute:nova)",
+        "network net-b has no subnet with address 10.0.0.12 of server front (its subnets: "
+        "10.9.0.0/24, 10.0.0.10/31)",
     ]
 
 
-def test_a_backup_of_that_id_but_another_volume_is_a_problem(point: Manifest, there: FakeCloud) -> None:
+def test_a_backup_of_that_id_but_another_volume_is_a_problem(
+    point: Manifest, there: FakeCloud
+) -> None:
     record = next(iter(point.backups.values()))
     there.backups[record.id] = {"id": record.id, "volume_id": "another", "status": "available"}
-    with pytest.raises(PreflightFailed, match=f"{record.id} is known already, and of another volume"):
+    with pytest.raises(
+        PreflightFailed, match=f"{record.id} is known already, and of another volume"
+    ):
         make_plan(point, there.site)
 
 
-def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(point: Manifest, there: FakeCloud) -> None:
+def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(
+    point: Manifest, there: FakeCloud
+) -> None:
     record = next(r for r in point.backups.values() if r.volume_id == "db-root")
-    importing = {"id": record.id, "volume_id": "00000000-0000-0000-0000-000000000000", "status": "creating", "looks": 2, "parent_id": None}
+    importing = {
+        "id": record.id,
+        "volume_id": "00000000-0000-0000-0000-000000000000",
+        "status": "creating",
+        "looks": 2,
+        "parent_id": None,
+    }
     there.backups[record.id] = importing
     make_plan(point, there.site)
     real = there._age
@@ -141,22 +189,34 @@ def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(p
     assert record.id not in of(there, "import")
 
 
-def test_what_takes_an_address_names_the_run_that_made_it_and_how_to_have_it_removed(point: Manifest, there: FakeCloud) -> None:
+def test_what_takes_an_address_names_the_run_that_made_it_and_how_to_have_it_removed(
+    point: Manifest, there: FakeCloud
+) -> None:
     recover(there, point, make_plan(point, there.site), "db")
     later = point.model_copy(update={"id": "three"})
     for server in list(there.servers):
         del there.servers[server]
     with pytest.raises(PreflightFailed) as failure:
         make_plan(later, there.site)
-    assert any(problem.endswith("made by run; if that was aborted, again: antipode run abort run") for problem in failure.value.problems)
+    assert any(
+        problem.endswith("made by run; if that was aborted, again: antipode run abort run")
+        for problem in failure.value.problems
+    )
 
 
-def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_twice(point: Manifest, there: FakeCloud) -> None:
+def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_twice(
+    point: Manifest, there: FakeCloud
+) -> None:
     recover(there, point, make_plan(point, there.site), "db")
     plan = make_plan(point, there.site)
     assert plan.already_there == ["db"]
     needed = {q.resource: q.needed for q in plan.quotas}
-    assert (needed["instances"], needed["volumes"], needed["port"], needed["backups"]) == (2, 4, 2, 8)
+    assert (needed["instances"], needed["volumes"], needed["port"], needed["backups"]) == (
+        2,
+        4,
+        2,
+        8,
+    )
 
 
 # The steps.
@@ -171,7 +231,9 @@ def test_records_are_imported_base_first(point: Manifest, there: FakeCloud) -> N
             assert imported.index(record.parent_id) < imported.index(record.id)
 
 
-def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_volume(point: Manifest, there: FakeCloud) -> None:
+def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_volume(
+    point: Manifest, there: FakeCloud
+) -> None:
     import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
     import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
     assert len(of(there, "import")) == 4
@@ -180,31 +242,55 @@ def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_v
         import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
 
 
-def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_had(point: Manifest, there: FakeCloud) -> None:
+def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_had(
+    point: Manifest, there: FakeCloud
+) -> None:
     server_id = recover(there, point, make_plan(point, there.site), "app")
     server = there.servers[server_id]
     by_name = {v["name"]: v for v in there.volumes.values()}
     devices = server["block_device_mapping_v2"]
     assert [d["uuid"] for d in devices] == [by_name["app-root"]["id"], by_name["app-data"]["id"]]
     assert [d["boot_index"] for d in devices] == [0, -1]
-    assert {v["backup_id"] for v in by_name.values()} == {point.restore["app-root"], point.restore["app-data"]}
+    assert {v["backup_id"] for v in by_name.values()} == {
+        point.restore["app-root"],
+        point.restore["app-data"],
+    }
     port = there.ports[server["networks"][0]["port"]]
-    assert (port["mac_address"], port["fixed_ips"]) == ("fa:16:3e:00:00:01", [{"ip_address": "10.0.0.11", "subnet_id": "subnet-2"}])
+    assert (port["mac_address"], port["fixed_ips"]) == (
+        "fa:16:3e:00:00:01",
+        [{"ip_address": "10.0.0.11", "subnet_id": "subnet-2"}],
+    )
     assert port["security_groups"] == ["group-1"]
-    assert (server["user_data"], server["config_drive"], server["key_name"]) == ("cm9sZQ==", True, "key")
-    assert server["metadata"] == {"role": "app", "antipode:run": "run", "antipode:key": "two/id-app"}
+    assert (server["user_data"], server["config_drive"], server["key_name"]) == (
+        "cm9sZQ==",
+        True,
+        "key",
+    )
+    assert server["metadata"] == {
+        "role": "app",
+        "antipode:run": "run",
+        "antipode:key": "two/id-app",
+    }
 
 
-def test_the_root_volume_is_made_bootable_and_gets_its_image_metadata_when_the_restore_did_not(point: Manifest, there: FakeCloud) -> None:
+def test_the_root_volume_is_made_bootable_and_gets_its_image_metadata_when_the_restore_did_not(
+    point: Manifest, there: FakeCloud
+) -> None:
     recover(there, point, make_plan(point, there.site), "app")
     assert of(there, "os-set_bootable") == ["app-root"]
     assert of(there, "os-set_image_metadata") == ["app-root"]
 
 
-def test_restored_volumes_have_their_own_metadata_back_and_our_marks(point: Manifest, there: FakeCloud) -> None:
+def test_restored_volumes_have_their_own_metadata_back_and_our_marks(
+    point: Manifest, there: FakeCloud
+) -> None:
     recover(there, point, make_plan(point, there.site), "app")
     data = next(v for v in there.volumes.values() if v["name"] == "app-data")
-    assert data["metadata"] == {"kind": "data", "antipode:run": "run", "antipode:key": "two/app-data"}
+    assert data["metadata"] == {
+        "kind": "data",
+        "antipode:run": "run",
+        "antipode:key": "two/app-data",
+    }
     assert data["description"] == ""
 
 
@@ -213,26 +299,51 @@ def test_a_second_attempt_creates_nothing_twice(point: Manifest, there: FakeClou
     first = recover(there, point, plan, "app")
     events = len(there.events)
     assert recover(there, point, plan, "app") == first
-    assert not [e for e in there.events[events:] if e.split()[0] in ("import", "restore", "boot", "port")]
+    assert not [
+        e for e in there.events[events:] if e.split()[0] in ("import", "restore", "boot", "port")
+    ]
 
 
-def test_a_volume_whose_restore_was_under_way_when_we_died_is_found_although_its_metadata_are_those_of_the_backup(
+def test_a_volume_whose_restore_was_under_way_is_found_despite_the_metadata_of_the_backup(
     point: Manifest, there: FakeCloud
 ) -> None:
     plan = make_plan(point, there.site)
     import_chains(there.site, Found(there.site), point, "app", FakeTimeline())
     there.before = lambda event: refuse(500, "killed") if event == "restore app-data" else None
     with pytest.raises(ResourceFailed):
-        restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+        restore_volumes(
+            there.site,
+            Found(there.site),
+            point,
+            plan,
+            "app",
+            "run",
+            threading.Semaphore(8),
+            FakeTimeline(),
+        )
     root = next(v for v in there.volumes.values() if v["name"] == "app-root")
-    root["metadata"], root["description"] = {"src_backup_id": root["backup_id"]}, "antipode:key=two/app-root antipode:run=run"
+    root["metadata"], root["description"] = (
+        {"src_backup_id": root["backup_id"]},
+        "antipode:key=two/app-root antipode:run=run",
+    )
     there.before = lambda event: None
-    restored = restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    restored = restore_volumes(
+        there.site,
+        Found(there.site),
+        point,
+        plan,
+        "app",
+        "run",
+        threading.Semaphore(8),
+        FakeTimeline(),
+    )
     assert restored["app-root"] == root["id"]
     assert of(there, "restore").count("app-root") == 1
 
 
-def test_no_more_volumes_are_restored_at_once_than_there_are_slots(point: Manifest, there: FakeCloud) -> None:
+def test_no_more_volumes_are_restored_at_once_than_there_are_slots(
+    point: Manifest, there: FakeCloud
+) -> None:
     plan = make_plan(point, there.site)
     import_chains(there.site, Found(there.site), point, "app", FakeTimeline())
 
@@ -240,14 +351,33 @@ def test_no_more_volumes_are_restored_at_once_than_there_are_slots(point: Manife
         assert not [v for v in there.volumes.values() if v["status"] == "restoring-backup"]
 
     there.before = look
-    restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(1), FakeTimeline())
+    restore_volumes(
+        there.site,
+        Found(there.site),
+        point,
+        plan,
+        "app",
+        "run",
+        threading.Semaphore(1),
+        FakeTimeline(),
+    )
     assert len(of(there, "restore")) == 2
 
 
-def test_a_mac_address_that_somebody_took_meanwhile_is_named(point: Manifest, there: FakeCloud) -> None:
+def test_a_mac_address_that_somebody_took_meanwhile_is_named(
+    point: Manifest, there: FakeCloud
+) -> None:
     plan = make_plan(point, there.site)
-    there.ports["p"] = {"id": "p", "network_id": "net-2", "mac_address": "fa:16:3e:00:00:01", "fixed_ips": [], "description": ""}
-    with pytest.raises(ResourceFailed, match="MAC address fa:16:3e:00:00:01 is in use on network net-b by port p"):
+    there.ports["p"] = {
+        "id": "p",
+        "network_id": "net-2",
+        "mac_address": "fa:16:3e:00:00:01",
+        "fixed_ips": [],
+        "description": "",
+    }
+    with pytest.raises(
+        ResourceFailed, match="MAC address fa:16:3e:00:00:01 is in use on network net-b by port p"
+    ):
         create_ports(there.site, point, plan, "app", "run", FakeTimeline())
 
 
@@ -259,7 +389,9 @@ def test_a_missing_keypair_is_imported(point: Manifest, there: FakeCloud) -> Non
     assert there.keypairs["key"]["public_key"] == "ssh-ed25519 AAAA me"
 
 
-def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(point: Manifest, there: FakeCloud) -> None:
+def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(
+    point: Manifest, there: FakeCloud
+) -> None:
     there.keypairs["key"] = {"name": "key", "public_key": "ssh-ed25519 BBBB other"}
     plan = make_plan(point, there.site)
     [imported] = plan.keypairs_to_import
@@ -272,49 +404,83 @@ def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(poi
     assert make_plan(point, there.site).keypairs_to_import == []
 
 
-def test_a_network_of_another_project_with_the_same_name_is_not_taken_for_ours(point: Manifest, there: FakeCloud) -> None:
+def test_a_network_of_another_project_with_the_same_name_is_not_taken_for_ours(
+    point: Manifest, there: FakeCloud
+) -> None:
     there.networks.insert(0, {"id": "net-theirs", "name": "net-b", "project_id": "theirs"})
     there.networks[1]["project_id"] = there.site.project_id
     assert make_plan(point, there.site).server("app").ports[0].network_id == "net-2"
 
 
-def test_a_server_in_error_from_an_earlier_attempt_is_told_with_its_reason_and_is_not_counted_as_there(
+def test_a_server_in_error_from_an_earlier_attempt_is_named_and_not_counted_as_there(
     point: Manifest, there: FakeCloud
 ) -> None:
     server = recover(there, point, make_plan(point, there.site), "db")
     there.servers[server] |= {"status": "ERROR", "fault": {"message": "No valid host was found"}}
     plan = make_plan(point, there.site)
     assert plan.already_there == []
-    assert [w for w in plan.warnings if server in w and "No valid host was found" in w and "made again" in w]
+    assert [
+        w
+        for w in plan.warnings
+        if server in w and "No valid host was found" in w and "made again" in w
+    ]
 
 
-def test_a_volume_that_is_still_being_restored_is_not_counted_against_the_quota_again(point: Manifest, there: FakeCloud) -> None:
+def test_a_volume_that_is_still_being_restored_is_not_counted_against_the_quota_again(
+    point: Manifest, there: FakeCloud
+) -> None:
     recover(there, point, make_plan(point, there.site), "db")
-    for volume in there.volumes.values():  # a restore shows the metadata of the backup until it is over, but our description
+    for volume in (
+        there.volumes.values()
+    ):  # a restore shows the metadata of the backup until it is over, but our description
         volume |= {"description": volume["metadata"]["antipode:key"], "metadata": {}}
     there.quotas = {"volumes": {"limit": 4}}
     assert [q.needed for q in make_plan(point, there.site).quotas if q.resource == "volumes"] == [4]
 
 
-def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(point: Manifest, there: FakeCloud) -> None:
+def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
+    point: Manifest, there: FakeCloud
+) -> None:
     def asking(code: str, within: float) -> Manifest:
-        answers = Answers(command=[sys.executable, "-c", code, "{site}", "{server}", "{address}"], within=within)
-        members = [m.model_copy(update={"answers": answers}) if m.server == "app" else m for m in VNF.members]
+        answers = Answers(
+            command=[sys.executable, "-c", code, "{site}", "{server}", "{address}"], within=within
+        )
+        members = [
+            m.model_copy(update={"answers": answers}) if m.server == "app" else m
+            for m in VNF.members
+        ]
         return point.model_copy(update={"vnf": VNF.model_copy(update={"members": members})})
 
-    right = "import sys; {'braces': 'of its own'}; sys.exit(sys.argv[1:] != ['site-b', 'app', '10.0.0.11'])"
+    right = (
+        "import sys; {'braces': 'of its own'}; sys.exit(sys.argv[1:] != ['site-b', 'app', "
+        "'10.0.0.11'])"
+    )
     await_answer(there.site, asking(right, 20), "app", FakeTimeline())
     await_answer(there.site, asking("raise SystemExit(1)", 0), "db", FakeTimeline())
-    with pytest.raises(ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"):
-        await_answer(there.site, asking("import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0), "app", FakeTimeline())
+    with pytest.raises(
+        ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"
+    ):
+        await_answer(
+            there.site,
+            asking("import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0),
+            "app",
+            FakeTimeline(),
+        )
 
 
-# Requests that come through late: their sender is dead, and its successor has looked and found nothing.
+# Requests that come through late: their sender is dead, and its successor has looked and found
+# nothing.
 
 
 def comes_through_before(cloud: FakeCloud, service: str, method: str, path: str) -> None:
-    """Have the first request of this kind arrive twice: that of a process that died just before its successor's."""
-    api = {"compute": cloud.site.compute._api, "volume": cloud.site.volumes._api, "network": cloud.site.networks._api}[service]
+    """Have the first request of this kind arrive twice: that of a process that died just before its
+    successor's.
+    """
+    api = {
+        "compute": cloud.site.compute._api,
+        "volume": cloud.site.volumes._api,
+        "network": cloud.site.networks._api,
+    }[service]
     real, late = api._send, [True]
 
     def send(this: str, where: str, **request: Any) -> Any:
@@ -347,34 +513,68 @@ def test_what_a_late_request_has_made_is_taken_where_the_site_refuses_to_make_it
 
 def test_a_refusal_without_such_a_late_request_is_told(point: Manifest, there: FakeCloud) -> None:
     plan = make_plan(point, there.site)
-    there.before = lambda event: refuse(400, "no more of these") if event.startswith("boot") else None
+    there.before = lambda event: (
+        refuse(400, "no more of these") if event.startswith("boot") else None
+    )
     with pytest.raises(ResourceFailed, match="server app could not be created: no more of these"):
         recover(there, point, plan, "app")
 
 
-def test_of_a_volume_that_is_there_twice_every_try_takes_the_same(point: Manifest, there: FakeCloud) -> None:
+def test_of_a_volume_that_is_there_twice_every_try_takes_the_same(
+    point: Manifest, there: FakeCloud
+) -> None:
     comes_through_before(there, "volume", "POST", "/volumes")
     plan = make_plan(point, there.site)
     server = recover(there, point, plan, "app")
     volumes = {d["uuid"] for d in there.servers[server]["block_device_mapping_v2"]}
     assert len(there.volumes) == 3
-    again = restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    again = restore_volumes(
+        there.site,
+        Found(there.site),
+        point,
+        plan,
+        "app",
+        "run",
+        threading.Semaphore(8),
+        FakeTimeline(),
+    )
     assert set(again.values()) == volumes
     for volume in there.volumes.values():
         volume["status"] = "available"  # nothing is attached: the older is taken
     there.volumes = dict(sorted(there.volumes.items(), reverse=True))
-    again = restore_volumes(there.site, Found(there.site), point, plan, "app", "run", threading.Semaphore(8), FakeTimeline())
+    again = restore_volumes(
+        there.site,
+        Found(there.site),
+        point,
+        plan,
+        "app",
+        "run",
+        threading.Semaphore(8),
+        FakeTimeline(),
+    )
     assert all(
-        there.volumes[v]["created_at"] == min(w["created_at"] for w in there.volumes.values() if w["name"] == there.volumes[v]["name"])
+        there.volumes[v]["created_at"]
+        == min(
+            w["created_at"] for w in there.volumes.values() if w["name"] == there.volumes[v]["name"]
+        )
         for v in again.values()
     )
 
 
-def test_a_server_boots_in_the_server_group_that_has_members_when_there_are_two_of_its_name(point: Manifest, there: FakeCloud) -> None:
-    server = point.topology.server("app").model_copy(update={"server_group": ServerGroup(name="apart", policy="anti-affinity")})
+def test_a_server_boots_in_the_server_group_that_has_members_when_there_are_two_of_its_name(
+    point: Manifest, there: FakeCloud
+) -> None:
+    server = point.topology.server("app").model_copy(
+        update={"server_group": ServerGroup(name="apart", policy="anti-affinity")}
+    )
     servers = [server if s.name == "app" else s for s in point.topology.servers]
-    grouped = point.model_copy(update={"topology": point.topology.model_copy(update={"servers": servers})})
-    there.server_groups = [{"id": g, "name": "apart", "policy": "anti-affinity", "members": m} for g, m in (("late", []), ("ours", ["db"]))]
+    grouped = point.model_copy(
+        update={"topology": point.topology.model_copy(update={"servers": servers})}
+    )
+    there.server_groups = [
+        {"id": g, "name": "apart", "policy": "anti-affinity", "members": m}
+        for g, m in (("late", []), ("ours", ["db"]))
+    ]
     booted = recover(there, grouped, make_plan(grouped, there.site), "app")
     assert there.servers[booted]["hints"] == {"group": "ours"}
 
@@ -382,9 +582,13 @@ def test_a_server_boots_in_the_server_group_that_has_members_when_there_are_two_
 def test_all_servers_of_a_recovery_share_one_listing(point: Manifest, there: FakeCloud) -> None:
     asked: list[str] = []
     for api in (there.site.compute._api, there.site.volumes._api):
-        api._send = (lambda real: lambda method, path, **request: asked.append(f"{method} {path}") or real(method, path, **request))(
-            api._send
-        )
+        api._send = (
+            lambda real: (
+                lambda method, path, **request: (
+                    asked.append(f"{method} {path}") or real(method, path, **request)
+                )
+            )
+        )(api._send)
     found = Found(there.site)
     for key in ("a", "b"):
         found.servers(key), found.volumes(key), found.backup(key)

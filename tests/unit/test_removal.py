@@ -1,4 +1,6 @@
-"""Taking a recovery back: what the next one needs is free first, and nobody waits for hours for a restore that nobody wants."""
+"""Taking a recovery back: what the next one needs is free first, and nobody waits for hours for a
+restore that nobody wants.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def test_servers_go_first_then_ports_then_volumes(recovered: FakeCloud, point: M
     assert (len(recovered.servers), len(recovered.ports), len(recovered.volumes)) == (0, 0, 0)
 
 
-def test_a_volume_whose_restore_lasts_is_left_and_named_and_its_port_is_free(recovered: FakeCloud, point: Manifest) -> None:  # noqa: F811
+def test_a_volume_whose_restore_lasts_is_left_and_named_and_its_port_is_free(
+    recovered: FakeCloud,
+    point: Manifest,  # noqa: F811
+) -> None:
     stuck = next(iter(recovered.volumes.values()))
     real = recovered._volume
 
@@ -66,7 +71,11 @@ def twin_of(cloud: FakeCloud, name: str, status: str) -> str:
 
 
 @pytest.mark.parametrize("status", ["available", "restoring-backup", "error_restoring"])
-def test_a_volume_that_is_there_twice_is_removed_and_the_one_in_use_stays(recovered: FakeCloud, point: Manifest, status: str) -> None:  # noqa: F811
+def test_a_volume_that_is_there_twice_is_removed_and_the_one_in_use_stays(
+    recovered: FakeCloud,
+    point: Manifest,  # noqa: F811
+    status: str,
+) -> None:
     plan, before = make_plan(point, recovered.site), set(recovered.volumes)
     twin_of(recovered, "app-data", status)
     assert removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None) == []
@@ -74,8 +83,20 @@ def test_a_volume_that_is_there_twice_is_removed_and_the_one_in_use_stays(recove
     assert removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None) == []
 
 
-@pytest.mark.parametrize("states", [("available", "available"), ("in-use", "in-use"), ("in-use", "attaching"), ("in-use", "reserved")])
-def test_of_two_volumes_none_is_removed_that_may_be_in_use(recovered: FakeCloud, point: Manifest, states: tuple[str, str]) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    "states",
+    [
+        ("available", "available"),
+        ("in-use", "in-use"),
+        ("in-use", "attaching"),
+        ("in-use", "reserved"),
+    ],
+)
+def test_of_two_volumes_none_is_removed_that_may_be_in_use(
+    recovered: FakeCloud,
+    point: Manifest,  # noqa: F811
+    states: tuple[str, str],
+) -> None:
     first, second = states
     plan = make_plan(point, recovered.site)
     recovered.volumes[twin_of(recovered, "app-data", second)]["status"] = first
@@ -84,9 +105,15 @@ def test_of_two_volumes_none_is_removed_that_may_be_in_use(recovered: FakeCloud,
     assert recovered.events == []
 
 
-def test_a_volume_of_another_recovery_point_is_no_twin(recovered: FakeCloud, point: Manifest) -> None:  # noqa: F811
+def test_a_volume_of_another_recovery_point_is_no_twin(
+    recovered: FakeCloud,
+    point: Manifest,  # noqa: F811
+) -> None:
     plan = make_plan(point, recovered.site)
     twin_of(recovered, "app-data", "available")
-    recovered.volumes["twin"]["metadata"] = {"antipode:key": "another/app-data", "antipode:run": "run"}
+    recovered.volumes["twin"]["metadata"] = {
+        "antipode:key": "another/app-data",
+        "antipode:run": "run",
+    }
     removal.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None)
     assert "twin" in recovered.volumes

@@ -51,7 +51,9 @@ def ends(deployment: Deployment, run: str, state: str = "succeeded") -> None:
 
 
 @contextmanager
-def conducting(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, execute: Execute) -> Iterator[Conductor]:
+def conducting(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, execute: Execute
+) -> Iterator[Conductor]:
     """A conductor at work, which carries each run out by calling `execute`."""
 
     def executed(_deployment: Deployment, run: str, *_: Any) -> None:
@@ -77,8 +79,13 @@ def until(is_so: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_failovers_are_begun_first_then_what_was_queued_first(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = [queue(deployment, kind, vnf) for kind, vnf in (("protect", "a"), ("protect", "b"), ("failover", "c"), ("protect", "d"))]
+def test_failovers_are_begun_first_then_what_was_queued_first(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [
+        queue(deployment, kind, vnf)
+        for kind, vnf in (("protect", "a"), ("protect", "b"), ("failover", "c"), ("protect", "d"))
+    ]
     order: list[str] = []
     begin = Conductor._begin
 
@@ -115,7 +122,9 @@ def test_no_more_protects_than_allowed_are_under_way_and_a_failover_runs_beside_
     assert max(sum(run.startswith("protect") for run in runs) for runs in at_once) == 1
 
 
-def test_a_run_that_a_newer_antipode_has_begun_is_left_to_it(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_a_newer_antipode_has_begun_is_left_to_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     newer = queue(deployment, "protect", "a", flow_version=10**6)
     ours = queue(deployment, "protect", "b")
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
@@ -123,17 +132,25 @@ def test_a_run_that_a_newer_antipode_has_begun_is_left_to_it(deployment: Deploym
         assert deployment.runs.get(newer).state == "queued"
 
 
-def test_a_run_that_never_ends_waits_for_an_operator_after_many_claims(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_never_ends_waits_for_an_operator_after_many_claims(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     poison = queue(deployment, "protect", "a")
     with deployment.database.begin() as connection:
-        connection.execute(update(RunRow).where(RunRow.id == poison).values(claim=conductor.MOST_CLAIMS, state="running"))
+        connection.execute(
+            update(RunRow)
+            .where(RunRow.id == poison)
+            .values(claim=conductor.MOST_CLAIMS, state="running")
+        )
     fine = queue(deployment, "protect", "b")
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
         until(lambda: deployment.runs.get(fine).ended_at)
         assert deployment.runs.get(poison).claim == conductor.MOST_CLAIMS
 
 
-def test_a_run_that_was_lost_to_another_host_is_not_snatched_back_at_once(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_lost_to_another_host_is_not_snatched_back_at_once(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lost = queue(deployment, "protect", "a")
     fine = queue(deployment, "protect", "b")
     tried: list[str] = []
@@ -149,7 +166,9 @@ def test_a_run_that_was_lost_to_another_host_is_not_snatched_back_at_once(deploy
     assert tried == [lost, fine]
 
 
-def test_a_bug_in_one_run_does_not_end_the_conductor(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_one_run_does_not_end_the_conductor(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue(deployment, "protect", "a")
     fine = queue(deployment, "protect", "b")
 
@@ -162,7 +181,9 @@ def test_a_bug_in_one_run_does_not_end_the_conductor(deployment: Deployment, mon
         until(lambda: deployment.runs.get(fine).ended_at)
 
 
-def test_a_database_that_is_away_is_told_and_waited_for(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_is_told_and_waited_for(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conductor, "AGAIN_S", 0.3)
     real, away = deployment.runs.open, threading.Event()
 
@@ -201,7 +222,9 @@ def test_each_of_several_runs_in_one_process_has_its_own_log_lines() -> None:
     assert logs.current_run() is None
 
 
-def test_freezes_that_are_long_over_are_forgotten_and_open_ones_never(deployment: Deployment) -> None:
+def test_freezes_that_are_long_over_are_forgotten_and_open_ones_never(
+    deployment: Deployment,
+) -> None:
     ledger = deployment.freezes
     long_ago = datetime.now(UTC) - timedelta(days=90)
     over = ledger.freezing("site-a", "s-1", "db", long_ago)
@@ -242,7 +265,9 @@ def failover_of(deployment: Deployment, vnf: str, confirmed_s_ago: float) -> str
     return str(submit(deployment, run)["run"])
 
 
-def test_a_failover_that_was_confirmed_long_ago_waits_for_an_operator(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failover_that_was_confirmed_long_ago_waits_for_an_operator(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = failover_of(deployment, "a", 3700)
     new = failover_of(deployment, "b", 3500)
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)) as made:
@@ -255,16 +280,29 @@ def test_a_failover_that_was_confirmed_long_ago_waits_for_an_operator(deployment
         until(lambda: not made.waiting)
 
 
-def test_a_long_failover_whose_process_has_just_died_is_gone_on_with(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_failover_whose_process_has_just_died_is_gone_on_with(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = failover_of(deployment, "a", 10000)
     with deployment.claims.take(run) as claim:
-        step = StepRow(id="s", run=run, number="1", name="restore", resource="", state="running", started_at=time.time() - 60, result={})
+        step = StepRow(
+            id="s",
+            run=run,
+            number="1",
+            name="restore",
+            resource="",
+            state="running",
+            started_at=time.time() - 60,
+            result={},
+        )
         deployment.runs.keep(run, claim.number, [step])
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
         until(lambda: deployment.runs.get(run).ended_at)
 
 
-def test_who_was_seen_at_a_failover_counts_as_its_sign_of_life(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_seen_at_a_failover_counts_as_its_sign_of_life(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = failover_of(deployment, "a", 10000)
     held = deployment.claims.take(run)
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)) as made:
@@ -305,13 +343,23 @@ def test_a_run_that_must_stop_while_it_writes_to_the_vault_has_not_failed_at_tha
     def send(*_: Any, **__: Any) -> Any:
         raise ClaimLost("it is another's")
 
-    vault = SwiftVault(SimpleNamespace(ensure_container=send, put=send, get=send, delete=send, listing=send), "c", "site-b")  # type: ignore[arg-type]
-    for call in (lambda: vault.put("a/b", b""), lambda: vault.delete("a/b"), lambda: vault.get("a/b")):
+    vault = SwiftVault(
+        SimpleNamespace(ensure_container=send, put=send, get=send, delete=send, listing=send),
+        "c",
+        "site-b",
+    )  # type: ignore[arg-type]
+    for call in (
+        lambda: vault.put("a/b", b""),
+        lambda: vault.delete("a/b"),
+        lambda: vault.get("a/b"),
+    ):
         with pytest.raises(ClaimLost):
             call()
 
 
-@pytest.mark.parametrize("database", ["sqlite:////var/x/antipode.db", "sqlite+pysqlite:////var/x/antipode.db?timeout=5"])
+@pytest.mark.parametrize(
+    "database", ["sqlite:////var/x/antipode.db", "sqlite+pysqlite:////var/x/antipode.db?timeout=5"]
+)
 def test_a_database_in_a_file_is_known_with_whichever_driver(database: str) -> None:
     made = config.Config.model_validate({**MINIMAL, "database": database})
     assert made.is_sqlite
@@ -322,8 +370,12 @@ def test_a_database_server_needs_a_jobboard_or_a_place_for_locks_that_all_see() 
     server = {**MINIMAL, "database": "postgresql+psycopg://db/antipode"}
     with pytest.raises(ValueError, match=r"either a jobboard .* or a state_directory"):
         config.Config.model_validate(server)
-    assert config.Config.model_validate({**server, "state_directory": "/var/lib/antipode"}).state_dir == Path("/var/lib/antipode")
-    assert config.Config.model_validate({**server, "jobboard": {"etcd": {"endpoints": ["http://127.0.0.1:1"]}}}).jobboard
+    assert config.Config.model_validate(
+        {**server, "state_directory": "/var/lib/antipode"}
+    ).state_dir == Path("/var/lib/antipode")
+    assert config.Config.model_validate(
+        {**server, "jobboard": {"etcd": {"endpoints": ["http://127.0.0.1:1"]}}}
+    ).jobboard
 
 
 MINIMAL = {"sites": {"a": {"cloud": "a"}}, "vault": {"directory": "/v"}}

@@ -1,4 +1,6 @@
-"""A service that does not answer is waited for once, and not by each call anew, where its work can be left undone."""
+"""A service that does not answer is waited for once, and not by each call anew, where its work can
+be left undone.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +67,17 @@ def test_silence_before_counts_and_is_named_with_the_service(cloud: HoledCloud) 
     cloud.is_silent = True
     with pytest.raises(SiteUnreachable):
         cloud.site.volumes.create_snapshot("db-root", "name", {}, 0.4)  # as in a window
-    with pytest.raises(SiteUnreachable, match=r"its block-storage service has given no answer for \d+ s, and is not asked any more"):
+    with pytest.raises(
+        SiteUnreachable,
+        match=r"its block-storage service has given no answer for \d+ s, and is not asked any more",
+    ):
         impatient(cloud).volumes.snapshots()
     assert cloud.waited == [0.4]
 
 
-def test_an_answer_ends_the_silence_and_other_services_are_not_taken_for_silent(cloud: HoledCloud) -> None:
+def test_an_answer_ends_the_silence_and_other_services_are_not_taken_for_silent(
+    cloud: HoledCloud,
+) -> None:
     site = impatient(cloud)
     cloud.is_silent = True
     with pytest.raises(SiteUnreachable):
@@ -89,7 +96,9 @@ def test_whoever_may_not_leave_it_undone_goes_on_asking(cloud: HoledCloud) -> No
     assert cloud.waited == [0.1, 0.1]
 
 
-def test_a_removal_that_waits_when_the_silence_begins_ends_soon(cloud: HoledCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_that_waits_when_the_silence_begins_ends_soon(
+    cloud: HoledCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "LOOK_TIMEOUT_S", 0.1)
     cloud.looks_until_available = 10**6
     cloud.site.volumes.create_snapshot("db-root", "name", marks("run", "key"), 1)
@@ -105,7 +114,9 @@ def test_a_removal_that_waits_when_the_silence_begins_ends_soon(cloud: HoledClou
     assert time.monotonic() - began < temporary.SNAPSHOT_TIMEOUT_S / 2
 
 
-def test_a_listing_that_hangs_does_not_take_the_whole_time_of_a_long_wait(cloud: HoledCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_hangs_does_not_take_the_whole_time_of_a_long_wait(
+    cloud: HoledCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "LOOK_TIMEOUT_S", 0.05)
     monkeypatch.setattr(watch, "PATIENCE_S", 0.2)
     cloud.is_silent = True

@@ -51,7 +51,16 @@ class Proxy:
 
 
 def ask(proxy: Proxy, method: str = "GET", timeout: float | None = None) -> Reply:
-    return send("site-a", proxy.request, method, "/x", json=None, params=None, microversion="3.47", timeout=timeout)
+    return send(
+        "site-a",
+        proxy.request,
+        method,
+        "/x",
+        json=None,
+        params=None,
+        microversion="3.47",
+        timeout=timeout,
+    )
 
 
 def test_a_site_that_does_not_answer_is_said_to_be_unreachable() -> None:
@@ -85,13 +94,18 @@ def test_the_clouds_own_words_are_in_the_error() -> None:
     ):
         proxy = Proxy(Response(409, body))
         api = Api("s", "compute", partial(send, "s", proxy.request))
-        with pytest.raises(ApiError, match=f"s: POST compute/x was refused with 409: {words}") as failure:
+        with pytest.raises(
+            ApiError, match=f"s: POST compute/x was refused with 409: {words}"
+        ) as failure:
             api.post("/x", {})
         assert failure.value.status == 409
 
 
 def test_a_cinder_that_is_too_old_is_named_with_what_is_needed() -> None:
-    with pytest.raises(PreflightFailed, match=r"block-storage service offers microversion 3\.46 at most; 3\.47 or newer is needed"):
+    with pytest.raises(
+        PreflightFailed,
+        match=r"block-storage service offers microversion 3\.46 at most; 3\.47 or newer is needed",
+    ):
         FakeCloud(cinder=(3, 46))
 
 
@@ -101,7 +115,10 @@ def test_a_service_that_does_not_tell_its_versions_is_unreachable_and_not_too_ol
 
 
 def test_listings_are_followed_page_by_page() -> None:
-    pages = [{"things": [{"id": "1"}], "things_links": [{"rel": "next", "href": "…"}]}, {"things": [{"id": "2"}]}]
+    pages = [
+        {"things": [{"id": "1"}], "things_links": [{"rel": "next", "href": "…"}]},
+        {"things": [{"id": "2"}]},
+    ]
     asked: list[Any] = []
 
     def answer(method: str, path: str, **options: Any) -> Reply:
@@ -113,7 +130,10 @@ def test_listings_are_followed_page_by_page() -> None:
 
 
 def test_only_the_first_page_of_a_listing_is_asked_to_be_short() -> None:
-    pages = [{"things": [{"id": "1"}], "things_links": [{"rel": "next", "href": "…"}]}, {"things": [{"id": "2"}]}]
+    pages = [
+        {"things": [{"id": "1"}], "things_links": [{"rel": "next", "href": "…"}]},
+        {"things": [{"id": "2"}]},
+    ]
     asked: list[Any] = []
 
     def answer(method: str, path: str, **options: Any) -> Reply:
@@ -128,7 +148,13 @@ def test_a_listing_goes_on_though_the_last_item_of_a_page_was_deleted_meanwhile(
     def answer(method: str, path: str, *, params: Any, **_: Any) -> Reply:
         match params:
             case None:
-                return Reply(200, {"things": [{"id": "1"}, {"id": "2"}], "things_links": [{"rel": "next", "href": "…"}]})
+                return Reply(
+                    200,
+                    {
+                        "things": [{"id": "1"}, {"id": "2"}],
+                        "things_links": [{"rel": "next", "href": "…"}],
+                    },
+                )
             case {"marker": "2"}:
                 return Reply(400, {"badRequest": {"message": "marker [2] not found"}})
             case {"marker": "1"}:
@@ -138,16 +164,23 @@ def test_a_listing_goes_on_though_the_last_item_of_a_page_was_deleted_meanwhile(
     assert [t["id"] for t in Api("s", "x", answer).all("/things", "things")] == ["1", "2", "3"]
 
 
-def test_a_cloud_that_clouds_yaml_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_cloud_that_clouds_yaml_does_not_have_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "none.yaml"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInput, match="Site here: cloud nowhere"):
         connect("here", "nowhere")
 
 
-def test_a_keystone_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_a_keystone_that_is_not_there_is_unreachable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     file = tmp_path / "clouds.yaml"
-    file.write_text("clouds: {c: {auth: {auth_url: 'http://127.0.0.1:9/v3', username: u, password: p, project_name: p}}}")
+    file.write_text(
+        "clouds: {c: {auth: {auth_url: 'http://127.0.0.1:9/v3', username: u, password: p, "
+        "project_name: p}}}"
+    )
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(file))
     with pytest.raises(SiteUnreachable, match="Site here does not answer"):
         connect("here", "c", api_timeout_s=2)
@@ -162,7 +195,9 @@ class Keystone(BaseIdentityPlugin):
 
     def get_auth_ref(self, session: Any, **_: Any) -> Any:
         self.given += 1
-        return AccessInfoV3({"token": {"expires_at": "2999-01-01T00:00:00Z"}}, f"token-{self.given}")
+        return AccessInfoV3(
+            {"token": {"expires_at": "2999-01-01T00:00:00Z"}}, f"token-{self.given}"
+        )
 
     def get_cache_id_elements(self) -> dict[str, str]:
         return {}
@@ -201,13 +236,19 @@ def test_a_token_is_renewed_before_its_end_only_when_it_would_not_last() -> None
 
 def test_openstacksdk_is_not_loaded_before_a_site_is_connected() -> None:
     code = (
-        "import antipode.protect.quiesce, antipode.recover.plan, sys; sys.exit(bool({'openstack', 'keystoneauth1'} & sys.modules.keys()))"
+        "import antipode.protect.quiesce, antipode.recover.plan, sys; "
+        "sys.exit(bool({'openstack', 'keystoneauth1'} & sys.modules.keys()))"
     )
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_missing_objects_are_not_found_and_listings_are_followed() -> None:
-    answers = Response(404), Response(204), Response(200, [{"name": "a", "bytes": 1, "hash": "h"}]), Response(200, [])
+    answers = (
+        Response(404),
+        Response(204),
+        Response(200, [{"name": "a", "bytes": 1, "hash": "h"}]),
+        Response(200, []),
+    )
     objects = Objects("s", Proxy(*answers).request)
     with pytest.raises(NotFound, match="no vault/x in the object store"):
         objects.get("vault", "x")
@@ -219,14 +260,20 @@ def test_a_site_tells_what_it_lacks() -> None:
     cloud = FakeCloud()
     assert all(f.ok for f in health.check(cloud.site))
     cloud.add_on, cloud.backup_state, cloud.may_import = False, "down", False
-    assert {f.check for f in health.check(cloud.site) if not f.ok} == {"quiesce add-on", "cinder-backup", "admin rights"}
+    assert {f.check for f in health.check(cloud.site) if not f.ok} == {
+        "quiesce add-on",
+        "cinder-backup",
+        "admin rights",
+    }
     assert not cloud.events
 
 
 def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None:
     cloud = FakeCloud()
     cloud.service_states = {"nova-compute": "down", "cinder-volume": "down"}
-    cloud.network_agents.append({"agent_type": "L3 agent", "host": "net-2", "alive": False, "admin_state_up": True})
+    cloud.network_agents.append(
+        {"agent_type": "L3 agent", "host": "net-2", "alive": False, "admin_state_up": True}
+    )
     unfit = {f.check: f.detail for f in health.check(cloud.site) if not f.ok}
     assert unfit.keys() == {"nova-compute", "cinder-volume", "network agents"}
     assert "compute-1 is down and enabled" in unfit["nova-compute"]
@@ -235,7 +282,9 @@ def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None
 
 def test_one_agent_of_a_kind_that_is_alive_is_enough_and_the_dead_one_is_named() -> None:
     cloud = FakeCloud()
-    cloud.network_agents.append({"agent_type": "DHCP agent", "host": "net-2", "alive": False, "admin_state_up": True})
+    cloud.network_agents.append(
+        {"agent_type": "DHCP agent", "host": "net-2", "alive": False, "admin_state_up": True}
+    )
     finding = next(f for f in health.check(cloud.site) if f.check == "network agents")
     assert finding.ok
     assert "DHCP agent at net-2" in finding.detail

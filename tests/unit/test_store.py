@@ -1,4 +1,6 @@
-"""The local database: migrated from nothing, the same tables by migration and by model, a ledger that outlives its writer."""
+"""The local database: migrated from nothing, the same tables by migration and by model, a ledger
+that outlives its writer.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +33,21 @@ def engine(tmp_path: Path) -> Engine:
 def test_an_empty_database_is_migrated_to_the_tables_of_the_models(engine: Engine) -> None:
     assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, database.VERSION_TABLE}
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": database.VERSION_TABLE})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": database.VERSION_TABLE}
+        )
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_a_new_state_directory_and_the_files_in_it_are_nobody_elses_to_read(engine: Engine, tmp_path: Path) -> None:
+def test_a_new_state_directory_and_the_files_in_it_are_nobody_elses_to_read(
+    engine: Engine, tmp_path: Path
+) -> None:
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM runs"))
-        modes = {p.name: p.stat().st_mode & 0o077 for p in [tmp_path / "state", *(tmp_path / "state").iterdir()]}
+        modes = {
+            p.name: p.stat().st_mode & 0o077
+            for p in [tmp_path / "state", *(tmp_path / "state").iterdir()]
+        }
     assert modes == {"state": 0, "antipode.db": 0, "antipode.db-wal": 0, "antipode.db-shm": 0}
 
 
@@ -66,7 +75,9 @@ def test_a_database_url_that_is_wrong_is_the_operators_error(url: str) -> None:
         database.open_database(url)
 
 
-def test_a_freeze_is_in_the_ledger_of_another_process_as_soon_as_it_is_noted(engine: Engine, tmp_path: Path) -> None:
+def test_a_freeze_is_in_the_ledger_of_another_process_as_soon_as_it_is_noted(
+    engine: Engine, tmp_path: Path
+) -> None:
     deadline = datetime.now(UTC) + timedelta(seconds=30)
     row = Freezes(engine).freezing("site-a", "srv-db", "db", deadline)
     elsewhere = Freezes(database.open_database(f"sqlite:///{tmp_path}/state/antipode.db"))
@@ -81,7 +92,15 @@ def test_a_freeze_is_in_the_ledger_of_another_process_as_soon_as_it_is_noted(eng
 
 
 def a_run(kind: str = "protect", name: str = "1") -> RunRow:
-    return RunRow(id=f"{kind}-{name}", kind=kind, vnf="hlr", state="running", started_at=1.0, result={}, slot=slot_of(kind, "hlr"))
+    return RunRow(
+        id=f"{kind}-{name}",
+        kind=kind,
+        vnf="hlr",
+        state="running",
+        started_at=1.0,
+        result={},
+        slot=slot_of(kind, "hlr"),
+    )
 
 
 def a_step(state: str = "succeeded", ended_at: float | None = 3.0) -> StepRow:
@@ -113,7 +132,13 @@ def test_what_is_written_with_an_older_claim_is_refused_and_changes_nothing(engi
         with pytest.raises(ClaimLost, match="protect-1"):
             write()
     run = runs.get("protect-1")
-    assert (run.claim, run.state, run.conductor, run.ending, runs.steps("protect-1")) == (new, "running", "two", None, [])
+    assert (run.claim, run.state, run.conductor, run.ending, runs.steps("protect-1")) == (
+        new,
+        "running",
+        "two",
+        None,
+        [],
+    )
 
 
 def test_of_two_who_claim_a_run_at_once_one_gets_it(engine: Engine) -> None:
@@ -132,7 +157,13 @@ def test_a_run_that_has_ended_meanwhile_is_not_taken(engine: Engine, state: str)
     with pytest.raises(Busy, match=f"has {state} meanwhile"):
         runs.claim("protect-1", "one", 0)
     run = runs.get("protect-1")
-    assert (run.state, run.claim, run.reason, run.result, run.slot) == (state, 0, "why", {"a": 1}, None)
+    assert (run.state, run.claim, run.reason, run.result, run.slot) == (
+        state,
+        0,
+        "why",
+        {"a": 1},
+        None,
+    )
 
 
 def test_a_claim_to_abort_says_so_in_the_same_breath(engine: Engine) -> None:
@@ -144,7 +175,9 @@ def test_a_claim_to_abort_says_so_in_the_same_breath(engine: Engine) -> None:
     assert runs.standing("protect-1") == (1, True)
 
 
-def test_a_vnf_has_one_run_of_a_kind_at_a_time_also_where_no_lock_of_a_host_sees_to_it(engine: Engine) -> None:
+def test_a_vnf_has_one_run_of_a_kind_at_a_time_also_where_no_lock_of_a_host_sees_to_it(
+    engine: Engine,
+) -> None:
     runs = Runs(engine)
     runs.create(a_run())
     runs.create(a_run("failover"))  # which does not wait for a protect
@@ -157,14 +190,20 @@ def test_a_vnf_has_one_run_of_a_kind_at_a_time_also_where_no_lock_of_a_host_sees
         runs.claim("protect-1", "one", number, also_failed=True)
 
 
-def test_steps_that_were_under_way_when_their_process_died_are_closed_at_its_last_sign_of_life(engine: Engine) -> None:
+def test_steps_that_were_under_way_when_their_process_died_are_closed_at_its_last_sign_of_life(
+    engine: Engine,
+) -> None:
     runs = Runs(engine)
     runs.create(a_run())
     number = runs.claim("protect-1", "one", 0)
     runs.keep("protect-1", number, [a_step(), a_step("running", None)])
     assert runs.close_steps("protect-1", number) == 1
     lost = next(s for s in runs.steps("protect-1") if s.id == "step-running")
-    assert (lost.state, lost.ended_at, lost.result) == ("lost", 3.0, {"error": "the process at it died"})
+    assert (lost.state, lost.ended_at, lost.result) == (
+        "lost",
+        3.0,
+        {"error": "the process at it died"},
+    )
     assert next(s for s in runs.steps("protect-1") if s.id == "step-succeeded").state == "succeeded"
 
 
@@ -190,9 +229,12 @@ def test_what_a_first_antipode_has_kept_is_there_after_the_upgrade(tmp_path: Pat
         command.upgrade(alembic, "0001")
         for statement in (
             "INSERT INTO vnfs VALUES ('hlr', '{}', 1.0)",
-            "INSERT INTO runs VALUES ('protect-1', 'protect', 'hlr', 'running', 1.0, NULL, NULL, '{\"a\": 1}')",
-            "INSERT INTO runs VALUES ('protect-2', 'protect', 'hlr', 'failed', 2.0, 3.0, 'no agent', '{}')",
-            "INSERT INTO steps VALUES ('s', 'protect-1', '1.1', 'discover', '', 'succeeded', 1.0, 2.0, '{}')",
+            "INSERT INTO runs VALUES ('protect-1', 'protect', 'hlr', 'running', 1.0, NULL, NULL, "
+            "'{\"a\": 1}')",
+            "INSERT INTO runs VALUES ('protect-2', 'protect', 'hlr', 'failed', 2.0, 3.0, 'no "
+            "agent', '{}')",
+            "INSERT INTO steps VALUES ('s', 'protect-1', '1.1', 'discover', '', 'succeeded', "
+            "1.0, 2.0, '{}')",
             "INSERT INTO freezes VALUES ('f', 'site-a', 'srv', 'db', 1.0, 2.0, NULL)",
         ):
             connection.exec_driver_sql(statement)
@@ -200,7 +242,14 @@ def test_what_a_first_antipode_has_kept_is_there_after_the_upgrade(tmp_path: Pat
     engine = database.open_database(url)
     runs = Runs(engine)
     first, second = runs.get("protect-1"), runs.get("protect-2")
-    assert (first.state, first.result, first.request, first.flow_version, first.claim, first.slot) == (
+    assert (
+        first.state,
+        first.result,
+        first.request,
+        first.flow_version,
+        first.claim,
+        first.slot,
+    ) == (
         "running",
         {"a": 1},
         None,

@@ -26,7 +26,9 @@ def vault(tmp_path: Path) -> DirectoryVault:
 
 @AT_ANY_PACE
 @given(st.integers(0, len(SEALED) - 1), st.integers(0, 255))
-def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(place: int, byte: int) -> None:
+def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
+    place: int, byte: int
+) -> None:
     document = SEALED[:place] + bytes([byte]) + SEALED[place + 1 :]
     try:
         assert manifests.unseal(document, "m") == samples.manifest()
@@ -49,7 +51,10 @@ def test_what_is_no_manifest_is_refused_as_damaged(document: bytes) -> None:
 
 
 def test_what_is_committed_is_read_back_and_listed_in_order_of_time(vault: DirectoryVault) -> None:
-    later, earlier = samples.manifest("20261122T170000Z-000000"), samples.manifest("20261122T160000Z-ffffff")
+    later, earlier = (
+        samples.manifest("20261122T170000Z-000000"),
+        samples.manifest("20261122T160000Z-ffffff"),
+    )
     for manifest in (later, earlier):
         manifests.commit(vault, manifest)
     assert manifests.list_ids(vault, "hlr") == [earlier.id, later.id]
@@ -64,10 +69,15 @@ def test_half_a_point_is_not_listed(vault: DirectoryVault, tmp_path: Path) -> No
     assert manifests.list_ids(vault, "hl") == []
 
 
-def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(vault: DirectoryVault, tmp_path: Path) -> None:
+def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(
+    vault: DirectoryVault, tmp_path: Path
+) -> None:
     manifests.commit(vault, samples.manifest("20261122T160000Z-000000"))
     (tmp_path / "hlr" / "20261122T170000Z-000000.json").write_bytes(SEALED[:100])
-    assert [type(found).__name__ for _, found in manifests.list_points(vault, "hlr")] == ["Manifest", "VaultCorrupt"]
+    assert [type(found).__name__ for _, found in manifests.list_points(vault, "hlr")] == [
+        "Manifest",
+        "VaultCorrupt",
+    ]
     with pytest.raises(VaultCorrupt):
         manifests.read(vault, "hlr")
     newest = manifests.newest_or_none(vault, "hlr")
@@ -81,8 +91,13 @@ def test_a_manifest_under_the_name_of_another_point_is_refused(vault: DirectoryV
         manifests.read(vault, "hlr")
 
 
-def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(vault: DirectoryVault) -> None:
-    kept, late = samples.manifest("20261122T160000Z-000000"), samples.manifest("20261122T170000Z-000000")
+def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
+    vault: DirectoryVault,
+) -> None:
+    kept, late = (
+        samples.manifest("20261122T160000Z-000000"),
+        samples.manifest("20261122T170000Z-000000"),
+    )
     manifests.commit(vault, kept)
     manifests.withdraw(vault, "hlr", late.id, on_its_way=True)
     vault.put(f"hlr/{late.id}.json", seal(late))
@@ -140,7 +155,9 @@ def fingerprinted(store: samples.MemoryStore) -> list[verify.Finding]:
     return verify.verify(samples.manifest(backups=before), store)
 
 
-def test_a_point_whose_objects_are_all_there_verifies_backup_by_backup_base_first(store: samples.MemoryStore) -> None:
+def test_a_point_whose_objects_are_all_there_verifies_backup_by_backup_base_first(
+    store: samples.MemoryStore,
+) -> None:
     findings = fingerprinted(store)
     assert [f.backup for f in findings] == ["b-db-0", "b-db-1", "b-front-0"]
     assert all(f.ok and f.objects == 4 and f.bytes > 0 for f in findings)
@@ -163,7 +180,9 @@ def test_an_object_that_was_written_over_is_found(store: samples.MemoryStore) ->
 
 
 @pytest.mark.parametrize("lost", ["-00002", "_metadata", ""])
-def test_a_chain_of_which_the_store_has_lost_objects_is_told_by_one_listing(store: samples.MemoryStore, lost: str) -> None:
+def test_a_chain_of_which_the_store_has_lost_objects_is_told_by_one_listing(
+    store: samples.MemoryStore, lost: str
+) -> None:
     before = samples.manifest(backups=verify.fingerprint(samples.backups().backups, store))
     assert verify.broken_chains(before, store) == {}
     for name in [n for n in store.objects if n.startswith("volume_vol-db/b-db-0" + lost)]:
@@ -177,7 +196,9 @@ def test_a_chain_of_which_the_store_has_lost_objects_is_told_by_one_listing(stor
     assert listings == ["volumebackups"]
 
 
-def test_a_backup_that_is_not_whole_in_the_store_gets_no_fingerprint(store: samples.MemoryStore) -> None:
+def test_a_backup_that_is_not_whole_in_the_store_gets_no_fingerprint(
+    store: samples.MemoryStore,
+) -> None:
     del store.objects["volume_vol-db/b-db-1_metadata"]
     with pytest.raises(RecoveryPointInvalid, match="b-db-1"):
         verify.fingerprint(samples.backups().backups, store)

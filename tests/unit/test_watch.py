@@ -70,7 +70,9 @@ def test_a_resource_that_disappears_ends_the_wait() -> None:
 
 def test_a_wait_that_takes_too_long_says_what_for() -> None:
     with pytest.raises(ResourceFailed, match=r"volume a is creating after .* to be available"):
-        Watch("s", "volume", Listing([item("a", "creating")])).wait_for(["a"], timeout_s=0.1, interval_s=0.02)
+        Watch("s", "volume", Listing([item("a", "creating")])).wait_for(
+            ["a"], timeout_s=0.1, interval_s=0.02
+        )
 
 
 def test_what_is_created_after_a_listing_began_is_not_called_gone_by_it() -> None:
@@ -143,7 +145,10 @@ def test_of_many_that_are_waited_for_a_few_are_named() -> None:
     watch = Watch("s", "volume", Listing([item(n, "creating") for n in "abcde"]))
     with pytest.raises(ResourceFailed):
         watch.wait_for("abcde", timeout_s=0.5, interval_s=0.01, tell=told.append)
-    assert set(told) == {"volume a is creating, volume b is creating, volume c is creating and 2 more, to be available"}
+    assert set(told) == {
+        "volume a is creating, volume b is creating, volume c is creating and 2 more, to be "
+        "available"
+    }
 
 
 def test_the_first_page_has_room_for_all_that_is_waited_for_and_others() -> None:

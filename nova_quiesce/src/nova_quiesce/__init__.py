@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quiesce and unquiesce actions of the Compute API, as a WSGI filter for an unpatched nova-api."""
+"""The quiesce and unquiesce actions of the Compute API, as a WSGI filter for an unpatched
+nova-api.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,11 @@ __version__ = "1.0.0"
 
 
 def filter_factory(global_conf: dict[str, str], **local_conf: str) -> Callable[[Any], Any]:
-    """Return the filter for `paste.filter_factory = nova_quiesce:filter_factory` in api-paste.ini."""
-    # Nova is imported only here: reading the version or the entry points must not load (and configure) it.
+    """Return the filter for `paste.filter_factory = nova_quiesce:filter_factory` in
+    api-paste.ini.
+    """
+    # Nova is imported only here: reading the version or the entry points must not load (and
+    # configure) it.
     from nova_quiesce.filter import QuiesceFilter
 
     return QuiesceFilter
@@ -20,7 +25,8 @@ def filter_factory(global_conf: dict[str, str], **local_conf: str) -> Callable[[
 
 def main() -> int:
     """Run the command nova-quiesce; return its exit code."""
-    # Before Nova is imported, since a command needs no green threads: older releases choose by the import, newer ones by the call.
+    # Before Nova is imported, since a command needs no green threads: older releases choose by the
+    # import, newer ones by the call.
     os.environ["OS_NOVA_DISABLE_EVENTLET_PATCHING"] = "1"
     from nova import monkey_patch
 

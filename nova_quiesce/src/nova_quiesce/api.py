@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The add-on's part of the Compute API, as a controller like Nova's own: requests in, answers and faults out."""
+"""The add-on's part of the Compute API, as a controller like Nova's own: requests in, answers and
+faults out.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from nova_quiesce import policy, record
 from nova_quiesce.quiescing import NoAnswer, Quiescing
 
 _ACTIONS = {
-    "quiesce": {"type": "object", "properties": {"timeout": {"type": "integer", "minimum": 1}}, "additionalProperties": False},
+    "quiesce": {
+        "type": "object",
+        "properties": {"timeout": {"type": "integer", "minimum": 1}},
+        "additionalProperties": False,
+    },
     "unquiesce": {"type": "object", "additionalProperties": False},
 }
 
@@ -36,7 +42,9 @@ def _body_schema(action: str) -> dict[str, Any]:
 
 
 class QuiesceController(wsgi.Controller):
-    """quiesce, unquiesce, what can be asked about them, and what happens to other requests for a quiesced server."""
+    """quiesce, unquiesce, what can be asked about them, and what happens to other requests for a
+    quiesced server.
+    """
 
     def __init__(self, quiescing: Quiescing) -> None:
         super().__init__()
@@ -45,7 +53,9 @@ class QuiesceController(wsgi.Controller):
 
     @wsgi.expected_errors(())
     def index(self, req: wsgi.Request) -> dict[str, Any]:
-        """Tell that the add-on is here, to everybody who has a token: its version and its timeouts in seconds."""
+        """Tell that the add-on is here, to everybody who has a token: its version and its timeouts
+        in seconds.
+        """
         return {
             "quiesce": {
                 "version": nova_quiesce.__version__,
@@ -92,7 +102,8 @@ class QuiesceController(wsgi.Controller):
             self._quiescing.unquiesce(context, instance)
 
     def refuse_if_quiesced(self, req: wsgi.Request, server_id: str, action: str, rule: str) -> None:
-        """Raise a conflict for an action that Nova would do to a server in whatever task state, if this one is quiesced.
+        """Raise a conflict for an action that Nova would do to a server in whatever task state, if
+        this one is quiesced.
 
         :param rule: the rule by which Nova allows it: whoever it refuses is to be refused by it
         """
@@ -101,7 +112,9 @@ class QuiesceController(wsgi.Controller):
         except exc.HTTPNotFound:
             return
         if instance.task_state in record.STATES and policy.allows(context, rule, instance):
-            state = exception.InstanceInvalidState(attr="task_state", instance_uuid=server_id, state=instance.task_state, method=action)
+            state = exception.InstanceInvalidState(
+                attr="task_state", instance_uuid=server_id, state=instance.task_state, method=action
+            )
             common.raise_http_conflict_for_instance_invalid_state(state, action, server_id)
 
     def thaw_after_reset(self, req: wsgi.Request, server_id: str) -> None:
@@ -113,16 +126,21 @@ class QuiesceController(wsgi.Controller):
         timeout: int = arguments.get("timeout", CONF.quiesce.default_timeout)
         if "timeout" in arguments and timeout > CONF.quiesce.maximum_timeout:
             raise exc.HTTPBadRequest(
-                explanation=_("Timeout %(timeout)d s is longer than this cloud allows, %(maximum)d s")
+                explanation=_(
+                    "Timeout %(timeout)d s is longer than this cloud allows, %(maximum)d s"
+                )
                 % {"timeout": timeout, "maximum": CONF.quiesce.maximum_timeout}
             )
         return timeout
 
     def _instance(self, req: wsgi.Request, server_id: str) -> tuple[Any, Any]:
         """Return a context targeted at the server's cell, and the server."""
-        # Loading an instance targets the context at its cell for good: a copy keeps the request's own as it was.
+        # Loading an instance targets the context at its cell for good: a copy keeps the request's
+        # own as it was.
         context = copy.copy(req.environ["nova.context"])
-        return context, common.get_instance(self._compute_api, context, server_id, expected_attrs=["services", "system_metadata"])
+        return context, common.get_instance(
+            self._compute_api, context, server_id, expected_attrs=["services", "system_metadata"]
+        )
 
 
 @contextlib.contextmanager
@@ -137,9 +155,12 @@ def _as_http(action: str, server_id: str) -> Iterator[None]:
     except exception.InstanceNotFound as error:
         raise exc.HTTPNotFound(explanation=error.format_message()) from error
     except NotImplementedError as error:
-        raise exc.HTTPConflict(explanation=_("Quiescing is not supported by the hypervisor of instance %s") % server_id) from error
+        raise exc.HTTPConflict(
+            explanation=_("Quiescing is not supported by the hypervisor of instance %s") % server_id
+        ) from error
     except NoAnswer as error:
         raise exc.HTTPGatewayTimeout(explanation=error.format_message()) from error
     except (exception.Invalid, exception.InternalError, exception.HypervisorUnavailable) as error:
-        # Host or hypervisor down, no agent, agent silent, already frozen (libvirt's refusal is an InternalError).
+        # Host or hypervisor down, no agent, agent silent, already frozen (libvirt's refusal is an
+        # InternalError).
         raise exc.HTTPConflict(explanation=error.format_message()) from error

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots that Cinder takes through Nova (os-assisted-volume-snapshots): what a server is quiesced for, so they are not refused."""
+"""Snapshots that Cinder takes through Nova (os-assisted-volume-snapshots): what a server is
+quiesced for, so they are not refused.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,14 @@ class AssistedSnapshots(assisted_volume_snapshots.AssistedVolumeSnapshotsControl
 
 
 class _ComputeApi(compute_api.API):
-    def _get_bdm_by_volume_id(self, context: Any, volume_id: str, expected_attrs: Any = None) -> Any:
+    def _get_bdm_by_volume_id(
+        self, context: Any, volume_id: str, expected_attrs: Any = None
+    ) -> Any:
         bdm = super()._get_bdm_by_volume_id(context, volume_id, expected_attrs)
         if bdm.instance.task_state == QUIESCED:
-            # Only in the copy that nova-compute is sent. libvirt freezes a guest for each such snapshot, and thaws it also when that was
-            # refused because it is frozen; to leave the guest as it is, nova-compute must not know of the agent.
+            # Only in the copy that nova-compute is sent. libvirt freezes a guest for each such
+            # snapshot, and thaws it also when that was refused because it is frozen; to leave the
+            # guest as it is, nova-compute must not know of the agent.
             bdm.instance.task_state = None
             bdm.instance.system_metadata = {
                 **bdm.instance.system_metadata,

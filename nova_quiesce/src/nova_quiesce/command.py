@@ -15,7 +15,9 @@ from oslo_log import log as logging
 from nova_quiesce import options, record, watch
 from nova_quiesce.quiescing import Quiescing
 
-_COMMANDS = cfg.SubCommandOpt("command", title="Commands", handler=lambda parsers: _add_commands(parsers))
+_COMMANDS = cfg.SubCommandOpt(
+    "command", title="Commands", handler=lambda parsers: _add_commands(parsers)
+)
 
 
 def main() -> int:
@@ -31,15 +33,28 @@ def main() -> int:
 def _add_commands(subparsers: Any) -> None:
     for name, run, text in (
         ("list", _list, "list the servers that are quiesced"),
-        ("thaw", _thaw, "thaw all servers that are quiesced, and remove what is left of such that are not any more"),
-        ("watch", _watch, "thaw servers whose time is over, for ever: for nova-api processes that cannot do it themselves"),
+        (
+            "thaw",
+            _thaw,
+            "thaw all servers that are quiesced, and remove what is left of such that are not "
+            "any more",
+        ),
+        (
+            "watch",
+            _watch,
+            "thaw servers whose time is over, for ever: for nova-api processes that cannot do it "
+            "themselves",
+        ),
     ):
         subparsers.add_parser(name, help=text, description=text).set_defaults(run=run)
 
 
 def _list() -> None:
     for cell, server_id, found in watch.all_quiesced():
-        print(f"{server_id}  {cell.name or cell.uuid}  {found.state}  since {found.since}  until {found.expires_at}")
+        print(
+            f"{server_id}  {cell.name or cell.uuid}  {found.state}  since {found.since}  until "
+            f"{found.expires_at}"
+        )
 
 
 def _thaw() -> int:
@@ -48,7 +63,9 @@ def _thaw() -> int:
     for cell, server_id, _ in watch.all_quiesced():
         with nova_context.target_cell(nova_context.get_admin_context(), cell) as context:
             try:
-                instance = objects.Instance.get_by_uuid(context, server_id, expected_attrs=["services", "system_metadata"])
+                instance = objects.Instance.get_by_uuid(
+                    context, server_id, expected_attrs=["services", "system_metadata"]
+                )
                 quiescing.unquiesce(context, instance)
             except Exception as error:
                 failed = 1

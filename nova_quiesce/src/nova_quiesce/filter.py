@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The WSGI filter: sends the add-on's own requests to its controller and everything else, untouched, on to Nova."""
+"""The WSGI filter: sends the add-on's own requests to its controller and everything else,
+untouched, on to Nova.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from nova_quiesce.quiescing import Quiescing
 
 LOG = logging.getLogger(__name__)
 
-# Nova locks a server in whatever task state; then a member could not unquiesce it. And its notifications of that, and of tags, cannot name
-# a task state that it does not know.
+# Nova locks a server in whatever task state; then a member could not unquiesce it. And its
+# notifications of that, and of tags, cannot name a task state that it does not know.
 _REFUSED_ACTIONS = ("lock", "unlock")
 
 _ROUTES = (
@@ -39,14 +41,19 @@ _ROUTES = (
 
 
 class QuiesceFilter:
-    """Stands directly before Nova's application, so that tokens, request ids, size limits and faults are Nova's."""
+    """Stands directly before Nova's application, so that tokens, request ids, size limits and
+    faults are Nova's.
+    """
 
     def __init__(self, application: Any) -> None:
         options.register(CONF)
         self._application = application
         quiescing = _of_this_process()
         self._controller = QuiesceController(quiescing)
-        self._resources = {"quiesce": wsgi.Resource(self._controller), "assisted_snapshots": wsgi.Resource(AssistedSnapshots())}
+        self._resources = {
+            "quiesce": wsgi.Resource(self._controller),
+            "assisted_snapshots": wsgi.Resource(AssistedSnapshots()),
+        }
         self._mapper = ProjectMapper()
         for path, method, controller, action in _ROUTES:
             self._mapper.create_route(path, method, controller, action)
@@ -56,11 +63,15 @@ class QuiesceFilter:
             watch.in_each_worker(self._watch.run_in_thread)
         else:
             LOG.warning(
-                "nova-api runs with eventlet in a WSGI server that is not Nova's own: this process thaws servers left quiesced only after "
-                "it has served a request. Run 'nova-quiesce watch' as a service, or nova-api without eventlet where this Nova can."
+                "nova-api runs with eventlet in a WSGI server that is not Nova's own: this "
+                "process thaws servers left quiesced only after "
+                "it has served a request. Run 'nova-quiesce watch' as a service, or nova-api "
+                "without eventlet where this Nova can."
             )
 
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
         if self._threads_run:
             self._watch.run_in_thread()
             return self._answer(environ, start_response)
@@ -73,26 +84,37 @@ class QuiesceFilter:
             return self._application
         route: dict[str, str] = matched[0]
         if route["controller"] == "tags":
-            return self._pass_unless_quiesced(req, route["id"], "change tags of", f"os_compute_api:os-server-tags:{route['action']}")
+            return self._pass_unless_quiesced(
+                req,
+                route["id"],
+                "change tags of",
+                f"os_compute_api:os-server-tags:{route['action']}",
+            )
         if route["action"] == "action":
             action = _action_named(req.body)
             if action == "os-resetState":
                 return self._reset(req, route["id"])
             if action in _REFUSED_ACTIONS:
-                return self._pass_unless_quiesced(req, route["id"], action, f"os_compute_api:os-lock-server:{action}")
+                return self._pass_unless_quiesced(
+                    req, route["id"], action, f"os_compute_api:os-lock-server:{action}"
+                )
             if action not in self._controller.wsgi_actions:
                 return self._application
         req.environ["wsgiorg.routing_args"] = ((), route)
         return self._resources[route["controller"]]
 
     def _reset(self, req: wsgi.Request, server_id: str) -> Any:
-        """Nova's answer comes first: who may reset the state is Nova's to decide, and that it can be reset must not depend on the guest."""
+        """Nova's answer comes first: who may reset the state is Nova's to decide, and that it can
+        be reset must not depend on the guest.
+        """
         answer = req.get_response(self._application)
         if answer.status_code == 202:
             self._controller.thaw_after_reset(req, server_id)
         return answer
 
-    def _pass_unless_quiesced(self, req: wsgi.Request, server_id: str, action: str, rule: str) -> Any:
+    def _pass_unless_quiesced(
+        self, req: wsgi.Request, server_id: str, action: str, rule: str
+    ) -> Any:
         try:
             self._controller.refuse_if_quiesced(req, server_id, action, rule)
         except exc.HTTPConflict as conflict:

@@ -12,7 +12,8 @@ OPTIONS = [
         "default_timeout",
         default=60,
         min=1,
-        help="Seconds after which a quiesced server is thawed by itself when the request named no timeout.",
+        help="Seconds after which a quiesced server is thawed by itself when the request named "
+        "no timeout.",
     ),
     cfg.IntOpt(
         "maximum_timeout",
@@ -24,8 +25,10 @@ OPTIONS = [
         "look_interval",
         default=15,
         min=1,
-        help="Seconds between two looks of one nova-api process for servers that another process has quiesced and not thawed: one query "
-        "by an index to the database of each cell. When a process dies, the servers it has quiesced are thawed by so much late at most.",
+        help="Seconds between two looks of one nova-api process for servers that another process "
+        "has quiesced and not thawed: one query "
+        "by an index to the database of each cell. When a process dies, the servers it has "
+        "quiesced are thawed by so much late at most.",
     ),
 ]
 

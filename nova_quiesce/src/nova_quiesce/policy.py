@@ -47,7 +47,9 @@ def list_rules() -> list[policy.DocumentedRuleDefault]:
 
 
 def authorize(context: Any, rule: str, instance: Any) -> None:
-    """Raise nova.exception.PolicyNotAuthorized unless the policy lets `context` apply `rule` to `instance`."""
+    """Raise nova.exception.PolicyNotAuthorized unless the policy lets `context` apply `rule` to
+    `instance`.
+    """
     _register()
     context.can(rule, target={"project_id": instance.project_id, "user_id": instance.user_id})
 
@@ -55,11 +57,18 @@ def authorize(context: Any, rule: str, instance: Any) -> None:
 def allows(context: Any, rule: str, instance: Any) -> bool:
     """Return whether the policy lets `context` apply `rule` to `instance`."""
     _register()
-    return bool(context.can(rule, target={"project_id": instance.project_id, "user_id": instance.user_id}, fatal=False))
+    return bool(
+        context.can(
+            rule,
+            target={"project_id": instance.project_id, "user_id": instance.user_id},
+            fatal=False,
+        )
+    )
 
 
 def _register() -> None:
-    # Nova has no hook for rules of an add-on, and may build its enforcer anew: hence at each check, not once.
+    # Nova has no hook for rules of an add-on, and may build its enforcer anew: hence at each check,
+    # not once.
     nova_policy.init()
     with _registering:
         enforcer = nova_policy._ENFORCER

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quiesce, unquiesce and the thaw that comes by itself: what is checked, recorded and called, in which order."""
+"""Quiesce, unquiesce and the thaw that comes by itself: what is checked, recorded and called, in
+which order.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,16 @@ from nova_quiesce.watch import Watch
 
 LOG = logging.getLogger(__name__)
 
-# How much longer than the wait for nova-compute's answer a freeze or thaw may take before whoever has begun it is taken for dead.
+# How much longer than the wait for nova-compute's answer a freeze or thaw may take before whoever
+# has begun it is taken for dead.
 MARGIN_SECONDS = 15
 
 
 class AlreadyQuiesced(exception.Invalid):
-    msg_fmt = _("Instance %(server_id)s is already %(state)s, since %(since)s and until %(expires_at)s at the latest")
+    msg_fmt = _(
+        "Instance %(server_id)s is already %(state)s, since %(since)s and until %(expires_at)s "
+        "at the latest"
+    )
     code = 409
 
 
@@ -36,7 +42,8 @@ class Overtaken(exception.Invalid):
 
 class PerhapsFrozen(exception.Invalid):
     msg_fmt = _(
-        "%(reason)s. The guest of instance %(server_id)s may be frozen all the same: it is being thawed, which is given up at "
+        "%(reason)s. The guest of instance %(server_id)s may be frozen all the same: it is being "
+        "thawed, which is given up at "
         "%(given_up_at)s when its agent is silent until then"
     )
     code = 409
@@ -44,24 +51,34 @@ class PerhapsFrozen(exception.Invalid):
 
 class GivenUp(exception.Invalid):
     msg_fmt = _(
-        "The guest of instance %(server_id)s may be frozen since %(since)s, and could not be thawed until %(given_up_at)s: %(reason)s. "
-        "Nobody tries it any more. Unquiesce the instance when its guest agent answers again, or reboot it hard"
+        "The guest of instance %(server_id)s may be frozen since %(since)s, and could not be "
+        "thawed until %(given_up_at)s: %(reason)s. "
+        "Nobody tries it any more. Unquiesce the instance when its guest agent answers again, or "
+        "reboot it hard"
     )
     code = 409
 
 
 class NoAnswer(exception.NovaException):
-    msg_fmt = _("The compute service did not answer in time whether instance %(server_id)s was %(action)sd. %(consequence)s")
+    msg_fmt = _(
+        "The compute service did not answer in time whether instance %(server_id)s was "
+        "%(action)sd. %(consequence)s"
+    )
     code = 504
 
 
 class Quiescing:
-    """Quiesces and unquiesces servers. Whoever does so, in whatever process, has changed the server's record first."""
+    """Quiesces and unquiesces servers.
+
+    Whoever does so, in whatever process, has changed the server's record first.
+    """
 
     def __init__(self) -> None:
         self._guest = Guest()
         self.watch = Watch(self.thaw_due)
-        self.servicegroup_api = servicegroup.API()  # the name that Nova's check_instance_host looks for
+        self.servicegroup_api = (
+            servicegroup.API()
+        )  # the name that Nova's check_instance_host looks for
 
     @compute_api.check_instance_lock
     def quiesce(self, context: Any, instance: Any, timeout: int) -> None:
@@ -70,7 +87,8 @@ class Quiescing:
         :param context: a request context targeted at the instance's cell
         :raises AlreadyQuiesced: it is; its time goes on unchanged
         :raises NoAnswer: the guest may have been frozen; it is due to be thawed
-        :raises nova.exception.NovaException, NotImplementedError: the state does not allow it, or nova-compute refused
+        :raises nova.exception.NovaException, NotImplementedError: the state does not allow it, or
+        nova-compute refused
         """
         self._refuse_if_quiesced(context, instance)
         self._check_idle_and_up(context, instance)
@@ -93,16 +111,23 @@ class Quiescing:
 
     @compute_api.check_instance_lock
     def unquiesce(self, context: Any, instance: Any) -> None:
-        """Thaw the guest's file systems; return when they are thawed. A server that is not quiesced stays so.
+        """Thaw the guest's file systems; return when they are thawed. A server that is not quiesced
+        stays so.
 
         :param context: a request context targeted at the instance's cell
         :raises NoAnswer: the guest may still be frozen; if it was quiesced, it is due to be thawed
-        :raises GivenUp: its agent does not answer, and nobody knows whether the guest is frozen; the record is removed
-        :raises nova.exception.NovaException, NotImplementedError: the state does not allow it, or nova-compute refused
+        :raises GivenUp: its agent does not answer, and nobody knows whether the guest is frozen;
+        the record is removed :raises nova.exception.NovaException, NotImplementedError: the state
+        does not allow it, or nova-compute refused
         """
         found = record.of(context, instance.uuid)
         if found and found.is_busy:
-            raise exception.InstanceInvalidState(attr="task_state", instance_uuid=instance.uuid, state=found.state, method="unquiesce")
+            raise exception.InstanceInvalidState(
+                attr="task_state",
+                instance_uuid=instance.uuid,
+                state=found.state,
+                method="unquiesce",
+            )
         if found:
             self._check_up(context, instance)
         else:
@@ -111,29 +136,40 @@ class Quiescing:
             thawed = self._thaw(context, instance, found)
         except oslo_messaging.MessagingException as error:
             LOG.exception("No answer to the unquiesce.", instance=instance)
-            raise NoAnswer(server_id=instance.uuid, action="unquiesce", consequence="It may still be quiesced: try again.") from error
+            raise NoAnswer(
+                server_id=instance.uuid,
+                action="unquiesce",
+                consequence="It may still be quiesced: try again.",
+            ) from error
         if not thawed:
             raise Overtaken(server_id=instance.uuid)
         LOG.info("Unquiesced.", instance=instance)
 
     def thaw_due(self, context: Any, server_id: str, found: Record) -> None:
-        """Thaw a server that is due, as its record says; return when that is done or given up, or when somebody else does it.
+        """Thaw a server that is due, as its record says; return when that is done or given up, or
+        when somebody else does it.
 
         :param context: an admin's context targeted at the instance's cell
-        :raises Exception: it could not be thawed and is to be tried again; if it has a record, that says when
+        :raises Exception: it could not be thawed and is to be tried again; if it has a record, that
+        says when
         """
         instance = _load(context, server_id)
         told = None
         try:
             if (self._thaw_lost if found.state == LOST else self._thaw)(context, instance, found):
-                told = f"Thawed: it was quiesced at {found.since}, until {found.expires_at}, and not unquiesced."
+                told = (
+                    f"Thawed: it was quiesced at {found.since}, until {found.expires_at}, and "
+                    "not unquiesced."
+                )
         except GivenUp as error:
             told = error.format_message()
         if told:
             LOG.warning(told, instance=instance)
 
     def thaw_after_reset(self, context: Any, instance: Any) -> None:
-        """Have the watch of this process thaw a server whose state an admin has reset while it was quiesced."""
+        """Have the watch of this process thaw a server whose state an admin has reset while it was
+        quiesced.
+        """
         for lost in record.forget(context, instance.uuid):
             self.watch.keep(instance.uuid, lost)
 
@@ -144,22 +180,37 @@ class Quiescing:
             if not may_be_frozen_after(error):
                 record.replace(context, instance.uuid, begun, None)
                 raise
-            LOG.warning("The quiesce failed and may have frozen the guest all the same, thawing: %s", reason(error), instance=instance)
+            LOG.warning(
+                "The quiesce failed and may have frozen the guest all the same, thawing: %s",
+                reason(error),
+                instance=instance,
+            )
             due = begun.become(UNQUIESCING, free_at=begun.since)
             if record.replace(context, instance.uuid, begun, due):
                 self.watch.expect(instance.uuid, due)
             else:
                 self.watch.keep(instance.uuid, begun.lost())
             if isinstance(error, oslo_messaging.MessagingException):
-                raise NoAnswer(server_id=instance.uuid, action="quiesce", consequence="It is being thawed.") from error
+                raise NoAnswer(
+                    server_id=instance.uuid, action="quiesce", consequence="It is being thawed."
+                ) from error
             if isinstance(error, exception.NovaException):
-                raise PerhapsFrozen(reason=reason(error), server_id=instance.uuid, given_up_at=begun.given_up_at) from error
+                raise PerhapsFrozen(
+                    reason=reason(error), server_id=instance.uuid, given_up_at=begun.given_up_at
+                ) from error
             raise
 
     def _thaw(self, context: Any, instance: Any, found: Record | None) -> bool:
-        """Thaw, with the record saying so meanwhile. False when somebody else has changed the record first: then nothing was done."""
+        """Thaw, with the record saying so meanwhile.
+
+        False when somebody else has changed the record first: then nothing was done.
+        """
         free_in = CONF.rpc_response_timeout + MARGIN_SECONDS
-        claim = found.become(UNQUIESCING, free_at=record.in_seconds(free_in)) if found else Record.new(UNQUIESCING, free_in, free_in)
+        claim = (
+            found.become(UNQUIESCING, free_at=record.in_seconds(free_in))
+            if found
+            else Record.new(UNQUIESCING, free_in, free_in)
+        )
         if not record.replace(context, instance.uuid, found, claim):
             return False
         try:
@@ -176,7 +227,9 @@ class Quiescing:
         return True
 
     def _thaw_lost(self, context: Any, instance: Any, lost: Record) -> bool:
-        """Thaw a server that has lost its record, without a new one: whoever has reset its state is to have it at their disposal."""
+        """Thaw a server that has lost its record, without a new one: whoever has reset its state is
+        to have it at their disposal.
+        """
         try:
             self._thaw_if_running(context, instance, lost)
         except Exception as error:
@@ -197,23 +250,37 @@ class Quiescing:
             raise
         except (exception.NovaException, NotImplementedError) as error:
             if found and found.given_up_at and has_no_agent(error):
-                LOG.warning("It has no guest agent, so its file systems are not frozen.", instance=instance)
+                LOG.warning(
+                    "It has no guest agent, so its file systems are not frozen.", instance=instance
+                )
             elif found and not self._guest.is_running(context, instance):
-                LOG.warning("It does not run any more, so its file systems are not frozen either.", instance=instance)
+                LOG.warning(
+                    "It does not run any more, so its file systems are not frozen either.",
+                    instance=instance,
+                )
             else:
                 raise
 
     def _refuse_if_quiesced(self, context: Any, instance: Any) -> None:
         found = record.of(context, instance.uuid)
         if found and found.state == UNQUIESCING:
-            raise exception.InstanceInvalidState(attr="task_state", instance_uuid=instance.uuid, state=found.state, method="quiesce")
+            raise exception.InstanceInvalidState(
+                attr="task_state", instance_uuid=instance.uuid, state=found.state, method="quiesce"
+            )
         if found:
-            raise AlreadyQuiesced(server_id=instance.uuid, state=found.state, since=found.since, expires_at=found.expires_at)
+            raise AlreadyQuiesced(
+                server_id=instance.uuid,
+                state=found.state,
+                since=found.since,
+                expires_at=found.expires_at,
+            )
 
     @compute_api.check_instance_state(vm_state=[vm_states.ACTIVE])
     @compute_api.check_instance_host(check_is_up=True)
     def _check_idle_and_up(self, context: Any, instance: Any) -> None:
-        """Raise what Nova raises for a server that is not ACTIVE, has a task, or whose host is down."""
+        """Raise what Nova raises for a server that is not ACTIVE, has a task, or whose host is
+        down.
+        """
 
     @compute_api.check_instance_host(check_is_up=True)
     def _check_up(self, context: Any, instance: Any) -> None:
@@ -221,19 +288,33 @@ class Quiescing:
 
 
 def _load(context: Any, server_id: str) -> Any:
-    return objects.Instance.get_by_uuid(context, server_id, expected_attrs=["services", "system_metadata"])
+    return objects.Instance.get_by_uuid(
+        context, server_id, expected_attrs=["services", "system_metadata"]
+    )
 
 
 def _after_failed_thaw(found: Record, error: BaseException) -> Record | None:
-    """Return the record of a server that could not be thawed, which says when to try again; None when that is given up."""
+    """Return the record of a server that could not be thawed, which says when to try again; None
+    when that is given up.
+    """
     again = record.in_seconds(record.RETRY_SECONDS)
     if isinstance(error, exception.InstanceQuiesceFailed):
         return None if found.is_given_up else found.become(UNQUIESCING, free_at=again)
-    # The agent was not asked, or libvirt still waits for its answer to the freeze: that it is silent is not known yet.
-    given_up_at = found.given_up_at and max(found.given_up_at, record.in_seconds(record.GIVE_UP_SECONDS))
+    # The agent was not asked, or libvirt still waits for its answer to the freeze: that it is
+    # silent is not known yet.
+    given_up_at = found.given_up_at and max(
+        found.given_up_at, record.in_seconds(record.GIVE_UP_SECONDS)
+    )
     untouched = found.state == QUIESCED and isinstance(error, exception.ServiceUnavailable)
-    return found.become(QUIESCED if untouched else UNQUIESCING, free_at=again, given_up_at=given_up_at)
+    return found.become(
+        QUIESCED if untouched else UNQUIESCING, free_at=again, given_up_at=given_up_at
+    )
 
 
 def _given_up(instance: Any, found: Record, error: BaseException) -> GivenUp:
-    return GivenUp(server_id=instance.uuid, since=found.since, given_up_at=found.given_up_at, reason=reason(error))
+    return GivenUp(
+        server_id=instance.uuid,
+        since=found.since,
+        given_up_at=found.given_up_at,
+        reason=reason(error),
+    )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The watch that every nova-api process keeps: it looks in all cells for servers whose time is over, and thaws them."""
+"""The watch that every nova-api process keeps: it looks in all cells for servers whose time is
+over, and thaws them.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,26 @@ from nova_quiesce.record import LOST, Record
 
 LOG = logging.getLogger(__name__)
 
-# How much longer a process waits for a server that another has quiesced: that one is to thaw it, and the rest is not to come all at once.
+# How much longer a process waits for a server that another has quiesced: that one is to thaw it,
+# and the rest is not to come all at once.
 LAG_SECONDS = (2, 5)
 
-# So many servers are thawed at once; one whose compute host is silent must not keep the others waiting.
+# So many servers are thawed at once; one whose compute host is silent must not keep the others
+# waiting.
 AT_ONCE = 32
 
 THREAD = "nova-quiesce"
 
 _REGULARLY = ""
-_RANDOM = random.SystemRandom()  # processes forked by uwsgi have the same state of the usual generator
+_RANDOM = (
+    random.SystemRandom()
+)  # processes forked by uwsgi have the same state of the usual generator
 
 
 class Watch:
-    """Thaws with `thaw(context, server_id, record)` what is due; in a thread of each process, or after requests where none would run."""
+    """Thaws with `thaw(context, server_id, record)` what is due; in a thread of each process, or
+    after requests where none would run.
+    """
 
     def __init__(self, thaw: Callable[[Any, str, Record], None]) -> None:
         self._thaw = thaw
@@ -52,7 +60,9 @@ class Watch:
         self._lag = _RANDOM.uniform(*LAG_SECONDS)
 
     def run_in_thread(self) -> None:
-        """Start the watch in this process, unless it runs: a thread does not survive the fork of its process."""
+        """Start the watch in this process, unless it runs: a thread does not survive the fork of
+        its process.
+        """
         if self._pid != os.getpid():
             self._begin_anew()
             self._pid = os.getpid()
@@ -67,11 +77,16 @@ class Watch:
                 self.look()
             except Exception:
                 # Whatever it is, it must not end the watch.
-                LOG.exception("Looking for quiesced servers failed; next attempt in %s s.", CONF.quiesce.look_interval)
+                LOG.exception(
+                    "Looking for quiesced servers failed; next attempt in %s s.",
+                    CONF.quiesce.look_interval,
+                )
                 self._look_at = {_REGULARLY: time.monotonic() + CONF.quiesce.look_interval}
 
     def look_if_time(self) -> None:
-        """Look if it is time to, and return when all that was due is thawed: for a process in which no thread of ours would run."""
+        """Look if it is time to, and return when all that was due is thawed: for a process in which
+        no thread of ours would run.
+        """
         if not self._pause():
             self.look()
             for thread in list(self._thawing.values()):
@@ -84,34 +99,52 @@ class Watch:
 
     def keep(self, server_id: str, lost: Record) -> None:
         """Thaw a server that has no record any more. No other process knows of it."""
-        mapping = objects.InstanceMapping.get_by_instance_uuid(nova_context.get_admin_context(), server_id)
+        mapping = objects.InstanceMapping.get_by_instance_uuid(
+            nova_context.get_admin_context(), server_id
+        )
         self._lost[server_id] = (mapping.cell_mapping, lost)
         self.expect(server_id, lost)
 
     def look(self) -> None:
         """Begin to thaw what is due, and note when to look for what is not."""
-        self._look_at[_REGULARLY] = time.monotonic() + CONF.quiesce.look_interval * _RANDOM.uniform(0.8, 1.2)
+        self._look_at[_REGULARLY] = time.monotonic() + CONF.quiesce.look_interval * _RANDOM.uniform(
+            0.8, 1.2
+        )
         known = set(self._look_at) - {_REGULARLY}
         try:
             found = all_quiesced()
         except Exception:
-            LOG.exception("Cannot look for quiesced servers; next attempt in about %s s.", CONF.quiesce.look_interval)
+            LOG.exception(
+                "Cannot look for quiesced servers; next attempt in about %s s.",
+                CONF.quiesce.look_interval,
+            )
             found = []
         recorded = {server_id for _, server_id, _ in found}
         # One that has been quiesced anew is left to its new record.
-        found += [(cell, server_id, lost) for server_id, (cell, lost) in list(self._lost.items()) if server_id not in recorded]
+        found += [
+            (cell, server_id, lost)
+            for server_id, (cell, lost) in list(self._lost.items())
+            if server_id not in recorded
+        ]
         for server_id in known - {server_id for _, server_id, _ in found}:
             self._look_at.pop(server_id, None)
             self._own.discard(server_id)
         for cell, server_id, its_record in found:
-            due_in = record.seconds_until(its_record.due_at) + (0 if server_id in self._own else self._lag)
+            due_in = record.seconds_until(its_record.due_at) + (
+                0 if server_id in self._own else self._lag
+            )
             if due_in > 0 or len(self._thawing) >= AT_ONCE:
                 self._look_at[server_id] = time.monotonic() + max(due_in, 1)
                 continue
             self._look_at.pop(server_id, None)
             if server_id not in self._thawing:
                 name = f"{THREAD}-{server_id}"
-                thaw = threading.Thread(target=self._thaw_one, args=(cell, server_id, its_record), name=name, daemon=True)
+                thaw = threading.Thread(
+                    target=self._thaw_one,
+                    args=(cell, server_id, its_record),
+                    name=name,
+                    daemon=True,
+                )
                 self._thawing[server_id] = thaw
                 thaw.start()
 
@@ -132,13 +165,19 @@ class Watch:
             LOG.info("Server %s was deleted while it was quiesced.", server_id)
         except Exception as error:
             look_in = record.RETRY_SECONDS
-            # What the compute service has answered, it has logged; every few seconds a traceback of that would only hide the rest.
-            unexpected = not isinstance(error, (exception.NovaException, oslo_messaging.MessagingException))
+            # What the compute service has answered, it has logged; every few seconds a traceback of
+            # that would only hide the rest.
+            unexpected = not isinstance(
+                error, (exception.NovaException, oslo_messaging.MessagingException)
+            )
             told = "Server %s could not be thawed; it is tried again in %s s: %s"
             LOG.error(told, server_id, look_in, reason(error), exc_info=unexpected)
             self._own.add(server_id)
             if found.state == LOST:
-                self._lost[server_id] = (cell, found.become(LOST, free_at=record.in_seconds(look_in)))
+                self._lost[server_id] = (
+                    cell,
+                    found.become(LOST, free_at=record.in_seconds(look_in)),
+                )
         finally:
             del self._thawing[server_id]
             self._look_in(look_in, server_id)
@@ -148,7 +187,10 @@ def all_quiesced() -> list[tuple[Any, str, Record]]:
     """Return all quiesced servers, each with its cell and its record, of the cells that answer."""
     by_id = {cell.uuid: cell for cell in cells()}
     answers = nova_context.scatter_gather_cells(
-        nova_context.get_admin_context(), list(by_id.values()), nova_context.CELL_TIMEOUT, record.all_of_cell
+        nova_context.get_admin_context(),
+        list(by_id.values()),
+        nova_context.CELL_TIMEOUT,
+        record.all_of_cell,
     )
     return [
         (by_id[cell], server_id, found)
@@ -167,16 +209,20 @@ def cells() -> list[Any]:
 def threads_run() -> bool:
     """Whether a thread runs in this process while it serves no request.
 
-    With eventlet threads are green: they run while the thread that began them waits for something. Nova's own server does so all the time;
-    uwsgi and mod_wsgi wait for requests outside of Python.
+    With eventlet threads are green: they run while the thread that began them waits for something.
+    Nova's own server does so all the time; uwsgi and mod_wsgi wait for requests outside of Python.
     """
     return not _is_green() or "nova.api.openstack.wsgi_app" not in sys.modules
 
 
 def in_each_worker(start: Callable[[], None]) -> None:
-    """Have `start` called in each process that will serve requests, before it does, where the server lets us."""
+    """Have `start` called in each process that will serve requests, before it does, where the
+    server lets us.
+    """
     if _is_green():
-        return  # Nova's own server forks its workers later, and what is green does not survive that: the first request of each starts it
+        # Nova's own server forks its workers later, and what is green does not survive that: the
+        # first request of each starts it
+        return
     try:
         import uwsgi  # only there in a uwsgi process
     except ImportError:

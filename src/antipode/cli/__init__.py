@@ -1,1 +1,4 @@
-"""What an operator types. These modules import nothing heavy: that is left to the moment a command runs."""
+"""What an operator types.
+
+These modules import nothing heavy: that is left to the moment a command runs.
+"""

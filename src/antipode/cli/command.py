@@ -18,7 +18,9 @@ from antipode.errors import AntipodeError, Interrupted
 
 
 class _Ending:
-    """How a command ends: what antipode gives up on is told on stderr without a traceback, and its exit code returned."""
+    """How a command ends: what antipode gives up on is told on stderr without a traceback, and its
+    exit code returned.
+    """
 
     app: Any
     exit_code = 0
@@ -38,7 +40,12 @@ class _Ending:
         if self.app.options.debug:
             traceback.print_exception(error, file=self.app.stderr)
         else:
-            print(f"antipode: {error}", *getattr(error, "__notes__", ()), sep="\n", file=self.app.stderr)
+            print(
+                f"antipode: {error}",
+                *getattr(error, "__notes__", ()),
+                sep="\n",
+                file=self.app.stderr,
+            )
         return error.exit_code
 
 
@@ -84,7 +91,13 @@ def columns(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]
 
 def moment(seconds: float | None) -> str | None:
     """Seconds since the epoch as RFC 3339, UTC."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        None
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def span(seconds: float) -> str:

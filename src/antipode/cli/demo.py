@@ -13,21 +13,33 @@ from antipode.config import default_state_dir
 
 
 class Demo(ShowCommand):
-    """Protect an example VNF on two embedded sites, kill its site, recover it at the other, and count every record."""
+    """Protect an example VNF on two embedded sites, kill its site, recover it at the other, and
+    count every record.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--directory", metavar="DIR", help="where the sites live meanwhile; begun anew (default: in the state directory)"
+            "--directory",
+            metavar="DIR",
+            help="where the sites live meanwhile; begun anew (default: in the state directory)",
         )
-        parser.add_argument("--report", metavar="FILE", help="where the report is written (default: demo-report.json in that directory)")
+        parser.add_argument(
+            "--report",
+            metavar="FILE",
+            help="where the report is written (default: demo-report.json in that directory)",
+        )
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         require_packages()
         from antipode.sandbox import demo, story
 
-        directory = Path(parsed_args.directory).expanduser().resolve() if parsed_args.directory else default_state_dir() / "demo"
+        directory = (
+            Path(parsed_args.directory).expanduser().resolve()
+            if parsed_args.directory
+            else default_state_dir() / "demo"
+        )
         report = demo.run(directory, self.app.stderr)
         path = Path(parsed_args.report) if parsed_args.report else directory / "demo-report.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +48,10 @@ class Demo(ShowCommand):
         for problem in problems:
             print(f"antipode demo: not as promised: {problem}", file=self.app.stderr)
         if not problems:
-            say = "Every record that was durable when the VNF was frozen is there at site-b, and nothing later."
+            say = (
+                "Every record that was durable when the VNF was frozen is there at site-b, and "
+                "nothing later."
+            )
             print(f"\n{say}\nReport: {path}", file=self.app.stderr)
         self.exit_code = 1 if problems else 0
         return columns(report)

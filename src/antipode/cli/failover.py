@@ -15,15 +15,29 @@ if TYPE_CHECKING:
 
 
 class Failover(ShowCommand):
-    """Recover a VNF at its backup site from a recovery point, without asking anything of its primary."""
+    """Recover a VNF at its backup site from a recovery point, without asking anything of its
+    primary.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("vnf", metavar="VNF")
         parser.add_argument("--to", metavar="SITE", required=True, help="the VNF's backup site")
-        parser.add_argument("--recovery-point", metavar="ID", help="the recovery point to go back to (default: the newest)")
-        parser.add_argument("--detach", action="store_true", help="have the service do it: queue the run and print its id")
-        parser.add_argument("--yes", action="store_true", help="do not ask; the VNF is known to be dead or fenced at its primary")
+        parser.add_argument(
+            "--recovery-point",
+            metavar="ID",
+            help="the recovery point to go back to (default: the newest)",
+        )
+        parser.add_argument(
+            "--detach",
+            action="store_true",
+            help="have the service do it: queue the run and print its id",
+        )
+        parser.add_argument(
+            "--yes",
+            action="store_true",
+            help="do not ask; the VNF is known to be dead or fenced at its primary",
+        )
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -47,26 +61,44 @@ class Failover(ShowCommand):
         Raises:
             NotConfirmed: something else was typed, or nothing.
         """
-        print(f"\nType the name of the VNF to recover it now ({vnf}): ", end="", file=self.app.stderr, flush=True)
+        print(
+            f"\nType the name of the VNF to recover it now ({vnf}): ",
+            end="",
+            file=self.app.stderr,
+            flush=True,
+        )
         typed = self.app.stdin.readline().strip()
         if typed != vnf:
-            raise NotConfirmed(f"{typed or 'nothing'!r} was typed and not {vnf!r}; nothing was changed")
+            raise NotConfirmed(
+                f"{typed or 'nothing'!r} was typed and not {vnf!r}; nothing was changed"
+            )
 
 
 def _what_will_happen(prepared: Prepared) -> Iterator[str]:
     plan, manifest = prepared.plan, prepared.manifest
     yield f"VNF {plan.vnf} is going to be recovered at {plan.site}"
-    yield f"  from recovery point {plan.recovery_point} ({manifest.consistency} consistency, taken at {manifest.topology.site})"
-    yield f"  as of {manifest.consistent_at}: what is newer than {span(prepared.age_s)} is lost (RPO)"
+    yield (
+        f"  from recovery point {plan.recovery_point} ({manifest.consistency} consistency, "
+        f"taken at {manifest.topology.site})"
+    )
+    yield (
+        f"  as of {manifest.consistent_at}: what is newer than {span(prepared.age_s)} is lost (RPO)"
+    )
     for server in plan.servers:
         there = " (there already, from an earlier try)" if server.name in plan.already_there else ""
         after = f", after {', '.join(server.after)}" if server.after else ""
         yield f"\n  server {server.name}, flavor {server.flavor}{after}{there}"
         for volume in server.volumes:
             boot = ", boot" if volume.is_root else ""
-            yield f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type {volume.volume_type}{boot}"
+            yield (
+                f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type "
+                f"{volume.volume_type}{boot}"
+            )
         for port in server.ports:
-            yield f"    port on {port.network}: {', '.join(port.fixed) or 'no address'}, {port.mac_address}"
+            yield (
+                f"    port on {port.network}: {', '.join(port.fixed) or 'no address'}, "
+                f"{port.mac_address}"
+            )
     for keypair in plan.keypairs_to_import:
         yield f"\n  keypair {keypair.name} is imported"
     for warning in prepared.warnings:

@@ -56,7 +56,8 @@ exit codes:
   4  not confirmed; nothing was changed
   5  a site, or the jobboard, does not answer
   6  another run of the same VNF is under way
-  7  the run is another process's now, or its claim could not be renewed; it goes on there, or with: antipode run resume
+  7  the run is another process's now, or its claim could not be renewed; it continues there, or
+     with: antipode run resume
   130  interrupted by a signal; what had been frozen was thawed
 """
 
@@ -75,18 +76,39 @@ class Antipode(App):  # type: ignore[misc]
             deferred_help=True,
         )
 
-    def build_option_parser(self, description: str | None, version: str | None, argparse_kwargs: Any = None) -> argparse.ArgumentParser:
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: Any = None
+    ) -> argparse.ArgumentParser:
         parser = super().build_option_parser(
-            description, version, {"epilog": EXIT_CODES, "formatter_class": argparse.RawDescriptionHelpFormatter, "prog": "antipode"}
+            description,
+            version,
+            {
+                "epilog": EXIT_CODES,
+                "formatter_class": argparse.RawDescriptionHelpFormatter,
+                "prog": "antipode",
+            },
         )
-        parser.add_argument("--config", metavar="FILE", help=f"configuration; else $ANTIPODE_CONFIG, else {', '.join(config.PLACES)}")
-        parser.add_argument("--log-format", choices=["text", "json"], default="text", help="form of log lines (default: text)")
+        parser.add_argument(
+            "--config",
+            metavar="FILE",
+            help=f"configuration; else $ANTIPODE_CONFIG, else {', '.join(config.PLACES)}",
+        )
+        parser.add_argument(
+            "--log-format",
+            choices=["text", "json"],
+            default="text",
+            help="form of log lines (default: text)",
+        )
         return parser  # type: ignore[no-any-return]
 
     def configure_logging(self) -> None:
         """Log warnings to stderr, more with -v; the log file is opened with the deployment."""
         levels = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}
-        level = logging.DEBUG if self.options.debug else levels.get(self.options.verbose_level, logging.DEBUG)
+        level = (
+            logging.DEBUG
+            if self.options.debug
+            else levels.get(self.options.verbose_level, logging.DEBUG)
+        )
         logs.log_to_stream(sys.stderr, level, self.options.log_format)
 
     def interact(self) -> None:
@@ -105,7 +127,11 @@ class Antipode(App):  # type: ignore[misc]
         from antipode.engine.deployment import Deployment
 
         deployment = Deployment(settings)
-        path = Path(self.options.log_file) if self.options.log_file else settings.state_dir / "antipode.log"
+        path = (
+            Path(self.options.log_file)
+            if self.options.log_file
+            else settings.state_dir / "antipode.log"
+        )
         logs.log_to_file(path, self.options.log_format)
         return deployment
 
@@ -117,7 +143,8 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     code: int = Antipode().run(sys.argv[1:] if argv is None else argv)
     if code == 130:
-        # threads that wait for a cloud would keep the process for minutes; what had to be done is done
+        # threads that wait for a cloud would keep the process for minutes; what had to be done is
+        # done
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,4 +1,6 @@
-"""The progress of a run on stderr: steps under way and done on a terminal, a plain line for each step done elsewhere."""
+"""The progress of a run on stderr: steps under way and done on a terminal, a plain line for each
+step done elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,12 @@ def shown(stream: TextIO = sys.stderr) -> Iterator[Observer]:
 
     console = Console(file=stream)
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True, refresh_per_second=4
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
     ) as progress:
         yield LiveProgress(progress, console)
 
@@ -68,14 +75,22 @@ class LiveProgress:
         with self._lock:
             task = self._under_way.get(step.id)
         if task is not None:
-            self._progress.update(task, description=f"{_title(step)}  waits for {step.result[WAITS_FOR]}")
+            self._progress.update(
+                task, description=f"{_title(step)}  waits for {step.result[WAITS_FOR]}"
+            )
 
     def step_ended(self, step: StepRecord) -> None:
         with self._lock:
             task = self._under_way.pop(step.id, None)
         if task is not None:
             self._progress.remove_task(task)
-        self._console.print(_line(step), style="red" if step.state == "failed" else "", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            _line(step),
+            style="red" if step.state == "failed" else "",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _title(step: StepRecord) -> str:
@@ -84,5 +99,12 @@ def _title(step: StepRecord) -> str:
 
 def _line(step: StepRecord) -> str:
     ended = step.ended_at or step.started_at
-    line = f"{time.strftime('%H:%M:%S', time.localtime(ended))} {_title(step)}  {ended - step.started_at:.2f} s"
-    return line if step.state == "succeeded" else f"{line}  {step.state}: {step.result.get('error', '')}"
+    line = (
+        f"{time.strftime('%H:%M:%S', time.localtime(ended))} {_title(step)}  "
+        f"{ended - step.started_at:.2f} s"
+    )
+    return (
+        line
+        if step.state == "succeeded"
+        else f"{line}  {step.state}: {step.result.get('error', '')}"
+    )

@@ -15,8 +15,16 @@ class Protect(ShowCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("vnf", metavar="VNF")
-        parser.add_argument("--detach", action="store_true", help="have the service do it: queue the run and print its id")
-        parser.add_argument("--full", action="store_true", help="begin a new chain of every volume with a full backup")
+        parser.add_argument(
+            "--detach",
+            action="store_true",
+            help="have the service do it: queue the run and print its id",
+        )
+        parser.add_argument(
+            "--full",
+            action="store_true",
+            help="begin a new chain of every volume with a full backup",
+        )
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -26,6 +34,8 @@ class Protect(ShowCommand):
         if parsed_args.detach:
             from antipode.engine.submit import submit
 
-            return columns(submit(deployment, asked(deployment, parsed_args.vnf, full=parsed_args.full)))
+            return columns(
+                submit(deployment, asked(deployment, parsed_args.vnf, full=parsed_args.full))
+            )
         with progress.shown(self.app.stderr) as observer:
             return columns(protect(deployment, parsed_args.vnf, observer, full=parsed_args.full))

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class RecoveryPointList(ListCommand):
-    """List the recovery points of a VNF, the newest last. They are read from the vault; the primary is not asked."""
+    """List the recovery points of a VNF, the newest last.
+
+    They are read from the vault; the primary is not asked.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -30,10 +33,30 @@ class RecoveryPointList(ListCommand):
         for point, found in manifests.list_points(deployment.vault, parsed_args.vnf):
             if isinstance(found, Manifest):
                 at, volumes = found.consistent_at, len(found.restore)
-                rows.append((point, at, span(_age_s(at)), found.consistency, found.incremental, volumes, _bytes(found), "sealed"))
+                rows.append(
+                    (
+                        point,
+                        at,
+                        span(_age_s(at)),
+                        found.consistency,
+                        found.incremental,
+                        volumes,
+                        _bytes(found),
+                        "sealed",
+                    )
+                )
             else:
                 rows.append((point, None, None, None, None, None, None, f"damaged: {found}"))
-        return ("id", "consistent_at", "age", "consistency", "incremental", "volumes", "stored_bytes", "state"), rows
+        return (
+            "id",
+            "consistent_at",
+            "age",
+            "consistency",
+            "incremental",
+            "volumes",
+            "stored_bytes",
+            "state",
+        ), rows
 
 
 class _OnePoint:
@@ -42,7 +65,9 @@ class _OnePoint:
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
         parser.add_argument("vnf", metavar="VNF")
-        parser.add_argument("point", metavar="ID", nargs="?", help="id of the recovery point (default: the newest)")
+        parser.add_argument(
+            "point", metavar="ID", nargs="?", help="id of the recovery point (default: the newest)"
+        )
         return parser
 
 
@@ -67,9 +92,17 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                 "consistency": manifest.consistency,
                 "incremental": manifest.incremental,
                 "quiesce_window_s": window and round(window.total_s, 3),
-                "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()} if window else {},
+                "quiesce_window_per_member_s": {
+                    m: round(s, 3) for m, s in window.per_member_s.items()
+                }
+                if window
+                else {},
                 "stored_bytes": _bytes(manifest),
-                "volumes": [_volume(manifest, s.name, v.id, v.name, v.size_gib) for s in manifest.topology.servers for v in s.volumes],
+                "volumes": [
+                    _volume(manifest, s.name, v.id, v.name, v.size_gib)
+                    for s in manifest.topology.servers
+                    for v in s.volumes
+                ],
                 "made_by": manifest.made_by,
                 "format": manifest.format,
             }
@@ -77,7 +110,9 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
 
 
 class RecoveryPointVerify(_OnePoint, ListCommand):
-    """Verify a recovery point: its checksum, its chains, and every object of its backups in the backup store."""
+    """Verify a recovery point: its checksum, its chains, and every object of its backups in the
+    backup store.
+    """
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -89,7 +124,9 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
             self.exit_code = RecoveryPointInvalid.exit_code
         names = ("volume", "backup", "ok", "objects", "bytes", "detail")
         rows = [(manifest.id, "", True, 0, 0, "manifest passes its checksum")]
-        return names, rows + [(f.volume, f.backup, f.ok, f.objects, f.bytes, f.detail) for f in findings]
+        return names, rows + [
+            (f.volume, f.backup, f.ok, f.objects, f.bytes, f.detail) for f in findings
+        ]
 
 
 def _age_s(consistent_at: str) -> float:
@@ -97,10 +134,19 @@ def _age_s(consistent_at: str) -> float:
 
 
 def _bytes(manifest: Manifest) -> int | None:
-    """What all backups that a recovery point rests on take in the store; None when that was not looked at."""
+    """What all backups that a recovery point rests on take in the store; None when that was not
+    looked at.
+    """
     stored = [b.stored for b in manifest.backups.values()]
     return None if None in stored else sum(s.bytes for s in stored if s)
 
 
-def _volume(manifest: Manifest, server: str, volume_id: str, name: str, size_gib: int) -> dict[str, Any]:
-    return {"server": server, "volume": name or volume_id, "size_gib": size_gib, "chain": [b.id for b in manifest.chain(volume_id)]}
+def _volume(
+    manifest: Manifest, server: str, volume_id: str, name: str, size_gib: int
+) -> dict[str, Any]:
+    return {
+        "server": server,
+        "volume": name or volume_id,
+        "size_gib": size_gib,
+        "chain": [b.id for b in manifest.chain(volume_id)],
+    }

@@ -46,7 +46,9 @@ class RunList(ListCommand):
 
 
 class RunShow(ShowCommand):
-    """Show a run with its timeline: the steps by their number in the mission, and what they measured."""
+    """Show a run with its timeline: the steps by their number in the mission, and what they
+    measured.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -76,13 +78,17 @@ class RunShow(ShowCommand):
 
 
 class RunResume(ShowCommand):
-    """Go on with a run whose process died, or with a failover that failed, from its last finished step."""
+    """Go on with a run whose process died, or with a failover that failed, from its last finished
+    step.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("run", metavar="RUN")
         parser.add_argument(
-            "--yes", action="store_true", help="do not ask; of a failover: the VNF is known to be dead or fenced at its primary"
+            "--yes",
+            action="store_true",
+            help="do not ask; of a failover: the VNF is known to be dead or fenced at its primary",
         )
         return parser  # type: ignore[no-any-return]
 
@@ -92,15 +98,24 @@ class RunResume(ShowCommand):
 
         run = deployment.runs.get(parsed_args.run)
         age_s = time.time() - float((run.request or {}).get("confirmed_at", run.started_at))
-        if run.kind == "failover" and age_s > deployment.config.failover_confirmed_for and not parsed_args.yes:
-            what = f"{run.id} was confirmed {span(age_s)} ago; two active copies of {run.vnf} destroy each other's service"
+        if (
+            run.kind == "failover"
+            and age_s > deployment.config.failover_confirmed_for
+            and not parsed_args.yes
+        ):
+            what = (
+                f"{run.id} was confirmed {span(age_s)} ago; two active copies of {run.vnf} "
+                "destroy each other's service"
+            )
             _confirm(self.app, f"{what}. Type yes if it does not run at its primary now: ")
         with progress.shown(self.app.stderr) as observer:
             return columns(resume(deployment, parsed_args.run, observer))
 
 
 class RunAbort(ShowCommand):
-    """Stop a run at its next safe point and take back what it made; says what it leaves, and why."""
+    """Stop a run at its next safe point and take back what it made; says what it leaves, and
+    why.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -115,9 +130,15 @@ class RunAbort(ShowCommand):
 
         run = deployment.runs.get(parsed_args.run)
         if not parsed_args.yes and run.state != "aborted":
-            made = "servers, volumes and ports" if run.kind == "failover" else "snapshots and backups"
+            made = (
+                "servers, volumes and ports" if run.kind == "failover" else "snapshots and backups"
+            )
             state = state_of(run, deployment)
-            _confirm(self.app, f"{run.id} is {state}. It is stopped, and the {made} that it has made are removed. Type yes to do so: ")
+            _confirm(
+                self.app,
+                f"{run.id} is {state}. It is stopped, and the {made} that it has made are "
+                "removed. Type yes to do so: ",
+            )
         with progress.shown(self.app.stderr) as observer:
             return columns(abort(deployment, run.id, observer))
 
@@ -146,10 +167,16 @@ def _step_line(step: dict[str, Any]) -> str:
 
     if step["state"] in (NOTED, WARNING):
         words = step["result"].get("words", step["step"])
-        return f"{step['at_s']:>8.2f}            {'' if step['state'] == NOTED else 'WARNING: '}{words}"
+        return (
+            f"{step['at_s']:>8.2f}            "
+            f"{'' if step['state'] == NOTED else 'WARNING: '}{words}"
+        )
     seconds = "…" if step["seconds"] is None else format(step["seconds"], ".2f")
     state = "" if step["state"] == "succeeded" else f"  {step['state'].upper()}"
-    return f"{step['at_s']:>8.2f} {seconds:>7} s  {step['number']:<6} {step['step']} {step['resource']}{state}{_facts(step['result'])}"
+    return (
+        f"{step['at_s']:>8.2f} {seconds:>7} s  {step['number']:<6} {step['step']} "
+        f"{step['resource']}{state}{_facts(step['result'])}"
+    )
 
 
 def _facts(result: dict[str, Any]) -> str:

@@ -25,16 +25,25 @@ LOST_S = 15.0
 
 
 class RunWatch(TextCommand):
-    """Watch a run until it ends: its steps as they end, what is under way and what that waits for, and how long it may still take.
+    """Watch a run until it ends: its steps as they end, what is under way and what that waits for,
+    and how long it may still take.
 
-    Ends with 0 when the run succeeds, and with 1 when it fails, is aborted, or nobody is at it any more. Interrupting the watch does
-    nothing to the run.
+    Ends with 0 when the run succeeds, and with 1 when it fails, is aborted, or nobody is at it any
+    more. Interrupting the watch does nothing to the run.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("run", metavar="RUN", nargs="?", help="default: the newest run that has not ended")
-        parser.add_argument("-f", "--format", choices=["text", "json"], default="text", help="json: one object per line for each change")
+        parser.add_argument(
+            "run", metavar="RUN", nargs="?", help="default: the newest run that has not ended"
+        )
+        parser.add_argument(
+            "-f",
+            "--format",
+            choices=["text", "json"],
+            default="text",
+            help="json: one object per line for each change",
+        )
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -72,7 +81,10 @@ def _watch(deployment: Deployment, run: str, view: _View) -> int:
             if state_of(seen.run, deployment) != "lost":
                 lost_since = None
             elif time.monotonic() - (lost_since := lost_since or time.monotonic()) > LOST_S:
-                raise AntipodeError(f"nobody is at run {run} any more: its process died; go on with it: antipode run resume {run}")
+                raise AntipodeError(
+                    f"nobody is at run {run} any more: its process died; go on with it: antipode "
+                    f"run resume {run}"
+                )
             time.sleep(LOOK_S)
 
 
@@ -138,21 +150,33 @@ class _Live(_View):
 
     def step_ended(self, step: StepRow) -> None:
         self._live.console.print(
-            _ended_line(step), style="red" if step.state == "failed" else "", markup=False, highlight=False, soft_wrap=True
+            _ended_line(step),
+            style="red" if step.state == "failed" else "",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
     def state(self, seen: Outlook) -> None:
         from rich.text import Text
 
         now = time.time()
-        lines = [f"… {now - s.started_at:6.1f} s  {_title(s)}" + (f"  waits for {_waits(s)}" if _waits(s) else "") for s in seen.under_way]
+        lines = [
+            f"… {now - s.started_at:6.1f} s  {_title(s)}"
+            + (f"  waits for {_waits(s)}" if _waits(s) else "")
+            for s in seen.under_way
+        ]
         self._live.update(Text("\n".join([*lines, _state_line(seen, now)])))
         if seen.ended:
-            self._live.console.print(_last_line(seen), markup=False, highlight=False, soft_wrap=True)
+            self._live.console.print(
+                _last_line(seen), markup=False, highlight=False, soft_wrap=True
+            )
 
 
 class _Lines(_View):
-    """One JSON object per line, for programs: each step that ended, and the run when what is told of it changes."""
+    """One JSON object per line, for programs: each step that ended, and the run when what is told
+    of it changes.
+    """
 
     _last: dict[str, Any] | None = None
 
@@ -189,7 +213,13 @@ class _Lines(_View):
         }
         if told != self._last:
             left = round(seen.estimate.left_s, 1) if seen.estimate else None
-            self._print(event="run", at=moment(time.time()), **told, left_s=left, judged_by=seen.estimate and seen.estimate.judged_by)
+            self._print(
+                event="run",
+                at=moment(time.time()),
+                **told,
+                left_s=left,
+                judged_by=seen.estimate and seen.estimate.judged_by,
+            )
         self._last = told
 
     def _print(self, **event: object) -> None:
@@ -206,9 +236,14 @@ def _ended_line(step: StepRow) -> str:
     ended = step.ended_at or step.started_at
     at = time.strftime("%H:%M:%S", time.localtime(ended))
     if step.state in (NOTED, WARNING):
-        return f"{at} {'' if step.state == NOTED else 'WARNING: '}{step.result.get('words', step.name)}"
+        mark = "" if step.state == NOTED else "WARNING: "
+        return f"{at} {mark}{step.result.get('words', step.name)}"
     line = f"{at} {_title(step)}  {ended - step.started_at:.2f} s"
-    return line if step.state == "succeeded" else f"{line}  {step.state}: {step.result.get('error', '')}"
+    return (
+        line
+        if step.state == "succeeded"
+        else f"{line}  {step.state}: {step.result.get('error', '')}"
+    )
 
 
 def _waits(step: StepRow) -> str:
@@ -216,7 +251,10 @@ def _waits(step: StepRow) -> str:
 
     if WAITS_FOR not in step.result:
         return ""
-    return f"{step.result[WAITS_FOR]}, since {time.strftime('%H:%M:%S', time.localtime(step.result[WAITS_SINCE]))}"
+    return (
+        f"{step.result[WAITS_FOR]}, since "
+        f"{time.strftime('%H:%M:%S', time.localtime(step.result[WAITS_SINCE]))}"
+    )
 
 
 def _state_line(seen: Outlook, now: float) -> str:
@@ -226,7 +264,10 @@ def _state_line(seen: Outlook, now: float) -> str:
     if seen.run.ending is not None:
         return f"{line}; what it has made is being removed"
     if seen.estimate is None:
-        return f"{line}; no estimate yet: no earlier {seen.run.kind} of {seen.run.vnf} has succeeded, and of this one too little is done"
+        return (
+            f"{line}; no estimate yet: no earlier {seen.run.kind} of {seen.run.vnf} has "
+            "succeeded, and of this one too little is done"
+        )
     if seen.estimate.left_s < 0:
         return f"{line}; {span(-seen.estimate.left_s)} longer than {seen.estimate.judged_by}"
     return f"{line}; about {span(seen.estimate.left_s)} left, judged by {seen.estimate.judged_by}"

@@ -23,7 +23,9 @@ def require_packages() -> None:
         InvalidInput: it is not.
     """
     if importlib.util.find_spec("aiohttp") is None:
-        raise InvalidInput("embedded sites need packages that are not installed: pip install 'antipode[sandbox]'")
+        raise InvalidInput(
+            "embedded sites need packages that are not installed: pip install 'antipode[sandbox]'"
+        )
 
 
 class SandboxCommand(ListCommand):
@@ -32,7 +34,9 @@ class SandboxCommand(ListCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--directory", metavar="DIR", help="where the sites live (default: $ANTIPODE_SANDBOX, else the state directory)"
+            "--directory",
+            metavar="DIR",
+            help="where the sites live (default: $ANTIPODE_SANDBOX, else the state directory)",
         )
         return parser  # type: ignore[no-any-return]
 
@@ -40,7 +44,11 @@ class SandboxCommand(ListCommand):
         require_packages()
         from antipode.sandbox.supervision import Sandbox
 
-        directory = parsed_args.directory or os.environ.get("ANTIPODE_SANDBOX") or default_state_dir() / "sandbox"
+        directory = (
+            parsed_args.directory
+            or os.environ.get("ANTIPODE_SANDBOX")
+            or default_state_dir() / "sandbox"
+        )
         sandbox = Sandbox(Path(directory).expanduser().resolve())
         self.act(sandbox, parsed_args)
         shown = ("site", "state", "pid", "guests", "faults", "auth_url", "control_url")
@@ -55,11 +63,18 @@ class SandboxStatus(SandboxCommand):
 
 
 class SandboxUp(SandboxCommand):
-    """Have two embedded sites serve, with the example VNF at site-a; what is there already is left as it is."""
+    """Have two embedded sites serve, with the example VNF at site-a; what is there already is left
+    as it is.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--latency", type=float, metavar="FACTOR", help="multiply all latencies of the sites (0: none)")
+        parser.add_argument(
+            "--latency",
+            type=float,
+            metavar="FACTOR",
+            help="multiply all latencies of the sites (0: none)",
+        )
         parser.add_argument("--no-vnf", action="store_true", help="make no example VNF")
         return parser
 
@@ -75,7 +90,9 @@ class SandboxUp(SandboxCommand):
             f"export ANTIPODE_CONFIG={sandbox.directory / desk.CONFIGURATION}",
             f"antipode vnf add {sandbox.directory / desk.VNF_FILE}",
         ]
-        print("To work with them:", *(f"  {line}" for line in lines), sep="\n", file=self.app.stderr)
+        print(
+            "To work with them:", *(f"  {line}" for line in lines), sep="\n", file=self.app.stderr
+        )
 
 
 class SandboxDown(SandboxCommand):
@@ -83,7 +100,11 @@ class SandboxDown(SandboxCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--wipe", action="store_true", help="forget what they hold, antipode's database there included")
+        parser.add_argument(
+            "--wipe",
+            action="store_true",
+            help="forget what they hold, antipode's database there included",
+        )
         return parser
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
@@ -132,7 +153,12 @@ class SandboxFault(_OfOneSite):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("scenario", metavar="FILE", nargs="?", help="YAML: conditions and faults; see docs/sandbox.md")
+        parser.add_argument(
+            "scenario",
+            metavar="FILE",
+            nargs="?",
+            help="YAML: conditions and faults; see docs/sandbox.md",
+        )
         return parser
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:

@@ -1,4 +1,6 @@
-"""`antipode serve` and `antipode service …`: the process that carries out what is queued, and how it does."""
+"""`antipode serve` and `antipode service …`: the process that carries out what is queued, and how
+it does.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Serve(TextCommand):
             signal.signal(number, lambda *_: stop.set())
         all_stopped = serve(deployment, stop)
         if not all_stopped:
-            # threads that wait for a cloud would keep the process; their runs are resumed by the next service
+            # threads that wait for a cloud would keep the process; their runs are resumed by the
+            # next service
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
@@ -32,7 +35,9 @@ class Serve(TextCommand):
 
 
 class ServiceStatus(ShowCommand):
-    """Tell whether the service of this host is at work, on what, and what does not work; ends with 1 when it is not."""
+    """Tell whether the service of this host is at work, on what, and what does not work; ends with
+    1 when it is not.
+    """
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -44,13 +49,19 @@ class ServiceStatus(ShowCommand):
             self.exit_code = 1
         return columns(
             {
-                "service": "at work" if alive else "not running" if status is None else "dead or hanging",
+                "service": "at work"
+                if alive
+                else "not running"
+                if status is None
+                else "dead or hanging",
                 "host": status and status.host,
                 "process": status and status.pid,
                 "version": status and status.version,
                 "started_at": status and moment(status.started_at),
                 "last_sign_of_life": status and moment(status.beat_at),
-                "runs": sorted(set(status.runs) & {row.id for row in deployment.runs.open()}) if status else [],
+                "runs": sorted(set(status.runs) & {row.id for row in deployment.runs.open()})
+                if status
+                else [],
                 "trouble": status.trouble if status else {},
                 **queue_size(deployment),
             }

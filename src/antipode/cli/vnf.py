@@ -42,7 +42,9 @@ class VnfList(ListCommand):
 
 
 class VnfShow(ShowCommand):
-    """Show a VNF as it runs now, or as the newest recovery point has it when its primary does not answer."""
+    """Show a VNF as it runs now, or as the newest recovery point has it when its primary does not
+    answer.
+    """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -71,14 +73,28 @@ def _at_odds(vnf: Vnf, settings: Config) -> Iterator[yamlfile.Problem]:
     """What in a VNF file does not go with the configuration."""
     for field in ("primary", "backup"):
         if (site := getattr(vnf, field)) not in settings.sites:
-            yield (field,), f"site {site} is not in the configuration; sites there: {', '.join(settings.sites)}"
+            yield (
+                (field,),
+                f"site {site} is not in the configuration; sites there: "
+                f"{', '.join(settings.sites)}",
+            )
     if settings.vault.swift is not None and settings.vault.swift.site == vnf.primary:
-        yield ("primary",), f"the vault is at {vnf.primary} and would be lost with it; put the vault at {vnf.backup} or a third place"
+        yield (
+            ("primary",),
+            f"the vault is at {vnf.primary} and would be lost with it; put the vault at "
+            f"{vnf.backup} or a third place",
+        )
 
 
 def _summary(vnf: Vnf) -> dict[str, Any]:
     members = [m.server for m in vnf.members]
-    return {"vnf": vnf.vnf, "primary": vnf.primary, "backup": vnf.backup, "option": vnf.option, "members": members}
+    return {
+        "vnf": vnf.vnf,
+        "primary": vnf.primary,
+        "backup": vnf.backup,
+        "option": vnf.option,
+        "members": members,
+    }
 
 
 def _server(server: Server) -> dict[str, Any]:
@@ -93,4 +109,6 @@ def _server(server: Server) -> dict[str, Any]:
 
 def _volume(attachment: Attachment) -> str:
     volume = attachment.volume
-    return f"{attachment.device} {volume.name or volume.id} {volume.size_gib} GiB {volume.volume_type}"
+    return (
+        f"{attachment.device} {volume.name or volume.id} {volume.size_gib} GiB {volume.volume_type}"
+    )

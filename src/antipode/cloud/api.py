@@ -1,4 +1,6 @@
-"""One service of a site over HTTP: explicit microversions, paging, and errors that name the site, the call and the answer."""
+"""One service of a site over HTTP: explicit microversions, paging, and errors that name the site,
+the call and the answer.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ MARKERS = 5
 
 
 class ApiError(AntipodeError):
-    """A cloud answered a call with an error. `status` is the HTTP status, `reason` the cloud's own words."""
+    """A cloud answered a call with an error.
+
+    `status` is the HTTP status, `reason` the cloud's own words.
+    """
 
     def __init__(self, site: str, call: str, status: int, reason: str) -> None:
         self.status = status
@@ -70,12 +75,17 @@ class Unlimited:
 
 
 class Gate(NamedTuple):
-    """What every call passes just before it is sent. `go_on` raises when the run that the call is made for must change nothing more."""
+    """What every call passes just before it is sent.
+
+    `go_on` raises when the run that the call is made for must change nothing more.
+    """
 
     go_on: Callable[[], None] = lambda: None
     rate: Rate = Unlimited()
     patience_s: float = math.inf
-    """how long the service may have given no answer, over all calls together, before it is not asked any more (seconds)"""
+    """how long the service may have given no answer, over all calls together, before it is not
+    asked any more (seconds)
+    """
 
     def let(self, method: str, urgency: Urgency) -> None:
         """Return when a call may be sent.
@@ -114,18 +124,31 @@ class Silence:
 
 
 class Transport(Protocol):
-    """Sends one request to the service and returns the answer, whatever its status; raises SiteUnreachable when none comes."""
+    """Sends one request to the service and returns the answer, whatever its status; raises
+    SiteUnreachable when none comes.
+    """
 
     def __call__(
-        self, method: str, path: str, *, json: Json | None, params: Params | None, microversion: str | None, timeout: float | None
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Json | None,
+        params: Params | None,
+        microversion: str | None,
+        timeout: float | None,
     ) -> Reply: ...
 
 
 class Api:
     """The API of one service of one site, at one microversion for all calls."""
 
-    def __init__(self, site: str, service: str, send: Transport, newest: Version | None = None) -> None:
-        """`newest` is the newest microversion the service offers; None for a service without microversions."""
+    def __init__(
+        self, site: str, service: str, send: Transport, newest: Version | None = None
+    ) -> None:
+        """`newest` is the newest microversion the service offers; None for a service without
+        microversions.
+        """
         self.site = site
         self.service = service
         self.newest = newest
@@ -148,10 +171,16 @@ class Api:
             SiteUnreachable: the service did not tell its versions.
         """
         if self.newest is None:
-            raise SiteUnreachable(f"Site {self.site}: its {self.service} service does not tell its versions; look whether it is up")
+            raise SiteUnreachable(
+                f"Site {self.site}: its {self.service} service does not tell its versions; look "
+                "whether it is up"
+            )
         if self.newest < least:
             offered, needed = (f"{major}.{minor}" for major, minor in (self.newest, least))
-            problem = f"its {self.service} service offers microversion {offered} at most; {needed} or newer is needed"
+            problem = (
+                f"its {self.service} service offers microversion {offered} at most; "
+                f"{needed} or newer is needed"
+            )
             raise PreflightFailed(f"The work with {self.site}", [problem])
         self.microversion = min(self.newest, most)
 
@@ -169,7 +198,8 @@ class Api:
 
         Raises:
             ApiError: the service answered with a status of 400 or more.
-            SiteUnreachable: no answer came; or it was not sent, because none has come for as long as is waited for one.
+            SiteUnreachable: no answer came; or it was not sent, because none has come for as long
+                as is waited for one.
             AntipodeError: it was not sent, because the run that it is made for must not go on.
         """
         microversion = "{}.{}".format(*self.microversion) if self.microversion else None
@@ -179,13 +209,17 @@ class Api:
         self._gate.let(method, urgency)
         asked_at = time.monotonic()
         try:
-            reply = self._send(method, path, json=body, params=params, microversion=microversion, timeout=timeout_s)
+            reply = self._send(
+                method, path, json=body, params=params, microversion=microversion, timeout=timeout_s
+            )
         except SiteUnreachable:
             self._silence.kept(asked_at)
             raise
         self._silence.broken()
         if reply.status >= 400:
-            raise ApiError(self.site, f"{method} {self.service}{path}", reply.status, _reason(reply.body))
+            raise ApiError(
+                self.site, f"{method} {self.service}{path}", reply.status, _reason(reply.body)
+            )
         return reply.body
 
     def go_on(self) -> None:
@@ -203,14 +237,19 @@ class Api:
         silent_s = self._silence.seconds
         if silent_s >= self._gate.patience_s:
             raise SiteUnreachable(
-                f"Site {self.site}: its {self.service} service has given no answer for {silent_s:.0f} s, and is not asked any more for now"
+                f"Site {self.site}: its {self.service} service has given no answer for "
+                f"{silent_s:.0f} s, and is not asked any more for now"
             )
         return self._gate.patience_s - silent_s
 
-    def get(self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]) -> Any:
+    def get(
+        self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]
+    ) -> Any:
         return self.call("GET", path, params=params or None, urgency=urgency)
 
-    def find(self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]) -> Any | None:
+    def find(
+        self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]
+    ) -> Any | None:
         """As `get`, but None when there is no such resource."""
         try:
             return self.get(path, urgency=urgency, **params)
@@ -219,7 +258,14 @@ class Api:
                 return None
             raise
 
-    def post(self, path: str, body: Json, timeout_s: float | None = None, *, urgency: Urgency = Urgency.USUAL) -> Any:
+    def post(
+        self,
+        path: str,
+        body: Json,
+        timeout_s: float | None = None,
+        *,
+        urgency: Urgency = Urgency.USUAL,
+    ) -> Any:
         return self.call("POST", path, body, timeout_s=timeout_s, urgency=urgency)
 
     def delete(self, path: str) -> None:
@@ -231,12 +277,19 @@ class Api:
                 raise
 
     def pages(
-        self, path: str, collection: str, params: Params | None = None, *, first: int | None = None, timeout_s: float | None = None
+        self,
+        path: str,
+        collection: str,
+        params: Params | None = None,
+        *,
+        first: int | None = None,
+        timeout_s: float | None = None,
     ) -> Iterator[list[Json]]:
         """The pages of a listing, in the order of the service (Nova and Cinder: newest first).
 
         Args:
-            first: how many items the first page is asked for; the others are as long as the service makes them.
+            first: how many items the first page is asked for; the others are as long as the service
+                makes them.
             timeout_s: for each page.
         """
         begin = {**(params or {}), **({"limit": first} if first else {})}
@@ -244,12 +297,19 @@ class Api:
         while True:
             page: list[Json] = body[collection]
             yield page
-            if not page or not any(link.get("rel") == "next" for link in body.get(f"{collection}_links", [])):
+            if not page or not any(
+                link.get("rel") == "next" for link in body.get(f"{collection}_links", [])
+            ):
                 return
             body = self._page_after(page, path, params, timeout_s)
 
-    def _page_after(self, page: list[Json], path: str, params: Params | None, timeout_s: float | None) -> Any:
-        """The page after this one. Its last item may have been deleted meanwhile, and cannot be named then: one before it is."""
+    def _page_after(
+        self, page: list[Json], path: str, params: Params | None, timeout_s: float | None
+    ) -> Any:
+        """The page after this one.
+
+        Its last item may have been deleted meanwhile, and cannot be named then: one before it is.
+        """
         last, *before = page[::-1][:MARKERS]
         for item in before:
             try:
@@ -261,7 +321,9 @@ class Api:
         return self._from(last, path, params, timeout_s)
 
     def _from(self, item: Json, path: str, params: Params | None, timeout_s: float | None) -> Any:
-        return self.call("GET", path, params={**(params or {}), "marker": item["id"]}, timeout_s=timeout_s)
+        return self.call(
+            "GET", path, params={**(params or {}), "marker": item["id"]}, timeout_s=timeout_s
+        )
 
     def all(self, path: str, collection: str, **params: str | int | Sequence[str]) -> list[Json]:
         """All items of a listing."""
@@ -269,7 +331,9 @@ class Api:
 
 
 def _reason(body: Any) -> str:
-    """The words in an error body: {"badRequest": {"message": ...}}, {"NeutronError": {...}}, {"error": ...} or text."""
+    """The words in an error body: {"badRequest": {"message": ...}}, {"NeutronError": {...}},
+    {"error": ...} or text.
+    """
     if isinstance(body, dict) and body:
         inner = next(iter(body.values()))
         if isinstance(inner, dict):

@@ -1,4 +1,6 @@
-"""Cinder's backups at one site, and their records, by which another site's Cinder learns of them."""
+"""Cinder's backups at one site, and their records, by which another site's Cinder learns of
+them.
+"""
 
 from __future__ import annotations
 
@@ -22,22 +24,48 @@ class Backups:
         """All backups of the project, with all details."""
         return self._api.all("/backups/detail", "backups")
 
-    def create_backup(self, volume_id: str, snapshot_id: str, name: str, metadata: Mapping[str, str], *, incremental: bool) -> str:
+    def create_backup(
+        self,
+        volume_id: str,
+        snapshot_id: str,
+        name: str,
+        metadata: Mapping[str, str],
+        *,
+        incremental: bool,
+    ) -> str:
         """Start a backup of a volume from one of its snapshots and return its id."""
-        backup = {"volume_id": volume_id, "snapshot_id": snapshot_id, "name": name, "incremental": incremental, "force": True}
-        return str(self._api.post("/backups", {"backup": {**backup, "metadata": dict(metadata)}})["backup"]["id"])
+        backup = {
+            "volume_id": volume_id,
+            "snapshot_id": snapshot_id,
+            "name": name,
+            "incremental": incremental,
+            "force": True,
+        }
+        return str(
+            self._api.post("/backups", {"backup": {**backup, "metadata": dict(metadata)}})[
+                "backup"
+            ]["id"]
+        )
 
     def delete_backup(self, backup_id: str) -> None:
-        """Delete a backup, its objects in the store included. Cinder refuses while increments rest on it."""
+        """Delete a backup, its objects in the store included.
+
+        Cinder refuses while increments rest on it.
+        """
         self._api.delete(f"/backups/{backup_id}")
 
     def export_record(self, backup_id: str) -> tuple[str, str]:
-        """The record of a backup: its service (driver class) and its URL (opaque). Administrators only."""
+        """The record of a backup: its service (driver class) and its URL (opaque).
+
+        Administrators only.
+        """
         record = self._api.get(f"/backups/{backup_id}/export_record")["backup-record"]
         return record["backup_service"], record["backup_url"]
 
     def import_record(self, service: str, url: str) -> str:
-        """Make a backup that is in the store known to this Cinder and return its id; it is not available yet. Administrators only."""
+        """Make a backup that is in the store known to this Cinder and return its id; it is not
+        available yet. Administrators only.
+        """
         # Raw, because openstacksdk 4.22 posts to the wrong path and with the wrong body.
         record = {"backup-record": {"backup_service": service, "backup_url": url}}
         return str(self._api.post("/backups/import_record", record)["backup"]["id"])
@@ -48,7 +76,9 @@ class Backups:
         return [s["host"] for s in services if s["state"] == "up" and s["status"] == "enabled"]
 
     def may_exchange_records(self) -> bool:
-        """Whether we are allowed to export and import records: asked by importing something that is no record, which changes nothing."""
+        """Whether we are allowed to export and import records: asked by importing something that is
+        no record, which changes nothing.
+        """
         try:
             # In base64, as Cinder looks at that before it looks at who asks.
             self.import_record("antipode", base64.b64encode(b"not a record").decode())
@@ -58,6 +88,8 @@ class Backups:
 
 
 def read_record(url: str) -> dict[str, Any]:
-    """What stands in a record's URL: base64 of the JSON of the backup's fields (Cinder: objects/backup.py, encode_record)."""
+    """What stands in a record's URL: base64 of the JSON of the backup's fields (Cinder:
+    objects/backup.py, encode_record).
+    """
     record: dict[str, Any] = json.loads(base64.b64decode(url))
     return record

@@ -52,16 +52,23 @@ class Compute:
 
     def attachments(self, server_id: str) -> list[Json]:
         """The volume attachments of a server: volumeId, device, tag, delete_on_termination."""
-        attachments: list[Json] = self._api.get(f"/servers/{server_id}/os-volume_attachments")["volumeAttachments"]
+        attachments: list[Json] = self._api.get(f"/servers/{server_id}/os-volume_attachments")[
+            "volumeAttachments"
+        ]
         return attachments
 
     def interfaces(self, server_id: str) -> list[Json]:
         """The interfaces of a server: port_id, mac_addr, tag."""
-        interfaces: list[Json] = self._api.get(f"/servers/{server_id}/os-interface")["interfaceAttachments"]
+        interfaces: list[Json] = self._api.get(f"/servers/{server_id}/os-interface")[
+            "interfaceAttachments"
+        ]
         return interfaces
 
     def create_server(self, server: Json, hints: Json | None = None) -> str:
-        """Boot a server and return its id; it is not ACTIVE yet. Arguments as for `POST /servers`."""
+        """Boot a server and return its id; it is not ACTIVE yet.
+
+        Arguments as for `POST /servers`.
+        """
         body: Json = {"server": server}
         if hints:
             body["os:scheduler_hints"] = hints
@@ -75,7 +82,10 @@ class Compute:
         self._api.post(f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})
 
     def keep_volume(self, server_id: str, volume_id: str) -> None:
-        """Have Nova not delete a volume together with its server. A Nova before 2.85 cannot be told so: nothing is done."""
+        """Have Nova not delete a volume together with its server.
+
+        A Nova before 2.85 cannot be told so: nothing is done.
+        """
         if self._api.microversion is not None and self._api.microversion >= _KEEP_VOLUME:
             wanted = {"volumeAttachment": {"volumeId": volume_id, "delete_on_termination": False}}
             self._api.call("PUT", f"/servers/{server_id}/os-volume_attachments/{volume_id}", wanted)
@@ -84,7 +94,9 @@ class Compute:
         return self._api.all("/flavors/detail", "flavors")
 
     def services(self, binary: str) -> list[Json]:
-        """The services of this name on all hosts: host, state (up, down), status (enabled, disabled). Administrators only."""
+        """The services of this name on all hosts: host, state (up, down), status (enabled,
+        disabled). Administrators only.
+        """
         services: list[Json] = self._api.get("/os-services", binary=binary)["services"]
         return services
 
@@ -100,14 +112,20 @@ class Compute:
         return body and body["keypair"]
 
     def import_keypair(self, name: str, public_key: str, kind: str) -> None:
-        self._api.post("/os-keypairs", {"keypair": {"name": name, "public_key": public_key, "type": kind}})
+        self._api.post(
+            "/os-keypairs", {"keypair": {"name": name, "public_key": public_key, "type": kind}}
+        )
 
     def server_groups(self) -> list[Json]:
         groups: list[Json] = self._api.get("/os-server-groups")["server_groups"]
         return groups
 
     def create_server_group(self, name: str, policy: str) -> str:
-        return str(self._api.post("/os-server-groups", {"server_group": {"name": name, "policy": policy}})["server_group"]["id"])
+        return str(
+            self._api.post("/os-server-groups", {"server_group": {"name": name, "policy": policy}})[
+                "server_group"
+            ]["id"]
+        )
 
     def quota(self, project_id: str) -> Json:
         """The quotas of the project, each {limit, in_use, reserved}."""
@@ -115,7 +133,9 @@ class Compute:
         return quota
 
     def quiesce_support(self) -> Json | None:
-        """What the quiesce add-on says of itself (version, default_timeout, maximum_timeout in seconds); None when it is not installed."""
+        """What the quiesce add-on says of itself (version, default_timeout, maximum_timeout in
+        seconds); None when it is not installed.
+        """
         body = self._api.find("/os-quiesce")
         return body and body["quiesce"]
 
@@ -127,34 +147,57 @@ class Compute:
         return self.freeze_of(server_id) is not None
 
     def freeze_of(self, server_id: str, timeout_s: float | None = None) -> Freeze | None:
-        """The freeze that a server is in, None when it is in none; asked while members are frozen. `timeout_s`: None for the usual."""
-        body = self._api.call("GET", f"/servers/{server_id}/os-quiesce", timeout_s=timeout_s, urgency=Urgency.WINDOW)
+        """The freeze that a server is in, None when it is in none; asked while members are frozen.
+
+        `timeout_s`: None for the usual.
+        """
+        body = self._api.call(
+            "GET", f"/servers/{server_id}/os-quiesce", timeout_s=timeout_s, urgency=Urgency.WINDOW
+        )
         told = body["quiesce"]
-        return Freeze(told.get("id"), told.get("state", "quiesced") == "quiesced") if told["quiesced"] else None
+        return (
+            Freeze(told.get("id"), told.get("state", "quiesced") == "quiesced")
+            if told["quiesced"]
+            else None
+        )
 
     def quiesce(self, server_id: str, timeout_s: float, answer_within_s: float) -> None:
-        """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`, rounded up to whole seconds.
+        """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`,
+        rounded up to whole seconds.
 
         Raises:
-            ApiError: 4xx: refused, nothing was frozen by this request; but it may be the second delivery of one that froze. 5xx: it may be
-                frozen.
+            ApiError: 4xx: refused, nothing was frozen by this request; but it may be the second
+                delivery of one that froze. 5xx: it may be frozen.
             SiteUnreachable: it may be frozen.
         """
         body = {"quiesce": {"timeout": math.ceil(timeout_s)}}
-        self._api.post(f"/servers/{server_id}/action", body, answer_within_s, urgency=Urgency.WINDOW)
+        self._api.post(
+            f"/servers/{server_id}/action", body, answer_within_s, urgency=Urgency.WINDOW
+        )
 
     def unquiesce(self, server_id: str, timeout_s: float) -> None:
-        """Thaw the server's file systems; when this returns they are thawed. A server that is not frozen stays so."""
+        """Thaw the server's file systems; when this returns they are thawed.
+
+        A server that is not frozen stays so.
+        """
         try:
-            self._api.post(f"/servers/{server_id}/action", {"unquiesce": None}, timeout_s=timeout_s, urgency=Urgency.THAW)
+            self._api.post(
+                f"/servers/{server_id}/action",
+                {"unquiesce": None},
+                timeout_s=timeout_s,
+                urgency=Urgency.THAW,
+            )
         except ApiError as error:
             if error.status == 404 or (error.status == 409 and self._is_off(server_id, timeout_s)):
-                return  # a freeze ends with the guest's kernel: a server that is gone or off is not frozen
+                # a freeze ends with the guest's kernel: a server that is gone or off is not frozen
+                return
             raise
 
     def _is_off(self, server_id: str, timeout_s: float) -> bool:
         try:
-            body = self._api.call("GET", f"/servers/{server_id}", timeout_s=timeout_s, urgency=Urgency.THAW)
+            body = self._api.call(
+                "GET", f"/servers/{server_id}", timeout_s=timeout_s, urgency=Urgency.THAW
+            )
         except ApiError as error:
             if error.status == 404:
                 return True

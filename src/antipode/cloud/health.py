@@ -21,7 +21,8 @@ class Finding(NamedTuple):
 def check(site: Site) -> list[Finding]:
     """Look at the services of a site, the rights of our user there and the quiesce add-on.
 
-    The site's connection has found Nova, Cinder and Neutron already, in versions that are new enough.
+    The site's connection has found Nova, Cinder and Neutron already, in versions that are new
+    enough.
     """
     support = site.compute.quiesce_support()
     compute, volume = site.compute.version, site.volumes.version
@@ -36,7 +37,8 @@ def check(site: Site) -> list[Finding]:
         Finding(
             "admin rights",
             site.backups.may_exchange_records(),
-            f"roles in the project: {', '.join(sorted(site.roles))}; exporting and importing backup records takes admin",
+            f"roles in the project: {', '.join(sorted(site.roles))}; exporting and importing "
+            "backup records takes admin",
         ),
         Finding(
             "quiesce add-on",
@@ -49,23 +51,41 @@ def check(site: Site) -> list[Finding]:
 
 
 def _service(binary: str, listing: Callable[[str], list[Json]]) -> Finding:
-    """Whether a service that works in the background is up and enabled on a host at least; those that are not are named."""
+    """Whether a service that works in the background is up and enabled on a host at least; those
+    that are not are named.
+    """
     try:
         services = listing(binary)
     except ApiError as error:
-        return Finding(binary, False, f"{error}; antipode's user needs the role admin in the project")
+        return Finding(
+            binary, False, f"{error}; antipode's user needs the role admin in the project"
+        )
     up = [s["host"] for s in services if s["state"] == "up" and s["status"] == "enabled"]
-    out = [f"{s['host']} is {s['state']} and {s['status']}" for s in services if s["host"] not in up]
-    return Finding(binary, bool(up), "; ".join([f"up at {', '.join(up)}" if up else f"no {binary} is up and enabled", *out]))
+    out = [
+        f"{s['host']} is {s['state']} and {s['status']}" for s in services if s["host"] not in up
+    ]
+    return Finding(
+        binary,
+        bool(up),
+        "; ".join([f"up at {', '.join(up)}" if up else f"no {binary} is up and enabled", *out]),
+    )
 
 
 def _network_agents(site: Site) -> Finding:
-    """Whether an agent of each kind that this Neutron has is alive: without one, a server boots and nobody reaches it."""
+    """Whether an agent of each kind that this Neutron has is alive: without one, a server boots and
+    nobody reaches it.
+    """
     try:
         agents = site.networks.agents()
     except ApiError as error:
         return Finding("network agents", False, f"not told: {error}", needed=False)
     alive = {a["agent_type"] for a in agents if a["alive"] and a["admin_state_up"]}
-    dead = [f"{a['agent_type']} at {a['host']}" for a in agents if not (a["alive"] and a["admin_state_up"])]
-    told = f"alive: {', '.join(sorted(alive)) or 'none'}" + (f"; dead or disabled: {', '.join(dead)}" if dead else "")
+    dead = [
+        f"{a['agent_type']} at {a['host']}"
+        for a in agents
+        if not (a["alive"] and a["admin_state_up"])
+    ]
+    told = f"alive: {', '.join(sorted(alive)) or 'none'}" + (
+        f"; dead or disabled: {', '.join(dead)}" if dead else ""
+    )
     return Finding("network agents", alive == {a["agent_type"] for a in agents}, told)

@@ -46,7 +46,11 @@ class Networks:
 
     def subnets(self, network_ids: Collection[str]) -> list[Json]:
         """The subnets of these networks."""
-        return self._api.all("/subnets", "subnets", network_id=list(network_ids)) if network_ids else []
+        return (
+            self._api.all("/subnets", "subnets", network_id=list(network_ids))
+            if network_ids
+            else []
+        )
 
     def security_groups(self, project_id: str) -> list[Json]:
         return self._api.all("/security-groups", "security_groups", project_id=project_id)

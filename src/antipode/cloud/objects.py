@@ -21,7 +21,9 @@ class StoredObject(NamedTuple):
 
 class Objects:
     def __init__(self, site: str, ask: Callable[..., Any], gate: Gate | None = None) -> None:
-        """`ask` is a login's for openstacksdk's object_store: it sends bytes and returns responses."""
+        """`ask` is a login's for openstacksdk's object_store: it sends bytes and returns
+        responses.
+        """
         self._site = site
         self._ask = ask
         self._gate = gate or Gate()
@@ -52,7 +54,9 @@ class Objects:
         """All objects whose names begin with `prefix`, ordered by name."""
         found: list[StoredObject] = []
         marker = ""
-        while page := self._send("GET", container, params={"format": "json", "prefix": prefix, "marker": marker}).json():
+        while page := self._send(
+            "GET", container, params={"format": "json", "prefix": prefix, "marker": marker}
+        ).json():
             found += [StoredObject(o["name"], o["bytes"], o["hash"]) for o in page]
             marker = page[-1]["name"]
         return found
@@ -63,8 +67,14 @@ class Objects:
         with answering(self._site):
             response = self._ask(path, method, **arguments)
         if response.status_code == 404:
-            raise NotFound(f"{self._site}: there is no {container}{'/' + name if name else ''} in the object store")
+            raise NotFound(
+                f"{self._site}: there is no {container}{'/' + name if name else ''} in the "
+                "object store"
+            )
         if response.status_code >= 400:
             answer = f"{response.status_code}: {response.text[:300]}"
-            raise AntipodeError(f"{self._site}: {method} of {container}/{name or ''} in the object store was refused with {answer}")
+            raise AntipodeError(
+                f"{self._site}: {method} of {container}/{name or ''} in the object store was "
+                f"refused with {answer}"
+            )
         return response

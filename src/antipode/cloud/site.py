@@ -1,4 +1,6 @@
-"""A connection to one site: one session for all threads, its services found and their versions known before it is used."""
+"""A connection to one site: one session for all threads, its services found and their versions
+known before it is used.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,17 @@ Service = TypeVar("Service", Compute, Volumes, Backups, Networks)
 class Site:
     """The services of one site. Safe to use from several threads."""
 
-    def __init__(self, name: str, *, project_id: str, user_id: str, roles: list[str], compute: Api, volume: Api, network: Api) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        project_id: str,
+        user_id: str,
+        roles: list[str],
+        compute: Api,
+        volume: Api,
+        network: Api,
+    ) -> None:
         self.name = name
         self.project_id = project_id
         self.user_id = user_id
@@ -43,13 +55,16 @@ class Site:
         """This site as one run uses it, over the same connection and with the same pollers.
 
         Args:
-            go_on: called just before each call that changes something, and in each wait; what it raises ends them. Never before a thaw.
+            go_on: called just before each call that changes something, and in each wait; what it
+                raises ends them. Never before a thaw.
             rate: what the calls are limited by, except those made while a server is frozen.
         """
         return self._behind(Gate(go_on, rate or Unlimited()))
 
     def impatient(self, patience_s: float) -> Self:
-        """This site for what may be left undone: a service that has not answered for so long, over all calls, is not asked again."""
+        """This site for what may be left undone: a service that has not answered for so long, over
+        all calls, is not asked again.
+        """
         return self._behind(self._gate._replace(patience_s=patience_s))
 
     def _behind(self, gate: Gate) -> Self:
@@ -61,19 +76,26 @@ class Site:
 
     @property
     def objects(self) -> Objects:
-        """The site's object store; looked for when it is first asked for, as not every site needs one."""
+        """The site's object store; looked for when it is first asked for, as not every site needs
+        one.
+        """
         with self._lock:  # openstacksdk makes its proxies without one
             if self._objects is None:
                 assert self._login is not None  # connected
                 with answering(self.name):
                     proxy = self._connection.object_store
                     if not proxy.get_endpoint():
-                        raise PreflightFailed(f"The work with {self.name}", ["its catalog has no object-store service"])
+                        raise PreflightFailed(
+                            f"The work with {self.name}",
+                            ["its catalog has no object-store service"],
+                        )
                 self._objects = Objects(self.name, partial(self._login.ask, proxy), self._gate)
             return self._objects
 
     def stay_authorized(self, seconds: float) -> None:
-        """Get a new token now unless the present one lasts for that long, so that none has to be got in between."""
+        """Get a new token now unless the present one lasts for that long, so that none has to be
+        got in between.
+        """
         if self._login is not None:
             with answering(self.name):
                 self._login.stay(seconds)
@@ -99,7 +121,8 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
         api_timeout_s: seconds after which a call without an answer has failed.
 
     Raises:
-        InvalidInput: clouds.yaml has no such entry, it is incomplete, or its credentials are refused.
+        InvalidInput: clouds.yaml has no such entry, it is incomplete, or its credentials are
+            refused.
         SiteUnreachable: the site does not answer.
         PreflightFailed: a service is missing or too old.
     """
@@ -108,9 +131,13 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
 
     try:
         with answering(name):
-            connection = openstack.connect(cloud=cloud, api_timeout=api_timeout_s, app_name="antipode")
+            connection = openstack.connect(
+                cloud=cloud, api_timeout=api_timeout_s, app_name="antipode"
+            )
     except exceptions.ConfigException as error:
-        raise InvalidInput(f"Site {name}: cloud {cloud} cannot be taken from clouds.yaml: {error}") from error
+        raise InvalidInput(
+            f"Site {name}: cloud {cloud} cannot be taken from clouds.yaml: {error}"
+        ) from error
     with answering(name):
         connection.session.get_token()
         access = connection.session.auth.get_access(connection.session)

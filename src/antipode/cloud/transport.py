@@ -1,4 +1,6 @@
-"""How a request goes to a site through openstacksdk's session: with whose token, and what becomes of it when no answer comes."""
+"""How a request goes to a site through openstacksdk's session: with whose token, and what becomes
+of it when no answer comes.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
 
 
 class Login:
-    """The token that all threads of one connection share, renewed by one of them while the others go on or wait.
+    """The token that all threads of one connection share, renewed by one of them while the others
+    go on or wait.
 
-    keystoneauth throws a refused token away before it gets a new one: of several threads that are refused at the same moment only the
-    first asks again, the others fail with 401 (`BaseIdentityPlugin.invalidate` tells them that there is nothing to renew).
+    keystoneauth throws a refused token away before it gets a new one: of several threads that are
+    refused at the same moment only the first asks again, the others fail with 401
+    (`BaseIdentityPlugin.invalidate` tells them that there is nothing to renew).
     """
 
     def __init__(self, session: Any) -> None:
@@ -25,14 +29,20 @@ class Login:
         self._renewing = threading.Lock()
 
     def ask(self, proxy: Any, path: str, method: str, **options: Any) -> Any:
-        """Send a request through `proxy`, an openstacksdk service proxy; once more if its token was refused, as then nothing was done."""
+        """Send a request through `proxy`, an openstacksdk service proxy; once more if its token was
+        refused, as then nothing was done.
+        """
         token = self._session.get_token()
-        response = proxy.request(path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options)
+        response = proxy.request(
+            path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options
+        )
         if response.status_code == 401:
             with self._renewing:
                 if self._session.get_token() == token:
                     self._renew()
-            response = proxy.request(path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options)
+            response = proxy.request(
+                path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options
+            )
         return response
 
     def stay(self, seconds: float) -> None:
@@ -57,13 +67,18 @@ def send(
     microversion: str | None,
     timeout: float | None,
 ) -> Reply:
-    """Send one request by `ask`, a login's for one service. `timeout` in seconds; None: that of the connection."""
+    """Send one request by `ask`, a login's for one service.
+
+    `timeout` in seconds; None: that of the connection.
+    """
     options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
     with answering(site):
         response = ask(
             path,
             method,
-            connect_retries=2 if method == "GET" and timeout is None else 0,  # what changes something is never sent twice
+            connect_retries=2
+            if method == "GET" and timeout is None
+            else 0,  # what changes something is never sent twice
             json=json,
             params=params,
             microversion=microversion,
@@ -85,10 +100,22 @@ def answering(site: str) -> Iterator[None]:
     try:
         yield
     except (exceptions.ConnectionError, exceptions.DiscoveryFailure) as error:
-        raise SiteUnreachable(f"Site {site} does not answer ({time.monotonic() - began:.1f} s waited): {error}") from error
-    except (exceptions.Unauthorized, exceptions.MissingRequiredOptions, exceptions.AuthorizationFailure) as error:
-        raise InvalidInput(f"Site {site} refuses the credentials of its clouds.yaml entry: {error}") from error
+        raise SiteUnreachable(
+            f"Site {site} does not answer ({time.monotonic() - began:.1f} s waited): {error}"
+        ) from error
+    except (
+        exceptions.Unauthorized,
+        exceptions.MissingRequiredOptions,
+        exceptions.AuthorizationFailure,
+    ) as error:
+        raise InvalidInput(
+            f"Site {site} refuses the credentials of its clouds.yaml entry: {error}"
+        ) from error
     except exceptions.EndpointNotFound as error:
-        raise PreflightFailed(f"The work with {site}", [f"a service is missing in its catalog: {error}"]) from error
+        raise PreflightFailed(
+            f"The work with {site}", [f"a service is missing in its catalog: {error}"]
+        ) from error
     except exceptions.HttpError as error:
-        raise SiteUnreachable(f"Site {site} cannot be used, its identity service says: {error}") from error
+        raise SiteUnreachable(
+            f"Site {site} cannot be used, its identity service says: {error}"
+        ) from error

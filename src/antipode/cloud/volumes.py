@@ -19,7 +19,9 @@ class Volumes:
         api.negotiate(LEAST, MOST)
         self._api = api
         self.watch = Watch(api.site, "volume", partial(api.pages, "/volumes/detail", "volumes"))
-        self.snapshot_watch = Watch(api.site, "snapshot", partial(api.pages, "/snapshots/detail", "snapshots"))
+        self.snapshot_watch = Watch(
+            api.site, "snapshot", partial(api.pages, "/snapshots/detail", "snapshots")
+        )
 
     @property
     def version(self) -> str:
@@ -27,11 +29,15 @@ class Volumes:
         return "{}.{}".format(*(self._api.microversion or ()))
 
     def warm(self) -> None:
-        """Make the cheapest call there is, so that the connection, the token and the service's caches are ready for the next one."""
+        """Make the cheapest call there is, so that the connection, the token and the service's
+        caches are ready for the next one.
+        """
         self._api.get("/snapshots", limit=1)
 
     def volumes(self, **metadata: str) -> list[Json]:
-        """All volumes of the project, with all details; with arguments only those that carry such metadata."""
+        """All volumes of the project, with all details; with arguments only those that carry such
+        metadata.
+        """
         filters = {"metadata": json.dumps(metadata).replace('"', "'")} if metadata else {}
         return self._api.all("/volumes/detail", "volumes", **filters)
 
@@ -45,13 +51,19 @@ class Volumes:
 
     def update_volume(self, volume_id: str, description: str, metadata: Mapping[str, str]) -> None:
         """Give a volume this description and exactly this metadata, in one call."""
-        self._api.call("PUT", f"/volumes/{volume_id}", {"volume": {"description": description, "metadata": dict(metadata)}})
+        self._api.call(
+            "PUT",
+            f"/volumes/{volume_id}",
+            {"volume": {"description": description, "metadata": dict(metadata)}},
+        )
 
     def set_bootable(self, volume_id: str) -> None:
         self._api.post(f"/volumes/{volume_id}/action", {"os-set_bootable": {"bootable": True}})
 
     def set_image_metadata(self, volume_id: str, metadata: Mapping[str, str]) -> None:
-        self._api.post(f"/volumes/{volume_id}/action", {"os-set_image_metadata": {"metadata": dict(metadata)}})
+        self._api.post(
+            f"/volumes/{volume_id}/action", {"os-set_image_metadata": {"metadata": dict(metadata)}}
+        )
 
     def delete_volume(self, volume_id: str) -> None:
         self._api.delete(f"/volumes/{volume_id}")
@@ -60,7 +72,9 @@ class Volumes:
         return self._api.all("/types", "volume_types")
 
     def services(self, binary: str) -> list[Json]:
-        """Cinder's services of this name on all hosts: host, state (up, down), status (enabled, disabled). Administrators only."""
+        """Cinder's services of this name on all hosts: host, state (up, down), status (enabled,
+        disabled). Administrators only.
+        """
         services: list[Json] = self._api.get("/os-services", binary=binary)["services"]
         return services
 
@@ -73,17 +87,27 @@ class Volumes:
         """All snapshots of the project, with all details."""
         return self._api.all("/snapshots/detail", "snapshots")
 
-    def create_snapshot(self, volume_id: str, name: str, metadata: Mapping[str, str], timeout_s: float) -> str:
+    def create_snapshot(
+        self, volume_id: str, name: str, metadata: Mapping[str, str], timeout_s: float
+    ) -> str:
         """Start a snapshot of a volume, in use or not, and return its id."""
         snapshot: Json = {"volume_id": volume_id, "name": name, "metadata": dict(metadata)}
         if self._api.microversion is None or self._api.microversion < _SNAPSHOT_IN_USE:
-            snapshot["force"] = True  # an older Cinder snapshots an attached volume only so; a newer one ignores it
-        return str(self._api.post("/snapshots", {"snapshot": snapshot}, timeout_s, urgency=Urgency.WINDOW)["snapshot"]["id"])
+            snapshot["force"] = (
+                True  # an older Cinder snapshots an attached volume only so; a newer one ignores it
+            )
+        return str(
+            self._api.post("/snapshots", {"snapshot": snapshot}, timeout_s, urgency=Urgency.WINDOW)[
+                "snapshot"
+            ]["id"]
+        )
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         self._api.delete(f"/snapshots/{snapshot_id}")
 
     def quota(self, project_id: str) -> Json:
-        """The quotas of the project, each {limit, in_use, reserved}; those of a volume type are named like `gigabytes_TYPE`."""
+        """The quotas of the project, each {limit, in_use, reserved}; those of a volume type are
+        named like `gigabytes_TYPE`.
+        """
         quota: Json = self._api.get(f"/os-quota-sets/{project_id}", usage="true")["quota_set"]
         return quota

@@ -1,4 +1,6 @@
-"""One poller for each kind of resource of a site: one list call wakes everybody who waits for something of that kind."""
+"""One poller for each kind of resource of a site: one list call wakes everybody who waits for
+something of that kind.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ PATIENCE_S = 120.0
 """How long a site may give no usable listing before those who wait give up."""
 
 LOOK_TIMEOUT_S = 30.0
-"""How long one listing may take: a call that hangs must not take all the time that the wait has, which may be a day."""
+"""How long one listing may take: a call that hangs must not take all the time that the wait has,
+which may be a day.
+"""
 
 PAGE = 50
 """How many resources a look asks for at least."""
@@ -28,13 +32,18 @@ def _nothing(_: str = "") -> None:
 
 
 class Pages(Protocol):
-    """The pages of a listing, newest first: how many items the first is asked for, and how many seconds each may take."""
+    """The pages of a listing, newest first: how many items the first is asked for, and how many
+    seconds each may take.
+    """
 
     def __call__(self, *, first: int, timeout_s: float) -> Iterator[list[Json]]: ...
 
 
 class Watch:
-    """Waits for resources of one kind. Whoever waits and finds the last listing too old makes the next one, for all."""
+    """Waits for resources of one kind.
+
+    Whoever waits and finds the last listing too old makes the next one, for all.
+    """
 
     def __init__(self, site: str, kind: str, pages: Pages) -> None:
         """`pages` lists the resources; it is read until all waited for are seen."""
@@ -67,7 +76,8 @@ class Watch:
             timeout_s: seconds to wait at most.
             interval_s: seconds between an answer and the next list call.
             between: called after each look; what it raises ends the wait.
-            tell: called after each look with what is still waited for, in words: "backup b1 (1f3c…) is creating, to be available".
+            tell: called after each look with what is still waited for, in words: "backup b1 (1f3c…)
+                is creating, to be available".
 
         Returns:
             the resources as last listed, by id.
@@ -83,7 +93,9 @@ class Watch:
                 self._refuse_failed(resource, seen.get(resource))
             return waiting
 
-        return self._until(not_there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between, tell)
+        return self._until(
+            not_there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between, tell
+        )
 
     def wait_gone(
         self,
@@ -94,7 +106,8 @@ class Watch:
         between: Callable[[], None] = _nothing,
         tell: Callable[[str], None] = _nothing,
     ) -> None:
-        """Wait until none of the resources is listed any more; `between` and `tell` as in `wait_for`.
+        """Wait until none of the resources is listed any more; `between` and `tell` as in
+        `wait_for`.
 
         Raises:
             ResourceFailed: one could not be deleted, or not in time.
@@ -110,14 +123,23 @@ class Watch:
         self._until(left, ids, "to be gone", timeout_s, interval_s, between, tell)
 
     def under(self, go_on: Callable[[], None]) -> WatchUnder:
-        """This poller for somebody who is asked between two looks whether he may go on waiting; what `go_on` raises ends the wait."""
+        """This poller for somebody who is asked between two looks whether he may go on waiting;
+        what `go_on` raises ends the wait.
+        """
         return WatchUnder(self, go_on)
 
     def _refuse_failed(self, resource: str, item: Json | None) -> None:
         if item is None:
-            raise ResourceFailed(f"{self._site}: {self._kind} {resource} is gone; somebody deleted it while it was waited for")
+            raise ResourceFailed(
+                f"{self._site}: {self._kind} {resource} is gone; somebody deleted it while it "
+                "was waited for"
+            )
         if item["status"].lower().startswith("error"):
-            reason = item.get("fail_reason") or (item.get("fault") or {}).get("message") or "see the service's log for the reason"
+            reason = (
+                item.get("fail_reason")
+                or (item.get("fault") or {}).get("message")
+                or "see the service's log for the reason"
+            )
             label = f"{self._kind} {item.get('name') or ''} ({resource})"
             raise ResourceFailed(f"{self._site}: {label} is in status {item['status']}: {reason}")
 
@@ -148,7 +170,10 @@ class Watch:
                 tell(f"{self._states(waiting, last)}, {what}{self._silence()}")
                 between()
                 if time.monotonic() >= deadline:
-                    raise ResourceFailed(f"{self._site}: {self._states(waiting, last)} after {timeout_s:.0f} s of waiting for it {what}")
+                    raise ResourceFailed(
+                        f"{self._site}: {self._states(waiting, last)} after {timeout_s:.0f} s of "
+                        f"waiting for it {what}"
+                    )
         finally:
             with self._changed:
                 self._waited_for.subtract(ids)
@@ -162,7 +187,9 @@ class Watch:
         return "" if self._failing_since is None else f"; {self._site} gives no usable answer"
 
     def _look(self, since: float, deadline: float, interval_s: float) -> dict[str, Json] | None:
-        """The listing, asked for after `since` and `interval_s` after the one before had come; None when time is over or it failed."""
+        """The listing, asked for after `since` and `interval_s` after the one before had come; None
+        when time is over or it failed.
+        """
         with self._changed:
             while True:
                 if self._asked_at >= since:
@@ -172,7 +199,8 @@ class Watch:
                     return None
                 due = self._tried_at + interval_s
                 if not self._asking and now >= due:
-                    # Under the lock: a listing asked for after somebody began to wait must not end before it has seen theirs.
+                    # Under the lock: a listing asked for after somebody began to wait must not end
+                    # before it has seen theirs.
                     self._asking, ids = True, set(self._waited_for)
                     break
                 self._changed.wait(deadline - now if self._asking else min(deadline, due) - now)
@@ -190,7 +218,10 @@ class Watch:
                 raise
         finally:
             with self._changed:
-                self._asking, self._tried_at = False, time.monotonic()  # a slow service gets its pause after the answer
+                self._asking, self._tried_at = (
+                    False,
+                    time.monotonic(),
+                )  # a slow service gets its pause after the answer
                 if listed is not None:
                     self._seen, self._asked_at = listed, asked_at
                 self._changed.notify_all()
@@ -198,7 +229,8 @@ class Watch:
 
     def _read(self, ids: set[str], timeout_s: float) -> dict[str, Json]:
         listed: dict[str, Json] = {}
-        # What is waited for is mostly what was made last: a first page with room for it spares the rest of a large project.
+        # What is waited for is mostly what was made last: a first page with room for it spares the
+        # rest of a large project.
         for page in self._pages(first=max(PAGE, 2 * len(ids)), timeout_s=timeout_s):
             listed.update((item["id"], item) for item in page)
             if ids <= listed.keys():
@@ -220,11 +252,15 @@ class WatchUnder:
         self._watch = watch
         self._go_on = go_on
 
-    def wait_for(self, ids: Collection[str], *, between: Callable[[], None] = _nothing, **how: Any) -> dict[str, Json]:
+    def wait_for(
+        self, ids: Collection[str], *, between: Callable[[], None] = _nothing, **how: Any
+    ) -> dict[str, Json]:
         """As `Watch.wait_for`."""
         return self._watch.wait_for(ids, between=self._both(between), **how)
 
-    def wait_gone(self, ids: Collection[str], *, between: Callable[[], None] = _nothing, **how: Any) -> None:
+    def wait_gone(
+        self, ids: Collection[str], *, between: Callable[[], None] = _nothing, **how: Any
+    ) -> None:
         """As `Watch.wait_gone`."""
         self._watch.wait_gone(ids, between=self._both(between), **how)
 

@@ -1,1 +1,3 @@
-"""Runs: what protects and recovers is started, kept and watched here; all that is TaskFlow is in this package."""
+"""Runs: what protects and recovers is started, kept and watched here; all that is TaskFlow is in
+this package.
+"""

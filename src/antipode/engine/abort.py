@@ -1,4 +1,6 @@
-"""Aborting a run: whoever is at it is asked to stop and take back what it made; if nobody is, it is done here."""
+"""Aborting a run: whoever is at it is asked to stop and take back what it made; if nobody is, it is
+done here.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ TIMEOUT_S = 24 * 3600.0
 
 
 def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
-    """Stop a run and have what it made taken back; a record of it, with what is left and why. Again is fine.
+    """Stop a run and have what it made taken back; a record of it, with what is left and why. Again
+    is fine.
 
     Raises:
         NotFound: there is no such run.
@@ -31,13 +34,24 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         AntipodeError: not all could be taken back; it can be tried again.
     """
     if (run := deployment.runs.get(run_id)).state == "aborted" and leftovers.may_have_left(run):
-        leftovers.remove(deployment, [run])  # what a request of it has made that came through since then
+        leftovers.remove(
+            deployment, [run]
+        )  # what a request of it has made that came through since then
     deadline = time.monotonic() + TIMEOUT_S
     while (run := deployment.runs.get(run_id)).state != "aborted":
         if run.state == "succeeded":
-            raise InvalidInput(f"{run_id} has succeeded; it is too late to abort it, and nothing is taken back")
-        if run.kind == "failover" and run.state == "failed" and (later := successor(deployment, run)) is not None:
-            raise InvalidInput(f"{later} was begun after {run_id} and uses what that has made; nothing was changed; abort {later} instead")
+            raise InvalidInput(
+                f"{run_id} has succeeded; it is too late to abort it, and nothing is taken back"
+            )
+        if (
+            run.kind == "failover"
+            and run.state == "failed"
+            and (later := successor(deployment, run)) is not None
+        ):
+            raise InvalidInput(
+                f"{later} was begun after {run_id} and uses what that has made; nothing was "
+                f"changed; abort {later} instead"
+            )
         try:
             claim = deployment.claims.take(run_id, abort=True)
         except Busy as busy:
@@ -46,7 +60,10 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
             deployment.runs.request_abort(run_id)
             LOG.info("waiting for who is at it to stop: %s", busy)
             if time.monotonic() > deadline:
-                raise Busy(f"{run_id} was asked to abort and has not ended after {TIMEOUT_S / 3600:g} h: {busy}") from busy
+                raise Busy(
+                    f"{run_id} was asked to abort and has not ended after {TIMEOUT_S / 3600:g} "
+                    f"h: {busy}"
+                ) from busy
             time.sleep(LOOK_S)  # the process at it looks for the request at such intervals, too
             continue
         with claim:
@@ -60,4 +77,9 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
 
 def record(run: RunRow) -> Json:
     """What is told of a run that was aborted."""
-    return {"run": run.id, "state": run.state, "reason": run.reason, "left": run.result.get("left", [])}
+    return {
+        "run": run.id,
+        "state": run.state,
+        "reason": run.reason,
+        "left": run.result.get("left", []),
+    }

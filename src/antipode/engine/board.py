@@ -1,4 +1,6 @@
-"""The board on which hosts find the runs that are to be done: TaskFlow's jobboards, and what a claim of each of them is worth."""
+"""The board on which hosts find the runs that are to be done: TaskFlow's jobboards, and what a
+claim of each of them is worth.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,10 @@ class Board:
         self.expires_s = settings.claim_expires
         self.kind = next(kind for kind in PACKAGES if getattr(settings, kind) is not None)
         if find_spec(PACKAGES[self.kind]) is None:
-            raise InvalidInput(f"jobboard: {self.kind} needs the Python package {PACKAGES[self.kind]}: pip install 'antipode[{self.kind}]'")
+            raise InvalidInput(
+                f"jobboard: {self.kind} needs the Python package {PACKAGES[self.kind]}: pip "
+                f"install 'antipode[{self.kind}]'"
+            )
         try:
             # several tries to renew a claim fit into its time
             self._board = _taskflows(settings, self.kind, timeout_s=settings.claim_expires / 10)
@@ -100,7 +105,8 @@ class Board:
 
         Args:
             first: it goes ahead of others.
-            for_me: this process is about to claim it; others leave it alone as long as a claim lasts.
+            for_me: this process is about to claim it; others leave it alone as long as a claim
+                lasts.
 
         Raises:
             BoardUnreachable: it may or may not be there.
@@ -108,7 +114,11 @@ class Board:
         self.connect()
         details = {"run": run, "for": self.who if for_me else None}
         with _reaching(self.kind):
-            self._board.post(f"run {run}", details=details, priority=JobPriority.HIGH if first else JobPriority.NORMAL)
+            self._board.post(
+                f"run {run}",
+                details=details,
+                priority=JobPriority.HIGH if first else JobPriority.NORMAL,
+            )
 
     def postings(self) -> list[Posting]:
         """All that is on the board now.
@@ -133,8 +143,11 @@ class Board:
         """
         self.connect()
         hold = self._hold(posting)
-        # Both of two who claim two postings of one run look after they have claimed, so that one of them sees the other at least.
-        twins = [p for p in self.postings() if p.run == posting.run and p.job.uuid != posting.job.uuid]
+        # Both of two who claim two postings of one run look after they have claimed, so that one of
+        # them sees the other at least.
+        twins = [
+            p for p in self.postings() if p.run == posting.run and p.job.uuid != posting.job.uuid
+        ]
         if owner := next((p.owner for p in twins if p.owner is not None), None):
             hold.let_go()
             raise Busy(f"run {posting.run} is being worked at by {owner}")
@@ -153,7 +166,9 @@ class Board:
                     self._board.claim(job, self.who, expiry=math.ceil(self.expires_s))
                 return _HOLDS[self.kind](self, self._board, job)
         except (exceptions.UnclaimableJob, exceptions.NotFound) as error:
-            raise Busy(f"run {posting.run} is being worked at by another process, or is over: {error}") from error
+            raise Busy(
+                f"run {posting.run} is being worked at by another process, or is over: {error}"
+            ) from error
 
 
 class _Held:
@@ -170,7 +185,10 @@ class _Held:
             owner = _owner(self._theirs, self._job)
         if owner != self._board.who:
             # asked after it was extended: only a claim makes an owner, and nobody else has our name
-            raise ClaimLost(f"the claim of {self._job.name} has expired and {'is ' + owner if owner else 'nobody'}'s now")
+            raise ClaimLost(
+                f"the claim of {self._job.name} has expired and "
+                f"{'is ' + owner if owner else 'nobody'}'s now"
+            )
 
     def finish(self) -> None:
         with _reaching(self._board.kind), suppress(exceptions.NotFound):
@@ -190,7 +208,10 @@ class _RedisHeld(_Held):
 
 
 class _EtcdHeld(_Held):
-    """A claim on etcd is a key that goes with our lease. TaskFlow's own way asks who the owner is and then deletes whatever is there."""
+    """A claim on etcd is a key that goes with our lease.
+
+    TaskFlow's own way asks who the owner is and then deletes whatever is there.
+    """
 
     def __init__(self, board: Board, theirs: Any, job: Any) -> None:
         super().__init__(board, theirs, job)
@@ -214,8 +235,18 @@ class _EtcdHeld(_Held):
         from etcd3gw.utils import _encode, _increment_last_byte
 
         begin = self._job.key + "."  # not the key itself, which begins those of other jobs too
-        delete = {"request_delete_range": {"key": _encode(begin), "range_end": _encode(_increment_last_byte(begin))}}
-        ours = {"key": _encode(self._lock), "result": "EQUAL", "target": "VALUE", "value": _encode(self._value)}
+        delete = {
+            "request_delete_range": {
+                "key": _encode(begin),
+                "range_end": _encode(_increment_last_byte(begin)),
+            }
+        }
+        ours = {
+            "key": _encode(self._lock),
+            "result": "EQUAL",
+            "target": "VALUE",
+            "value": _encode(self._value),
+        }
         with _reaching(self._board.kind):
             self._client.transaction({"compare": [ours], "success": [delete], "failure": []})
             self.let_go()
@@ -231,7 +262,11 @@ class _EtcdHeld(_Held):
                     raise
 
 
-_HOLDS: dict[str, Callable[[Board, Any, Any], Hold]] = {"etcd": _EtcdHeld, "redis": _RedisHeld, "zookeeper": _Held}
+_HOLDS: dict[str, Callable[[Board, Any, Any], Hold]] = {
+    "etcd": _EtcdHeld,
+    "redis": _RedisHeld,
+    "zookeeper": _Held,
+}
 
 
 def _owner(theirs: Any, job: Any) -> str | None:
@@ -247,19 +282,26 @@ def _taskflows(settings: Jobboard, kind: str, timeout_s: float) -> Any:
     if kind == "etcd":
         from antipode.engine.etcd import client
 
-        return backends.fetch(settings.name, {"board": "etcd", "path": settings.name}, client=client(given, timeout_s))
+        return backends.fetch(
+            settings.name, {"board": "etcd", "path": settings.name}, client=client(given, timeout_s)
+        )
     if kind == "redis":
         # the sockets' timeouts: a call to a server that is gone must not outlast the claim
         waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-        return backends.fetch(settings.name, {"board": "redis", "namespace": settings.name, **waits, **given})
-    # ZooKeeper's claims last as long as the session, which the server ends after this time without a sign of life
+        return backends.fetch(
+            settings.name, {"board": "redis", "namespace": settings.name, **waits, **given}
+        )
+    # ZooKeeper's claims last as long as the session, which the server ends after this time without
+    # a sign of life
     own = {"path": f"/antipode/{settings.name}", "timeout": settings.claim_expires}
     return backends.fetch(settings.name, {"board": "zookeeper", **own, **given})
 
 
 @contextmanager
 def _reaching(kind: str) -> Iterator[None]:
-    """Turn what the drivers raise when their server gives no answer into our error; what TaskFlow decides passes."""
+    """Turn what the drivers raise when their server gives no answer into our error; what TaskFlow
+    decides passes.
+    """
     began = time.monotonic()
     try:
         yield
@@ -268,4 +310,7 @@ def _reaching(kind: str) -> Iterator[None]:
     except Exception as error:  # drivers raise whatever their transport does
         waited = time.monotonic() - began
         why = str(error) or str(error.__context__)  # etcd3gw's own have no words
-        raise BoardUnreachable(f"jobboard {kind}: no usable answer ({waited:.1f} s waited): {type(error).__name__}: {why}") from error
+        raise BoardUnreachable(
+            f"jobboard {kind}: no usable answer ({waited:.1f} s waited): {type(error).__name__}: "
+            f"{why}"
+        ) from error

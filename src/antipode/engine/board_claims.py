@@ -1,4 +1,6 @@
-"""Claims where several hosts work at runs: held on a board for a time that is renewed, and told to be lost before that time is over."""
+"""Claims where several hosts work at runs: held on a board for a time that is renewed, and told to
+be lost before that time is over.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +25,33 @@ FRESH_S = 0.5
 
 
 def now() -> float:
-    """Seconds of a clock that nobody sets, and that goes on while the process is stopped and while the machine sleeps."""
+    """Seconds of a clock that nobody sets, and that goes on while the process is stopped and while
+    the machine sleeps.
+    """
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.clock_gettime(time.CLOCK_MONOTONIC)  # that of macOS goes on while the machine sleeps; Linux's does not
+    return time.clock_gettime(
+        time.CLOCK_MONOTONIC
+    )  # that of macOS goes on while the machine sleeps; Linux's does not
 
 
 class BoardClaim:
     """A run that this process holds on the board. Satisfies `engine.claims.Claim`.
 
-    The board's time begins when it gets a renewal, ours when we send it, and ours is shorter by a third: a call that was sent while the
-    claim was ours has as long to arrive before another host may go on with the run.
+    The board's time begins when it gets a renewal, ours when we send it, and ours is shorter by a
+    third: a call that was sent while the claim was ours has as long to arrive before another host
+    may go on with the run.
     """
 
-    def __init__(self, runs: Runs, run: str, hold: Hold, expires_s: float, since: float, clock: Callable[[], float] = now) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        run: str,
+        hold: Hold,
+        expires_s: float,
+        since: float,
+        clock: Callable[[], float] = now,
+    ) -> None:
         """`since` is the moment (by `clock`) before the claim was made."""
         self.run = run
         self.number = 0
@@ -47,7 +62,9 @@ class BoardClaim:
         self._until = since + self._lasts_s
         self._lost: str | None = None
         self._released = threading.Event()
-        self._renewer = threading.Thread(target=self._keep, args=(expires_s / 6,), name=f"claim of {run}", daemon=True)
+        self._renewer = threading.Thread(
+            target=self._keep, args=(expires_s / 6,), name=f"claim of {run}", daemon=True
+        )
         self._renewer.start()
 
     def check(self) -> None:
@@ -56,8 +73,10 @@ class BoardClaim:
             raise ClaimLost(self._lost)
         if self._clock() >= self._until:
             raise ClaimLost(
-                f"run {self.run}: its claim could not be renewed for {self._lasts_s:.0f} s, so that another host may have it; nothing more"
-                f" is changed here. It goes on where a conductor claims it, or with: antipode run resume {self.run}"
+                f"run {self.run}: its claim could not be renewed for {self._lasts_s:.0f} s, so "
+                "that another host may have it; nothing more"
+                " is changed here. It goes on where a conductor claims it, or with: antipode "
+                f"run resume {self.run}"
             )
 
     def release(self) -> None:
@@ -80,7 +99,12 @@ class BoardClaim:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.release()
 
     def _keep(self, every_s: float) -> None:
@@ -94,17 +118,30 @@ class BoardClaim:
                 return
             except (AntipodeError, SQLAlchemyError) as error:
                 left = max(self._until - self._clock(), 0)
-                LOG.warning("run %s: its claim could not be renewed, and lasts for another %.0f s: %s", self.run, left, error)
+                LOG.warning(
+                    "run %s: its claim could not be renewed, and lasts for another %.0f s: %s",
+                    self.run,
+                    left,
+                    error,
+                )
             else:
                 if asked >= self._until:
-                    LOG.warning("run %s: its claim was over for %.0f s, and nobody has taken it", self.run, asked - self._until)
+                    LOG.warning(
+                        "run %s: its claim was over for %.0f s, and nobody has taken it",
+                        self.run,
+                        asked - self._until,
+                    )
                 self._until = asked + self._lasts_s
 
     def _renew(self) -> None:
-        """Renew the claim, if the database answers: a host that is cut off from it can do nothing for the run, and another may."""
+        """Renew the claim, if the database answers: a host that is cut off from it can do nothing
+        for the run, and another may.
+        """
         newest, _ = self._runs.standing(self.run)
         if self.number and newest != self.number:
-            raise ClaimLost(f"another process has claimed it since (claim {newest}, ours is {self.number})")
+            raise ClaimLost(
+                f"another process has claimed it since (claim {newest}, ours is {self.number})"
+            )
         self._hold.renew()
 
 
@@ -132,7 +169,8 @@ class BoardClaims:
         for other in self._runs.open(run.vnf):
             if other.slot == run.slot and other.state == "running" and self.is_held(other) is False:
                 raise Busy(
-                    f"run {other.id} of {run.vnf} is lost and must end first: a service goes on with it, or: antipode run resume {other.id}"
+                    f"run {other.id} of {run.vnf} is lost and must end first: a service goes on "
+                    f"with it, or: antipode run resume {other.id}"
                 )
         run.claim, run.conductor = 1, self.board.who
         self._runs.create(run)
@@ -154,7 +192,9 @@ class BoardClaims:
         try:
             # what was read before the board's claim was ours may be old
             known = self._runs.get(run).claim
-            claim.number = self._runs.claim(run, self.board.who, known, also_failed=also_failed, abort=abort)
+            claim.number = self._runs.claim(
+                run, self.board.who, known, also_failed=also_failed, abort=abort
+            )
         except BaseException:
             claim.release()
             raise
@@ -197,7 +237,10 @@ class BoardClaims:
                 return next((p for p in found if p.owner is not None), found[0])
             if look == 0:
                 self.board.post(run, first=first, for_me=True)
-        raise BoardUnreachable(f"run {run} was posted and is not on the board; is its server being restored from a backup?")
+        raise BoardUnreachable(
+            f"run {run} was posted and is not on the board; is its server being restored from a "
+            "backup?"
+        )
 
     def _claim(self, posting: Posting) -> BoardClaim:
         since = now()

@@ -1,4 +1,6 @@
-"""That one process, and no other, works at a run: what every way of claiming runs gives, on one host or on many."""
+"""That one process, and no other, works at a run: what every way of claiming runs gives, on one
+host or on many.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ class Claim(AbstractContextManager["Claim"], Protocol):
 
     @property
     def number(self) -> int:
-        """Larger than that of every claim of the run before: what is written with an older one is refused."""
+        """Larger than that of every claim of the run before: what is written with an older one is
+        refused.
+        """
         ...
 
     def check(self) -> None:
@@ -48,7 +52,8 @@ class Claims(Protocol):
 
         Args:
             also_failed: or that failed.
-            abort: or that failed, to take it back; from then on it is never gone on with, whatever becomes of this process.
+            abort: or that failed, to take it back; from then on it is never gone on with, whatever
+                becomes of this process.
 
         Raises:
             NotFound: there is no such run.

@@ -1,4 +1,6 @@
-"""A conductor: claims runs that are queued or whose process died, and carries them out, failovers first, so many at once."""
+"""A conductor: claims runs that are queued or whose process died, and carries them out, failovers
+first, so many at once.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,14 @@ LOOK_S = 1.0
 AGAIN_S = 15.0
 """How long a run is left alone here that has just been lost or could not be claimed."""
 MOST_CLAIMS = 20
-"""A run that was claimed so often ends its process each time, it seems: it waits for an operator."""
+"""A run that was claimed so often ends its process each time, it seems: it waits for an operator.
+"""
 
 
 class Conductor:
-    """Carries runs out in threads of its own, as many protects and as many failovers at once as the configuration allows."""
+    """Carries runs out in threads of its own, as many protects and as many failovers at once as the
+    configuration allows.
+    """
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
@@ -37,9 +42,15 @@ class Conductor:
         self._at_work: dict[str, tuple[str, threading.Thread]] = {}
         self._not_before: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._board = _BoardKept(deployment.claims, deployment.runs) if isinstance(deployment.claims, BoardClaims) else None
+        self._board = (
+            _BoardKept(deployment.claims, deployment.runs)
+            if isinstance(deployment.claims, BoardClaims)
+            else None
+        )
         self.halt = threading.Event()
-        """set to have all runs stop at their next safe point, to be resumed later, and no other begun"""
+        """set to have all runs stop at their next safe point, to be resumed later, and no other
+        begun
+        """
         self._alive_at: dict[str, float] = {}
         self.waiting: dict[str, str] = {}
         """runs that wait for an operator, and why"""
@@ -55,12 +66,15 @@ class Conductor:
                 self._look()
                 self.trouble = None
             except Exception as error:
-                # whatever it is, a database that is away or a bug: the runs under way go on, and the next look may succeed
+                # whatever it is, a database that is away or a bug: the runs under way go on, and
+                # the next look may succeed
                 if self.trouble is None:
                     LOG.exception("no run can be claimed now; trying again")
                 self.trouble = f"{type(error).__name__}: {error}"
             self.looked_at = time.time()
-            self.halt.wait(max(LOOK_S, 5 * (time.monotonic() - began)) if self.trouble is None else AGAIN_S / 3)
+            self.halt.wait(
+                max(LOOK_S, 5 * (time.monotonic() - began)) if self.trouble is None else AGAIN_S / 3
+            )
 
     def wait(self, within_s: float) -> list[str]:
         """Wait for the runs under way; those that have not stopped in time."""
@@ -78,11 +92,19 @@ class Conductor:
 
     def _look(self) -> None:
         rows = self._deployment.runs.open()
-        nobodys = self._board.nobodys(rows) if self._board else [r for r in rows if not self._deployment.claims.is_held(r)]
+        nobodys = (
+            self._board.nobodys(rows)
+            if self._board
+            else [r for r in rows if not self._deployment.claims.is_held(r)]
+        )
         free = {row.id for row in nobodys}
-        self._alive_at = {row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows}
+        self._alive_at = {
+            row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows
+        }
         self.waiting = {run: why for run, why in self.waiting.items() if run in free}
-        self._not_before = {run: at for run, at in self._not_before.items() if at > time.monotonic()}
+        self._not_before = {
+            run: at for run, at in self._not_before.items() if at > time.monotonic()
+        }
         for row in sorted(nobodys, key=lambda r: (r.kind == "protect", r.started_at)):
             if self.halt.is_set():
                 return
@@ -91,19 +113,35 @@ class Conductor:
 
     def _has_room(self, kind: str) -> bool:
         with self._lock:
-            return Counter(k == "protect" for k, _ in self._at_work.values())[kind == "protect"] < self._most
+            return (
+                Counter(k == "protect" for k, _ in self._at_work.values())[kind == "protect"]
+                < self._most
+            )
 
     def _is_ours_to_do(self, row: RunRow) -> bool:
         if row.id in self._at_work or row.id in self._not_before:
             return False
         if row.claim >= MOST_CLAIMS and row.abort_requested_at is None:
             return self._leave(
-                row.id, f"it was claimed {row.claim} times and never ended; see its log, then: antipode run resume, or abort"
+                row.id,
+                f"it was claimed {row.claim} times and never ended; see its log, then: antipode "
+                "run resume, or abort",
             )
-        if row.kind != "protect" and row.abort_requested_at is None and row.ending is None and self._is_stale(row):
+        if (
+            row.kind != "protect"
+            and row.abort_requested_at is None
+            and row.ending is None
+            and self._is_stale(row)
+        ):
             within = f"{self._deployment.config.failover_confirmed_for:.0f} s"
-            why = f"nobody was at it for more than {within} since it was confirmed: see that {row.vnf} does not run elsewhere by now"
-            return self._leave(row.id, f"{why}, then: antipode run resume {row.id}; or: antipode run abort {row.id}")
+            why = (
+                f"nobody was at it for more than {within} since it was confirmed: see that "
+                f"{row.vnf} does not run elsewhere by now"
+            )
+            return self._leave(
+                row.id,
+                f"{why}, then: antipode run resume {row.id}; or: antipode run abort {row.id}",
+            )
         try:
             newest = kind_of(row.kind).flow_version
         except AntipodeError:
@@ -111,10 +149,18 @@ class Conductor:
         return row.flow_version is None or row.flow_version <= newest
 
     def _is_stale(self, row: RunRow) -> bool:
-        """Whether what an operator has confirmed about the world may not be so any more: two active copies would be the price."""
+        """Whether what an operator has confirmed about the world may not be so any more: two active
+        copies would be the price.
+        """
         confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
         steps = self._deployment.runs.steps(row.id)
-        last = max([confirmed_at, self._alive_at.get(row.id, 0), *(s.ended_at or s.started_at for s in steps)])
+        last = max(
+            [
+                confirmed_at,
+                self._alive_at.get(row.id, 0),
+                *(s.ended_at or s.started_at for s in steps),
+            ]
+        )
         return time.time() - last > self._deployment.config.failover_confirmed_for
 
     def _leave(self, run: str, why: str) -> bool:
@@ -163,11 +209,22 @@ class Logged:
         level = logging.INFO if step.state == "succeeded" else logging.WARNING
         seconds = (step.ended_at or step.started_at) - step.started_at
         error = f": {step.result['error']}" if "error" in step.result else ""
-        LOG.log(level, "%s %s %s %s after %.2f s%s", step.number, step.name, step.resource, step.state, seconds, error)
+        LOG.log(
+            level,
+            "%s %s %s %s after %.2f s%s",
+            step.number,
+            step.name,
+            step.resource,
+            step.state,
+            seconds,
+            error,
+        )
 
 
 class _BoardKept:
-    """Keeps board and database together: what the database has open and the board lacks is posted, what is over is taken off."""
+    """Keeps board and database together: what the database has open and the board lacks is posted,
+    what is over is taken off.
+    """
 
     def __init__(self, claims: BoardClaims, runs: Runs) -> None:
         self._claims = claims
@@ -189,12 +246,14 @@ class _BoardKept:
         for row in rows:
             postings = of_run.pop(row.id, [])
             if not postings:
-                # whoever has it, with a board that was lost or restored, must have stopped before another may begin
+                # whoever has it, with a board that was lost or restored, must have stopped before
+                # another may begin
                 if self._for_long(("missing", row.id), seen):
                     LOG.warning("run %s is open and not on the board: it is posted again", row.id)
                     self._claims.offer(row)
             elif all(p.owner is None for p in postings) and (
-                any(p.meant_for is None for p in postings) or self._for_long(("reserved", row.id), seen)
+                any(p.meant_for is None for p in postings)
+                or self._for_long(("reserved", row.id), seen)
             ):
                 free.append(row)
         for run, postings in of_run.items():
@@ -215,4 +274,8 @@ class _BoardKept:
             try:
                 self._claims.board.claim(posting).finish()
             except (Busy, NotFound):
-                LOG.debug("posting of run %s, which is over, is being taken off the board by another host", run)
+                LOG.debug(
+                    "posting of run %s, which is over, is being taken off the board by another "
+                    "host",
+                    run,
+                )

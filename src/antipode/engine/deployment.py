@@ -1,4 +1,6 @@
-"""One antipode installation: configuration, database, and connections to sites, vault and backup store, each made when needed."""
+"""One antipode installation: configuration, database, and connections to sites, vault and backup
+store, each made when needed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class Deployment:
-    """What a command works with. Nothing is connected to before it is asked for, so that a dead site is in nobody's way."""
+    """What a command works with.
+
+    Nothing is connected to before it is asked for, so that a dead site is in nobody's way.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -58,7 +63,8 @@ class Deployment:
         return BoardClaims(Board(self.config.jobboard), self.runs)
 
     def site(self, name: str) -> Site:
-        """The connection to a site. What is overdue in the freeze ledger there is thawed when it is made.
+        """The connection to a site. What is overdue in the freeze ledger there is thawed when it is
+        made.
 
         Raises:
             NotFound: no such site in the configuration.
@@ -66,7 +72,9 @@ class Deployment:
         """
         with self._lock:
             connecting = self._connecting[name]
-        with connecting:  # a lock for each site: one that does not answer keeps nobody from the others
+        with (
+            connecting
+        ):  # a lock for each site: one that does not answer keeps nobody from the others
             if (known := self._sites.get(name)) is not None:
                 return known
             site = cloud_site.connect(name, self.config.site(name).cloud)
@@ -88,7 +96,9 @@ class Deployment:
         """
         if (swift := self.config.vault.swift) is not None:
             return SwiftVault(self.site(swift.site).objects, swift.container, swift.site)
-        assert self.config.vault.directory is not None  # the configuration has exactly one of the two
+        assert (
+            self.config.vault.directory is not None
+        )  # the configuration has exactly one of the two
         return DirectoryVault(self.config.vault.directory)
 
     def vault_under(self, go_on: Callable[[], None], rate: Rate | None = None) -> Vault:
@@ -99,7 +109,9 @@ class Deployment:
         """
         if (swift := self.config.vault.swift) is None:
             return self.vault
-        return SwiftVault(self.site(swift.site).under(go_on, rate).objects, swift.container, swift.site)
+        return SwiftVault(
+            self.site(swift.site).under(go_on, rate).objects, swift.container, swift.site
+        )
 
     @cached_property
     def backup_store(self) -> Objects | None:

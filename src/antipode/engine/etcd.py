@@ -1,4 +1,6 @@
-"""A client for etcd that goes to another endpoint when one does not answer, and logs in where a user is needed."""
+"""A client for etcd that goes to another endpoint when one does not answer, and logs in where a
+user is needed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from antipode.errors import InvalidInput
 
 
 def client(settings: Etcd, timeout_s: float) -> Etcd3Client:
-    """A client for a cluster; nothing is connected yet. `timeout_s` is how long one endpoint may take to answer.
+    """A client for a cluster; nothing is connected yet. `timeout_s` is how long one endpoint may
+    take to answer.
 
     Raises:
         InvalidInput: the password cannot be read.
@@ -35,16 +38,22 @@ class _Session(requests.Session):
         if settings.certificate is not None:
             self.cert = (str(settings.certificate), str(settings.key))
 
-    def post(self, url: str | bytes, data: Any = None, json: Any = None, **how: Any) -> requests.Response:
+    def post(
+        self, url: str | bytes, data: Any = None, json: Any = None, **how: Any
+    ) -> requests.Response:
         """Send to the endpoint that answered last, then to the others.
 
-        A call whose answer was lost may be sent twice: those of the board are made so that this does no harm (created only if absent,
-        replaced only if unchanged).
+        A call whose answer was lost may be sent twice: those of the board are made so that this
+        does no harm (created only if absent, replaced only if unchanged).
         """
         path = "/v3/" + str(url).partition("/v3/")[2]
         response = self._send(path, data=data, json=json, **how)
         if self._user is not None and _needs_login(response):
-            answer = self._send("/v3/auth/authenticate", json={"name": self._user, "password": self._password}, timeout=self._timeout_s)
+            answer = self._send(
+                "/v3/auth/authenticate",
+                json={"name": self._user, "password": self._password},
+                timeout=self._timeout_s,
+            )
             if answer.status_code == requests.codes.ok:
                 self.headers["Authorization"] = answer.json()["token"]
                 response = self._send(path, data=data, json=json, **how)
@@ -64,7 +73,9 @@ class _Session(requests.Session):
 
 
 def _needs_login(response: requests.Response) -> bool:
-    """Whether the token is missing or was forgotten, as etcd forgets it after some minutes and when it is restarted."""
+    """Whether the token is missing or was forgotten, as etcd forgets it after some minutes and when
+    it is restarted.
+    """
     return response.status_code == requests.codes.unauthorized or (
         response.status_code == requests.codes.bad_request and "user name is empty" in response.text
     )
@@ -75,4 +86,6 @@ def _first_line(settings: Etcd) -> str:
     try:
         return settings.password_file.read_text().partition("\n")[0]
     except OSError as error:
-        raise InvalidInput(f"jobboard.etcd.password_file {settings.password_file}: {error.strerror}") from error
+        raise InvalidInput(
+            f"jobboard.etcd.password_file {settings.password_file}: {error.strerror}"
+        ) from error

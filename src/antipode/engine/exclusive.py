@@ -1,4 +1,6 @@
-"""Claims on one host: a file lock for each slot of a VNF, which the kernel lets go of when its process ends, however it ends."""
+"""Claims on one host: a file lock for each slot of a VNF, which the kernel lets go of when its
+process ends, however it ends.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def _on_this_host() -> str:
 
 
 class Lock:
-    """The lock of one slot, free when its file is not locked; the file tells the run that has it."""
+    """The lock of one slot, free when its file is not locked; the file tells the run that has
+    it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,11 +49,16 @@ class Lock:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise AntipodeError(f"{self._path}: {error.strerror}; antipode needs a state directory that it may write") from error
+            raise AntipodeError(
+                f"{self._path}: {error.strerror}; antipode needs a state directory that it may "
+                "write"
+            ) from error
         if not _locked(handle):
             holder = os.read(handle, 256).decode(errors="replace").strip() or "another run"
             os.close(handle)
-            raise Busy(f"{holder} is under way on this host; wait for it, or see: antipode run list")
+            raise Busy(
+                f"{holder} is under way on this host; wait for it, or see: antipode run list"
+            )
         os.truncate(handle, 0)
         os.pwrite(handle, f"{run} (process {os.getpid()})".encode(), 0)
         return handle
@@ -70,7 +79,10 @@ class Lock:
 
 
 def _locked(handle: int) -> bool:
-    """Lock a file; whether it could be. Whoever only looks who has it shares it meanwhile: he is waited for, his machine may be busy."""
+    """Lock a file; whether it could be.
+
+    Whoever only looks who has it shares it meanwhile: he is waited for, his machine may be busy.
+    """
     began = time.monotonic()
     while not _is_granted(handle, fcntl.LOCK_EX):
         if is_shared := _is_granted(handle, fcntl.LOCK_SH):
@@ -110,7 +122,12 @@ class HostClaim:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.release()
 
 
@@ -144,7 +161,11 @@ class HostClaims:
         handle = self._lock(row).take(run)
         try:
             known = self._runs.get(run).claim
-            return HostClaim(run, self._runs.claim(run, here(), known, also_failed=also_failed, abort=abort), handle)
+            return HostClaim(
+                run,
+                self._runs.claim(run, here(), known, also_failed=also_failed, abort=abort),
+                handle,
+            )
         except BaseException:
             os.close(handle)
             raise
@@ -155,20 +176,40 @@ class HostClaims:
         return self._lock(run).holder() == run.id
 
     def _is_elsewhere(self, run: RunRow) -> bool:
-        return self._shared and run.state == "running" and run.conductor is not None and not run.conductor.endswith(_on_this_host())
+        return (
+            self._shared
+            and run.state == "running"
+            and run.conductor is not None
+            and not run.conductor.endswith(_on_this_host())
+        )
 
     def _must_be_of_this_host(self, run: RunRow) -> None:
         if self._is_elsewhere(run):
             raise Busy(
-                f"{run.id} is kept as under way in {run.conductor}, and whether it is cannot be known from here;"
+                f"{run.id} is kept as under way in {run.conductor}, and whether it is cannot be "
+                "known from here;"
                 " look there, or set a jobboard up for several hosts (docs/deployment.md)"
             )
 
     def _give_up(self, lost: RunRow, instead: str) -> None:
-        """End a run whose process died, as we hold the lock that it had. What it has left is used, or removed, by its successor."""
+        """End a run whose process died, as we hold the lock that it had.
+
+        What it has left is used, or removed, by its successor.
+        """
         number = self._runs.claim(lost.id, here(), lost.claim)
-        self._runs.end(lost.id, number, "failed", lost.started_at, f"its process died, and {instead} was begun instead", lost.result)
+        self._runs.end(
+            lost.id,
+            number,
+            "failed",
+            lost.started_at,
+            f"its process died, and {instead} was begun instead",
+            lost.result,
+        )
 
     def _lock(self, run: RunRow) -> Lock:
         # a VNF's name may have dots, but no slash
-        return Lock(self._folder / f"{run.vnf}.lock" if run.kind == "protect" else self._folder / run.kind / f"{run.vnf}.lock")
+        return Lock(
+            self._folder / f"{run.vnf}.lock"
+            if run.kind == "protect"
+            else self._folder / run.kind / f"{run.vnf}.lock"
+        )

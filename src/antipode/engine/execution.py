@@ -1,4 +1,6 @@
-"""How a run that this process holds is carried out: begun or gone on with, taken back when it must be, and ended in the database."""
+"""How a run that this process holds is carried out: begun or gone on with, taken back when it must
+be, and ended in the database.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,22 @@ LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
-def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observer, halt: threading.Event | None = None) -> Json:
+def execute(
+    deployment: Deployment,
+    run_id: str,
+    claim: Claim,
+    observer: Observer,
+    halt: threading.Event | None = None,
+) -> Json:
     """Begin a run, or go on with it from its last finished step; a record of it.
 
-    One that is asked to abort, whose taking back has begun, or whose flow this antipode does not know, is taken back instead.
+    One that is asked to abort, whose taking back has begun, or whose flow this antipode does not
+    know, is taken back instead.
 
     Args:
         claim: that this process holds the run; the caller lets go of it.
-        halt: a service's: when set, the run stops at its next safe point, nothing is taken back, and it can be gone on with by whoever
-            claims it.
+        halt: a service's: when set, the run stops at its next safe point, nothing is taken back,
+            and it can be gone on with by whoever claims it.
 
     Raises:
         Aborted: it was aborted, and what it made taken back.
@@ -42,15 +51,24 @@ def execute(deployment: Deployment, run_id: str, claim: Claim, observer: Observe
     row = deployment.runs.get(run_id)
     kind = kind_of(row.kind)
     forget_what_has_ended(deployment)
-    with run_in_logs(run_id), RecordedTimeline(deployment.runs, run_id, claim.number, observer) as timeline:
+    with (
+        run_in_logs(run_id),
+        RecordedTimeline(deployment.runs, run_id, claim.number, observer) as timeline,
+    ):
         run = Run(deployment, row, claim, timeline)
         begins = "begins" if claim.number == 1 else f"goes on, claim {claim.number}"
         LOG.info("run %s %s", run_id, begins)
         timeline.note(f"{begins}: {row.conductor}")
         if lost := deployment.runs.close_steps(run_id, claim.number):
-            LOG.warning("%d steps of run %s were under way when the process at it died", lost, run_id)
+            LOG.warning(
+                "%d steps of run %s were under way when the process at it died", lost, run_id
+            )
         # a service reaps at all sites already, for all its runs
-        reaper = Reaper(deployment.freezes, deployment.connected_sites) if halt is None else nullcontext()
+        reaper = (
+            Reaper(deployment.freezes, deployment.connected_sites)
+            if halt is None
+            else nullcontext()
+        )
         with Watcher(run, halt), reaper:
             if (unfit := _why_not_forward(run, row, kind)) is None:
                 try:
@@ -83,7 +101,8 @@ def _why_not_forward(run: Run, row: RunRow, kind: Kind) -> tuple[str, BaseExcept
     if known:
         return None
     reason = (
-        f"run {run.id} was begun by another version of antipode (flow {row.flow_version or 'unknown'})"
+        f"run {run.id} was begun by another version of antipode (flow "
+        f"{row.flow_version or 'unknown'})"
         f" and cannot be gone on with by this one (flow {kind.flow_version})"
     )
     if late is not None:
@@ -97,9 +116,12 @@ def _forward(run: Run, kind: Kind) -> Json:
         kind.do(run)
     except BaseException as error:
         if run.stopped_by in (ClaimLost, Halted, Aborted):
-            # what a task made of it, or the database of the flow, does not matter: this is why it stopped
+            # what a task made of it, or the database of the flow, does not matter: this is why it
+            # stopped
             assert run.stopped_by is not None
-            raise (error if isinstance(error, run.stopped_by) else run.stopped_by(str(error))) from error
+            raise (
+                error if isinstance(error, run.stopped_by) else run.stopped_by(str(error))
+            ) from error
         raise
     _end(run, "succeeded", None)
     return {"run": run.id, **run.result}
@@ -107,7 +129,9 @@ def _forward(run: Run, kind: Kind) -> Json:
 
 def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
     """Take back, if that is due, end the run, and raise why."""
-    run.claim.check()  # what looks like a failure may come of a claim that is over: then nothing is written, and another goes on
+    # what looks like a failure may come of a claim that is over: then nothing is written, and
+    # another goes on
+    run.claim.check()
     reason = "interrupted" if isinstance(why, KeyboardInterrupt) else str(why) or type(why).__name__
     if run.touched and (done := _is_done_all_the_same(run, kind, why, reason)) is not None:
         return done
@@ -127,13 +151,20 @@ def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
 
 
 def _is_done_all_the_same(run: Run, kind: Kind, why: BaseException, reason: str) -> Json | None:
-    """Whether the run has passed its point of no return, so that what went wrong after it is no failure; then its record."""
+    """Whether the run has passed its point of no return, so that what went wrong after it is no
+    failure; then its record.
+    """
     try:
         late = kind.too_late(run)
     except ClaimLost:
         raise
     except AntipodeError as error:
-        _end(run, "failed", f"{reason}; nothing was taken back, as nobody knows whether that would be too late: {error}")
+        _end(
+            run,
+            "failed",
+            f"{reason}; nothing was taken back, as nobody knows whether that would be too late: "
+            f"{error}",
+        )
         raise why from error
     if late is None:
         return None
@@ -153,12 +184,16 @@ def _end(run: Run, state: str, reason: str | None) -> None:
 
 
 def forget_what_has_ended(deployment: Deployment) -> None:
-    """Delete what is kept of the flows of runs that can never be gone on with: user_data of servers is in it."""
+    """Delete what is kept of the flows of runs that can never be gone on with: user_data of servers
+    is in it.
+    """
     for run_id in flows.books(deployment.config):
         try:
             row = deployment.runs.get(run_id)
         except NotFound:
             continue  # of a database that this one has replaced
-        failed_for_good = row.state == "failed" and (row.ending == "failed" or successor(deployment, row) is not None)
+        failed_for_good = row.state == "failed" and (
+            row.ending == "failed" or successor(deployment, row) is not None
+        )
         if row.state in ("succeeded", "aborted") or failed_for_good:
             flows.forget(deployment.config, run_id)

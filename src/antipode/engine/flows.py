@@ -1,7 +1,9 @@
-"""How a TaskFlow flow is run here: forward only, kept in a database, gone on with by another process, its first failure raised as it was.
+"""How a TaskFlow flow is run here: forward only, kept in a database, gone on with by another
+process, its first failure raised as it was.
 
-TaskFlow reverts nothing here: what a run made is found in the clouds and removed by one function for each kind of run, which works as well
-for a run whose process died, and can itself be killed and done again.
+TaskFlow reverts nothing here: what a run made is found in the clouds and removed by one function
+for each kind of run, which works as well for a run whose process died, and can itself be killed and
+done again.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ Execute = TypeVar("Execute", bound=Callable[..., Any])
 BOOKS = uuid.UUID("0f5e3b5c-6c55-4c0e-8f57-1d4c0f1c9a52")
 """The name space of the logbooks' ids, which are made of those of the runs."""
 SIGNAL_S = 0.5
-"""A signal that comes just before a wait begins does not end it (Python sees it between two waits): so long it may then be unseen."""
+"""A signal that comes just before a wait begins does not end it (Python sees it between two waits):
+so long it may then be unseen.
+"""
 STOPS_WITHIN_S = 3.0
 """How long an interrupted flow may take to come to a safe point before its process ends."""
 _with_tables: set[str] = set()
@@ -50,11 +54,16 @@ logging.getLogger("taskflow.engines.action_engine.engine").setLevel(logging.CRIT
 
 
 class _Failed(Exception):
-    """What TaskFlow keeps of a failure: words. It stores an exception's arguments and causes as JSON, which not all of them are."""
+    """What TaskFlow keeps of a failure: words.
+
+    It stores an exception's arguments and causes as JSON, which not all of them are.
+    """
 
 
 class _Backend(SQLAlchemyBackend):  # type: ignore[misc]
-    """TaskFlow's own makes its tables, and SQLAlchemy their statements, anew for every write: a quarter of what a task costs."""
+    """TaskFlow's own makes its tables, and SQLAlchemy their statements, anew for every write: a
+    quarter of what a task costs.
+    """
 
     _connection: Any = None
 
@@ -65,8 +74,9 @@ class _Backend(SQLAlchemyBackend):  # type: ignore[misc]
 
 
 def guarded(execute: Execute) -> Execute:
-    """For the `execute` of a task that has a `run`: begins only if the run may go on, and makes every way out of it, signals included,
-    a failure that TaskFlow can keep. The first failure stops the tasks beside it at their next safe point.
+    """For the `execute` of a task that has a `run`: begins only if the run may go on, and makes
+    every way out of it, signals included, a failure that TaskFlow can keep. The first failure stops
+    the tasks beside it at their next safe point.
     """
 
     @functools.wraps(execute)
@@ -98,24 +108,29 @@ def _foreseen(error: BaseException) -> AntipodeError:
     return foreseen
 
 
-def run_flow(flow: Any, run: Run, workers: int = 1, anew_without: str | None = None) -> dict[str, Any]:
+def run_flow(
+    flow: Any, run: Run, workers: int = 1, anew_without: str | None = None
+) -> dict[str, Any]:
     """Run a flow, or what is left of it, to its end; everything that its tasks provided.
 
-    With one worker the tasks run in this thread, so that a signal reaches the task under way; with more they run at once,
-    and a signal ends the wait for them.
+    With one worker the tasks run in this thread, so that a signal reaches the task under way; with
+    more they run at once, and a signal ends the wait for them.
 
     Args:
         anew_without: a task; unless it was finished, all are done anew.
 
     Raises:
-        AntipodeError: the first failure of a task, as it was raised. The tasks that were finished are not done again next time.
+        AntipodeError: the first failure of a task, as it was raised. The tasks that were finished
+            are not done again next time.
     """
     with _backend(run.deployment.config) as backend:
         book, detail = _open_book(backend, run, flow.name, anew_without)
         # a pool of our own, because TaskFlow's waits a second for its idle threads in the end
         pool = ThreadPoolExecutor(workers, "task", initializer=logs.adopt, initargs=(run.id,))
         how = {"engine": "serial"} if workers == 1 else {"engine": "parallel", "executor": pool}
-        engine = taskflow.engines.load(flow, backend=backend, book=book, flow_detail=detail, never_resolve=True, **how)
+        engine = taskflow.engines.load(
+            flow, backend=backend, book=book, flow_detail=detail, never_resolve=True, **how
+        )
         engine.storage.set_task_progress = _keep_no_progress
         try:
             if workers == 1:
@@ -123,7 +138,9 @@ def run_flow(flow: Any, run: Run, workers: int = 1, anew_without: str | None = N
             else:
                 _run_beside(engine.run, run)
         except (_Failed, WrappedFailure, TaskFlowException) as error:
-            first = next((f for f in run.failures if isinstance(f, ClaimLost)), None) or next(iter(run.failures), None)
+            first = next((f for f in run.failures if isinstance(f, ClaimLost)), None) or next(
+                iter(run.failures), None
+            )
             if first is None:
                 raise AntipodeError(f"the steps of run {run.id} cannot be kept: {error}") from error
             for other in run.failures:
@@ -154,14 +171,21 @@ def is_complete(config: Config, run: str) -> bool:
 
 
 def forget(config: Config, run: str) -> None:
-    """Delete what is kept of a run's flow, user_data of its servers among it. The run has ended: that this fails is a warning."""
+    """Delete what is kept of a run's flow, user_data of its servers among it.
+
+    The run has ended: that this fails is a warning.
+    """
     try:
         with _backend(config) as backend, closing(backend.get_connection()) as connection:
             connection.destroy_logbook(_book_id(run))
     except NotFound:
         return
     except (TaskFlowException, SQLAlchemyError) as error:
-        LOG.warning("details of run %s, user_data of its servers among them, stay in the flow database: %s", run, error)
+        LOG.warning(
+            "details of run %s, user_data of its servers among them, stay in the flow database: %s",
+            run,
+            error,
+        )
 
 
 def books(config: Config) -> list[str]:
@@ -189,10 +213,14 @@ def _newest(book: models.LogBook) -> models.FlowDetail | None:
     return max(book, key=lambda detail: int(detail.meta["claim"]), default=None)
 
 
-def _open_book(backend: SQLAlchemyBackend, run: Run, name: str, anew_without: str | None) -> tuple[models.LogBook, models.FlowDetail]:
-    """The logbook of a run and, in it, the details of the flow for this claim: what the claim before has finished is in them.
+def _open_book(
+    backend: SQLAlchemyBackend, run: Run, name: str, anew_without: str | None
+) -> tuple[models.LogBook, models.FlowDetail]:
+    """The logbook of a run and, in it, the details of the flow for this claim: what the claim
+    before has finished is in them.
 
-    Each claim has its own, so that a process that has lost its claim, and does not know yet, writes to what nobody reads any more.
+    Each claim has its own, so that a process that has lost its claim, and does not know yet, writes
+    to what nobody reads any more.
     """
     with closing(backend.get_connection()) as connection:
         book = _book(connection, run.id)
@@ -202,14 +230,18 @@ def _open_book(backend: SQLAlchemyBackend, run: Run, name: str, anew_without: st
         finished = [atom for atom in before or () if atom.state == states.SUCCESS]
         if anew_without is None or anew_without in {atom.name for atom in finished}:
             for atom in finished:
-                detail.add(models.TaskDetail.from_dict({**atom.to_dict(), "uuid": str(uuid.uuid4())}))
+                detail.add(
+                    models.TaskDetail.from_dict({**atom.to_dict(), "uuid": str(uuid.uuid4())})
+                )
         book.add(detail)
         connection.save_logbook(book)
     return book, detail
 
 
 def _run_beside(work: Callable[[], None], run: Run) -> None:
-    """Do the work in a thread and wait for it where signals arrive: TaskFlow's own wait lasts until the slowest task has ended."""
+    """Do the work in a thread and wait for it where signals arrive: TaskFlow's own wait lasts until
+    the slowest task has ended.
+    """
     failure: list[BaseException] = []
 
     def work_and_tell() -> None:
@@ -234,7 +266,9 @@ def _run_beside(work: Callable[[], None], run: Run) -> None:
 
 @contextmanager
 def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
-    """Where TaskFlow keeps its flows: a file beside the database, so that neither waits for the other's lock, or the same server."""
+    """Where TaskFlow keeps its flows: a file beside the database, so that neither waits for the
+    other's lock, or the same server.
+    """
     if config.is_sqlite:
         path = config.state_dir / "flows.db"
         path.touch(mode=0o600)
@@ -251,8 +285,9 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
 
 
 def _make_tables(config: Config, backend: SQLAlchemyBackend) -> None:
-    """Have TaskFlow make its tables, or bring them up to date. Whoever does that at the same time, as the first runs of a new installation
-    do, trips over the other: processes over the tables, and threads over Alembic, which knows of one migration at a time.
+    """Have TaskFlow make its tables, or bring them up to date. Whoever does that at the same time,
+    as the first runs of a new installation do, trips over the other: processes over the tables, and
+    threads over Alembic, which knows of one migration at a time.
     """
     with closing(backend.get_connection()) as connection:
         if config.is_sqlite:
@@ -268,7 +303,9 @@ def _make_tables(config: Config, backend: SQLAlchemyBackend) -> None:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Two processes of this host that make TaskFlow's tables at once, the first runs of a new installation, trip over each other."""
+    """Two processes of this host that make TaskFlow's tables at once, the first runs of a new
+    installation, trip over each other.
+    """
     path.touch(mode=0o600)
     with path.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -276,11 +313,20 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Let a logbook take all that is in it along when it is deleted, bytes on the disk included; spare the disk otherwise.
+    """Let a logbook take all that is in it along when it is deleted, bytes on the disk included;
+    spare the disk otherwise.
 
-    Survive a killed process, not a power cut: a task whose end was lost with the power is done again, and finds what it had made.
+    Survive a killed process, not a power cut: a task whose end was lost with the power is done
+    again, and finds what it had made.
 
-    A write that waits for the disk at every change of every task costs a protection a twentieth of its time.
+    A write that waits for the disk at every change of every task costs a protection a twentieth of
+    its time.
     """
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "busy_timeout = 30000", "foreign_keys = ON", "secure_delete = ON"):
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        "busy_timeout = 30000",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")

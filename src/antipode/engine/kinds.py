@@ -1,4 +1,6 @@
-"""The kinds of runs there are, and what each knows: how it is done, how it is taken back, and from when on it is not."""
+"""The kinds of runs there are, and what each knows: how it is done, how it is taken back, and from
+when on it is not.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ class Kind:
     do: Callable[[Run], None]
     """Begin, or go on from the last step that was finished. Fills the run's result."""
     take_back: Callable[[Run], list[str]]
-    """Remove what the run has made, whatever it was; again is fine. What is left of it, and why, in words. Raises when it has to be tried
-    again."""
+    """Remove what the run has made, whatever it was; again is fine. What is left of it, and why, in
+    words. Raises when it has to be tried again.
+    """
     too_late: Callable[[Run], str | None]
     """Why the run cannot be taken back any more; None while it can."""
     takes_back_failures: bool
@@ -41,6 +44,8 @@ def kind_of(name: str) -> Kind:
         InvalidInput: this antipode has none.
     """
     if name not in MODULES:
-        raise InvalidInput(f"this antipode knows no run of kind {name}; a newer one has made it: use that")
+        raise InvalidInput(
+            f"this antipode knows no run of kind {name}; a newer one has made it: use that"
+        )
     kind: Kind = import_module(MODULES[name]).KIND
     return kind

@@ -1,4 +1,6 @@
-"""Removes what is left of runs that have ended: made by a request of a dead process that came through late, or not removable then."""
+"""Removes what is left of runs that have ended: made by a request of a dead process that came
+through late, or not removable then.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,20 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 LATE_S = 86400.0
-"""How long after its run's end what came late is looked for. A kernel sends for minutes what a network that was cut off has kept back."""
+"""How long after its run's end what came late is looked for.
+
+A kernel sends for minutes what a network that was cut off has kept back.
+"""
 
 
 def collect(deployment: Deployment) -> None:
-    """Remove what is left of runs that ended not long ago. What cannot be removed now is tried again the next time."""
-    of_site: defaultdict[str, defaultdict[str, list[RunRow]]] = defaultdict(lambda: defaultdict(list))
+    """Remove what is left of runs that ended not long ago.
+
+    What cannot be removed now is tried again the next time.
+    """
+    of_site: defaultdict[str, defaultdict[str, list[RunRow]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for run in filter(may_have_left, deployment.runs.ended_after(time.time() - LATE_S)):
         of_site[site_of(run)][run.vnf].append(run)
     for site, of_vnf in of_site.items():
@@ -38,27 +48,38 @@ def collect(deployment: Deployment) -> None:
             try:
                 remove(deployment, runs)
             except Busy as error:
-                LOG.debug("what runs of %s have left at %s is not looked for now: %s", vnf, site, error)
+                LOG.debug(
+                    "what runs of %s have left at %s is not looked for now: %s", vnf, site, error
+                )
             except SiteUnreachable as error:
                 LOG.info("what runs have left at %s cannot be looked for now: %s", site, error)
                 break
             except AntipodeError as error:
-                LOG.warning("what runs of %s may have left at %s could not be removed: %s", vnf, site, error)
+                LOG.warning(
+                    "what runs of %s may have left at %s could not be removed: %s", vnf, site, error
+                )
 
 
 def may_have_come_late(run: RunRow) -> bool:
-    """Whether requests of a protection that succeeded not long ago may have come through late: those of a process that died at it.
+    """Whether requests of a protection that succeeded not long ago may have come through late:
+    those of a process that died at it.
 
-    One process that carried it out from its begin to its end has had an answer to all that it asked for.
+    One process that carried it out from its begin to its end has had an answer to all that it asked
+    for.
     """
     lately = run.ended_at is not None and run.ended_at > time.time() - LATE_S
     return run.kind == "protect" and run.state == "succeeded" and run.claim > 1 and lately
 
 
 def may_have_left(run: RunRow) -> bool:
-    """Whether something may be there of a run that has ended. What a failed recovery has made is not left over: it is gone on with."""
+    """Whether something may be there of a run that has ended.
+
+    What a failed recovery has made is not left over: it is gone on with.
+    """
     if run.kind == "protect":
-        return (run.state != "succeeded" or may_have_come_late(run)) and "vnf" in (run.request or {})
+        return (run.state != "succeeded" or may_have_come_late(run)) and "vnf" in (
+            run.request or {}
+        )
     return run.kind == "failover" and run.state != "failed" and "plan" in (run.request or {})
 
 
@@ -69,17 +90,23 @@ def site_of(run: RunRow) -> str:
 
 
 def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
-    """Remove what runs of one VNF, which have ended, should not have left at a site; what stays all the same, and why. Again is fine.
+    """Remove what runs of one VNF, which have ended, should not have left at a site; what stays all
+    the same, and why. Again is fine.
 
     Raises:
-        Busy: another run of the VNF is open, or is to be gone on with, and may use what these have made.
+        Busy: another run of the VNF is open, or is to be gone on with, and may use what these have
+            made.
         AntipodeError: not all could be removed.
     """
     newest = max(runs, key=lambda run: run.started_at)
 
     def alone() -> None:
         for other in deployment.runs.all(newest.vnf):
-            resumable = other.kind == "failover" and other.state == "failed" and other.started_at > newest.started_at
+            resumable = (
+                other.kind == "failover"
+                and other.state == "failed"
+                and other.started_at > newest.started_at
+            )
             if other.state in OPEN or resumable:
                 raise Busy(f"{other.id} of {newest.vnf} is {other.state}")
 
@@ -103,18 +130,27 @@ def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
     return left
 
 
-def remove_of_protections(site: Site, vault: Vault, runs: Sequence[RunRow], timeline: Timeline) -> None:
-    """Remove what protections of one VNF have left at its primary and in the vault, and no recovery point that counts.
+def remove_of_protections(
+    site: Site, vault: Vault, runs: Sequence[RunRow], timeline: Timeline
+) -> None:
+    """Remove what protections of one VNF have left at its primary and in the vault, and no recovery
+    point that counts.
 
     Raises:
         VaultCorrupt: nobody knows what a recovery point needs; no backup was removed.
         AntipodeError: not all could be removed.
     """
     for run in runs:
-        if run.ending is not None:  # its recovery point was taken back; a manifest that is there all the same does not count
+        if (
+            run.ending is not None
+            # its recovery point was taken back; a manifest that is there all the same does not
+            # count
+        ):
             manifests.withdraw(vault, run.vnf, point_of(run.id), on_its_way=False)
     for run in (r for r in runs if r.state == "succeeded"):
-        temporary.remove_left_by(site, {run.id}, manifests.read(vault, run.vnf, point_of(run.id)).backups, timeline)
+        temporary.remove_left_by(
+            site, {run.id}, manifests.read(vault, run.vnf, point_of(run.id)).backups, timeline
+        )
     if over := {run.id for run in runs if run.state != "succeeded"}:
         needed = manifests.named_backups(vault, runs[0].vnf, [point_of(run) for run in over])
         temporary.remove_left_by(site, over, needed, timeline)

@@ -1,4 +1,6 @@
-"""How much is done at once: runs' restores, backups and API calls at each site, a failover's first, then fairly between VNFs."""
+"""How much is done at once: runs' restores, backups and API calls at each site, a failover's first,
+then fairly between VNFs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class Party:
-    """Who asks: a run of a VNF. `first` for a failover, which goes ahead of others; `check` raises when the run must not go on."""
+    """Who asks: a run of a VNF.
+
+    `first` for a failover, which goes ahead of others; `check` raises when the run must not go on.
+    """
 
     vnf: str
     first: bool
@@ -28,7 +33,9 @@ class Party:
 
 
 class _Turns:
-    """Lets those who wait through one by one: failovers first, the VNF that has least, the one served longest ago, the lowest place."""
+    """Lets those who wait through one by one: failovers first, the VNF that has least, the one
+    served longest ago, the lowest place.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,7 +44,9 @@ class _Turns:
         self._turn = 0
 
     def _await_turn(self, party: Party, closed_for: Callable[[], float]) -> None:
-        """Wait, with the lock held, until it is the party's turn and `closed_for()` (seconds, inf: until something changes) is over."""
+        """Wait, with the lock held, until it is the party's turn and `closed_for()` (seconds, inf:
+        until something changes) is over.
+        """
         mine = replace(party)
         self._waiting.append(mine)
         try:
@@ -62,7 +71,10 @@ class _Turns:
 
 
 class Slots(_Turns):
-    """At most so many at once. One VNF with many volumes does not starve another with one: who holds fewest is next."""
+    """At most so many at once.
+
+    One VNF with many volumes does not starve another with one: who holds fewest is next.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -119,7 +131,9 @@ class CallRate(_Turns):
         self._per_second = per_second
         self._clock = clock
         self._next = clock()
-        """the moment from which on a call is within the rate; it lies in the past by a second's worth of calls at most"""
+        """the moment from which on a call is within the rate; it lies in the past by a second's
+        worth of calls at most
+        """
 
     def wait(self, party: Party) -> None:
         """Wait until a call may be sent."""

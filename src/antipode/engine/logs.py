@@ -1,4 +1,6 @@
-"""Structured logs: every line carries the run it belongs to; as text or as one JSON object per line."""
+"""Structured logs: every line carries the run it belongs to; as text or as one JSON object per
+line.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,16 @@ from pathlib import Path
 from typing import TextIO
 
 TEXT = "%(asctime)s %(levelname)s %(run)s %(name)s: %(message)s"
-NOISY = ("taskflow", "keystoneauth", "openstack", "stevedore", "urllib3", "alembic", "cliff", "requests")
+NOISY = (
+    "taskflow",
+    "keystoneauth",
+    "openstack",
+    "stevedore",
+    "urllib3",
+    "alembic",
+    "cliff",
+    "requests",
+)
 
 _run_of_thread: ContextVar[str | None] = ContextVar("run", default=None)
 _under_way: list[str] = []
@@ -43,7 +54,9 @@ class _Json(logging.Formatter):
 
 @contextmanager
 def run_in_logs(run: str) -> Iterator[None]:
-    """Log lines carry this run while the block runs: those of this thread, and of those that `adopt` it."""
+    """Log lines carry this run while the block runs: those of this thread, and of those that
+    `adopt` it.
+    """
     token = _run_of_thread.set(run)
     _under_way.append(run)
     try:
@@ -54,17 +67,24 @@ def run_in_logs(run: str) -> Iterator[None]:
 
 
 def current_run() -> str | None:
-    """The run that this thread works for. A thread that was not told works for the only run there is, if there is one only."""
+    """The run that this thread works for.
+
+    A thread that was not told works for the only run there is, if there is one only.
+    """
     return _run_of_thread.get() or (_under_way[0] if len(_under_way) == 1 else None)
 
 
 def adopt(run: str | None) -> None:
-    """Have this thread's log lines carry a run from now on; for the threads of a pool, as their initializer."""
+    """Have this thread's log lines carry a run from now on; for the threads of a pool, as their
+    initializer.
+    """
     _run_of_thread.set(run)
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
-    """A file that nobody else may read, whatever the directory it is in allows: names and addresses of VNFs are in it."""
+    """A file that nobody else may read, whatever the directory it is in allows: names and addresses
+    of VNFs are in it.
+    """
 
     def _open(self) -> TextIOWrapper:
         stream = super()._open()
@@ -73,17 +93,25 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
 
 
 def log_to_stream(stream: TextIO, level: int, form: str) -> None:
-    """Log to a stream, antipode's own lines from `level` on and other libraries' from WARNING unless `level` is DEBUG."""
+    """Log to a stream, antipode's own lines from `level` on and other libraries' from WARNING
+    unless `level` is DEBUG.
+    """
     _add(logging.StreamHandler(stream), level, form)
     logging.getLogger().setLevel(logging.DEBUG)
     for name in NOISY:
-        logging.getLogger(name).setLevel(logging.NOTSET if level <= logging.DEBUG else logging.ERROR)
+        logging.getLogger(name).setLevel(
+            logging.NOTSET if level <= logging.DEBUG else logging.ERROR
+        )
 
 
 def log_to_file(path: Path, form: str) -> None:
     """Log everything from INFO on to a file that is turned over at 10 MB."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _add(_PrivateFile(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True), logging.INFO, form)
+    _add(
+        _PrivateFile(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True),
+        logging.INFO,
+        form,
+    )
 
 
 def _add(handler: logging.Handler, level: int, form: str) -> None:

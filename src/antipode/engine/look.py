@@ -1,4 +1,6 @@
-"""What a VNF looks like: as it runs at its primary, or as the newest recovery point has it when the primary does not answer."""
+"""What a VNF looks like: as it runs at its primary, or as the newest recovery point has it when the
+primary does not answer.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,16 @@ def look(deployment: Deployment, name: str) -> Look:
 
     Raises:
         NotFound: it is neither known here nor has it a recovery point.
-        SiteUnreachable: the primary does not answer, and there is no recovery point to show instead.
+        SiteUnreachable: the primary does not answer, and there is no recovery point to show
+            instead.
     """
     vnf = deployment.vnfs.find(name)
     if vnf is None:
         return _from_vault(deployment, name, "it is not known here")
     try:
-        return Look(vnf, discover.discover(vnf, deployment.site(vnf.primary)), f"live at {vnf.primary}")
+        return Look(
+            vnf, discover.discover(vnf, deployment.site(vnf.primary)), f"live at {vnf.primary}"
+        )
     except SiteUnreachable as error:
         try:
             return _from_vault(deployment, name, str(error))

@@ -1,4 +1,6 @@
-"""How far a run is, from what the database keeps of it: what it is doing, what it waits for since when, how long it may still take."""
+"""How far a run is, from what the database keeps of it: what it is doing, what it waits for since
+when, how long it may still take.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,25 @@ from antipode.store.tables import RunRow, StepRow
 
 ENDED = frozenset({"succeeded", "failed", "aborted"})
 """The states of a run that nobody is at any more, and that no service will take up by itself."""
-VOLUME_STEPS = {"protect": ("back up and export record", "backed up"), "failover": ("restore volume", "restored")}
-"""By kind of run: the step in which the bytes of a volume are moved, of which the length of the run depends, and what is true after it."""
+VOLUME_STEPS = {
+    "protect": ("back up and export record", "backed up"),
+    "failover": ("restore volume", "restored"),
+}
+"""By kind of run: the step in which the bytes of a volume are moved, of which the length of the run
+depends, and what is true after it.
+"""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a run may still take: judged by an earlier run of its kind and VNF that succeeded, else by what it has done itself."""
+    """How long a run may still take: judged by an earlier run of its kind and VNF that succeeded,
+    else by what it has done itself.
+    """
 
     left_s: float
-    """seconds; less than 0: it should be over by now, and takes that much longer than the earlier run did"""
+    """seconds; less than 0: it should be over by now, and takes that much longer than the earlier
+    run did
+    """
     judged_by: str
     """the earlier run; or what this run has done, in words"""
 
@@ -83,14 +94,23 @@ def _servers(run: RunRow) -> dict[str, dict[str, Any]]:
 def _volumes(run: RunRow, steps: Collection[StepRow]) -> dict[str, int]:
     """The bytes of the volumes that a run is to move, by the name that its steps have for them."""
     if servers := _servers(run):
-        return {v["name"] or v["source_id"]: v["size_gib"] << 30 for server in servers.values() for v in server["volumes"]}
-    return next((dict(s.result["bytes_of_volumes"]) for s in steps if "bytes_of_volumes" in s.result), {})
+        return {
+            v["name"] or v["source_id"]: v["size_gib"] << 30
+            for server in servers.values()
+            for v in server["volumes"]
+        }
+    return next(
+        (dict(s.result["bytes_of_volumes"]) for s in steps if "bytes_of_volumes" in s.result), {}
+    )
 
 
-def _seconds_to_move(volumes: Mapping[str, int], moves: Collection[StepRow], now: float) -> float | None:
+def _seconds_to_move(
+    volumes: Mapping[str, int], moves: Collection[StepRow], now: float
+) -> float | None:
     """Seconds until the volumes are moved, by the pace of those that are; None as long as none is.
 
-    The pace is that of one volume beside as many others as are moved at once: what slows them all is in it.
+    The pace is that of one volume beside as many others as are moved at once: what slows them all
+    is in it.
     """
     over = [m for m in moves if m.state == "succeeded"]
     measured = [m for m in over if not m.result.get("found") and volumes.get(m.resource)]
@@ -98,23 +118,42 @@ def _seconds_to_move(volumes: Mapping[str, int], moves: Collection[StepRow], now
         return None
     pace = sum(_took(m, now) for m in measured) / sum(volumes[m.resource] for m in measured)
     left = {v: pace * size for v, size in volumes.items() if v not in {m.resource for m in over}}
-    left |= {m.resource: max(left[m.resource] - _took(m, now), 0) for m in moves if m.state == "running" and m.resource in left}
-    at_once = max(sum(1 for m in moves if m.started_at <= begins.started_at < (m.ended_at or math.inf)) for begins in moves)
+    left |= {
+        m.resource: max(left[m.resource] - _took(m, now), 0)
+        for m in moves
+        if m.state == "running" and m.resource in left
+    }
+    at_once = max(
+        sum(1 for m in moves if m.started_at <= begins.started_at < (m.ended_at or math.inf))
+        for begins in moves
+    )
     return max(max(left.values(), default=0), sum(left.values()) / at_once)
 
 
 def _is_there(server: dict[str, Any], steps: Collection[StepRow]) -> bool:
     last = "await answer" if server["answers"] else "boot server"
-    return any(s.name == last and s.resource == server["name"] and s.state == "succeeded" for s in steps)
+    return any(
+        s.name == last and s.resource == server["name"] and s.state == "succeeded" for s in steps
+    )
 
 
-def _seconds_to_boot(servers: Mapping[str, dict[str, Any]], there: set[str], steps: Collection[StepRow], now: float) -> float | None:
-    """Seconds that the boots of the servers still take that wait for each other, by those that are there; None as long as none is."""
+def _seconds_to_boot(
+    servers: Mapping[str, dict[str, Any]], there: set[str], steps: Collection[StepRow], now: float
+) -> float | None:
+    """Seconds that the boots of the servers still take that wait for each other, by those that are
+    there; None as long as none is.
+    """
     if not there:
         return None
     boots = [s for s in steps if s.name in ("boot server", "await answer")]
     pace = sum(_took(s, now) for s in boots if s.resource in there) / len(there)
-    spent = max((sum(_took(s, now) for s in boots if s.resource == server) for server in servers.keys() - there), default=0)
+    spent = max(
+        (
+            sum(_took(s, now) for s in boots if s.resource == server)
+            for server in servers.keys() - there
+        ),
+        default=0,
+    )
     return max(_longest_chain(servers, there) * pace - spent, 0)
 
 
@@ -132,15 +171,31 @@ def _took(step: StepRow, now: float) -> float:
 
 def _earlier(runs: Runs, run: RunRow) -> RunRow | None:
     """The newest run of the same kind and VNF that succeeded."""
-    alike = (r for r in runs.all(run.vnf) if r.kind == run.kind and r.state == "succeeded" and r.ended_at is not None)
+    alike = (
+        r
+        for r in runs.all(run.vnf)
+        if r.kind == run.kind and r.state == "succeeded" and r.ended_at is not None
+    )
     return next(alike, None)
 
 
-def _left(run: RunRow, steps: Collection[StepRow], earlier: RunRow, earlier_steps: Collection[StepRow], now: float) -> float:
-    """Seconds that the earlier run still took after it had done what this one has done, less those that passed since then."""
+def _left(
+    run: RunRow,
+    steps: Collection[StepRow],
+    earlier: RunRow,
+    earlier_steps: Collection[StepRow],
+    now: float,
+) -> float:
+    """Seconds that the earlier run still took after it had done what this one has done, less those
+    that passed since then.
+    """
     assert earlier.ended_at is not None  # it succeeded
     ends = {_what(s): s.ended_at for s in earlier_steps if s.ended_at is not None}
-    done = [(ends[_what(s)], s.ended_at) for s in steps if s.state == "succeeded" and s.ended_at is not None and _what(s) in ends]
+    done = [
+        (ends[_what(s)], s.ended_at)
+        for s in steps
+        if s.state == "succeeded" and s.ended_at is not None and _what(s) in ends
+    ]
     there, here = max(done, default=(earlier.started_at, run.started_at))
     return earlier.ended_at - there - (now - here)
 

@@ -1,4 +1,6 @@
-"""The flow that makes a recovery point by option 1: quiesce, snapshot all, unquiesce, back up, commit."""
+"""The flow that makes a recovery point by option 1: quiesce, snapshot all, unquiesce, back up,
+commit.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from antipode.engine.kinds import Kind
 from antipode.engine.reaper import thaw_left_by
 from antipode.engine.runs import Run, new_run, point_of, state_of
 from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound, PreflightFailed, Stopped, VaultCorrupt
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    ClaimLost,
+    NotFound,
+    PreflightFailed,
+    Stopped,
+    VaultCorrupt,
+)
 from antipode.model.manifest import Manifest
 from antipode.model.protection import BackupSet, SnapshotSet
 from antipode.model.topology import Topology
@@ -40,12 +50,17 @@ Json = dict[str, Any]
 COMMIT = "commit the manifest"
 """The step in which the manifest is written."""
 SILENCE_S = 30.0
-"""How long a service may have given no answer before what could be removed there is left to the next protection."""
+"""How long a service may have given no answer before what could be removed there is left to the
+next protection.
+"""
 
 
 @dataclass(frozen=True)
 class Protection:
-    """What the tasks of one protection work with. `point` is the id that the recovery point will have."""
+    """What the tasks of one protection work with.
+
+    `point` is the id that the recovery point will have.
+    """
 
     run: Run
     point: str
@@ -87,7 +102,8 @@ def _no_failover(deployment: Deployment, vnf: str) -> None:
     for run in deployment.runs.open(vnf):
         if run.kind == "failover":
             raise Busy(
-                f"{run.id} of {vnf} is {state_of(run, deployment)}, and what runs at the primary is not protected meanwhile;"
+                f"{run.id} of {vnf} is {state_of(run, deployment)}, and what runs at the primary "
+                "is not protected meanwhile;"
                 f" if nobody is at it: antipode run resume {run.id}, or antipode run abort {run.id}"
             )
 
@@ -100,20 +116,25 @@ def _protect(run: Run) -> None:
     vnf = _definition(run)
     with run.timeline.step("", "connect", vnf.primary):
         primary = run.site(vnf.primary)
-    # before anything else that could hang; not waited for until its deadline, as a member that is frozen cannot be frozen in our window
+    # before anything else that could hang; not waited for until its deadline, as a member that is
+    # frozen cannot be frozen in our window
     for dead in {run.id, *dead_runs(run.deployment, run.vnf)}:
         thaw_left_by(run.deployment.freezes, primary, dead)
     with run.timeline.step("", "connect", "vault and backup store"):
         run.deployment.vault, run.deployment.backup_store  # noqa: B018
     run.touches_clouds()
     run.result["recovery_point"] = None
-    # Of a try that was killed before all its snapshots were there nothing is kept: a topology that is hours old must not be trusted.
+    # Of a try that was killed before all its snapshots were there nothing is kept: a topology that
+    # is hours old must not be trusted.
     results = run_flow(protect_flow(_protection(run)), run, anew_without=QuiescedSnapshots.__name__)
     run.result.update(_record(Manifest.model_validate(results["manifest"]), run))
 
 
 def _finish(run: Run, made: Manifest) -> None:
-    """End a run whose process died after its commit. Somebody may be recovering from its point already: nothing of it is made again."""
+    """End a run whose process died after its commit.
+
+    Somebody may be recovering from its point already: nothing of it is made again.
+    """
     run.cannot_be_aborted()
     with run.timeline.step("", COMMIT, f"{run.vnf}/{made.id}") as step:
         step.result(found=True)
@@ -124,7 +145,9 @@ def _finish(run: Run, made: Manifest) -> None:
     except Stopped:
         raise
     except AntipodeError as error:
-        LOG.warning("the recovery point is committed, but snapshots of run %s are left: %s", run.id, error)
+        LOG.warning(
+            "the recovery point is committed, but snapshots of run %s are left: %s", run.id, error
+        )
 
 
 def _protection(run: Run) -> Protection:
@@ -145,11 +168,16 @@ def _protection(run: Run) -> Protection:
 
 
 def _definition(run: Run) -> Vnf:
-    return Vnf.model_validate(run.request["vnf"]) if "vnf" in run.request else run.deployment.vnfs.get(run.vnf)
+    return (
+        Vnf.model_validate(run.request["vnf"])
+        if "vnf" in run.request
+        else run.deployment.vnfs.get(run.vnf)
+    )
 
 
 def _take_back(run: Run) -> list[str]:
-    """Thaw, and remove the manifest if it was not committed for certain, the backups if there is no manifest, and the snapshots.
+    """Thaw, and remove the manifest if it was not committed for certain, the backups if there is no
+    manifest, and the snapshots.
 
     What cannot be removed now is left to the next protection of the VNF, and named.
     """
@@ -163,8 +191,14 @@ def _take_back(run: Run) -> list[str]:
         return [_cannot_be_undone(f"what it made at the site of {run.vnf}", error)]
     left: list[str] = []
     for what, remove in (
-        (f"the manifest of {p.point} and the backups of {run.id} at {p.primary.name}", _withdraw_and_remove_backups),
-        (f"the snapshots of {run.id} at {p.primary.name}", lambda p: temporary.remove_snapshots(p.primary, p.run.id, p.timeline)),
+        (
+            f"the manifest of {p.point} and the backups of {run.id} at {p.primary.name}",
+            _withdraw_and_remove_backups,
+        ),
+        (
+            f"the snapshots of {run.id} at {p.primary.name}",
+            lambda p: temporary.remove_snapshots(p.primary, p.run.id, p.timeline),
+        ),
     ):
         try:
             remove(p)
@@ -182,14 +216,19 @@ def _cannot_be_undone(what: str, error: Exception) -> str:
 
 
 def _withdraw_and_remove_backups(p: Protection) -> None:
-    """The manifest is not there; a write of it that may still arrive is taken back, before the backups that it names are removed."""
-    manifests.withdraw(p.vault, p.vnf.vnf, p.point, any(step.name == COMMIT for step in p.timeline.kept()))
+    """The manifest is not there; a write of it that may still arrive is taken back, before the
+    backups that it names are removed.
+    """
+    manifests.withdraw(
+        p.vault, p.vnf.vnf, p.point, any(step.name == COMMIT for step in p.timeline.kept())
+    )
     p.vault.delete(f"{PROBE}{p.run.id}")  # of a check that was stopped
     temporary.remove_backups(p.primary, p.run.id, p.timeline)
 
 
 def _committed(run: Run) -> Manifest | None:
-    """The recovery point that the run has made: asked for by name, as a listing of Swift may lag behind what is there.
+    """The recovery point that the run has made: asked for by name, as a listing of Swift may lag
+    behind what is there.
 
     Raises:
         VaultError: nobody knows.
@@ -213,11 +252,17 @@ def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
     One that is kept as running is dead only if it is known that nobody is at it.
     """
     protections = [run for run in deployment.runs.all(vnf) if run.kind == "protect"]
-    return {run.id for run in protections if state_of(run, deployment) in ("failed", "aborted", "lost")}
+    return {
+        run.id for run in protections if state_of(run, deployment) in ("failed", "aborted", "lost")
+    }
 
 
 def protect_flow(protection: Protection) -> Any:
-    """The recipe. Quiesce, snapshots and unquiesce are one task, so that nothing of the engine comes between a freeze and its thaw."""
+    """The recipe.
+
+    Quiesce, snapshots and unquiesce are one task, so that nothing of the engine comes between a
+    freeze and its thaw.
+    """
     return linear_flow.Flow(f"protect {protection.vnf.vnf}").add(
         CollectLeftovers(protection),
         Discover(protection),
@@ -239,21 +284,37 @@ class ProtectTask(task.Task):  # type: ignore[misc]
 
 
 class CollectLeftovers(ProtectTask):
-    """Removes what runs of the VNF that failed or were killed have left. What cannot be removed now is left to the next run."""
+    """Removes what runs of the VNF that failed or were killed have left.
+
+    What cannot be removed now is left to the next run.
+    """
 
     @guarded
     def execute(self) -> None:
         p = self.protection
         dead = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
-        over = [run for run in p.run.deployment.runs.all(p.vnf.vnf) if run.id in dead or leftovers.may_have_come_late(run)]
+        over = [
+            run
+            for run in p.run.deployment.runs.all(p.vnf.vnf)
+            if run.id in dead or leftovers.may_have_come_late(run)
+        ]
         try:
             leftovers.remove_of_protections(p.primary, p.vault, over, p.timeline)
         except ClaimLost:
             raise
         except VaultCorrupt as error:
-            LOG.warning("what dead runs of %s have left is not removed: a recovery point may need it: %s", p.vnf.vnf, error)
+            LOG.warning(
+                "what dead runs of %s have left is not removed: a recovery point may need it: %s",
+                p.vnf.vnf,
+                error,
+            )
         except AntipodeError as error:
-            LOG.warning("not all that dead runs of %s have left at %s could be removed: %s", p.vnf.vnf, p.primary.name, error)
+            LOG.warning(
+                "not all that dead runs of %s have left at %s could be removed: %s",
+                p.vnf.vnf,
+                p.primary.name,
+                error,
+            )
 
 
 class Discover(ProtectTask):
@@ -265,7 +326,9 @@ class Discover(ProtectTask):
         with p.timeline.step("1.1", "discover servers and volumes", p.vnf.vnf) as step:
             topology = discover.discover(p.vnf, p.primary)
             sizes = {v.name or v.id: v.size_gib << 30 for v in topology.volumes}
-            step.result(servers=len(topology.servers), volumes=len(topology.volumes), bytes_of_volumes=sizes)
+            step.result(
+                servers=len(topology.servers), volumes=len(topology.volumes), bytes_of_volumes=sizes
+            )
         return topology.model_dump(mode="json")
 
 
@@ -287,9 +350,14 @@ class CheckBeforeFreezing(ProtectTask):
                 problems.append(str(error))
             if p.store is not None and p.config.backup_store is not None:
                 try:
-                    p.store.listing(p.config.backup_store.container, "antipode-reads-this-container")
+                    p.store.listing(
+                        p.config.backup_store.container, "antipode-reads-this-container"
+                    )
                 except NotFound:
-                    LOG.info("backup container %s does not exist yet; Cinder makes it", p.config.backup_store.container)
+                    LOG.info(
+                        "backup container %s does not exist yet; Cinder makes it",
+                        p.config.backup_store.container,
+                    )
                 except AntipodeError as error:
                     problems.append(f"the backup store cannot be read: {error}")
             if problems:
@@ -303,7 +371,9 @@ class QuiescedSnapshots(ProtectTask):
     def execute(self, topology: Json) -> Json:
         p = self.protection
         found = Topology.model_validate(topology)
-        return quiesce.quiesced_snapshots(p.primary, found, p.vnf.quiesce, p.run.id, p.ledger, p.timeline).model_dump(mode="json")
+        return quiesce.quiesced_snapshots(
+            p.primary, found, p.vnf.quiesce, p.run.id, p.ledger, p.timeline
+        ).model_dump(mode="json")
 
 
 class BackUp(ProtectTask):
@@ -317,12 +387,24 @@ class BackUp(ProtectTask):
         full = _new_chains(p, found, previous)
         slots = p.run.deployment.limits.backups(p.primary.name, p.run.party)
         made = backup.back_up(
-            p.primary, found, taken, previous, p.run.id, p.timeline, full=full, limit=p.config.limits.backups, slots=slots
+            p.primary,
+            found,
+            taken,
+            previous,
+            p.run.id,
+            p.timeline,
+            full=full,
+            limit=p.config.limits.backups,
+            slots=slots,
         )
         if p.store is not None:
-            with p.timeline.step("1.6", "see that the backups are whole in the store", p.vnf.vnf) as step:
+            with p.timeline.step(
+                "1.6", "see that the backups are whole in the store", p.vnf.vnf
+            ) as step:
                 made = made.model_copy(update={"backups": fingerprint(made.backups, p.store)})
-                step.result(bytes=_new_bytes(made), bytes_per_volume=_new_bytes_per_volume(made, found))
+                step.result(
+                    bytes=_new_bytes(made), bytes_per_volume=_new_bytes_per_volume(made, found)
+                )
         return made.model_dump(mode="json")
 
 
@@ -365,16 +447,29 @@ class RemoveSnapshots(ProtectTask):
             if p.run.claim.number == 1:
                 temporary.remove_snapshots(primary, p.run.id, p.timeline)
             else:
-                # a request of the process before us may have come through late, and have made what the recovery point does not name
-                temporary.remove_left_by(primary, {p.run.id}, manifests.read(p.vault, p.vnf.vnf, p.point).backups, p.timeline)
+                # a request of the process before us may have come through late, and have made what
+                # the recovery point does not name
+                temporary.remove_left_by(
+                    primary,
+                    {p.run.id},
+                    manifests.read(p.vault, p.vnf.vnf, p.point).backups,
+                    p.timeline,
+                )
         except ClaimLost:
             raise
         except AntipodeError as error:
-            LOG.warning("the recovery point is committed, but snapshots of run %s are left at %s: %s", p.run.id, p.primary.name, error)
+            LOG.warning(
+                "the recovery point is committed, but snapshots of run %s are left at %s: %s",
+                p.run.id,
+                p.primary.name,
+                error,
+            )
 
 
 def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) -> dict[str, str]:
-    """The volumes that need a full backup, and why: Cinder calls a backup available whose objects the store has lost."""
+    """The volumes that need a full backup, and why: Cinder calls a backup available whose objects
+    the store has lost.
+    """
     if p.full:
         return {v.id: "asked for with --full" for v in topology.volumes}
     if p.store is None or previous is None:
@@ -383,7 +478,12 @@ def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) ->
         broken = broken_chains(previous, p.store)
         step.result(broken=len(broken))
     for volume, reason in broken.items():
-        LOG.warning("volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain is begun", volume, reason)
+        LOG.warning(
+            "volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain "
+            "is begun",
+            volume,
+            reason,
+        )
     return broken
 
 
@@ -400,22 +500,32 @@ def _record(manifest: Manifest, run: Run) -> Json:
         "stored_bytes": _new_bytes(made),
         "stored_bytes_per_volume": _new_bytes_per_volume(made, manifest.topology),
         "quiesce_window_s": round(window.total_s, 3) if window else None,
-        "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()} if window else {},
+        "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()}
+        if window
+        else {},
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
-        "rpo_s": round((datetime.now(UTC) - datetime.fromisoformat(manifest.consistent_at)).total_seconds(), 3),
+        "rpo_s": round(
+            (datetime.now(UTC) - datetime.fromisoformat(manifest.consistent_at)).total_seconds(), 3
+        ),
     }
 
 
 def _new_bytes_per_volume(made: BackupSet, topology: Topology) -> dict[str, int]:
-    """What the newest backup of each volume takes in the store; empty when no store is configured."""
+    """What the newest backup of each volume takes in the store; empty when no store is
+    configured.
+    """
     newest = [(v.name or v.id, made.backups[made.restore[v.id]].stored) for v in topology.volumes]
     return {volume: stored.bytes for volume, stored in newest if stored is not None}
 
 
 def _new_bytes(made: BackupSet) -> int | None:
-    """What the newest backups of all volumes take in the store; None when no store is configured."""
+    """What the newest backups of all volumes take in the store; None when no store is
+    configured.
+    """
     stored = [made.backups[b].stored for b in made.restore.values()]
     return None if None in stored else sum(s.bytes for s in stored if s)
 
 
-KIND = Kind(flow_version=1, do=_protect, take_back=_take_back, too_late=_too_late, takes_back_failures=True)
+KIND = Kind(
+    flow_version=1, do=_protect, take_back=_take_back, too_late=_too_late, takes_back_failures=True
+)

@@ -1,4 +1,6 @@
-"""The reaper: thaws servers that the freeze ledger has past their deadline, whoever froze them and whatever became of him."""
+"""The reaper: thaws servers that the freeze ledger has past their deadline, whoever froze them and
+whatever became of him.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ LONGEST_PAUSE_S = 30.0
 
 
 def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
-    """Thaw every server of a site whose deadline is before `now` (seconds since the epoch); the names of those thawed.
+    """Thaw every server of a site whose deadline is before `now` (seconds since the epoch); the
+    names of those thawed.
 
     A thaw that fails stays in the ledger and is tried again by the next reaper.
     """
@@ -35,14 +38,17 @@ def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
 
 
 def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
-    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the names of those thawed.
+    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the
+    names of those thawed.
 
     The last that was frozen first; one that hangs keeps nobody from his thaw for long.
     """
     left = [row for row in freezes.left_by(run) if row.site == site.name]
     if not left:
         return []
-    with ThreadPoolExecutor(len(left), "thaw", initializer=adopt, initargs=(current_run(),)) as pool:
+    with ThreadPoolExecutor(
+        len(left), "thaw", initializer=adopt, initargs=(current_run(),)
+    ) as pool:
         thawed = one_after_another(pool, [partial(_thaw_now, freezes, site, row) for row in left])
         return [row.server for row, done in zip(left, thawed, strict=True) if done]
 
@@ -62,7 +68,12 @@ class Reaper:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
 
@@ -86,7 +97,9 @@ class Reaper:
             LOG.exception("reaping at %s failed; trying again", site.name)
 
     def _reap(self, site: Site) -> None:
-        """Thaw what is overdue; a server whose thaw failed gets longer and longer pauses, so that it keeps nobody from the others."""
+        """Thaw what is overdue; a server whose thaw failed gets longer and longer pauses, so that
+        it keeps nobody from the others.
+        """
         for row in self._freezes.overdue(site.name, time.time()):
             if time.time() < self._next.get(row.id, 0):
                 continue
@@ -98,8 +111,14 @@ class Reaper:
 def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:
     """Thaw one server that is past its deadline; whether it is thawed, or gone."""
     if not freezes.is_overdue(row, now):
-        return False  # while others were thawed, it was too, or a window has begun in which it is frozen rightly
-    LOG.warning("server %s at %s is past its freeze deadline by %.1f s: thawing it", row.server, site.name, now - row.deadline)
+        # while others were thawed, it was too, or a window has begun in which it is frozen rightly
+        return False
+    LOG.warning(
+        "server %s at %s is past its freeze deadline by %.1f s: thawing it",
+        row.server,
+        site.name,
+        now - row.deadline,
+    )
     return _thaw_now(freezes, site, row)
 
 

@@ -20,7 +20,8 @@ def resume(deployment: Deployment, run_id: str, observer: Observer) -> Json:
 
     Raises:
         NotFound: there is no such run.
-        InvalidInput: it has ended in a way that nothing is left to be done; the message says what to do instead.
+        InvalidInput: it has ended in a way that nothing is left to be done; the message says what
+            to do instead.
         Busy: a process is at it.
         AntipodeError: as `execute`.
     """
@@ -31,14 +32,21 @@ def resume(deployment: Deployment, run_id: str, observer: Observer) -> Json:
 
 def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.state in ("succeeded", "aborted"):
-        raise InvalidInput(f"{run.id} has {run.state}; nothing is left to be done" if run.state == "succeeded" else f"{run.id} was aborted")
+        raise InvalidInput(
+            f"{run.id} has {run.state}; nothing is left to be done"
+            if run.state == "succeeded"
+            else f"{run.id} was aborted"
+        )
     if run.ending == "aborted":
-        raise InvalidInput(f"{run.id} is being aborted and cannot go on; try again: antipode run abort {run.id}")
+        raise InvalidInput(
+            f"{run.id} is being aborted and cannot go on; try again: antipode run abort {run.id}"
+        )
     if run.state != "failed":
         return
     if run.ending is not None or kind_of(run.kind).takes_back_failures:
         raise InvalidInput(
-            f"{run.id} failed ({run.reason}), and what it had made was taken back; once the cause is mended: antipode {run.kind} {run.vnf}"
+            f"{run.id} failed ({run.reason}), and what it had made was taken back; once the "
+            f"cause is mended: antipode {run.kind} {run.vnf}"
         )
     if (later := successor(deployment, run)) is not None:
         raise InvalidInput(f"{run.id} failed, and {later} was begun after it; go on with that one")

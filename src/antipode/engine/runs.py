@@ -45,31 +45,49 @@ def new_run(kind: str, vnf: str, request: dict[str, Any]) -> RunRow:
 
 
 def _new_name() -> str:
-    """The second, its fraction in 4096ths, and as many at random: in the order of the alphabet the newest name is the last."""
+    """The second, its fraction in 4096ths, and as many at random: in the order of the alphabet the
+    newest name is the last.
+    """
     now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%SZ}-{now.microsecond * 4096 // 1_000_000:03x}{secrets.randbelow(4096):03x}"
+    fraction = now.microsecond * 4096 // 1_000_000
+    return f"{now:%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbelow(4096):03x}"
 
 
 def point_of(run: str) -> str:
-    """The recovery point that a protection makes. It has its run's name, so that it can be asked for when all that is known is the run."""
+    """The recovery point that a protection makes.
+
+    It has its run's name, so that it can be asked for when all that is known is the run.
+    """
     return run.removeprefix("protect-")
 
 
 def state_of(run: RunRow, deployment: Deployment) -> str:
     """The state of a run as it is: `lost` when it is kept as running and no process is at it."""
-    return "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
+    return (
+        "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
+    )
 
 
 def successor(deployment: Deployment, run: RunRow) -> str | None:
-    """A run of the same kind that was begun for the VNF later, and has made a run that failed a matter of the past."""
-    later = [r for r in deployment.runs.all(run.vnf) if r.kind == run.kind and r.started_at > run.started_at and r.state != "aborted"]
+    """A run of the same kind that was begun for the VNF later, and has made a run that failed a
+    matter of the past.
+    """
+    later = [
+        r
+        for r in deployment.runs.all(run.vnf)
+        if r.kind == run.kind and r.started_at > run.started_at and r.state != "aborted"
+    ]
     return later[0].id if later else None
 
 
 class Run:
-    """A run under way; `result` is filled by who does the work and kept with the run, also when it fails."""
+    """A run under way; `result` is filled by who does the work and kept with the run, also when it
+    fails.
+    """
 
-    def __init__(self, deployment: Deployment, row: RunRow, claim: Claim, timeline: RecordedTimeline) -> None:
+    def __init__(
+        self, deployment: Deployment, row: RunRow, claim: Claim, timeline: RecordedTimeline
+    ) -> None:
         self.deployment = deployment
         self.id = row.id
         self.kind = row.kind
@@ -88,7 +106,8 @@ class Run:
         self._ignored: tuple[type[AntipodeError], ...] = ()
 
     def go_on(self) -> None:
-        """Asked before everything that changes something, and again and again where something is waited for.
+        """Asked before everything that changes something, and again and again where something is
+        waited for.
 
         Raises:
             ClaimLost: the run is another's.
@@ -128,10 +147,13 @@ class Run:
         Raises:
             NotFound, SiteUnreachable: as `Deployment.site`.
         """
-        return self.deployment.site(name).under(self.go_on, self.deployment.limits.calls(name, self.party))
+        return self.deployment.site(name).under(
+            self.go_on, self.deployment.limits.calls(name, self.party)
+        )
 
     def thaw(self) -> None:
-        """Thaw what this run may have frozen before its process died, without waiting for the deadline.
+        """Thaw what this run may have frozen before its process died, without waiting for the
+        deadline.
 
         What cannot be thawed stays in the ledger, where a reaper finds it.
         """
@@ -142,7 +164,9 @@ class Run:
 
 
 class Watcher:
-    """A thread that sees, while the block runs, that a run is asked to abort, taken over by another process, or halted by its own."""
+    """A thread that sees, while the block runs, that a run is asked to abort, taken over by another
+    process, or halted by its own.
+    """
 
     def __init__(self, run: Run, halt: threading.Event | None) -> None:
         self._run = run
@@ -154,22 +178,35 @@ class Watcher:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join(timeout=5)
 
     def _watch(self) -> None:
         while not self._over.wait(LOOK_S):
             if self._halt is not None and self._halt.is_set():
-                self._run.stop(Halted, f"run {self._run.id} was halted with the process at it; it goes on from here when it is resumed")
+                self._run.stop(
+                    Halted,
+                    f"run {self._run.id} was halted with the process at it; it goes on from here "
+                    "when it is resumed",
+                )
             try:
                 self._run.claim.check()
             except ClaimLost as error:
-                self._run.stop(ClaimLost, str(error))  # it may be over though nobody has taken it yet
+                self._run.stop(
+                    ClaimLost, str(error)
+                )  # it may be over though nobody has taken it yet
             try:
                 claim, asked = self._run.deployment.runs.standing(self._run.id)
             except SQLAlchemyError as error:
-                LOG.warning("whether run %s is to be aborted cannot be read now: %s", self._run.id, error)
+                LOG.warning(
+                    "whether run %s is to be aborted cannot be read now: %s", self._run.id, error
+                )
                 continue
             if claim != self._run.claim.number:
                 self._run.stop(ClaimLost, f"run {self._run.id} was taken over by another process")

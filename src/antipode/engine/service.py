@@ -1,4 +1,6 @@
-"""The service: conductor, reaper at every site and clean-up in one process, until it is told to stop."""
+"""The service: conductor, reaper at every site and clean-up in one process, until it is told to
+stop.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ CLEAN_EVERY_S = 600.0
 KEPT_S = 30 * 86400.0
 """How long a freeze that is over stays in the ledger, for those who look into what happened."""
 CLOCKS_APART_S = 0.8
-"""What a host's clock may differ from the database's. Two hosts' then differ by less than the ledger's grace."""
+"""What a host's clock may differ from the database's.
+
+Two hosts' then differ by less than the ledger's grace.
+"""
 LONGEST_PAUSE_S = 30.0
 
 
@@ -72,7 +77,8 @@ def status_of(config: Config) -> Status | None:
 
 
 def serve(deployment: Deployment, stop: threading.Event) -> bool:
-    """Carry runs out and thaw what is overdue until `stop` is set; whether all runs had stopped by then.
+    """Carry runs out and thaw what is overdue until `stop` is set; whether all runs had stopped by
+    then.
 
     Raises:
         Busy: a service is at work on this host with the same state directory.
@@ -82,14 +88,22 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
     with _only_service(deployment.config):
         conductor = Conductor(deployment)
         threads = [threading.Thread(target=conductor.conduct, name="conductor", daemon=True)]
-        threads.append(threading.Thread(target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True))
+        threads.append(
+            threading.Thread(
+                target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
+            )
+        )
         with _Reapers(deployment) as reapers:
             for thread in threads:
                 thread.start()
             tell_systemd("READY=1")
-            status = Status(socket.gethostname(), os.getpid(), __version__, time.time(), time.time())
+            status = Status(
+                socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
+            )
             _beat(deployment, status, conductor, reapers)
-            LOG.info("antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs)
+            LOG.info(
+                "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
+            )
             while not stop.wait(BEAT_S):
                 _beat(deployment, status, conductor, reapers)
             LOG.info("stopping: runs go on to their next safe point")
@@ -98,7 +112,11 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             threads[0].join(STOPS_WITHIN_S)
             left = conductor.wait(STOPS_WITHIN_S)
         if left:
-            LOG.error("not stopped within %.0f s: %s; they are resumed like those of a killed process", STOPS_WITHIN_S, ", ".join(left))
+            LOG.error(
+                "not stopped within %.0f s: %s; they are resumed like those of a killed process",
+                STOPS_WITHIN_S,
+                ", ".join(left),
+            )
         with suppress(FileNotFoundError):
             _status_file(deployment.config).unlink()
         return not left
@@ -108,15 +126,21 @@ def must_agree_on_time(deployment: Deployment) -> None:
     """See that this host's clock and the database's agree, where several hosts go by it.
 
     Raises:
-        AntipodeError: they do not: a server might be thawed here in the middle of another host's snapshots.
+        AntipodeError: they do not: a server might be thawed here in the middle of another host's
+            snapshots.
     """
-    exact = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(sysdate(6))"}
+    exact = {
+        "postgresql": "extract(epoch from clock_timestamp())",
+        "mysql": "unix_timestamp(sysdate(6))",
+    }
     exact["mariadb"] = exact["mysql"]
     if (expression := exact.get(deployment.database.dialect.name)) is None:
         return
     try:
         with deployment.database.connect() as connection:
-            connection.execute(select(func.count()).select_from(text("runs")))  # so that connecting is not measured
+            connection.execute(
+                select(func.count()).select_from(text("runs"))
+            )  # so that connecting is not measured
             before = time.time()
             there = float(connection.execute(text(f"SELECT {expression}")).scalar_one())
             after = time.time()
@@ -125,8 +149,10 @@ def must_agree_on_time(deployment: Deployment) -> None:
     apart = max(before - there, there - after, 0)
     if apart > CLOCKS_APART_S:
         raise AntipodeError(
-            f"the clock of this host and that of the database differ by {apart:.1f} s; {CLOCKS_APART_S} s are allowed, as deadlines of"
-            " frozen servers are compared between hosts. Have both kept by NTP (chrony), then start again"
+            f"the clock of this host and that of the database differ by {apart:.1f} s; "
+            f"{CLOCKS_APART_S} s are allowed, as deadlines of"
+            " frozen servers are compared between hosts. Have both kept by NTP (chrony), then "
+            "start again"
         )
 
 
@@ -142,7 +168,8 @@ def tell_systemd(state: str) -> None:
 
 
 class _Reapers:
-    """A reaper for each site of the configuration, so that one that does not answer keeps nobody from the others.
+    """A reaper for each site of the configuration, so that one that does not answer keeps nobody
+    from the others.
 
     A site is connected to when the ledger has somebody there who is overdue, and not before.
     """
@@ -151,7 +178,10 @@ class _Reapers:
         self._deployment = deployment
         self._failed: dict[str, tuple[float, float]] = {}
         self.trouble: dict[str, str] = {}
-        self._reapers = {name: Reaper(deployment.freezes, partial(self._where_overdue, name)) for name in deployment.config.sites}
+        self._reapers = {
+            name: Reaper(deployment.freezes, partial(self._where_overdue, name))
+            for name in deployment.config.sites
+        }
 
     def __enter__(self) -> _Reapers:
         for reaper in self._reapers.values():
@@ -177,7 +207,12 @@ class _Reapers:
             site = self._deployment.site(name)
         except (AntipodeError, SQLAlchemyError) as error:
             if name not in self.trouble:
-                LOG.error("servers at %s are past their freeze deadline and cannot be thawed now; trying again: %s", name, error)
+                LOG.error(
+                    "servers at %s are past their freeze deadline and cannot be thawed now; "
+                    "trying again: %s",
+                    name,
+                    error,
+                )
             self.trouble[name] = str(error)
             self._failed[name] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S))
             return []
@@ -187,8 +222,8 @@ class _Reapers:
 
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
-    """Now and then forget the details of flows whose runs have ended, and freezes that are long over; look at the clock; remove what runs
-    that have ended have left at the sites.
+    """Now and then forget the details of flows whose runs have ended, and freezes that are long
+    over; look at the clock; remove what runs that have ended have left at the sites.
     """
     while True:
         try:
@@ -209,7 +244,9 @@ def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers:
     status.beat_at, status.runs = conductor.looked_at, conductor.under_way()
     status.trouble = {f"site {name}": why for name, why in reapers.trouble.items()}
     status.trouble |= {f"run {run}": why for run, why in conductor.waiting.items()}
-    status.trouble |= {f"reaper of {name}": "its thread has ended; restart the service" for name in reapers.dead()}
+    status.trouble |= {
+        f"reaper of {name}": "its thread has ended; restart the service" for name in reapers.dead()
+    }
     if conductor.trouble is not None:
         status.trouble["conductor"] = conductor.trouble
     path = _status_file(deployment.config)
@@ -219,7 +256,9 @@ def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers:
         part.write_text(json.dumps(asdict(status)))
         part.rename(path)
     except OSError as error:
-        LOG.warning("the status of the service cannot be written: %s", error)  # a full disk is no reason to leave servers frozen
+        LOG.warning(
+            "the status of the service cannot be written: %s", error
+        )  # a full disk is no reason to leave servers frozen
     tell_systemd("WATCHDOG=1" if status.is_alive else "STATUS=the conductor hangs")
 
 
@@ -232,7 +271,10 @@ def _only_service(config: Config) -> Iterator[None]:
     try:
         handle = Lock(config.state_dir / "locks" / "service").take("the service")
     except Busy as error:
-        raise Busy(f"a service is at work on this host already, with {config.state_dir}; see: antipode service status") from error
+        raise Busy(
+            f"a service is at work on this host already, with {config.state_dir}; see: antipode "
+            "service status"
+        ) from error
     try:
         yield
     finally:

@@ -15,7 +15,10 @@ from antipode.protect import discover, preflight
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. What is not `needed` may be missing; `detail` then says what does not work without it."""
+    """One thing that was looked at.
+
+    What is not `needed` may be missing; `detail` then says what does not work without it.
+    """
 
     check: str
     site: str
@@ -25,7 +28,9 @@ class Check:
 
 
 def check_all(deployment: Deployment) -> Iterator[Check]:
-    """Look at every site of the configuration, the vault and the backup store; nothing is left changed."""
+    """Look at every site of the configuration, the vault and the backup store; nothing is left
+    changed.
+    """
     for name in deployment.config.sites:
         yield from _check_site(deployment, name)
     yield _check_vault(deployment)
@@ -56,7 +61,12 @@ def _check_vnf(site: Site, vnf: Vnf) -> Check:
         return Check(what, site.name, False, "; ".join(error.problems))
     except AntipodeError as error:
         return Check(what, site.name, False, str(error))
-    return Check(what, site.name, True, f"can be protected; guest agents answer: {', '.join(s.name for s in topology.servers)}")
+    return Check(
+        what,
+        site.name,
+        True,
+        f"can be protected; guest agents answer: {', '.join(s.name for s in topology.servers)}",
+    )
 
 
 def _check_vault(deployment: Deployment) -> Check:
@@ -72,7 +82,9 @@ def _check_vault(deployment: Deployment) -> Check:
 def _check_backup_store(deployment: Deployment) -> Check:
     settings = deployment.config.backup_store
     if settings is None:
-        detail = "backup_store is not configured: recovery points cannot be verified down to the objects"
+        detail = (
+            "backup_store is not configured: recovery points cannot be verified down to the objects"
+        )
         return Check("backup store", "-", False, detail, needed=False)
     where = f"container {settings.container} of cloud {settings.cloud}"
     try:
@@ -80,7 +92,12 @@ def _check_backup_store(deployment: Deployment) -> Check:
         assert store is not None  # it is configured
         store.listing(settings.container, "antipode-reads-this-container")
     except NotFound:
-        return Check("backup store", "-", True, f"{where}: does not exist yet; Cinder makes it with the first backup")
+        return Check(
+            "backup store",
+            "-",
+            True,
+            f"{where}: does not exist yet; Cinder makes it with the first backup",
+        )
     except AntipodeError as error:
         return Check("backup store", "-", False, str(error))
     return Check("backup store", "-", True, f"{where}: read")

@@ -15,7 +15,8 @@ LOG = logging.getLogger(__name__)
 
 
 def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
-    """Keep a new run as queued; its record. A service of this host, or of any that share the board, carries it out.
+    """Keep a new run as queued; its record. A service of this host, or of any that share the board,
+    carries it out.
 
     Raises:
         Busy: another run of the VNF is queued or under way.
@@ -27,7 +28,16 @@ def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
         try:
             deployment.claims.offer(deployment.runs.get(run_id))
         except BoardUnreachable as error:
-            LOG.warning("run %s is queued and will be put on the jobboard by a service, once it answers: %s", run_id, error)
+            LOG.warning(
+                "run %s is queued and will be put on the jobboard by a service, once it answers: "
+                "%s",
+                run_id,
+                error,
+            )
     elif (service := status_of(deployment.config)) is None or not service.is_alive:
-        LOG.warning("run %s is queued, and no service is at work on this host to carry it out: antipode serve", run_id)
+        LOG.warning(
+            "run %s is queued, and no service is at work on this host to carry it out: antipode "
+            "serve",
+            run_id,
+        )
     return record

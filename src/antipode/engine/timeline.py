@@ -1,4 +1,6 @@
-"""The timeline of a run, kept in the database by a thread of its own so that no step waits for a disk."""
+"""The timeline of a run, kept in the database by a thread of its own so that no step waits for a
+disk.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from antipode.store.tables import StepRow
 LOG = logging.getLogger(__name__)
 _OURS = logging.getLogger("antipode")
 WAITS_FOR, WAITS_SINCE = "waits_for", "waits_since"
-"""Facts of a step under way, or that failed: what it waits for, in words, and since when, in seconds since the epoch."""
+"""Facts of a step under way, or that failed: what it waits for, in words, and since when, in
+seconds since the epoch.
+"""
 NOTED, WARNING = "noted", "warning"
 """States of what is in a timeline and is no step: something that happened at a moment, in words."""
 
@@ -82,7 +86,9 @@ class StepUnderWay:
 
 
 class RecordedTimeline:
-    """Satisfies `model.timeline.Timeline`; what is told is in the database at the latest when the block is left."""
+    """Satisfies `model.timeline.Timeline`; what is told is in the database at the latest when the
+    block is left.
+    """
 
     def __init__(self, runs: Runs, run: str, claim: int, observer: Observer) -> None:
         """`claim` is the number of the claim with which the run is written."""
@@ -99,7 +105,12 @@ class RecordedTimeline:
         _OURS.addHandler(self._warnings)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         _OURS.removeHandler(self._warnings)
         self._told.put(None)
         self._writer.join()
@@ -117,11 +128,16 @@ class RecordedTimeline:
 
     @contextmanager
     def step(self, number: str, name: str, resource: str = "") -> Iterator[StepUnderWay]:
-        """A step that starts now and ends with the block; an exception that leaves the block is its failure."""
+        """A step that starts now and ends with the block; an exception that leaves the block is its
+        failure.
+        """
         began = StepRecord(number, name, resource, started_at=time.time())
         self._told.put(began)
         self._observer.step_began(began)
-        under_way, state = StepUnderWay(lambda facts: self._waits(replace(began, result=facts))), "failed"
+        under_way, state = (
+            StepUnderWay(lambda facts: self._waits(replace(began, result=facts))),
+            "failed",
+        )
         try:
             yield under_way
             state = "succeeded"
@@ -134,17 +150,36 @@ class RecordedTimeline:
             self._ended(replace(began, ended_at=time.time(), state=state, result=under_way.facts))
 
     def note(self, what: str, state: str = NOTED) -> None:
-        """Keep something that happened now and is no step. Warnings that antipode logs while it is at the run are noted by themselves."""
+        """Keep something that happened now and is no step.
+
+        Warnings that antipode logs while it is at the run are noted by themselves.
+        """
         now = time.time()
-        self._told.put(StepRecord("", what[:128], "", now, now, state, {"words": what} if len(what) > 128 else {}))
+        self._told.put(
+            StepRecord(
+                "", what[:128], "", now, now, state, {"words": what} if len(what) > 128 else {}
+            )
+        )
 
     def past(
-        self, number: str, name: str, resource: str = "", *, started: datetime, ended: datetime, error: str | None = None, **facts: object
+        self,
+        number: str,
+        name: str,
+        resource: str = "",
+        *,
+        started: datetime,
+        ended: datetime,
+        error: str | None = None,
+        **facts: object,
     ) -> None:
         """Keep a step that is already over."""
         result = dict(facts) if error is None else {**facts, "error": error}
         state = "succeeded" if error is None else "failed"
-        self._ended(StepRecord(number, name, resource, started.timestamp(), ended.timestamp(), state, result))
+        self._ended(
+            StepRecord(
+                number, name, resource, started.timestamp(), ended.timestamp(), state, result
+            )
+        )
 
     def _waits(self, step: StepRecord) -> None:
         self._told.put(step)
@@ -170,7 +205,9 @@ class RecordedTimeline:
                 LOG.warning("%d steps are not kept: %s", len(steps), error)
             except SQLAlchemyError:
                 # a timeline that cannot be written must not end a run that protects or recovers
-                LOG.exception("%d steps of run %s could not be kept in the database", len(steps), self._run)
+                LOG.exception(
+                    "%d steps of run %s could not be kept in the database", len(steps), self._run
+                )
             for told in batch:
                 if isinstance(told, threading.Event):
                     told.set()

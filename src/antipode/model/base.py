@@ -15,7 +15,9 @@ class Model(BaseModel):
 
 
 def parse_duration(value: object) -> object:
-    """Turn `10s`, `500ms`, `2m`, `1h` or a plain number (seconds) into seconds; anything else is left for pydantic to refuse."""
+    """Turn `10s`, `500ms`, `2m`, `1h` or a plain number (seconds) into seconds; anything else is
+    left for pydantic to refuse.
+    """
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value)
         if match is None:

@@ -1,6 +1,8 @@
-"""The manifest of a recovery point: the one document from which a VNF is rebuilt with its primary site gone.
+"""The manifest of a recovery point: the one document from which a VNF is rebuilt with its primary
+site gone.
 
-The format is described in docs/manifest.md; `FORMAT` changes when a reader of the old one would be wrong about the new one.
+The format is described in docs/manifest.md; `FORMAT` changes when a reader of the old one would be
+wrong about the new one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ Consistency = Literal["application", "group", "volume"]
 
 
 class StoredObjects(Model):
-    """What the backup store holds of one backup when the recovery point is made, so that it can be verified ever after.
+    """What the backup store holds of one backup when the recovery point is made, so that it can be
+    verified ever after.
 
     `sha256` is over the lines `name <TAB> bytes <TAB> etag <LF>` of its objects, sorted by name.
     """
@@ -32,7 +35,9 @@ class StoredObjects(Model):
 
 
 class BackupRecord(Model):
-    """One Cinder backup: what it is, and the record that makes it known to another Cinder (export_record)."""
+    """One Cinder backup: what it is, and the record that makes it known to another Cinder
+    (export_record).
+    """
 
     id: str
     volume_id: str
@@ -55,14 +60,20 @@ class BackupRecord(Model):
 
 
 class QuiesceWindow(Model):
-    """How long the members were frozen, in seconds: in all, and each from its quiesce call to its confirmed unquiesce."""
+    """How long the members were frozen, in seconds: in all, and each from its quiesce call to its
+    confirmed unquiesce.
+    """
 
     total_s: float
     per_member_s: dict[str, float]
 
 
 class Manifest(Model):
-    """A recovery point. `backups` holds every record needed, chains included; `restore` names the last one of each volume."""
+    """A recovery point.
+
+    `backups` holds every record needed, chains included; `restore` names the last one of each
+    volume.
+    """
 
     format: Literal[1] = 1
     id: str
@@ -108,6 +119,12 @@ def canonical(document: object) -> bytes:
 
 
 def seal(manifest: Manifest) -> bytes:
-    """What is written to the vault: `{"manifest": {...}, "sha256": "..."}`, the checksum over the canonical manifest."""
+    """What is written to the vault: `{"manifest": {...}, "sha256": "..."}`, the checksum over the
+    canonical manifest.
+    """
     body = manifest.model_dump(mode="json")
-    return json.dumps({"manifest": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}, indent=1, ensure_ascii=False).encode()
+    return json.dumps(
+        {"manifest": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()},
+        indent=1,
+        ensure_ascii=False,
+    ).encode()

@@ -1,4 +1,6 @@
-"""The marks by which we know what we have created: metadata of every cloud resource that a run makes."""
+"""The marks by which we know what we have created: metadata of every cloud resource that a run
+makes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ KEY = "antipode:key"
 
 
 def marks(run: str, key: str) -> dict[str, str]:
-    """The metadata for a resource: the run that made it, and the key under which it is looked up before it is made."""
+    """The metadata for a resource: the run that made it, and the key under which it is looked up
+    before it is made.
+    """
     return {RUN: run, KEY: key}
 
 
@@ -53,4 +57,7 @@ def maker_in(description: object) -> str | None:
 
 def _said(mark: str, description: object) -> str | None:
     prefix = f"{mark}="
-    return next((w.removeprefix(prefix) for w in str(description or "").split() if w.startswith(prefix)), None)
+    return next(
+        (w.removeprefix(prefix) for w in str(description or "").split() if w.startswith(prefix)),
+        None,
+    )

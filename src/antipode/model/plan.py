@@ -1,4 +1,6 @@
-"""The plan of a recovery: every name of the primary translated to what the backup site has, made before anything is created."""
+"""The plan of a recovery: every name of the primary translated to what the backup site has, made
+before anything is created.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from antipode.model.vnf import Answers
 
 
 class VolumePlan(Model):
-    """A volume to be restored. The list in `ServerPlan.volumes` has the order of the devices, the root volume first."""
+    """A volume to be restored.
+
+    The list in `ServerPlan.volumes` has the order of the devices, the root volume first.
+    """
 
     source_id: str
     """id of the volume at the primary"""
@@ -83,7 +88,10 @@ class QuotaNeed(Model):
 
 
 class RecoveryPlan(Model):
-    """What a recovery is going to create at a site. `servers` in the order of the members of the VNF."""
+    """What a recovery is going to create at a site.
+
+    `servers` in the order of the members of the VNF.
+    """
 
     recovery_point: str
     vnf: str
@@ -99,7 +107,9 @@ class RecoveryPlan(Model):
         return next(s for s in self.servers if s.name == name)
 
     def all_before(self, name: str) -> set[str]:
-        """The servers that must be there before this one is booted, those that they wait for included."""
+        """The servers that must be there before this one is booted, those that they wait for
+        included.
+        """
         found: set[str] = set()
         unseen = {name}
         while unseen:

@@ -1,4 +1,6 @@
-"""What the steps of a protection hand on: the snapshots of one quiesce window, and the backups made from them."""
+"""What the steps of a protection hand on: the snapshots of one quiesce window, and the backups made
+from them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The topology of a VNF: everything about its servers, volumes and ports that is needed to build them again elsewhere."""
+"""The topology of a VNF: everything about its servers, volumes and ports that is needed to build
+them again elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ class Volume(Model):
     backend_host: str | None = None
     """os-vol-host-attr:host, the backend that holds the volume"""
     backend_name: str | None = None
-    """the volume's name in the backend as far as the API tells (os-vol-mig-status-attr:name_id, provider_id)"""
+    """the volume's name in the backend as far as the API tells (os-vol-mig-status-attr:name_id,
+    provider_id)
+    """
 
 
 class Attachment(Model):
-    """A volume of a server; the list in `Server.attachments` has the order of the devices, the root volume first."""
+    """A volume of a server; the list in `Server.attachments` has the order of the devices, the root
+    volume first.
+    """
 
     volume: Volume
     device: str
@@ -101,7 +107,9 @@ class Server(Model):
 
 
 class Topology(Model):
-    """A VNF as it was found at a site at one moment; `servers` in the order of the members of its file."""
+    """A VNF as it was found at a site at one moment; `servers` in the order of the members of its
+    file.
+    """
 
     vnf: str
     site: str

@@ -13,10 +13,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 
 
 class Answers(Model):
-    """How to see that a member answers: a TCP port of its first fixed address, or a command that exits with 0.
+    """How to see that a member answers: a TCP port of its first fixed address, or a command that
+    exits with 0.
 
-    In `command`, `{site}`, `{server}` and `{address}` are replaced; it is run without a shell, again and again until it
-    succeeds or `within` is over.
+    In `command`, `{site}`, `{server}` and `{address}` are replaced; it is run without a shell,
+    again and again until it succeeds or `within` is over.
     """
 
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -68,14 +69,18 @@ class Vnf(Model):
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
         if self.primary == self.backup:
-            raise ValueError(f"primary and backup are both {self.primary}; a VNF is recovered at another site")
+            raise ValueError(
+                f"primary and backup are both {self.primary}; a VNF is recovered at another site"
+            )
         names = [m.server for m in self.members]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"named twice as member: {', '.join(twice)}")
         for member in self.members:
             for other in (*member.boot_before, *member.boot_after):
                 if other not in names:
-                    raise ValueError(f"boot order of {member.server} names {other}, which is not a member")
+                    raise ValueError(
+                        f"boot order of {member.server} names {other}, which is not a member"
+                    )
         self.boot_waves()
         return self
 
@@ -97,9 +102,13 @@ class Vnf(Model):
         waves: list[list[str]] = []
         done: set[str] = set()
         while len(done) < len(before):
-            wave = [m.server for m in self.members if m.server not in done and before[m.server] <= done]
+            wave = [
+                m.server for m in self.members if m.server not in done and before[m.server] <= done
+            ]
             if not wave:
-                raise ValueError(f"boot order has a cycle among {', '.join(sorted(set(before) - done))}")
+                raise ValueError(
+                    f"boot order has a cycle among {', '.join(sorted(set(before) - done))}"
+                )
             waves.append(wave)
             done |= set(wave)
         return waves

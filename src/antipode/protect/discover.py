@@ -1,4 +1,6 @@
-"""What a VNF consists of right now: its servers, volumes and ports, read from Nova, Cinder and Neutron (step 1.1)."""
+"""What a VNF consists of right now: its servers, volumes and ports, read from Nova, Cinder and
+Neutron (step 1.1).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,27 @@ from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import NotFound
 from antipode.model.marks import unmarked
-from antipode.model.topology import Attachment, FixedAddress, Flavor, Keypair, Port, Server, ServerGroup, Topology, Volume
+from antipode.model.topology import (
+    Attachment,
+    FixedAddress,
+    Flavor,
+    Keypair,
+    Port,
+    Server,
+    ServerGroup,
+    Topology,
+    Volume,
+)
 from antipode.model.vnf import Vnf
 
 
 def discover(vnf: Vnf, site: Site) -> Topology:
-    """Find the members of a VNF at a site, by name or id, and all that is needed to build them again.
+    """Find the members of a VNF at a site, by name or id, and all that is needed to build them
+    again.
 
     Raises:
-        NotFound: a member does not exist, or several servers have its name; the message names all such members.
+        NotFound: a member does not exist, or several servers have its name; the message names all
+            such members.
     """
     servers = find_members(vnf, site)
     ids = [s["id"] for s in servers]
@@ -37,9 +51,13 @@ def discover(vnf: Vnf, site: Site) -> Topology:
                 keypair,
                 _server_group(server, groups.result()),
             )
-            for server, attached, tagged, keypair in zip(servers, attachments, tags, keypairs, strict=True)
+            for server, attached, tagged, keypair in zip(
+                servers, attachments, tags, keypairs, strict=True
+            )
         ]
-    return Topology(vnf=vnf.vnf, site=site.name, discovered_at=datetime.now(UTC).isoformat(), servers=found)
+    return Topology(
+        vnf=vnf.vnf, site=site.name, discovered_at=datetime.now(UTC).isoformat(), servers=found
+    )
 
 
 def find_members(vnf: Vnf, site: Site) -> list[Json]:
@@ -58,13 +76,22 @@ def find_members(vnf: Vnf, site: Site) -> list[Json]:
         elif not named:
             problems.append(f"there is no server {member.server}")
         else:
-            problems.append(f"{len(named)} servers are named {member.server}, give the id of one: {', '.join(s['id'] for s in named)}")
+            problems.append(
+                f"{len(named)} servers are named {member.server}, give the id of one: "
+                f"{', '.join(s['id'] for s in named)}"
+            )
     if problems:
         raise NotFound(f"VNF {vnf.vnf} at {site.name}: {'; '.join(problems)}")
     return found
 
 
-def _server(server: Json, attachments: list[Attachment], ports: list[Port], keypair: Keypair | None, group: ServerGroup | None) -> Server:
+def _server(
+    server: Json,
+    attachments: list[Attachment],
+    ports: list[Port],
+    keypair: Keypair | None,
+    group: ServerGroup | None,
+) -> Server:
     flavor = server["flavor"]
     return Server(
         id=server["id"],
@@ -86,7 +113,10 @@ def _server(server: Json, attachments: list[Attachment], ports: list[Port], keyp
         config_drive=str(server.get("config_drive")).lower() == "true",
         description=server.get("description"),
         # The zone that was asked for, where Nova tells it (2.96), not the one it happens to run in.
-        availability_zone=server.get("pinned_availability_zone", server.get("OS-EXT-AZ:availability_zone")) or "",
+        availability_zone=server.get(
+            "pinned_availability_zone", server.get("OS-EXT-AZ:availability_zone")
+        )
+        or "",
         server_group=group,
     )
 
@@ -128,9 +158,17 @@ def _volume(volume: Json) -> Volume:
 def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
     """The ports of each server in the order in which Nova has plugged them."""
     ports = site.networks.ports_of([s["id"] for s in servers])
-    networks = {n["id"]: n for n in site.networks.networks({p["network_id"] for p in ports})} if ports else {}
+    networks = (
+        {n["id"]: n for n in site.networks.networks({p["network_id"] for p in ports})}
+        if ports
+        else {}
+    )
     subnets = {s["id"]: s for s in site.networks.subnets(networks)}
-    groups = {g["id"]: g["name"] for g in site.networks.security_groups(site.project_id)} if ports else {}
+    groups = (
+        {g["id"]: g["name"] for g in site.networks.security_groups(site.project_id)}
+        if ports
+        else {}
+    )
 
     def model(port: Json) -> Port:
         return Port(
@@ -140,7 +178,9 @@ def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
             mac_address=port["mac_address"],
             fixed=[
                 FixedAddress(
-                    address=f["ip_address"], subnet_cidr=subnets[f["subnet_id"]]["cidr"], subnet_name=subnets[f["subnet_id"]]["name"]
+                    address=f["ip_address"],
+                    subnet_cidr=subnets[f["subnet_id"]]["cidr"],
+                    subnet_name=subnets[f["subnet_id"]]["name"],
                 )
                 for f in port["fixed_ips"]
             ],
@@ -153,10 +193,18 @@ def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
 
     of_server: dict[str, list[Port]] = {}
     for server in servers:
-        # Nova's listing of interfaces has Neutron's order; its addresses have that of the interfaces.
-        macs = [a["OS-EXT-IPS-MAC:mac_addr"] for addresses in server["addresses"].values() for a in addresses]
+        # Nova's listing of interfaces has Neutron's order; its addresses have that of the
+        # interfaces.
+        macs = [
+            a["OS-EXT-IPS-MAC:mac_addr"]
+            for addresses in server["addresses"].values()
+            for a in addresses
+        ]
         rank = {mac: macs.index(mac) for mac in macs}
-        mine = sorted((p for p in ports if p["device_id"] == server["id"]), key=lambda p: rank.get(p["mac_address"], len(macs)))
+        mine = sorted(
+            (p for p in ports if p["device_id"] == server["id"]),
+            key=lambda p: rank.get(p["mac_address"], len(macs)),
+        )
         of_server[server["id"]] = [model(p) for p in mine]
     return of_server
 
@@ -171,10 +219,23 @@ def _keypair(site: Site, server: Json) -> Keypair | None:
         return None
     keypair = site.compute.keypair(server["key_name"], server["user_id"])
     # Deleting a keypair leaves its name with the servers.
-    return Keypair(name=keypair["name"], public_key=keypair["public_key"], type=keypair.get("type", "ssh")) if keypair else None
+    return (
+        Keypair(
+            name=keypair["name"], public_key=keypair["public_key"], type=keypair.get("type", "ssh")
+        )
+        if keypair
+        else None
+    )
 
 
 def _server_group(server: Json, groups: list[Json]) -> ServerGroup | None:
     """The group that has the server as a member: Nova's listing of servers does not tell."""
     group = next((g for g in groups if server["id"] in g["members"]), None)
-    return ServerGroup(name=group["name"], policy=group.get("policy") or (group.get("policies") or ["anti-affinity"])[0]) if group else None
+    return (
+        ServerGroup(
+            name=group["name"],
+            policy=group.get("policy") or (group.get("policies") or ["anti-affinity"])[0],
+        )
+        if group
+        else None
+    )

@@ -11,7 +11,9 @@ from antipode.model.timeline import Timeline
 
 TIMEOUT_S = 600.0
 SNAPSHOT_TIMEOUT_S = 60.0
-"""A snapshot takes seconds; one that is not made by then is left to the next run, so that a failed run ends."""
+"""A snapshot takes seconds; one that is not made by then is left to the next run, so that a failed
+run ends.
+"""
 
 
 def remove_snapshots(site: Site, key: str, timeline: Timeline) -> None:
@@ -33,8 +35,11 @@ def remove_backups(site: Site, key: str, timeline: Timeline) -> None:
     _remove_backups(site, lambda backup: carries(backup, key), timeline)
 
 
-def remove_left_by(site: Site, runs: Collection[str], needed_backups: Collection[str], timeline: Timeline) -> None:
-    """Delete the snapshots and backups of runs that ended without cleaning up after themselves, for example because they were killed.
+def remove_left_by(
+    site: Site, runs: Collection[str], needed_backups: Collection[str], timeline: Timeline
+) -> None:
+    """Delete the snapshots and backups of runs that ended without cleaning up after themselves, for
+    example because they were killed.
 
     Args:
         runs: runs that are over and made no recovery point.
@@ -47,7 +52,9 @@ def remove_left_by(site: Site, runs: Collection[str], needed_backups: Collection
     def unwanted(backup: Json) -> bool:
         return made_by(backup) in runs and backup["id"] not in needed_backups
 
-    _remove_backups(site, unwanted, timeline)  # first, as Cinder deletes no snapshot that is being backed up
+    _remove_backups(
+        site, unwanted, timeline
+    )  # first, as Cinder deletes no snapshot that is being backed up
     _remove_snapshots(site, lambda snapshot: made_by(snapshot) in runs, timeline)
     _remove_backups(site, unwanted, timeline)  # begun late, until the snapshot was gone
 
@@ -62,8 +69,14 @@ def _remove_snapshots(site: Site, unwanted: Callable[[Json], bool], timeline: Ti
             if status not in ("creating", "deleting"):
                 site.volumes.delete_snapshot(snapshot)
         if making:
-            # Cinder refuses to delete what is still being made; and what a lost request has left so, it never deletes.
-            site.volumes.snapshot_watch.wait_for(making, wanted=("available", "error"), timeout_s=SNAPSHOT_TIMEOUT_S, tell=step.waits_for)
+            # Cinder refuses to delete what is still being made; and what a lost request has left
+            # so, it never deletes.
+            site.volumes.snapshot_watch.wait_for(
+                making,
+                wanted=("available", "error"),
+                timeout_s=SNAPSHOT_TIMEOUT_S,
+                tell=step.waits_for,
+            )
             for snapshot in making:
                 site.volumes.delete_snapshot(snapshot)
         site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S, tell=step.waits_for)
@@ -76,7 +89,12 @@ def _remove_backups(site: Site, unwanted: Callable[[Json], bool], timeline: Time
         return
     with timeline.step("1.6", "remove unfinished backups", site.name) as step:
         if making := [b for b, status in left.items() if status == "creating"]:
-            site.backups.watch.wait_for(making, wanted=("available", "error", "deleting"), timeout_s=TIMEOUT_S, tell=step.waits_for)
+            site.backups.watch.wait_for(
+                making,
+                wanted=("available", "error", "deleting"),
+                timeout_s=TIMEOUT_S,
+                tell=step.waits_for,
+            )
         for backup, status in left.items():
             if status != "deleting":
                 site.backups.delete_backup(backup)

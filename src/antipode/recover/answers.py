@@ -1,4 +1,6 @@
-"""Waits until a recovered member answers, in the way its VNF's file names (the end of step 1.7.2)."""
+"""Waits until a recovered member answers, in the way its VNF's file names (the end of step
+1.7.2).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,15 @@ TRY_S = 10.0
 PAUSE_S = 0.5
 
 
-def await_answer(site: Site, manifest: Manifest, server: str, timeline: Timeline, go_on: Callable[[], None] = lambda: None) -> None:
-    """Ask a member again and again until it answers; return at once when its file does not say how to ask.
+def await_answer(
+    site: Site,
+    manifest: Manifest,
+    server: str,
+    timeline: Timeline,
+    go_on: Callable[[], None] = lambda: None,
+) -> None:
+    """Ask a member again and again until it answers; return at once when its file does not say how
+    to ask.
 
     `go_on` is called between two tries; what it raises ends them.
 
@@ -37,7 +46,10 @@ def await_answer(site: Site, manifest: Manifest, server: str, timeline: Timeline
         deadline = time.monotonic() + answers.within
         while (silence := _ask(answers, site.name, recovered)) is not None:
             if time.monotonic() > deadline:
-                raise ResourceFailed(f"{site.name}: server {server} does not answer after {answers.within:g} s: {silence}")
+                raise ResourceFailed(
+                    f"{site.name}: server {server} does not answer after {answers.within:g} s: "
+                    f"{silence}"
+                )
             step.waits_for(f"an answer: {silence}")
             go_on()
             time.sleep(PAUSE_S)  # nothing tells when an application is up, it must be asked
@@ -48,7 +60,12 @@ def _ask(answers: Answers, site: str, server: Server) -> str | None:
     address = server.ports[0].fixed[0].address if server.ports and server.ports[0].fixed else ""
     if answers.tcp is not None:
         return _connect(address, answers.tcp)
-    return _run([_filled_in(word, {"{site}": site, "{server}": server.name, "{address}": address}) for word in answers.command or []])
+    return _run(
+        [
+            _filled_in(word, {"{site}": site, "{server}": server.name, "{address}": address})
+            for word in answers.command or []
+        ]
+    )
 
 
 def _filled_in(word: str, values: dict[str, str]) -> str:

@@ -1,4 +1,6 @@
-"""What a recovery finds at its site: listed once for all servers of the VNF, each resource by the key of what it was made for."""
+"""What a recovery finds at its site: listed once for all servers of the VNF, each resource by the
+key of what it was made for.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ ByKey = dict[str, list[Json]]
 
 
 class Found:
-    """Servers, volumes and backups of a site as they were when each kind was first asked for. Safe to use from several threads.
+    """Servers, volumes and backups of a site as they were when each kind was first asked for. Safe
+    to use from several threads.
 
-    What comes after that is this run's own, or that of a request which came through late: see `removal.remove_twins`.
+    What comes after that is this run's own, or that of a request which came through late: see
+    `removal.remove_twins`.
     """
 
     def __init__(self, site: Site) -> None:
@@ -27,15 +31,21 @@ class Found:
 
     def servers(self, key: str) -> list[Json]:
         """The servers that carry a key."""
-        return self._once("servers", lambda: by_key(self._site.compute.servers(), _key_of_server)).get(key, [])
+        return self._once(
+            "servers", lambda: by_key(self._site.compute.servers(), _key_of_server)
+        ).get(key, [])
 
     def volumes(self, key: str) -> list[Json]:
         """The volumes that carry a key."""
-        return self._once("volumes", lambda: by_key(self._site.volumes.volumes(), keys_of)).get(key, [])
+        return self._once("volumes", lambda: by_key(self._site.volumes.volumes(), keys_of)).get(
+            key, []
+        )
 
     def backup(self, backup_id: str) -> Json | None:
         """The backup of this id, if it is known at the site."""
-        there = self._once("backups", lambda: by_key(self._site.backups.backups(), lambda backup: [backup["id"]]))
+        there = self._once(
+            "backups", lambda: by_key(self._site.backups.backups(), lambda backup: [backup["id"]])
+        )
         return there[backup_id][0] if backup_id in there else None
 
     def _once(self, kind: str, list_all: Callable[[], ByKey]) -> ByKey:

@@ -1,4 +1,5 @@
-"""The plan of a recovery: names translated to what the backup site has, all problems found before anything is created.
+"""The plan of a recovery: names translated to what the backup site has, all problems found before
+anything is created.
 
 Nothing at the primary is asked: the manifest and the backup site are enough.
 """
@@ -22,16 +23,24 @@ Named = dict[str, list[Json]]
 
 
 def resource_key(manifest: Manifest, primary_id: str) -> str:
-    """The key of what a recovery creates for a resource of the primary: the same at each attempt with one recovery point."""
+    """The key of what a recovery creates for a resource of the primary: the same at each attempt
+    with one recovery point.
+    """
     return f"{manifest.id}/{primary_id}"
 
 
 def keys_of(volume: Json) -> set[str]:
-    """The keys by which a volume may be found. Its description tells what it was made for while its metadata are those of the backup."""
+    """The keys by which a volume may be found.
+
+    Its description tells what it was made for while its metadata are those of the backup.
+    """
     description = volume.get("description")
     if (said := key_said(description)) is not None:
         return {said}
-    carried = {(volume.get("metadata") or {}).get(KEY), description}  # the latter as antipode 0.1.0 has marked it
+    carried = {
+        (volume.get("metadata") or {}).get(KEY),
+        description,
+    }  # the latter as antipode 0.1.0 has marked it
     return {str(key) for key in carried if key}
 
 
@@ -44,7 +53,10 @@ def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
     planner = _Planner(manifest, site)
     plan = planner.plan()
     if planner.problems:
-        raise PreflightFailed(f"Recovering {manifest.vnf.vnf} at {site.name} from {manifest.id}", list(dict.fromkeys(planner.problems)))
+        raise PreflightFailed(
+            f"Recovering {manifest.vnf.vnf} at {site.name} from {manifest.id}",
+            list(dict.fromkeys(planner.problems)),
+        )
     return plan
 
 
@@ -56,7 +68,9 @@ def _by_name(items: Iterable[Json]) -> Named:
 
 
 def _for_project(networks: list[Json], project_id: str) -> list[Json]:
-    """Of networks of one name those of the project, else those shared with it: an administrator is shown everybody's."""
+    """Of networks of one name those of the project, else those shared with it: an administrator is
+    shown everybody's.
+    """
     own = [n for n in networks if n.get("project_id") == project_id]
     return own or [n for n in networks if n.get("shared") or n.get("router:external")] or networks
 
@@ -72,11 +86,18 @@ class _Planner:
         self._map = manifest.vnf.map
         self._flavors = _by_name(site.compute.flavors())
         self._types = _by_name(site.volumes.types())
-        self._networks = {name: _for_project(same, site.project_id) for name, same in _by_name(site.networks.networks()).items()}
+        self._networks = {
+            name: _for_project(same, site.project_id)
+            for name, same in _by_name(site.networks.networks()).items()
+        }
         self._groups = _by_name(site.networks.security_groups(site.project_id))
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
-        wanted = {self._map.networks.get(p.network, p.network) for s in manifest.topology.servers for p in s.ports}
+        wanted = {
+            self._map.networks.get(p.network, p.network)
+            for s in manifest.topology.servers
+            for p in s.ports
+        }
         ids = [n["id"] for name in wanted for n in self._networks.get(name, [])]
         self._subnets = site.networks.subnets(ids)
         self._ports = site.networks.ports_on(ids)
@@ -93,12 +114,15 @@ class _Planner:
         names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
         before = vnf.predecessors()
         servers = [
-            self._server(server, sorted(names[p] for p in before[member.server])).model_copy(update={"answers": member.answers})
+            self._server(server, sorted(names[p] for p in before[member.server])).model_copy(
+                update={"answers": member.answers}
+            )
             for member, server in zip(vnf.members, topology.servers, strict=True)
         ]
         quotas = self._quotas(servers)
         self.problems += [
-            f"quota {q.resource} of the project: {q.needed} more are needed, {max(q.limit - q.used, 0)} of {q.limit} are free"
+            f"quota {q.resource} of the project: {q.needed} more are needed, "
+            f"{max(q.limit - q.used, 0)} of {q.limit} are free"
             for q in quotas
             if q.is_short
         ]
@@ -118,14 +142,26 @@ class _Planner:
             if not self._site.backups.services_up():
                 self.problems.append(f"cinder-backup is not up at {self._site.name}")
         except ApiError as error:
-            self.problems.append(f"{error}; a recovery takes a user with the role admin in the project")
+            self.problems.append(
+                f"{error}; a recovery takes a user with the role admin in the project"
+            )
         known = {b["id"]: b for b in self._site.backups.backups()}
         for record in self._manifest.backups.values():
             backup = known.get(record.id)
-            if backup and backup["status"] != "creating" and backup["volume_id"] != record.volume_id:
-                self.problems.append(f"a backup with id {record.id} is known already, and of another volume ({backup['volume_id']})")
+            if (
+                backup
+                and backup["status"] != "creating"
+                and backup["volume_id"] != record.volume_id
+            ):
+                self.problems.append(
+                    f"a backup with id {record.id} is known already, and of another volume "
+                    f"({backup['volume_id']})"
+                )
             elif backup and backup["status"].startswith("error"):
-                self.problems.append(f"backup {record.id} is known already, in status {backup['status']}: {backup.get('fail_reason')}")
+                self.problems.append(
+                    f"backup {record.id} is known already, in status {backup['status']}: "
+                    f"{backup.get('fail_reason')}"
+                )
 
     def _server(self, server: Server, after: list[str]) -> ServerPlan:
         for other in self._servers.get(server.name, []):
@@ -134,7 +170,8 @@ class _Planner:
             elif other["status"] == "ERROR":
                 reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
                 self.warnings.append(
-                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in ERROR: {reason}; it is removed and made again"
+                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in "
+                    f"ERROR: {reason}; it is removed and made again"
                 )
             else:
                 self._there.append(server.name)
@@ -144,7 +181,9 @@ class _Planner:
             hostname=server.hostname,
             flavor=self._map.flavors.get(server.flavor.name, server.flavor.name),
             flavor_id=self._flavor(server.name, server.flavor),
-            availability_zone=self._zone(f"server {server.name}", server.availability_zone, self._server_zones, "Nova"),
+            availability_zone=self._zone(
+                f"server {server.name}", server.availability_zone, self._server_zones, "Nova"
+            ),
             volumes=[self._volume(a) for a in server.attachments],
             ports=[self._port(server.name, p) for p in server.ports],
             metadata=server.metadata,
@@ -164,7 +203,8 @@ class _Planner:
         if len(found) != 1:
             have = ", ".join(sorted(there)) or "none"
             self.problems.append(
-                f"there is no {what} {name}, needed for {for_whom}; create it, or map the name in the VNF's file (there are: {have})"
+                f"there is no {what} {name}, needed for {for_whom}; create it, or map the name "
+                f"in the VNF's file (there are: {have})"
                 if not found
                 else f"{len(found)} {what}s are named {name}, needed for {for_whom}"
             )
@@ -173,12 +213,18 @@ class _Planner:
 
     def _flavor(self, server: str, flavor: Flavor) -> str:
         name = self._map.flavors.get(flavor.name, flavor.name)
-        needs = f"server {server} ({flavor.vcpus} VCPUs, {flavor.ram_mib} MiB, disk {flavor.disk_gib} GiB)"
+        needs = (
+            f"server {server} ({flavor.vcpus} VCPUs, {flavor.ram_mib} MiB, disk "
+            f"{flavor.disk_gib} GiB)"
+        )
         flavor_id = self._one("flavor", name, self._flavors, needs)
         if flavor_id:
             here = self._flavors[name][0]
             if here["vcpus"] < flavor.vcpus or here["ram"] < flavor.ram_mib:
-                self.warnings.append(f"flavor {name} is smaller here: {here['vcpus']} VCPUs, {here['ram']} MiB, for {needs}")
+                self.warnings.append(
+                    f"flavor {name} is smaller here: {here['vcpus']} VCPUs, {here['ram']} MiB, "
+                    f"for {needs}"
+                )
         return flavor_id
 
     def _zone(self, what: str, zone: str, zones: set[str], service: str) -> str | None:
@@ -186,7 +232,10 @@ class _Planner:
         here = self._map.availability_zones.get(zone, zone)
         if not zone or here in zones:
             return here or None
-        self.problems.append(f"{service} has no availability zone {here}, needed for {what} (there are: {', '.join(sorted(zones))})")
+        self.problems.append(
+            f"{service} has no availability zone {here}, needed for {what} (there are: "
+            f"{', '.join(sorted(zones))})"
+        )
         return None
 
     def _volume(self, attachment: Attachment) -> VolumePlan:
@@ -201,9 +250,13 @@ class _Planner:
             backup_id=backup.id,
             name=volume.name,
             description=volume.description,
-            size_gib=max(volume.size_gib, backup.size_gib),  # it may have been extended between discovery and snapshot
+            size_gib=max(
+                volume.size_gib, backup.size_gib
+            ),  # it may have been extended between discovery and snapshot
             volume_type=kind,
-            availability_zone=self._zone(label, volume.availability_zone, self._volume_zones, "Cinder"),
+            availability_zone=self._zone(
+                label, volume.availability_zone, self._volume_zones, "Cinder"
+            ),
             metadata=volume.metadata,
             image_metadata=volume.image_metadata,
             is_root=attachment.is_root,
@@ -215,14 +268,21 @@ class _Planner:
         network = self._map.networks.get(port.network, port.network)
         network_id = self._one("network", network, self._networks, f"server {server}")
         key = resource_key(self._manifest, port.id)
-        others = [p for p in self._ports if p["network_id"] == network_id and not key_in(p.get("description"), key)]
+        others = [
+            p
+            for p in self._ports
+            if p["network_id"] == network_id and not key_in(p.get("description"), key)
+        ]
         fixed: dict[str, str] = {}
         if network_id:
             for address in (f.address for f in port.fixed):
                 fixed[address] = self._subnet(server, network, network_id, address)
                 for other in others:
                     if address in {f["ip_address"] for f in other["fixed_ips"]}:
-                        self.problems.append(f"address {address} of server {server} is in use on network {network} by {_owner(other)}")
+                        self.problems.append(
+                            f"address {address} of server {server} is in use on network "
+                            f"{network} by {_owner(other)}"
+                        )
             for other in others:
                 if other["mac_address"].lower() == port.mac_address.lower():
                     mac = f"MAC address {port.mac_address} of server {server}"
@@ -235,7 +295,12 @@ class _Planner:
             mac_address=port.mac_address,
             fixed=fixed,
             security_group_ids=[
-                self._one("security group", self._map.security_groups.get(group, group), self._groups, f"server {server}")
+                self._one(
+                    "security group",
+                    self._map.security_groups.get(group, group),
+                    self._groups,
+                    f"server {server}",
+                )
                 for group in port.security_groups
             ],
             allowed_address_pairs=port.allowed_address_pairs,
@@ -251,11 +316,16 @@ class _Planner:
             if ip_address(address) in ip_network(subnet["cidr"]):
                 return str(subnet["id"])
         have = ", ".join(s["cidr"] for s in mine) or "none"
-        self.problems.append(f"network {network} has no subnet with address {address} of server {server} (its subnets: {have})")
+        self.problems.append(
+            f"network {network} has no subnet with address {address} of server {server} (its "
+            f"subnets: {have})"
+        )
         return ""
 
     def _keypair(self, keypair: Keypair) -> Keypair:
-        """The keypair under the name it can have here: keypairs are a user's, and ours may have another of that name."""
+        """The keypair under the name it can have here: keypairs are a user's, and ours may have
+        another of that name.
+        """
         if keypair in self._keypairs:
             return self._keypairs[keypair]
         here = self._site.compute.keypair(keypair.name)
@@ -263,7 +333,10 @@ class _Planner:
         if here is not None and _key(here["public_key"]) != _key(keypair.public_key):
             digest = hashlib.sha256(keypair.public_key.encode()).hexdigest()[:8]
             planned = keypair.model_copy(update={"name": f"{keypair.name}-{digest}"})
-            self.warnings.append(f"antipode's user has another keypair {keypair.name} here; the servers get theirs as {planned.name}")
+            self.warnings.append(
+                f"antipode's user has another keypair {keypair.name} here; the servers get "
+                f"theirs as {planned.name}"
+            )
             here = self._site.compute.keypair(planned.name)
         if here is None:
             self._keypairs_to_import[planned.name] = planned
@@ -271,7 +344,9 @@ class _Planner:
         return planned
 
     def _quotas(self, servers: list[ServerPlan]) -> list[QuotaNeed]:
-        """What is needed beyond that which an earlier attempt has created, which counts as used already."""
+        """What is needed beyond that which an earlier attempt has created, which counts as used
+        already.
+        """
         site = self._site
         volumes_there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
         ports_there = {key_said(p.get("description")) for p in self._ports}
@@ -291,7 +366,9 @@ class _Planner:
 
         size = sum(v.size_gib for v in new_volumes)
         storage = Counter(volumes=len(new_volumes), gigabytes=size)
-        storage += Counter(backups=len(new_backups), backup_gigabytes=sum(r.size_gib for r in new_backups))
+        storage += Counter(
+            backups=len(new_backups), backup_gigabytes=sum(r.size_gib for r in new_backups)
+        )
         for volume in new_volumes:
             storage[f"volumes_{volume.volume_type}"] += 1
             storage[f"gigabytes_{volume.volume_type}"] += volume.size_gib
@@ -312,7 +389,12 @@ def _key(public_key: str) -> list[str]:
 
 def _needs(needed: Counter[str], quota: Json, used: str) -> list[QuotaNeed]:
     return [
-        QuotaNeed(resource=name, needed=amount, used=quota[name][used] + quota[name]["reserved"], limit=quota[name]["limit"])
+        QuotaNeed(
+            resource=name,
+            needed=amount,
+            used=quota[name][used] + quota[name]["reserved"],
+            limit=quota[name]["limit"],
+        )
         for name, amount in needed.items()
         if amount and name in quota
     ]
@@ -320,5 +402,13 @@ def _needs(needed: Counter[str], quota: Json, used: str) -> list[QuotaNeed]:
 
 def _owner(port: Json) -> str:
     maker = maker_in(port.get("description"))
-    by = f", made by {maker}; if that was aborted, again: antipode run abort {maker}" if maker else ""
-    return f"port {port['id']} ({port.get('device_owner') or 'not plugged'} {port.get('device_id', '')})".replace(" )", ")") + by
+    by = (
+        f", made by {maker}; if that was aborted, again: antipode run abort {maker}"
+        if maker
+        else ""
+    )
+    return (
+        f"port {port['id']} ({port.get('device_owner') or 'not plugged'} "
+        f"{port.get('device_id', '')})".replace(" )", ")")
+        + by
+    )

@@ -1,4 +1,6 @@
-"""Creates the ports of a server with the MAC and fixed addresses they had at the primary (step 1.7.2)."""
+"""Creates the ports of a server with the MAC and fixed addresses they had at the primary (step
+1.7.2).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,19 @@ from antipode.model.timeline import Timeline
 from antipode.recover.plan import resource_key
 
 
-def create_ports(site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, timeline: Timeline) -> list[str]:
+def create_ports(
+    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, timeline: Timeline
+) -> list[str]:
     """Create the ports of a server and return their ids in the order of its interfaces.
 
     Raises:
         ResourceFailed: an address or MAC is in use, or Neutron refuses for another reason.
     """
     with timeline.step("1.7.2", "create ports", server) as step:
-        ports = [_port(site, port, resource_key(manifest, port.source_id), run) for port in plan.server(server).ports]
+        ports = [
+            _port(site, port, resource_key(manifest, port.source_id), run)
+            for port in plan.server(server).ports
+        ]
         step.result(ports=ports)
         return ports
 
@@ -30,15 +37,25 @@ def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
         try:
             return site.networks.create_port(_wanted(port, key, run), port.tags)
         except ApiError as error:
-            # its addresses may have been taken by the same port: the request of a process that died has come through
+            # its addresses may have been taken by the same port: the request of a process that died
+            # has come through
             there = site.networks.port_with_mac(port.network_id, port.mac_address)
             if there is None:
-                label = f"port with {', '.join(port.fixed) or 'no address'} on network {port.network}"
-                raise ResourceFailed(f"{site.name}: {label} could not be created: {error.reason}") from error
+                label = (
+                    f"port with {', '.join(port.fixed) or 'no address'} on network {port.network}"
+                )
+                raise ResourceFailed(
+                    f"{site.name}: {label} could not be created: {error.reason}"
+                ) from error
     if not key_in(there.get("description"), key):
-        raise ResourceFailed(f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by port {there['id']}")
+        raise ResourceFailed(
+            f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by "
+            f"port {there['id']}"
+        )
     if maker_in(there.get("description")) != run:
-        site.networks.describe_port(there["id"], words(run, key))  # it is this run's now, to be taken back with it
+        site.networks.describe_port(
+            there["id"], words(run, key)
+        )  # it is this run's now, to be taken back with it
     if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
         site.networks.tag_port(there["id"], port.tags)  # who made it died between the two calls
     return str(there["id"])
@@ -50,7 +67,9 @@ def _wanted(port: PortPlan, key: str, run: str) -> Json:
         "name": port.name,
         "description": words(run, key),
         "mac_address": port.mac_address,
-        "fixed_ips": [{"ip_address": address, "subnet_id": subnet} for address, subnet in port.fixed.items()],
+        "fixed_ips": [
+            {"ip_address": address, "subnet_id": subnet} for address, subnet in port.fixed.items()
+        ],
         "allowed_address_pairs": port.allowed_address_pairs,
         "port_security_enabled": port.port_security_enabled,
     }

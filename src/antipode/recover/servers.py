@@ -18,7 +18,8 @@ from antipode.recover.plan import resource_key
 TIMEOUT_S = 900.0
 
 _one_at_a_time = threading.Lock()
-"""Servers boot at the same time and may share a keypair or a server group, which must be made once."""
+"""Servers boot at the same time and may share a keypair or a server group, which must be made once.
+"""
 
 
 def boot(
@@ -32,7 +33,8 @@ def boot(
     run: str,
     timeline: Timeline,
 ) -> str:
-    """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is taken as it is.
+    """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is taken as
+    it is.
 
     Args:
         found: what is at the site already.
@@ -53,28 +55,45 @@ def boot(
             try:
                 server_id = _create(site, planned, volumes, ports, marks(run, key))
             except ApiError as error:
-                # its volumes or ports may be in use by the same server: the request of a process that died has come through
-                existing = next((s for s in Found(site).servers(key) if s["status"] != "ERROR"), None)
+                # its volumes or ports may be in use by the same server: the request of a process
+                # that died has come through
+                existing = next(
+                    (s for s in Found(site).servers(key) if s["status"] != "ERROR"), None
+                )
                 if existing is None:
-                    raise ResourceFailed(f"{site.name}: server {planned.name} could not be created: {error.reason}") from error
+                    raise ResourceFailed(
+                        f"{site.name}: server {planned.name} could not be created: {error.reason}"
+                    ) from error
         if existing is not None:
             server_id = existing["id"]
             if made_by(existing) != run:
-                site.compute.mark_server(server_id, marks(run, key))  # it is this run's now, to be taken back with it
-        site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for)
+                site.compute.mark_server(
+                    server_id, marks(run, key)
+                )  # it is this run's now, to be taken back with it
+        site.compute.watch.wait_for(
+            [server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for
+        )
         step.result(server_id=server_id, found=existing is not None)
         return str(server_id)
 
 
-def _create(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]) -> str:
+def _create(
+    site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]
+) -> str:
     with _one_at_a_time:
         if planned.keypair:
             _ensure_keypair(site, planned.keypair)
-        hints = {"group": _ensure_server_group(site, planned.server_group)} if planned.server_group else None
+        hints = (
+            {"group": _ensure_server_group(site, planned.server_group)}
+            if planned.server_group
+            else None
+        )
     return site.compute.create_server(_body(site, planned, volumes, ports, ours), hints)
 
 
-def _body(site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]) -> Json:
+def _body(
+    site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]
+) -> Json:
     body: Json = {
         "name": planned.name,
         "flavorRef": planned.flavor_id,
@@ -122,5 +141,6 @@ def _ensure_server_group(site: Site, group: ServerGroup) -> str:
     there = [g for g in site.compute.server_groups() if g["name"] == group.name]
     if not there:
         return site.compute.create_server_group(group.name, group.policy)
-    # Of two, made by a request that came through late, the one which has members: those that boot now must be in the same.
+    # Of two, made by a request that came through late, the one which has members: those that boot
+    # now must be in the same.
     return str(max(there, key=lambda g: len(g.get("members") or ()))["id"])

@@ -46,18 +46,33 @@ def restore_volumes(
 
     def restore(volume: VolumePlan) -> str:
         key = resource_key(manifest, volume.source_id)
-        with slots, timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step:
+        with (
+            slots,
+            timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step,
+        ):
             ours = found.volumes(key)
             for failed in (v for v in ours if v["status"].startswith("error")):
                 site.volumes.delete_volume(failed["id"])
-            # Of two, as a request came through late, every try takes the same: the one in use, else the older.
+            # Of two, as a request came through late, every try takes the same: the one in use, else
+            # the older.
             usable = (v for v in ours if not v["status"].startswith(("error", "deleting")))
-            existing = min(usable, key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]), default=None)
+            existing = min(
+                usable,
+                key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]),
+                default=None,
+            )
             volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
             wanted = ("available", "in-use")
-            restored = site.volumes.watch.wait_for([volume_id], wanted=wanted, timeout_s=TIMEOUT_S, tell=step.waits_for)[volume_id]
+            restored = site.volumes.watch.wait_for(
+                [volume_id], wanted=wanted, timeout_s=TIMEOUT_S, tell=step.waits_for
+            )[volume_id]
             _put_right(site, volume, restored, marks(run, key))
-            step.result(volume_id=volume_id, backup_id=volume.backup_id, volume_bytes=volume.size_gib << 30, found=existing is not None)
+            step.result(
+                volume_id=volume_id,
+                backup_id=volume.backup_id,
+                volume_bytes=volume.size_gib << 30,
+                found=existing is not None,
+            )
             return volume_id
 
     with ThreadPoolExecutor(max(len(volumes), 1), f"restore-{server}") as pool:
@@ -65,12 +80,17 @@ def restore_volumes(
 
 
 def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
-    # Created together with its restore, so that cinder-backup knows it to be new and skips its zeros.
+    # Created together with its restore, so that cinder-backup knows it to be new and skips its
+    # zeros.
     wanted: Json = {
         "size": volume.size_gib,
         "backup_id": volume.backup_id,
-        "name": volume.name or volume.source_id,  # Cinder would put the backup's description over ours if there were no name
-        "description": words(run, key),  # a restore replaces the metadata, but leaves the description
+        "name": volume.name
+        # Cinder would put the backup's description over ours if there were no name
+        or volume.source_id,
+        "description": words(
+            run, key
+        ),  # a restore replaces the metadata, but leaves the description
         "metadata": marks(run, key),
     }
     if volume.volume_type:
@@ -81,11 +101,16 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
         return site.volumes.create_volume(wanted)
     except ApiError as error:
         label = volume.name or volume.source_id
-        raise ResourceFailed(f"{site.name}: volume {label} could not be created from backup {volume.backup_id}: {error.reason}") from error
+        raise ResourceFailed(
+            f"{site.name}: volume {label} could not be created from backup {volume.backup_id}: "
+            f"{error.reason}"
+        ) from error
 
 
 def _put_right(site: Site, volume: VolumePlan, restored: Json, ours: dict[str, str]) -> None:
-    """What a restore does not bring: our marks, the description; and what it should bring: the root volume's bootable flag and image."""
+    """What a restore does not bring: our marks, the description; and what it should bring: the root
+    volume's bootable flag and image.
+    """
     site.volumes.update_volume(restored["id"], volume.description, {**volume.metadata, **ours})
     if volume.is_root and str(restored["bootable"]).lower() != "true":
         site.volumes.set_bootable(restored["id"])

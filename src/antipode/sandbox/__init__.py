@@ -1,4 +1,6 @@
-"""Embedded sites: small servers that speak the OpenStack APIs antipode uses, with real bytes behind them, for trying, training and tests.
+"""Embedded sites: small servers that speak the OpenStack APIs antipode uses, with real bytes behind
+them, for trying, training and tests.
 
-Nothing else of antipode imports this package; antipode reaches these sites through clouds.yaml, as it reaches any other.
+Nothing else of antipode imports this package; antipode reaches these sites through clouds.yaml, as
+it reaches any other.
 """

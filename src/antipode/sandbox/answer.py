@@ -1,6 +1,8 @@
-"""Asks a guest of an embedded site whether it answers: `python -m antipode.sandbox.answer DIRECTORY SITE ADDRESS PORT`; exit code 0 if so.
+"""Asks a guest of an embedded site whether it answers: `python -m antipode.sandbox.answer DIRECTORY
+SITE ADDRESS PORT`; exit code 0 if so.
 
-A program of its own that imports next to nothing, as it is run again and again until a recovered member answers.
+A program of its own that imports next to nothing, as it is run again and again until a recovered
+member answers.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ TIMEOUT_S = 5.0
 
 
 def ask(url: str, address: str, port: int, path: str = "", timeout_s: float = TIMEOUT_S) -> str:
-    """What the guest at an address answers within `timeout_s` seconds, asked through its site's gateway at `url`.
+    """What the guest at an address answers within `timeout_s` seconds, asked through its site's
+    gateway at `url`.
 
     Raises:
         OSError: it does not answer, or its site does not.

@@ -1,4 +1,6 @@
-"""The bytes of volumes: sparse files, copied, compared and compressed by what they hold and not by their size."""
+"""The bytes of volumes: sparse files, copied, compared and compressed by what they hold and not by
+their size.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from typing import NamedTuple
 _PIECE = 8 << 20
 _GRAIN = 256 << 10
 KERNEL_TELLS = sys.platform == "linux"
-"""Where a file has holes; macOS has told of holes where there was data (APFS, https://github.com/coreutils/coreutils/pull/68)."""
+"""Where a file has holes; macOS has told of holes where there was data (APFS,
+https://github.com/coreutils/coreutils/pull/68).
+"""
 
 
 class Extent(NamedTuple):
@@ -105,10 +109,16 @@ class Image:
         os.close(self._handle)
 
     def is_hole(self, offset: int, length: int) -> bool:
-        return not any(e.offset < offset + length and offset < e.offset + e.length for e in self._extents)
+        return not any(
+            e.offset < offset + length and offset < e.offset + e.length for e in self._extents
+        )
 
     def read(self, offset: int, length: int) -> bytes:
-        return bytes(length) if self.is_hole(offset, length) else os.pread(self._handle, length, offset)
+        return (
+            bytes(length)
+            if self.is_hole(offset, length)
+            else os.pread(self._handle, length, offset)
+        )
 
     def digests(self, block: int) -> list[str]:
         """The SHA-256 of each block of the image."""
@@ -116,11 +126,17 @@ class Image:
         for offset in range(0, self.size, block):
             length = min(block, self.size - offset)
             hole = self.is_hole(offset, length)
-            found.append(zeros_digest(length) if hole else hashlib.sha256(os.pread(self._handle, length, offset)).hexdigest())
+            found.append(
+                zeros_digest(length)
+                if hole
+                else hashlib.sha256(os.pread(self._handle, length, offset)).hexdigest()
+            )
         return found
 
     def packed(self, offset: int, length: int) -> tuple[str, bytes, str]:
-        """A part as the backup driver stores it: the compression used, the bytes, and the MD5 of the part."""
+        """A part as the backup driver stores it: the compression used, the bytes, and the MD5 of
+        the part.
+        """
         if self.is_hole(offset, length):
             return "zlib", *packed_zeros(length)
         data = self.read(offset, length)
@@ -145,8 +161,11 @@ def packed_zeros(length: int) -> tuple[bytes, str]:
     return b"".join([*parts, engine.flush()]), digest.hexdigest()
 
 
-def unpack_into(path: Path, offset: int, length: int, compression: str, stored: bytes, *, skip_zeros: bool) -> None:
-    """Write a part that `packed` has made to where it belongs; with `skip_zeros` nothing where the part is all zeros.
+def unpack_into(
+    path: Path, offset: int, length: int, compression: str, stored: bytes, *, skip_zeros: bool
+) -> None:
+    """Write a part that `packed` has made to where it belongs; with `skip_zeros` nothing where the
+    part is all zeros.
 
     Raises:
         zlib.error, ValueError: it is not what was stored.

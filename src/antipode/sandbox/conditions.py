@@ -1,7 +1,8 @@
 """What a site is under: its clock, how long things take there, and what has been made to go wrong.
 
-Everything that happens has a name: a call is `SERVICE METHOD PATH`, with the action's name behind the path of an action
-(`compute POST /servers/ID/action quiesce`); what a service does after it has answered is `KIND.VERB` (`snapshot.create`).
+Everything that happens has a name: a call is `SERVICE METHOD PATH`, with the action's name behind
+the path of an action (`compute POST /servers/ID/action quiesce`); what a service does after it has
+answered is `KIND.VERB` (`snapshot.create`).
 """
 
 from __future__ import annotations
@@ -32,18 +33,22 @@ SECONDS = {
     "server.unquiesce": 0.04,
     "guest.boot": 0.8,
 }
-"""How long what happens takes, besides moving its bytes; each about a quarter of what the lab's sites need on two cores."""
+"""How long what happens takes, besides moving its bytes; each about a quarter of what the lab's
+sites need on two cores.
+"""
 
 OF_CALLS = ("error", "slow", "hang", "drop", "lost", "twice")
 OF_OPERATIONS = ("error", "slow", "stuck")
 
 
 class Rule(BaseModel):
-    """Something that goes wrong: `effect` on what has a name in which the regular expression `on` is found.
+    """Something that goes wrong: `effect` on what has a name in which the regular expression `on`
+    is found.
 
-    Of calls: `error` (refused with `status`), `slow` (`seconds` later), `hang` (never answered), `drop` (the connection is closed before
-    anything is done), `lost` (done, and the connection closed instead of answered), `twice` (delivered two times).
-    Of what comes after an answer: `error` (ends in the error status), `slow`, `stuck` (stays as it is until the rule is removed).
+    Of calls: `error` (refused with `status`), `slow` (`seconds` later), `hang` (never answered),
+    `drop` (the connection is closed before anything is done), `lost` (done, and the connection
+    closed instead of answered), `twice` (delivered two times). Of what comes after an answer:
+    `error` (ends in the error status), `slow`, `stuck` (stays as it is until the rule is removed).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -51,7 +56,9 @@ class Rule(BaseModel):
     on: str
     effect: Literal["error", "slow", "hang", "drop", "lost", "twice", "stuck"]
     status: int = Field(default=500, ge=400, le=599)
-    message: str = "The server has either erred or is incapable of performing the requested operation."
+    message: str = (
+        "The server has either erred or is incapable of performing the requested operation."
+    )
     seconds: float = Field(default=5.0, ge=0)
     after: int = Field(default=0, ge=0)
     """how many times it lets pass first"""

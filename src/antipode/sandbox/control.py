@@ -1,4 +1,7 @@
-"""The control API of an embedded site: what a site is under is looked at and changed here. It answers also while the site is isolated."""
+"""The control API of an embedded site: what a site is under is looked at and changed here.
+
+It answers also while the site is isolated.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from antipode.sandbox.http import Gate
 
 
 class Control:
-    def __init__(self, site: str, conditions: Conditions, gate: Gate, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self, site: str, conditions: Conditions, gate: Gate, hypervisor: Hypervisor
+    ) -> None:
         self._site = site
         self._conditions = conditions
         self._gate = gate
@@ -99,9 +104,13 @@ class Control:
         return web.json_response({})
 
     async def _guests(self, request: web.Request) -> web.Response:
-        """All guests at one moment: server, whether it is frozen, and of a canary its role and last durable record."""
+        """All guests at one moment: server, whether it is frozen, and of a canary its role and last
+        durable record.
+        """
         return web.json_response(self._hypervisor.seen())
 
     async def _stills(self, request: web.Request) -> web.Response:
-        """What each member of the canary had durable whenever all of them had become frozen, oldest first."""
+        """What each member of the canary had durable whenever all of them had become frozen, oldest
+        first.
+        """
         return web.json_response(self._hypervisor.stills)

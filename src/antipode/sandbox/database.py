@@ -1,4 +1,6 @@
-"""What a site knows, in one SQLite file written at each change, so that a killed site comes back with what it knew."""
+"""What a site knows, in one SQLite file written at each change, so that a killed site comes back
+with what it knew.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ Json = dict[str, Any]
 
 
 class Table:
-    """The resources of one kind by id, oldest first; what is kept here is in the file when the call returns."""
+    """The resources of one kind by id, oldest first; what is kept here is in the file when the call
+    returns.
+    """
 
     def __init__(self, connection: sqlite3.Connection, kind: str) -> None:
         self._connection = connection
         self._kind = kind
-        rows = connection.execute("SELECT id, content FROM resource WHERE kind = ? ORDER BY rowid", (kind,))
+        rows = connection.execute(
+            "SELECT id, content FROM resource WHERE kind = ? ORDER BY rowid", (kind,)
+        )
         self._items: dict[str, Json] = {item_id: json.loads(content) for item_id, content in rows}
 
     def __iter__(self) -> Iterator[Json]:
@@ -43,23 +49,28 @@ class Table:
         item.update(changes)
         self._items[item["id"]] = item
         self._connection.execute(
-            "INSERT INTO resource (kind, id, content) VALUES (?, ?, ?) ON CONFLICT (kind, id) DO UPDATE SET content = excluded.content",
+            "INSERT INTO resource (kind, id, content) VALUES (?, ?, ?) ON CONFLICT (kind, id) DO "
+            "UPDATE SET content = excluded.content",
             (self._kind, item["id"], json.dumps(item)),
         )
         return item
 
     def drop(self, item_id: str) -> None:
         self._items.pop(item_id, None)
-        self._connection.execute("DELETE FROM resource WHERE kind = ? AND id = ?", (self._kind, item_id))
+        self._connection.execute(
+            "DELETE FROM resource WHERE kind = ? AND id = ?", (self._kind, item_id)
+        )
 
 
 class Database:
     def __init__(self, path: Path) -> None:
-        # a killed process loses nothing that it has handed to the kernel, and no site outlives its machine: hence no sync
+        # a killed process loses nothing that it has handed to the kernel, and no site outlives its
+        # machine: hence no sync
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.executescript(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;"
-            "CREATE TABLE IF NOT EXISTS resource (kind TEXT, id TEXT, content TEXT, UNIQUE (kind, id))"
+            "CREATE TABLE IF NOT EXISTS resource (kind TEXT, id TEXT, content TEXT, UNIQUE "
+            "(kind, id))"
         )
 
     def table(self, kind: str) -> Table:

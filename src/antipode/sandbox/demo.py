@@ -28,10 +28,15 @@ class Operator:
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `antipode ARGUMENTS`; what it prints is to be read by `communicate`."""
-        files = {"OS_CLIENT_CONFIG_FILE": str(self._directory / desk.CLOUDS), "ANTIPODE_CONFIG": str(self._directory / desk.CONFIGURATION)}
+        files = {
+            "OS_CLIENT_CONFIG_FILE": str(self._directory / desk.CLOUDS),
+            "ANTIPODE_CONFIG": str(self._directory / desk.CONFIGURATION),
+        }
         return subprocess.Popen(
             [sys.executable, "-m", "antipode.cli.main", *arguments],
-            env=os.environ | files | {"NO_PROXY": "*", "no_proxy": "*"},  # of which the latter counts where both are
+            env=os.environ
+            | files
+            | {"NO_PROXY": "*", "no_proxy": "*"},  # of which the latter counts where both are
             cwd=self._directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -50,7 +55,10 @@ class Operator:
                 stdout, stderr = process.communicate(timeout=LONGEST_S)
             except subprocess.TimeoutExpired as error:
                 process.kill()
-                raise SandboxError(f"antipode {' '.join(arguments)} has not ended after {LONGEST_S:g} s and was killed") from error
+                raise SandboxError(
+                    f"antipode {' '.join(arguments)} has not ended after {LONGEST_S:g} s and was "
+                    "killed"
+                ) from error
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     def tell(self, *arguments: str) -> str:
@@ -61,7 +69,10 @@ class Operator:
         """
         done = self.run(*arguments)
         if done.returncode:
-            raise SandboxError(f"antipode {' '.join(arguments)}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}")
+            raise SandboxError(
+                f"antipode {' '.join(arguments)}: exit code "
+                f"{done.returncode}\n{(done.stdout + done.stderr)[-4000:]}"
+            )
         return done.stdout
 
     def ask(self, *arguments: str) -> Any:
@@ -70,7 +81,9 @@ class Operator:
 
 
 class Watcher(Witness):
-    """Sees all guests of an embedded site at one moment; the site tells it of the moments that it was too slow for."""
+    """Sees all guests of an embedded site at one moment; the site tells it of the moments that it
+    was too slow for.
+    """
 
     every_s = 0.03
 
@@ -134,8 +147,13 @@ class EmbeddedStage:
         teller.tell("Two embedded OpenStack sites", self._sandbox.up)
         desk.write(self._sandbox)
         with ThreadPoolExecutor(1) as beside:
-            told = beside.submit(self.operator.tell, "vnf", "add", str(self._sandbox.directory / desk.VNF_FILE))
-            teller.tell(f"A VNF of three members at {self.primary}, answering", lambda: canary.create(self._sandbox, self.primary))
+            told = beside.submit(
+                self.operator.tell, "vnf", "add", str(self._sandbox.directory / desk.VNF_FILE)
+            )
+            teller.tell(
+                f"A VNF of three members at {self.primary}, answering",
+                lambda: canary.create(self._sandbox, self.primary),
+            )
             told.result()
 
     def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
@@ -161,7 +179,8 @@ class EmbeddedStage:
 
 
 def run(directory: Path, out: TextIO) -> dict[str, Any]:
-    """Tell the whole story in a directory of its own; the report. The sites are ended when it is over, what they hold is left.
+    """Tell the whole story in a directory of its own; the report. The sites are ended when it is
+    over, what they hold is left.
 
     Raises:
         AntipodeError: it cannot be told to its end.

@@ -1,4 +1,6 @@
-"""An operator's desk for the embedded sites: clouds.yaml, antipode.yaml and the VNF file, in the sandbox's directory."""
+"""An operator's desk for the embedded sites: clouds.yaml, antipode.yaml and the VNF file, in the
+sandbox's directory.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def write(sandbox: Sandbox) -> None:
         {
             "sites": {site: {"cloud": site} for site in SITES},
             "vault": {"swift": {"site": STORE, "container": "antipode-vault"}},
-            "backup_store": {"cloud": f"{STORE}-backup", "container": sandbox.settings(STORE).store.container},
+            "backup_store": {
+                "cloud": f"{STORE}-backup",
+                "container": sandbox.settings(STORE).store.container,
+            },
             "database": f"sqlite:///{folder.resolve()}/antipode.db",
         },
     )
@@ -42,13 +47,21 @@ def write(sandbox: Sandbox) -> None:
 
 
 def vnf(sandbox: Sandbox) -> dict[str, Any]:
-    """The example's VNF: quiesced db first, which is the worst order for a chain; booted db, app, front."""
+    """The example's VNF: quiesced db first, which is the worst order for a chain; booted db, app,
+    front.
+    """
     primary, backup = SITES
     answer = [sys.executable, "-m", "antipode.sandbox.answer", str(sandbox.directory.resolve())]
     members: list[dict[str, Any]] = []
     for member, following in zip(MEMBERS, [*MEMBERS[1:], None], strict=True):
         asked = {"command": [*answer, "{site}", "{address}", str(HTTP_PORT)], "within": "180s"}
-        members.append({"server": member.server, **({"boot_before": [following.server]} if following else {}), "answers": asked})
+        members.append(
+            {
+                "server": member.server,
+                **({"boot_before": [following.server]} if following else {}),
+                "answers": asked,
+            }
+        )
     return {
         "vnf": NAME,
         "primary": primary,

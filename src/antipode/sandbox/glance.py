@@ -38,15 +38,29 @@ class Glance(Service):
         ]
 
     def fault(self, refused: Refused) -> web.Response:
-        titles = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 400: "Bad Request"}
+        titles = {
+            401: "Unauthorized",
+            403: "Forbidden",
+            404: "Not Found",
+            409: "Conflict",
+            400: "Bad Request",
+        }
         title = f"{refused.status} {titles.get(refused.status, 'Internal Server Error')}"
-        head, body = f"<head>\n  <title>{title}</title>\n </head>", f"<h1>{title}</h1>\n  {refused.message}<br /><br />"
+        head, body = (
+            f"<head>\n  <title>{title}</title>\n </head>",
+            f"<h1>{title}</h1>\n  {refused.message}<br /><br />",
+        )
         html = f"<html>\n {head}\n <body>\n  {body}\n\n\n\n </body>\n</html>"
         return web.Response(status=refused.status, text=html, content_type="text/html")
 
     async def _versions(self, call: Call) -> Json:
         links = [{"rel": "self", "href": f"{call.base}{self.prefix}/v2/"}]
-        return {"versions": [{"id": "v2.17", "status": "CURRENT", "links": links}, {"id": "v2.0", "status": "SUPPORTED", "links": links}]}
+        return {
+            "versions": [
+                {"id": "v2.17", "status": "CURRENT", "links": links},
+                {"id": "v2.0", "status": "SUPPORTED", "links": links},
+            ]
+        }
 
     def find(self, caller: Caller, image_id: str) -> Json:
         """An image that the caller may use.
@@ -63,12 +77,24 @@ class Glance(Service):
         return self._folder / str(image["id"])
 
     def _visible(self, caller: Caller, image: Json) -> bool:
-        return image["visibility"] == "public" or image["owner"] == caller.project_id or caller.is_admin
+        return (
+            image["visibility"] == "public"
+            or image["owner"] == caller.project_id
+            or caller.is_admin
+        )
 
     async def _list(self, call: Call) -> Json:
-        wanted = {k: v for k, v in call.query.items() if k in ("name", "status", "visibility", "owner", "id", "os_hash_value")}
+        wanted = {
+            k: v
+            for k, v in call.query.items()
+            if k in ("name", "status", "visibility", "owner", "id", "os_hash_value")
+        }
         wanted = {k: v for k, v in wanted.items() if v != "all"}
-        found = [i for i in self.images if self._visible(call.caller, i) and all(i.get(k) == v for k, v in wanted.items())]
+        found = [
+            i
+            for i in self.images
+            if self._visible(call.caller, i) and all(i.get(k) == v for k, v in wanted.items())
+        ]
         answer = page(call, "images", found, public)
         links = answer.pop("images_links", [])
         following = {"next": links[0]["href"]} if links else {}
@@ -82,7 +108,9 @@ class Glance(Service):
     def furnish(self, owner: str, name: str, data: bytes, properties: dict[str, str]) -> None:
         """A public image with these bytes."""
         formats = {"disk_format": "raw", "container_format": "bare"}
-        self.store(self._make(owner, {"name": name, "visibility": "public", **formats, **properties}), data)
+        self.store(
+            self._make(owner, {"name": name, "visibility": "public", **formats, **properties}), data
+        )
 
     def _make(self, owner: str, wanted: Json) -> Json:
         now = self._conditions.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -155,4 +183,6 @@ class Glance(Service):
         item = self.find(call.caller, image)
         if item["status"] != "active":
             return web.Response(status=204)
-        return web.Response(body=self.path(item).read_bytes(), content_type="application/octet-stream")
+        return web.Response(
+            body=self.path(item).read_bytes(), content_type="application/octet-stream"
+        )

@@ -1,7 +1,9 @@
-"""The guests of an embedded site: simulated servers, of which those with the canary's user_data write its records into their volumes.
+"""The guests of an embedded site: simulated servers, of which those with the canary's user_data
+write its records into their volumes.
 
-A guest's disk has no file system: block 0 of the data volume is a header, the records follow it, and far behind them is what `fill` has
-written. Nothing is synced, as the site's process may be killed and its machine may not.
+A guest's disk has no file system: block 0 of the data volume is a header, the records follow it,
+and far behind them is what `fill` has written. Nothing is synced, as the site's process may be
+killed and its machine may not.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ class Guest:
         return self.machine.disks.paths[1]
 
     async def write(self, offset: int, content: bytes) -> None:
-        """Write to the data volume; waits while the guest's file systems are frozen, and while a picture of the volume is taken."""
+        """Write to the data volume; waits while the guest's file systems are frozen, and while a
+        picture of the volume is taken.
+        """
         lock = self.machine.disks.locks[1]
         while True:
             await self.thawed.wait()
@@ -108,7 +112,9 @@ class Hypervisor:
         self._conditions = conditions
         self._guests: dict[str, Guest] = {}
         self.stills: list[dict[str, int]] = []
-        """role -> last durable record, at each moment when the last member of the canary froze: for who looks too seldom to see it"""
+        """role -> last durable record, at each moment when the last member of the canary froze: for
+        who looks too seldom to see it
+        """
 
     def start(self, machine: Machine) -> None:
         """Power a server on."""
@@ -168,14 +174,19 @@ class Hypervisor:
         ]
 
     async def answer(self, address: str, port: int, query: Mapping[str, str]) -> str:
-        """What a guest says on one of its addresses; with `mib` and `seed` in the query it first writes so much.
+        """What a guest says on one of its addresses; with `mib` and `seed` in the query it first
+        writes so much.
 
         Raises:
             GuestSilent: no guest listens there.
         """
         for guest in self._guests.values():
             canary = guest.canary
-            if canary and canary.http == port and address in {a for _, a in guest.machine.addresses}:
+            if (
+                canary
+                and canary.http == port
+                and address in {a for _, a in guest.machine.addresses}
+            ):
                 if "mib" in query:
                     await self._fill(guest, int(query["mib"]), int(query.get("seed", 1)))
                 return json.dumps(
@@ -233,10 +244,14 @@ class Hypervisor:
             whole.pop()
             canary.torn += 1
         canary.last = canary.found = max((r.number for r in whole if r), default=0)
-        await guest.write(0, (b"antipode canary 1 boot=%04d\n" % canary.boot).ljust(RECORDS_AT, b"\0"))
+        await guest.write(
+            0, (b"antipode canary 1 boot=%04d\n" % canary.boot).ljust(RECORDS_AT, b"\0")
+        )
         if canary.torn:
             await guest.write(RECORDS_AT + len(whole) * RECORD, bytes(canary.torn * RECORD))
-        guest.console.append(f"canary: {canary.role} started, boot {canary.boot}, {canary.found} records found")
+        guest.console.append(
+            f"canary: {canary.role} started, boot {canary.boot}, {canary.found} records found"
+        )
 
     async def _lead(self, guest: Guest, canary: Canary) -> None:
         """The head of the chain: a record each period, for ever."""
@@ -245,7 +260,9 @@ class Hypervisor:
             await self._put(guest, canary, canary.last + 1, time.time_ns() // 1000)
 
     async def _put(self, guest: Guest, canary: Canary, number: int, made_us: int) -> int | None:
-        """Make a record durable at those behind this member, then here; the moment it was made, or None when it is not durable."""
+        """Make a record durable at those behind this member, then here; the moment it was made, or
+        None when it is not durable.
+        """
         async with guest.turn:
             if number <= canary.last:
                 return _made(guest.data, number)
@@ -263,7 +280,10 @@ class Hypervisor:
                     return None
                 made_us = made
             now_ms = time.time_ns() // 1_000_000
-            await guest.write(RECORDS_AT + (number - 1) * RECORD, written(number, canary.role, canary.boot, now_ms, made_us))
+            await guest.write(
+                RECORDS_AT + (number - 1) * RECORD,
+                written(number, canary.role, canary.boot, now_ms, made_us),
+            )
             canary.last, canary.written_ms, canary.state = number, now_ms, "ok"
             return made_us
 
@@ -271,7 +291,11 @@ class Hypervisor:
         """Who listens on that address of one of the guest's own networks."""
         networks = {network for network, _ in guest.machine.addresses}
         for other in self._guests.values():
-            if other.canary and other.canary.peer == port and any((n, address) in other.machine.addresses for n in networks):
+            if (
+                other.canary
+                and other.canary.peer == port
+                and any((n, address) in other.machine.addresses for n in networks)
+            ):
                 return other
         return None
 
@@ -308,7 +332,8 @@ def _made(volume: Path, number: int) -> int | None:
 
 
 def records_of(volume: Path, *, missing_ok: bool = False) -> bytes:
-    """The records on a data volume, from the first to the last that is not all zeros; what is missing in between is torn.
+    """The records on a data volume, from the first to the last that is not all zeros; what is
+    missing in between is torn.
 
     Raises:
         ValueError: it is no data volume of the canary.
@@ -318,7 +343,13 @@ def records_of(volume: Path, *, missing_ok: bool = False) -> bytes:
             return b""
         raise ValueError(f"{volume} is no data volume of the canary")
     with volume.open("rb") as file:
-        ends = [e.offset + e.length for e in blocks.extents(file.fileno()) if e.offset < RECORDS_END]
-        content = os.pread(file.fileno(), min(max(ends), RECORDS_END) - RECORDS_AT, RECORDS_AT) if ends else b""
+        ends = [
+            e.offset + e.length for e in blocks.extents(file.fileno()) if e.offset < RECORDS_END
+        ]
+        content = (
+            os.pread(file.fileno(), min(max(ends), RECORDS_END) - RECORDS_AT, RECORDS_AT)
+            if ends
+            else b""
+        )
     used = len(content.rstrip(b"\0"))
     return content[: -(-used // RECORD) * RECORD]

@@ -1,4 +1,6 @@
-"""The one way of every call into a site: isolation, faults, latency, token and microversion come before a service sees it."""
+"""The one way of every call into a site: isolation, faults, latency, token and microversion come
+before a service sees it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ PAGE = 1000
 
 
 class Refused(Exception):
-    """A service refuses a call; `kind` is the exception's name where the service's error body has it."""
+    """A service refuses a call; `kind` is the exception's name where the service's error body has
+    it.
+    """
 
     def __init__(self, status: int, message: str, kind: str = "") -> None:
         self.status = status
@@ -70,12 +74,19 @@ class Call:
         """The object of that name in the body."""
         part = self.body.get(name)
         if not isinstance(part, dict):
-            raise Refused(400, f"Invalid input for field/attribute {name}. Value: {part}. '{name}' is a required property")
+            raise Refused(
+                400,
+                f"Invalid input for field/attribute {name}. Value: {part}. '{name}' is a "
+                "required property",
+            )
         return part
 
 
 class Route(NamedTuple):
-    """An entry in a service's table of routes. `status` is that of an answer with a body or none; `open`: no token is needed."""
+    """An entry in a service's table of routes.
+
+    `status` is that of an answer with a body or none; `open`: no token is needed.
+    """
 
     method: str
     path: str
@@ -114,21 +125,35 @@ class Service(Part):
     """what has the rest of its calls"""
 
     def fault(self, refused: Refused) -> web.Response:
-        """An error in the form that this service gives it: that of Nova and Cinder, where it has no other."""
+        """An error in the form that this service gives it: that of Nova and Cinder, where it has no
+        other.
+        """
         if refused.status == 401:
-            return web.json_response({"error": {"code": 401, "title": "Unauthorized", "message": refused.message}}, status=401)
+            return web.json_response(
+                {"error": {"code": 401, "title": "Unauthorized", "message": refused.message}},
+                status=401,
+            )
         body: Json = {"code": refused.status, "message": refused.message}
         headers = {"Retry-After": "0"} if refused.status == 413 else {}
-        return web.json_response({FAULTS.get(refused.status, "computeFault"): body}, status=refused.status, headers=headers)
+        return web.json_response(
+            {FAULTS.get(refused.status, "computeFault"): body},
+            status=refused.status,
+            headers=headers,
+        )
 
     def microversions(self) -> Json:
         """As a version document has them."""
-        return {"version": "{}.{}".format(*self.newest), "min_version": "{}.{}".format(*self.oldest)}
+        return {
+            "version": "{}.{}".format(*self.newest),
+            "min_version": "{}.{}".format(*self.oldest),
+        }
 
     def install(self, application: web.Application, gate: Gate) -> None:
         """Add the service's routes to the application, behind the gate."""
         unknown = Route("*", "/{path:.*}", _unknown, open=True)
-        for route in itertools.chain(self.routes(), *(part.routes() for part in self.parts), [unknown]):
+        for route in itertools.chain(
+            self.routes(), *(part.routes() for part in self.parts), [unknown]
+        ):
             paths = [self.prefix + route.path] + ([self.prefix] if route.path == "/" else [])
             for path in paths:
                 application.router.add_route(route.method, path, _Door(self, route, gate))
@@ -148,7 +173,11 @@ class Service(Part):
         version = int(major), int(minor)
         if not self.oldest <= version <= self.newest:
             text = ["{}.{}".format(*v) for v in (version, self.oldest, self.newest)]
-            raise Refused(406, f"Version {text[0]} is not supported by the API. Minimum is {text[1]} and maximum is {text[2]}.")
+            raise Refused(
+                406,
+                f"Version {text[0]} is not supported by the API. Minimum is {text[1]} and "
+                f"maximum is {text[2]}.",
+            )
         return version
 
 
@@ -170,8 +199,13 @@ class _Door:
         raw = await request.read()
         body = _decoded(raw) if request.content_type == "application/json" else {}
         action = f" {next(iter(body))}" if self._route.path.endswith("/action") and body else ""
-        self._gate.calls[f"{self._service.type} {self._route.method} {self._route.path}{action}"] += 1
-        name = f"{self._service.type} {self._route.method} {request.path.removeprefix(self._service.prefix)}{action}"
+        self._gate.calls[
+            f"{self._service.type} {self._route.method} {self._route.path}{action}"
+        ] += 1
+        name = (
+            f"{self._service.type} {self._route.method} "
+            f"{request.path.removeprefix(self._service.prefix)}{action}"
+        )
         if conditions.isolated:
             await conditions.joined()
             return _cut(request)
@@ -204,7 +238,11 @@ class _Door:
             return self._service.fault(refused)
         if isinstance(answer, web.StreamResponse):
             return answer
-        return web.Response(status=self._route.status) if answer is None else web.json_response(answer, status=self._route.status)
+        return (
+            web.Response(status=self._route.status)
+            if answer is None
+            else web.json_response(answer, status=self._route.status)
+        )
 
     def _caller(self, request: web.Request) -> Caller:
         caller = self._gate.authenticate(request.headers.get("X-Auth-Token", ""))
@@ -213,7 +251,11 @@ class _Door:
         if caller is None:
             raise Refused(401, "The request you have made requires authentication.")
         if self._route.admin and not caller.is_admin:
-            raise Refused(403, f"Policy doesn't allow {self._route.method} {self._service.type}{self._route.path} to be performed.")
+            raise Refused(
+                403,
+                f"Policy doesn't allow {self._route.method} "
+                f"{self._service.type}{self._route.path} to be performed.",
+            )
         return caller
 
 
@@ -248,7 +290,9 @@ FAULTS = {
 
 
 def page(call: Call, collection: str, items: Iterable[Json], view: Callable[[Json], Json]) -> Json:
-    """One page of a listing that is newest first, with the link to the next; `limit` and `marker` as the request has them."""
+    """One page of a listing that is newest first, with the link to the next; `limit` and `marker`
+    as the request has them.
+    """
     newest_first = list(items)[::-1]
     begin = 0
     if marker := call.query.get("marker"):

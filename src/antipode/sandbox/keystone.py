@@ -1,4 +1,6 @@
-"""Keystone of an embedded site: tokens, the catalog, projects, users and roles, which are the same few at every site."""
+"""Keystone of an embedded site: tokens, the catalog, projects, users and roles, which are the same
+few at every site.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,12 @@ class Keystone(Service):
     type = "identity"
     prefix = "/identity"
 
-    def __init__(self, site: str, region: str, conditions: Conditions, services: Mapping[str, str]) -> None:
-        """`services`: type in the catalog -> path of its endpoint, with `{project}` for the project's id."""
+    def __init__(
+        self, site: str, region: str, conditions: Conditions, services: Mapping[str, str]
+    ) -> None:
+        """`services`: type in the catalog -> path of its endpoint, with `{project}` for the
+        project's id.
+        """
         self._site = site
         self._region = region
         self._conditions = conditions
@@ -73,7 +79,10 @@ class Keystone(Service):
     def fault(self, refused: Refused) -> web.Response:
         titles = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"}
         title = titles.get(refused.status, "Internal Server Error")
-        return web.json_response({"error": {"code": refused.status, "message": refused.message, "title": title}}, status=refused.status)
+        return web.json_response(
+            {"error": {"code": refused.status, "message": refused.message, "title": title}},
+            status=refused.status,
+        )
 
     # ---- tokens: signed, so that they outlive the site's process, like Fernet tokens ----
 
@@ -91,11 +100,17 @@ class Keystone(Service):
         return hmac.new(self._secret, content.encode(), hashlib.sha256).hexdigest()
 
     def _issue(self, account: Account, expires: datetime) -> str:
-        content = base64.urlsafe_b64encode(json.dumps([ACCOUNTS.index(account), expires.isoformat()]).encode()).decode()
+        content = base64.urlsafe_b64encode(
+            json.dumps([ACCOUNTS.index(account), expires.isoformat()]).encode()
+        ).decode()
         return f"{content}.{self._sign(content)}"
 
     def _caller(self, account: Account) -> Caller:
-        return Caller(known_id(self._site, "user", account.user), self.project_id(account.project), account.roles)
+        return Caller(
+            known_id(self._site, "user", account.user),
+            self.project_id(account.project),
+            account.roles,
+        )
 
     def project_id(self, project: str) -> str:
         return known_id(self._site, "project", project)
@@ -114,7 +129,14 @@ class Keystone(Service):
         elif "password" in identity.get("methods", []):
             user = identity["password"]["user"]
             if user.get("password") == PASSWORD:
-                account = next((a for a in ACCOUNTS if user.get("name") == a.user or user.get("id") == self._caller(a).user_id), None)
+                account = next(
+                    (
+                        a
+                        for a in ACCOUNTS
+                        if user.get("name") == a.user or user.get("id") == self._caller(a).user_id
+                    ),
+                    None,
+                )
         project = scope.get("project", {}) if isinstance(scope, dict) else {}
         if account and project and project.get("name", account.project) != account.project:
             account = None
@@ -139,7 +161,12 @@ class Keystone(Service):
         caller = self._caller(account)
         return {
             "methods": ["password"],
-            "user": {"id": caller.user_id, "name": account.user, "domain": domain, "password_expires_at": None},
+            "user": {
+                "id": caller.user_id,
+                "name": account.user,
+                "domain": domain,
+                "password_expires_at": None,
+            },
             "project": {"id": caller.project_id, "name": account.project, "domain": domain},
             "is_domain": False,
             "roles": [{"id": known_id("role", role), "name": role} for role in account.roles],
@@ -180,7 +207,12 @@ class Keystone(Service):
 
     def _describe(self, call: Call) -> Json:
         links = [{"rel": "self", "href": f"{call.base}{self.prefix}/v3/"}]
-        return {"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z", "links": links}
+        return {
+            "id": "v3.14",
+            "status": "stable",
+            "updated": "2020-04-07T00:00:00Z",
+            "links": links,
+        }
 
     async def _projects(self, call: Call) -> Json:
         names = sorted({a.project for a in ACCOUNTS})
@@ -194,20 +226,36 @@ class Keystone(Service):
         raise Refused(404, f"Could not find project: {project}.")
 
     def _show_project(self, name: str) -> Json:
-        return {"id": self.project_id(name), "name": name, "domain_id": "default", "enabled": True, "is_domain": False}
+        return {
+            "id": self.project_id(name),
+            "name": name,
+            "domain_id": "default",
+            "enabled": True,
+            "is_domain": False,
+        }
 
     async def _users(self, call: Call) -> Json:
         wanted = call.query.get("name")
         return {
             "users": [
-                {"id": self._caller(a).user_id, "name": a.user, "domain_id": "default", "enabled": True}
+                {
+                    "id": self._caller(a).user_id,
+                    "name": a.user,
+                    "domain_id": "default",
+                    "enabled": True,
+                }
                 for a in ACCOUNTS
                 if wanted in (None, a.user)
             ]
         }
 
     async def _roles(self, call: Call) -> Json:
-        return {"roles": [{"id": known_id("role", r), "name": r} for r in ("admin", "manager", "member", "reader")]}
+        return {
+            "roles": [
+                {"id": known_id("role", r), "name": r}
+                for r in ("admin", "manager", "member", "reader")
+            ]
+        }
 
 
 def _moment(at: datetime) -> str:

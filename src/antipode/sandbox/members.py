@@ -1,4 +1,6 @@
-"""The members of the example VNF, whatever cloud they run in: their addresses, and what each is told of the chain."""
+"""The members of the example VNF, whatever cloud they run in: their addresses, and what each is
+told of the chain.
+"""
 
 from __future__ import annotations
 

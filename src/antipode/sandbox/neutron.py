@@ -13,7 +13,15 @@ from antipode.sandbox.database import Database, Json, Table
 from antipode.sandbox.http import Call, Caller, Refused, Route, Service, page, public
 from antipode.sandbox.quotas import Quotas
 
-QUOTAS = {"network": 100, "subnet": 100, "port": 500, "security_group": 10, "security_group_rule": 100, "router": 10, "floatingip": 50}
+QUOTAS = {
+    "network": 100,
+    "subnet": 100,
+    "port": 500,
+    "security_group": 10,
+    "security_group_rule": 100,
+    "router": 10,
+    "floatingip": 50,
+}
 
 
 class Neutron(Service):
@@ -65,15 +73,28 @@ class Neutron(Service):
     def fault(self, refused: Refused) -> web.Response:
         if refused.status == 401:
             return super().fault(refused)
-        kind = refused.kind or {403: "PolicyNotAuthorized", 404: "HTTPNotFound"}.get(refused.status, "HTTPInternalServerError")
-        return web.json_response({"NeutronError": {"type": kind, "message": refused.message, "detail": ""}}, status=refused.status)
+        kind = refused.kind or {403: "PolicyNotAuthorized", 404: "HTTPNotFound"}.get(
+            refused.status, "HTTPInternalServerError"
+        )
+        return web.json_response(
+            {"NeutronError": {"type": kind, "message": refused.message, "detail": ""}},
+            status=refused.status,
+        )
 
     # ---- agents ----
 
     async def _list_agents(self, call: Call) -> Json:
-        agents = {"DHCP agent": "neutron-dhcp-agent", "Open vSwitch agent": "neutron-openvswitch-agent"}
+        agents = {
+            "DHCP agent": "neutron-dhcp-agent",
+            "Open vSwitch agent": "neutron-openvswitch-agent",
+        }
         about = {"host": "network-1", "alive": True, "admin_state_up": True}
-        return {"agents": [{"id": binary, "agent_type": kind, "binary": binary, **about} for kind, binary in agents.items()]}
+        return {
+            "agents": [
+                {"id": binary, "agent_type": kind, "binary": binary, **about}
+                for kind, binary in agents.items()
+            ]
+        }
 
     # ---- versions ----
 
@@ -84,27 +105,56 @@ class Neutron(Service):
         return {"resources": [], "versions": [self._describe(call)]}
 
     def _describe(self, call: Call) -> Json:
-        return {"id": "v2.0", "status": "CURRENT", "links": [{"rel": "self", "href": f"{call.base}{self.prefix}/v2.0/"}]}
+        return {
+            "id": "v2.0",
+            "status": "CURRENT",
+            "links": [{"rel": "self", "href": f"{call.base}{self.prefix}/v2.0/"}],
+        }
 
     async def _extensions(self, call: Call) -> Json:
-        known = ("port-security", "allowed-address-pairs", "security-group", "quota_details", "standard-attr-tag", "binding", "quotas")
-        return {"extensions": [{"alias": alias, "name": alias, "description": "", "links": []} for alias in known]}
+        known = (
+            "port-security",
+            "allowed-address-pairs",
+            "security-group",
+            "quota_details",
+            "standard-attr-tag",
+            "binding",
+            "quotas",
+        )
+        return {
+            "extensions": [
+                {"alias": alias, "name": alias, "description": "", "links": []} for alias in known
+            ]
+        }
 
     # ---- networks and subnets ----
 
     async def _list_networks(self, call: Call) -> Json:
-        return _list(call, "networks", (self._view_network(n) for n in self.networks if _sees(call.caller, n)))
+        return _list(
+            call,
+            "networks",
+            (self._view_network(n) for n in self.networks if _sees(call.caller, n)),
+        )
 
     async def _show_network(self, call: Call, item: str) -> Json:
         return {"network": self._view_network(_find(call, self.networks, item, "Network"))}
 
     def _view_network(self, network: Json) -> Json:
-        return {**public(network), "subnets": [s["id"] for s in self.subnets.where(lambda s: s["network_id"] == network["id"])]}
+        return {
+            **public(network),
+            "subnets": [
+                s["id"] for s in self.subnets.where(lambda s: s["network_id"] == network["id"])
+            ],
+        }
 
     async def _create_network(self, call: Call) -> Json:
         wanted = call.part("network")
         self._reserve(call.caller.project_id, "network")
-        return {"network": self._view_network(self.networks.keep(self._new_network(self._owner(call, wanted), wanted)))}
+        return {
+            "network": self._view_network(
+                self.networks.keep(self._new_network(self._owner(call, wanted), wanted))
+            )
+        }
 
     def _new_network(self, project_id: str, wanted: Json) -> Json:
         return {
@@ -124,8 +174,15 @@ class Neutron(Service):
         network = _find(call, self.networks, item, "Network")
         on_it = self.ports.where(lambda p: p["network_id"] == network["id"])
         if any(not p["device_owner"].startswith("network:") for p in on_it):
-            message = f"Unable to complete operation on network {item}. There are one or more ports still in use on the network, "
-            raise Refused(409, message + f"id for these ports is {','.join(p['id'] for p in on_it)}.", "NetworkInUse")
+            message = (
+                f"Unable to complete operation on network {item}. There are one or more "
+                "ports still in use on the network, "
+            )
+            raise Refused(
+                409,
+                message + f"id for these ports is {','.join(p['id'] for p in on_it)}.",
+                "NetworkInUse",
+            )
         for port in on_it:
             self.ports.drop(port["id"])
         for subnet in self.subnets.where(lambda s: s["network_id"] == network["id"]):
@@ -144,12 +201,17 @@ class Neutron(Service):
         try:
             cidr = ip_network(wanted["cidr"])
         except ValueError:
-            raise Refused(400, f"Invalid input for cidr. Reason: '{wanted['cidr']}' is not a valid IP subnet.", "HTTPBadRequest") from None
+            raise Refused(
+                400,
+                f"Invalid input for cidr. Reason: '{wanted['cidr']}' is not a valid IP subnet.",
+                "HTTPBadRequest",
+            ) from None
         self._reserve(call.caller.project_id, "subnet")
         for other in self.subnets.where(lambda s: s["network_id"] == network["id"]):
             if cidr.overlaps(ip_network(other["cidr"])):
                 message = (
-                    f"Invalid input for operation: Requested subnet with cidr: {cidr} for network: {network['id']} overlaps with another"
+                    f"Invalid input for operation: Requested subnet with cidr: {cidr} for "
+                    f"network: {network['id']} overlaps with another"
                 )
                 raise Refused(400, f"{message} subnet.", "InvalidInput")
         return {"subnet": public(self._make_subnet(network, self._owner(call, wanted), wanted))}
@@ -172,14 +234,23 @@ class Neutron(Service):
             }
         )
         if subnet["enable_dhcp"]:
-            self.make_port(network, project_id, {"device_id": f"dhcp-{network['id']}", "device_owner": "network:dhcp"})
+            self.make_port(
+                network,
+                project_id,
+                {"device_id": f"dhcp-{network['id']}", "device_owner": "network:dhcp"},
+            )
         return subnet
 
     async def _delete_subnet(self, call: Call, item: str) -> None:
         subnet = _find(call, self.subnets, item, "Subnet")
-        using = self.ports.where(lambda p: any(f["subnet_id"] == subnet["id"] for f in p["fixed_ips"]))
+        using = self.ports.where(
+            lambda p: any(f["subnet_id"] == subnet["id"] for f in p["fixed_ips"])
+        )
         if any(not p["device_owner"].startswith("network:") for p in using):
-            message = f"Unable to complete operation on subnet {item}: One or more ports have an IP allocation from this subnet."
+            message = (
+                f"Unable to complete operation on subnet {item}: One or more ports have an "
+                "IP allocation from this subnet."
+            )
             raise Refused(409, message, "SubnetInUse")
         for port in using:
             self.ports.drop(port["id"])
@@ -203,22 +274,30 @@ class Neutron(Service):
         """Create a port, with what is wanted of it.
 
         Raises:
-            Refused: an address or MAC is in use, an address is in no subnet, or a security group does not exist.
+            Refused: an address or MAC is in use, an address is in no subnet, or a security group
+                does not exist.
         """
         on_it = self.ports.where(lambda p: p["network_id"] == network["id"])
         mac = wanted.get("mac_address") or _new_mac()
         if any(p["mac_address"] == mac.lower() for p in on_it):
-            message = f"Unable to complete operation for network {network['id']}. The mac address {mac} is in use."
+            message = (
+                f"Unable to complete operation for network {network['id']}. The mac "
+                f"address {mac} is in use."
+            )
             raise Refused(409, message, "MacAddressInUse")
         enabled = wanted.get("port_security_enabled", True)
         groups = wanted.get("security_groups")
         if groups is None:
             groups = (
-                [self._default_group(project_id)["id"]] if enabled and not wanted.get("device_owner", "").startswith("network:") else []
+                [self._default_group(project_id)["id"]]
+                if enabled and not wanted.get("device_owner", "").startswith("network:")
+                else []
             )
         for group in groups:
             if group not in self.groups:
-                raise Refused(404, f"Security group {group} does not exist", "SecurityGroupNotFound")
+                raise Refused(
+                    404, f"Security group {group} does not exist", "SecurityGroupNotFound"
+                )
         now = self._now()
         return self.ports.keep(
             {
@@ -262,11 +341,18 @@ class Neutron(Service):
                 subnet = next(s for s in subnets if s["id"] == fixed["subnet_id"])
                 address = _free_address(subnet, used)
                 if address is None:
-                    raise Refused(409, f"No more IP addresses available on network {network['id']}.", "IpAddressGenerationFailure")
+                    raise Refused(
+                        409,
+                        f"No more IP addresses available on network {network['id']}.",
+                        "IpAddressGenerationFailure",
+                    )
             else:
                 holding = [s for s in subnets if ip_address(address) in ip_network(s["cidr"])]
                 if not holding or fixed.get("subnet_id") not in (None, *(s["id"] for s in holding)):
-                    message = f"IP address {address} is not a valid IP for any of the subnets on the specified network."
+                    message = (
+                        f"IP address {address} is not a valid IP for any of the subnets on "
+                        "the specified network."
+                    )
                     raise Refused(400, message, "InvalidIpForNetwork")
                 if address in used:
                     message = f"IP address {address} already allocated in subnet {holding[0]['id']}"
@@ -278,7 +364,11 @@ class Neutron(Service):
 
     async def _update_port(self, call: Call, item: str) -> Json:
         port = _find(call, self.ports, item, "Port")
-        changes = {k: v for k, v in call.part("port").items() if k in port and k not in ("id", "project_id", "network_id", "fixed_ips")}
+        changes = {
+            k: v
+            for k, v in call.part("port").items()
+            if k in port and k not in ("id", "project_id", "network_id", "fixed_ips")
+        }
         return {"port": public(self.ports.keep(port, **changes, updated_at=self._now()))}
 
     async def _tag_port(self, call: Call, item: str) -> Json:
@@ -293,19 +383,44 @@ class Neutron(Service):
 
     def _default_group(self, project_id: str) -> Json:
         """The project's group `default`, made when it is first needed."""
-        there = self.groups.where(lambda g: g["project_id"] == project_id and g["name"] == "default")
-        return there[0] if there else self._make_group(project_id, "default", "Default security group")
+        there = self.groups.where(
+            lambda g: g["project_id"] == project_id and g["name"] == "default"
+        )
+        return (
+            there[0] if there else self._make_group(project_id, "default", "Default security group")
+        )
 
     def _make_group(self, project_id: str, name: str, description: str) -> Json:
         now = self._now()
-        group = {"id": str(uuid.uuid4()), "name": name, "description": description, "project_id": project_id, "tenant_id": project_id}
-        made = self.groups.keep({**group, "stateful": True, "shared": False, "tags": [], "created_at": now, "updated_at": now})
+        group = {
+            "id": str(uuid.uuid4()),
+            "name": name,
+            "description": description,
+            "project_id": project_id,
+            "tenant_id": project_id,
+        }
+        made = self.groups.keep(
+            {
+                **group,
+                "stateful": True,
+                "shared": False,
+                "tags": [],
+                "created_at": now,
+                "updated_at": now,
+            }
+        )
         for family in ("IPv4", "IPv6"):
             self._make_rule(made, {"direction": "egress", "ethertype": family})
         return made
 
     def _make_rule(self, group: Json, wanted: Json) -> Json:
-        optional = ("protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id")
+        optional = (
+            "protocol",
+            "port_range_min",
+            "port_range_max",
+            "remote_ip_prefix",
+            "remote_group_id",
+        )
         return self._rules.keep(
             {
                 "id": str(uuid.uuid4()),
@@ -325,23 +440,39 @@ class Neutron(Service):
 
     async def _list_groups(self, call: Call) -> Json:
         self._default_group(call.query.get("project_id", call.caller.project_id))
-        return _list(call, "security_groups", (self._view_group(g) for g in self.groups if _sees(call.caller, g)))
+        return _list(
+            call,
+            "security_groups",
+            (self._view_group(g) for g in self.groups if _sees(call.caller, g)),
+        )
 
     async def _show_group(self, call: Call, item: str) -> Json:
-        return {"security_group": self._view_group(_find(call, self.groups, item, "Security group"))}
+        return {
+            "security_group": self._view_group(_find(call, self.groups, item, "Security group"))
+        }
 
     async def _create_group(self, call: Call) -> Json:
         wanted = call.part("security_group")
         self._default_group(call.caller.project_id)
         self._reserve(call.caller.project_id, "security_group")
-        return {"security_group": self._view_group(self._make_group(call.caller.project_id, wanted["name"], wanted.get("description", "")))}
+        return {
+            "security_group": self._view_group(
+                self._make_group(
+                    call.caller.project_id, wanted["name"], wanted.get("description", "")
+                )
+            )
+        }
 
     async def _delete_group(self, call: Call, item: str) -> None:
         group = _find(call, self.groups, item, "Security group")
         if self.ports.where(lambda p: item in p["security_groups"]):
             raise Refused(409, f"Security Group {item} in use.", "SecurityGroupInUse")
         if group["name"] == "default" and not call.caller.is_admin:
-            raise Refused(409, "Removing the default security group is not allowed.", "SecurityGroupCannotRemoveDefault")
+            raise Refused(
+                409,
+                "Removing the default security group is not allowed.",
+                "SecurityGroupCannotRemoveDefault",
+            )
         for rule in self._rules.where(lambda r: r["security_group_id"] == item):
             self._rules.drop(rule["id"])
         self.groups.drop(item)
@@ -349,24 +480,50 @@ class Neutron(Service):
     async def _create_rule(self, call: Call) -> Json:
         wanted = call.part("security_group_rule")
         group = _find(call, self.groups, wanted["security_group_id"], "Security group")
-        same = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id")
+        same = (
+            "direction",
+            "ethertype",
+            "protocol",
+            "port_range_min",
+            "port_range_max",
+            "remote_ip_prefix",
+            "remote_group_id",
+        )
         for rule in self._rules.where(lambda r: r["security_group_id"] == group["id"]):
             if all(rule[k] == wanted.get(k, "IPv4" if k == "ethertype" else None) for k in same):
-                raise Refused(409, f"Security group rule already exists. Rule id is {rule['id']}.", "SecurityGroupRuleExists")
+                raise Refused(
+                    409,
+                    f"Security group rule already exists. Rule id is {rule['id']}.",
+                    "SecurityGroupRuleExists",
+                )
         return {"security_group_rule": public(self._make_rule(group, wanted))}
 
-    def furnish(self, project_id: str, network: str, cidr: str, pool: dict[str, str], group: str) -> None:
+    def furnish(
+        self, project_id: str, network: str, cidr: str, pool: dict[str, str], group: str
+    ) -> None:
         """A network with one subnet, and a security group that lets everything in."""
         made = self.networks.keep(self._new_network(project_id, {"name": network}))
-        self._make_subnet(made, project_id, {"name": network, "cidr": cidr, "allocation_pools": [pool], "gateway_ip": None})
+        self._make_subnet(
+            made,
+            project_id,
+            {"name": network, "cidr": cidr, "allocation_pools": [pool], "gateway_ip": None},
+        )
         self._default_group(project_id)
         self._make_rule(self._make_group(project_id, group, ""), {"direction": "ingress"})
 
     # ---- quotas ----
 
     def _usage_of(self, project: str) -> dict[str, int]:
-        tables = {"network": self.networks, "subnet": self.subnets, "port": self.ports, "security_group": self.groups}
-        return {name: len(table.where(lambda i: i["project_id"] == project)) for name, table in tables.items()}
+        tables = {
+            "network": self.networks,
+            "subnet": self.subnets,
+            "port": self.ports,
+            "security_group": self.groups,
+        }
+        return {
+            name: len(table.where(lambda i: i["project_id"] == project))
+            for name, table in tables.items()
+        }
 
     def _reserve(self, project: str, resource: str) -> None:
         if self._quotas.exceeded(project, {resource: 1}):
@@ -379,14 +536,21 @@ class Neutron(Service):
     async def _quota_details(self, call: Call, project: str) -> Json:
         self._may_see(call, project)
         rows = self._quotas.details_of(project).items()
-        return {"quota": {name: {"limit": row["limit"], "used": row["in_use"], "reserved": 0} for name, row in rows}}
+        return {
+            "quota": {
+                name: {"limit": row["limit"], "used": row["in_use"], "reserved": 0}
+                for name, row in rows
+            }
+        }
 
     async def _set_quota(self, call: Call, project: str) -> Json:
         return {"quota": self._quotas.change(project, call.part("quota"))}
 
     def _may_see(self, call: Call, project: str) -> None:
         if not call.caller.is_admin and call.caller.project_id != project:
-            raise Refused(403, "Only admin is authorized to access quotas for another tenant", "AdminRequired")
+            raise Refused(
+                403, "Only admin is authorized to access quotas for another tenant", "AdminRequired"
+            )
 
     def _owner(self, call: Call, wanted: Json) -> str:
         """Whose a new resource is: an administrator may make it for another project."""
@@ -418,7 +582,9 @@ def _sees(caller: Caller, item: Json) -> bool:
 def _find(call: Call, table: Table, item_id: str, kind: str) -> Json:
     item = table.get(item_id)
     if item is None or not _sees(call.caller, item):
-        raise Refused(404, f"{kind} {item_id} could not be found.", kind.title().replace(" ", "") + "NotFound")
+        raise Refused(
+            404, f"{kind} {item_id} could not be found.", kind.title().replace(" ", "") + "NotFound"
+        )
     return item
 
 
@@ -428,7 +594,11 @@ def _list(call: Call, collection: str, items: Iterable[Json]) -> Json:
     for name in call.query:
         if name not in ("limit", "marker", "fields", "sort_key", "sort_dir", "page_reverse"):
             wanted[name] = call.query.getall(name)
-    found = [item for item in items if all(_matches(item, name, values) for name, values in wanted.items())]
+    found = [
+        item
+        for item in items
+        if all(_matches(item, name, values) for name, values in wanted.items())
+    ]
     return page(call, collection, found[::-1], lambda item: item)
 
 

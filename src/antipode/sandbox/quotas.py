@@ -1,4 +1,6 @@
-"""The quotas of a service: the limits of each project, what it uses of them, and which of them refuses something."""
+"""The quotas of a service: the limits of each project, what it uses of them, and which of them
+refuses something.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,18 @@ class Over(NamedTuple):
 
 class Quotas:
     def __init__(self, changed: Table, defaults: Callable[[], Mapping[str, int]]) -> None:
-        """`changed` keeps the limits of projects that differ from the defaults; a limit below 0 is none."""
+        """`changed` keeps the limits of projects that differ from the defaults; a limit below 0 is
+        none.
+        """
         self._changed = changed
         self._defaults = defaults
         self._usages: list[Usage] = []
 
     def count(self, usage: Usage) -> None:
-        """Have something counted: the use that a project makes of some of the quotas. Several may count parts of the same."""
+        """Have something counted: the use that a project makes of some of the quotas.
+
+        Several may count parts of the same.
+        """
         self._usages.append(usage)
 
     def limits_of(self, project: str) -> dict[str, int]:
@@ -40,7 +47,10 @@ class Quotas:
     def details_of(self, project: str) -> Json:
         """Limit and use of each quota."""
         used = self.usage_of(project)
-        return {name: {"limit": limit, "in_use": used[name], "reserved": 0} for name, limit in self.limits_of(project).items()}
+        return {
+            name: {"limit": limit, "in_use": used[name], "reserved": 0}
+            for name, limit in self.limits_of(project).items()
+        }
 
     def change(self, project: str, wanted: Mapping[str, int]) -> dict[str, int]:
         """Change limits of a project; all its limits now."""
@@ -56,9 +66,18 @@ class Quotas:
         if not limited:
             return None  # nobody needs to count
         used = self.usage_of(project)
-        return next((Over(name, limits[name], used[name]) for name, amount in limited.items() if used[name] + amount > limits[name]), None)
+        return next(
+            (
+                Over(name, limits[name], used[name])
+                for name, amount in limited.items()
+                if used[name] + amount > limits[name]
+            ),
+            None,
+        )
 
     def refuse_others(self, call: Call, project: str, rule: str) -> None:
-        """See that a caller asks about his own project, or is an administrator; refused with 403 by the policy rule."""
+        """See that a caller asks about his own project, or is an administrator; refused with 403 by
+        the policy rule.
+        """
         if not call.caller.is_admin and call.caller.project_id != project:
             raise Refused(403, f"Policy doesn't allow {rule} to be performed.")

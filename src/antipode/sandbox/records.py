@@ -1,6 +1,8 @@
-"""The records of the canary VNF, and whether those of its members are one consistent state of their chain.
+"""The records of the canary VNF, and whether those of its members are one consistent state of their
+chain.
 
-Both the lab's guests and those of embedded sites write them, and both are judged here; nothing else is imported for it.
+Both the lab's guests and those of embedded sites write them, and both are judged here; nothing else
+is imported for it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 CHAIN = ("db", "app", "front")
-"""The members in the order in which a record becomes durable: what a member has, all before it must have."""
+"""The members in the order in which a record becomes durable: what a member has, all before it must
+have.
+"""
 
 RECORD = 64
 _CHECKSUM = slice(55, 63)
@@ -39,7 +43,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Member:
-    """What one member's records say when looked at alone. All numbers that should not be there are lists, empty when all is well."""
+    """What one member's records say when looked at alone.
+
+    All numbers that should not be there are lists, empty when all is well.
+    """
 
     first: int
     last: int
@@ -53,12 +60,16 @@ class Member:
     foreign: list[int] = field(default_factory=list)
     """numbers of records that another role wrote: the member has got another member's volume"""
     last_of_boot: dict[int, int] = field(default_factory=dict)
-    """start of the member -> last number written since that start: what was there before a recovery, and what came after"""
+    """start of the member -> last number written since that start: what was there before a
+    recovery, and what came after
+    """
 
 
 @dataclass(frozen=True)
 class OrderViolation:
-    """`ahead` has records that `behind` lacks, although it may only write what `behind` has durable."""
+    """`ahead` has records that `behind` lacks, although it may only write what `behind` has
+    durable.
+    """
 
     ahead: str
     behind: str
@@ -100,12 +111,27 @@ class Report:
 
     @property
     def consistent(self) -> bool:
-        """True when nothing at all is wrong; False also when a member of the chain is missing or has no records."""
-        alone = all(m.count and not (m.torn or m.gaps or m.duplicates or m.foreign) for m in self.members.values())
-        return alone and set(self.members) == set(CHAIN) and not self.order_violations and not self.content_mismatches
+        """True when nothing at all is wrong; False also when a member of the chain is missing or
+        has no records.
+        """
+        alone = all(
+            m.count and not (m.torn or m.gaps or m.duplicates or m.foreign)
+            for m in self.members.values()
+        )
+        return (
+            alone
+            and set(self.members) == set(CHAIN)
+            and not self.order_violations
+            and not self.content_mismatches
+        )
 
     def as_json(self) -> dict[str, object]:
-        totals = {"torn": self.torn, "gaps": self.gaps, "duplicates": self.duplicates, "last": self.last}
+        totals = {
+            "torn": self.torn,
+            "gaps": self.gaps,
+            "duplicates": self.duplicates,
+            "last": self.last,
+        }
         return {"consistent": self.consistent, **totals, **asdict(self)}
 
 
@@ -113,7 +139,8 @@ def check(records: Mapping[str, bytes]) -> Report:
     """Check the contents of the members' record files.
 
     Args:
-        records: role of the member (one of CHAIN; others are left out) -> all bytes of its record file.
+        records: role of the member (one of CHAIN; others are left out) -> all bytes of its record
+            file.
     """
     present = [role for role in CHAIN if role in records]
     parsed = {role: list(parse(records[role])) for role in present}
@@ -122,9 +149,15 @@ def check(records: Mapping[str, bytes]) -> Report:
     violations, mismatches = [], []
     for behind, ahead in pairwise(present):
         if members[ahead].last > members[behind].last:
-            violations.append(OrderViolation(ahead, behind, members[ahead].last, members[behind].last))
+            violations.append(
+                OrderViolation(ahead, behind, members[ahead].last, members[behind].last)
+            )
         common = made[ahead].keys() & made[behind].keys()
-        mismatches += [ContentMismatch((behind, ahead), n) for n in sorted(common) if made[ahead][n] != made[behind][n]]
+        mismatches += [
+            ContentMismatch((behind, ahead), n)
+            for n in sorted(common)
+            if made[ahead][n] != made[behind][n]
+        ]
     return Report(members, violations, mismatches)
 
 

@@ -14,7 +14,9 @@ LOCK = "lock"
 
 
 class Tenant(BaseModel):
-    """What is called differently at the two sites, on purpose: the names have to be mapped when a VNF moves."""
+    """What is called differently at the two sites, on purpose: the names have to be mapped when a
+    VNF moves.
+    """
 
     network: str
     volume_type: str
@@ -32,7 +34,9 @@ class SiteSettings(BaseModel):
     latency: float = Field(default=1.0, ge=0)
     """multiplies all latencies"""
     gib: int = Field(default=1 << 30 if KERNEL_TELLS else 256 << 20, ge=1 << 20)
-    """the bytes of a GiB of a volume: less than there are, where volumes are many or have to be read to know where they hold data"""
+    """the bytes of a GiB of a volume: less than there are, where volumes are many or have to be
+    read to know where they hold data
+    """
     add_on: bool = True
     """whether the quiesce add-on is installed"""
     store: StoreSettings

@@ -1,4 +1,6 @@
-"""One embedded site: its services put together over its directory, and the process that serves them (`python -m antipode.sandbox.site`)."""
+"""One embedded site: its services put together over its directory, and the process that serves them
+(`python -m antipode.sandbox.site`).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ LOOKED_AT_S = 2.0
 
 
 class Gateway(Service):
-    """The way to the guests, whose addresses are of networks that only the site has: GET /guests/ADDRESS/PORT is what one answers there."""
+    """The way to the guests, whose addresses are of networks that only the site has: GET
+    /guests/ADDRESS/PORT is what one answers there.
+    """
 
     type = "guests"
     prefix = "/guests"
@@ -77,13 +81,23 @@ class Site:
         storage = Storage(site.name, database, directory, self.conditions, work, site.gib)
         self.cinder = Cinder(storage, database, self.glance, self.store)
         self.nova = Nova(
-            site.name, database, self.conditions, storage, self.cinder.volumes, self.neutron, self.hypervisor, work, add_on=site.add_on
+            site.name,
+            database,
+            self.conditions,
+            storage,
+            self.cinder.volumes,
+            self.neutron,
+            self.hypervisor,
+            work,
+            add_on=site.add_on,
         )
         swift = Swift(database, directory / "objects", self.conditions)
         services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, swift]
         paths = {"compute": "/v2.1", "block-storage": "/v3", "object-store": "/v1/AUTH_{project}"}
         catalog = {s.type: s.prefix + paths.get(s.type, "") for s in services}
-        self.keystone = Keystone(site.name, site.region, self.conditions, {**catalog, "identity": Keystone.prefix})
+        self.keystone = Keystone(
+            site.name, site.region, self.conditions, {**catalog, "identity": Keystone.prefix}
+        )
         self.gate = Gate(self.conditions, self.keystone.authenticate)
         self._services = [*services, self.keystone, Gateway(self.hypervisor)]
         self._is_new = not len(self.nova.flavors)
@@ -103,20 +117,30 @@ class Site:
             self.nova.servers.begin_again()
 
     def _furnish(self) -> None:
-        """What a tenant finds before its VNF: flavor, volume types, network, security group and, where there is one, the image."""
+        """What a tenant finds before its VNF: flavor, volume types, network, security group and,
+        where there is one, the image.
+        """
         tenant = self._settings.tenant
-        owner = Caller(known_id(self._settings.name, "user", TENANT), self.keystone.project_id(PROJECT), ("member", "reader"))
+        owner = Caller(
+            known_id(self._settings.name, "user", TENANT),
+            self.keystone.project_id(PROJECT),
+            ("member", "reader"),
+        )
         self.nova.flavors.make("tiny", vcpus=1, ram=192, disk=0)
         for name in (BACKEND, tenant.volume_type):
             self.cinder.types.make(name, {"volume_backend_name": BACKEND})
         self.neutron.furnish(owner.project_id, tenant.network, CIDR, POOL, "canary")
         if tenant.has_image:
             agent = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
-            self.glance.furnish(owner.project_id, IMAGE, guests.BOOTABLE.ljust(1 << 20, b"\0"), agent)
+            self.glance.furnish(
+                owner.project_id, IMAGE, guests.BOOTABLE.ljust(1 << 20, b"\0"), agent
+            )
 
 
 async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
-    """Serve a site until SIGTERM; on the sockets given, for the services and for the control API, else on those of its settings."""
+    """Serve a site until SIGTERM; on the sockets given, for the services and for the control API,
+    else on those of its settings.
+    """
     site_settings = settings.read(directory)
     site = Site(directory, site_settings)
     control = Control(site_settings.name, site.conditions, site.gate, site.hypervisor)
@@ -140,8 +164,13 @@ async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
 
 def main() -> int:
     """Hold the site's lock, by which others know that this process is the site's, and serve."""
-    directory, doors = Path(sys.argv[1]), [socket.socket(fileno=int(handle)) for handle in sys.argv[2:]]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    directory, doors = (
+        Path(sys.argv[1]),
+        [socket.socket(fileno=int(handle)) for handle in sys.argv[2:]],
+    )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     with (directory / settings.LOCK).open("a+") as lock:
         if not _locked(lock.fileno()):
             print(f"{directory}: another process serves this site already", file=sys.stderr)
@@ -154,7 +183,10 @@ def main() -> int:
 
 
 def _locked(handle: int) -> bool:
-    """Lock a file; whether it could be. Tried for a moment: whoever only looks who has it, holds it while he looks."""
+    """Lock a file; whether it could be.
+
+    Tried for a moment: whoever only looks who has it, holds it while he looks.
+    """
     deadline = time.monotonic() + LOOKED_AT_S
     while True:
         try:

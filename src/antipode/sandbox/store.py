@@ -1,4 +1,6 @@
-"""The way of a site's backup service to its object store, which may be another site's: a Swift client with its own token."""
+"""The way of a site's backup service to its object store, which may be another site's: a Swift
+client with its own token.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class Store:
     async def delete(self, name: str) -> None:
         await self._send("DELETE", name, gone_is_fine=True)
 
-    async def _send(self, method: str, name: str, *, gone_is_fine: bool = False, **options: Any) -> bytes:
+    async def _send(
+        self, method: str, name: str, *, gone_is_fine: bool = False, **options: Any
+    ) -> bytes:
         path = f"/{self.settings.container}" + (f"/{name}" if name else "")
         for attempt in range(ATTEMPTS):
             try:
@@ -72,27 +76,41 @@ class Store:
                 continue
             if status >= 400 and not (gone_is_fine and status == 404):
                 what = "Object" if name else "Container"
-                raise StoreError(f"{what} {method} failed: {self._url}{path} {status} {body[:200].decode(errors='replace')}")
+                raise StoreError(
+                    f"{what} {method} failed: {self._url}{path} {status} "
+                    f"{body[:200].decode(errors='replace')}"
+                )
             return body
         raise StoreError("Connection to swift failed: Unauthorized")
 
     async def _once(self, method: str, path: str, **options: Any) -> tuple[int, bytes]:
         await self._conditions.joined()  # an isolated site gets nothing out either
         if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, connect=10))
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None, connect=10)
+            )
         async with self._lock:
             if not self._token:
                 await self._log_in(self._session)
-        async with self._session.request(method, self._url + path, headers={"X-Auth-Token": self._token}, **options) as answer:
+        async with self._session.request(
+            method, self._url + path, headers={"X-Auth-Token": self._token}, **options
+        ) as answer:
             return answer.status, await answer.read()
 
     async def _log_in(self, session: aiohttp.ClientSession) -> None:
         domain = {"id": "default"}
-        identity = {"methods": ["password"], "password": {"user": {"name": BACKUP, "domain": domain, "password": PASSWORD}}}
+        identity = {
+            "methods": ["password"],
+            "password": {"user": {"name": BACKUP, "domain": domain, "password": PASSWORD}},
+        }
         auth = {"identity": identity, "scope": {"project": {"name": BACKUP, "domain": domain}}}
-        async with session.post(f"{self.settings.auth_url}/auth/tokens", json={"auth": auth}) as answer:
+        async with session.post(
+            f"{self.settings.auth_url}/auth/tokens", json={"auth": auth}
+        ) as answer:
             if answer.status != 201:
-                raise StoreError(f"Connection to swift failed: authorization failure: {answer.status}")
+                raise StoreError(
+                    f"Connection to swift failed: authorization failure: {answer.status}"
+                )
             catalog = (await answer.json())["token"]["catalog"]
             self._token = answer.headers["X-Subject-Token"]
         self._url = next(s["endpoints"][0]["url"] for s in catalog if s["type"] == "object-store")

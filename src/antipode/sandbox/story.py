@@ -1,4 +1,6 @@
-"""The story antipode is for, on any two sites: a VNF is protected, its site is killed, and it comes back at the other with its records."""
+"""The story antipode is for, on any two sites: a VNF is protected, its site is killed, and it comes
+back at the other with its records.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Storyteller:
 
 
 class Witness(ABC):
-    """Stands beside a site's machines while something is done to them (`with witness:`), and sees when all members are frozen."""
+    """Stands beside a site's machines while something is done to them (`with witness:`), and sees
+    when all members are frozen.
+    """
 
     every_s: float
     """how often it looks"""
@@ -57,13 +61,17 @@ class Witness(ABC):
         """what each member had durable when all were frozen"""
         self.sightings = 0
         self.disagreements: list[dict[str, int]] = []
-        """what members had durable later in the same window: they went on though their agents said frozen"""
+        """what members had durable later in the same window: they went on though their agents said
+        frozen
+        """
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
 
     @abstractmethod
     def look(self) -> dict[str, int] | None:
-        """What each member has durable, if all are frozen now; None when they are not, or when it cannot be seen."""
+        """What each member has durable, if all are frozen now; None when they are not, or when it
+        cannot be seen.
+        """
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -111,7 +119,9 @@ class Stage(Protocol):
         """Have both sites serve and the VNF `canary` at work at the primary, known to antipode."""
 
     def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
-        """Of each member its last durable record and how often it has started (`durable`, `boot`)."""
+        """Of each member its last durable record and how often it has started (`durable`,
+        `boot`).
+        """
 
     def await_records(self, site: str, more: int) -> object:
         """Return when every member has so many records more than now."""
@@ -147,10 +157,17 @@ def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
     story.say(f"Disaster: {primary} is killed, with everything in it, at records {lost}")
     stage.destroy_primary()
     with stage.silence() as silence:
-        recovered = story.tell(f"antipode failover canary --to {backup}", lambda: ask("failover", "canary", "--to", backup, "--yes"))
+        recovered = story.tell(
+            f"antipode failover canary --to {backup}",
+            lambda: ask("failover", "canary", "--to", backup, "--yes"),
+        )
     points = ask("recovery-point", "list", "canary")
     stage.await_records(backup, 5)  # the chain goes on: the members work together again
-    report = records.check(story.tell(f"Reading every record from the volumes at {backup}", lambda: stage.records(backup)))
+    report = records.check(
+        story.tell(
+            f"Reading every record from the volumes at {backup}", lambda: stage.records(backup)
+        )
+    )
     return {
         "site_a_dead": stage.primary_is_dead(),
         "members": len(report.members),
@@ -177,27 +194,41 @@ def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
 
 
 def _protect(stage: Stage, story: Storyteller) -> tuple[dict[str, Any], dict[str, int]]:
-    """Make a recovery point under the eyes of a witness; what antipode says of it, and what each member had durable while frozen."""
+    """Make a recovery point under the eyes of a witness; what antipode says of it, and what each
+    member had durable while frozen.
+    """
     stage.await_records(stage.primary, RECORDS_BETWEEN)
     with stage.witness() as witness:
-        result = story.tell("antipode protect canary", lambda: stage.operator.ask("protect", "canary"))
+        result = story.tell(
+            "antipode protect canary", lambda: stage.operator.ask("protect", "canary")
+        )
     if witness.disagreements:
         raise StoryError(f"members went on while their agents said frozen: {witness.disagreements}")
     if not witness.sightings:
-        raise StoryError("the witness never saw all members frozen at once: either they were not, or it looked too seldom")
+        raise StoryError(
+            "the witness never saw all members frozen at once: either they were not, or it "
+            "looked too seldom"
+        )
     window = result["quiesce_window_s"]
-    story.say(f"  recovery point {result['recovery_point']}, frozen for {window:.1f} s at records {witness.frozen_last}")
+    story.say(
+        f"  recovery point {result['recovery_point']}, frozen for {window:.1f} s at records "
+        f"{witness.frozen_last}"
+    )
     return result, witness.frozen_last
 
 
 def recovered_last(report: records.Report, boots: Mapping[str, int]) -> dict[str, int]:
-    """Per member, the last record that was not written after the recovery: what the restored volume brought.
+    """Per member, the last record that was not written after the recovery: what the restored volume
+    brought.
 
     Args:
         boots: how often each member had started when it was protected.
     """
     return {
-        role: max((number for boot, number in member.last_of_boot.items() if boot <= boots[role]), default=0)
+        role: max(
+            (number for boot, number in member.last_of_boot.items() if boot <= boots[role]),
+            default=0,
+        )
         for role, member in report.members.items()
     }
 
@@ -216,4 +247,8 @@ def broken_promises(report: Mapping[str, Any]) -> list[str]:
         "calls_to_site_a_during_failover": 0,
         "recovered_last": report["frozen_last"],
     }
-    return [f"{key} is {report[key]}, not {value}" for key, value in expected.items() if report[key] != value]
+    return [
+        f"{key} is {report[key]}, not {value}"
+        for key, value in expected.items()
+        if report[key] != value
+    ]

@@ -1,4 +1,6 @@
-"""The processes of the embedded sites: started, killed, isolated and looked at; who serves a site holds the lock in its directory."""
+"""The processes of the embedded sites: started, killed, isolated and looked at; who serves a site
+holds the lock in its directory.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ TENANTS = {
 }
 HOST = "127.0.0.1"
 PORTS = range(10_000, 32_768)
-"""Below those that kernels give to outgoing connections, so that a site which comes back finds its own still free."""
+"""Below those that kernels give to outgoing connections, so that a site which comes back finds its
+own still free.
+"""
 START_S = 60.0
 STOP_S = 60.0
 LOG = "site.log"
@@ -65,13 +69,17 @@ class Sandbox:
         try:
             return settings.read(self._home(site))
         except FileNotFoundError:
-            raise NotFound(f"{site} has not been brought up in {self.directory} yet: antipode sandbox up") from None
+            raise NotFound(
+                f"{site} has not been brought up in {self.directory} yet: antipode sandbox up"
+            ) from None
 
     def _home(self, site: str) -> Path:
         return self.directory / site
 
     def pid(self, site: str) -> int | None:
-        """The process that serves a site: the one that holds its lock, whatever number a file has; None when none does."""
+        """The process that serves a site: the one that holds its lock, whatever number a file has;
+        None when none does.
+        """
         try:
             lock = (self._home(site) / settings.LOCK).open("r+")
         except FileNotFoundError:
@@ -99,8 +107,15 @@ class Sandbox:
             doors: Sequence[socket.socket] = ()
             if not all((self._home(site) / settings.FILE).exists() for site in SITES):
                 doors = [held.enter_context(door) for door in _doors(2 * len(SITES))]
-                self._lay_out([door.getsockname()[1] for door in doors], {"latency": 1.0 if latency is None else latency, **new})
-            list(pool.map(lambda n: self.start(SITES[n], doors[2 * n : 2 * n + 2]), range(len(SITES))))
+                self._lay_out(
+                    [door.getsockname()[1] for door in doors],
+                    {"latency": 1.0 if latency is None else latency, **new},
+                )
+            list(
+                pool.map(
+                    lambda n: self.start(SITES[n], doors[2 * n : 2 * n + 2]), range(len(SITES))
+                )
+            )
         if latency is not None:
             for site in SITES:
                 self.ask(site, "PUT", "/conditions", {"latency": latency})
@@ -110,7 +125,10 @@ class Sandbox:
 
     def _lay_out(self, ports: Sequence[int], new: Mapping[str, Any]) -> None:
         if self.directory.exists() and any(self.directory.iterdir()) and not self._is_ours():
-            raise SandboxError(f"{self.directory} holds something else; name an empty directory for the embedded sites")
+            raise SandboxError(
+                f"{self.directory} holds something else; name an empty directory for the "
+                "embedded sites"
+            )
         auth_url = f"http://{HOST}:{ports[2 * SITES.index(STORE)]}/identity/v3"
         for number, site in enumerate(SITES):
             self._home(site).mkdir(parents=True, exist_ok=True)
@@ -129,7 +147,8 @@ class Sandbox:
         """Have a site serve, with what it holds.
 
         Args:
-            doors: what a new site listens on, so that nobody takes its ports before it has them; others open their own.
+            doors: what a new site listens on, so that nobody takes its ports before it has them;
+                others open their own.
 
         Raises:
             SandboxError: it does not.
@@ -138,7 +157,13 @@ class Sandbox:
         if self.pid(site) is None:
             with (self._home(site) / LOG).open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "antipode.sandbox.site", str(self._home(site)), *(str(d.fileno()) for d in doors)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "antipode.sandbox.site",
+                        str(self._home(site)),
+                        *(str(d.fileno()) for d in doors),
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -168,7 +193,9 @@ class Sandbox:
             shutil.rmtree(self.directory)
 
     def kill(self, site: str) -> None:
-        """The disaster: the site's process is killed, and everything in it, guests included, is gone at that instant."""
+        """The disaster: the site's process is killed, and everything in it, guests included, is
+        gone at that instant.
+        """
         self.settings(site)
         self._end(site, signal.SIGKILL)
 
@@ -180,7 +207,9 @@ class Sandbox:
         deadline = time.monotonic() + STOP_S
         while self.pid(site) == pid:
             if time.monotonic() > deadline:
-                raise SandboxError(f"{site}: process {pid} does not end by {number.name} within {STOP_S:g} s")
+                raise SandboxError(
+                    f"{site}: process {pid} does not end by {number.name} within {STOP_S:g} s"
+                )
             time.sleep(0.02)  # the lock is free when it has ended
 
     # ---- what a site is under ----
@@ -193,17 +222,28 @@ class Sandbox:
         """
         url = self.settings(site).control_url + path
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            url, data, {"Content-Type": "application/json"}, method=method
+        )
         try:
             with _DIRECT.open(request, timeout=30) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            raise SandboxError(f"{site}: {method} {path}: {error.read().decode(errors='replace')}") from error
-        except (OSError, http.client.HTTPException) as error:  # the latter when it is killed while it answers
-            raise SandboxError(f"{site} does not run ({error}); start it with: antipode sandbox revive {site}") from error
+            raise SandboxError(
+                f"{site}: {method} {path}: {error.read().decode(errors='replace')}"
+            ) from error
+        except (
+            OSError,
+            http.client.HTTPException,
+        ) as error:  # the latter when it is killed while it answers
+            raise SandboxError(
+                f"{site} does not run ({error}); start it with: antipode sandbox revive {site}"
+            ) from error
 
     def isolate(self, site: str) -> None:
-        """Cut a site off: from now on it takes connections and never answers, and gets nothing out."""
+        """Cut a site off: from now on it takes connections and never answers, and gets nothing
+        out.
+        """
         self.ask(site, "POST", "/isolate")
 
     def rejoin(self, site: str) -> None:
@@ -218,9 +258,19 @@ class Sandbox:
             said = self.ask(site, "GET", "/status") if pid else {}
             state = "down" if not pid else "isolated" if said["isolated"] else "serving"
             known = self.settings(site) if laid_out else None
-            urls = {"auth_url": known and known.auth_url, "control_url": known and known.control_url}
+            urls = {
+                "auth_url": known and known.auth_url,
+                "control_url": known and known.control_url,
+            }
             rows.append(
-                {"site": site, "state": state, "pid": pid, "guests": said.get("guests", 0), "faults": said.get("faults", 0), **urls}
+                {
+                    "site": site,
+                    "state": state,
+                    "pid": pid,
+                    "guests": said.get("guests", 0),
+                    "faults": said.get("faults", 0),
+                    **urls,
+                }
             )
         return rows
 
@@ -243,4 +293,7 @@ def _doors(count: int) -> list[socket.socket]:
             return doors
     for door in doors:
         door.close()
-    raise SandboxError(f"of the ports {PORTS.start} to {PORTS.stop - 1} of {HOST} only {len(doors)} can be listened on; {count} are needed")
+    raise SandboxError(
+        f"of the ports {PORTS.start} to {PORTS.stop - 1} of {HOST} only {len(doors)} can be "
+        f"listened on; {count} are needed"
+    )

@@ -38,7 +38,11 @@ class Swift(Service):
         folder.mkdir(exist_ok=True)
 
     def routes(self) -> Sequence[Route]:
-        account, container, item = "/v1/{account}", "/v1/{account}/{container}", "/v1/{account}/{container}/{name:.+}"
+        account, container, item = (
+            "/v1/{account}",
+            "/v1/{account}/{container}",
+            "/v1/{account}/{container}/{name:.+}",
+        )
         return [
             Route("GET", "/info", self._info, open=True),
             Route("HEAD", account, self._head_account),
@@ -56,26 +60,52 @@ class Swift(Service):
         ]
 
     def fault(self, refused: Refused) -> web.Response:
-        title = {401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 409: "Conflict", 413: "Request Entity Too Large"}
-        words = f"<html><h1>{title.get(refused.status, 'Error')}</h1><p>{refused.message}</p></html>"
+        title = {
+            401: "Unauthorized",
+            403: "Forbidden",
+            404: "Not Found",
+            409: "Conflict",
+            413: "Request Entity Too Large",
+        }
+        words = (
+            f"<html><h1>{title.get(refused.status, 'Error')}</h1><p>{refused.message}</p></html>"
+        )
         return web.Response(status=refused.status, text=words, content_type="text/html")
 
     # ---- accounts and containers ----
 
     async def _info(self, call: Call) -> Json:
-        return {"swift": {"version": "2.37.0", "container_listing_limit": LISTING, "max_file_size": 5 << 30}}
+        return {
+            "swift": {
+                "version": "2.37.0",
+                "container_listing_limit": LISTING,
+                "max_file_size": 5 << 30,
+            }
+        }
 
     async def _head_account(self, call: Call, account: str) -> web.Response:
         self._may_use(call, account)
         mine = self._containers.where(lambda c: c["account"] == account)
-        headers = {"X-Account-Container-Count": str(len(mine)), "X-Account-Bytes-Used": str(self._used.get(account, 0))}
+        headers = {
+            "X-Account-Container-Count": str(len(mine)),
+            "X-Account-Bytes-Used": str(self._used.get(account, 0)),
+        }
         return web.Response(status=204, headers=headers)
 
     async def _list_account(self, call: Call, account: str) -> web.Response:
         self._may_use(call, account)
-        mine = sorted(self._containers.where(lambda c: c["account"] == account), key=lambda c: str(c["name"]))
+        mine = sorted(
+            self._containers.where(lambda c: c["account"] == account), key=lambda c: str(c["name"])
+        )
         marker = call.query.get("marker", "")
-        return _listing(call, [{"name": c["name"], "count": len(self._names[c["id"]]), "bytes": 0} for c in mine if c["name"] > marker])
+        return _listing(
+            call,
+            [
+                {"name": c["name"], "count": len(self._names[c["id"]]), "bytes": 0}
+                for c in mine
+                if c["name"] > marker
+            ],
+        )
 
     async def _put_container(self, call: Call, account: str, container: str) -> web.Response:
         self._may_use(call, account)
@@ -92,7 +122,9 @@ class Swift(Service):
 
     async def _head_container(self, call: Call, account: str, container: str) -> web.Response:
         key = self._container(call, account, container)
-        return web.Response(status=204, headers={"X-Container-Object-Count": str(len(self._names[key]))})
+        return web.Response(
+            status=204, headers={"X-Container-Object-Count": str(len(self._names[key]))}
+        )
 
     async def _list_container(self, call: Call, account: str, container: str) -> web.Response:
         names = self._names[self._container(call, account, container)]
@@ -104,7 +136,9 @@ class Swift(Service):
             if not name.startswith(prefix) or len(found) == limit:
                 break
             item = self._objects[f"{account}/{container}/{name}"]
-            found.append({k: item[k] for k in ("name", "bytes", "hash", "content_type", "last_modified")})
+            found.append(
+                {k: item[k] for k in ("name", "bytes", "hash", "content_type", "last_modified")}
+            )
         return _listing(call, found)
 
     async def _delete_container(self, call: Call, account: str, container: str) -> web.Response:
@@ -141,7 +175,9 @@ class Swift(Service):
                 "name": name,
                 "bytes": len(data),
                 "hash": hashlib.md5(data, usedforsecurity=False).hexdigest(),
-                "content_type": call.request.headers.get("Content-Type", "application/octet-stream"),
+                "content_type": call.request.headers.get(
+                    "Content-Type", "application/octet-stream"
+                ),
                 "last_modified": now.strftime("%Y-%m-%dT%H:%M:%S.%f"),
                 "file": path.name,
             }
@@ -168,7 +204,9 @@ class Swift(Service):
         self._used[item["account"]] = self._used.get(item["account"], 0) + sign * item["bytes"]
 
     def _may_use(self, call: Call, account: str) -> None:
-        if account != f"AUTH_{call.caller.project_id}" or not {"admin", "member"} & set(call.caller.roles):
+        if account != f"AUTH_{call.caller.project_id}" or not {"admin", "member"} & set(
+            call.caller.roles
+        ):
             raise Refused(403, "Access was denied to this resource.")
 
     def _container(self, call: Call, account: str, container: str) -> str:
@@ -187,11 +225,19 @@ class Swift(Service):
 
 
 def _headers(item: Json) -> dict[str, str]:
-    return {"ETag": item["hash"], "Content-Type": item["content_type"], "Last-Modified": formatdate(usegmt=True)}
+    return {
+        "ETag": item["hash"],
+        "Content-Type": item["content_type"],
+        "Last-Modified": formatdate(usegmt=True),
+    }
 
 
 def _listing(call: Call, found: list[dict[str, Any]]) -> web.Response:
     """As JSON when that is asked for, else one name in a line."""
-    if call.query.get("format") == "json" or "application/json" in call.request.headers.get("Accept", ""):
+    if call.query.get("format") == "json" or "application/json" in call.request.headers.get(
+        "Accept", ""
+    ):
         return web.json_response(found)
-    return web.Response(text="".join(f"{item['name']}\n" for item in found), status=200 if found else 204)
+    return web.Response(
+        text="".join(f"{item['name']}\n" for item in found), status=200 if found else 204
+    )

@@ -11,7 +11,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Work:
-    """Keeps what was started until it has ended, and logs what ends by an error that nobody expected."""
+    """Keeps what was started until it has ended, and logs what ends by an error that nobody
+    expected.
+    """
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[None]] = set()

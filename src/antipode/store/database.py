@@ -1,4 +1,6 @@
-"""Opening the local database: made and migrated when it needs to be, by one process at a time, all of it or nothing."""
+"""Opening the local database: made and migrated when it needs to be, by one process at a time, all
+of it or nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from antipode.errors import AntipodeError, InvalidInput
 
 REVISION = "0002"
-"""The newest migration. Compared first, so that a database that is up to date does not pay for Alembic's import."""
+"""The newest migration.
+
+Compared first, so that a database that is up to date does not pay for Alembic's import.
+"""
 VERSION_TABLE = "antipode_version"
-"""Not `alembic_version`: TaskFlow keeps its own tables in the same database where that is a server."""
+"""Not `alembic_version`: TaskFlow keeps its own tables in the same database where that is a server.
+"""
 MIGRATED_WITHIN_S = 300
 IDLE_TRANSACTION_S = 20
-"""How long a transaction may do nothing: who was paused, or cut off, in the middle of a write must not keep the run from others."""
+"""How long a transaction may do nothing: who was paused, or cut off, in the middle of a write must
+not keep the run from others.
+"""
 _MIGRATION_LOCK = 0x616E7469706F6465  # "antipode"
 _ENDS_IDLE = {"postgresql": "SET idle_in_transaction_session_timeout = '{seconds}s'"}
 # MySQL has nothing of the kind, and takes for a comment what MariaDB does not
-_ENDS_IDLE["mysql"] = _ENDS_IDLE["mariadb"] = "SET @antipode = 1 /*M!100300 , SESSION idle_transaction_timeout = {seconds} */"
+_ENDS_IDLE["mysql"] = _ENDS_IDLE["mariadb"] = (
+    "SET @antipode = 1 /*M!100300 , SESSION idle_transaction_timeout = {seconds} */"
+)
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mariadb", "mariadb": "mariadb"}
 
 
@@ -31,7 +41,8 @@ def open_database(url: str) -> Engine:
 
     Raises:
         InvalidInput: the URL is wrong, or its driver is not installed.
-        AntipodeError: the database cannot be opened or migrated, or a newer antipode has migrated it.
+        AntipodeError: the database cannot be opened or migrated, or a newer antipode has migrated
+            it.
     """
     try:
         parsed = make_url(url)
@@ -53,18 +64,25 @@ def open_database(url: str) -> Engine:
         with engine.connect() as connection:
             found = _revision(connection)
         if found is not None and found > REVISION:
-            raise AntipodeError(f"database {shown} is at revision {found}, made by a newer antipode; this one knows {REVISION}: upgrade it")
+            raise AntipodeError(
+                f"database {shown} is at revision {found}, made by a newer antipode; this one "
+                f"knows {REVISION}: upgrade it"
+            )
         if found != REVISION:
             _migrate(parsed)
     except SQLAlchemyError as error:
-        raise AntipodeError(f"database {shown} cannot be opened: {error.__cause__ or error}") from error
+        raise AntipodeError(
+            f"database {shown} cannot be opened: {error.__cause__ or error}"
+        ) from error
     return engine
 
 
 def on_server(url: URL) -> Engine:
-    """An engine for a database server: one that was restarted is connected to anew, one that is cut off is given up in time.
+    """An engine for a database server: one that was restarted is connected to anew, one that is cut
+    off is given up in time.
 
-    What the URL says of waiting goes before ours. The server ends a transaction of ours in which nothing happens.
+    What the URL says of waiting goes before ours. The server ends a transaction of ours in which
+    nothing happens.
     """
     waits: dict[str, dict[str, int]] = {
         "psycopg": {
@@ -77,7 +95,9 @@ def on_server(url: URL) -> Engine:
         "pymysql": {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 20},
     }
     ours = waits.get(url.get_driver_name(), {})
-    engine = create_engine(url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query})
+    engine = create_engine(
+        url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query}
+    )
     if (statement := _ENDS_IDLE.get(url.get_backend_name())) is not None:
         event.listen(engine, "connect", lambda connection, _record: _execute(connection, statement))
     return engine
@@ -93,7 +113,8 @@ def _connected(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return on_server(url)
     if url.database and url.database != ":memory:":
-        # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it has the same mode
+        # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it
+        # has the same mode
         Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         Path(url.database).touch(mode=0o600)
     engine = create_engine(url)
@@ -102,8 +123,15 @@ def _connected(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Readers beside a writer, a patient wait for the lock of another process, and foreign keys that mean something."""
-    for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    """Readers beside a writer, a patient wait for the lock of another process, and foreign keys
+    that mean something.
+    """
+    for pragma in (
+        "busy_timeout = 30000",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -132,39 +160,59 @@ def alone(url: URL) -> Iterator[Connection]:
     """A connection in a transaction, which no other process has in this way at the same time.
 
     Raises:
-        AntipodeError: on MariaDB or MySQL, another process has it for longer than `MIGRATED_WITHIN_S`; PostgreSQL ends that one's instead.
+        AntipodeError: on MariaDB or MySQL, another process has it for longer than
+            `MIGRATED_WITHIN_S`; PostgreSQL ends that one's instead.
     """
     kind = url.get_backend_name()
     engine = create_engine(url)
     if kind == "sqlite":
         # Python's driver begins transactions late, and not at all for what changes tables
         event.listen(engine, "connect", _prepare_sqlite_to_migrate)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        event.listen(
+            engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE")
+        )
     try:
         with engine.begin() as connection:
             if kind == "postgresql":
                 # who is paused, or cut off, meanwhile does not keep the others waiting for ever
-                connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{MIGRATED_WITHIN_S}s'"))
+                connection.execute(
+                    text(f"SET LOCAL idle_in_transaction_session_timeout = '{MIGRATED_WITHIN_S}s'")
+                )
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             elif kind in ("mysql", "mariadb"):
                 # held by the connection: every change of a table ends the transaction
-                if connection.execute(text(f"SELECT GET_LOCK('{VERSION_TABLE}', {MIGRATED_WITHIN_S})")).scalar_one() != 1:
+                if (
+                    connection.execute(
+                        text(f"SELECT GET_LOCK('{VERSION_TABLE}', {MIGRATED_WITHIN_S})")
+                    ).scalar_one()
+                    != 1
+                ):
                     raise AntipodeError(
-                        f"another process has been changing the tables of the database for more than {MIGRATED_WITHIN_S} s; its connection"
+                        "another process has been changing the tables of the database for more "
+                        f"than {MIGRATED_WITHIN_S} s; its connection"
                         f" there: SELECT IS_USED_LOCK('{VERSION_TABLE}')"
                     )
                 if _revision(connection) is None:
-                    # as the other databases have it: any character, and names that differ in case are two
-                    connection.execute(text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"))
+                    # as the other databases have it: any character, and names that differ in case
+                    # are two
+                    connection.execute(
+                        text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+                    )
             yield connection
-            if kind == "sqlite" and (broken := connection.execute(text("PRAGMA foreign_key_check")).all()):
-                raise AntipodeError(f"the database was left as it was: migrated, {len(broken)} of its rows would refer to nothing")
+            if kind == "sqlite" and (
+                broken := connection.execute(text("PRAGMA foreign_key_check")).all()
+            ):
+                raise AntipodeError(
+                    f"the database was left as it was: migrated, {len(broken)} of its rows would "
+                    "refer to nothing"
+                )
     finally:
         engine.dispose()
 
 
 def _prepare_sqlite_to_migrate(connection: Any, record: object) -> None:
     _prepare_sqlite(connection, record)
-    # a table that others refer to is changed by making it anew; what refers to it is checked in the end
+    # a table that others refer to is changed by making it anew; what refers to it is checked in the
+    # end
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.isolation_level = None

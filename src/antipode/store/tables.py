@@ -1,4 +1,7 @@
-"""The tables of the local database. Moments are seconds since the epoch, UTC, which every database keeps alike."""
+"""The tables of the local database.
+
+Moments are seconds since the epoch, UTC, which every database keeps alike.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,18 @@ class RunRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     vnf: Mapped[str] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
-    """queued, running, succeeded, failed or aborted; what is kept as running and nobody is at is told as lost"""
+    """queued, running, succeeded, failed or aborted; what is kept as running and nobody is at is
+    told as lost
+    """
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
     reason: Mapped[str | None] = mapped_column(Text)
     """why it failed, or is being taken back"""
     result: Mapped[dict[str, Any]] = mapped_column(JSON)
     request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """all that was asked for, enough to go on with the run on any host; None for a run of an antipode that did not keep it"""
+    """all that was asked for, enough to go on with the run on any host; None for a run of an
+    antipode that did not keep it
+    """
     flow_version: Mapped[int | None] = mapped_column(Integer)
     """the version of the flow that it was begun with"""
     claim: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
@@ -43,7 +50,9 @@ class RunRow(Base):
     """who has it, for people"""
     abort_requested_at: Mapped[float | None] = mapped_column(Double)
     ending: Mapped[str | None] = mapped_column(String(16))
-    """failed or aborted: what it will be once all that it made is taken back, which has begun; it never goes forward again"""
+    """failed or aborted: what it will be once all that it made is taken back, which has begun; it
+    never goes forward again
+    """
     slot: Mapped[str | None] = mapped_column(String(128), unique=True)
     """what no other run may have at the same time, while it is queued or running"""
 
@@ -65,7 +74,9 @@ class StepRow(Base):
 
 
 class FreezeRow(Base):
-    """One server that may be frozen, from just before its quiesce call until its thaw is confirmed."""
+    """One server that may be frozen, from just before its quiesce call until its thaw is
+    confirmed.
+    """
 
     __tablename__ = "freezes"
     __table_args__ = (Index("freezes_open", "site", "thawed_at"),)

@@ -20,7 +20,9 @@ class Vnfs:
         """Keep a definition; whether it is new and did not replace one of the same name."""
         with Session(self._engine) as session, session.begin():
             row = session.get(VnfRow, vnf.vnf)
-            session.merge(VnfRow(name=vnf.vnf, definition=vnf.model_dump(mode="json"), added_at=time.time()))
+            session.merge(
+                VnfRow(name=vnf.vnf, definition=vnf.model_dump(mode="json"), added_at=time.time())
+            )
             return row is None
 
     def get(self, name: str) -> Vnf:
@@ -31,9 +33,16 @@ class Vnfs:
         """
         with Session(self._engine) as session:
             row = session.get(VnfRow, name)
-            known = session.scalars(select(VnfRow.name).order_by(VnfRow.name)).all() if row is None else []
+            known = (
+                session.scalars(select(VnfRow.name).order_by(VnfRow.name)).all()
+                if row is None
+                else []
+            )
         if row is None:
-            raise NotFound(f"VNF {name} is not known here; known: {', '.join(known) or 'none'}; add it with: antipode vnf add FILE")
+            raise NotFound(
+                f"VNF {name} is not known here; known: {', '.join(known) or 'none'}; add it "
+                "with: antipode vnf add FILE"
+            )
         return Vnf.model_validate(row.definition)
 
     def find(self, name: str) -> Vnf | None:
@@ -44,4 +53,7 @@ class Vnfs:
 
     def all(self) -> list[Vnf]:
         with Session(self._engine) as session:
-            return [Vnf.model_validate(r.definition) for r in session.scalars(select(VnfRow).order_by(VnfRow.name))]
+            return [
+                Vnf.model_validate(r.definition)
+                for r in session.scalars(select(VnfRow).order_by(VnfRow.name))
+            ]

@@ -1,4 +1,6 @@
-"""The vault: where manifests live, away from the primary; one small interface, one module per place."""
+"""The vault: where manifests live, away from the primary; one small interface, one module per
+place.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,11 @@ class Vault(ABC):
         """Where it is, for messages."""
 
     def check(self, by: str = "") -> None:
-        """See that the vault can be written, read and cleaned: writes a probe, reads it and removes it.
+        """See that the vault can be written, read and cleaned: writes a probe, reads it and removes
+        it.
 
-        `by` names the probe, so that who was killed before it was removed writes, and removes, the same one again.
+        `by` names the probe, so that who was killed before it was removed writes, and removes, the
+        same one again.
 
         Raises:
             VaultError: it cannot.
@@ -65,7 +69,9 @@ class Vault(ABC):
         try:
             found = self.get(name)
         except NotFound as error:
-            raise VaultError(f"{self.place}: what was just written is not there: {error}") from error
+            raise VaultError(
+                f"{self.place}: what was just written is not there: {error}"
+            ) from error
         finally:
             self.delete(name)
         if found != content:

@@ -11,7 +11,9 @@ from antipode.vault import PROBE, Vault
 
 
 class DirectoryVault(Vault):
-    """Documents as files; each is written beside its name, synced and then renamed, so that half a file never has a name."""
+    """Documents as files; each is written beside its name, synced and then renamed, so that half a
+    file never has a name.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._root = directory
@@ -35,7 +37,10 @@ class DirectoryVault(Vault):
                 half.unlink(missing_ok=True)
             _sync_directory(path.parent)
         except OSError as error:
-            raise VaultError(f"{self.place} cannot be written: {path}: {error.strerror}; see that it is mounted and writable") from error
+            raise VaultError(
+                f"{self.place} cannot be written: {path}: {error.strerror}; see that it is "
+                "mounted and writable"
+            ) from error
 
     def get(self, name: str) -> bytes:
         path = self._path(name)
@@ -50,7 +55,11 @@ class DirectoryVault(Vault):
         try:
             if not self._root.is_dir():
                 raise VaultError(f"{self.place} is not there; see that it is mounted")
-            names = [str(p.relative_to(self._root)) for p in self._root.rglob("*") if p.is_file() and not p.name.startswith(PROBE)]
+            names = [
+                str(p.relative_to(self._root))
+                for p in self._root.rglob("*")
+                if p.is_file() and not p.name.startswith(PROBE)
+            ]
         except OSError as error:
             raise VaultError(f"{self.place} cannot be read: {error.strerror}") from error
         return sorted(n for n in names if n.startswith(prefix))

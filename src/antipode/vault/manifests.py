@@ -1,4 +1,7 @@
-"""Recovery points as documents of a vault: commit, read, list. A recovery point exists when, and only when, its manifest is here."""
+"""Recovery points as documents of a vault: commit, read, list.
+
+A recovery point exists when, and only when, its manifest is here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ MANIFEST, WITHDRAWN = ".json", ".withdrawn"
 
 
 def commit(vault: Vault, manifest: Manifest) -> str:
-    """Write the manifest, the act that makes a recovery point exist, and read it back; its name in the vault.
+    """Write the manifest, the act that makes a recovery point exist, and read it back; its name in
+    the vault.
 
     Raises:
         VaultError: it was not written, or what was written reads differently.
@@ -37,13 +41,16 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
     """Remove the manifest of a recovery point that was not made to the end.
 
     Args:
-        on_its_way: a request to write it may still come through, when what it names is gone: it is noted beside it that it does not count.
+        on_its_way: a request to write it may still come through, when what it names is gone: it is
+            noted beside it that it does not count.
 
     Raises:
         VaultError: nobody knows whether it is still there.
     """
     if on_its_way:
-        vault.put(_note(vnf, point), b"This recovery point was taken back; what it names is gone.\n")
+        vault.put(
+            _note(vnf, point), b"This recovery point was taken back; what it names is gone.\n"
+        )
     vault.delete(_name(vnf, point))
 
 
@@ -61,11 +68,16 @@ def read(vault: Vault, vnf: str, point: str | None = None) -> Manifest:
             raise NotFound(f"{vault.place} has no recovery point of {vnf}")
         point = ids[-1]
     elif _is_withdrawn(vault, vnf, point):
-        raise NotFound(f"recovery point {point} of {vnf} was not made to the end; what it names is gone")
+        raise NotFound(
+            f"recovery point {point} of {vnf} was not made to the end; what it names is gone"
+        )
     name = _name(vnf, point)
     manifest = unseal(vault.get(name), name)
     if (manifest.vnf.vnf, manifest.id) != (vnf, point):
-        raise VaultCorrupt(f"{name} holds the recovery point {manifest.id} of {manifest.vnf.vnf}: it was put under a wrong name")
+        raise VaultCorrupt(
+            f"{name} holds the recovery point {manifest.id} of {manifest.vnf.vnf}: it was put "
+            "under a wrong name"
+        )
     return manifest
 
 
@@ -88,7 +100,9 @@ def list_ids(vault: Vault, vnf: str) -> list[str]:
 
 
 def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Manifest | VaultCorrupt]]:
-    """Every recovery point of a VNF, oldest first: its id and its manifest, or what is wrong with it."""
+    """Every recovery point of a VNF, oldest first: its id and its manifest, or what is wrong with
+    it.
+    """
     for point in list_ids(vault, vnf):
         try:
             yield point, read(vault, vnf, point)
@@ -100,26 +114,38 @@ def unseal(document: bytes, name: str) -> Manifest:
     """The manifest in a document of the vault.
 
     Raises:
-        VaultCorrupt: the document was changed or damaged since it was written, or is of a format this version does not know.
+        VaultCorrupt: the document was changed or damaged since it was written, or is of a format
+            this version does not know.
     """
     try:
         sealed = json.loads(document)
         body, checksum = sealed["manifest"], sealed["sha256"]
-        intact = set(sealed) == {"manifest", "sha256"} and hashlib.sha256(canonical(body)).hexdigest() == checksum
+        intact = (
+            set(sealed) == {"manifest", "sha256"}
+            and hashlib.sha256(canonical(body)).hexdigest() == checksum
+        )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VaultCorrupt(f"{name} is damaged: {error}; use another recovery point") from error
     if not intact:
-        raise VaultCorrupt(f"{name} does not pass its checksum: it was changed or damaged since it was written; use another recovery point")
+        raise VaultCorrupt(
+            f"{name} does not pass its checksum: it was changed or damaged since it was written; "
+            "use another recovery point"
+        )
     if body.get("format") != FORMAT:
-        raise VaultCorrupt(f"{name} has format {body.get('format')!r}; this antipode reads format {FORMAT}")
+        raise VaultCorrupt(
+            f"{name} has format {body.get('format')!r}; this antipode reads format {FORMAT}"
+        )
     try:
         return Manifest.model_validate(body)
     except ValidationError as error:
-        raise VaultCorrupt(f"{name} passes its checksum but cannot be understood: {error}") from error
+        raise VaultCorrupt(
+            f"{name} passes its checksum but cannot be understood: {error}"
+        ) from error
 
 
 def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
-    """The backups that recovery points name: those that the vault lists, and these, as a listing may lag behind what is there.
+    """The backups that recovery points name: those that the vault lists, and these, as a listing
+    may lag behind what is there.
 
     Raises:
         VaultCorrupt: nobody knows what one of them needs.

@@ -1,9 +1,11 @@
-"""Verification of a recovery point: chains complete, and every object of every backup still in the backup store, unchanged.
+"""Verification of a recovery point: chains complete, and every object of every backup still in the
+backup store, unchanged.
 
-Cinder's chunked backup drivers (cinder/backup/chunkeddriver.py) name all objects of a backup `<service_metadata>-NNNNN`,
-`<service_metadata>_metadata` (JSON: the list of the data objects) and `<service_metadata>_sha256file`. The md5 that Cinder notes
-there is of the data before compression, so that it cannot be compared with what is stored; the fingerprint that antipode takes
-when it makes the recovery point can.
+Cinder's chunked backup drivers (cinder/backup/chunkeddriver.py) name all objects of a backup
+`<service_metadata>-NNNNN`, `<service_metadata>_metadata` (JSON: the list of the data objects) and
+`<service_metadata>_sha256file`. The md5 that Cinder notes there is of the data before compression,
+so that it cannot be compared with what is stored; the fingerprint that antipode takes when it makes
+the recovery point can.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class Store(Protocol):
 
 
 class Finding(Model):
-    """What verification found about one backup, or about the recovery point as a whole (`backup` empty)."""
+    """What verification found about one backup, or about the recovery point as a whole (`backup`
+    empty).
+    """
 
     volume: str
     backup: str
@@ -56,9 +60,11 @@ class Finding(Model):
 
 
 def verify(manifest: Manifest, store: Store | None) -> list[Finding]:
-    """Check a recovery point whose manifest has passed its checksum; one finding for each backup that it rests on.
+    """Check a recovery point whose manifest has passed its checksum; one finding for each backup
+    that it rests on.
 
-    `store` may be None when no backup store is configured; the findings then say that the objects were not looked at.
+    `store` may be None when no backup store is configured; the findings then say that the objects
+    were not looked at.
 
     Raises:
         SiteUnreachable: the backup store does not answer.
@@ -67,20 +73,30 @@ def verify(manifest: Manifest, store: Store | None) -> list[Finding]:
     for volume in manifest.topology.volumes:
         name = volume.name or volume.id
         if volume.id not in manifest.restore:
-            findings.append(Finding(volume=name, backup="", ok=False, detail="no backup of this volume is in the manifest"))
+            findings.append(
+                Finding(
+                    volume=name,
+                    backup="",
+                    ok=False,
+                    detail="no backup of this volume is in the manifest",
+                )
+            )
             continue
         try:
             chain = manifest.chain(volume.id)
         except KeyError as missing:
             detail = "the chain names it, but the manifest has no record of it"
-            findings.append(Finding(volume=name, backup=str(missing.args[0]), ok=False, detail=detail))
+            findings.append(
+                Finding(volume=name, backup=str(missing.args[0]), ok=False, detail=detail)
+            )
             continue
         findings += [_verify_backup(name, record, store) for record in chain]
     return findings
 
 
 def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
-    """The fingerprint of what the store holds of a backup, by one listing, after the list that Cinder keeps was found complete.
+    """The fingerprint of what the store holds of a backup, by one listing, after the list that
+    Cinder keeps was found complete.
 
     Raises:
         RecoveryPointInvalid: an object is missing, empty, or the record is not of a chunked driver.
@@ -91,27 +107,39 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
         metadata = json.loads(store.get(record.container, f"{prefix}_metadata"))
         wanted = {name for entry in metadata["objects"] for name in entry}
     except NotFound as error:
-        raise RecoveryPointInvalid(f"{object_list} is not in container {record.container}") from error
+        raise RecoveryPointInvalid(
+            f"{object_list} is not in container {record.container}"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RecoveryPointInvalid(f"{object_list} cannot be understood: {error}") from error
     listing = _by_prefix(store.listing(record.container, prefix))[prefix]
     there = {o.name: o for o in listing}
     if lost := sorted(wanted - set(there)):
-        raise RecoveryPointInvalid(f"backup {record.id}: {len(lost)} of {len(wanted)} objects are missing, the first is {lost[0]}")
+        raise RecoveryPointInvalid(
+            f"backup {record.id}: {len(lost)} of {len(wanted)} objects are missing, the first is "
+            f"{lost[0]}"
+        )
     if empty := sorted(n for n in wanted if there[n].bytes == 0):
-        raise RecoveryPointInvalid(f"backup {record.id}: {len(empty)} objects are empty, the first is {empty[0]}")
+        raise RecoveryPointInvalid(
+            f"backup {record.id}: {len(empty)} objects are empty, the first is {empty[0]}"
+        )
     return _fingerprint(prefix, listing)
 
 
 def broken_chains(manifest: Manifest, store: Store) -> dict[str, str]:
-    """What the store does not hold any more as it was when the recovery point was made: volume id to what is wrong with its chain.
+    """What the store does not hold any more as it was when the recovery point was made: volume id
+    to what is wrong with its chain.
 
-    One listing of each container tells, however many backups there are. Backups without a fingerprint are not compared.
+    One listing of each container tells, however many backups there are. Backups without a
+    fingerprint are not compared.
 
     Raises:
         SiteUnreachable: the backup store does not answer.
     """
-    held = {container: _by_prefix(_all_objects(store, container)) for container in {r.container for r in manifest.backups.values()}}
+    held = {
+        container: _by_prefix(_all_objects(store, container))
+        for container in {r.container for r in manifest.backups.values()}
+    }
     broken: dict[str, str] = {}
     for volume in manifest.restore:
         for record in manifest.chain(volume):
@@ -119,7 +147,9 @@ def broken_chains(manifest: Manifest, store: Store) -> dict[str, str]:
                 continue
             now = _fingerprint(then.prefix, held[record.container].get(then.prefix, []))
             if now != then:
-                broken[volume] = f"backup {record.id} of recovery point {manifest.id} has {_changed(then, now)}"
+                broken[volume] = (
+                    f"backup {record.id} of recovery point {manifest.id} has {_changed(then, now)}"
+                )
                 break
     return broken
 
@@ -133,22 +163,40 @@ def _verify_backup(volume: str, record: BackupRecord, store: Store | None) -> Fi
     except RecoveryPointInvalid as error:
         return Finding(volume=volume, backup=record.id, ok=False, detail=str(error))
     if record.stored is None:
-        detail, ok = "all objects there; contents not compared, as no fingerprint was taken when it was made", True
+        detail, ok = (
+            "all objects there; contents not compared, as no fingerprint was taken when it was "
+            "made",
+            True,
+        )
     elif record.stored == found:
         detail, ok = "all objects there, as they were when it was made", True
     else:
         detail, ok = _changed(record.stored, found), False
-    return Finding(volume=volume, backup=record.id, ok=ok, objects=found.objects, bytes=found.bytes, detail=detail)
+    return Finding(
+        volume=volume,
+        backup=record.id,
+        ok=ok,
+        objects=found.objects,
+        bytes=found.bytes,
+        detail=detail,
+    )
 
 
 def _changed(then: StoredObjects, now: StoredObjects) -> str:
-    return f"changed since it was made: {then.objects} objects, {then.bytes} bytes then, {now.objects} objects, {now.bytes} bytes now"
+    return (
+        f"changed since it was made: {then.objects} objects, {then.bytes} bytes then, "
+        f"{now.objects} objects, {now.bytes} bytes now"
+    )
 
 
 def _fingerprint(prefix: str, objects: Sequence[StoredObject]) -> StoredObjects:
-    lines = "".join(f"{o.name}\t{o.bytes}\t{o.etag}\n" for o in sorted(objects, key=lambda o: o.name))
+    lines = "".join(
+        f"{o.name}\t{o.bytes}\t{o.etag}\n" for o in sorted(objects, key=lambda o: o.name)
+    )
     sha256 = hashlib.sha256(lines.encode()).hexdigest()
-    return StoredObjects(prefix=prefix, objects=len(objects), bytes=sum(o.bytes for o in objects), sha256=sha256)
+    return StoredObjects(
+        prefix=prefix, objects=len(objects), bytes=sum(o.bytes for o in objects), sha256=sha256
+    )
 
 
 def _by_prefix(listing: Iterable[StoredObject]) -> dict[str, list[StoredObject]]:
@@ -169,14 +217,21 @@ def _all_objects(store: Store, container: str) -> Sequence[StoredObject]:
 
 
 def _prefix(record: BackupRecord) -> str:
-    """What the names of a backup's objects begin with: `service_metadata` of its record (cinder/objects/backup.py, encode_record)."""
+    """What the names of a backup's objects begin with: `service_metadata` of its record
+    (cinder/objects/backup.py, encode_record).
+    """
     try:
         fields: dict[str, Any] = json.loads(base64.b64decode(record.url, validate=True))
         prefix = fields["service_metadata"]
     except (binascii.Error, ValueError, KeyError, TypeError) as error:
-        raise RecoveryPointInvalid(f"backup {record.id}: its record cannot be understood: {error}") from error
+        raise RecoveryPointInvalid(
+            f"backup {record.id}: its record cannot be understood: {error}"
+        ) from error
     if not isinstance(prefix, str) or not prefix:
-        raise RecoveryPointInvalid(f"backup {record.id}: its record does not say where its objects are (no service_metadata)")
+        raise RecoveryPointInvalid(
+            f"backup {record.id}: its record does not say where its objects are (no "
+            "service_metadata)"
+        )
     return prefix
 
 
@@ -188,5 +243,10 @@ def fingerprint(backups: dict[str, BackupRecord], store: Store) -> dict[str, Bac
     """
     unknown = [record for record in backups.values() if record.stored is None]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        found = list(pool.map(lambda record: record.model_copy(update={"stored": stored_objects(record, store)}), unknown))
+        found = list(
+            pool.map(
+                lambda record: record.model_copy(update={"stored": stored_objects(record, store)}),
+                unknown,
+            )
+        )
     return {**backups, **{record.id: record for record in found}}

@@ -36,35 +36,55 @@ def read(path: Path) -> configparser.ConfigParser:
 
 
 def test_booleans_and_lists_are_written_as_oslo_config_reads_them(tmp_path: Path) -> None:
-    openstack_conf.write(tmp_path / "new" / "x.conf", {"DEFAULT": {"debug": False}, "a": {"list": ["x", "y"], "n": 3, "none": ""}})
+    openstack_conf.write(
+        tmp_path / "new" / "x.conf",
+        {"DEFAULT": {"debug": False}, "a": {"list": ["x", "y"], "n": 3, "none": ""}},
+    )
     conf = read(tmp_path / "new" / "x.conf")
     assert conf.defaults() == {"debug": "false"}
     assert (conf["a"]["list"], conf["a"]["n"], conf["a"]["none"]) == ("x,y", "3", "")
 
 
-def test_the_quiesce_add_on_follows_keystonecontext_in_both_pipelines_and_changes_nothing_else() -> None:
+def test_the_quiesce_add_on_follows_keystonecontext_in_both_pipelines_only() -> None:
     adapted = nova._with_quiesce(PASTE)
     assert adapted.count(" keystonecontext quiesce ") == 2
     assert adapted.replace(" quiesce ", " ").startswith(PASTE)
     assert "paste.filter_factory = nova_quiesce:filter_factory" in adapted.removeprefix(PASTE)
 
 
-def test_site_b_names_no_address_of_site_a_in_any_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_site_b_names_no_address_of_site_a_in_any_file(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nova, "packaged", lambda service, name: site.home / name)
     site.home.mkdir()
     (site.home / "api-paste.ini").write_text(PASTE)
-    for configure in (keystone.configure, neutron.configure, nova.configure, cinder.configure, swift.Swift().configure):
+    for configure in (
+        keystone.configure,
+        neutron.configure,
+        nova.configure,
+        cinder.configure,
+        swift.Swift().configure,
+    ):
         configure(site)
     others = [other.address for other in SITES.values() if other != site]
-    named = {path.name for path in site.etc.rglob("*") if path.is_file() and any(other in path.read_text() for other in others)}
-    assert named == (set() if site.has_object_store else {"cinder.conf"})  # the backup store, which is at site-b by nature
+    named = {
+        path.name
+        for path in site.etc.rglob("*")
+        if path.is_file() and any(other in path.read_text() for other in others)
+    }
+    assert named == (
+        set() if site.has_object_store else {"cinder.conf"}
+    )  # the backup store, which is at site-b by nature
 
 
 def test_both_sites_keep_backups_in_the_same_account_and_container(site: Site) -> None:
     cinder.configure(site)
     options = read(site.etc / "cinder" / "cinder.conf").defaults()
     assert options["backup_swift_auth_url"] == "http://10.86.0.12:5000/v3"
-    assert (options["backup_swift_project"], options["backup_swift_container"]) == ("backup", "volumebackups")
+    assert (options["backup_swift_project"], options["backup_swift_container"]) == (
+        "backup",
+        "volumebackups",
+    )
 
 
 def test_nova_compute_knows_of_no_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +100,15 @@ def test_nova_compute_knows_of_no_database(site: Site, monkeypatch: pytest.Monke
 
 def test_only_the_backup_store_runs_swift() -> None:
     runs = {
-        site.name: [p.name for service in services_of(site) for p in service.programs(site) if "swift" in p.name] for site in SITES.values()
+        site.name: [
+            p.name
+            for service in services_of(site)
+            for p in service.programs(site)
+            if "swift" in p.name
+        ]
+        for site in SITES.values()
     }
-    assert {name: bool(programs) for name, programs in runs.items()} == {"site-a": False, "site-b": True}
+    assert {name: bool(programs) for name, programs in runs.items()} == {
+        "site-a": False,
+        "site-b": True,
+    }

@@ -1,1 +1,3 @@
-"""Cinder of an embedded site, a module for each thing that its API is about; volumes are sparse files."""
+"""Cinder of an embedded site, a module for each thing that its API is about; volumes are sparse
+files.
+"""

@@ -1,6 +1,8 @@
-"""cinder-backup of an embedded site: chunked backups in a Swift container, increments, records, restores; laid out as Cinder does it.
+"""cinder-backup of an embedded site: chunked backups in a Swift container, increments, records,
+restores; laid out as Cinder does it.
 
-Cinder names the objects of a backup `<service_metadata>-NNNNN`, `_metadata` and `_sha256file` (cinder/backup/chunkeddriver.py).
+Cinder names the objects of a backup `<service_metadata>-NNNNN`, `_metadata` and `_sha256file`
+(cinder/backup/chunkeddriver.py).
 """
 
 from __future__ import annotations
@@ -29,14 +31,38 @@ DRIVER = "cinder.backup.drivers.swift.SwiftBackupDriver"
 AT_ONCE = 15
 """backup_max_operations"""
 FIELDS = """
-id user_id project_id volume_id host availability_zone container parent_id status fail_reason size service_metadata service object_count
-temp_volume_id temp_snapshot_id num_dependent_backups snapshot_id data_timestamp restore_volume_id metadata encryption_key_id created_at
+id user_id project_id volume_id host availability_zone container
+parent_id status fail_reason size service_metadata service object_count
+temp_volume_id temp_snapshot_id num_dependent_backups snapshot_id data_timestamp
+restore_volume_id metadata encryption_key_id created_at
 updated_at deleted_at deleted
 """
-OF_A_RECORD = {"name": "display_name", "description": "display_description", **{field: field for field in FIELDS.split()}}
+OF_A_RECORD = {
+    "name": "display_name",
+    "description": "display_description",
+    **{field: field for field in FIELDS.split()},
+}
 """field of a backup here -> field of its record (cinder/objects/backup.py)"""
-REQUIRED = {"display_name", "display_description", "container", "size", "service_metadata", "object_count", "id"}
-SET_BY_IMPORT = {"user_id", "project_id", "fail_reason", "status", "service", "availability_zone", "host", "deleted", "deleted_at"}
+REQUIRED = {
+    "display_name",
+    "display_description",
+    "container",
+    "size",
+    "service_metadata",
+    "object_count",
+    "id",
+}
+SET_BY_IMPORT = {
+    "user_id",
+    "project_id",
+    "fail_reason",
+    "status",
+    "service",
+    "availability_zone",
+    "host",
+    "deleted",
+    "deleted_at",
+}
 
 
 class Piece(NamedTuple):
@@ -72,13 +98,17 @@ class Backups(Part):
         ]
 
     def begin_again(self) -> None:
-        """As cinder-backup does when it starts: what was being made is an error, what was being deleted is deleted."""
+        """As cinder-backup does when it starts: what was being made is an error, what was being
+        deleted is deleted.
+        """
         for backup in self._backups:
             if backup["status"] == "creating":
                 self._fail(backup, "incomplete backup reset on manager restart")
                 volume = self._storage.volumes.get(backup["volume_id"])
                 if volume and volume["status"] == "backing-up":
-                    self._storage.volumes.keep(volume, status="in-use" if volume["attachments"] else "available")
+                    self._storage.volumes.keep(
+                        volume, status="in-use" if volume["attachments"] else "available"
+                    )
             elif backup["status"] == "restoring":
                 volume = self._storage.volumes.get(backup["restore_volume_id"])
                 if volume and volume["status"] in ("creating", "restoring-backup"):
@@ -94,16 +124,27 @@ class Backups(Part):
         if call.request.path.endswith("/detail"):
             parents = {b["parent_id"] for b in self._backups if b["parent_id"]}
             return page(call, "backups", found, lambda b: self._view(b, b["id"] in parents))
-        return page(call, "backups", found, lambda b: {"id": b["id"], "name": b["name"], "links": []})
+        return page(
+            call, "backups", found, lambda b: {"id": b["id"], "name": b["name"], "links": []}
+        )
 
     def _view(self, backup: Json, has_children: bool) -> Json:
         shown = (
-            "id status size object_count availability_zone container created_at updated_at name description fail_reason volume_id "
+            "id status size object_count availability_zone container created_at updated_at name "
+            "description fail_reason volume_id "
             "snapshot_id data_timestamp metadata"
         )
         view = {key: backup.get(key) for key in shown.split()}
-        view |= {"links": [], "is_incremental": backup["parent_id"] is not None, "has_dependent_backups": has_children}
-        return {**view, "os-backup-project-attr:project_id": backup["project_id"], "user_id": backup["user_id"]}
+        view |= {
+            "links": [],
+            "is_incremental": backup["parent_id"] is not None,
+            "has_dependent_backups": has_children,
+        }
+        return {
+            **view,
+            "os-backup-project-attr:project_id": backup["project_id"],
+            "user_id": backup["user_id"],
+        }
 
     def _find(self, call: Call, backup_id: str) -> Json:
         backup = self._backups.get(backup_id)
@@ -120,23 +161,42 @@ class Backups(Part):
     async def _create(self, call: Call) -> Json:
         wanted = call.part("backup")
         if "volume_id" not in wanted:
-            raise Refused(400, "Invalid input for field/attribute backup. Value: {}. 'volume_id' is a required property")
+            raise Refused(
+                400,
+                "Invalid input for field/attribute backup. Value: {}. 'volume_id' is a required "
+                "property",
+            )
         volume = self._storage.find_volume(call.caller, wanted["volume_id"])
         snapshot: Json | None = None
         if snapshot_id := wanted.get("snapshot_id"):
             snapshot = self._storage.find_snapshot(call.caller, snapshot_id)
             if snapshot["volume_id"] != volume["id"]:
-                message = f"Volume {volume['id']} does not match with snapshot.volume_id {snapshot['volume_id']}."
+                message = (
+                    f"Volume {volume['id']} does not match with snapshot.volume_id "
+                    f"{snapshot['volume_id']}."
+                )
                 raise Refused(400, f"Invalid volume: {message}")
             if snapshot["status"] != "available":
-                message = f'Snapshot to be backed up must be available, but the current status is "{snapshot["status"]}".'
+                message = (
+                    "Snapshot to be backed up must be available, but the current status "
+                    f'is "{snapshot["status"]}".'
+                )
                 raise Refused(400, f"Invalid snapshot: {message}")
         elif volume["status"] not in ("available", "in-use"):
-            message = f'Volume to be backed up must be available or in-use, but the current status is "{volume["status"]}".'
+            message = (
+                "Volume to be backed up must be available or in-use, but the current "
+                f'status is "{volume["status"]}".'
+            )
             raise Refused(400, f"Invalid volume: {message}")
         elif volume["status"] == "in-use" and not wanted.get("force"):
-            raise Refused(400, "Invalid volume: Backing up an in-use volume must use the force flag.")
-        self._storage.reserve(call.caller.project_id, volume["size"], {"backups": 1, "backup_gigabytes": volume["size"]})
+            raise Refused(
+                400, "Invalid volume: Backing up an in-use volume must use the force flag."
+            )
+        self._storage.reserve(
+            call.caller.project_id,
+            volume["size"],
+            {"backups": 1, "backup_gigabytes": volume["size"]},
+        )
         parent = self._parent(call, volume, snapshot) if wanted.get("incremental") else None
         now = self._storage.now()
         backup = self._backups.keep(
@@ -167,10 +227,14 @@ class Backups(Part):
         """
 
         def rank(backup: Json) -> str:
-            usable = backup["status"] == "available" and (not snapshot or backup["data_timestamp"] < snapshot["created_at"])
+            usable = backup["status"] == "available" and (
+                not snapshot or backup["data_timestamp"] < snapshot["created_at"]
+            )
             return str(backup["data_timestamp"]) if usable else ""
 
-        there = self._backups.where(lambda b: b["volume_id"] == volume["id"] and b["project_id"] == call.caller.project_id)
+        there = self._backups.where(
+            lambda b: b["volume_id"] == volume["id"] and b["project_id"] == call.caller.project_id
+        )
         newest = max(there, key=rank, default=None)
         if newest is None or newest["status"] != "available":
             raise Refused(400, "Invalid backup: No backups available to do an incremental backup.")
@@ -179,7 +243,8 @@ class Backups(Part):
     def _blank(self, backup_id: str, call: Call, volume_id: str, size: int) -> Json:
         now = self._storage.now()
         none = (
-            "name description parent_id fail_reason service_metadata temp_volume_id temp_snapshot_id snapshot_id restore_volume_id "
+            "name description parent_id fail_reason service_metadata temp_volume_id "
+            "temp_snapshot_id snapshot_id restore_volume_id "
             "encryption_key_id deleted_at"
         )
         return {
@@ -228,7 +293,10 @@ class Backups(Part):
     async def _export(self, call: Call, item: str) -> Json:
         backup = self._find(call, item)
         if backup["status"] != "available":
-            message = f"Export backup aborted, expected backup status available but got {backup['status']}."
+            message = (
+                "Export backup aborted, expected backup status available but got "
+                f"{backup['status']}."
+            )
             raise Refused(400, f"Invalid backup: {message}")
         record = {theirs: backup.get(ours) for ours, theirs in OF_A_RECORD.items()}
         url = base64.b64encode(json.dumps({"driver_info": {}, **record}).encode()).decode()
@@ -240,7 +308,11 @@ class Backups(Part):
         try:
             content = base64.b64decode(str(url))
         except ValueError:
-            raise Refused(400, f"Invalid input for field/attribute backup_url. Value: {url}. {url!r} is not a 'base64'") from None
+            raise Refused(
+                400,
+                f"Invalid input for field/attribute backup_url. Value: {url}. {url!r} is not a "
+                "'base64'",
+            ) from None
         if not call.caller.is_admin:  # Cinder looks at the body first
             raise Refused(403, "Policy doesn't allow backup:backup-import to be performed.")
         try:
@@ -249,10 +321,16 @@ class Backups(Part):
             raise Refused(400, "Invalid input received: Can't decode backup record.") from None
         for field, name in (("id", "an id"), ("size", "size attribute")):
             if field not in record:
-                raise Refused(400, f"Invalid input received: Provided backup record is missing {name}")
+                raise Refused(
+                    400, f"Invalid input received: Provided backup record is missing {name}"
+                )
         if record["id"] in self._backups:
             raise Refused(400, "Invalid backup: Backup already exists in database.")
-        self._storage.reserve(call.caller.project_id, record["size"], {"backups": 1, "backup_gigabytes": record["size"]})
+        self._storage.reserve(
+            call.caller.project_id,
+            record["size"],
+            {"backups": 1, "backup_gigabytes": record["size"]},
+        )
         unknown = "00000000-0000-0000-0000-000000000000"
         backup = self._backups.keep(self._blank(record["id"], call, unknown, record["size"]))
         self._storage.start(self._take_over(backup, wanted["backup_service"], record))
@@ -274,20 +352,33 @@ class Backups(Part):
             if volume["status"] != "available":
                 raise Refused(400, "Invalid volume: Volume to be restored to must be available")
             if volume["size"] < backup["size"]:
-                message = f"volume size {volume['size']} is too small to restore backup of size {backup['size']}."
+                message = (
+                    f"volume size {volume['size']} is too small to restore backup of size "
+                    f"{backup['size']}."
+                )
                 raise Refused(400, f"Invalid volume: {message}")
         self._storage.volumes.keep(volume, status="restoring-backup")
         self._storage.start(self._fill(volume, backup, is_new))
-        return {"restore": {"backup_id": item, "volume_id": volume["id"], "volume_name": volume["name"]}}
+        return {
+            "restore": {"backup_id": item, "volume_id": volume["id"], "volume_name": volume["name"]}
+        }
 
     # ---- the work behind them ----
 
     def _fail(self, backup: Json, reason: str) -> None:
         LOG.warning("%s: backup %s: %s", self._storage.site, backup["id"], reason)
-        self._backups.keep(backup, status="error", fail_reason=reason[:255], updated_at=self._storage.now())
+        self._backups.keep(
+            backup, status="error", fail_reason=reason[:255], updated_at=self._storage.now()
+        )
 
-    async def _make(self, backup: Json, parent: Json | None, volume: Json, snapshot: Json | None, previous: str) -> None:
-        source = self._storage.snapshot_path(snapshot["id"]) if snapshot else self._storage.path(volume["id"])
+    async def _make(
+        self, backup: Json, parent: Json | None, volume: Json, snapshot: Json | None, previous: str
+    ) -> None:
+        source = (
+            self._storage.snapshot_path(snapshot["id"])
+            if snapshot
+            else self._storage.path(volume["id"])
+        )
         try:
             async with self._turn:
                 await self._storage.conditions.take("backup.create")
@@ -307,7 +398,9 @@ class Backups(Part):
         block, chunk = self._store.settings.block_size, self._store.settings.object_size
         known = await self._digests_of(parent, block) if parent else None
         if parent and backup["size"] > parent["size"]:
-            raise ValueError("Invalid backup: Volume size increased since the last backup. Do a full backup.")
+            raise ValueError(
+                "Invalid backup: Volume size increased since the last backup. Do a full backup."
+            )
         moment = self._storage.conditions.now().strftime("%Y%m%d%H%M%S")
         prefix = f"volume_{volume['id']}/{moment}/az_{ZONE}_backup_{backup['id']}"
         self._backups.keep(backup, service_metadata=prefix)
@@ -319,19 +412,44 @@ class Backups(Part):
                 name = f"{prefix}-{number:05d}"
                 compression, data, md5 = await asyncio.to_thread(image.packed, *piece)
                 await self._store.put(name, data)
-                listed.append({name: {"offset": piece.offset, "length": piece.length, "compression": compression, "md5": md5}})
-        about = {"version": "1.0.0", "backup_id": backup["id"], "volume_id": volume["id"], "backup_name": backup["name"]}
+                listed.append(
+                    {
+                        name: {
+                            "offset": piece.offset,
+                            "length": piece.length,
+                            "compression": compression,
+                            "md5": md5,
+                        }
+                    }
+                )
+        about = {
+            "version": "1.0.0",
+            "backup_id": backup["id"],
+            "volume_id": volume["id"],
+            "backup_name": backup["name"],
+        }
         about |= {"backup_description": backup["description"], "created_at": backup["created_at"]}
-        await self._store.put(f"{prefix}_sha256file", _document({**about, "chunk_size": block, "sha256s": digests}))
-        parts = {"objects": listed, "parent_id": backup["parent_id"], "volume_meta": _volume_meta(volume)}
+        await self._store.put(
+            f"{prefix}_sha256file", _document({**about, "chunk_size": block, "sha256s": digests})
+        )
+        parts = {
+            "objects": listed,
+            "parent_id": backup["parent_id"],
+            "volume_meta": _volume_meta(volume),
+        }
         await self._store.put(f"{prefix}_metadata", _document({**about, **parts}))
         self._backups.keep(backup, object_count=len(listed))
 
     async def _digests_of(self, parent: Json, block: int) -> list[str]:
         document = json.loads(await self._store.get(f"{parent['service_metadata']}_sha256file"))
         if document["chunk_size"] != block:
-            sizes = f"New hash block size: {block}. Old hash block size: {document['chunk_size']}. Do a full backup."
-            raise ValueError(f"Invalid backup: Hash block size has changed since the last backup. {sizes}")
+            sizes = (
+                f"New hash block size: {block}. Old hash block size: "
+                f"{document['chunk_size']}. Do a full backup."
+            )
+            raise ValueError(
+                f"Invalid backup: Hash block size has changed since the last backup. {sizes}"
+            )
         return list(document["sha256s"])
 
     async def _remove(self, backup: Json) -> None:
@@ -352,14 +470,24 @@ class Backups(Part):
             self._fail(backup, str(error))
             return
         if service != DRIVER:
-            message = f"Import record failed, cannot find backup service to perform the import. Request service {service}."
+            message = (
+                "Import record failed, cannot find backup service to perform the import. "
+                f"Request service {service}."
+            )
             self._fail(backup, message)
             return
         if missing := REQUIRED - set(record):
-            message = f"Driver successfully decoded imported backup data, but there are missing fields ({', '.join(sorted(missing))})."
+            message = (
+                "Driver successfully decoded imported backup data, but there are missing "
+                f"fields ({', '.join(sorted(missing))})."
+            )
             self._fail(backup, message)
             return
-        taken = {ours: record[theirs] for ours, theirs in OF_A_RECORD.items() if theirs in record and theirs not in SET_BY_IMPORT}
+        taken = {
+            ours: record[theirs]
+            for ours, theirs in OF_A_RECORD.items()
+            if theirs in record and theirs not in SET_BY_IMPORT
+        }
         self._backups.keep(backup, **taken, status="available")
 
     async def _restore_into_new(self, volume: Json, backup: Json) -> None:
@@ -378,11 +506,21 @@ class Backups(Part):
             async with self._turn:
                 await self._storage.conditions.take("volume.restore")
                 for one in self._chain(backup):
-                    document = await self._download(volume, one, skip_zeros=is_new and not one["parent_id"])
+                    document = await self._download(
+                        volume, one, skip_zeros=is_new and not one["parent_id"]
+                    )
                     self._restore_metadata(volume, json.loads(document["volume_meta"]))
         except (OperationFailed, StoreError, OSError, ValueError, KeyError, zlib.error) as error:
-            LOG.warning("%s: restore of %s into %s: %s", self._storage.site, backup["id"], volume["id"], error)
-            self._storage.volumes.keep(volume, status="error_restoring", updated_at=self._storage.now())
+            LOG.warning(
+                "%s: restore of %s into %s: %s",
+                self._storage.site,
+                backup["id"],
+                volume["id"],
+                error,
+            )
+            self._storage.volumes.keep(
+                volume, status="error_restoring", updated_at=self._storage.now()
+            )
         else:
             if backup["volume_id"] != volume["id"]:
                 volume["metadata"] = {**volume["metadata"], "src_backup_id": backup["id"]}
@@ -402,9 +540,15 @@ class Backups(Part):
         prefix = backup["service_metadata"]
         document: Json = json.loads(await self._store.get(f"{prefix}_metadata"))
         parts = {name: part for entry in document["objects"] for name, part in entry.items()}
-        there = set(await self._store.names(prefix)) - {f"{prefix}_metadata", f"{prefix}_sha256file"}
+        there = set(await self._store.names(prefix)) - {
+            f"{prefix}_metadata",
+            f"{prefix}_sha256file",
+        }
         if there != set(parts):
-            raise ValueError("restore_backup aborted, actual object list does not match object list stored in metadata.")
+            raise ValueError(
+                "restore_backup aborted, actual object list does not match object list stored in "
+                "metadata."
+            )
         path = self._storage.path(volume["id"])
         for name, part in parts.items():
             stored = await self._store.get(name)
@@ -413,7 +557,9 @@ class Backups(Part):
         return document
 
     def _restore_metadata(self, volume: Json, meta: Json) -> None:
-        """What a restore brings besides bytes: name and description only where the volume has no name of its own."""
+        """What a restore brings besides bytes: name and description only where the volume has no
+        name of its own.
+        """
         base = meta["volume-base-metadata"]
         named = volume["name"] and not volume["name"].startswith("restore_backup_")
         if base["display_name"] and not named:
@@ -421,12 +567,19 @@ class Backups(Part):
         if "volume-metadata" in meta:
             volume["metadata"] = dict(meta["volume-metadata"])
         if "volume-glance-metadata" in meta:
-            volume |= {"volume_image_metadata": dict(meta["volume-glance-metadata"]), "bootable": "true"}
+            volume |= {
+                "volume_image_metadata": dict(meta["volume-glance-metadata"]),
+                "bootable": "true",
+            }
         self._storage.volumes.keep(volume)
 
 
-def _pieces(size: int, chunk: int, block: int, digests: list[str], known: list[str] | None) -> Iterator[Piece]:
-    """What becomes an object: every chunk of a full backup; of an increment the runs of changed blocks within each chunk."""
+def _pieces(
+    size: int, chunk: int, block: int, digests: list[str], known: list[str] | None
+) -> Iterator[Piece]:
+    """What becomes an object: every chunk of a full backup; of an increment the runs of changed
+    blocks within each chunk.
+    """
     for begin in range(0, size, chunk):
         end = min(begin + chunk, size)
         if known is None:
@@ -443,9 +596,13 @@ def _pieces(size: int, chunk: int, block: int, digests: list[str], known: list[s
             yield Piece(first * block, end - first * block)
 
 
-def _writer(path: Path, part: dict[str, Any], stored: bytes, skip_zeros: bool) -> Callable[[], None]:
+def _writer(
+    path: Path, part: dict[str, Any], stored: bytes, skip_zeros: bool
+) -> Callable[[], None]:
     def write() -> None:
-        blocks.unpack_into(path, part["offset"], part["length"], part["compression"], stored, skip_zeros=skip_zeros)
+        blocks.unpack_into(
+            path, part["offset"], part["length"], part["compression"], stored, skip_zeros=skip_zeros
+        )
 
     return write
 
@@ -455,7 +612,13 @@ def _document(content: Json) -> bytes:
 
 
 def _volume_meta(volume: Json) -> str:
-    meta: Json = {"version": 2, "volume-base-metadata": {"display_name": volume["name"], "display_description": volume["description"]}}
+    meta: Json = {
+        "version": 2,
+        "volume-base-metadata": {
+            "display_name": volume["name"],
+            "display_description": volume["description"],
+        },
+    }
     if volume["metadata"]:
         meta["volume-metadata"] = volume["metadata"]
     if volume["volume_image_metadata"]:

@@ -1,4 +1,6 @@
-"""Cinder's generic volume groups and group snapshots at an embedded site; as with RBD, a group snapshot is a loop of single ones."""
+"""Cinder's generic volume groups and group snapshots at an embedded site; as with RBD, a group
+snapshot is a loop of single ones.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from antipode.sandbox.http import Call, Part, Refused, Route, page, public
 class Groups(Part):
     """The group calls of Cinder, and the work behind them."""
 
-    def __init__(self, storage: Storage, volume_types: Types, snapshots: Snapshots, database: Database) -> None:
+    def __init__(
+        self, storage: Storage, volume_types: Types, snapshots: Snapshots, database: Database
+    ) -> None:
         self._storage = storage
         self._volume_types = volume_types
         self._snapshots_of_volumes = snapshots
@@ -53,15 +57,25 @@ class Groups(Part):
         wanted = call.part("group_type")
         if self._types.where(lambda t: t["name"] == wanted["name"]):
             raise Refused(409, f"Group Type {wanted['name']} already exists.")
-        specs = {"group_specs": wanted.get("group_specs") or {}, "is_public": True, "description": wanted.get("description")}
-        return {"group_type": self._types.keep({"id": str(uuid.uuid4()), "name": wanted["name"], **specs})}
+        specs = {
+            "group_specs": wanted.get("group_specs") or {},
+            "is_public": True,
+            "description": wanted.get("description"),
+        }
+        return {
+            "group_type": self._types.keep(
+                {"id": str(uuid.uuid4()), "name": wanted["name"], **specs}
+            )
+        }
 
     async def _delete_type(self, call: Call, item: str) -> None:
         if item not in self._types:
             raise Refused(404, f"Group type {item} could not be found.")
         if self._groups.where(lambda g: g["group_type"] == item):
             raise Refused(
-                400, f"Target group type is still in use: Group Type {item} deletion is not allowed with groups present with the type."
+                400,
+                f"Target group type is still in use: Group Type {item} deletion is not allowed "
+                "with groups present with the type.",
             )
         self._types.drop(item)
 
@@ -90,12 +104,18 @@ class Groups(Part):
 
     async def _create(self, call: Call) -> Json:
         wanted = call.part("group")
-        kind = next((t for t in self._types if wanted.get("group_type") in (t["id"], t["name"])), None)
+        kind = next(
+            (t for t in self._types if wanted.get("group_type") in (t["id"], t["name"])), None
+        )
         if kind is None:
             raise Refused(404, f"Group type {wanted.get('group_type')} could not be found.")
-        volume_types = [self._volume_types.named(name)["id"] for name in wanted.get("volume_types") or []]
+        volume_types = [
+            self._volume_types.named(name)["id"] for name in wanted.get("volume_types") or []
+        ]
         if not volume_types:
-            raise Refused(400, "Invalid input received: volume_types must be provided to create group.")
+            raise Refused(
+                400, "Invalid input received: volume_types must be provided to create group."
+            )
         self._storage.reserve(call.caller.project_id, 0, {"groups": 1})
         group = self._groups.keep(
             {
@@ -129,10 +149,18 @@ class Groups(Part):
         for volume_id in [v for v in (wanted.get("add_volumes") or "").split(",") if v]:
             volume = self._storage.volumes.get(volume_id)
             if volume is None:
-                raise Refused(400, f"Invalid volume: Cannot add volume {volume_id} to group {item} because volume cannot be found.")
+                raise Refused(
+                    400,
+                    f"Invalid volume: Cannot add volume {volume_id} to group {item} because "
+                    "volume cannot be found.",
+                )
             if volume["volume_type_id"] not in group["volume_types"]:
-                because = f"because volume type {volume['volume_type_id']} is not supported by the group."
-                raise Refused(400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}")
+                because = (
+                    f"because volume type {volume['volume_type_id']} is not supported by the group."
+                )
+                raise Refused(
+                    400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}"
+                )
             self._storage.volumes.keep(volume, group_id=item)
         for volume_id in [v for v in (wanted.get("remove_volumes") or "").split(",") if v]:
             if volume := self._storage.volumes.get(volume_id):
@@ -144,7 +172,11 @@ class Groups(Part):
         if "delete" not in call.body:
             raise Refused(400, f"There is no such action: {next(iter(call.body), '')}")
         if self._members(item) and not call.body["delete"].get("delete-volumes"):
-            raise Refused(400, f"Invalid group: Group {item} is not empty. delete-volumes flag must be set to true to delete it")
+            raise Refused(
+                400,
+                f"Invalid group: Group {item} is not empty. delete-volumes flag must be set to "
+                "true to delete it",
+            )
         if self._snapshots.where(lambda s: s["group_id"] == item):
             raise Refused(400, f"Invalid group: Group {item} still has dependent group snapshots")
         for volume in self._members(item):
@@ -161,7 +193,9 @@ class Groups(Part):
         return snapshot
 
     async def _list_snapshots(self, call: Call) -> Json:
-        return page(call, "group_snapshots", self._storage.of_project(call, self._snapshots), public)
+        return page(
+            call, "group_snapshots", self._storage.of_project(call, self._snapshots), public
+        )
 
     async def _show_snapshot(self, call: Call, item: str) -> Json:
         return {"group_snapshot": public(self._find_snapshot(call, item))}
@@ -171,7 +205,9 @@ class Groups(Part):
         group = self._find(call, str(wanted.get("group_id")))
         members = self._members(group["id"])
         if not members:
-            raise Refused(400, "Invalid group: Group snapshot creation failed because the group is empty")
+            raise Refused(
+                400, "Invalid group: Group snapshot creation failed because the group is empty"
+            )
         made = self._snapshots.keep(
             {
                 "id": str(uuid.uuid4()),
@@ -185,7 +221,10 @@ class Groups(Part):
             }
         )
         named = {"name": wanted.get("name"), "description": wanted.get("description")}
-        parts = [self._snapshots_of_volumes.make(call.caller, volume, named, made["id"]) for volume in members]
+        parts = [
+            self._snapshots_of_volumes.make(call.caller, volume, named, made["id"])
+            for volume in members
+        ]
         self._storage.start(self._take(made, parts))
         return {"group_snapshot": {k: made[k] for k in ("id", "name", "group_type_id")}}
 
@@ -197,7 +236,9 @@ class Groups(Part):
                 self._storage.snapshots.keep(part, status="error")
             self._snapshots.keep(made, status="error")
             return
-        for part in parts:  # one after the other, as the generic implementation does: not one moment
+        for (
+            part
+        ) in parts:  # one after the other, as the generic implementation does: not one moment
             await self._snapshots_of_volumes.take(part)
         good = all(part["status"] == "available" for part in parts)
         self._snapshots.keep(made, status="available" if good else "error")
@@ -205,7 +246,9 @@ class Groups(Part):
     async def _delete_snapshot(self, call: Call, item: str) -> None:
         snapshot = self._find_snapshot(call, item)
         if snapshot["status"] not in ("available", "error"):
-            raise Refused(400, "Invalid group snapshot: GroupSnapshot status must be available or error")
+            raise Refused(
+                400, "Invalid group snapshot: GroupSnapshot status must be available or error"
+            )
         self._snapshots.keep(snapshot, status="deleting")
         self._storage.start(self._remove(snapshot))
 

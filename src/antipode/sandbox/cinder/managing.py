@@ -27,11 +27,20 @@ class Managing(Part):
 
     async def _list(self, call: Call) -> Json:
         found = []
-        known = {f"volume-{v['os-vol-mig-status-attr:name_id'] or v['id']}": v for v in self._storage.volumes}
+        known = {
+            f"volume-{v['os-vol-mig-status-attr:name_id'] or v['id']}": v
+            for v in self._storage.volumes
+        }
         for path in sorted((self._storage.folder / "volumes").iterdir()):
             volume = known.get(path.name)
-            row: Json = {"reference": {"source-name": path.name}, "size": -(-path.stat().st_size // self._storage.gib)}
-            row |= {"safe_to_manage": volume is None, "reason_not_safe": "already managed" if volume else None}
+            row: Json = {
+                "reference": {"source-name": path.name},
+                "size": -(-path.stat().st_size // self._storage.gib),
+            }
+            row |= {
+                "safe_to_manage": volume is None,
+                "reason_not_safe": "already managed" if volume else None,
+            }
             found.append({**row, "cinder_id": volume["id"] if volume else None, "extra_info": None})
         return {"manageable-volumes": found}
 
@@ -40,7 +49,10 @@ class Managing(Part):
         name = str((wanted.get("ref") or {}).get("source-name", ""))
         held = self._storage.folder / "volumes" / Path(name).name
         if not name or not held.is_file():
-            message = f"Failed to manage existing volume due to invalid backend reference: specified source image {name} does not exist."
+            message = (
+                "Failed to manage existing volume due to invalid backend reference: "
+                f"specified source image {name} does not exist."
+            )
             raise Refused(400, message)
         if name in {f"volume-{v['id']}" for v in self._storage.volumes}:
             raise Refused(400, f"Unable to manage existing volume. Volume {name} already managed.")

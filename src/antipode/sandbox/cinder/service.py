@@ -31,7 +31,14 @@ class Cinder(Service):
         self._snapshots = Snapshots(storage)
         self._backups = Backups(storage, self.volumes, store)
         groups = Groups(storage, self.types, self._snapshots, database)
-        self.parts = [self.types, self.volumes, self._snapshots, Managing(storage, self.volumes), self._backups, groups]
+        self.parts = [
+            self.types,
+            self.volumes,
+            self._snapshots,
+            Managing(storage, self.volumes),
+            self._backups,
+            groups,
+        ]
 
     def routes(self) -> Sequence[Route]:
         quotas = "/v3/os-quota-sets/{project}"
@@ -55,7 +62,12 @@ class Cinder(Service):
         version: Json = {"id": "v3.0", "status": "CURRENT", "updated": "2023-08-31T00:00:00Z"}
         return {
             "versions": [
-                {**version, **self.microversions(), "links": [{"rel": "self", "href": f"{call.base}{self.prefix}/v3/"}], "media-types": []}
+                {
+                    **version,
+                    **self.microversions(),
+                    "links": [{"rel": "self", "href": f"{call.base}{self.prefix}/v3/"}],
+                    "media-types": [],
+                }
             ]
         }
 
@@ -63,10 +75,20 @@ class Cinder(Service):
         return {"availabilityZoneInfo": [{"zoneName": ZONE, "zoneState": {"available": True}}]}
 
     async def _services(self, call: Call) -> Json:
-        hosts = {"cinder-scheduler": f"cinder-{self._storage.site}", "cinder-volume": f"cinder-{self._storage.site}@{BACKEND}"}
+        hosts = {
+            "cinder-scheduler": f"cinder-{self._storage.site}",
+            "cinder-volume": f"cinder-{self._storage.site}@{BACKEND}",
+        }
         hosts["cinder-backup"] = f"cinder-{self._storage.site}"
         rows = [
-            {"binary": binary, "host": host, "zone": ZONE, "status": "enabled", "state": "up", "updated_at": self._storage.now()}
+            {
+                "binary": binary,
+                "host": host,
+                "zone": ZONE,
+                "status": "enabled",
+                "state": "up",
+                "updated_at": self._storage.now(),
+            }
             for binary, host in hosts.items()
         ]
         return {"services": filtered(call, rows, "binary", "host")}
@@ -75,14 +97,19 @@ class Cinder(Service):
         self._quotas.refuse_others(call, project, "volume_extension:quotas:show")
         if call.query.get("usage", "").lower() != "true":
             return {"quota_set": {"id": project, **self._quotas.limits_of(project)}}
-        rows = {name: {**row, "allocated": 0} for name, row in self._quotas.details_of(project).items()}
+        rows = {
+            name: {**row, "allocated": 0} for name, row in self._quotas.details_of(project).items()
+        }
         return {"quota_set": {"id": project, **rows}}
 
     async def _set_quota(self, call: Call, project: str) -> Json:
         return {"quota_set": self._quotas.change(project, call.part("quota_set"))}
 
     async def _limits(self, call: Call) -> Json:
-        limits, used = self._quotas.limits_of(call.caller.project_id), self._quotas.usage_of(call.caller.project_id)
+        limits, used = (
+            self._quotas.limits_of(call.caller.project_id),
+            self._quotas.usage_of(call.caller.project_id),
+        )
         absolute = {
             "maxTotalVolumes": limits["volumes"],
             "maxTotalVolumeGigabytes": limits["gigabytes"],

@@ -33,7 +33,9 @@ class Snapshots(Part):
         ]
 
     def begin_again(self) -> None:
-        """After the services were killed: as for volumes, and nobody makes a backup of a snapshot any more."""
+        """After the services were killed: as for volumes, and nobody makes a backup of a snapshot
+        any more.
+        """
         for snapshot in self._storage.snapshots:
             if snapshot["status"] == "creating":
                 self._storage.snapshots.keep(snapshot, status="error")
@@ -43,12 +45,16 @@ class Snapshots(Part):
                 self._storage.snapshots.keep(snapshot, status="available")
 
     async def _list(self, call: Call) -> Json:
-        return page(call, "snapshots", self._storage.of_project(call, self._storage.snapshots), self.view)
+        return page(
+            call, "snapshots", self._storage.of_project(call, self._storage.snapshots), self.view
+        )
 
     def view(self, snapshot: Json) -> Json:
         shown = public(snapshot)
         shown["os-extended-snapshot-attributes:project_id"] = shown.pop("project_id")
-        shown["os-extended-snapshot-attributes:progress"] = "0%" if snapshot["status"] == "creating" else "100%"
+        shown["os-extended-snapshot-attributes:progress"] = (
+            "0%" if snapshot["status"] == "creating" else "100%"
+        )
         return shown
 
     async def _show(self, call: Call, item: str) -> Json:
@@ -57,31 +63,46 @@ class Snapshots(Part):
     async def _create(self, call: Call) -> Json:
         wanted = call.part("snapshot")
         if "volume_id" not in wanted:
-            raise Refused(400, "Invalid input for field/attribute snapshot. Value: {}. 'volume_id' is a required property")
+            raise Refused(
+                400,
+                "Invalid input for field/attribute snapshot. Value: {}. 'volume_id' is a "
+                "required property",
+            )
         volume = self._storage.find_volume(call.caller, wanted["volume_id"])
         force, in_use = wanted.get("force"), call.version >= (3, 66)
         if in_use and force is False:
             raise Refused(
                 400,
-                "The 'force' flag is invalid for this API version; since microversion 3.66, creating a snapshot of an in-use volume is the "
+                "The 'force' flag is invalid for this API version; since microversion 3.66, "
+                "creating a snapshot of an in-use volume is the "
                 "default behavior",
             )
         allowed = ("available", "in-use") if in_use or force else ("available",)
         if volume["status"] not in allowed:
-            message = f"Volume {volume['id']} status must be {', '.join(allowed)}, but current status is: {volume['status']}."
+            message = (
+                f"Volume {volume['id']} status must be {', '.join(allowed)}, but current "
+                f"status is: {volume['status']}."
+            )
             raise Refused(400, f"Invalid volume: {message}")
         snapshot = self.make(call.caller, volume, wanted)
         self._storage.start(self.take(snapshot))
         return {"snapshot": self.view(snapshot)}
 
-    def make(self, caller: Caller, volume: Json, wanted: Json, group_snapshot_id: str | None = None) -> Json:
+    def make(
+        self, caller: Caller, volume: Json, wanted: Json, group_snapshot_id: str | None = None
+    ) -> Json:
         """A snapshot that is being created.
 
         Raises:
             Refused: 413, a quota is exhausted.
         """
         kind, size = volume["volume_type"], volume["size"]
-        needed = {"snapshots": 1, "gigabytes": size, f"snapshots_{kind}": 1, f"gigabytes_{kind}": size}
+        needed = {
+            "snapshots": 1,
+            "gigabytes": size,
+            f"snapshots_{kind}": 1,
+            f"gigabytes_{kind}": size,
+        }
         self._storage.reserve(caller.project_id, size, needed)
         now = self._storage.now()
         return self._storage.snapshots.keep(
@@ -106,7 +127,11 @@ class Snapshots(Part):
         try:
             await self._storage.conditions.take("snapshot.create")
             async with self._storage.writing[snapshot["volume_id"]]:
-                await asyncio.to_thread(blocks.copy, self._storage.path(snapshot["volume_id"]), self._storage.snapshot_path(snapshot["id"]))
+                await asyncio.to_thread(
+                    blocks.copy,
+                    self._storage.path(snapshot["volume_id"]),
+                    self._storage.snapshot_path(snapshot["id"]),
+                )
         except (OperationFailed, OSError) as error:
             LOG.warning("%s: snapshot %s: %s", self._storage.site, snapshot["id"], error)
             self._storage.snapshots.keep(snapshot, status="error", updated_at=self._storage.now())
@@ -117,12 +142,20 @@ class Snapshots(Part):
         snapshot = self._storage.find_snapshot(call.caller, item)
         wanted = call.part("snapshot")
         changes = {k: wanted[k] for k in ("name", "description") if k in wanted}
-        return {"snapshot": self.view(self._storage.snapshots.keep(snapshot, **changes, updated_at=self._storage.now()))}
+        return {
+            "snapshot": self.view(
+                self._storage.snapshots.keep(snapshot, **changes, updated_at=self._storage.now())
+            )
+        }
 
     async def _delete(self, call: Call, item: str) -> None:
         snapshot = self._storage.find_snapshot(call.caller, item)
         if snapshot["status"] not in ("available", "error") or snapshot["group_snapshot_id"]:
-            raise Refused(400, "Invalid snapshot: Snapshot status must be available or error and must not be part of a group.")
+            raise Refused(
+                400,
+                "Invalid snapshot: Snapshot status must be available or error and must not be "
+                "part of a group.",
+            )
         self._storage.snapshots.keep(snapshot, status="deleting", updated_at=self._storage.now())
         self._storage.start(self.remove(snapshot))
 

@@ -1,4 +1,6 @@
-"""What the parts of Cinder share: what is known, where the bytes are and who writes them, the clock, the quotas."""
+"""What the parts of Cinder share: what is known, where the bytes are and who writes them, the
+clock, the quotas.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,23 @@ QUOTAS = {
     "groups": 200,
     "per_volume_gigabytes": -1,
 }
-LIMITED = {"volumes": "VolumeLimitExceeded", "snapshots": "SnapshotLimitExceeded", "backups": "BackupLimitExceeded"}
+LIMITED = {
+    "volumes": "VolumeLimitExceeded",
+    "snapshots": "SnapshotLimitExceeded",
+    "backups": "BackupLimitExceeded",
+}
 
 
 class Storage:
-    def __init__(self, site: str, database: Database, folder: Path, conditions: Conditions, work: Work, gib: int) -> None:
+    def __init__(
+        self,
+        site: str,
+        database: Database,
+        folder: Path,
+        conditions: Conditions,
+        work: Work,
+        gib: int,
+    ) -> None:
         self.site = site
         self.gib = gib
         self.folder = folder
@@ -48,10 +62,16 @@ class Storage:
             (folder / part).mkdir(parents=True, exist_ok=True)
 
     def _default_quotas(self) -> dict[str, int]:
-        return QUOTAS | {f"{what}_{t['name']}": -1 for t in self.types for what in ("volumes", "gigabytes", "snapshots")}
+        return QUOTAS | {
+            f"{what}_{t['name']}": -1
+            for t in self.types
+            for what in ("volumes", "gigabytes", "snapshots")
+        }
 
     def path(self, volume_id: str) -> Path:
-        """Where the bytes of a volume are: under its real name, which is not its id's when it was managed."""
+        """Where the bytes of a volume are: under its real name, which is not its id's when it was
+        managed.
+        """
         return self.folder / "volumes" / f"volume-{volume_id}"
 
     def snapshot_path(self, snapshot_id: str) -> Path:
@@ -65,9 +85,16 @@ class Storage:
         return self.conditions.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
 
     def of_project(self, call: Call, table: Table) -> list[Json]:
-        """What a listing is of: the caller's project, all projects if an administrator says so; then what the filters leave."""
-        everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in ("1", "true")
-        found: Iterable[Json] = (i for i in table if everybody or i["project_id"] == call.caller.project_id)
+        """What a listing is of: the caller's project, all projects if an administrator says so;
+        then what the filters leave.
+        """
+        everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in (
+            "1",
+            "true",
+        )
+        found: Iterable[Json] = (
+            i for i in table if everybody or i["project_id"] == call.caller.project_id
+        )
         for key in ("name", "status", "volume_id", "snapshot_id", "bootable", "id"):
             if (wanted := call.query.get(key)) is not None:
                 found = [i for i in found if str(i.get(key)) == wanted]
@@ -96,7 +123,12 @@ class Storage:
         return snapshot
 
     def attach(self, volume: Json, server_id: str, device: str) -> None:
-        attachment = {"attachment_id": str(uuid.uuid4()), "id": volume["id"], "volume_id": volume["id"], "server_id": server_id}
+        attachment = {
+            "attachment_id": str(uuid.uuid4()),
+            "id": volume["id"],
+            "volume_id": volume["id"],
+            "server_id": server_id,
+        }
         attachment |= {"device": device, "host_name": None, "attached_at": self.now()}
         self.volumes.keep(volume, status="in-use", attachments=[attachment], updated_at=self.now())
 
@@ -122,14 +154,20 @@ class Storage:
         name, limit = over.name, over.limit
         if "gigabytes" in name:
             words = f"Requested {size}G, quota is {limit}G and {over.used}G has been consumed."
-            what = f"Volume{'Backup' if name == 'backup_gigabytes' else ''}SizeExceedsAvailableQuota"
+            what = (
+                f"Volume{'Backup' if name == 'backup_gigabytes' else ''}SizeExceedsAvailableQuota"
+            )
             of_what = (
-                "backup exceeds allowed Backup gigabytes" if name == "backup_gigabytes" else f"volume or snapshot exceeds allowed {name}"
+                "backup exceeds allowed Backup gigabytes"
+                if name == "backup_gigabytes"
+                else f"volume or snapshot exceeds allowed {name}"
             )
             raise Refused(413, f"{what}: Requested {of_what} quota. {words}")
         what = name.partition("_")[0]
         of_quota = f" for quota '{name}'." if what == "volumes" else ""
-        raise Refused(413, f"{LIMITED[what]}: Maximum number of {what} allowed ({limit}) exceeded{of_quota}")
+        raise Refused(
+            413, f"{LIMITED[what]}: Maximum number of {what} allowed ({limit}) exceeded{of_quota}"
+        )
 
     def _usage_of(self, project: str) -> Counter[str]:
         used: Counter[str] = Counter()

@@ -44,12 +44,22 @@ class Types(Part):
         return {"volume_type": self._view(self.make(wanted["name"], wanted.get("extra_specs", {})))}
 
     def make(self, name: str, extra_specs: Json) -> Json:
-        item = {"id": str(uuid.uuid4()), "name": name, "description": None, "extra_specs": extra_specs, "is_public": True}
+        item = {
+            "id": str(uuid.uuid4()),
+            "name": name,
+            "description": None,
+            "extra_specs": extra_specs,
+            "is_public": True,
+        }
         return self._storage.types.keep({**item, "qos_specs_id": None})
 
     async def _delete(self, call: Call, item: str) -> None:
         if self._storage.volumes.where(lambda v: v["volume_type_id"] == item):
-            raise Refused(400, f"Target volume type is still in use: Volume Type {item} deletion is not allowed with volumes present.")
+            raise Refused(
+                400,
+                f"Target volume type is still in use: Volume Type {item} deletion is not allowed "
+                "with volumes present.",
+            )
         self._storage.types.drop(item)
 
     def named(self, name: str | None) -> Json:

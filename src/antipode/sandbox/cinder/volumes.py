@@ -1,4 +1,6 @@
-"""Volumes: created from nothing, volumes, snapshots, backups and images; changed, extended, deleted."""
+"""Volumes: created from nothing, volumes, snapshots, backups and images; changed, extended,
+deleted.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ LOG = logging.getLogger(__name__)
 NEWEST: Version = (3, 71)
 """The newest microversion of Cinder."""
 DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
-OF_ADMINISTRATORS = ("os-vol-host-attr:host", "os-vol-mig-status-attr:name_id", "os-vol-mig-status-attr:migstat", "migration_status")
+OF_ADMINISTRATORS = (
+    "os-vol-host-attr:host",
+    "os-vol-mig-status-attr:name_id",
+    "os-vol-mig-status-attr:migstat",
+    "migration_status",
+)
 
 
 class Volumes(Part):
@@ -46,7 +53,9 @@ class Volumes(Part):
         ]
 
     def begin_again(self) -> None:
-        """After the services were killed: what was being made is an error, deletions go on (cinder/volume/manager.py, _do_cleanup)."""
+        """After the services were killed: what was being made is an error, deletions go on
+        (cinder/volume/manager.py, _do_cleanup).
+        """
         for volume in self._storage.volumes:
             if volume["status"] == "creating":
                 self._storage.volumes.keep(volume, status="error")
@@ -63,7 +72,9 @@ class Volumes(Part):
             found = [v for v in found if wanted.items() <= v["metadata"].items()]
         if call.request.path.endswith("/detail"):
             return page(call, "volumes", found, lambda v: self.view(v, call.caller))
-        return page(call, "volumes", found, lambda v: {"id": v["id"], "name": v["name"], "links": []})
+        return page(
+            call, "volumes", found, lambda v: {"id": v["id"], "name": v["name"], "links": []}
+        )
 
     def view(self, volume: Json, caller: Caller) -> Json:
         shown = {**public(volume), "os-vol-tenant-attr:tenant_id": volume["project_id"]}
@@ -83,20 +94,29 @@ class Volumes(Part):
         self._storage.start(work)
         return {"volume": self.view(volume, call.caller)}
 
-    def make(self, caller: Caller, wanted: Json, version: Version) -> tuple[Json, Coroutine[Any, Any, None]]:
+    def make(
+        self, caller: Caller, wanted: Json, version: Version
+    ) -> tuple[Json, Coroutine[Any, Any, None]]:
         """A volume that is being created, and the work that creates it, which has to be started.
 
         Raises:
-            Refused: what it is to be made of does not exist or is not ready, or a quota is exhausted.
+            Refused: what it is to be made of does not exist or is not ready, or a quota is
+                exhausted.
         """
         size, kind = wanted.get("size"), wanted.get("volume_type")
         snapshot, source, backup, image = None, None, None, None
         if snapshot_id := wanted.get("snapshot_id"):
             snapshot = self._storage.find_snapshot(caller, snapshot_id)
             if snapshot["status"] != "available":
-                message = f"Invalid snapshot: Originating snapshot status must be one of 'available' values, not {snapshot['status']}"
+                message = (
+                    "Invalid snapshot: Originating snapshot status must be one of "
+                    f"'available' values, not {snapshot['status']}"
+                )
                 raise Refused(400, message)
-            size, kind = size or snapshot["size"], kind or self._storage.volumes[snapshot["volume_id"]]["volume_type"]
+            size, kind = (
+                size or snapshot["size"],
+                kind or self._storage.volumes[snapshot["volume_id"]]["volume_type"],
+            )
             _check_size(size, snapshot["size"], "snapshot")
         if source_id := wanted.get("source_volid"):
             source = self._storage.find_volume(caller, source_id)
@@ -107,19 +127,32 @@ class Volumes(Part):
             if backup is None or not caller.may_see(backup):
                 raise Refused(404, f"Backup {backup_id} could not be found.")
             if backup["status"] not in ("available", "restoring"):
-                message = f"Invalid backup: Originating backup status must be one of 'available' values, not {backup['status']}"
+                message = (
+                    "Invalid backup: Originating backup status must be one of 'available' "
+                    f"values, not {backup['status']}"
+                )
                 raise Refused(400, message)
             size = size or backup["size"]
             if isinstance(size, int) and size < backup["size"]:
                 wording = f"the backup size {backup['size']}GB. It must be >= backup size."
-                raise Refused(400, f"Invalid input received: Volume size {size}GB cannot be smaller than {wording}")
+                raise Refused(
+                    400,
+                    f"Invalid input received: Volume size {size}GB cannot be smaller than "
+                    f"{wording}",
+                )
         if image_id := wanted.get("imageRef") or wanted.get("image_id"):
             try:
                 image = self._glance.find(caller, image_id)
             except Refused:
-                raise Refused(400, f"Invalid image identifier or unable to access requested image: {image_id}") from None
+                raise Refused(
+                    400, f"Invalid image identifier or unable to access requested image: {image_id}"
+                ) from None
         if not isinstance(size, int) or size <= 0:
-            raise Refused(400, f"Invalid input received: Volume size '{size}' must be an integer and greater than 0")
+            raise Refused(
+                400,
+                f"Invalid input received: Volume size '{size}' must be an integer and greater "
+                "than 0",
+            )
         zone = wanted.get("availability_zone") or ZONE
         if zone != ZONE:
             raise Refused(400, f"Availability zone '{zone}' is invalid.")
@@ -168,22 +201,46 @@ class Volumes(Part):
             return volume, self.from_backup(volume, backup)
         return volume, self._build(volume, snapshot, source, image)
 
-    async def _build(self, volume: Json, snapshot: Json | None, source: Json | None, image: Json | None) -> None:
+    async def _build(
+        self, volume: Json, snapshot: Json | None, source: Json | None, image: Json | None
+    ) -> None:
         path, size = self._storage.path(volume["id"]), volume["size"] * self._storage.gib
         try:
             await self._storage.conditions.take("volume.create")
             if snapshot:
-                await asyncio.to_thread(blocks.copy, self._storage.snapshot_path(snapshot["id"]), path)
+                await asyncio.to_thread(
+                    blocks.copy, self._storage.snapshot_path(snapshot["id"]), path
+                )
                 source = self._storage.volumes.get(snapshot["volume_id"])
             elif source:
                 async with self._storage.writing[source["id"]]:
                     await asyncio.to_thread(blocks.copy, self._storage.path(source["id"]), path)
             elif image:
                 await asyncio.to_thread(blocks.copy, self._glance.path(image), path)
-                kept = ("checksum", "container_format", "disk_format", "min_disk", "min_ram", "size")
-                own = {k: str(v) for k, v in image.items() if k.startswith(("hw_", "os_", "img_")) and isinstance(v, str)}
-                about = {"image_id": image["id"], "image_name": str(image["name"]), **{k: str(image[k]) for k in kept}, **own}
-                about = {k: v for k, v in about.items() if not k.startswith("os_hash") and k != "os_hidden"}
+                kept = (
+                    "checksum",
+                    "container_format",
+                    "disk_format",
+                    "min_disk",
+                    "min_ram",
+                    "size",
+                )
+                own = {
+                    k: str(v)
+                    for k, v in image.items()
+                    if k.startswith(("hw_", "os_", "img_")) and isinstance(v, str)
+                }
+                about = {
+                    "image_id": image["id"],
+                    "image_name": str(image["name"]),
+                    **{k: str(image[k]) for k in kept},
+                    **own,
+                }
+                about = {
+                    k: v
+                    for k, v in about.items()
+                    if not k.startswith("os_hash") and k != "os_hidden"
+                }
                 self._storage.volumes.keep(volume, bootable="true", volume_image_metadata=about)
             else:
                 blocks.create(path, 0)
@@ -193,7 +250,10 @@ class Volumes(Part):
             self._storage.volumes.keep(volume, status="error", updated_at=self._storage.now())
             return
         if source:
-            inherited = {"bootable": source["bootable"], "volume_image_metadata": dict(source["volume_image_metadata"])}
+            inherited = {
+                "bootable": source["bootable"],
+                "volume_image_metadata": dict(source["volume_image_metadata"]),
+            }
             self._storage.volumes.keep(volume, **inherited)
         self._storage.volumes.keep(volume, status="available", updated_at=self._storage.now())
 
@@ -201,18 +261,34 @@ class Volumes(Part):
         volume = self._storage.find_volume(call.caller, item)
         wanted = call.part("volume")
         changes = {k: wanted[k] for k in ("name", "description", "metadata") if k in wanted}
-        return {"volume": self.view(self._storage.volumes.keep(volume, **changes, updated_at=self._storage.now()), call.caller)}
+        return {
+            "volume": self.view(
+                self._storage.volumes.keep(volume, **changes, updated_at=self._storage.now()),
+                call.caller,
+            )
+        }
 
     async def _delete(self, call: Call, item: str) -> None:
         volume = self._storage.find_volume(call.caller, item)
         snapshots = self._storage.snapshots.where(lambda s: s["volume_id"] == item)
         cascade = call.query.get("cascade", "").lower() == "true"
-        deletable = all(s["status"] in ("available", "error", "deleting") for s in snapshots) if cascade else not snapshots
-        if volume["status"] not in DELETABLE or volume["attachments"] or volume["group_id"] or not deletable:
+        deletable = (
+            all(s["status"] in ("available", "error", "deleting") for s in snapshots)
+            if cascade
+            else not snapshots
+        )
+        if (
+            volume["status"] not in DELETABLE
+            or volume["attachments"]
+            or volume["group_id"]
+            or not deletable
+        ):
             raise Refused(
                 400,
-                f"Invalid volume: Volume status must be {' or '.join(DELETABLE)} and must not be migrating, attached, belong to a group, "
-                "have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.",
+                f"Invalid volume: Volume status must be {' or '.join(DELETABLE)} and must not be "
+                "migrating, attached, belong to a group, "
+                "have snapshots, awaiting a transfer, or be disassociated from snapshots after "
+                "volume transfer.",
             )
         for snapshot in snapshots:
             self._storage.snapshots.keep(snapshot, status="deleting")
@@ -237,13 +313,19 @@ class Volumes(Part):
         if action == "os-set_bootable":
             self._storage.volumes.keep(volume, bootable=str(wanted["bootable"]).lower())
         elif action == "os-set_image_metadata":
-            self._storage.volumes.keep(volume, volume_image_metadata={**volume["volume_image_metadata"], **wanted["metadata"]})
+            self._storage.volumes.keep(
+                volume,
+                volume_image_metadata={**volume["volume_image_metadata"], **wanted["metadata"]},
+            )
             return {"metadata": volume["volume_image_metadata"]}
         elif action == "os-show_image_metadata":
             return {"metadata": volume["volume_image_metadata"]}
         elif action == "os-unset_image_metadata":
             self._storage.volumes.keep(
-                volume, volume_image_metadata={k: v for k, v in volume["volume_image_metadata"].items() if k != wanted["key"]}
+                volume,
+                volume_image_metadata={
+                    k: v for k, v in volume["volume_image_metadata"].items() if k != wanted["key"]
+                },
             )
         elif action == "os-reset_status":
             self._only_administrators(call, action)
@@ -264,23 +346,39 @@ class Volumes(Part):
     def _extend(self, volume: Json, caller: Caller, size: int, version: Version) -> None:
         allowed = ("available", "in-use") if version >= (3, 42) else ("available",)
         if volume["status"] not in allowed:
-            message = f"Volume {volume['id']} status must be '{{'status': {allowed}}}' to extend, currently {volume['status']}."
+            message = (
+                f"Volume {volume['id']} status must be '{{'status': {allowed}}}' to "
+                f"extend, currently {volume['status']}."
+            )
             raise Refused(400, f"Invalid volume: {message}")
         if size <= volume["size"]:
-            message = f"New size for extend must be greater than current size. (current: {volume['size']}, extended: {size})."
+            message = (
+                "New size for extend must be greater than current size. (current: "
+                f"{volume['size']}, extended: {size})."
+            )
             raise Refused(400, f"Invalid input received: {message}")
         more = size - volume["size"]
-        self._storage.reserve(caller.project_id, more, {"gigabytes": more, f"gigabytes_{volume['volume_type']}": more})
+        self._storage.reserve(
+            caller.project_id, more, {"gigabytes": more, f"gigabytes_{volume['volume_type']}": more}
+        )
         blocks.grow(self._storage.path(volume["id"]), size * self._storage.gib)
         self._storage.volumes.keep(volume, size=size, updated_at=self._storage.now())
 
     def _unmanage(self, volume: Json) -> None:
-        if volume["status"] not in DELETABLE or self._storage.snapshots.where(lambda s: s["volume_id"] == volume["id"]):
-            raise Refused(400, "Invalid volume: Volume status must be available or error and must not be attached or have snapshots.")
+        if volume["status"] not in DELETABLE or self._storage.snapshots.where(
+            lambda s: s["volume_id"] == volume["id"]
+        ):
+            raise Refused(
+                400,
+                "Invalid volume: Volume status must be available or error and must not be "
+                "attached or have snapshots.",
+            )
         self._storage.forget_volume(volume)
 
 
 def _check_size(size: int, least: int, what: str) -> None:
     if isinstance(size, int) and size < least:
         wording = f"the {what} size {least}GB. They must be >= {what} size {least}GB."
-        raise Refused(400, f"Invalid input received: Volume size '{size}'GB cannot be smaller than {wording}")
+        raise Refused(
+            400, f"Invalid input received: Volume size '{size}'GB cannot be smaller than {wording}"
+        )

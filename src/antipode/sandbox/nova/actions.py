@@ -40,10 +40,16 @@ class Actions(Part):
         elif action == "os-resetState" and call.caller.is_admin:
             if self._quiescing:
                 self._quiescing.thaw_after_reset(server)
-            self._servers.table.keep(server, status=wanted["state"].upper(), **{"OS-EXT-STS:vm_state": wanted["state"], TASK: None})
+            self._servers.table.keep(
+                server,
+                status=wanted["state"].upper(),
+                **{"OS-EXT-STS:vm_state": wanted["state"], TASK: None},
+            )
         elif action in ("os-start", "os-stop", "reboot"):
             self._servers.refuse_locked(server, call.caller)
-            self._switch(server, action, str(wanted.get("type", "")) if isinstance(wanted, dict) else "")
+            self._switch(
+                server, action, str(wanted.get("type", "")) if isinstance(wanted, dict) else ""
+            )
         else:
             raise Refused(400, f"There is no such action: {action}")
         return None
@@ -56,9 +62,15 @@ class Actions(Part):
         }
         name = action.removeprefix("os-")
         if (state := server["OS-EXT-STS:vm_state"]) not in allowed[action]:
-            raise Refused(409, f"Cannot '{name}' instance {server['id']} while it is in vm_state {state}")
+            raise Refused(
+                409, f"Cannot '{name}' instance {server['id']} while it is in vm_state {state}"
+            )
         self._servers.refuse_task(server, name)
-        doing = {"os-start": "powering-on", "os-stop": "powering-off", "reboot": f"rebooting{'_hard' if kind == 'HARD' else ''}"}
+        doing = {
+            "os-start": "powering-on",
+            "os-stop": "powering-off",
+            "reboot": f"rebooting{'_hard' if kind == 'HARD' else ''}",
+        }
         self._servers.table.keep(server, **{TASK: doing[action]})
         self._servers.start(self._switched(server, action))
 

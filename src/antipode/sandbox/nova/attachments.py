@@ -22,21 +22,33 @@ class Attachments(Part):
         return [
             Route("GET", f"{server}/os-volume_attachments", self._attachments),
             Route("POST", f"{server}/os-volume_attachments", self._attach),
-            Route("PUT", f"{server}/os-volume_attachments/{{volume}}", self._update_attachment, 202),
+            Route(
+                "PUT", f"{server}/os-volume_attachments/{{volume}}", self._update_attachment, 202
+            ),
             Route("DELETE", f"{server}/os-volume_attachments/{{volume}}", self._detach, 202),
             Route("GET", f"{server}/os-interface", self._interfaces),
         ]
 
     async def _attachments(self, call: Call, item: str) -> Json:
         server = self._servers.find(call, item)
-        return {"volumeAttachments": [self._view_attachment(server, a, call.version) for a in server["_attachments"]]}
+        return {
+            "volumeAttachments": [
+                self._view_attachment(server, a, call.version) for a in server["_attachments"]
+            ]
+        }
 
     def _view_attachment(self, server: Json, attachment: Json, version: Version) -> Json:
         a = attachment
         row: Json = {"volumeId": a["volume_id"], "serverId": server["id"], "device": a["device"]}
-        row |= {"attachment_id": a["id"], "bdm_uuid": a["id"]} if version >= (2, 89) else {"id": a["volume_id"]}
+        row |= (
+            {"attachment_id": a["id"], "bdm_uuid": a["id"]}
+            if version >= (2, 89)
+            else {"id": a["volume_id"]}
+        )
         row |= {"tag": a["tag"]} if version >= (2, 70) else {}
-        return row | ({"delete_on_termination": a["delete_on_termination"]} if version >= (2, 79) else {})
+        return row | (
+            {"delete_on_termination": a["delete_on_termination"]} if version >= (2, 79) else {}
+        )
 
     async def _attach(self, call: Call, item: str) -> Json:
         server, wanted = self._servers.find(call, item), call.part("volumeAttachment")
@@ -46,7 +58,11 @@ class Attachments(Part):
         if volume is None or not call.caller.may_see(volume):
             raise Refused(404, f"Volume {wanted.get('volumeId')} could not be found.")
         if volume["status"] != "available":
-            raise Refused(400, f"Invalid volume: volume {volume['id']} status must be 'available'. Currently in '{volume['status']}'")
+            raise Refused(
+                400,
+                f"Invalid volume: volume {volume['id']} status must be 'available'. Currently in "
+                f"'{volume['status']}'",
+            )
         row = self._servers.attach(server, volume, wanted)
         return {"volumeAttachment": self._view_attachment(server, row, call.version)}
 
@@ -55,14 +71,21 @@ class Attachments(Part):
             if attachment["volume_id"] == volume_id:
                 found: Json = attachment
                 return found
-        raise Refused(404, f"Volume attachment for volume {volume_id} could not be found in server {server['id']}")
+        raise Refused(
+            404,
+            f"Volume attachment for volume {volume_id} could not be found in server {server['id']}",
+        )
 
     async def _update_attachment(self, call: Call, item: str, volume: str) -> None:
         server = self._servers.find(call, item)
         attachment = self._attachment(server, volume)
         wanted = call.part("volumeAttachment")
         if wanted.get("volumeId") != volume or call.version < (2, 85):
-            raise Refused(400, "Only the delete_on_termination of an attachment can be updated, since microversion 2.85")
+            raise Refused(
+                400,
+                "Only the delete_on_termination of an attachment can be updated, since "
+                "microversion 2.85",
+            )
         attachment["delete_on_termination"] = bool(wanted["delete_on_termination"])
         self._servers.table.keep(server)
 
@@ -73,7 +96,9 @@ class Attachments(Part):
         attachment = self._attachment(server, volume)
         if attachment["device"] == "/dev/vda":
             raise Refused(403, "Cannot detach a root device volume")
-        self._servers.table.keep(server, _attachments=[a for a in server["_attachments"] if a is not attachment])
+        self._servers.table.keep(
+            server, _attachments=[a for a in server["_attachments"] if a is not attachment]
+        )
         self._storage.detach(self._storage.volumes[volume])
 
     async def _interfaces(self, call: Call, item: str) -> Json:

@@ -52,7 +52,9 @@ class Booting(Part):
             raise Refused(400, "Invalid key_name provided.")
         if (wanted.get("availability_zone") or ZONE) != ZONE:
             raise Refused(400, "The requested availability zone is not available")
-        hints = call.body.get("os:scheduler_hints") or call.body.get("OS-SCH-HNT:scheduler_hints") or {}
+        hints = (
+            call.body.get("os:scheduler_hints") or call.body.get("OS-SCH-HNT:scheduler_hints") or {}
+        )
         group = self._groups.hinted(hints.get("group"))
         disks = self._disks(call, wanted)
         ports = self._ports_for(call, wanted)
@@ -72,7 +74,8 @@ class Booting(Part):
                 "OS-SRV-USG:terminated_at": None,
                 "OS-EXT-SRV-ATTR:host": self._servers.site,
                 "OS-EXT-SRV-ATTR:hypervisor_hostname": self._servers.site,
-                "OS-EXT-SRV-ATTR:hostname": hostname or re.sub(r"[^a-z0-9-]", "-", wanted["name"].lower())[:63],
+                "OS-EXT-SRV-ATTR:hostname": hostname
+                or re.sub(r"[^a-z0-9-]", "-", wanted["name"].lower())[:63],
                 "OS-EXT-SRV-ATTR:instance_name": f"instance-{len(self._servers.table) + 1:08x}",
                 "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
                 "OS-EXT-SRV-ATTR:user_data": wanted.get("user_data"),
@@ -83,7 +86,9 @@ class Booting(Part):
                 "created": now,
                 "updated": now,
                 "description": wanted.get("description"),
-                "hostId": hashlib.sha224(f"{call.caller.project_id}{self._servers.site}".encode()).hexdigest(),
+                "hostId": hashlib.sha224(
+                    f"{call.caller.project_id}{self._servers.site}".encode()
+                ).hexdigest(),
                 "host_status": "UP",
                 "image": "",
                 "key_name": keypair,
@@ -109,17 +114,35 @@ class Booting(Part):
         for interface in ports:
             self._bind(interface["port_id"], server_id)
         self._servers.start(self._build(server, disks, call.caller))
-        return {"server": {"id": server_id, "links": [], "OS-DCF:diskConfig": "MANUAL", "security_groups": [{"name": "default"}]}}
+        return {
+            "server": {
+                "id": server_id,
+                "links": [],
+                "OS-DCF:diskConfig": "MANUAL",
+                "security_groups": [{"name": "default"}],
+            }
+        }
 
     def _disks(self, call: Call, wanted: Json) -> list[Json]:
-        """The block devices wanted, the root first, each with its volume if that is there already."""
+        """The block devices wanted, the root first, each with its volume if that is there
+        already.
+        """
         given = wanted.get("block_device_mapping_v2")
         if not given:
-            raise Refused(400, "Only booting from a volume is supported by this cloud: give block_device_mapping_v2")
-        indices = sorted(d["boot_index"] for d in given if (d.get("boot_index") if d.get("boot_index") is not None else -1) >= 0)
+            raise Refused(
+                400,
+                "Only booting from a volume is supported by this cloud: give "
+                "block_device_mapping_v2",
+            )
+        indices = sorted(
+            d["boot_index"]
+            for d in given
+            if (d.get("boot_index") if d.get("boot_index") is not None else -1) >= 0
+        )
         if indices != list(range(len(indices))) or not indices:
             message = (
-                "Block Device Mapping is Invalid: Boot sequence for the instance and image/block device mapping combination is not valid."
+                "Block Device Mapping is Invalid: Boot sequence for the instance and "
+                "image/block device mapping combination is not valid."
             )
             raise Refused(400, message)
         for disk in given:
@@ -130,11 +153,16 @@ class Booting(Part):
     def _check_disk(self, caller: Caller, disk: Json) -> None:
         volume = self._storage.volumes.get(str(disk.get("uuid")))
         if volume is None or not caller.may_see(volume):
-            raise Refused(400, f"Block Device Mapping is Invalid: failed to get volume {disk.get('uuid')}.")
+            raise Refused(
+                400, f"Block Device Mapping is Invalid: failed to get volume {disk.get('uuid')}."
+            )
         if disk.get("boot_index") == 0 and volume["bootable"] != "true":
             raise Refused(400, f"Block Device {volume['id']} is not bootable.")
         if volume["status"] != "available":
-            message = f"volume {volume['id']} status must be 'available' to reserve, but the status is {volume['status']}."
+            message = (
+                f"volume {volume['id']} status must be 'available' to reserve, but the "
+                f"status is {volume['status']}."
+            )
             raise Refused(400, f"Invalid volume: {message}")
 
     def _ports_for(self, call: Call, wanted: Json) -> list[Json]:
@@ -145,7 +173,9 @@ class Booting(Part):
         if networks == "auto":
             mine = self._neutron.networks.where(lambda n: n["project_id"] == call.caller.project_id)
             if len(mine) > 1:
-                raise Refused(409, "Multiple possible networks found, use a Network ID to be more specific.")
+                raise Refused(
+                    409, "Multiple possible networks found, use a Network ID to be more specific."
+                )
             networks = [{"uuid": n["id"]} for n in mine]
         found = []
         for one in networks:
@@ -161,14 +191,18 @@ class Booting(Part):
             if network is None:
                 raise Refused(400, f"Network {one['uuid']} could not be found.")
             fixed = [{"ip_address": one["fixed_ip"]}] if one.get("fixed_ip") else None
-            made = self._neutron.make_port(network, call.caller.project_id, {"fixed_ips": fixed} if fixed else {})
+            made = self._neutron.make_port(
+                network, call.caller.project_id, {"fixed_ips": fixed} if fixed else {}
+            )
             found.append({"port_id": made["id"], "tag": one.get("tag"), "made": True})
         return found
 
     def _bind(self, port_id: str, server_id: str) -> None:
         port = self._neutron.ports[port_id]
         owner = {"device_id": server_id, "device_owner": f"compute:{ZONE}", "status": "ACTIVE"}
-        self._neutron.ports.keep(port, **owner, **{"binding:host_id": self._servers.site, "binding:vif_type": "ovs"})
+        self._neutron.ports.keep(
+            port, **owner, **{"binding:host_id": self._servers.site, "binding:vif_type": "ovs"}
+        )
 
     async def _build(self, server: Json, disks: list[Json], caller: Caller) -> None:
         try:
@@ -180,7 +214,9 @@ class Booting(Part):
             return
         if server["id"] not in self._servers.table:
             return
-        self._servers.table.keep(server, **{"OS-SRV-USG:launched_at": self._servers.conditions.timestamp()})
+        self._servers.table.keep(
+            server, **{"OS-SRV-USG:launched_at": self._servers.conditions.timestamp()}
+        )
         self._servers.power_on(server)
 
     async def _volume_of(self, disk: Json, caller: Caller) -> Json:
@@ -189,7 +225,9 @@ class Booting(Part):
             self._check_disk(caller, disk)
             return self._storage.volumes[disk["uuid"]]
         source = {"imageRef": disk["uuid"]} if disk["source_type"] == "image" else {}
-        volume, work = self._volumes.make(caller, {"name": "", "size": int(disk["volume_size"]), **source}, NEWEST)
+        volume, work = self._volumes.make(
+            caller, {"name": "", "size": int(disk["volume_size"]), **source}, NEWEST
+        )
         await work
         if volume["status"] != "available":
             raise OperationFailed(f"Volume {volume['id']} did not finish being created")

@@ -48,8 +48,15 @@ class Flavors(Part):
 
     async def _list(self, call: Call) -> Json:
         if call.request.path.endswith("/detail"):
-            return page(call, "flavors", list(self._flavors)[::-1], lambda f: self._view(f, call.version))
-        return page(call, "flavors", list(self._flavors)[::-1], lambda f: {"id": f["id"], "name": f["name"], "links": []})
+            return page(
+                call, "flavors", list(self._flavors)[::-1], lambda f: self._view(f, call.version)
+            )
+        return page(
+            call,
+            "flavors",
+            list(self._flavors)[::-1],
+            lambda f: {"id": f["id"], "name": f["name"], "links": []},
+        )
 
     async def _show(self, call: Call, item: str) -> Json:
         return {"flavor": self._view(self._find(item), call.version)}
@@ -62,14 +69,31 @@ class Flavors(Part):
         if self._flavors.where(lambda f: f["name"] == wanted["name"]):
             raise Refused(409, f"Flavor with name {wanted['name']} already exists.")
         flavor_id = wanted.get("id") if wanted.get("id") not in (None, "auto") else None
-        flavor = self.make(wanted["name"], int(wanted["vcpus"]), int(wanted["ram"]), int(wanted["disk"]), flavor_id)
+        flavor = self.make(
+            wanted["name"], int(wanted["vcpus"]), int(wanted["ram"]), int(wanted["disk"]), flavor_id
+        )
         return {"flavor": self._view(flavor, call.version)}
 
-    def make(self, name: str, vcpus: int, ram: int, disk: int, flavor_id: str | None = None) -> Json:
+    def make(
+        self, name: str, vcpus: int, ram: int, disk: int, flavor_id: str | None = None
+    ) -> Json:
         """A public flavor; `ram` in MiB, `disk` in GiB."""
-        flavor: Json = {"id": flavor_id or str(uuid.uuid4()), "name": name, "vcpus": vcpus, "ram": ram, "disk": disk, "swap": 0}
-        flavor |= {"OS-FLV-EXT-DATA:ephemeral": 0, "OS-FLV-DISABLED:disabled": False, "os-flavor-access:is_public": True}
-        return self._flavors.keep({**flavor, "rxtx_factor": 1.0, "description": None, "extra_specs": {}})
+        flavor: Json = {
+            "id": flavor_id or str(uuid.uuid4()),
+            "name": name,
+            "vcpus": vcpus,
+            "ram": ram,
+            "disk": disk,
+            "swap": 0,
+        }
+        flavor |= {
+            "OS-FLV-EXT-DATA:ephemeral": 0,
+            "OS-FLV-DISABLED:disabled": False,
+            "os-flavor-access:is_public": True,
+        }
+        return self._flavors.keep(
+            {**flavor, "rxtx_factor": 1.0, "description": None, "extra_specs": {}}
+        )
 
     async def _delete(self, call: Call, item: str) -> None:
         self._flavors.drop(self._find(item)["id"])

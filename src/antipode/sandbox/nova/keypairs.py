@@ -35,7 +35,9 @@ class Keypairs(Part):
     def _owner(self, call: Call) -> str:
         owner = call.query.get("user_id", call.caller.user_id)
         if owner != call.caller.user_id and not call.caller.is_admin:
-            raise Refused(403, "Policy doesn't allow os_compute_api:os-keypairs:show to be performed.")
+            raise Refused(
+                403, "Policy doesn't allow os_compute_api:os-keypairs:show to be performed."
+            )
         return str(owner)
 
     async def _list(self, call: Call) -> Json:
@@ -53,19 +55,39 @@ class Keypairs(Part):
 
     async def _create(self, call: Call) -> Json:
         wanted = call.part("keypair")
-        owner = str(wanted.get("user_id") or call.caller.user_id) if call.caller.is_admin else call.caller.user_id
+        owner = (
+            str(wanted.get("user_id") or call.caller.user_id)
+            if call.caller.is_admin
+            else call.caller.user_id
+        )
         if f"{owner}/{wanted['name']}" in self._keypairs:
             raise Refused(409, f"Key pair '{wanted['name']}' already exists.")
         if "public_key" not in wanted:
-            raise Refused(400, "Invalid input for field/attribute keypair. 'public_key' is a required property")
+            raise Refused(
+                400,
+                "Invalid input for field/attribute keypair. 'public_key' is a required property",
+            )
         try:
             raw = base64.b64decode(wanted["public_key"].split()[1], validate=True)
         except (IndexError, ValueError):
             raise Refused(400, "Keypair data is invalid: failed to generate fingerprint") from None
         digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
-        keypair: Json = {"id": f"{owner}/{wanted['name']}", "name": wanted["name"], "public_key": wanted["public_key"], "user_id": owner}
-        keypair |= {"type": wanted.get("type", "ssh"), "fingerprint": ":".join(digest[i : i + 2] for i in range(0, 32, 2))}
-        keypair |= {"created_at": self._conditions.timestamp(), "deleted": False, "deleted_at": None, "updated_at": None}
+        keypair: Json = {
+            "id": f"{owner}/{wanted['name']}",
+            "name": wanted["name"],
+            "public_key": wanted["public_key"],
+            "user_id": owner,
+        }
+        keypair |= {
+            "type": wanted.get("type", "ssh"),
+            "fingerprint": ":".join(digest[i : i + 2] for i in range(0, 32, 2)),
+        }
+        keypair |= {
+            "created_at": self._conditions.timestamp(),
+            "deleted": False,
+            "deleted_at": None,
+            "updated_at": None,
+        }
         shown = ("name", "public_key", "user_id", "type", "fingerprint")
         return {"keypair": {k: self._keypairs.keep(keypair)[k] for k in shown}}
 

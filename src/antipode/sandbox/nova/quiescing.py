@@ -1,4 +1,6 @@
-"""The quiesce add-on of an embedded site: freezes and thaws guests, as nova-quiesce has a real Nova do it."""
+"""The quiesce add-on of an embedded site: freezes and thaws guests, as nova-quiesce has a real Nova
+do it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ RPC_TIMEOUT_S = 60.0
 
 
 class Quiescing(Part):
-    """Quiesces and unquiesces the servers of a site; the task state says which are quiesced, as in Nova."""
+    """Quiesces and unquiesces the servers of a site; the task state says which are quiesced, as in
+    Nova.
+    """
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -35,16 +39,33 @@ class Quiescing(Part):
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def routes(self) -> Sequence[Route]:
-        return [Route("GET", "/v2.1/os-quiesce", self._support), Route("GET", "/v2.1/servers/{item}/os-quiesce", self._show)]
+        return [
+            Route("GET", "/v2.1/os-quiesce", self._support),
+            Route("GET", "/v2.1/servers/{item}/os-quiesce", self._show),
+        ]
 
     async def _support(self, call: Call) -> Json:
-        return {"quiesce": {"version": "1.0.0", "default_timeout": DEFAULT_TIMEOUT_S, "maximum_timeout": MAXIMUM_TIMEOUT_S}}
+        return {
+            "quiesce": {
+                "version": "1.0.0",
+                "default_timeout": DEFAULT_TIMEOUT_S,
+                "maximum_timeout": MAXIMUM_TIMEOUT_S,
+            }
+        }
 
     async def _show(self, call: Call, item: str) -> Json:
         """Whether the server is quiesced, by which quiesce and until when."""
         server = self._servers.find(call, item)
         if server[TASK] not in STATES:
-            return {"quiesce": {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}}
+            return {
+                "quiesce": {
+                    "quiesced": False,
+                    "state": None,
+                    "id": None,
+                    "since": None,
+                    "expires_at": None,
+                }
+            }
         return {"quiesce": {"quiesced": True, "state": server[TASK], **server["_quiesced"]}}
 
     async def act(self, call: Call, item: str, action: str) -> None:
@@ -52,22 +73,33 @@ class Quiescing(Part):
         timeout_s = _asked_timeout(call.body) if action == "quiesce" else 0
         server = self._servers.find(call, item)
         if not call.caller.is_admin:
-            raise Refused(403, f"Policy doesn't allow os_compute_api:os-quiesce:{action} to be performed.")
+            raise Refused(
+                403, f"Policy doesn't allow os_compute_api:os-quiesce:{action} to be performed."
+            )
         await (self._quiesce(server, timeout_s) if action == "quiesce" else self._unquiesce(server))
 
     async def _quiesce(self, server: Json, timeout_s: int) -> None:
         """Freeze the guest's file systems, for so long at most.
 
         Raises:
-            Refused: 409, as the add-on words it; 504: nova-compute did not answer in time, and the guest is thawed.
+            Refused: 409, as the add-on words it; 504: nova-compute did not answer in time, and the
+                guest is thawed.
         """
         if server[TASK] in (QUIESCING, QUIESCED):
             known = server["_quiesced"]
             since, until = known["since"], known["expires_at"]
-            raise Refused(409, f"Instance {server['id']} is already {server[TASK]}, since {since} and until {until} at the latest")
+            raise Refused(
+                409,
+                f"Instance {server['id']} is already {server[TASK]}, since {since} and until "
+                f"{until} at the latest",
+            )
         self._refuse_unless_idle(server, "quiesce")
         now = self._conditions.now()
-        record = {"id": uuid.uuid4().hex, "since": _iso(now), "expires_at": _iso(now + timedelta(seconds=timeout_s, microseconds=999_999))}
+        record = {
+            "id": uuid.uuid4().hex,
+            "since": _iso(now),
+            "expires_at": _iso(now + timedelta(seconds=timeout_s, microseconds=999_999)),
+        }
         self._servers.table.keep(server, **{TASK: QUIESCING}, _quiesced=record)
         try:
             async with asyncio.timeout(min(timeout_s, RPC_TIMEOUT_S)):
@@ -76,26 +108,41 @@ class Quiescing(Part):
                 self._hypervisor.freeze(server["id"])
         except TimeoutError:
             self._thaw_unasked(server, record)
-            message = f"The compute service did not answer in time whether instance {server['id']} was quiesced. It is being thawed."
+            message = (
+                "The compute service did not answer in time whether instance "
+                f"{server['id']} was quiesced. It is being thawed."
+            )
             raise Refused(504, message) from None
         except (Refused, GuestSilent, OperationFailed) as error:
             self._become(server, record, None)
-            raise error if isinstance(error, Refused) else Refused(409, f"Failed to quiesce instance: {error}") from error
+            raise (
+                error
+                if isinstance(error, Refused)
+                else Refused(409, f"Failed to quiesce instance: {error}")
+            ) from error
         if not self._become(server, record, QUIESCED):
             self._thaw_if_up(server)
-            raise Refused(409, f"Another request changed instance {server['id']} at the same moment: try again")
+            raise Refused(
+                409,
+                f"Another request changed instance {server['id']} at the same moment: try again",
+            )
         self._thaw_in(timeout_s, server, record)
 
     async def _unquiesce(self, server: Json) -> None:
         """Thaw the guest's file systems, also when they are not frozen.
 
         Raises:
-            Refused: 409, as the add-on words it; a guest that was frozen still is, and is thawed by itself soon.
+            Refused: 409, as the add-on words it; a guest that was frozen still is, and is thawed by
+                itself soon.
         """
         if server[TASK] != QUIESCED:
             self._refuse_unless_idle(server, "unquiesce")
         found = server["_quiesced"] if server[TASK] == QUIESCED else None
-        claim = found or {"id": uuid.uuid4().hex, "since": _iso(self._conditions.now()), "expires_at": _iso(self._conditions.now())}
+        claim = found or {
+            "id": uuid.uuid4().hex,
+            "since": _iso(self._conditions.now()),
+            "expires_at": _iso(self._conditions.now()),
+        }
         self._servers.table.keep(server, **{TASK: UNQUIESCING}, _quiesced=claim)
         try:
             self._refuse_without_agent(server)
@@ -106,7 +153,11 @@ class Quiescing(Part):
                 self._become(server, claim, None)
             elif self._become(server, claim, UNQUIESCING):
                 self._thaw_in(RETRY_S, server, claim)
-            raise error if isinstance(error, Refused) else Refused(409, f"Failed to quiesce instance: {error}") from error
+            raise (
+                error
+                if isinstance(error, Refused)
+                else Refused(409, f"Failed to quiesce instance: {error}")
+            ) from error
         self._become(server, claim, None)
 
     def thaw_after_reset(self, server: Json) -> None:
@@ -117,7 +168,9 @@ class Quiescing(Part):
 
     def _refuse_unless_idle(self, server: Json, action: str) -> None:
         if (state := server["OS-EXT-STS:vm_state"]) != "active":
-            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in vm_state {state}")
+            raise Refused(
+                409, f"Cannot '{action}' instance {server['id']} while it is in vm_state {state}"
+            )
         self._servers.refuse_task(server, action)
 
     def _refuse_without_agent(self, server: Json) -> None:
@@ -125,8 +178,14 @@ class Quiescing(Part):
             raise Refused(409, "QEMU guest agent is not enabled")
 
     def _become(self, server: Json, record: Json, state: str | None) -> bool:
-        """Change the state of a quiesce; False, and no change, when it is over: the server was deleted, switched off or reset."""
-        if server["id"] not in self._servers.table or server[TASK] not in STATES or server["_quiesced"]["id"] != record["id"]:
+        """Change the state of a quiesce; False, and no change, when it is over: the server was
+        deleted, switched off or reset.
+        """
+        if (
+            server["id"] not in self._servers.table
+            or server[TASK] not in STATES
+            or server["_quiesced"]["id"] != record["id"]
+        ):
             return False
         if state is None and (timer := self._timers.pop(server["id"], None)):
             timer.cancel()
@@ -136,7 +195,9 @@ class Quiescing(Part):
     def _thaw_in(self, seconds: float, server: Json, record: Json) -> None:
         if timer := self._timers.pop(server["id"], None):
             timer.cancel()
-        self._timers[server["id"]] = asyncio.get_running_loop().call_later(seconds, self._thaw_unasked, server, record)
+        self._timers[server["id"]] = asyncio.get_running_loop().call_later(
+            seconds, self._thaw_unasked, server, record
+        )
 
     def _thaw_unasked(self, server: Json, record: Json) -> None:
         """The add-on's own thaw, when nobody has unquiesced in time."""
@@ -151,15 +212,25 @@ class Quiescing(Part):
 
 
 def _asked_timeout(body: Json) -> int:
-    """The timeout that the body of a quiesce asks for, in seconds; refused with 400 as the add-on does."""
+    """The timeout that the body of a quiesce asks for, in seconds; refused with 400 as the add-on
+    does.
+    """
     wanted = {} if body["quiesce"] is None else body["quiesce"]
-    timeout = wanted.get("timeout", DEFAULT_TIMEOUT_S) if isinstance(wanted, dict) and set(wanted) <= {"timeout"} else None
+    timeout = (
+        wanted.get("timeout", DEFAULT_TIMEOUT_S)
+        if isinstance(wanted, dict) and set(wanted) <= {"timeout"}
+        else None
+    )
     if type(timeout) is not int or timeout < 1:
         raise Refused(
-            400, f"Invalid input for field/attribute quiesce. Value: {wanted}. {wanted} is not valid under any of the given schemas"
+            400,
+            f"Invalid input for field/attribute quiesce. Value: {wanted}. {wanted} is not valid "
+            "under any of the given schemas",
         )
     if timeout > MAXIMUM_TIMEOUT_S:
-        raise Refused(400, f"Timeout {timeout} s is longer than this cloud allows, {MAXIMUM_TIMEOUT_S} s")
+        raise Refused(
+            400, f"Timeout {timeout} s is longer than this cloud allows, {MAXIMUM_TIMEOUT_S} s"
+        )
     return timeout
 
 

@@ -53,7 +53,9 @@ class ServerGroups(Part):
         return group
 
     async def _list(self, call: Call) -> Json:
-        return {"server_groups": self._groups.where(lambda g: g["project_id"] == call.caller.project_id)}
+        return {
+            "server_groups": self._groups.where(lambda g: g["project_id"] == call.caller.project_id)
+        }
 
     async def _show(self, call: Call, item: str) -> Json:
         return {"server_group": self._find(call, item)}
@@ -65,8 +67,18 @@ class ServerGroups(Part):
             raise Refused(400, f"Invalid input for field/attribute policy. Value: {policy}.")
         if self._quotas.exceeded(call.caller.project_id, {"server_groups": 1}):
             raise Refused(403, "Quota exceeded, too many server groups.")
-        group: Json = {"id": str(uuid.uuid4()), "name": wanted["name"], "policy": policy, "rules": wanted.get("rules") or {}, "members": []}
-        return {"server_group": self._groups.keep({**group, "project_id": call.caller.project_id, "user_id": call.caller.user_id})}
+        group: Json = {
+            "id": str(uuid.uuid4()),
+            "name": wanted["name"],
+            "policy": policy,
+            "rules": wanted.get("rules") or {},
+            "members": [],
+        }
+        return {
+            "server_group": self._groups.keep(
+                {**group, "project_id": call.caller.project_id, "user_id": call.caller.user_id}
+            )
+        }
 
     async def _delete(self, call: Call, item: str) -> None:
         self._groups.drop(self._find(call, item)["id"])

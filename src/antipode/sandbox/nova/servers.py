@@ -1,4 +1,6 @@
-"""Servers: listed, shown, switched on and off, deleted; and what the parts of Nova share about them."""
+"""Servers: listed, shown, switched on and off, deleted; and what the parts of Nova share about
+them.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +60,16 @@ class Servers(Part):
 
     def _usage_of(self, project: str) -> dict[str, int]:
         flavors = [s["_flavor"] for s in self.table if s["tenant_id"] == project]
-        return {"instances": len(flavors), "cores": sum(f["vcpus"] for f in flavors), "ram": sum(f["ram"] for f in flavors)}
+        return {
+            "instances": len(flavors),
+            "cores": sum(f["vcpus"] for f in flavors),
+            "ram": sum(f["ram"] for f in flavors),
+        }
 
     def begin_again(self) -> None:
-        """After the site's machines have come back: guests are off until somebody starts them, what was being done is done or failed."""
+        """After the site's machines have come back: guests are off until somebody starts them, what
+        was being done is done or failed.
+        """
         for server in self.table:
             if server[TASK] == "deleting":
                 self.start(self._remove(server))
@@ -77,7 +85,10 @@ class Servers(Part):
         return server
 
     async def _list(self, call: Call) -> Json:
-        everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in ("1", "true")
+        everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in (
+            "1",
+            "true",
+        )
         found = [s for s in self.table if everybody or s["tenant_id"] == call.caller.project_id]
         if name := call.query.get("name"):
             found = [s for s in found if re.search(name, s["name"])]
@@ -85,7 +96,9 @@ class Servers(Part):
             found = [s for s in found if s["status"] == status.upper()]
         if call.request.path.endswith("/detail"):
             return page(call, "servers", found, lambda s: self._view(s, call.caller, call.version))
-        return page(call, "servers", found, lambda s: {"id": s["id"], "name": s["name"], "links": []})
+        return page(
+            call, "servers", found, lambda s: {"id": s["id"], "name": s["name"], "links": []}
+        )
 
     async def _show(self, call: Call, item: str) -> Json:
         server = self.find(call, item)
@@ -94,14 +107,24 @@ class Servers(Part):
 
     def _view(self, server: Json, caller: Caller, version: Version) -> Json:
         flavor = server["_flavor"]
-        embedded = {"original_name": flavor["name"], "vcpus": flavor["vcpus"], "ram": flavor["ram"], "disk": flavor["disk"]}
+        embedded = {
+            "original_name": flavor["name"],
+            "vcpus": flavor["vcpus"],
+            "ram": flavor["ram"],
+            "disk": flavor["disk"],
+        }
         embedded |= {"ephemeral": 0, "swap": 0, "extra_specs": flavor["extra_specs"]}
-        shown: Json = {k: v for k, v in server.items() if not k.startswith(("_", "OS-EXT-SRV-ATTR", "project_id"))}
+        shown: Json = {
+            k: v
+            for k, v in server.items()
+            if not k.startswith(("_", "OS-EXT-SRV-ATTR", "project_id"))
+        }
         shown |= {
             "flavor": embedded if version >= (2, 47) else {"id": flavor["id"], "links": []},
             "addresses": self._addresses(server),
             "os-extended-volumes:volumes_attached": [
-                {"id": a["volume_id"], "delete_on_termination": a["delete_on_termination"]} for a in server["_attachments"]
+                {"id": a["volume_id"], "delete_on_termination": a["delete_on_termination"]}
+                for a in server["_attachments"]
             ],
         }
         if version >= (2, 96):
@@ -122,8 +145,14 @@ class Servers(Part):
             network = port and self._neutron.networks.get(port["network_id"])
             if port and network:
                 for fixed in port["fixed_ips"]:
-                    row = {"addr": fixed["ip_address"], "version": 6 if ":" in fixed["ip_address"] else 4, "OS-EXT-IPS:type": "fixed"}
-                    found.setdefault(network["name"], []).append({**row, "OS-EXT-IPS-MAC:mac_addr": port["mac_address"]})
+                    row = {
+                        "addr": fixed["ip_address"],
+                        "version": 6 if ":" in fixed["ip_address"] else 4,
+                        "OS-EXT-IPS:type": "fixed",
+                    }
+                    found.setdefault(network["name"], []).append(
+                        {**row, "OS-EXT-IPS-MAC:mac_addr": port["mac_address"]}
+                    )
         return found
 
     async def _add_metadata(self, call: Call, item: str) -> Json:
@@ -157,27 +186,45 @@ class Servers(Part):
             if port and interface["made"]:
                 self._neutron.ports.drop(port["id"])
             elif port:
-                free = {"device_id": "", "device_owner": "", "status": "DOWN", "binding:host_id": "", "binding:vif_type": "unbound"}
+                free = {
+                    "device_id": "",
+                    "device_owner": "",
+                    "status": "DOWN",
+                    "binding:host_id": "",
+                    "binding:vif_type": "unbound",
+                }
                 self._neutron.ports.keep(port, **free)
         self._groups.leave(server["id"])
         self.table.drop(server["id"])
 
     def refuse_task(self, server: Json, action: str) -> None:
         if task := server[TASK]:
-            raise Refused(409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}")
+            raise Refused(
+                409, f"Cannot '{action}' instance {server['id']} while it is in task_state {task}"
+            )
 
     def refuse_locked(self, server: Json, caller: Caller) -> None:
         if server["locked"] and not caller.is_admin:
             raise Refused(409, f"Instance {server['id']} is locked")
 
     def has_agent(self, server: Json) -> bool:
-        root = self._storage.volumes.get(server["_attachments"][0]["volume_id"]) if server["_attachments"] else None
-        return str((root or {}).get("volume_image_metadata", {}).get(AGENT, "")).lower() in ("yes", "true", "1")
+        root = (
+            self._storage.volumes.get(server["_attachments"][0]["volume_id"])
+            if server["_attachments"]
+            else None
+        )
+        return str((root or {}).get("volume_image_metadata", {}).get(AGENT, "")).lower() in (
+            "yes",
+            "true",
+            "1",
+        )
 
     def power_on(self, server: Json) -> None:
         self.become(server, "ACTIVE", "active")
         volumes = [a["volume_id"] for a in server["_attachments"]]
-        disks = Disks([self._storage.path(v) for v in volumes], [self._storage.writing[v] for v in volumes])
+        disks = Disks(
+            [self._storage.path(v) for v in volumes], [self._storage.writing[v] for v in volumes]
+        )
         addresses = [
             (port["network_id"], fixed["ip_address"])
             for interface in server["_ports"]
@@ -199,21 +246,37 @@ class Servers(Part):
     def fault(self, server: Json, message: str) -> None:
         LOG.warning("%s: server %s: %s", self.site, server["id"], message)
         self.become(server, "ERROR", "error")
-        self.table.keep(server, fault={"code": 500, "created": self.conditions.timestamp(), "message": message})
+        self.table.keep(
+            server, fault={"code": 500, "created": self.conditions.timestamp(), "message": message}
+        )
 
     def attach(self, server: Json, volume: Json, wanted: Json) -> Json:
-        """Attach a volume as the next device; `wanted` has its tag, and whether it ends with the server."""
+        """Attach a volume as the next device; `wanted` has its tag, and whether it ends with the
+        server.
+        """
         used = {a["device"] for a in server["_attachments"]}
-        device = next(d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used)
+        device = next(
+            d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used
+        )
         self._storage.attach(volume, server["id"], device)
-        row = {"id": volume["attachments"][0]["attachment_id"], "volume_id": volume["id"], "device": device, "tag": wanted.get("tag")}
+        row = {
+            "id": volume["attachments"][0]["attachment_id"],
+            "volume_id": volume["id"],
+            "device": device,
+            "tag": wanted.get("tag"),
+        }
         row["delete_on_termination"] = bool(wanted.get("delete_on_termination"))
         self.table.keep(server, _attachments=[*server["_attachments"], row])
         return row
 
     def reserve(self, project: str, flavor: Json) -> None:
-        """See that the quotas of a project allow a server of that flavor; refused with 403 when one does not."""
+        """See that the quotas of a project allow a server of that flavor; refused with 403 when one
+        does not.
+        """
         needed = {"instances": 1, "cores": flavor["vcpus"], "ram": flavor["ram"]}
         if over := self._quotas.exceeded(project, needed):
-            words = f"Requested {needed[over.name]}, but already used {over.used} of {over.limit} {over.name}"
+            words = (
+                f"Requested {needed[over.name]}, but already used {over.used} of "
+                f"{over.limit} {over.name}"
+            )
             raise Refused(403, f"Quota exceeded for {over.name}: {words}")

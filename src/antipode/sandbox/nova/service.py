@@ -56,12 +56,23 @@ class Nova(Service):
         self._quotas = Quotas(database.table("compute_quota"), lambda: QUOTAS)
         self.flavors = Flavors(database)
         keypairs, groups = Keypairs(database, conditions), ServerGroups(database, self._quotas)
-        self.servers = Servers(site, database, conditions, work, storage, neutron, hypervisor, groups, self._quotas)
+        self.servers = Servers(
+            site, database, conditions, work, storage, neutron, hypervisor, groups, self._quotas
+        )
         booting = Booting(self.servers, self.flavors, keypairs, groups, storage, volumes, neutron)
         quiescing = [Quiescing(self.servers)] if add_on else []
         actions = Actions(self.servers, *quiescing)
         attachments = Attachments(self.servers, storage, neutron)
-        self.parts = [self.servers, booting, actions, attachments, self.flavors, keypairs, groups, *quiescing]
+        self.parts = [
+            self.servers,
+            booting,
+            actions,
+            attachments,
+            self.flavors,
+            keypairs,
+            groups,
+            *quiescing,
+        ]
 
     def routes(self) -> Sequence[Route]:
         quotas = "/v2.1/os-quota-sets/{project}"
@@ -85,14 +96,38 @@ class Nova(Service):
 
     def _describe(self, call: Call) -> Json:
         links = [{"rel": "self", "href": f"{call.base}{self.prefix}/v2.1/"}]
-        return {"id": "v2.1", "status": "CURRENT", "updated": "2013-07-23T11:33:21Z", "links": links, **self.microversions()}
+        return {
+            "id": "v2.1",
+            "status": "CURRENT",
+            "updated": "2013-07-23T11:33:21Z",
+            "links": links,
+            **self.microversions(),
+        }
 
     async def _zones(self, call: Call) -> Json:
-        return {"availabilityZoneInfo": [{"zoneName": ZONE, "zoneState": {"available": True}, "hosts": None}]}
+        return {
+            "availabilityZoneInfo": [
+                {"zoneName": ZONE, "zoneState": {"available": True}, "hosts": None}
+            ]
+        }
 
     async def _services(self, call: Call) -> Json:
-        binaries = {"nova-scheduler": "internal", "nova-conductor": "internal", "nova-compute": ZONE}
-        rows = [{"id": b, "binary": b, "host": self._site, "zone": z, "status": "enabled", "state": "up"} for b, z in binaries.items()]
+        binaries = {
+            "nova-scheduler": "internal",
+            "nova-conductor": "internal",
+            "nova-compute": ZONE,
+        }
+        rows = [
+            {
+                "id": b,
+                "binary": b,
+                "host": self._site,
+                "zone": z,
+                "status": "enabled",
+                "state": "up",
+            }
+            for b, z in binaries.items()
+        ]
         return {"services": filtered(call, rows, "binary", "host")}
 
     async def _quota(self, call: Call, project: str) -> Json:
@@ -107,7 +142,18 @@ class Nova(Service):
         return {"quota_set": self._quotas.change(project, call.part("quota_set"))}
 
     async def _limits(self, call: Call) -> Json:
-        limits, used = self._quotas.limits_of(call.caller.project_id), self._quotas.usage_of(call.caller.project_id)
-        absolute = {"maxTotalInstances": limits["instances"], "maxTotalCores": limits["cores"], "maxTotalRAMSize": limits["ram"]}
-        absolute |= {"totalInstancesUsed": used["instances"], "totalCoresUsed": used["cores"], "totalRAMUsed": used["ram"]}
+        limits, used = (
+            self._quotas.limits_of(call.caller.project_id),
+            self._quotas.usage_of(call.caller.project_id),
+        )
+        absolute = {
+            "maxTotalInstances": limits["instances"],
+            "maxTotalCores": limits["cores"],
+            "maxTotalRAMSize": limits["ram"],
+        }
+        absolute |= {
+            "totalInstancesUsed": used["instances"],
+            "totalCoresUsed": used["cores"],
+            "totalRAMUsed": used["ram"],
+        }
         return {"limits": {"rate": [], "absolute": absolute}}

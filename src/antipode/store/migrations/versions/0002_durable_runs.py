@@ -1,4 +1,6 @@
-"""What a run needs to be gone on with by another process: its request, who has claimed it, what it keeps others from."""
+"""What a run needs to be gone on with by another process: its request, who has claimed it, what it
+keeps others from.
+"""
 
 from __future__ import annotations
 
@@ -30,5 +32,13 @@ def downgrade() -> None:
         freezes.drop_column("run")
     with op.batch_alter_table("runs") as runs:
         runs.drop_constraint("one_run_for_a_slot", type_="unique")
-        for column in ("slot", "ending", "abort_requested_at", "conductor", "claim", "flow_version", "request"):
+        for column in (
+            "slot",
+            "ending",
+            "abort_requested_at",
+            "conductor",
+            "claim",
+            "flow_version",
+            "request",
+        ):
             runs.drop_column(column)
