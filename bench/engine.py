@@ -19,15 +19,17 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from antipode import config
-from antipode.engine import deployment, failover_flow, flows, protect_flow
+from antipode.engine import deployment, flow_runner
 from antipode.engine.timeline import Unobserved
-from antipode.model.manifest import BackupRecord, Manifest, QuiesceWindow
+from antipode.model.capture import BackupSet, SnapshotSet
 from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
-from antipode.model.protection import BackupSet, SnapshotSet
-from antipode.model.timeline import Timeline
+from antipode.model.point import BackupRecord, Manifest, QuiesceWindow
+from antipode.model.steps import Timeline
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
-from antipode.protect.quiesce import FreezeLedger
+from antipode.protect.quiesced_snapshot.window import FreezeLedger
+from antipode.runs import failover as failover_flow
+from antipode.runs import protect as protect_flow
 
 PRIMARY, BACKUP = "site-a", "site-b"
 VOLUMES = 2
@@ -153,7 +155,7 @@ class _Installation:
 
     def run_flow(self, flow: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
         self.tasks += len(flow)
-        return flows.run_flow(flow, *arguments, **named)
+        return flow_runner.run_flow(flow, *arguments, **named)
 
 
 # ---- the work, played ----
@@ -276,21 +278,21 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
     return [
         (deployment.cloud_site, "connect", lambda name, cloud: _Site(name)),
         (protect_flow, "run_flow", installation.run_flow),
-        (protect_flow.leftovers, "remove_of_protections", nothing),
-        (protect_flow.discover, "discover", discover),
-        (protect_flow.preflight, "check_protect", nothing),
+        (protect_flow.orphans, "remove_of_protections", nothing),
+        (protect_flow.discovery, "discover", discover),
+        (protect_flow.checks, "check_protect", nothing),
         (protect_flow.quiesce, "quiesced_snapshots", quiesced_snapshots),
-        (protect_flow.backup, "back_up", back_up),
-        (protect_flow.temporary, "remove_snapshots", nothing),
+        (protect_flow.cinder_backup, "back_up", back_up),
+        (protect_flow.remains, "remove_snapshots", nothing),
         (failover_flow, "run_flow", installation.run_flow),
         (failover_flow.plan, "make_plan", make_plan),
-        (failover_flow.backups, "import_chains", import_chains),
-        (failover_flow.volumes, "restore_volumes", restore_volumes),
+        (failover_flow.records, "import_chains", import_chains),
+        (failover_flow.backup, "restore_volumes", restore_volumes),
         (failover_flow.ports, "create_ports", create_ports),
-        (failover_flow.removal, "remove_failed", nothing),
-        (failover_flow.removal, "remove_twins", nothing),
+        (failover_flow.rollback, "remove_failed", nothing),
+        (failover_flow.rollback, "remove_twins", nothing),
         (failover_flow.servers, "boot", boot),
-        (failover_flow.answers, "await_answer", await_answer),
+        (failover_flow.probes, "await_answer", await_answer),
     ]
 
 

@@ -149,10 +149,10 @@ def work(act: str, configuration: str, vnfs: int, at_once: int) -> dict[str, flo
     """Protect or fail over all VNFs, several at once, and what that took of this process."""
     from antipode import config
     from antipode.engine.deployment import Deployment
-    from antipode.engine.failover_flow import failover, prepare
-    from antipode.engine.protect_flow import protect
     from antipode.engine.timeline import Unobserved
     from antipode.model.vnf import Vnf
+    from antipode.runs.failover import failover, prepare
+    from antipode.runs.protect import protect
 
     deployment = Deployment(config.load(configuration))
 

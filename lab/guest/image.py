@@ -49,7 +49,8 @@ GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux")
 GRUB_CONFIG = """\
 set root=(hd0,msdos1)
 linux /boot/vmlinuz console=ttyS0,115200 quiet loglevel=4 panic=5 net.ifnames=0 \
-mitigations=off nokaslr noresume audit=0 apparmor=0 selinux=0 cryptomgr.notests no_timer_check random.trust_cpu=on
+mitigations=off nokaslr noresume audit=0 apparmor=0 selinux=0 cryptomgr.notests \
+no_timer_check random.trust_cpu=on
 initrd /boot/initrd
 boot
 """

@@ -23,9 +23,9 @@ from sqlalchemy import make_url
 
 from antipode import config
 from antipode.engine.deployment import Deployment
-from antipode.engine.protect_flow import asked
-from antipode.engine.submit import submit
 from antipode.model.vnf import Vnf
+from antipode.operations.submit import submit
+from antipode.runs.protect import asked
 from antipode.store.tables import RunRow
 
 EXPIRES_S = 10

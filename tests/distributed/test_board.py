@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import servers
 
+from antipode.claims.board import Board, BoardUnreachable, Hold
 from antipode.config import Etcd, Jobboard
-from antipode.engine.board import Board, BoardUnreachable, Hold
 from antipode.errors import Busy, ClaimLost, InvalidInput
 
 EXPIRES_S = 9.0
@@ -263,7 +263,7 @@ def add_user(settings: Etcd, user: str, password: str, prefix: str) -> None:
     """A user who may read and write what begins with a prefix; from then on etcd wants users."""
     from etcd3gw.utils import _encode, _increment_last_byte
 
-    from antipode.engine.etcd import client
+    from antipode.claims.etcd import client
 
     etcd = client(settings, servers.WITHIN_S)
 
@@ -288,7 +288,7 @@ def add_user(settings: Etcd, user: str, password: str, prefix: str) -> None:
 def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antipode.engine.board.find_spec", lambda package: None)
+    monkeypatch.setattr("antipode.claims.board.find_spec", lambda package: None)
     with pytest.raises(InvalidInput, match=r"pip install 'antipode\[etcd\]'"):
         Board(Jobboard(etcd=Etcd(endpoints=["http://127.0.0.1:1"])))
 

@@ -27,12 +27,12 @@ from hosts import (
 )
 from servers import until
 
-from antipode.engine import service
 from antipode.engine.deployment import Deployment
-from antipode.engine.protect_flow import asked
-from antipode.engine.runs import state_of
+from antipode.engine.run import state_of
 from antipode.errors import AntipodeError
-from antipode.vault import manifests
+from antipode.runs.protect import asked
+from antipode.service import daemon
+from antipode.vault import points
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_what_a_killed_host_was_at_another_goes_on_with(
     succeeds(here, run)
     assert there.backups_made() == 6  # none twice
     assert second.has_logged(run)
-    assert len(manifests.list_ids(here.vault, "hlr")) == 1
+    assert len(points.list_ids(here.vault, "hlr")) == 1
 
 
 def test_a_claim_is_renewed_while_a_long_step_lasts(
@@ -326,12 +326,12 @@ def test_a_host_whose_clock_is_wrong_does_not_serve(
         jobboard=jobboard(etcd, name),
     ) as there:
         here = look_from(there.host())
-        service.must_agree_on_time(here)
+        daemon.must_agree_on_time(here)
         right = time.time
         for wrong in (100, -100):  # what the database takes to answer is not counted in
-            monkeypatch.setattr(service.time, "time", lambda wrong=wrong: right() + wrong)
+            monkeypatch.setattr(daemon.time, "time", lambda wrong=wrong: right() + wrong)
             with pytest.raises(AntipodeError, match=r"differ by (9\d|100)\.\d s.*NTP"):
-                service.must_agree_on_time(here)
+                daemon.must_agree_on_time(here)
 
 
 def test_a_failover_is_gone_on_with_by_another_host_and_nothing_is_made_twice(

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode.engine.runs import new_run
+from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.store import database
 from antipode.store.database import VERSION_TABLE, open_database
@@ -221,12 +221,12 @@ def test_many_processes_that_open_a_new_database_at_once_all_find_it_ready(
 FIRST_FLOWS = """
 from concurrent.futures import ThreadPoolExecutor
 from antipode.config import Config
-from antipode.engine import flows
+from antipode.engine import flow_runner
 from antipode.store.database import open_database
 config = Config.model_validate({settings!r})
 open_database(config.database).dispose()
 def begin(_):
-    with flows._backend(config) as backend:
+    with flow_runner._backend(config) as backend:
         return list(backend.get_connection().get_logbooks(lazy=True))
 with ThreadPoolExecutor(3) as threads:
     assert list(threads.map(begin, range(3))) == [[]] * 3

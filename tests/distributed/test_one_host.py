@@ -13,9 +13,9 @@ from hosts import Host, Installation, has_ended, installation, look_from, vnf
 from servers import WITHIN_S, until
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.service import STOPS_WITHIN_S
-from antipode.protect.quiesce import THAW_CALL_S
-from antipode.vault import manifests
+from antipode.protect.quiesced_snapshot.window import THAW_CALL_S
+from antipode.service.daemon import STOPS_WITHIN_S
+from antipode.vault import points
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_service_carries_out_what_is_queued(
     service = host.serve()
     until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"
-    assert len(manifests.list_ids(here.vault, "hlr")) == 1
+    assert len(points.list_ids(here.vault, "hlr")) == 1
     assert f" {run} " in service.log.read_text()  # each line of the log says which run it is of
     code, status, _ = host.antipode("service", "status")
     assert (code, status["service"], status["runs"], status["queued"]) == (0, "at work", [], 0)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from antipode.protect.quiesce import THAW_CALL_S, THAW_LONGEST_S
+from antipode.protect.quiesced_snapshot.window import THAW_CALL_S, THAW_LONGEST_S
 from tests.sandbox.conftest import PRIMARY, World, await_thaw, until
 
 pytestmark = pytest.mark.sandbox

@@ -23,22 +23,16 @@ from antipode import config
 from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.site import Site
-from antipode.engine import (
-    abort,
-    deployment,
-    execution,
-    failover_flow,
-    flows,
-    leftovers,
-    protect_flow,
-    reaper,
-    resume,
-    runs,
-)
+from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
-from antipode.protect import quiesce
-from antipode.recover import removal
+from antipode.freezes import reaper
+from antipode.operations import abort, resume
+from antipode.protect.quiesced_snapshot import window
+from antipode.recover import rollback
+from antipode.runs import failover as failover_flow
+from antipode.runs import orphans
+from antipode.runs import protect as protect_flow
 from antipode.store import database
 from antipode.store.runs import Runs
 from antipode.vault import Vault
@@ -149,20 +143,20 @@ load = taskflow.engines.load
 
 def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
-    quiesce.POLL_S = removal.POLL_S = 0.005
-    runs.LOOK_S = abort.LOOK_S = 0.05
+    window.POLL_S = rollback.POLL_S = 0.005
+    run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
         assert wait.__kwdefaults__ is not None
         wait.__kwdefaults__["interval_s"] = 0.005
     # a killed process loses nothing that the kernel has; only a power cut would need the disk
-    database._prepare_sqlite = flows._prepare_sqlite = unsynced
+    database._prepare_sqlite = flow_runner._prepare_sqlite = unsynced
     deployment.cloud_site.connect = connect  # type: ignore[assignment]
     deployment.Deployment.vault = AskedVault()  # type: ignore[assignment]
     taskflow.engines.load = load_with_points
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)
-    with_points(flows, "forget")
+    with_points(flow_runner, "forget")
 
 
 def do(job: dict[str, Any]) -> None:
@@ -182,7 +176,7 @@ def do(job: dict[str, Any]) -> None:
             with here.claims.take(job["run"]) as claim:
                 execution.execute(here, job["run"], claim, Unobserved())
         case "clean up":
-            leftovers.collect(here)
+            orphans.collect(here)
 
 
 def main() -> None:

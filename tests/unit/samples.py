@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from antipode.errors import NotFound
-from antipode.model.manifest import BackupRecord, Manifest, QuiesceWindow
+from antipode.model.capture import BackupSet, SnapshotSet
 from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
-from antipode.model.protection import BackupSet, SnapshotSet
+from antipode.model.point import BackupRecord, Manifest, QuiesceWindow
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from antipode.claims.board import BoardUnreachable
+from antipode.claims.board_claims import BoardClaim, BoardClaims
 from antipode.config import Etcd, Jobboard
-from antipode.engine.board import BoardUnreachable
-from antipode.engine.board_claims import BoardClaim, BoardClaims
-from antipode.engine.runs import new_run
+from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
 from antipode.store.database import open_database
 from antipode.store.runs import Runs as StoredRuns

@@ -20,7 +20,7 @@ from fakecloud import FakeCloud, refuse
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.runs import new_run
+from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
 
@@ -241,10 +241,10 @@ def test_site_check_asks_the_guest_agents_of_the_vnfs_whose_primary_a_site_is(
 def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.vault import manifests
+    from antipode.vault import points
 
     antipode.add_vnf()
-    manifests.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.manifest())
     unreachable(monkeypatch)
     shown = antipode.json("vnf", "show", "hlr")
     assert (
@@ -262,9 +262,9 @@ def deployment(antipode: Antipode) -> Deployment:
 def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.vault import manifests
+    from antipode.vault import points
 
-    manifests.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.manifest())
     unreachable(monkeypatch)
     (listed,) = antipode.json("recovery-point", "list", "hlr")
     assert (listed["id"], listed["incremental"], listed["state"]) == (
@@ -280,9 +280,9 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
 
 
 def test_a_point_that_does_not_verify_ends_with_1_after_its_findings(antipode: Antipode) -> None:
-    from antipode.vault import manifests
+    from antipode.vault import points
 
-    manifests.commit(deployment(antipode).vault, samples.manifest(restore={"vol-db": "b-db-1"}))
+    points.commit(deployment(antipode).vault, samples.manifest(restore={"vol-db": "b-db-1"}))
     assert antipode("recovery-point", "verify", "hlr", "-f", "json") == 1
     assert [f["ok"] for f in json.loads(antipode.out)] == [True, True, True, False]
 
@@ -291,10 +291,10 @@ class Typing:
     """A failover whose clouds are played, and an operator who types."""
 
     def __init__(self, antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
-        from antipode.engine import failover_flow
-        from antipode.vault import manifests
+        from antipode.runs import failover as failover_flow
+        from antipode.vault import points
 
-        manifests.commit(deployment(antipode).vault, samples.manifest())
+        points.commit(deployment(antipode).vault, samples.manifest())
         monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
         monkeypatch.setattr(
             failover_flow.plan,
@@ -388,12 +388,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
-from antipode.engine import deployment, protect_flow
+from antipode.engine import deployment
+from antipode.runs import protect as protect_flow
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
-protect_flow.discover.discover = lambda *_: samples.topology()
-protect_flow.preflight.check_protect = lambda *_: None
-protect_flow.temporary.remove_backups = lambda *_: None
-protect_flow.temporary.remove_snapshots = lambda *_: print("cleaned", flush=True)
+protect_flow.discovery.discover = lambda *_: samples.topology()
+protect_flow.checks.check_protect = lambda *_: None
+protect_flow.remains.remove_backups = lambda *_: None
+protect_flow.remains.remove_snapshots = lambda *_: print("cleaned", flush=True)
 def freeze(*_):
     print("frozen", flush=True)
     try:
@@ -459,23 +460,24 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
-from antipode.engine import deployment, failover_flow
+from antipode.engine import deployment
+from antipode.runs import failover as failover_flow
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 failover_flow.plan.make_plan = lambda *_: samples.plan()
 failover_flow.ports.create_ports = lambda *_: []
-failover_flow.backups.import_chains = lambda *_: None
+failover_flow.records.import_chains = lambda *_: None
 def restore(*_):
     print("restoring\\n", end="", flush=True)  # in one piece: volumes are restored at once
     time.sleep(600)
-failover_flow.volumes.restore_volumes = restore
+failover_flow.backup.restore_volumes = restore
 sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--yes"]))
 """
 
 
 def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: Antipode) -> None:
-    from antipode.vault import manifests
+    from antipode.vault import points
 
-    manifests.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.manifest())
     program = RESTORES_UNTIL_TOLD.format(
         tests=str(Path(__file__).parent), config=str(antipode.config)
     )
@@ -550,7 +552,7 @@ def test_a_run_that_another_process_is_at_is_not_resumed_and_ends_with_6(
 def test_an_error_of_a_run_ends_with_1_and_its_notes_are_told(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.engine import failover_flow
+    from antipode.runs import failover as failover_flow
 
     def failover(*_: Any) -> Any:
         error = ResourceFailed("server db is in error")

@@ -12,8 +12,8 @@ import pytest
 from antipode import yamlfile
 from antipode.cli.main import COMMANDS
 from antipode.config import Config
-from antipode.engine import conductor, service
-from antipode.protect import quiesce
+from antipode.protect.quiesced_snapshot import window
+from antipode.service import conductor, daemon
 
 PAGE = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
 
@@ -55,13 +55,13 @@ def test_the_units_start_commands_that_there_are_and_wait_long_enough_for_their_
     ]
     main = units[0]["Service"]
     assert main["Type"] == "notify"
-    assert int(main["TimeoutStopSec"]) > 2 * service.STOPS_WITHIN_S
-    assert int(main["WatchdogSec"]) > service.DEAD_AFTER_S
+    assert int(main["TimeoutStopSec"]) > 2 * daemon.STOPS_WITHIN_S
+    assert int(main["WatchdogSec"]) > daemon.DEAD_AFTER_S
 
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
-    assert f"{int(2 * service.STOPS_WITHIN_S)} s at the very most" in PAGE
-    assert f"more\nthan {service.CLOCKS_APART_S} s" in PAGE
-    assert 2 * service.CLOCKS_APART_S < quiesce.LEDGER_GRACE_S
+    assert f"{int(2 * daemon.STOPS_WITHIN_S)} s at the very most" in PAGE
+    assert f"more\nthan {daemon.CLOCKS_APART_S} s" in PAGE
+    assert 2 * daemon.CLOCKS_APART_S < window.LEDGER_GRACE_S
     assert f"claimed {conductor.MOST_CLAIMS} times" in PAGE
-    assert f"over for {int(service.KEPT_S // 86400)} days" in PAGE
+    assert f"over for {int(daemon.KEPT_S // 86400)} days" in PAGE

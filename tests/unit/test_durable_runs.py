@@ -20,16 +20,12 @@ from fakecloud import refuse
 from test_kill_matrix import VNF, backup_site, primary
 
 from antipode import config
-from antipode.engine import abort as aborting
-from antipode.engine import flows, runs
-from antipode.engine.abort import abort
+from antipode.claims.host import LETS_GO_S, HostClaims, Lock
+from antipode.engine import flow_runner
+from antipode.engine import run as runs
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.exclusive import LETS_GO_S, HostClaims, Lock
 from antipode.engine.execution import execute
-from antipode.engine.failover_flow import failover, prepare
-from antipode.engine.protect_flow import protect
-from antipode.engine.resume import resume
-from antipode.engine.runs import new_run, state_of
+from antipode.engine.run import new_run, state_of
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
@@ -41,9 +37,15 @@ from antipode.errors import (
     ResourceFailed,
 )
 from antipode.model.vnf import Answers, Quiesce
-from antipode.protect import quiesce, temporary
-from antipode.recover import answers, removal
-from antipode.vault import manifests
+from antipode.operations import abort as aborting
+from antipode.operations.abort import abort
+from antipode.operations.resume import resume
+from antipode.protect import remains
+from antipode.protect.quiesced_snapshot import window
+from antipode.recover import probes, rollback
+from antipode.runs.failover import failover, prepare
+from antipode.runs.protect import protect
+from antipode.vault import points
 
 Json = dict[str, Any]
 WITHIN_S = 60.0
@@ -83,7 +85,7 @@ class World:
     def die_in(self, kind: str) -> str:
         """A run whose process has died at once; its id."""
         prepared = prepare(self.here, "v", "site-b", None) if kind == "failover" else None
-        from antipode.engine.failover_flow import Confirmed
+        from antipode.runs.failover import Confirmed
 
         request = Confirmed.of(prepared).model_dump(mode="json") if prepared else {}
         with self.here.claims.begin(new_run(kind, "v", request)) as claim:
@@ -93,11 +95,11 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for module, pause in (
-        (quiesce, "POLL_S"),
-        (removal, "POLL_S"),
+        (window, "POLL_S"),
+        (rollback, "POLL_S"),
         (runs, "LOOK_S"),
         (aborting, "LOOK_S"),
-        (answers, "PAUSE_S"),
+        (probes, "PAUSE_S"),
     ):
         monkeypatch.setattr(module, pause, 0.02)
     world = World(tmp_path)
@@ -165,14 +167,14 @@ def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_remov
     assert [left for left in told["left"] if left.startswith("keypair key")]
     assert len(world.b.backups) == 3
     assert world.a.events == primary_events
-    assert flows.books(world.here.config) == []
+    assert flow_runner.books(world.here.config) == []
     assert abort(world.here, told["run"], Unobserved()) == told
 
 
 def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_stay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(temporary, "SNAPSHOT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(remains, "SNAPSHOT_TIMEOUT_S", 0.2)
     world.here.vnfs.put(VNF.model_copy(update={"quiesce": Quiesce(timeout=600)}))
     world.a.looks_until_available = 10**9
     protecting = InBackground(lambda: world.protect(world.process()))
@@ -184,7 +186,7 @@ def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_s
     assert not world.a.frozen
     assert world.here.freezes.overdue("site-a", time.time() + 10**6) == []
     assert [left for left in told["left"] if left.startswith("the snapshots of")]
-    assert len(manifests.list_ids(world.here.vault, "v")) == 1
+    assert len(points.list_ids(world.here.vault, "v")) == 1
 
 
 @pytest.mark.parametrize("kind", ["protect", "failover"])
@@ -212,8 +214,8 @@ def test_a_protect_that_died_after_its_commit_cannot_be_aborted_and_is_finished_
         resume(world.here, record["run"], Unobserved())["recovery_point"]
         == record["recovery_point"]
     )
-    assert len(manifests.list_ids(world.here.vault, "v")) == 2
-    assert set(manifests.read(world.here.vault, "v").backups) <= set(world.a.backups)
+    assert len(points.list_ids(world.here.vault, "v")) == 2
+    assert set(points.read(world.here.vault, "v").backups) <= set(world.a.backups)
 
 
 def test_a_protect_that_died_after_its_commit_is_finished_whatever_has_been_asked_and_begun_since(
@@ -228,7 +230,7 @@ def test_a_protect_that_died_after_its_commit_is_finished_whatever_has_been_aske
         == record["recovery_point"]
     )
     assert world.here.runs.get(record["run"]).state == "succeeded"
-    assert set(manifests.read(world.here.vault, "v").backups) <= set(world.a.backups)
+    assert set(points.read(world.here.vault, "v").backups) <= set(world.a.backups)
 
 
 def test_an_abort_that_dies_at_once_is_never_gone_on_with_as_a_failover(world: World) -> None:
@@ -315,7 +317,7 @@ def test_a_failover_asks_a_protect_that_hangs_at_the_dead_primary_to_abort_and_d
     dead.set()
     protecting.join()
     assert isinstance(protecting.error, Aborted)
-    point = manifests.read(world.here.vault, "v")
+    point = points.read(world.here.vault, "v")
     assert point.id == record["recovery_point"]
     assert set(point.backups) <= set(world.a.backups)
     assert not world.a.snapshots and not world.a.frozen
@@ -354,16 +356,16 @@ def test_two_failovers_of_a_vnf_are_never_under_way_at_once(world: World) -> Non
 def test_a_protect_that_failed_in_its_commit_takes_nothing_back_from_a_failover_that_uses_its_point(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = manifests.commit
+    commit = points.commit
 
     def commit_and_lose_the_answer(vault: Any, manifest: Any) -> str:
         commit(vault, manifest)
         world.failover()
         raise AntipodeError("no answer to the write")
 
-    monkeypatch.setattr(manifests, "commit", commit_and_lose_the_answer)
+    monkeypatch.setattr(points, "commit", commit_and_lose_the_answer)
     world.protect(world.process())
-    point = manifests.read(world.here.vault, "v")
+    point = points.read(world.here.vault, "v")
     assert [r.result["recovery_point"] for r in world.here.runs.all() if r.kind == "failover"] == [
         point.id
     ]
@@ -412,10 +414,10 @@ def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_pl
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot db" else None
     with pytest.raises(ResourceFailed):
         world.failover()
-    assert flows.books(world.here.config) == [world.here.runs.all()[0].id]
+    assert flow_runner.books(world.here.config) == [world.here.runs.all()[0].id]
     world.b.before = lambda event: None
     world.failover()
-    assert flows.books(world.here.config) == []
+    assert flow_runner.books(world.here.config) == []
 
 
 @pytest.mark.parametrize(
@@ -573,7 +575,7 @@ def test_a_run_of_another_version_that_is_past_the_point_of_no_return_is_left_as
         AntipodeError, match=r"another version.*is committed, and nothing is taken back"
     ):
         resume(world.here, record["run"], Unobserved())
-    assert manifests.read(world.here.vault, "v").id == record["recovery_point"]
+    assert points.read(world.here.vault, "v").id == record["recovery_point"]
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ import pytest
 import samples
 
 from antipode import config
-from antipode.engine import failover_flow
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.failover_flow import failover, prepare
 from antipode.engine.limits import Party
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, InvalidInput, NotFound, PreflightFailed, ResourceFailed
-from antipode.vault import manifests
+from antipode.runs import failover as failover_flow
+from antipode.runs.failover import failover, prepare
+from antipode.vault import points
 
 World = SimpleNamespace
 
@@ -33,7 +33,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     must not be asked.
     """
     deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
-    manifests.commit(deployment.vault, samples.manifest())
+    points.commit(deployment.vault, samples.manifest())
     world = World(deployment=deployment, events=[], patch=monkeypatch, lock=threading.Lock())
 
     def connect(name: str, cloud: str) -> Any:
@@ -93,13 +93,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(cloud_site, "connect", connect)
     monkeypatch.setattr(failover_flow.plan, "make_plan", lambda manifest, site: samples.plan())
-    monkeypatch.setattr(failover_flow.backups, "import_chains", import_chains)
-    monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
+    monkeypatch.setattr(failover_flow.records, "import_chains", import_chains)
+    monkeypatch.setattr(failover_flow.backup, "restore_volumes", restore_volumes)
     monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
-    monkeypatch.setattr(failover_flow.removal, "remove_failed", lambda *_: False)
-    monkeypatch.setattr(failover_flow.removal, "remove_twins", lambda *_: [])
+    monkeypatch.setattr(failover_flow.rollback, "remove_failed", lambda *_: False)
+    monkeypatch.setattr(failover_flow.rollback, "remove_twins", lambda *_: [])
     monkeypatch.setattr(failover_flow.servers, "boot", boot)
-    monkeypatch.setattr(failover_flow.answers, "await_answer", await_answer)
+    monkeypatch.setattr(failover_flow.probes, "await_answer", await_answer)
     return world
 
 
@@ -156,7 +156,7 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
             world.events.append(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
 
-    monkeypatch.setattr(failover_flow.volumes, "restore_volumes", restore_volumes)
+    monkeypatch.setattr(failover_flow.backup, "restore_volumes", restore_volumes)
     with ThreadPoolExecutor(1) as pool:
         with somebody_else:
             done = pool.submit(
@@ -272,7 +272,7 @@ def test_what_cannot_be_said_of_late_requests_after_all_members_answer_fails_no_
     def remove_twins(*_: Any) -> list[str]:
         raise ResourceFailed("the site is tired")
 
-    world.patch.setattr(failover_flow.removal, "remove_twins", remove_twins)
+    world.patch.setattr(failover_flow.rollback, "remove_twins", remove_twins)
     record = failover(
         world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
     )
@@ -284,7 +284,7 @@ def test_a_volume_that_is_there_twice_and_cannot_be_removed_yet_is_in_the_record
     world: World,
 ) -> None:
     world.patch.setattr(
-        failover_flow.removal, "remove_twins", lambda *_: ["volume x: it is restoring-backup"]
+        failover_flow.rollback, "remove_twins", lambda *_: ["volume x: it is restoring-backup"]
     )
     record = failover(
         world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()

@@ -9,7 +9,7 @@ from typing import Any
 import samples
 
 from antipode import config
-from antipode.engine import flows
+from antipode.engine import flow_runner
 
 AT_ONCE = 4
 
@@ -17,7 +17,7 @@ AT_ONCE = 4
 def look(file: str, all_there: Any, seen: Any) -> None:
     settings = config.load(file)
     all_there.wait(120)
-    with flows._backend(settings) as backend:
+    with flow_runner._backend(settings) as backend:
         seen.put(len(list(backend.get_connection().get_logbooks(lazy=True))))
 
 

@@ -29,12 +29,13 @@ import pytest
 from fakecloud import FakeCloud
 
 from antipode import config
-from antipode.engine import flows
+from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import NotFound
 from antipode.model.vnf import Vnf
-from antipode.vault import PROBE, manifests
+from antipode.vault import PROBE
+from antipode.vault import points as manifests
 
 SHARDS = 4
 """The points of each matrix are dealt to so many tests, for as many workers."""
@@ -327,7 +328,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deployment = Deployment(settings)
     deployment.vnfs.put(VNF)
     deployment.database.dispose()
-    assert flows.books(settings) == []
+    assert flow_runner.books(settings) == []
     return folder
 
 
@@ -382,7 +383,7 @@ def picture(stage: Stage) -> dict[str, Any]:
         ),
         "steps under way": [s.name for s in deployment.runs.steps(run.id) if s.state == "running"],
         "ledger": [row.server for row in deployment.freezes.left_by(run.id)],
-        "flows": flows.books(deployment.config),
+        "flows": flow_runner.books(deployment.config),
         "probes": [name for name in stage.vault if name.startswith(PROBE)],
     }
     deployment.database.dispose()

@@ -16,10 +16,8 @@ import pytest
 import samples
 
 from antipode import config
-from antipode.engine import protect_flow
 from antipode.engine.deployment import Deployment, cloud_site
-from antipode.engine.protect_flow import protect
-from antipode.engine.runs import new_run
+from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     AntipodeError,
@@ -30,9 +28,11 @@ from antipode.errors import (
     ResourceFailed,
     VaultError,
 )
-from antipode.model.manifest import seal
-from antipode.model.protection import BackupSet
-from antipode.vault import manifests
+from antipode.model.capture import BackupSet
+from antipode.model.point import seal
+from antipode.runs import protect as protect_flow
+from antipode.runs.protect import protect
+from antipode.vault import points
 
 World = SimpleNamespace
 
@@ -53,13 +53,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     world.plays = plays
     monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
-    plays(protect_flow.discover, "discover", samples.topology)
-    plays(protect_flow.preflight, "check_protect")
+    plays(protect_flow.discovery, "discover", samples.topology)
+    plays(protect_flow.checks, "check_protect")
     plays(protect_flow.quiesce, "quiesced_snapshots", samples.snapshots)
-    plays(protect_flow.backup, "back_up", samples.backups)
-    plays(protect_flow.temporary, "remove_snapshots")
-    plays(protect_flow.temporary, "remove_backups")
-    plays(protect_flow.temporary, "remove_left_by")
+    plays(protect_flow.cinder_backup, "back_up", samples.backups)
+    plays(protect_flow.remains, "remove_snapshots")
+    plays(protect_flow.remains, "remove_backups")
+    plays(protect_flow.remains, "remove_left_by")
     return world
 
 
@@ -78,7 +78,7 @@ def fails_with(world: World, kind: type[AntipodeError]) -> str:
     """The reason with which the run failed, after seeing that there is no recovery point."""
     with pytest.raises(kind):
         protect(world.deployment, "hlr", Unobserved())
-    assert manifests.list_ids(world.deployment.vault, "hlr") == []
+    assert points.list_ids(world.deployment.vault, "hlr") == []
     run = world.deployment.runs.all()[0]
     assert run.state == "failed"
     return str(run.reason)
@@ -93,7 +93,7 @@ def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(wo
         "back_up",
         "remove_snapshots",
     ]
-    committed = manifests.read(world.deployment.vault, "hlr")
+    committed = points.read(world.deployment.vault, "hlr")
     assert committed.id == record["recovery_point"]
     assert committed.run == record["run"]
     assert (record["incremental"], record["quiesce_window_s"], record["volumes"]) == (True, 1.5, 2)
@@ -110,7 +110,7 @@ def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(worl
     topology = samples.topology()
     servers = [s.model_copy(update={"user_data": secret}) for s in topology.servers]
     world.plays(
-        protect_flow.discover, "discover", lambda: topology.model_copy(update={"servers": servers})
+        protect_flow.discovery, "discover", lambda: topology.model_copy(update={"servers": servers})
     )
     protect(world.deployment, "hlr", Unobserved())
     kept = [path for path in world.folder.iterdir() if path.is_file()]
@@ -128,7 +128,7 @@ def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_i
     world: World,
 ) -> None:
     world.plays(
-        protect_flow.preflight,
+        protect_flow.checks,
         "check_protect",
         failing(PreflightFailed("x", ["db has no agent", "front is SHUTOFF"])),
     )
@@ -146,7 +146,7 @@ def test_a_backup_that_fails_commits_nothing_and_leaves_no_snapshot_and_no_backu
     world: World,
 ) -> None:
     world.plays(
-        protect_flow.backup,
+        protect_flow.cinder_backup,
         "back_up",
         failing(ResourceFailed("backup b-1 of volume vol-db is in error")),
     )
@@ -165,9 +165,9 @@ def test_a_quiesce_that_fails_removes_the_snapshots_that_were_begun_and_once(wor
 def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cleaning(
     world: World,
 ) -> None:
-    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
+    world.plays(protect_flow.cinder_backup, "back_up", failing(ResourceFailed("the reason")))
     world.plays(
-        protect_flow.temporary, "remove_backups", failing(ResourceFailed("cannot be removed"))
+        protect_flow.remains, "remove_backups", failing(ResourceFailed("cannot be removed"))
     )
     assert fails_with(world, ResourceFailed) == "the reason"
     assert world.calls[-1] == "remove_snapshots"
@@ -191,10 +191,10 @@ def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
         lambda site, patience_s: SimpleNamespace(name=site.name, patience_s=patience_s),
     )
     for what in ("remove_snapshots", "remove_backups"):
-        world.patch.setattr(protect_flow.temporary, what, remove(what))
-    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("the reason")))
+        world.patch.setattr(protect_flow.remains, what, remove(what))
+    world.plays(protect_flow.cinder_backup, "back_up", failing(ResourceFailed("the reason")))
     assert fails_with(world, ResourceFailed) == "the reason"
-    world.plays(protect_flow.backup, "back_up", samples.backups)
+    world.plays(protect_flow.cinder_backup, "back_up", samples.backups)
     protect(world.deployment, "hlr", Unobserved())
     assert patient == []
 
@@ -202,8 +202,8 @@ def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
 def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_backups(
     world: World,
 ) -> None:
-    world.patch.setattr(protect_flow.manifests, "commit", lambda *_: lose_the_answer())
-    world.plays(protect_flow.manifests, "withdraw")
+    world.patch.setattr(protect_flow.points, "commit", lambda *_: lose_the_answer())
+    world.plays(protect_flow.points, "withdraw")
     assert fails_with(world, VaultError) == "no answer to the write"
     assert world.calls[-3:] == ["withdraw", "remove_backups", "remove_snapshots"]
 
@@ -214,9 +214,9 @@ def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_bac
 def test_nothing_that_goes_wrong_after_the_commit_takes_the_recovery_point_back(
     world: World, error: BaseException
 ) -> None:
-    world.plays(protect_flow.temporary, "remove_snapshots", failing(error))
+    world.plays(protect_flow.remains, "remove_snapshots", failing(error))
     record = protect(world.deployment, "hlr", Unobserved())
-    assert manifests.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
+    assert points.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
     assert "remove_backups" not in world.calls
     assert world.deployment.runs.get(record["run"]).state == "succeeded"
 
@@ -226,9 +226,9 @@ def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: 
         vault.put(f"hlr/{manifest.id}.json", b"written")
         raise VaultError("no answer to the write")
 
-    world.patch.setattr(protect_flow.manifests, "commit", put_and_lose_the_answer)
+    world.patch.setattr(protect_flow.points, "commit", put_and_lose_the_answer)
     world.patch.setattr(
-        protect_flow.manifests, "withdraw", lambda *_: failing(VaultError("still no answer"))()
+        protect_flow.points, "withdraw", lambda *_: failing(VaultError("still no answer"))()
     )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
@@ -239,24 +239,22 @@ def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_no
     world: World,
 ) -> None:
     world.patch.setattr(
-        protect_flow.manifests,
+        protect_flow.points,
         "commit",
         lambda vault, m: vault.put(f"hlr/{m.id}.json", seal(m)) or lose_the_answer(),
     )
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     record = protect(world.deployment, "hlr", Unobserved())
-    assert (
-        manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
-    )
+    assert points.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
     assert "remove_backups" not in world.calls
 
 
 def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(
     world: World,
 ) -> None:
-    world.patch.setattr(protect_flow.manifests, "commit", lambda *_: lose_the_answer())
+    world.patch.setattr(protect_flow.points, "commit", lambda *_: lose_the_answer())
     world.patch.setattr(
-        protect_flow.manifests, "read", lambda *_: failing(VaultError("the vault cannot be read"))()
+        protect_flow.points, "read", lambda *_: failing(VaultError("the vault cannot be read"))()
     )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
@@ -267,23 +265,23 @@ def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_comm
 def test_snapshots_that_cannot_be_removed_after_the_commit_are_a_warning_and_the_point_stays(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.plays(protect_flow.temporary, "remove_snapshots", failing(ResourceFailed("busy")))
+    world.plays(protect_flow.remains, "remove_snapshots", failing(ResourceFailed("busy")))
     with caplog.at_level(logging.WARNING):
         record = protect(world.deployment, "hlr", Unobserved())
-    assert manifests.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
+    assert points.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
     assert "snapshots of run" in caplog.text
 
 
 @pytest.mark.parametrize("step", ["quiesced_snapshots", "back_up"])
 def test_a_signal_ends_the_run_as_failed_and_cleans_up(world: World, step: str) -> None:
-    module = protect_flow.quiesce if step == "quiesced_snapshots" else protect_flow.backup
+    module = protect_flow.quiesce if step == "quiesced_snapshots" else protect_flow.cinder_backup
     world.plays(module, step, failing(KeyboardInterrupt(signal.SIGTERM)))
     assert fails_with(world, Interrupted) == "interrupted by a signal"
     assert world.calls[-1] == "remove_snapshots"
 
 
 def test_an_error_that_nobody_foresaw_fails_the_run_with_its_name(world: World) -> None:
-    world.plays(protect_flow.backup, "back_up", failing(ZeroDivisionError("a bug")))
+    world.plays(protect_flow.cinder_backup, "back_up", failing(ZeroDivisionError("a bug")))
     assert fails_with(world, AntipodeError) == "unexpected ZeroDivisionError: a bug"
 
 
@@ -305,7 +303,7 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
             else samples.backups()
         )
 
-    world.patch.setattr(protect_flow.backup, "back_up", back_up)
+    world.patch.setattr(protect_flow.cinder_backup, "back_up", back_up)
     protect(world.deployment, "hlr", Unobserved())
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [{}, {}]
@@ -315,7 +313,7 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     assert "b-db-0" in asked[-1]["vol-db"]
     assert "volume vol-db: backup b-db-0" in caplog.text
     assert (
-        manifests.read(world.deployment.vault, "hlr", record["recovery_point"]).restore["vol-db"]
+        points.read(world.deployment.vault, "hlr", record["recovery_point"]).restore["vol-db"]
         == "b-db-2"
     )
     protect(world.deployment, "hlr", Unobserved(), full=True)
@@ -335,19 +333,21 @@ def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(worl
 def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery_point_needs(
     world: World,
 ) -> None:
-    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("killed, as it were")))
+    world.plays(
+        protect_flow.cinder_backup, "back_up", failing(ResourceFailed("killed, as it were"))
+    )
     fails_with(world, ResourceFailed)
     dead = world.deployment.runs.all()[0].id
-    world.plays(protect_flow.backup, "back_up", samples.backups)
+    world.plays(protect_flow.cinder_backup, "back_up", samples.backups)
     protect(world.deployment, "hlr", Unobserved())
     asked: list[Any] = []
     world.patch.setattr(
-        protect_flow.temporary,
+        protect_flow.remains,
         "remove_left_by",
         lambda site, runs, needed, timeline: asked.append((runs, needed)),
     )
     protect(world.deployment, "hlr", Unobserved())
-    assert asked == [({dead}, set(manifests.read(world.deployment.vault, "hlr").backups))]
+    assert asked == [({dead}, set(points.read(world.deployment.vault, "hlr").backups))]
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
     world.deployment.runs.end(record["run"], 1, "failed", 0, "killed just after its commit", {})
     asked: list[Any] = []
     world.patch.setattr(
-        protect_flow.temporary,
+        protect_flow.remains,
         "remove_left_by",
         lambda site, runs, needed, timeline: asked.append((runs, needed)),
     )
@@ -386,9 +386,11 @@ def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
 
 
 def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World) -> None:
-    world.plays(protect_flow.backup, "back_up", failing(ResourceFailed("killed, as it were")))
+    world.plays(
+        protect_flow.cinder_backup, "back_up", failing(ResourceFailed("killed, as it were"))
+    )
     fails_with(world, ResourceFailed)
-    world.plays(protect_flow.backup, "back_up", samples.backups)
+    world.plays(protect_flow.cinder_backup, "back_up", samples.backups)
     world.deployment.vault.put("hlr/20260101T000000Z-000000.json", b"damaged")
     world.calls.clear()
     protect(world.deployment, "hlr", Unobserved())

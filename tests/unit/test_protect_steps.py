@@ -8,14 +8,14 @@ import pytest
 from fakecloud import FakeCloud, FakeTimeline, refuse
 
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed
-from antipode.model.manifest import Manifest, QuiesceWindow
-from antipode.model.protection import BackupSet, SnapshotSet
+from antipode.model.capture import BackupSet, SnapshotSet
+from antipode.model.point import Manifest, QuiesceWindow
 from antipode.model.topology import ServerGroup, Topology
 from antipode.model.vnf import Member, Quiesce, Vnf
-from antipode.protect.backup import back_up
-from antipode.protect.discover import discover
-from antipode.protect.preflight import check_protect
-from antipode.protect.temporary import remove_backups, remove_snapshots
+from antipode.protect.checks import check_protect
+from antipode.protect.remains import remove_backups, remove_snapshots
+from antipode.topology.discovery import discover
+from antipode.transfer.cinder_backup import back_up
 
 VNF = Vnf(
     vnf="v",

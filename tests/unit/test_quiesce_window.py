@@ -16,12 +16,12 @@ from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 from antipode.cloud.compute import Freeze
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
-from antipode.model.protection import SnapshotSet
+from antipode.model.capture import SnapshotSet
 from antipode.model.topology import Topology
 from antipode.model.vnf import Member, Quiesce, Vnf
-from antipode.protect import quiesce as window
-from antipode.protect.discover import discover
-from antipode.protect.quiesce import quiesced_snapshots
+from antipode.protect.quiesced_snapshot import window
+from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
+from antipode.topology.discovery import discover
 
 VNF = Vnf(
     vnf="v",

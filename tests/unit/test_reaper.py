@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from antipode.engine import reaper
 from antipode.errors import NotFound, SiteUnreachable
+from antipode.freezes import reaper
+from antipode.freezes.ledger import Freezes
 from antipode.store.database import open_database
-from antipode.store.freezes import Freezes
 
 SITE: Any = SimpleNamespace(name="site-a")
 

@@ -13,17 +13,17 @@ from fakecloud import FakeCloud, FakeTimeline, refuse
 from test_protect_steps import protect
 
 from antipode.errors import PreflightFailed, ResourceFailed
-from antipode.model.manifest import Manifest
 from antipode.model.plan import RecoveryPlan
+from antipode.model.point import Manifest
 from antipode.model.topology import ServerGroup
 from antipode.model.vnf import Answers, Mapping, Member, Vnf
-from antipode.recover.answers import await_answer
-from antipode.recover.backups import import_chains
-from antipode.recover.found import Found
+from antipode.recover.existing import Found
 from antipode.recover.plan import make_plan
 from antipode.recover.ports import create_ports
+from antipode.recover.probes import await_answer
 from antipode.recover.servers import boot
-from antipode.recover.volumes import restore_volumes
+from antipode.recover.sources.backup import restore_volumes
+from antipode.recover.sources.records import import_chains
 
 VNF = Vnf(
     vnf="v",

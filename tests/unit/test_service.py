@@ -16,14 +16,14 @@ import pytest
 import samples
 from sqlalchemy import update
 
-from antipode import config
-from antipode.engine import conductor, logs, service
-from antipode.engine.conductor import Conductor
+from antipode import config, logs
 from antipode.engine.deployment import Deployment
-from antipode.engine.reaper import Reaper
-from antipode.engine.runs import new_run
-from antipode.engine.submit import submit
+from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
+from antipode.freezes.reaper import Reaper
+from antipode.operations.submit import submit
+from antipode.service import conductor, daemon
+from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
 
@@ -245,10 +245,10 @@ def test_the_clean_up_looks_for_what_runs_have_left_and_outlives_what_goes_wrong
         looked.release()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(service.leftovers, "collect", collect)
-    monkeypatch.setattr(service, "CLEAN_EVERY_S", 0.01)
+    monkeypatch.setattr(daemon.orphans, "collect", collect)
+    monkeypatch.setattr(daemon, "CLEAN_EVERY_S", 0.01)
     stop = threading.Event()
-    thread = threading.Thread(target=service._clean_up, args=(deployment, stop))
+    thread = threading.Thread(target=daemon._clean_up, args=(deployment, stop))
     thread.start()
     try:
         assert looked.acquire(timeout=WITHIN_S)

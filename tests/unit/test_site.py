@@ -236,7 +236,7 @@ def test_a_token_is_renewed_before_its_end_only_when_it_would_not_last() -> None
 
 def test_openstacksdk_is_not_loaded_before_a_site_is_connected() -> None:
     code = (
-        "import antipode.protect.quiesce, antipode.recover.plan, sys; "
+        "import antipode.protect.quiesced_snapshot.window, antipode.recover.plan, sys; "
         "sys.exit(bool({'openstack', 'keystoneauth1'} & sys.modules.keys()))"
     )
     assert run([sys.executable, "-c", code], check=False).returncode == 0

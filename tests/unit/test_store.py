@@ -18,8 +18,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from antipode.errors import Busy, ClaimLost, InvalidInput, NotFound
+from antipode.freezes.ledger import Freezes
 from antipode.store import database
-from antipode.store.freezes import Freezes
 from antipode.store.runs import Runs, slot_of
 from antipode.store.tables import Base, RunRow, StepRow
 from antipode.store.vnfs import Vnfs

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode.errors import NotFound, RecoveryPointInvalid, VaultCorrupt, VaultError
-from antipode.model.manifest import seal
-from antipode.vault import manifests, verify
+from antipode.model.point import seal
+from antipode.vault import points, verify
 from antipode.vault.directory import DirectoryVault
 
 SEALED = seal(samples.manifest())
@@ -31,7 +31,7 @@ def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
 ) -> None:
     document = SEALED[:place] + bytes([byte]) + SEALED[place + 1 :]
     try:
-        assert manifests.unseal(document, "m") == samples.manifest()
+        assert points.unseal(document, "m") == samples.manifest()
     except VaultCorrupt:
         assert document != SEALED
 
@@ -40,14 +40,14 @@ def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
 @given(st.integers(0, len(SEALED) - 1))
 def test_a_manifest_that_was_cut_off_is_found(length: int) -> None:
     with pytest.raises(VaultCorrupt):
-        manifests.unseal(SEALED[:length], "m")
+        points.unseal(SEALED[:length], "m")
 
 
 @AT_ANY_PACE
 @given(st.binary(max_size=200))
 def test_what_is_no_manifest_is_refused_as_damaged(document: bytes) -> None:
     with pytest.raises(VaultCorrupt):
-        manifests.unseal(document, "m")
+        points.unseal(document, "m")
 
 
 def test_what_is_committed_is_read_back_and_listed_in_order_of_time(vault: DirectoryVault) -> None:
@@ -56,31 +56,31 @@ def test_what_is_committed_is_read_back_and_listed_in_order_of_time(vault: Direc
         samples.manifest("20261122T160000Z-ffffff"),
     )
     for manifest in (later, earlier):
-        manifests.commit(vault, manifest)
-    assert manifests.list_ids(vault, "hlr") == [earlier.id, later.id]
-    assert manifests.read(vault, "hlr") == later
-    assert manifests.read(vault, "hlr", earlier.id) == earlier
+        points.commit(vault, manifest)
+    assert points.list_ids(vault, "hlr") == [earlier.id, later.id]
+    assert points.read(vault, "hlr") == later
+    assert points.read(vault, "hlr", earlier.id) == earlier
 
 
 def test_half_a_point_is_not_listed(vault: DirectoryVault, tmp_path: Path) -> None:
-    manifests.commit(vault, samples.manifest())
+    points.commit(vault, samples.manifest())
     (tmp_path / "hlr" / ".probe-0011").write_bytes(SEALED[:100])
-    assert manifests.list_ids(vault, "hlr") == [samples.manifest().id]
-    assert manifests.list_ids(vault, "hl") == []
+    assert points.list_ids(vault, "hlr") == [samples.manifest().id]
+    assert points.list_ids(vault, "hl") == []
 
 
 def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(
     vault: DirectoryVault, tmp_path: Path
 ) -> None:
-    manifests.commit(vault, samples.manifest("20261122T160000Z-000000"))
+    points.commit(vault, samples.manifest("20261122T160000Z-000000"))
     (tmp_path / "hlr" / "20261122T170000Z-000000.json").write_bytes(SEALED[:100])
-    assert [type(found).__name__ for _, found in manifests.list_points(vault, "hlr")] == [
+    assert [type(found).__name__ for _, found in points.list_points(vault, "hlr")] == [
         "Manifest",
         "VaultCorrupt",
     ]
     with pytest.raises(VaultCorrupt):
-        manifests.read(vault, "hlr")
-    newest = manifests.newest_or_none(vault, "hlr")
+        points.read(vault, "hlr")
+    newest = points.newest_or_none(vault, "hlr")
     assert newest is not None
     assert newest.id == "20261122T160000Z-000000"
 
@@ -88,7 +88,7 @@ def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(
 def test_a_manifest_under_the_name_of_another_point_is_refused(vault: DirectoryVault) -> None:
     vault.put("hlr/20270101T000000Z-000000.json", SEALED)
     with pytest.raises(VaultCorrupt, match="put under a wrong name"):
-        manifests.read(vault, "hlr")
+        points.read(vault, "hlr")
 
 
 def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
@@ -98,27 +98,27 @@ def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
         samples.manifest("20261122T160000Z-000000"),
         samples.manifest("20261122T170000Z-000000"),
     )
-    manifests.commit(vault, kept)
-    manifests.withdraw(vault, "hlr", late.id, on_its_way=True)
+    points.commit(vault, kept)
+    points.withdraw(vault, "hlr", late.id, on_its_way=True)
     vault.put(f"hlr/{late.id}.json", seal(late))
-    assert manifests.list_ids(vault, "hlr") == [kept.id]
-    assert manifests.read(vault, "hlr") == manifests.newest_or_none(vault, "hlr") == kept
-    assert [point for point, _ in manifests.list_points(vault, "hlr")] == [kept.id]
-    assert manifests.named_backups(vault, "hlr", [late.id]) == set(kept.backups)
+    assert points.list_ids(vault, "hlr") == [kept.id]
+    assert points.read(vault, "hlr") == points.newest_or_none(vault, "hlr") == kept
+    assert [point for point, _ in points.list_points(vault, "hlr")] == [kept.id]
+    assert points.named_backups(vault, "hlr", [late.id]) == set(kept.backups)
     with pytest.raises(NotFound, match="was not made to the end"):
-        manifests.read(vault, "hlr", late.id)
+        points.read(vault, "hlr", late.id)
 
 
 def test_of_a_point_whose_manifest_was_never_sent_nothing_is_noted(vault: DirectoryVault) -> None:
-    manifests.withdraw(vault, "hlr", "20261122T170000Z-000000", on_its_way=False)
+    points.withdraw(vault, "hlr", "20261122T170000Z-000000", on_its_way=False)
     assert vault.list("hlr/") == []
 
 
 def test_a_vnf_without_recovery_points_is_not_found(vault: DirectoryVault) -> None:
     with pytest.raises(NotFound, match="no recovery point of hlr"):
-        manifests.read(vault, "hlr")
+        points.read(vault, "hlr")
     with pytest.raises(NotFound):
-        manifests.read(vault, "hlr", "20261122T160000Z-000000")
+        points.read(vault, "hlr", "20261122T160000Z-000000")
 
 
 def test_checking_a_vault_leaves_nothing_in_it(vault: DirectoryVault, tmp_path: Path) -> None:

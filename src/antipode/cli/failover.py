@@ -11,7 +11,7 @@ from antipode.cli.command import ShowCommand, columns, span
 from antipode.errors import NotConfirmed
 
 if TYPE_CHECKING:
-    from antipode.engine.failover_flow import Prepared
+    from antipode.runs.failover import Prepared
 
 
 class Failover(ShowCommand):
@@ -42,14 +42,14 @@ class Failover(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.failover_flow import asked, failover, prepare
+        from antipode.runs.failover import asked, failover, prepare
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
         print(*_what_will_happen(prepared), sep="\n", file=self.app.stderr, flush=True)
         if not parsed_args.yes:
             self._confirm(parsed_args.vnf)
         if parsed_args.detach:
-            from antipode.engine.submit import submit
+            from antipode.operations.submit import submit
 
             return columns(submit(deployment, asked(prepared)))
         with progress.shown(self.app.stderr) as observer:

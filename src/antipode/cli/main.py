@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cliff.app import App
 from cliff.commandmanager import CommandManager
 
-from antipode import __version__, config
-from antipode.engine import logs
+from antipode import __version__, config, logs
 
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment

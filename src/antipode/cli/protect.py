@@ -29,10 +29,10 @@ class Protect(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.protect_flow import asked, protect
+        from antipode.runs.protect import asked, protect
 
         if parsed_args.detach:
-            from antipode.engine.submit import submit
+            from antipode.operations.submit import submit
 
             return columns(
                 submit(deployment, asked(deployment, parsed_args.vnf, full=parsed_args.full))

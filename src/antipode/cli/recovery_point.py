@@ -10,7 +10,7 @@ from antipode.cli.command import ListCommand, ShowCommand, columns, span
 from antipode.errors import RecoveryPointInvalid
 
 if TYPE_CHECKING:
-    from antipode.model.manifest import Manifest
+    from antipode.model.point import Manifest
 
 
 class RecoveryPointList(ListCommand):
@@ -26,11 +26,11 @@ class RecoveryPointList(ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.model.manifest import Manifest
-        from antipode.vault import manifests
+        from antipode.model.point import Manifest
+        from antipode.vault import points
 
         rows: list[tuple[Any, ...]] = []
-        for point, found in manifests.list_points(deployment.vault, parsed_args.vnf):
+        for point, found in points.list_points(deployment.vault, parsed_args.vnf):
             if isinstance(found, Manifest):
                 at, volumes = found.consistent_at, len(found.restore)
                 rows.append(
@@ -76,9 +76,9 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.vault import manifests
+        from antipode.vault import points
 
-        manifest = manifests.read(deployment.vault, parsed_args.vnf, parsed_args.point)
+        manifest = points.read(deployment.vault, parsed_args.vnf, parsed_args.point)
         window = manifest.quiesce_window
         return columns(
             {
@@ -116,9 +116,9 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.vault import manifests, verify
+        from antipode.vault import points, verify
 
-        manifest = manifests.read(deployment.vault, parsed_args.vnf, parsed_args.point)
+        manifest = points.read(deployment.vault, parsed_args.vnf, parsed_args.point)
         findings = verify.verify(manifest, deployment.backup_store)
         if not all(f.ok for f in findings):
             self.exit_code = RecoveryPointInvalid.exit_code

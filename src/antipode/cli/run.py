@@ -26,7 +26,7 @@ class RunList(ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.runs import state_of
+        from antipode.engine.run import state_of
 
         runs = deployment.runs.all(parsed_args.vnf)
         names = ("run", "kind", "vnf", "state", "started_at", "seconds", "recovery_point", "reason")
@@ -57,7 +57,7 @@ class RunShow(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.runs import state_of
+        from antipode.engine.run import state_of
 
         run = deployment.runs.get(parsed_args.run)
         names, values = columns(
@@ -94,7 +94,7 @@ class RunResume(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.resume import resume
+        from antipode.operations.resume import resume
 
         run = deployment.runs.get(parsed_args.run)
         age_s = time.time() - float((run.request or {}).get("confirmed_at", run.started_at))
@@ -125,8 +125,8 @@ class RunAbort(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.abort import abort
-        from antipode.engine.runs import state_of
+        from antipode.engine.run import state_of
+        from antipode.operations.abort import abort
 
         run = deployment.runs.get(parsed_args.run)
         if not parsed_args.yes and run.state != "aborted":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from antipode.engine.deployment import Deployment
-    from antipode.engine.outlook import Outlook
+    from antipode.operations.progress import Outlook
     from antipode.store.tables import StepRow
 
 LOOK_S = 0.5
@@ -59,7 +59,7 @@ class RunWatch(TextCommand):
 
 
 def _newest_open(deployment: Deployment) -> str:
-    from antipode.engine.outlook import ENDED
+    from antipode.operations.progress import ENDED
 
     for run in deployment.runs.all():
         if run.state not in ENDED:
@@ -68,8 +68,8 @@ def _newest_open(deployment: Deployment) -> str:
 
 
 def _watch(deployment: Deployment, run: str, view: _View) -> int:
-    from antipode.engine.outlook import outlook
-    from antipode.engine.runs import state_of
+    from antipode.engine.run import state_of
+    from antipode.operations.progress import outlook
 
     lost_since = None
     with view:

@@ -19,7 +19,7 @@ class Serve(TextCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         deployment = self.app.deployment()
-        from antipode.engine.service import serve
+        from antipode.service.daemon import serve
 
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -41,7 +41,7 @@ class ServiceStatus(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.service import queue_size, status_of
+        from antipode.service.daemon import queue_size, status_of
 
         status = status_of(deployment.config)
         alive = status is not None and status.is_alive

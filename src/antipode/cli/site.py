@@ -16,7 +16,7 @@ class SiteCheck(ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.site_check import check_all
+        from antipode.operations.site_check import check_all
 
         checks = list(check_all(deployment))
         if any(c.needed and not c.ok for c in checks):

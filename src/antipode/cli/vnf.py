@@ -53,7 +53,7 @@ class VnfShow(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.look import look
+        from antipode.operations.inspect import look
 
         seen = look(deployment, parsed_args.vnf)
         return columns(

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
 from antipode.config import Config
-from antipode.engine.exclusive import HostClaims
 from antipode.engine.limits import Limits
-from antipode.engine.reaper import reap
+from antipode.freezes.ledger import Freezes
+from antipode.freezes.reaper import reap
 from antipode.store.database import open_database
-from antipode.store.freezes import Freezes
 from antipode.store.runs import Runs
 from antipode.store.vnfs import Vnfs
 from antipode.vault import Vault
@@ -25,10 +25,10 @@ from antipode.vault.directory import DirectoryVault
 from antipode.vault.swift import SwiftVault
 
 if TYPE_CHECKING:
+    from antipode.claims.board_claims import BoardClaims
     from antipode.cloud.api import Rate
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
-    from antipode.engine.board_claims import BoardClaims
 
 
 class Deployment:
@@ -57,8 +57,8 @@ class Deployment:
         """
         if self.config.jobboard is None:
             return HostClaims(self.config.state_dir, self.runs, shared=not self.config.is_sqlite)
-        from antipode.engine.board import Board
-        from antipode.engine.board_claims import BoardClaims
+        from antipode.claims.board import Board
+        from antipode.claims.board_claims import BoardClaims
 
         return BoardClaims(Board(self.config.jobboard), self.runs)
 

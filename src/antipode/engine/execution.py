@@ -10,15 +10,15 @@ import time
 from contextlib import nullcontext
 from typing import Any
 
-from antipode.engine import flows
-from antipode.engine.claims import Claim
+from antipode.claims.claim import Claim
+from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
-from antipode.engine.kinds import Kind, kind_of
-from antipode.engine.logs import run_in_logs
-from antipode.engine.reaper import Reaper
-from antipode.engine.runs import Run, Watcher, successor
+from antipode.engine.run import Run, Watcher, successor
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotFound
+from antipode.freezes.reaper import Reaper
+from antipode.logs import run_in_logs
+from antipode.runs.kind import Kind, kind_of
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def forget_what_has_ended(deployment: Deployment) -> None:
     """Delete what is kept of the flows of runs that can never be gone on with: user_data of servers
     is in it.
     """
-    for run_id in flows.books(deployment.config):
+    for run_id in flow_runner.books(deployment.config):
         try:
             row = deployment.runs.get(run_id)
         except NotFound:
@@ -196,4 +196,4 @@ def forget_what_has_ended(deployment: Deployment) -> None:
             row.ending == "failed" or successor(deployment, row) is not None
         )
         if row.state in ("succeeded", "aborted") or failed_for_good:
-            flows.forget(deployment.config, run_id)
+            flow_runner.forget(deployment.config, run_id)

@@ -18,8 +18,8 @@ from typing import Any, Protocol, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode.engine.logs import current_run
 from antipode.errors import ClaimLost
+from antipode.logs import current_run
 from antipode.store.runs import Runs
 from antipode.store.tables import StepRow
 

@@ -14,9 +14,9 @@ from ipaddress import ip_address, ip_network
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.manifest import Manifest
 from antipode.model.marks import KEY, carries, key_in, key_said, maker_in
 from antipode.model.plan import PortPlan, QuotaNeed, RecoveryPlan, ServerPlan, VolumePlan
+from antipode.model.point import Manifest
 from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server
 
 Named = dict[str, list[Json]]

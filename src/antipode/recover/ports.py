@@ -7,10 +7,10 @@ from __future__ import annotations
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.manifest import Manifest
 from antipode.model.marks import key_in, maker_in, words
 from antipode.model.plan import PortPlan, RecoveryPlan
-from antipode.model.timeline import Timeline
+from antipode.model.point import Manifest
+from antipode.model.steps import Timeline
 from antipode.recover.plan import resource_key
 
 

@@ -7,12 +7,12 @@ import threading
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.manifest import Manifest
 from antipode.model.marks import made_by, marks
 from antipode.model.plan import RecoveryPlan, ServerPlan
-from antipode.model.timeline import Timeline
+from antipode.model.point import Manifest
+from antipode.model.steps import Timeline
 from antipode.model.topology import Keypair, ServerGroup
-from antipode.recover.found import Found
+from antipode.recover.existing import Found
 from antipode.recover.plan import resource_key
 
 TIMEOUT_S = 900.0

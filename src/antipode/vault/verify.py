@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from antipode.errors import NotFound, RecoveryPointInvalid
 from antipode.model.base import Model
-from antipode.model.manifest import BackupRecord, Manifest, StoredObjects
+from antipode.model.point import BackupRecord, Manifest, StoredObjects
 
 OWN_OBJECT = re.compile(r"(?P<prefix>.*)(_metadata|_sha256file|-[0-9]+)", re.DOTALL)
 """The name of an object of a backup."""

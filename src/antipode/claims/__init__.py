@@ -1,0 +1,1 @@
+"""Which process may execute a run: one host by file locks, several by a job board."""

@@ -1,0 +1,248 @@
+"""Claims where several hosts work at runs: held on a board for a time that is renewed, and told to
+be lost before that time is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.claims.board import Board, BoardUnreachable, Hold, Posting
+from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound
+from antipode.store.runs import Runs
+from antipode.store.tables import RunRow
+
+LOG = logging.getLogger(__name__)
+FRESH_S = 0.5
+"""How old a look at the board may be to tell who is at which run."""
+
+
+def now() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the process is stopped and while
+    the machine sleeps.
+    """
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.clock_gettime(
+        time.CLOCK_MONOTONIC
+    )  # that of macOS goes on while the machine sleeps; Linux's does not
+
+
+class BoardClaim:
+    """A run that this process holds on the board. Satisfies `engine.claims.Claim`.
+
+    The board's time begins when it gets a renewal, ours when we send it, and ours is shorter by a
+    third: a call that was sent while the claim was ours has as long to arrive before another host
+    may go on with the run.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        run: str,
+        hold: Hold,
+        expires_s: float,
+        since: float,
+        clock: Callable[[], float] = now,
+    ) -> None:
+        """`since` is the moment (by `clock`) before the claim was made."""
+        self.run = run
+        self.number = 0
+        self._runs = runs
+        self._hold = hold
+        self._lasts_s = expires_s * 2 / 3
+        self._clock = clock
+        self._until = since + self._lasts_s
+        self._lost: str | None = None
+        self._released = threading.Event()
+        self._renewer = threading.Thread(
+            target=self._keep, args=(expires_s / 6,), name=f"claim of {run}", daemon=True
+        )
+        self._renewer.start()
+
+    def check(self) -> None:
+        """Raises ClaimLost when the claim is over, or cannot be known not to be."""
+        if self._lost is not None:
+            raise ClaimLost(self._lost)
+        if self._clock() >= self._until:
+            raise ClaimLost(
+                f"run {self.run}: its claim could not be renewed for {self._lasts_s:.0f} s, so "
+                "that another host may have it; nothing more"
+                " is changed here. It goes on where a conductor claims it, or with: antipode "
+                f"run resume {self.run}"
+            )
+
+    def release(self) -> None:
+        """Let go of the run; when it has ended, take it off the board."""
+        if self._released.is_set():
+            return
+        self._released.set()
+        self._renewer.join(self._lasts_s)  # a database that is cut off may keep it for long
+        lost, self._lost = self._lost, self._lost or f"run {self.run} was let go of"
+        if lost is not None:
+            return
+        try:
+            if is_over(self._runs, self.run):
+                self._hold.finish()
+            else:
+                self._hold.let_go()
+        except (AntipodeError, SQLAlchemyError) as error:
+            LOG.warning("run %s stays on the board until its claim expires: %s", self.run, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _keep(self, every_s: float) -> None:
+        while not self._released.wait(every_s):
+            asked = self._clock()
+            try:
+                self._renew()
+            except ClaimLost as error:
+                LOG.error("run %s: %s", self.run, error)
+                self._lost = f"run {self.run}: {error}; nothing more is changed here"
+                return
+            except (AntipodeError, SQLAlchemyError) as error:
+                left = max(self._until - self._clock(), 0)
+                LOG.warning(
+                    "run %s: its claim could not be renewed, and lasts for another %.0f s: %s",
+                    self.run,
+                    left,
+                    error,
+                )
+            else:
+                if asked >= self._until:
+                    LOG.warning(
+                        "run %s: its claim was over for %.0f s, and nobody has taken it",
+                        self.run,
+                        asked - self._until,
+                    )
+                self._until = asked + self._lasts_s
+
+    def _renew(self) -> None:
+        """Renew the claim, if the database answers: a host that is cut off from it can do nothing
+        for the run, and another may.
+        """
+        newest, _ = self._runs.standing(self.run)
+        if self.number and newest != self.number:
+            raise ClaimLost(
+                f"another process has claimed it since (claim {newest}, ours is {self.number})"
+            )
+        self._hold.renew()
+
+
+def is_over(runs: Runs, run: str) -> bool:
+    """Whether a run has ended, or there is no such run."""
+    try:
+        return runs.get(run).ended_at is not None
+    except NotFound:
+        return True
+
+
+class BoardClaims:
+    """Satisfies `engine.claims.Claims` for hosts that share a board and a database."""
+
+    def __init__(self, board: Board, runs: Runs) -> None:
+        self.board = board
+        self._runs = runs
+        self._lock = threading.Lock()
+        self._seen: list[Posting] = []
+        self._seen_at = float("-inf")
+
+    def begin(self, run: RunRow) -> BoardClaim:
+        run_id, first = run.id, run.kind != "protect"
+        self.postings()  # a board that does not answer is told before anything is kept
+        for other in self._runs.open(run.vnf):
+            if other.slot == run.slot and other.state == "running" and self.is_held(other) is False:
+                raise Busy(
+                    f"run {other.id} of {run.vnf} is lost and must end first: a service goes on "
+                    f"with it, or: antipode run resume {other.id}"
+                )
+        run.claim, run.conductor = 1, self.board.who
+        self._runs.create(run)
+        try:
+            claim = self._claim(self._posting(run_id, first))
+        except BaseException as error:
+            # whoever asked for it is told that it was not begun: so nobody may begin it later
+            self._runs.end(run_id, 1, "failed", time.time(), f"it could not be begun: {error}", {})
+            raise
+        claim.number = 1
+        return claim
+
+    def take(self, run: str, *, also_failed: bool = False, abort: bool = False) -> BoardClaim:
+        row = self._runs.get(run)
+        posting = self._posting(run, row.kind != "protect")
+        if posting.owner is not None:
+            raise Busy(f"run {run} is being worked at by {posting.owner}")
+        claim = self._claim(posting)
+        try:
+            # what was read before the board's claim was ours may be old
+            known = self._runs.get(run).claim
+            claim.number = self._runs.claim(
+                run, self.board.who, known, also_failed=also_failed, abort=abort
+            )
+        except BaseException:
+            claim.release()
+            raise
+        return claim
+
+    def is_held(self, run: RunRow) -> bool | None:
+        try:
+            return any(p.run == run.id and p.owner is not None for p in self._look())
+        except BoardUnreachable:
+            return None
+
+    def offer(self, run: RunRow) -> None:
+        """Put a run on the board for whoever is free; again does no harm.
+
+        Raises:
+            BoardUnreachable: it may not be there; a service posts it when it finds it missing.
+        """
+        self.board.post(run.id, first=run.kind != "protect")
+
+    def postings(self) -> list[Posting]:
+        """What is on the board now.
+
+        Raises:
+            BoardUnreachable: nobody knows.
+        """
+        with self._lock:
+            self._seen, self._seen_at = self.board.postings(), now()
+            return self._seen
+
+    def _look(self) -> list[Posting]:
+        with self._lock:
+            if now() - self._seen_at < FRESH_S:
+                return self._seen
+        return self.postings()
+
+    def _posting(self, run: str, first: bool) -> Posting:
+        """The posting of a run, made if it is missing; the one that is claimed if there are two."""
+        for look in range(2):
+            if found := [p for p in self.postings() if p.run == run]:
+                return next((p for p in found if p.owner is not None), found[0])
+            if look == 0:
+                self.board.post(run, first=first, for_me=True)
+        raise BoardUnreachable(
+            f"run {run} was posted and is not on the board; is its server being restored from a "
+            "backup?"
+        )
+
+    def _claim(self, posting: Posting) -> BoardClaim:
+        since = now()
+        hold = self.board.claim(posting)
+        return BoardClaim(self._runs, posting.run, hold, self.board.expires_s, since)

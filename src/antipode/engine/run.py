@@ -1,0 +1,214 @@
+"""A run under way: what it was asked for, whether it may go on, and what becomes of it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.claims.claim import Claim
+from antipode.engine.deployment import Deployment
+from antipode.engine.limits import Party
+from antipode.engine.timeline import RecordedTimeline
+from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
+from antipode.runs.kind import kind_of
+from antipode.store.runs import slot_of
+from antipode.store.tables import RunRow
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+LOOK_S = 0.5
+"""Between two looks whether the run is to be aborted, or another's."""
+
+
+def new_run(kind: str, vnf: str, request: dict[str, Any]) -> RunRow:
+    """A run that is not kept yet; see `Claims.begin`."""
+    return RunRow(
+        id=f"{kind}-{_new_name()}",
+        kind=kind,
+        vnf=vnf,
+        state="running",
+        started_at=time.time(),
+        result={},
+        request=request,
+        flow_version=kind_of(kind).flow_version,
+        slot=slot_of(kind, vnf),
+    )
+
+
+def _new_name() -> str:
+    """The second, its fraction in 4096ths, and as many at random: in the order of the alphabet the
+    newest name is the last.
+    """
+    now = datetime.now(UTC)
+    fraction = now.microsecond * 4096 // 1_000_000
+    return f"{now:%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbelow(4096):03x}"
+
+
+def point_of(run: str) -> str:
+    """The recovery point that a protection makes.
+
+    It has its run's name, so that it can be asked for when all that is known is the run.
+    """
+    return run.removeprefix("protect-")
+
+
+def state_of(run: RunRow, deployment: Deployment) -> str:
+    """The state of a run as it is: `lost` when it is kept as running and no process is at it."""
+    return (
+        "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
+    )
+
+
+def successor(deployment: Deployment, run: RunRow) -> str | None:
+    """A run of the same kind that was begun for the VNF later, and has made a run that failed a
+    matter of the past.
+    """
+    later = [
+        r
+        for r in deployment.runs.all(run.vnf)
+        if r.kind == run.kind and r.started_at > run.started_at and r.state != "aborted"
+    ]
+    return later[0].id if later else None
+
+
+class Run:
+    """A run under way; `result` is filled by who does the work and kept with the run, also when it
+    fails.
+    """
+
+    def __init__(
+        self, deployment: Deployment, row: RunRow, claim: Claim, timeline: RecordedTimeline
+    ) -> None:
+        self.deployment = deployment
+        self.id = row.id
+        self.kind = row.kind
+        self.vnf = row.vnf
+        self.request: dict[str, Any] = row.request or {}
+        self.started_at = row.started_at
+        self.result: dict[str, Any] = dict(row.result)
+        self.claim = claim
+        self.timeline = timeline
+        self.party = Party(row.vnf, row.kind != "protect", self.go_on)
+        self.failures: list[AntipodeError] = []
+        """of its tasks, the first of them first"""
+        self.touched = claim.number > 1
+        """whether there may be something to take back"""
+        self._stop: tuple[type[AntipodeError], str] | None = None
+        self._ignored: tuple[type[AntipodeError], ...] = ()
+
+    def go_on(self) -> None:
+        """Asked before everything that changes something, and again and again where something is
+        waited for.
+
+        Raises:
+            ClaimLost: the run is another's.
+            Aborted, Halted, AntipodeError: it is to stop, for that reason.
+        """
+        self.claim.check()
+        if (stop := self._stop) is not None and stop[0] not in self._ignored:
+            raise stop[0](stop[1])
+
+    def stop(self, kind: type[AntipodeError], why: str) -> None:
+        """Have it stop at its next safe point. The first reason stands, unless the run was lost."""
+        if kind not in self._ignored and (self._stop is None or kind is ClaimLost):
+            self._stop = (kind, why)
+            self.timeline.note(f"stops: {why}")
+
+    @property
+    def stopped_by(self) -> type[AntipodeError] | None:
+        return self._stop[0] if self._stop else None
+
+    def touches_clouds(self) -> None:
+        """From now on there may be something to take back."""
+        self.touched = True
+
+    def cannot_be_aborted(self) -> None:
+        """From now on a request to abort comes too late."""
+        self._ignored = (Aborted,)
+        if self.stopped_by is Aborted:
+            self._stop = None
+
+    def takes_back(self) -> None:
+        """From now on what the run made is removed: only the loss of its claim stops it."""
+        self._ignored = (Aborted, Halted, Interrupted, AntipodeError)
+
+    def site(self, name: str) -> Site:
+        """A site as this run may use it.
+
+        Raises:
+            NotFound, SiteUnreachable: as `Deployment.site`.
+        """
+        return self.deployment.site(name).under(
+            self.go_on, self.deployment.limits.calls(name, self.party)
+        )
+
+    def thaw(self) -> None:
+        """Thaw what this run may have frozen before its process died, without waiting for the
+        deadline.
+
+        What cannot be thawed stays in the ledger, where a reaper finds it.
+        """
+        from antipode.freezes.reaper import thaw_left_by
+
+        for site in {row.site for row in self.deployment.freezes.left_by(self.id)}:
+            thaw_left_by(self.deployment.freezes, self.deployment.site(site), self.id)
+
+
+class Watcher:
+    """A thread that sees, while the block runs, that a run is asked to abort, taken over by another
+    process, or halted by its own.
+    """
+
+    def __init__(self, run: Run, halt: threading.Event | None) -> None:
+        self._run = run
+        self._halt = halt
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name=f"watch {run.id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_S):
+            if self._halt is not None and self._halt.is_set():
+                self._run.stop(
+                    Halted,
+                    f"run {self._run.id} was halted with the process at it; it goes on from here "
+                    "when it is resumed",
+                )
+            try:
+                self._run.claim.check()
+            except ClaimLost as error:
+                self._run.stop(
+                    ClaimLost, str(error)
+                )  # it may be over though nobody has taken it yet
+            try:
+                claim, asked = self._run.deployment.runs.standing(self._run.id)
+            except SQLAlchemyError as error:
+                LOG.warning(
+                    "whether run %s is to be aborted cannot be read now: %s", self._run.id, error
+                )
+                continue
+            if claim != self._run.claim.number:
+                self._run.stop(ClaimLost, f"run {self._run.id} was taken over by another process")
+            elif asked:
+                self._run.stop(Aborted, f"run {self._run.id} was asked to abort")

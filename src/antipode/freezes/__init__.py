@@ -1,0 +1,1 @@
+"""Unquiescing whatever is past its deadline: primitives, ledger and reaper."""

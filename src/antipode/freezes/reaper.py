@@ -1,0 +1,135 @@
+"""The reaper: thaws servers that the freeze ledger has past their deadline, whoever froze them and
+whatever became of him.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from antipode.errors import AntipodeError, NotFound
+from antipode.freezes.ledger import Freezes
+from antipode.logs import adopt, current_run
+from antipode.protect.quiesced_snapshot.window import one_after_another, thaw
+from antipode.store.tables import FreezeRow
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+EVERY_S = 0.5
+LONGEST_PAUSE_S = 30.0
+"""Between two tries to thaw the same server."""
+
+
+def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
+    """Thaw every server of a site whose deadline is before `now` (seconds since the epoch); the
+    names of those thawed.
+
+    A thaw that fails stays in the ledger and is tried again by the next reaper.
+    """
+    return [row.server for row in freezes.overdue(site.name, now) if _thaw(freezes, site, row, now)]
+
+
+def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
+    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the
+    names of those thawed.
+
+    The last that was frozen first; one that hangs keeps nobody from his thaw for long.
+    """
+    left = [row for row in freezes.left_by(run) if row.site == site.name]
+    if not left:
+        return []
+    with ThreadPoolExecutor(
+        len(left), "thaw", initializer=adopt, initargs=(current_run(),)
+    ) as pool:
+        thawed = one_after_another(pool, [partial(_thaw_now, freezes, site, row) for row in left])
+        return [row.server for row, done in zip(left, thawed, strict=True) if done]
+
+
+class Reaper:
+    """A thread that reaps at all connected sites while the block runs."""
+
+    def __init__(self, freezes: Freezes, sites: Callable[[], Sequence[Site]]) -> None:
+        self._freezes = freezes
+        self._sites = sites
+        self._pause: dict[str, float] = {}
+        self._next: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="reaper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            try:
+                for site in self._sites():
+                    self._reap_at(site)
+            except Exception:
+                LOG.exception("reaping failed; trying again")
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _reap_at(self, site: Site) -> None:
+        try:
+            self._reap(site)
+        except Exception:
+            # the last layer but one against a frozen VNF must outlive a locked database or a bug
+            LOG.exception("reaping at %s failed; trying again", site.name)
+
+    def _reap(self, site: Site) -> None:
+        """Thaw what is overdue; a server whose thaw failed gets longer and longer pauses, so that
+        it keeps nobody from the others.
+        """
+        for row in self._freezes.overdue(site.name, time.time()):
+            if time.time() < self._next.get(row.id, 0):
+                continue
+            if not _thaw(self._freezes, site, row, time.time()):
+                self._pause[row.id] = min(2 * self._pause.get(row.id, EVERY_S), LONGEST_PAUSE_S)
+                self._next[row.id] = time.time() + self._pause[row.id]
+
+
+def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:
+    """Thaw one server that is past its deadline; whether it is thawed, or gone."""
+    if not freezes.is_overdue(row, now):
+        # while others were thawed, it was too, or a window has begun in which it is frozen rightly
+        return False
+    LOG.warning(
+        "server %s at %s is past its freeze deadline by %.1f s: thawing it",
+        row.server,
+        site.name,
+        now - row.deadline,
+    )
+    return _thaw_now(freezes, site, row)
+
+
+def _thaw_now(freezes: Freezes, site: Site, row: FreezeRow) -> bool:
+    server = f"server {row.server} ({row.server_id}) at {site.name}"
+    try:
+        thaw(site, row.server_id)
+    except NotFound:
+        LOG.warning("%s does not exist any more", server)
+    except AntipodeError as error:
+        LOG.error("%s may still be frozen: %s", server, error)
+        return False
+    freezes.thawed(row.id)
+    return True

@@ -1,0 +1,557 @@
+"""The quiesce window: freeze the members in order, snapshot all their volumes at once, thaw in
+reverse order, whatever happens.
+
+Steps 1.2 to 1.4 are ONE function, never spread over tasks of a flow, so that one `finally` guards
+them all. While members are frozen nothing is done but the calls of these steps: connections, token
+and threads are ready before, and the timeline is told afterwards.
+
+The window runs in a thread of its own, and signals are only noted while it does. An interrupt
+(Ctrl-C, SIGTERM) therefore never breaks into a call, which would leave open whether a member is
+frozen: the window ends after the call it is in, and thaws.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Protocol, TypeVar
+
+from antipode.cloud.api import ApiError
+from antipode.cloud.compute import Freeze
+from antipode.cloud.site import Site
+from antipode.errors import (
+    AntipodeError,
+    PreflightFailed,
+    QuiesceFailed,
+    ResourceFailed,
+    SiteUnreachable,
+)
+from antipode.model.capture import SnapshotSet
+from antipode.model.marks import marks
+from antipode.model.point import QuiesceWindow
+from antipode.model.steps import Timeline
+from antipode.model.topology import Server, Topology
+from antipode.model.vnf import Quiesce
+from antipode.protect.remains import remove_snapshots
+
+Answer = TypeVar("Answer")
+
+POLL_S = 0.15
+"""Between two looks at the snapshots.
+
+Each look costs the API some 50 ms, which the snapshots then wait for.
+"""
+THAW_CALL_S = 15.0
+"""How long one thaw call may take."""
+HANGS_AFTER_S = 2.0
+"""How long a thaw call may take before the next member gets its turn beside it."""
+THAW_LONGEST_S = 60.0
+"""How long thaws are tried again when the window's own time is over already."""
+THAW_PAUSE_S = 0.5
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LEDGER_GRACE_S = 2.0
+"""How much later than the window ends by itself a reaper thaws: never while snapshots that may
+still count are being taken.
+"""
+
+
+class FreezeLedger(Protocol):
+    """Who may be frozen, kept so that another process can thaw them when this one has died."""
+
+    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
+        """A member is about to be frozen and must be thawed by `deadline`; durable when this
+        returns the row's key.
+        """
+        ...
+
+    def thawed(self, row: str) -> None:
+        """That member is thawed."""
+        ...
+
+
+def quiesced_snapshots(
+    site: Site,
+    topology: Topology,
+    quiesce: Quiesce,
+    key: str,
+    ledger: FreezeLedger,
+    timeline: Timeline,
+    *,
+    run: str | None = None,
+) -> SnapshotSet:
+    """Freeze the members one after another, snapshot all volumes at once, thaw in reverse order
+    (steps 1.2, 1.3, 1.4).
+
+    Args:
+        site: where the VNF runs.
+        topology: its members in quiesce order.
+        quiesce: its timeout is the longest time from the first quiesce call until every snapshot is
+            available.
+        key: marks the snapshots; those of an earlier, interrupted attempt with this key are removed
+            first.
+        ledger: told of each member before the first is frozen, and again when all are thawed.
+        run: the run that the snapshots name as their maker; the key by default.
+
+    Returns:
+        the snapshots, all available, and how long the window was.
+
+    Raises:
+        QuiesceFailed: a member could not be frozen, or may still be frozen: the message names it.
+            All others are thawed.
+        ResourceFailed: a snapshot failed or was not ready in time. All members are thawed.
+
+    Of a window that failed snapshots may be left, for the caller to remove: it knows whether that
+    is worth waiting for.
+    """
+    remove_snapshots(site, key, timeline)
+    window = _Window(site, topology, quiesce, marks(run or key, key))
+    # Snapshot calls that hang must not keep the thaws from a thread.
+    with ThreadPoolExecutor(len(topology.volumes) + len(topology.servers), "window") as pool:
+        _make_ready(site, pool, topology, quiesce)
+        window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
+        rows = _announce(site, topology, quiesce, ledger)
+        try:
+            _run_uninterrupted(window, pool)
+        finally:
+            for member in window.members:
+                if not member.may_be_frozen:
+                    ledger.thawed(rows[member.server.id])
+            window.tell(timeline)
+    return window.result()
+
+
+def one_after_another(
+    pool: ThreadPoolExecutor, thaws: Sequence[Callable[[], Answer]]
+) -> list[Answer]:
+    """Make thaws in this order, and return what they return; one that hangs keeps nobody from his
+    for longer than HANGS_AFTER_S.
+    """
+    begun: list[Future[Answer]] = []
+    for thaw in thaws:
+        begun.append(pool.submit(thaw))
+        wait(begun[-1:], timeout=HANGS_AFTER_S)
+    return [thaw.result() for thaw in begun]
+
+
+def thaw(site: Site, server_id: str) -> None:
+    """Thaw one server, frozen or not; when this returns it is thawed, or gone."""
+    site.compute.unquiesce(server_id, THAW_CALL_S)
+
+
+def _make_ready(site: Site, pool: ThreadPoolExecutor, topology: Topology, quiesce: Quiesce) -> None:
+    """Start the threads, and have the token, a connection for each thread and the services' caches
+    ready.
+    """
+    site.stay_authorized(quiesce.timeout + THAW_LONGEST_S)
+    threads = len(topology.volumes) + len(topology.servers)
+    all_started = threading.Barrier(threads)
+
+    def warm() -> None:
+        all_started.wait(30)
+        site.volumes.warm()
+
+    for future in [pool.submit(warm) for _ in range(threads)]:
+        future.result()
+    if not site.compute.quiesce_available():
+        raise PreflightFailed(
+            "Quiescing",
+            [
+                f"{site.name} cannot quiesce servers: install the nova-quiesce add-on for its "
+                "nova-api"
+            ],
+        )
+
+
+def _announce(
+    site: Site, topology: Topology, quiesce: Quiesce, ledger: FreezeLedger
+) -> dict[str, str]:
+    """Write a ledger row for every member; the row's key by server id.
+
+    On failure nothing is left in the ledger.
+    """
+    deadline = datetime.now(UTC) + timedelta(seconds=quiesce.timeout + LEDGER_GRACE_S)
+    rows: dict[str, str] = {}
+    try:
+        for server in topology.servers:
+            rows[server.id] = ledger.freezing(site.name, server.id, server.name, deadline)
+    except BaseException:
+        for row in rows.values():
+            ledger.thawed(row)
+        raise
+    return rows
+
+
+def _run_uninterrupted(window: _Window, pool: ThreadPoolExecutor) -> None:
+    """Run the window to its end; a signal makes it end soon, and is raised when all that can be
+    thawed is thawed.
+    """
+    with _signals_to(window):
+        thread = threading.Thread(target=window.run, args=(pool,), name="quiesce-window")
+        thread.start()
+        # Not for ever: a signal that another thread took is seen by this one only when it runs.
+        while not window.over.wait(0.2):
+            pass
+        thread.join()
+    if window.signal is not None:
+        window.error = KeyboardInterrupt(window.signal)
+
+
+@contextmanager
+def _signals_to(window: _Window) -> Iterator[None]:
+    """Note signals with the window instead of raising them, from before it starts until it is
+    over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread is interrupted by signals, nor may it set their handlers
+        return
+
+    def note(number: int, _frame: object) -> None:
+        # Only this, and nothing with a lock: the next signal may interrupt this very function.
+        window.signal = signal.Signals(number).name
+
+    # An ignored signal stays so (nohup), one whose handler is not Python's could not be given back.
+    usual = {s: h for s in INTERRUPTS if (h := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
+    try:
+        for number in usual:
+            signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Moment:
+    """Wall clock for people, monotonic clock for durations."""
+
+    at: datetime
+    s: float
+
+    @classmethod
+    def now(cls) -> _Moment:
+        return cls(datetime.now(UTC), time.monotonic())
+
+
+@dataclass
+class _Member:
+    server: Server
+    asked: _Moment | None = None
+    frozen: _Moment | None = None
+    thawing: _Moment | None = None
+    thawed: _Moment | None = None
+    freeze: Freeze | None = None
+    """as it was seen when all members were frozen"""
+    denied: bool = False
+    """the quiesce call was answered, with 4xx, and the member was not quiesced then; else the call
+    may have frozen it
+    """
+    not_ours: bool = False
+    """it cannot be quiesced at all, or somebody has thawed it and it was quiesced anew by somebody
+    """
+    error: str | None = None
+    thaw_error: str | None = None
+
+    @property
+    def may_be_frozen(self) -> bool:
+        """By us: from before the quiesce call is made until a thaw is confirmed."""
+        return self.asked is not None and self.thawed is None and not self.not_ours
+
+
+class _Interrupted(AntipodeError):
+    """Somebody asked the window to end."""
+
+
+class _Window:
+    """One quiesce window, from the first quiesce call to the last confirmed thaw."""
+
+    def __init__(
+        self, site: Site, topology: Topology, quiesce: Quiesce, metadata: dict[str, str]
+    ) -> None:
+        self.members = [_Member(server) for server in topology.servers]
+        self.signal: str | None = None
+        """the signal that asks the window to end"""
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+        self._site = site
+        self._topology = topology
+        self._timeout_s = quiesce.timeout
+        self._metadata = metadata
+        self._deadline = math.inf
+        self._consistent: _Moment | None = None
+        self._available: _Moment | None = None
+        self._posts: dict[str, Future[str]] = {}
+
+    def end_by(self, latest: float) -> None:
+        """Set the moment (monotonic) after which a reaper may thaw the members, so that snapshots
+        taken then do not count.
+        """
+        self._deadline = latest
+
+    def run(self, pool: ThreadPoolExecutor) -> None:
+        """Freeze, snapshot, thaw. What goes wrong is kept in `error` for the thread that waits."""
+        try:
+            self._see_that_nobody_is_frozen(pool)
+            self._deadline = min(self._deadline, time.monotonic() + self._timeout_s)
+            for member in self.members:
+                self._freeze(member)
+            self._see_that_all_are_frozen(pool)
+            self._consistent = _Moment.now()
+            self._snapshot(pool)
+            self._see_that_all_stayed_frozen(pool)
+            self._available = _Moment.now()
+        except BaseException as error:
+            self.error = error
+        finally:
+            try:
+                self._thaw_all(pool)
+            finally:
+                self.over.set()
+
+    def result(self) -> SnapshotSet:
+        """The snapshots, or the error that the window ended with; a member that may be frozen is
+        always an error.
+        """
+        if left := [m for m in self.members if m.may_be_frozen]:
+            names = ", ".join(f"{m.server.name} ({m.server.id}): {m.thaw_error}" for m in left)
+            raise QuiesceFailed(
+                f"{self._site.name}: may still be frozen: {names}. It is tried again; the "
+                "quiesce add-on thaws by itself after "
+                f'{math.ceil(self._timeout_s)} s, or use: POST /servers/ID/action {{"unquiesce": '
+                f"null}}"
+            ) from self.error
+        if self.error is not None:
+            raise self.error
+        assert self._consistent is not None
+        first = self.members[0].asked
+        return SnapshotSet(
+            snapshots={volume: post.result() for volume, post in self._posts.items()},
+            consistent_at=self._consistent.at.isoformat(),
+            window=QuiesceWindow(
+                total_s=round(max(_seconds(first, m.thawed) for m in self.members), 3),
+                per_member_s={
+                    m.server.name: round(_seconds(m.asked, m.thawed), 3) for m in self.members
+                },
+            ),
+        )
+
+    def tell(self, timeline: Timeline) -> None:
+        """Put what happened on the timeline, now that nobody is frozen."""
+        now = _Moment.now()
+        for m in self.members:
+            if m.asked:
+                error = m.error if m.frozen is None else None
+                timeline.past(
+                    "1.2",
+                    "quiesce",
+                    m.server.name,
+                    started=m.asked.at,
+                    ended=(m.frozen or m.thawing or now).at,
+                    error=error,
+                )
+        if self._consistent and self._posts:
+            end = self._available or next(
+                (m.thawing for m in reversed(self.members) if m.thawing), now
+            )
+            failed = None if self._available else str(self.error)
+            timeline.past(
+                "1.3",
+                "snapshot all volumes",
+                started=self._consistent.at,
+                ended=end.at,
+                error=failed,
+                volumes=len(self._posts),
+            )
+        for m in reversed(self.members):
+            if m.thawing:
+                failed = m.thaw_error if m.may_be_frozen else None
+                facts = {} if failed else {"frozen_s": round(_seconds(m.asked, m.thawed or now), 3)}
+                timeline.past(
+                    "1.4",
+                    "unquiesce",
+                    m.server.name,
+                    started=m.thawing.at,
+                    ended=(m.thawed or now).at,
+                    error=failed,
+                    **facts,
+                )
+
+    def _freeze(self, member: _Member) -> None:
+        self._go_on()
+        member.asked = _Moment.now()  # before the call: from now on it may be frozen
+        try:
+            self._site.compute.quiesce(member.server.id, self._timeout_s, self._remaining())
+        except (ApiError, SiteUnreachable) as error:
+            member.error = error.reason if isinstance(error, ApiError) else str(error)
+            member.denied = (
+                isinstance(error, ApiError)
+                and 400 <= error.status < 500
+                and self._is_known_not_to_be_frozen(member)
+            )
+            raise QuiesceFailed(
+                f"{self._site.name}: server {member.server.name} could not be quiesced: "
+                f"{member.error}"
+            ) from error
+        member.frozen = _Moment.now()
+
+    def _is_known_not_to_be_frozen(self, member: _Member) -> bool:
+        """Asked after a refusal.
+
+        A member that is frozen now is so by us: nobody was before the window, and a request may
+        come twice.
+        """
+        try:
+            return (
+                self._site.compute.freeze_of(member.server.id, min(THAW_CALL_S, self._remaining()))
+                is None
+            )
+        except (ApiError, SiteUnreachable):
+            return False
+
+    def _snapshot(self, pool: ThreadPoolExecutor) -> None:
+        """Start the snapshots of all volumes at once and wait for them with one list call at a
+        time.
+        """
+        self._go_on()
+        for volume in self._topology.volumes:
+            name = f"antipode {self._topology.vnf} {volume.name or volume.id}"[:255]
+            self._posts[volume.id] = pool.submit(
+                self._site.volumes.create_snapshot,
+                volume.id,
+                name,
+                self._metadata,
+                self._remaining(),
+            )
+        self._wait_for_posts()
+        self._site.volumes.snapshot_watch.wait_for(
+            [post.result() for post in self._posts.values()],
+            timeout_s=self._remaining(),
+            interval_s=POLL_S,
+            between=self._go_on,
+        )
+        if time.monotonic() > self._deadline:
+            # The add-on may have thawed a member already: these snapshots might not be of one
+            # moment.
+            raise ResourceFailed(
+                f"{self._site.name}: the snapshots were not ready within the quiesce timeout of "
+                f"{self._timeout_s:g} s"
+            )
+
+    def _see_that_nobody_is_frozen(self, pool: ThreadPoolExecutor) -> None:
+        """Whoever is frozen now is so by somebody else: that is not ours to thaw, and what is
+        frozen later is not his.
+        """
+        if frozen := [m.server.name for m, freeze in self._look(pool) if freeze is not None]:
+            raise QuiesceFailed(
+                f"{self._site.name}: {', '.join(frozen)} is quiesced already, not by this run, "
+                "which froze nobody; try again later"
+            )
+
+    def _see_that_all_are_frozen(self, pool: ThreadPoolExecutor) -> None:
+        for member, freeze in self._look(pool):
+            member.freeze = freeze
+        self._refuse_thawed([m for m in self.members if m.freeze is None or not m.freeze.is_steady])
+
+    def _see_that_all_stayed_frozen(self, pool: ThreadPoolExecutor) -> None:
+        """Whoever thaws a member while snapshots are taken tears them: an operator, or a process
+        that was paused in an earlier window.
+        """
+        now = self._look(pool)
+        for member, freeze in now:
+            assert member.freeze is not None
+            member.not_ours = freeze is not None and freeze.id != member.freeze.id
+        self._refuse_thawed([m for m, freeze in now if freeze != m.freeze])
+
+    def _refuse_thawed(self, members: Sequence[_Member]) -> None:
+        if members:
+            names = ", ".join(m.server.name for m in members)
+            raise ResourceFailed(
+                f"{self._site.name}: {names} was thawed by somebody while the snapshots were "
+                "taken; try again"
+            )
+
+    def _look(self, pool: ThreadPoolExecutor) -> list[tuple[_Member, Freeze | None]]:
+        """In which freeze each member is, asked at once."""
+        asked = [
+            (m, pool.submit(self._site.compute.freeze_of, m.server.id, self._remaining()))
+            for m in self.members
+        ]
+        return [(m, answer.result()) for m, answer in asked]
+
+    def _remaining(self) -> float:
+        return max(self._deadline - time.monotonic(), 0)
+
+    def _wait_for_posts(self) -> None:
+        names = {v.id: v.name or v.id for v in self._topology.volumes}
+        pending: set[Future[str]] = set(self._posts.values())
+        while pending:
+            self._go_on()
+            done, pending = wait(
+                pending, timeout=min(0.5, self._remaining()), return_when=FIRST_EXCEPTION
+            )
+            for volume, post in self._posts.items():
+                if post in done and (error := post.exception()) is not None:
+                    raise ResourceFailed(
+                        f"{self._site.name}: volume {names[volume]} ({volume}) could not be "
+                        f"snapshot: {error}"
+                    ) from error
+
+    def _go_on(self) -> None:
+        if self.signal is not None:
+            raise _Interrupted(f"the quiesce window was interrupted by {self.signal}")
+        if time.monotonic() > self._deadline:
+            raise ResourceFailed(
+                f"{self._site.name}: the snapshots were not ready within the quiesce timeout of "
+                f"{self._timeout_s:g} s"
+            )
+
+    def _thaw_all(self, pool: ThreadPoolExecutor) -> None:
+        """Thaw in reverse order.
+
+        A thaw that fails is tried again after all others, until it succeeds or time is over.
+        """
+        until = (
+            max(self._deadline, time.monotonic() + THAW_LONGEST_S)
+            if self._deadline < math.inf
+            else math.inf
+        )
+        while left := self._left_to_thaw():
+            one_after_another(pool, [partial(self._thaw, member, until) for member in left])
+            if time.monotonic() > until:
+                return
+            if self._left_to_thaw():
+                time.sleep(
+                    THAW_PAUSE_S
+                )  # a refused thaw has no state to wait for; nova-compute may need a moment
+
+    def _left_to_thaw(self) -> list[_Member]:
+        return [m for m in reversed(self.members) if m.may_be_frozen]
+
+    def _thaw(self, member: _Member, until: float) -> None:
+        member.thawing = member.thawing or _Moment.now()
+        try:
+            self._site.compute.unquiesce(
+                member.server.id, min(THAW_CALL_S, max(until - time.monotonic(), HANGS_AFTER_S))
+            )
+        except BaseException as error:
+            # Whatever it is, the others must be thawed too; it is kept, tried again, and reported
+            # if it stays.
+            member.thaw_error = (
+                error.reason if isinstance(error, ApiError) else f"{type(error).__name__}: {error}"
+            )
+            if member.denied and isinstance(error, ApiError) and 400 <= error.status < 500:
+                member.not_ours = True  # neither frozen nor thawed: it cannot be quiesced at all
+        else:
+            member.thawed = _Moment.now()
+
+
+def _seconds(start: _Moment | None, end: _Moment | None) -> float:
+    assert start is not None and end is not None
+    return end.s - start.s

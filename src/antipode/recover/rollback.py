@@ -1,0 +1,317 @@
+"""Takes a recovery back: removes, in the right order, what one run has made at the backup site, and
+tells what stays there and why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+
+from antipode.cloud.api import ApiError, Json
+from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
+from antipode.model.marks import carries, key_in, made_by, maker_in
+from antipode.model.plan import RecoveryPlan
+from antipode.model.point import Manifest
+from antipode.model.steps import Step, Timeline
+from antipode.recover.existing import Found, by_key
+from antipode.recover.plan import keys_of, resource_key
+
+SERVER_TIMEOUT_S = 600.0
+RESTORES_S = 60.0
+"""How long restores are waited for: Cinder deletes no volume that is being restored, and who has to
+recover now cannot wait for that.
+"""
+DETACH_S = 120.0
+"""How long a volume may stay in-use after its server is gone; then it is somebody else's server
+that uses it.
+"""
+POLL_S = 0.5
+_DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
+_UNUSED = (*_DELETABLE, "creating", "restoring-backup", "downloading")
+"""A volume in these is attached to no server, nor about to be."""
+
+
+def remove(
+    site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, go_on: Callable[[], None]
+) -> list[str]:
+    """Delete the servers, then the ports and volumes that carry the mark of a run, and wait until
+    they are gone. Again is fine.
+
+    Ports first: the next recovery needs their addresses. A volume that is being restored for long
+    is left, and named.
+
+    Args:
+        plan: what the run was to create; None when that is not known.
+        go_on: called while it is waited for volumes; what it raises ends the wait.
+
+    Returns:
+        what is left at the site, and why.
+
+    Raises:
+        ResourceFailed: not all of it could be deleted; all that could be is. It can be tried again.
+    """
+    problems: list[str] = []
+    if servers := [s for s in site.compute.servers() if made_by(s) == run]:
+        with timeline.step("", "remove servers", site.name) as step:
+            step.result(servers=[s["name"] for s in servers])
+            for server in servers:
+                problems += _refused(
+                    f"server {server['name']}", partial(_delete_server, site, server["id"])
+                )
+            if not problems:
+                site.compute.watch.wait_gone(
+                    [s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for
+                )
+    if not problems and (
+        ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]
+    ):
+        with timeline.step("", "remove ports", site.name) as step:
+            step.result(ports=len(ports))
+            for port in ports:
+                problems += _refused(
+                    f"port {port['id']}", partial(site.networks.delete_port, port["id"])
+                )
+    left: list[str] = []
+    if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
+        with timeline.step("", "remove volumes", site.name) as step:
+            refused, left = _delete_volumes(site, lambda v: volume_maker(v) == run, go_on, step)
+            problems += refused
+            step.result(volumes=len(volumes), left=len(left))
+    if problems:
+        raise ResourceFailed(
+            f"{site.name}: not all that {run} made could be removed: {'; '.join(problems)}"
+        )
+    return [*left, *(_left(site, run, plan) if plan else ())]
+
+
+def remove_twins(
+    site: Site, plan: RecoveryPlan, timeline: Timeline, go_on: Callable[[], None]
+) -> list[str]:
+    """Delete volumes that a request made a second time which came through when its sender was dead,
+    and its successor had made its own.
+
+    Of volumes for the same thing the one in use stays. Nothing else can be there twice: Neutron
+    gives no address to two ports, Nova no volume to two servers, and Cinder knows a backup once.
+
+    Args:
+        plan: of a recovery whose servers are all there.
+
+    Returns:
+        what is there twice all the same, and why.
+
+    Raises:
+        ResourceFailed: one could not be deleted. It can be tried again.
+    """
+    there = by_key(site.volumes.volumes(), keys_of)
+    same = [
+        there.get(f"{plan.recovery_point}/{v.source_id}", [])
+        for s in plan.servers
+        for v in s.volumes
+    ]
+    twins = {
+        v["id"]
+        for of_one in same
+        if any(v["status"] == "in-use" for v in of_one)
+        for v in of_one
+        if v["status"] in _UNUSED
+    }
+    if not twins:
+        return []
+    with timeline.step("", "remove second volumes", site.name) as step:
+        problems, left = _delete_volumes(
+            site, lambda v: v["id"] in twins and v["status"] in _UNUSED, go_on, step
+        )
+        step.result(volumes=len(twins), left=len(left))
+    if problems:
+        raise ResourceFailed(
+            f"{site.name}: volumes that are there twice could not be removed: {'; '.join(problems)}"
+        )
+    return left
+
+
+def remove_failed(
+    site: Site,
+    found: Found,
+    manifest: Manifest,
+    plan: RecoveryPlan,
+    server: str,
+    timeline: Timeline,
+    go_on: Callable[[], None],
+) -> bool:
+    """Delete the server of an earlier attempt that went into ERROR, so that it can be booted anew;
+    whether there was one.
+
+    Its volumes stay, unless Nova is too old (before 2.85) to be told so and they were to be deleted
+    with the server.
+
+    Args:
+        found: what is at the site already.
+
+    Raises:
+        ResourceFailed: it cannot be deleted.
+    """
+    key = resource_key(manifest, plan.server(server).source_id)
+    failed = [s["id"] for s in found.servers(key) if s["status"] == "ERROR"]
+    if not failed:
+        return False
+    with timeline.step("1.7.2", "remove server in ERROR", server) as step:
+        step.result(servers=failed)
+        attached = {
+            a["volumeId"] for server_id in failed for a in site.compute.attachments(server_id)
+        }
+        for server_id in failed:
+            _delete_server(site, server_id)
+        site.compute.watch.wait_gone(failed, timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
+        deadline = time.monotonic() + SERVER_TIMEOUT_S
+        while busy := [
+            v
+            for v in site.volumes.volumes()
+            if v["id"] in attached and v["status"] not in _DELETABLE
+        ]:
+            _pause(site, busy, "to be detached", deadline, go_on, step)
+    return True
+
+
+def volume_maker(volume: Json) -> str | None:
+    """The run that made a volume.
+
+    While it is being restored its metadata are those of the backup, and its description tells.
+    """
+    return maker_in(volume.get("description")) or made_by(volume)
+
+
+def _delete_server(site: Site, server_id: str) -> None:
+    """Delete a server and no volume: one that it uses may be another run's, and ours are deleted by
+    ourselves.
+    """
+    for attachment in site.compute.attachments(server_id):
+        if attachment.get("delete_on_termination"):
+            site.compute.keep_volume(server_id, attachment["volumeId"])
+    site.compute.delete_server(server_id)
+
+
+def _delete_volumes(
+    site: Site, unwanted: Callable[[Json], bool], go_on: Callable[[], None], step: Step
+) -> tuple[list[str], list[str]]:
+    """Delete each volume as soon as it can be; what is refused, and what is left since it is being
+    restored for long.
+    """
+    began = time.monotonic()
+    problems: list[str] = []
+    left: list[Json] = []
+    asked: set[str] = set()
+    while ours := [v for v in site.volumes.volumes() if unwanted(v) and v["id"] not in asked]:
+        for volume in ours:
+            if volume["status"] in _DELETABLE:
+                asked.add(volume["id"])
+                problems += _refused(
+                    f"volume {volume['name']}", partial(site.volumes.delete_volume, volume["id"])
+                )
+            elif volume["status"].startswith("error") or (
+                volume["status"] == "in-use" and time.monotonic() > began + DETACH_S
+            ):
+                asked.add(volume["id"])
+                problems.append(f"volume {volume['name']} ({volume['id']}) is {volume['status']}")
+        waiting = [v for v in ours if v["id"] not in asked]
+        if time.monotonic() > began + RESTORES_S:
+            left += [v for v in waiting if v["status"] != "in-use"]
+            asked.update(v["id"] for v in left)
+            waiting = [v for v in waiting if v["status"] == "in-use"]
+        if waiting:
+            _pause(
+                site, waiting, "to be deletable", began + DETACH_S + SERVER_TIMEOUT_S, go_on, step
+            )
+    if not problems:
+        gone = asked - {v["id"] for v in left}
+        site.volumes.watch.wait_gone(sorted(gone), timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
+    return problems, [
+        f"volume {v['name']} ({v['id']}) at {site.name}: it is {v['status']}, and Cinder deletes "
+        "it only when that is over; then:"
+        f" openstack volume delete {v['id']}"
+        for v in left
+    ]
+
+
+def _pause(
+    site: Site,
+    volumes: Collection[Json],
+    what: str,
+    deadline: float,
+    go_on: Callable[[], None],
+    step: Step,
+) -> None:
+    waiting = f"{', '.join(v['name'] + ' (' + v['status'] + ')' for v in volumes)} {what}"
+    step.waits_for(waiting)
+    go_on()
+    if time.monotonic() > deadline:
+        raise ResourceFailed(f"{site.name}: waited too long for {waiting}")
+    time.sleep(POLL_S)
+
+
+def _refused(what: str, delete: Callable[[], None]) -> list[str]:
+    try:
+        delete()
+    except ApiError as error:
+        return [f"{what}: {error.reason}"]
+    return []
+
+
+def _ports(site: Site, plan: RecoveryPlan | None) -> list[Json]:
+    networks = (
+        {p.network_id for s in plan.servers for p in s.ports}
+        if plan
+        else {n["id"] for n in site.networks.networks()}
+    )
+    return site.networks.ports_on(sorted(networks))
+
+
+def _left(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
+    """What stays, in words."""
+    sources = {v.source_id for s in plan.servers for v in s.volumes}
+    if known := [b for b in site.backups.backups() if b["volume_id"] in sources]:
+        yield (
+            f"{len(known)} backup records of {plan.vnf} at {site.name}: they are in nobody's "
+            "way, the next failover uses them,"
+            " and to delete a backup in Cinder deletes its data in the store"
+        )
+    for keypair in plan.keypairs_to_import:
+        if site.compute.keypair(keypair.name) is not None:
+            yield f"keypair {keypair.name} at {site.name}: others may use it"
+    wanted = {s.server_group.name for s in plan.servers if s.server_group}
+    for group in site.compute.server_groups() if wanted else []:
+        if group["name"] in wanted:
+            yield f"server group {group['name']} at {site.name}: others may use it"
+    yield from _of_others(site, run, plan)
+
+
+def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
+    """What runs before this one have made, and this one has used."""
+
+    def key(source: str) -> str:
+        return f"{plan.recovery_point}/{source}"
+
+    servers = {key(s.source_id) for s in plan.servers}
+    volumes = {key(v.source_id) for s in plan.servers for v in s.volumes}
+    ports = {key(p.source_id) for s in plan.servers for p in s.ports}
+    made = [
+        *(
+            (f"server {s['name']}", made_by(s))
+            for s in site.compute.servers()
+            if any(carries(s, k) for k in servers)
+        ),
+        *(
+            (f"volume {v['name']}", volume_maker(v))
+            for v in site.volumes.volumes()
+            if any(carries(v, k) for k in volumes)
+        ),
+        *(
+            (f"port {p['id']}", maker_in(p.get("description")))
+            for p in _ports(site, plan)
+            if any(key_in(p.get("description"), k) for k in ports)
+        ),
+    ]
+    for what, maker in made:
+        if maker is not None and maker != run:
+            yield f"{what} at {site.name}: made by {maker}, which can be aborted by itself"

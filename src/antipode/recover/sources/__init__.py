@@ -1,0 +1,1 @@
+"""How the volumes of a recovery are provided, one module per kind of source."""

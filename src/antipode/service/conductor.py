@@ -1,0 +1,281 @@
+"""A conductor: claims runs that are queued or whose process died, and carries them out, failovers
+first, so many at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from antipode.claims.board import BoardUnreachable, Posting
+from antipode.claims.board_claims import BoardClaims, is_over
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.timeline import StepRecord
+from antipode.errors import AntipodeError, Busy, ClaimLost, Halted, NotFound
+from antipode.logs import run_in_logs
+from antipode.runs.kind import kind_of
+from antipode.store.runs import Runs
+from antipode.store.tables import RunRow
+
+LOG = logging.getLogger(__name__)
+LOOK_S = 1.0
+"""Between two looks for something to do; longer where a look takes long."""
+AGAIN_S = 15.0
+"""How long a run is left alone here that has just been lost or could not be claimed."""
+MOST_CLAIMS = 20
+"""A run that was claimed so often ends its process each time, it seems: it waits for an operator.
+"""
+
+
+class Conductor:
+    """Carries runs out in threads of its own, as many protects and as many failovers at once as the
+    configuration allows.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._most = deployment.config.limits.runs
+        self._at_work: dict[str, tuple[str, threading.Thread]] = {}
+        self._not_before: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._board = (
+            _BoardKept(deployment.claims, deployment.runs)
+            if isinstance(deployment.claims, BoardClaims)
+            else None
+        )
+        self.halt = threading.Event()
+        """set to have all runs stop at their next safe point, to be resumed later, and no other
+        begun
+        """
+        self._alive_at: dict[str, float] = {}
+        self.waiting: dict[str, str] = {}
+        """runs that wait for an operator, and why"""
+        self.looked_at = time.time()
+        self.trouble: str | None = None
+        """why nothing can be claimed now"""
+
+    def conduct(self) -> None:
+        """Begin runs until `halt` is set; those under way then stop by themselves, see `wait`."""
+        while not self.halt.is_set():
+            began = time.monotonic()
+            try:
+                self._look()
+                self.trouble = None
+            except Exception as error:
+                # whatever it is, a database that is away or a bug: the runs under way go on, and
+                # the next look may succeed
+                if self.trouble is None:
+                    LOG.exception("no run can be claimed now; trying again")
+                self.trouble = f"{type(error).__name__}: {error}"
+            self.looked_at = time.time()
+            self.halt.wait(
+                max(LOOK_S, 5 * (time.monotonic() - began)) if self.trouble is None else AGAIN_S / 3
+            )
+
+    def wait(self, within_s: float) -> list[str]:
+        """Wait for the runs under way; those that have not stopped in time."""
+        until = time.monotonic() + within_s
+        with self._lock:
+            threads = [thread for _, thread in self._at_work.values()]
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+        return self.under_way()
+
+    def under_way(self) -> list[str]:
+        """The runs that are being carried out here."""
+        with self._lock:
+            return sorted(self._at_work)
+
+    def _look(self) -> None:
+        rows = self._deployment.runs.open()
+        nobodys = (
+            self._board.nobodys(rows)
+            if self._board
+            else [r for r in rows if not self._deployment.claims.is_held(r)]
+        )
+        free = {row.id for row in nobodys}
+        self._alive_at = {
+            row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows
+        }
+        self.waiting = {run: why for run, why in self.waiting.items() if run in free}
+        self._not_before = {
+            run: at for run, at in self._not_before.items() if at > time.monotonic()
+        }
+        for row in sorted(nobodys, key=lambda r: (r.kind == "protect", r.started_at)):
+            if self.halt.is_set():
+                return
+            if self._has_room(row.kind) and self._is_ours_to_do(row):
+                self._begin(row)
+
+    def _has_room(self, kind: str) -> bool:
+        with self._lock:
+            return (
+                Counter(k == "protect" for k, _ in self._at_work.values())[kind == "protect"]
+                < self._most
+            )
+
+    def _is_ours_to_do(self, row: RunRow) -> bool:
+        if row.id in self._at_work or row.id in self._not_before:
+            return False
+        if row.claim >= MOST_CLAIMS and row.abort_requested_at is None:
+            return self._leave(
+                row.id,
+                f"it was claimed {row.claim} times and never ended; see its log, then: antipode "
+                "run resume, or abort",
+            )
+        if (
+            row.kind != "protect"
+            and row.abort_requested_at is None
+            and row.ending is None
+            and self._is_stale(row)
+        ):
+            within = f"{self._deployment.config.failover_confirmed_for:.0f} s"
+            why = (
+                f"nobody was at it for more than {within} since it was confirmed: see that "
+                f"{row.vnf} does not run elsewhere by now"
+            )
+            return self._leave(
+                row.id,
+                f"{why}, then: antipode run resume {row.id}; or: antipode run abort {row.id}",
+            )
+        try:
+            newest = kind_of(row.kind).flow_version
+        except AntipodeError:
+            return False  # a kind that a newer antipode has made, on another host
+        return row.flow_version is None or row.flow_version <= newest
+
+    def _is_stale(self, row: RunRow) -> bool:
+        """Whether what an operator has confirmed about the world may not be so any more: two active
+        copies would be the price.
+        """
+        confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
+        steps = self._deployment.runs.steps(row.id)
+        last = max(
+            [
+                confirmed_at,
+                self._alive_at.get(row.id, 0),
+                *(s.ended_at or s.started_at for s in steps),
+            ]
+        )
+        return time.time() - last > self._deployment.config.failover_confirmed_for
+
+    def _leave(self, run: str, why: str) -> bool:
+        """Leave a run to an operator, who is told why."""
+        if run not in self.waiting:
+            LOG.error("run %s is left to an operator: %s", run, why)
+        self.waiting[run] = why
+        return False
+
+    def _begin(self, row: RunRow) -> None:
+        thread = threading.Thread(target=self._carry_out, args=(row.id,), name=row.id, daemon=True)
+        with self._lock:
+            self._at_work[row.id] = (row.kind, thread)
+        thread.start()
+
+    def _carry_out(self, run: str) -> None:
+        try:
+            with run_in_logs(run), self._deployment.claims.take(run) as claim:
+                execute(self._deployment, run, claim, Logged(), self.halt)
+        except Halted as error:
+            LOG.warning("run %s is left to be resumed: %s", run, error)
+        except (Busy, ClaimLost, BoardUnreachable) as error:
+            LOG.info("run %s is not carried out here: %s", run, error)
+            self._not_before[run] = time.monotonic() + AGAIN_S
+        except AntipodeError as error:
+            LOG.error("run %s: %s", run, error)
+            self._not_before[run] = time.monotonic() + AGAIN_S
+        except BaseException:
+            LOG.exception("run %s ended by what should not happen; it is tried again", run)
+            self._not_before[run] = time.monotonic() + AGAIN_S
+        finally:
+            with self._lock:
+                del self._at_work[run]
+
+
+class Logged:
+    """An observer that logs each step."""
+
+    def step_began(self, step: StepRecord) -> None:
+        """Told when it is over."""
+
+    def step_waits(self, step: StepRecord) -> None:
+        """Kept with the step in the database."""
+
+    def step_ended(self, step: StepRecord) -> None:
+        level = logging.INFO if step.state == "succeeded" else logging.WARNING
+        seconds = (step.ended_at or step.started_at) - step.started_at
+        error = f": {step.result['error']}" if "error" in step.result else ""
+        LOG.log(
+            level,
+            "%s %s %s %s after %.2f s%s",
+            step.number,
+            step.name,
+            step.resource,
+            step.state,
+            seconds,
+            error,
+        )
+
+
+class _BoardKept:
+    """Keeps board and database together: what the database has open and the board lacks is posted,
+    what is over is taken off.
+    """
+
+    def __init__(self, claims: BoardClaims, runs: Runs) -> None:
+        self._claims = claims
+        self._runs = runs
+        self._lasts_s = claims.board.expires_s
+        self._since: dict[tuple[str, str], float] = {}
+
+    def nobodys(self, rows: Sequence[RunRow]) -> list[RunRow]:
+        """Those of the open runs that anybody may claim now.
+
+        Raises:
+            BoardUnreachable: nobody knows.
+        """
+        of_run: dict[str, list[Posting]] = {}
+        for posting in self._claims.postings():
+            of_run.setdefault(posting.run, []).append(posting)
+        seen: set[tuple[str, str]] = set()
+        free: list[RunRow] = []
+        for row in rows:
+            postings = of_run.pop(row.id, [])
+            if not postings:
+                # whoever has it, with a board that was lost or restored, must have stopped before
+                # another may begin
+                if self._for_long(("missing", row.id), seen):
+                    LOG.warning("run %s is open and not on the board: it is posted again", row.id)
+                    self._claims.offer(row)
+            elif all(p.owner is None for p in postings) and (
+                any(p.meant_for is None for p in postings)
+                or self._for_long(("reserved", row.id), seen)
+            ):
+                free.append(row)
+        for run, postings in of_run.items():
+            if all(p.owner is None for p in postings) and self._for_long(("over", run), seen):
+                self._take_off(run, postings)
+        self._since = {what: since for what, since in self._since.items() if what in seen}
+        return free
+
+    def _for_long(self, what: tuple[str, str], seen: set[tuple[str, str]]) -> bool:
+        """Whether it has been so for longer than a claim lasts."""
+        seen.add(what)
+        return time.monotonic() - self._since.setdefault(what, time.monotonic()) > self._lasts_s
+
+    def _take_off(self, run: str, postings: Sequence[Posting]) -> None:
+        if not is_over(self._runs, run):
+            return
+        for posting in postings:
+            try:
+                self._claims.board.claim(posting).finish()
+            except (Busy, NotFound):
+                LOG.debug(
+                    "posting of run %s, which is over, is being taken off the board by another "
+                    "host",
+                    run,
+                )

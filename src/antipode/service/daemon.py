@@ -1,0 +1,292 @@
+"""The service: conductor, reaper at every site and clean-up in one process, until it is told to
+stop.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode import __version__
+from antipode.claims.host import Lock
+from antipode.config import Config
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import forget_what_has_ended
+from antipode.errors import AntipodeError, Busy
+from antipode.freezes.reaper import Reaper
+from antipode.runs import orphans
+from antipode.service.conductor import Conductor
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+STOPS_WITHIN_S = 90.0
+"""Longer than a quiesce window with its thaw, and than a call that hangs."""
+BEAT_S = 2.0
+DEAD_AFTER_S = 30.0
+"""A service whose last sign of life is older than this is not at work."""
+CLEAN_EVERY_S = 600.0
+KEPT_S = 30 * 86400.0
+"""How long a freeze that is over stays in the ledger, for those who look into what happened."""
+CLOCKS_APART_S = 0.8
+"""What a host's clock may differ from the database's.
+
+Two hosts' then differ by less than the ledger's grace.
+"""
+LONGEST_PAUSE_S = 30.0
+
+
+@dataclass
+class Status:
+    """What the service tells of itself; moments are seconds since the epoch."""
+
+    host: str
+    pid: int
+    version: str
+    started_at: float
+    beat_at: float
+    runs: list[str] = field(default_factory=list)
+    trouble: dict[str, str] = field(default_factory=dict)
+    """what does not work, and why"""
+
+    @property
+    def is_alive(self) -> bool:
+        return time.time() - self.beat_at < DEAD_AFTER_S
+
+
+def status_of(config: Config) -> Status | None:
+    """What the service of this host has told last; None when there was none."""
+    try:
+        return Status(**json.loads(_status_file(config).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def serve(deployment: Deployment, stop: threading.Event) -> bool:
+    """Carry runs out and thaw what is overdue until `stop` is set; whether all runs had stopped by
+    then.
+
+    Raises:
+        Busy: a service is at work on this host with the same state directory.
+        AntipodeError: this host's clock differs from the database's.
+    """
+    must_agree_on_time(deployment)
+    with _only_service(deployment.config):
+        conductor = Conductor(deployment)
+        threads = [threading.Thread(target=conductor.conduct, name="conductor", daemon=True)]
+        threads.append(
+            threading.Thread(
+                target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
+            )
+        )
+        with _Reapers(deployment) as reapers:
+            for thread in threads:
+                thread.start()
+            tell_systemd("READY=1")
+            status = Status(
+                socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
+            )
+            _beat(deployment, status, conductor, reapers)
+            LOG.info(
+                "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
+            )
+            while not stop.wait(BEAT_S):
+                _beat(deployment, status, conductor, reapers)
+            LOG.info("stopping: runs go on to their next safe point")
+            tell_systemd("STOPPING=1")
+            conductor.halt.set()
+            threads[0].join(STOPS_WITHIN_S)
+            left = conductor.wait(STOPS_WITHIN_S)
+        if left:
+            LOG.error(
+                "not stopped within %.0f s: %s; they are resumed like those of a killed process",
+                STOPS_WITHIN_S,
+                ", ".join(left),
+            )
+        with suppress(FileNotFoundError):
+            _status_file(deployment.config).unlink()
+        return not left
+
+
+def must_agree_on_time(deployment: Deployment) -> None:
+    """See that this host's clock and the database's agree, where several hosts go by it.
+
+    Raises:
+        AntipodeError: they do not: a server might be thawed here in the middle of another host's
+            snapshots.
+    """
+    exact = {
+        "postgresql": "extract(epoch from clock_timestamp())",
+        "mysql": "unix_timestamp(sysdate(6))",
+    }
+    exact["mariadb"] = exact["mysql"]
+    if (expression := exact.get(deployment.database.dialect.name)) is None:
+        return
+    try:
+        with deployment.database.connect() as connection:
+            connection.execute(
+                select(func.count()).select_from(text("runs"))
+            )  # so that connecting is not measured
+            before = time.time()
+            there = float(connection.execute(text(f"SELECT {expression}")).scalar_one())
+            after = time.time()
+    except SQLAlchemyError as error:
+        raise AntipodeError(f"the database does not answer: {error.__cause__ or error}") from error
+    apart = max(before - there, there - after, 0)
+    if apart > CLOCKS_APART_S:
+        raise AntipodeError(
+            f"the clock of this host and that of the database differ by {apart:.1f} s; "
+            f"{CLOCKS_APART_S} s are allowed, as deadlines of"
+            " frozen servers are compared between hosts. Have both kept by NTP (chrony), then "
+            "start again"
+        )
+
+
+def tell_systemd(state: str) -> None:
+    """Tell systemd how the service is (sd_notify); nothing is told where it has not started us."""
+    if not (address := os.environ.get("NOTIFY_SOCKET")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
+        try:
+            there.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            LOG.warning("systemd could not be told %s: %s", state, error)
+
+
+class _Reapers:
+    """A reaper for each site of the configuration, so that one that does not answer keeps nobody
+    from the others.
+
+    A site is connected to when the ledger has somebody there who is overdue, and not before.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._failed: dict[str, tuple[float, float]] = {}
+        self.trouble: dict[str, str] = {}
+        self._reapers = {
+            name: Reaper(deployment.freezes, partial(self._where_overdue, name))
+            for name in deployment.config.sites
+        }
+
+    def __enter__(self) -> _Reapers:
+        for reaper in self._reapers.values():
+            reaper.__enter__()
+        return self
+
+    def dead(self) -> list[str]:
+        """The sites whose reaper has ended, which it never should."""
+        return [name for name, reaper in self._reapers.items() if not reaper.is_alive]
+
+    def __exit__(self, *error: object) -> None:
+        for reaper in self._reapers.values():
+            reaper.__exit__(None, None, None)
+
+    def _where_overdue(self, name: str) -> list[Site]:
+        at, pause = self._failed.get(name, (0.0, 0.5))
+        if time.monotonic() < at:
+            return []
+        try:
+            if not self._deployment.freezes.overdue(name, time.time()):
+                self.trouble.pop(name, None)
+                return []
+            site = self._deployment.site(name)
+        except (AntipodeError, SQLAlchemyError) as error:
+            if name not in self.trouble:
+                LOG.error(
+                    "servers at %s are past their freeze deadline and cannot be thawed now; "
+                    "trying again: %s",
+                    name,
+                    error,
+                )
+            self.trouble[name] = str(error)
+            self._failed[name] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S))
+            return []
+        self._failed.pop(name, None)
+        self.trouble.pop(name, None)
+        return [site]
+
+
+def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
+    """Now and then forget the details of flows whose runs have ended, and freezes that are long
+    over; look at the clock; remove what runs that have ended have left at the sites.
+    """
+    while True:
+        try:
+            forget_what_has_ended(deployment)
+            deployment.freezes.forget(time.time() - KEPT_S)
+            must_agree_on_time(deployment)
+            orphans.collect(deployment)
+        except AntipodeError as error:
+            LOG.error("%s", error)
+        except Exception:
+            LOG.exception("cleaning up failed; trying again in %.0f s", CLEAN_EVERY_S)
+        if stop.wait(CLEAN_EVERY_S):
+            return
+
+
+def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers: _Reapers) -> None:
+    """Give a sign of life, as old as the conductor's last look."""
+    status.beat_at, status.runs = conductor.looked_at, conductor.under_way()
+    status.trouble = {f"site {name}": why for name, why in reapers.trouble.items()}
+    status.trouble |= {f"run {run}": why for run, why in conductor.waiting.items()}
+    status.trouble |= {
+        f"reaper of {name}": "its thread has ended; restart the service" for name in reapers.dead()
+    }
+    if conductor.trouble is not None:
+        status.trouble["conductor"] = conductor.trouble
+    path = _status_file(deployment.config)
+    part = path.with_suffix(".part")
+    try:
+        part.touch(mode=0o600)
+        part.write_text(json.dumps(asdict(status)))
+        part.rename(path)
+    except OSError as error:
+        LOG.warning(
+            "the status of the service cannot be written: %s", error
+        )  # a full disk is no reason to leave servers frozen
+    tell_systemd("WATCHDOG=1" if status.is_alive else "STATUS=the conductor hangs")
+
+
+def _status_file(config: Config) -> Path:
+    return config.state_dir / "service.json"
+
+
+@contextmanager
+def _only_service(config: Config) -> Iterator[None]:
+    try:
+        handle = Lock(config.state_dir / "locks" / "service").take("the service")
+    except Busy as error:
+        raise Busy(
+            f"a service is at work on this host already, with {config.state_dir}; see: antipode "
+            "service status"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def queue_size(deployment: Deployment) -> dict[str, Any]:
+    """How many open runs there are: queued, running (here or elsewhere), lost."""
+    rows = deployment.runs.open()
+    held = {r.id: deployment.claims.is_held(r) for r in rows if r.state == "running"}
+    return {
+        "queued": sum(r.state == "queued" for r in rows),
+        "running": sum(h is not False for h in held.values()),
+        "lost": sum(h is False for h in held.values()),
+    }

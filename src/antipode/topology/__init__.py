@@ -1,0 +1,1 @@
+"""Discovery of a VNF at a site."""

@@ -1,0 +1,1 @@
+"""How captured bytes reach the other site."""

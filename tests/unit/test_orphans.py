@@ -1,0 +1,179 @@
+"""What is left of runs that have ended is removed, and nothing that a run which is under way, or to
+be gone on with, may use.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import samples
+
+from antipode import config
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.run import new_run
+from antipode.engine.timeline import Unobserved
+from antipode.errors import Busy, ResourceFailed, SiteUnreachable
+from antipode.operations import abort
+from antipode.runs import orphans
+
+World = SimpleNamespace
+
+
+class GatedSite(samples.NamedSite):
+    """A site that asks before it is changed."""
+
+    go_on: Callable[[], None] = staticmethod(lambda: None)
+
+    def under(self, go_on: Callable[[], None], *_: Any) -> Any:
+        site = type(self)(self.name)
+        site.go_on = go_on  # type: ignore[method-assign]
+        return site
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
+    deployment.vnfs.put(samples.vnf())
+    world = World(deployment=deployment, calls=[], connected=[], patch=monkeypatch)
+
+    def connect(name: str, cloud: str) -> Any:
+        world.connected.append(name)
+        return GatedSite(name)
+
+    def plays(name: str) -> Callable[..., list[str]]:
+        def play(site: Any, *about: Any) -> list[str]:
+            site.go_on()
+            world.calls.append((name, site.name))
+            return []
+
+        return play
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    for module, name in (
+        (orphans.remains, "remove_left_by"),
+        (orphans.rollback, "remove"),
+        (orphans.rollback, "remove_twins"),
+    ):
+        monkeypatch.setattr(module, name, plays(name))
+    return world
+
+
+def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float = 60) -> str:
+    plan = samples.plan().model_dump(mode="json")
+    request = (
+        {"vnf": samples.vnf().model_dump(mode="json")}
+        if kind == "protect"
+        else {"to": "site-b", "plan": plan}
+    )
+    run = new_run(kind, "hlr", request)
+    run.started_at, run.claim, run_id = time.time() - ago_s - 10, claim, run.id
+    world.deployment.runs.create(run)
+    if state != "running":
+        world.deployment.runs.end(run_id, claim, state, time.time() - ago_s, None, {})
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "claim", "removed"),
+    [
+        ("protect", "failed", 1, [("remove_left_by", "site-a")]),
+        ("protect", "aborted", 1, [("remove_left_by", "site-a")]),
+        ("protect", "succeeded", 1, []),  # it has had an answer to all that it asked for
+        ("failover", "aborted", 1, [("remove", "site-b")]),
+        ("failover", "succeeded", 1, [("remove_twins", "site-b")]),
+        ("failover", "failed", 3, []),  # it is gone on with
+    ],
+)
+def test_what_runs_have_left_is_removed_where_they_made_it(
+    world: World, kind: str, state: str, claim: int, removed: list[tuple[str, str]]
+) -> None:
+    ended(world, kind, state, claim=claim)
+    orphans.collect(world.deployment)
+    assert world.calls == removed
+    assert world.connected == [site for _, site in removed]
+
+
+def test_a_point_that_cannot_be_read_keeps_what_its_run_has_made(world: World) -> None:
+    ended(world, "protect", "succeeded", claim=2)
+    orphans.collect(world.deployment)  # the vault has no such point
+    assert world.calls == []
+
+
+def test_runs_that_ended_long_ago_are_not_looked_at(world: World) -> None:
+    ended(world, "protect", "failed", ago_s=orphans.LATE_S + 60)
+    orphans.collect(world.deployment)
+    assert world.connected == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [("protect", "running"), ("failover", "running"), ("failover", "failed")]
+)
+def test_nothing_is_removed_while_another_run_of_the_vnf_may_use_it(
+    world: World, kind: str, state: str
+) -> None:
+    aborted = ended(world, "failover", "aborted", ago_s=600)
+    ended(world, kind, state)
+    orphans.collect(world.deployment)
+    assert [call for call in world.calls if call[0] == "remove"] == []
+    with pytest.raises(Busy):
+        orphans.remove(world.deployment, [world.deployment.runs.get(aborted)])
+
+
+def test_a_run_that_begins_meanwhile_ends_the_removal_before_its_next_change(world: World) -> None:
+    aborted = ended(world, "failover", "aborted")
+
+    def remove(site: Any, *_: Any) -> list[str]:
+        ended(world, "failover", "running")
+        site.go_on()
+        raise AssertionError("it went on")
+
+    world.patch.setattr(orphans.rollback, "remove", remove)
+    with pytest.raises(Busy):
+        orphans.remove(world.deployment, [world.deployment.runs.get(aborted)])
+
+
+def test_a_site_that_does_not_answer_is_asked_once_and_keeps_nobody_from_the_other(
+    world: World,
+) -> None:
+    def connect(name: str, cloud: str) -> Any:
+        world.connected.append(name)
+        if name == "site-a":
+            raise SiteUnreachable("no answer")
+        return GatedSite(name)
+
+    world.patch.setattr(cloud_site, "connect", connect)
+    for vnf in ("a", "b", "c"):
+        run = ended(world, "protect", "failed")
+        with world.deployment.database.begin() as connection:
+            connection.exec_driver_sql("UPDATE runs SET vnf = ? WHERE id = ?", (vnf, run))
+    ended(world, "failover", "aborted")
+    orphans.collect(world.deployment)
+    assert sorted(world.connected) == ["site-a", "site-b"]
+    assert world.calls == [("remove", "site-b")]
+
+
+def test_what_fails_for_one_vnf_keeps_nobody_from_the_others(world: World) -> None:
+    tried: list[str] = []
+
+    def remove(*_: Any) -> list[str]:
+        tried.append("x")
+        raise ResourceFailed("cannot be removed")
+
+    world.patch.setattr(orphans.rollback, "remove", remove)
+    for vnf in ("a", "b"):
+        run = ended(world, "failover", "aborted")
+        with world.deployment.database.begin() as connection:
+            connection.exec_driver_sql("UPDATE runs SET vnf = ? WHERE id = ?", (vnf, run))
+    orphans.collect(world.deployment)
+    assert len(tried) == 2
+
+
+def test_an_abort_of_a_run_that_was_aborted_looks_again(world: World) -> None:
+    run = ended(world, "failover", "aborted")
+    assert abort.abort(world.deployment, run, Unobserved())["state"] == "aborted"
+    assert world.calls == [("remove", "site-b")]
