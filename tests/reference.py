@@ -146,7 +146,7 @@ def _tree(error: type[errors.AntipodeError]) -> Iterator[type[errors.AntipodeErr
 
 
 def _error(error: type[errors.AntipodeError]) -> str:
-    code = getattr(error, "error_code", None)
+    code = getattr(error, "code", None)
     first = " ".join((inspect.getdoc(error) or "").split("\n\n")[0].split())
     shown = f"`{code}`" if code else ""
     return f"| {error.__name__} | {shown} | {error.exit_code} | {first} |"
