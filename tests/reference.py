@@ -56,7 +56,7 @@ def commands_page() -> str:
 
 def errors_page() -> str:
     """docs/errors.md, from the tree of errors."""
-    exits = main.EXIT_CODES.partition("\n")[2]
+    exits = main.EXIT_CODES.partition("\n")[2].partition("\n\n")[0]
     codes = [line.split(maxsplit=1) for line in _unfolded(exits)]
     return "\n".join(
         [
@@ -84,6 +84,8 @@ def _section(name: str, parser: argparse.ArgumentParser) -> str:
         textwrap.fill(described, 96) + "\n",
         *([own] if own else []),
     ]
+    if parser.epilog:
+        parts.append(f"```\n{parser.epilog}\n```\n")
     if formats := _formats(parser):
         parts.append(f"Formats: {', '.join(formats)}.\n")
     return "\n".join(parts)
