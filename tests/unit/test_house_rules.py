@@ -21,11 +21,14 @@ def _files(suffix: str, *folders: str) -> list[Path]:
         path
         for folder in folders
         for path in (ROOT / folder).rglob(f"*{suffix}")
-        if not any(part.startswith(".") or part == "build" for part in path.relative_to(ROOT).parts)
+        if not any(
+            part.startswith(".") or part == "build"
+            for part in path.relative_to(ROOT / folder).parts
+        )
     )
 
 
-PYTHON = _files(".py", "src", "nova_quiesce", "lab", "bench", "tests")
+PYTHON = _files(".py", "src", "nova_quiesce", "lab", "bench", "tests", ".ci")
 PAGES = [*sorted(ROOT.glob("*.md")), *_files(".md", "docs", "nova_quiesce")]
 
 
