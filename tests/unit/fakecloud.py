@@ -483,8 +483,9 @@ class FakeCloud:
         )
 
     def _restore(self, wanted: Json) -> str:
-        self._happens(f"restore {wanted['name']}")
-        if self.backups[wanted["backup_id"]]["status"] != "available":
+        backup = wanted.get("backup_id")
+        self._happens(f"restore {wanted['name']}" if backup else f"volume {wanted['name']}")
+        if backup and self.backups[backup]["status"] != "available":
             refuse(400, "backup is not available")
         volume = f"volume-{next(self.ids)}"
         created_at = f"{next(self.clock):09}"
@@ -492,8 +493,8 @@ class FakeCloud:
         self.volumes[volume] = {
             **wanted,
             "id": volume,
-            "status": "restoring-backup",
-            "metadata": {"src_backup_id": wanted["backup_id"]},
+            "status": "restoring-backup" if backup else "available",
+            "metadata": {"src_backup_id": backup} if backup else wanted["metadata"],
         }
         self.volumes[volume] |= {
             "bootable": "false",
