@@ -19,6 +19,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from antipode import config
+from antipode.cloud import site as cloud_site
 from antipode.engine import deployment, flow_runner
 from antipode.engine.timeline import Unobserved
 from antipode.model.capture import BackupSet, SnapshotSet
@@ -27,9 +28,16 @@ from antipode.model.point import BackupRecord, Manifest, QuiesceWindow
 from antipode.model.steps import Timeline
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
+from antipode.protect import checks, remains
+from antipode.protect.quiesced_snapshot import window
 from antipode.protect.quiesced_snapshot.window import FreezeLedger
+from antipode.recover import plan, ports, probes, rollback, servers
+from antipode.recover.sources import backup, records
 from antipode.runs import failover as failover_flow
+from antipode.runs import orphans
 from antipode.runs import protect as protect_flow
+from antipode.topology import discovery
+from antipode.transfer import cinder_backup
 
 PRIMARY, BACKUP = "site-a", "site-b"
 VOLUMES = 2
@@ -276,23 +284,23 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
             """It answers."""
 
     return [
-        (deployment.cloud_site, "connect", lambda name, cloud: _Site(name)),
+        (cloud_site, "connect", lambda name, cloud: _Site(name)),
         (protect_flow, "run_flow", installation.run_flow),
-        (protect_flow.orphans, "remove_of_protections", nothing),
-        (protect_flow.discovery, "discover", discover),
-        (protect_flow.checks, "check_protect", nothing),
-        (protect_flow.quiesce, "quiesced_snapshots", quiesced_snapshots),
-        (protect_flow.cinder_backup, "back_up", back_up),
-        (protect_flow.remains, "remove_snapshots", nothing),
+        (orphans, "remove_of_protections", nothing),
+        (discovery, "discover", discover),
+        (checks, "check_protect", nothing),
+        (window, "quiesced_snapshots", quiesced_snapshots),
+        (cinder_backup, "back_up", back_up),
+        (remains, "remove_snapshots", nothing),
         (failover_flow, "run_flow", installation.run_flow),
-        (failover_flow.plan, "make_plan", make_plan),
-        (failover_flow.records, "import_chains", import_chains),
-        (failover_flow.backup, "restore_volumes", restore_volumes),
-        (failover_flow.ports, "create_ports", create_ports),
-        (failover_flow.rollback, "remove_failed", nothing),
-        (failover_flow.rollback, "remove_twins", nothing),
-        (failover_flow.servers, "boot", boot),
-        (failover_flow.probes, "await_answer", await_answer),
+        (plan, "make_plan", make_plan),
+        (records, "import_chains", import_chains),
+        (backup, "restore_volumes", restore_volumes),
+        (ports, "create_ports", create_ports),
+        (rollback, "remove_failed", nothing),
+        (rollback, "remove_twins", nothing),
+        (servers, "boot", boot),
+        (probes, "await_answer", await_answer),
     ]
 
 

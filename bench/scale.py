@@ -211,7 +211,7 @@ def _calls_of_antipode(sandbox: Sandbox, sites: Sequence[str]) -> float:
     ]
     moved = ("PUT", "DELETE", "HEAD")
     return sum(
-        n
+        float(n)
         for name, n in counted
         if not (name.startswith("object-store") and name.split()[1] in moved)
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import (
@@ -35,6 +34,7 @@ from antipode.store import database
 from antipode.store.database import VERSION_TABLE, open_database
 from antipode.store.runs import Runs
 from antipode.store.tables import Base
+from tests.distributed import servers
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "vnfs": [

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from awaited import AwaitedWitness
-from holdings import what_is_there
 
 from antipode.sandbox.story import recovered_last
 from lab import canary, wan
@@ -22,6 +20,8 @@ from lab.desk import EXAMPLE, Desk
 from lab.services import identity
 from lab.services.tenant import NAMES, PROJECT
 from lab.site import SITES, Site
+from tests.lab.awaited import AwaitedWitness
+from tests.lab.holdings import what_is_there
 
 pytestmark = pytest.mark.lab
 VNF = "canary"

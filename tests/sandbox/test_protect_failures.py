@@ -5,6 +5,7 @@ and the next one is good.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import pytest
 
@@ -30,7 +31,7 @@ def expect_the_next_one_to_be_good(world: World) -> None:
     assert world.frozen() == set()
 
 
-def by_somebody(world: World, server: str, *actions: dict[str, object]) -> None:
+def by_somebody(world: World, server: str, *actions: Mapping[str, object]) -> None:
     """Somebody who knows nothing of antipode acts on a server."""
     compute = world.cloud(PRIMARY).compute
     path = f"/servers/{compute.find_server(server, ignore_missing=False).id}/action"

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import FakeCloud, refuse
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud, refuse
 
 HEAVY = {
     "openstack",
@@ -385,8 +385,8 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-import samples
+sys.path.insert(0, {root!r})
+from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
 from antipode.runs import protect as protect_flow
@@ -412,7 +412,7 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(
 ) -> None:
     antipode.add_vnf()
     program = FREEZES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -433,7 +433,7 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
 ) -> None:
     antipode.add_vnf()
     program = FREEZES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -457,8 +457,8 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-import samples
+sys.path.insert(0, {root!r})
+from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
 from antipode.runs import failover as failover_flow
@@ -479,7 +479,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
 
     points.commit(deployment(antipode).vault, samples.manifest())
     program = RESTORES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import refuse
-from test_kill_matrix import VNF, backup_site, primary
 
 from antipode import config
 from antipode.claims.host import LETS_GO_S, HostClaims, Lock
@@ -46,6 +43,9 @@ from antipode.recover import probes, rollback
 from antipode.runs.failover import failover, prepare
 from antipode.runs.protect import protect
 from antipode.vault import points
+from tests.unit import samples
+from tests.unit.fakecloud import refuse
+from tests.unit.test_kill_matrix import VNF, backup_site, primary
 
 Json = dict[str, Any]
 WITHIN_S = 60.0

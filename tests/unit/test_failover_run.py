@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -23,6 +22,7 @@ from antipode.errors import AntipodeError, InvalidInput, NotFound, PreflightFail
 from antipode.runs import failover as failover_flow
 from antipode.runs.failover import failover, prepare
 from antipode.vault import points
+from tests.unit import samples
 
 World = SimpleNamespace
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud
 
 from antipode import config
 from antipode.engine import flow_runner
@@ -36,6 +35,7 @@ from antipode.errors import NotFound
 from antipode.model.vnf import Vnf
 from antipode.vault import PROBE
 from antipode.vault import points as manifests
+from tests.unit.fakecloud import FakeCloud
 
 SHARDS = 4
 """The points of each matrix are dealt to so many tests, for as many workers."""

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -20,6 +19,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, ResourceFailed, SiteUnreachable
 from antipode.operations import abort
 from antipode.runs import orphans
+from tests.unit import samples
 
 World = SimpleNamespace
 
@@ -29,9 +29,9 @@ class GatedSite(samples.NamedSite):
 
     go_on: Callable[[], None] = staticmethod(lambda: None)
 
-    def under(self, go_on: Callable[[], None], *_: Any) -> Any:
+    def under(self, *gates: Any) -> Any:
         site = type(self)(self.name)
-        site.go_on = go_on  # type: ignore[method-assign]
+        site.go_on, *_ = gates  # type: ignore[method-assign]
         return site
 
 

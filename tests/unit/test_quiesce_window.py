@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 from antipode.cloud.compute import Freeze
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
@@ -22,6 +21,7 @@ from antipode.model.vnf import Member, Quiesce, Vnf
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
 from antipode.topology.discovery import discover
+from tests.unit.fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 VNF = Vnf(
     vnf="v",

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 from sqlalchemy import update
 
 from antipode import config, logs
@@ -26,6 +25,7 @@ from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
+from tests.unit import samples
 
 Execute = Callable[[str], None]
 WITHIN_S = 60.0
@@ -343,11 +343,10 @@ def test_a_run_that_must_stop_while_it_writes_to_the_vault_has_not_failed_at_tha
     def send(*_: Any, **__: Any) -> Any:
         raise ClaimLost("it is another's")
 
-    vault = SwiftVault(
-        SimpleNamespace(ensure_container=send, put=send, get=send, delete=send, listing=send),
-        "c",
-        "site-b",
-    )  # type: ignore[arg-type]
+    objects: Any = SimpleNamespace(
+        ensure_container=send, put=send, get=send, delete=send, listing=send
+    )
+    vault = SwiftVault(objects, "c", "site-b")
     for call in (
         lambda: vault.put("a/b", b""),
         lambda: vault.delete("a/b"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from antipode.errors import NotFound, RecoveryPointInvalid, VaultCorrupt, VaultE
 from antipode.model.point import seal
 from antipode.vault import points, verify
 from antipode.vault.directory import DirectoryVault
+from tests.unit import samples
 
 SEALED = seal(samples.manifest())
 AT_ANY_PACE = settings(deadline=None)

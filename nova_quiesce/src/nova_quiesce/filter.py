@@ -74,7 +74,8 @@ class QuiesceFilter:
     ) -> Iterable[bytes]:
         if self._threads_run:
             self._watch.run_in_thread()
-            return self._answer(environ, start_response)
+            answer: Iterable[bytes] = self._answer(environ, start_response)
+            return answer
         return _Then(self._answer(environ, start_response), self._watch.look_if_time)
 
     @webob.dec.wsgify(RequestClass=wsgi.Request)

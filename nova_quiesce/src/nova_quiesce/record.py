@@ -148,14 +148,16 @@ def of(context: Any, server_id: str) -> Record | None:
 
     The context is targeted at the server's cell.
     """
-    return _found(context, models.Instance.uuid == server_id).get(server_id)
+    found: dict[str, Record] = _found(context, models.Instance.uuid == server_id)
+    return found.get(server_id)
 
 
 def all_of_cell(context: Any) -> dict[str, Record]:
     """Return the records of all quiesced servers, by their ids, of the cell that the context is
     targeted at.
     """
-    return _found(context)
+    found: dict[str, Record] = _found(context)
+    return found
 
 
 @main_db.pick_context_manager_reader
