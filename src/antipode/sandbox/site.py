@@ -28,6 +28,7 @@ from antipode.sandbox.guests import GuestSilent, Hypervisor
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
 from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
 from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.nova.servers import Infrastructure
 from antipode.sandbox.nova.service import Nova
 from antipode.sandbox.store import Store
 from antipode.sandbox.swift import Swift
@@ -84,11 +85,8 @@ class Site:
             site.name,
             database,
             self.conditions,
-            storage,
-            self.cinder.volumes,
-            self.neutron,
-            self.hypervisor,
             work,
+            Infrastructure(self.hypervisor, storage, self.cinder.volumes, self.neutron),
             add_on=site.add_on,
         )
         swift = Swift(database, directory / "objects", self.conditions)
