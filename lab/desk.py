@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from antipode.sandbox import configuration
 from lab import clouds
 from lab.errors import LabError
 from lab.site import BACKUP_STORE, SITES
@@ -31,20 +32,10 @@ class Desk:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.configuration = folder / "antipode.yaml"
-        self.configuration.write_text(
-            yaml.safe_dump(
-                {
-                    "sites": {name: {"cloud": name} for name in SITES},
-                    "vault": {"swift": {"site": BACKUP_STORE.name, "container": vault}},
-                    "backup_store": {
-                        "cloud": f"{BACKUP_STORE.name}-backup",
-                        "container": "volumebackups",
-                    },
-                    "database": f"sqlite:///{folder}/antipode.db",
-                },
-                sort_keys=False,
-            )
+        content = configuration.antipode(
+            folder, SITES, BACKUP_STORE.name, backups="volumebackups", vault=vault
         )
+        self.configuration.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `antipode ARGUMENTS` and return the process; `options` as for subprocess.Popen."""

@@ -7,20 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from antipode.sandbox.blocks import KERNEL_TELLS
+from antipode.sandbox.members import Tenant
 from antipode.sandbox.store import StoreSettings
 
 FILE = "site.json"
 LOCK = "lock"
-
-
-class Tenant(BaseModel):
-    """What is called differently at the two sites, on purpose: the names have to be mapped when a
-    VNF moves.
-    """
-
-    network: str
-    volume_type: str
-    has_image: bool
 
 
 class SiteSettings(BaseModel):
