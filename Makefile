@@ -33,7 +33,7 @@ test-sandbox: $(READY)    ## antipode's command line on embedded sites, with fau
 	$(BIN)/pytest tests/sandbox -q -n 3 --timeout 1200
 
 test-distributed: $(READY)  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis (installs them, as root)
-	$(BIN)/python tests/distributed/packages.py
+	$(BIN)/python -m tests.distributed.packages
 	$(BIN)/pytest tests/distributed -q -n 3 --timeout 600
 
 lab: $(READY)             ## bring the two sites up (idempotent)

@@ -14,7 +14,7 @@ PEER_PORT = 8081
 
 @dataclass(frozen=True)
 class Tenant:
-    """Names that differ between the two sites on purpose: they have to be mapped when a VNF moves."""
+    """Names that differ between the sites on purpose: a VNF that moves needs them mapped."""
 
     network: str
     volume_type: str
@@ -45,7 +45,7 @@ class Member:
         return f"{self.server}-port"
 
     def user_data(self, period_ms: int) -> str:
-        """The settings of its guest; `period_ms` is how often the head of the chain makes a record."""
+        """Its guest's settings; `period_ms` is how often the head of the chain makes a record."""
         lines = [f"role={self.role}", f"http={HTTP_PORT}"]
         lines += [f"next={self.next_address}:{PEER_PORT}"] if self.next_address else []
         lines += [f"period_ms={period_ms}" if self.role == CHAIN[-1] else f"peer={PEER_PORT}"]
