@@ -1,4 +1,4 @@
-"""What antipode's engine itself costs: real runs on SQLite, with claims, tasks, steps and ledger,
+"""The cost of antipode's engine itself: real runs on SQLite, with claims, tasks, steps and ledger,
 whose work in the clouds takes no time.
 
 `python -m bench.engine` prints it; `make bench` does so beside what it measures on the lab.
@@ -45,14 +45,14 @@ VOLUMES = 2
 PROTECTED, RECOVERED = 20, 500
 """volumes of the VNF that is protected, and of the one that is failed over"""
 SHARE_OF_PROTECT = 0.02
-"""What the engine may take of a protection's time"""
+"""The engine's largest share of a protection's time"""
 FAILOVER_S = 30.0
-"""What the bookkeeping of a failover of so many volumes may take in all"""
+"""The longest that the bookkeeping of a failover of so many volumes may take"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took of which all work was played. The steps are those that an operator sees."""
+    """The cost of one run with all cloud work simulated. The steps are those that operators see."""
 
     act: str
     volumes: int
@@ -166,13 +166,13 @@ class _Installation:
         return flow_runner.run_flow(flow, *arguments, **named)
 
 
-# ---- the work, played ----
+# ---- the work, simulated ----
 
 
 def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
-    """What stands in for all that would call a cloud.
+    """Stand-ins for everything that would call a cloud.
 
-    It takes no time, and tells the timeline what the real one tells.
+    They take no time, and write the same timeline.
     """
 
     def nothing(*_: object, **__: object) -> None:
@@ -305,7 +305,7 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
 
 
 class _Site:
-    """A connection to a site by which nothing is sent."""
+    """A connection to a site that sends nothing."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""What antipode itself costs as there is more to do: many VNFs on embedded sites without latency,
+"""The cost of antipode itself as the work grows: many VNFs on embedded sites without latency,
 protected and failed over.
 
 `python -m bench.scale` prints, for 20, 200 and 2,000 volumes, CPU seconds and memory of antipode's

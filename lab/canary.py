@@ -81,8 +81,8 @@ def remove(site: Site) -> list[str]:
     recovered ones too; return what was deleted.
     """
     with _alone(site):
-        # keypairs are a user's: its owner made the VNF's, antipode imports one for itself where it
-        # recovers the VNF
+        # a keypair belongs to a user: the VNF's to its owner, and where antipode recovers the VNF,
+        # it imports one for itself
         return (
             _remove(connect(site))
             + _remove_keypair(connect(site, ""))
@@ -137,14 +137,14 @@ def _wait_until_deletable(cloud: Connection, volume: str) -> None:
 
 @contextmanager
 def _alone(site: Site) -> Iterator[None]:
-    """Two that make or remove the VNF at once would each see half of what the other does."""
+    """One process at a time creates or removes the VNF at a site."""
     with (ROOT / f"canary-{site.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _is_running(site: Site, server: str) -> bool:
-    """Asked of libvirt: after a disaster Nova believes for minutes that its guests are ACTIVE."""
+    """Asks libvirt: for minutes after a disaster, Nova reports its guests as ACTIVE."""
     return inside.run(site, ["virsh", "domstate", server], check=False).stdout.strip() == "running"
 
 
@@ -152,7 +152,7 @@ def _is_running(site: Site, server: str) -> bool:
 
 
 def state(site: Site, timeout: float = 30) -> dict[str, dict[str, Any]]:
-    """What each member says of itself, within `timeout` seconds each: role -> its JSON (role,
+    """The state that each member reports, within `timeout` seconds each: role -> its JSON (role,
     durable, found, boot, torn, ms, state).
 
     The head of the chain is asked first, so that front.durable <= app.durable <= db.durable holds
@@ -209,8 +209,7 @@ def wait_for_records(site: Site, more: int, timeout: float = 600) -> None:
 
 
 def frozen_last(site: Site, timeout: float = 20) -> dict[str, int]:
-    """The witness while the VNF is quiesced: what each member has durable, once that has stood
-    still for two seconds.
+    """The last durable record of each quiesced member, once it has stood still for two seconds.
 
     Raises LabError when records still come, or none can be asked for, after `timeout` seconds: it
     is not quiesced.

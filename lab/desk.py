@@ -1,5 +1,5 @@
 """An operator's desk: antipode configured for the two sites, and its command line called as an
-operator calls it.
+operator does.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ class Desk:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def ask(self, *arguments: str, timeout: float = 1200) -> Any:
-        """Execute `antipode ARGUMENTS -f json`, which has to succeed, and return what it said."""
+        """Execute `antipode ARGUMENTS -f json`, which must succeed; its decoded output."""
         return json.loads(self._succeed([*arguments, "-f", "json"], timeout))
 
     def tell(self, *arguments: str, timeout: float = 1200) -> str:
-        """Execute `antipode ARGUMENTS`, which has to succeed, and return what it printed."""
+        """Execute `antipode ARGUMENTS`, which must succeed, and return its output."""
         return self._succeed(arguments, timeout)
 
     def _succeed(self, arguments: Sequence[str], timeout: float) -> str:

@@ -1,5 +1,5 @@
-"""What the lab installs on the machine: Debian packages, and the virtual environment that the
-OpenStack services run from.
+"""Everything that the lab installs on the machine: Debian packages, and the virtual environment of
+the OpenStack services.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LOG = ROOT / "install.log"
 def install(progress: Progress) -> bool:
     """Install what is missing.
 
-    Returns whether the quiesce add-on is another one now, so that nova-api must be started anew.
+    Returns whether the quiesce add-on has changed, so that nova-api must be restarted.
     """
     ROOT.mkdir(parents=True, exist_ok=True)
     if missing := _missing():

@@ -1,5 +1,5 @@
-"""What the tenant of a site finds before its VNF: quotas, flavor, volume types, network, security
-group and, at site-a, the image.
+"""The resources of a site's tenant that precede its VNF: quotas, flavor, volume types, network,
+security group and, at site-a, the image.
 """
 
 from __future__ import annotations

@@ -59,11 +59,11 @@ class Record:
     since: str
     expires_at: str
     free_at: str
-    """nobody else acts before this moment; whoever has begun a freeze or thaw is dead if it is
-    still under way then
+    """no other process acts before this moment; a freeze or thaw still under way then belongs to a
+    dead process
     """
     given_up_at: str | None = None
-    """an agent that is silent until then is not told to thaw any more; None when its guest is known
+    """an agent that is silent until then is not asked to thaw again; None when its guest is known
     to be frozen: then it always is
     """
 
@@ -112,7 +112,7 @@ class Record:
 
     @property
     def row(self) -> str:
-        """What is stored beside the state; a value of system metadata has at most 255
+        """The text stored beside the state; a value of system metadata has at most 255
         characters.
         """
         return json.dumps([self.id, self.since, self.expires_at, self.free_at, self.given_up_at])

@@ -20,25 +20,23 @@ from antipode.sandbox.supervision import SITES, Sandbox, SandboxError
 
 PERIOD_MS = 50
 PATIENCE_S = 180
-"""For what takes seconds where nothing else runs."""
+"""For things that take seconds on an idle machine."""
 ANSWER_S = 60
-"""For one answer of a member: much more than it takes, as a machine that is busy elsewhere is no
-broken chain.
-"""
+"""For one answer of a member: a busy machine must not be taken for a broken chain."""
 
 
 def await_that(
     holds: Callable[[], bool], what: str, timeout_s: float, interval_s: float = 0.05
 ) -> None:
-    """Ask again and again until it is so.
+    """Poll until `holds` is true.
 
     Raises:
-        SandboxError: it is not, after `timeout_s` seconds.
+        SandboxError: it is still false after `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > deadline:
-            raise SandboxError(f"waited {timeout_s:g} s in vain until {what}")
+            raise SandboxError(f"not true after {timeout_s:g} s: {what}")
         time.sleep(interval_s)
 
 
@@ -72,9 +70,9 @@ def create(sandbox: Sandbox, site: str) -> dict[str, str]:
 
 
 def have_at_one_site(sandbox: Sandbox) -> None:
-    """Have the VNF work where it is, at the first site when it is nowhere.
+    """Have the VNF run at the site that holds it, at the first site if neither does.
 
-    Where it is at both, which of them works is not ours to say.
+    If both hold it, nothing is done: the operator decides which copy runs.
     """
     holding = [
         site
@@ -89,11 +87,11 @@ def have_at_one_site(sandbox: Sandbox) -> None:
 
 
 def state(sandbox: Sandbox, site: str) -> dict[str, dict[str, Any]]:
-    """What each member says of itself, asked over its network; the head first, so that the chain's
-    order holds also while it runs.
+    """The state that each member reports over its network; the head is asked first, so that the
+    chain's order holds also while it runs.
 
     Raises:
-        SandboxError: one does not answer.
+        SandboxError: a member does not answer.
     """
     url = sandbox.settings(site).url
     try:
@@ -125,10 +123,10 @@ def fill(sandbox: Sandbox, site: str, mib: int, seed: int = 1) -> None:
 
 
 def await_work(sandbox: Sandbox, site: str, timeout_s: float = PATIENCE_S) -> None:
-    """Return when all members answer and the chain goes on."""
+    """Return when all members answer and the chain advances."""
     seen: list[dict[str, int]] = []
 
-    def goes_on() -> bool:
+    def advances() -> bool:
         try:
             seen.append(durable(sandbox, site))
         except SandboxError:
@@ -136,7 +134,7 @@ def await_work(sandbox: Sandbox, site: str, timeout_s: float = PATIENCE_S) -> No
         return all(seen[0][role] < seen[-1][role] for role in CHAIN)
 
     await_that(
-        goes_on, f"all members of the canary answer at {site} and their chain goes on", timeout_s
+        advances, f"all members of the canary answer at {site} and their chain advances", timeout_s
     )
 
 

@@ -1,4 +1,4 @@
-"""What one embedded site is like: the file in its directory from which its process starts."""
+"""The settings of one embedded site: a file in its directory, read by its process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SiteSettings(BaseModel):
     region: str
     host: str = "127.0.0.1"
     port: int
-    """of the OpenStack services and the guests: what isolation and faults are about"""
+    """of the OpenStack services and the guests; isolation and faults apply to it"""
     control_port: int
     """of the control API, which always answers"""
     latency: float = Field(default=1.0, ge=0)

@@ -1,5 +1,5 @@
-"""The processes of the embedded sites: started, killed, isolated and looked at; who serves a site
-holds the lock in its directory.
+"""The processes of the embedded sites: started, killed, isolated and inspected. The process that
+serves a site holds the lock in its directory.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Sandbox:
     # ---- the sites and where they are ----
 
     def settings(self, site: str) -> SiteSettings:
-        """What a site is like.
+        """The settings of a site.
 
         Raises:
             NotFound: there is no such site, or it was never brought up.
