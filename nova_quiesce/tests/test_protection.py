@@ -176,8 +176,8 @@ class TestReset(CloudTestCase):
         self.act({"quiesce": {"timeout": 1}})
         with self.assertLogs("nova_quiesce.quiescing", "WARNING") as logs:
             self.act({"os-resetState": {"state": "active"}})
-            self.await_that("given up", lambda: not self.watch._lost)
-            self.await_that("logged", lambda: self.server_id in logs.output[-1])
+            self.await_that("logged", lambda: any(self.server_id in line for line in logs.output))
+        self.await_that("given up", lambda: not self.watch._lost)
         self.assertGreater(self.guests.calls.count("thaw"), 1)
         self.assertEqual({}, self.watch._lost)
         self.assert_nothing_is_left()

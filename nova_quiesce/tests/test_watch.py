@@ -96,7 +96,7 @@ class TestSilentAgents(CloudTestCase):
         with self.assertLogs("nova_quiesce.quiescing", "WARNING") as logs:
             self.fault(self.act({"quiesce": {"timeout": 1}}), 409, "conflictingRequest")
             self.await_that("given up", lambda: not self.shown()["quiesced"])
-            self.await_that("logged", lambda: self.server_id in logs.output[-1])
+            self.await_that("logged", lambda: len(logs.output) > 1)  # after the failed quiesce
         self.assert_nothing_is_left()
         self.assertIn(self.server_id, logs.output[-1])
         tried = self.guests.calls.count("thaw")
