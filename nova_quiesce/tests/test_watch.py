@@ -146,10 +146,7 @@ class TestSilentAgents(CloudTestCase):
 
         self.guests.while_freezing = vanish
         self.guests.thaws_to_fail = 0
-        self.assertIn(
-            "may be frozen all the same",
-            self.fault(self.act({"quiesce": None}), 409, "conflictingRequest"),
-        )
+        self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
         self.await_that("thawed", lambda: not self.frozen)
 
     def test_while_it_may_still_take_the_freeze_it_is_not_given_up(self) -> None:
