@@ -31,11 +31,12 @@ from antipode.model.vnf import Vnf
 from antipode.operations import failover, protect
 from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot import QuiescedSnapshot
-from antipode.recover import ports, probes, rollback, servers
+from antipode.recover import plan, ports, probes, rollback, servers
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as recovering_runs
 from antipode.runs import protect as protecting_runs
+from antipode.topology import discovery
 from antipode.transfer.cinder_backup import CinderBackup
 
 PRIMARY, BACKUP = "site-a", "site-b"
@@ -245,12 +246,12 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
         (protecting_runs, "run_flow", installation.run_flow),
         (protecting_runs, "remove_orphans_of", nothing),
         (protecting_runs, "problems_of", lambda *_: []),
-        (protecting_runs.discovery, "discover", discover),
+        (discovery, "discover", discover),
         (QuiescedSnapshot, "capture", capture),
         (QuiescedSnapshot, "release", nothing),
         (CinderBackup, "transfer", transfer),
         (recovering_runs, "run_flow", installation.run_flow),
-        (failover.plan, "make_plan", make_plan),
+        (plan, "make_plan", make_plan),
         (FromBackups, "provide", provide),
         (ports, "create_ports", create_ports),
         (rollback, "remove_failed", nothing),
@@ -339,7 +340,8 @@ def _planned(server: Server) -> ServerPlan:
     volumes = [
         VolumePlan(
             source_id=a.volume.id,
-            backup_id=f"backup-{a.volume.id}",
+            source_kind="backup-chain",
+            source_reference=f"backup-{a.volume.id}",
             name=a.volume.name,
             description="",
             size_gib=1,

@@ -6,8 +6,6 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
-from fakecloud import FakeCloud, FakeTimeline
-
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
@@ -15,6 +13,7 @@ from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Settings
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
+from tests.unit.fakecloud import FakeCloud, FakeTimeline
 
 
 class NoLimit(nullcontext[None]):

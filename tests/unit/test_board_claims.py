@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,14 +99,17 @@ def is_lost(held: BoardClaim) -> bool:
     return False
 
 
+def has_renewed(hold: Hold, times: int) -> bool:
+    return hold.renewed >= times
+
+
 def test_a_claim_that_is_renewed_lasts() -> None:
     hold, clock = Hold(), Clock()
     held = claim(hold, Runs(), clock)
     for _ in range(6):
         clock.s += EXPIRES_S / 2
         held.check()
-        renewed = hold.renewed
-        until("a renewal that was begun since", lambda renewed=renewed: hold.renewed >= renewed + 2)
+        until("a renewal that was begun since", partial(has_renewed, hold, hold.renewed + 2))
     held.release()
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import FakeCloud, refuse
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
@@ -24,6 +22,8 @@ from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
 from antipode.runs import kind_of
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud, refuse
 
 HEAVY = {
     "openstack",
@@ -384,8 +384,8 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-import samples
+sys.path.insert(0, {root!r})
+from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
 from antipode.protect.quiesced_snapshot import QuiescedSnapshot
@@ -413,7 +413,7 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(
 ) -> None:
     antipode.add_vnf()
     program = FREEZES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -434,7 +434,7 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
 ) -> None:
     antipode.add_vnf()
     program = FREEZES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -458,8 +458,8 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-import samples
+sys.path.insert(0, {root!r})
+from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
 from antipode.operations import failover as failover_flow
@@ -481,7 +481,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
 
     points.commit(deployment(antipode).vault, samples.point())
     program = RESTORES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import refuse
-from test_kill_matrix import VNF, backup_site, primary
 
 from antipode import config
 from antipode.claims.host import LETS_GO_S, HostClaims, Lock
@@ -49,6 +46,9 @@ from antipode.protect.quiesced_snapshot import window
 from antipode.recover import probes, rollback
 from antipode.runs import kind_of
 from antipode.vault import points
+from tests.unit import samples
+from tests.unit.fakecloud import refuse
+from tests.unit.test_kill_matrix import VNF, backup_site, primary
 
 Json = dict[str, Any]
 TEN_MINUTES = Protection.model_validate({"quiesce": {"timeout": 600}})

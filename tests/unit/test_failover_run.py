@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -33,6 +32,7 @@ from antipode.operations.failover import failover, prepare
 from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as failover_flow
 from antipode.vault import points
+from tests.unit import samples
 
 World = SimpleNamespace
 FRONT = {"server": "front", "boot_after": ["db"]}

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import FakeCloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recovery import recover
 
 from antipode.errors import VaultCorrupt
 from antipode.model.point_v1 import canonical, digest, seal, unseal
 from antipode.model.source import BackupChain
 from antipode.recover.plan import make_plan
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud
+from tests.unit.test_recovery import recover
 
 OF_0_1 = (Path(__file__).parent / "data" / "format-1.json").read_bytes()
 """A recovery point that antipode 0.1.0 wrote: three members, two volumes each, one increment."""
@@ -167,7 +167,9 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 PLACES = places(body_of(OF_0_1))[1:]
-JUNK = st.sampled_from([None, [], {}, "", "\ud800", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99])
+JUNK: Any = st.sampled_from(
+    [None, [], {}, "", "\ud800", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99]
+)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

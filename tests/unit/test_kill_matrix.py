@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud
 
 from antipode import config
 from antipode.engine import flow_runner
@@ -37,6 +36,7 @@ from antipode.model.point_v1 import unseal
 from antipode.model.vnf import Vnf
 from antipode.vault import PROBE
 from antipode.vault import points as manifests
+from tests.unit.fakecloud import FakeCloud
 
 SHARDS = 4
 """The points of each matrix are dealt to so many tests, for as many workers."""

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -23,6 +22,7 @@ from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.recover import rollback
 from antipode.runs import kind_of, orphans
 from antipode.transfer.cinder_backup import CinderBackup
+from tests.unit import samples
 
 World = SimpleNamespace
 
@@ -32,9 +32,9 @@ class GatedSite(samples.NamedSite):
 
     go_on: Callable[[], None] = staticmethod(lambda: None)
 
-    def under(self, go_on: Callable[[], None], *_: Any) -> Any:
+    def under(self, *gates: Any) -> Any:
         site = type(self)(self.name)
-        site.go_on = go_on  # type: ignore[method-assign]
+        site.go_on, *_ = gates  # type: ignore[method-assign]
         return site
 
 

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -38,6 +37,7 @@ from antipode.runs.protect import KIND
 from antipode.transfer import cinder_backup
 from antipode.transfer.cinder_backup import CinderBackup
 from antipode.vault import points
+from tests.unit import samples
 
 World = SimpleNamespace
 TRANSFER = CinderBackup.transfer
@@ -241,11 +241,12 @@ def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: 
 def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_not_show_it_yet(
     world: World,
 ) -> None:
-    world.patch.setattr(
-        protect_flow.points,
-        "commit",
-        lambda vault, m: vault.put(f"hlr/{m.id}.json", seal(m)) or lose_the_answer(),
-    )
+
+    def put_and_lose_the_answer(vault: Any, manifest: Any) -> None:
+        vault.put(f"hlr/{manifest.id}.json", seal(manifest))
+        lose_the_answer()
+
+    world.patch.setattr(protect_flow.points, "commit", put_and_lose_the_answer)
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     record = protect(world.deployment, "hlr", Unobserved())
     assert points.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]

@@ -4,9 +4,9 @@ manifest knows.
 
 from __future__ import annotations
 
-import parts
+from functools import partial
+
 import pytest
-from fakecloud import FakeCloud, FakeTimeline, refuse
 
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed
 from antipode.model.capture import Capture, QuiesceWindow, Transferred
@@ -18,6 +18,8 @@ from antipode.protect.snapshots import remove_snapshots
 from antipode.runs.protect import problems_of
 from antipode.topology.discovery import discover
 from antipode.transfer.cinder_backup import TRANSFER, back_up
+from tests.unit import parts
+from tests.unit.fakecloud import FakeCloud, FakeTimeline, refuse
 
 VNF = Vnf(
     vnf="v",
@@ -350,15 +352,15 @@ def test_a_backup_that_an_interrupted_attempt_has_made_is_not_made_again() -> No
     assert sum("backup" in e for e in cloud.events) == 6
 
 
-def test_a_backup_that_fails_is_named_with_cinders_reason() -> None:
+def test_a_backup_that_fails_is_named_with_cinders_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cloud = FakeCloud()
     cloud.before = lambda event: None
     topology = discover(VNF, cloud.site)
     snaps = snapshots(cloud, topology, "one")
-    original = cloud.add_backup
-    cloud.add_backup = lambda volume, **f: original(
-        volume, **f, becomes="error", fail_reason="store is full"
-    )  # type: ignore[method-assign,assignment,misc]
+    failing = partial(cloud.add_backup, becomes="error", fail_reason="store is full")
+    monkeypatch.setattr(cloud, "add_backup", failing)
     with pytest.raises(ResourceFailed, match="store is full"):
         back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
 

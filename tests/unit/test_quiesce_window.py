@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 from antipode.cloud.compute import Freeze
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
@@ -23,6 +22,7 @@ from antipode.protect.quiesced_snapshot import window
 from antipode.protect.quiesced_snapshot.settings import Quiesce
 from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
 from antipode.topology.discovery import discover
+from tests.unit.fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 VNF = Vnf(
     vnf="v",
@@ -86,6 +86,7 @@ def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_
     assert set(scene.of("snapshot")) == set(result.snapshots) == VOLUMES
     assert all(scene.cloud.snapshots[s]["status"] == "available" for s in result.snapshots.values())
     assert result.consistency == "application"
+    assert result.window is not None
     assert set(result.window.per_member_s) == {"db", "app", "front"}
     assert (
         result.window.total_s

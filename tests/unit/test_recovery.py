@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
-import parts
 import pytest
-from fakecloud import FakeCloud, refuse
-from test_protect_steps import last, protect
 
 from antipode.errors import PreflightFailed, ResourceFailed
 from antipode.model.plan import RecoveryPlan
@@ -25,6 +23,9 @@ from antipode.recover.probes import await_answer
 from antipode.recover.servers import boot
 from antipode.recover.sources.backup import restore_volumes
 from antipode.recover.sources.records import import_chains
+from tests.unit import parts
+from tests.unit.fakecloud import FakeCloud, refuse
+from tests.unit.test_protect_steps import last, protect
 
 VNF = Vnf(
     vnf="v",
@@ -552,14 +553,16 @@ def test_all_servers_of_a_recovery_share_one_listing(
     point: RecoveryPoint, there: FakeCloud
 ) -> None:
     asked: list[str] = []
+
+    def noting(send: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(method: str, path: str, **request: Any) -> Any:
+            asked.append(f"{method} {path}")
+            return send(method, path, **request)
+
+        return noted
+
     for api in (there.site.compute._api, there.site.volumes._api):
-        api._send = (
-            lambda real: (
-                lambda method, path, **request: (
-                    asked.append(f"{method} {path}") or real(method, path, **request)
-                )
-            )
-        )(api._send)
+        api._send = noting(api._send)
     found = Found(there.site)
     for key in ("a", "b"):
         found.servers(key), found.volumes(key), found.backup(key)

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline
-from test_recovery import point, recover, there  # noqa: F401
 
 from antipode.model.point import RecoveryPoint
 from antipode.recover import rollback
 from antipode.recover.plan import make_plan
+from tests.unit.fakecloud import FakeCloud, FakeTimeline
+from tests.unit.test_recovery import point, recover, there  # noqa: F401
 
 
 def remove(

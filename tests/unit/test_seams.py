@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
 from pydantic import ValidationError
 from taskflow import task
 from taskflow.patterns import linear_flow
-from test_durable_runs import World, until, world  # noqa: F401
-from test_kill_matrix import VNF
 
 from antipode.engine.flow_runner import guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
@@ -48,6 +45,9 @@ from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow
 from antipode.vault import points
 from antipode.vault.verify import Finding
+from tests.unit import samples
+from tests.unit.test_durable_runs import World, until, world  # noqa: F401
+from tests.unit.test_kill_matrix import VNF
 
 # A source of volumes: a mirror at the other site, which is promoted.
 

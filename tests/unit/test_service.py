@@ -13,11 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 from sqlalchemy import update
 
 from antipode import config, logs
 from antipode.engine.deployment import Deployment
+from antipode.engine.kind import RunKind
 from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
 from antipode.freezes.reaper import Reaper
@@ -27,6 +27,7 @@ from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
+from tests.unit import samples
 
 Execute = Callable[[str], None]
 WITHIN_S = 60.0
@@ -90,9 +91,9 @@ def test_failovers_are_begun_first_then_what_was_queued_first(
     order: list[str] = []
     begin = Conductor._begin
 
-    def begin_and_tell(self: Conductor, row: RunRow) -> None:
+    def begin_and_tell(self: Conductor, row: RunRow, kind: RunKind) -> None:
         order.append(row.id)
-        begin(self, row)
+        begin(self, row, kind)
 
     monkeypatch.setattr(Conductor, "_begin", begin_and_tell)
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
@@ -344,11 +345,10 @@ def test_a_run_that_must_stop_while_it_writes_to_the_vault_has_not_failed_at_tha
     def send(*_: Any, **__: Any) -> Any:
         raise ClaimLost("it is another's")
 
-    vault = SwiftVault(
-        SimpleNamespace(ensure_container=send, put=send, get=send, delete=send, listing=send),
-        "c",
-        "site-b",
-    )  # type: ignore[arg-type]
+    objects: Any = SimpleNamespace(
+        ensure_container=send, put=send, get=send, delete=send, listing=send
+    )
+    vault = SwiftVault(objects, "c", "site-b")
     for call in (
         lambda: vault.put("a/b", b""),
         lambda: vault.delete("a/b"),

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline
 
 from antipode.cloud import watch
 from antipode.cloud.api import Reply
@@ -17,6 +16,7 @@ from antipode.cloud.site import Site
 from antipode.errors import SiteUnreachable
 from antipode.model.marks import marks
 from antipode.protect import snapshots
+from tests.unit.fakecloud import FakeCloud, FakeTimeline
 
 
 class HoledCloud(FakeCloud):

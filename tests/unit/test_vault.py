@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from antipode.model.point_v1 import seal, unseal
 from antipode.model.source import BackupRecord
 from antipode.vault import points, verify
 from antipode.vault.directory import DirectoryVault
+from tests.unit import samples
 
 SEALED = seal(samples.point())
 AT_ANY_PACE = settings(deadline=None)

@@ -30,7 +30,7 @@ class Capture(Model):
 
     snapshots: dict[str, str] = {}
     """volume id -> snapshot id"""
-    sources: dict[str, AnySource] = {}
+    sources: Mapping[str, AnySource] = {}
     """volume id -> source, for volumes that need no transfer"""
     consistent_at: str
     """RFC 3339, UTC: the moment whose state was captured"""
@@ -41,7 +41,7 @@ class Capture(Model):
 class Transferred(Model):
     """Every captured volume as a source that the other site can use."""
 
-    sources: dict[str, AnySource]
+    sources: Mapping[str, AnySource]
     """volume id -> source"""
     full_because: dict[str, str] = {}
     """volume id -> why all of its bytes were transferred"""

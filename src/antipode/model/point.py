@@ -6,7 +6,7 @@ This is the form that antipode works with. `point_v1` reads and writes it as a d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Annotated, Self
@@ -46,7 +46,7 @@ class RecoveryPoint(Model):
     consistency: Consistency
     quiesce_window: QuiesceWindow | None
     topology: Topology
-    sources: dict[str, AnySource]
+    sources: Mapping[str, AnySource]
     """volume id at the site it was taken at -> where its bytes are"""
     made_by: str
     """antipode and its version"""
