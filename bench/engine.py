@@ -19,6 +19,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from antipode import config
+from antipode.cloud import site as cloud_site
 from antipode.engine import deployment, flow_runner
 from antipode.engine.timeline import Unobserved
 from antipode.model.capture import Capture, QuiesceWindow, Transferred
@@ -242,7 +243,7 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
             """It answers."""
 
     return [
-        (deployment.cloud_site, "connect", lambda name, cloud: _Site(name)),
+        (cloud_site, "connect", lambda name, cloud: _Site(name)),
         (protecting_runs, "run_flow", installation.run_flow),
         (protecting_runs, "remove_orphans_of", nothing),
         (protecting_runs, "problems_of", lambda *_: []),
