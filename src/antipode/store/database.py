@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import private
 from antipode.errors import AntipodeError, InvalidInput
 
 REVISION = "0002"
@@ -115,8 +116,8 @@ def _connected(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
         # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it
         # has the same mode
-        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Path(url.database).touch(mode=0o600)
+        private.make_folder(Path(url.database).parent)
+        private.touch(Path(url.database))
     engine = create_engine(url)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
