@@ -18,7 +18,7 @@ import pytest
 import samples
 from fakecloud import FakeCloud, refuse
 
-from antipode.cli import main, progress
+from antipode.cli import app, main, progress
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
@@ -65,7 +65,7 @@ def antipode(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Antipode:
     monkeypatch.setattr(main.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(main.logs, "log_to_stream", lambda *_: None)
+    monkeypatch.setattr(app.logs, "log_to_stream", lambda *_: None)
     return Antipode(tmp_path, capsys)
 
 
@@ -92,7 +92,7 @@ def test_help_names_every_command_and_every_exit_code() -> None:
         text=True,
         check=True,
     )
-    assert all(command in done.stdout for command in main.COMMANDS)
+    assert all(command in done.stdout for command in app.COMMANDS)
     assert all(f"\n  {code}  " in done.stdout for code in (0, 1, 2, 3, 4, 5, 6, 130))
 
 

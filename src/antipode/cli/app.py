@@ -71,16 +71,15 @@ class Antipode(App):  # type: ignore[misc]
         commands = CommandManager(None)
         for name, target in COMMANDS.items():
             commands.commands[name] = EntryPoint(name, f"antipode.cli.{target}", "antipode")
+        copes_with_everything(sys.stdin, sys.stdout, sys.stderr)
         super().__init__(
             description="Geo-site disaster recovery for VNFs on OpenStack.",
             version=__version__,
             command_manager=commands,
+            stdout=Screen(sys.stdout) if sys.stdout.isatty() else sys.stdout,
+            stderr=Screen(sys.stderr),
             deferred_help=True,
         )
-        copes_with_everything(self.stdin, self.stdout, self.stderr)
-        self.stderr = Screen(self.stderr)
-        if self.stdout.isatty():
-            self.stdout = Screen(self.stdout)
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: Any = None

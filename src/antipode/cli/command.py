@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from cliff.command import Command
@@ -102,10 +103,13 @@ class _Shown(_Ending):
     """whether the command changes something: its result is then shown in any case"""
 
     def _load_formatter_plugins(self) -> Any:
-        """Cliff's formatters, with ours for CSV, which cliff has for lists only."""
+        """Cliff's formatters, with ours for CSV, which cliff has for lists only, without the one
+        for the shell, which does not quote a name like `$(reboot)`.
+        """
         manager = super()._load_formatter_plugins()  # type: ignore[misc]
-        manager.extensions = [e for e in manager.extensions if e.name != "csv"]
-        manager.extensions.append(Extension("csv", None, CommaSeparated, CommaSeparated()))
+        entry = EntryPoint("csv", CommaSeparated.__module__, manager.namespace)
+        manager.extensions = [e for e in manager.extensions if e.name not in ("csv", "shell")]
+        manager.extensions.append(Extension("csv", entry, CommaSeparated, CommaSeparated()))
         return manager
 
     def _check_columns(self, parsed_args: argparse.Namespace, column_names: Sequence[str]) -> None:

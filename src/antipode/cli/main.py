@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        # threads that wait for a cloud would keep the process for minutes; the command has unquiesced
-        # and cleaned up
+        # threads that wait for a cloud would keep the process for minutes; the command has already
+        # unquiesced and cleaned up
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
