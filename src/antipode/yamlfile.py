@@ -24,13 +24,13 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 Problem = tuple[tuple[int | str, ...], str]
 """A place in a file (keys and indexes), and what is wrong there."""
-LARGEST = 1 << 20
+LARGEST = 512 << 10
 """Bytes of a file; a VNF of a thousand members has a tenth of it."""
 DEEPEST = 32
 """Levels of values inside values; the models have six."""
 SHOWN = 20
 """Problems that a message names."""
-MOST = 100_000
+MOST = 20_000
 """Values in a file, those of an alias counted each time that it is used."""
 
 
@@ -88,7 +88,7 @@ def _unreadable(path: Path, reason: str) -> InvalidInput:
 
 def _parse(path: Path, text: str) -> Any:
     try:
-        _check_depth(path, text)
+        _check_size(path, text)
         document = YAML(typ="rt", pure=True).load(text)
     except InvalidInput:
         raise
@@ -110,21 +110,26 @@ def _parse(path: Path, text: str) -> Any:
     return document
 
 
-def _check_depth(path: Path, text: str) -> None:
-    """Refuse values that are nested too deep, before they are put together by recursion.
+def _check_size(path: Path, text: str) -> None:
+    """Refuse too many values, and values that are nested too deep, before they are put together by
+    recursion.
 
     Raises:
         InvalidInput: there are such values, or a merge key (`<<`), whose chains multiply.
     """
     depth = 0
-    for event in YAML(typ="rt", pure=True).parse(text):
+    for number, event in enumerate(YAML(typ="rt", pure=True).parse(text)):
         line = event.start_mark.line + 1
         if isinstance(event, CollectionStartEvent):
             depth += 1
         elif isinstance(event, CollectionEndEvent):
             depth -= 1
         elif isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
-            raise InvalidInput(f"{path}:{line}: merge keys (<<) are not supported")
+            raise InvalidInput(
+                f"{path}:{line}: merge keys (<<) are not supported", resource=f"file {path}"
+            )
+        if number > 2 * MOST:  # a key and its value
+            raise InvalidInput(f"{path}:{line}: there are too many values", resource=f"file {path}")
         if depth > DEEPEST:
             raise InvalidInput(
                 f"{path}:{line}: values are nested more than {DEEPEST} levels deep",

@@ -78,6 +78,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     for server in plan.servers:
         yield ""
         yield from _server(server, is_there=server.name in plan.already_there)
+        yield f"    {_probe(server, plan.site)}"
     for keypair in plan.keypairs_to_import:
         yield ""
         yield f"  keypair {keypair.name} is imported"
@@ -85,6 +86,24 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield ""
         yield f"  WARNING: {warning}"
     yield ""
+
+
+def _probe(server: ServerPlan, site: str) -> str:
+    """How it is seen that a server answers."""
+    from antipode.model.probe import Probe
+
+    if server.answers is None:
+        return "counts as recovered once it is ACTIVE; its VNF file has no `answers`"
+    address = next((a for port in server.ports[:1] for a in port.fixed), "")
+    probe = Probe.of(server.answers, site, server.name, address)
+    if probe.command:
+        return f"answers when this command exits with 0: {probe}"
+    if probe.names_site:
+        return f"answers when {probe} accepts a connection"
+    return (
+        f"answers when {probe} accepts a connection; both sites have this address, an answer "
+        f"cannot be told from the other site's copy (`answers.at` in the VNF file)"
+    )
 
 
 def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:

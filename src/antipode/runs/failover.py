@@ -382,7 +382,7 @@ class AwaitAnswer(ServerTask):
     @guarded
     def execute(self, server_id: str) -> None:
         r = self.recovery
-        probes.await_answer(r.site, r.manifest, self.server, r.timeline, r.run.go_on)
+        probes.await_answer(r.site, r.manifest, self.server, server_id, r.timeline, r.run.go_on)
 
 
 def _must_be_backup_site(vnf: Vnf, to: str) -> None:

@@ -19,7 +19,9 @@ RECORDS_BETWEEN = 40
 
 
 class StoryError(AntipodeError):
-    """The story cannot be told to its end; the text says why."""
+    """The story cannot be played to its end; the text says why."""
+
+    code = "sandbox-failed"
 
 
 class Storyteller:
