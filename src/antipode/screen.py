@@ -7,26 +7,20 @@ does not pass here.
 from __future__ import annotations
 
 import io
-import unicodedata
 from typing import TextIO
-
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode's categories of controls (C0, C1), formats (bidi overrides, zero-width characters),
-surrogates, and separators of lines and paragraphs."""
 
 
 def visible(text: str, keep: str = "") -> str:
-    """The text in one line, each unseen character as its escape (`\\x1b`, `\\n`, `\\u202e`).
+    """The text in one line, each unseen character as its escape (`\\x1b`, `\\n`, `\\u202e`):
+    controls (C0, C1), bidi overrides, zero-width characters, surrogates, and every space but the
+    plain one.
 
     Args:
         keep: characters that stay as they are.
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(
-        _escape(char) if unicodedata.category(char) in _UNSEEN and char not in keep else char
-        for char in text
-    )
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
 
 
 def paragraph(text: str) -> str:

@@ -86,7 +86,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             step.result(server_id=f"new-srv-{server}")
         return f"new-srv-{server}"
 
-    def await_answer(site: Any, manifest: Any, server: str, timeline: Any, go_on: Any) -> None:
+    def await_answer(
+        site: Any, manifest: Any, server: str, server_id: str, timeline: Any, go_on: Any
+    ) -> None:
         with timeline.step("1.7.2", "await answer", server):
             time.sleep(0.05)  # long enough that a successor that did not wait would be seen
             note(f"answer {server}")

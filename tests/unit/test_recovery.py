@@ -455,8 +455,8 @@ def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
         "import sys; {'braces': 'of its own'}; sys.exit(sys.argv[1:] != ['site-b', 'app', "
         "'10.0.0.11'])"
     )
-    await_answer(there.site, asking(right, 20), "app", FakeTimeline())
-    await_answer(there.site, asking("raise SystemExit(1)", 0), "db", FakeTimeline())
+    await_answer(there.site, asking(right, 20), "app", "srv", FakeTimeline())
+    await_answer(there.site, asking("raise SystemExit(1)", 0), "db", "srv", FakeTimeline())
     with pytest.raises(
         ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"
     ):
@@ -464,6 +464,7 @@ def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
             there.site,
             asking("import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0),
             "app",
+            "srv",
             FakeTimeline(),
         )
 

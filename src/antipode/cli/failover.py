@@ -90,15 +90,15 @@ def _plan(prepared: Prepared) -> Iterator[str]:
 
 def _probe(server: ServerPlan, site: str) -> str:
     """How it is seen that a server answers."""
-    from antipode.model.probe import Probe
+    from antipode.model.probe import Probe, Reach
 
     if server.answers is None:
         return "counts as recovered once it is ACTIVE; its VNF file has no `answers`"
     address = next((a for port in server.ports[:1] for a in port.fixed), "")
     probe = Probe.of(server.answers, site, server.name, address)
-    if probe.command:
+    if probe.reaches is Reach.COMMAND:
         return f"answers when this command exits with 0: {probe}"
-    if probe.names_site:
+    if probe.reaches is Reach.THIS_SITE:
         return f"answers when {probe} accepts a connection"
     return (
         f"answers when {probe} accepts a connection; both sites have this address, an answer "

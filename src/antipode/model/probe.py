@@ -1,26 +1,34 @@
-"""How one recovered member is asked whether it answers, and whether the answer is surely its own."""
+"""How one recovered member is asked whether it answers, and which copy of it may answer."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from dataclasses import dataclass
+from enum import StrEnum
 
 from antipode.model.vnf import Answers
 
 
+class Reach(StrEnum):
+    """The copies of a member that may answer a probe."""
+
+    THIS_SITE = "this-site"
+    """the address leads to the recovering site only"""
+    EITHER_SITE = "either-site"
+    """the fixed address, which the copy at the other site has too"""
+    COMMAND = "command"
+    """the copy that the operator's command asks"""
+
+
 @dataclass(frozen=True)
 class Probe:
-    """A TCP connection to `address`, or a command.
-
-    `names_site`: whether only the recovering site can answer. The fixed address of a member exists
-    at both sites, so that the copy at the other site may answer a connection to it.
-    """
+    """A TCP connection to `address`, or a command."""
 
     address: str
     port: int | None
     command: tuple[str, ...]
-    names_site: bool
+    reaches: Reach
 
     @classmethod
     def of(cls, answers: Answers, site: str, server: str, fixed_address: str) -> Probe:
@@ -35,7 +43,11 @@ class Probe:
             address=answers.at.get(site, fixed_address),
             port=answers.tcp,
             command=tuple(_filled_in(word, values) for word in words),
-            names_site=site in answers.at or any("{site}" in word for word in words),
+            reaches=Reach.COMMAND
+            if words
+            else Reach.THIS_SITE
+            if site in answers.at
+            else Reach.EITHER_SITE,
         )
 
     def __str__(self) -> str:

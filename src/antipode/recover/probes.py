@@ -16,7 +16,7 @@ from contextlib import suppress
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.point import Manifest
-from antipode.model.probe import Probe
+from antipode.model.probe import Probe, Reach
 from antipode.model.steps import Timeline
 from antipode.model.topology import Server
 from antipode.screen import visible
@@ -43,8 +43,8 @@ def await_answer(
     """Ask a member until it answers; return at once when its VNF file does not say how to ask.
 
     The address of a member exists at both sites. A connection to it counts only while Neutron at
-    the recovering site shows the port as ACTIVE, and the result of the step says that the answer
-    cannot be told from that of the other site's copy (`surely_this_site` is False).
+    the recovering site shows the port as ACTIVE, and the result of the step says that the copy at
+    either site may have answered (`reaches`, see `Reach`).
 
     Args:
         server_id: of the recovered server at `site`.
@@ -70,7 +70,7 @@ def await_answer(
             step.waits_for(f"an answer: {silence}")
             go_on()
             time.sleep(PAUSE_S)  # an application does not notify: it must be asked
-        step.result(asked=str(probe), surely_this_site=probe.names_site)
+        step.result(asked=str(probe), reaches=probe.reaches.value)
 
 
 def _fixed_address(server: Server) -> str:
@@ -83,8 +83,10 @@ def _ask(probe: Probe, site: Site, server: Server, server_id: str) -> str | None
         return _run(probe)
     if not probe.address:
         return f"server {server.name} has no fixed address to connect to"
-    if not probe.names_site and (down := _port_not_active(site, server, server_id)) is not None:
-        return down
+    if probe.reaches is Reach.EITHER_SITE and (
+        not_active := _port_not_active(site, server, server_id)
+    ):
+        return not_active
     return _connect(probe.address, probe.port)
 
 
@@ -141,11 +143,12 @@ def _run(probe: Probe) -> str | None:
 def _output_until_end(process: subprocess.Popen[bytes]) -> bytes | None:
     """The end of a command's output once the command has ended; None when it does not in time."""
     assert process.stdout is not None  # it is a pipe
-    os.set_blocking(process.stdout.fileno(), False)
+    handle = process.stdout.fileno()
+    os.set_blocking(handle, False)
     deadline = time.monotonic() + TRY_S
     tail = b""
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(handle, selectors.EVENT_READ)
         while process.poll() is None:
             if time.monotonic() > deadline:
                 return None
@@ -153,7 +156,10 @@ def _output_until_end(process: subprocess.Popen[bytes]) -> bytes | None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK_S)
             elif selector.select(LOOK_S):
-                if not (chunk := process.stdout.read(TAIL)):
-                    selector.unregister(process.stdout)
-                tail = (tail + (chunk or b""))[-TAIL:]
-    return (tail + (process.stdout.read(TAIL) or b""))[-TAIL:]
+                if not (chunk := os.read(handle, TAIL)):
+                    selector.unregister(handle)
+                tail = (tail + chunk)[-TAIL:]
+    with suppress(BlockingIOError):  # a process that it left has the output open
+        while time.monotonic() <= deadline and (chunk := os.read(handle, TAIL)):
+            tail = (tail + chunk)[-TAIL:]
+    return tail
