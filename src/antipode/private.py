@@ -40,4 +40,8 @@ def make_folder(path: Path) -> None:
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(FOLDER, exist_ok=True)
+    try:
+        path.mkdir(FOLDER)
+    except FileExistsError:  # another process has just made it
+        return
+    path.chmod(FOLDER)  # a umask can only take away, also from what is needed
