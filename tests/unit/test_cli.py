@@ -800,8 +800,11 @@ def test_an_interrupt_while_modules_are_imported_ends_with_130_and_without_a_tra
     assert (done.returncode, done.stderr) == (130, "")
 
 
-def test_a_damaged_flow_database_is_named(antipode: Antipode) -> None:
+def test_a_damaged_flow_database_is_named(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     antipode.add_vnf()
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
     flows = antipode.folder / "flows.db"
     flows.write_bytes(b"no database" * 1000)
     assert antipode("protect", "hlr") == 1

@@ -306,7 +306,7 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
     if config.is_sqlite:
         path = _flows(config)
         private.touch(path)
-        engine = create_engine(f"sqlite:///{path}")
+        engine = create_engine(f"sqlite:///{path}", hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
     else:
         engine = on_server(make_url(config.database))

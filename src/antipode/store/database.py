@@ -97,7 +97,10 @@ def on_server(url: URL) -> Engine:
     }
     ours = waits.get(url.get_driver_name(), {})
     engine = create_engine(
-        url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query}
+        url,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={k: v for k, v in ours.items() if k not in url.query},
     )
     if (statement := _ENDS_IDLE.get(url.get_backend_name())) is not None:
         event.listen(engine, "connect", lambda connection, _record: _execute(connection, statement))
@@ -118,7 +121,8 @@ def _connected(url: URL) -> Engine:
         # has the same mode
         private.make_folder(Path(url.database).parent)
         private.touch(Path(url.database))
-    engine = create_engine(url)
+    # what is written, user_data among it, is in no message of an error
+    engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
