@@ -15,6 +15,7 @@ from typing import Any
 
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.site import Site
+from antipode.model.steps import StepName
 
 Json = dict[str, Any]
 PROJECT = "project-1"
@@ -585,8 +586,9 @@ class FakeTimeline:
         self.errors: dict[tuple[str, str], str] = {}
 
     @contextmanager
-    def step(self, number: str, name: str, resource: str = "") -> Iterator[Any]:
-        self.steps.append((number, name, resource))
+    def step(self, name: StepName, resource: str = "") -> Iterator[Any]:
+        number = name.number
+        self.steps.append((number, name.words, resource))
         timeline = self
 
         class Step:
@@ -600,9 +602,8 @@ class FakeTimeline:
 
     def past(
         self,
-        number: str,
-        name: str,
-        resource: str = "",
+        name: StepName,
+        resource: str,
         *,
         started: datetime,
         ended: datetime,
@@ -610,7 +611,8 @@ class FakeTimeline:
         **facts: object,
     ) -> None:
         assert started <= ended
-        self.steps.append((number, name, resource))
+        number = name.number
+        self.steps.append((number, name.words, resource))
         self.facts[(number, resource)] = facts
         if error:
             self.errors[(number, resource)] = error

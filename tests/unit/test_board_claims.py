@@ -18,6 +18,7 @@ from antipode.claims.board_claims import BoardClaim, BoardClaims
 from antipode.config import Etcd, Jobboard
 from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
+from antipode.runs import kind_of
 from antipode.store.database import open_database
 from antipode.store.runs import Runs as StoredRuns
 
@@ -210,7 +211,7 @@ def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(
 ) -> None:
     runs = StoredRuns(open_database(f"sqlite:///{tmp_path / 'antipode.db'}"))
     with pytest.raises(BoardUnreachable):
-        BoardClaims(Silent(), runs).begin(new_run("failover", "hlr", {}))  # type: ignore[arg-type]
+        BoardClaims(Silent(), runs).begin(new_run(kind_of("failover"), "hlr", {}))  # type: ignore[arg-type]
     (row,) = runs.all()
     assert (row.state, row.reason) == ("failed", "it could not be begun: silence")
     assert runs.open() == []

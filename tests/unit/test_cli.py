@@ -26,6 +26,7 @@ from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
+from antipode.runs import kind_of
 from antipode.store.vnfs import Vnfs
 
 HEAVY = {
@@ -111,7 +112,7 @@ def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
             "vnf": "hlr",
             "primary": "site-a",
             "backup": "site-b",
-            "option": "quiesced-snapshot",
+            "protections": ["quiesced-snapshot"],
             "members": ["db", "front"],
             "damaged": None,
         }
@@ -279,12 +280,10 @@ def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(
     from antipode.vault import points
 
     antipode.add_vnf()
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     unreachable(monkeypatch)
     shown = antipode.json("vnf", "show", "hlr")
-    assert (
-        shown["seen"] == f"recovery point {samples.manifest().id}, because site-a does not answer"
-    )
+    assert shown["seen"] == f"recovery point {samples.point().id}, because site-a does not answer"
     assert [s["server"] for s in shown["servers"]] == ["db", "front"]
 
 
@@ -299,11 +298,11 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
 ) -> None:
     from antipode.vault import points
 
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     unreachable(monkeypatch)
     (listed,) = antipode.json("recovery-point", "list", "hlr")
     assert (listed["id"], listed["incremental"], listed["state"]) == (
-        samples.manifest().id,
+        samples.point().id,
         True,
         "sealed",
     )
@@ -317,7 +316,7 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
 def test_a_point_that_does_not_verify_ends_with_1_after_its_findings(antipode: Antipode) -> None:
     from antipode.vault import points
 
-    points.commit(deployment(antipode).vault, samples.manifest(restore={"vol-db": "b-db-1"}))
+    points.commit(deployment(antipode).vault, samples.point(restore={"vol-db": "b-db-1"}))
     assert antipode("recovery-point", "verify", "hlr", "-f", "json") == 1
     assert [f["ok"] for f in json.loads(antipode.out)] == [True, True, True, False]
 
@@ -326,10 +325,10 @@ class Typing:
     """A failover whose clouds are played, and an operator who types."""
 
     def __init__(self, antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
-        from antipode.runs import failover as failover_flow
+        from antipode.operations import failover as failover_flow
         from antipode.vault import points
 
-        points.commit(deployment(antipode).vault, samples.manifest())
+        points.commit(deployment(antipode).vault, samples.point())
         monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
         monkeypatch.setattr(
             failover_flow.plan,
@@ -404,7 +403,7 @@ def test_the_plan_names_commands_and_addresses_that_both_sites_have(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from antipode.model.vnf import Answers
-    from antipode.runs import failover as failover_flow
+    from antipode.operations import failover as failover_flow
 
     plan = samples.plan()
     asked = [Answers(tcp=5432), Answers(command=["check it", "{site}", "{address}"])]
@@ -423,7 +422,7 @@ def test_the_plan_names_commands_and_addresses_that_both_sites_have(
 def test_a_name_cannot_forge_a_line_of_the_plan(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.runs import failover as failover_flow
+    from antipode.operations import failover as failover_flow
 
     forged = "x\x1b[2K\n  server harmless"
     plan = samples.plan(warnings=[forged])
@@ -464,19 +463,21 @@ sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
+from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.runs import protect as protect_flow
+from antipode.transfer.cinder_backup import CinderBackup
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 protect_flow.discovery.discover = lambda *_: samples.topology()
-protect_flow.checks.check_protect = lambda *_: None
-protect_flow.remains.remove_backups = lambda *_: None
-protect_flow.remains.remove_snapshots = lambda *_: print("cleaned", flush=True)
+protect_flow.problems_of = lambda *_: []
+CinderBackup.roll_back = lambda *_: None
+QuiescedSnapshot.release = lambda *_: print("cleaned", flush=True)
 def freeze(*_):
     print("frozen", flush=True)
     try:
         time.sleep(600)
     finally:
         print("thawed", flush=True)
-protect_flow.quiesce.quiesced_snapshots = freeze
+QuiescedSnapshot.capture = freeze
 sys.exit(main(["--config", {config!r}, "protect", "hlr"]))
 """
 
@@ -518,7 +519,7 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
         process.kill()
     (run,) = antipode.json("run", "list")
     assert (run["state"], antipode.json("run", "show", run["run"])["state"]) == ("lost", "lost")
-    with deployment(antipode).claims.begin(new_run("protect", "hlr", {})) as successor:
+    with deployment(antipode).claims.begin(new_run(kind_of("protect"), "hlr", {})) as successor:
         assert {r["run"]: r["state"] for r in antipode.json("run", "list")} == {
             run["run"]: "failed",
             successor.run: "running",
@@ -536,15 +537,16 @@ sys.path.insert(0, {tests!r})
 import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
-from antipode.runs import failover as failover_flow
+from antipode.operations import failover as failover_flow
+from antipode.recover import ports
+from antipode.recover.sources.backup import FromBackups
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 failover_flow.plan.make_plan = lambda *_: samples.plan()
-failover_flow.ports.create_ports = lambda *_: []
-failover_flow.records.import_chains = lambda *_: None
+ports.create_ports = lambda *_: []
 def restore(*_):
     print("restoring\\n", end="", flush=True)  # in one piece: volumes are restored at once
     time.sleep(600)
-failover_flow.backup.restore_volumes = restore
+FromBackups.provide = restore
 sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--yes"]))
 """
 
@@ -552,7 +554,7 @@ sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--y
 def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: Antipode) -> None:
     from antipode.vault import points
 
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     program = RESTORES_UNTIL_TOLD.format(
         tests=str(Path(__file__).parent), config=str(antipode.config)
     )
@@ -564,7 +566,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
         process.terminate()
         _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in err
+    assert f"antipode failover hlr --to site-b --recovery-point {samples.point().id}" in err
     (run,) = antipode.json("run", "list")
     assert run["state"] == "failed"
 
@@ -573,7 +575,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
 def lost(antipode: Antipode) -> str:
     """A protection whose process died before it had done anything."""
     with deployment(antipode).claims.begin(
-        new_run("protect", "hlr", {"vnf": samples.vnf().model_dump(mode="json")})
+        new_run(kind_of("protect"), "hlr", {"vnf": samples.vnf().model_dump(mode="json")})
     ) as claim:
         return claim.run
 
@@ -592,7 +594,7 @@ def test_a_failover_that_was_confirmed_long_ago_is_not_resumed_without_asking_ag
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with deployment(antipode).claims.begin(
-        new_run("failover", "hlr", {"confirmed_at": time.time() - 7200})
+        new_run(kind_of("failover"), "hlr", {"confirmed_at": time.time() - 7200})
     ) as claim:
         run = claim.run
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
@@ -624,7 +626,7 @@ def test_a_run_that_another_process_is_at_is_not_resumed_and_ends_with_6(
 def test_an_error_of_a_run_ends_with_1_and_its_notes_are_told(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.runs import failover as failover_flow
+    from antipode.operations import failover as failover_flow
 
     def failover(*_: Any) -> Any:
         error = ResourceFailed("server db is in error")
@@ -683,7 +685,7 @@ def test_shown_records_fit_into_100_columns(
     from antipode.vault import points
 
     antipode.add_vnf()
-    points.commit(deployment(antipode).vault, samples.manifest(made_by="antipode " + "x" * 300))
+    points.commit(deployment(antipode).vault, samples.point(made_by="antipode " + "x" * 300))
     unreachable(monkeypatch)
     assert antipode("protect", "hlr") == 5
     run = antipode.json("run", "list")[0]["run"]
@@ -705,7 +707,7 @@ def test_a_vnf_is_removed_and_its_recovery_points_stay(antipode: Antipode) -> No
     from antipode.vault import points
 
     antipode.add_vnf()
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     removed = antipode.json("vnf", "remove", "hlr", "--yes")
     assert str(antipode.folder / "vault") in " ".join(removed["stays"])
     assert antipode.json("vnf", "list") == []

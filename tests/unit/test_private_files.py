@@ -28,13 +28,13 @@ def mode(path: Path) -> int:
 def test_a_vault_in_a_directory_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
     tmp_path.chmod(0o755)
     vault = DirectoryVault(tmp_path)
-    points.commit(vault, samples.manifest())
+    points.commit(vault, samples.point())
     made = list(tmp_path.rglob("*"))
     assert made
     assert {mode(p) for p in made if p.is_file()} == {0o600}
     assert {mode(p) for p in made if p.is_dir()} == {0o700}
     assert mode(tmp_path) == 0o755, "the folder that the operator made is the operator's"
-    assert points.read(vault, "hlr").id == samples.manifest().id
+    assert points.read(vault, "hlr").id == samples.point().id
 
 
 def test_an_older_file_of_ours_is_closed_and_keeps_its_content(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import samples
 from fakecloud import FakeTimeline
 
 from antipode.errors import ResourceFailed
+from antipode.model.topology import Topology
 from antipode.model.vnf import Answers
 from antipode.recover import probes
 
@@ -46,13 +48,18 @@ def ask(answers: Answers, site: Any = None, address: str = "10.0.0.4") -> dict[s
     """Ask db; the result of the step."""
     topology = samples.topology().model_dump()
     topology["servers"][0]["ports"][0]["fixed"][0]["address"] = address
-    vnf = samples.vnf(
-        members=[{"server": "db", "answers": answers.model_dump()}, {"server": "front"}]
+    plan = samples.plan()
+    asked = plan.servers[0].model_copy(update={"answers": answers})
+    recovery: Any = SimpleNamespace(
+        site=site or Recovering(ACTIVE),
+        plan=plan.model_copy(update={"servers": [asked, plan.servers[1]]}),
+        point=SimpleNamespace(topology=Topology.model_validate(topology)),
+        timeline=(timeline := FakeTimeline()),
+        go_on=lambda: None,
     )
-    manifest = samples.manifest(vnf=vnf, topology=topology)
-    timeline = FakeTimeline()
-    probes.await_answer(site or Recovering(ACTIVE), manifest, "db", "new-srv-db", timeline)
-    return timeline.facts[("1.7.2", "db")]
+    probes.await_answer(recovery, "db", "new-srv-db")
+    (told,) = timeline.facts.values()
+    return told
 
 
 def python(code: str, within: float = 60.0) -> Answers:

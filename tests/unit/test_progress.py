@@ -363,17 +363,18 @@ def test_what_a_step_waits_for_is_kept_while_it_is_under_way_and_with_its_failur
     kept: Kept,
 ) -> None:
     from antipode.engine.timeline import RecordedTimeline, Unobserved
+    from antipode.model.steps import Steps
 
     kept.run("new-1", time.time())
     with RecordedTimeline(kept.runs, "new-1", 0, Unobserved()) as timeline:
-        with timeline.step("1", "good") as step:
+        with timeline.step(Steps.DISCOVER) as step:
             step.waits_for("volume v is creating")
             step.waits_for("volume v is creating")
             step.waits_for("volume v is downloading")
             [under_way] = timeline.kept()
             assert under_way.result[WAITS_FOR] == "volume v is downloading"
             assert time.time() - under_way.result[WAITS_SINCE] < 60
-        with pytest.raises(AntipodeError), timeline.step("2", "bad") as step:
+        with pytest.raises(AntipodeError), timeline.step(Steps.CHECK) as step:
             step.waits_for("volume w is creating")
             raise AntipodeError("too late")
     good, bad = kept.runs.steps("new-1")

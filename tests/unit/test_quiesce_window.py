@@ -16,17 +16,18 @@ from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 from antipode.cloud.compute import Freeze
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
-from antipode.model.capture import SnapshotSet
+from antipode.model.capture import Capture
 from antipode.model.topology import Topology
-from antipode.model.vnf import Member, Quiesce, Vnf
+from antipode.model.vnf import Member, Vnf
 from antipode.protect.quiesced_snapshot import window
+from antipode.protect.quiesced_snapshot.settings import Quiesce
 from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
 from antipode.topology.discovery import discover
 
 VNF = Vnf(
     vnf="v",
     primary="site-a",
-    backup="site-b",
+    backup=["site-b"],
     members=[Member(server=s) for s in ("db", "app", "front")],
 )
 FAILS_WITHIN_S = 2.0
@@ -50,7 +51,7 @@ class Scene:
         self.timeline = FakeTimeline()
         self.topology: Topology = discover(VNF, self.cloud.site)
 
-    def run(self, timeout: float = 60.0) -> SnapshotSet:
+    def run(self, timeout: float = 60.0) -> Capture:
         return quiesced_snapshots(
             self.cloud.site,
             self.topology,

@@ -22,6 +22,7 @@ from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
 from antipode.freezes.reaper import Reaper
 from antipode.operations.submit import submit
+from antipode.runs import kind_of
 from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow, StepRow
@@ -40,7 +41,7 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 def queue(deployment: Deployment, kind: str, vnf: str, **changes: Any) -> str:
-    run = new_run(kind, vnf, {})
+    run = new_run(kind_of(kind), vnf, {})
     for column, value in changes.items():
         setattr(run, column, value)
     return str(submit(deployment, run)["run"])
@@ -56,8 +57,8 @@ def conducting(
 ) -> Iterator[Conductor]:
     """A conductor at work, which carries each run out by calling `execute`."""
 
-    def executed(_deployment: Deployment, run: str, *_: Any) -> None:
-        execute(run)
+    def executed(_deployment: Deployment, _kind: Any, claim: Any, *_: Any) -> None:
+        execute(claim.run)
 
     monkeypatch.setattr(conductor, "execute", executed)
     monkeypatch.setattr(conductor, "LOOK_S", 0.01)
@@ -260,7 +261,7 @@ def test_the_clean_up_looks_for_what_runs_have_left_and_outlives_what_goes_wrong
 
 
 def failover_of(deployment: Deployment, vnf: str, confirmed_s_ago: float) -> str:
-    run = new_run("failover", vnf, {"confirmed_at": time.time() - confirmed_s_ago})
+    run = new_run(kind_of("failover"), vnf, {"confirmed_at": time.time() - confirmed_s_ago})
     run.started_at = time.time() - confirmed_s_ago
     return str(submit(deployment, run)["run"])
 

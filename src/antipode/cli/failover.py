@@ -12,7 +12,7 @@ from antipode.screen import visible
 
 if TYPE_CHECKING:
     from antipode.model.plan import ServerPlan
-    from antipode.runs.failover import Prepared
+    from antipode.operations.failover import Prepared
 
 
 class Failover(ShowCommand):
@@ -45,7 +45,7 @@ class Failover(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.runs.failover import asked, failover, prepare
+        from antipode.operations.failover import failover, prepare, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
         for line in _plan(prepared):
@@ -59,22 +59,20 @@ class Failover(ShowCommand):
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
-            return columns(submit(deployment, asked(prepared)))
+            return columns(submit(deployment, request(prepared)))
         with progress.shown(self.app.stderr) as observer:
             return columns(failover(deployment, prepared, observer))
 
 
 def _plan(prepared: Prepared) -> Iterator[str]:
     """The plan for the operator, a line each."""
-    plan, manifest = prepared.plan, prepared.manifest
+    plan, point = prepared.plan, prepared.point
     yield f"VNF {plan.vnf} is going to be recovered at {plan.site}"
     yield (
-        f"  from recovery point {plan.recovery_point} ({manifest.consistency} consistency, "
-        f"taken at {manifest.topology.site})"
+        f"  from recovery point {plan.recovery_point} ({point.consistency} consistency, "
+        f"taken at {point.site})"
     )
-    yield (
-        f"  as of {manifest.consistent_at}: what is newer than {span(prepared.age_s)} is lost (RPO)"
-    )
+    yield (f"  as of {point.consistent_at}: data newer than {span(point.age_s)} is lost (RPO)")
     for server in plan.servers:
         yield ""
         yield from _server(server, is_there=server.name in plan.already_there)

@@ -28,6 +28,9 @@ class Protect(ShowCommand):
         arguments.add_vnf(parser)
         arguments.add_detach(parser)
         parser.add_argument(
+            "--option", metavar="OPTION", help="which protection of the VNF (default: the first)"
+        )
+        parser.add_argument(
             "--full",
             action="store_true",
             help="begin a new chain for every volume with a full backup",
@@ -36,13 +39,12 @@ class Protect(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.runs.protect import asked, protect
+        from antipode.operations.protect import protect, request
 
+        wanted = {"option": parsed_args.option, "full": parsed_args.full}
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
-            return columns(
-                submit(deployment, asked(deployment, parsed_args.vnf, full=parsed_args.full))
-            )
+            return columns(submit(deployment, request(deployment, parsed_args.vnf, **wanted)))
         with progress.shown(self.app.stderr) as observer:
-            return columns(protect(deployment, parsed_args.vnf, observer, full=parsed_args.full))
+            return columns(protect(deployment, parsed_args.vnf, observer, **wanted))

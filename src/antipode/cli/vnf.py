@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antipode import config, yamlfile
+from antipode import config
 from antipode.cli import arguments
 from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.cli.layout import Short
 from antipode.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from antipode.config import Config
     from antipode.model.topology import Attachment, Server
     from antipode.model.vnf import Vnf
 
@@ -31,11 +29,10 @@ class VnfAdd(ShowCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        from antipode.model.vnf import Vnf
+        from antipode.operations import vnfs
 
-        settings = config.load(self.app.options.config)
-        vnf = yamlfile.read(parsed_args.file, Vnf, lambda vnf: _at_odds(vnf, settings))
-        is_new = self.app.deployment().vnfs.put(vnf)
+        vnf = vnfs.read_file(parsed_args.file, config.load(self.app.options.config))
+        is_new = vnfs.add(self.app.deployment(), vnf)
         return columns({**_summary(vnf), "was": "added" if is_new else "replaced"})
 
 
@@ -51,7 +48,7 @@ class VnfList(ListCommand):
                 rows.append((name, None, None, None, None, Short(str(stored))))
             else:
                 rows.append((*columns(_summary(stored))[1], None))
-        return ("vnf", "primary", "backup", "option", "members", "damaged"), rows
+        return ("vnf", "primary", "backup", "protections", "members", "damaged"), rows
 
 
 class VnfShow(ShowCommand):
@@ -78,7 +75,7 @@ class VnfShow(ShowCommand):
                 "discovered_at": seen.topology.discovered_at,
                 "servers": [_server(s) for s in seen.topology.servers],
                 "boot_order": seen.vnf.boot_waves(),
-                "quiesce_timeout_s": seen.vnf.quiesce.timeout,
+                "protections": [p.model_dump(mode="json") for p in seen.vnf.protections],
                 "map": {k: v for k, v in seen.vnf.map.model_dump().items() if v},
             }
         )
@@ -115,30 +112,13 @@ class VnfRemove(ShowCommand):
         return columns({"vnf": removed.vnf, "removed": True, "stays": list(removed.stays)})
 
 
-def _at_odds(vnf: Vnf, settings: Config) -> Iterator[yamlfile.Problem]:
-    """The fields of a VNF file that contradict the configuration."""
-    for field in ("primary", "backup"):
-        if (site := getattr(vnf, field)) not in settings.sites:
-            yield (
-                (field,),
-                f"site {site} is not in the configuration; sites there: "
-                f"{', '.join(settings.sites)}",
-            )
-    if settings.vault.swift is not None and settings.vault.swift.site == vnf.primary:
-        yield (
-            ("primary",),
-            f"the vault is at {vnf.primary} and would be lost with it; put the vault at "
-            f"{vnf.backup} or a third place",
-        )
-
-
 def _summary(vnf: Vnf) -> dict[str, Any]:
     members = [m.server for m in vnf.members]
     return {
         "vnf": vnf.vnf,
         "primary": vnf.primary,
         "backup": vnf.backup,
-        "option": vnf.option,
+        "protections": [p.option for p in vnf.protections],
         "members": members,
     }
 

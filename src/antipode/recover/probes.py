@@ -10,15 +10,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.point import Manifest
 from antipode.model.probe import Probe, Reach
-from antipode.model.steps import Timeline
+from antipode.model.steps import Steps
 from antipode.model.topology import Server
+from antipode.recover.recovery import Recovery
 from antipode.screen import visible
 
 TRY_S = 10.0
@@ -32,33 +31,25 @@ SHOWN = 300
 """The characters of it that a message has."""
 
 
-def await_answer(
-    site: Site,
-    manifest: Manifest,
-    server: str,
-    server_id: str,
-    timeline: Timeline,
-    go_on: Callable[[], None] = lambda: None,
-) -> None:
-    """Ask a member until it answers; return at once when its VNF file does not say how to ask.
+def await_answer(recovery: Recovery, server: str, server_id: str) -> None:
+    """Probe a member until it answers; return at once when its VNF file names no probe.
 
     The address of a member exists at both sites. A connection to it counts only while Neutron at
     the recovering site shows the port as ACTIVE, and the result of the step says that the copy at
     either site may have answered (`reaches`, see `Reach`).
 
     Args:
-        server_id: of the recovered server at `site`.
-        go_on: called between two tries; an exception of it ends them.
+        server_id: of the recovered server.
 
     Raises:
         ResourceFailed: the member does not answer within the time that its VNF file gives it.
     """
-    recovered = manifest.topology.server(server)
-    answers = manifest.vnf.members[manifest.topology.servers.index(recovered)].answers
+    site, answers = recovery.site, recovery.plan.server(server).answers
     if answers is None:
         return
+    recovered = recovery.point.topology.server(server)
     probe = Probe.of(answers, site.name, server, _fixed_address(recovered))
-    with timeline.step("1.7.2", "await answer", server) as step:
+    with recovery.timeline.step(Steps.PROBE, server) as step:
         deadline = time.monotonic() + answers.within
         while (silence := _ask(probe, site, recovered, server_id)) is not None:
             if time.monotonic() > deadline:
@@ -68,7 +59,7 @@ def await_answer(
                     resource=f"server {server}",
                 )
             step.waits_for(f"an answer: {silence}")
-            go_on()
+            recovery.go_on()
             time.sleep(PAUSE_S)  # an application does not notify: it must be asked
         step.result(asked=str(probe), reaches=probe.reaches.value)
 

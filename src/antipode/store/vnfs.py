@@ -8,7 +8,7 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from antipode.errors import InvalidInput, NotFound
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import Vnf, from_first_edition
 from antipode.store.tables import VnfRow
 
 
@@ -41,7 +41,7 @@ class Vnfs:
         try:
             with Session(self._engine) as session:
                 row = session.get_one(VnfRow, name)
-                return Vnf.model_validate(row.definition)
+                return Vnf.model_validate(from_first_edition(row.definition))
         except ValueError as error:  # of JSON, or of the model
             reason = " ".join(str(error).split())
             raise InvalidInput(
