@@ -111,7 +111,7 @@ def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
         {
             "vnf": "hlr",
             "primary": "site-a",
-            "backup": "site-b",
+            "backup": ["site-b"],
             "protections": ["quiesced-snapshot"],
             "members": ["db", "front"],
             "damaged": None,

@@ -41,8 +41,10 @@ class Vnfs:
         try:
             with Session(self._engine) as session:
                 row = session.get_one(VnfRow, name)
+                if not isinstance(row.definition, dict):
+                    raise ValueError("it is no mapping")
                 return Vnf.model_validate(from_first_edition(row.definition))
-        except ValueError as error:  # of JSON, or of the model
+        except (ValueError, LookupError, TypeError) as error:  # of JSON, or of the model
             reason = " ".join(str(error).split())
             raise InvalidInput(
                 f"the stored definition of VNF {name} cannot be read ({reason}). Add its file "
