@@ -82,14 +82,7 @@ class Site:
         with self._lock:  # openstacksdk makes its proxies without one
             if self._objects is None:
                 assert self._login is not None  # connected
-                with answering(self.name):
-                    proxy = self._connection.object_store
-                    if not proxy.get_endpoint():
-                        raise PreflightFailed(
-                            f"The work with {self.name}",
-                            ["its catalog has no object-store service"],
-                        )
-                self._objects = Objects(self.name, partial(self._login.ask, proxy), self._gate)
+                self._objects = _objects(self.name, self._connection, self._login, self._gate)
             return self._objects
 
     def stay_authorized(self, seconds: float) -> None:
@@ -126,6 +119,33 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
         SiteUnreachable: the site does not answer.
         PreflightFailed: a service is missing or too old.
     """
+    connection, login = _log_in(name, cloud, api_timeout_s)
+    with answering(name):
+        access = connection.session.auth.get_access(connection.session)
+        site = Site(
+            name,
+            project_id=str(access.project_id),
+            user_id=str(access.user_id),
+            roles=list(access.role_names),
+            compute=_api(name, "compute", login, connection.compute),
+            volume=_api(name, "block-storage", login, connection.block_storage),
+            network=_api(name, "network", login, connection.network),
+        )
+    site._connection, site._login = connection, login
+    return site
+
+
+def connect_objects(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Objects:
+    """Log in at a place of which only the object storage is used: no other service needs to be in
+    its catalog.
+
+    Arguments and errors as for `connect`.
+    """
+    return _objects(name, *_log_in(name, cloud, api_timeout_s), Gate())
+
+
+def _log_in(name: str, cloud: str, api_timeout_s: float) -> tuple[Any, Login]:
+    """A connection with a token, and the login that its threads share; errors as for `connect`."""
     import openstack
     from openstack import exceptions
 
@@ -140,19 +160,17 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
         ) from error
     with answering(name):
         connection.session.get_token()
-        access = connection.session.auth.get_access(connection.session)
-        login = Login(connection.session)
-        site = Site(
-            name,
-            project_id=str(access.project_id),
-            user_id=str(access.user_id),
-            roles=list(access.role_names),
-            compute=_api(name, "compute", login, connection.compute),
-            volume=_api(name, "block-storage", login, connection.block_storage),
-            network=_api(name, "network", login, connection.network),
-        )
-    site._connection, site._login = connection, login
-    return site
+    return connection, Login(connection.session)
+
+
+def _objects(name: str, connection: Any, login: Login, gate: Gate) -> Objects:
+    with answering(name):
+        proxy = connection.object_store
+        if not proxy.get_endpoint():
+            raise PreflightFailed(
+                f"The work with {name}", ["its catalog has no object-store service"]
+            )
+    return Objects(name, partial(login.ask, proxy), gate)
 
 
 def _api(site: str, service: str, login: Login, proxy: Any) -> Api:
