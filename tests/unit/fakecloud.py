@@ -61,7 +61,13 @@ class FakeCloud:
         self.service_states: dict[str, str] = {}
         """of binaries that are not up"""
         self.network_agents = [
-            {"agent_type": "DHCP agent", "host": "net-1", "alive": True, "admin_state_up": True}
+            {
+                "id": "agent-1",
+                "agent_type": "DHCP agent",
+                "host": "net-1",
+                "alive": True,
+                "admin_state_up": True,
+            }
         ]
         if not empty:
             for index, member in enumerate(("db", "app", "front")):
@@ -109,6 +115,7 @@ class FakeCloud:
                 "volume_image_metadata": image,
                 "availability_zone": "nova",
                 "description": "",
+                "created_at": "2026-01-01",
             }
             self.attachments[server_id].append(
                 {"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None}
@@ -130,6 +137,7 @@ class FakeCloud:
         backup_id = f"backup-{next(self.ids)}"
         self.backups[backup_id] = {
             "id": backup_id,
+            "name": "",
             "volume_id": volume,
             "status": "available",
             "size": self.volumes[volume]["size"],
@@ -288,7 +296,16 @@ class FakeCloud:
             refuse(409, f"port {plugged[0]} is in use")
         self._happens(f"boot {wanted['name']}")
         server = f"server-{next(self.ids)}"
-        self.servers[server] = {**wanted, "id": server, "status": "BUILD", "hints": hints}
+        self.servers[server] = {
+            "metadata": {},
+            "user_id": "user-1",
+            "flavor": {"original_name": "small", "vcpus": 1, "ram": 128, "disk": 0},
+            "addresses": {},
+            **wanted,
+            "id": server,
+            "status": "BUILD",
+            "hints": hints,
+        }
         self.attachments[server] = [
             {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
             for d in wanted["block_device_mapping_v2"]
@@ -378,6 +395,10 @@ class FakeCloud:
                     refuse(400, "there is a backup of this id")
                 self._happens(f"import {fields['id']}")
                 self.backups[fields["id"]] = {
+                    "name": "",
+                    "created_at": "2026-01-01",
+                    "data_timestamp": None,
+                    "snapshot_id": None,
                     **fields,
                     "status": "creating",
                     "looks": 1,
@@ -489,6 +510,7 @@ class FakeCloud:
         created_at = f"{next(self.clock):09}"
         # A restore puts the metadata of the backup in the place of those given.
         self.volumes[volume] = {
+            "volume_type": None,
             **wanted,
             "id": volume,
             "status": "restoring-backup",

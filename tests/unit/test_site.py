@@ -17,11 +17,14 @@ from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 
 from antipode.cloud import health
+from antipode.cloud.answers import Listing
 from antipode.cloud.api import Api, ApiError, Reply
 from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
 from antipode.cloud.transport import Login, send
 from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
+
+THINGS = Listing("things", dict[str, str])
 
 
 class Response:
@@ -125,7 +128,7 @@ def test_listings_are_followed_page_by_page() -> None:
         asked.append(options["params"])
         return Reply(200, pages[len(asked) - 1])
 
-    assert [t["id"] for t in Api("s", "x", answer).all("/things", "things", a="b")] == ["1", "2"]
+    assert [t["id"] for t in Api("s", "x", answer).all("/things", THINGS, a="b")] == ["1", "2"]
     assert asked == [{"a": "b"}, {"a": "b", "marker": "1"}]
 
 
@@ -140,7 +143,7 @@ def test_only_the_first_page_of_a_listing_is_asked_to_be_short() -> None:
         asked.append(options["params"])
         return Reply(200, pages[len(asked) - 1])
 
-    assert len(list(Api("s", "x", answer).pages("/things", "things", first=50))) == 2
+    assert len(list(Api("s", "x", answer).pages("/things", THINGS, first=50))) == 2
     assert asked == [{"limit": 50}, {"marker": "1"}]
 
 
@@ -161,7 +164,7 @@ def test_a_listing_goes_on_though_the_last_item_of_a_page_was_deleted_meanwhile(
                 return Reply(200, {"things": [{"id": "3"}]})
         raise AssertionError(params)
 
-    assert [t["id"] for t in Api("s", "x", answer).all("/things", "things")] == ["1", "2", "3"]
+    assert [t["id"] for t in Api("s", "x", answer).all("/things", THINGS)] == ["1", "2", "3"]
 
 
 def test_a_cloud_that_clouds_yaml_does_not_have_is_named(

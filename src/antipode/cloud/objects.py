@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
+from antipode.cloud import answers
 from antipode.cloud.api import Gate, Rate, Unlimited, Urgency
 from antipode.cloud.transport import answering
-from antipode.errors import AntipodeError, NotFound
+from antipode.errors import AntipodeError, NotFound, UnexpectedAnswer
 
 _PRECONDITION_FAILED = 412
 
@@ -75,15 +76,31 @@ class Objects:
             return  # it was to be gone and it is
 
     def listing(self, container: str, prefix: str = "") -> list[StoredObject]:
-        """All objects whose names begin with `prefix`, ordered by name."""
+        """All objects whose names begin with `prefix`, ordered by name.
+
+        Raises:
+            NotFound: there is no such container.
+            UnexpectedAnswer: what is answered is no listing, or has no end.
+        """
         found: list[StoredObject] = []
         marker = ""
-        while page := self._send(
-            "GET", container, params={"format": "json", "prefix": prefix, "marker": marker}
-        ).json():
-            found += [StoredObject(o["name"], o["bytes"], o["hash"]) for o in page]
-            marker = page[-1]["name"]
+        while page := self._page(container, {"prefix": prefix, "marker": marker}):
+            found += page
+            if (last := page[-1].name.encode()) <= marker.encode():
+                problem = f"it goes on from {marker!r} with {last.decode()!r}"
+                raise UnexpectedAnswer(self._site, f"GET {container}", problem)
+            marker = page[-1].name
         return found
+
+    def _page(self, container: str, params: dict[str, str]) -> list[StoredObject]:
+        response = self._send("GET", container, params={"format": "json", **params})
+        try:
+            content = response.json()
+        except (ValueError, RecursionError) as error:
+            problem = f"it is no JSON: {type(error).__name__}"
+            raise UnexpectedAnswer(self._site, f"GET {container}", problem) from error
+        objects = answers.OBJECTS.check(content, self._site, f"GET {container}")
+        return [StoredObject(o["name"], o["bytes"], o["hash"]) for o in objects]
 
     def _send(
         self,
@@ -106,7 +123,7 @@ class Objects:
                 "object store"
             )
         if response.status_code >= 400:
-            answer = f"{response.status_code}: {response.text[:300]}"
+            answer = f"{response.status_code}: {answers.printable(response.text)}"
             raise AntipodeError(
                 f"{self._site}: {method} of {container}/{name or ''} in the object store was "
                 f"refused with {answer}"

@@ -86,7 +86,7 @@ def send(
         )
     try:
         body = response.json() if response.content else None
-    except ValueError:
+    except (ValueError, RecursionError):
         body = response.text[:300]
     return Reply(response.status_code, body)
 
