@@ -67,6 +67,10 @@ class ResourceFailed(AntipodeError):
     """A cloud resource went into an error state or did not get ready in time."""
 
 
+class Stalled(ResourceFailed):
+    """Nothing has changed about a resource for longer than its work may take."""
+
+
 class QuiesceFailed(AntipodeError):
     """A member could not be quiesced, or not be thawed; the message tells which members may still
     be frozen.

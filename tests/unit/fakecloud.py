@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -19,6 +20,27 @@ from antipode.cloud.site import Site
 Json = dict[str, Any]
 PROJECT = "project-1"
 PLENTY = {"limit": 1000, "in_use": 0, "used": 0, "reserved": 0}
+
+A_SERVER: Json = {
+    "name": "",
+    "status": "ACTIVE",
+    "metadata": {},
+    "user_id": "user-1",
+    "flavor": {"original_name": "small", "vcpus": 1, "ram": 128, "disk": 0},
+    "addresses": {},
+}
+"""What every answer has of a server; so the next."""
+A_BACKUP: Json = {
+    "status": "available",
+    "size": 1,
+    "object_count": 2,
+    "container": "backups",
+    "created_at": "2026-01-01",
+    "data_timestamp": None,
+    "snapshot_id": None,
+    "metadata": {},
+}
+A_PORT: Json = {"name": "", "device_id": "", "fixed_ips": [], "description": ""}
 
 
 class FakeCloud:
@@ -136,18 +158,12 @@ class FakeCloud:
         """Somebody makes a backup of a volume."""
         backup_id = f"backup-{next(self.ids)}"
         self.backups[backup_id] = {
+            **deepcopy(A_BACKUP),
             "id": backup_id,
-            "name": "",
             "volume_id": volume,
-            "status": "available",
             "size": self.volumes[volume]["size"],
-            "object_count": 2,
-            "container": "backups",
-            "created_at": "2026-01-01",
-            "metadata": {},
             "parent_id": None,
             "data_timestamp": f"{next(self.clock):09}",
-            "snapshot_id": None,
             **fields,
         }
         return backup_id
@@ -297,10 +313,7 @@ class FakeCloud:
         self._happens(f"boot {wanted['name']}")
         server = f"server-{next(self.ids)}"
         self.servers[server] = {
-            "metadata": {},
-            "user_id": "user-1",
-            "flavor": {"original_name": "small", "vcpus": 1, "ram": 128, "disk": 0},
-            "addresses": {},
+            **deepcopy(A_SERVER),
             **wanted,
             "id": server,
             "status": "BUILD",
@@ -395,15 +408,10 @@ class FakeCloud:
                     refuse(400, "there is a backup of this id")
                 self._happens(f"import {fields['id']}")
                 self.backups[fields["id"]] = {
-                    "name": "",
-                    "created_at": "2026-01-01",
-                    "data_timestamp": None,
-                    "snapshot_id": None,
+                    **deepcopy(A_BACKUP),
                     **fields,
                     "status": "creating",
                     "looks": 1,
-                    "container": "backups",
-                    "metadata": {},
                 }
                 return {"backup": {"id": fields["id"]}}
             case "POST", ["snapshots"]:

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline, refuse
+from fakecloud import A_BACKUP, A_PORT, A_SERVER, FakeCloud, FakeTimeline, refuse
 from test_protect_steps import protect
 
 from antipode.errors import PreflightFailed, ResourceFailed
@@ -94,7 +94,7 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(
     there.flavors, there.types, there.groups, there.zones = [], [], [], ["other"]
     there.networks[0]["name"] = "net-c"
     there.backup_state = "down"
-    there.servers["x"] = {"id": "x", "name": "db", "metadata": {}, "status": "ACTIVE"}
+    there.servers["x"] = {**A_SERVER, "id": "x", "name": "db"}
     there.quotas = {
         "instances": {"limit": 2},
         "ram": {"limit": 100},
@@ -129,12 +129,14 @@ def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(
     there.subnets[1]["cidr"] = "10.0.0.10/31"
     there.ports = {
         "p1": {
+            **A_PORT,
             "id": "p1",
             "network_id": "net-2",
             "mac_address": "aa:aa:aa:aa:aa:aa",
-            "fixed_ips": [{"ip_address": "10.0.0.10"}],
+            "fixed_ips": [{"ip_address": "10.0.0.10", "subnet_id": "subnet-2"}],
         },
         "p2": {
+            **A_PORT,
             "id": "p2",
             "network_id": "net-2",
             "mac_address": "FA:16:3E:00:00:01",
@@ -157,7 +159,7 @@ def test_a_backup_of_that_id_but_another_volume_is_a_problem(
     point: Manifest, there: FakeCloud
 ) -> None:
     record = next(iter(point.backups.values()))
-    there.backups[record.id] = {"id": record.id, "volume_id": "another", "status": "available"}
+    there.backups[record.id] = {**A_BACKUP, "id": record.id, "volume_id": "another"}
     with pytest.raises(
         PreflightFailed, match=f"{record.id} is known already, and of another volume"
     ):
@@ -169,6 +171,7 @@ def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(
 ) -> None:
     record = next(r for r in point.backups.values() if r.volume_id == "db-root")
     importing = {
+        **A_BACKUP,
         "id": record.id,
         "volume_id": "00000000-0000-0000-0000-000000000000",
         "status": "creating",
@@ -369,6 +372,7 @@ def test_a_mac_address_that_somebody_took_meanwhile_is_named(
 ) -> None:
     plan = make_plan(point, there.site)
     there.ports["p"] = {
+        **A_PORT,
         "id": "p",
         "network_id": "net-2",
         "mac_address": "fa:16:3e:00:00:01",

@@ -275,7 +275,13 @@ def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None
     cloud = FakeCloud()
     cloud.service_states = {"nova-compute": "down", "cinder-volume": "down"}
     cloud.network_agents.append(
-        {"agent_type": "L3 agent", "host": "net-2", "alive": False, "admin_state_up": True}
+        {
+            "id": "2",
+            "agent_type": "L3 agent",
+            "host": "net-2",
+            "alive": False,
+            "admin_state_up": True,
+        }
     )
     unfit = {f.check: f.detail for f in health.check(cloud.site) if not f.ok}
     assert unfit.keys() == {"nova-compute", "cinder-volume", "network agents"}
@@ -286,7 +292,13 @@ def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None
 def test_one_agent_of_a_kind_that_is_alive_is_enough_and_the_dead_one_is_named() -> None:
     cloud = FakeCloud()
     cloud.network_agents.append(
-        {"agent_type": "DHCP agent", "host": "net-2", "alive": False, "admin_state_up": True}
+        {
+            "id": "2",
+            "agent_type": "DHCP agent",
+            "host": "net-2",
+            "alive": False,
+            "admin_state_up": True,
+        }
     )
     finding = next(f for f in health.check(cloud.site) if f.check == "network agents")
     assert finding.ok

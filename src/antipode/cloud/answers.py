@@ -344,15 +344,14 @@ class _VolumeType(TypedDict):
 
 class _Snapshot(TypedDict):
     id: Id
-    name: OrEmpty
+    name: NotRequired[Maybe]
     status: Text
-    volume_id: Id
     metadata: Texts
 
 
 class _Backup(TypedDict):
     id: Id
-    name: OrEmpty
+    name: NotRequired[Maybe]
     status: Text
     volume_id: Id
     size: Count | None

@@ -60,6 +60,16 @@ class Compute:
         )
         return attachments
 
+    def attached_volumes(self, server_id: str, timeout_s: float) -> set[str]:
+        """The ids of the volumes of a server; asked while members are frozen."""
+        attached = self._api.get(
+            f"/servers/{server_id}/os-volume_attachments",
+            answers.ATTACHMENTS,
+            timeout_s=timeout_s,
+            urgency=Urgency.WINDOW,
+        )
+        return {a["volumeId"] for a in attached}
+
     def interfaces(self, server_id: str) -> list[Json]:
         """The interfaces of a server: port_id, mac_addr, tag."""
         interfaces: list[Json] = self._api.get(
