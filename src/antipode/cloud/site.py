@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from antipode.cloud import credentials
 from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
@@ -122,6 +123,12 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
     connection, login = _log_in(name, cloud, api_timeout_s)
     with answering(name):
         access = connection.session.auth.get_access(connection.session)
+        if not access.project_id:
+            raise InvalidInput(
+                f"Site {name}: cloud {cloud} in clouds.yaml is of no project; auth needs "
+                "project_name, or project_id"
+            )
+        _check_region(name, cloud, connection.config.region_name, access.service_catalog)
         site = Site(
             name,
             project_id=str(access.project_id),
@@ -135,6 +142,16 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
     return site
 
 
+def _check_region(name: str, cloud: str, region: str | None, catalog: Any) -> None:
+    """See that the region of a clouds.yaml entry is one of the site's catalog."""
+    there = {e["region"] for es in catalog.get_endpoints().values() for e in es if e.get("region")}
+    if region and there and region not in there:
+        raise InvalidInput(
+            f"Site {name}: cloud {cloud} in clouds.yaml has region_name {region}; the site has "
+            f"{', '.join(sorted(there))}"
+        )
+
+
 def connect_objects(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Objects:
     """Log in at a place of which only the object storage is used: no other service needs to be in
     its catalog.
@@ -146,20 +163,19 @@ def connect_objects(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Ob
 
 def _log_in(name: str, cloud: str, api_timeout_s: float) -> tuple[Any, Login]:
     """A connection with a token, and the login that its threads share; errors as for `connect`."""
-    import openstack
-    from openstack import exceptions
+    from keystoneauth1 import exceptions
+    from openstack.connection import Connection
 
-    try:
-        with answering(name):
-            connection = openstack.connect(
-                cloud=cloud, api_timeout=api_timeout_s, app_name="antipode"
-            )
-    except exceptions.ConfigException as error:
-        raise InvalidInput(
-            f"Site {name}: cloud {cloud} cannot be taken from clouds.yaml: {error}"
-        ) from error
+    region = credentials.read(name, cloud, api_timeout_s)
     with answering(name):
-        connection.session.get_token()
+        connection = Connection(config=region)
+        try:
+            connection.session.get_token()
+        except (exceptions.BadRequest, exceptions.NotFound) as error:
+            raise InvalidInput(
+                f"Site {name}: its identity service cannot make anything of cloud {cloud} in "
+                f"clouds.yaml, see its auth_url and auth: {error}"
+            ) from error
     return connection, Login(connection.session)
 
 

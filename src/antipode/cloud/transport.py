@@ -4,6 +4,7 @@ of it when no answer comes.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 from antipode.cloud.api import Json, Params, Reply
 from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
+
+LOG = logging.getLogger(__name__)
 
 
 class Login:
@@ -33,16 +36,30 @@ class Login:
         refused, as then nothing was done.
         """
         token = self._session.get_token()
-        response = proxy.request(
-            path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options
-        )
+        response = self._request(proxy, path, method, options)
         if response.status_code == 401:
             with self._renewing:
                 if self._session.get_token() == token:
                     self._renew()
-            response = proxy.request(
-                path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options
-            )
+            response = self._request(proxy, path, method, options)
+        return response
+
+    def _request(self, proxy: Any, path: str, method: str, options: dict[str, Any]) -> Any:
+        """Logged by ourselves: keystoneauth would log bodies, in which there are user data, keys
+        and backup records.
+        """
+        began = time.monotonic()
+        response = proxy.request(
+            path,
+            method,
+            raise_exc=False,
+            skip_cache=True,
+            allow_reauth=False,
+            log=False,
+            **options,
+        )
+        seconds = time.monotonic() - began
+        LOG.debug("%s %s: %s in %.3f s", method, path, response.status_code, seconds)
         return response
 
     def stay(self, seconds: float) -> None:
