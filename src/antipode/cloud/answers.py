@@ -271,7 +271,7 @@ class _AddOn(TypedDict):
 class _Freeze(TypedDict):
     quiesced: bool
     id: NotRequired[Maybe]
-    state: NotRequired[Text]
+    state: NotRequired[Maybe]
 
 
 def _rows(quota: Any) -> Any:
