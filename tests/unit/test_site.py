@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from subprocess import run
 from typing import Any
 
@@ -21,7 +20,7 @@ from antipode.cloud.answers import Listing
 from antipode.cloud.api import Api, ApiError, Reply
 from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
-from antipode.cloud.transport import Login, send
+from antipode.cloud.transport import Login, Wire
 from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
 
 THINGS = Listing("things", dict[str, str])
@@ -54,9 +53,7 @@ class Proxy:
 
 
 def ask(proxy: Proxy, method: str = "GET", timeout: float | None = None) -> Reply:
-    return send(
-        "site-a",
-        proxy.request,
+    return Wire("site-a", proxy.request)(
         method,
         "/x",
         json=None,
@@ -96,7 +93,7 @@ def test_the_clouds_own_words_are_in_the_error() -> None:
         (None, "x"),
     ):
         proxy = Proxy(Response(409, body))
-        api = Api("s", "compute", partial(send, "s", proxy.request))
+        api = Api("s", "compute", Wire("s", proxy.request))
         with pytest.raises(
             ApiError, match=f"s: POST compute/x was refused with 409: {words}"
         ) as failure:

@@ -16,7 +16,7 @@ from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
-from antipode.cloud.transport import Login, answering, send
+from antipode.cloud.transport import Login, Wire, answering
 from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
 from antipode.errors import InvalidInput, PreflightFailed
@@ -194,4 +194,4 @@ def _api(site: str, service: str, login: Login, proxy: Any) -> Api:
     if data is None:
         raise PreflightFailed(f"The work with {site}", [f"its catalog has no {service} service"])
     newest: Version | None = data.max_microversion
-    return Api(site, service, partial(send, site, partial(login.ask, proxy)), newest)
+    return Api(site, service, Wire(site, partial(login.ask, proxy)), newest)

@@ -73,39 +73,37 @@ class Login:
         self._session.auth.auth_ref = self._session.auth.get_auth_ref(self._session)
 
 
-def send(
-    site: str,
-    ask: Callable[..., Any],
-    method: str,
-    path: str,
-    *,
-    json: Json | None,
-    params: Params | None,
-    microversion: str | None,
-    timeout: float | None,
-) -> Reply:
-    """Send one request by `ask`, a login's for one service.
+class Wire:
+    """Sends requests to one service of a site; an `api.Transport`."""
 
-    `timeout` in seconds; None: that of the connection.
-    """
-    options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
-    with answering(site):
-        response = ask(
-            path,
-            method,
-            connect_retries=2
-            if method == "GET" and timeout is None
-            else 0,  # what changes something is never sent twice
-            json=json,
-            params=params,
-            microversion=microversion,
-            **options,
-        )
-    try:
-        body = response.json() if response.content else None
-    except (ValueError, RecursionError):
-        body = response.text[:300]
-    return Reply(response.status_code, body)
+    def __init__(self, site: str, ask: Callable[..., Any]) -> None:
+        """`ask` is a login's for the service."""
+        self._site = site
+        self._ask = ask
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Json | None,
+        params: Params | None,
+        microversion: str | None,
+        timeout: float | None,
+    ) -> Reply:
+        """Send one request; `timeout` in seconds, None: that of the connection."""
+        options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
+        # What changes something is never sent twice.
+        options["connect_retries"] = 2 if method == "GET" and timeout is None else 0
+        with answering(self._site):
+            response = self._ask(
+                path, method, json=json, params=params, microversion=microversion, **options
+            )
+        try:
+            body = response.json() if response.content else None
+        except (ValueError, RecursionError):
+            body = response.text[:300]
+        return Reply(response.status_code, body)
 
 
 @contextmanager
