@@ -187,6 +187,7 @@ class Job:
             store=deployment.backup_store,
             slots=deployment.limits.backups(request.site, run.party),
             at_once=deployment.config.limits.backups,
+            stalls_after_s=deployment.config.limits.backup_stalls_after.seconds,
             full=request.full,
             go_on=run.go_on,
         )
