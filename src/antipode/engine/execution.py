@@ -184,16 +184,18 @@ def _end(run: Run, state: str, reason: str | None) -> None:
 
 
 def forget_what_has_ended(deployment: Deployment) -> None:
-    """Delete what is kept of the flows of runs that can never be gone on with: user_data of servers
-    is in it.
-    """
+    """Delete the flows of runs that can never be resumed: user_data of servers is in them."""
     for run_id in flow_runner.books(deployment.config):
         try:
             row = deployment.runs.get(run_id)
         except NotFound:
             continue  # of a database that this one has replaced
-        failed_for_good = row.state == "failed" and (
-            row.ending == "failed" or successor(deployment, row) is not None
-        )
-        if row.state in ("succeeded", "aborted") or failed_for_good:
+        if is_over_for_good(deployment, row):
             flow_runner.forget(deployment.config, run_id)
+
+
+def is_over_for_good(deployment: Deployment, row: RunRow) -> bool:
+    """Whether a run has ended and can never be resumed."""
+    if row.state == "failed":
+        return row.ending == "failed" or successor(deployment, row) is not None
+    return row.state in ("succeeded", "aborted")

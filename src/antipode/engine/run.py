@@ -72,12 +72,7 @@ def successor(deployment: Deployment, run: RunRow) -> str | None:
     """A run of the same kind that was begun for the VNF later, and has made a run that failed a
     matter of the past.
     """
-    later = [
-        r
-        for r in deployment.runs.all(run.vnf)
-        if r.kind == run.kind and r.started_at > run.started_at and r.state != "aborted"
-    ]
-    return later[0].id if later else None
+    return deployment.runs.successor(run)
 
 
 class Run:

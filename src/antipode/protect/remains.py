@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import cache
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
@@ -36,21 +37,27 @@ def remove_backups(site: Site, key: str, timeline: Timeline) -> None:
 
 
 def remove_left_by(
-    site: Site, runs: Collection[str], needed_backups: Collection[str], timeline: Timeline
+    site: Site,
+    runs: Collection[str],
+    needed_backups: Callable[[], Collection[str]],
+    timeline: Timeline,
 ) -> None:
     """Delete the snapshots and backups of runs that ended without cleaning up after themselves, for
     example because they were killed.
 
     Args:
         runs: runs that are over and made no recovery point.
-        needed_backups: ids that are kept all the same, because a recovery point names them.
+        needed_backups: asked, once, if the site has backups of these runs: the ids of those that
+            are kept all the same, because a recovery point names them.
 
     Raises:
         ResourceFailed, ApiError: as above.
     """
 
+    needed = cache(needed_backups)
+
     def unwanted(backup: Json) -> bool:
-        return made_by(backup) in runs and backup["id"] not in needed_backups
+        return made_by(backup) in runs and backup["id"] not in needed()
 
     _remove_backups(
         site, unwanted, timeline

@@ -1,5 +1,5 @@
-"""Removes what is left of runs that have ended: made by a request of a dead process that came
-through late, or not removable then.
+"""Removes orphans of runs that have ended: resources that a request of a dead process has made
+late, or that could not be removed then.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from antipode.engine.run import point_of
+from antipode.engine.run import Run, point_of, state_of
 from antipode.engine.timeline import RecordedTimeline, Unobserved
-from antipode.errors import AntipodeError, Busy, SiteUnreachable
+from antipode.errors import AntipodeError, Busy, NotFound, SiteUnreachable
 from antipode.model.plan import RecoveryPlan
 from antipode.model.steps import Timeline
 from antipode.protect import remains
 from antipode.recover import rollback
-from antipode.store.runs import OPEN
 from antipode.vault import PROBE, Vault, points
 
 if TYPE_CHECKING:
@@ -27,54 +26,96 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 LATE_S = 86400.0
-"""How long after its run's end what came late is looked for.
+"""How long after a run's end its requests may still take effect.
 
-A kernel sends for minutes what a network that was cut off has kept back.
+A kernel sends for minutes what a network that was cut off has held back.
 """
+RESUMABLE = ("failover",)
+"""Kinds of runs that can be resumed after a failure, and then use what they had made."""
 
 
 def collect(deployment: Deployment) -> None:
-    """Remove what is left of runs that ended not long ago.
+    """Remove the orphans of runs that ended in the last `LATE_S`, and of those that ended without
+    success and were not collected since.
 
     What cannot be removed now is tried again the next time.
     """
     of_site: defaultdict[str, defaultdict[str, list[RunRow]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for run in filter(may_have_left, deployment.runs.ended_after(time.time() - LATE_S)):
+    for run in filter(may_have_left, deployment.runs.to_collect(time.time() - LATE_S)):
         of_site[site_of(run)][run.vnf].append(run)
     for site, of_vnf in of_site.items():
         for vnf, runs in of_vnf.items():
             try:
                 remove(deployment, runs)
-            except Busy as error:
-                LOG.debug(
-                    "what runs of %s have left at %s is not looked for now: %s", vnf, site, error
-                )
+            except (Busy, NotFound) as error:  # NotFound: the site was taken off the configuration
+                LOG.debug("orphans of %s at %s are not looked for now: %s", vnf, site, error)
             except SiteUnreachable as error:
-                LOG.info("what runs have left at %s cannot be looked for now: %s", site, error)
+                LOG.info("orphans at %s cannot be looked for now: %s", site, error)
                 break
             except AntipodeError as error:
-                LOG.warning(
-                    "what runs of %s may have left at %s could not be removed: %s", vnf, site, error
-                )
+                LOG.warning("orphans of %s at %s could not be removed: %s", vnf, site, error)
+
+
+def dead_protections(deployment: Deployment, vnf: str) -> list[RunRow]:
+    """The protections of a VNF that ended without success and may have orphans, and those that are
+    lost.
+
+    One whose state is `running` is dead only if it is known that no process executes it.
+    """
+    runs = deployment.runs
+    found = [*runs.open(vnf), *runs.to_collect(time.time() - LATE_S, vnf)]
+    return [
+        run
+        for run in found
+        if run.kind == "protect" and state_of(run, deployment) in ("failed", "aborted", "lost")
+    ]
+
+
+def collect_protections(
+    deployment: Deployment, site: Site, vault: Vault, timeline: Timeline, besides: Run
+) -> None:
+    """Remove the orphans of the protections of a VNF, except those of `besides`, the run that does
+    it.
+
+    Raises:
+        VaultCorrupt, AntipodeError: as `remove_of_protections`.
+    """
+    since = time.time() - LATE_S
+    over = [run for run in dead_protections(deployment, besides.vnf) if run.id != besides.id]
+    over += filter(may_have_come_late, deployment.runs.to_collect(since, besides.vnf))
+    remove_of_protections(site, vault, over, timeline)
+    _note_collected(deployment, over)
+
+
+def _note_collected(deployment: Deployment, runs: Sequence[RunRow]) -> None:
+    """Note of runs whose orphans are removed that they need not be looked for again, where no
+    request can take effect any more.
+    """
+    final = time.time() - LATE_S
+    deployment.runs.collected([r for r in runs if r.ended_at is not None and r.ended_at < final])
+
+
+def is_collected(run: RunRow) -> bool:
+    """Whether a run that has ended has no orphans, and none can appear any more."""
+    return run.collected_at is not None or not may_have_left(run)
 
 
 def may_have_come_late(run: RunRow) -> bool:
-    """Whether requests of a protection that succeeded not long ago may have come through late:
-    those of a process that died at it.
+    """Whether requests of a protection that succeeded may have taken effect after its end: those of
+    a process that died while it executed the run.
 
-    One process that carried it out from its begin to its end has had an answer to all that it asked
-    for.
+    A single process that executed it from beginning to end has had all its answers.
     """
     lately = run.ended_at is not None and run.ended_at > time.time() - LATE_S
     return run.kind == "protect" and run.state == "succeeded" and run.claim > 1 and lately
 
 
 def may_have_left(run: RunRow) -> bool:
-    """Whether something may be there of a run that has ended.
+    """Whether a run that has ended may have orphans.
 
-    What a failed recovery has made is not left over: it is gone on with.
+    What a failed recovery has made is none: the run can be resumed.
     """
     if run.kind == "protect":
         return (run.state != "succeeded" or may_have_come_late(run)) and "vnf" in (
@@ -84,31 +125,24 @@ def may_have_left(run: RunRow) -> bool:
 
 
 def site_of(run: RunRow) -> str:
-    """Where a run makes what it makes."""
+    """The site at which a run makes resources."""
     assert run.request is not None
     return str(run.request["vnf"]["primary"] if run.kind == "protect" else run.request["to"])
 
 
 def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
-    """Remove what runs of one VNF, which have ended, should not have left at a site; what stays all
-    the same, and why. Again is fine.
+    """Remove the orphans of runs of one VNF that have ended, at one site; what stays all the same,
+    and why. It can be repeated.
 
     Raises:
-        Busy: another run of the VNF is open, or is to be gone on with, and may use what these have
-            made.
+        Busy: another run of the VNF is open, or can be resumed, and may use what these have made.
         AntipodeError: not all could be removed.
     """
     newest = max(runs, key=lambda run: run.started_at)
 
     def alone() -> None:
-        for other in deployment.runs.all(newest.vnf):
-            resumable = (
-                other.kind == "failover"
-                and other.state == "failed"
-                and other.started_at > newest.started_at
-            )
-            if other.state in OPEN or resumable:
-                raise Busy(f"{other.id} of {newest.vnf} is {other.state}")
+        if (other := deployment.runs.user_of_orphans(newest, RESUMABLE)) is not None:
+            raise Busy(f"{other.id} of {newest.vnf} is {other.state}")
 
     alone()
     site = deployment.site(site_of(newest)).under(alone)
@@ -127,30 +161,36 @@ def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
             for run in protections:
                 vault.delete(f"{PROBE}{run.id}")
             remove_of_protections(site, vault, protections, timeline)
+    if not left:
+        _note_collected(deployment, runs)
     return left
 
 
 def remove_of_protections(
     site: Site, vault: Vault, runs: Sequence[RunRow], timeline: Timeline
 ) -> None:
-    """Remove what protections of one VNF have left at its primary and in the vault, and no recovery
-    point that counts.
+    """Remove the orphans of protections of one VNF at its active site and in the vault, but nothing
+    that a recovery point needs.
 
     Raises:
-        VaultCorrupt: nobody knows what a recovery point needs; no backup was removed.
+        VaultCorrupt: it is unknown what a recovery point needs; no backup was removed.
         AntipodeError: not all could be removed.
     """
     for run in runs:
-        if (
-            run.ending is not None
-            # its recovery point was taken back; a manifest that is there all the same does not
-            # count
-        ):
+        if run.ending is not None:
+            # its recovery point was withdrawn: a manifest that is there all the same does not count
             points.withdraw(vault, run.vnf, point_of(run.id), on_its_way=False)
     for run in (r for r in runs if r.state == "succeeded"):
         remains.remove_left_by(
-            site, {run.id}, points.read(vault, run.vnf, point_of(run.id)).backups, timeline
+            site,
+            {run.id},
+            points.read(vault, run.vnf, point_of(run.id)).backups.keys,
+            timeline,
         )
     if over := {run.id for run in runs if run.state != "succeeded"}:
-        needed = points.named_backups(vault, runs[0].vnf, [point_of(run) for run in over])
-        remains.remove_left_by(site, over, needed, timeline)
+        remains.remove_left_by(
+            site,
+            over,
+            lambda: points.named_backups(vault, runs[0].vnf, [point_of(run) for run in over]),
+            timeline,
+        )

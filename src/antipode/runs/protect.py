@@ -36,7 +36,7 @@ from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
 from antipode.protect import checks, remains
 from antipode.protect.quiesced_snapshot import window as quiesce
-from antipode.runs import orphans
+from antipode.runs import history, orphans
 from antipode.runs.kind import Kind
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
@@ -250,14 +250,10 @@ def _too_late(run: Run) -> str | None:
 
 
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
-    """The protections of a VNF that ended without success or were killed.
-
-    One that is kept as running is dead only if it is known that nobody is at it.
+    """The protections of a VNF that ended without success, or were killed, and may have left
+    something behind.
     """
-    protections = [run for run in deployment.runs.all(vnf) if run.kind == "protect"]
-    return {
-        run.id for run in protections if state_of(run, deployment) in ("failed", "aborted", "lost")
-    }
+    return {run.id for run in orphans.dead_protections(deployment, vnf)}
 
 
 def protect_flow(protection: Protection) -> Any:
@@ -287,7 +283,8 @@ class ProtectTask(task.Task):  # type: ignore[misc]
 
 
 class CollectLeftovers(ProtectTask):
-    """Removes what runs of the VNF that failed or were killed have left.
+    """Removes what protections of the VNF that failed or were killed have left, and prunes the
+    history.
 
     What cannot be removed now is left to the next run.
     """
@@ -295,14 +292,9 @@ class CollectLeftovers(ProtectTask):
     @guarded
     def execute(self) -> None:
         p = self.protection
-        dead = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
-        over = [
-            run
-            for run in p.run.deployment.runs.all(p.vnf.vnf)
-            if run.id in dead or orphans.may_have_come_late(run)
-        ]
+        deployment = p.run.deployment
         try:
-            orphans.remove_of_protections(p.primary, p.vault, over, p.timeline)
+            orphans.collect_protections(deployment, p.primary, p.vault, p.timeline, besides=p.run)
         except ClaimLost:
             raise
         except VaultCorrupt as error:
@@ -318,6 +310,7 @@ class CollectLeftovers(ProtectTask):
                 p.primary.name,
                 error,
             )
+        history.prune(deployment)
 
 
 class Discover(ProtectTask):
@@ -455,7 +448,7 @@ class RemoveSnapshots(ProtectTask):
                 remains.remove_left_by(
                     primary,
                     {p.run.id},
-                    points.read(p.vault, p.vnf.vnf, p.point).backups,
+                    points.read(p.vault, p.vnf.vnf, p.point).backups.keys,
                     p.timeline,
                 )
         except ClaimLost:

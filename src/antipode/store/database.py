@@ -77,12 +77,12 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def on_server(url: URL) -> Engine:
+def on_server(url: URL, **pool: Any) -> Engine:
     """An engine for a database server. It reconnects to a server that was restarted, and gives up
     in time on one that is cut off.
 
     Timeouts in the URL take precedence over ours. The server ends a transaction that is idle for
-    IDLE_TRANSACTION_S.
+    IDLE_TRANSACTION_S. `pool` limits its connections, as `create_engine` takes it.
     """
     waits: dict[str, dict[str, int]] = {
         "psycopg": {
@@ -96,7 +96,10 @@ def on_server(url: URL) -> Engine:
     }
     ours = waits.get(url.get_driver_name(), {})
     engine = create_engine(
-        url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query}
+        url,
+        pool_pre_ping=True,
+        connect_args={k: v for k, v in ours.items() if k not in url.query},
+        **pool,
     )
     if (statement := _ENDS_IDLE.get(url.get_backend_name())) is not None:
         event.listen(engine, "connect", lambda connection, _record: _execute(connection, statement))
