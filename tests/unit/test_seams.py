@@ -1,4 +1,4 @@
-"""The libraries' internals that antipode depends on are there, and a release without one is named."""
+"""Internals of libraries that antipode depends on are there; a release without one is named."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ ALL = [
 
 
 @pytest.mark.parametrize(("package", "seam"), ALL, ids=[seam for _, seam in ALL])
-def test_the_installed_release_has_what_antipode_needs(
-    package: tuple[str, str], seam: str
-) -> None:
+def test_the_installed_release_has_what_antipode_needs(package: tuple[str, str], seam: str) -> None:
     seams.check(package, [seam])
 
 
