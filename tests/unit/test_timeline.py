@@ -130,8 +130,8 @@ def test_text_that_a_database_cannot_hold_is_stored_in_a_readable_form(
         step.result(error=text)
     [kept] = timeline.kept()
     assert kept.state == "succeeded"
-    assert kept.result == {"error": text}
     whole = text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
+    assert kept.result == {"error": whole}
     assert kept.resource == (whole if len(whole) <= 255 else whole[:254] + "…")
 
 

@@ -25,18 +25,41 @@ class Base(DeclarativeBase):
     pass
 
 
-class Words(TypeDecorator[str]):
-    """Text from anywhere, as every database can store it: a lone surrogate and a NUL, which
-    PostgreSQL and the drivers refuse, are escaped as in Python's source (`\\udc80`, `\\x00`).
+def storable(text: str) -> str:
+    """Text from anywhere, as every database and driver accepts it: a lone surrogate and a NUL are
+    escaped as in Python's source (`\\udc80`, `\\x00`).
     """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _all_storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_all_storable(key): _all_storable(of_key) for key, of_key in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_storable(item) for item in value]
+    return value
+
+
+class Document(TypeDecorator[Any]):
+    """JSON whose text is stored as by `storable`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return _all_storable(value)
+
+
+class Words(TypeDecorator[str]):
+    """Text that is stored as by `storable`."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        return None if value is None else storable(value)
 
 
 class Label(Words):
@@ -62,7 +85,7 @@ class VnfRow(Base):
     __tablename__ = "vnfs"
 
     name: Mapped[str] = mapped_column(Words(64), primary_key=True)
-    definition: Mapped[dict[str, Any]] = mapped_column(JSON)
+    definition: Mapped[dict[str, Any]] = mapped_column(Document)
     added_at: Mapped[float] = mapped_column(Double)
 
 
@@ -85,8 +108,8 @@ class RunRow(Base):
     ended_at: Mapped[float | None] = mapped_column(Double)
     reason: Mapped[str | None] = mapped_column(Prose)
     """why it failed, or is being rolled back"""
-    result: Mapped[dict[str, Any]] = mapped_column(JSON)
-    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    result: Mapped[dict[str, Any]] = mapped_column(Document)
+    request: Mapped[dict[str, Any] | None] = mapped_column(Document(none_as_null=True))
     """all that was asked for, enough to resume the run on any host; None for a run of an antipode
     that did not store it
     """
@@ -122,7 +145,7 @@ class StepRow(Base):
     """running, succeeded, failed, or lost: running when the process that executed it died"""
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
-    result: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, Any]] = mapped_column(Document)
 
 
 class FreezeRow(Base):
