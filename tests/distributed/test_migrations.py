@@ -19,6 +19,7 @@ from alembic.config import Config
 from sqlalchemy import (
     Connection,
     Engine,
+    MetaData,
     column,
     create_engine,
     event,
@@ -32,6 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import config
+from antipode.engine import flow_runner
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.store import database
@@ -325,6 +328,29 @@ def test_the_first_runs_of_a_new_installation_may_begin_at_once_on_one_host_and_
     ]
     told = [process.communicate(timeout=servers.WITHIN_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, told
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_database_that_was_made_again_under_a_service_gets_the_tables_of_flows_again(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue(kind).new_database()
+    settings = config.Config.model_validate(
+        {
+            "sites": {"a": {"cloud": "a"}},
+            "vault": {"directory": "/v"},
+            "database": url,
+            "state_directory": str(tmp_path),
+        }
+    )
+    assert not flow_runner.is_complete(settings, "protect-1")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        every = MetaData()
+        every.reflect(connection)
+        every.drop_all(connection)
+    engine.dispose()
+    assert not flow_runner.is_complete(settings, "protect-1")
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])

@@ -197,7 +197,7 @@ class _Held:
         if owner != self._board.who:
             # asked after it was extended: only a claim sets an owner, and no other has our name
             raise ClaimLost(
-                f"the claim of {self._job.name} has expired; its owner is now {owner or 'nobody'}"
+                f"the claim of {self._job.name} has expired; its owner is now {owner or 'unknown'}"
             )
 
     def finish(self) -> None:
@@ -220,7 +220,7 @@ class _RedisHeld(_Held):
 class _EtcdHeld(_Held):
     """A claim on etcd: a key that disappears with our lease.
 
-    TaskFlow asks for the owner and then deletes what is there, whoever's it is by then.
+    TaskFlow asks for the owner and then deletes the claim, though it may be another's by then.
     """
 
     def __init__(self, board: Board, theirs: Any, job: Any, client: Etcd3Client) -> None:

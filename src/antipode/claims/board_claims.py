@@ -32,7 +32,7 @@ def now() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.clock_gettime(
         time.CLOCK_MONOTONIC
-    )  # that of macOS goes on while the machine sleeps; Linux's does not
+    )  # that of macOS counts while the machine sleeps; Linux's does not
 
 
 class BoardClaim:
@@ -126,7 +126,7 @@ class BoardClaim:
             else:
                 if asked >= self._until:
                     LOG.warning(
-                        "run %s: its claim was over for %.0f s, and nobody has taken it",
+                        "run %s: its claim had expired for %.0f s, and no other process has it",
                         self.run,
                         asked - self._until,
                     )

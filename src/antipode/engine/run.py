@@ -183,6 +183,7 @@ class Watcher:
         self._thread.join(timeout=5)
 
     def _watch(self) -> None:
+        outage = False
         while not self._over.wait(LOOK_S):
             if self._halt is not None and self._halt.is_set():
                 self._run.stop(
@@ -199,10 +200,15 @@ class Watcher:
             try:
                 claim, asked = self._run.deployment.runs.standing(self._run.id)
             except SQLAlchemyError as error:
-                LOG.warning(
-                    "whether run %s is to be aborted cannot be read now: %s", self._run.id, error
-                )
+                if not outage:
+                    LOG.warning(
+                        "whether run %s is to be aborted cannot be read now; it continues: %s",
+                        self._run.id,
+                        error,
+                    )
+                outage = True
                 continue
+            outage = False
             if claim != self._run.claim.number:
                 self._run.stop(ClaimLost, f"run {self._run.id} was taken over by another process")
             elif asked:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 MOST = 200
-"""Runs that are deleted at once, so that whoever prunes does not work long for a long history."""
+"""Runs that are deleted at once, so that pruning a long history does not delay a protection."""
 
 
 def prune(deployment: Deployment) -> int:

@@ -1,6 +1,4 @@
-"""What a run needs to be gone on with by another process: its request, who has claimed it, what it
-keeps others from.
-"""
+"""What another process needs to resume a run: its request, its claim, and the slot that it holds."""
 
 from __future__ import annotations
 
