@@ -1,4 +1,4 @@
-"""What another process needs to resume a run: its request, its claim, and the slot that it holds."""
+"""What another process needs to resume a run: its request, its claim, and its slot."""
 
 from __future__ import annotations
 
