@@ -19,7 +19,7 @@ from taskflow import exceptions, states
 from taskflow.jobs import backends
 from taskflow.jobs.base import JobPriority
 
-from antipode import seams
+from antipode import libraries
 from antipode.config import Jobboard
 from antipode.errors import AntipodeError, Busy, ClaimLost, InvalidInput
 
@@ -85,7 +85,7 @@ class Board:
                 f"jobboard: {self.kind} needs the Python package {PACKAGES[self.kind]}: pip "
                 f"install 'antipode[{self.kind}]'"
             )
-        seams.check(seams.TASKFLOW, seams.BOARD)
+        libraries.check(libraries.TASKFLOW, libraries.BOARD)
         try:
             # several attempts to renew a claim fit into its time
             self._board, self._client = _taskflows(
@@ -292,8 +292,8 @@ def _taskflows(settings: Jobboard, kind: str, timeout_s: float) -> tuple[Any, Et
     if kind == "etcd":
         from antipode.claims.etcd import client
 
-        seams.check(seams.TASKFLOW, seams.ETCD_BOARD)
-        seams.check(seams.ETCD3GW, seams.ETCD_CLIENT)
+        libraries.check(libraries.TASKFLOW, libraries.ETCD_BOARD)
+        libraries.check(libraries.ETCD3GW, libraries.ETCD_CLIENT)
         ours = client(given, timeout_s)
         conf: dict[str, Any] = {"board": "etcd", "path": settings.name}
         return backends.fetch(settings.name, conf, client=ours), ours

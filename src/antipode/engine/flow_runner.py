@@ -25,7 +25,7 @@ from taskflow.exceptions import NotFound, TaskFlowException, WrappedFailure
 from taskflow.persistence import models
 from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
-from antipode import logs, seams
+from antipode import libraries, logs
 from antipode.config import Config
 from antipode.errors import AntipodeError, ClaimLost, Interrupted
 from antipode.store.database import alone, on_server
@@ -287,7 +287,7 @@ def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
     Raises:
         AntipodeError: it cannot be used, or TaskFlow is of a release that does not fit.
     """
-    seams.check(seams.TASKFLOW, seams.FLOWS)
+    libraries.check(libraries.TASKFLOW, libraries.FLOWS)
     try:
         if config.is_sqlite:
             make_private(_file(config))

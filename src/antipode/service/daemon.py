@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode import __version__, seams
+from antipode import __version__, libraries
 from antipode.claims.host import Lock
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
@@ -85,7 +85,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
         AntipodeError: this host's clock differs from the database's, or a library is of a release
             that does not fit.
     """
-    seams.check(seams.TASKFLOW, seams.FLOWS)
+    libraries.check(libraries.TASKFLOW, libraries.FLOWS)
     must_agree_on_time(deployment)
     with _only_service(deployment.config):
         conductor = Conductor(deployment)

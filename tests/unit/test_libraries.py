@@ -9,26 +9,29 @@ from pathlib import Path
 import pytest
 from taskflow.storage import Storage
 
-from antipode import config, seams
+from antipode import config, libraries
 from antipode.claims.board import Board
 from antipode.engine import flow_runner
 from antipode.errors import AntipodeError
 
 ALL = [
-    *((seams.TASKFLOW, seam) for seam in (*seams.FLOWS, *seams.BOARD, *seams.ETCD_BOARD)),
-    *((seams.ETCD3GW, seam) for seam in seams.ETCD_CLIENT),
+    *(
+        (libraries.TASKFLOW, seam)
+        for seam in (*libraries.FLOWS, *libraries.BOARD, *libraries.ETCD_BOARD)
+    ),
+    *((libraries.ETCD3GW, seam) for seam in libraries.ETCD_CLIENT),
 ]
 
 
 @pytest.mark.parametrize(("package", "seam"), ALL, ids=[seam for _, seam in ALL])
 def test_the_installed_release_has_what_antipode_needs(package: tuple[str, str], seam: str) -> None:
-    seams.check(package, [seam])
+    libraries.check(package, [seam])
 
 
 def test_the_releases_that_are_installed_are_those_that_were_tested() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     required = [*project["dependencies"], *project["optional-dependencies"]["etcd"]]
-    for name, fitting in (seams.TASKFLOW, seams.ETCD3GW):
+    for name, fitting in (libraries.TASKFLOW, libraries.ETCD3GW):
         assert f"{name}{fitting}" in required
 
 
