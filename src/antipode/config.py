@@ -90,6 +90,15 @@ class Limits(Model):
     """
 
 
+class History(Model):
+    """Which runs that have ended stay in the database, with their timelines."""
+
+    days: Annotated[float, Field(gt=0)] = 90
+    """how long each run stays after its end"""
+    keep_at_least: Annotated[int, Field(ge=0)] = 20
+    """the newest runs of each VNF, which stay longer"""
+
+
 class Etcd(Model):
     """An etcd cluster; whichever of its endpoints answers is used."""
 
@@ -157,6 +166,7 @@ class Config(Model):
     jobboard: Jobboard | None = None
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
+    history: History = History()
 
     @field_validator("database")
     @classmethod

@@ -65,9 +65,13 @@ class CinderBackup(Transfer):
         _remove(protecting.site, lambda b: carries(b, protecting.run), protecting.timeline)
 
     def remove_orphans(
-        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+        self,
+        site: Site,
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
     ) -> None:
-        _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed, timeline)
+        _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed(), timeline)
 
 
 TRANSFER = CinderBackup()
