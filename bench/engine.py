@@ -238,7 +238,7 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
             step.result(server_id=f"booted-{server}", found=False)
         return f"booted-{server}"
 
-    def await_answer(recovery: Recovery, server: str) -> None:
+    def await_answer(recovery: Recovery, server: str, _server_id: str) -> None:
         with recovery.timeline.step(Steps.PROBE, server):
             """It answers."""
 

@@ -73,6 +73,8 @@ class UnexpectedAnswer(AntipodeError):
     `problem` names the resource and the field.
     """
 
+    code = "unexpected-answer"
+
     def __init__(self, site: str, call: str, problem: str) -> None:
         self.problem = problem
         super().__init__(
@@ -89,6 +91,8 @@ class ResourceFailed(AntipodeError):
 
 class Stalled(ResourceFailed):
     """Nothing has changed about a resource for longer than its work may take."""
+
+    code = "stalled"
 
 
 class QuiesceFailed(AntipodeError):

@@ -428,7 +428,7 @@ def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_pl
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("succeeded", "nothing is left"),
+        ("succeeded", "has succeeded"),
         ("aborted", "was aborted"),
         ("failed", "antipode protect v"),
     ],
@@ -580,7 +580,7 @@ def test_a_run_of_another_version_that_is_past_the_point_of_no_return_is_left_as
     with world.here.runs._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE runs SET flow_version = 99")
     with pytest.raises(
-        AntipodeError, match=r"another version.*is committed, and nothing is taken back"
+        AntipodeError, match=r"another version.*is committed, and nothing is rolled back"
     ):
         resume(world.here, record["run"], Unobserved())
     assert points.read(world.here.vault, "v").id == record["recovery_point"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from antipode import config, yamlfile
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf
+from antipode.protect.option import wrong_settings
 from tests.unit import samples
 
 LAUGHS = "a0: &a0 [x]\n" + "".join(
@@ -23,7 +24,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
 def read_vnf(folder: Path, text: str) -> Vnf:
     path = folder / "hlr.yaml"
     path.write_text(text)
-    return yamlfile.read(path, Vnf)
+    return yamlfile.read(path, Vnf, wrong_settings)
 
 
 def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
@@ -44,9 +45,9 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
         ("[db]", "[dbb]", 1, "dbb"),
         (
             "members:",
-            "quiesce: {timeout: soon}\nmembers:",
+            "protections: {quiesce: {timeout: soon}}\nmembers:",
             4,
-            "quiesce.timeout: ",
+            "protections[0].quiesce.timeout: ",
         ),
         (
             "  - server: db",

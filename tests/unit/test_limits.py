@@ -22,7 +22,7 @@ def party(vnf: str, *, first: bool = False, lost: bool = False) -> Party:
         if lost:
             raise ClaimLost(f"run of {vnf} is another's")
 
-    return Party(vnf, first, check)
+    return Party(vnf, 0 if first else 10, check)
 
 
 def served_in_order(slots: Slots, waiting: list[Party]) -> list[str]:

@@ -84,6 +84,7 @@ class FromMirrors(VolumeProvider):
                 else recovery.site.volumes.create_volume(
                     {
                         "name": volume.name,
+                        "description": "a mirror",
                         "size": volume.size_gib,
                         "metadata": marks(recovery.run, key),
                     }

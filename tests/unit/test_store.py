@@ -63,7 +63,7 @@ def test_opening_a_database_again_keeps_what_is_in_it(engine: Engine, tmp_path: 
     assert Vnfs(engine).put(samples.vnf())
     again = Vnfs(database.open_database(f"sqlite:///{tmp_path}/state/antipode.db"))
     assert again.get("hlr") == samples.vnf()
-    assert not again.put(samples.vnf(option="quiesced-snapshot"))
+    assert not again.put(samples.vnf(protections="quiesced-snapshot"))
 
 
 def test_an_unknown_vnf_is_not_found_and_the_known_are_named(engine: Engine) -> None:

@@ -62,14 +62,14 @@ def test_a_full_disk_is_reported_once_and_what_it_refused_is_written_when_there_
         lambda connection, *_: connection.execute(f"PRAGMA max_page_count = {room['pages']}"),
     )
     for number in range(20):
-        with timeline.step("1", f"step {number}", "x" * 255) as step:
+        with timeline.step(Steps.CONNECT, f"{number} {'x' * 250}") as step:
             step.result(much="x" * 4096)
         timeline.flush()
     assert len(errors(caplog)) == 1
     assert "full" in errors(caplog)[0]
     room["pages"] = 1 << 30
-    kept = [step.name for step in timeline.kept()]
-    assert kept == [f"step {number}" for number in range(20)]
+    kept = [step.resource for step in timeline.kept()]
+    assert kept == [f"{number} {'x' * 250}" for number in range(20)]
 
 
 def test_a_failing_writer_is_not_fed_with_its_own_failure(

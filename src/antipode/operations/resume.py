@@ -43,7 +43,8 @@ def must_be_confirmed(deployment: Deployment, run: RunRow, now: float) -> float 
 
 def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.state in ("succeeded", "aborted"):
-        raise InvalidInput(f"{run.id} was {run.state}; there is nothing to resume")
+        verb = "has" if run.state == "succeeded" else "was"
+        raise InvalidInput(f"{run.id} {verb} {run.state}; there is nothing to resume")
     if run.ending == "aborted":
         raise InvalidInput(
             f"{run.id} is being aborted and cannot be resumed; try again: antipode run abort"

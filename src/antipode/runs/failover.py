@@ -128,14 +128,8 @@ class Failover(RunKind):
 
     def roll_back(self, run: Run) -> list[str]:
         """Remove the resources at the backup site. The failed site is not called, nor the vault."""
-        if "to" not in run.request:
-            raise InvalidInput(
-                f"{run.id} does not say where it was recovering to: an older antipode made it;"
-                " remove its resources by hand, by the metadata antipode:run"
-            )
-        return rollback.remove(
-            run.site(run.request["to"]), run.id, _plan_of(run.row), run.timeline, run.go_on
-        )
+        site = run.site(_site_of(run))
+        return rollback.remove(site, run.id, _plan_of(run.row), run.timeline, run.go_on)
 
     def point_of_no_return(self, run: Run) -> str | None:
         complete = flow_runner.is_complete(run.deployment.config, run.id)
@@ -164,6 +158,23 @@ class Failover(RunKind):
 
 
 KIND = Failover()
+
+
+def _site_of(run: Run) -> str:
+    """Where a run recovers to; a run of antipode 0.1 may not say it, and the VNF file does.
+
+    Raises:
+        InvalidInput: neither says it.
+    """
+    if "to" in run.request:
+        return str(run.request["to"])
+    local = run.deployment.vnfs.find(run.vnf)
+    if local is None or len(local.backup) != 1:
+        raise InvalidInput(
+            f"{run.id} does not say where it recovers {run.vnf} to: an older antipode made it."
+            " Add the VNF file with that one backup site: antipode vnf add FILE"
+        )
+    return local.backup[0]
 
 
 def _plan_of(row: RunRow) -> RecoveryPlan | None:
