@@ -20,7 +20,7 @@ def _is_moment(value: str) -> str:
 
 Moment = Annotated[str, AfterValidator(_is_moment)]
 """RFC 3339 with its offset, UTC where antipode writes it."""
-Generation = Annotated[int, Field(ge=1, lt=10**10)]
+Generation = Annotated[int, Field(ge=1, lt=10**9)]
 """1 at the primary of the VNF file; a failover begins the next. No number is used twice."""
 
 
@@ -38,7 +38,7 @@ class Claim(Model):
 
     format: Literal[1] = 1
     vnf: Name
-    generation: Annotated[int, Field(ge=2, lt=10**10)]
+    generation: Annotated[int, Field(ge=2, lt=10**9)]
     site: Name
     """where the VNF is active once the failover has succeeded"""
     former_site: Name
