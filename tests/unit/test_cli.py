@@ -241,7 +241,7 @@ def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(
     assert [(c["check"], c["site"], c["ok"]) for c in checks] == [
         ("reachable", "site-a", False),
         ("reachable", "site-b", False),
-        ("vault", "-", True),
+        ("vault vault", "-", True),
         ("backup store", "-", False),
     ]
 
