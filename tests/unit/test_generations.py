@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import storages
 
-from antipode.errors import Busy, NotFound, SiteUnreachable, VaultCorrupt, VaultError
+from antipode.errors import Busy, SiteUnreachable, VaultCorrupt, VaultError
 from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.vault import Vault, ensemble, generations, points
 from antipode.vault.directory import DirectoryVault
@@ -22,44 +23,11 @@ CLAIM = "hlr/generation-0000000002.claim"
 OUTCOME = "hlr/generation-0000000002.outcome"
 
 
-class MemoryObjects:
-    """An object storage that compares before it takes a body in, as Swift does."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-        self.between: Callable[[], None] = lambda: None
-
-    def ensure_container(self, container: str) -> None: ...
-
-    def put(self, container: str, name: str, data: bytes) -> None:
-        self.held[name] = data
-
-    def create(self, container: str, name: str, data: bytes) -> bool:
-        if name in self.held:
-            return False
-        self.between()
-        self.held[name] = data
-        return True
-
-    def get(self, container: str, name: str) -> bytes:
-        if name not in self.held:
-            raise NotFound(name)
-        return self.held[name]
-
-    def delete(self, container: str, name: str) -> None:
-        self.held.pop(name, None)
-
-    def listing(self, container: str, prefix: str = "") -> list[Any]:
-        from antipode.cloud.objects import StoredObject
-
-        return [StoredObject(n, len(d), "") for n, d in self.held.items() if n.startswith(prefix)]
-
-
 @pytest.fixture(params=["directory", "swift"])
 def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
     if request.param == "directory":
         return DirectoryVault(tmp_path)
-    objects: Any = MemoryObjects()
+    objects: Any = storages.MemoryObjects()
     return SwiftVault(objects, "c", "site-b")
 
 
@@ -272,7 +240,7 @@ def test_of_hosts_that_share_two_vaults_exactly_one_has_the_claim_in_both(
 
 
 def test_a_claim_over_which_swift_has_written_another_does_not_stand() -> None:
-    storage: Any = MemoryObjects()
+    storage: Any = storages.MemoryObjects()
     one, other = SwiftVault(storage, "c", "b"), SwiftVault(storage, "c", "b")
     expected = now(one)
     claims: list[Claim] = []

@@ -1,0 +1,194 @@
+"""Connections: made when they are needed, without a change at the site, and none is in the way of
+another.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+from storages import MemoryObjects
+
+from antipode import config
+from antipode.cloud import site as cloud_site
+from antipode.engine.deployment import Deployment
+from antipode.errors import NotFound, SiteUnreachable, VaultError
+from antipode.freezes import reaper
+from antipode.model.state import ProtectedVnf
+from antipode.operations import site_check
+from antipode.vault import generations, points
+
+MAPS = """\
+sites:
+  site-a: {cloud: a, store: at-b}
+  site-b: {cloud: b, store: at-a}
+vaults:
+  a: {swift: {site: site-a}}
+  b: {swift: {site: site-b}}
+  third: {swift: {cloud: third}}
+stores:
+  at-a: {cloud: a-backup, site: site-a}
+  at-b: {cloud: b-backup, site: site-b}
+"""
+
+
+CLOUDS = ("a", "b", "third", "a-backup", "b-backup")
+
+
+class Places:
+    """The object storages by cloud, those that are dead, and which were connected to."""
+
+    def __init__(self) -> None:
+        self.storages: dict[str, Any] = {name: MemoryObjects() for name in CLOUDS}
+        self.dead: set[str] = set()
+        self.connected: list[str] = []
+
+    def connect_objects(self, place: str, cloud: str) -> Any:
+        self.connected.append(cloud)
+        if cloud in self.dead:
+            raise SiteUnreachable(f"{place} does not answer")
+        return self.storages[cloud]
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Places:
+    places = Places()
+    monkeypatch.setattr(cloud_site, "connect_objects", places.connect_objects)
+    return places
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, places: Places) -> Deployment:
+    path = tmp_path / "antipode.yaml"
+    path.write_text(f"{MAPS}database: sqlite:///{tmp_path}/antipode.db\n")
+    return Deployment(config.load(str(path)))
+
+
+def test_nothing_is_connected_to_before_it_is_asked_for(
+    deployment: Deployment, places: Places
+) -> None:
+    deployment.vaults(["a"]), deployment.vault
+    assert places.connected == []
+    assert deployment.vaults(["b"]).list("") == []
+    assert deployment.vaults(["b"]).list("") == []
+    assert places.connected == ["b"]
+
+
+def test_a_vault_at_a_third_place_needs_object_storage_alone(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a whole site was connected to")
+
+    monkeypatch.setattr(cloud_site, "connect", refuse)
+    vault = deployment.vaults(["third"])
+    points.commit(vault, samples.manifest())
+    assert points.read(vault, "hlr") == samples.manifest()
+
+
+def test_the_vault_at_the_failed_site_is_not_asked(deployment: Deployment, places: Places) -> None:
+    vault = deployment.vaults(apart_from="site-a")
+    assert vault.list("hlr/") == []
+    assert sorted(places.connected) == ["b", "third"]
+
+
+def test_the_only_vault_is_asked_wherever_it_is(deployment: Deployment, places: Places) -> None:
+    assert deployment.vaults(["a"], apart_from="site-a").list("hlr/") == []
+    assert places.connected == ["a"]
+
+
+def test_a_vault_that_is_not_in_the_configuration_is_named(deployment: Deployment) -> None:
+    with pytest.raises(NotFound, match="fourth"):
+        deployment.vaults(["fourth"])
+
+
+def test_points_are_made_with_all_vaults_and_read_with_those_that_answer(
+    deployment: Deployment, places: Places
+) -> None:
+    points.commit(deployment.vaults(all_needed=True), samples.manifest())
+    places.dead.add("a")
+    deployment._objects.clear()
+    assert points.read(deployment.vaults(), "hlr") == samples.manifest()
+    with pytest.raises(SiteUnreachable):
+        points.commit(deployment.vaults(all_needed=True), samples.manifest())
+
+
+def test_connecting_to_a_site_unquiesces_nothing_and_site_check_does(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unquiesced: list[str] = []
+    monkeypatch.setattr(reaper, "thaw", lambda _, server: unquiesced.append(server))
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
+    monkeypatch.setattr(site_check.health, "check", lambda site: [])
+    overdue = datetime.now(UTC) - timedelta(seconds=60)
+    deployment.freezes.freezing("site-a", "srv-db", "db", overdue)
+    deployment.site("site-a")
+    assert unquiesced == []
+    found = list(site_check.check_all(deployment))
+    assert unquiesced == ["srv-db"]
+    assert [(c.site, c.ok) for c in found if c.check == "quiesced servers"] == [("site-a", True)]
+
+
+def test_a_site_that_hangs_is_in_nobodys_way(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, begun = threading.Event(), threading.Event()
+
+    def connect(name: str, cloud: str) -> Any:
+        if name == "site-a":
+            begun.set()
+            over.wait()
+        return samples.NamedSite(name)
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    hanging = threading.Thread(target=deployment.site, args=("site-a",))
+    hanging.start()
+    try:
+        begun.wait()
+        assert deployment.site("site-b").name == "site-b"
+        assert deployment.vaults(["b"]).list("") == []
+    finally:
+        over.set()
+        hanging.join()
+
+
+def test_site_check_looks_at_every_vault_store_and_vnf(
+    deployment: Deployment, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(name: str, cloud: str) -> Any:
+        raise SiteUnreachable(f"{name} does not answer")
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    places.dead.add("third")
+    deployment.vnfs.put(samples.vnf())
+    found = {(c.check, c.site): c.ok for c in site_check.check_all(deployment)}
+    assert found == {
+        ("reachable", "site-a"): False,
+        ("reachable", "site-b"): False,
+        ("vault a", "site-a"): True,
+        ("vault b", "site-b"): True,
+        ("vault third", "-"): False,
+        ("backup store at-a", "site-a"): True,
+        ("backup store at-b", "site-b"): True,
+        ("places of hlr", "site-a"): True,
+    }
+
+
+def test_a_state_is_kept_and_an_earlier_one_does_not_replace_it(deployment: Deployment) -> None:
+    assert deployment.states.find("hlr") is None
+    vault = deployment.vaults()
+    before = generations.present(vault, "hlr", "site-a")
+    generations.complete(vault, generations.claim(vault, before, "site-b", "failover-1"))
+    after = generations.present(vault, "hlr", "site-a")
+    deployment.states.keep(before)
+    deployment.states.keep(after)
+    with pytest.raises(VaultError):
+        deployment.states.keep(before)
+    assert deployment.states.find("hlr") == after
+    assert deployment.states.all() == {"hlr": after}
+    deployment.states.forget("hlr")
+    deployment.states.keep(ProtectedVnf(vnf="hlr", active_site="site-a", generation=1))
