@@ -15,8 +15,9 @@ from storages import MemoryObjects
 
 from antipode import config
 from antipode.cloud import site as cloud_site
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import NotFound, SiteUnreachable, VaultError
+from antipode.errors import Busy, NotFound, SiteUnreachable
 from antipode.freezes import reaper
 from antipode.model.state import ProtectedVnf
 from antipode.operations import site_check
@@ -91,13 +92,13 @@ def test_a_vault_at_a_third_place_needs_object_storage_alone(
 
 
 def test_the_vault_at_the_failed_site_is_not_asked(deployment: Deployment, places: Places) -> None:
-    vault = deployment.vaults(apart_from="site-a")
+    vault = deployment.vaults(apart_from=["site-a"])
     assert vault.list("hlr/") == []
     assert sorted(places.connected) == ["b", "third"]
 
 
 def test_the_only_vault_is_asked_wherever_it_is(deployment: Deployment, places: Places) -> None:
-    assert deployment.vaults(["a"], apart_from="site-a").list("hlr/") == []
+    assert deployment.vaults(["a"], apart_from=["site-a"]).list("hlr/") == []
     assert places.connected == ["a"]
 
 
@@ -178,17 +179,81 @@ def test_site_check_looks_at_every_vault_store_and_vnf(
     }
 
 
-def test_a_state_is_kept_and_an_earlier_one_does_not_replace_it(deployment: Deployment) -> None:
-    assert deployment.states.find("hlr") is None
-    vault = deployment.vaults()
+def moved(deployment: Deployment) -> ProtectedVnf:
+    """The state after a failover that did not reach the vaults of a site."""
+    vault = deployment.vaults(apart_from=["site-a"])
     before = generations.present(vault, "hlr", "site-a")
     generations.complete(vault, generations.claim(vault, before, "site-b", "failover-1"))
-    after = generations.present(vault, "hlr", "site-a")
-    deployment.states.keep(before)
-    deployment.states.keep(after)
-    with pytest.raises(VaultError):
-        deployment.states.keep(before)
+    return generations.present(vault, "hlr", "site-a")
+
+
+def test_a_state_is_kept_and_an_earlier_one_does_not_replace_it(deployment: Deployment) -> None:
+    assert deployment.states.find("hlr") is None
+    before = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
+    assert deployment.states.keep(before) == before
+    after = moved(deployment)
+    assert deployment.states.keep(after) == after
+    assert deployment.states.keep(before) == after
     assert deployment.states.find("hlr") == after
     assert deployment.states.all() == {"hlr": after}
     deployment.states.forget("hlr")
-    deployment.states.keep(ProtectedVnf(vnf="hlr", active_site="site-a", generation=1))
+    assert deployment.states.find("hlr") is None
+
+
+def test_before_a_failover_the_vault_of_the_active_site_is_not_asked(
+    deployment: Deployment, places: Places
+) -> None:
+    deployment.vnfs.put(samples.vnf())
+    state, vaults = activity.before_failover(deployment, "hlr", "site-b")
+    assert state.active_site == "site-a"
+    generations.complete(vaults, generations.claim(vaults, state, "site-b", "failover-1"))
+    assert "a" not in places.connected
+
+
+def test_a_host_that_has_never_heard_of_a_vnf_knows_where_it_is_active_from_the_vaults(
+    deployment: Deployment, places: Places
+) -> None:
+    points.commit(deployment.vaults(["b", "third"]), samples.manifest())
+    places.connected.clear()
+    assert activity.before_failover(deployment, "hlr", "site-b").state.active_site == "site-a"
+    assert "a" not in places.connected
+    moved(deployment)
+    assert activity.before_failover(deployment, "hlr", "site-a").state.active_site == "site-b"
+
+
+def test_a_host_that_has_never_heard_of_a_failover_refuses_to_protect_the_old_copy(
+    deployment: Deployment,
+) -> None:
+    after = moved(deployment)
+    state = activity.read(deployment, samples.vnf())
+    activity.must_be_active_at(state, "site-b")
+    with pytest.raises(Busy) as caught:
+        activity.must_be_active_at(state, "site-a")
+    assert "site-b" in str(caught.value)
+    assert str(after.since) in str(caught.value)
+
+
+def test_a_vnf_that_is_failing_over_is_protected_nowhere(deployment: Deployment) -> None:
+    vault = deployment.vaults()
+    before = generations.present(vault, "hlr", "site-a")
+    generations.claim(vault, before, "site-b", "failover-1")
+    for site in ("site-a", "site-b"):
+        with pytest.raises(Busy):
+            activity.must_be_active_at(activity.read(deployment, samples.vnf()), site)
+
+
+def test_a_generation_that_only_the_failed_sites_vault_has_is_known_here_and_counts(
+    deployment: Deployment, places: Places
+) -> None:
+    deployment.vnfs.put(samples.vnf())
+    vault = deployment.vaults(["b"])
+    before = generations.present(vault, "hlr", "site-a")
+    generations.complete(vault, generations.claim(vault, before, "site-b", "failover-1"))
+    activity.read(deployment, samples.vnf())
+    places.dead.add("b")
+    deployment._objects.clear()
+    state, vaults = activity.before_failover(deployment, "hlr", "site-a")
+    assert (state.active_site, state.generation) == ("site-b", 2)
+    mine = generations.claim(vaults, state, "site-a", "failover-2")
+    assert mine.generation == 3
+    assert generations.present(vaults, "hlr", "site-a").active_site == "site-b"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -83,7 +83,7 @@ class Deployment:
         wanted: Sequence[str] = (),
         *,
         all_needed: bool = False,
-        apart_from: str | None = None,
+        apart_from: Collection[str] = (),
         go_on: Callable[[], None] | None = None,
     ) -> Vaults:
         """Vaults as one.
@@ -91,15 +91,14 @@ class Deployment:
         Args:
             wanted: their names; all of the configuration by default.
             all_needed: whether each must answer, see `Vaults`.
-            apart_from: a site that has failed: its vaults are not asked if there are others.
+            apart_from: sites whose vaults are not asked if there are others: they have failed.
             go_on: of the run that they are used by, see `Site.under`.
 
         Raises:
             NotFound: one is not in the configuration.
         """
         every = {name: self.config.all_vaults[name] for name in self.config.vault_names(wanted)}
-        elsewhere = {n: there for n, there in every.items() if there.site != apart_from}
-        chosen = every if apart_from is None else elsewhere or every
+        chosen = {n: there for n, there in every.items() if there.site not in apart_from} or every
         return Vaults(
             {name: partial(self._open, name, there, go_on) for name, there in chosen.items()},
             all_needed=all_needed,

@@ -7,7 +7,6 @@ import time
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from antipode.errors import VaultError
 from antipode.model.state import ProtectedVnf
 from antipode.store.tables import StateRow
 
@@ -18,20 +17,14 @@ class States:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def keep(self, state: ProtectedVnf) -> None:
-        """Keep a state that was read from the vaults.
-
-        Raises:
-            VaultError: a later generation is known here: the vaults that were read are behind.
+    def keep(self, state: ProtectedVnf) -> ProtectedVnf:
+        """Keep a state that was read from the vaults, unless a later generation is known here: the
+        vaults that were read may not have learned of it yet. The later of the two.
         """
         with Session(self._engine) as session, session.begin():
             row = session.get(StateRow, state.vnf)
             if row is not None and row.generation > state.generation:
-                raise VaultError(
-                    f"generation {row.generation} of VNF {state.vnf} is known here, and the vaults "
-                    f"have {state.generation} as the last. See that no vault was exchanged, or put "
-                    "back as it was earlier"
-                )
+                return ProtectedVnf.model_validate(row.state)
             session.merge(
                 StateRow(
                     vnf=state.vnf,
@@ -40,6 +33,7 @@ class States:
                     read_at=time.time(),
                 )
             )
+            return state
 
     def find(self, vnf: str) -> ProtectedVnf | None:
         """The last known state of a VNF, if one was read here."""

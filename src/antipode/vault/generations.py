@@ -66,8 +66,9 @@ def claim(
         VaultCorrupt: a claim cannot be understood.
         VaultError: it was not claimed everywhere, or nobody knows.
     """
-    # the number that is claimed follows the highest that the state was made of: whatever another
-    # host has claimed since then is in the way of it
+    _teach(vault, expected)
+    # the number that is claimed follows the highest that the state was made of: a claim that
+    # another host has made since then is in the way of it
     highest = _highest(vault, expected.vnf)
     claims = list(_claims(vault, expected.vnf, highest))
     now = _state(_unreleased(claims), expected.vnf, expected.active_site)
@@ -184,6 +185,17 @@ def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
         since=pending.since if pending else since,
         claim=pending or made_by,
     )
+
+
+def _teach(vault: Vault, known: ProtectedVnf) -> None:
+    """Write the generation of a known state to vaults that have none as high: those that have it
+    may have failed with the site.
+    """
+    if known.generation <= _highest(vault, known.vnf) or (claim := known.claim) is None:
+        return
+    if known.state is VnfState.ACTIVE:
+        _claim_everywhere(vault, claim)
+        complete(vault, claim)
 
 
 def _claim_everywhere(vault: Vault, mine: Claim) -> None:
