@@ -87,8 +87,8 @@ def test_a_vault_at_a_third_place_needs_object_storage_alone(
 
     monkeypatch.setattr(cloud_site, "connect", refuse)
     vault = deployment.vaults(["third"])
-    points.commit(vault, samples.manifest())
-    assert points.read(vault, "hlr") == samples.manifest()
+    points.commit(vault, samples.point())
+    assert points.read(vault, "hlr") == samples.point()
 
 
 def test_the_vault_at_the_failed_site_is_not_asked(deployment: Deployment, places: Places) -> None:
@@ -110,12 +110,12 @@ def test_a_vault_that_is_not_in_the_configuration_is_named(deployment: Deploymen
 def test_points_are_made_with_all_vaults_and_read_with_those_that_answer(
     deployment: Deployment, places: Places
 ) -> None:
-    points.commit(deployment.vaults(all_needed=True), samples.manifest())
+    points.commit(deployment.vaults(all_needed=True), samples.point())
     places.dead.add("a")
     deployment._objects.clear()
-    assert points.read(deployment.vaults(), "hlr") == samples.manifest()
+    assert points.read(deployment.vaults(), "hlr") == samples.point()
     with pytest.raises(SiteUnreachable):
-        points.commit(deployment.vaults(all_needed=True), samples.manifest())
+        points.commit(deployment.vaults(all_needed=True), samples.point())
 
 
 def test_connecting_to_a_site_unquiesces_nothing_and_site_check_does(
@@ -213,7 +213,7 @@ def test_before_a_failover_the_vault_of_the_active_site_is_not_asked(
 def test_a_host_that_has_never_heard_of_a_vnf_knows_where_it_is_active_from_the_vaults(
     deployment: Deployment, places: Places
 ) -> None:
-    points.commit(deployment.vaults(["b", "third"]), samples.manifest())
+    points.commit(deployment.vaults(["b", "third"]), samples.point())
     places.connected.clear()
     assert activity.before_failover(deployment, "hlr", "site-b").state.active_site == "site-a"
     assert "a" not in places.connected

@@ -27,7 +27,7 @@ def read(deployment: Deployment, vnf: Vnf, vaults: Vaults | None = None) -> Prot
         VaultCorrupt: a claim in a vault cannot be understood.
         VaultError, SiteUnreachable: a vault that is needed does not answer.
     """
-    vaults = vaults or deployment.vaults(getattr(vnf, "vaults", []))
+    vaults = vaults or deployment.vaults(vnf.vaults)
     return deployment.states.keep(generations.present(vaults, vnf.vnf, vnf.primary))
 
 
@@ -43,7 +43,7 @@ def before_failover(
         VaultError, SiteUnreachable: no vault answers.
     """
     local, known = deployment.vnfs.find(name), deployment.states.find(name)
-    wanted = getattr(local, "vaults", []) if local else []
+    wanted = local.vaults if local else []
     if known is not None or local is not None:
         failed = {known.active_site if known else local.primary if local else ""} - {to}
     else:
