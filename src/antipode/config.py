@@ -298,7 +298,7 @@ def load(given: str | None = None) -> Config:
     Raises:
         InvalidInput: there is none, or it is wrong; names file, line and field.
     """
-    return yamlfile.read(find(given), Config, _problems)
+    return yamlfile.read(find(given), Config, problems)
 
 
 def _there(what: str, name: str, known: Mapping[str, object]) -> None:
@@ -307,7 +307,7 @@ def _there(what: str, name: str, known: Mapping[str, object]) -> None:
         raise NotFound(f"{what} {name} is not in the configuration; {what}s there: {names}")
 
 
-def _problems(config: Config) -> Iterator[Problem]:
+def problems(config: Config) -> Iterator[Problem]:
     """What is wrong between the fields of a configuration, and with the paths that they name."""
     if garbled := list(_garbled(config.model_dump(), ())):
         yield from garbled

@@ -46,9 +46,9 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
         ("[db]", "[dbb]", 1, "dbb"),
         (
             "members:",
-            "quiesce: {timeout: soon}\nmembers:",
+            "protections: [{option: /}]\nmembers:",
             4,
-            "quiesce.timeout: ",
+            "protections[0].option: ",
         ),
         (
             "  - server: db",

@@ -45,6 +45,7 @@ VNF = Vnf.model_validate(
         "vnf": "v",
         "primary": "site-a",
         "backup": "site-b",
+        "store_at_active_site": "accepted",
         "map": {"networks": {"net": "net-b"}, "volume_types": {"fast": "standard"}},
         # of the window's timeout nothing is to be seen, however busy the machine is
         "protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}},

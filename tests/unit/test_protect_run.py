@@ -297,7 +297,7 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     anew = [samples.record("b-db-2", "vol-db"), samples.record("b-front-0", "vol-front")]
     for backup in [*samples.point().backups.values(), *anew]:
         store.hold(backup)
-    world.deployment.backup_store = store
+    world.patch.setattr(world.deployment, "store_of", lambda *_: store)
     asked: list[Any] = []
 
     def back_up(

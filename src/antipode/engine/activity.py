@@ -44,17 +44,28 @@ def before_failover(
     """
     local, known = deployment.vnfs.find(name), deployment.states.find(name)
     wanted = local.vaults if local else []
-    if known is not None or local is not None:
-        failed = {known.active_site if known else local.primary if local else ""} - {to}
+    if known is not None:
+        failed = _without(known, to)
+    elif local is not None and local.primary != to:
+        failed = {local.primary}
     else:
         failed = set(deployment.config.sites) - {to}
     while True:
         vaults = deployment.vaults(wanted, apart_from=failed, go_on=go_on)
         primary = local.primary if local else points.read(vaults, name).vnf.primary
         state = deployment.states.keep(generations.present(vaults, name, primary))
-        if failed == {state.active_site} - {to}:
+        if failed == (meant := _without(state, to)):
             return Standing(state, vaults)
-        failed = {state.active_site} - {to}
+        failed = meant
+
+
+def _without(state: ProtectedVnf, to: str) -> set[str]:
+    """The site that is not asked in a failover: the active one; once that is the failover's own,
+    the one before.
+    """
+    if state.active_site != to:
+        return {state.active_site}
+    return {state.claim.former_site} if state.claim else set()
 
 
 def must_be_active_at(state: ProtectedVnf, site: str) -> None:

@@ -109,10 +109,6 @@ class Deployment:
         """All vaults of the configuration, as far as they answer."""
         return self.vaults()
 
-    def vault_under(self, go_on: Callable[[], None]) -> Vault:
-        """All vaults of the configuration as one run uses them, see `Site.under`."""
-        return self.vaults(all_needed=True, go_on=go_on)
-
     def _open(self, name: str, there: VaultConfig, go_on: Callable[[], None] | None) -> Vault:
         if there.directory is not None:
             return DirectoryVault(there.directory)
@@ -149,14 +145,17 @@ class Deployment:
         store = self.config.store(name)
         return self.objects(store.cloud, f"backup store {name}")
 
-    @cached_property
-    def backup_store(self) -> Objects | None:
-        """The object storage of the only backup store, if one is configured.
+    def store_of(self, site: str, wanted: str | None = None) -> Objects | None:
+        """The object storage of the backups of a site; None if it is not configured.
+
+        Args:
+            wanted: the backup store that the VNF file names.
 
         Raises:
+            NotFound: no such store in the configuration.
             SiteUnreachable: it does not answer.
         """
-        name = next(iter(self.config.all_stores), None)
+        name = self.config.store_name(site, wanted)
         return None if name is None else self.store(name)
 
     def _connected(

@@ -54,19 +54,11 @@ def remove(deployment: Deployment, name: str) -> Removed:
 
 def _what_stays(deployment: Deployment, name: str) -> list[str]:
     config = deployment.config
-    vault = (
-        f"container {config.vault.swift.container} of {config.vault.swift.site}"
-        if config.vault.swift
-        else f"directory {config.vault.directory}"
-    )
-    store = (
-        f"container {config.backup_store.container} of cloud {config.backup_store.cloud}"
-        if config.backup_store
-        else "the backup store of its sites"
-    )
+    vaults = ", ".join(config.all_vaults)
+    stores = ", ".join(config.all_stores) or "of its sites"
     return [
-        f"recovery points: in the vault, {vault}; antipode failover {name} still finds them",
-        f"backups: in {store}, with their records in Cinder",
+        f"recovery points: in the vaults ({vaults}); antipode failover {name} still finds them",
+        f"backups: in the backup stores ({stores}), with their records in Cinder",
         "servers, volumes and networks: at the sites",
         f"runs: in the database; see antipode run list --vnf {name}",
     ]

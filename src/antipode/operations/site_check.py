@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from antipode.cloud import health
 from antipode.cloud.site import Site
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NotFound
 from antipode.freezes.reaper import reap
@@ -20,7 +21,6 @@ from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.runs.protect import problems_of
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
-from antipode.vault import generations
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def check_all(deployment: Deployment) -> Iterator[Check]:
 def _active_site(deployment: Deployment, vnf: Vnf) -> str | AntipodeError:
     """Where a VNF is active, or why that is not known."""
     try:
-        return generations.present(deployment.vaults(), vnf.vnf, vnf.primary).active_site
+        return activity.read(deployment, vnf).active_site
     except AntipodeError as error:
         return error
 
@@ -87,14 +87,7 @@ def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError)
     what = f"places of {vnf.vnf}"
     if isinstance(active, AntipodeError):
         return Check(what, "-", False, f"where it is active is not known: {active}")
-    problems = [
-        problem
-        for problem in (
-            offsite.vaults_problem(deployment.config, vnf.vnf, active),
-            offsite.problem(deployment.config, vnf.vnf, active),
-        )
-        if problem is not None
-    ]
+    problems = offsite.problems(deployment.config, vnf, active)
     detail = "; ".join(problems) or f"recovery points and backups lie outside {active} too"
     return Check(what, active, not problems, detail)
 

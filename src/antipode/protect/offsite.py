@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from antipode.config import Config
 from antipode.errors import NotFound
+from antipode.model.vnf import Vnf
 
 ACCEPTED = "write store_at_active_site: accepted in the VNF file to have them all the same"
 
@@ -32,6 +33,16 @@ def problem(config: Config, vnf: str, active_site: str, store: str | None = None
             f"and be lost with that site; have cinder-backup write to another place, or {ACCEPTED}"
         )
     return None
+
+
+def problems(config: Config, vnf: Vnf, active_site: str) -> list[str]:
+    """Why recovery points or backups of a VNF would be lost with its active site; an empty list if
+    they would not, or if the VNF file accepts it for the backups.
+    """
+    found = [vaults_problem(config, vnf.vnf, active_site, vnf.vaults)]
+    if vnf.store_at_active_site != "accepted":
+        found.append(problem(config, vnf.vnf, active_site, vnf.store))
+    return [words for words in found if words is not None]
 
 
 def vaults_problem(

@@ -74,8 +74,8 @@ def claim(
     now = _state(_unreleased(claims), expected.vnf, expected.active_site)
     for mine, outcome in claims:
         if mine.run == run:
-            if outcome is not None:
-                raise Busy(f"run {run} has lost its claim: it is {outcome.outcome}. {now}")
+            if outcome is not None and outcome.outcome == "released":
+                raise Busy(f"run {run} has lost its claim: it was released. {now}")
             if mine.site != to:
                 raise Busy(f"{now}; the same run cannot go to {to}")
             _claim_everywhere(vault, mine)
@@ -84,9 +84,8 @@ def claim(
         raise Busy(f"{now}, and not at {expected.active_site} any more. Plan the failover again")
     if now.active_site == to:
         raise Busy(f"{now} already; a failover goes to another site")
+    must_be_free(now, instead_of)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:
-        if now.claim.run not in instead_of:
-            raise Busy(_lost_to(now.claim))
         release(vault, now.claim)
     mine = Claim(
         vnf=now.vnf,
@@ -101,6 +100,18 @@ def claim(
     return mine
 
 
+def must_be_free(state: ProtectedVnf, instead_of: Collection[str] = ()) -> None:
+    """See that no failover has claimed the next generation, except those that were given up.
+
+    Raises:
+        Busy: one has; names its host, run and site.
+    """
+    if state.state is not VnfState.FAILING_OVER or state.claim is None:
+        return
+    if state.claim.run not in instead_of:
+        raise Busy(_lost_to(state.claim))
+
+
 def confirm(vault: Vault, claim: Claim) -> None:
     """See that a claim still stands: before anything is created, and before it is completed.
 
@@ -108,12 +119,10 @@ def confirm(vault: Vault, claim: Claim) -> None:
         Busy: another failover has it, or it was released.
         VaultError: the vault cannot be read.
     """
-    for found, outcome in _standing(vault, claim.vnf, _highest(vault, claim.vnf)):
+    for found, _ in _standing(vault, claim.vnf, _highest(vault, claim.vnf)):
         if found.run != claim.run:
             raise Busy(_lost_to(found))
-        if outcome is None:
-            return
-        break
+        return
     raise Busy(f"run {claim.run} has lost its claim to VNF {claim.vnf}")
 
 
@@ -137,16 +146,14 @@ def release(vault: Vault, claim: Claim) -> None:
     _end(vault, claim, "released")
 
 
-def claim_of(vault: Vault, vnf: str, run: str) -> Claim | None:
-    """The claim of a run that has neither succeeded nor been released.
+def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
+    """The claim of a run that was not released, and how it ended if it did.
 
     Raises:
         VaultError: as `present`.
     """
-    for found, outcome in _standing(vault, vnf, _highest(vault, vnf)):
-        if found.run == run and outcome is None:
-            return found
-    return None
+    standing = _standing(vault, vnf, _highest(vault, vnf))
+    return next((found for found in standing if found[0].run == run), None)
 
 
 def spread(vault: Vault, vnf: str) -> None:
