@@ -22,6 +22,7 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import (
     Aborted,
     AntipodeError,
+    Busy,
     ClaimLost,
     Halted,
     Interrupted,
@@ -145,10 +146,8 @@ class Failover(RunKind):
         left = rollback.remove(
             run.site(run.request["to"]), run.id, _plan_of(run.row), run.timeline, run.go_on
         )
-        standing = _standing(run)
-        if (found := generations.claim_of(standing.vaults, run.vnf, run.id)) is not None:
-            with run.timeline.step(Steps.RELEASE_GENERATION, run.vnf):
-                generations.release(standing.vaults, found[0])
+        if any(step.name == Steps.CLAIM_GENERATION.words for step in run.timeline.kept()):
+            _give_back(run)
         return left
 
     def point_of_no_return(self, run: Run) -> str | None:
@@ -227,6 +226,7 @@ def _fail_over(run: Run) -> None:
     )
     run.touches_clouds()
     with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
+        run.timeline.flush()  # a rollback knows that a claim may be on its way
         given_up = given_up_runs(run.deployment, run.vnf)
         claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
         generations.confirm(vaults, claim)
@@ -265,6 +265,20 @@ def _fail_over(run: Run) -> None:
 def _standing(run: Run) -> activity.Standing:
     """The state of the VNF as its vaults have it, and those vaults, without the failed site's."""
     return activity.before_failover(run.deployment, run.vnf, run.request["to"], run.go_on)
+
+
+def _give_back(run: Run) -> None:
+    """Release the claim of a run. If it is not there, its request may still arrive: the same
+    generation is claimed and released, so that it comes to nothing.
+    """
+    request = FailoverRequest.model_validate(run.request)
+    vaults = _standing(run).vaults
+    with run.timeline.step(Steps.RELEASE_GENERATION, run.vnf):
+        try:
+            claim = generations.claim(vaults, request.state, request.to, run.id)
+        except Busy:
+            return  # released already, or another failover has the generation
+        generations.release(vaults, claim)
 
 
 def given_up_runs(deployment: Deployment, vnf: str) -> set[str]:
