@@ -151,11 +151,8 @@ class Failover(RunKind):
         return left
 
     def point_of_no_return(self, run: Run) -> str | None:
-        if not flow_runner.is_complete(run.deployment.config, run.id):
-            found = generations.claim_of(_standing(run).vaults, run.vnf, run.id)
-            if found is None or found[1] is None:
-                return None
-        return f"{run.vnf} is recovered"
+        complete = flow_runner.is_complete(run.deployment.config, run.id)
+        return f"{run.vnf} is recovered" if complete or _is_active(run) else None
 
     def may_have_orphans(self, row: RunRow) -> bool:
         # a failed recovery is resumed: nothing of it is an orphan
@@ -265,6 +262,14 @@ def _fail_over(run: Run) -> None:
 def _standing(run: Run) -> activity.Standing:
     """The state of the VNF as its vaults have it, and those vaults, without the failed site's."""
     return activity.before_failover(run.deployment, run.vnf, run.request["to"], run.go_on)
+
+
+def _is_active(run: Run) -> bool:
+    """Whether the vaults have it that this run has succeeded."""
+    if "state" not in run.request:
+        return False  # antipode 0.1 began it, and claimed no generation
+    found = generations.claim_of(_standing(run).vaults, run.vnf, run.id)
+    return found is not None and found[1] is not None
 
 
 def _give_back(run: Run) -> None:
