@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import samples
-from fakecloud import FakeCloud
-from test_durable_runs import InBackground, World, silent, until
-from test_durable_runs import world as world  # the fixture
-from test_kill_matrix import VNF
 
 from antipode import config
 from antipode.engine.deployment import Deployment
@@ -23,6 +18,11 @@ from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
 from antipode.recover import servers
 from antipode.vault import generations, points
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud
+from tests.unit.test_durable_runs import InBackground, World, silent, until
+from tests.unit.test_durable_runs import world as world  # the fixture
+from tests.unit.test_kill_matrix import VNF
 
 
 def other_host(world: World, folder: Path) -> Deployment:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from storages import MemoryObjects
 
 from antipode import config
 from antipode.cloud import site as cloud_site
@@ -22,6 +20,8 @@ from antipode.freezes import reaper
 from antipode.model.state import ProtectedVnf
 from antipode.operations import site_check
 from antipode.vault import generations, points
+from tests.unit import samples
+from tests.unit.storages import MemoryObjects
 
 MAPS = """\
 sites:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import storages
 
 from antipode.errors import Busy, SiteUnreachable, VaultCorrupt, VaultError
 from antipode.model.state import Claim, ProtectedVnf, VnfState
@@ -17,6 +16,7 @@ from antipode.vault import Vault, ensemble, generations, points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.swift import SwiftVault
+from tests.unit import storages
 
 HOSTS = 4
 CLAIM = "hlr/generation-0000000002.claim"
