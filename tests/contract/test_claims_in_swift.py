@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Of several hosts that fail over the same VNF at once, Swift lets one have it."""
 
 from __future__ import annotations

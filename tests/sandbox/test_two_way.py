@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two sites, each the backup of the other, with a vault at both and the backups at a third place:
 each site dies once.
 """

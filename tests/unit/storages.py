@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An object storage in memory, as a vault uses it."""
 
 from __future__ import annotations

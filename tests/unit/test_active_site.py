@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A VNF has one active site: failed over, protected there, failed back; refused elsewhere."""
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ def test_the_state_is_shown_also_to_a_host_that_knows_nothing(world: World, tmp_
     there = other_host(world, tmp_path / "other")
     with there.database.begin() as connection:
         connection.exec_driver_sql("DELETE FROM vnfs")
-    (found,) = inspect.statuses(there)
+    found = inspect.statuses(there)["v"]
+    assert isinstance(found, inspect.Status)
     assert (found.state.active_site, found.state.generation) == ("site-b", 2)
     assert found.newest is not None
     assert found.trouble is None

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connections: made when they are needed, without a change at the site, and none is in the way of
 another.
 """

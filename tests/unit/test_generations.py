@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a VNF is active: of several failovers that claim its next generation, one has it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a VNF is active, as its vaults and this installation know it."""
 
 from __future__ import annotations

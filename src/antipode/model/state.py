@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a VNF is active: its site and generation, and the failovers that change them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the backups of a VNF survive the site that they are taken at."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where each VNF is active, as this installation has last read it from the vaults."""
 
 from __future__ import annotations

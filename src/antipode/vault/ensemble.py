@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several vaults as one: each document goes to all of them, and is read from those that answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The generations of a VNF in its vaults: claimed by a failover, then active or released.
 
 `<vnf>/generation-0000000002.claim` is written by a failover before it creates anything, and only

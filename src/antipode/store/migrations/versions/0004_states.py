@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where each VNF is active."""
 
 from __future__ import annotations
