@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed
-from antipode.model.state import ProtectedVnf, VnfState
+from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed, VaultError
+from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.operations import inspect
 from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
@@ -134,6 +135,25 @@ def test_an_aborted_failover_gives_the_vnf_back(world: World, tmp_path: Path) ->
     world.here.vnfs.put(VNF)
     assert world.protect()["generation"] == 1
     assert world.failover()["generation"] == 3
+
+
+def test_a_claim_that_arrives_after_its_run_was_aborted_comes_to_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_its_way: list[Claim] = []
+
+    def lose(_: object, claim: Claim) -> None:
+        on_its_way.append(claim)
+        raise VaultError("no answer came")
+
+    with monkeypatch.context() as patched, pytest.raises(VaultError):
+        patched.setattr(generations, "_claim_everywhere", lose)
+        world.failover()
+    abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    with suppress(Busy):
+        generations._claim_everywhere(world.here.vault, on_its_way[0])
+    assert (state(world).active_site, state(world).state) == ("site-a", VnfState.ACTIVE)
+    assert world.protect()["generation"] == 1
 
 
 def test_two_hosts_that_fail_over_at_once_do_so_once(world: World, tmp_path: Path) -> None:
