@@ -146,7 +146,13 @@ class _Installation:
         members = [{"server": s.name} for s in vnf.servers]
         self.deployment.vnfs.put(
             Vnf.model_validate(
-                {"vnf": vnf.vnf, "primary": PRIMARY, "backup": BACKUP, "members": members}
+                {
+                    "vnf": vnf.vnf,
+                    "primary": PRIMARY,
+                    "backup": BACKUP,
+                    "members": members,
+                    "store_at_active_site": "accepted",
+                }
             )
         )
 

@@ -263,6 +263,8 @@ def _without_verification(sandbox: Sandbox) -> None:
     content = YAML().load(path)
     content.pop("backup_store", None)
     YAML().dump(content, path)
+    path = sandbox.directory / desk.VNF_FILE
+    YAML().dump({**YAML().load(path), "store_at_active_site": "accepted"}, path)
 
 
 def exponents(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

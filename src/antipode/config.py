@@ -1,36 +1,53 @@
-"""antipode.yaml: which sites there are, where the vault is, where runs are kept."""
+"""antipode.yaml: the sites, the vaults and backup stores, and where runs are kept."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.base import Model, Seconds
 from antipode.model.vnf import Name
+from antipode.yamlfile import Problem
 
 PLACES = ("antipode.yaml", "~/.config/antipode/antipode.yaml", "/etc/antipode/antipode.yaml")
+ONLY_VAULT, ONLY_STORE = "vault", "backup-store"
+"""The names of those that are written without one, as `vault` and `backup_store`."""
+Cloud = Annotated[str, Field(min_length=1)]
+"""The name of an entry in clouds.yaml."""
+Container = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")]
 
 
 class SiteConfig(Model):
-    cloud: Annotated[str, Field(min_length=1)]
-    """name of the entry in clouds.yaml"""
+    cloud: Cloud
+    store: Name | None = None
+    """the backup store that the site's cinder-backup writes to"""
 
 
 class SwiftVault(Model):
-    site: Name
-    container: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$")] = (
-        "antipode-vault"
-    )
+    """A container of an object storage. With `cloud`, nothing but object storage is needed behind
+    that entry; without, the entry of the site is used.
+    """
+
+    site: Name | None = None
+    """the site that it is at; None for a third place"""
+    cloud: Cloud | None = None
+    container: Container = "antipode-vault"
+
+    @model_validator(mode="after")
+    def is_somewhere(self) -> Self:
+        if self.site is None and self.cloud is None:
+            raise ValueError("give site, or cloud for a vault at a third place")
+        return self
 
 
 class VaultConfig(Model):
-    """Where manifests live: a Swift container of one site, or a directory (mounted from a third
+    """Where recovery points are kept: a Swift container, or a directory (mounted from a third
     place, for example).
     """
 
@@ -45,14 +62,21 @@ class VaultConfig(Model):
             raise ValueError(f"directory {self.directory} is not an absolute path")
         return self
 
+    @property
+    def site(self) -> str | None:
+        """The site that it is at, if it is at one."""
+        return self.swift.site if self.swift else None
+
 
 class BackupStore(Model):
-    """The object store that cinder-backup writes to, as seen with an entry of clouds.yaml that may
-    read it.
+    """The object storage that cinder-backup writes to, as seen with an entry of clouds.yaml that
+    may read it.
     """
 
-    cloud: Annotated[str, Field(min_length=1)]
-    container: str = "volumebackups"
+    cloud: Cloud
+    container: Container = "volumebackups"
+    site: Name | None = None
+    """the site that it is at; None for a third place"""
 
 
 class StallsAfter(Model):
@@ -84,8 +108,8 @@ class Limits(Model):
     """volumes backed up at once at a site"""
     backup_stalls_after: StallsAfter = StallsAfter()
     restore_stalls_after: StallsAfter = StallsAfter()
-    api_calls_per_second: Annotated[float, Field(gt=0)] | None = None
-    """to the API of a site, on average; what is done while a server is frozen is counted, but never
+    api_calls_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """to the API of a site, on average; a call while a server is frozen is counted, but never
     waits
     """
 
@@ -100,7 +124,7 @@ class History(Model):
 
 
 class Etcd(Model):
-    """An etcd cluster; whichever of its endpoints answers is used."""
+    """An etcd cluster; the first of its endpoints that answers is used."""
 
     endpoints: Annotated[
         list[Annotated[str, Field(pattern=r"^https?://[^/\s]+:\d+$")]], Field(min_length=1)
@@ -137,7 +161,7 @@ class Jobboard(Model):
     name: Name = "antipode"
     """installations that share a server have different names"""
     claim_expires: Annotated[Seconds, Field(ge=6, le=3600)] = 30.0
-    """how long after the last sign of life of a host another one takes its runs over (seconds)"""
+    """how long after the last sign of life of a host another one takes over its runs (seconds)"""
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:
@@ -150,8 +174,12 @@ class Config(Model):
     """The settings of one antipode installation. Credentials are not here but in clouds.yaml."""
 
     sites: Annotated[dict[Name, SiteConfig], Field(min_length=1)]
-    vault: VaultConfig
+    vault: VaultConfig | None = None
+    """the only vault, written without a name"""
+    vaults: dict[Name, VaultConfig] = Field(default_factory=dict)
     backup_store: BackupStore | None = None
+    """the only backup store, written without a name"""
+    stores: dict[Name, BackupStore] = Field(default_factory=dict)
     database: str = Field(
         default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}"
     )
@@ -159,58 +187,65 @@ class Config(Model):
     """where locks, logs and the status of the service are kept, for all users of this host; beside
     the database when that is SQLite
     """
-    failover_confirmed_for: Annotated[Seconds, Field(gt=0)] = 3600.0
-    """how long after its confirmation, or last sign of life, a service may begin a failover or go
-    on with one (seconds)
+    failover_confirmed_for: Annotated[Seconds, Field(gt=0, allow_inf_nan=False)] = 3600.0
+    """how long after its confirmation, or last sign of life, a service may begin a failover or
+    resume one (seconds)
     """
     jobboard: Jobboard | None = None
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
     history: History = History()
 
-    @field_validator("database")
-    @classmethod
-    def database_is_a_url(cls, url: str) -> str:
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
+    @property
+    def all_vaults(self) -> Mapping[str, VaultConfig]:
+        """The vaults by name, at least one."""
+        return self.vaults or ({ONLY_VAULT: self.vault} if self.vault else {})
 
-        try:
-            parsed = make_url(url)
-            parsed.get_dialect()
-        except (ArgumentError, ValueError) as error:  # the URL is not shown: it has a password
-            raise ValueError(
-                "is not the URL of a database, such as sqlite:////var/lib/antipode/antipode.db or "
-                "postgresql+psycopg://USER:PASSWORD@HOST:5432/antipode"
-            ) from error
-        except ImportError:
-            return url  # the driver is missing; opening the database says how to install it
-        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-            raise ValueError("a database in memory ends with the process; name a file")
-        return url
+    @property
+    def all_stores(self) -> Mapping[str, BackupStore]:
+        """The backup stores by name; perhaps none."""
+        return self.stores or ({ONLY_STORE: self.backup_store} if self.backup_store else {})
 
-    @model_validator(mode="after")
-    def hosts_share_a_database(self) -> Self:
-        if self.jobboard is not None and self.is_sqlite:
-            raise ValueError(
-                "a jobboard is for several hosts: they need a database that they share "
-                "(PostgreSQL or MariaDB), not SQLite"
-            )
-        if self.jobboard is None and self.state_directory is None and not self.is_sqlite:
-            raise ValueError(
-                "a database server needs either a jobboard (several hosts) or a state_directory, "
-                "the same for all who use antipode on this"
-                " host: without it nobody sees which runs the others are at"
-            )
-        return self
+    def vault_names(self, wanted: Sequence[str] = ()) -> list[str]:
+        """The names of the wanted vaults, all by default.
 
-    @model_validator(mode="after")
-    def vault_is_at_a_site(self) -> Self:
-        if self.vault.swift is not None and self.vault.swift.site not in self.sites:
-            raise ValueError(
-                f"vault.swift.site is {self.vault.swift.site}, which is not among the sites: "
-                f"{', '.join(self.sites)}"
-            )
-        return self
+        Raises:
+            NotFound: one is not in the configuration.
+        """
+        for name in wanted:
+            _there("vault", name, self.all_vaults)
+        return list(wanted or self.all_vaults)
+
+    def store_name(self, site: str, wanted: str | None = None) -> str | None:
+        """The backup store of what is backed up at a site: the wanted one, else that of the site,
+        else the only one.
+
+        Raises:
+            NotFound: it is not in the configuration.
+        """
+        known = self.all_stores
+        name = wanted or (self.sites[site].store if site in self.sites else None)
+        if name is None:
+            return next(iter(known)) if len(known) == 1 else None
+        _there("backup store", name, known)
+        return name
+
+    def store(self, name: str) -> BackupStore:
+        """The settings of a backup store.
+
+        Raises:
+            NotFound: no such store.
+        """
+        _there("backup store", name, self.all_stores)
+        return self.all_stores[name]
+
+    def site_of_store(self, name: str) -> str | None:
+        """The site that a backup store is at: as it is written, or the one with the same entry of
+        clouds.yaml; None for a third place.
+        """
+        store = self.store(name)
+        same = (site for site, there in self.sites.items() if there.cloud == store.cloud)
+        return store.site or next(same, None)
 
     def site(self, name: str) -> SiteConfig:
         """The settings of a site.
@@ -218,12 +253,8 @@ class Config(Model):
         Raises:
             NotFound: no such site.
         """
-        try:
-            return self.sites[name]
-        except KeyError:
-            raise NotFound(
-                f"site {name} is not in the configuration; sites there: {', '.join(self.sites)}"
-            ) from None
+        _there("site", name, self.sites)
+        return self.sites[name]
 
     @property
     def state_dir(self) -> Path:
@@ -235,7 +266,7 @@ class Config(Model):
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether the database is a file of this host, with whichever driver."""
+        """Whether the database is a file of this host, with any driver."""
         return self.database.partition(":")[0].partition("+")[0] == "sqlite"
 
 
@@ -267,18 +298,127 @@ def load(given: str | None = None) -> Config:
     Raises:
         InvalidInput: there is none, or it is wrong; names file, line and field.
     """
-    return yamlfile.read(find(given), Config, _not_folders)
+    return yamlfile.read(find(given), Config, problems)
 
 
-def _not_folders(settings: Config) -> Iterator[yamlfile.Problem]:
-    """The paths of the configuration that ought to be folders and are something else."""
-    state = "state_directory" if settings.state_directory is not None else "database"
-    folders: dict[tuple[int | str, ...], Path] = {(state,): settings.state_dir}
-    if settings.vault.directory is not None:
-        folders[("vault", "directory")] = settings.vault.directory
+def _there(what: str, name: str, known: Mapping[str, object]) -> None:
+    if name not in known:
+        names = ", ".join(known) or "none"
+        raise NotFound(f"{what} {name} is not in the configuration; {what}s there: {names}")
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """What is wrong between the fields of a configuration, and with the paths that they name."""
+    if garbled := list(_garbled(config.model_dump(), ())):
+        yield from garbled
+        return  # a path like this cannot even be looked at
+    for field in ("vault", "vaults"), ("backup_store", "stores"):
+        if all(getattr(config, name) for name in field):
+            yield (field[0],), f"give either {field[0]} or {field[1]}"
+    if not config.all_vaults:
+        yield ("vaults",), "is required and missing; one vault may be written as vault"
+    yield from _references(config)
+    yield from _state_problems(config)
+    if config.jobboard is not None and config.is_sqlite:
+        yield (
+            ("jobboard",),
+            "a jobboard is for several hosts: they need a database that they share (PostgreSQL or "
+            "MariaDB), not SQLite",
+        )
+    if config.jobboard is None and config.state_directory is None and not config.is_sqlite:
+        yield (
+            ("database",),
+            "a database server needs either a jobboard (several hosts) or a state_directory, the "
+            "same for all users of this host: without it nobody sees the runs of the others",
+        )
+
+
+def _garbled(value: object, place: tuple[int | str, ...]) -> Iterator[Problem]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _garbled(part, (*place, key))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _garbled(part, (*place, index))
+    elif isinstance(value, str | Path) and not str(value).isprintable():
+        yield place, f"{str(value)!r} has characters that cannot be printed"
+
+
+def _references(config: Config) -> Iterator[Problem]:
+    """Names of sites and stores that the configuration does not have."""
+    references: list[tuple[tuple[str, ...], str | None, Mapping[str, object], str]] = [
+        *(
+            (("sites", name, "store"), site.store, config.all_stores, "stores")
+            for name, site in config.sites.items()
+        ),
+        *(
+            (
+                ("vaults", name, "swift", "site") if config.vaults else ("vault", "swift", "site"),
+                vault.site,
+                config.sites,
+                "sites",
+            )
+            for name, vault in config.all_vaults.items()
+        ),
+        *(
+            (
+                ("stores", name, "site") if config.stores else ("backup_store", "site"),
+                store.site,
+                config.sites,
+                "sites",
+            )
+            for name, store in config.all_stores.items()
+        ),
+    ]
+    for place, name, known, what in references:
+        if name is not None and name not in known:
+            yield place, f"{name} is not among the {what}: {', '.join(known) or 'there are none'}"
+
+
+def _state_problems(config: Config) -> Iterator[Problem]:
+    """What is wrong with the URL of the database, or with the folder of the state."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(config.database)
+        url.get_dialect()
+        if url.port is not None and not 0 < url.port < 65536:
+            raise ValueError(f"{url.port} is not a port")
+    except (ArgumentError, ValueError):
+        # the URL is not repeated: there may be a password in it
+        yield (
+            ("database",),
+            "is not the URL of a database; write for example sqlite:////var/lib/antipode/"
+            "antipode.db, or postgresql+psycopg://user@host:5432/antipode",
+        )
+        return
+    except ImportError:
+        pass  # the driver is missing; opening the database says how to install it
+    if config.is_sqlite:
+        if (url.database or ":memory:") == ":memory:" or "memory" in url.query.values():
+            yield ("database",), "is in memory: runs would be lost with the process; name a file"
+            return
+        if Path(url.database or "").is_dir():
+            yield ("database",), f"{url.database} is a directory; name a file in it"
+    folders: dict[tuple[int | str, ...], Path] = {
+        ("database" if config.state_directory is None else "state_directory",): config.state_dir
+    }
+    for name, vault in config.all_vaults.items():
+        if vault.directory is not None:
+            place = ("vaults", name) if config.vaults else ("vault",)
+            folders[(*place, "directory")] = vault.directory
     for field, folder in folders.items():
-        for path in (folder, *folder.parents):
-            if path.exists() and not path.is_dir():
-                yield field, f"{path} is not a directory"
-    if settings.is_sqlite and Path(settings.database.partition(":///")[2]).is_dir():
-        yield ("database",), "names a directory; name a file"
+        if (reason := _no_folder(folder)) is not None:
+            yield field, reason
+
+
+def _no_folder(path: Path) -> str | None:
+    """Why a folder cannot be used, or made; None if it can."""
+    try:
+        for there in (path, *path.parents):
+            if there.exists():
+                return None if there.is_dir() else f"{there} is a file, and not a directory"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return None

@@ -218,6 +218,7 @@ def vnf(name: str = "hlr", members: tuple[str, ...] = MEMBERS) -> Vnf:
             "vnf": name,
             "primary": "site-a",
             "backup": "site-b",
+            "store_at_active_site": "accepted",
             "members": [{"server": m} for m in members],
         }
     )

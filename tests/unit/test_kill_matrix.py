@@ -34,8 +34,10 @@ from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import NotFound
 from antipode.model.point_v1 import unseal
 from antipode.model.vnf import Vnf
-from antipode.vault import PROBE
+from antipode.vault import PROBE, generations
 from antipode.vault import points as manifests
+from antipode.vault.swift import SwiftVault
+from tests.unit import storages
 from tests.unit.fakecloud import FakeCloud
 
 SHARDS = 4
@@ -45,6 +47,7 @@ VNF = Vnf.model_validate(
         "vnf": "v",
         "primary": "site-a",
         "backup": "site-b",
+        "store_at_active_site": "accepted",
         "map": {"networks": {"net": "net-b"}, "volume_types": {"fast": "standard"}},
         # of the window's timeout nothing is to be seen, however busy the machine is
         "protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}},
@@ -280,12 +283,13 @@ class Stage:
             return self.vault[name]
         label = f"vault {what} {re.sub('[0-9a-fTZ-]{16,}', '…', name)}"
         self.at(label)
-        if what == "put":
+        new = name not in self.vault
+        if what == "put" or (what == "create" and new):
             self.vault[name] = document
-        else:
+        elif what == "delete":
             self.vault.pop(name, None)
         self.at(f"{label}, not answered")
-        return None
+        return new
 
     def at(self, point: str) -> None:
         with self._lock:
@@ -370,6 +374,10 @@ def picture(stage: Stage) -> dict[str, Any]:
     deployment = Deployment(config.load(str(stage.config)))
     run = deployment.runs.get(found[0])
     shown = clouds(stage) | {"points": points(stage, run.id)}
+    held: Any = storages.MemoryObjects()
+    held.held = stage.vault
+    state = generations.present(SwiftVault(held, "c", "site-b"), VNF.vnf, "site-a")
+    shown["active"] = [state.active_site, state.state]
     shown["run"] = {
         "state": run.state,
         "reason": run.reason,
@@ -549,7 +557,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == {"protect": 7, "failover": 8}[what]
+    assert len(tasks) == {"protect": 7, "failover": 9}[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):

@@ -37,6 +37,7 @@ from antipode.runs.protect import KIND
 from antipode.transfer import cinder_backup
 from antipode.transfer.cinder_backup import CinderBackup
 from antipode.vault import points
+from antipode.vault.directory import DirectoryVault
 from tests.unit import samples
 
 World = SimpleNamespace
@@ -140,7 +141,7 @@ def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_i
 ) -> None:
     world.plays(protect_flow.checks, "problems", lambda: ["db has no agent", "front is SHUTOFF"])
     world.patch.setattr(
-        type(world.deployment.vault), "put", lambda *_: failing(VaultError("the vault is full"))()
+        DirectoryVault, "put", lambda *_: failing(VaultError("the vault is full"))()
     )
     reason = fails_with(world, PreflightFailed)
     assert all(
@@ -296,7 +297,7 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     anew = [samples.record("b-db-2", "vol-db"), samples.record("b-front-0", "vol-front")]
     for backup in [*samples.point().backups.values(), *anew]:
         store.hold(backup)
-    world.deployment.backup_store = store
+    world.patch.setattr(world.deployment, "store_of", lambda *_: store)
     asked: list[Any] = []
 
     def back_up(

@@ -214,7 +214,7 @@ def test_the_settings_of_a_new_option_are_checked_with_line_and_field(
     file.write_text(
         samples.VNF_FILE + "protections:\n  - option: mirrored\n    lag: 3\n    lagg: 4\n"
     )
-    with pytest.raises(InvalidInput, match=r"v\.yaml:11: protections\[0\]\.lagg"):
+    with pytest.raises(InvalidInput, match=r"v\.yaml:12: protections\[0\]\.lagg"):
         read_file(file, mirrored.here.config)
     file.write_text(samples.VNF_FILE + "protections: mirrored\n")
     assert read_file(file, mirrored.here.config).protections[0].option == "mirrored"

@@ -370,14 +370,16 @@ def test_a_database_in_a_file_is_known_with_whichever_driver(database: str) -> N
 
 def test_a_database_server_needs_a_jobboard_or_a_place_for_locks_that_all_see() -> None:
     server = {**MINIMAL, "database": "postgresql+psycopg://db/antipode"}
-    with pytest.raises(ValueError, match=r"either a jobboard .* or a state_directory"):
-        config.Config.model_validate(server)
-    assert config.Config.model_validate(
-        {**server, "state_directory": "/var/lib/antipode"}
-    ).state_dir == Path("/var/lib/antipode")
-    assert config.Config.model_validate(
-        {**server, "jobboard": {"etcd": {"endpoints": ["http://127.0.0.1:1"]}}}
-    ).jobboard
+    board = {"etcd": {"endpoints": ["http://127.0.0.1:1"]}}
+
+    def wrong(**fields: Any) -> list[tuple[int | str, ...]]:
+        made = config.Config.model_validate({**server, **fields})
+        return [place for place, _ in config.problems(made)]
+
+    assert wrong() == [("database",)]
+    assert wrong(state_directory="/var/lib/antipode") == []
+    assert wrong(jobboard=board) == []
+    assert wrong(jobboard=board, database="sqlite:////var/x/a.db") == [("jobboard",)]
 
 
 MINIMAL = {"sites": {"a": {"cloud": "a"}}, "vault": {"directory": "/v"}}

@@ -1,19 +1,30 @@
-"""The vault: a recovery point exists or it does not, and what was tampered with is refused."""
+"""The vault: a recovery point exists or it does not, and a document that was changed is refused."""
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antipode.errors import NotFound, RecoveryPointInvalid, VaultCorrupt, VaultError
+from antipode.errors import (
+    NotFound,
+    RecoveryPointInvalid,
+    SiteUnreachable,
+    VaultCorrupt,
+    VaultError,
+)
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v1 import seal, unseal
 from antipode.model.source import BackupRecord
-from antipode.vault import points, verify
+from antipode.vault import Vault, generations, points, verify
 from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
 from tests.unit import samples
 
 SEALED = seal(samples.point())
@@ -142,6 +153,218 @@ def test_names_that_climb_out_of_the_vault_are_refused(vault: DirectoryVault) ->
 def test_a_vault_that_is_not_mounted_is_an_error_and_not_empty(tmp_path: Path) -> None:
     with pytest.raises(VaultError, match="is not there"):
         DirectoryVault(tmp_path / "unmounted").list("hlr/")
+
+
+def test_a_document_is_created_once(vault: DirectoryVault) -> None:
+    assert vault.create("hlr/one", b"first")
+    assert not vault.create("hlr/one", b"second")
+    assert vault.get("hlr/one") == b"first"
+    vault.delete("hlr/one")
+    assert vault.create("hlr/one", b"third")
+
+
+def test_half_a_document_never_has_a_name(
+    vault: DirectoryVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", crash)
+    for write in (vault.put, vault.create):
+        with pytest.raises(VaultError):
+            write("hlr/one", b"document")
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
+def test_what_a_vault_holds_is_its_owners_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        vault = DirectoryVault(tmp_path / "of-sites" / "vault")
+        vault.put("hlr/one", b"document")
+        vault.create("hlr/two", b"document")
+    finally:
+        os.umask(before)
+    made = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.rglob("*")}
+    assert made == {"of-sites": 0o700, "vault": 0o700, "hlr": 0o700, "one": 0o600, "two": 0o600}
+
+
+def test_a_file_whose_name_is_not_utf_8_is_passed_over(
+    vault: DirectoryVault, tmp_path: Path
+) -> None:
+    points.commit(vault, samples.point())
+    (tmp_path / "hlr" / os.fsdecode(b"\xff.json")).write_bytes(SEALED)
+    assert points.list_ids(vault, "hlr") == [samples.point().id]
+    assert points.read(vault, "hlr") == samples.point()
+
+
+def test_a_name_with_a_null_byte_is_refused(vault: DirectoryVault) -> None:
+    with pytest.raises(VaultError):
+        vault.get("hlr/\0")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.datetimes(timezones=st.just(UTC)).map(lambda moment: moment.isoformat()),
+            st.text("ab", min_size=1, max_size=3),
+        ),
+        min_size=2,
+    )
+)
+def test_the_newest_is_of_the_highest_generation_and_then_the_latest(
+    triples: list[tuple[int, str, str]],
+) -> None:
+    ages = [points.Age(*triple) for triple in triples]
+    newest = max(ages, key=lambda age: age.key)
+    assert newest.generation == max(a.generation for a in ages)
+    of_generation = [a for a in ages if a.generation == newest.generation]
+    moments = [datetime.fromisoformat(a.consistent_at) for a in of_generation]
+    assert datetime.fromisoformat(newest.consistent_at) == max(moments)
+
+
+def of_generation(number: int, began: str, consistent_at: str) -> RecoveryPoint:
+    return samples.point(f"{began}-000000", generation=number, consistent_at=consistent_at)
+
+
+def fail_over(vault: Vault) -> None:
+    state = generations.present(vault, "hlr", "site-a")
+    generations.complete(vault, generations.claim(vault, state, "site-b", "failover-1"))
+
+
+def test_a_point_of_the_old_copy_that_was_made_later_is_not_the_newest(
+    vault: DirectoryVault,
+) -> None:
+    fail_over(vault)
+    ours = of_generation(2, "20261122T160000Z", "2026-11-22T16:00:01Z")
+    stale = of_generation(1, "20261122T170000Z", "2026-11-22T17:00:01Z")
+    for manifest in (ours, stale):
+        points.commit(vault, manifest)
+    assert points.read(vault, "hlr") == points.newest_or_none(vault, "hlr") == ours
+
+
+def test_after_a_failover_the_newest_is_of_the_old_copy_until_there_is_another(
+    vault: DirectoryVault,
+) -> None:
+    old = of_generation(1, "20261122T160000Z", "2026-11-22T16:00:01Z")
+    points.commit(vault, old)
+    fail_over(vault)
+    assert points.read(vault, "hlr") == old
+
+
+def test_a_point_of_the_future_is_warned_about(
+    vault: DirectoryVault, caplog: pytest.LogCaptureFixture
+) -> None:
+    ahead = of_generation(1, "29990101T000000Z", "2999-01-01T00:00:00Z")
+    points.commit(vault, samples.point())
+    assert points.read(vault, "hlr") == samples.point()
+    assert not caplog.records
+    points.commit(vault, ahead)
+    points.read(vault, "hlr")
+    assert [r.levelname for r in caplog.records if ahead.id in r.getMessage()] == ["WARNING"]
+
+
+def test_a_point_whose_id_only_lies_in_the_future_is_not_the_newest(vault: DirectoryVault) -> None:
+    late = of_generation(1, "29990101T000000Z", "2020-01-01T00:00:00Z")
+    ahead = of_generation(1, "29980101T000000Z", "2998-01-01T00:00:00Z")
+    for manifest in (late, ahead, samples.point()):
+        points.commit(vault, manifest)
+    fail_over(vault)
+    assert points.read(vault, "hlr") == ahead
+    vault.delete(f"hlr/{ahead.id}.json")
+    assert points.read(vault, "hlr") == samples.point()
+
+
+def test_the_newest_point_costs_as_much_with_many_points_as_with_one(
+    vault: DirectoryVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    get = DirectoryVault.get
+    monkeypatch.setattr(
+        DirectoryVault, "get", lambda self, name: asked.append(name) or get(self, name)
+    )
+
+    def cost() -> int:
+        asked.clear()
+        points.read(vault, "hlr")
+        return len(asked)
+
+    points.commit(vault, samples.point("20261122T100000Z-000000"))
+    one = cost()
+    for minute in range(40):
+        points.commit(vault, samples.point(f"20261122T11{minute:02}00Z-000000"))
+    assert cost() == one
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> list[DirectoryVault]:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    return [DirectoryVault(tmp_path / name) for name in ("one", "two")]
+
+
+def as_one(pair: Sequence[Vault], *, all_needed: bool = True) -> Vaults:
+    one, two = pair
+    return Vaults({"one": lambda: one, "two": lambda: two}, all_needed=all_needed)
+
+
+def test_a_point_is_committed_to_every_vault(pair: list[DirectoryVault]) -> None:
+    points.commit(as_one(pair), samples.point())
+    for vault in pair:
+        assert points.read(vault, "hlr") == samples.point()
+
+
+def test_a_point_that_one_vault_does_not_take_is_not_committed_and_can_be_withdrawn(
+    pair: list[DirectoryVault], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise VaultError("the vault is full")
+
+    monkeypatch.setattr(pair[1], "put", full)
+    with pytest.raises(VaultError):
+        points.commit(as_one(pair), samples.point())
+    monkeypatch.undo()
+    points.withdraw(as_one(pair), "hlr", samples.point().id, on_its_way=True)
+    with pytest.raises(NotFound):
+        points.read(as_one(pair, all_needed=False), "hlr", samples.point().id)
+
+
+def test_a_point_that_one_vault_has_withdrawn_does_not_count_in_another(
+    pair: list[DirectoryVault],
+) -> None:
+    points.commit(as_one(pair), samples.point())
+    points.withdraw(pair[0], "hlr", samples.point().id, on_its_way=True)
+    assert points.list_ids(as_one(pair), "hlr") == []
+
+
+def test_a_point_that_is_damaged_in_one_vault_is_read_from_the_other(
+    pair: list[DirectoryVault],
+) -> None:
+    points.commit(as_one(pair), samples.point())
+    pair[0].put(f"hlr/{samples.point().id}.json", SEALED[:100])
+    assert points.read(as_one(pair), "hlr") == samples.point()
+
+
+def test_the_newest_point_of_the_vaults_that_answer_is_read(pair: list[DirectoryVault]) -> None:
+    def dead() -> Vault:
+        raise SiteUnreachable("site-a does not answer")
+
+    points.commit(as_one(pair), samples.point())
+    members = {"one": dead, "two": lambda: pair[1]}
+    assert points.read(Vaults(members, all_needed=False), "hlr") == samples.point()
+    with pytest.raises(SiteUnreachable):
+        points.read(Vaults(members, all_needed=True), "hlr")
+    with pytest.raises(SiteUnreachable):
+        points.read(Vaults({"one": dead, "two": dead}, all_needed=False), "hlr")
+
+
+def test_checking_vaults_names_each_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    broken = DirectoryVault(tmp_path / "file")
+    vaults = as_one([broken, DirectoryVault(tmp_path / "good")])
+    with pytest.raises(VaultError, match="vault one"):
+        vaults.check()
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ from antipode.cli import arguments
 from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.cli.layout import Short
 from antipode.errors import InvalidInput
+from antipode.model.state import VnfState
 
 if TYPE_CHECKING:
     from antipode.model.topology import Attachment, Server
     from antipode.model.vnf import Vnf
+    from antipode.operations.inspect import Status
 
 
 class VnfAdd(ShowCommand):
@@ -37,23 +39,28 @@ class VnfAdd(ShowCommand):
 
 
 class VnfList(ListCommand):
-    """List the VNFs that were added here."""
+    """List the VNFs that were added here or have a recovery point, and where each is active."""
 
     examples = ("antipode vnf list", "antipode vnf list -f json")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.inspect import statuses
+
+        names = ("vnf", "active_site", "state", "generation", "newest_point_age_s", "backup")
         rows = []
-        for name, stored in self.app.deployment().vnfs.stored().items():
-            if isinstance(stored, InvalidInput):
-                rows.append((name, None, None, None, None, Short(str(stored))))
+        for name, found in statuses(deployment).items():
+            if isinstance(found, InvalidInput):
+                rows.append((name, *[None] * (len(names) - 1), Short(str(found))))
             else:
-                rows.append((*columns(_summary(stored))[1], None))
-        return ("vnf", "primary", "backup", "protections", "members", "damaged"), rows
+                row = {"vnf": name, **_state(found), "backup": found.vnf.backup}
+                rows.append((*columns({n: row[n] for n in names})[1], None))
+        return (*names, "damaged"), rows
 
 
 class VnfShow(ShowCommand):
-    """Show a VNF as it runs now, or as its newest recovery point has it when its primary does not
-    answer.
+    """Show where a VNF is active, and the VNF as it runs there now, or as the newest recovery point
+    has it when that site does not answer.
     """
 
     examples = ("antipode vnf show hlr", "antipode vnf show hlr -f json")
@@ -70,15 +77,32 @@ class VnfShow(ShowCommand):
         seen = look(deployment, parsed_args.vnf)
         return columns(
             {
-                **_summary(seen.vnf),
+                **_summary(seen.status.vnf),
+                **_state(seen.status),
                 "seen": seen.source,
                 "discovered_at": seen.topology.discovered_at,
                 "servers": [_server(s) for s in seen.topology.servers],
-                "boot_order": seen.vnf.boot_waves(),
-                "protections": [p.model_dump(mode="json") for p in seen.vnf.protections],
-                "map": {k: v for k, v in seen.vnf.map.model_dump().items() if v},
+                "boot_order": seen.status.vnf.boot_waves(),
+                "protections": [p.model_dump(mode="json") for p in seen.status.vnf.protections],
+                "map": {k: v for k, v in seen.status.vnf.map.model_dump().items() if v},
             }
         )
+
+
+def _state(found: Status) -> dict[str, Any]:
+    state, newest = found.state, found.newest
+    return {
+        "active_site": state.active_site,
+        "state": state.state.value if found.trouble is None else f"{state.state.value}?",
+        "since": state.since,
+        "generation": state.generation,
+        "failing_over_to": state.claim.site
+        if state.claim and state.state is VnfState.FAILING_OVER
+        else None,
+        "newest_point": newest.id if newest else None,
+        "newest_point_age_s": round(newest.age_s) if newest else None,
+        "trouble": found.trouble,
+    }
 
 
 class VnfRemove(ShowCommand):

@@ -1,50 +1,52 @@
-"""One antipode installation: configuration, database, and connections to sites, vault and backup
-store, each made when needed.
+"""One antipode installation: configuration, database, and connections to sites, vaults and backup
+stores, each made when it is needed.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeVar
 
 from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
-from antipode.config import Config
+from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits
 from antipode.freezes.ledger import Freezes
-from antipode.freezes.reaper import reap
 from antipode.store.database import open_database
 from antipode.store.runs import Runs
+from antipode.store.states import States
 from antipode.store.vnfs import Vnfs
 from antipode.vault import Vault
 from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
 from antipode.vault.swift import SwiftVault
 
 if TYPE_CHECKING:
     from antipode.claims.board_claims import BoardClaims
-    from antipode.cloud.api import Rate
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
 
+Connection = TypeVar("Connection")
+
 
 class Deployment:
-    """What a command works with.
-
-    Nothing is connected to before it is asked for, so that a dead site is in nobody's way.
+    """The world of a command. Nothing is connected to before it is asked for, so that a dead site
+    is in nobody's way; connecting changes nothing at a site.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.database = open_database(config.database)
         self.vnfs = Vnfs(self.database)
+        self.states = States(self.database)
         self.runs = Runs(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)
         self._sites: dict[str, Site] = {}
+        self._objects: dict[str, Objects] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
@@ -63,63 +65,112 @@ class Deployment:
         return BoardClaims(Board(self.config.jobboard), self.runs)
 
     def site(self, name: str) -> Site:
-        """The connection to a site. What is overdue in the freeze ledger there is thawed when it is
-        made.
+        """The connection to a site.
 
         Raises:
             NotFound: no such site in the configuration.
             SiteUnreachable: it does not answer.
         """
-        with self._lock:
-            connecting = self._connecting[name]
-        with (
-            connecting
-        ):  # a lock for each site: one that does not answer keeps nobody from the others
-            if (known := self._sites.get(name)) is not None:
-                return known
-            site = cloud_site.connect(name, self.config.site(name).cloud)
-            reap(self.freezes, site, time.time())
-            with self._lock:
-                self._sites[name] = site
-            return site
+        cloud = self.config.site(name).cloud
+        return self._connected(self._sites, name, lambda: cloud_site.connect(name, cloud))
 
     def connected_sites(self) -> list[Site]:
         with self._lock:
             return list(self._sites.values())
 
-    @cached_property
-    def vault(self) -> Vault:
-        """The vault of the configuration.
+    def vaults(
+        self,
+        wanted: Sequence[str] = (),
+        *,
+        all_needed: bool = False,
+        apart_from: Collection[str] = (),
+        go_on: Callable[[], None] | None = None,
+    ) -> Vaults:
+        """Vaults as one.
+
+        Args:
+            wanted: their names; all of the configuration by default.
+            all_needed: whether each must answer, see `Vaults`.
+            apart_from: sites whose vaults are not asked if there are others: they have failed.
+            go_on: of the run that they are used by, see `Site.under`.
 
         Raises:
-            SiteUnreachable: the site that it is at does not answer.
+            NotFound: one is not in the configuration.
         """
-        if (swift := self.config.vault.swift) is not None:
-            return SwiftVault(self.site(swift.site).objects, swift.container, swift.site)
-        assert (
-            self.config.vault.directory is not None
-        )  # the configuration has exactly one of the two
-        return DirectoryVault(self.config.vault.directory)
-
-    def vault_under(self, go_on: Callable[[], None], rate: Rate | None = None) -> Vault:
-        """The vault as one run uses it, see `Site.under`.
-
-        Raises:
-            SiteUnreachable: the site that it is at does not answer.
-        """
-        if (swift := self.config.vault.swift) is None:
-            return self.vault
-        return SwiftVault(
-            self.site(swift.site).under(go_on, rate).objects, swift.container, swift.site
+        every = {name: self.config.all_vaults[name] for name in self.config.vault_names(wanted)}
+        chosen = {n: there for n, there in every.items() if there.site not in apart_from} or every
+        return Vaults(
+            {name: partial(self._open, name, there, go_on) for name, there in chosen.items()},
+            all_needed=all_needed,
         )
 
-    @cached_property
-    def backup_store(self) -> Objects | None:
-        """The object store that holds the backups, if one is configured.
+    @property
+    def vault(self) -> Vault:
+        """All vaults of the configuration, as far as they answer."""
+        return self.vaults()
+
+    def _open(self, name: str, there: VaultConfig, go_on: Callable[[], None] | None) -> Vault:
+        if there.directory is not None:
+            return DirectoryVault(there.directory)
+        assert there.swift is not None  # a vault has one of the two
+        swift = there.swift
+        cloud = swift.cloud or self.config.site(swift.site or "").cloud
+        objects = self.objects(cloud, swift.site or f"vault {name}")
+        return SwiftVault(
+            objects if go_on is None else objects.under(go_on),
+            swift.container,
+            swift.site or f"cloud {cloud}",
+        )
+
+    def objects(self, cloud: str, place: str) -> Objects:
+        """The object storage behind an entry of clouds.yaml; no other service is asked for.
+
+        Args:
+            place: what it is called in messages.
 
         Raises:
             SiteUnreachable: it does not answer.
         """
-        if (store := self.config.backup_store) is None:
-            return None
-        return cloud_site.connect(f"backup store {store.cloud}", store.cloud).objects
+        return self._connected(
+            self._objects, cloud, lambda: cloud_site.connect_objects(place, cloud)
+        )
+
+    def store(self, name: str) -> Objects:
+        """The object storage of a backup store of the configuration.
+
+        Raises:
+            NotFound: no such store in the configuration.
+            SiteUnreachable: it does not answer.
+        """
+        store = self.config.store(name)
+        return self.objects(store.cloud, f"backup store {name}")
+
+    def store_of(self, site: str, wanted: str | None = None) -> Objects | None:
+        """The object storage of the backups of a site; None if it is not configured.
+
+        Args:
+            wanted: the backup store that the VNF file names.
+
+        Raises:
+            NotFound: no such store in the configuration.
+            SiteUnreachable: it does not answer.
+        """
+        name = self.config.store_name(site, wanted)
+        return None if name is None else self.store(name)
+
+    def _connected(
+        self, known: dict[str, Connection], name: str, connect: Callable[[], Connection]
+    ) -> Connection:
+        """A connection that is made once. Each has its own lock: one that does not answer keeps
+        nobody from the others.
+        """
+        with self._lock:
+            connecting = self._connecting[f"{id(known)} {name}"]
+        with connecting:
+            with self._lock:
+                if (made := known.get(name)) is not None:
+                    return made
+            made = connect()
+            with self._lock:
+                known[name] = made
+            return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
@@ -12,11 +13,12 @@ from antipode.errors import InvalidInput
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v1 import digest
+from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.recover import plan
 from antipode.runs import failover as run_kind
 from antipode.store.tables import RunRow
-from antipode.vault import points
+from antipode.vault import generations, points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -32,6 +34,8 @@ class Prepared:
     """with the definition of the VNF that the plan was made for"""
     point_digest: str
     """of the recovery point as it is in the vault"""
+    state: ProtectedVnf
+    """of the VNF before the failover"""
     plan: RecoveryPlan
     site: Site
     warnings: list[str]
@@ -46,15 +50,21 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
 
     Raises:
         NotFound: there is no such recovery point.
-        InvalidInput: `to` is no backup site of the VNF, or the point has other members than the
-            VNF file.
+        InvalidInput: `to` is no backup site of the VNF or its active site, or the point has other
+            members than the VNF file.
+        Busy: another failover of the VNF has not ended, here or on another host.
+        VaultError, SiteUnreachable: no vault answers.
         PreflightFailed: the site lacks something; everything that it lacks is named.
     """
     deployment.config.site(to)
     local = deployment.vnfs.find(name)
     if local is not None:
         _must_be_backup_site(local, to)
-    found = points.read(deployment.vault, name, point)
+    state, vaults = activity.before_failover(deployment, name, to)
+    if to == state.active_site:
+        raise InvalidInput(f"{state}; a failover goes to another site")
+    generations.must_be_free(state, run_kind.given_up_runs(deployment, name))
+    found = points.read(vaults, name, point)
     if to == found.site:
         raise InvalidInput(
             f"recovery point {found.id} was taken at {to}; a failover goes to another site"
@@ -65,15 +75,20 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
     defined = found.model_copy(update={"vnf": definition})
     made = plan.make_plan(defined, site)
     fence = (
-        f"antipode cannot know whether {name} still runs at {found.site}, and does not call that"
-        " site. See that it is fenced: two active copies of a VNF destroy each other's service"
+        f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
+        " that site. See that it is fenced: two active copies of a VNF destroy each other's service"
     )
-    return Prepared(defined, digest(found), made, site, [fence, *warnings, *made.warnings])
+    if found.generation < state.generation:
+        warnings.append(
+            f"recovery point {found.id} is of generation {found.generation}: what changed since"
+            f" {name} became active at {state.active_site} is not in it"
+        )
+    return Prepared(defined, digest(found), state, made, site, [fence, *warnings, *made.warnings])
 
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(prepared.point, prepared.point_digest, prepared.plan)
+    return run_kind.requested(prepared.point, prepared.point_digest, prepared.plan, prepared.state)
 
 
 def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> Json:

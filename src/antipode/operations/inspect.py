@@ -1,13 +1,19 @@
-"""What a VNF looks like: as it runs at its primary, or as the newest recovery point has it when the
-primary does not answer.
+"""The state of VNFs, and their topology: as they run at their active sites, or as their newest
+recovery points have it when those sites do not answer.
 """
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import NotFound, SiteUnreachable
+from antipode.errors import AntipodeError, InvalidInput, NotFound, SiteUnreachable
+from antipode.freezes.reaper import reap
+from antipode.model.point import RecoveryPoint
+from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
 from antipode.topology import discovery
@@ -15,35 +21,93 @@ from antipode.vault import points
 
 
 @dataclass(frozen=True)
-class Look:
+class Status:
+    """Where a VNF is active and how well it is protected, as its vaults and this host know it."""
+
     vnf: Vnf
+    state: ProtectedVnf
+    newest: RecoveryPoint | None
+    trouble: str | None
+    """why the vaults could not be read; then the state is the last that is known here"""
+
+
+@dataclass(frozen=True)
+class Look:
+    status: Status
     topology: Topology
     source: str
     """where the topology is from, in words"""
 
 
-def look(deployment: Deployment, name: str) -> Look:
-    """The VNF and its topology.
+def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:
+    """The status of every VNF that was added here or has a recovery point, by name; or what is
+    wrong with the definition that is kept of it.
+    """
+    stored = deployment.vnfs.stored()
+    try:
+        listed = deployment.vaults().list("")
+    except AntipodeError:
+        listed = []  # the status of each VNF says so
+    found: dict[str, Status | InvalidInput] = {}
+    for name in sorted({*stored, *(n.partition("/")[0] for n in listed if "/" in n)}):
+        if isinstance(damaged := stored.get(name), InvalidInput):
+            found[name] = damaged
+            continue
+        with suppress(NotFound):  # a folder of something else
+            found[name] = status(deployment, name)
+    return found
+
+
+def status(deployment: Deployment, name: str) -> Status:
+    """The status of a VNF.
 
     Raises:
         NotFound: it is neither known here nor has it a recovery point.
-        SiteUnreachable: the primary does not answer, and there is no recovery point to show
-            instead.
+        VaultError, SiteUnreachable: it is not known here, and the vaults cannot be read.
     """
     vnf = deployment.vnfs.find(name)
-    if vnf is None:
-        return _from_vault(deployment, name, "it is not known here")
     try:
-        return Look(
-            vnf, discovery.discover(vnf, deployment.site(vnf.primary)), f"live at {vnf.primary}"
-        )
+        vaults = deployment.vaults(vnf.vaults if vnf else ())
+        newest = points.newest_or_none(vaults, name)
+        if vnf is None and newest is None:
+            raise NotFound(f"VNF {name} is not known here, and {vaults.place} has no point of it")
+        vnf = vnf or (newest.vnf if newest else None)
+        assert vnf is not None  # one of the two is there
+        return Status(vnf, activity.read(deployment, vnf, vaults), newest, None)
+    except NotFound:
+        raise
+    except AntipodeError as error:
+        if vnf is None:
+            raise
+        initial = ProtectedVnf(vnf=name, active_site=vnf.primary, generation=1)
+        return Status(vnf, deployment.states.find(name) or initial, None, str(error))
+
+
+def look(deployment: Deployment, name: str) -> Look:
+    """The status of a VNF and its topology. Servers at the active site that are past their freeze
+    deadline are unquiesced.
+
+    Raises:
+        NotFound: it is neither known here nor has it a recovery point.
+        SiteUnreachable: the active site does not answer, and there is no recovery point to show
+            instead.
+    """
+    known = deployment.vnfs.find(name)
+    found = status(deployment, name)
+    if known is None:
+        return _from_vault(found, "it is not known here")
+    active = found.state.active_site
+    try:
+        site = deployment.site(active)
+        reap(deployment.freezes, site, time.time())
+        return Look(found, discovery.discover(known, site), f"live at {active}")
     except SiteUnreachable as error:
-        try:
-            return _from_vault(deployment, name, str(error))
-        except NotFound:
-            raise error from None
+        if found.newest is None:
+            raise
+        return _from_vault(found, str(error))
 
 
-def _from_vault(deployment: Deployment, name: str, reason: str) -> Look:
-    point = points.read(deployment.vault, name)
-    return Look(point.vnf, point.topology, f"recovery point {point.id}, because {reason}")
+def _from_vault(found: Status, reason: str) -> Look:
+    assert found.newest is not None  # the status of a VNF that is not known here is made of it
+    source = f"recovery point {found.newest.id}, because {reason}"
+    return Look(found, found.newest.topology, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
@@ -25,11 +26,14 @@ def request(
     Raises:
         NotFound: the VNF is not known here.
         InvalidInput: it has no such protection.
-        Busy: a recovery of it has not ended.
+        Busy: a recovery of it has not ended, here or on another host.
+        VaultError, SiteUnreachable: where it is active cannot be read from its vaults.
     """
     vnf = deployment.vnfs.get(name)
     run_kind.no_run_in_the_way(deployment, name)
-    return run_kind.requested(vnf, option=option, full=full)
+    state = activity.read(deployment, vnf)
+    activity.must_be_active_at(state, state.active_site)
+    return run_kind.requested(vnf, state, option=option, full=full)
 
 
 def protect(

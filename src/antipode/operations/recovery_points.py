@@ -48,7 +48,7 @@ def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]
         for volume in found.topology.volumes
         for source in (found.sources[volume.id],)
         for finding in PROVIDERS.get(source.kind).verify(
-            volume.name or volume.id, source, deployment.backup_store
+            volume.name or volume.id, source, deployment.store_of(found.site, found.vnf.store)
         )
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from antipode.config import VaultConfig
 from antipode.engine.deployment import Deployment
 from antipode.errors import Busy, NotFound
 
@@ -54,19 +55,20 @@ def remove(deployment: Deployment, name: str) -> Removed:
 
 def _what_stays(deployment: Deployment, name: str) -> list[str]:
     config = deployment.config
-    vault = (
-        f"container {config.vault.swift.container} of {config.vault.swift.site}"
-        if config.vault.swift
-        else f"directory {config.vault.directory}"
-    )
-    store = (
-        f"container {config.backup_store.container} of cloud {config.backup_store.cloud}"
-        if config.backup_store
-        else "the backup store of its sites"
+    vaults = ", ".join(map(_place, config.all_vaults.values()))
+    stores = ", ".join(
+        f"container {store.container} of cloud {store.cloud}"
+        for store in config.all_stores.values()
     )
     return [
-        f"recovery points: in the vault, {vault}; antipode failover {name} still finds them",
-        f"backups: in {store}, with their records in Cinder",
+        f"recovery points: in {vaults}; antipode failover {name} still finds them",
+        f"backups: in {stores or 'the backup stores of its sites'}, with their records in Cinder",
         "servers, volumes and networks: at the sites",
         f"runs: in the database; see antipode run list --vnf {name}",
     ]
+
+
+def _place(vault: VaultConfig) -> str:
+    if vault.swift is None:
+        return f"directory {vault.directory}"
+    return f"container {vault.swift.container} of {vault.swift.site or vault.swift.cloud}"

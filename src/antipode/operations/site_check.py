@@ -1,18 +1,22 @@
-"""What antipode needs of the sites, the vault and the backup store, and whether it is there."""
+"""Whether the sites, vaults and backup stores are there, with all that antipode needs of them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 from antipode.cloud import health
 from antipode.cloud.site import Site
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NotFound
+from antipode.freezes.reaper import reap
 from antipode.model.steps import Unrecorded
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf
+from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.runs.protect import problems_of
 from antipode.topology import discovery
@@ -21,9 +25,8 @@ from antipode.transfer import TRANSFERS
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
-
-    What is not `needed` may be missing; `detail` then says what does not work without it.
+    """One finding. A thing that is not `needed` may be missing; `detail` then says which function
+    does not work without it.
     """
 
     check: str
@@ -34,31 +37,63 @@ class Check:
 
 
 def check_all(deployment: Deployment) -> Iterator[Check]:
-    """Look at every site of the configuration, the vault and the backup store; nothing is left
-    changed.
+    """Look at every site, vault and backup store of the configuration, and at every VNF that is
+    known here. Nothing is left changed, except that servers past their freeze deadline are
+    unquiesced.
     """
+    active = {vnf.vnf: _active_site(deployment, vnf) for vnf in deployment.vnfs.all()}
     for name in deployment.config.sites:
-        yield from _check_site(deployment, name)
-    yield _check_vault(deployment)
-    yield _check_backup_store(deployment)
+        yield from _check_site(deployment, name, active)
+    for name in deployment.config.all_vaults:
+        yield _check_vault(deployment, name)
+    if not deployment.config.all_stores:
+        detail = "none is configured: recovery points cannot be verified down to the objects"
+        yield Check("backup store", "-", False, detail, needed=False)
+    for name in deployment.config.all_stores:
+        yield _check_backup_store(deployment, name)
+    for vnf in deployment.vnfs.all():
+        yield _check_places(deployment, vnf, active[vnf.vnf])
 
 
-def _check_site(deployment: Deployment, name: str) -> Iterator[Check]:
+def _active_site(deployment: Deployment, vnf: Vnf) -> str | AntipodeError:
+    """Where a VNF is active, or why that is not known."""
+    try:
+        return activity.read(deployment, vnf).active_site
+    except AntipodeError as error:
+        return error
+
+
+def _check_site(
+    deployment: Deployment, name: str, active: dict[str, str | AntipodeError]
+) -> Iterator[Check]:
     try:
         site = deployment.site(name)
     except AntipodeError as error:
         yield Check("reachable", name, False, str(error))
         return
     yield Check("reachable", name, True, f"cloud {deployment.config.site(name).cloud}")
+    if unquiesced := reap(deployment.freezes, site, time.time()):
+        detail = f"were past their freeze deadline and are unquiesced: {', '.join(unquiesced)}"
+        yield Check("quiesced servers", name, True, detail)
     for finding in health.check(site):
         yield Check(finding.check, name, finding.ok, finding.detail, finding.needed)
     for vnf in deployment.vnfs.all():
-        if vnf.primary == name:
+        if active[vnf.vnf] == name:
             yield _check_vnf(deployment, site, vnf)
 
 
+def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError) -> Check:
+    """Whether recovery points and backups of a VNF survive its active site."""
+    what = f"places of {vnf.vnf}"
+    if isinstance(active, AntipodeError):
+        return Check(what, "-", False, f"where it is active is not known: {active}")
+    problems = offsite.problems(deployment.config, vnf, active)
+    detail = "; ".join(problems) or f"recovery points and backups lie outside {active} too"
+    return Check(what, active, not problems, detail)
+
+
 def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Check:
-    """Whether a VNF whose primary this is could be protected now; its guest agents are asked."""
+    """Whether a VNF that is active here could be protected now; its guest agents are asked."""
     what = f"vnf {vnf.vnf}"
     try:
         topology = discovery.discover(vnf, site)
@@ -97,35 +132,26 @@ def _problems(
     return problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
 
 
-def _check_vault(deployment: Deployment) -> Check:
-    swift = deployment.config.vault.swift
-    where = swift.site if swift else "-"
+def _check_vault(deployment: Deployment, name: str) -> Check:
+    where = deployment.config.all_vaults[name].site or "-"
+    vault = deployment.vaults([name])
     try:
-        deployment.vault.check()
+        vault.check()
     except AntipodeError as error:
-        return Check("vault", where, False, str(error))
-    return Check("vault", where, True, f"{deployment.vault.place}: written, read and cleaned")
+        return Check(f"vault {name}", where, False, str(error))
+    return Check(f"vault {name}", where, True, f"{vault.place}: written, read and cleaned")
 
 
-def _check_backup_store(deployment: Deployment) -> Check:
-    settings = deployment.config.backup_store
-    if settings is None:
-        detail = (
-            "backup_store is not configured: recovery points cannot be verified down to the objects"
-        )
-        return Check("backup store", "-", False, detail, needed=False)
+def _check_backup_store(deployment: Deployment, name: str) -> Check:
+    what = f"backup store {name}"
+    settings = deployment.config.store(name)
+    site = deployment.config.site_of_store(name) or "-"
     where = f"container {settings.container} of cloud {settings.cloud}"
     try:
-        store = deployment.backup_store
-        assert store is not None  # it is configured
-        store.listing(settings.container, "antipode-reads-this-container")
+        deployment.store(name).listing(settings.container, "antipode-reads-this-container")
     except NotFound:
-        return Check(
-            "backup store",
-            "-",
-            True,
-            f"{where}: does not exist yet; Cinder makes it with the first backup",
-        )
+        detail = f"{where}: does not exist yet; Cinder makes it with the first backup"
+        return Check(what, site, True, detail)
     except AntipodeError as error:
-        return Check("backup store", "-", False, str(error))
-    return Check("backup store", "-", True, f"{where}: read")
+        return Check(what, site, False, str(error))
+    return Check(what, site, True, f"{where}: read")

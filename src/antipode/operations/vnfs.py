@@ -9,6 +9,7 @@ from antipode import yamlfile
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.model.vnf import Vnf
+from antipode.protect import offsite
 from antipode.protect.option import wrong_settings
 
 
@@ -33,10 +34,6 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
         for site in sites:
             if site not in config.sites:
                 yield (field,), f"site {site} is not in the configuration; sites there: {known}"
-    if config.vault.swift is not None and config.vault.swift.site == vnf.primary:
-        yield (
-            ("primary",),
-            f"the vault is at {vnf.primary} and would be lost with it; put the vault at a backup"
-            " site or a third place",
-        )
+    if (problem := offsite.vaults_problem(config, vnf.vnf, vnf.primary, vnf.vaults)) is not None:
+        yield ("vaults" if vnf.vaults else "primary",), problem
     yield from wrong_settings(vnf)

@@ -14,7 +14,7 @@ from taskflow import task
 from taskflow.patterns import graph_flow
 
 from antipode.config import Config
-from antipode.engine import flow_runner
+from antipode.engine import activity, flow_runner
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
@@ -22,6 +22,7 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import (
     Aborted,
     AntipodeError,
+    Busy,
     ClaimLost,
     Halted,
     Interrupted,
@@ -32,6 +33,7 @@ from antipode.model.base import Model
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v1 import digest
+from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.recover import ports, probes, rollback, servers
@@ -40,7 +42,7 @@ from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import find_kind
 from antipode.store.tables import RunRow, StepRow
-from antipode.vault import points
+from antipode.vault import Vault, generations, points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -74,10 +76,12 @@ class FailoverRequest(Model):
     """
     confirmed_at: float
     """seconds since the epoch"""
+    state: ProtectedVnf
+    """of the VNF when the failover was planned: another one is refused"""
 
     @classmethod
     def confirmed(
-        cls, point: RecoveryPoint, point_digest: str, plan: RecoveryPlan
+        cls, point: RecoveryPoint, point_digest: str, plan: RecoveryPlan, state: ProtectedVnf
     ) -> FailoverRequest:
         """The request for a plan that an operator confirms now."""
         bare = [s.model_copy(update={"user_data": None}) for s in plan.servers]
@@ -88,6 +92,7 @@ class FailoverRequest(Model):
             vnf=point.vnf,
             plan=plan.model_copy(update={"servers": bare}),
             confirmed_at=time.time(),
+            state=state,
         )
 
     def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
@@ -97,14 +102,17 @@ class FailoverRequest(Model):
         return self.plan.model_copy(update={"servers": whole})
 
 
-def requested(point: RecoveryPoint, point_digest: str, plan: RecoveryPlan) -> RunRow:
+def requested(
+    point: RecoveryPoint, point_digest: str, plan: RecoveryPlan, state: ProtectedVnf
+) -> RunRow:
     """A failover that an operator confirms now; it is not kept yet.
 
     Args:
         point: with the VNF's definition that the plan was made for.
         point_digest: of the recovery point as it is in the vault.
+        state: of the VNF when the failover was planned.
     """
-    request = FailoverRequest.confirmed(point, point_digest, plan)
+    request = FailoverRequest.confirmed(point, point_digest, plan, state)
     return new_run(KIND, point.vnf.vnf, request.model_dump(mode="json"))
 
 
@@ -127,13 +135,18 @@ class Failover(RunKind):
         _fail_over(run)
 
     def roll_back(self, run: Run) -> list[str]:
-        """Remove the resources at the backup site. The failed site is not called, nor the vault."""
+        """Remove the resources at the backup site, then give the VNF back to its former site. The
+        failed site is not called.
+        """
         site = run.site(_site_of(run))
-        return rollback.remove(site, run.id, _plan_of(run.row), run.timeline, run.go_on)
+        left = rollback.remove(site, run.id, _plan_of(run.row), run.timeline, run.go_on)
+        if any(step.name == Steps.CLAIM_GENERATION.words for step in run.timeline.kept()):
+            _give_back(run)
+        return left
 
     def point_of_no_return(self, run: Run) -> str | None:
         complete = flow_runner.is_complete(run.deployment.config, run.id)
-        return f"{run.vnf} is recovered" if complete else None
+        return f"{run.vnf} is recovered" if complete or _is_active(run) else None
 
     def may_have_orphans(self, row: RunRow) -> bool:
         # a failed recovery is resumed: nothing of it is an orphan
@@ -198,7 +211,8 @@ def _fail_over(run: Run) -> None:
             # not waited for: it may hang at the failed site, and nothing here depends on it
             run.deployment.runs.request_abort(row.id)
     site = run.site(request.to)
-    point = points.read(run.deployment.vault, run.vnf, request.recovery_point)
+    vaults = _standing(run).vaults
+    point = points.read(vaults, run.vnf, request.recovery_point)
     if request.point_digest != digest(point):
         raise VaultCorrupt(
             f"recovery point {point.id} of {run.vnf} is not the one that was confirmed: it was"
@@ -219,9 +233,16 @@ def _fail_over(run: Run) -> None:
         go_on=run.go_on,
     )
     run.touches_clouds()
+    with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
+        run.timeline.flush()  # a rollback knows that a claim may be on its way
+        given_up = given_up_runs(run.deployment, run.vnf)
+        claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
+        generations.confirm(vaults, claim)
+        step.result(generation=claim.generation)
+    run.result["generation"] = claim.generation
     try:
         workers = min(4 * len(recovery.plan.servers), MOST_THREADS)
-        results = run_flow(failover_flow(recovery, run), run, workers=workers)
+        results = run_flow(failover_flow(recovery, run, vaults, claim), run, workers=workers)
         run.result["servers"] = {
             s.name: results[f"server_id of {s.name}"] for s in recovery.plan.servers
         }
@@ -242,10 +263,49 @@ def _fail_over(run: Run) -> None:
             "rto_breakdown_s": _breakdown(steps),
         }
     run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
+    run.deployment.states.keep(generations.present(vaults, run.vnf, request.vnf.primary))
     # A request of a process that died, of this run or one before it, may have come through since:
     # Cinder makes a volume twice.
     if left := rollback.remove_twins(site, recovery.plan, run.timeline, run.go_on):
         run.result["left"] = left
+
+
+def _standing(run: Run) -> activity.Standing:
+    """The state of the VNF as its vaults have it, and those vaults, without the failed site's."""
+    return activity.before_failover(run.deployment, run.vnf, run.request["to"], run.go_on)
+
+
+def _is_active(run: Run) -> bool:
+    """Whether the vaults have it that this run has succeeded."""
+    if "state" not in run.request:
+        return False  # antipode 0.1 began it, and claimed no generation
+    found = generations.claim_of(_standing(run).vaults, run.vnf, run.id)
+    return found is not None and found[1] is not None
+
+
+def _give_back(run: Run) -> None:
+    """Release the claim of a run. If it is not there, its request may still arrive: the same
+    generation is claimed and released, so that it comes to nothing.
+    """
+    request = FailoverRequest.model_validate(run.request)
+    vaults = _standing(run).vaults
+    with run.timeline.step(Steps.RELEASE_GENERATION, run.vnf):
+        try:
+            claim = generations.claim(vaults, request.state, request.to, run.id)
+        except Busy:
+            return  # released already, or another failover has the generation
+        generations.release(vaults, claim)
+
+
+def given_up_runs(deployment: Deployment, vnf: str) -> set[str]:
+    """The recoveries of a VNF that have ended without success: a new one may take their claim."""
+    return {
+        row.id
+        for row in deployment.runs.all(vnf)
+        if row.state in ("failed", "aborted")
+        and (kind := find_kind(row.kind)) is not None
+        and kind.is_recovery
+    }
 
 
 def _breakdown(steps: list[StepRow]) -> dict[str, float]:
@@ -276,9 +336,9 @@ def _booted(steps: list[StepRow]) -> dict[str, str]:
     }
 
 
-def failover_flow(recovery: Recovery, run: Run) -> Any:
+def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> Any:
     """The recipe, for each server: provide its volumes and create its ports, boot it once its
-    predecessors answer, await its answer.
+    predecessors answer, await its answer. When all answer, the VNF is active here.
     """
     flow = graph_flow.Flow(f"failover {recovery.point.vnf.vnf}")
     names = [server.name for server in recovery.plan.servers]
@@ -294,6 +354,10 @@ def failover_flow(recovery: Recovery, run: Run) -> Any:
     for server in recovery.plan.servers:
         for predecessor in server.after:
             flow.link(there[predecessor], boots[server.name])
+    complete = CompleteGeneration(run, vaults, claim)
+    flow.add(complete)
+    for answered in there.values():
+        flow.link(answered, complete)
     return flow
 
 
@@ -355,6 +419,24 @@ class AwaitAnswer(ServerTask):
     @guarded
     def execute(self, server_id: str) -> None:
         probes.await_answer(self.recovery, self.server, server_id)
+
+
+class CompleteGeneration(task.Task):  # type: ignore[misc]
+    """The VNF is active at the backup site: the point of no return."""
+
+    def __init__(self, run: Run, vaults: Vault, claim: Claim) -> None:
+        super().__init__(name=type(self).__name__)
+        self.run = run
+        self._vaults = vaults
+        self._claim = claim
+
+    @guarded
+    def execute(self) -> None:
+        with self.run.timeline.step(Steps.COMPLETE_GENERATION, self._claim.vnf) as step:
+            self.run.go_on()
+            generations.confirm(self._vaults, self._claim)
+            generations.complete(self._vaults, self._claim)
+            step.result(generation=self._claim.generation)
 
 
 def _provided(r: Recovery, server: str) -> dict[str, str]:

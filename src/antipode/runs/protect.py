@@ -14,6 +14,7 @@ from taskflow import task
 from taskflow.patterns import linear_flow
 
 from antipode import __version__
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
@@ -32,16 +33,18 @@ from antipode.freezes.reaper import thaw_left_by
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Transferred, merged, new_bytes
 from antipode.model.point import RecoveryPoint
+from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition
-from antipode.protect import checks
+from antipode.protect import checks, offsite
 from antipode.protect.option import OPTIONS, Option, Protecting, settings_of
 from antipode.runs import find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS, Transfer
-from antipode.vault import PROBE, Vault, points
+from antipode.vault import PROBE, Vault, generations, points
+from antipode.vault.ensemble import Vaults
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -79,10 +82,13 @@ class ProtectRequest(Model):
         return cls.model_validate(found)
 
 
-def requested(vnf: Vnf, *, option: str | None = None, full: bool = False) -> RunRow:
+def requested(
+    vnf: Vnf, state: ProtectedVnf, *, option: str | None = None, full: bool = False
+) -> RunRow:
     """A protection that is not kept yet.
 
     Args:
+        state: of the VNF: it is protected at its active site.
         option: which of the VNF's protections; the first by default.
         full: whether every volume is transferred whole.
 
@@ -94,7 +100,13 @@ def requested(vnf: Vnf, *, option: str | None = None, full: bool = False) -> Run
         has = ", ".join(p.option for p in vnf.protections)
         raise InvalidInput(f"{vnf.vnf} has no protection {option}; its file names: {has}")
     settings_of(protection)
-    request = ProtectRequest(vnf=vnf, option=protection.option, site=vnf.primary, full=full)
+    request = ProtectRequest(
+        vnf=vnf,
+        option=protection.option,
+        site=state.active_site,
+        generation=state.generation,
+        full=full,
+    )
     return new_run(KIND, vnf.vnf, request.model_dump(mode="json"))
 
 
@@ -145,7 +157,8 @@ class Protect(RunKind):
         alone: Callable[[], None],
     ) -> list[str]:
         site = deployment.site(self.site_of(rows[0])).under(alone)
-        vault = deployment.vault_under(alone)
+        wanted = ProtectRequest.of(rows[0]).vnf.vaults
+        vault = deployment.vaults(wanted, all_needed=True, go_on=alone)
         for row in rows:
             vault.delete(f"{PROBE}{row.id}")
         remove_orphans_of(site, vault, rows, timeline)
@@ -164,7 +177,7 @@ class Job:
     protecting: Protecting
     option: Option
     transfer: Transfer
-    vault: Vault
+    vault: Vaults
 
     @property
     def point(self) -> str:
@@ -186,7 +199,7 @@ class Job:
             site=run.site(request.site),
             ledger=deployment.freezes.of(run.id),
             timeline=run.timeline,
-            store=deployment.backup_store,
+            store=deployment.store_of(request.site, request.vnf.store),
             slots=deployment.limits.backups(request.site, run.party),
             at_once=deployment.config.limits.backups,
             stalls_after_s=deployment.config.limits.backup_stalls_after.seconds,
@@ -194,8 +207,20 @@ class Job:
             go_on=run.go_on,
         )
         transfer = TRANSFERS.get(option.transfer)
-        vault = deployment.vault_under(run.go_on)
+        vault = deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on)
         return cls(run, request, protecting, option, transfer, vault)
+
+    def must_be_active(self) -> None:
+        """See that the VNF is still active where it is protected, by all of its vaults.
+
+        Raises:
+            Busy: it is active elsewhere, or failing over.
+            VaultError, SiteUnreachable: a vault does not answer.
+        """
+        state = activity.read(self.run.deployment, self.request.vnf, self.vault)
+        activity.must_be_active_at(state, self.request.site)
+        if state.generation != self.request.generation:
+            raise Busy(f"{state}: it has changed its site and come back since {self.run.id} began")
 
 
 def _protect(run: Run) -> None:
@@ -207,8 +232,10 @@ def _protect(run: Run) -> None:
     # be quiesced again.
     for dead in {run.id, *dead_runs(run.deployment, run.vnf)}:
         thaw_left_by(run.deployment.freezes, site, dead)
-    with run.timeline.step(Steps.CONNECT, "vault and backup store"):
+    with run.timeline.step(Steps.CONNECT, "vaults and backup store"):
         job = Job.of(run)
+        job.must_be_active()
+        generations.spread(job.vault, run.vnf)
     run.touches_clouds()
     run.result["recovery_point"] = None
     flow = protect_flow(job)
@@ -346,17 +373,25 @@ class Check(ProtectTask):
             except AntipodeError as error:
                 problems.append(str(error))
             problems += self._store_problems()
+            problems += self._places_problems()
             if problems:
                 raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
 
+    def _places_problems(self) -> list[str]:
+        return offsite.problems(
+            self.run.deployment.config, self.job.request.vnf, self.job.request.site
+        )
+
     def _store_problems(self) -> list[str]:
-        store, settings = self.job.protecting.store, self.run.deployment.config.backup_store
-        if store is None or settings is None:
+        config, request = self.run.deployment.config, self.job.request
+        store, name = self.job.protecting.store, config.store_name(request.site, request.vnf.store)
+        if store is None or name is None:
             return []
+        container = config.store(name).container
         try:
-            store.listing(settings.container, "antipode-reads-this-container")
+            store.listing(container, "antipode-reads-this-container")
         except NotFound:
-            LOG.info("backup container %s does not exist; Cinder makes it", settings.container)
+            LOG.info("backup container %s does not exist; Cinder makes it", container)
         except AntipodeError as error:
             return [f"the backup store cannot be read: {error}"]
         return []
@@ -436,6 +471,7 @@ class Commit(ProtectTask):
         with p.timeline.step(Steps.COMMIT, f"{p.vnf.vnf}/{job.point}"):
             self.run.timeline.flush()  # a rollback knows that the point may be on its way
             self.run.go_on()
+            job.must_be_active()
             points.commit(job.vault, point)
         self.run.cannot_be_aborted()
         return point.model_dump(mode="json")
@@ -489,12 +525,17 @@ def _finish(run: Run, made: RecoveryPoint) -> None:
     run.result.update(_record(made, run))
     try:
         run.thaw()
-        _release(Job.of(run))
+        job = Job.of(run)
+        points.commit(job.vault, made)  # the process may have died between two vaults
+        _release(job)
     except Stopped:
         raise
     except AntipodeError as error:
         LOG.warning(
-            "the recovery point is committed, but snapshots of run %s are left: %s", run.id, error
+            "the recovery point is committed, but not in every vault, or snapshots of run %s are "
+            "left: %s",
+            run.id,
+            error,
         )
 
 

@@ -51,7 +51,7 @@ def antipode(
     return {
         "sites": {site: {"cloud": site} for site in sites},
         "vault": {"swift": {"site": store, "container": vault}},
-        "backup_store": {"cloud": f"{store}-backup", "container": backups},
+        "backup_store": {"cloud": f"{store}-backup", "container": backups, "site": store},
         "database": f"sqlite:///{folder.resolve()}/antipode.db",
     }
 

@@ -92,6 +92,17 @@ class VnfRow(Base):
     added_at: Mapped[float] = mapped_column(Double)
 
 
+class StateRow(Base):
+    """Where a VNF is active, as it was last read from the vaults."""
+
+    __tablename__ = "states"
+
+    vnf: Mapped[str] = mapped_column(String(64), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer)
+    state: Mapped[dict[str, Any]] = mapped_column(JSON)
+    read_at: Mapped[float] = mapped_column(Double)
+
+
 class RunRow(Base):
     __tablename__ = "runs"
     __table_args__ = (

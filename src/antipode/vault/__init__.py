@@ -1,11 +1,11 @@
-"""The vault: where manifests live, away from the primary; one small interface, one module per
-place.
-"""
+"""Vaults: named documents away from the active site; one small interface, one module per place."""
 
 from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from antipode.errors import NotFound, VaultError
 
@@ -13,15 +13,33 @@ PROBE = ".probe-"
 """What names begin with that are not listed: probes and half-written files."""
 
 
+class Version(NamedTuple):
+    """A document as one vault holds it."""
+
+    place: str
+    document: bytes
+
+
 class Vault(ABC):
-    """Named documents. A `put` is there whole or not at all; names are `folder/file`."""
+    """Named documents. A document is there whole or not at all; names are `folder/file`."""
 
     @abstractmethod
     def put(self, name: str, document: bytes) -> None:
-        """Write a document in one act.
+        """Write a document in one act, over one of that name.
 
         Raises:
             VaultError: it was not written, or nobody knows.
+        """
+
+    @abstractmethod
+    def create(self, name: str, document: bytes) -> bool:
+        """Write a document in one act unless there is one of that name.
+
+        Returns:
+            whether this call has written it. Of several that write at once, one has.
+
+        Raises:
+            VaultError: it was not written, or nobody knows: read it to find out.
         """
 
     @abstractmethod
@@ -54,12 +72,41 @@ class Vault(ABC):
     def place(self) -> str:
         """Where it is, for messages."""
 
-    def check(self, by: str = "") -> None:
-        """See that the vault can be written, read and cleaned: writes a probe, reads it and removes
-        it.
+    def copies(self) -> Sequence[Vault]:
+        """The vaults that hold each document by themselves: this one, or those that it is made of
+        and that answer.
 
-        `by` names the probe, so that who was killed before it was removed writes, and removes, the
-        same one again.
+        Raises:
+            VaultError: one that is needed does not answer.
+        """
+        return [self]
+
+    def leave_out(self, copy: Vault, error: VaultError) -> None:
+        """Go on without one of the `copies`, which has failed.
+
+        Raises:
+            VaultError: `error`, as it cannot be done without.
+        """
+        raise error
+
+    def versions(self, name: str) -> Sequence[Version]:
+        """A document as each of the vaults that answer holds it; none where there is none.
+
+        Raises:
+            VaultError: the vault cannot be read.
+        """
+        try:
+            return [Version(self.place, self.get(name))]
+        except NotFound:
+            return []
+
+    def check(self, by: str = "") -> None:
+        """See that the vault can be written, created in, read and cleaned, by two probes that are
+        removed again.
+
+        Args:
+            by: names the probes, so that a process that was killed before it removed them writes,
+                and removes, the same ones when it is resumed.
 
         Raises:
             VaultError: it cannot.
@@ -67,6 +114,11 @@ class Vault(ABC):
         name, content = f"{PROBE}{by or secrets.token_hex(8)}", secrets.token_bytes(16)
         self.put(name, content)
         try:
+            if self.create(name, b""):
+                raise VaultError(f"{self.place} creates a document over one of the same name")
+            self.delete(name)
+            if not self.create(name, content):
+                raise VaultError(f"{self.place} holds a document that was just removed")
             found = self.get(name)
         except NotFound as error:
             raise VaultError(

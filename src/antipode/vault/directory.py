@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from antipode import private
 from antipode.errors import NotFound, VaultError
 from antipode.vault import PROBE, Vault
 
+LOG = logging.getLogger(__name__)
+
 
 class DirectoryVault(Vault):
-    """Documents as files; each is written beside its name, synced and then renamed, so that half a
-    file never has a name.
+    """Documents as files; each is written beside its name, synced and then renamed or linked, so
+    that half a file never has a name.
 
     Files have mode 0600 and folders 0700, as user_data of servers is in them. The vault's own
     directory keeps the mode that it was given.
@@ -28,23 +33,20 @@ class DirectoryVault(Vault):
 
     def put(self, name: str, document: bytes) -> None:
         path = self._path(name)
-        half = path.parent / f"{PROBE}{secrets.token_hex(8)}"
-        try:
-            private.make_folder(path.parent)
-            try:
-                with open(half, "xb", opener=private.opener) as file:
-                    file.write(document)
-                    file.flush()
-                    os.fsync(file.fileno())
-                half.rename(path)
-            finally:
-                half.unlink(missing_ok=True)
+        with self._written(path, document) as half:
+            half.rename(path)
             _sync_directory(path.parent)
-        except OSError as error:
-            raise VaultError(
-                f"{self.place} cannot be written: {path}: {error.strerror}; see that it is "
-                "mounted and writable"
-            ) from error
+
+    def create(self, name: str, document: bytes) -> bool:
+        path = self._path(name)
+        with self._written(path, document) as half:
+            try:
+                os.link(half, path)
+            except FileExistsError:
+                # the answer to a link that was made may have been lost on its way (NFS)
+                return half.stat().st_nlink > 1
+            _sync_directory(path.parent)
+            return True
 
     def get(self, name: str) -> bytes:
         path = self._path(name)
@@ -56,17 +58,20 @@ class DirectoryVault(Vault):
             raise VaultError(f"{self.place} cannot be read: {path}: {error.strerror}") from error
 
     def list(self, prefix: str) -> list[str]:
+        folder = self._root / prefix.rpartition("/")[0]
         try:
             if not self._root.is_dir():
                 raise VaultError(f"{self.place} is not there; see that it is mounted")
             names = [
-                str(p.relative_to(self._root))
-                for p in self._root.rglob("*")
-                if p.is_file() and not p.name.startswith(PROBE)
+                str((above / name).relative_to(self._root))
+                for above, name in _files_below(folder)
+                if not name.startswith(PROBE)
             ]
+        except FileNotFoundError:
+            return []
         except OSError as error:
             raise VaultError(f"{self.place} cannot be read: {error.strerror}") from error
-        return sorted(n for n in names if n.startswith(prefix))
+        return sorted(n for n in names if n.startswith(prefix) and self._is_text(n))
 
     def delete(self, name: str) -> None:
         path = self._path(name)
@@ -77,13 +82,52 @@ class DirectoryVault(Vault):
 
     def _path(self, name: str) -> Path:
         path = self._root / name
-        if ".." in path.parts:
+        if ".." in path.parts or "\0" in name or not self._is_text(name):
             raise VaultError(f"{name!r} is not a name for a document in a vault")
         return path
 
+    def _is_text(self, name: str) -> bool:
+        """Whether a file's name is UTF-8; antipode has not given a file any other."""
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            LOG.warning("%s: the file %r is passed over: its name is not UTF-8", self.place, name)
+            return False
+        return True
+
+    @contextmanager
+    def _written(self, path: Path, document: bytes) -> Iterator[Path]:
+        """The document in a file beside `path`, under a name that is not listed; removed again."""
+        half = path.parent / f"{PROBE}{secrets.token_hex(8)}"
+        try:
+            private.make_folder(path.parent)
+            try:
+                with open(half, "xb", opener=private.opener) as file:
+                    file.write(document)
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield half
+            finally:
+                half.unlink(missing_ok=True)
+        except OSError as error:
+            raise VaultError(
+                f"{self.place} cannot be written: {path}: {error.strerror}; see that it is "
+                "mounted and writable, and that its file system has hard links"
+            ) from error
+
+
+def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file with the folder that it is in; a folder that cannot be read is an error."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for above, _folders, files in os.walk(folder, onerror=fail):
+        yield from ((Path(above), file) for file in files)
+
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename in a directory durable."""
+    """Make a rename or a link in a directory durable."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from antipode.errors import AntipodeError, NotFound, Stopped, VaultError
@@ -16,6 +18,7 @@ class SwiftVault(Vault):
     """Documents as objects of one container, which is made when something is written first."""
 
     def __init__(self, objects: Objects, container: str, site: str) -> None:
+        """`site` is the place of the object storage, for messages."""
         self._objects = objects
         self._container = container
         self._site = site
@@ -27,16 +30,19 @@ class SwiftVault(Vault):
         return f"vault container {self._container} at {self._site}"
 
     def put(self, name: str, document: bytes) -> None:
-        try:
-            with self._lock:
-                if not self._made:
-                    self._objects.ensure_container(self._container)
-                    self._made = True
+        with self._writing():
             self._objects.put(self._container, name, document)
-        except Stopped:
-            raise
-        except AntipodeError as error:
-            raise VaultError(f"{self.place} cannot be written: {error}") from error
+
+    def create(self, name: str, document: bytes) -> bool:
+        """As `Vault.create`.
+
+        Swift compares before it takes the body in: of two writes within the same few milliseconds
+        both may be accepted, and the later one stays. So what stays is read back.
+        """
+        with self._writing():
+            if not self._objects.create(self._container, name, document):
+                return False
+            return self._objects.get(self._container, name) == document
 
     def get(self, name: str) -> bytes:
         try:
@@ -68,3 +74,17 @@ class SwiftVault(Vault):
             raise
         except AntipodeError as error:
             raise VaultError(f"{self.place}: {name} cannot be removed: {error}") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The container is there while the block runs, and what fails in it is the vault's."""
+        try:
+            with self._lock:
+                if not self._made:
+                    self._objects.ensure_container(self._container)
+                    self._made = True
+            yield
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            raise VaultError(f"{self.place} cannot be written: {error}") from error

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a VNF is active, as its vaults and this installation know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from antipode.engine.deployment import Deployment
+from antipode.errors import Busy
+from antipode.model.state import ProtectedVnf, VnfState
+from antipode.model.vnf import Vnf
+from antipode.vault import generations, points
+from antipode.vault.ensemble import Vaults
+
+
+class Standing(NamedTuple):
+    """The state of a VNF, and the vaults that it was read from."""
+
+    state: ProtectedVnf
+    vaults: Vaults
+
+
+def read(deployment: Deployment, vnf: Vnf, vaults: Vaults | None = None) -> ProtectedVnf:
+    """The state of a VNF, by default from those of its vaults that answer.
+
+    Raises:
+        VaultCorrupt: a claim in a vault cannot be understood.
+        VaultError, SiteUnreachable: a vault that is needed does not answer.
+    """
+    vaults = vaults or deployment.vaults(vnf.vaults)
+    return deployment.states.keep(generations.present(vaults, vnf.vnf, vnf.primary))
+
+
+def before_failover(
+    deployment: Deployment, name: str, to: str, go_on: Callable[[], None] | None = None
+) -> Standing:
+    """The state of a VNF that is to be recovered at site `to`, without a call to the site that it
+    is active at, as far as that is known before a vault is asked.
+
+    Raises:
+        NotFound: nothing is known of the VNF, here or in the vaults.
+        VaultCorrupt: a claim in a vault cannot be understood.
+        VaultError, SiteUnreachable: no vault answers.
+    """
+    local, known = deployment.vnfs.find(name), deployment.states.find(name)
+    wanted = local.vaults if local else []
+    if known is not None:
+        failed = _without(known, to)
+    elif local is not None and local.primary != to:
+        failed = {local.primary}
+    else:
+        failed = set(deployment.config.sites) - {to}
+    while True:
+        vaults = deployment.vaults(wanted, apart_from=failed, go_on=go_on)
+        primary = local.primary if local else points.read(vaults, name).vnf.primary
+        state = deployment.states.keep(generations.present(vaults, name, primary))
+        if failed == (meant := _without(state, to)):
+            return Standing(state, vaults)
+        failed = meant
+
+
+def _without(state: ProtectedVnf, to: str) -> set[str]:
+    """The site that is not asked in a failover: the active one; once that is the failover's own,
+    the one before.
+    """
+    if state.active_site != to:
+        return {state.active_site}
+    return {state.claim.former_site} if state.claim else set()
+
+
+def must_be_active_at(state: ProtectedVnf, site: str) -> None:
+    """See that a VNF may be protected at a site.
+
+    Raises:
+        Busy: it is active elsewhere, or failing over; the message says where, and since when.
+    """
+    if state.state is VnfState.FAILING_OVER:
+        raise Busy(f"{state}. Resume or abort that before it is protected")
+    if state.active_site != site:
+        raise Busy(f"{state}: the copy at {site} is an old one, and is not protected")

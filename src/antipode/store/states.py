@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where each VNF is active, as this installation has last read it from the vaults."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from antipode.model.state import ProtectedVnf
+from antipode.store.tables import StateRow
+
+
+class States:
+    """The last known states. The vaults decide; this is what is shown and gone by without them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def keep(self, state: ProtectedVnf) -> ProtectedVnf:
+        """Keep a state that was read from the vaults, unless a later generation is known here: the
+        vaults that were read may not have learned of it yet. The later of the two.
+        """
+        with Session(self._engine) as session, session.begin():
+            row = session.get(StateRow, state.vnf)
+            if row is not None and row.generation > state.generation:
+                return ProtectedVnf.model_validate(row.state)
+            session.merge(
+                StateRow(
+                    vnf=state.vnf,
+                    generation=state.generation,
+                    state=state.model_dump(mode="json"),
+                    read_at=time.time(),
+                )
+            )
+            return state
+
+    def find(self, vnf: str) -> ProtectedVnf | None:
+        """The last known state of a VNF, if one was read here."""
+        with Session(self._engine) as session:
+            row = session.get(StateRow, vnf)
+        return None if row is None else ProtectedVnf.model_validate(row.state)
+
+    def all(self) -> dict[str, ProtectedVnf]:
+        """The last known states by VNF."""
+        with Session(self._engine) as session:
+            rows = session.scalars(select(StateRow)).all()
+        return {row.vnf: ProtectedVnf.model_validate(row.state) for row in rows}
+
+    def forget(self, vnf: str) -> None:
+        """Forget the state of a VNF; one that is not known is no error."""
+        with Session(self._engine) as session, session.begin():
+            if (row := session.get(StateRow, vnf)) is not None:
+                session.delete(row)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several vaults as one: each document goes to all of them, and is read from those that answer."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from antipode.errors import AntipodeError, NotFound, SiteUnreachable, Stopped, VaultError
+from antipode.logs import adopt, current_run
+from antipode.vault import Vault, Version
+
+LOG = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+PATIENCE_S = 10.0
+"""How long the others are waited for once one has answered, where not all are needed."""
+
+
+class Vaults(Vault):
+    """Several vaults by name.
+
+    With `all_needed` (protection) every one must answer, or nothing succeeds: a recovery point is
+    in each of them. Without (recovery, looking), those that answer will do, one at least; a dead
+    one is named in a warning, not asked again, and not waited for longer than `PATIENCE_S`.
+
+    Connections are made when a document is first asked for. Vaults are always written in the order
+    of their names, so that of two hosts that create a document at once, one creates it everywhere.
+    """
+
+    def __init__(self, members: Mapping[str, Callable[[], Vault]], *, all_needed: bool) -> None:
+        """`members`: the name of each vault, and what connects to it."""
+        self._connect = dict(sorted(members.items()))
+        self._all_needed = all_needed
+        self._connected: dict[str, Vault] = {}
+        self._left_out: set[str] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def place(self) -> str:
+        with self._lock:
+            known = [vault.place for _, vault in sorted(self._connected.items())]
+        return " and ".join(known) or f"vault {', '.join(self._connect)}"
+
+    def copies(self) -> Sequence[Vault]:
+        return self._ask(lambda vault: vault)
+
+    def leave_out(self, copy: Vault, error: VaultError) -> None:
+        with self._lock:
+            name = next(n for n, vault in self._connected.items() if vault is copy)
+            last = not set(self._connect) - self._left_out - {name}
+        if self._all_needed or last:
+            raise error
+        LOG.warning("vault %s is left out: %s", name, error)
+        with self._lock:
+            self._left_out.add(name)
+
+    def put(self, name: str, document: bytes) -> None:
+        self._ask(lambda vault: vault.put(name, document))
+
+    def create(self, name: str, document: bytes) -> bool:
+        """As `Vault.create`: whether this call has written it in every vault. It stops at the first
+        one that has a document of this name.
+        """
+        return all(vault.create(name, document) for vault in self.copies())
+
+    def get(self, name: str) -> bytes:
+        if not (found := self.versions(name)):
+            raise NotFound(f"{self.place} has no {name}")
+        return found[0].document
+
+    def versions(self, name: str) -> Sequence[Version]:
+        return [v for versions in self._ask(lambda vault: vault.versions(name)) for v in versions]
+
+    def list(self, prefix: str) -> list[str]:
+        return sorted({name for names in self._ask(lambda v: v.list(prefix)) for name in names})
+
+    def delete(self, name: str) -> None:
+        self._ask(lambda vault: vault.delete(name))
+
+    def check(self, by: str = "") -> None:
+        self._ask(lambda vault: vault.check(by))
+
+    def _ask(self, question: Callable[[Vault], Answer]) -> Sequence[Answer]:
+        """What the vaults answer, in the order of their names; all are asked at once.
+
+        Raises:
+            VaultError: one that is needed does not answer, or none does.
+            SiteUnreachable: that is all that was wrong.
+        """
+        with self._lock:
+            names = [name for name in self._connect if name not in self._left_out]
+        if len(names) == 1:
+            return [question(self._vault(names[0]))]
+        answers: queue.SimpleQueue[tuple[str, Answer | Exception]] = queue.SimpleQueue()
+        for name in names:
+            # a daemon, as one that hangs must not keep the process from ending
+            threading.Thread(
+                target=self._answer,
+                args=(name, question, answers, current_run()),
+                name=f"vault {name}",
+                daemon=True,
+            ).start()
+        found: dict[str, Answer] = {}
+        failed: dict[str, Exception] = {}
+        patience_ends: float | None = None
+        while len(found) + len(failed) < len(names):
+            left = None if patience_ends is None else max(0.0, patience_ends - time.monotonic())
+            try:
+                name, answer = answers.get(timeout=left)
+            except queue.Empty:
+                silent = SiteUnreachable(f"no answer within {PATIENCE_S:.0f} s of the first one's")
+                failed |= {n: silent for n in names if n not in found and n not in failed}
+                break
+            if isinstance(answer, Exception):
+                failed[name] = answer
+            else:
+                found[name] = answer
+                if not self._all_needed and patience_ends is None:
+                    patience_ends = time.monotonic() + PATIENCE_S
+        self._judge(found, failed)
+        return [found[name] for name in names if name in found]
+
+    def _answer(
+        self,
+        name: str,
+        question: Callable[[Vault], Answer],
+        answers: queue.SimpleQueue[tuple[str, Answer | Exception]],
+        run: str | None,
+    ) -> None:
+        adopt(run)
+        try:
+            answers.put((name, question(self._vault(name))))
+        except Exception as error:
+            answers.put((name, error))
+
+    def _vault(self, name: str) -> Vault:
+        with self._lock:
+            known = self._connected.get(name)
+        if known is None:
+            known = self._connect[name]()
+            with self._lock:
+                known = self._connected.setdefault(name, known)
+        return known
+
+    def _judge(self, found: Mapping[str, object], failed: Mapping[str, Exception]) -> None:
+        """Raise what may not be passed over; leave a vault that has failed out from now on."""
+        for error in failed.values():
+            if isinstance(error, Stopped) or not isinstance(error, AntipodeError):
+                raise error
+        if failed and (self._all_needed or not found):
+            silent = all(isinstance(error, SiteUnreachable) for error in failed.values())
+            raise (SiteUnreachable if silent else VaultError)(
+                "; ".join(f"vault {n}: {e}" for n, e in sorted(failed.items()))
+            )
+        for name, error in sorted(failed.items()):
+            LOG.warning("vault %s is left out: %s", name, error)
+        with self._lock:
+            self._left_out |= set(failed)

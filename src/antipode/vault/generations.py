@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The generations of a VNF in its vaults: claimed by a failover, then active or released.
+
+`<vnf>/generation-0000000002.claim` is written by a failover before it creates anything, and only
+if there is none: of several failovers on several hosts, one goes on. `….outcome` beside it says how
+it ended. Neither is ever changed or removed, so that no number is used twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from antipode.errors import Busy, VaultCorrupt, VaultError
+from antipode.model.base import Model
+from antipode.model.state import Claim, Outcome, ProtectedVnf, VnfState
+from antipode.vault import Vault
+
+AnyDocument = TypeVar("AnyDocument", bound=Model)
+Found = tuple[Claim, Outcome | None]
+"""A claim, and how it ended if it did."""
+LARGEST_BYTES = 1 << 16
+
+
+def present(vault: Vault, vnf: str, primary: str) -> ProtectedVnf:
+    """Where a VNF is active now.
+
+    Args:
+        primary: its site in the VNF file, which is the active one until a failover has succeeded.
+
+    Raises:
+        VaultCorrupt: a claim cannot be understood, or two hosts have claimed the same generation.
+        VaultError: the vault cannot be read.
+    """
+    return _state(_standing(vault, vnf, _highest(vault, vnf)), vnf, primary)
+
+
+def active_generation(vault: Vault, vnf: str) -> int:
+    """The generation of what runs now, whose recovery points are the newest there can be.
+
+    Raises:
+        VaultError: as `present`.
+    """
+    return present(vault, vnf, "unknown").generation
+
+
+def claim(
+    vault: Vault, expected: ProtectedVnf, to: str, run: str, instead_of: Collection[str] = ()
+) -> Claim:
+    """Claim the next generation of a VNF for a failover. Again by the same run finds its claim.
+
+    Args:
+        expected: the state of the VNF that the failover was planned and confirmed for.
+        to: the site at which the VNF will be active.
+        run: the failover.
+        instead_of: failovers known to be dead or given up, whose claim this one may release.
+
+    Raises:
+        Busy: another failover has the claim, and the message names its host, run and site; or the
+            VNF is not active where it was expected.
+        VaultCorrupt: a claim cannot be understood.
+        VaultError: it was not claimed everywhere, or nobody knows.
+    """
+    _teach(vault, expected)
+    # the number that is claimed follows the highest that the state was made of: a claim that
+    # another host has made since then is in the way of it
+    highest = _highest(vault, expected.vnf)
+    claims = list(_claims(vault, expected.vnf, highest))
+    now = _state(_unreleased(claims), expected.vnf, expected.active_site)
+    for mine, outcome in claims:
+        if mine.run == run:
+            if outcome is not None and outcome.outcome == "released":
+                raise Busy(f"run {run} has lost its claim: it was released. {now}")
+            if mine.site != to:
+                raise Busy(f"{now}; the same run cannot go to {to}")
+            _claim_everywhere(vault, mine)
+            return mine
+    if (now.active_site, now.generation) != (expected.active_site, expected.generation):
+        raise Busy(f"{now}, and not at {expected.active_site} any more. Plan the failover again")
+    if now.active_site == to:
+        raise Busy(f"{now} already; a failover goes to another site")
+    must_be_free(now, instead_of)
+    if now.state is VnfState.FAILING_OVER and now.claim is not None:
+        release(vault, now.claim)
+    mine = Claim(
+        vnf=now.vnf,
+        generation=highest + 1,
+        site=to,
+        former_site=now.active_site,
+        run=run,
+        host=socket.gethostname(),
+        since=_now(),
+    )
+    _claim_everywhere(vault, mine)
+    return mine
+
+
+def must_be_free(state: ProtectedVnf, instead_of: Collection[str] = ()) -> None:
+    """See that no failover has claimed the next generation, except those that were given up.
+
+    Raises:
+        Busy: one has; names its host, run and site.
+    """
+    if state.state is not VnfState.FAILING_OVER or state.claim is None:
+        return
+    if state.claim.run not in instead_of:
+        raise Busy(_lost_to(state.claim))
+
+
+def confirm(vault: Vault, claim: Claim) -> None:
+    """See that a claim still stands: before anything is created, and before it is completed.
+
+    Raises:
+        Busy: another failover has it, or it was released.
+        VaultError: the vault cannot be read.
+    """
+    for found, _ in _standing(vault, claim.vnf, _highest(vault, claim.vnf)):
+        if found.run != claim.run:
+            raise Busy(_lost_to(found))
+        return
+    raise Busy(f"run {claim.run} has lost its claim to VNF {claim.vnf}")
+
+
+def complete(vault: Vault, claim: Claim) -> None:
+    """The failover has succeeded: the VNF is active at its site. Again is fine.
+
+    Raises:
+        Busy: the claim was released meanwhile.
+        VaultError: it was not noted everywhere, or nobody knows.
+    """
+    _end(vault, claim, "active")
+
+
+def release(vault: Vault, claim: Claim) -> None:
+    """The failover is aborted: the VNF is active where it was before. Again is fine.
+
+    Raises:
+        Busy: the failover has succeeded meanwhile.
+        VaultError: it was not noted everywhere, or nobody knows.
+    """
+    _end(vault, claim, "released")
+
+
+def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
+    """The claim of a run that was not released, and how it ended if it did.
+
+    Raises:
+        VaultError: as `present`.
+    """
+    standing = _standing(vault, vnf, _highest(vault, vnf))
+    return next((found for found in standing if found[0].run == run), None)
+
+
+def spread(vault: Vault, vnf: str) -> None:
+    """Write to each vault what others know of the generations and it does not, as it could not be
+    reached at that time.
+
+    Raises:
+        VaultError: not all was written.
+    """
+    copies = vault.copies()
+    if len(copies) == 1:
+        return
+    known = [set(there.list(_prefix(vnf))) for there in copies]
+    for name in sorted(set[str]().union(*known)):
+        document = vault.get(name)
+        for there, names in zip(copies, known, strict=True):
+            if name not in names:
+                there.create(name, document)
+
+
+def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
+    """The state of a VNF whose claims are these, the highest generation first."""
+    pending: Claim | None = None
+    site, generation, since, made_by = primary, 1, None, None
+    for claim, outcome in standing:
+        if outcome is None:
+            pending = pending or claim
+        else:
+            site, generation, since, made_by = claim.site, claim.generation, outcome.since, claim
+            break
+    return ProtectedVnf(
+        vnf=vnf,
+        active_site=site,
+        generation=generation,
+        state=VnfState.FAILING_OVER if pending else VnfState.ACTIVE,
+        since=pending.since if pending else since,
+        claim=pending or made_by,
+    )
+
+
+def _teach(vault: Vault, known: ProtectedVnf) -> None:
+    """Write the generation of a known state to vaults that have none as high: those that have it
+    may have failed with the site.
+    """
+    if known.generation <= _highest(vault, known.vnf) or (claim := known.claim) is None:
+        return
+    if known.state is VnfState.ACTIVE:
+        _claim_everywhere(vault, claim)
+        complete(vault, claim)
+
+
+def _claim_everywhere(vault: Vault, mine: Claim) -> None:
+    """Write a claim to every vault that answers; where another run was faster, to none."""
+    name, document = _name(mine, "claim"), _document(mine)
+    written: list[Vault] = []
+    for there in vault.copies():
+        try:
+            if there.create(name, document):
+                written.append(there)
+                continue
+            found = _the_one(there, name, Claim)
+        except VaultCorrupt:
+            raise
+        except VaultError as error:
+            vault.leave_out(there, error)
+            continue
+        if found.run != mine.run:
+            for ours in written:
+                # nothing was built on it yet, and the other one's is to be there
+                ours.delete(name)
+            raise Busy(_lost_to(found))
+
+
+def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> None:
+    wanted = Outcome(run=claim.run, outcome=outcome, since=_now())
+    name = _name(claim, "outcome")
+    for there in vault.copies():
+        try:
+            if there.create(name, _document(wanted)):
+                continue
+            found = _the_one(there, name, Outcome)
+        except VaultCorrupt:
+            raise
+        except VaultError as error:
+            vault.leave_out(there, error)
+            continue
+        if (found.run, found.outcome) != (claim.run, outcome):
+            raise Busy(
+                f"run {claim.run} has lost its claim to VNF {claim.vnf}: generation "
+                f"{claim.generation} is {found.outcome} since {found.since}"
+            )
+        wanted = found  # all vaults have the same moment
+
+
+def _standing(vault: Vault, vnf: str, highest: int) -> Iterator[Found]:
+    return _unreleased(_claims(vault, vnf, highest))
+
+
+def _unreleased(claims: Iterable[Found]) -> Iterator[Found]:
+    return (
+        (claim, outcome)
+        for claim, outcome in claims
+        if outcome is None or outcome.outcome == "active"
+    )
+
+
+def _claims(vault: Vault, vnf: str, highest: int) -> Iterator[Found]:
+    """Every claim and how it ended, the highest generation first.
+
+    Raises:
+        VaultCorrupt: a document cannot be understood, or two vaults contradict each other.
+    """
+    for generation in range(highest, 1, -1):
+        name = f"{_prefix(vnf)}{generation:010d}"
+        claims = list(_read(vault, f"{name}.claim", Claim))
+        outcomes = list(_read(vault, f"{name}.outcome", Outcome))
+        for place, claim in claims:
+            if (claim.vnf, claim.generation) != (
+                vnf,
+                generation,
+            ) or claim.site == claim.former_site:
+                raise VaultCorrupt(_damaged(place, f"{name}.claim", "it contradicts its own name"))
+            if claim.run != claims[0][1].run:
+                raise VaultCorrupt(
+                    f"generation {generation} of VNF {vnf} was claimed twice: by "
+                    f"{_holder(claims[0][1])} ({claims[0][0]}), and by {_holder(claim)} ({place})."
+                    f" See which copy serves, stop the other, and remove its {name}.claim"
+                )
+        for place, outcome in outcomes:
+            if not claims or outcome.run != claims[0][1].run:
+                raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
+            if outcome.outcome != outcomes[0][1].outcome:
+                raise VaultCorrupt(
+                    f"{name}.outcome is {outcomes[0][1].outcome} in {outcomes[0][0]} and "
+                    f"{outcome.outcome} in {place}. See whether run {outcome.run} has succeeded, "
+                    "and remove the wrong one"
+                )
+        if claims:
+            yield claims[0][1], outcomes[0][1] if outcomes else None
+
+
+def _highest(vault: Vault, vnf: str) -> int:
+    """The highest generation that was ever claimed. A listing of Swift may lag behind: what comes
+    after the last that it has is asked for by name.
+    """
+    listed = [_NUMBER.match(name) for name in vault.list(_prefix(vnf))]
+    highest = max((int(match[1]) for match in listed if match), default=1)
+    while vault.versions(f"{_prefix(vnf)}{highest + 1:010d}.claim"):
+        highest += 1
+    return highest
+
+
+def _the_one(vault: Vault, name: str, kind: type[AnyDocument]) -> AnyDocument:
+    """A document that is known to be there."""
+    for _, found in _read(vault, name, kind):
+        return found
+    raise VaultError(f"{vault.place}: {name} is there and cannot be read; try again")
+
+
+def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> Iterator[tuple[str, AnyDocument]]:
+    for place, document in vault.versions(name):
+        if len(document) > LARGEST_BYTES:
+            raise VaultCorrupt(_damaged(place, name, f"it has {len(document)} bytes"))
+        try:
+            yield place, kind.model_validate(json.loads(document))
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise VaultCorrupt(_damaged(place, name, type(error).__name__)) from error
+
+
+def _damaged(place: str, name: str, why: str) -> str:
+    return (
+        f"{place}: {name} cannot be understood ({why}), so it is not known where the VNF is "
+        "active. Put it back as it was, from another vault or a backup of this one"
+    )
+
+
+def _lost_to(claim: Claim) -> str:
+    return (
+        f"VNF {claim.vnf} is failing over by {_holder(claim)}. Wait for that, or resume or abort "
+        "it there"
+    )
+
+
+def _holder(claim: Claim) -> str:
+    return f"run {claim.run} on host {claim.host}, to {claim.site}, since {claim.since}"
+
+
+def _document(value: Model) -> bytes:
+    return value.model_dump_json(indent=1).encode()
+
+
+def _name(claim: Claim, part: str) -> str:
+    return f"{_prefix(claim.vnf)}{claim.generation:010d}.{part}"
+
+
+def _prefix(vnf: str) -> str:
+    return f"{vnf}/generation-"
+
+
+_NUMBER = re.compile(r".*/generation-(\d{10})\.claim$", re.DOTALL)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two sites, each the backup of the other, with a vault at both and the backups at a third place:
+each site dies once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from antipode.sandbox import canary, desk
+from antipode.sandbox.keystone import BACKUP as BACKUP_USER
+from antipode.sandbox.store import StoreSettings
+from antipode.sandbox.supervision import STORE, Sandbox
+from tests.sandbox.conftest import BACKUP, LATENCY, PRIMARY, World
+
+THIRD = "third-place"
+
+
+@pytest.fixture
+def third(tmp_path: Path) -> Iterator[Sandbox]:
+    """A third place, of which only the object storage is used."""
+    third = Sandbox(tmp_path / "third")
+    third.up(latency=LATENCY)
+    third.kill(PRIMARY)  # one site of it is enough
+    yield third
+    third.down()
+
+
+@pytest.fixture
+def world(tmp_path: Path, third: Sandbox) -> Iterator[World]:
+    sandbox = Sandbox(tmp_path / "sites")
+    sandbox.up(latency=LATENCY)
+    try:
+        for site in (PRIMARY, BACKUP):
+            sandbox.kill(site)
+            store = StoreSettings(auth_url=third.settings(STORE).auth_url)
+            known = sandbox.settings(site).model_copy(update={"store": store})
+            known.write(sandbox.directory / site)
+            sandbox.start(site)
+        desk.write(sandbox)
+        write_configuration(sandbox, third)
+        canary.create(sandbox, PRIMARY)
+        yield World(sandbox)
+    finally:
+        sandbox.down()
+
+
+def write_configuration(sandbox: Sandbox, third: Sandbox) -> None:
+    path = sandbox.directory / desk.CLOUDS
+    clouds = YAML().load(path)
+    clouds["clouds"][THIRD] = desk._entry(third.settings(STORE), BACKUP_USER, BACKUP_USER)
+    YAML().dump(clouds, path)
+    configuration = {
+        "sites": {site: {"cloud": site} for site in (PRIMARY, BACKUP)},
+        "vaults": {f"at-{site}": {"swift": {"site": site}} for site in (PRIMARY, BACKUP)},
+        "stores": {THIRD: {"cloud": THIRD}},
+        "database": f"sqlite:///{sandbox.directory.resolve()}/antipode.db",
+    }
+    YAML().dump(configuration, sandbox.directory / desk.CONFIGURATION)
+
+
+def know(world: World) -> None:
+    definition = desk.vnf(world.sandbox)
+    for field in ("option", "quiesce"):
+        definition.pop(field, None)
+    path = world.sandbox.directory / "vnf.yaml"
+    protection = {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}}
+    YAML().dump({**definition, "protections": [protection]}, path)
+    world.operator.tell("vnf", "add", str(path))
+
+
+def fail_over(world: World, to: str) -> Any:
+    return world.operator.ask("failover", "canary", "--to", to, "--yes")
+
+
+def test_each_site_is_the_backup_of_the_other(world: World) -> None:
+    operator, sandbox = world.operator, world.sandbox
+    know(world)
+    canary.await_records(sandbox, PRIMARY, 3)
+    assert world.protect()["generation"] == 1
+    sandbox.kill(PRIMARY)
+    assert fail_over(world, BACKUP)["generation"] == 2
+    assert operator.ask("vnf", "list")[0]["active_site"] == BACKUP
+
+    # another host, which has the vaults and nothing else
+    (sandbox.directory / "antipode.db").rename(sandbox.directory / "elsewhere.db")
+    (listed,) = operator.ask("vnf", "list")
+    assert (listed["active_site"], listed["state"], listed["generation"]) == (BACKUP, "active", 2)
+
+    sandbox.start(PRIMARY)
+    canary.await_work(sandbox, BACKUP)
+    know(world)
+    record = world.protect()
+    assert record["generation"] == 2
+    at_backup = world.guests(PRIMARY)
+    assert not any(guest["frozen"] for guest in at_backup)
+
+    remove_old_copy(world)
+    sandbox.kill(BACKUP)
+    assert fail_over(world, PRIMARY)["generation"] == 3
+    canary.await_work(sandbox, PRIMARY)
+    (listed,) = operator.ask("vnf", "list")
+    assert (listed["active_site"], listed["generation"]) == (PRIMARY, 3)
+
+
+def remove_old_copy(world: World) -> None:
+    cloud = world.cloud(PRIMARY)
+    for server in list(cloud.compute.servers()):
+        cloud.compute.delete_server(server)
+        cloud.compute.wait_for_delete(server)
+    for port in list(cloud.network.ports()):
+        cloud.network.delete_port(port)

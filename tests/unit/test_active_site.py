@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VNF has one active site: failed over, protected there, failed back; refused elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from antipode import config
+from antipode.engine.deployment import Deployment
+from antipode.engine.timeline import Unobserved
+from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed, VaultError
+from antipode.model.state import Claim, ProtectedVnf, VnfState
+from antipode.operations import inspect
+from antipode.operations import protect as protecting
+from antipode.operations.abort import abort
+from antipode.operations.failover import failover, prepare
+from antipode.operations.protect import protect
+from antipode.recover import servers
+from antipode.vault import generations, points
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud
+from tests.unit.test_durable_runs import InBackground, World, silent, until
+from tests.unit.test_durable_runs import world as world  # the fixture
+from tests.unit.test_kill_matrix import VNF
+
+
+def other_host(world: World, folder: Path) -> Deployment:
+    """A host with the same vault and a database of its own, which has the VNF file only."""
+    folder.mkdir()
+    path = samples.write_config(folder)
+    path.write_text(path.read_text().replace(str(folder / "vault"), str(world.folder / "vault")))
+    there = Deployment(config.load(str(path)))
+    there.vnfs.put(VNF)
+    return there
+
+
+def state(world: World) -> ProtectedVnf:
+    return generations.present(world.here.vault, "v", "site-a")
+
+
+def settle(cloud: FakeCloud) -> None:
+    """The servers of a recovery show all that a real Nova shows of a server that runs."""
+    for server_id, server in cloud.servers.items():
+        (port,) = (p for p in cloud.ports.values() if p["device_id"] == server_id)
+        mac, address = port["mac_address"], port["fixed_ips"][0]["ip_address"]
+        server |= {
+            "status": "ACTIVE",
+            "user_id": "user-1",
+            "image": "",
+            "flavor": {"original_name": "small", "vcpus": 1, "ram": 128, "disk": 0, "ephemeral": 0},
+            "addresses": {"net-b": [{"addr": address, "OS-EXT-IPS-MAC:mac_addr": mac}]},
+            "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
+            "OS-EXT-SRV-ATTR:user_data": server.get("user_data"),
+            "OS-EXT-STS:task_state": None,
+            "config_drive": "",
+        }
+        for device, attachment in zip("ab", cloud.attachments[server_id], strict=False):
+            attachment |= {"device": f"/dev/vd{device}", "tag": None}
+            cloud.volumes[attachment["volumeId"]]["volume_image_metadata"] = {
+                "hw_qemu_guest_agent": "yes"
+            }
+
+
+def test_the_old_copy_is_protected_from_no_host_after_a_failover(
+    world: World, tmp_path: Path
+) -> None:
+    world.failover()
+    since = state(world).since
+    before = points.list_ids(world.here.vault, "v")
+    events = list(world.a.events)
+    there = other_host(world, tmp_path / "other")
+    row = protecting.run_kind.requested(
+        VNF, ProtectedVnf(vnf="v", active_site="site-a", generation=1)
+    )
+    with pytest.raises(Busy) as caught, there.claims.begin(row) as claim:
+        protecting.execute(there, protecting.run_kind.KIND, claim, Unobserved())
+    assert "site-b" in str(caught.value)
+    assert str(since) in str(caught.value)
+    assert points.list_ids(world.here.vault, "v") == before
+    assert [e for e in world.a.events[len(events) :] if e.startswith("quiesce")] == []
+
+
+def test_a_failover_during_a_protection_keeps_it_from_committing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = points.list_ids(world.here.vault, "v")
+    transfer = protecting.run_kind.TransferCaptures.execute
+
+    def meanwhile(task: object, **given: object) -> object:
+        done = transfer(task, **given)
+        now = state(world)
+        generations.complete(
+            world.here.vault, generations.claim(world.here.vault, now, "site-b", "failover-x")
+        )
+        return done
+
+    monkeypatch.setattr(protecting.run_kind.TransferCaptures, "execute", meanwhile)
+    with pytest.raises(Busy):
+        world.protect()
+    assert points.list_ids(world.here.vault, "v") == before
+
+
+def test_a_vnf_is_protected_at_its_new_site_and_fails_back(world: World) -> None:
+    assert world.failover()["generation"] == 2
+    settle(world.b)
+    record = world.protect()
+    made = points.read(world.here.vault, "v")
+    assert (record["generation"], made.site) == (2, "site-b")
+    assert made.id == record["recovery_point"]
+    with pytest.raises(InvalidInput):
+        prepare(world.here, "v", "site-b", None)
+    for held in (world.a.servers, world.a.volumes, world.a.ports, world.a.attachments):
+        held.clear()  # the operator removes the old copy
+    back = prepare(world.here, "v", "site-a", None)
+    assert back.point.id == made.id
+    assert {p.network for s in back.plan.servers for p in s.ports} == {"net"}
+    failover(world.here, back, Unobserved())
+    assert (state(world).active_site, state(world).generation) == ("site-a", 3)
+
+
+def test_an_aborted_failover_gives_the_vnf_back(world: World, tmp_path: Path) -> None:
+    silent(world)
+    recovering = InBackground(lambda: world.failover(world.process()))
+    until(lambda: "boot db" in world.b.events)
+    assert state(world).state is VnfState.FAILING_OVER
+    with pytest.raises(Busy):
+        protect(other_host(world, tmp_path / "other"), "v", Unobserved())
+    abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    recovering.join()
+    assert isinstance(recovering.error, Aborted)
+    assert (state(world).active_site, state(world).state) == ("site-a", VnfState.ACTIVE)
+    world.here.vnfs.put(VNF)
+    assert world.protect()["generation"] == 1
+    assert world.failover()["generation"] == 3
+
+
+def test_a_claim_that_arrives_after_its_run_was_aborted_comes_to_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_its_way: list[Claim] = []
+
+    def lose(_: object, claim: Claim) -> None:
+        on_its_way.append(claim)
+        raise VaultError("no answer came")
+
+    with monkeypatch.context() as patched, pytest.raises(VaultError):
+        patched.setattr(generations, "_claim_everywhere", lose)
+        world.failover()
+    abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    with suppress(Busy):
+        generations._claim_everywhere(world.here.vault, on_its_way[0])
+    assert (state(world).active_site, state(world).state) == ("site-a", VnfState.ACTIVE)
+    assert world.protect()["generation"] == 1
+
+
+def test_two_hosts_that_fail_over_at_once_do_so_once(world: World, tmp_path: Path) -> None:
+    there = other_host(world, tmp_path / "other")
+    planned = [(host, prepare(host, "v", "site-b", None)) for host in (world.here, there)]
+    world.failover()
+    booted = [e for e in world.b.events if e.startswith("boot")]
+    host, prepared = planned[1]
+    with pytest.raises(Busy):
+        failover(host, prepared, Unobserved())
+    assert [e for e in world.b.events if e.startswith("boot")] == booted
+
+
+def test_a_failover_of_another_host_that_has_not_ended_is_named(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ResourceFailed("no valid host")
+
+    with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+        patched.setattr(servers, "boot", fail)
+        world.failover()
+    run = world.here.runs.all()[0].id
+    with pytest.raises(Busy, match=run):
+        prepare(other_host(world, tmp_path / "other"), "v", "site-b", None)
+    assert world.failover()["generation"] == 3  # on the host that knows that it has failed
+
+
+def test_a_vnf_whose_backups_lie_at_its_active_site_is_not_protected(world: World) -> None:
+    world.here.vnfs.put(VNF.model_copy(update={"store_at_active_site": None}))
+    with pytest.raises(PreflightFailed):
+        world.protect()
+    assert not world.a.frozen
+
+
+def test_the_state_is_shown_also_to_a_host_that_knows_nothing(world: World, tmp_path: Path) -> None:
+    world.failover()
+    there = other_host(world, tmp_path / "other")
+    with there.database.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM vnfs")
+    found = inspect.statuses(there)["v"]
+    assert isinstance(found, inspect.Status)
+    assert (found.state.active_site, found.state.generation) == ("site-b", 2)
+    assert found.newest is not None
+    assert found.trouble is None

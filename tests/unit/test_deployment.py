@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections: made when they are needed, without a change at the site, and none is in the way of
+another.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antipode import config
+from antipode.cloud import site as cloud_site
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.errors import Busy, NotFound, SiteUnreachable
+from antipode.freezes import reaper
+from antipode.model.state import ProtectedVnf
+from antipode.operations import site_check
+from antipode.vault import generations, points
+from tests.unit import samples
+from tests.unit.storages import MemoryObjects
+
+MAPS = """\
+sites:
+  site-a: {cloud: a, store: at-b}
+  site-b: {cloud: b, store: at-a}
+vaults:
+  a: {swift: {site: site-a}}
+  b: {swift: {site: site-b}}
+  third: {swift: {cloud: third}}
+stores:
+  at-a: {cloud: a-backup, site: site-a}
+  at-b: {cloud: b-backup, site: site-b}
+"""
+
+
+CLOUDS = ("a", "b", "third", "a-backup", "b-backup")
+
+
+class Places:
+    """The object storages by cloud, those that are dead, and which were connected to."""
+
+    def __init__(self) -> None:
+        self.storages: dict[str, Any] = {name: MemoryObjects() for name in CLOUDS}
+        self.dead: set[str] = set()
+        self.connected: list[str] = []
+
+    def connect_objects(self, place: str, cloud: str) -> Any:
+        self.connected.append(cloud)
+        if cloud in self.dead:
+            raise SiteUnreachable(f"{place} does not answer")
+        return self.storages[cloud]
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Places:
+    places = Places()
+    monkeypatch.setattr(cloud_site, "connect_objects", places.connect_objects)
+    return places
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, places: Places) -> Deployment:
+    path = tmp_path / "antipode.yaml"
+    path.write_text(f"{MAPS}database: sqlite:///{tmp_path}/antipode.db\n")
+    return Deployment(config.load(str(path)))
+
+
+def test_nothing_is_connected_to_before_it_is_asked_for(
+    deployment: Deployment, places: Places
+) -> None:
+    deployment.vaults(["a"]), deployment.vault
+    assert places.connected == []
+    assert deployment.vaults(["b"]).list("") == []
+    assert deployment.vaults(["b"]).list("") == []
+    assert places.connected == ["b"]
+
+
+def test_a_vault_at_a_third_place_needs_object_storage_alone(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a whole site was connected to")
+
+    monkeypatch.setattr(cloud_site, "connect", refuse)
+    vault = deployment.vaults(["third"])
+    points.commit(vault, samples.point())
+    assert points.read(vault, "hlr") == samples.point()
+
+
+def test_the_vault_at_the_failed_site_is_not_asked(deployment: Deployment, places: Places) -> None:
+    vault = deployment.vaults(apart_from=["site-a"])
+    assert vault.list("hlr/") == []
+    assert sorted(places.connected) == ["b", "third"]
+
+
+def test_the_only_vault_is_asked_wherever_it_is(deployment: Deployment, places: Places) -> None:
+    assert deployment.vaults(["a"], apart_from=["site-a"]).list("hlr/") == []
+    assert places.connected == ["a"]
+
+
+def test_a_vault_that_is_not_in_the_configuration_is_named(deployment: Deployment) -> None:
+    with pytest.raises(NotFound, match="fourth"):
+        deployment.vaults(["fourth"])
+
+
+def test_points_are_made_with_all_vaults_and_read_with_those_that_answer(
+    deployment: Deployment, places: Places
+) -> None:
+    points.commit(deployment.vaults(all_needed=True), samples.point())
+    places.dead.add("a")
+    deployment._objects.clear()
+    assert points.read(deployment.vaults(), "hlr") == samples.point()
+    with pytest.raises(SiteUnreachable):
+        points.commit(deployment.vaults(all_needed=True), samples.point())
+
+
+def test_connecting_to_a_site_unquiesces_nothing_and_site_check_does(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unquiesced: list[str] = []
+    monkeypatch.setattr(reaper, "thaw", lambda _, server: unquiesced.append(server))
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
+    monkeypatch.setattr(site_check.health, "check", lambda site: [])
+    overdue = datetime.now(UTC) - timedelta(seconds=60)
+    deployment.freezes.freezing("site-a", "srv-db", "db", overdue)
+    deployment.site("site-a")
+    assert unquiesced == []
+    found = list(site_check.check_all(deployment))
+    assert unquiesced == ["srv-db"]
+    assert [(c.site, c.ok) for c in found if c.check == "quiesced servers"] == [("site-a", True)]
+
+
+def test_a_site_that_hangs_is_in_nobodys_way(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, begun = threading.Event(), threading.Event()
+
+    def connect(name: str, cloud: str) -> Any:
+        if name == "site-a":
+            begun.set()
+            over.wait()
+        return samples.NamedSite(name)
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    hanging = threading.Thread(target=deployment.site, args=("site-a",))
+    hanging.start()
+    try:
+        begun.wait()
+        assert deployment.site("site-b").name == "site-b"
+        assert deployment.vaults(["b"]).list("") == []
+    finally:
+        over.set()
+        hanging.join()
+
+
+def test_site_check_looks_at_every_vault_store_and_vnf(
+    deployment: Deployment, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(name: str, cloud: str) -> Any:
+        raise SiteUnreachable(f"{name} does not answer")
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    places.dead.add("third")
+    deployment.vnfs.put(samples.vnf())
+    found = {(c.check, c.site): c.ok for c in site_check.check_all(deployment)}
+    assert found == {
+        ("reachable", "site-a"): False,
+        ("reachable", "site-b"): False,
+        ("vault a", "site-a"): True,
+        ("vault b", "site-b"): True,
+        ("vault third", "-"): False,
+        ("backup store at-a", "site-a"): True,
+        ("backup store at-b", "site-b"): True,
+        ("places of hlr", "site-a"): True,
+    }
+
+
+def moved(deployment: Deployment) -> ProtectedVnf:
+    """The state after a failover that did not reach the vaults of a site."""
+    vault = deployment.vaults(apart_from=["site-a"])
+    before = generations.present(vault, "hlr", "site-a")
+    generations.complete(vault, generations.claim(vault, before, "site-b", "failover-1"))
+    return generations.present(vault, "hlr", "site-a")
+
+
+def test_a_state_is_kept_and_an_earlier_one_does_not_replace_it(deployment: Deployment) -> None:
+    assert deployment.states.find("hlr") is None
+    before = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
+    assert deployment.states.keep(before) == before
+    after = moved(deployment)
+    assert deployment.states.keep(after) == after
+    assert deployment.states.keep(before) == after
+    assert deployment.states.find("hlr") == after
+    assert deployment.states.all() == {"hlr": after}
+    deployment.states.forget("hlr")
+    assert deployment.states.find("hlr") is None
+
+
+def test_before_a_failover_the_vault_of_the_active_site_is_not_asked(
+    deployment: Deployment, places: Places
+) -> None:
+    deployment.vnfs.put(samples.vnf())
+    state, vaults = activity.before_failover(deployment, "hlr", "site-b")
+    assert state.active_site == "site-a"
+    generations.complete(vaults, generations.claim(vaults, state, "site-b", "failover-1"))
+    assert "a" not in places.connected
+
+
+def test_a_host_that_has_never_heard_of_a_vnf_knows_where_it_is_active_from_the_vaults(
+    deployment: Deployment, places: Places
+) -> None:
+    points.commit(deployment.vaults(["b", "third"]), samples.point())
+    places.connected.clear()
+    assert activity.before_failover(deployment, "hlr", "site-b").state.active_site == "site-a"
+    assert "a" not in places.connected
+    moved(deployment)
+    assert activity.before_failover(deployment, "hlr", "site-a").state.active_site == "site-b"
+
+
+def test_a_host_that_has_never_heard_of_a_failover_refuses_to_protect_the_old_copy(
+    deployment: Deployment,
+) -> None:
+    after = moved(deployment)
+    state = activity.read(deployment, samples.vnf())
+    activity.must_be_active_at(state, "site-b")
+    with pytest.raises(Busy) as caught:
+        activity.must_be_active_at(state, "site-a")
+    assert "site-b" in str(caught.value)
+    assert str(after.since) in str(caught.value)
+
+
+def test_a_vnf_that_is_failing_over_is_protected_nowhere(deployment: Deployment) -> None:
+    vault = deployment.vaults()
+    before = generations.present(vault, "hlr", "site-a")
+    generations.claim(vault, before, "site-b", "failover-1")
+    for site in ("site-a", "site-b"):
+        with pytest.raises(Busy):
+            activity.must_be_active_at(activity.read(deployment, samples.vnf()), site)
+
+
+def test_a_generation_that_only_the_failed_sites_vault_has_is_known_here_and_counts(
+    deployment: Deployment, places: Places
+) -> None:
+    deployment.vnfs.put(samples.vnf())
+    vault = deployment.vaults(["b"])
+    before = generations.present(vault, "hlr", "site-a")
+    generations.complete(vault, generations.claim(vault, before, "site-b", "failover-1"))
+    activity.read(deployment, samples.vnf())
+    places.dead.add("b")
+    deployment._objects.clear()
+    state, vaults = activity.before_failover(deployment, "hlr", "site-a")
+    assert (state.active_site, state.generation) == ("site-b", 2)
+    mine = generations.claim(vaults, state, "site-a", "failover-2")
+    assert mine.generation == 3
+    assert generations.present(vaults, "hlr", "site-a").active_site == "site-b"
