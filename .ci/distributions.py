@@ -71,10 +71,12 @@ def build(folder: Path, into: Path) -> tuple[Path, Path]:
         the wheel and the source archive.
 
     Raises:
-        CalledProcessError: the build has failed.
+        Unfit: the build has failed.
     """
     command = [sys.executable, "-m", "build", "--outdir", str(into), str(folder)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise Unfit(f"the build failed:\n{done.stdout}")
     [wheel], [source] = into.glob("*.whl"), into.glob("*.tar.gz")
     return wheel, source
 
@@ -102,14 +104,17 @@ def try_out(name: str, wheel: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="antipode-distribution-") as empty:
         venv.create(empty, with_pip=True)
-        programs = Path(empty) / "bin"
+        programs = f"{empty}/bin"
         trial = TRIALS.get(name) or Trial("", ["python", "-c", imports(wheel)])
-        pip = [programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", f"{wheel}{trial.extra}"], check=True)
-        subprocess.run([*pip, "check"], check=True)
-        # not in the project's folder, whose sources must not stand in for what is missing
         program, *arguments = trial.command
-        subprocess.run([programs / program, *arguments], check=True, cwd=empty)
+        pip = [f"{programs}/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        for command in (
+            [*pip, "install", "--no-compile", f"{wheel}{trial.extra}"],
+            [*pip, "check"],
+            [f"{programs}/{program}", *arguments],
+        ):
+            # not in the project's folder, whose sources must not stand in for what is missing
+            subprocess.run(command, check=True, cwd=empty)
 
 
 def imports(wheel: Path) -> str:

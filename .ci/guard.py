@@ -21,6 +21,7 @@ PROOF = Path(__file__).with_name("proof.py")
 PYTHON = PROJECT / ".venv" / "bin" / "python"
 LAB = os.environ.get("ANTIPODE_LAB", "/var/lib/antipode-lab")
 PR_SET_CHILD_SUBREAPER = 36
+HERE = Path("/proc/self/ns/pid").readlink()
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 GRACE_S = 20.0
 """How long a process may take to end by itself."""
@@ -55,6 +56,8 @@ def run(command: list[str]) -> int:
     Returns:
         its exit code, 128 + N if signal N has ended it.
     """
+    # a shell that starts something in the background has it ignore interrupts
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     child = os.spawnv(os.P_NOWAIT, command[0], command)
     for number in SIGNALS:
         signal.signal(number, lambda number, _: os.kill(child, number))
@@ -76,9 +79,8 @@ def descendants(everywhere: bool = False) -> list[int]:
     children: dict[int, list[int]] = {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
-            status, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
-            here = (process / "ns" / "pid").readlink() == Path("/proc/self/ns/pid").readlink()
-            if status not in "ZX" and (here or everywhere):
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state not in "ZX":
                 children.setdefault(int(parent), []).append(int(process.name))
 
     def below(pid: int) -> Iterator[int]:
@@ -86,7 +88,13 @@ def descendants(everywhere: bool = False) -> list[int]:
             yield child
             yield from below(child)
 
-    return list(below(os.getpid()))
+    return [pid for pid in below(os.getpid()) if everywhere or _pid_namespace(pid) == HERE]
+
+
+def _pid_namespace(pid: int) -> Path | None:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/ns/pid").readlink()
+    return None
 
 
 def end(processes: Callable[[], list[int]]) -> None:
@@ -102,8 +110,8 @@ def end(processes: Callable[[], list[int]]) -> None:
                 os.kill(pid, number)
         deadline = time.monotonic() + GRACE_S
         while there and processes() and time.monotonic() < deadline:
-            _reap()
             time.sleep(0.1)
+        _reap()
 
 
 def _command_line(pid: int) -> str:

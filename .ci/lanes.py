@@ -1,7 +1,7 @@
 """Which lanes of the proof a change needs, told by the files that it touches.
 
 A lane is a group of steps that prove the same part of the project. A file that no rule names needs
-every lane.
+every lane but that of the older Novas, which depend on the add-on and its runner alone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Lane(StrEnum):
 
 
 EVERY = frozenset(Lane)
+DEFAULT = EVERY - {Lane.OLDER_NOVAS}
+"""What is needed when nothing tells more. It has to fit into the time of a landing."""
+
 _UNIT = {Lane.CHECKS}
 _NOVAS = {Lane.ADD_ON, Lane.OLDER_NOVAS}
 _ANTIPODE = EVERY - _NOVAS
@@ -75,18 +78,13 @@ class Selection:
     lanes: frozenset[Lane]
     reason: str
 
-    @property
-    def skipped(self) -> list[Lane]:
-        """The lanes that the change does not need."""
-        return [lane for lane in Lane if lane not in self.lanes]
-
 
 class UnknownChange(Exception):
     """Nothing tells what has changed."""
 
 
 def of_file(path: str) -> frozenset[Lane]:
-    """The lanes that a change of this file needs; every lane when no rule names the file.
+    """The lanes that a change of this file needs; `DEFAULT` when no rule names the file.
 
     Args:
         path: relative to the project, with slashes.
@@ -94,7 +92,7 @@ def of_file(path: str) -> frozenset[Lane]:
     fitting = [
         rule for rule in RULES if path == rule or (rule[-1] == "/" and path.startswith(rule))
     ]
-    return frozenset(RULES[max(fitting, key=len)]) if fitting else EVERY
+    return frozenset(RULES[max(fitting, key=len)]) if fitting else DEFAULT
 
 
 def of_files(paths: Iterable[str]) -> frozenset[Lane]:
@@ -113,10 +111,10 @@ def select(project: Path, base: str = "") -> Selection:
         commit = _commit(project, base) if base else _fork(project)
         paths = _changed(project, commit)
     except UnknownChange as e:
-        return Selection(EVERY, f"every lane: {e}")
+        return Selection(DEFAULT, str(e))
     reason = f"{len(paths)} changed since {commit[:10]}"
-    if unknown := [path for path in paths if of_file(path) == EVERY]:
-        reason += f"; every lane, as no rule names {unknown[0]}"
+    if unknown := [path for path in paths if not _rules(path)]:
+        reason += f"; no rule names {unknown[0]}"
     return Selection(of_files(paths), reason)
 
 

@@ -96,17 +96,24 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
     ]
 
 
+def tell(selection: Selection, *, full: bool) -> None:
+    """Print what runs and what is skipped, and why."""
+    print(f"=== lanes: {selection.reason}")
+    for lane in Lane:
+        runs = lane in selection.lanes
+        print(f"  {lane:<15}{'runs' if runs else 'skipped, as the change cannot break it'}")
+    if Lane.LAB in selection.lanes and not full:
+        print("  skipped on the lab: tests not marked core; ANTIPODE_CI=full runs them")
+    sys.stdout.flush()
+
+
 def main() -> int:
     full = os.environ.get("ANTIPODE_CI") == "full"
     if full:
-        selection = Selection(EVERY, "every lane and every test: ANTIPODE_CI is full")
+        selection = Selection(EVERY, "ANTIPODE_CI is full: every lane, every test")
     else:
         selection = select(PROJECT, os.environ.get("ANTIPODE_CI_BASE", ""))
-    print(f"=== lanes\n{selection.reason}")
-    for lane in Lane:
-        print(f"  {lane:<15}{'runs' if lane in selection.lanes else 'SKIPPED: not touched'}")
-    if not full:
-        print("  on the lab only tests marked `core` run; ANTIPODE_CI=full runs all", flush=True)
+    tell(selection, full=full)
     runner = Runner(LOGS, cwd=PROJECT)
     try:
         runner.run([s for s in all_steps(selection, full=full) if s.lanes & selection.lanes])
