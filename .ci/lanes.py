@@ -89,10 +89,12 @@ def of_file(path: str) -> frozenset[Lane]:
     Args:
         path: relative to the project, with slashes.
     """
-    fitting = [
-        rule for rule in RULES if path == rule or (rule[-1] == "/" and path.startswith(rule))
-    ]
+    fitting = _rules(path)
     return frozenset(RULES[max(fitting, key=len)]) if fitting else DEFAULT
+
+
+def _rules(path: str) -> list[str]:
+    return [r for r in RULES if path == r or (r.endswith("/") and path.startswith(r))]
 
 
 def of_files(paths: Iterable[str]) -> frozenset[Lane]:

@@ -26,6 +26,7 @@ def objects(other_site: Site) -> Objects:
     return other_site.objects
 
 
+@pytest.mark.core
 def test_what_is_put_is_there_to_be_read(objects: Objects, container: str) -> None:
     objects.put(container, "vnf/point 1.json", b'{"a": "\xc3\xa4"}')
     assert objects.get(container, "vnf/point 1.json") == b'{"a": "\xc3\xa4"}'
@@ -37,6 +38,7 @@ def test_a_second_put_replaces_the_first(objects: Objects, container: str) -> No
     assert objects.get(container, "name") == b"the other"
 
 
+@pytest.mark.core
 def test_a_listing_is_sorted_and_tells_size_and_md5(objects: Objects, container: str) -> None:
     for name in ("b/2", "a/1", "b/1", "c"):
         objects.put(container, name, name.encode())
@@ -52,6 +54,7 @@ def test_a_container_may_be_made_twice(objects: Objects, container: str) -> None
     assert objects.get(container, "kept") == b"here"
 
 
+@pytest.mark.core
 def test_what_is_not_there_is_not_found_and_deleted_without_complaint(
     objects: Objects, container: str
 ) -> None:
