@@ -21,7 +21,7 @@ import sys, pathlib, guard
 guard.PROOF = pathlib.Path(sys.argv[1])
 guard.wipe_lab = lambda: True  # which may be another's
 guard.traces = list
-guard.GRACE_S = 0.5
+guard.GRACE_S = 0.2
 sys.exit(guard.main())
 """
 ESCAPES = """
