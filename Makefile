@@ -15,7 +15,7 @@ lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, D
 test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy --strict src .ci
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
 

@@ -74,7 +74,8 @@ def descendants(everywhere: bool = False) -> list[int]:
     """The processes that this one has started, directly or not.
 
     Args:
-        everywhere: those in a pid namespace of their own, too, as the sites of the lab have.
+        everywhere: those in a pid namespace of their own, too, and those that hold one, as the
+            sites of the lab have.
     """
     children: dict[int, list[int]] = {}
     for process in Path("/proc").glob("[0-9]*"):
@@ -88,13 +89,17 @@ def descendants(everywhere: bool = False) -> list[int]:
             yield child
             yield from below(child)
 
-    return [pid for pid in below(os.getpid()) if everywhere or _pid_namespace(pid) == HERE]
+    def is_of_a_site(pid: int) -> bool:
+        return any(_is_elsewhere(process) for process in (pid, *children.get(pid, ())))
+
+    return [pid for pid in below(os.getpid()) if everywhere or not is_of_a_site(pid)]
 
 
-def _pid_namespace(pid: int) -> Path | None:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/ns/pid").readlink()
-    return None
+def _is_elsewhere(pid: int) -> bool:
+    """Whether a process is in another pid namespace than this one."""
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        return Path(f"/proc/{pid}/ns/pid").readlink() != HERE
+    return False
 
 
 def end(processes: Callable[[], list[int]]) -> None:

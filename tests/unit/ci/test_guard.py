@@ -80,3 +80,23 @@ def test_a_signal_ends_the_proof_and_what_it_has_started(
     process.send_signal(number)
     assert process.wait() != 0
     assert is_gone(pid)
+
+
+SITES = """
+import subprocess, sys, guard
+command = ["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", "echo; exec sleep 600"]
+holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+try:
+    holder.stdout.readline()
+    assert guard.descendants() == []
+    assert len(guard.descendants(everywhere=True)) == 2
+finally:
+    holder.kill()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes pid namespaces")
+def test_the_sites_of_the_lab_are_left_to_its_own_end() -> None:
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / ".ci")}
+    done = subprocess.run([sys.executable, "-c", SITES], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
