@@ -17,9 +17,11 @@ from collections.abc import Collection, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from lanes import Lane
+
+LOOK_S = 0.2
+"""How often the output of a step in the foreground is looked for."""
 
 
 @dataclass(frozen=True)
@@ -147,19 +149,24 @@ class Runner:
 
     def _execute(self, step: Step, *, show: bool) -> Result:
         durations = f"--junitxml={self._folder / step.name}.xml"
-        began = time.monotonic()
-        with self._log(step.name).open("wb") as log:
+        began, pid = time.monotonic(), 0
+        # a file and no pipe: a daemon that the command leaves would keep a pipe open
+        with self._log(step.name).open("wb") as log, self._log(step.name).open("rb") as written:
             process = subprocess.Popen(
                 step.command,
                 cwd=self._cwd,
                 env=os.environ | {"PYTEST_ADDOPTS": durations},
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if show else log,
+                stdout=log,
                 stderr=subprocess.STDOUT,
             )
-            if process.stdout:
-                _show(process.stdout, log)
-        _, status, used = os.wait4(process.pid, 0)
+            while not pid:
+                pid, status, used = os.wait4(process.pid, os.WNOHANG if show else 0)
+                if show:
+                    sys.stdout.buffer.write(written.read())
+                    sys.stdout.buffer.flush()
+                if not pid:
+                    time.sleep(LOOK_S)
         process.returncode = os.waitstatus_to_exitcode(status)
         return Result(
             step.name,
@@ -178,10 +185,3 @@ class Runner:
     def _write_durations(self) -> None:
         path = self._folder / "durations.json"
         path.write_text(json.dumps([asdict(result) for result in self.results], indent=2) + "\n")
-
-
-def _show(output: IO[bytes], log: IO[bytes]) -> None:
-    while piece := os.read(output.fileno(), 1 << 16):
-        log.write(piece)
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,14 @@ def test_the_output_of_a_step_is_shown_and_kept(
     runner.run([python("one", "print('hello')")])
     assert b"hello\n" in capfdbinary.readouterr().out
     assert (tmp_path / "logs" / "one.log").read_text() == "hello\n"
+
+
+def test_a_process_that_a_step_leaves_does_not_hold_it_up(runner: Runner, tmp_path: Path) -> None:
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+    leave = f"import subprocess; print(subprocess.Popen({sleeps!r}).pid)"
+    runner.run([python("front", leave), python("beside", leave, beside=True)])
+    for name in outcomes(runner):
+        os.kill(int((tmp_path / "logs" / f"{name}.log").read_text()), signal.SIGKILL)
 
 
 def test_a_step_beside_another_runs_meanwhile_and_is_shown_in_one_piece(
