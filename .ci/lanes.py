@@ -145,12 +145,12 @@ def _changed(project: Path, commit: str) -> list[str]:
 
 
 def _git(project: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-c", f"safe.directory={project.resolve()}", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise UnknownChange(f"git {' '.join(arguments[:1])} failed: {done.stderr.strip()}")
+    """What git prints; raises UnknownChange if it fails or is not installed."""
+    command = ["git", "-c", f"safe.directory={project.resolve()}", *arguments]
+    try:
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as e:
+        raise UnknownChange(f"git {arguments[0]} failed: {e.stderr.strip()}") from e
+    except FileNotFoundError as e:
+        raise UnknownChange("git is not installed") from e
     return done.stdout.strip()

@@ -105,3 +105,8 @@ def test_without_anything_to_compare_with_every_lane_runs(project: Path) -> None
 
 def test_without_a_repository_every_lane_runs(tmp_path: Path) -> None:
     assert select(tmp_path).lanes == DEFAULT
+
+
+def test_without_git_every_lane_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert select(project).lanes == DEFAULT
