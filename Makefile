@@ -15,8 +15,9 @@ lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, D
 test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src .ci
+	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
+	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
 	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
 
 test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and gone on with; no cloud
@@ -35,7 +36,7 @@ test-sandbox: $(READY)    ## antipode's command line on embedded sites, with fau
 	$(BIN)/pytest tests/sandbox -q -n 3 --timeout 1200
 
 distributed-servers: $(READY)  ## etcd, PostgreSQL, MariaDB and Redis, from Debian, as root
-	$(BIN)/python tests/distributed/packages.py
+	$(BIN)/python -m tests.distributed.packages
 
 test-distributed: distributed-servers  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis
 	$(BIN)/pytest tests/distributed -q -n 3 --timeout 600

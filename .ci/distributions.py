@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is published of the project: built, looked into, and tried where nothing else is installed.
 
 A distribution is a folder with a `pyproject.toml` that names a project.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the proof and leaves nothing of it on the machine, however it ends.
 
 Processes that lose their parent become children of this one, so that none escapes. When the proof

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which lanes of the proof a change needs, told by the files that it touches.
 
 A lane is a group of steps that prove the same part of the project. A file that no rule names needs
@@ -52,9 +53,11 @@ RULES: Mapping[str, Set[Lane]] = {
     "LICENSE": {Lane.CHECKS, Lane.DISTRIBUTIONS},
     "CHANGELOG.md": _UNIT,
     "CONTRIBUTING.md": _UNIT,
+    ".pre-commit-config.yaml": _UNIT,
     "SECURITY.md": _UNIT,
     "nova_quiesce/": {Lane.CHECKS, Lane.DISTRIBUTIONS, Lane.LAB} | _NOVAS,
     "lab/": {Lane.CHECKS, Lane.LAB},
+    "lab/debian.py": {Lane.CHECKS, Lane.LAB, Lane.DISTRIBUTED},
     "lab/add_on_tests.py": {Lane.CHECKS} | _NOVAS,
     "lab/packages.py": {Lane.CHECKS, Lane.LAB} | _NOVAS,
     "lab/requirements.lock": {Lane.CHECKS, Lane.LAB, Lane.ADD_ON},

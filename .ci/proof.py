@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The proof that a change is sound: its steps in their order, as far as the change needs them.
 
 The lab is built beside the steps that need no cloud, and the add-on is tried with Nova beside the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs steps one after another, and some of them beside the others.
 
 Each step writes its output to a file of its own. That of a step in the foreground is shown as it

@@ -54,7 +54,7 @@ def find(vnf: Vnf) -> tidy.Vnf:
         NotMeasured: it does not run at its primary site, or something of it is at the backup site
             already.
     """
-    primary, backup = Cloud(vnf.primary), Cloud(vnf.backup)
+    primary, backup = Cloud(vnf.primary), Cloud(vnf.backup[0])
     running = {s["name"] for s in primary.servers() if s["status"] == "ACTIVE"}
     if missing := [m.server for m in vnf.members if m.server not in running]:
         raise NotMeasured(

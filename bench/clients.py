@@ -26,7 +26,7 @@ Act = Literal["window", "full", "incremental", "recover"]
 
 @dataclass(frozen=True)
 class Turn:
-    """What one act of a client took."""
+    """The cost of one act of a client."""
 
     seconds: float
     """from the start of the process until the recovery point exists or the last member answers"""
@@ -47,9 +47,7 @@ class Client(Protocol):
 
 
 def _environment() -> dict[str, str]:
-    """What all three are told: where the clouds are, and that `python` in an `answers` command is
-    this one.
-    """
+    """The environment of all three: the clouds, and this `python` for an `answers` command."""
     return {
         "OS_CLIENT_CONFIG_FILE": str(clouds_file()),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -109,7 +107,7 @@ class CommandLine:
         environment = {
             **_environment(),
             "PRIMARY": self._vnf.primary,
-            "BACKUP": self._vnf.backup,
+            "BACKUP": self._vnf.backup[0],
             "MEMBERS": " ".join(m.server for m in self._vnf.members),
             "BOOT": " ".join(name for wave in self._vnf.boot_waves() for name in wave),
             "VNF": str(state / "vnf.json"),
@@ -173,13 +171,13 @@ class Antipode:
         says that the thing is done.
         """
         said = json.loads(spent.output)
-        told = self._desk.ask("run", "show", said["run"])
+        shown = self._desk.ask("run", "show", said["run"])
         # the recovery point exists with its manifest; removing the snapshots comes after. A
         # failover ends with the last answer
         ended = (
-            told["ended_at"]
+            shown["ended_at"]
             if act == "recover"
-            else next(s["ended_at"] for s in told["steps"] if s["step"] == "commit the manifest")
+            else next(s["ended_at"] for s in shown["steps"] if s["step"] == "commit the manifest")
         )
         done = datetime.fromisoformat(ended).timestamp()
         if act == "incremental" and not said["incremental"]:

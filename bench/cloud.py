@@ -93,6 +93,22 @@ class Cloud:
         return found
 
 
+def await_status(
+    service: Adapter, kind: str, resource_id: str, wanted: str, within_s: float
+) -> None:
+    """Poll a resource (server, volume, snapshot, backup) until its status is `wanted`.
+
+    Raises:
+        Failed: as `until` says.
+    """
+    until(
+        lambda: service.get(f"/{kind}s/{resource_id}").json()[kind]["status"],
+        wanted,
+        f"{kind} {resource_id}",
+        within_s,
+    )
+
+
 def until(get: Callable[[], str], wanted: str, what: str, within_s: float) -> None:
     """Ask each POLL_S until the answer is `wanted`.
 

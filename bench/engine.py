@@ -10,7 +10,7 @@ import base64
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,17 +19,26 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from antipode import config
+from antipode.cloud import site as cloud_site
 from antipode.engine import deployment, flow_runner
 from antipode.engine.timeline import Unobserved
-from antipode.model.capture import BackupSet, SnapshotSet
+from antipode.model.capture import Capture, QuiesceWindow, Transferred
 from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
-from antipode.model.point import BackupRecord, Manifest, QuiesceWindow
-from antipode.model.steps import Timeline
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import BackupChain, BackupRecord
+from antipode.model.steps import Steps
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
-from antipode.protect.quiesced_snapshot.window import FreezeLedger
-from antipode.runs import failover as failover_flow
-from antipode.runs import protect as protect_flow
+from antipode.operations import failover, protect
+from antipode.protect.option import Protecting
+from antipode.protect.quiesced_snapshot import QuiescedSnapshot
+from antipode.recover import plan, ports, probes, rollback, servers
+from antipode.recover.recovery import Recovery
+from antipode.recover.sources.backup import FromBackups
+from antipode.runs import failover as recovering_runs
+from antipode.runs import protect as protecting_runs
+from antipode.topology import discovery
+from antipode.transfer.cinder_backup import CinderBackup
 
 PRIMARY, BACKUP = "site-a", "site-b"
 VOLUMES = 2
@@ -145,10 +154,10 @@ class _Installation:
         self.tasks = 0
         began, cpu = time.monotonic(), time.process_time()
         if act == "protect":
-            done = protect_flow.protect(self.deployment, self.vnf.vnf, Unobserved())
+            done = protect.protect(self.deployment, self.vnf.vnf, Unobserved())
         else:
-            prepared = failover_flow.prepare(self.deployment, self.vnf.vnf, BACKUP, None)
-            done = failover_flow.failover(self.deployment, prepared, Unobserved())
+            prepared = failover.prepare(self.deployment, self.vnf.vnf, BACKUP, None)
+            done = failover.failover(self.deployment, prepared, Unobserved())
         seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu
         steps = len(self.deployment.runs.steps(done["run"]))
         return Cost(act, len(self.vnf.volumes), self.tasks, steps, seconds, cpu_s)
@@ -173,126 +182,83 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
     def discover(*_: object) -> Topology:
         return installation.vnf
 
-    def quiesced_snapshots(
-        site: _Site,
-        vnf: Topology,
-        _quiesce: object,
-        _key: str,
-        ledger: FreezeLedger,
-        timeline: Timeline,
-        **_: object,
-    ) -> SnapshotSet:
+    def capture(_: object, protecting: Protecting, vnf: Topology) -> Capture:
         now = datetime.now(UTC)
+        p = protecting
         rows = [
-            ledger.freezing(site.name, s.id, s.name, now + timedelta(minutes=1))
+            p.ledger.freezing(p.site.name, s.id, s.name, now + timedelta(minutes=1))
             for s in vnf.servers
         ]
-        for number, name in (("1.2", "quiesce"), ("1.4", "unquiesce")):
+        for name in (Steps.QUIESCE, Steps.UNQUIESCE):
             for server in vnf.servers:
-                timeline.past(number, name, server.name, started=now, ended=now)
-        timeline.past("1.3", "snapshot all volumes", started=now, ended=now)
+                p.timeline.past(name, server.name, started=now, ended=now)
+        p.timeline.past(Steps.SNAPSHOT, "", started=now, ended=now)
         for row in rows:
-            ledger.thawed(row)
+            p.ledger.thawed(row)
         window = QuiesceWindow(total_s=1.0, per_member_s={s.name: 1.0 for s in vnf.servers})
-        return SnapshotSet(
+        return Capture(
             snapshots={v.id: f"snapshot-{v.id}" for v in vnf.volumes},
             consistent_at=now.isoformat(),
             window=window,
         )
 
-    def back_up(
-        _site: object,
-        vnf: Topology,
-        _taken: object,
-        _previous: object,
-        _key: str,
-        timeline: Timeline,
-        **_: object,
-    ) -> BackupSet:
-        records = {}
+    def transfer(_: object, protecting: Protecting, vnf: Topology, *more: object) -> Transferred:
+        sources = {}
         for volume in vnf.volumes:
-            with timeline.step("1.6", "back up volume", volume.name) as step:
-                records[volume.id] = _record(volume)
-                step.result(backup_id=records[volume.id].id, size_gib=1, incremental=False)
-        return BackupSet(
-            restore={v: r.id for v, r in records.items()},
-            backups={r.id: r for r in records.values()},
-        )
+            with protecting.timeline.step(Steps.BACK_UP, volume.name) as step:
+                record = _record(volume)
+                sources[volume.id] = BackupChain(backups=[record])
+                step.result(backup_id=record.id, size_gib=1, incremental=False)
+        return Transferred(sources=sources)
 
-    def make_plan(manifest: Manifest, _site: object) -> RecoveryPlan:
+    def make_plan(point: RecoveryPoint, _site: object) -> RecoveryPlan:
         servers = [_planned(s) for s in installation.vnf.servers]
         return RecoveryPlan(
-            recovery_point=manifest.id, vnf=manifest.vnf.vnf, site=BACKUP, servers=servers
+            recovery_point=point.id, vnf=point.vnf.vnf, site=BACKUP, servers=servers
         )
 
-    def import_chains(
-        _site: object, _found: object, _manifest: object, server: str, timeline: Timeline
-    ) -> None:
-        with timeline.step("1.7.1", "import backup records", server) as step:
-            step.result(imported=VOLUMES, known=0)
-
-    def restore_volumes(
-        _site: object,
-        _found: object,
-        _manifest: object,
-        plan: RecoveryPlan,
-        server: str,
-        _run: str,
-        slots: Any,
-        timeline: Timeline,
+    def provide(
+        _: object, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
     ) -> dict[str, str]:
-        restored = {}
-        for volume in plan.server(server).volumes:
-            with slots, timeline.step("1.7.1", "restore volume", volume.name) as step:
+        with recovery.timeline.step(Steps.IMPORT_RECORDS, server) as step:
+            step.result(imported=VOLUMES, known=0)
+        restored, slots = {}, recovery.slots_of(server)
+        for volume in volumes:
+            with slots, recovery.timeline.step(Steps.RESTORE_VOLUME, volume.name) as step:
                 restored[volume.source_id] = f"restored-{volume.source_id}"
-                step.result(
-                    volume_id=restored[volume.source_id], backup_id=volume.backup_id, found=False
-                )
+                step.result(volume_id=restored[volume.source_id], found=False)
         return restored
 
-    def create_ports(
-        _site: object,
-        _manifest: object,
-        plan: RecoveryPlan,
-        server: str,
-        _run: str,
-        timeline: Timeline,
-    ) -> list[str]:
-        with timeline.step("1.7.2", "create ports", server):
-            return [f"made-{p.source_id}" for p in plan.server(server).ports]
+    def create_ports(recovery: Recovery, server: str) -> list[str]:
+        with recovery.timeline.step(Steps.CREATE_PORTS, server):
+            return [f"made-{p.source_id}" for p in recovery.plan.server(server).ports]
 
-    def boot(
-        _site: object, _found: object, _manifest: object, _plan: object, server: str, *more: Any
-    ) -> str:
-        timeline: Timeline = more[-1]
-        with timeline.step("1.7.2", "boot server", server) as step:
+    def boot(recovery: Recovery, server: str, *_: object) -> str:
+        with recovery.timeline.step(Steps.BOOT_SERVER, server) as step:
             step.result(server_id=f"booted-{server}", found=False)
         return f"booted-{server}"
 
-    def await_answer(
-        _site: object, _manifest: object, server: str, timeline: Timeline, *_: object
-    ) -> None:
-        with timeline.step("1.7.2", "await answer", server):
+    def await_answer(recovery: Recovery, server: str) -> None:
+        with recovery.timeline.step(Steps.PROBE, server):
             """It answers."""
 
     return [
-        (deployment.cloud_site, "connect", lambda name, cloud: _Site(name)),
-        (protect_flow, "run_flow", installation.run_flow),
-        (protect_flow.orphans, "remove_of_protections", nothing),
-        (protect_flow.discovery, "discover", discover),
-        (protect_flow.checks, "check_protect", nothing),
-        (protect_flow.quiesce, "quiesced_snapshots", quiesced_snapshots),
-        (protect_flow.cinder_backup, "back_up", back_up),
-        (protect_flow.remains, "remove_snapshots", nothing),
-        (failover_flow, "run_flow", installation.run_flow),
-        (failover_flow.plan, "make_plan", make_plan),
-        (failover_flow.records, "import_chains", import_chains),
-        (failover_flow.backup, "restore_volumes", restore_volumes),
-        (failover_flow.ports, "create_ports", create_ports),
-        (failover_flow.rollback, "remove_failed", nothing),
-        (failover_flow.rollback, "remove_twins", nothing),
-        (failover_flow.servers, "boot", boot),
-        (failover_flow.probes, "await_answer", await_answer),
+        (cloud_site, "connect", lambda name, cloud: _Site(name)),
+        (protecting_runs, "run_flow", installation.run_flow),
+        (protecting_runs, "remove_orphans_of", nothing),
+        (protecting_runs, "problems_of", lambda *_: []),
+        (discovery, "discover", discover),
+        (QuiescedSnapshot, "capture", capture),
+        (QuiescedSnapshot, "release", nothing),
+        (CinderBackup, "transfer", transfer),
+        (recovering_runs, "run_flow", installation.run_flow),
+        (plan, "make_plan", make_plan),
+        (FromBackups, "provide", provide),
+        (ports, "create_ports", create_ports),
+        (rollback, "remove_failed", nothing),
+        (rollback, "remove_twins", nothing),
+        (servers, "boot", boot),
+        (probes, "await_answer", await_answer),
     ]
 
 
@@ -375,7 +341,8 @@ def _planned(server: Server) -> ServerPlan:
     volumes = [
         VolumePlan(
             source_id=a.volume.id,
-            backup_id=f"backup-{a.volume.id}",
+            source_kind="backup-chain",
+            source_reference=f"backup-{a.volume.id}",
             name=a.volume.name,
             description="",
             size_gib=1,

@@ -23,7 +23,7 @@ from keystoneauth1.exceptions import ClientException, NotFound
 from ruamel.yaml import YAML
 
 from antipode.model.vnf import Answers, Vnf
-from bench.cloud import POLL_S, Cloud, Failed, Json, until
+from bench.cloud import POLL_S, Cloud, Failed, Json, await_status, until
 
 T = TypeVar("T")
 SNAPSHOT_S, BACKUP_S, RESTORE_S, BOOT_S, THAW_S = 60.0, 1200.0, 1200.0, 300.0, 60.0
@@ -158,13 +158,7 @@ def snapshot_quiesced(
         made = site.volume.post(
             "/snapshots", json={"snapshot": {"volume_id": volume["id"], "name": name}}
         ).json()["snapshot"]
-        path = f"/snapshots/{made['id']}"
-        until(
-            lambda: site.volume.get(path).json()["snapshot"]["status"],
-            "available",
-            f"snapshot {made['id']}",
-            SNAPSHOT_S,
-        )
+        await_status(site.volume, "snapshot", made["id"], "available", SNAPSHOT_S)
         return volume["id"], made["id"]
 
     touched: list[Json] = []
@@ -193,16 +187,12 @@ def back_up(
             "force": True,
         }
         made = site.volume.post("/backups", json={"backup": body}).json()["backup"]
-        path = f"/backups/{made['id']}"
-        until(
-            lambda: site.volume.get(path).json()["backup"]["status"],
-            "available",
-            f"backup {made['id']}",
-            BACKUP_S,
-        )
+        await_status(site.volume, "backup", made["id"], "available", BACKUP_S)
         return volume["id"], {
             "id": made["id"],
-            "record": site.volume.get(f"{path}/export_record").json()["backup-record"],
+            "record": site.volume.get(f"/backups/{made['id']}/export_record").json()[
+                "backup-record"
+            ],
         }
 
     return dict(at_once(one, [v for s in servers for v in s["volumes"]]))
@@ -272,7 +262,7 @@ def answers(wanted: Answers, site: str, server: Json) -> None:
 
 def recover(vnf: Vnf, state: Path) -> Json:
     """Steps 1.7.1 and 1.7.2: the VNF at the backup site, from the records in `state`."""
-    site = Cloud(vnf.backup)
+    site = Cloud(vnf.backup[0])
     saved = json.loads(state.read_text())
     servers: dict[str, Json] = {s["name"]: s for s in saved["servers"]}
     networks, subnets, groups, flavors = (
@@ -301,13 +291,7 @@ def recover(vnf: Vnf, state: Path) -> Json:
         chain = saved["chains"][volume["id"]]
         for link in chain:
             site.volume.post("/backups/import_record", json={"backup-record": link["record"]})
-            path = f"/backups/{link['id']}"
-            until(
-                lambda p=path: site.volume.get(p).json()["backup"]["status"],
-                "available",
-                f"record {link['id']}",
-                RESTORE_S,
-            )  # type: ignore[misc]
+            await_status(site.volume, "backup", link["id"], "available", RESTORE_S)
         body = {
             "name": volume["name"],
             "size": volume["size"],
@@ -316,12 +300,7 @@ def recover(vnf: Vnf, state: Path) -> Json:
             "backup_id": chain[-1]["id"],
         }
         made: str = site.volume.post("/volumes", json={"volume": body}).json()["volume"]["id"]
-        until(
-            lambda: site.volume.get(f"/volumes/{made}").json()["volume"]["status"],
-            "available",
-            f"volume {made}",
-            RESTORE_S,
-        )
+        await_status(site.volume, "volume", made, "available", RESTORE_S)
         return made
 
     def port(wanted: Json) -> str:
@@ -377,15 +356,10 @@ def recover(vnf: Vnf, state: Path) -> Json:
         }
         restored_at = time.time()
         made = site.compute.post("/servers", json={"server": body}).json()["server"]["id"]
-        until(
-            lambda: site.compute.get(f"/servers/{made}").json()["server"]["status"],
-            "ACTIVE",
-            f"server {name}",
-            BOOT_S,
-        )
+        await_status(site.compute, "server", made, "ACTIVE", BOOT_S)
         active_at = time.time()
         if (wanted := vnf.member(name).answers) is not None:
-            answers(wanted, vnf.backup, server)
+            answers(wanted, vnf.backup[0], server)
         return {"restored_at": restored_at, "active_at": active_at, "answers_at": time.time()}
 
     for (

@@ -1,4 +1,4 @@
-"""What antipode itself costs as there is more to do: many VNFs on embedded sites without latency,
+"""The cost of antipode itself as the work grows: many VNFs on embedded sites without latency,
 protected and failed over.
 
 `python -m bench.scale` prints, for 20, 200 and 2,000 volumes, CPU seconds and memory of antipode's
@@ -151,8 +151,8 @@ def work(act: str, configuration: str, vnfs: int, at_once: int) -> dict[str, flo
     from antipode.engine.deployment import Deployment
     from antipode.engine.timeline import Unobserved
     from antipode.model.vnf import Vnf
-    from antipode.runs.failover import failover, prepare
-    from antipode.runs.protect import protect
+    from antipode.operations.failover import failover, prepare
+    from antipode.operations.protect import protect
 
     deployment = Deployment(config.load(configuration))
 
@@ -211,7 +211,7 @@ def _calls_of_antipode(sandbox: Sandbox, sites: Sequence[str]) -> float:
     ]
     moved = ("PUT", "DELETE", "HEAD")
     return sum(
-        n
+        float(n)
         for name, n in counted
         if not (name.startswith("object-store") and name.split()[1] in moved)
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STOP_S = 90
-"""how long a client that was told to stop may take to thaw its guests"""
+"""how long a client may take to unquiesce its guests after SIGTERM"""
 
 
 class ClientFailed(Exception):
@@ -22,7 +22,7 @@ class ClientFailed(Exception):
 
 @dataclass(frozen=True)
 class Spent:
-    """What one run of a client took."""
+    """The cost of one run of a client."""
 
     output: str
     began: float

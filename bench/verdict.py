@@ -1,4 +1,4 @@
-"""What the samples say: medians, ratios between the clients, and which goals they meet."""
+"""The verdict of the samples: medians, ratios between the clients, and the goals they meet."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Made, removed, asked, read here.
 from __future__ import annotations
 
 import argparse
-import base64
 import fcntl
 import json
 import sys
@@ -17,23 +16,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antipode.sandbox import configuration
+from antipode.sandbox.creation import Creation
 from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, Member
 from lab import clouds, guest_access, inside
 from lab.checker import CHAIN, check, records_of_image
 from lab.errors import LabError
 from lab.guest import image
 from lab.services.ceph import POOL
-from lab.services.tenant import NAMES
 from lab.site import ROOT, SITES, Site
 from lab.waiting import wait_until
 
 if TYPE_CHECKING:
     from openstack.connection import Connection
 
-FLAVOR = "tiny"
-SECURITY_GROUP = "canary"
 PERIOD_MS = 100
-GIB = 1
 DATA_DEVICE = "/dev/vdb"
 
 Records = Mapping[str, bytes]
@@ -43,13 +40,7 @@ def connect(site: Site, user: str = "-tenant") -> Connection:
     """The VNF's owner at the site, by the lab's clouds.yaml; with an empty `user` antipode's
     own.
     """
-    import openstack
-    from openstack.config import OpenStackConfig
-
-    config = OpenStackConfig(config_files=[str(clouds.PATH)], load_envvars=False)
-    cloud = openstack.connection.Connection(config=config.get_one(f"{site.name}{user}"))
-    # made lazily and without a lock: threads must find them made
-    _ = cloud.compute, cloud.network, cloud.block_storage, cloud.image
+    cloud: Connection = configuration.connection(clouds.PATH, f"{site.name}{user}")
     return cloud
 
 
@@ -57,23 +48,30 @@ def connect(site: Site, user: str = "-tenant") -> Connection:
 
 
 def create(site: Site, timeout: float = 900) -> dict[str, str]:
-    """Make what of the VNF is not there yet, and return role -> server id when all members answer
-    and the chain advances.
+    """Create what of the VNF is missing, and return role -> server id when all members answer and
+    the chain advances.
 
-    Raises LabError when something of the VNF is there in a state it cannot be used in, or it does
-    not answer within `timeout` seconds.
+    Raises LabError when a resource of the VNF is in error, or a member does not answer within
+    `timeout` seconds.
     """
+    from openstack.exceptions import SDKException
+
     cloud = connect(site)
-    with _alone(site), ThreadPoolExecutor(len(MEMBERS)) as pool:
-        _ensure_keypair(cloud)
-        group = _ensure_group(cloud)
-        servers = dict(
-            zip(
-                CHAIN,
-                pool.map(lambda member: _ensure_member(cloud, site, member, group), MEMBERS),
-                strict=True,
-            )
-        )
+
+    def start(server: Any) -> None:
+        # a hard reboot is the only action that works from ACTIVE as well as from SHUTOFF
+        if not _is_running(site, server.id):
+            cloud.compute.reboot_server(server, "HARD")
+
+    creation = Creation(cloud, site.name, image.NAME, PERIOD_MS, start, 600, interval_s=0.5)
+    try:
+        with _alone(site):
+            servers = creation.run()
+    except SDKException as error:
+        raise LabError(
+            f"{site.name}: the canary cannot be created: {error}; remove it first: python -m "
+            f"lab.canary remove {site.name}"
+        ) from error
     wait_answers(site, timeout)
     return servers
 
@@ -83,8 +81,8 @@ def remove(site: Site) -> list[str]:
     recovered ones too; return what was deleted.
     """
     with _alone(site):
-        # keypairs are a user's: its owner made the VNF's, antipode imports one for itself where it
-        # recovers the VNF
+        # a keypair belongs to a user: the VNF's to its owner, and where antipode recovers the VNF,
+        # it imports one for itself
         return (
             _remove(connect(site))
             + _remove_keypair(connect(site, ""))
@@ -119,7 +117,7 @@ def _remove(cloud: Connection) -> list[str]:
     for port in ports.values():
         cloud.network.delete_port(port)
     for volume in volumes:
-        _wait_for_volume(cloud, volume.id, {"available", "error", "error_restoring"})
+        _wait_until_deletable(cloud, volume.id)
         cloud.block_storage.delete_volume(volume, cascade=True)
     for volume in volumes:
         cloud.block_storage.wait_for_delete(volume, interval=1, wait=600)
@@ -129,149 +127,32 @@ def _remove(cloud: Connection) -> list[str]:
     ]
 
 
+def _wait_until_deletable(cloud: Connection, volume: str) -> None:
+    def is_deletable() -> bool:
+        status = str(cloud.block_storage.get_volume(volume).status)
+        return status == "available" or status.startswith("error")
+
+    wait_until(is_deletable, f"volume {volume} can be deleted", timeout=600, interval=0.5)
+
+
 @contextmanager
 def _alone(site: Site) -> Iterator[None]:
-    """Two that make or remove the VNF at once would each see half of what the other does."""
+    """One process at a time creates or removes the VNF at a site."""
     with (ROOT / f"canary-{site.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _ensure_keypair(cloud: Connection) -> None:
-    """The guest has no SSH: the key is there to be carried to the other site, so its private half
-    is not kept.
-    """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    if not cloud.compute.find_keypair(NAME):
-        public = (
-            Ed25519PrivateKey.generate()
-            .public_key()
-            .public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        )
-        cloud.compute.create_keypair(name=NAME, public_key=f"{public.decode()} {NAME}")
-
-
-def _ensure_group(cloud: Connection) -> str:
-    """The members' group, which every recovery has to bring back.
-
-    Soft, as a site of the lab has one host.
-    """
-    found = next((g for g in cloud.compute.server_groups() if g.name == NAME), None)
-    return str(
-        (found or cloud.compute.create_server_group(name=NAME, policy="soft-anti-affinity")).id
-    )
-
-
-def _ensure_member(cloud: Connection, site: Site, member: Member, group: str) -> str:
-    server = cloud.compute.find_server(member.server)
-    if not server:
-        port = _ensure_port(cloud, site, member)
-        source = cloud.image.find_image(image.NAME, ignore_missing=False)
-        volumes = [
-            _ensure_volume(cloud, f"{member.server}-root", image_id=source.id),
-            _ensure_volume(
-                cloud, f"{member.server}-data", volume_type=NAMES[site.name].volume_type
-            ),
-        ]
-        for volume in volumes:
-            _wait_for_volume(cloud, volume, {"available"})
-        server = _create_server(cloud, member, port, volumes, group)
-    elif not _is_running(site, server.id):
-        cloud.compute.reboot_server(
-            server, "HARD"
-        )  # the only way that works from ACTIVE as well as from SHUTOFF
-    _wait_for_server(cloud, server.id)
-    return str(server.id)
-
-
 def _is_running(site: Site, server: str) -> bool:
-    """Asked of libvirt: after a disaster Nova believes for minutes that its guests are ACTIVE."""
+    """Asks libvirt: for minutes after a disaster, Nova reports its guests as ACTIVE."""
     return inside.run(site, ["virsh", "domstate", server], check=False).stdout.strip() == "running"
-
-
-def _ensure_port(cloud: Connection, site: Site, member: Member) -> str:
-    port = next(iter(cloud.network.ports(name=member.port)), None)
-    if not port:
-        network = cloud.network.find_network(NAMES[site.name].network, ignore_missing=False)
-        group = cloud.network.find_security_group(SECURITY_GROUP, ignore_missing=False)
-        address = [{"ip_address": member.address}]
-        port = cloud.network.create_port(
-            name=member.port,
-            network_id=network.id,
-            fixed_ips=address,
-            security_group_ids=[group.id],
-        )
-    return str(port.id)
-
-
-def _ensure_volume(cloud: Connection, name: str, **options: str) -> str:
-    volume = next(
-        iter(cloud.block_storage.volumes(name=name)), None
-    ) or cloud.block_storage.create_volume(name=name, size=GIB, **options)
-    return str(volume.id)
-
-
-def _create_server(
-    cloud: Connection, member: Member, port: str, volumes: Sequence[str], group: str
-) -> Any:
-    disks = [
-        {
-            "uuid": volume,
-            "source_type": "volume",
-            "destination_type": "volume",
-            "boot_index": boot_index,
-            "delete_on_termination": False,
-        }
-        for volume, boot_index in zip(volumes, (0, -1), strict=True)
-    ]
-    return cloud.compute.create_server(
-        name=member.server,
-        flavor_id=cloud.compute.find_flavor(FLAVOR, ignore_missing=False).id,
-        networks=[{"port": port}],
-        block_device_mapping=disks,
-        config_drive=True,
-        user_data=base64.b64encode(member.user_data(PERIOD_MS).encode()).decode(),
-        metadata={"vnf": NAME, "role": member.role},
-        key_name=NAME,
-        scheduler_hints={"group": group},
-    )
-
-
-def _wait_for_server(cloud: Connection, server: str) -> None:
-    def is_active() -> bool:
-        found = cloud.compute.get_server(server)
-        if found.status == "ERROR":
-            raise LabError(
-                f"server {found.name} is in ERROR: {(found.fault or {}).get('message')}; python "
-                "-m lab.canary remove it first"
-            )
-        return str(found.status) == "ACTIVE"
-
-    wait_until(is_active, f"server {server} is ACTIVE", timeout=600, interval=0.5)
-
-
-def _wait_for_volume(cloud: Connection, volume: str, wanted: set[str]) -> None:
-    def has_status() -> bool:
-        found = cloud.block_storage.get_volume(volume)
-        if found.status not in wanted and found.status.startswith("error"):
-            raise LabError(
-                f"volume {found.name} ({volume}) is in {found.status}; python -m lab.canary "
-                "remove it first"
-            )
-        return found.status in wanted
-
-    wait_until(
-        has_status, f"volume {volume} is {' or '.join(sorted(wanted))}", timeout=600, interval=0.5
-    )
 
 
 # ---- asking it ----
 
 
 def state(site: Site, timeout: float = 30) -> dict[str, dict[str, Any]]:
-    """What each member says of itself, within `timeout` seconds each: role -> its JSON (role,
+    """The state that each member reports, within `timeout` seconds each: role -> its JSON (role,
     durable, found, boot, torn, ms, state).
 
     The head of the chain is asked first, so that front.durable <= app.durable <= db.durable holds
@@ -328,8 +209,7 @@ def wait_for_records(site: Site, more: int, timeout: float = 600) -> None:
 
 
 def frozen_last(site: Site, timeout: float = 20) -> dict[str, int]:
-    """The witness while the VNF is quiesced: what each member has durable, once that has stood
-    still for two seconds.
+    """The last durable record of each quiesced member, once it has stood still for two seconds.
 
     Raises LabError when records still come, or none can be asked for, after `timeout` seconds: it
     is not quiesced.

@@ -74,7 +74,7 @@ def _read_records(filesystem: Path) -> bytes:
 
 
 def _replay_journal(filesystem: Path) -> None:
-    """As a mount would. What a frozen filesystem left needs none of it; what a crash left does."""
+    """Replays the journal, as a mount would. A frozen file system needs no replay; a crash does."""
     done = subprocess.run(["e2fsck", "-fy", str(filesystem)], capture_output=True, text=True)
     if done.returncode & ~1:  # 1: errors were corrected
         raise LabError(

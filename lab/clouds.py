@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from antipode.sandbox import configuration
 from lab.services.cinder import BACKUP_ACCOUNT
 from lab.services.openstack_conf import KEYSTONE_PORT, PASSWORD
 from lab.services.tenant import PROJECT, USER
@@ -29,17 +31,6 @@ def write() -> Path:
     return PATH
 
 
-def _entry(site: Site, user: str, project: str) -> dict[str, object]:
-    return {
-        "auth": {
-            "auth_url": site.url(KEYSTONE_PORT, "/v3"),
-            "username": user,
-            "password": PASSWORD,
-            "project_name": project,
-            "user_domain_name": "Default",
-            "project_domain_name": "Default",
-        },
-        "region_name": site.region,
-        "identity_api_version": 3,
-        "interface": "public",
-    }
+def _entry(site: Site, user: str, project: str) -> dict[str, Any]:
+    keystone = configuration.Keystone(site.url(KEYSTONE_PORT, "/v3"), site.region)
+    return configuration.cloud(keystone, configuration.User(user, PASSWORD, project))

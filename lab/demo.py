@@ -33,7 +33,7 @@ class Calls:
 
 
 class LabStage:
-    """The story's stage in the lab. What is there of an earlier story is removed when it is set."""
+    """The story's stage in the lab. Setting it removes what an earlier story left."""
 
     primary, backup = "site-a", "site-b"
 

@@ -1,5 +1,5 @@
 """An operator's desk: antipode configured for the two sites, and its command line called as an
-operator calls it.
+operator does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from antipode.sandbox import configuration
 from lab import clouds
 from lab.errors import LabError
 from lab.site import BACKUP_STORE, SITES
@@ -31,20 +32,10 @@ class Desk:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.configuration = folder / "antipode.yaml"
-        self.configuration.write_text(
-            yaml.safe_dump(
-                {
-                    "sites": {name: {"cloud": name} for name in SITES},
-                    "vault": {"swift": {"site": BACKUP_STORE.name, "container": vault}},
-                    "backup_store": {
-                        "cloud": f"{BACKUP_STORE.name}-backup",
-                        "container": "volumebackups",
-                    },
-                    "database": f"sqlite:///{folder}/antipode.db",
-                },
-                sort_keys=False,
-            )
+        content = configuration.antipode(
+            folder, SITES, BACKUP_STORE.name, backups="volumebackups", vault=vault
         )
+        self.configuration.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `antipode ARGUMENTS` and return the process; `options` as for subprocess.Popen."""
@@ -79,11 +70,11 @@ class Desk:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def ask(self, *arguments: str, timeout: float = 1200) -> Any:
-        """Execute `antipode ARGUMENTS -f json`, which has to succeed, and return what it said."""
+        """Execute `antipode ARGUMENTS -f json`, which must succeed; its decoded output."""
         return json.loads(self._succeed([*arguments, "-f", "json"], timeout))
 
     def tell(self, *arguments: str, timeout: float = 1200) -> str:
-        """Execute `antipode ARGUMENTS`, which has to succeed, and return what it printed."""
+        """Execute `antipode ARGUMENTS`, which must succeed, and return its output."""
         return self._succeed(arguments, timeout)
 
     def _succeed(self, arguments: Sequence[str], timeout: float) -> str:

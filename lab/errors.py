@@ -1,10 +1,10 @@
-"""What can go wrong in the lab, each error saying what happened, to what, and what to do."""
+"""The errors of the lab. Each says what happened, to which site or program, and what to do."""
 
 from __future__ import annotations
 
 
 class LabError(Exception):
-    """Something the lab cannot go on from; its text is shown to the user as it is."""
+    """The lab cannot do what it was asked for. The text is shown to the user as it is."""
 
 
 class SiteDown(LabError):

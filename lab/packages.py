@@ -1,19 +1,17 @@
-"""What the lab installs on the machine: Debian packages, and the virtual environment that the
-OpenStack services run from.
+"""Everything that the lab installs on the machine: Debian packages, and the virtual environment of
+the OpenStack services.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lab import debian
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.site import ROOT, VENV
@@ -36,19 +34,18 @@ for building the guest image.
 PROJECT = Path(__file__).parents[1]
 LOCK = PROJECT / "lab" / "requirements.lock"
 QUIESCE_ADD_ON = PROJECT / "nova_quiesce"
-POLICY = Path("/usr/sbin/policy-rc.d")
 LOG = ROOT / "install.log"
 
 
 def install(progress: Progress) -> bool:
     """Install what is missing.
 
-    Returns whether the quiesce add-on is another one now, so that nova-api must be started anew.
+    Returns whether the quiesce add-on has changed, so that nova-api must be restarted.
     """
     ROOT.mkdir(parents=True, exist_ok=True)
     if missing := _missing():
         progress.say(f"installing {len(missing)} Debian packages (log: {LOG})")
-        _install_debian(missing)
+        debian.install(missing, logged)
     if not openstack_is_current():
         progress.say(f"installing OpenStack into {VENV} (log: {LOG})")
         _build_venv()
@@ -80,31 +77,6 @@ def _missing() -> list[str]:
         line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")
     }
     return [package for package in DEBIAN.split() if package not in installed]
-
-
-def _install_debian(packages: Sequence[str]) -> None:
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=900"]
-    with _services_kept_from_starting():
-        logged([*apt, "update"], environment)
-        logged([*apt, "install", "-y", "--no-install-recommends", *packages], environment)
-
-
-@contextmanager
-def _services_kept_from_starting() -> Iterator[None]:
-    """The packages bring services of the machine; the lab runs its own, so theirs must not
-    start.
-    """
-    before = POLICY.read_bytes() if POLICY.exists() else None
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
-    POLICY.chmod(POLICY.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    try:
-        yield
-    finally:
-        if before is None:
-            POLICY.unlink()
-        else:
-            POLICY.write_bytes(before)
 
 
 def _build_venv() -> None:
@@ -140,7 +112,7 @@ def _pip(*arguments: str) -> None:
     )
 
 
-def logged(command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+def logged(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
     """Execute a command with its output in LOG; raises LabError with the end of it."""
     with LOG.open("ab") as log:
         log.write(f"$ {' '.join(command)}\n".encode())

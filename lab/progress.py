@@ -1,4 +1,4 @@
-"""What the lab says while it works."""
+"""Progress messages of the lab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service of a site is: how it is configured, prepared, run and known to be ready."""
+"""A service of a site: how it is configured, prepared, run and known to be ready."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a site of the lab is: its name, its address on the WAN and where its files are.
-
-The two sites are declared here.
-"""
+"""The sites of the lab: their names, addresses on the WAN and folders."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ VENV = ROOT / "venv"
 """The virtual environment that the OpenStack services run from."""
 
 CACHE = ROOT / "cache"
-"""What survives `wipe` because it costs minutes and never changes: migrated empty schemas, the
+"""Survives `wipe`, because its content costs minutes and never changes: migrated empty schemas, the
 guest image.
 """
 
@@ -59,7 +56,7 @@ class Site:
 
     @property
     def data(self) -> Path:
-        """What the services keep: databases, OSD, images."""
+        """The services' own data: databases, OSD, images."""
         return self.home / "data"
 
     @property

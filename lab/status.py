@@ -1,4 +1,4 @@
-"""What runs where: every program of every site, and what it needs."""
+"""The state of the lab: every program of every site, and the resources that it uses."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ def write_configuration(site: Site, programs: Sequence[Program]) -> None:
 
 
 def reload_configuration(site: Site) -> None:
-    """Make the running supervisor take over a configuration that changed; programs that changed are
-    stopped.
-    """
+    """Have the running supervisor read its changed configuration; changed programs are stopped."""
     rpc = _rpc(site)
     [[added, changed, removed]] = rpc.supervisor.reloadConfig()
     for name in [*changed, *removed]:
@@ -59,7 +57,7 @@ def answers(site: Site) -> bool:
 
 
 def processes(site: Site) -> dict[str, Mapping[str, Any]]:
-    """What the supervisor knows of every program of the site, by name."""
+    """The supervisor's information on every program of the site, by name."""
     return {p["name"]: p for p in _rpc(site).supervisor.getAllProcessInfo()}
 
 

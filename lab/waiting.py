@@ -1,4 +1,4 @@
-"""Waiting for a state, with a bound and with words for what is awaited."""
+"""Waiting for a state, with a limit and a description for the error message."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def wait_until(holds: Callable[[], bool], what: str, timeout: float, interval: f
     deadline = time.monotonic() + timeout
     while not holds():
         if time.monotonic() > deadline:
-            raise LabError(f"waited {timeout:.0f} s in vain until {what}")
+            raise LabError(f"not true after {timeout:.0f} s: {what}")
         time.sleep(interval)

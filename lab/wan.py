@@ -17,7 +17,7 @@ COUNTERS = "antipode-wan"
 """Our iptables chain: rules without a target, so that they only count."""
 
 CALLS = (("-p", "tcp", "--syn"), ("!", "-p", "tcp"))
-"""What begins something with a site: one rule each."""
+"""The packets that open an exchange with a site: one rule each."""
 
 BLACK_HOLE = (("INPUT", "-i", "wan0", "-j", "DROP"), ("OUTPUT", "-o", "wan0", "-j", "DROP"))
 
@@ -105,8 +105,7 @@ def calls_to(site: Site) -> int:
     network was made.
 
     Counted are the packets that begin something: a TCP connection, or anything that is not TCP.
-    What is sent over connections that are there already (a peer that repeats its last words to an
-    isolated site) is no call.
+    Packets on established connections are no calls (a peer that retransmits to an isolated site).
     """
     return counted((), site) + sum(
         counted(_enter(other), site) for other in SITES.values() if other != site and exists(other)

@@ -1,5 +1,5 @@
-"""A witness of a quiesce window: asks the guests' own agents whether they are frozen, and the
-members what they have durable then.
+"""A witness of a quiesce window: it asks the guests' agents whether they are frozen, and the
+members for their durable records.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ STATUS = json.dumps({"execute": "guest-fsfreeze-status"})
 
 
 def is_frozen(site: Site, server_id: str) -> bool:
-    """What the guest agent of a server says, asked through the site's libvirt and not through
-    OpenStack.
+    """Whether the guest agent of a server reports frozen file systems, asked through libvirt.
 
     Raises LabError when the agent does not answer.
     """
@@ -54,4 +53,4 @@ class Witness(story.Witness):
             durable = canary.durable(self._site)
             return durable if all_frozen(self._site, self._servers) else None
         except LabError:
-            return None  # an agent that is just freezing or thawing may refuse; the next look tells
+            return None  # an agent that is just freezing or thawing may refuse: look again

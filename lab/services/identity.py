@@ -1,5 +1,5 @@
-"""What the lab's modules want of a site's Keystone: a connection, service users, catalog entries, a
-question to an API.
+"""A site's Keystone for the lab's modules: connections, service users, catalog entries, and GETs to
+an API.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def add_service(site: Site, user: str, url: str, *types: str) -> None:
 
 
 def ask(site: Site, port: int, path: str, user: str = "admin", project: str = "admin") -> Any:
-    """What an API answers to a user's GET, as JSON; `NotReady` when it does not.
+    """The answer of an API to a user's GET, as JSON; raises `NotReady` without one.
 
     `{project_id}` in the path is filled in.
     """
@@ -90,7 +90,7 @@ def ask(site: Site, port: int, path: str, user: str = "admin", project: str = "a
             try:
                 return _get(site, port, path, kept)
             except urllib.error.HTTPError as refusal:
-                if refusal.code != 401:  # else the token is of before a wipe
+                if refusal.code != 401:  # 401: the token is older than a wipe
                     raise
         _logins[site, user, project] = login = _log_in(site, user, project)
         return _get(site, port, path, login)

@@ -69,7 +69,7 @@ class Schema(Service):
         )
 
     def _create_empty(self, site: Site) -> None:
-        """Begin anew, also when an earlier attempt was interrupted."""
+        """Start from nothing, also when an earlier attempt was interrupted."""
         sql = ["CREATE USER IF NOT EXISTS lab@'127.0.0.1' IDENTIFIED BY 'lab'"]
         for database in self.databases:
             sql += [

@@ -1,13 +1,14 @@
-"""What the tenant of a site finds before its VNF: quotas, flavor, volume types, network, security
-group and, at site-a, the image.
+"""The resources of a site's tenant that precede its VNF: quotas, flavor, volume types, network,
+security group and, at site-a, the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from antipode.sandbox.creation import FLAVOR, SECURITY_GROUP
+from antipode.sandbox.members import TENANTS
 from lab.service import Service
 from lab.services import identity
 from lab.services.cinder import BACKEND
@@ -22,34 +23,16 @@ them once in a while.
 """
 
 
-@dataclass(frozen=True)
-class Names:
-    """What is called differently at the two sites, on purpose: the names have to be mapped when the
-    VNF moves.
-    """
-
-    network: str
-    volume_type: str
-    has_image: bool
-
-
-NAMES = {
-    "site-a": Names("canary-net", "fast", has_image=True),
-    # no image: a recovery boots from restored volumes and must not need one
-    "site-b": Names("canary-net-b", "standard", has_image=False),
-}
-
-
 class Tenant(Service):
     name = "tenant"
     after = ("nova-compute", "neutron-agents", "cinder-storage", "glance")
 
     def populate(self, site: Site) -> None:
-        names = NAMES[site.name]
+        names = TENANTS[site.name]
         admin = identity.connect(site)
         _raise_quotas(admin)
-        if not admin.compute.find_flavor("tiny"):
-            admin.compute.create_flavor(name="tiny", ram=192, vcpus=1, disk=0)
+        if not admin.compute.find_flavor(FLAVOR):
+            admin.compute.create_flavor(name=FLAVOR, ram=192, vcpus=1, disk=0)
         for volume_type in (BACKEND, names.volume_type):
             if not admin.block_storage.find_type(volume_type):
                 admin.block_storage.create_type(
@@ -122,8 +105,8 @@ def _make_network(demo: Any, name: str) -> None:
 
 def _make_security_group(demo: Any) -> None:
     """One that lets everything in, as a VNF's own members talk to each other on any port."""
-    group = demo.network.find_security_group("canary") or demo.network.create_security_group(
-        name="canary"
+    group = demo.network.find_security_group(SECURITY_GROUP) or demo.network.create_security_group(
+        name=SECURITY_GROUP
     )
     if not any(rule["direction"] == "ingress" for rule in group.security_group_rules):
         demo.network.create_security_group_rule(

@@ -176,10 +176,8 @@ class TestReset(CloudTestCase):
         self.act({"quiesce": {"timeout": 1}})
         with self.assertLogs("nova_quiesce.quiescing", "WARNING") as logs:
             self.act({"os-resetState": {"state": "active"}})
-            self.await_that(
-                "told", lambda: any("Nobody tries it any more" in line for line in logs.output)
-            )
-        self.assertIn(self.server_id, logs.output[-1])
+            self.await_that("logged", lambda: any(self.server_id in line for line in logs.output))
+        self.await_that("given up", lambda: not self.watch._lost)
         self.assertGreater(self.guests.calls.count("thaw"), 1)
         self.assertEqual({}, self.watch._lost)
         self.assert_nothing_is_left()
@@ -236,8 +234,7 @@ class TestReset(CloudTestCase):
 
     def test_a_freeze_that_comes_after_the_thaw_for_a_reset_is_thawed_too(self) -> None:
         self.guests.before_freezing = self.reset_and_await_thaw
-        message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
-        self.assertIn("Another request changed instance", message)
+        self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
         self.await_that("thawed", lambda: not self.frozen)
 
     def test_so_is_one_of_which_the_agent_does_not_tell(self) -> None:

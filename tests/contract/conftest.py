@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from antipode.cloud.api import Api, ApiError
+from antipode.cloud.api import Api, ApiError, Json
 from antipode.cloud.site import Site, connect
 from antipode.sandbox import desk
 from antipode.sandbox.supervision import Sandbox
@@ -25,6 +25,12 @@ PRIMARY, BACKUP = "site-a", "site-b"
 STORE = f"{BACKUP}-backup"
 CONTAINER = "volumebackups"
 PATIENCE_S = 300.0
+
+
+def there(found: Json | None) -> Json:
+    """The answer of a call that may find nothing, where it must find something."""
+    assert found is not None
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

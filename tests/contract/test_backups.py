@@ -16,7 +16,16 @@ from antipode.cloud.backups import read_record
 from antipode.cloud.site import Site
 from antipode.model.point import BackupRecord
 from antipode.vault.verify import stored_objects
-from tests.contract.conftest import CONTAINER, PATIENCE_S, Machine, Things, refused, storage, until
+from tests.contract.conftest import (
+    CONTAINER,
+    PATIENCE_S,
+    Machine,
+    Things,
+    refused,
+    storage,
+    there,
+    until,
+)
 
 NOBODY = str(uuid.UUID(int=7))
 
@@ -63,7 +72,7 @@ def test_a_backup_of_a_snapshot_leaves_the_volume_as_it_was(
         None,
     )
     assert backup["object_count"] > 0
-    assert site.volumes.volume(machine.data["id"])["status"] == "in-use"
+    assert there(site.volumes.volume(machine.data["id"]))["status"] == "in-use"
 
 
 def test_the_data_of_a_backup_is_as_old_as_its_snapshot(things: Things) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.contract.conftest import (
     public_key,
     refused,
     tenant_network,
+    there,
     until,
 )
 
@@ -101,7 +103,7 @@ def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(
 def test_the_addresses_of_a_server_name_network_address_and_mac(
     site: Site, machine: Machine
 ) -> None:
-    addresses = site.compute.server(machine.id)["addresses"]
+    addresses = there(site.compute.server(machine.id))["addresses"]
     assert list(addresses) == [tenant_network(site)["name"]]
     (address,) = next(iter(addresses.values()))
     assert (address["addr"], address["OS-EXT-IPS-MAC:mac_addr"]) == (
@@ -146,7 +148,7 @@ def test_interfaces_tell_port_mac_and_tag(site: Site, machine: Machine) -> None:
 
 @pytest.mark.core
 def test_the_volumes_of_a_server_are_in_use_and_say_by_whom(site: Site, machine: Machine) -> None:
-    volume = site.volumes.volume(machine.root["id"])
+    volume = there(site.volumes.volume(machine.root["id"]))
     assert volume["status"] == "in-use"
     assert [(a["server_id"], a["device"]) for a in volume["attachments"]] == [
         (machine.id, "/dev/vda")
@@ -259,7 +261,10 @@ def test_a_deleted_server_leaves_its_volumes_available_and_its_ports_free(
     volume, port = things.volume(imageRef=image["id"]), things.port()
     server = things.server(volume, networks=[{"port": port["id"]}])
     things.remove_server(server["id"])
-    until(lambda: site.volumes.volume(volume["id"])["status"] == "available", "the volume is free")
+    until(
+        lambda: there(site.volumes.volume(volume["id"]))["status"] == "available",
+        "the volume is free",
+    )
     (there,) = [p for p in site.networks.ports_on([port["network_id"]]) if p["id"] == port["id"]]
     assert there["device_id"] == ""
 
@@ -330,11 +335,11 @@ def test_an_imported_keypair_is_found_by_its_name_also_for_another_user(
     site: Site, tenant: Site, things: Things
 ) -> None:
     name = things.keypair()
-    assert site.compute.keypair(name)["name"] == name
-    assert site.compute.keypair(name)["type"] == "ssh"
+    assert there(site.compute.keypair(name))["name"] == name
+    assert there(site.compute.keypair(name))["type"] == "ssh"
     assert tenant.compute.keypair(name) is None
     assert site.compute.keypair(name, tenant.user_id) is None
-    assert site.compute.keypair(name, site.user_id)["public_key"].startswith("ssh-ed25519 ")
+    assert there(site.compute.keypair(name, site.user_id))["public_key"].startswith("ssh-ed25519 ")
 
 
 def test_a_second_keypair_of_a_name_is_a_conflict_and_a_broken_key_a_bad_request(
@@ -383,18 +388,18 @@ def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machi
         assert set(shown) == set(nothing)
         assert (shown["quiesced"], shown["state"]) == (True, "quiesced")
         assert shown["since"] < shown["expires_at"]
-        assert site.compute.server(machine.id)["OS-EXT-STS:task_state"] == "quiesced"
+        assert there(site.compute.server(machine.id))["OS-EXT-STS:task_state"] == "quiesced"
     finally:
         site.compute.unquiesce(machine.id, 60)
     assert shown_quiesce(site, machine) == nothing
-    assert site.compute.server(machine.id)["OS-EXT-STS:task_state"] is None
+    assert there(site.compute.server(machine.id))["OS-EXT-STS:task_state"] is None
 
 
 @pytest.mark.core
 def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(
     site: Site, machine: Machine
 ) -> None:
-    ids = []
+    ids: list[str] = []
     for _ in range(2):
         site.compute.quiesce(machine.id, 60, 60)
         try:
@@ -418,7 +423,7 @@ def test_a_quiesced_server_is_refused_what_would_hurt_its_guest(
             {"lock": None},
         ]
         errors = [
-            refused(lambda body=body: compute(site).post(f"/servers/{machine.id}/action", body))
+            refused(partial(compute(site).post, f"/servers/{machine.id}/action", body))
             for body in bodies
         ]
         assert site.compute.is_quiesced(machine.id)
@@ -511,7 +516,7 @@ def test_a_server_that_is_off_is_refused_with_409_and_counts_as_thawed(
 ) -> None:
     server = things.server(things.volume(imageRef=image["id"]))
     compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None})
-    until(lambda: site.compute.server(server["id"])["status"] == "SHUTOFF", "it is off")
+    until(lambda: there(site.compute.server(server["id"]))["status"] == "SHUTOFF", "it is off")
     error = refused(lambda: site.compute.quiesce(server["id"], 10, 60))
     assert (error.status, error.reason) == (
         409,

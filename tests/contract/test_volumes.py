@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from antipode.cloud.site import Site
-from tests.contract.conftest import PATIENCE_S, Machine, Things, refused, storage, until
+from tests.contract.conftest import PATIENCE_S, Machine, Things, refused, storage, there, until
 
 NOBODY = str(uuid.UUID(int=7))
 
@@ -67,7 +67,7 @@ def test_volumes_are_found_by_their_metadata(site: Site, things: Things) -> None
 def test_an_update_replaces_description_and_metadata(site: Site, things: Things) -> None:
     volume = things.volume(metadata={"old": "1"})
     site.volumes.update_volume(volume["id"], "new words", {"new": "2"})
-    after = site.volumes.volume(volume["id"])
+    after = there(site.volumes.volume(volume["id"]))
     assert (after["description"], after["metadata"]) == ("new words", {"new": "2"})
 
 
@@ -76,7 +76,7 @@ def test_a_volume_can_be_made_bootable_and_given_image_metadata(site: Site, thin
     site.volumes.set_bootable(volume["id"])
     site.volumes.set_image_metadata(volume["id"], {"hw_qemu_guest_agent": "yes"})
     site.volumes.set_image_metadata(volume["id"], {"os_require_quiesce": "yes"})
-    after = site.volumes.volume(volume["id"])
+    after = there(site.volumes.volume(volume["id"]))
     assert after["bootable"] == "true"
     assert after["volume_image_metadata"] == {
         "hw_qemu_guest_agent": "yes",
@@ -146,7 +146,7 @@ def test_a_snapshot_of_a_volume_in_use_leaves_it_as_it_was(
         1,
         {"antipode:key": "k"},
     )
-    assert site.volumes.volume(machine.data["id"])["status"] == "in-use"
+    assert there(site.volumes.volume(machine.data["id"]))["status"] == "in-use"
     assert snapshot["id"] in [s["id"] for s in site.volumes.snapshots()]
 
 

@@ -12,21 +12,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import servedcloud
-import servers
-from fakecloud import FakeCloud
 from ruamel.yaml import YAML
 from sqlalchemy import make_url
 
 from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.model.vnf import Vnf
+from antipode.operations.protect import request
 from antipode.operations.submit import submit
-from antipode.runs.protect import asked
 from antipode.store.tables import RunRow
+from tests import servedcloud
+from tests.distributed import servers
+from tests.unit.fakecloud import FakeCloud
 
 EXPIRES_S = 10
 """A host whose process is paused by a busy machine for two thirds of it loses its runs to others.
@@ -79,7 +80,7 @@ class Installation:
 
     def queue(self, here: Deployment, vnf: str = "hlr") -> str:
         """Queue a protect."""
-        return str(submit(here, asked(here, vnf, full=False))["run"])
+        return str(submit(here, request(here, vnf))["run"])
 
 
 class Host:
@@ -92,7 +93,7 @@ class Host:
             "XDG_STATE_HOME": str(folder / "state"),
             "TEST_CLOUDS": json.dumps(clouds),
             "PYTHONPATH": os.pathsep.join(
-                filter(None, [os.environ.get("PYTHONPATH"), str(PROCESS.parents[1])])
+                filter(None, [os.environ.get("PYTHONPATH"), str(PROCESS.parents[2])])
             ),
         }
         self._environment.pop("NOTIFY_SOCKET", None)
@@ -174,7 +175,7 @@ def at_work(services: list[Service]) -> list[Service]:
     for service in services:
         servers.until(
             f"{service.log} to tell that it serves",
-            lambda service=service: service.has_logged("serves:"),
+            partial(service.has_logged, "serves:"),
         )
     return services
 

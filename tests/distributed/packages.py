@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from lab import debian
 
 PACKAGES = {
     "etcd": "etcd-server",
@@ -19,7 +20,6 @@ PACKAGES = {
     "redis-server": "redis-server",
     "openssl": "openssl",
 }
-POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def program(name: str) -> str:
@@ -47,15 +47,7 @@ def main() -> int:
         )
         return 1
     print(f"installing {', '.join(missing)}", flush=True)
-    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=900"]
-    with _services_kept_from_starting():
-        for command in (
-            [*apt, "update"],
-            [*apt, "install", "-y", "--no-install-recommends", *missing],
-        ):
-            subprocess.run(
-                command, check=True, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-            )
+    debian.install(missing, lambda command, env: subprocess.run(command, check=True, env=env))
     return 0
 
 
@@ -65,20 +57,6 @@ def _missing() -> Iterator[str]:
             program(name)
         except FileNotFoundError:
             yield package
-
-
-@contextmanager
-def _services_kept_from_starting() -> Iterator[None]:
-    before = POLICY.read_bytes() if POLICY.exists() else None
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
-    POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        if before is None:
-            POLICY.unlink()
-        else:
-            POLICY.write_bytes(before)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ import os
 import signal
 import sys
 
-import servedcloud
-
 from antipode.cli.main import main
 from antipode.cloud import site as cloud_site
+from tests import servedcloud
 
 
 def connect(name: str, cloud: str) -> cloud_site.Site:

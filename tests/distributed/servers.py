@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packages import program
-from ports import free_port
 from sqlalchemy import create_engine, text
+
+from tests.distributed.packages import program
+from tests.ports import free_port
 
 WITHIN_S = 180.0
 """How long anything may take on a machine that is slow and has much else to do.

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
 
 from antipode.claims.board import Board, BoardUnreachable, Hold
 from antipode.config import Etcd, Jobboard
 from antipode.errors import Busy, ClaimLost, InvalidInput
+from tests.distributed import servers
 
 EXPIRES_S = 9.0
 NEVER_S = 300.0

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
-from hosts import (
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.run import state_of
+from antipode.errors import AntipodeError
+from antipode.operations.protect import request
+from antipode.service import daemon
+from antipode.vault import points
+from tests.distributed import servers
+from tests.distributed.hosts import (
     EXPIRES_S,
     NEVER_S,
     Host,
@@ -25,14 +32,7 @@ from hosts import (
     through,
     vnf,
 )
-from servers import until
-
-from antipode.engine.deployment import Deployment
-from antipode.engine.run import state_of
-from antipode.errors import AntipodeError
-from antipode.runs.protect import asked
-from antipode.service import daemon
-from antipode.vault import points
+from tests.distributed.servers import until
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_a_command_that_was_killed_leaves_its_run_to_the_services(
 def test_a_queued_run_that_never_got_onto_the_board_is_found(
     there: Installation, two: Host, here: Deployment
 ) -> None:
-    row = asked(here, "hlr", full=False)
+    row = request(here, "hlr")
     run, row.state = row.id, "queued"
     here.runs.create(row)
     two.serve()

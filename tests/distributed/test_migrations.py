@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import servers
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import (
@@ -31,10 +30,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, InvalidInput
+from antipode.runs import kind_of
 from antipode.store import database
 from antipode.store.database import VERSION_TABLE, open_database
 from antipode.store.runs import Runs
 from antipode.store.tables import Base
+from tests.distributed import servers
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "vnfs": [
@@ -260,7 +261,7 @@ def test_a_process_that_is_paused_in_the_middle_of_a_write_does_not_keep_its_run
     monkeypatch.setattr(database, "IDLE_TRANSACTION_S", 2)
     engine = open_database(request.getfixturevalue(kind).new_database())
     runs = Runs(engine)
-    row = new_run("protect", "hlr", {})
+    row = new_run(kind_of("protect"), "hlr", {})
     run, row.claim = row.id, 1
     runs.create(row)
     with engine.connect() as paused:

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hosts import Host, Installation, has_ended, installation, look_from, vnf
-from servers import WITHIN_S, until
 
 from antipode.engine.deployment import Deployment
 from antipode.protect.quiesced_snapshot.window import THAW_CALL_S
 from antipode.service.daemon import STOPS_WITHIN_S
 from antipode.vault import points
+from tests.distributed.hosts import Host, Installation, has_ended, installation, look_from, vnf
+from tests.distributed.servers import WITHIN_S, until
 
 
 @pytest.fixture

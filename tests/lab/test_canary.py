@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from antipode.sandbox.creation import FLAVOR
+from antipode.sandbox.members import TENANTS
 from lab import canary, inside
 from lab.checker import CHAIN, Report, check
 from lab.errors import LabError
 from lab.guest import image
-from lab.services.tenant import NAMES
 from lab.site import SITES
 from lab.waiting import wait_until
 
@@ -126,7 +127,7 @@ def test_the_chain_goes_on_after_a_member_is_reset(servers: dict[str, str]) -> N
 
 def test_a_guest_without_user_data_does_not_start_the_canary() -> None:
     cloud = canary.connect(SITE)
-    network = cloud.network.find_network(NAMES[SITE.name].network, ignore_missing=False)
+    network = cloud.network.find_network(TENANTS[SITE.name].network, ignore_missing=False)
     source = cloud.image.find_image(image.NAME, ignore_missing=False)
     volume = cloud.block_storage.create_volume(name="test-no-user-data", size=1, image_id=source.id)
     cloud.block_storage.wait_for_status(volume, "available", ["error"], interval=0.5, wait=300)
@@ -137,7 +138,7 @@ def test_a_guest_without_user_data_does_not_start_the_canary() -> None:
         "boot_index": 0,
         "delete_on_termination": True,
     }
-    flavor = cloud.compute.find_flavor(canary.FLAVOR, ignore_missing=False)
+    flavor = cloud.compute.find_flavor(FLAVOR, ignore_missing=False)
     server = cloud.compute.create_server(
         name="test-no-user-data",
         flavor_id=flavor.id,

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from awaited import AwaitedWitness
-from holdings import what_is_there
 
+from antipode.sandbox.members import TENANTS
 from antipode.sandbox.story import recovered_last
 from lab import canary, wan
 from lab.checker import check
 from lab.desk import EXAMPLE, Desk
 from lab.services import identity
-from lab.services.tenant import NAMES, PROJECT
+from lab.services.tenant import PROJECT
 from lab.site import SITES, Site
+from tests.lab.awaited import AwaitedWitness
+from tests.lab.holdings import what_is_there
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
@@ -159,7 +160,7 @@ def test_what_site_b_lacks_is_said_all_at_once_before_anything_is_created(
 ) -> None:
     desk = Desk(tmp_path / "desk", VAULT)
     wrong = {
-        "networks": {NAMES["site-a"].network: "no-such-network"},
+        "networks": {TENANTS["site-a"].network: "no-such-network"},
         "flavors": {"tiny": "no-such-flavor"},
     }
     desk.tell("vnf", "add", str(vnf_file(map=wrong)))

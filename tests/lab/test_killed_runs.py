@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from awaited import AwaitedWitness
-from holdings import what_is_there
 
 from antipode.sandbox.story import recovered_last
 from lab import canary
@@ -23,6 +21,8 @@ from lab.services.tenant import PROJECT
 from lab.site import SITES, Site
 from lab.waiting import wait_until
 from lab.witness import is_frozen
+from tests.lab.awaited import AwaitedWitness
+from tests.lab.holdings import what_is_there
 
 pytestmark = pytest.mark.lab
 VNF = "canary"

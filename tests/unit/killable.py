@@ -27,12 +27,10 @@ from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
-from antipode.operations import abort, resume
+from antipode.operations import abort, failover, protect, resume
 from antipode.protect.quiesced_snapshot import window
 from antipode.recover import rollback
-from antipode.runs import failover as failover_flow
-from antipode.runs import orphans
-from antipode.runs import protect as protect_flow
+from antipode.runs import kind_of, orphans
 from antipode.store import database
 from antipode.store.runs import Runs
 from antipode.vault import Vault
@@ -163,18 +161,18 @@ def do(job: dict[str, Any]) -> None:
     here = deployment.Deployment(config.load(job["config"]))
     match job["what"]:
         case "protect":
-            protect_flow.protect(here, job["vnf"], Unobserved())
+            protect.protect(here, job["vnf"], Unobserved())
         case "failover":
-            failover_flow.failover(
-                here, failover_flow.prepare(here, job["vnf"], "site-b", None), Unobserved()
-            )
+            prepared = failover.prepare(here, job["vnf"], "site-b", None)
+            failover.failover(here, prepared, Unobserved())
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":
             abort.abort(here, job["run"], Unobserved())
         case "conduct":
             with here.claims.take(job["run"]) as claim:
-                execution.execute(here, job["run"], claim, Unobserved())
+                kind = kind_of(here.runs.get(job["run"]).kind)
+                execution.execute(here, kind, claim, Unobserved())
         case "clean up":
             orphans.collect(here)
 

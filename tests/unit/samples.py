@@ -13,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from antipode.errors import NotFound
-from antipode.model.capture import BackupSet, SnapshotSet
+from antipode.model.capture import Capture, QuiesceWindow, Transferred
 from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
-from antipode.model.point import BackupRecord, Manifest, QuiesceWindow
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import BackupChain, BackupRecord
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
 
@@ -69,8 +70,8 @@ def _server(name: str, number: int) -> Server:
     )
 
 
-def snapshots() -> SnapshotSet:
-    return SnapshotSet(
+def snapshots() -> Capture:
+    return Capture(
         snapshots={"vol-db": "snap-1", "vol-front": "snap-2"},
         consistent_at="2026-11-22T16:05:01.000Z",
         window=QuiesceWindow(total_s=1.5, per_member_s={"db": 1.5, "front": 0.9}),
@@ -97,19 +98,21 @@ def record(backup: str, volume: str, parent: str | None = None) -> BackupRecord:
     )
 
 
-def backups() -> BackupSet:
-    made = [
-        record("b-db-0", "vol-db"),
-        record("b-db-1", "vol-db", "b-db-0"),
-        record("b-front-0", "vol-front"),
-    ]
-    return BackupSet(
-        restore={"vol-db": "b-db-1", "vol-front": "b-front-0"}, backups={b.id: b for b in made}
+def chain(*records: BackupRecord) -> BackupChain:
+    return BackupChain(backups=list(records))
+
+
+def transferred() -> Transferred:
+    return Transferred(
+        sources={
+            "vol-db": chain(record("b-db-0", "vol-db"), record("b-db-1", "vol-db", "b-db-0")),
+            "vol-front": chain(record("b-front-0", "vol-front")),
+        }
     )
 
 
-def manifest(point: str = "20261122T160501Z-1a2b3c", **changes: Any) -> Manifest:
-    made, taken = backups(), snapshots()
+def point(point: str = "20261122T160501Z-1a2b3c", **changes: Any) -> RecoveryPoint:
+    taken = snapshots()
     values: dict[str, Any] = {
         "id": point,
         "vnf": vnf(),
@@ -119,11 +122,10 @@ def manifest(point: str = "20261122T160501Z-1a2b3c", **changes: Any) -> Manifest
         "consistency": "application",
         "quiesce_window": taken.window,
         "topology": topology(),
-        "restore": made.restore,
-        "backups": made.backups,
+        "sources": transferred().sources,
         "made_by": "antipode 0",
     }
-    return Manifest(**{**values, **changes})
+    return RecoveryPoint(**{**values, **changes})
 
 
 @dataclass
@@ -186,7 +188,7 @@ def plan(**changes: Any) -> RecoveryPlan:
     servers = [_server_plan("db", []), _server_plan("front", ["db"])]
     return RecoveryPlan(
         **{
-            "recovery_point": manifest().id,
+            "recovery_point": point().id,
             "vnf": "hlr",
             "site": "site-b",
             "servers": servers,
@@ -208,7 +210,8 @@ def _server_plan(name: str, after: list[str]) -> ServerPlan:
         volumes=[
             VolumePlan(
                 source_id=volume.id,
-                backup_id="b",
+                source_kind="backup-chain",
+                source_reference="b",
                 name=volume.name,
                 description="",
                 size_gib=1,

@@ -26,10 +26,10 @@ from bench.verdict import GOALS, Sample, judge, medians, ratio, report, table
 
 def samples(**values: list[float]) -> list[Sample]:
     """`antipode_window_s=[1, 2]`: one sample for each value, in rounds."""
-    named = [(*name.split("_", 1), of) for name, of in values.items()]
+    named = [(name.split("_", 1), of) for name, of in values.items()]
     return [
         Sample(i, client, measure, value)
-        for client, measure, of in named
+        for (client, measure), of in named
         for i, value in enumerate(of, 1)
     ]
 

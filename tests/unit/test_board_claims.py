@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from antipode.claims.board_claims import BoardClaim, BoardClaims
 from antipode.config import Etcd, Jobboard
 from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
+from antipode.runs import kind_of
 from antipode.store.database import open_database
 from antipode.store.runs import Runs as StoredRuns
 
@@ -97,14 +99,17 @@ def is_lost(held: BoardClaim) -> bool:
     return False
 
 
+def has_renewed(hold: Hold, times: int) -> bool:
+    return hold.renewed >= times
+
+
 def test_a_claim_that_is_renewed_lasts() -> None:
     hold, clock = Hold(), Clock()
     held = claim(hold, Runs(), clock)
     for _ in range(6):
         clock.s += EXPIRES_S / 2
         held.check()
-        renewed = hold.renewed
-        until("a renewal that was begun since", lambda renewed=renewed: hold.renewed >= renewed + 2)
+        until("a renewal that was begun since", partial(has_renewed, hold, hold.renewed + 2))
     held.release()
 
 
@@ -210,7 +215,7 @@ def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(
 ) -> None:
     runs = StoredRuns(open_database(f"sqlite:///{tmp_path / 'antipode.db'}"))
     with pytest.raises(BoardUnreachable):
-        BoardClaims(Silent(), runs).begin(new_run("failover", "hlr", {}))  # type: ignore[arg-type]
+        BoardClaims(Silent(), runs).begin(new_run(kind_of("failover"), "hlr", {}))  # type: ignore[arg-type]
     (row,) = runs.all()
     assert (row.state, row.reason) == ("failed", "it could not be begun: silence")
     assert runs.open() == []

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import FakeCloud, refuse
 
 from antipode.cli import main, progress
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import ResourceFailed, SiteUnreachable
+from antipode.runs import kind_of
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud, refuse
 
 HEAVY = {
     "openstack",
@@ -244,12 +245,10 @@ def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(
     from antipode.vault import points
 
     antipode.add_vnf()
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     unreachable(monkeypatch)
     shown = antipode.json("vnf", "show", "hlr")
-    assert (
-        shown["seen"] == f"recovery point {samples.manifest().id}, because site-a does not answer"
-    )
+    assert shown["seen"] == f"recovery point {samples.point().id}, because site-a does not answer"
     assert [s["server"] for s in shown["servers"]] == ["db", "front"]
 
 
@@ -264,11 +263,11 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
 ) -> None:
     from antipode.vault import points
 
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     unreachable(monkeypatch)
     (listed,) = antipode.json("recovery-point", "list", "hlr")
     assert (listed["id"], listed["incremental"], listed["state"]) == (
-        samples.manifest().id,
+        samples.point().id,
         True,
         "sealed",
     )
@@ -282,7 +281,7 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
 def test_a_point_that_does_not_verify_ends_with_1_after_its_findings(antipode: Antipode) -> None:
     from antipode.vault import points
 
-    points.commit(deployment(antipode).vault, samples.manifest(restore={"vol-db": "b-db-1"}))
+    points.commit(deployment(antipode).vault, samples.point(restore={"vol-db": "b-db-1"}))
     assert antipode("recovery-point", "verify", "hlr", "-f", "json") == 1
     assert [f["ok"] for f in json.loads(antipode.out)] == [True, True, True, False]
 
@@ -291,10 +290,10 @@ class Typing:
     """A failover whose clouds are played, and an operator who types."""
 
     def __init__(self, antipode: Antipode, monkeypatch: pytest.MonkeyPatch) -> None:
-        from antipode.runs import failover as failover_flow
+        from antipode.operations import failover as failover_flow
         from antipode.vault import points
 
-        points.commit(deployment(antipode).vault, samples.manifest())
+        points.commit(deployment(antipode).vault, samples.point())
         monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
         monkeypatch.setattr(
             failover_flow.plan,
@@ -385,23 +384,25 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-import samples
+sys.path.insert(0, {root!r})
+from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
+from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.runs import protect as protect_flow
+from antipode.transfer.cinder_backup import CinderBackup
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 protect_flow.discovery.discover = lambda *_: samples.topology()
-protect_flow.checks.check_protect = lambda *_: None
-protect_flow.remains.remove_backups = lambda *_: None
-protect_flow.remains.remove_snapshots = lambda *_: print("cleaned", flush=True)
+protect_flow.problems_of = lambda *_: []
+CinderBackup.roll_back = lambda *_: None
+QuiescedSnapshot.release = lambda *_: print("cleaned", flush=True)
 def freeze(*_):
     print("frozen", flush=True)
     try:
         time.sleep(600)
     finally:
         print("thawed", flush=True)
-protect_flow.quiesce.quiesced_snapshots = freeze
+QuiescedSnapshot.capture = freeze
 sys.exit(main(["--config", {config!r}, "protect", "hlr"]))
 """
 
@@ -412,7 +413,7 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(
 ) -> None:
     antipode.add_vnf()
     program = FREEZES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -433,7 +434,7 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
 ) -> None:
     antipode.add_vnf()
     program = FREEZES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -443,7 +444,7 @@ def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
         process.kill()
     (run,) = antipode.json("run", "list")
     assert (run["state"], antipode.json("run", "show", run["run"])["state"]) == ("lost", "lost")
-    with deployment(antipode).claims.begin(new_run("protect", "hlr", {})) as successor:
+    with deployment(antipode).claims.begin(new_run(kind_of("protect"), "hlr", {})) as successor:
         assert {r["run"]: r["state"] for r in antipode.json("run", "list")} == {
             run["run"]: "failed",
             successor.run: "running",
@@ -457,19 +458,20 @@ import signal, sys, time
 for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, {tests!r})
-import samples
+sys.path.insert(0, {root!r})
+from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
-from antipode.runs import failover as failover_flow
+from antipode.operations import failover as failover_flow
+from antipode.recover import ports
+from antipode.recover.sources.backup import FromBackups
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
 failover_flow.plan.make_plan = lambda *_: samples.plan()
-failover_flow.ports.create_ports = lambda *_: []
-failover_flow.records.import_chains = lambda *_: None
+ports.create_ports = lambda *_: []
 def restore(*_):
     print("restoring\\n", end="", flush=True)  # in one piece: volumes are restored at once
     time.sleep(600)
-failover_flow.backup.restore_volumes = restore
+FromBackups.provide = restore
 sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--yes"]))
 """
 
@@ -477,9 +479,9 @@ sys.exit(main(["--config", {config!r}, "failover", "hlr", "--to", "site-b", "--y
 def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: Antipode) -> None:
     from antipode.vault import points
 
-    points.commit(deployment(antipode).vault, samples.manifest())
+    points.commit(deployment(antipode).vault, samples.point())
     program = RESTORES_UNTIL_TOLD.format(
-        tests=str(Path(__file__).parent), config=str(antipode.config)
+        root=str(Path(__file__).parents[2]), config=str(antipode.config)
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -489,7 +491,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
         process.terminate()
         _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}" in err
+    assert f"antipode failover hlr --to site-b --recovery-point {samples.point().id}" in err
     (run,) = antipode.json("run", "list")
     assert (run["state"], run["reason"].startswith("interrupted by a signal")) == ("failed", True)
 
@@ -498,7 +500,7 @@ def test_a_signal_does_not_wait_for_restores_and_tells_how_to_go_on(antipode: An
 def lost(antipode: Antipode) -> str:
     """A protection whose process died before it had done anything."""
     with deployment(antipode).claims.begin(
-        new_run("protect", "hlr", {"vnf": samples.vnf().model_dump(mode="json")})
+        new_run(kind_of("protect"), "hlr", {"vnf": samples.vnf().model_dump(mode="json")})
     ) as claim:
         return claim.run
 
@@ -520,7 +522,7 @@ def test_a_failover_that_was_confirmed_long_ago_is_not_resumed_without_asking_ag
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with deployment(antipode).claims.begin(
-        new_run("failover", "hlr", {"confirmed_at": time.time() - 7200})
+        new_run(kind_of("failover"), "hlr", {"confirmed_at": time.time() - 7200})
     ) as claim:
         run = claim.run
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
@@ -552,7 +554,7 @@ def test_a_run_that_another_process_is_at_is_not_resumed_and_ends_with_6(
 def test_an_error_of_a_run_ends_with_1_and_its_notes_are_told(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.runs import failover as failover_flow
+    from antipode.operations import failover as failover_flow
 
     def failover(*_: Any) -> Any:
         error = ResourceFailed("server db is in error")

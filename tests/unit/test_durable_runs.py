@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import samples
-from fakecloud import refuse
-from test_kill_matrix import VNF, backup_site, primary
 
 from antipode import config
 from antipode.claims.host import LETS_GO_S, HostClaims, Lock
@@ -25,7 +22,7 @@ from antipode.engine import flow_runner
 from antipode.engine import run as runs
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.execution import execute
-from antipode.engine.run import new_run, state_of
+from antipode.engine.run import state_of
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
@@ -36,18 +33,25 @@ from antipode.errors import (
     InvalidInput,
     ResourceFailed,
 )
-from antipode.model.vnf import Answers, Quiesce
+from antipode.model.vnf import Answers, Protection
 from antipode.operations import abort as aborting
+from antipode.operations import failover as failing
+from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
+from antipode.operations.failover import failover, prepare
+from antipode.operations.protect import protect
 from antipode.operations.resume import resume
-from antipode.protect import remains
+from antipode.protect import snapshots
 from antipode.protect.quiesced_snapshot import window
 from antipode.recover import probes, rollback
-from antipode.runs.failover import failover, prepare
-from antipode.runs.protect import protect
+from antipode.runs import kind_of
 from antipode.vault import points
+from tests.unit import samples
+from tests.unit.fakecloud import refuse
+from tests.unit.test_kill_matrix import VNF, backup_site, primary
 
 Json = dict[str, Any]
+TEN_MINUTES = Protection.model_validate({"quiesce": {"timeout": 600}})
 WITHIN_S = 60.0
 """How long anything may take on a machine that is slow and has much else to do."""
 
@@ -84,11 +88,12 @@ class World:
 
     def die_in(self, kind: str) -> str:
         """A run whose process has died at once; its id."""
-        prepared = prepare(self.here, "v", "site-b", None) if kind == "failover" else None
-        from antipode.runs.failover import Confirmed
-
-        request = Confirmed.of(prepared).model_dump(mode="json") if prepared else {}
-        with self.here.claims.begin(new_run(kind, "v", request)) as claim:
+        row = (
+            failing.request(prepare(self.here, "v", "site-b", None))
+            if kind == "failover"
+            else protecting.request(self.here, "v")
+        )
+        with self.here.claims.begin(row) as claim:
             return claim.run
 
 
@@ -174,8 +179,8 @@ def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_remov
 def test_an_abort_within_the_window_thaws_at_once_and_names_the_snapshots_that_stay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remains, "SNAPSHOT_TIMEOUT_S", 0.2)
-    world.here.vnfs.put(VNF.model_copy(update={"quiesce": Quiesce(timeout=600)}))
+    monkeypatch.setattr(snapshots, "SNAPSHOT_TIMEOUT_S", 0.2)
+    world.here.vnfs.put(VNF.model_copy(update={"protections": [TEN_MINUTES]}))
     world.a.looks_until_available = 10**9
     protecting = InBackground(lambda: world.protect(world.process()))
     until(lambda: "snapshot front-root" in world.a.events[-6:] and world.a.frozen)
@@ -242,7 +247,7 @@ def test_an_abort_that_dies_at_once_is_never_gone_on_with_as_a_failover(world: W
     world.b.before = lambda event: None
     there = world.process()
     with there.claims.take(run) as claim, pytest.raises(Aborted):
-        execute(there, run, claim, Unobserved())
+        execute(there, kind_of("failover"), claim, Unobserved())
     assert not world.b.servers and not world.b.volumes
 
 
@@ -445,7 +450,10 @@ def test_a_run_of_another_host_of_which_nothing_is_known_is_neither_lost_nor_tak
         run = world.die_in("protect")
     claims = HostClaims(world.folder, world.here.runs, shared=True)
     assert claims.is_held(world.here.runs.get(run)) is None
-    for take in (lambda: claims.take(run), lambda: claims.begin(new_run("protect", "v", {}))):
+    for take in (
+        lambda: claims.take(run),
+        lambda: claims.begin(protecting.request(world.here, "v")),
+    ):
         with pytest.raises(Busy, match=f"{run} is kept as under way in process .* on elsewhere"):
             take()
     assert HostClaims(world.folder, world.here.runs).is_held(world.here.runs.get(run)) is False
@@ -480,7 +488,7 @@ def test_a_halted_run_takes_nothing_back_and_goes_on_when_it_is_resumed(world: W
     def conduct() -> None:
         there = world.process()
         with there.claims.take(run) as claim:
-            execute(there, run, claim, Unobserved(), halt)
+            execute(there, kind_of("failover"), claim, Unobserved(), halt)
 
     conducting = InBackground(conduct)
     begun = {
@@ -509,7 +517,7 @@ def test_a_conductor_that_lost_its_claim_stops_and_writes_nothing(world: World) 
     run = world.die_in("failover")
     there = world.process()
     claim = there.claims.take(run)
-    conducting = InBackground(lambda: execute(there, run, claim, Unobserved()))
+    conducting = InBackground(lambda: execute(there, kind_of("failover"), claim, Unobserved()))
     until(lambda: "boot db" in world.b.events)
     mine = world.here.runs.claim(run, "another host", claim.number)
     conducting.join()

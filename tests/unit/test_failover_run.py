@@ -13,18 +13,29 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.limits import Party
 from antipode.engine.timeline import Unobserved
-from antipode.errors import AntipodeError, InvalidInput, NotFound, PreflightFailed, ResourceFailed
+from antipode.errors import (
+    AntipodeError,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    ResourceFailed,
+    VaultCorrupt,
+)
+from antipode.model.steps import Steps
+from antipode.operations import failover as operation
+from antipode.operations.failover import failover, prepare
+from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as failover_flow
-from antipode.runs.failover import failover, prepare
 from antipode.vault import points
+from tests.unit import samples
 
 World = SimpleNamespace
+FRONT = {"server": "front", "boot_after": ["db"]}
 
 
 @pytest.fixture
@@ -33,7 +44,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     must not be asked.
     """
     deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
-    points.commit(deployment.vault, samples.manifest())
+    points.commit(deployment.vault, samples.point())
     world = World(deployment=deployment, events=[], patch=monkeypatch, lock=threading.Lock())
 
     def connect(name: str, cloud: str) -> Any:
@@ -44,57 +55,33 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         with world.lock:
             world.events.append(event)
 
-    def import_chains(site: Any, found: Any, manifest: Any, server: str, timeline: Any) -> None:
-        with timeline.step("1.7.1", "import backup records", server):
+    def provide(_: Any, recovery: Any, server: str, volumes: Any) -> dict[str, str]:
+        with recovery.timeline.step(Steps.IMPORT_RECORDS, server):
             note(f"import {server}")
-
-    def restore_volumes(
-        site: Any,
-        found: Any,
-        manifest: Any,
-        plan: Any,
-        server: str,
-        run: str,
-        slots: Any,
-        timeline: Any,
-    ) -> dict[str, str]:
-        with timeline.step("1.7.1", "restore volume", server):
+        with recovery.timeline.step(Steps.RESTORE_VOLUME, server):
             note(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
 
-    def create_ports(
-        site: Any, manifest: Any, plan: Any, server: str, run: str, timeline: Any
-    ) -> list[str]:
-        with timeline.step("1.7.2", "create ports", server):
+    def create_ports(recovery: Any, server: str) -> list[str]:
+        with recovery.timeline.step(Steps.CREATE_PORTS, server):
             note(f"ports {server}")
         return [f"new-port-{server}"]
 
-    def boot(
-        site: Any,
-        found: Any,
-        manifest: Any,
-        plan: Any,
-        server: str,
-        volumes: Any,
-        ports: Any,
-        run: str,
-        timeline: Any,
-    ) -> str:
+    def boot(recovery: Any, server: str, volumes: Any, ports: Any) -> str:
         assert (volumes, ports) == ({f"vol-{server}": f"new-vol-{server}"}, [f"new-port-{server}"])
-        with timeline.step("1.7.2", "boot server", server) as step:
+        with recovery.timeline.step(Steps.BOOT_SERVER, server) as step:
             note(f"boot {server}")
             step.result(server_id=f"new-srv-{server}")
         return f"new-srv-{server}"
 
-    def await_answer(site: Any, manifest: Any, server: str, timeline: Any, go_on: Any) -> None:
-        with timeline.step("1.7.2", "await answer", server):
+    def await_answer(recovery: Any, server: str) -> None:
+        with recovery.timeline.step(Steps.PROBE, server):
             time.sleep(0.05)  # long enough that a successor that did not wait would be seen
             note(f"answer {server}")
 
     monkeypatch.setattr(cloud_site, "connect", connect)
-    monkeypatch.setattr(failover_flow.plan, "make_plan", lambda manifest, site: samples.plan())
-    monkeypatch.setattr(failover_flow.records, "import_chains", import_chains)
-    monkeypatch.setattr(failover_flow.backup, "restore_volumes", restore_volumes)
+    monkeypatch.setattr(operation.plan, "make_plan", lambda manifest, site: samples.plan())
+    monkeypatch.setattr(FromBackups, "provide", provide)
     monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
     monkeypatch.setattr(failover_flow.rollback, "remove_failed", lambda *_: False)
     monkeypatch.setattr(failover_flow.rollback, "remove_twins", lambda *_: [])
@@ -109,7 +96,7 @@ def test_a_failover_touches_only_the_backup_site_and_needs_no_database_that_know
     record = failover(
         world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
     )
-    assert record["recovery_point"] == samples.manifest().id
+    assert record["recovery_point"] == samples.point().id
     assert record["servers"] == {"db": "new-srv-db", "front": "new-srv-front"}
     assert set(record["rto_breakdown_s"]) == {"import", "restore", "ports", "boot", "answers"}
     assert 0 < record["rto_s"] <= record["seconds"] + 60
@@ -137,26 +124,17 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
 ) -> None:
     plan = samples.plan()
     late_first = plan.model_copy(update={"servers": plan.servers[::-1]})
-    monkeypatch.setattr(failover_flow.plan, "make_plan", lambda manifest, site: late_first)
+    monkeypatch.setattr(operation.plan, "make_plan", lambda manifest, site: late_first)
     limits = world.deployment.limits
     slots = limits._of("site-b", "restores", 1)
-    somebody_else = limits.restores("site-b", Party("imsi", True, lambda: None))
+    somebody_else = limits.restores("site-b", Party("imsi", 0, lambda: None))
 
-    def restore_volumes(
-        site: Any,
-        found: Any,
-        manifest: Any,
-        plan: Any,
-        server: str,
-        run: str,
-        slots: Any,
-        timeline: Any,
-    ) -> dict[str, str]:
-        with slots:
+    def provide(_: Any, recovery: Any, server: str, volumes: Any) -> dict[str, str]:
+        with recovery.slots_of(server):
             world.events.append(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
 
-    monkeypatch.setattr(failover_flow.backup, "restore_volumes", restore_volumes)
+    monkeypatch.setattr(FromBackups, "provide", provide)
     with ThreadPoolExecutor(1) as pool:
         with somebody_else:
             done = pool.submit(
@@ -177,14 +155,14 @@ def test_preparing_creates_nothing_and_warns_of_two_active_copies(world: World) 
     assert world.events == []
     assert world.deployment.runs.all() == []
     assert "still runs at site-a" in prepared.warnings[0]
-    assert prepared.age_s > 0
+    assert prepared.point.age_s > 0
 
 
 def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def boot(*arguments: Any) -> str:
-        raise ResourceFailed(f"server {arguments[4]} is in error")
+        raise ResourceFailed(f"server {arguments[1]} is in error")
 
     world.patch.setattr(failover_flow.servers, "boot", boot)
     with (
@@ -194,7 +172,7 @@ def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(
         failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
     run = world.deployment.runs.all()[0]
     assert (
-        f"antipode failover hlr --to site-b --recovery-point {samples.manifest().id}"
+        f"antipode failover hlr --to site-b --recovery-point {samples.point().id}"
         in caught.value.__notes__[0]
     )
     assert all(
@@ -208,7 +186,7 @@ def test_what_the_site_lacks_ends_the_failover_before_it_is_a_run(world: World) 
     def make_plan(*_: Any) -> Any:
         raise PreflightFailed("the recovery of hlr", ["no flavor small", "no network net"])
 
-    world.patch.setattr(failover_flow.plan, "make_plan", make_plan)
+    world.patch.setattr(operation.plan, "make_plan", make_plan)
     with pytest.raises(PreflightFailed, match="no flavor small"):
         prepare(world.deployment, "hlr", "site-b", None)
     assert world.deployment.runs.all() == []
@@ -237,17 +215,55 @@ def test_an_unknown_recovery_point_is_not_found(world: World) -> None:
 def test_a_mapping_that_was_mended_after_the_disaster_is_used(world: World) -> None:
     world.deployment.vnfs.put(samples.vnf(map={"networks": {"net": "net-b"}}))
     prepared = prepare(world.deployment, "hlr", "site-b", None)
-    assert prepared.manifest.vnf.map.networks == {"net": "net-b"}
+    assert prepared.point.vnf.map.networks == {"net": "net-b"}
     assert any("was changed" in w for w in prepared.warnings)
 
 
-def test_a_definition_with_other_members_does_not_replace_the_one_of_the_recovery_point(
-    world: World,
-) -> None:
+def test_a_point_with_other_members_than_the_vnf_file_is_refused(world: World) -> None:
     world.deployment.vnfs.put(samples.vnf(members=[{"server": "db"}]))
+    with pytest.raises(InvalidInput):
+        prepare(world.deployment, "hlr", "site-b", None)
+    assert world.events == []
+
+
+def test_a_file_whose_members_are_only_reordered_is_used(world: World) -> None:
+    members = [{"server": "front", "boot_after": ["db"]}, {"server": "db", "answers": {"tcp": 22}}]
+    world.deployment.vnfs.put(samples.vnf(members=members))
     prepared = prepare(world.deployment, "hlr", "site-b", None)
-    assert prepared.manifest.vnf == samples.vnf()
-    assert any("other members" in w for w in prepared.warnings)
+    assert [m.server for m in prepared.point.vnf.members] == ["db", "front"]
+    answers = prepared.point.vnf.member("db").answers
+    assert answers is not None and answers.tcp == 22
+
+
+COMMAND = {"server": "db", "answers": {"command": ["touch", "/tmp/executed"]}}
+
+
+def test_a_command_of_a_recovery_point_is_never_executed(world: World) -> None:
+    point = samples.point("20261122T170000Z-000000", vnf=samples.vnf(members=[COMMAND, FRONT]))
+    points.commit(world.deployment.vault, point)
+    prepared = prepare(world.deployment, "hlr", "site-b", point.id)
+    assert all(m.answers is None for m in prepared.point.vnf.members)
+    world.deployment.vnfs.put(samples.vnf())
+    prepared = prepare(world.deployment, "hlr", "site-b", point.id)
+    assert all(m.answers is None for m in prepared.point.vnf.members)
+
+
+def test_a_command_of_the_vnf_file_of_this_host_is_kept(world: World) -> None:
+    world.deployment.vnfs.put(samples.vnf(members=[COMMAND, FRONT]))
+    answers = prepare(world.deployment, "hlr", "site-b", None).point.vnf.member("db").answers
+    assert answers is not None and answers.command == ["touch", "/tmp/executed"]
+
+
+def test_a_point_that_was_exchanged_after_the_confirmation_is_refused(world: World) -> None:
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    topology = samples.topology()
+    changed = topology.servers[0].model_copy(update={"user_data": "YmFk"})
+    servers = [changed, topology.servers[1]]
+    exchanged = samples.point(topology=topology.model_copy(update={"servers": servers}))
+    points.commit(world.deployment.vault, exchanged)
+    with pytest.raises(VaultCorrupt):
+        failover(world.deployment, prepared, Unobserved())
+    assert world.events == []
 
 
 def test_what_is_frozen_too_long_at_the_dead_primary_is_no_reason_to_ask_it(world: World) -> None:

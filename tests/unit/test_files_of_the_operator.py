@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import samples
 
 from antipode import config, yamlfile
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf
+from tests.unit import samples
 
 
 def read_vnf(folder: Path, text: str) -> Vnf:

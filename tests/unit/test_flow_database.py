@@ -6,10 +6,9 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-import samples
-
 from antipode import config
 from antipode.engine import flow_runner
+from tests.unit import samples
 
 AT_ONCE = 4
 

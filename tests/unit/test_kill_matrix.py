@@ -26,16 +26,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud
 
 from antipode import config
 from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import NotFound
+from antipode.model.point_v1 import unseal
 from antipode.model.vnf import Vnf
 from antipode.vault import PROBE
 from antipode.vault import points as manifests
+from tests.unit.fakecloud import FakeCloud
 
 SHARDS = 4
 """The points of each matrix are dealt to so many tests, for as many workers."""
@@ -45,7 +46,8 @@ VNF = Vnf.model_validate(
         "primary": "site-a",
         "backup": "site-b",
         "map": {"networks": {"net": "net-b"}, "volume_types": {"fast": "standard"}},
-        "quiesce": {"timeout": "5m"},  # of which nothing is to be seen, however busy the machine is
+        # of the window's timeout nothing is to be seen, however busy the machine is
+        "protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}},
         "members": [{"server": "db"}, {"server": "front", "boot_after": ["db"]}],
     }
 )
@@ -420,15 +422,13 @@ def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
     """The recovery points in the vault."""
     return [
         {
-            "restore": {v: len(manifest.chain(v)) for v in manifest.restore},
-            "made_by": manifest.run if manifest.run == run else "another",
-            "consistency": manifest.consistency,
-            "stored": set(manifest.backups) <= set(stage.clouds["site-a"].backups),
+            "chains": {v: len(point.chain(v)) for v in point.sources},
+            "made_by": point.run if point.run == run else "another",
+            "consistency": point.consistency,
+            "stored": set(point.backups) <= set(stage.clouds["site-a"].backups),
         }
-        for manifest in (
-            manifests.unseal(stage.vault[name], name)
-            for name in sorted(stage.vault)
-            if counts(stage, name)
+        for point in (
+            unseal(stage.vault[name], name) for name in sorted(stage.vault) if counts(stage, name)
         )
     ]
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -19,7 +18,11 @@ from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, ResourceFailed, SiteUnreachable
 from antipode.operations import abort
-from antipode.runs import orphans
+from antipode.protect.quiesced_snapshot import QuiescedSnapshot
+from antipode.recover import rollback
+from antipode.runs import kind_of, orphans
+from antipode.transfer.cinder_backup import CinderBackup
+from tests.unit import samples
 
 World = SimpleNamespace
 
@@ -29,9 +32,9 @@ class GatedSite(samples.NamedSite):
 
     go_on: Callable[[], None] = staticmethod(lambda: None)
 
-    def under(self, go_on: Callable[[], None], *_: Any) -> Any:
+    def under(self, *gates: Any) -> Any:
         site = type(self)(self.name)
-        site.go_on = go_on  # type: ignore[method-assign]
+        site.go_on, *_ = gates  # type: ignore[method-assign]
         return site
 
 
@@ -46,7 +49,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return GatedSite(name)
 
     def plays(name: str) -> Callable[..., list[str]]:
-        def play(site: Any, *about: Any) -> list[str]:
+        def play(*about: Any) -> list[str]:
+            site = next(a for a in about if isinstance(a, GatedSite))
             site.go_on()
             world.calls.append((name, site.name))
             return []
@@ -54,10 +58,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return play
 
     monkeypatch.setattr(cloud_site, "connect", connect)
+    monkeypatch.setattr(CinderBackup, "remove_orphans", lambda *_: None)
     for module, name in (
-        (orphans.remains, "remove_left_by"),
-        (orphans.rollback, "remove"),
-        (orphans.rollback, "remove_twins"),
+        (QuiescedSnapshot, "remove_orphans"),
+        (rollback, "remove"),
+        (rollback, "remove_twins"),
     ):
         monkeypatch.setattr(module, name, plays(name))
     return world
@@ -70,7 +75,7 @@ def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float =
         if kind == "protect"
         else {"to": "site-b", "plan": plan}
     )
-    run = new_run(kind, "hlr", request)
+    run = new_run(kind_of(kind), "hlr", request)
     run.started_at, run.claim, run_id = time.time() - ago_s - 10, claim, run.id
     world.deployment.runs.create(run)
     if state != "running":
@@ -81,8 +86,8 @@ def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float =
 @pytest.mark.parametrize(
     ("kind", "state", "claim", "removed"),
     [
-        ("protect", "failed", 1, [("remove_left_by", "site-a")]),
-        ("protect", "aborted", 1, [("remove_left_by", "site-a")]),
+        ("protect", "failed", 1, [("remove_orphans", "site-a")]),
+        ("protect", "aborted", 1, [("remove_orphans", "site-a")]),
         ("protect", "succeeded", 1, []),  # it has had an answer to all that it asked for
         ("failover", "aborted", 1, [("remove", "site-b")]),
         ("failover", "succeeded", 1, [("remove_twins", "site-b")]),
@@ -132,7 +137,7 @@ def test_a_run_that_begins_meanwhile_ends_the_removal_before_its_next_change(wor
         site.go_on()
         raise AssertionError("it went on")
 
-    world.patch.setattr(orphans.rollback, "remove", remove)
+    world.patch.setattr(rollback, "remove", remove)
     with pytest.raises(Busy):
         orphans.remove(world.deployment, [world.deployment.runs.get(aborted)])
 
@@ -164,7 +169,7 @@ def test_what_fails_for_one_vnf_keeps_nobody_from_the_others(world: World) -> No
         tried.append("x")
         raise ResourceFailed("cannot be removed")
 
-    world.patch.setattr(orphans.rollback, "remove", remove)
+    world.patch.setattr(rollback, "remove", remove)
     for vnf in ("a", "b"):
         run = ended(world, "failover", "aborted")
         with world.deployment.database.begin() as connection:

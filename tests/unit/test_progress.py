@@ -133,7 +133,7 @@ def first_failover(kept: Kept, *, answers: bool = True) -> None:
 
 def estimated(kept: Kept, at: float) -> tuple[float, str] | None:
     estimate = outlook(kept.runs, "new-1", NOW + at).estimate
-    return estimate and (round(estimate.left_s, 1), estimate.judged_by)
+    return (round(estimate.left_s, 1), estimate.judged_by) if estimate else None
 
 
 def test_the_first_run_of_its_kind_is_judged_by_the_pace_of_its_own_volumes(kept: Kept) -> None:
@@ -280,12 +280,13 @@ def test_a_watch_tells_each_step_once_what_is_waited_for_and_how_the_run_ended(
     now = time.time()
     kept.run("new-1", now)
     kept.step("new-1", "freeze", now, now + 1)
+    waits: dict[str, Any] = {WAITS_FOR: "backup b-1, which is creating", WAITS_SINCE: now + 1}
     kept.step(
         "new-1",
         "back up",
         now + 1,
         None,
-        **{WAITS_FOR: "backup b-1, which is creating", WAITS_SINCE: now + 1},
+        **waits,
     )
 
     def then() -> None:
@@ -365,17 +366,18 @@ def test_what_a_step_waits_for_is_kept_while_it_is_under_way_and_with_its_failur
     kept: Kept,
 ) -> None:
     from antipode.engine.timeline import RecordedTimeline, Unobserved
+    from antipode.model.steps import Steps
 
     kept.run("new-1", time.time())
     with RecordedTimeline(kept.runs, "new-1", 0, Unobserved()) as timeline:
-        with timeline.step("1", "good") as step:
+        with timeline.step(Steps.DISCOVER) as step:
             step.waits_for("volume v is creating")
             step.waits_for("volume v is creating")
             step.waits_for("volume v is downloading")
             [under_way] = timeline.kept()
             assert under_way.result[WAITS_FOR] == "volume v is downloading"
             assert time.time() - under_way.result[WAITS_SINCE] < 60
-        with pytest.raises(AntipodeError), timeline.step("2", "bad") as step:
+        with pytest.raises(AntipodeError), timeline.step(Steps.CHECK) as step:
             step.waits_for("volume w is creating")
             raise AntipodeError("too late")
     good, bad = kept.runs.steps("new-1")

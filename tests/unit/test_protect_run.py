@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -28,13 +27,20 @@ from antipode.errors import (
     ResourceFailed,
     VaultError,
 )
-from antipode.model.capture import BackupSet
-from antipode.model.point import seal
+from antipode.model.capture import Transferred
+from antipode.model.point_v1 import seal
+from antipode.operations.protect import protect
+from antipode.protect.quiesced_snapshot import QuiescedSnapshot
+from antipode.runs import kind_of
 from antipode.runs import protect as protect_flow
-from antipode.runs.protect import protect
+from antipode.runs.protect import KIND
+from antipode.transfer import cinder_backup
+from antipode.transfer.cinder_backup import CinderBackup
 from antipode.vault import points
+from tests.unit import samples
 
 World = SimpleNamespace
+TRANSFER = CinderBackup.transfer
 
 
 @pytest.fixture
@@ -54,12 +60,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world.plays = plays
     monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
     plays(protect_flow.discovery, "discover", samples.topology)
-    plays(protect_flow.checks, "check_protect")
-    plays(protect_flow.quiesce, "quiesced_snapshots", samples.snapshots)
-    plays(protect_flow.cinder_backup, "back_up", samples.backups)
-    plays(protect_flow.remains, "remove_snapshots")
-    plays(protect_flow.remains, "remove_backups")
-    plays(protect_flow.remains, "remove_left_by")
+    plays(protect_flow.checks, "problems", list)
+    plays(QuiescedSnapshot, "check", list)
+    plays(QuiescedSnapshot, "remove_orphans")
+    plays(CinderBackup, "check", list)
+    plays(QuiescedSnapshot, "capture", samples.snapshots)
+    plays(CinderBackup, "transfer", samples.transferred)
+    plays(QuiescedSnapshot, "release")
+    plays(CinderBackup, "roll_back")
+    plays(CinderBackup, "remove_orphans")
     return world
 
 
@@ -88,10 +97,12 @@ def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(wo
     record = protect(world.deployment, "hlr", Unobserved())
     assert world.calls == [
         "discover",
-        "check_protect",
-        "quiesced_snapshots",
-        "back_up",
-        "remove_snapshots",
+        "problems",
+        "check",
+        "check",
+        "capture",
+        "transfer",
+        "release",
     ]
     committed = points.read(world.deployment.vault, "hlr")
     assert committed.id == record["recovery_point"]
@@ -100,7 +111,7 @@ def test_a_protection_does_its_steps_in_order_and_commits_before_it_cleans_up(wo
     run = world.deployment.runs.get(record["run"])
     assert (run.state, run.result["recovery_point"]) == ("succeeded", committed.id)
     assert [s.name for s in world.deployment.runs.steps(run.id)][-2:] == [
-        "commit the manifest",
+        "commit the recovery point",
         "succeeded",
     ]
 
@@ -127,11 +138,7 @@ def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(worl
 def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(
     world: World,
 ) -> None:
-    world.plays(
-        protect_flow.checks,
-        "check_protect",
-        failing(PreflightFailed("x", ["db has no agent", "front is SHUTOFF"])),
-    )
+    world.plays(protect_flow.checks, "problems", lambda: ["db has no agent", "front is SHUTOFF"])
     world.patch.setattr(
         type(world.deployment.vault), "put", lambda *_: failing(VaultError("the vault is full"))()
     )
@@ -139,38 +146,34 @@ def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_i
     assert all(
         words in reason for words in ("db has no agent", "front is SHUTOFF", "the vault is full")
     )
-    assert "quiesced_snapshots" not in world.calls
+    assert "capture" not in world.calls
 
 
 def test_a_backup_that_fails_commits_nothing_and_leaves_no_snapshot_and_no_backup(
     world: World,
 ) -> None:
     world.plays(
-        protect_flow.cinder_backup,
-        "back_up",
+        CinderBackup,
+        "transfer",
         failing(ResourceFailed("backup b-1 of volume vol-db is in error")),
     )
     assert fails_with(world, ResourceFailed) == "backup b-1 of volume vol-db is in error"
-    assert world.calls[-2:] == ["remove_backups", "remove_snapshots"]
+    assert world.calls[-2:] == ["roll_back", "release"]
 
 
 def test_a_quiesce_that_fails_removes_the_snapshots_that_were_begun_and_once(world: World) -> None:
-    world.plays(
-        protect_flow.quiesce, "quiesced_snapshots", failing(QuiesceFailed("front was not quiesced"))
-    )
+    world.plays(QuiescedSnapshot, "capture", failing(QuiesceFailed("front was not quiesced")))
     assert fails_with(world, QuiesceFailed) == "front was not quiesced"
-    assert world.calls[-3:] == ["quiesced_snapshots", "remove_backups", "remove_snapshots"]
+    assert world.calls[-3:] == ["capture", "roll_back", "release"]
 
 
 def test_cleaning_up_that_fails_does_not_hide_the_reason_and_does_not_end_the_cleaning(
     world: World,
 ) -> None:
-    world.plays(protect_flow.cinder_backup, "back_up", failing(ResourceFailed("the reason")))
-    world.plays(
-        protect_flow.remains, "remove_backups", failing(ResourceFailed("cannot be removed"))
-    )
+    world.plays(CinderBackup, "transfer", failing(ResourceFailed("the reason")))
+    world.plays(CinderBackup, "roll_back", failing(ResourceFailed("cannot be removed")))
     assert fails_with(world, ResourceFailed) == "the reason"
-    assert world.calls[-1] == "remove_snapshots"
+    assert world.calls[-1] == "release"
 
 
 def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
@@ -179,9 +182,9 @@ def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
     patient: list[str] = []
 
     def remove(what: str) -> Callable[..., None]:
-        return lambda site, *_: (
+        return lambda _, protecting: (
             None
-            if getattr(site, "patience_s", None) == protect_flow.SILENCE_S
+            if getattr(protecting.site, "patience_s", None) == protect_flow.SILENCE_S
             else patient.append(what)
         )
 
@@ -190,11 +193,11 @@ def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
         "impatient",
         lambda site, patience_s: SimpleNamespace(name=site.name, patience_s=patience_s),
     )
-    for what in ("remove_snapshots", "remove_backups"):
-        world.patch.setattr(protect_flow.remains, what, remove(what))
-    world.plays(protect_flow.cinder_backup, "back_up", failing(ResourceFailed("the reason")))
+    world.patch.setattr(QuiescedSnapshot, "release", remove("release"))
+    world.patch.setattr(CinderBackup, "roll_back", remove("roll_back"))
+    world.plays(CinderBackup, "transfer", failing(ResourceFailed("the reason")))
     assert fails_with(world, ResourceFailed) == "the reason"
-    world.plays(protect_flow.cinder_backup, "back_up", samples.backups)
+    world.plays(CinderBackup, "transfer", samples.transferred)
     protect(world.deployment, "hlr", Unobserved())
     assert patient == []
 
@@ -205,7 +208,7 @@ def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_bac
     world.patch.setattr(protect_flow.points, "commit", lambda *_: lose_the_answer())
     world.plays(protect_flow.points, "withdraw")
     assert fails_with(world, VaultError) == "no answer to the write"
-    assert world.calls[-3:] == ["withdraw", "remove_backups", "remove_snapshots"]
+    assert world.calls[-3:] == ["withdraw", "roll_back", "release"]
 
 
 @pytest.mark.parametrize(
@@ -214,10 +217,10 @@ def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_bac
 def test_nothing_that_goes_wrong_after_the_commit_takes_the_recovery_point_back(
     world: World, error: BaseException
 ) -> None:
-    world.plays(protect_flow.remains, "remove_snapshots", failing(error))
+    world.plays(QuiescedSnapshot, "release", failing(error))
     record = protect(world.deployment, "hlr", Unobserved())
     assert points.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
-    assert "remove_backups" not in world.calls
+    assert "roll_back" not in world.calls
     assert world.deployment.runs.get(record["run"]).state == "succeeded"
 
 
@@ -232,21 +235,22 @@ def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: 
     )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
-    assert "remove_backups" not in world.calls
+    assert "roll_back" not in world.calls
 
 
 def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_not_show_it_yet(
     world: World,
 ) -> None:
-    world.patch.setattr(
-        protect_flow.points,
-        "commit",
-        lambda vault, m: vault.put(f"hlr/{m.id}.json", seal(m)) or lose_the_answer(),
-    )
+
+    def put_and_lose_the_answer(vault: Any, manifest: Any) -> None:
+        vault.put(f"hlr/{manifest.id}.json", seal(manifest))
+        lose_the_answer()
+
+    world.patch.setattr(protect_flow.points, "commit", put_and_lose_the_answer)
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     record = protect(world.deployment, "hlr", Unobserved())
     assert points.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
-    assert "remove_backups" not in world.calls
+    assert "roll_back" not in world.calls
 
 
 def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(
@@ -258,30 +262,30 @@ def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_comm
     )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
-    assert "remove_backups" not in world.calls
-    assert "nobody knows" in str(world.deployment.runs.all()[0].reason)
+    assert "roll_back" not in world.calls
+    assert "may be too late" in str(world.deployment.runs.all()[0].reason)
 
 
 def test_snapshots_that_cannot_be_removed_after_the_commit_are_a_warning_and_the_point_stays(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.plays(protect_flow.remains, "remove_snapshots", failing(ResourceFailed("busy")))
+    world.plays(QuiescedSnapshot, "release", failing(ResourceFailed("busy")))
     with caplog.at_level(logging.WARNING):
         record = protect(world.deployment, "hlr", Unobserved())
     assert points.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
     assert "snapshots of run" in caplog.text
 
 
-@pytest.mark.parametrize("step", ["quiesced_snapshots", "back_up"])
+@pytest.mark.parametrize("step", ["capture", "transfer"])
 def test_a_signal_ends_the_run_as_failed_and_cleans_up(world: World, step: str) -> None:
-    module = protect_flow.quiesce if step == "quiesced_snapshots" else protect_flow.cinder_backup
+    module = QuiescedSnapshot if step == "capture" else CinderBackup
     world.plays(module, step, failing(KeyboardInterrupt(signal.SIGTERM)))
     assert fails_with(world, Interrupted) == "interrupted by a signal"
-    assert world.calls[-1] == "remove_snapshots"
+    assert world.calls[-1] == "release"
 
 
 def test_an_error_that_nobody_foresaw_fails_the_run_with_its_name(world: World) -> None:
-    world.plays(protect_flow.cinder_backup, "back_up", failing(ZeroDivisionError("a bug")))
+    world.plays(CinderBackup, "transfer", failing(ZeroDivisionError("a bug")))
     assert fails_with(world, AntipodeError) == "unexpected ZeroDivisionError: a bug"
 
 
@@ -290,20 +294,20 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
 ) -> None:
     store = samples.MemoryStore()
     anew = [samples.record("b-db-2", "vol-db"), samples.record("b-front-0", "vol-front")]
-    for backup in [*samples.backups().backups.values(), *anew]:
+    for backup in [*samples.point().backups.values(), *anew]:
         store.hold(backup)
     world.deployment.backup_store = store
     asked: list[Any] = []
 
-    def back_up(*_: Any, full: dict[str, str], **__: Any) -> BackupSet:
+    def back_up(
+        protecting: Any, topology: Any, capture: Any, previous: Any, full: dict[str, str]
+    ) -> Transferred:
         asked.append(full)
-        return (
-            BackupSet(restore={r.volume_id: r.id for r in anew}, backups={r.id: r for r in anew})
-            if full
-            else samples.backups()
-        )
+        new = {r.volume_id: samples.chain(r) for r in anew}
+        return Transferred(sources=new) if full else samples.transferred()
 
-    world.patch.setattr(protect_flow.cinder_backup, "back_up", back_up)
+    world.patch.setattr(CinderBackup, "transfer", TRANSFER)
+    world.patch.setattr(cinder_backup, "back_up", back_up)
     protect(world.deployment, "hlr", Unobserved())
     protect(world.deployment, "hlr", Unobserved())
     assert asked == [{}, {}]
@@ -312,17 +316,15 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     assert list(asked[-1]) == ["vol-db"]
     assert "b-db-0" in asked[-1]["vol-db"]
     assert "volume vol-db: backup b-db-0" in caplog.text
-    assert (
-        points.read(world.deployment.vault, "hlr", record["recovery_point"]).restore["vol-db"]
-        == "b-db-2"
-    )
+    committed = points.read(world.deployment.vault, "hlr", record["recovery_point"])
+    assert committed.chain("vol-db")[-1].id == "b-db-2"
     protect(world.deployment, "hlr", Unobserved(), full=True)
     assert set(asked[-1]) == {"vol-db", "vol-front"}
 
 
 def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(world: World) -> None:
     with (
-        world.deployment.claims.begin(new_run("protect", "hlr", {})) as first,
+        world.deployment.claims.begin(new_run(KIND, "hlr", {})) as first,
         pytest.raises(Busy, match=first.run),
     ):
         protect(world.deployment, "hlr", Unobserved())
@@ -333,21 +335,19 @@ def test_a_second_run_of_the_same_vnf_does_not_begin_while_one_is_under_way(worl
 def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery_point_needs(
     world: World,
 ) -> None:
-    world.plays(
-        protect_flow.cinder_backup, "back_up", failing(ResourceFailed("killed, as it were"))
-    )
+    world.plays(CinderBackup, "transfer", failing(ResourceFailed("killed, as it were")))
     fails_with(world, ResourceFailed)
     dead = world.deployment.runs.all()[0].id
-    world.plays(protect_flow.cinder_backup, "back_up", samples.backups)
+    world.plays(CinderBackup, "transfer", samples.transferred)
     protect(world.deployment, "hlr", Unobserved())
     asked: list[Any] = []
     world.patch.setattr(
-        protect_flow.remains,
-        "remove_left_by",
-        lambda site, runs, needed, timeline: asked.append((runs, needed)),
+        CinderBackup,
+        "remove_orphans",
+        lambda self, site, runs, needed, timeline: asked.append((runs, needed)),
     )
     protect(world.deployment, "hlr", Unobserved())
-    assert asked == [({dead}, set(points.read(world.deployment.vault, "hlr").backups))]
+    assert asked[0] == ({dead}, set(points.read(world.deployment.vault, "hlr").backups))
 
 
 @pytest.mark.parametrize(
@@ -358,10 +358,10 @@ def test_a_run_that_is_kept_as_running_is_dead_only_if_it_is_known_that_nobody_i
 ) -> None:
     for state in ("succeeded", "failed", "aborted", "running"):
         for kind in ("protect", "failover"):
-            row = new_run(kind, "hlr", {})
+            row = new_run(kind_of(kind), "hlr", {})
             row.id, row.state, row.slot = f"{kind}-{state}", state, None
             world.deployment.runs.create(row)
-    with world.deployment.claims.begin(new_run("protect", "hlr", {})):
+    with world.deployment.claims.begin(new_run(KIND, "hlr", {})):
         if not known:
             world.patch.setattr(type(world.deployment.claims), "is_held", lambda *_: None)
         assert protect_flow.dead_runs(world.deployment, "hlr") == {
@@ -376,22 +376,20 @@ def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
     world.deployment.runs.end(record["run"], 1, "failed", 0, "killed just after its commit", {})
     asked: list[Any] = []
     world.patch.setattr(
-        protect_flow.remains,
-        "remove_left_by",
-        lambda site, runs, needed, timeline: asked.append((runs, needed)),
+        CinderBackup,
+        "remove_orphans",
+        lambda self, site, runs, needed, timeline: asked.append((runs, needed)),
     )
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     protect(world.deployment, "hlr", Unobserved())
-    assert asked == [({record["run"]}, set(samples.backups().backups))]
+    assert asked[0] == ({record["run"]}, set(samples.point().backups))
 
 
 def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World) -> None:
-    world.plays(
-        protect_flow.cinder_backup, "back_up", failing(ResourceFailed("killed, as it were"))
-    )
+    world.plays(CinderBackup, "transfer", failing(ResourceFailed("killed, as it were")))
     fails_with(world, ResourceFailed)
-    world.plays(protect_flow.cinder_backup, "back_up", samples.backups)
+    world.plays(CinderBackup, "transfer", samples.transferred)
     world.deployment.vault.put("hlr/20260101T000000Z-000000.json", b"damaged")
     world.calls.clear()
     protect(world.deployment, "hlr", Unobserved())
-    assert "remove_left_by" not in world.calls
+    assert "remove_orphans" not in world.calls

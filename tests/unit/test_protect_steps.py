@@ -4,40 +4,50 @@ manifest knows.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from fakecloud import FakeCloud, FakeTimeline, refuse
 
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed
-from antipode.model.capture import BackupSet, SnapshotSet
-from antipode.model.point import Manifest, QuiesceWindow
+from antipode.model.capture import Capture, QuiesceWindow, Transferred
+from antipode.model.point import RecoveryPoint
 from antipode.model.topology import ServerGroup, Topology
-from antipode.model.vnf import Member, Quiesce, Vnf
-from antipode.protect.checks import check_protect
-from antipode.protect.remains import remove_backups, remove_snapshots
+from antipode.model.vnf import Member, Protection, Vnf
+from antipode.protect.quiesced_snapshot import OPTION
+from antipode.protect.snapshots import remove_snapshots
+from antipode.runs.protect import problems_of
 from antipode.topology.discovery import discover
-from antipode.transfer.cinder_backup import back_up
+from antipode.transfer.cinder_backup import TRANSFER, back_up
+from tests.unit import parts
+from tests.unit.fakecloud import FakeCloud, FakeTimeline, refuse
 
 VNF = Vnf(
     vnf="v",
     primary="site-a",
-    backup="site-b",
+    backup=["site-b"],
     members=[Member(server=s) for s in ("db", "app", "front")],
 )
 MOMENT = "2026-01-01T00:00:00+00:00"
 
 
-def snapshots(cloud: FakeCloud, topology: Topology, key: str) -> SnapshotSet:
+def check_protect(vnf: Vnf, cloud: FakeCloud) -> None:
+    protecting = parts.protecting(cloud, vnf, "run")
+    if found := problems_of(protecting, discover(vnf, cloud.site), OPTION, TRANSFER):
+        raise PreflightFailed("test", found)
+
+
+def snapshots(cloud: FakeCloud, topology: Topology, key: str) -> Capture:
     made = {
         v.id: cloud.site.volumes.create_snapshot(v.id, "s", {"antipode:key": key}, 5)
         for v in topology.volumes
     }
-    return SnapshotSet(
+    return Capture(
         snapshots=made, consistent_at=MOMENT, window=QuiesceWindow(total_s=1, per_member_s={})
     )
 
 
-def manifest(topology: Topology, made: BackupSet, name: str) -> Manifest:
-    return Manifest(
+def recovery_point(topology: Topology, made: Transferred, name: str) -> RecoveryPoint:
+    return RecoveryPoint(
         id=name,
         vnf=VNF,
         run=name,
@@ -46,8 +56,7 @@ def manifest(topology: Topology, made: BackupSet, name: str) -> Manifest:
         consistency="application",
         quiesce_window=None,
         topology=topology,
-        restore=made.restore,
-        backups=made.backups,
+        sources=made.sources,
         made_by="test",
     )
 
@@ -55,19 +64,18 @@ def manifest(topology: Topology, made: BackupSet, name: str) -> Manifest:
 def protect(
     cloud: FakeCloud,
     key: str,
-    previous: Manifest | None = None,
+    previous: RecoveryPoint | None = None,
     timeline: FakeTimeline | None = None,
-) -> Manifest:
+) -> RecoveryPoint:
     topology = discover(VNF, cloud.site)
-    made = back_up(
-        cloud.site,
-        topology,
-        snapshots(cloud, topology, key),
-        previous,
-        key,
-        timeline or FakeTimeline(),
-    )
-    return manifest(topology, made, key)
+    protecting = parts.protecting(cloud, VNF, key, timeline=timeline or FakeTimeline())
+    made = back_up(protecting, topology, snapshots(cloud, topology, key), previous, {})
+    return recovery_point(topology, made, key)
+
+
+def last(point: RecoveryPoint, volume: str) -> str:
+    """The id of the backup that is restored for a volume."""
+    return point.chain(volume)[-1].id
 
 
 # Discovery.
@@ -140,7 +148,7 @@ def test_members_that_do_not_exist_or_are_not_unique_are_all_named() -> None:
 
 
 def test_a_member_can_be_named_by_id() -> None:
-    vnf = Vnf(vnf="v", primary="site-a", backup="site-b", members=[Member(server="id-app")])
+    vnf = Vnf(vnf="v", primary="site-a", backup=["site-b"], members=[Member(server="id-app")])
     assert [s.name for s in discover(vnf, FakeCloud().site).servers] == ["app"]
 
 
@@ -149,7 +157,7 @@ def test_a_member_can_be_named_by_id() -> None:
 
 def test_a_vnf_that_is_fit_passes() -> None:
     cloud = FakeCloud()
-    check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+    check_protect(VNF, cloud)
 
 
 def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None:
@@ -164,7 +172,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     cloud.volumes["front-data"]["multiattach"] = True
     cloud.quotas = {"snapshots": {"limit": 5}, "backup_gigabytes": {"limit": 8, "in_use": 3}}
     with pytest.raises(PreflightFailed) as failure:
-        check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+        check_protect(VNF, cloud)
     found = "\n".join(failure.value.problems)
     for words in (
         "nova-quiesce add-on",
@@ -175,8 +183,8 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
         "volume db-data of server db is encrypted",
         "volume front-data of server front is multiattach",
         "cinder-backup is not up",
-        "quota snapshots: 6 more are needed, 5 of 5 are free",
-        "quota backup_gigabytes: 6 more are needed, 5 of 8 are free",
+        "quota snapshots of the project: 6 more are needed, 5 of 5 are free",
+        "quota backup_gigabytes of the project: 6 more are needed, 5 of 8 are free",
     ):
         assert words in found
     assert not cloud.events
@@ -193,7 +201,7 @@ def test_a_guest_agent_that_does_not_answer_is_found_before_anything_is_frozen()
     with pytest.raises(
         PreflightFailed, match=r"server app cannot be quiesced.*QEMU guest agent is not connected"
     ) as failure:
-        check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+        check_protect(VNF, cloud)
     assert len(failure.value.problems) == 1
     assert set(cloud.events) == {"unquiesce db", "unquiesce front"}
 
@@ -201,7 +209,7 @@ def test_a_guest_agent_that_does_not_answer_is_found_before_anything_is_frozen()
 def test_to_ask_a_guest_agent_thaws_nobody_whom_another_has_frozen() -> None:
     cloud = FakeCloud()
     cloud.frozen.add("id-app")
-    check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+    check_protect(VNF, cloud)
     assert cloud.frozen == {"id-app"}
 
 
@@ -209,7 +217,7 @@ def test_a_volume_that_something_is_happening_to_is_found_before() -> None:
     cloud = FakeCloud()
     cloud.volumes["db-data"]["status"] = "extending"
     with pytest.raises(PreflightFailed, match="volume db-data of server db is extending"):
-        check_protect(VNF, discover(VNF, cloud.site), cloud.site)
+        check_protect(VNF, cloud)
 
 
 def test_members_of_one_name_are_found_before() -> None:
@@ -217,15 +225,17 @@ def test_members_of_one_name_are_found_before() -> None:
     cloud.servers["id-app"]["name"] = "db"
     vnf = VNF.model_copy(update={"members": [Member(server=i) for i in ("id-db", "id-app")]})
     with pytest.raises(PreflightFailed, match="2 members are named db"):
-        check_protect(vnf, discover(vnf, cloud.site), cloud.site)
+        check_protect(vnf, cloud)
 
 
 def test_a_quiesce_timeout_longer_than_the_site_allows_is_found_before() -> None:
     cloud = FakeCloud()
     cloud.site.compute.quiesce_support = lambda: {"maximum_timeout": 5}  # type: ignore[method-assign]
-    vnf = VNF.model_copy(update={"quiesce": Quiesce(timeout=6)})
+    vnf = VNF.model_copy(
+        update={"protections": [Protection.model_validate({"quiesce": {"timeout": 6}})]}
+    )
     with pytest.raises(PreflightFailed, match="timeout 6 s is longer than site-a allows, 5 s"):
-        check_protect(vnf, discover(vnf, cloud.site), cloud.site)
+        check_protect(vnf, cloud)
 
 
 # Backups.
@@ -238,12 +248,12 @@ def test_the_first_point_is_full_and_the_next_rests_on_it_and_names_the_whole_ch
     second = protect(cloud, "two", first)
     third = protect(cloud, "three", second)
     assert third.incremental
-    for volume in third.restore:
+    for volume in third.sources:
         chain = third.chain(volume)
         assert [r.id for r in chain] == [
-            first.restore[volume],
-            second.restore[volume],
-            third.restore[volume],
+            last(first, volume),
+            last(second, volume),
+            last(third, volume),
         ]
         assert chain[0].parent_id is None
 
@@ -255,7 +265,7 @@ def test_a_backup_of_somebody_else_in_between_makes_the_next_one_full_and_says_w
     timeline = FakeTimeline()
     second = protect(cloud, "two", first, timeline)
     assert second.chain("db-data")[-1].parent_id is None
-    assert second.chain("db-root")[-1].parent_id == first.restore["db-root"]
+    assert second.chain("db-root")[-1].parent_id == last(first, "db-root")
     assert foreign in str(timeline.facts[("1.6", "db-data")]["full_because"])
 
 
@@ -264,9 +274,9 @@ def test_a_chain_that_is_not_whole_at_the_primary_any_more_is_not_continued(brok
     cloud = FakeCloud()
     first = protect(cloud, "one")
     if broken == "deleted":
-        del cloud.backups[first.restore["app-data"]]
+        del cloud.backups[last(first, "app-data")]
     else:
-        cloud.backups[first.restore["app-data"]]["status"] = "error"
+        cloud.backups[last(first, "app-data")]["status"] = "error"
     second = protect(cloud, "two", first)
     assert second.chain("app-data")[-1].parent_id is None
 
@@ -276,21 +286,19 @@ def test_a_chain_that_must_not_be_continued_is_not_though_cinder_calls_it_availa
     first = protect(cloud, "one")
     topology = discover(VNF, cloud.site)
     made = back_up(
-        cloud.site,
+        parts.protecting(cloud, VNF, "two", timeline=timeline),
         topology,
         snapshots(cloud, topology, "two"),
         first,
-        "two",
-        timeline,
-        full={"db-data": "objects are lost"},
+        {"db-data": "objects are lost"},
     )
-    assert {v for v, b in made.restore.items() if not made.backups[b].incremental} == {"db-data"}
+    assert {v for v, source in made.sources.items() if not source.incremental} == {"db-data"}
     assert made.full_because == {"db-data": "objects are lost"}
-    assert first.restore["db-data"] not in made.backups
-    third = protect(cloud, "three", manifest(topology, made, "two"))
+    assert last(first, "db-data") not in recovery_point(topology, made, "two").backups
+    third = protect(cloud, "three", (of_two := recovery_point(topology, made, "two")))
     assert [r.id for r in third.chain("db-data")] == [
-        made.restore["db-data"],
-        third.restore["db-data"],
+        last(of_two, "db-data"),
+        last(third, "db-data"),
     ]
 
 
@@ -299,10 +307,10 @@ def test_a_volume_that_has_grown_or_is_new_gets_a_full_backup() -> None:
     first = protect(cloud, "one")
     cloud.volumes["db-root"]["size"] = 2
     previous = first.model_copy(
-        update={"restore": {v: b for v, b in first.restore.items() if v != "app-root"}}
+        update={"sources": {v: s for v, s in first.sources.items() if v != "app-root"}}
     )
     second = protect(cloud, "two", previous)
-    assert {v for v in second.restore if second.chain(v)[-1].parent_id is None} == {
+    assert {v for v in second.sources if second.chain(v)[-1].parent_id is None} == {
         "db-root",
         "app-root",
     }
@@ -324,36 +332,37 @@ def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_
             cloud.backups[made_before]["status"] = "available"
 
     cloud.before = becomes_available
-    made = back_up(cloud.site, topology, snaps, first, "two", FakeTimeline())
-    record = made.backups[made.restore["front-data"]]
+    made = back_up(parts.protecting(cloud, VNF, "two"), topology, snaps, first, {})
+    of_two = recovery_point(topology, made, "two")
+    record = of_two.chain("front-data")[-1]
     assert record.parent_id is None
     assert made_before in made.full_because["front-data"]
     assert "delete backup of front-data" in cloud.events
     assert made_before in cloud.backups
-    assert set(made.backups) >= {first.restore["front-root"]}
+    assert set(of_two.backups) >= {last(first, "front-root")}
 
 
 def test_a_backup_that_an_interrupted_attempt_has_made_is_not_made_again() -> None:
     cloud = FakeCloud()
     topology = discover(VNF, cloud.site)
     snaps = snapshots(cloud, topology, "one")
-    once = back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
-    again = back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
-    assert once.restore == again.restore
+    once = back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
+    again = back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
+    assert once.sources == again.sources
     assert sum("backup" in e for e in cloud.events) == 6
 
 
-def test_a_backup_that_fails_is_named_with_cinders_reason() -> None:
+def test_a_backup_that_fails_is_named_with_cinders_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cloud = FakeCloud()
     cloud.before = lambda event: None
     topology = discover(VNF, cloud.site)
     snaps = snapshots(cloud, topology, "one")
-    original = cloud.add_backup
-    cloud.add_backup = lambda volume, **f: original(
-        volume, **f, becomes="error", fail_reason="store is full"
-    )  # type: ignore[method-assign,assignment,misc]
+    failing = partial(cloud.add_backup, becomes="error", fail_reason="store is full")
+    monkeypatch.setattr(cloud, "add_backup", failing)
     with pytest.raises(ResourceFailed, match="store is full"):
-        back_up(cloud.site, topology, snaps, None, "one", FakeTimeline())
+        back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
 
 
 # What is left is removed.
@@ -365,6 +374,6 @@ def test_only_what_carries_the_key_is_removed() -> None:
     protect(cloud, "two", first)
     foreign = cloud.add_backup("db-data")
     remove_snapshots(cloud.site, "two", FakeTimeline())
-    remove_backups(cloud.site, "two", FakeTimeline())
+    TRANSFER.roll_back(parts.protecting(cloud, VNF, "two"))
     assert {s["metadata"]["antipode:key"] for s in cloud.snapshots.values()} == {"one"}
     assert set(cloud.backups) == {*first.backups, foreign}

@@ -12,21 +12,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 from antipode.cloud.compute import Freeze
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
-from antipode.model.capture import SnapshotSet
+from antipode.model.capture import Capture
 from antipode.model.topology import Topology
-from antipode.model.vnf import Member, Quiesce, Vnf
+from antipode.model.vnf import Member, Vnf
 from antipode.protect.quiesced_snapshot import window
+from antipode.protect.quiesced_snapshot.settings import Quiesce
 from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
 from antipode.topology.discovery import discover
+from tests.unit.fakecloud import FakeCloud, FakeLedger, FakeTimeline, refuse
 
 VNF = Vnf(
     vnf="v",
     primary="site-a",
-    backup="site-b",
+    backup=["site-b"],
     members=[Member(server=s) for s in ("db", "app", "front")],
 )
 FAILS_WITHIN_S = 2.0
@@ -50,7 +51,7 @@ class Scene:
         self.timeline = FakeTimeline()
         self.topology: Topology = discover(VNF, self.cloud.site)
 
-    def run(self, timeout: float = 60.0) -> SnapshotSet:
+    def run(self, timeout: float = 60.0) -> Capture:
         return quiesced_snapshots(
             self.cloud.site,
             self.topology,
@@ -85,6 +86,7 @@ def test_members_are_frozen_in_order_all_volumes_snapshot_and_members_thawed_in_
     assert set(scene.of("snapshot")) == set(result.snapshots) == VOLUMES
     assert all(scene.cloud.snapshots[s]["status"] == "available" for s in result.snapshots.values())
     assert result.consistency == "application"
+    assert result.window is not None
     assert set(result.window.per_member_s) == {"db", "app", "front"}
     assert (
         result.window.total_s

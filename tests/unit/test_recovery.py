@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline, refuse
-from test_protect_steps import protect
 
 from antipode.errors import PreflightFailed, ResourceFailed
 from antipode.model.plan import RecoveryPlan
-from antipode.model.point import Manifest
+from antipode.model.point import RecoveryPoint
 from antipode.model.topology import ServerGroup
 from antipode.model.vnf import Answers, Mapping, Member, Vnf
 from antipode.recover.existing import Found
@@ -24,11 +23,14 @@ from antipode.recover.probes import await_answer
 from antipode.recover.servers import boot
 from antipode.recover.sources.backup import restore_volumes
 from antipode.recover.sources.records import import_chains
+from tests.unit import parts
+from tests.unit.fakecloud import FakeCloud, refuse
+from tests.unit.test_protect_steps import last, protect
 
 VNF = Vnf(
     vnf="v",
     primary="site-a",
-    backup="site-b",
+    backup=["site-b"],
     map=Mapping(networks={"net": "net-b"}, volume_types={"fast": "standard"}),
     members=[
         Member(server="db"),
@@ -36,10 +38,11 @@ VNF = Vnf(
         Member(server="front", boot_after=["app"]),
     ],
 )
+PLAN = RecoveryPlan(recovery_point="two", vnf="v", site="site-b", servers=[])
 
 
 @pytest.fixture(scope="module")
-def point() -> Manifest:
+def point() -> RecoveryPoint:
     cloud = FakeCloud()
     return protect(cloud, "two", protect(cloud, "one")).model_copy(update={"vnf": VNF})
 
@@ -56,14 +59,30 @@ def there() -> FakeCloud:
     return cloud
 
 
-def recover(cloud: FakeCloud, point: Manifest, plan: RecoveryPlan, server: str) -> str:
-    timeline = FakeTimeline()
-    ports = create_ports(cloud.site, point, plan, server, "run", timeline)
-    import_chains(cloud.site, Found(cloud.site), point, server, timeline)
-    volumes = restore_volumes(
-        cloud.site, Found(cloud.site), point, plan, server, "run", threading.Semaphore(8), timeline
-    )
-    return boot(cloud.site, Found(cloud.site), point, plan, server, volumes, ports, "run", timeline)
+class OneSlot(threading.Semaphore):  # type: ignore[misc]
+    """Slots for one volume at once."""
+
+    def at(self, _place: int) -> OneSlot:
+        return self
+
+
+def imported(cloud: FakeCloud, point: RecoveryPoint, server: str) -> None:
+    volumes = [v.id for v in point.topology.server(server).volumes]
+    import_chains(parts.recovery(cloud, point, PLAN), server, volumes)
+
+
+def restored(
+    cloud: FakeCloud, point: RecoveryPoint, plan: RecoveryPlan, server: str, **changes: Any
+) -> dict[str, str]:
+    recovery = parts.recovery(cloud, point, plan, **changes)
+    return restore_volumes(recovery, server, plan.server(server).volumes)
+
+
+def recover(cloud: FakeCloud, point: RecoveryPoint, plan: RecoveryPlan, server: str) -> str:
+    ports = create_ports(parts.recovery(cloud, point, plan), server)
+    imported(cloud, point, server)
+    volumes = restored(cloud, point, plan, server)
+    return boot(parts.recovery(cloud, point, plan), server, volumes, ports)
 
 
 def of(cloud: FakeCloud, action: str) -> list[str]:
@@ -74,22 +93,22 @@ def of(cloud: FakeCloud, action: str) -> list[str]:
 
 
 def test_names_are_translated_and_addresses_find_their_subnet(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     plan = make_plan(point, there.site)
     app = plan.server("app")
     assert (app.flavor_id, app.after) == ("flavor-1", ["db"])
     assert [v.volume_type for v in app.volumes] == ["standard"] * 2
-    assert [v.backup_id for v in app.volumes] == [
-        point.restore["app-root"],
-        point.restore["app-data"],
+    assert [v.source_reference for v in app.volumes] == [
+        last(point, "app-root"),
+        last(point, "app-data"),
     ]
     assert (app.ports[0].network_id, app.ports[0].fixed) == ("net-2", {"10.0.0.11": "subnet-2"})
     assert RecoveryPlan.model_validate(plan.model_dump(mode="json")) == plan
 
 
 def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     there.flavors, there.types, there.groups, there.zones = [], [], [], ["other"]
     there.networks[0]["name"] = "net-c"
@@ -124,7 +143,7 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(
 
 
 def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     there.subnets[1]["cidr"] = "10.0.0.10/31"
     there.ports = {
@@ -154,18 +173,16 @@ def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(
 
 
 def test_a_backup_of_that_id_but_another_volume_is_a_problem(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     record = next(iter(point.backups.values()))
     there.backups[record.id] = {"id": record.id, "volume_id": "another", "status": "available"}
-    with pytest.raises(
-        PreflightFailed, match=f"{record.id} is known already, and of another volume"
-    ):
+    with pytest.raises(PreflightFailed, match=f"{record.id} exists at site-b already"):
         make_plan(point, there.site)
 
 
 def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     record = next(r for r in point.backups.values() if r.volume_id == "db-root")
     importing = {
@@ -185,12 +202,12 @@ def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(
             importing["volume_id"] = record.volume_id
 
     there._age = over  # type: ignore[method-assign]
-    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
+    imported(there, point, "db")
     assert record.id not in of(there, "import")
 
 
 def test_what_takes_an_address_names_the_run_that_made_it_and_how_to_have_it_removed(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     recover(there, point, make_plan(point, there.site), "db")
     later = point.model_copy(update={"id": "three"})
@@ -205,7 +222,7 @@ def test_what_takes_an_address_names_the_run_that_made_it_and_how_to_have_it_rem
 
 
 def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_twice(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     recover(there, point, make_plan(point, there.site), "db")
     plan = make_plan(point, there.site)
@@ -222,28 +239,28 @@ def test_what_an_earlier_attempt_has_created_is_neither_a_problem_nor_counted_tw
 # The steps.
 
 
-def test_records_are_imported_base_first(point: Manifest, there: FakeCloud) -> None:
-    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
-    imported = of(there, "import")
-    assert len(imported) == 4
+def test_records_are_imported_base_first(point: RecoveryPoint, there: FakeCloud) -> None:
+    imported(there, point, "db")
+    order = of(there, "import")
+    assert len(order) == 4
     for record in point.backups.values():
         if record.volume_id.startswith("db") and record.parent_id:
-            assert imported.index(record.parent_id) < imported.index(record.id)
+            assert order.index(record.parent_id) < order.index(record.id)
 
 
 def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_volume(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
-    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
-    import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
+    imported(there, point, "db")
+    imported(there, point, "db")
     assert len(of(there, "import")) == 4
-    there.backups[point.restore["db-root"]]["volume_id"] = "another"
+    there.backups[last(point, "db-root")]["volume_id"] = "another"
     with pytest.raises(ResourceFailed, match="of another volume: another"):
-        import_chains(there.site, Found(there.site), point, "db", FakeTimeline())
+        imported(there, point, "db")
 
 
 def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_had(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     server_id = recover(there, point, make_plan(point, there.site), "app")
     server = there.servers[server_id]
@@ -252,8 +269,8 @@ def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_
     assert [d["uuid"] for d in devices] == [by_name["app-root"]["id"], by_name["app-data"]["id"]]
     assert [d["boot_index"] for d in devices] == [0, -1]
     assert {v["backup_id"] for v in by_name.values()} == {
-        point.restore["app-root"],
-        point.restore["app-data"],
+        last(point, "app-root"),
+        last(point, "app-data"),
     }
     port = there.ports[server["networks"][0]["port"]]
     assert (port["mac_address"], port["fixed_ips"]) == (
@@ -274,7 +291,7 @@ def test_a_server_comes_back_with_its_volumes_in_order_its_port_and_all_that_it_
 
 
 def test_the_root_volume_is_made_bootable_and_gets_its_image_metadata_when_the_restore_did_not(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     recover(there, point, make_plan(point, there.site), "app")
     assert of(there, "os-set_bootable") == ["app-root"]
@@ -282,7 +299,7 @@ def test_the_root_volume_is_made_bootable_and_gets_its_image_metadata_when_the_r
 
 
 def test_restored_volumes_have_their_own_metadata_back_and_our_marks(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     recover(there, point, make_plan(point, there.site), "app")
     data = next(v for v in there.volumes.values() if v["name"] == "app-data")
@@ -294,7 +311,7 @@ def test_restored_volumes_have_their_own_metadata_back_and_our_marks(
     assert data["description"] == ""
 
 
-def test_a_second_attempt_creates_nothing_twice(point: Manifest, there: FakeCloud) -> None:
+def test_a_second_attempt_creates_nothing_twice(point: RecoveryPoint, there: FakeCloud) -> None:
     plan = make_plan(point, there.site)
     first = recover(there, point, plan, "app")
     events = len(there.events)
@@ -305,67 +322,40 @@ def test_a_second_attempt_creates_nothing_twice(point: Manifest, there: FakeClou
 
 
 def test_a_volume_whose_restore_was_under_way_is_found_despite_the_metadata_of_the_backup(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     plan = make_plan(point, there.site)
-    import_chains(there.site, Found(there.site), point, "app", FakeTimeline())
+    imported(there, point, "app")
     there.before = lambda event: refuse(500, "killed") if event == "restore app-data" else None
     with pytest.raises(ResourceFailed):
-        restore_volumes(
-            there.site,
-            Found(there.site),
-            point,
-            plan,
-            "app",
-            "run",
-            threading.Semaphore(8),
-            FakeTimeline(),
-        )
+        restored(there, point, plan, "app")
     root = next(v for v in there.volumes.values() if v["name"] == "app-root")
     root["metadata"], root["description"] = (
         {"src_backup_id": root["backup_id"]},
         "antipode:key=two/app-root antipode:run=run",
     )
     there.before = lambda event: None
-    restored = restore_volumes(
-        there.site,
-        Found(there.site),
-        point,
-        plan,
-        "app",
-        "run",
-        threading.Semaphore(8),
-        FakeTimeline(),
-    )
-    assert restored["app-root"] == root["id"]
+    found = restored(there, point, plan, "app")
+    assert found["app-root"] == root["id"]
     assert of(there, "restore").count("app-root") == 1
 
 
 def test_no_more_volumes_are_restored_at_once_than_there_are_slots(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     plan = make_plan(point, there.site)
-    import_chains(there.site, Found(there.site), point, "app", FakeTimeline())
+    imported(there, point, "app")
 
     def look(event: str) -> None:
         assert not [v for v in there.volumes.values() if v["status"] == "restoring-backup"]
 
     there.before = look
-    restore_volumes(
-        there.site,
-        Found(there.site),
-        point,
-        plan,
-        "app",
-        "run",
-        threading.Semaphore(1),
-        FakeTimeline(),
-    )
+    restored(there, point, plan, "app", slots=OneSlot())
     assert len(of(there, "restore")) == 2
 
 
 def test_a_mac_address_that_somebody_took_meanwhile_is_named(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     plan = make_plan(point, there.site)
     there.ports["p"] = {
@@ -378,10 +368,10 @@ def test_a_mac_address_that_somebody_took_meanwhile_is_named(
     with pytest.raises(
         ResourceFailed, match="MAC address fa:16:3e:00:00:01 is in use on network net-b by port p"
     ):
-        create_ports(there.site, point, plan, "app", "run", FakeTimeline())
+        create_ports(parts.recovery(there, point, plan), "app")
 
 
-def test_a_missing_keypair_is_imported(point: Manifest, there: FakeCloud) -> None:
+def test_a_missing_keypair_is_imported(point: RecoveryPoint, there: FakeCloud) -> None:
     there.keypairs.clear()
     plan = make_plan(point, there.site)
     assert [k.name for k in plan.keypairs_to_import] == ["key"]
@@ -390,7 +380,7 @@ def test_a_missing_keypair_is_imported(point: Manifest, there: FakeCloud) -> Non
 
 
 def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     there.keypairs["key"] = {"name": "key", "public_key": "ssh-ed25519 BBBB other"}
     plan = make_plan(point, there.site)
@@ -405,7 +395,7 @@ def test_a_keypair_of_the_same_name_but_another_key_does_not_stop_a_recovery(
 
 
 def test_a_network_of_another_project_with_the_same_name_is_not_taken_for_ours(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     there.networks.insert(0, {"id": "net-theirs", "name": "net-b", "project_id": "theirs"})
     there.networks[1]["project_id"] = there.site.project_id
@@ -413,7 +403,7 @@ def test_a_network_of_another_project_with_the_same_name_is_not_taken_for_ours(
 
 
 def test_a_server_in_error_from_an_earlier_attempt_is_named_and_not_counted_as_there(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     server = recover(there, point, make_plan(point, there.site), "db")
     there.servers[server] |= {"status": "ERROR", "fault": {"message": "No valid host was found"}}
@@ -427,7 +417,7 @@ def test_a_server_in_error_from_an_earlier_attempt_is_named_and_not_counted_as_t
 
 
 def test_a_volume_that_is_still_being_restored_is_not_counted_against_the_quota_again(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     recover(there, point, make_plan(point, there.site), "db")
     for volume in (
@@ -439,33 +429,29 @@ def test_a_volume_that_is_still_being_restored_is_not_counted_against_the_quota_
 
 
 def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
-    def asking(code: str, within: float) -> Manifest:
-        answers = Answers(
-            command=[sys.executable, "-c", code, "{site}", "{server}", "{address}"], within=within
-        )
-        members = [
-            m.model_copy(update={"answers": answers}) if m.server == "app" else m
-            for m in VNF.members
+    def ask(server: str, code: str, within: float) -> None:
+        command = [sys.executable, "-c", code, "{site}", "{server}", "{address}"]
+        answers = Answers(command=command, within=within)
+        plan = make_plan(point, there.site)
+        servers = [
+            s.model_copy(update={"answers": answers}) if s.name == "app" else s
+            for s in plan.servers
         ]
-        return point.model_copy(update={"vnf": VNF.model_copy(update={"members": members})})
+        asked = plan.model_copy(update={"servers": servers})
+        await_answer(parts.recovery(there, point, asked), server)
 
     right = (
         "import sys; {'braces': 'of its own'}; sys.exit(sys.argv[1:] != ['site-b', 'app', "
         "'10.0.0.11'])"
     )
-    await_answer(there.site, asking(right, 20), "app", FakeTimeline())
-    await_answer(there.site, asking("raise SystemExit(1)", 0), "db", FakeTimeline())
+    ask("app", right, 20)
+    ask("db", "raise SystemExit(1)", 0)
     with pytest.raises(
         ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"
     ):
-        await_answer(
-            there.site,
-            asking("import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0),
-            "app",
-            FakeTimeline(),
-        )
+        ask("app", "import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0)
 
 
 # Requests that come through late: their sender is dead, and its successor has looked and found
@@ -503,7 +489,7 @@ def comes_through_before(cloud: FakeCloud, service: str, method: str, path: str)
     ],
 )
 def test_what_a_late_request_has_made_is_taken_where_the_site_refuses_to_make_it_twice(
-    point: Manifest, there: FakeCloud, service: str, path: str, once: str
+    point: RecoveryPoint, there: FakeCloud, service: str, path: str, once: str
 ) -> None:
     there.keypairs.clear()
     comes_through_before(there, service, "POST", path)
@@ -511,7 +497,9 @@ def test_what_a_late_request_has_made_is_taken_where_the_site_refuses_to_make_it
     assert len(of(there, once)) == len(set(of(there, once))) > 0
 
 
-def test_a_refusal_without_such_a_late_request_is_told(point: Manifest, there: FakeCloud) -> None:
+def test_a_refusal_without_such_a_late_request_is_told(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
     plan = make_plan(point, there.site)
     there.before = lambda event: (
         refuse(400, "no more of these") if event.startswith("boot") else None
@@ -521,37 +509,19 @@ def test_a_refusal_without_such_a_late_request_is_told(point: Manifest, there: F
 
 
 def test_of_a_volume_that_is_there_twice_every_try_takes_the_same(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     comes_through_before(there, "volume", "POST", "/volumes")
     plan = make_plan(point, there.site)
     server = recover(there, point, plan, "app")
     volumes = {d["uuid"] for d in there.servers[server]["block_device_mapping_v2"]}
     assert len(there.volumes) == 3
-    again = restore_volumes(
-        there.site,
-        Found(there.site),
-        point,
-        plan,
-        "app",
-        "run",
-        threading.Semaphore(8),
-        FakeTimeline(),
-    )
+    again = restored(there, point, plan, "app")
     assert set(again.values()) == volumes
     for volume in there.volumes.values():
         volume["status"] = "available"  # nothing is attached: the older is taken
     there.volumes = dict(sorted(there.volumes.items(), reverse=True))
-    again = restore_volumes(
-        there.site,
-        Found(there.site),
-        point,
-        plan,
-        "app",
-        "run",
-        threading.Semaphore(8),
-        FakeTimeline(),
-    )
+    again = restored(there, point, plan, "app")
     assert all(
         there.volumes[v]["created_at"]
         == min(
@@ -562,7 +532,7 @@ def test_of_a_volume_that_is_there_twice_every_try_takes_the_same(
 
 
 def test_a_server_boots_in_the_server_group_that_has_members_when_there_are_two_of_its_name(
-    point: Manifest, there: FakeCloud
+    point: RecoveryPoint, there: FakeCloud
 ) -> None:
     server = point.topology.server("app").model_copy(
         update={"server_group": ServerGroup(name="apart", policy="anti-affinity")}
@@ -579,16 +549,20 @@ def test_a_server_boots_in_the_server_group_that_has_members_when_there_are_two_
     assert there.servers[booted]["hints"] == {"group": "ours"}
 
 
-def test_all_servers_of_a_recovery_share_one_listing(point: Manifest, there: FakeCloud) -> None:
+def test_all_servers_of_a_recovery_share_one_listing(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
     asked: list[str] = []
+
+    def noting(send: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(method: str, path: str, **request: Any) -> Any:
+            asked.append(f"{method} {path}")
+            return send(method, path, **request)
+
+        return noted
+
     for api in (there.site.compute._api, there.site.volumes._api):
-        api._send = (
-            lambda real: (
-                lambda method, path, **request: (
-                    asked.append(f"{method} {path}") or real(method, path, **request)
-                )
-            )
-        )(api._send)
+        api._send = noting(api._send)
     found = Found(there.site)
     for key in ("a", "b"):
         found.servers(key), found.volumes(key), found.backup(key)

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline
-from test_recovery import point, recover, there  # noqa: F401
 
-from antipode.model.point import Manifest
+from antipode.model.point import RecoveryPoint
 from antipode.recover import rollback
 from antipode.recover.plan import make_plan
+from tests.unit.fakecloud import FakeCloud, FakeTimeline
+from tests.unit.test_recovery import point, recover, there  # noqa: F401
 
 
-def remove(cloud: FakeCloud, of: Manifest, go_on: Callable[[], None] = lambda: None) -> list[str]:
+def remove(
+    cloud: FakeCloud, of: RecoveryPoint, go_on: Callable[[], None] = lambda: None
+) -> list[str]:
     return rollback.remove(cloud.site, "run", make_plan(of, cloud.site), FakeTimeline(), go_on)
 
 
@@ -27,7 +29,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def recovered(there: FakeCloud, point: Manifest) -> FakeCloud:  # noqa: F811
+def recovered(there: FakeCloud, point: RecoveryPoint) -> FakeCloud:  # noqa: F811
     plan = make_plan(point, there.site)
     for server in ("db", "app", "front"):
         recover(there, point, plan, server)
@@ -35,7 +37,10 @@ def recovered(there: FakeCloud, point: Manifest) -> FakeCloud:  # noqa: F811
     return there
 
 
-def test_servers_go_first_then_ports_then_volumes(recovered: FakeCloud, point: Manifest) -> None:  # noqa: F811
+def test_servers_go_first_then_ports_then_volumes(
+    recovered: FakeCloud,
+    point: RecoveryPoint,  # noqa: F811
+) -> None:
     remove(recovered, point)
     order = [event.split()[1] for event in recovered.events if event.startswith("delete")]
     assert order == sorted(order, key=["server", "port", "volume"].index)
@@ -44,7 +49,7 @@ def test_servers_go_first_then_ports_then_volumes(recovered: FakeCloud, point: M
 
 def test_a_volume_whose_restore_lasts_is_left_and_named_and_its_port_is_free(
     recovered: FakeCloud,
-    point: Manifest,  # noqa: F811
+    point: RecoveryPoint,  # noqa: F811
 ) -> None:
     stuck = next(iter(recovered.volumes.values()))
     real = recovered._volume
@@ -73,7 +78,7 @@ def twin_of(cloud: FakeCloud, name: str, status: str) -> str:
 @pytest.mark.parametrize("status", ["available", "restoring-backup", "error_restoring"])
 def test_a_volume_that_is_there_twice_is_removed_and_the_one_in_use_stays(
     recovered: FakeCloud,
-    point: Manifest,  # noqa: F811
+    point: RecoveryPoint,  # noqa: F811
     status: str,
 ) -> None:
     plan, before = make_plan(point, recovered.site), set(recovered.volumes)
@@ -94,7 +99,7 @@ def test_a_volume_that_is_there_twice_is_removed_and_the_one_in_use_stays(
 )
 def test_of_two_volumes_none_is_removed_that_may_be_in_use(
     recovered: FakeCloud,
-    point: Manifest,  # noqa: F811
+    point: RecoveryPoint,  # noqa: F811
     states: tuple[str, str],
 ) -> None:
     first, second = states
@@ -107,7 +112,7 @@ def test_of_two_volumes_none_is_removed_that_may_be_in_use(
 
 def test_a_volume_of_another_recovery_point_is_no_twin(
     recovered: FakeCloud,
-    point: Manifest,  # noqa: F811
+    point: RecoveryPoint,  # noqa: F811
 ) -> None:
     plan = make_plan(point, recovered.site)
     twin_of(recovered, "app-data", "available")

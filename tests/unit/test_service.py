@@ -13,19 +13,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import samples
 from sqlalchemy import update
 
 from antipode import config, logs
 from antipode.engine.deployment import Deployment
+from antipode.engine.kind import RunKind
 from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
 from antipode.freezes.reaper import Reaper
 from antipode.operations.submit import submit
+from antipode.runs import kind_of
 from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
+from tests.unit import samples
 
 Execute = Callable[[str], None]
 WITHIN_S = 60.0
@@ -40,7 +42,7 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 def queue(deployment: Deployment, kind: str, vnf: str, **changes: Any) -> str:
-    run = new_run(kind, vnf, {})
+    run = new_run(kind_of(kind), vnf, {})
     for column, value in changes.items():
         setattr(run, column, value)
     return str(submit(deployment, run)["run"])
@@ -56,8 +58,8 @@ def conducting(
 ) -> Iterator[Conductor]:
     """A conductor at work, which carries each run out by calling `execute`."""
 
-    def executed(_deployment: Deployment, run: str, *_: Any) -> None:
-        execute(run)
+    def executed(_deployment: Deployment, _kind: Any, claim: Any, *_: Any) -> None:
+        execute(claim.run)
 
     monkeypatch.setattr(conductor, "execute", executed)
     monkeypatch.setattr(conductor, "LOOK_S", 0.01)
@@ -89,9 +91,9 @@ def test_failovers_are_begun_first_then_what_was_queued_first(
     order: list[str] = []
     begin = Conductor._begin
 
-    def begin_and_tell(self: Conductor, row: RunRow) -> None:
+    def begin_and_tell(self: Conductor, row: RunRow, kind: RunKind) -> None:
         order.append(row.id)
-        begin(self, row)
+        begin(self, row, kind)
 
     monkeypatch.setattr(Conductor, "_begin", begin_and_tell)
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
@@ -260,7 +262,7 @@ def test_the_clean_up_looks_for_what_runs_have_left_and_outlives_what_goes_wrong
 
 
 def failover_of(deployment: Deployment, vnf: str, confirmed_s_ago: float) -> str:
-    run = new_run("failover", vnf, {"confirmed_at": time.time() - confirmed_s_ago})
+    run = new_run(kind_of("failover"), vnf, {"confirmed_at": time.time() - confirmed_s_ago})
     run.started_at = time.time() - confirmed_s_ago
     return str(submit(deployment, run)["run"])
 
@@ -343,11 +345,10 @@ def test_a_run_that_must_stop_while_it_writes_to_the_vault_has_not_failed_at_tha
     def send(*_: Any, **__: Any) -> Any:
         raise ClaimLost("it is another's")
 
-    vault = SwiftVault(
-        SimpleNamespace(ensure_container=send, put=send, get=send, delete=send, listing=send),
-        "c",
-        "site-b",
-    )  # type: ignore[arg-type]
+    objects: Any = SimpleNamespace(
+        ensure_container=send, put=send, get=send, delete=send, listing=send
+    )
+    vault = SwiftVault(objects, "c", "site-b")
     for call in (
         lambda: vault.put("a/b", b""),
         lambda: vault.delete("a/b"),

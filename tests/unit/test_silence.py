@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud, FakeTimeline
 
 from antipode.cloud import watch
 from antipode.cloud.api import Reply
 from antipode.cloud.site import Site
 from antipode.errors import SiteUnreachable
 from antipode.model.marks import marks
-from antipode.protect import remains
+from antipode.protect import snapshots
+from tests.unit.fakecloud import FakeCloud, FakeTimeline
 
 
 class HoledCloud(FakeCloud):
@@ -104,14 +104,14 @@ def test_a_removal_that_waits_when_the_silence_begins_ends_soon(
     cloud.site.volumes.create_snapshot("db-root", "name", marks("run", "key"), 1)
     (snapshot,) = cloud.snapshots.values()
     with ThreadPoolExecutor(1) as pool:
-        removal = pool.submit(remains.remove_snapshots, impatient(cloud), "key", FakeTimeline())
+        removal = pool.submit(snapshots.remove_snapshots, impatient(cloud), "key", FakeTimeline())
         while snapshot["looks"] > 10**6 - 2:  # until it waits
             time.sleep(0.01)
         cloud.is_silent = True
         began = time.monotonic()
         with pytest.raises(SiteUnreachable, match="is not asked any more"):
             removal.result()
-    assert time.monotonic() - began < remains.SNAPSHOT_TIMEOUT_S / 2
+    assert time.monotonic() - began < snapshots.SNAPSHOT_TIMEOUT_S / 2
 
 
 def test_a_listing_that_hangs_does_not_take_the_whole_time_of_a_long_wait(

@@ -10,7 +10,6 @@ from subprocess import run
 from typing import Any
 
 import pytest
-from fakecloud import FakeCloud
 from keystoneauth1 import exceptions
 from keystoneauth1.access import AccessInfoV3
 from keystoneauth1.identity.base import BaseIdentityPlugin
@@ -22,6 +21,7 @@ from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
 from antipode.cloud.transport import Login, send
 from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
+from tests.unit.fakecloud import FakeCloud
 
 
 class Response:

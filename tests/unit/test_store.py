@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import samples
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
@@ -23,6 +22,7 @@ from antipode.store import database
 from antipode.store.runs import Runs, slot_of
 from antipode.store.tables import Base, RunRow, StepRow
 from antipode.store.vnfs import Vnfs
+from tests.unit import samples
 
 
 @pytest.fixture

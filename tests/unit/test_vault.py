@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode.errors import NotFound, RecoveryPointInvalid, VaultCorrupt, VaultError
-from antipode.model.point import seal
+from antipode.model.point import RecoveryPoint
+from antipode.model.point_v1 import seal, unseal
+from antipode.model.source import BackupRecord
 from antipode.vault import points, verify
 from antipode.vault.directory import DirectoryVault
+from tests.unit import samples
 
-SEALED = seal(samples.manifest())
+SEALED = seal(samples.point())
 AT_ANY_PACE = settings(deadline=None)
 """A busy machine may stand still for a moment."""
 
@@ -31,7 +33,7 @@ def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
 ) -> None:
     document = SEALED[:place] + bytes([byte]) + SEALED[place + 1 :]
     try:
-        assert points.unseal(document, "m") == samples.manifest()
+        assert unseal(document, "m") == samples.point()
     except VaultCorrupt:
         assert document != SEALED
 
@@ -40,20 +42,20 @@ def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
 @given(st.integers(0, len(SEALED) - 1))
 def test_a_manifest_that_was_cut_off_is_found(length: int) -> None:
     with pytest.raises(VaultCorrupt):
-        points.unseal(SEALED[:length], "m")
+        unseal(SEALED[:length], "m")
 
 
 @AT_ANY_PACE
 @given(st.binary(max_size=200))
 def test_what_is_no_manifest_is_refused_as_damaged(document: bytes) -> None:
     with pytest.raises(VaultCorrupt):
-        points.unseal(document, "m")
+        unseal(document, "m")
 
 
 def test_what_is_committed_is_read_back_and_listed_in_order_of_time(vault: DirectoryVault) -> None:
     later, earlier = (
-        samples.manifest("20261122T170000Z-000000"),
-        samples.manifest("20261122T160000Z-ffffff"),
+        samples.point("20261122T170000Z-000000"),
+        samples.point("20261122T160000Z-ffffff"),
     )
     for manifest in (later, earlier):
         points.commit(vault, manifest)
@@ -63,19 +65,19 @@ def test_what_is_committed_is_read_back_and_listed_in_order_of_time(vault: Direc
 
 
 def test_half_a_point_is_not_listed(vault: DirectoryVault, tmp_path: Path) -> None:
-    points.commit(vault, samples.manifest())
+    points.commit(vault, samples.point())
     (tmp_path / "hlr" / ".probe-0011").write_bytes(SEALED[:100])
-    assert points.list_ids(vault, "hlr") == [samples.manifest().id]
+    assert points.list_ids(vault, "hlr") == [samples.point().id]
     assert points.list_ids(vault, "hl") == []
 
 
 def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(
     vault: DirectoryVault, tmp_path: Path
 ) -> None:
-    points.commit(vault, samples.manifest("20261122T160000Z-000000"))
+    points.commit(vault, samples.point("20261122T160000Z-000000"))
     (tmp_path / "hlr" / "20261122T170000Z-000000.json").write_bytes(SEALED[:100])
     assert [type(found).__name__ for _, found in points.list_points(vault, "hlr")] == [
-        "Manifest",
+        "RecoveryPoint",
         "VaultCorrupt",
     ]
     with pytest.raises(VaultCorrupt):
@@ -95,8 +97,8 @@ def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
     vault: DirectoryVault,
 ) -> None:
     kept, late = (
-        samples.manifest("20261122T160000Z-000000"),
-        samples.manifest("20261122T170000Z-000000"),
+        samples.point("20261122T160000Z-000000"),
+        samples.point("20261122T170000Z-000000"),
     )
     points.commit(vault, kept)
     points.withdraw(vault, "hlr", late.id, on_its_way=True)
@@ -145,14 +147,28 @@ def test_a_vault_that_is_not_mounted_is_an_error_and_not_empty(tmp_path: Path) -
 @pytest.fixture
 def store() -> samples.MemoryStore:
     store = samples.MemoryStore()
-    for backup in samples.backups().backups.values():
+    for backup in samples.point().backups.values():
         store.hold(backup)
     return store
 
 
+def with_records(records: dict[str, BackupRecord]) -> RecoveryPoint:
+    """The sample point, with other records of its backups."""
+    point = samples.point()
+    sources = {
+        volume: samples.chain(*(records[r.id] for r in point.chain(volume)))
+        for volume in point.sources
+    }
+    return samples.point(sources=sources)
+
+
+def verified(point: RecoveryPoint, store: samples.MemoryStore | None) -> list[verify.Finding]:
+    return [f for v in point.sources for f in verify.verify_chain(v, point.chain(v), store)]
+
+
 def fingerprinted(store: samples.MemoryStore) -> list[verify.Finding]:
-    before = verify.fingerprint(samples.backups().backups, store)
-    return verify.verify(samples.manifest(backups=before), store)
+    before = verify.fingerprint(samples.point().backups, store)
+    return verified(with_records(before), store)
 
 
 def test_a_point_whose_objects_are_all_there_verifies_backup_by_backup_base_first(
@@ -164,17 +180,17 @@ def test_a_point_whose_objects_are_all_there_verifies_backup_by_backup_base_firs
 
 
 def test_a_lost_object_is_found(store: samples.MemoryStore) -> None:
-    before = verify.fingerprint(samples.backups().backups, store)
+    before = verify.fingerprint(samples.point().backups, store)
     del store.objects["volume_vol-db/b-db-0-00002"]
-    findings = verify.verify(samples.manifest(backups=before), store)
+    findings = verified(with_records(before), store)
     assert [f.ok for f in findings] == [False, True, True]
     assert "1 of 2 objects are missing" in findings[0].detail
 
 
 def test_an_object_that_was_written_over_is_found(store: samples.MemoryStore) -> None:
-    before = verify.fingerprint(samples.backups().backups, store)
+    before = verify.fingerprint(samples.point().backups, store)
     store.objects["volume_vol-front/b-front-0-00001"] = b"something else than before"
-    findings = verify.verify(samples.manifest(backups=before), store)
+    findings = verified(with_records(before), store)
     assert [f.ok for f in findings] == [True, True, False]
     assert findings[2].detail.startswith("changed since it was made")
 
@@ -183,7 +199,7 @@ def test_an_object_that_was_written_over_is_found(store: samples.MemoryStore) ->
 def test_a_chain_of_which_the_store_has_lost_objects_is_told_by_one_listing(
     store: samples.MemoryStore, lost: str
 ) -> None:
-    before = samples.manifest(backups=verify.fingerprint(samples.backups().backups, store))
+    before = with_records(verify.fingerprint(samples.point().backups, store))
     assert verify.broken_chains(before, store) == {}
     for name in [n for n in store.objects if n.startswith("volume_vol-db/b-db-0" + lost)]:
         del store.objects[name]
@@ -201,20 +217,8 @@ def test_a_backup_that_is_not_whole_in_the_store_gets_no_fingerprint(
 ) -> None:
     del store.objects["volume_vol-db/b-db-1_metadata"]
     with pytest.raises(RecoveryPointInvalid, match="b-db-1"):
-        verify.fingerprint(samples.backups().backups, store)
-
-
-def test_a_broken_chain_is_found(store: samples.MemoryStore) -> None:
-    broken = {i: b for i, b in samples.backups().backups.items() if i != "b-db-0"}
-    findings = verify.verify(samples.manifest(backups=broken), store)
-    assert not findings[0].ok
-    assert findings[0].backup == "b-db-0"
-
-
-def test_a_volume_without_a_backup_is_found(store: samples.MemoryStore) -> None:
-    findings = verify.verify(samples.manifest(restore={"vol-db": "b-db-1"}), store)
-    assert [f.ok for f in findings] == [True, True, False]
+        verify.fingerprint(samples.point().backups, store)
 
 
 def test_without_a_store_verification_says_what_it_did_not_look_at() -> None:
-    assert all("were not looked at" in f.detail for f in verify.verify(samples.manifest(), None))
+    assert all("were not looked at" in f.detail for f in verified(samples.point(), None))

@@ -42,9 +42,7 @@ def _body_schema(action: str) -> dict[str, Any]:
 
 
 class QuiesceController(wsgi.Controller):
-    """quiesce, unquiesce, what can be asked about them, and what happens to other requests for a
-    quiesced server.
-    """
+    """The actions quiesce and unquiesce, their state, and other requests for a quiesced server."""
 
     def __init__(self, quiescing: Quiescing) -> None:
         super().__init__()
@@ -53,9 +51,7 @@ class QuiesceController(wsgi.Controller):
 
     @wsgi.expected_errors(())
     def index(self, req: wsgi.Request) -> dict[str, Any]:
-        """Tell that the add-on is here, to everybody who has a token: its version and its timeouts
-        in seconds.
-        """
+        """Show to every valid token the add-on's version and its timeouts in seconds."""
         return {
             "quiesce": {
                 "version": nova_quiesce.__version__,
@@ -66,7 +62,7 @@ class QuiesceController(wsgi.Controller):
 
     @wsgi.expected_errors(404)
     def show(self, req: wsgi.Request, server_id: str) -> dict[str, Any]:
-        """Tell whether a server was quiesced through this API and not yet thawed."""
+        """Show whether a server was quiesced through this API and not yet thawed."""
         context, instance = self._instance(req, server_id)
         policy.authorize(context, policy.SHOW, instance)
         found = record.of(context, instance.uuid)
@@ -105,7 +101,7 @@ class QuiesceController(wsgi.Controller):
         """Raise a conflict for an action that Nova would do to a server in whatever task state, if
         this one is quiesced.
 
-        :param rule: the rule by which Nova allows it: whoever it refuses is to be refused by it
+        :param rule: the rule by which Nova allows it; a caller that it refuses is refused by Nova
         """
         try:
             context, instance = self._instance(req, server_id)

@@ -64,9 +64,8 @@ class QuiesceFilter:
         else:
             LOG.warning(
                 "nova-api runs with eventlet in a WSGI server that is not Nova's own: this "
-                "process thaws servers left quiesced only after "
-                "it has served a request. Run 'nova-quiesce watch' as a service, or nova-api "
-                "without eventlet where this Nova can."
+                "process thaws servers left quiesced only after it has served a request. "
+                "Run 'nova-quiesce watch' as a service, or run nova-api without eventlet."
             )
 
     def __call__(
@@ -74,7 +73,8 @@ class QuiesceFilter:
     ) -> Iterable[bytes]:
         if self._threads_run:
             self._watch.run_in_thread()
-            return self._answer(environ, start_response)
+            answer: Iterable[bytes] = self._answer(environ, start_response)
+            return answer
         return _Then(self._answer(environ, start_response), self._watch.look_if_time)
 
     @webob.dec.wsgify(RequestClass=wsgi.Request)
@@ -104,8 +104,8 @@ class QuiesceFilter:
         return self._resources[route["controller"]]
 
     def _reset(self, req: wsgi.Request, server_id: str) -> Any:
-        """Nova's answer comes first: who may reset the state is Nova's to decide, and that it can
-        be reset must not depend on the guest.
+        """Nova answers first: it decides which caller may reset the state, and a reset must not
+        depend on the guest.
         """
         answer = req.get_response(self._application)
         if answer.status_code == 202:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may quiesce, unquiesce and look: rules in Nova's own policy enforcer."""
+"""The rules for quiescing, unquiescing and showing, in Nova's own policy enforcer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def allows(context: Any, rule: str, instance: Any) -> bool:
 
 
 def _register() -> None:
-    # Nova has no hook for rules of an add-on, and may build its enforcer anew: hence at each check,
+    # Nova has no hook for rules of an add-on, and may rebuild its enforcer: hence at each check,
     # not once.
     nova_policy.init()
     with _registering:

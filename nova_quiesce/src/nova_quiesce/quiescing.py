@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quiesce, unquiesce and the thaw that comes by itself: what is checked, recorded and called, in
-which order.
-"""
+"""Quiesce, unquiesce and the automatic thaw: the order of checks, records and calls."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from nova_quiesce.watch import Watch
 
 LOG = logging.getLogger(__name__)
 
-# How much longer than the wait for nova-compute's answer a freeze or thaw may take before whoever
-# has begun it is taken for dead.
+# How much longer than the wait for nova-compute's answer a freeze or thaw may take before the
+# process that began it is taken for dead.
 MARGIN_SECONDS = 15
 
 
@@ -36,15 +34,14 @@ class AlreadyQuiesced(exception.Invalid):
 
 
 class Overtaken(exception.Invalid):
-    msg_fmt = _("Another request changed instance %(server_id)s at the same moment: try again")
+    msg_fmt = _("Another request changed instance %(server_id)s at the same moment. Try again")
     code = 409
 
 
 class PerhapsFrozen(exception.Invalid):
     msg_fmt = _(
-        "%(reason)s. The guest of instance %(server_id)s may be frozen all the same: it is being "
-        "thawed, which is given up at "
-        "%(given_up_at)s when its agent is silent until then"
+        "%(reason)s. The guest of instance %(server_id)s may nevertheless be frozen and is being "
+        "thawed; if its agent stays silent, Nova stops trying at %(given_up_at)s"
     )
     code = 409
 
@@ -53,15 +50,14 @@ class GivenUp(exception.Invalid):
     msg_fmt = _(
         "The guest of instance %(server_id)s may be frozen since %(since)s, and could not be "
         "thawed until %(given_up_at)s: %(reason)s. "
-        "Nobody tries it any more. Unquiesce the instance when its guest agent answers again, or "
-        "reboot it hard"
+        "Unquiesce the instance when its guest agent answers again, or hard reboot it"
     )
     code = 409
 
 
 class NoAnswer(exception.NovaException):
     msg_fmt = _(
-        "The compute service did not answer in time whether instance %(server_id)s was "
+        "The compute service did not confirm in time that instance %(server_id)s was "
         "%(action)sd. %(consequence)s"
     )
     code = 504
@@ -70,7 +66,7 @@ class NoAnswer(exception.NovaException):
 class Quiescing:
     """Quiesces and unquiesces servers.
 
-    Whoever does so, in whatever process, has changed the server's record first.
+    Every process changes the server's record before it acts.
     """
 
     def __init__(self) -> None:
@@ -85,7 +81,7 @@ class Quiescing:
         """Freeze the guest's file systems, for `timeout` seconds at most.
 
         :param context: a request context targeted at the instance's cell
-        :raises AlreadyQuiesced: it is; its time goes on unchanged
+        :raises AlreadyQuiesced: it is; its timeout stays unchanged
         :raises NoAnswer: the guest may have been frozen; it is due to be thawed
         :raises nova.exception.NovaException, NotImplementedError: the state does not allow it, or
         nova-compute refused
@@ -116,7 +112,7 @@ class Quiescing:
 
         :param context: a request context targeted at the instance's cell
         :raises NoAnswer: the guest may still be frozen; if it was quiesced, it is due to be thawed
-        :raises GivenUp: its agent does not answer, and nobody knows whether the guest is frozen;
+        :raises GivenUp: its agent does not answer, and the guest may be frozen;
         the record is removed :raises nova.exception.NovaException, NotImplementedError: the state
         does not allow it, or nova-compute refused
         """
@@ -147,24 +143,24 @@ class Quiescing:
 
     def thaw_due(self, context: Any, server_id: str, found: Record) -> None:
         """Thaw a server that is due, as its record says; return when that is done or given up, or
-        when somebody else does it.
+        when another process does it.
 
         :param context: an admin's context targeted at the instance's cell
         :raises Exception: it could not be thawed and is to be tried again; if it has a record, that
         says when
         """
         instance = _load(context, server_id)
-        told = None
+        outcome = None
         try:
             if (self._thaw_lost if found.state == LOST else self._thaw)(context, instance, found):
-                told = (
+                outcome = (
                     f"Thawed: it was quiesced at {found.since}, until {found.expires_at}, and "
                     "not unquiesced."
                 )
         except GivenUp as error:
-            told = error.format_message()
-        if told:
-            LOG.warning(told, instance=instance)
+            outcome = error.format_message()
+        if outcome:
+            LOG.warning(outcome, instance=instance)
 
     def thaw_after_reset(self, context: Any, instance: Any) -> None:
         """Have the watch of this process thaw a server whose state an admin has reset while it was
@@ -203,7 +199,7 @@ class Quiescing:
     def _thaw(self, context: Any, instance: Any, found: Record | None) -> bool:
         """Thaw, with the record saying so meanwhile.
 
-        False when somebody else has changed the record first: then nothing was done.
+        False when another process has changed the record first: then nothing was done.
         """
         free_in = CONF.rpc_response_timeout + MARGIN_SECONDS
         claim = (
@@ -227,8 +223,8 @@ class Quiescing:
         return True
 
     def _thaw_lost(self, context: Any, instance: Any, lost: Record) -> bool:
-        """Thaw a server that has lost its record, without a new one: whoever has reset its state is
-        to have it at their disposal.
+        """Thaw a server that has lost its record, without a new one: its state was reset, so it
+        must stay usable.
         """
         try:
             self._thaw_if_running(context, instance, lost)
@@ -236,10 +232,10 @@ class Quiescing:
             if lost.is_given_up:
                 raise _given_up(instance, lost, error) from error
             raise
-        anew = record.of(context, instance.uuid)
-        if anew:
-            # Quiesced by somebody meanwhile, and thawed by us: it must not pass for frozen.
-            self._thaw(context, instance, anew)
+        requiesced = record.of(context, instance.uuid)
+        if requiesced:
+            # Quiesced by another request meanwhile, and thawed by us: it must not pass for frozen.
+            self._thaw(context, instance, requiesced)
         return True
 
     def _thaw_if_running(self, context: Any, instance: Any, found: Record | None) -> None:

@@ -59,11 +59,11 @@ class Record:
     since: str
     expires_at: str
     free_at: str
-    """nobody else acts before this moment; whoever has begun a freeze or thaw is dead if it is
-    still under way then
+    """no other process acts before this moment; a freeze or thaw still under way then belongs to a
+    dead process
     """
     given_up_at: str | None = None
-    """an agent that is silent until then is not told to thaw any more; None when its guest is known
+    """an agent that is silent until then is not asked to thaw again; None when its guest is known
     to be frozen: then it always is
     """
 
@@ -112,7 +112,7 @@ class Record:
 
     @property
     def row(self) -> str:
-        """What is stored beside the state; a value of system metadata has at most 255
+        """The text stored beside the state; a value of system metadata has at most 255
         characters.
         """
         return json.dumps([self.id, self.since, self.expires_at, self.free_at, self.given_up_at])
@@ -148,14 +148,16 @@ def of(context: Any, server_id: str) -> Record | None:
 
     The context is targeted at the server's cell.
     """
-    return _found(context, models.Instance.uuid == server_id).get(server_id)
+    found: dict[str, Record] = _found(context, models.Instance.uuid == server_id)
+    return found.get(server_id)
 
 
 def all_of_cell(context: Any) -> dict[str, Record]:
     """Return the records of all quiesced servers, by their ids, of the cell that the context is
     targeted at.
     """
-    return _found(context)
+    found: dict[str, Record] = _found(context)
+    return found
 
 
 @main_db.pick_context_manager_reader

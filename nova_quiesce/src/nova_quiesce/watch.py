@@ -76,7 +76,7 @@ class Watch:
             try:
                 self.look()
             except Exception:
-                # Whatever it is, it must not end the watch.
+                # No error may end the watch.
                 LOG.exception(
                     "Looking for quiesced servers failed; next attempt in %s s.",
                     CONF.quiesce.look_interval,
@@ -120,7 +120,7 @@ class Watch:
             )
             found = []
         recorded = {server_id for _, server_id, _ in found}
-        # One that has been quiesced anew is left to its new record.
+        # One that has been quiesced again is left to its new record.
         found += [
             (cell, server_id, lost)
             for server_id, (cell, lost) in list(self._lost.items())
@@ -170,8 +170,8 @@ class Watch:
             unexpected = not isinstance(
                 error, (exception.NovaException, oslo_messaging.MessagingException)
             )
-            told = "Server %s could not be thawed; it is tried again in %s s: %s"
-            LOG.error(told, server_id, look_in, reason(error), exc_info=unexpected)
+            text = "Server %s could not be thawed, next attempt in %s s: %s"
+            LOG.error(text, server_id, look_in, reason(error), exc_info=unexpected)
             self._own.add(server_id)
             if found.state == LOST:
                 self._lost[server_id] = (

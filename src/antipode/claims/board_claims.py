@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from antipode.claims.board import Board, BoardUnreachable, Hold, Posting
 from antipode.errors import AntipodeError, Busy, ClaimLost, NotFound
 from antipode.store.runs import Runs
-from antipode.store.tables import RunRow
+from antipode.store.tables import USUAL_PRIORITY, RunRow
 
 LOG = logging.getLogger(__name__)
 FRESH_S = 0.5
@@ -145,6 +145,11 @@ class BoardClaim:
         self._hold.renew()
 
 
+def _goes_first(run: RunRow) -> bool:
+    """Whether a run goes ahead of the usual ones: a board knows no more than two priorities."""
+    return run.priority < USUAL_PRIORITY
+
+
 def is_over(runs: Runs, run: str) -> bool:
     """Whether a run has ended, or there is no such run."""
     try:
@@ -164,7 +169,7 @@ class BoardClaims:
         self._seen_at = float("-inf")
 
     def begin(self, run: RunRow) -> BoardClaim:
-        run_id, first = run.id, run.kind != "protect"
+        run_id, first = run.id, _goes_first(run)
         self.postings()  # a board that does not answer is told before anything is kept
         for other in self._runs.open(run.vnf):
             if other.slot == run.slot and other.state == "running" and self.is_held(other) is False:
@@ -185,7 +190,7 @@ class BoardClaims:
 
     def take(self, run: str, *, also_failed: bool = False, abort: bool = False) -> BoardClaim:
         row = self._runs.get(run)
-        posting = self._posting(run, row.kind != "protect")
+        posting = self._posting(run, _goes_first(row))
         if posting.owner is not None:
             raise Busy(f"run {run} is being worked at by {posting.owner}")
         claim = self._claim(posting)
@@ -212,7 +217,7 @@ class BoardClaims:
         Raises:
             BoardUnreachable: it may not be there; a service posts it when it finds it missing.
         """
-        self.board.post(run.id, first=run.kind != "protect")
+        self.board.post(run.id, first=_goes_first(run))
 
     def postings(self) -> list[Posting]:
         """What is on the board now.

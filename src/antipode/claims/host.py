@@ -208,8 +208,4 @@ class HostClaims:
 
     def _lock(self, run: RunRow) -> Lock:
         # a VNF's name may have dots, but no slash
-        return Lock(
-            self._folder / f"{run.vnf}.lock"
-            if run.kind == "protect"
-            else self._folder / run.kind / f"{run.vnf}.lock"
-        )
+        return Lock(self._folder / run.kind / f"{run.vnf}.lock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from antipode.cli.command import ShowCommand, columns, span
 from antipode.errors import NotConfirmed
 
 if TYPE_CHECKING:
-    from antipode.runs.failover import Prepared
+    from antipode.model.vnf import Answers
+    from antipode.operations.failover import Prepared
 
 
 class Failover(ShowCommand):
@@ -42,7 +44,7 @@ class Failover(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.runs.failover import asked, failover, prepare
+        from antipode.operations.failover import failover, prepare, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
         print(*_what_will_happen(prepared), sep="\n", file=self.app.stderr, flush=True)
@@ -51,7 +53,7 @@ class Failover(ShowCommand):
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
-            return columns(submit(deployment, asked(prepared)))
+            return columns(submit(deployment, request(prepared)))
         with progress.shown(self.app.stderr) as observer:
             return columns(failover(deployment, prepared, observer))
 
@@ -75,15 +77,13 @@ class Failover(ShowCommand):
 
 
 def _what_will_happen(prepared: Prepared) -> Iterator[str]:
-    plan, manifest = prepared.plan, prepared.manifest
+    plan, point = prepared.plan, prepared.point
     yield f"VNF {plan.vnf} is going to be recovered at {plan.site}"
     yield (
-        f"  from recovery point {plan.recovery_point} ({manifest.consistency} consistency, "
-        f"taken at {manifest.topology.site})"
+        f"  from recovery point {plan.recovery_point} ({point.consistency} consistency, "
+        f"taken at {point.site})"
     )
-    yield (
-        f"  as of {manifest.consistent_at}: what is newer than {span(prepared.age_s)} is lost (RPO)"
-    )
+    yield (f"  as of {point.consistent_at}: data newer than {span(point.age_s)} is lost (RPO)")
     for server in plan.servers:
         there = " (there already, from an earlier try)" if server.name in plan.already_there else ""
         after = f", after {', '.join(server.after)}" if server.after else ""
@@ -99,7 +99,15 @@ def _what_will_happen(prepared: Prepared) -> Iterator[str]:
                 f"    port on {port.network}: {', '.join(port.fixed) or 'no address'}, "
                 f"{port.mac_address}"
             )
+        if server.answers is not None:
+            yield f"    probe: {_probe(server.answers)}"
     for keypair in plan.keypairs_to_import:
         yield f"\n  keypair {keypair.name} is imported"
     for warning in prepared.warnings:
         yield f"\n  WARNING: {warning}"
+
+
+def _probe(answers: Answers) -> str:
+    if answers.command is not None:
+        return f"this host executes: {shlex.join(answers.command)}"
+    return f"TCP port {answers.tcp} of its first address"

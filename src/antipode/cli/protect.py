@@ -21,6 +21,9 @@ class Protect(ShowCommand):
             help="have the service do it: queue the run and print its id",
         )
         parser.add_argument(
+            "--option", metavar="OPTION", help="which protection of the VNF (default: the first)"
+        )
+        parser.add_argument(
             "--full",
             action="store_true",
             help="begin a new chain of every volume with a full backup",
@@ -29,13 +32,12 @@ class Protect(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.runs.protect import asked, protect
+        from antipode.operations.protect import protect, request
 
+        wanted = {"option": parsed_args.option, "full": parsed_args.full}
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
-            return columns(
-                submit(deployment, asked(deployment, parsed_args.vnf, full=parsed_args.full))
-            )
+            return columns(submit(deployment, request(deployment, parsed_args.vnf, **wanted)))
         with progress.shown(self.app.stderr) as observer:
-            return columns(protect(deployment, parsed_args.vnf, observer, full=parsed_args.full))
+            return columns(protect(deployment, parsed_args.vnf, observer, **wanted))

@@ -1,16 +1,15 @@
-"""`antipode recovery-point …`: what a VNF can be recovered from."""
+"""`antipode recovery-point …`: the states from which a VNF can be recovered."""
 
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli.command import ListCommand, ShowCommand, columns, span
 from antipode.errors import RecoveryPointInvalid
 
 if TYPE_CHECKING:
-    from antipode.model.point import Manifest
+    from antipode.model.point import RecoveryPoint
 
 
 class RecoveryPointList(ListCommand):
@@ -26,29 +25,30 @@ class RecoveryPointList(ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.model.point import Manifest
-        from antipode.vault import points
+        from antipode.model.point import RecoveryPoint
+        from antipode.operations.recovery_points import recovery_points, stored_bytes
 
         rows: list[tuple[Any, ...]] = []
-        for point, found in points.list_points(deployment.vault, parsed_args.vnf):
-            if isinstance(found, Manifest):
-                at, volumes = found.consistent_at, len(found.restore)
+        for point, found in recovery_points(deployment, parsed_args.vnf):
+            if isinstance(found, RecoveryPoint):
                 rows.append(
                     (
                         point,
-                        at,
-                        span(_age_s(at)),
+                        found.generation,
+                        found.consistent_at,
+                        span(found.age_s),
                         found.consistency,
                         found.incremental,
-                        volumes,
-                        _bytes(found),
+                        len(found.sources),
+                        stored_bytes(found),
                         "sealed",
                     )
                 )
             else:
-                rows.append((point, None, None, None, None, None, None, f"damaged: {found}"))
+                rows.append((point, *[None] * 7, f"damaged: {found}"))
         return (
             "id",
+            "generation",
             "consistent_at",
             "age",
             "consistency",
@@ -76,35 +76,36 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.vault import points
+        from antipode.operations.recovery_points import recovery_point, stored_bytes
 
-        manifest = points.read(deployment.vault, parsed_args.vnf, parsed_args.point)
-        window = manifest.quiesce_window
+        point = recovery_point(deployment, parsed_args.vnf, parsed_args.point)
+        window = point.quiesce_window
         return columns(
             {
-                "id": manifest.id,
-                "vnf": manifest.vnf.vnf,
-                "run": manifest.run,
-                "taken_at": manifest.topology.site,
-                "consistent_at": manifest.consistent_at,
-                "created_at": manifest.created_at,
-                "age_s": round(_age_s(manifest.consistent_at), 1),
-                "consistency": manifest.consistency,
-                "incremental": manifest.incremental,
+                "id": point.id,
+                "vnf": point.vnf.vnf,
+                "generation": point.generation,
+                "option": point.option,
+                "run": point.run,
+                "taken_at": point.site,
+                "consistent_at": point.consistent_at,
+                "created_at": point.created_at,
+                "age_s": round(point.age_s, 1),
+                "consistency": point.consistency,
+                "incremental": point.incremental,
                 "quiesce_window_s": window and round(window.total_s, 3),
                 "quiesce_window_per_member_s": {
                     m: round(s, 3) for m, s in window.per_member_s.items()
                 }
                 if window
                 else {},
-                "stored_bytes": _bytes(manifest),
+                "stored_bytes": stored_bytes(point),
                 "volumes": [
-                    _volume(manifest, s.name, v.id, v.name, v.size_gib)
-                    for s in manifest.topology.servers
+                    _volume(point, s.name, v.id, v.name, v.size_gib)
+                    for s in point.topology.servers
                     for v in s.volumes
                 ],
-                "made_by": manifest.made_by,
-                "format": manifest.format,
+                "made_by": point.made_by,
             }
         )
 
@@ -116,37 +117,22 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.vault import points, verify
+        from antipode.operations.recovery_points import verify
 
-        manifest = points.read(deployment.vault, parsed_args.vnf, parsed_args.point)
-        findings = verify.verify(manifest, deployment.backup_store)
+        findings = verify(deployment, parsed_args.vnf, parsed_args.point)
         if not all(f.ok for f in findings):
             self.exit_code = RecoveryPointInvalid.exit_code
         names = ("volume", "backup", "ok", "objects", "bytes", "detail")
-        rows = [(manifest.id, "", True, 0, 0, "manifest passes its checksum")]
-        return names, rows + [
-            (f.volume, f.backup, f.ok, f.objects, f.bytes, f.detail) for f in findings
-        ]
-
-
-def _age_s(consistent_at: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(consistent_at)).total_seconds()
-
-
-def _bytes(manifest: Manifest) -> int | None:
-    """What all backups that a recovery point rests on take in the store; None when that was not
-    looked at.
-    """
-    stored = [b.stored for b in manifest.backups.values()]
-    return None if None in stored else sum(s.bytes for s in stored if s)
+        return names, [(f.volume, f.backup, f.ok, f.objects, f.bytes, f.detail) for f in findings]
 
 
 def _volume(
-    manifest: Manifest, server: str, volume_id: str, name: str, size_gib: int
+    point: RecoveryPoint, server: str, volume_id: str, name: str, size_gib: int
 ) -> dict[str, Any]:
     return {
         "server": server,
         "volume": name or volume_id,
         "size_gib": size_gib,
-        "chain": [b.id for b in manifest.chain(volume_id)],
+        "source": point.sources[volume_id].kind,
+        "chain": [b.id for b in point.chain(volume_id)],
     }

@@ -94,15 +94,11 @@ class RunResume(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.operations.resume import resume
+        from antipode.operations.resume import must_be_confirmed, resume
 
         run = deployment.runs.get(parsed_args.run)
-        age_s = time.time() - float((run.request or {}).get("confirmed_at", run.started_at))
-        if (
-            run.kind == "failover"
-            and age_s > deployment.config.failover_confirmed_for
-            and not parsed_args.yes
-        ):
+        age_s = must_be_confirmed(deployment, run, time.time())
+        if age_s is not None and not parsed_args.yes:
             what = (
                 f"{run.id} was confirmed {span(age_s)} ago; two active copies of {run.vnf} "
                 "destroy each other's service"
@@ -127,16 +123,15 @@ class RunAbort(ShowCommand):
         deployment = self.app.deployment()
         from antipode.engine.run import state_of
         from antipode.operations.abort import abort
+        from antipode.runs import kind_of
 
         run = deployment.runs.get(parsed_args.run)
         if not parsed_args.yes and run.state != "aborted":
-            made = (
-                "servers, volumes and ports" if run.kind == "failover" else "snapshots and backups"
-            )
+            made = kind_of(run.kind).creates
             state = state_of(run, deployment)
             _confirm(
                 self.app,
-                f"{run.id} is {state}. It is stopped, and the {made} that it has made are "
+                f"{run.id} is {state}. It is stopped, and the {made} that it created are "
                 "removed. Type yes to do so: ",
             )
         with progress.shown(self.app.stderr) as observer:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antipode import config, yamlfile
+from antipode import config
 from antipode.cli.command import ListCommand, ShowCommand, columns
 
 if TYPE_CHECKING:
-    from antipode.config import Config
     from antipode.model.topology import Attachment, Server
     from antipode.model.vnf import Vnf
 
@@ -25,11 +23,10 @@ class VnfAdd(ShowCommand):
         return parser  # type: ignore[no-any-return]
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        from antipode.model.vnf import Vnf
+        from antipode.operations import vnfs
 
-        settings = config.load(self.app.options.config)
-        vnf = yamlfile.read(parsed_args.file, Vnf, lambda vnf: _at_odds(vnf, settings))
-        is_new = self.app.deployment().vnfs.put(vnf)
+        vnf = vnfs.read_file(parsed_args.file, config.load(self.app.options.config))
+        is_new = vnfs.add(self.app.deployment(), vnf)
         return columns({**_summary(vnf), "was": "added" if is_new else "replaced"})
 
 
@@ -38,7 +35,7 @@ class VnfList(ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         rows = [_summary(v) for v in self.app.deployment().vnfs.all()]
-        return ("vnf", "primary", "backup", "option", "members"), [columns(r)[1] for r in rows]
+        return ("vnf", "primary", "backup", "protections", "members"), [columns(r)[1] for r in rows]
 
 
 class VnfShow(ShowCommand):
@@ -63,26 +60,9 @@ class VnfShow(ShowCommand):
                 "discovered_at": seen.topology.discovered_at,
                 "servers": [_server(s) for s in seen.topology.servers],
                 "boot_order": seen.vnf.boot_waves(),
-                "quiesce_timeout_s": seen.vnf.quiesce.timeout,
+                "protections": [p.model_dump(mode="json") for p in seen.vnf.protections],
                 "map": {k: v for k, v in seen.vnf.map.model_dump().items() if v},
             }
-        )
-
-
-def _at_odds(vnf: Vnf, settings: Config) -> Iterator[yamlfile.Problem]:
-    """What in a VNF file does not go with the configuration."""
-    for field in ("primary", "backup"):
-        if (site := getattr(vnf, field)) not in settings.sites:
-            yield (
-                (field,),
-                f"site {site} is not in the configuration; sites there: "
-                f"{', '.join(settings.sites)}",
-            )
-    if settings.vault.swift is not None and settings.vault.swift.site == vnf.primary:
-        yield (
-            ("primary",),
-            f"the vault is at {vnf.primary} and would be lost with it; put the vault at "
-            f"{vnf.backup} or a third place",
         )
 
 
@@ -92,7 +72,7 @@ def _summary(vnf: Vnf) -> dict[str, Any]:
         "vnf": vnf.vnf,
         "primary": vnf.primary,
         "backup": vnf.backup,
-        "option": vnf.option,
+        "protections": [p.option for p in vnf.protections],
         "members": members,
     }
 

@@ -1,5 +1,5 @@
-"""How a run that this process holds is carried out: begun or gone on with, taken back when it must
-be, and ended in the database.
+"""How a run that this process holds is executed: begun or resumed, rolled back when it must be, and
+ended in the database.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from antipode.claims.claim import Claim
 from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
+from antipode.engine.kind import RunKind
 from antipode.engine.run import Run, Watcher, successor
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotFound
 from antipode.freezes.reaper import Reaper
 from antipode.logs import run_in_logs
-from antipode.runs.kind import Kind, kind_of
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -27,42 +27,40 @@ Json = dict[str, Any]
 
 def execute(
     deployment: Deployment,
-    run_id: str,
+    kind: RunKind,
     claim: Claim,
     observer: Observer,
     halt: threading.Event | None = None,
 ) -> Json:
-    """Begin a run, or go on with it from its last finished step; a record of it.
+    """Begin a run, or resume it from its last finished step; a record of it.
 
-    One that is asked to abort, whose taking back has begun, or whose flow this antipode does not
-    know, is taken back instead.
+    A run is rolled back instead if it is asked to abort, if its rollback has begun, or if this
+    antipode does not know its flow.
 
     Args:
-        claim: that this process holds the run; the caller lets go of it.
-        halt: a service's: when set, the run stops at its next safe point, nothing is taken back,
-            and it can be gone on with by whoever claims it.
+        kind: of the run.
+        claim: the hold of this process on the run; the caller releases it.
+        halt: of a service. When it is set, the run stops at its next safe point, nothing is rolled
+            back, and any process can resume the run.
 
     Raises:
-        Aborted: it was aborted, and what it made taken back.
+        Aborted: it was aborted and rolled back.
         Halted: because of `halt`.
-        ClaimLost: it is another's; nothing was written about it since.
+        ClaimLost: another process has the run; nothing was written about it since.
         AntipodeError: it failed.
     """
-    row = deployment.runs.get(run_id)
-    kind = kind_of(row.kind)
+    row = deployment.runs.get(claim.run)
     forget_what_has_ended(deployment)
     with (
-        run_in_logs(run_id),
-        RecordedTimeline(deployment.runs, run_id, claim.number, observer) as timeline,
+        run_in_logs(row.id),
+        RecordedTimeline(deployment.runs, row.id, claim.number, observer) as timeline,
     ):
         run = Run(deployment, row, claim, timeline)
-        begins = "begins" if claim.number == 1 else f"goes on, claim {claim.number}"
-        LOG.info("run %s %s", run_id, begins)
+        begins = "begins" if claim.number == 1 else f"is resumed, claim {claim.number}"
+        LOG.info("run %s %s", row.id, begins)
         timeline.note(f"{begins}: {row.conductor}")
-        if lost := deployment.runs.close_steps(run_id, claim.number):
-            LOG.warning(
-                "%d steps of run %s were under way when the process at it died", lost, run_id
-            )
+        if lost := deployment.runs.close_steps(row.id, claim.number):
+            LOG.warning("%d steps of run %s were under way when its process died", lost, row.id)
         # a service reaps at all sites already, for all its runs
         reaper = (
             Reaper(deployment.freezes, deployment.connected_sites)
@@ -82,42 +80,41 @@ def execute(
             return _backward(run, kind, *unfit)
 
 
-def _why_not_forward(run: Run, row: RunRow, kind: Kind) -> tuple[str, BaseException] | None:
-    """What a run is going to be that cannot be gone on with, and why.
+def _why_not_forward(run: Run, row: RunRow, kind: RunKind) -> tuple[str, BaseException] | None:
+    """The state in which a run is going to end that cannot be resumed, and why.
 
     Raises:
-        AntipodeError: nobody knows whether it can still be taken back; nothing was changed.
+        AntipodeError: whether it can still be rolled back is unknown; nothing was changed.
     """
     if row.ending is not None and row.abort_requested_at is None:
-        return row.ending, AntipodeError(row.reason or "its process died while it was taken back")
+        return row.ending, AntipodeError(row.reason or "its process died during the rollback")
     if row.ending is not None:
         return "aborted", Aborted(row.reason or f"run {run.id} was asked to abort")
     known = row.flow_version == kind.flow_version
     if known and row.abort_requested_at is None:
         return None
-    late = kind.too_late(run)
+    late = kind.point_of_no_return(run)
     if known and late is None:
         return "aborted", Aborted(f"run {run.id} was asked to abort")
     if known:
         return None
     reason = (
-        f"run {run.id} was begun by another version of antipode (flow "
-        f"{row.flow_version or 'unknown'})"
-        f" and cannot be gone on with by this one (flow {kind.flow_version})"
+        f"run {run.id} was begun by another version of antipode (flow"
+        f" {row.flow_version or 'unknown'}) and cannot be resumed by this one (flow"
+        f" {kind.flow_version})"
     )
     if late is not None:
-        _end(run, "failed", f"{reason}; {late}, and nothing is taken back")
-        raise AntipodeError(f"{reason}; {late}, and nothing is taken back")
+        _end(run, "failed", f"{reason}; {late}, and nothing is rolled back")
+        raise AntipodeError(f"{reason}; {late}, and nothing is rolled back")
     return "aborted", Aborted(reason)
 
 
-def _forward(run: Run, kind: Kind) -> Json:
+def _forward(run: Run, kind: RunKind) -> Json:
     try:
-        kind.do(run)
+        kind.execute(run)
     except BaseException as error:
         if run.stopped_by in (ClaimLost, Halted, Aborted):
-            # what a task made of it, or the database of the flow, does not matter: this is why it
-            # stopped
+            # the reason why it stopped, whatever a task or the flow's database made of it
             assert run.stopped_by is not None
             raise (
                 error if isinstance(error, run.stopped_by) else run.stopped_by(str(error))
@@ -127,48 +124,48 @@ def _forward(run: Run, kind: Kind) -> Json:
     return {"run": run.id, **run.result}
 
 
-def _backward(run: Run, kind: Kind, ending: str, why: BaseException) -> Json:
-    """Take back, if that is due, end the run, and raise why."""
-    # what looks like a failure may come of a claim that is over: then nothing is written, and
-    # another goes on
+def _backward(run: Run, kind: RunKind, ending: str, why: BaseException) -> Json:
+    """Roll back, if that is due, end the run, and raise why."""
+    # a failure may come of a claim that is over: then nothing is written, and another process
+    # resumes the run
     run.claim.check()
-    reason = "interrupted" if isinstance(why, KeyboardInterrupt) else str(why) or type(why).__name__
+    interrupted = isinstance(why, KeyboardInterrupt)
+    reason = "interrupted" if interrupted else str(why) or type(why).__name__
     if run.touched and (done := _is_done_all_the_same(run, kind, why, reason)) is not None:
         return done
-    if run.touched and (ending == "aborted" or kind.takes_back_failures):
-        run.takes_back()
+    if run.touched and (ending == "aborted" or kind.rolls_back_failures):
+        run.rolls_back()
         run.deployment.runs.begin_ending(run.id, run.claim.number, ending, reason)
         try:
-            run.result["left"] = kind.take_back(run)
+            run.result["left"] = kind.roll_back(run)
         except ClaimLost:
             raise
         except AntipodeError as error:
-            _end(run, "failed", f"{reason}; not all could be taken back: {error}")
-            error.add_note(f"What is left is removed by trying again: antipode run abort {run.id}")
+            _end(run, "failed", f"{reason}; the rollback is not complete: {error}")
+            error.add_note(f"Try again to remove what is left: antipode run abort {run.id}")
             raise error
     _end(run, ending, reason)
     raise why
 
 
-def _is_done_all_the_same(run: Run, kind: Kind, why: BaseException, reason: str) -> Json | None:
-    """Whether the run has passed its point of no return, so that what went wrong after it is no
-    failure; then its record.
+def _is_done_all_the_same(run: Run, kind: RunKind, why: BaseException, reason: str) -> Json | None:
+    """The record of a run that has passed its point of no return, after which nothing that goes
+    wrong is a failure; None for any other.
     """
     try:
-        late = kind.too_late(run)
+        late = kind.point_of_no_return(run)
     except ClaimLost:
         raise
     except AntipodeError as error:
         _end(
             run,
             "failed",
-            f"{reason}; nothing was taken back, as nobody knows whether that would be too late: "
-            f"{error}",
+            f"{reason}; nothing was rolled back, as that may be too late: {error}",
         )
         raise why from error
     if late is None:
         return None
-    LOG.warning("%s, though not all that follows was done: %s", late, reason)
+    LOG.warning("%s, but steps after that failed: %s", late, reason)
     _end(run, "succeeded", None)
     return {"run": run.id, **run.result}
 
@@ -184,9 +181,7 @@ def _end(run: Run, state: str, reason: str | None) -> None:
 
 
 def forget_what_has_ended(deployment: Deployment) -> None:
-    """Delete what is kept of the flows of runs that can never be gone on with: user_data of servers
-    is in it.
-    """
+    """Delete the flow details of runs that can never be resumed: they hold user_data of servers."""
     for run_id in flow_runner.books(deployment.config):
         try:
             row = deployment.runs.get(run_id)

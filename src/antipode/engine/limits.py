@@ -22,11 +22,12 @@ LOOK_S = 1.0
 class Party:
     """Who asks: a run of a VNF.
 
-    `first` for a failover, which goes ahead of others; `check` raises when the run must not go on.
+    `check` raises when the run must stop.
     """
 
     vnf: str
-    first: bool
+    priority: int
+    """of the run; the lowest goes first"""
     check: Callable[[], None]
     place: int = 0
     """among those who ask for one VNF: the lowest goes first"""
@@ -63,8 +64,9 @@ class _Turns:
             self._waiting = [p for p in self._waiting if p is not mine]
             self._changed.notify_all()
 
-    def _rank(self, party: Party) -> tuple[bool, int, int, int]:
-        return (not party.first, self._held(party.vnf), self._served.get(party.vnf, 0), party.place)
+    def _rank(self, party: Party) -> tuple[int, int, int, int]:
+        served = self._served.get(party.vnf, 0)
+        return (party.priority, self._held(party.vnf), served, party.place)
 
     def _held(self, vnf: str) -> int:
         return 0

@@ -14,10 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.claims.claim import Claim
 from antipode.engine.deployment import Deployment
+from antipode.engine.kind import RunKind
 from antipode.engine.limits import Party
 from antipode.engine.timeline import RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
-from antipode.runs.kind import kind_of
+from antipode.freezes.reaper import thaw_left_by
 from antipode.store.runs import slot_of
 from antipode.store.tables import RunRow
 
@@ -29,18 +30,19 @@ LOOK_S = 0.5
 """Between two looks whether the run is to be aborted, or another's."""
 
 
-def new_run(kind: str, vnf: str, request: dict[str, Any]) -> RunRow:
+def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
     """A run that is not kept yet; see `Claims.begin`."""
     return RunRow(
-        id=f"{kind}-{_new_name()}",
-        kind=kind,
+        id=f"{kind.name}-{_new_name()}",
+        kind=kind.name,
         vnf=vnf,
         state="running",
         started_at=time.time(),
         result={},
         request=request,
-        flow_version=kind_of(kind).flow_version,
-        slot=slot_of(kind, vnf),
+        flow_version=kind.flow_version,
+        priority=kind.priority,
+        slot=slot_of(kind.name, vnf),
     )
 
 
@@ -53,14 +55,6 @@ def _new_name() -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbelow(4096):03x}"
 
 
-def point_of(run: str) -> str:
-    """The recovery point that a protection makes.
-
-    It has its run's name, so that it can be asked for when all that is known is the run.
-    """
-    return run.removeprefix("protect-")
-
-
 def state_of(run: RunRow, deployment: Deployment) -> str:
     """The state of a run as it is: `lost` when it is kept as running and no process is at it."""
     return (
@@ -69,9 +63,7 @@ def state_of(run: RunRow, deployment: Deployment) -> str:
 
 
 def successor(deployment: Deployment, run: RunRow) -> str | None:
-    """A run of the same kind that was begun for the VNF later, and has made a run that failed a
-    matter of the past.
-    """
+    """A run of the same kind that was begun for the VNF later, and has replaced one that failed."""
     later = [
         r
         for r in deployment.runs.all(run.vnf)
@@ -81,9 +73,7 @@ def successor(deployment: Deployment, run: RunRow) -> str | None:
 
 
 class Run:
-    """A run under way; `result` is filled by who does the work and kept with the run, also when it
-    fails.
-    """
+    """A run under way; `result` is filled by its kind and kept with the run, also when it fails."""
 
     def __init__(
         self, deployment: Deployment, row: RunRow, claim: Claim, timeline: RecordedTimeline
@@ -92,33 +82,33 @@ class Run:
         self.id = row.id
         self.kind = row.kind
         self.vnf = row.vnf
+        self.row = row
         self.request: dict[str, Any] = row.request or {}
         self.started_at = row.started_at
         self.result: dict[str, Any] = dict(row.result)
         self.claim = claim
         self.timeline = timeline
-        self.party = Party(row.vnf, row.kind != "protect", self.go_on)
+        self.party = Party(row.vnf, row.priority, self.go_on)
         self.failures: list[AntipodeError] = []
         """of its tasks, the first of them first"""
         self.touched = claim.number > 1
-        """whether there may be something to take back"""
+        """whether there may be something to roll back"""
         self._stop: tuple[type[AntipodeError], str] | None = None
         self._ignored: tuple[type[AntipodeError], ...] = ()
 
     def go_on(self) -> None:
-        """Asked before everything that changes something, and again and again where something is
-        waited for.
+        """Called before every change, and repeatedly in waits.
 
         Raises:
-            ClaimLost: the run is another's.
-            Aborted, Halted, AntipodeError: it is to stop, for that reason.
+            ClaimLost: another process has the run.
+            Aborted, Halted, AntipodeError: it must stop, for that reason.
         """
         self.claim.check()
         if (stop := self._stop) is not None and stop[0] not in self._ignored:
             raise stop[0](stop[1])
 
     def stop(self, kind: type[AntipodeError], why: str) -> None:
-        """Have it stop at its next safe point. The first reason stands, unless the run was lost."""
+        """Make it stop at its next safe point. The first reason stands, unless the run was lost."""
         if kind not in self._ignored and (self._stop is None or kind is ClaimLost):
             self._stop = (kind, why)
             self.timeline.note(f"stops: {why}")
@@ -128,7 +118,7 @@ class Run:
         return self._stop[0] if self._stop else None
 
     def touches_clouds(self) -> None:
-        """From now on there may be something to take back."""
+        """From now on there may be something to roll back."""
         self.touched = True
 
     def cannot_be_aborted(self) -> None:
@@ -137,7 +127,7 @@ class Run:
         if self.stopped_by is Aborted:
             self._stop = None
 
-    def takes_back(self) -> None:
+    def rolls_back(self) -> None:
         """From now on what the run made is removed: only the loss of its claim stops it."""
         self._ignored = (Aborted, Halted, Interrupted, AntipodeError)
 
@@ -152,13 +142,10 @@ class Run:
         )
 
     def thaw(self) -> None:
-        """Thaw what this run may have frozen before its process died, without waiting for the
-        deadline.
+        """Unquiesce what this run may have frozen before its process died, before the deadline.
 
-        What cannot be thawed stays in the ledger, where a reaper finds it.
+        A server that cannot be unquiesced stays in the ledger, where a reaper finds it.
         """
-        from antipode.freezes.reaper import thaw_left_by
-
         for site in {row.site for row in self.deployment.freezes.left_by(self.id)}:
             thaw_left_by(self.deployment.freezes, self.deployment.site(site), self.id)
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.errors import ClaimLost
 from antipode.logs import current_run
+from antipode.model.steps import StepName
 from antipode.store.runs import Runs
 from antipode.store.tables import StepRow
 
@@ -127,11 +128,11 @@ class RecordedTimeline:
         written.wait()
 
     @contextmanager
-    def step(self, number: str, name: str, resource: str = "") -> Iterator[StepUnderWay]:
+    def step(self, name: StepName, resource: str = "") -> Iterator[StepUnderWay]:
         """A step that starts now and ends with the block; an exception that leaves the block is its
         failure.
         """
-        began = StepRecord(number, name, resource, started_at=time.time())
+        began = StepRecord(name.number, name.words, resource, started_at=time.time())
         self._told.put(began)
         self._observer.step_began(began)
         under_way, state = (
@@ -163,9 +164,8 @@ class RecordedTimeline:
 
     def past(
         self,
-        number: str,
-        name: str,
-        resource: str = "",
+        name: StepName,
+        resource: str,
         *,
         started: datetime,
         ended: datetime,
@@ -177,7 +177,13 @@ class RecordedTimeline:
         state = "succeeded" if error is None else "failed"
         self._ended(
             StepRecord(
-                number, name, resource, started.timestamp(), ended.timestamp(), state, result
+                name.number,
+                name.words,
+                resource,
+                started.timestamp(),
+                ended.timestamp(),
+                state,
+                result,
             )
         )
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Self
 
 from antipode.errors import AntipodeError, NotFound
 from antipode.freezes.ledger import Freezes
+from antipode.freezes.unquiesce import one_after_another, thaw
 from antipode.logs import adopt, current_run
-from antipode.protect.quiesced_snapshot.window import one_after_another, thaw
 from antipode.store.tables import FreezeRow
 
 if TYPE_CHECKING:

@@ -1,30 +1,82 @@
-"""What the steps of a protection hand on: the snapshots of one quiesce window, and the backups made
-from them.
-"""
+"""The result of capturing a batch of members, and of transferring what was captured."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
 from antipode.model.base import Model
-from antipode.model.point import BackupRecord, Consistency, QuiesceWindow
+from antipode.model.source import AnySource, VolumeSource
+from antipode.model.topology import Topology
+
+Consistency = Literal["application", "group", "member", "replica", "volume"]
+_STRONGEST_FIRST: tuple[Consistency, ...] = ("application", "group", "member", "replica", "volume")
 
 
-class SnapshotSet(Model):
-    """The snapshots of all volumes of a VNF at one consistent moment."""
+class QuiesceWindow(Model):
+    """How long members were frozen, in seconds: in all, and each until its confirmed unquiesce."""
 
-    snapshots: dict[str, str]
+    total_s: float
+    per_member_s: dict[str, float]
+
+
+class Capture(Model):
+    """The volumes of a batch of members at one consistent moment.
+
+    A captured volume is either a snapshot that is still to be transferred, or a source that is
+    at the other site already.
+    """
+
+    snapshots: dict[str, str] = {}
     """volume id -> snapshot id"""
+    sources: Mapping[str, AnySource] = {}
+    """volume id -> source, for volumes that need no transfer"""
     consistent_at: str
-    """RFC 3339, UTC: when the last member was frozen and no snapshot had been started yet"""
-    window: QuiesceWindow
+    """RFC 3339, UTC: the moment whose state was captured"""
+    window: QuiesceWindow | None
     consistency: Consistency = "application"
 
 
-class BackupSet(Model):
-    """The backups of one recovery point."""
+class Transferred(Model):
+    """Every captured volume as a source that the other site can use."""
 
-    restore: dict[str, str]
-    """volume id -> id of the backup to restore"""
-    backups: dict[str, BackupRecord]
-    """backup id -> record, the older backups of each chain included"""
+    sources: Mapping[str, AnySource]
+    """volume id -> source"""
     full_because: dict[str, str] = {}
-    """volume id -> why its backup is a full one"""
+    """volume id -> why all of its bytes were transferred"""
+
+
+def new_bytes(
+    sources: Mapping[str, VolumeSource], topology: Topology
+) -> tuple[int | None, dict[str, int]]:
+    """The bytes that the sources added to their stores: in all (None when one does not know), and
+    by the name of the volume where it is known.
+    """
+    found = {v.name or v.id: sources[v.id].new_bytes for v in topology.volumes}
+    known = {name: size for name, size in found.items() if size is not None}
+    return (sum(known.values()) if len(known) == len(found) else None), known
+
+
+def merged(captures: Sequence[Capture]) -> Capture:
+    """The captures of all batches of one recovery point as one.
+
+    The moment is the oldest, as nothing newer is promised for every member. The label is the
+    weakest of the batches; members captured one after another are at best consistent by member.
+    """
+    if len(captures) == 1:
+        return captures[0]
+    windows = [c.window for c in captures if c.window is not None]
+    labels: set[Consistency] = {"member", *(c.consistency for c in captures)}
+    return Capture(
+        snapshots={v: s for c in captures for v, s in c.snapshots.items()},
+        sources={v: s for c in captures for v, s in c.sources.items()},
+        consistent_at=min((c.consistent_at for c in captures), key=datetime.fromisoformat),
+        window=QuiesceWindow(
+            total_s=max(w.total_s for w in windows),
+            per_member_s={m: s for w in windows for m, s in w.per_member_s.items()},
+        )
+        if windows
+        else None,
+        consistency=max(labels, key=_STRONGEST_FIRST.index),
+    )

@@ -5,6 +5,7 @@ before anything is created.
 from __future__ import annotations
 
 from antipode.model.base import Model
+from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Keypair, ServerGroup
 from antipode.model.vnf import Answers
 
@@ -17,7 +18,10 @@ class VolumePlan(Model):
 
     source_id: str
     """id of the volume at the primary"""
-    backup_id: str
+    source_kind: str
+    """the kind of its source in the recovery point"""
+    source_reference: str
+    """that which is restored, for people: the id of a backup"""
     name: str
     description: str
     size_gib: int
@@ -29,6 +33,11 @@ class VolumePlan(Model):
     is_root: bool
     delete_on_termination: bool
     tag: str | None
+
+    @property
+    def label(self) -> str:
+        """Its name; its id at the former site when it has none."""
+        return self.name or self.source_id
 
 
 class PortPlan(Model):
@@ -72,19 +81,6 @@ class ServerPlan(Model):
     after: list[str]
     """names of the servers that must be there before this one is booted"""
     answers: Answers | None
-
-
-class QuotaNeed(Model):
-    """What the recovery takes of one quota of the project; `limit` -1 is unlimited."""
-
-    resource: str
-    needed: int
-    used: int
-    limit: int
-
-    @property
-    def is_short(self) -> bool:
-        return self.limit >= 0 and self.used + self.needed > self.limit
 
 
 class RecoveryPlan(Model):

@@ -1,130 +1,106 @@
-"""The manifest of a recovery point: the one document from which a VNF is rebuilt with its primary
-site gone.
+"""A recovery point: one restorable state of a VNF, and everything a recovery has to know.
 
-The format is described in docs/manifest.md; `FORMAT` changes when a reader of the old one would be
-wrong about the new one.
+This is the form that antipode works with. `point_v1` reads and writes it as a document.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
 
 from antipode.model.base import Model
+from antipode.model.capture import Consistency, QuiesceWindow
+from antipode.model.source import AnySource, BackupRecord, backup_chain
 from antipode.model.topology import Topology
-from antipode.model.vnf import Vnf
-
-FORMAT = 1
-
-Consistency = Literal["application", "group", "volume"]
+from antipode.model.vnf import Name, Vnf
 
 
-class StoredObjects(Model):
-    """What the backup store holds of one backup when the recovery point is made, so that it can be
-    verified ever after.
-
-    `sha256` is over the lines `name <TAB> bytes <TAB> etag <LF>` of its objects, sorted by name.
-    """
-
-    prefix: str
-    """what the names of all its objects begin with"""
-    objects: int
-    bytes: int
-    sha256: str
+def _with_a_zone(moment: str) -> str:
+    if datetime.fromisoformat(moment).tzinfo is None:
+        raise ValueError(f"{moment} has no time zone")
+    return moment
 
 
-class BackupRecord(Model):
-    """One Cinder backup: what it is, and the record that makes it known to another Cinder
-    (export_record).
-    """
-
-    id: str
-    volume_id: str
-    parent_id: str | None
-    """the backup this increment is based on; None for a full backup"""
-    size_gib: int
-    object_count: int
-    container: str
-    created_at: str
-    service: str
-    """backup_service of the record: the driver class, which must be the same at the backup site"""
-    url: str
-    """backup_url of the record, opaque"""
-    stored: StoredObjects | None = None
-    """None when no backup store is configured"""
-
-    @property
-    def incremental(self) -> bool:
-        return self.parent_id is not None
+Moment = Annotated[str, AfterValidator(_with_a_zone)]
+"""RFC 3339 with a time zone."""
 
 
-class QuiesceWindow(Model):
-    """How long the members were frozen, in seconds: in all, and each from its quiesce call to its
-    confirmed unquiesce.
-    """
+class RecoveryPoint(Model):
+    """A recovery point. Its parts are known to fit together: it cannot be made otherwise."""
 
-    total_s: float
-    per_member_s: dict[str, float]
-
-
-class Manifest(Model):
-    """A recovery point.
-
-    `backups` holds every record needed, chains included; `restore` names the last one of each
-    volume.
-    """
-
-    format: Literal[1] = 1
-    id: str
+    id: Name
     vnf: Vnf
     run: str
-    consistent_at: str
-    """RFC 3339, UTC: the moment whose state it holds, when the last member was frozen"""
-    created_at: str
-    """RFC 3339, UTC: when the manifest was made"""
+    option: Name = "quiesced-snapshot"
+    generation: Annotated[int, Field(ge=1)] = 1
+    """grows each time the VNF changes its active site"""
+    consistent_at: Moment
+    """UTC: the moment whose state it holds"""
+    created_at: Moment
+    """UTC: when it was made"""
     consistency: Consistency
     quiesce_window: QuiesceWindow | None
     topology: Topology
-    restore: dict[str, str]
-    """volume id at the primary -> id of the backup to restore"""
-    backups: dict[str, BackupRecord]
-    """backup id -> record"""
+    sources: Mapping[str, AnySource]
+    """volume id at the site it was taken at -> where its bytes are"""
     made_by: str
     """antipode and its version"""
 
-    def chain(self, volume_id: str) -> list[BackupRecord]:
-        """The backups of one volume, base first.
+    @model_validator(mode="after")
+    def fits_together(self) -> Self:
+        topology, members = self.topology, self.vnf.members
+        if topology.vnf != self.vnf.vnf:
+            raise ValueError(f"the topology is of VNF {topology.vnf}, the point of {self.vnf.vnf}")
+        if len(topology.servers) != len(members):
+            raise ValueError(f"{len(members)} members have {len(topology.servers)} servers")
+        for member, server in zip(members, topology.servers, strict=True):
+            if member.server not in (server.name, server.id):
+                raise ValueError(f"member {member.server} has the server {server.name}")
+        _refuse_doubles("server", [s.name for s in topology.servers])
+        _refuse_doubles("volume", [v.id for v in topology.volumes])
+        _refuse_doubles("port", [p.id for s in topology.servers for p in s.ports])
+        if set(self.sources) != {v.id for v in topology.volumes}:
+            differing = sorted(set(self.sources) ^ {v.id for v in topology.volumes})
+            raise ValueError(f"volumes and their sources differ: {', '.join(differing)}")
+        for volume, source in self.sources.items():
+            for record in backup_chain(source):
+                if record.volume_id != volume:
+                    raise ValueError(f"backup {record.id} is not of volume {volume}")
+        for port in (p for s in topology.servers for p in s.ports):
+            for fixed in port.fixed:
+                ip_address(fixed.address)
+        return self
 
-        Raises:
-            KeyError: a record of the chain is not in the manifest.
-        """
-        chain: list[BackupRecord] = []
-        next_id: str | None = self.restore[volume_id]
-        while next_id is not None:
-            record = self.backups[next_id]
-            chain.insert(0, record)
-            next_id = record.parent_id
-        return chain
+    @property
+    def site(self) -> str:
+        """Where it was taken."""
+        return self.topology.site
+
+    @property
+    def backups(self) -> dict[str, BackupRecord]:
+        """Every backup that it rests on, by id."""
+        return {r.id: r for source in self.sources.values() for r in backup_chain(source)}
 
     @property
     def incremental(self) -> bool:
         """Whether any volume of this point rests on an earlier backup."""
-        return any(self.backups[b].incremental for b in self.restore.values())
+        return any(source.incremental for source in self.sources.values())
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the moment whose state it holds."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.consistent_at)).total_seconds()
+
+    def chain(self, volume_id: str) -> Sequence[BackupRecord]:
+        """The backups of one volume, base first; none where its source is of another kind."""
+        return backup_chain(self.sources[volume_id])
 
 
-def canonical(document: object) -> bytes:
-    """The one byte string of a JSON document that checksums are made over."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def seal(manifest: Manifest) -> bytes:
-    """What is written to the vault: `{"manifest": {...}, "sha256": "..."}`, the checksum over the
-    canonical manifest.
-    """
-    body = manifest.model_dump(mode="json")
-    return json.dumps(
-        {"manifest": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()},
-        indent=1,
-        ensure_ascii=False,
-    ).encode()
+def _refuse_doubles(what: str, names: Sequence[str]) -> None:
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise ValueError(f"{what} listed twice: {', '.join(twice)}")

@@ -1,13 +1,51 @@
-"""The timeline of a run as protect and recover see it: they say what they do, somebody else keeps
-it.
-"""
+"""The steps of runs: their names, and the timeline as protect and recover see it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
+
+
+class StepName(Enum):
+    """A step: its number in the mission (empty for what the mission does not number), its words.
+
+    An option or a kind of run that has steps of its own defines them in an enum of this class.
+    """
+
+    def __init__(self, number: str, words: str) -> None:
+        self.number = number
+        self.words = words
+
+
+class Steps(StepName):
+    """The steps of the runs that antipode brings along."""
+
+    CONNECT = "", "connect"
+    DISCOVER = "1.1", "discover servers and volumes"
+    CHECK = "", "check before anything is frozen"
+    QUIESCE = "1.2", "quiesce"
+    SNAPSHOT = "1.3", "snapshot all volumes"
+    UNQUIESCE = "1.4", "unquiesce"
+    START_BACKUP = "1.5", "volume from snapshot, by cinder-backup"
+    COMPARE_CHAINS = "1.6", "compare the chains with the backup store"
+    BACK_UP = "1.6", "back up and export record"
+    VERIFY_BACKUPS = "1.6", "verify the backups in the store"
+    COMMIT = "", "commit the recovery point"
+    REMOVE_SNAPSHOTS = "1.5", "remove temporary snapshots"
+    REMOVE_BACKUPS = "1.6", "remove unfinished backups"
+    IMPORT_RECORDS = "1.7.1", "import backup records"
+    RESTORE_VOLUME = "1.7.1", "restore volume"
+    CREATE_PORTS = "1.7.2", "create ports"
+    BOOT_SERVER = "1.7.2", "boot server"
+    PROBE = "1.7.2", "await answer"
+    REMOVE_FAILED_SERVER = "1.7.2", "remove server in ERROR"
+    REMOVE_SERVERS = "", "remove servers"
+    REMOVE_PORTS = "", "remove ports"
+    REMOVE_VOLUMES = "", "remove volumes"
+    REMOVE_SECOND_VOLUMES = "", "remove second volumes"
 
 
 class Step(Protocol):
@@ -17,38 +55,34 @@ class Step(Protocol):
         """Keep facts (JSON values; names carry units: `bytes`, `seconds`) with the step."""
 
     def waits_for(self, what: str) -> None:
-        """Say what the step waits for now, in words; the same words again say that it still
-        does.
-        """
+        """Say what the step waits for now; the same words again say that it still does."""
 
 
 class Timeline(Protocol):
-    """Where the steps of a run are kept: number of the step in the mission, name, resource, start,
-    end, result.
-    """
+    """Where the steps of a run are kept: name, resource, start, end, result."""
 
     @contextmanager
-    def step(self, number: str, name: str, resource: str = "") -> Iterator[Step]:
-        """A step that starts now and ends with the block; an exception that leaves the block is its
-        failure.
+    def step(self, name: StepName, resource: str = "") -> Iterator[Step]:
+        """A step that starts now and ends with the block.
 
-        Called from several threads at once.
+        An exception that leaves the block is the step's failure. Called from several threads.
         """
         ...
 
     def past(
         self,
-        number: str,
-        name: str,
-        resource: str = "",
+        name: StepName,
+        resource: str,
         *,
         started: datetime,
         ended: datetime,
         error: str | None = None,
         **facts: object,
     ) -> None:
-        """Keep a step that is already over: while members are frozen nothing is written, so the
-        steps of the window are told afterwards.
+        """Keep a step that is already over.
+
+        Nothing is written while members are frozen, so the steps of the quiesce window are kept
+        afterwards.
 
         Args:
             started: when it began, aware UTC.
@@ -56,3 +90,20 @@ class Timeline(Protocol):
             error: why it failed; None when it did not.
         """
         ...
+
+
+class Unrecorded:
+    """A timeline that keeps nothing; satisfies `Timeline` and `Step`."""
+
+    @contextmanager
+    def step(self, name: StepName, resource: str = "") -> Iterator[Unrecorded]:
+        yield self
+
+    def past(self, name: StepName, resource: str, **facts: object) -> None:
+        """Nothing is kept."""
+
+    def result(self, **facts: object) -> None:
+        """Nothing is kept."""
+
+    def waits_for(self, what: str) -> None:
+        """Nothing is kept."""

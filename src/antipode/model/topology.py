@@ -26,6 +26,11 @@ class Volume(Model):
     provider_id)
     """
 
+    @property
+    def backend_reference(self) -> str | None:
+        """Where the volume really is in the storage, as far as the API tells."""
+        return "/".join(p for p in (self.backend_host, self.backend_name) if p) or None
+
 
 class Attachment(Model):
     """A volume of a server; the list in `Server.attachments` has the order of the devices, the root

@@ -1,10 +1,11 @@
-"""The VNF file: what an operator writes about one VNF."""
+"""The VNF file: an operator's definition of one VNF."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping as AnyMapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from antipode.model.base import Model, Seconds
 
@@ -16,7 +17,7 @@ class Answers(Model):
     """How to see that a member answers: a TCP port of its first fixed address, or a command that
     exits with 0.
 
-    In `command`, `{site}`, `{server}` and `{address}` are replaced; it is run without a shell,
+    In `command`, `{site}`, `{server}` and `{address}` are replaced. It is run without a shell,
     again and again until it succeeds or `within` is over.
     """
 
@@ -40,13 +41,8 @@ class Member(Model):
     answers: Answers | None = None
 
 
-class Quiesce(Model):
-    timeout: Annotated[Seconds, Field(gt=0, le=600)] = 30.0
-    """The longest time a member may stay frozen; past it the member is thawed whatever happens."""
-
-
 class Mapping(Model):
-    """How names at the primary translate at the backup site; what is not named keeps its name."""
+    """How names at the primary translate at the backup sites; an unmapped name stays as it is."""
 
     networks: dict[str, str] = {}
     volume_types: dict[str, str] = {}
@@ -54,27 +50,91 @@ class Mapping(Model):
     security_groups: dict[str, str] = {}
     availability_zones: dict[str, str] = {}
 
+    def reversed(self) -> Mapping:
+        """How names at the backup site translate at the primary.
+
+        Where two names translate to one, the first of them is taken.
+        """
+        return Mapping(
+            **{
+                field: {there: here for here, there in reversed(list(names.items()))}
+                for field, names in self.model_dump().items()
+            }
+        )
+
+    def then(self, further: Mapping) -> Mapping:
+        """This translation, and then `further` of its results."""
+        return Mapping(
+            **{
+                field: {**after, **{a: after.get(b, b) for a, b in getattr(self, field).items()}}
+                for field, after in further.model_dump().items()
+            }
+        )
+
+
+class Protection(Model):
+    """One way in which a VNF is protected: an option, and the settings of that option beside it.
+
+    The settings are checked by the option when the file is read (`antipode.protect.option`).
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    option: Name = "quiesced-snapshot"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings as they are written."""
+        return dict(self.model_extra or {})
+
+
+def _as_list(value: object) -> object:
+    """A single value that is written without a list."""
+    return [value] if isinstance(value, str) else value
+
+
+def _protections(value: object) -> object:
+    if isinstance(value, str | AnyMapping | Protection):
+        value = [value]
+    if isinstance(value, list):
+        return [{"option": p} if isinstance(p, str) else p for p in value]
+    return value
+
 
 class Vnf(Model):
     """The definition of one VNF, as in its file."""
 
     vnf: Name
     primary: Name
-    backup: Name
-    option: Literal["quiesced-snapshot"] = "quiesced-snapshot"
+    backup: Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]
+    """the sites at which the VNF can be recovered; a single one may be written without a list"""
     members: Annotated[list[Member], Field(min_length=1)]
-    quiesce: Quiesce = Quiesce()
+    protections: Annotated[list[Protection], Field(min_length=1), BeforeValidator(_protections)] = [
+        Protection()
+    ]
     map: Mapping = Mapping()
+    maps: dict[Name, Mapping] = {}
+    """by backup site, for those at which `map` does not hold"""
+    vaults: Annotated[list[Name], BeforeValidator(_as_list)] = []
+    """the vaults that recovery points are committed to; all of the configuration by default"""
+    store: Name | None = None
+    """the backup store; by default the one that the active site's configuration names"""
+    store_at_active_site: Literal["accepted"] | None = None
+    """accepted: backups that lie at the active site only are made all the same"""
 
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
-        if self.primary == self.backup:
+        if self.primary in self.backup:
             raise ValueError(
-                f"primary and backup are both {self.primary}; a VNF is recovered at another site"
+                f"{self.primary} is both primary and backup; a VNF is recovered at another site"
             )
+        _refuse_doubles("backup site", self.backup)
+        _refuse_doubles("vault", self.vaults)
+        _refuse_doubles("option of a protection", [p.option for p in self.protections])
+        if strangers := sorted(set(self.maps) - set(self.backup)):
+            raise ValueError(f"maps names {', '.join(strangers)}, which is no backup site")
         names = [m.server for m in self.members]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"named twice as member: {', '.join(twice)}")
+        _refuse_doubles("member", names)
         for member in self.members:
             for other in (*member.boot_before, *member.boot_after):
                 if other not in names:
@@ -83,6 +143,23 @@ class Vnf(Model):
                     )
         self.boot_waves()
         return self
+
+    @property
+    def sites(self) -> list[str]:
+        """Every site at which the VNF may be active, the primary first."""
+        return [self.primary, *self.backup]
+
+    def protection(self, option: str | None = None) -> Protection | None:
+        """The protection with this option; the first by default; None when there is none."""
+        wanted = (p for p in self.protections if option in (None, p.option))
+        return next(wanted, None)
+
+    def map_between(self, taken_at: str, to: str) -> Mapping:
+        """How names at the site `taken_at` translate at the site `to`."""
+        return self._map_to(taken_at).reversed().then(self._map_to(to))
+
+    def _map_to(self, site: str) -> Mapping:
+        return Mapping() if site == self.primary else self.maps.get(site, self.map)
 
     def predecessors(self) -> dict[str, set[str]]:
         """For each member the members that must be there before it is booted."""
@@ -93,7 +170,7 @@ class Vnf(Model):
         return before
 
     def boot_waves(self) -> list[list[str]]:
-        """Members in waves: those of one wave may be booted at once, after all of the waves before.
+        """Members in waves: those of one wave may be booted at once, after all waves before.
 
         Raises:
             ValueError: the boot order has a cycle.
@@ -106,12 +183,36 @@ class Vnf(Model):
                 m.server for m in self.members if m.server not in done and before[m.server] <= done
             ]
             if not wave:
-                raise ValueError(
-                    f"boot order has a cycle among {', '.join(sorted(set(before) - done))}"
-                )
+                cycle = ", ".join(sorted(set(before) - done))
+                raise ValueError(f"boot order has a cycle among {cycle}")
             waves.append(wave)
             done |= set(wave)
         return waves
 
     def member(self, server: str) -> Member:
         return next(m for m in self.members if m.server == server)
+
+    def ordered_as(self, servers: list[str]) -> Vnf | None:
+        """The same definition, its members in this order; None when they are other members."""
+        by_name = {m.server: m for m in self.members}
+        if sorted(servers) != sorted(by_name):
+            return None
+        return self.model_copy(update={"members": [by_name[s] for s in servers]})
+
+
+def _refuse_doubles(what: str, names: list[str]) -> None:
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise ValueError(f"{what} named twice: {', '.join(twice)}")
+
+
+def from_first_edition(definition: AnyMapping[str, Any]) -> dict[str, Any]:
+    """A definition as antipode 0.1 kept it (`option` and `quiesce` beside the members) as one of
+    this edition; any other is returned as it is.
+    """
+    if "protections" in definition:
+        return dict(definition)
+    kept = {k: v for k, v in definition.items() if k not in ("option", "quiesce")}
+    protection: dict[str, Any] = {"option": definition.get("option", "quiesced-snapshot")}
+    if "quiesce" in definition:
+        protection["quiesce"] = definition["quiesce"]
+    return {**kept, "protections": [protection]}

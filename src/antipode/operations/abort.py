@@ -1,6 +1,4 @@
-"""Aborting a run: whoever is at it is asked to stop and take back what it made; if nobody is, it is
-done here.
-"""
+"""Aborting a run: its process is asked to stop and roll it back; if it has none, this one does."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from antipode.engine.execution import execute, forget_what_has_ended
 from antipode.engine.run import successor
 from antipode.engine.timeline import Observer
 from antipode.errors import Aborted, Busy, InvalidInput
-from antipode.runs import orphans
+from antipode.runs import kind_of, orphans
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 
@@ -25,50 +23,49 @@ TIMEOUT_S = 24 * 3600.0
 
 
 def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
-    """Stop a run and have what it made taken back; a record of it, with what is left and why. Again
-    is fine.
+    """Stop a run and have it rolled back; a record of it, with what is left and why.
+
+    It may be called again, also for a run that was aborted: resources that a late request of the
+    run created since then are removed.
 
     Raises:
         NotFound: there is no such run.
-        InvalidInput: it cannot be taken back any more; nothing was changed.
-        AntipodeError: not all could be taken back; it can be tried again.
+        InvalidInput: it cannot be rolled back any more; nothing was changed.
+        AntipodeError: the rollback is not complete; it can be tried again.
     """
-    if (run := deployment.runs.get(run_id)).state == "aborted" and orphans.may_have_left(run):
-        orphans.remove(
-            deployment, [run]
-        )  # what a request of it has made that came through since then
+    run = deployment.runs.get(run_id)
+    kind = kind_of(run.kind)
+    if run.state == "aborted" and kind.may_have_orphans(run):
+        orphans.remove(deployment, [run])
     deadline = time.monotonic() + TIMEOUT_S
     while (run := deployment.runs.get(run_id)).state != "aborted":
         if run.state == "succeeded":
             raise InvalidInput(
-                f"{run_id} has succeeded; it is too late to abort it, and nothing is taken back"
+                f"{run_id} has succeeded; it is too late to abort it, and nothing is rolled back"
             )
-        if (
-            run.kind == "failover"
-            and run.state == "failed"
-            and (later := successor(deployment, run)) is not None
-        ):
+        resumable = run.state == "failed" and not kind.rolls_back_failures
+        if resumable and (later := successor(deployment, run)) is not None:
             raise InvalidInput(
-                f"{later} was begun after {run_id} and uses what that has made; nothing was "
-                f"changed; abort {later} instead"
+                f"{later} was begun after {run_id} and uses its resources; nothing was"
+                f" changed. Abort that one instead: antipode run abort {later}"
             )
         try:
             claim = deployment.claims.take(run_id, abort=True)
         except Busy as busy:
             if run.state not in OPEN:
-                raise  # not this one is under way, but another of the VNF
+                raise  # another run of the VNF is under way
             deployment.runs.request_abort(run_id)
-            LOG.info("waiting for who is at it to stop: %s", busy)
+            LOG.info("waiting for the run's process to stop: %s", busy)
             if time.monotonic() > deadline:
                 raise Busy(
                     f"{run_id} was asked to abort and has not ended after {TIMEOUT_S / 3600:g} "
                     f"h: {busy}"
                 ) from busy
-            time.sleep(LOOK_S)  # the process at it looks for the request at such intervals, too
+            time.sleep(LOOK_S)  # its process looks for the request at such intervals, too
             continue
         with claim:
             try:
-                execute(deployment, run_id, claim, observer)
+                execute(deployment, kind, claim, observer)
             except Aborted as aborted:
                 LOG.info("%s", aborted)
     forget_what_has_ended(deployment)
@@ -76,7 +73,7 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
 
 
 def record(run: RunRow) -> Json:
-    """What is told of a run that was aborted."""
+    """The record of a run that was aborted."""
     return {
         "run": run.id,
         "state": run.state,

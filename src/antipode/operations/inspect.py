@@ -45,5 +45,5 @@ def look(deployment: Deployment, name: str) -> Look:
 
 
 def _from_vault(deployment: Deployment, name: str, reason: str) -> Look:
-    manifest = points.read(deployment.vault, name)
-    return Look(manifest.vnf, manifest.topology, f"recovery point {manifest.id}, because {reason}")
+    point = points.read(deployment.vault, name)
+    return Look(point.vnf, point.topology, f"recovery point {point.id}, because {reason}")

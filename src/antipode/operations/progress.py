@@ -9,18 +9,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from antipode.model.steps import Steps
+from antipode.runs import find_kind
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow, StepRow
 
 ENDED = frozenset({"succeeded", "failed", "aborted"})
 """The states of a run that nobody is at any more, and that no service will take up by itself."""
-VOLUME_STEPS = {
-    "protect": ("back up and export record", "backed up"),
-    "failover": ("restore volume", "restored"),
-}
-"""By kind of run: the step in which the bytes of a volume are moved, of which the length of the run
-depends, and what is true after it.
-"""
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,12 @@ def _estimate(runs: Runs, run: RunRow, steps: Collection[StepRow], now: float) -
     if (earlier := _earlier(runs, run)) is not None:
         return Estimate(_left(run, steps, earlier, runs.steps(earlier.id), now), earlier.id)
     volumes, servers = _volumes(run, steps), _servers(run)
-    step, done_to_it = VOLUME_STEPS.get(run.kind, ("", ""))
-    moves = [s for s in steps if s.name == step]
+    kind = find_kind(run.kind)
+    step, participle = (kind and kind.volume_step) or (None, "moved")
+    moves = [s for s in steps if step is not None and s.name == step.words]
     moved = {s.resource for s in moves if s.state == "succeeded"} & volumes.keys()
     there = {name for name, server in servers.items() if _is_there(server, steps)}
-    words = f"this run: {len(moved)} of {len(volumes)} volumes {done_to_it}"
+    words = f"this run: {len(moved)} of {len(volumes)} volumes {participle}"
     if servers:
         words += f", {len(there)} of {len(servers)} servers there"
     if (left_s := _seconds_to_move(volumes, moves, now)) is None:
@@ -131,7 +127,7 @@ def _seconds_to_move(
 
 
 def _is_there(server: dict[str, Any], steps: Collection[StepRow]) -> bool:
-    last = "await answer" if server["answers"] else "boot server"
+    last = (Steps.PROBE if server["answers"] else Steps.BOOT_SERVER).words
     return any(
         s.name == last and s.resource == server["name"] and s.state == "succeeded" for s in steps
     )
@@ -145,7 +141,7 @@ def _seconds_to_boot(
     """
     if not there:
         return None
-    boots = [s for s in steps if s.name in ("boot server", "await answer")]
+    boots = [s for s in steps if s.name in (Steps.BOOT_SERVER.words, Steps.PROBE.words)]
     pace = sum(_took(s, now) for s in boots if s.resource in there) / len(there)
     spent = max(
         (

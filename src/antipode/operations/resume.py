@@ -1,4 +1,4 @@
-"""Going on with a run whose process died, or that failed and can be gone on with."""
+"""Resuming a run whose process died, or that failed and can be resumed."""
 
 from __future__ import annotations
 
@@ -9,44 +9,52 @@ from antipode.engine.execution import execute
 from antipode.engine.run import successor
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
-from antipode.runs.kind import kind_of
+from antipode.runs import kind_of
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
 
 
 def resume(deployment: Deployment, run_id: str, observer: Observer) -> Json:
-    """Claim a run and go on with it from its last finished step; a record of it.
+    """Claim a run and resume it from its last finished step; a record of it.
 
     Raises:
         NotFound: there is no such run.
-        InvalidInput: it has ended in a way that nothing is left to be done; the message says what
-            to do instead.
-        Busy: a process is at it.
+        InvalidInput: it has ended, and nothing can be resumed; the message says what to do.
+        Busy: a process has it.
         AntipodeError: as `execute`.
     """
-    _must_be_resumable(deployment, deployment.runs.get(run_id))
+    run = deployment.runs.get(run_id)
+    _must_be_resumable(deployment, run)
     with deployment.claims.take(run_id, also_failed=True) as claim:
-        return execute(deployment, run_id, claim, observer)
+        return execute(deployment, kind_of(run.kind), claim, observer)
+
+
+def must_be_confirmed(deployment: Deployment, run: RunRow, now: float) -> float | None:
+    """Seconds since the confirmation of a run that has to be confirmed again; None otherwise.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    lasts_s = kind_of(run.kind).confirmation_lasts_s(deployment.config)
+    age_s = now - float((run.request or {}).get("confirmed_at", run.started_at))
+    return age_s if lasts_s is not None and age_s > lasts_s else None
 
 
 def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.state in ("succeeded", "aborted"):
-        raise InvalidInput(
-            f"{run.id} has {run.state}; nothing is left to be done"
-            if run.state == "succeeded"
-            else f"{run.id} was aborted"
-        )
+        raise InvalidInput(f"{run.id} was {run.state}; there is nothing to resume")
     if run.ending == "aborted":
         raise InvalidInput(
-            f"{run.id} is being aborted and cannot go on; try again: antipode run abort {run.id}"
+            f"{run.id} is being aborted and cannot be resumed; try again: antipode run abort"
+            f" {run.id}"
         )
     if run.state != "failed":
         return
-    if run.ending is not None or kind_of(run.kind).takes_back_failures:
+    if run.ending is not None or kind_of(run.kind).rolls_back_failures:
         raise InvalidInput(
-            f"{run.id} failed ({run.reason}), and what it had made was taken back; once the "
-            f"cause is mended: antipode {run.kind} {run.vnf}"
+            f"{run.id} failed ({run.reason}) and was rolled back. Once the cause is mended:"
+            f" antipode {run.kind} {run.vnf}"
         )
     if (later := successor(deployment, run)) is not None:
-        raise InvalidInput(f"{run.id} failed, and {later} was begun after it; go on with that one")
+        raise InvalidInput(f"{run.id} failed, and {later} was begun after it; resume that one")

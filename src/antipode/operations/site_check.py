@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from antipode.cloud import health
 from antipode.cloud.site import Site
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, NotFound, PreflightFailed
-from antipode.model.vnf import Vnf
-from antipode.protect import checks
+from antipode.errors import AntipodeError, NotFound
+from antipode.model.steps import Unrecorded
+from antipode.model.topology import Topology
+from antipode.model.vnf import Protection, Vnf
+from antipode.protect.option import OPTIONS, Protecting, settings_of
+from antipode.runs.protect import problems_of
 from antipode.topology import discovery
+from antipode.transfer import TRANSFERS
 
 
 @dataclass(frozen=True)
@@ -49,25 +54,47 @@ def _check_site(deployment: Deployment, name: str) -> Iterator[Check]:
         yield Check(finding.check, name, finding.ok, finding.detail, finding.needed)
     for vnf in deployment.vnfs.all():
         if vnf.primary == name:
-            yield _check_vnf(site, vnf)
+            yield _check_vnf(deployment, site, vnf)
 
 
-def _check_vnf(site: Site, vnf: Vnf) -> Check:
+def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Check:
     """Whether a VNF whose primary this is could be protected now; its guest agents are asked."""
     what = f"vnf {vnf.vnf}"
     try:
         topology = discovery.discover(vnf, site)
-        checks.check_protect(vnf, topology, site)
-    except PreflightFailed as error:
-        return Check(what, site.name, False, "; ".join(error.problems))
+        problems = [
+            problem
+            for protection in vnf.protections
+            for problem in _problems(deployment, site, vnf, protection, topology)
+        ]
     except AntipodeError as error:
         return Check(what, site.name, False, str(error))
+    if problems:
+        return Check(what, site.name, False, "; ".join(dict.fromkeys(problems)))
     return Check(
         what,
         site.name,
         True,
-        f"can be protected; guest agents answer: {', '.join(s.name for s in topology.servers)}",
+        f"can be protected; its servers are ready: {', '.join(s.name for s in topology.servers)}",
     )
+
+
+def _problems(
+    deployment: Deployment, site: Site, vnf: Vnf, protection: Protection, topology: Topology
+) -> list[str]:
+    option = OPTIONS.get(protection.option)
+    protecting = Protecting(
+        run="",
+        vnf=vnf,
+        settings=settings_of(protection),
+        site=site,
+        ledger=deployment.freezes,
+        timeline=Unrecorded(),
+        store=None,
+        slots=nullcontext(),
+        at_once=1,
+    )
+    return problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
 
 
 def _check_vault(deployment: Deployment) -> Check:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import KEY
-from antipode.recover.plan import keys_of
+from antipode.model.marks import KEY, key_said
 
 ByKey = dict[str, list[Json]]
 
@@ -67,3 +66,18 @@ def by_key(resources: Iterable[Json], keys: Callable[[Json], Iterable[str]]) -> 
 def _key_of_server(server: Json) -> list[str]:
     key = (server.get("metadata") or {}).get(KEY)
     return [key] if key else []
+
+
+def keys_of(volume: Json) -> set[str]:
+    """The keys by which a volume may be found.
+
+    Its description tells what it was made for while its metadata are those of the backup.
+    """
+    description = volume.get("description")
+    if (said := key_said(description)) is not None:
+        return {said}
+    carried = {
+        (volume.get("metadata") or {}).get(KEY),
+        description,
+    }  # the latter as antipode 0.1.0 has marked it
+    return {str(key) for key in carried if key}

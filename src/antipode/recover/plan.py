@@ -1,7 +1,7 @@
 """The plan of a recovery: names translated to what the backup site has, all problems found before
 anything is created.
 
-Nothing at the primary is asked: the manifest and the backup site are enough.
+Nothing at the primary is asked: the point and the backup site are enough.
 """
 
 from __future__ import annotations
@@ -11,50 +11,32 @@ from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from antipode.cloud.api import ApiError, Json
+from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import KEY, carries, key_in, key_said, maker_in
-from antipode.model.plan import PortPlan, QuotaNeed, RecoveryPlan, ServerPlan, VolumePlan
-from antipode.model.point import Manifest
+from antipode.model.marks import carries, key_in, key_said, maker_in
+from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed, quota_needs
 from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server
+from antipode.recover.existing import keys_of
+from antipode.recover.recovery import resource_key
+from antipode.recover.sources import PROVIDERS
 
 Named = dict[str, list[Json]]
 
 
-def resource_key(manifest: Manifest, primary_id: str) -> str:
-    """The key of what a recovery creates for a resource of the primary: the same at each attempt
-    with one recovery point.
-    """
-    return f"{manifest.id}/{primary_id}"
-
-
-def keys_of(volume: Json) -> set[str]:
-    """The keys by which a volume may be found.
-
-    Its description tells what it was made for while its metadata are those of the backup.
-    """
-    description = volume.get("description")
-    if (said := key_said(description)) is not None:
-        return {said}
-    carried = {
-        (volume.get("metadata") or {}).get(KEY),
-        description,
-    }  # the latter as antipode 0.1.0 has marked it
-    return {str(key) for key in carried if key}
-
-
-def make_plan(manifest: Manifest, site: Site) -> RecoveryPlan:
+def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
     """Plan the recovery of a VNF at `site` from one recovery point. Creates nothing.
 
     Raises:
         PreflightFailed: with everything that is missing or in the way.
     """
-    planner = _Planner(manifest, site)
+    planner = _Planner(point, site)
     plan = planner.plan()
     if planner.problems:
         raise PreflightFailed(
-            f"Recovering {manifest.vnf.vnf} at {site.name} from {manifest.id}",
+            f"Recovering {point.vnf.vnf} at {site.name} from {point.id}",
             list(dict.fromkeys(planner.problems)),
         )
     return plan
@@ -78,12 +60,12 @@ def _for_project(networks: list[Json], project_id: str) -> list[Json]:
 class _Planner:
     """What the backup site has, read once, and what is wrong with it for this recovery point."""
 
-    def __init__(self, manifest: Manifest, site: Site) -> None:
+    def __init__(self, point: RecoveryPoint, site: Site) -> None:
         self.problems: list[str] = []
         self.warnings: list[str] = []
-        self._manifest = manifest
+        self._point = point
         self._site = site
-        self._map = manifest.vnf.map
+        self._map = point.vnf.map_between(point.site, site.name)
         self._flavors = _by_name(site.compute.flavors())
         self._types = _by_name(site.volumes.types())
         self._networks = {
@@ -95,7 +77,7 @@ class _Planner:
         self._volume_zones = site.volumes.availability_zones()
         wanted = {
             self._map.networks.get(p.network, p.network)
-            for s in manifest.topology.servers
+            for s in point.topology.servers
             for p in s.ports
         }
         ids = [n["id"] for name in wanted for n in self._networks.get(name, [])]
@@ -106,10 +88,13 @@ class _Planner:
         """keypair of the primary -> the same as it is called here"""
         self._keypairs_to_import: dict[str, Keypair] = {}
         self._there: list[str] = []
+        self._kinds = sorted({source.kind for source in point.sources.values()})
+        """of the sources of its volumes"""
 
     def plan(self) -> RecoveryPlan:
-        topology, vnf = self._manifest.topology, self._manifest.vnf
-        self._check_backups()
+        topology, vnf = self._point.topology, self._point.vnf
+        for kind in self._kinds:
+            self.problems += PROVIDERS.get(kind).check(self._point, self._site)
         # A member may be named by id in the VNF's file; here servers go by their names.
         names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
         before = vnf.predecessors()
@@ -120,14 +105,9 @@ class _Planner:
             for member, server in zip(vnf.members, topology.servers, strict=True)
         ]
         quotas = self._quotas(servers)
-        self.problems += [
-            f"quota {q.resource} of the project: {q.needed} more are needed, "
-            f"{max(q.limit - q.used, 0)} of {q.limit} are free"
-            for q in quotas
-            if q.is_short
-        ]
+        self.problems += [str(need) for need in quotas if need.is_short]
         return RecoveryPlan(
-            recovery_point=self._manifest.id,
+            recovery_point=self._point.id,
             vnf=vnf.vnf,
             site=self._site.name,
             servers=servers,
@@ -137,35 +117,9 @@ class _Planner:
             warnings=self.warnings,
         )
 
-    def _check_backups(self) -> None:
-        try:
-            if not self._site.backups.services_up():
-                self.problems.append(f"cinder-backup is not up at {self._site.name}")
-        except ApiError as error:
-            self.problems.append(
-                f"{error}; a recovery takes a user with the role admin in the project"
-            )
-        known = {b["id"]: b for b in self._site.backups.backups()}
-        for record in self._manifest.backups.values():
-            backup = known.get(record.id)
-            if (
-                backup
-                and backup["status"] != "creating"
-                and backup["volume_id"] != record.volume_id
-            ):
-                self.problems.append(
-                    f"a backup with id {record.id} is known already, and of another volume "
-                    f"({backup['volume_id']})"
-                )
-            elif backup and backup["status"].startswith("error"):
-                self.problems.append(
-                    f"backup {record.id} is known already, in status {backup['status']}: "
-                    f"{backup.get('fail_reason')}"
-                )
-
     def _server(self, server: Server, after: list[str]) -> ServerPlan:
         for other in self._servers.get(server.name, []):
-            if not carries(other, resource_key(self._manifest, server.id)):
+            if not carries(other, resource_key(self._point.id, server.id)):
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
             elif other["status"] == "ERROR":
                 reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
@@ -240,18 +194,19 @@ class _Planner:
 
     def _volume(self, attachment: Attachment) -> VolumePlan:
         volume = attachment.volume
-        backup = self._manifest.backups[self._manifest.restore[volume.id]]
+        source = self._point.sources[volume.id]
         label = f"volume {volume.name or volume.id}"
         kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
         if kind:
             self._one("volume type", kind, self._types, label)
         return VolumePlan(
             source_id=volume.id,
-            backup_id=backup.id,
+            source_kind=source.kind,
+            source_reference=source.reference,
             name=volume.name,
             description=volume.description,
             size_gib=max(
-                volume.size_gib, backup.size_gib
+                volume.size_gib, source.size_gib
             ),  # it may have been extended between discovery and snapshot
             volume_type=kind,
             availability_zone=self._zone(
@@ -267,7 +222,7 @@ class _Planner:
     def _port(self, server: str, port: Port) -> PortPlan:
         network = self._map.networks.get(port.network, port.network)
         network_id = self._one("network", network, self._networks, f"server {server}")
-        key = resource_key(self._manifest, port.id)
+        key = resource_key(self._point.id, port.id)
         others = [
             p
             for p in self._ports
@@ -353,9 +308,7 @@ class _Planner:
         new_servers = [s for s in servers if s.name not in self._there]
         new_volumes = [v for s in servers for v in s.volumes if self._key(v) not in volumes_there]
         new_ports = [p for s in servers for p in s.ports if self._key(p) not in ports_there]
-        known = {b["id"] for b in site.backups.backups()} if self._manifest.backups else set()
-        new_backups = [r for r in self._manifest.backups.values() if r.id not in known]
-        flavors = {s.name: s.flavor for s in self._manifest.topology.servers}
+        flavors = {s.name: s.flavor for s in self._point.topology.servers}
 
         compute = Counter(instances=len(new_servers))
         for server in new_servers:
@@ -366,38 +319,26 @@ class _Planner:
 
         size = sum(v.size_gib for v in new_volumes)
         storage = Counter(volumes=len(new_volumes), gigabytes=size)
-        storage += Counter(
-            backups=len(new_backups), backup_gigabytes=sum(r.size_gib for r in new_backups)
-        )
+        for kind in self._kinds:
+            storage += PROVIDERS.get(kind).quotas(self._point, site)
         for volume in new_volumes:
             storage[f"volumes_{volume.volume_type}"] += 1
             storage[f"gigabytes_{volume.volume_type}"] += volume.size_gib
         return [
-            *_needs(compute, site.compute.quota(site.project_id), "in_use"),
-            *_needs(storage, site.volumes.quota(site.project_id), "in_use"),
-            *_needs(Counter(port=len(new_ports)), site.networks.quota(site.project_id), "used"),
+            *quota_needs(compute, site.compute.quota(site.project_id)),
+            *quota_needs(storage, site.volumes.quota(site.project_id)),
+            *quota_needs(
+                Counter(port=len(new_ports)), site.networks.quota(site.project_id), "used"
+            ),
         ]
 
     def _key(self, planned: VolumePlan | PortPlan) -> str:
-        return resource_key(self._manifest, planned.source_id)
+        return resource_key(self._point.id, planned.source_id)
 
 
 def _key(public_key: str) -> list[str]:
     """Type and key; the comment after them is nobody's identity."""
     return public_key.split()[:2]
-
-
-def _needs(needed: Counter[str], quota: Json, used: str) -> list[QuotaNeed]:
-    return [
-        QuotaNeed(
-            resource=name,
-            needed=amount,
-            used=quota[name][used] + quota[name]["reserved"],
-            limit=quota[name]["limit"],
-        )
-        for name, amount in needed.items()
-        if amount and name in quota
-    ]
 
 
 def _owner(port: Json) -> str:

@@ -8,24 +8,21 @@ from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.marks import key_in, maker_in, words
-from antipode.model.plan import PortPlan, RecoveryPlan
-from antipode.model.point import Manifest
-from antipode.model.steps import Timeline
-from antipode.recover.plan import resource_key
+from antipode.model.plan import PortPlan
+from antipode.model.steps import Steps
+from antipode.recover.recovery import Recovery
 
 
-def create_ports(
-    site: Site, manifest: Manifest, plan: RecoveryPlan, server: str, run: str, timeline: Timeline
-) -> list[str]:
+def create_ports(recovery: Recovery, server: str) -> list[str]:
     """Create the ports of a server and return their ids in the order of its interfaces.
 
     Raises:
         ResourceFailed: an address or MAC is in use, or Neutron refuses for another reason.
     """
-    with timeline.step("1.7.2", "create ports", server) as step:
+    with recovery.timeline.step(Steps.CREATE_PORTS, server) as step:
         ports = [
-            _port(site, port, resource_key(manifest, port.source_id), run)
-            for port in plan.server(server).ports
+            _port(recovery.site, port, recovery.key(port.source_id), recovery.run)
+            for port in recovery.plan.server(server).ports
         ]
         step.result(ports=ports)
         return ports
@@ -37,8 +34,7 @@ def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
         try:
             return site.networks.create_port(_wanted(port, key, run), port.tags)
         except ApiError as error:
-            # its addresses may have been taken by the same port: the request of a process that died
-            # has come through
+            # The request of a process that died may have come through, and the port is ours.
             there = site.networks.port_with_mac(port.network_id, port.mac_address)
             if there is None:
                 label = (
@@ -53,11 +49,11 @@ def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
             f"port {there['id']}"
         )
     if maker_in(there.get("description")) != run:
-        site.networks.describe_port(
-            there["id"], words(run, key)
-        )  # it is this run's now, to be taken back with it
+        # it is this run's now, to be rolled back with it
+        site.networks.describe_port(there["id"], words(run, key))
     if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
-        site.networks.tag_port(there["id"], port.tags)  # who made it died between the two calls
+        # its maker died between the two calls
+        site.networks.tag_port(there["id"], port.tags)
     return str(there["id"])
 
 

@@ -8,41 +8,29 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 
-from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.point import Manifest
-from antipode.model.steps import Timeline
+from antipode.model.steps import Steps
 from antipode.model.topology import Server
 from antipode.model.vnf import Answers
+from antipode.recover.recovery import Recovery
 
 TRY_S = 10.0
 """How long one attempt may take."""
 PAUSE_S = 0.5
 
 
-def await_answer(
-    site: Site,
-    manifest: Manifest,
-    server: str,
-    timeline: Timeline,
-    go_on: Callable[[], None] = lambda: None,
-) -> None:
-    """Ask a member again and again until it answers; return at once when its file does not say how
-    to ask.
-
-    `go_on` is called between two tries; what it raises ends them.
+def await_answer(recovery: Recovery, server: str) -> None:
+    """Probe a member again and again until it answers; return at once when its file names no probe.
 
     Raises:
         ResourceFailed: it does not answer within the time that its file gives it.
     """
-    recovered = manifest.topology.server(server)
-    member = manifest.vnf.members[manifest.topology.servers.index(recovered)]
-    answers = member.answers
+    site, answers = recovery.site, recovery.plan.server(server).answers
     if answers is None:
         return
-    with timeline.step("1.7.2", "await answer", server) as step:
+    recovered = recovery.point.topology.server(server)
+    with recovery.timeline.step(Steps.PROBE, server) as step:
         deadline = time.monotonic() + answers.within
         while (silence := _ask(answers, site.name, recovered)) is not None:
             if time.monotonic() > deadline:
@@ -51,7 +39,7 @@ def await_answer(
                     f"{silence}"
                 )
             step.waits_for(f"an answer: {silence}")
-            go_on()
+            recovery.go_on()
             time.sleep(PAUSE_S)  # nothing tells when an application is up, it must be asked
 
 

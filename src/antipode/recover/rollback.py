@@ -13,10 +13,10 @@ from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.marks import carries, key_in, made_by, maker_in
 from antipode.model.plan import RecoveryPlan
-from antipode.model.point import Manifest
-from antipode.model.steps import Step, Timeline
-from antipode.recover.existing import Found, by_key
-from antipode.recover.plan import keys_of, resource_key
+from antipode.model.steps import Step, Steps, Timeline
+from antipode.recover.existing import by_key, keys_of
+from antipode.recover.recovery import Recovery, resource_key
+from antipode.recover.sources import PROVIDERS
 
 SERVER_TIMEOUT_S = 600.0
 RESTORES_S = 60.0
@@ -54,7 +54,7 @@ def remove(
     """
     problems: list[str] = []
     if servers := [s for s in site.compute.servers() if made_by(s) == run]:
-        with timeline.step("", "remove servers", site.name) as step:
+        with timeline.step(Steps.REMOVE_SERVERS, site.name) as step:
             step.result(servers=[s["name"] for s in servers])
             for server in servers:
                 problems += _refused(
@@ -67,7 +67,7 @@ def remove(
     if not problems and (
         ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]
     ):
-        with timeline.step("", "remove ports", site.name) as step:
+        with timeline.step(Steps.REMOVE_PORTS, site.name) as step:
             step.result(ports=len(ports))
             for port in ports:
                 problems += _refused(
@@ -75,7 +75,7 @@ def remove(
                 )
     left: list[str] = []
     if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
-        with timeline.step("", "remove volumes", site.name) as step:
+        with timeline.step(Steps.REMOVE_VOLUMES, site.name) as step:
             refused, left = _delete_volumes(site, lambda v: volume_maker(v) == run, go_on, step)
             problems += refused
             step.result(volumes=len(volumes), left=len(left))
@@ -83,7 +83,11 @@ def remove(
         raise ResourceFailed(
             f"{site.name}: not all that {run} made could be removed: {'; '.join(problems)}"
         )
-    return [*left, *(_left(site, run, plan) if plan else ())]
+    if plan is None:
+        return left
+    for kind in sorted({v.source_kind for s in plan.servers for v in s.volumes}):
+        left += PROVIDERS.get(kind).roll_back(site, run, plan, timeline, go_on)
+    return [*left, *_left(site, run, plan)]
 
 
 def remove_twins(
@@ -106,7 +110,7 @@ def remove_twins(
     """
     there = by_key(site.volumes.volumes(), keys_of)
     same = [
-        there.get(f"{plan.recovery_point}/{v.source_id}", [])
+        there.get(resource_key(plan.recovery_point, v.source_id), [])
         for s in plan.servers
         for v in s.volumes
     ]
@@ -119,7 +123,7 @@ def remove_twins(
     }
     if not twins:
         return []
-    with timeline.step("", "remove second volumes", site.name) as step:
+    with timeline.step(Steps.REMOVE_SECOND_VOLUMES, site.name) as step:
         problems, left = _delete_volumes(
             site, lambda v: v["id"] in twins and v["status"] in _UNUSED, go_on, step
         )
@@ -131,32 +135,22 @@ def remove_twins(
     return left
 
 
-def remove_failed(
-    site: Site,
-    found: Found,
-    manifest: Manifest,
-    plan: RecoveryPlan,
-    server: str,
-    timeline: Timeline,
-    go_on: Callable[[], None],
-) -> bool:
-    """Delete the server of an earlier attempt that went into ERROR, so that it can be booted anew;
+def remove_failed(recovery: Recovery, server: str) -> bool:
+    """Delete the server of an earlier attempt that went into ERROR, so that it can be booted again;
     whether there was one.
 
-    Its volumes stay, unless Nova is too old (before 2.85) to be told so and they were to be deleted
-    with the server.
-
-    Args:
-        found: what is at the site already.
+    Its volumes stay, unless they were to be deleted with the server and Nova is too old (before
+    2.85) to change that.
 
     Raises:
         ResourceFailed: it cannot be deleted.
     """
-    key = resource_key(manifest, plan.server(server).source_id)
+    site, found = recovery.site, recovery.found
+    key = recovery.key(recovery.plan.server(server).source_id)
     failed = [s["id"] for s in found.servers(key) if s["status"] == "ERROR"]
     if not failed:
         return False
-    with timeline.step("1.7.2", "remove server in ERROR", server) as step:
+    with recovery.timeline.step(Steps.REMOVE_FAILED_SERVER, server) as step:
         step.result(servers=failed)
         attached = {
             a["volumeId"] for server_id in failed for a in site.compute.attachments(server_id)
@@ -170,7 +164,7 @@ def remove_failed(
             for v in site.volumes.volumes()
             if v["id"] in attached and v["status"] not in _DELETABLE
         ]:
-            _pause(site, busy, "to be detached", deadline, go_on, step)
+            _pause(site, busy, "to be detached", deadline, recovery.go_on, step)
     return True
 
 
@@ -268,14 +262,7 @@ def _ports(site: Site, plan: RecoveryPlan | None) -> list[Json]:
 
 
 def _left(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
-    """What stays, in words."""
-    sources = {v.source_id for s in plan.servers for v in s.volumes}
-    if known := [b for b in site.backups.backups() if b["volume_id"] in sources]:
-        yield (
-            f"{len(known)} backup records of {plan.vnf} at {site.name}: they are in nobody's "
-            "way, the next failover uses them,"
-            " and to delete a backup in Cinder deletes its data in the store"
-        )
+    """The shared resources that stay, and why."""
     for keypair in plan.keypairs_to_import:
         if site.compute.keypair(keypair.name) is not None:
             yield f"keypair {keypair.name} at {site.name}: others may use it"
@@ -290,7 +277,7 @@ def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
     """What runs before this one have made, and this one has used."""
 
     def key(source: str) -> str:
-        return f"{plan.recovery_point}/{source}"
+        return resource_key(plan.recovery_point, source)
 
     servers = {key(s.source_id) for s in plan.servers}
     volumes = {key(v.source_id) for s in plan.servers for v in s.volumes}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.marks import made_by, marks
-from antipode.model.plan import RecoveryPlan, ServerPlan
-from antipode.model.point import Manifest
-from antipode.model.steps import Timeline
+from antipode.model.plan import ServerPlan
+from antipode.model.steps import Steps
 from antipode.model.topology import Keypair, ServerGroup
 from antipode.recover.existing import Found
-from antipode.recover.plan import resource_key
+from antipode.recover.recovery import Recovery
 
 TIMEOUT_S = 900.0
 
@@ -22,23 +22,11 @@ _one_at_a_time = threading.Lock()
 """
 
 
-def boot(
-    site: Site,
-    found: Found,
-    manifest: Manifest,
-    plan: RecoveryPlan,
-    server: str,
-    volumes: dict[str, str],
-    ports: list[str],
-    run: str,
-    timeline: Timeline,
-) -> str:
-    """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is taken as
-    it is.
+def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Sequence[str]) -> str:
+    """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is used.
 
     Args:
-        found: what is at the site already.
-        volumes: volume id at the primary -> id of the restored volume.
+        volumes: volume id at the former site -> id of the volume here.
         ports: ids of its ports in the order of its interfaces.
 
     Returns:
@@ -47,29 +35,27 @@ def boot(
     Raises:
         ResourceFailed: Nova refuses, or the server goes into ERROR; with Nova's reason.
     """
-    planned = plan.server(server)
-    key = resource_key(manifest, planned.source_id)
-    with timeline.step("1.7.2", "boot server", server) as step:
-        existing = next((s for s in found.servers(key) if s["status"] != "ERROR"), None)
+    site, planned = recovery.site, recovery.plan.server(server)
+    key = recovery.key(planned.source_id)
+    ours = marks(recovery.run, key)
+    with recovery.timeline.step(Steps.BOOT_SERVER, server) as step:
+        existing = _usable(recovery.found.servers(key))
         if existing is None:
             try:
-                server_id = _create(site, planned, volumes, ports, marks(run, key))
+                server_id = _create(site, planned, volumes, ports, ours)
             except ApiError as error:
-                # its volumes or ports may be in use by the same server: the request of a process
-                # that died has come through
-                existing = next(
-                    (s for s in Found(site).servers(key) if s["status"] != "ERROR"), None
-                )
+                # The request of a process that died may have come through, and the server that
+                # uses its volumes or ports is ours.
+                existing = _usable(Found(site).servers(key))
                 if existing is None:
                     raise ResourceFailed(
                         f"{site.name}: server {planned.name} could not be created: {error.reason}"
                     ) from error
         if existing is not None:
             server_id = existing["id"]
-            if made_by(existing) != run:
-                site.compute.mark_server(
-                    server_id, marks(run, key)
-                )  # it is this run's now, to be taken back with it
+            if made_by(existing) != recovery.run:
+                # it is this run's now, to be rolled back with it
+                site.compute.mark_server(server_id, ours)
         site.compute.watch.wait_for(
             [server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for
         )
@@ -77,8 +63,16 @@ def boot(
         return str(server_id)
 
 
+def _usable(servers: Sequence[Json]) -> Json | None:
+    return next((s for s in servers if s["status"] != "ERROR"), None)
+
+
 def _create(
-    site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]
+    site: Site,
+    planned: ServerPlan,
+    volumes: Mapping[str, str],
+    ports: Sequence[str],
+    ours: dict[str, str],
 ) -> str:
     with _one_at_a_time:
         if planned.keypair:
@@ -92,7 +86,11 @@ def _create(
 
 
 def _body(
-    site: Site, planned: ServerPlan, volumes: dict[str, str], ports: list[str], ours: dict[str, str]
+    site: Site,
+    planned: ServerPlan,
+    volumes: Mapping[str, str],
+    ports: Sequence[str],
+    ours: dict[str, str],
 ) -> Json:
     body: Json = {
         "name": planned.name,

@@ -1,1 +1,29 @@
 """The kinds of runs: one module each, with its request, flow, tasks and rollback."""
+
+from __future__ import annotations
+
+from antipode.engine.kind import RunKind
+from antipode.errors import InvalidInput
+from antipode.registry import Registry
+
+KINDS: Registry[RunKind] = Registry(
+    "kind of run",
+    {"protect": "antipode.runs.protect:KIND", "failover": "antipode.runs.failover:KIND"},
+)
+
+
+def kind_of(name: str) -> RunKind:
+    """The kind of this name.
+
+    Raises:
+        InvalidInput: this antipode has none; a newer one made the run.
+    """
+    return KINDS.get(name)
+
+
+def find_kind(name: str) -> RunKind | None:
+    """The kind of this name; None when only a newer antipode has it."""
+    try:
+        return kind_of(name)
+    except InvalidInput:
+        return None

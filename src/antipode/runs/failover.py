@@ -1,34 +1,44 @@
-"""The flow that brings a VNF back at its backup site, from the vault and that site alone: nothing
-here may ask the primary.
+"""The kind of run that brings a VNF back at a backup site, from the vault and that site alone:
+nothing here may call the failed site.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from taskflow import task
 from taskflow.patterns import graph_flow
 
+from antipode.config import Config
 from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.flow_runner import guarded, run_flow
-from antipode.engine.limits import SlotsOf
+from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
-from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted, InvalidInput
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    ClaimLost,
+    Halted,
+    Interrupted,
+    InvalidInput,
+    VaultCorrupt,
+)
 from antipode.model.base import Model
 from antipode.model.plan import RecoveryPlan
-from antipode.model.point import Manifest
+from antipode.model.point import RecoveryPoint
+from antipode.model.point_v1 import digest
+from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
-from antipode.recover import plan, ports, probes, rollback, servers
+from antipode.recover import ports, probes, rollback, servers
 from antipode.recover.existing import Found
-from antipode.recover.sources import backup, records
-from antipode.runs.kind import Kind
+from antipode.recover.recovery import Recovery
+from antipode.recover.sources import PROVIDERS
+from antipode.runs import find_kind
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import points
 
@@ -38,155 +48,188 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 PHASES = {
-    "import backup records": "import",
-    "restore volume": "restore",
-    "create ports": "ports",
-    "boot server": "boot",
-    "await answer": "answers",
+    Steps.IMPORT_RECORDS.words: "import",
+    Steps.RESTORE_VOLUME.words: "restore",
+    Steps.CREATE_PORTS.words: "ports",
+    Steps.BOOT_SERVER.words: "boot",
+    Steps.PROBE.words: "answers",
 }
-"""Which steps of the timeline make up which phase of a recovery."""
+"""The phase of a recovery that a step is part of."""
+MOST_THREADS = 64
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A failover that may begin once the operator has confirmed it: nothing has been created."""
-
-    manifest: Manifest
-    plan: RecoveryPlan
-    site: Site
-    warnings: list[str]
-
-    @property
-    def age_s(self) -> float:
-        """How old the state is that comes back: the RPO, were the failover now."""
-        return (
-            datetime.now(UTC) - datetime.fromisoformat(self.manifest.consistent_at)
-        ).total_seconds()
-
-
-def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Prepared:
-    """Read the recovery point (the newest by default) and plan its recovery at site `to`.
-
-    Raises:
-        NotFound: there is no such recovery point.
-        InvalidInput: `to` is not the VNF's backup site.
-        PreflightFailed: the site lacks something; all that it lacks is named.
-    """
-    deployment.config.site(to)
-    local = deployment.vnfs.find(name)
-    if local is not None:
-        _must_be_backup_site(local, to)
-    site = deployment.site(to)
-    manifest = points.read(deployment.vault, name, point)
-    if to == manifest.topology.site:
-        raise InvalidInput(
-            f"recovery point {manifest.id} was taken at {to}; a failover goes to another site"
-        )
-    manifest, warnings = _with_local_definition(manifest, local)
-    _must_be_backup_site(manifest.vnf, to)
-    made = plan.make_plan(manifest, site)
-    fence = (
-        f"antipode cannot know whether {name} still runs at {manifest.topology.site}, and does "
-        "not ask there;"
-        " see that it is fenced: two active copies of a VNF destroy each other's service"
-    )
-    return Prepared(manifest, made, site, [fence, *warnings, *made.warnings])
-
-
-class Confirmed(Model):
-    """A failover as the operator has confirmed it: kept with the run, so that it is this one
-    whoever goes on with it.
+class FailoverRequest(Model):
+    """A failover as the operator confirmed it: kept with the run, so that every process that
+    resumes the run does the same.
     """
 
     to: str
     recovery_point: str
+    point_digest: str = ""
+    """of the recovery point that the operator was shown; another one is refused"""
     vnf: Vnf
     plan: RecoveryPlan
-    """without the user_data of its servers, which is in the manifest and in no database for longer
-    than the run takes
+    """without the user_data of its servers, which is in the recovery point, and in no database
+    longer than the run takes
     """
     confirmed_at: float
     """seconds since the epoch"""
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Confirmed:
-        plan = prepared.plan
-        bare = plan.model_copy(
-            update={"servers": [s.model_copy(update={"user_data": None}) for s in plan.servers]}
-        )
+    def confirmed(
+        cls, point: RecoveryPoint, point_digest: str, plan: RecoveryPlan
+    ) -> FailoverRequest:
+        """The request for a plan that an operator confirms now."""
+        bare = [s.model_copy(update={"user_data": None}) for s in plan.servers]
         return cls(
-            to=prepared.site.name,
-            recovery_point=plan.recovery_point,
-            vnf=prepared.manifest.vnf,
-            plan=bare,
+            to=plan.site,
+            recovery_point=point.id,
+            point_digest=point_digest,
+            vnf=point.vnf,
+            plan=plan.model_copy(update={"servers": bare}),
             confirmed_at=time.time(),
         )
 
-    def whole_plan(self, manifest: Manifest) -> RecoveryPlan:
-        user_data = {s.name: s.user_data for s in manifest.topology.servers}
-        servers = [s.model_copy(update={"user_data": user_data[s.name]}) for s in self.plan.servers]
-        return self.plan.model_copy(update={"servers": servers})
+    def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
+        """The plan with the user_data of its servers."""
+        user_data = {s.name: s.user_data for s in point.topology.servers}
+        whole = [s.model_copy(update={"user_data": user_data[s.name]}) for s in self.plan.servers]
+        return self.plan.model_copy(update={"servers": whole})
 
 
-def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> Json:
-    """Recover the VNF as planned; a record of it. RTO is counted from the call, which is the
-    operator's confirmation.
+def requested(point: RecoveryPoint, point_digest: str, plan: RecoveryPlan) -> RunRow:
+    """A failover that an operator confirms now; it is not kept yet.
 
-    Raises:
-        Busy: another failover of the VNF is under way.
-        AntipodeError: it stopped; what was created is left, to be gone on with or taken back.
+    Args:
+        point: with the VNF's definition that the plan was made for.
+        point_digest: of the recovery point as it is in the vault.
     """
-    with deployment.claims.begin(asked(prepared)) as claim:
-        return execute(deployment, claim.run, claim, observer)
+    request = FailoverRequest.confirmed(point, point_digest, plan)
+    return new_run(KIND, point.vnf.vnf, request.model_dump(mode="json"))
 
 
-def asked(prepared: Prepared) -> RunRow:
-    """A failover as the operator confirms it now; neither kept nor begun yet."""
-    return new_run(
-        "failover", prepared.manifest.vnf.vnf, Confirmed.of(prepared).model_dump(mode="json")
-    )
+class Failover(RunKind):
+    name = "failover"
+    flow_version = 2
+    priority = Priority.RECOVERY
+    rolls_back_failures = False
+    works_at_active_site = False
+    creates = "servers, volumes and ports"
+    volume_step = (Steps.RESTORE_VOLUME, "restored")
+
+    def confirmation_lasts_s(self, config: Config) -> float | None:
+        return config.failover_confirmed_for
+
+    def site_of(self, row: RunRow) -> str:
+        return str((row.request or {})["to"])
+
+    def execute(self, run: Run) -> None:
+        _fail_over(run)
+
+    def roll_back(self, run: Run) -> list[str]:
+        """Remove the resources at the backup site. The failed site is not called, nor the vault."""
+        if "to" not in run.request:
+            raise InvalidInput(
+                f"{run.id} does not say where it was recovering to: an older antipode made it;"
+                " remove its resources by hand, by the metadata antipode:run"
+            )
+        return rollback.remove(
+            run.site(run.request["to"]), run.id, _plan_of(run.row), run.timeline, run.go_on
+        )
+
+    def point_of_no_return(self, run: Run) -> str | None:
+        complete = flow_runner.is_complete(run.deployment.config, run.id)
+        return f"{run.vnf} is recovered" if complete else None
+
+    def may_have_orphans(self, row: RunRow) -> bool:
+        # a failed recovery is resumed: nothing of it is an orphan
+        return row.state != "failed" and "plan" in (row.request or {})
+
+    def remove_orphans(
+        self,
+        deployment: Deployment,
+        rows: Sequence[RunRow],
+        timeline: Timeline,
+        alone: Callable[[], None],
+    ) -> list[str]:
+        site = deployment.site(self.site_of(rows[0])).under(alone)
+        left: list[str] = []
+        for row in rows:
+            plan = _plan_of(row)
+            if row.state == "aborted":
+                left += rollback.remove(site, row.id, plan, timeline, alone)
+            elif plan is not None:
+                left += rollback.remove_twins(site, plan, timeline, alone)
+        return left
+
+
+KIND = Failover()
+
+
+def _plan_of(row: RunRow) -> RecoveryPlan | None:
+    """The plan of a run; None where its request has none that this antipode reads."""
+    plan = copy.deepcopy((row.request or {}).get("plan"))
+    if plan is None:
+        return None
+    for server in plan.get("servers", []):
+        for volume in server.get("volumes", []):
+            if "backup_id" in volume:  # as antipode 0.1 kept it
+                reference = volume.pop("backup_id")
+                volume |= {"source_kind": "backup-chain", "source_reference": reference}
+    return RecoveryPlan.model_validate(plan)
 
 
 def _fail_over(run: Run) -> None:
-    confirmed = Confirmed.model_validate(run.request)
-    for other in run.deployment.runs.open(run.vnf):
-        if other.kind == "protect":
-            # not waited for: it may hang at the site that died, and nothing that it does or takes
-            # back is needed here
-            run.deployment.runs.request_abort(other.id)
-    site = run.site(confirmed.to)
-    manifest = points.read(run.deployment.vault, run.vnf, confirmed.recovery_point).model_copy(
-        update={"vnf": confirmed.vnf}
-    )
-    rpo_s = confirmed.confirmed_at - datetime.fromisoformat(manifest.consistent_at).timestamp()
-    run.result.update(
-        vnf=run.vnf, site=site.name, recovery_point=manifest.id, rpo_s=round(rpo_s, 3)
-    )
-    slots = run.deployment.limits.restores(site.name, run.party)
+    request = FailoverRequest.model_validate(run.request)
+    for row in run.deployment.runs.open(run.vnf):
+        other = find_kind(row.kind)
+        if other is not None and KIND.displaces(other):
+            # not waited for: it may hang at the failed site, and nothing here depends on it
+            run.deployment.runs.request_abort(row.id)
+    site = run.site(request.to)
+    point = points.read(run.deployment.vault, run.vnf, request.recovery_point)
+    if request.point_digest != digest(point):
+        raise VaultCorrupt(
+            f"recovery point {point.id} of {run.vnf} is not the one that was confirmed: it was"
+            " changed in the vault since. Nothing was created from it; plan the failover again"
+        )
+    point = point.model_copy(update={"vnf": request.vnf})
+    rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
+    run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
     recovery = Recovery(
-        run, manifest, confirmed.whole_plan(manifest), site, Found(site), slots, run.timeline
+        run=run.id,
+        point=point,
+        plan=request.whole_plan(point),
+        site=site,
+        found=Found(site),
+        slots=run.deployment.limits.restores(site.name, run.party),
+        timeline=run.timeline,
+        go_on=run.go_on,
     )
     run.touches_clouds()
     try:
-        results = run_flow(failover_flow(recovery), run, workers=4 * len(recovery.plan.servers))
+        workers = min(4 * len(recovery.plan.servers), MOST_THREADS)
+        results = run_flow(failover_flow(recovery, run), run, workers=workers)
         run.result["servers"] = {
             s.name: results[f"server_id of {s.name}"] for s in recovery.plan.servers
         }
     except (ClaimLost, Halted, Aborted):
         raise
     except KeyboardInterrupt as error:
-        raise _with_next_commands(
-            Interrupted(
-                "interrupted by a signal; what was being created at the site goes on there"
-            ),
-            run,
-        ) from error
+        interrupted = Interrupted(
+            "interrupted by a signal; requests that were under way take effect at the site"
+        )
+        raise _with_next_commands(interrupted, run) from error
     except AntipodeError as error:
         raise _with_next_commands(error, run) from error.__cause__
     finally:
         steps = run.timeline.kept()
-        run.result = {"servers": _booted(steps), **run.result, "rto_breakdown_s": _breakdown(steps)}
-    run.result["rto_s"] = round(time.time() - confirmed.confirmed_at, 3)
+        run.result = {
+            "servers": _booted(steps),
+            **run.result,
+            "rto_breakdown_s": _breakdown(steps),
+        }
+    run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
     # A request of a process that died, of this run or one before it, may have come through since:
     # Cinder makes a volume twice.
     if left := rollback.remove_twins(site, recovery.plan, run.timeline, run.go_on):
@@ -194,10 +237,9 @@ def _fail_over(run: Run) -> None:
 
 
 def _breakdown(steps: list[StepRow]) -> dict[str, float]:
-    """From when to when each phase lasted over all servers, in seconds. Phases of different servers
-    overlap.
+    """How long each phase lasted over all servers, in seconds. Phases of servers overlap.
 
-    Of the steps that are kept: a process that died has measured some of them.
+    By the steps that are kept: a process that died has measured some of them.
     """
     spans: dict[str, tuple[float, float]] = {}
     for step in steps:
@@ -218,66 +260,25 @@ def _booted(steps: list[StepRow]) -> dict[str, str]:
     return {
         s.resource: s.result["server_id"]
         for s in steps
-        if s.name == "boot server" and s.state == "succeeded"
+        if s.name == Steps.BOOT_SERVER.words and s.state == "succeeded"
     }
 
 
-def _too_late(run: Run) -> str | None:
-    return (
-        f"{run.vnf} is recovered"
-        if flow_runner.is_complete(run.deployment.config, run.id)
-        else None
-    )
-
-
-def _take_back(run: Run) -> list[str]:
-    """Remove what the run has made at the backup site.
-
-    The primary is not asked anything, nor is the vault.
+def failover_flow(recovery: Recovery, run: Run) -> Any:
+    """The recipe, for each server: provide its volumes and create its ports, boot it once its
+    predecessors answer, await its answer.
     """
-    local = run.deployment.vnfs.find(run.vnf)
-    if "to" not in run.request and local is None:
-        raise InvalidInput(
-            f"where {run.id} was recovering to is not known: an older antipode made it; add the "
-            f"file of {run.vnf}: antipode vnf add FILE"
-        )
-    to = run.request["to"] if "to" in run.request or local is None else local.backup
-    made = RecoveryPlan.model_validate(run.request["plan"]) if "plan" in run.request else None
-    return rollback.remove(run.site(to), run.id, made, run.timeline, run.go_on)
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """What the tasks of one recovery work with.
-
-    `found` is what the site has already, `slots` bounds the volumes restored at once.
-    """
-
-    run: Run
-    manifest: Manifest
-    plan: RecoveryPlan
-    site: Site
-    found: Found
-    slots: SlotsOf
-    timeline: RecordedTimeline
-
-    def slots_of(self, server: str) -> SlotsOf:
-        """The way to the slots: volumes of servers that boot earlier are restored first, should
-        there be too few slots for all.
-        """
-        return self.slots.at(len(self.plan.all_before(server)))
-
-
-def failover_flow(recovery: Recovery) -> Any:
-    """The recipe, for each server: restore its volumes and make its ports, boot it once its
-    predecessors are there, await its answer.
-    """
-    flow = graph_flow.Flow(f"failover {recovery.manifest.vnf.vnf}")
+    flow = graph_flow.Flow(f"failover {recovery.point.vnf.vnf}")
     names = [server.name for server in recovery.plan.servers]
-    boots = {name: Boot(recovery, name) for name in names}
-    there = {name: AwaitAnswer(recovery, name) for name in names}
+    boots = {name: Boot(recovery, run, name) for name in names}
+    there = {name: AwaitAnswer(recovery, run, name) for name in names}
     for name in names:
-        flow.add(Restore(recovery, name), MakePorts(recovery, name), boots[name], there[name])
+        flow.add(
+            ProvideVolumes(recovery, run, name),
+            MakePorts(recovery, run, name),
+            boots[name],
+            there[name],
+        )
     for server in recovery.plan.servers:
         for predecessor in server.after:
             flow.link(there[predecessor], boots[server.name])
@@ -285,37 +286,31 @@ def failover_flow(recovery: Recovery) -> Any:
 
 
 class ServerTask(task.Task):  # type: ignore[misc]
-    """A task about one server of a recovery; `takes` are the results of other tasks about the same
-    server that it needs.
+    """A task about one server of a recovery.
+
+    `takes` are the results of other tasks about the same server that it needs.
     """
 
     gives = ""
     takes: tuple[str, ...] = ()
 
-    def __init__(self, recovery: Recovery, server: str) -> None:
+    def __init__(self, recovery: Recovery, run: Run, server: str) -> None:
         super().__init__(
             name=f"{type(self).__name__} {server}",
             provides=f"{self.gives} of {server}" if self.gives else None,
             rebind={what: f"{what} of {server}" for what in self.takes},
         )
         self.recovery = recovery
-        self.run = recovery.run
+        self.run = run
         self.server = server
 
 
-class Restore(ServerTask):
+class ProvideVolumes(ServerTask):
     gives = "volumes"
 
     @guarded
     def execute(self) -> dict[str, str]:
-        r = self.recovery
-        records.import_chains(r.site, r.found, r.manifest, self.server, r.timeline)
-        slots = r.slots_of(self.server)
-        return dict(
-            backup.restore_volumes(
-                r.site, r.found, r.manifest, r.plan, self.server, r.run.id, slots, r.timeline
-            )
-        )
+        return _provided(self.recovery, self.server)
 
 
 class MakePorts(ServerTask):
@@ -323,10 +318,7 @@ class MakePorts(ServerTask):
 
     @guarded
     def execute(self) -> list[str]:
-        r = self.recovery
-        return list(
-            ports.create_ports(r.site, r.manifest, r.plan, self.server, r.run.id, r.timeline)
-        )
+        return ports.create_ports(self.recovery, self.server)
 
 
 class Boot(ServerTask):
@@ -336,26 +328,37 @@ class Boot(ServerTask):
     @guarded
     def execute(self, volumes: dict[str, str], ports: list[str]) -> str:
         r = self.recovery
-        removed = rollback.remove_failed(
-            r.site, r.found, r.manifest, r.plan, self.server, r.timeline, r.run.go_on
-        )
-        # Nova takes volumes along that are to be deleted with a server; whoever was at the run
-        # before us may have died just then.
-        if removed or (r.run.claim.number > 1 and not _are_there(r.site, volumes.values())):
-            volumes, ports = _restored_again(r, self.server)
-        return str(
-            servers.boot(
-                r.site,
-                r.found,
-                r.manifest,
-                r.plan,
-                self.server,
-                volumes,
-                ports,
-                r.run.id,
-                r.timeline,
-            )
-        )
+        removed = rollback.remove_failed(r, self.server)
+        # Nova deletes volumes with a server that are marked so; a process that had the run before
+        # may have died just then.
+        resumed = self.run.claim.number > 1
+        if removed or (resumed and not _are_there(r.site, volumes.values())):
+            volumes, ports = _provided_again(r, self.server)
+        return servers.boot(r, self.server, volumes, ports)
+
+
+class AwaitAnswer(ServerTask):
+    takes = ("server_id",)
+
+    @guarded
+    def execute(self, server_id: str) -> None:
+        probes.await_answer(self.recovery, self.server)
+
+
+def _provided(r: Recovery, server: str) -> dict[str, str]:
+    """The volumes of a server, each from the provider of its source."""
+    planned = r.plan.server(server).volumes
+    volumes: dict[str, str] = {}
+    for kind in dict.fromkeys(v.source_kind for v in planned):
+        of_kind = [v for v in planned if v.source_kind == kind]
+        volumes |= PROVIDERS.get(kind).provide(r, server, of_kind)
+    return volumes
+
+
+def _provided_again(r: Recovery, server: str) -> tuple[dict[str, str], list[str]]:
+    """The volumes and ports of a server that was deleted: those that exist, and new ones."""
+    now = Recovery(**{**vars(r), "found": Found(r.site)})
+    return _provided(now, server), ports.create_ports(now, server)
 
 
 def _are_there(site: Site, ids: Iterable[str]) -> bool:
@@ -366,69 +369,17 @@ def _are_there(site: Site, ids: Iterable[str]) -> bool:
     )
 
 
-def _restored_again(r: Recovery, server: str) -> tuple[dict[str, str], list[str]]:
-    """The volumes and ports of a server that was deleted: those that are still there, the others
-    anew.
-    """
-    restored = backup.restore_volumes(
-        r.site, Found(r.site), r.manifest, r.plan, server, r.run.id, r.slots_of(server), r.timeline
-    )
-    return restored, ports.create_ports(r.site, r.manifest, r.plan, server, r.run.id, r.timeline)
-
-
-class AwaitAnswer(ServerTask):
-    takes = ("server_id",)
-
-    @guarded
-    def execute(self, server_id: str) -> None:
-        r = self.recovery
-        probes.await_answer(r.site, r.manifest, self.server, r.timeline, r.run.go_on)
-
-
-def _must_be_backup_site(vnf: Vnf, to: str) -> None:
-    if to != vnf.backup:
-        raise InvalidInput(
-            f"{vnf.vnf} is backed up to {vnf.backup}, not to {to}; its backups can be restored "
-            f"at {vnf.backup} only"
-        )
-
-
-def _with_local_definition(manifest: Manifest, local: Vnf | None) -> tuple[Manifest, list[str]]:
-    """The manifest with the definition as the operator has it now, so that a mapping can be mended
-    with the primary gone.
-    """
-    if local is None or local == manifest.vnf:
-        return manifest, []
-    if [m.server for m in local.members] != [m.server for m in manifest.vnf.members]:
-        return manifest, [
-            "the VNF file added here names other members than the recovery point; the one in the "
-            "recovery point is used"
-        ]
-    warning = (
-        "the VNF file was changed since the recovery point was made; the one added here is used"
-    )
-    return manifest.model_copy(update={"vnf": local}), [warning]
-
-
 def _with_next_commands(error: AntipodeError, run: Run) -> AntipodeError:
-    """The error with a note on what is left behind and how to go on."""
+    """The error with a note on what is left behind and the commands that continue."""
     booted = ", ".join(_booted(run.timeline.kept())) or "none"
     vnf, site, point = run.vnf, run.request["to"], run.request["recovery_point"]
     error.add_note(
         f"Nothing was removed at {site}; servers booted so far: {booted}."
-        f" Everything that was created carries the metadata antipode:run={run.id}.\n"
-        f"Mend the cause and go on from the last finished step: antipode run resume {run.id}\n"
-        f"or plan anew, with what is there: antipode failover {vnf} --to {site} --recovery-point "
-        f"{point}\n"
-        f"or remove what it has created: antipode run abort {run.id}"
+        f" Every created resource carries the metadata antipode:run={run.id}.\n"
+        f"To resume from the last finished step, once the cause is mended:"
+        f" antipode run resume {run.id}\n"
+        f"To plan again, with the resources that exist:"
+        f" antipode failover {vnf} --to {site} --recovery-point {point}\n"
+        f"To remove what the run created: antipode run abort {run.id}"
     )
     return error
-
-
-KIND = Kind(
-    flow_version=1,
-    do=_fail_over,
-    take_back=_take_back,
-    too_late=_too_late,
-    takes_back_failures=False,
-)

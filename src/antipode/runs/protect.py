@@ -1,10 +1,9 @@
-"""The flow that makes a recovery point by option 1: quiesce, snapshot all, unquiesce, back up,
-commit.
-"""
+"""The kind of run that makes a recovery point: discover, check, capture, transfer, commit."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,309 +12,293 @@ from taskflow import task
 from taskflow.patterns import linear_flow
 
 from antipode import __version__
-from antipode.config import Config
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.flow_runner import guarded, run_flow
-from antipode.engine.run import Run, new_run, point_of, state_of
-from antipode.engine.timeline import Observer, RecordedTimeline
+from antipode.engine.kind import Priority, RunKind
+from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import (
     AntipodeError,
     Busy,
     ClaimLost,
+    InvalidInput,
     NotFound,
     PreflightFailed,
     Stopped,
     VaultCorrupt,
 )
-from antipode.freezes.ledger import Freezes
 from antipode.freezes.reaper import thaw_left_by
-from antipode.model.capture import BackupSet, SnapshotSet
-from antipode.model.point import Manifest
+from antipode.model.base import Model
+from antipode.model.capture import Capture, Transferred, merged, new_bytes
+from antipode.model.point import RecoveryPoint
+from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
-from antipode.model.vnf import Vnf
-from antipode.protect import checks, remains
-from antipode.protect.quiesced_snapshot import window as quiesce
-from antipode.runs import orphans
-from antipode.runs.kind import Kind
+from antipode.model.vnf import Protection, Vnf, from_first_edition
+from antipode.protect import checks
+from antipode.protect.option import OPTIONS, Option, Protecting, settings_of
+from antipode.runs import find_kind, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
-from antipode.transfer import cinder_backup
+from antipode.transfer import TRANSFERS, Transfer
 from antipode.vault import PROBE, Vault, points
-from antipode.vault.verify import broken_chains, fingerprint
 
 if TYPE_CHECKING:
-    from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
 
 LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
-COMMIT = "commit the manifest"
-"""The step in which the manifest is written."""
 SILENCE_S = 30.0
-"""How long a service may have given no answer before what could be removed there is left to the
-next protection.
-"""
+"""How long a service may have given no answer before removals there are left to the next run."""
+
+
+class ProtectRequest(Model):
+    """A protection as it was asked for."""
+
+    vnf: Vnf
+    option: str
+    site: str
+    """the active site"""
+    generation: int = 1
+    full: bool = False
+
+    @classmethod
+    def of(cls, row: RunRow) -> ProtectRequest:
+        """The request of a run, one of antipode 0.1 included.
+
+        Raises:
+            InvalidInput: the run does not say what it protects.
+        """
+        request = dict(row.request or {})
+        if "vnf" not in request:
+            raise InvalidInput(
+                f"{row.id} has no definition of {row.vnf}: an older antipode made it"
+            )
+        vnf = Vnf.model_validate(from_first_edition(request["vnf"]))
+        found = {"option": vnf.protections[0].option, "site": vnf.primary, **request, "vnf": vnf}
+        return cls.model_validate(found)
+
+
+def requested(vnf: Vnf, *, option: str | None = None, full: bool = False) -> RunRow:
+    """A protection that is not kept yet.
+
+    Args:
+        option: which of the VNF's protections; the first by default.
+        full: whether every volume is transferred whole.
+
+    Raises:
+        InvalidInput: the VNF has no such protection, or its settings are wrong.
+    """
+    protection = vnf.protection(option)
+    if protection is None:
+        has = ", ".join(p.option for p in vnf.protections)
+        raise InvalidInput(f"{vnf.vnf} has no protection {option}; its file names: {has}")
+    settings_of(protection)
+    request = ProtectRequest(vnf=vnf, option=protection.option, site=vnf.primary, full=full)
+    return new_run(KIND, vnf.vnf, request.model_dump(mode="json"))
+
+
+def point_of(run: str) -> str:
+    """The recovery point that a protection makes.
+
+    It has its run's name, so that it can be looked up when only the run is known.
+    """
+    return run.removeprefix(f"{Protect.name}-")
+
+
+class Protect(RunKind):
+    name = "protect"
+    flow_version = 2
+    priority = Priority.PROTECTION
+    rolls_back_failures = True
+    works_at_active_site = True
+    creates = "snapshots and backups"
+    volume_step = (Steps.BACK_UP, "backed up")
+
+    def site_of(self, row: RunRow) -> str:
+        return ProtectRequest.of(row).site
+
+    def execute(self, run: Run) -> None:
+        if run.claim.number > 1 and (made := _committed(run)) is not None:
+            _finish(run, made)
+            return
+        _protect(run)
+
+    def roll_back(self, run: Run) -> list[str]:
+        return _roll_back(run)
+
+    def point_of_no_return(self, run: Run) -> str | None:
+        if (made := _committed(run)) is None:
+            return None
+        run.result.update(_record(made, run))
+        return f"recovery point {made.id} is committed"
+
+    def may_have_orphans(self, row: RunRow) -> bool:
+        has_come_late = row.state == "succeeded" and orphans.may_have_come_late(row)
+        return (row.state != "succeeded" or has_come_late) and "vnf" in (row.request or {})
+
+    def remove_orphans(
+        self,
+        deployment: Deployment,
+        rows: Sequence[RunRow],
+        timeline: Timeline,
+        alone: Callable[[], None],
+    ) -> list[str]:
+        site = deployment.site(self.site_of(rows[0])).under(alone)
+        vault = deployment.vault_under(alone)
+        for row in rows:
+            vault.delete(f"{PROBE}{row.id}")
+        remove_orphans_of(site, vault, rows, timeline)
+        return []
+
+
+KIND = Protect()
 
 
 @dataclass(frozen=True)
-class Protection:
-    """What the tasks of one protection work with.
-
-    `point` is the id that the recovery point will have.
-    """
+class Job:
+    """All that the tasks of one protection work with."""
 
     run: Run
-    point: str
-    vnf: Vnf
-    primary: Site
+    request: ProtectRequest
+    protecting: Protecting
+    option: Option
+    transfer: Transfer
     vault: Vault
-    store: Objects | None
-    ledger: Freezes
-    timeline: RecordedTimeline
-    config: Config
-    full: bool
-    """whether all volumes get new chains"""
 
+    @property
+    def point(self) -> str:
+        """The id that the recovery point is going to have."""
+        return point_of(self.run.id)
 
-def protect(deployment: Deployment, name: str, observer: Observer, *, full: bool = False) -> Json:
-    """Make a recovery point of a VNF, if `full` of full backups only; a record of it.
-
-    Raises:
-        Busy: another protect or a failover of the VNF is under way, or a failover was not ended.
-        AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
-    """
-    with deployment.claims.begin(asked(deployment, name, full=full)) as claim:
-        return execute(deployment, claim.run, claim, observer)
-
-
-def asked(deployment: Deployment, name: str, *, full: bool) -> RunRow:
-    """A protection as it is asked for now; neither kept nor begun yet.
-
-    Raises:
-        NotFound: the VNF is not known here.
-        Busy: a failover of it was not ended.
-    """
-    vnf = deployment.vnfs.get(name)
-    _no_failover(deployment, name)
-    return new_run("protect", name, {"full": full, "vnf": vnf.model_dump(mode="json")})
-
-
-def _no_failover(deployment: Deployment, vnf: str) -> None:
-    for run in deployment.runs.open(vnf):
-        if run.kind == "failover":
-            raise Busy(
-                f"{run.id} of {vnf} is {state_of(run, deployment)}, and what runs at the primary "
-                "is not protected meanwhile;"
-                f" if nobody is at it: antipode run resume {run.id}, or antipode run abort {run.id}"
-            )
+    @classmethod
+    def of(cls, run: Run) -> Job:
+        """Connect to everything that a protection needs."""
+        deployment, request = run.deployment, ProtectRequest.of(run.row)
+        protection = request.vnf.protection(request.option)
+        if protection is None:
+            raise InvalidInput(f"{run.id} has no protection {request.option} in its VNF file")
+        option = OPTIONS.get(protection.option)
+        protecting = Protecting(
+            run=run.id,
+            vnf=request.vnf,
+            settings=settings_of(protection),
+            site=run.site(request.site),
+            ledger=deployment.freezes.of(run.id),
+            timeline=run.timeline,
+            store=deployment.backup_store,
+            slots=deployment.limits.backups(request.site, run.party),
+            at_once=deployment.config.limits.backups,
+            full=request.full,
+            go_on=run.go_on,
+        )
+        transfer = TRANSFERS.get(option.transfer)
+        vault = deployment.vault_under(run.go_on)
+        return cls(run, request, protecting, option, transfer, vault)
 
 
 def _protect(run: Run) -> None:
-    if run.claim.number > 1 and (made := _committed(run)) is not None:
-        _finish(run, made)
-        return
-    _no_failover(run.deployment, run.vnf)
-    vnf = _definition(run)
-    with run.timeline.step("", "connect", vnf.primary):
-        primary = run.site(vnf.primary)
-    # before anything else that could hang; not waited for until its deadline, as a member that is
-    # frozen cannot be frozen in our window
+    request = ProtectRequest.of(run.row)
+    no_run_in_the_way(run.deployment, run.vnf)
+    with run.timeline.step(Steps.CONNECT, request.site):
+        site = run.site(request.site)
+    # Before anything else that could hang, and before the deadline: a member that is frozen cannot
+    # be quiesced again.
     for dead in {run.id, *dead_runs(run.deployment, run.vnf)}:
-        thaw_left_by(run.deployment.freezes, primary, dead)
-    with run.timeline.step("", "connect", "vault and backup store"):
-        run.deployment.vault, run.deployment.backup_store  # noqa: B018
+        thaw_left_by(run.deployment.freezes, site, dead)
+    with run.timeline.step(Steps.CONNECT, "vault and backup store"):
+        job = Job.of(run)
     run.touches_clouds()
     run.result["recovery_point"] = None
-    # Of a try that was killed before all its snapshots were there nothing is kept: a topology that
-    # is hours old must not be trusted.
-    results = run_flow(protect_flow(_protection(run)), run, anew_without=QuiescedSnapshots.__name__)
-    run.result.update(_record(Manifest.model_validate(results["manifest"]), run))
+    flow = protect_flow(job)
+    # Nothing is kept of a try that was killed before the last capture: a topology that is hours
+    # old must not be trusted.
+    last_capture = [t.name for t, _ in flow.iter_nodes() if isinstance(t, CaptureBatch)][-1]
+    results = run_flow(flow, run, anew_without=last_capture)
+    run.result.update(_record(RecoveryPoint.model_validate(results["point"]), run))
 
 
-def _finish(run: Run, made: Manifest) -> None:
-    """End a run whose process died after its commit.
-
-    Somebody may be recovering from its point already: nothing of it is made again.
-    """
-    run.cannot_be_aborted()
-    with run.timeline.step("", COMMIT, f"{run.vnf}/{made.id}") as step:
-        step.result(found=True)
-    run.result.update(_record(made, run))
-    try:
-        run.thaw()
-        RemoveSnapshots(_protection(run)).execute()
-    except Stopped:
-        raise
-    except AntipodeError as error:
-        LOG.warning(
-            "the recovery point is committed, but snapshots of run %s are left: %s", run.id, error
-        )
-
-
-def _protection(run: Run) -> Protection:
-    """What a protection needs, connected to."""
-    deployment, vnf = run.deployment, _definition(run)
-    return Protection(
-        run=run,
-        point=point_of(run.id),
-        vnf=vnf,
-        primary=run.site(vnf.primary),
-        vault=deployment.vault_under(run.go_on),
-        store=deployment.backup_store,
-        ledger=deployment.freezes.of(run.id),
-        timeline=run.timeline,
-        config=deployment.config,
-        full=bool(run.request.get("full")),
-    )
-
-
-def _definition(run: Run) -> Vnf:
-    return (
-        Vnf.model_validate(run.request["vnf"])
-        if "vnf" in run.request
-        else run.deployment.vnfs.get(run.vnf)
-    )
-
-
-def _take_back(run: Run) -> list[str]:
-    """Thaw, and remove the manifest if it was not committed for certain, the backups if there is no
-    manifest, and the snapshots.
-
-    What cannot be removed now is left to the next protection of the VNF, and named.
-    """
-    try:
-        run.thaw()
-        p = _protection(run)
-        p = replace(p, primary=p.primary.impatient(SILENCE_S))
-    except ClaimLost:
-        raise
-    except AntipodeError as error:
-        return [_cannot_be_undone(f"what it made at the site of {run.vnf}", error)]
-    left: list[str] = []
-    for what, remove in (
-        (
-            f"the manifest of {p.point} and the backups of {run.id} at {p.primary.name}",
-            _withdraw_and_remove_backups,
-        ),
-        (
-            f"the snapshots of {run.id} at {p.primary.name}",
-            lambda p: remains.remove_snapshots(p.primary, p.run.id, p.timeline),
-        ),
-    ):
-        try:
-            remove(p)
-        except ClaimLost:
-            raise
-        except Exception as error:
-            # a bug too: what comes after it is to be removed all the same
-            left.append(_cannot_be_undone(what, error))
-    return left
-
-
-def _cannot_be_undone(what: str, error: Exception) -> str:
-    LOG.error("left to the next protection, as it could not be removed (%s): %s", what, error)
-    return f"{what}: {error}"
-
-
-def _withdraw_and_remove_backups(p: Protection) -> None:
-    """The manifest is not there; a write of it that may still arrive is taken back, before the
-    backups that it names are removed.
-    """
-    points.withdraw(
-        p.vault, p.vnf.vnf, p.point, any(step.name == COMMIT for step in p.timeline.kept())
-    )
-    p.vault.delete(f"{PROBE}{p.run.id}")  # of a check that was stopped
-    remains.remove_backups(p.primary, p.run.id, p.timeline)
-
-
-def _committed(run: Run) -> Manifest | None:
-    """The recovery point that the run has made: asked for by name, as a listing of Swift may lag
-    behind what is there.
+def no_run_in_the_way(deployment: Deployment, vnf: str) -> None:
+    """See that no run is open beside which the VNF must not be protected.
 
     Raises:
-        VaultError: nobody knows.
+        Busy: one is.
     """
-    try:
-        return points.read(run.deployment.vault, run.vnf, point_of(run.id))
-    except NotFound:
-        return None
-
-
-def _too_late(run: Run) -> str | None:
-    if (made := _committed(run)) is None:
-        return None
-    run.result.update(_record(made, run))
-    return f"recovery point {made.id} is committed"
+    for row in deployment.runs.open(vnf):
+        other = find_kind(row.kind)
+        if other is not None and not KIND.may_begin_beside(other):
+            raise Busy(
+                f"{row.id} of {vnf} is {state_of(row, deployment)}, and the VNF is not protected"
+                f" meanwhile. If its process died: antipode run resume {row.id}, or antipode run"
+                f" abort {row.id}"
+            )
 
 
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
     """The protections of a VNF that ended without success or were killed.
 
-    One that is kept as running is dead only if it is known that nobody is at it.
+    A run that is kept as running is dead only if it is known that no process has it.
     """
-    protections = [run for run in deployment.runs.all(vnf) if run.kind == "protect"]
     return {
-        run.id for run in protections if state_of(run, deployment) in ("failed", "aborted", "lost")
+        row.id
+        for row in deployment.runs.all(vnf)
+        if row.kind == KIND.name and state_of(row, deployment) in ("failed", "aborted", "lost")
     }
 
 
-def protect_flow(protection: Protection) -> Any:
-    """The recipe.
-
-    Quiesce, snapshots and unquiesce are one task, so that nothing of the engine comes between a
-    freeze and its thaw.
+def protect_flow(job: Job) -> Any:
+    """The recipe. A capture is one task, so that nothing of the engine comes between a quiesce and
+    its unquiesce.
     """
-    return linear_flow.Flow(f"protect {protection.vnf.vnf}").add(
-        CollectLeftovers(protection),
-        Discover(protection),
-        CheckBeforeFreezing(protection),
-        QuiescedSnapshots(protection),
-        BackUp(protection),
-        Commit(protection),
-        RemoveSnapshots(protection),
+    batches = job.option.batches(job.request.vnf, job.protecting.settings)
+    return linear_flow.Flow(f"protect {job.request.vnf.vnf}").add(
+        CollectOrphans(job),
+        Discover(job),
+        Check(job),
+        *(CaptureBatch(job, number, batch) for number, batch in enumerate(batches, 1)),
+        TransferCaptures(job, len(batches)),
+        Commit(job, len(batches)),
+        Release(job),
     )
 
 
 class ProtectTask(task.Task):  # type: ignore[misc]
     """A task of a protection."""
 
-    def __init__(self, protection: Protection) -> None:
-        super().__init__(name=type(self).__name__)
-        self.protection = protection
-        self.run = protection.run
+    def __init__(self, job: Job, number: int | None = None, **names: Any) -> None:
+        super().__init__(name=f"{type(self).__name__}{number or ''}", **names)
+        self.job = job
+        self.run = job.run
 
 
-class CollectLeftovers(ProtectTask):
-    """Removes what runs of the VNF that failed or were killed have left.
+class CollectOrphans(ProtectTask):
+    """Removes what runs of the VNF that failed or were killed left.
 
     What cannot be removed now is left to the next run.
     """
 
     @guarded
     def execute(self) -> None:
-        p = self.protection
-        dead = dead_runs(p.run.deployment, p.vnf.vnf) - {p.run.id}
+        p, vault, deployment = self.job.protecting, self.job.vault, self.run.deployment
+        dead = dead_runs(deployment, p.vnf.vnf) - {self.run.id}
         over = [
-            run
-            for run in p.run.deployment.runs.all(p.vnf.vnf)
-            if run.id in dead or orphans.may_have_come_late(run)
+            row
+            for row in deployment.runs.all(p.vnf.vnf)
+            if row.id in dead or (row.kind == KIND.name and orphans.may_have_come_late(row))
         ]
         try:
-            orphans.remove_of_protections(p.primary, p.vault, over, p.timeline)
+            remove_orphans_of(p.site, vault, over, p.timeline)
         except ClaimLost:
             raise
         except VaultCorrupt as error:
             LOG.warning(
-                "what dead runs of %s have left is not removed: a recovery point may need it: %s",
+                "orphans of dead runs of %s are kept, as a recovery point may need them: %s",
                 p.vnf.vnf,
                 error,
             )
         except AntipodeError as error:
             LOG.warning(
-                "not all that dead runs of %s have left at %s could be removed: %s",
+                "not all orphans of dead runs of %s at %s could be removed: %s",
                 p.vnf.vnf,
-                p.primary.name,
+                p.site.name,
                 error,
             )
 
@@ -325,210 +308,294 @@ class Discover(ProtectTask):
 
     @guarded
     def execute(self) -> Json:
-        p = self.protection
-        with p.timeline.step("1.1", "discover servers and volumes", p.vnf.vnf) as step:
-            topology = discovery.discover(p.vnf, p.primary)
+        p = self.job.protecting
+        with p.timeline.step(Steps.DISCOVER, p.vnf.vnf) as step:
+            topology = discovery.discover(p.vnf, p.site)
             sizes = {v.name or v.id: v.size_gib << 30 for v in topology.volumes}
             step.result(
-                servers=len(topology.servers), volumes=len(topology.volumes), bytes_of_volumes=sizes
+                servers=len(topology.servers),
+                volumes=len(topology.volumes),
+                bytes_of_volumes=sizes,
             )
         return topology.model_dump(mode="json")
 
 
-class CheckBeforeFreezing(ProtectTask):
+class Check(ProtectTask):
     @guarded
     def execute(self, topology: Json) -> None:
-        p = self.protection
-        problems: list[str] = []
-        with p.timeline.step("", "check before anything is frozen", p.vnf.vnf):
+        p, found = self.job.protecting, Topology.model_validate(topology)
+        with p.timeline.step(Steps.CHECK, p.vnf.vnf):
+            problems = problems_of(p, found, self.job.option, self.job.transfer)
             try:
-                checks.check_protect(p.vnf, Topology.model_validate(topology), p.primary)
-            except PreflightFailed as error:
-                problems += error.problems
-            try:
-                p.vault.check(p.run.id)
+                self.job.vault.check(p.run)
             except Stopped:
                 raise
             except AntipodeError as error:
                 problems.append(str(error))
-            if p.store is not None and p.config.backup_store is not None:
-                try:
-                    p.store.listing(
-                        p.config.backup_store.container, "antipode-reads-this-container"
-                    )
-                except NotFound:
-                    LOG.info(
-                        "backup container %s does not exist yet; Cinder makes it",
-                        p.config.backup_store.container,
-                    )
-                except AntipodeError as error:
-                    problems.append(f"the backup store cannot be read: {error}")
+            problems += self._store_problems()
             if problems:
                 raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
 
+    def _store_problems(self) -> list[str]:
+        store, settings = self.job.protecting.store, self.run.deployment.config.backup_store
+        if store is None or settings is None:
+            return []
+        try:
+            store.listing(settings.container, "antipode-reads-this-container")
+        except NotFound:
+            LOG.info("backup container %s does not exist; Cinder makes it", settings.container)
+        except AntipodeError as error:
+            return [f"the backup store cannot be read: {error}"]
+        return []
 
-class QuiescedSnapshots(ProtectTask):
-    default_provides = "snapshots"
+
+def problems_of(
+    protecting: Protecting, topology: Topology, option: Option, transfer: Transfer
+) -> list[str]:
+    """Everything that keeps a VNF from being protected now; one sentence for each problem."""
+    batches = option.batches(protecting.vnf, protecting.settings)
+    captured = [member for batch in batches for member in batch]
+    members = [m.server for m in protecting.vnf.members]
+    problems = [
+        f"member {member} is captured {captured.count(member)} times by option {option.name}"
+        for member in members
+        if captured.count(member) != 1
+    ]
+    problems += checks.problems(protecting.vnf, topology, protecting.site)
+    problems += option.check(protecting, topology)
+    problems += transfer.check(protecting, topology)
+    return problems
+
+
+class CaptureBatch(ProtectTask):
+    """Captures one batch of members."""
+
+    def __init__(self, job: Job, number: int, batch: Sequence[str]) -> None:
+        super().__init__(job, number, provides=f"capture_{number}")
+        self.batch = batch
 
     @guarded
     def execute(self, topology: Json) -> Json:
-        p = self.protection
-        found = Topology.model_validate(topology)
-        return quiesce.quiesced_snapshots(
-            p.primary, found, p.vnf.quiesce, p.run.id, p.ledger, p.timeline
-        ).model_dump(mode="json")
+        p, found = self.job.protecting, Topology.model_validate(topology)
+        of_member = dict(zip((m.server for m in p.vnf.members), found.servers, strict=True))
+        servers = [of_member[member] for member in self.batch]
+        batch = found.model_copy(update={"servers": servers})
+        return self.job.option.capture(p, batch).model_dump(mode="json")
 
 
-class BackUp(ProtectTask):
-    default_provides = "backups"
+class TransferCaptures(ProtectTask):
+    default_provides = "transferred"
+
+    def __init__(self, job: Job, batches: int) -> None:
+        super().__init__(job, requires=["topology", *_captures(batches)])
 
     @guarded
-    def execute(self, topology: Json, snapshots: Json) -> Json:
-        p = self.protection
-        found, taken = Topology.model_validate(topology), SnapshotSet.model_validate(snapshots)
-        previous = points.newest_or_none(p.vault, p.vnf.vnf)
-        full = _new_chains(p, found, previous)
-        slots = p.run.deployment.limits.backups(p.primary.name, p.run.party)
-        made = cinder_backup.back_up(
-            p.primary,
-            found,
-            taken,
-            previous,
-            p.run.id,
-            p.timeline,
-            full=full,
-            limit=p.config.limits.backups,
-            slots=slots,
-        )
-        if p.store is not None:
-            with p.timeline.step(
-                "1.6", "see that the backups are whole in the store", p.vnf.vnf
-            ) as step:
-                made = made.model_copy(update={"backups": fingerprint(made.backups, p.store)})
-                step.result(
-                    bytes=_new_bytes(made), bytes_per_volume=_new_bytes_per_volume(made, found)
-                )
+    def execute(self, topology: Json, **captures: Json) -> Json:
+        p, found = self.job.protecting, Topology.model_validate(topology)
+        previous = points.newest_or_none(self.job.vault, p.vnf.vnf)
+        made = self.job.transfer.transfer(p, found, _merged(captures), previous)
         return made.model_dump(mode="json")
 
 
 class Commit(ProtectTask):
-    default_provides = "manifest"
+    default_provides = "point"
+
+    def __init__(self, job: Job, batches: int) -> None:
+        super().__init__(job, requires=["topology", "transferred", *_captures(batches)])
 
     @guarded
-    def execute(self, topology: Json, snapshots: Json, backups: Json) -> Json:
-        p = self.protection
-        taken, made = SnapshotSet.model_validate(snapshots), BackupSet.model_validate(backups)
-        manifest = Manifest(
-            id=p.point,
+    def execute(self, topology: Json, transferred: Json, **captures: Json) -> Json:
+        job, p, taken = self.job, self.job.protecting, _merged(captures)
+        point = RecoveryPoint(
+            id=job.point,
             vnf=p.vnf,
-            run=p.run.id,
+            run=p.run,
+            option=job.option.name,
+            generation=job.request.generation,
             consistent_at=taken.consistent_at,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             consistency=taken.consistency,
             quiesce_window=taken.window,
             topology=Topology.model_validate(topology),
-            restore=made.restore,
-            backups=made.backups,
+            sources=Transferred.model_validate(transferred).sources,
             made_by=f"antipode {__version__}",
         )
-        with p.timeline.step("", COMMIT, f"{p.vnf.vnf}/{p.point}"):
-            p.timeline.flush()  # whoever takes back knows that the manifest may be on its way
-            p.run.go_on()
-            points.commit(p.vault, manifest)
-        p.run.cannot_be_aborted()
-        return manifest.model_dump(mode="json")
+        with p.timeline.step(Steps.COMMIT, f"{p.vnf.vnf}/{job.point}"):
+            self.run.timeline.flush()  # a rollback knows that the point may be on its way
+            self.run.go_on()
+            points.commit(job.vault, point)
+        self.run.cannot_be_aborted()
+        return point.model_dump(mode="json")
 
 
-class RemoveSnapshots(ProtectTask):
-    """The recovery point is committed: what fails here is a warning, and no failure of the run."""
+class Release(ProtectTask):
+    """The recovery point is committed: a failure here is a warning, and no failure of the run."""
 
     @guarded
     def execute(self) -> None:
-        p = self.protection
+        _release(self.job)
+
+
+def _release(job: Job) -> None:
+    p = replace(job.protecting, site=job.protecting.site.impatient(SILENCE_S))
+    try:
+        if job.run.claim.number == 1:
+            job.option.release(p)
+        else:
+            # A request of the process before this one may have come through late, and have made
+            # resources that the recovery point does not name.
+            needed = points.read(job.vault, p.vnf.vnf, job.point).backups
+            _remove(p.site, {p.run}, needed, job.option, p.timeline)
+    except ClaimLost:
+        raise
+    except AntipodeError as error:
+        LOG.warning(
+            "the recovery point is committed, but snapshots of run %s are left at %s: %s",
+            p.run,
+            p.site.name,
+            error,
+        )
+
+
+def _captures(batches: int) -> list[str]:
+    return [f"capture_{number}" for number in range(1, batches + 1)]
+
+
+def _merged(captures: dict[str, Json]) -> Capture:
+    return merged([Capture.model_validate(captures[name]) for name in _captures(len(captures))])
+
+
+def _finish(run: Run, made: RecoveryPoint) -> None:
+    """End a run whose process died after its commit.
+
+    A recovery from its point may be under way: nothing of it is made again.
+    """
+    run.cannot_be_aborted()
+    with run.timeline.step(Steps.COMMIT, f"{run.vnf}/{made.id}") as step:
+        step.result(found=True)
+    run.result.update(_record(made, run))
+    try:
+        run.thaw()
+        _release(Job.of(run))
+    except Stopped:
+        raise
+    except AntipodeError as error:
+        LOG.warning(
+            "the recovery point is committed, but snapshots of run %s are left: %s", run.id, error
+        )
+
+
+def _roll_back(run: Run) -> list[str]:
+    """Unquiesce; then remove the point if it was not committed for certain, the transferred bytes
+    if there is no point, and the captures.
+
+    What cannot be removed now is left to the next protection of the VNF, and named.
+    """
+    try:
+        run.thaw()
+        job = Job.of(run)
+    except ClaimLost:
+        raise
+    except AntipodeError as error:
+        return [_cannot_be_removed(f"the resources of {run.id} for {run.vnf}", error)]
+    p = replace(job.protecting, site=job.protecting.site.impatient(SILENCE_S))
+    left: list[str] = []
+
+    def withdraw_and_remove() -> None:
+        # The point is not there. A write of it that may still arrive is withdrawn before the
+        # backups that it names are removed.
+        started = any(s.name == Steps.COMMIT.words for s in run.timeline.kept())
+        points.withdraw(job.vault, run.vnf, job.point, started)
+        job.vault.delete(f"{PROBE}{run.id}")  # of a check that was stopped
+        job.transfer.roll_back(p)
+
+    for what, remove in (
+        (f"the recovery point and backups of {run.id} at {p.site.name}", withdraw_and_remove),
+        (f"the snapshots of {run.id} at {p.site.name}", lambda: job.option.release(p)),
+    ):
         try:
-            primary = p.primary.impatient(SILENCE_S)
-            if p.run.claim.number == 1:
-                remains.remove_snapshots(primary, p.run.id, p.timeline)
-            else:
-                # a request of the process before us may have come through late, and have made what
-                # the recovery point does not name
-                remains.remove_left_by(
-                    primary,
-                    {p.run.id},
-                    points.read(p.vault, p.vnf.vnf, p.point).backups,
-                    p.timeline,
-                )
+            remove()
         except ClaimLost:
             raise
-        except AntipodeError as error:
-            LOG.warning(
-                "the recovery point is committed, but snapshots of run %s are left at %s: %s",
-                p.run.id,
-                p.primary.name,
-                error,
-            )
+        except Exception as error:
+            # a bug too: the next removal is tried all the same
+            left.append(_cannot_be_removed(what, error))
+    return left
 
 
-def _new_chains(p: Protection, topology: Topology, previous: Manifest | None) -> dict[str, str]:
-    """The volumes that need a full backup, and why: Cinder calls a backup available whose objects
-    the store has lost.
+def _cannot_be_removed(what: str, error: Exception) -> str:
+    LOG.error("left to the next protection, as it could not be removed (%s): %s", what, error)
+    return f"{what}: {error}"
+
+
+def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline: Timeline) -> None:
+    """Remove what protections of one VNF left at a site and in the vault, and no recovery point
+    that counts.
+
+    Raises:
+        VaultCorrupt: the needs of a recovery point are unknown; no backup was removed.
+        AntipodeError: not all could be removed.
     """
-    if p.full:
-        return {v.id: "asked for with --full" for v in topology.volumes}
-    if p.store is None or previous is None:
-        return {}
-    with p.timeline.step("1.6", "compare the chains with the backup store", previous.id) as step:
-        broken = broken_chains(previous, p.store)
-        step.result(broken=len(broken))
-    for volume, reason in broken.items():
-        LOG.warning(
-            "volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain "
-            "is begun",
-            volume,
-            reason,
-        )
-    return broken
+    for row in rows:
+        if row.ending is not None:
+            # its point was withdrawn; one that is there all the same does not count
+            points.withdraw(vault, row.vnf, point_of(row.id), on_its_way=False)
+    of_option: dict[str, list[RunRow]] = {}
+    for row in rows:
+        has_request = "vnf" in (row.request or {})
+        option = ProtectRequest.of(row).option if has_request else Protection().option
+        of_option.setdefault(option, []).append(row)
+    for name, of_one in of_option.items():
+        part = OPTIONS.get(name)
+        for row in (r for r in of_one if r.state == "succeeded"):
+            needed = points.read(vault, row.vnf, point_of(row.id)).backups
+            _remove(site, {row.id}, needed, part, timeline)
+        if over := {r.id for r in of_one if r.state != "succeeded"}:
+            named = points.named_backups(vault, rows[0].vnf, [point_of(run) for run in over])
+            _remove(site, over, named, part, timeline)
 
 
-def _record(manifest: Manifest, run: Run) -> Json:
-    window = manifest.quiesce_window
-    made = BackupSet(restore=manifest.restore, backups=manifest.backups)
+def _remove(
+    site: Site, runs: Collection[str], needed: Collection[str], option: Option, timeline: Timeline
+) -> None:
+    transfer = TRANSFERS.get(option.transfer)
+    # first, as Cinder deletes no snapshot that is being backed up
+    transfer.remove_orphans(site, runs, needed, timeline)
+    option.remove_orphans(site, runs, timeline)
+    # again: a late request may have begun one until the snapshot was gone
+    transfer.remove_orphans(site, runs, needed, timeline)
+
+
+def _committed(run: Run) -> RecoveryPoint | None:
+    """The recovery point that the run made: read by name, as a listing of Swift may lag behind.
+
+    Raises:
+        VaultError: whether there is one is unknown.
+    """
+    try:
+        return points.read(run.deployment.vault, run.vnf, point_of(run.id))
+    except NotFound:
+        return None
+
+
+def _record(point: RecoveryPoint, run: Run) -> Json:
+    window = point.quiesce_window
+    total, each = new_bytes(point.sources, point.topology)
     return {
-        "vnf": manifest.vnf.vnf,
-        "recovery_point": manifest.id,
-        "consistency": manifest.consistency,
-        "consistent_at": manifest.consistent_at,
-        "incremental": manifest.incremental,
-        "volumes": len(manifest.restore),
-        "stored_bytes": _new_bytes(made),
-        "stored_bytes_per_volume": _new_bytes_per_volume(made, manifest.topology),
+        "vnf": point.vnf.vnf,
+        "recovery_point": point.id,
+        "option": point.option,
+        "generation": point.generation,
+        "consistency": point.consistency,
+        "consistent_at": point.consistent_at,
+        "incremental": point.incremental,
+        "volumes": len(point.sources),
+        "stored_bytes": total,
+        "stored_bytes_per_volume": each,
         "quiesce_window_s": round(window.total_s, 3) if window else None,
         "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()}
         if window
         else {},
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
-        "rpo_s": round(
-            (datetime.now(UTC) - datetime.fromisoformat(manifest.consistent_at)).total_seconds(), 3
-        ),
+        "rpo_s": round(point.age_s, 3),
     }
-
-
-def _new_bytes_per_volume(made: BackupSet, topology: Topology) -> dict[str, int]:
-    """What the newest backup of each volume takes in the store; empty when no store is
-    configured.
-    """
-    newest = [(v.name or v.id, made.backups[made.restore[v.id]].stored) for v in topology.volumes]
-    return {volume: stored.bytes for volume, stored in newest if stored is not None}
-
-
-def _new_bytes(made: BackupSet) -> int | None:
-    """What the newest backups of all volumes take in the store; None when no store is
-    configured.
-    """
-    stored = [made.backups[b].stored for b in made.restore.values()]
-    return None if None in stored else sum(s.bytes for s in stored if s)
-
-
-KIND = Kind(
-    flow_version=1, do=_protect, take_back=_take_back, too_late=_too_late, takes_back_failures=True
-)

@@ -17,7 +17,7 @@ TIMEOUT_S = 5.0
 
 
 def ask(url: str, address: str, port: int, path: str = "", timeout_s: float = TIMEOUT_S) -> str:
-    """What the guest at an address answers within `timeout_s` seconds, asked through its site's
+    """The answer of the guest at an address within `timeout_s` seconds, asked through its site's
     gateway at `url`.
 
     Raises:

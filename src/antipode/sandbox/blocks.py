@@ -1,4 +1,4 @@
-"""The bytes of volumes: sparse files, copied, compared and compressed by what they hold and not by
+"""The bytes of volumes: sparse files, copied, compared and compressed by their content and not by
 their size.
 """
 
@@ -17,7 +17,7 @@ from typing import NamedTuple
 _PIECE = 8 << 20
 _GRAIN = 256 << 10
 KERNEL_TELLS = sys.platform == "linux"
-"""Where a file has holes; macOS has told of holes where there was data (APFS,
+"""Whether the kernel knows where a file has holes; macOS has reported holes over data (APFS,
 https://github.com/coreutils/coreutils/pull/68).
 """
 

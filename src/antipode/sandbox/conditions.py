@@ -1,4 +1,4 @@
-"""What a site is under: its clock, how long things take there, and what has been made to go wrong.
+"""The conditions at a site: its clock, its latencies, and the faults that it was given.
 
 Everything that happens has a name: a call is `SERVICE METHOD PATH`, with the action's name behind
 the path of an action (`compute POST /servers/ID/action quiesce`); what a service does after it has
@@ -79,7 +79,7 @@ class Rule(BaseModel):
 
 
 class OperationFailed(Exception):
-    """What a service did after its answer ended in an error."""
+    """An operation that a service began after its answer ended in an error."""
 
 
 class Conditions:
@@ -123,7 +123,7 @@ class Conditions:
         self.rules.append(rule)
 
     def remove(self, rule_id: str | None) -> None:
-        """Remove one rule or all; what hangs or is stuck because of it goes on."""
+        """Remove one rule or all; calls and operations that it held continue."""
         self.rules = [r for r in self.rules if rule_id is not None and r.id != rule_id]
         self._changed.set()
         self._changed = asyncio.Event()

@@ -110,7 +110,5 @@ class Control:
         return web.json_response(self._hypervisor.seen())
 
     async def _stills(self, request: web.Request) -> web.Response:
-        """What each member of the canary had durable whenever all of them had become frozen, oldest
-        first.
-        """
+        """Each member's durable record at each moment when all became frozen, oldest first."""
         return web.json_response(self._hypervisor.stills)

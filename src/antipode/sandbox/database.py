@@ -1,5 +1,5 @@
-"""What a site knows, in one SQLite file written at each change, so that a killed site comes back
-with what it knew.
+"""The resources of a site, in one SQLite file written at each change: a killed site comes back with
+all of them.
 """
 
 from __future__ import annotations

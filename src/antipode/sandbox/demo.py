@@ -1,4 +1,4 @@
-"""The story on embedded sites: the stage it is played on, and who operates antipode there."""
+"""The story on embedded sites: its stage, and the operator of antipode there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_S = 600.0
 
 
 class Operator:
-    """Calls antipode's command line as an operator does, in a process of its own."""
+    """Calls antipode's command line as an operator does, in a separate process."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -62,7 +62,7 @@ class Operator:
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     def tell(self, *arguments: str) -> str:
-        """Execute `antipode ARGUMENTS` and return what it printed.
+        """Execute `antipode ARGUMENTS` and return its output.
 
         Raises:
             SandboxError: it failed.
@@ -76,14 +76,12 @@ class Operator:
         return done.stdout
 
     def ask(self, *arguments: str) -> Any:
-        """As `tell`; what `-f json` printed, decoded."""
+        """As `tell`, with `-f json`; the decoded output."""
         return json.loads(self.tell(*arguments, "-f", "json"))
 
 
 class Watcher(Witness):
-    """Sees all guests of an embedded site at one moment; the site tells it of the moments that it
-    was too slow for.
-    """
+    """Sees all guests of an embedded site at one moment; the site keeps those that it misses."""
 
     every_s = 0.03
 
@@ -101,7 +99,7 @@ class Watcher(Witness):
             guests = [g for g in self._sandbox.ask(self._site, "GET", "/guests") if g["role"]]
             missed = self._stills()[self._known :]
         except SandboxError:
-            return None  # the site is gone, and with it all that could be seen
+            return None  # the site is gone: nothing can be seen
         if all(g["frozen"] for g in guests):
             return {g["role"]: int(g["durable"]) for g in guests}
         self._known += len(missed)
@@ -109,7 +107,7 @@ class Watcher(Witness):
 
 
 class Silence:
-    """Takes the place of a dead site on its port, answers nothing, and counts who calls."""
+    """Takes the place of a dead site on its port, answers nothing, and counts the calls."""
 
     def __init__(self, port: int) -> None:
         self.calls = 0
@@ -129,7 +127,7 @@ class Silence:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                return  # closed: nobody needs to be counted any more
+                return  # closed: counting is over
             self.calls += 1
             self._held.append(connection)
 
@@ -147,14 +145,14 @@ class EmbeddedStage:
         teller.tell("Two embedded OpenStack sites", self._sandbox.up)
         desk.write(self._sandbox)
         with ThreadPoolExecutor(1) as beside:
-            told = beside.submit(
+            added = beside.submit(
                 self.operator.tell, "vnf", "add", str(self._sandbox.directory / desk.VNF_FILE)
             )
             teller.tell(
                 f"A VNF of three members at {self.primary}, answering",
                 lambda: canary.create(self._sandbox, self.primary),
             )
-            told.result()
+            added.result()
 
     def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
         return canary.state(self._sandbox, site)
@@ -183,7 +181,7 @@ def run(directory: Path, out: TextIO) -> dict[str, Any]:
     over, what they hold is left.
 
     Raises:
-        AntipodeError: it cannot be told to its end.
+        AntipodeError: the story does not get to its end.
     """
     sandbox = Sandbox(directory)
     sandbox.down(wipe=True)

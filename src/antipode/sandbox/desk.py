@@ -10,10 +10,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from antipode.sandbox import configuration
 from antipode.sandbox.keystone import BACKUP, OPERATOR, PASSWORD, PROJECT, TENANT
-from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME
+from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, TENANTS
 from antipode.sandbox.settings import SiteSettings
-from antipode.sandbox.supervision import SITES, STORE, TENANTS, Sandbox
+from antipode.sandbox.supervision import SITES, STORE, Sandbox
 
 CLOUDS = "clouds.yaml"
 CONFIGURATION = "antipode.yaml"
@@ -29,20 +30,11 @@ def write(sandbox: Sandbox) -> None:
         clouds[f"{site}-admin"] = _entry(known, "admin", "admin")
         clouds[f"{site}-tenant"] = _entry(known, TENANT, PROJECT)
         clouds[site] = _entry(known, OPERATOR, PROJECT)
-    clouds[f"{STORE}-backup"] = _entry(sandbox.settings(STORE), BACKUP, BACKUP)
+    store = sandbox.settings(STORE)
+    clouds[f"{STORE}-backup"] = _entry(store, BACKUP, BACKUP)
     _dump(folder / CLOUDS, {"clouds": clouds})
-    _dump(
-        folder / CONFIGURATION,
-        {
-            "sites": {site: {"cloud": site} for site in SITES},
-            "vault": {"swift": {"site": STORE, "container": "antipode-vault"}},
-            "backup_store": {
-                "cloud": f"{STORE}-backup",
-                "container": sandbox.settings(STORE).store.container,
-            },
-            "database": f"sqlite:///{folder.resolve()}/antipode.db",
-        },
-    )
+    antipode = configuration.antipode(folder, SITES, STORE, backups=store.store.container)
+    _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))
 
 
@@ -76,20 +68,9 @@ def vnf(sandbox: Sandbox) -> dict[str, Any]:
     }
 
 
-def _entry(site: SiteSettings, user: str, project: str) -> dict[str, object]:
-    return {
-        "auth": {
-            "auth_url": site.auth_url,
-            "username": user,
-            "password": PASSWORD,
-            "project_name": project,
-            "user_domain_name": "Default",
-            "project_domain_name": "Default",
-        },
-        "region_name": site.region,
-        "identity_api_version": 3,
-        "interface": "public",
-    }
+def _entry(site: SiteSettings, user: str, project: str) -> dict[str, Any]:
+    keystone = configuration.Keystone(site.auth_url, site.region)
+    return configuration.cloud(keystone, configuration.User(user, PASSWORD, project))
 
 
 def _dump(path: Path, content: object) -> None:

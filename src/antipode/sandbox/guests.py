@@ -27,7 +27,7 @@ from antipode.sandbox.records import RECORD, parse, written
 LOG = logging.getLogger(__name__)
 
 BOOTABLE = b"antipode guest 1\n"
-"""What a root volume begins with."""
+"""The first bytes of a root volume."""
 HEADER = re.compile(rb"antipode canary 1 boot=(\d{4})\n")
 RECORDS_AT = 4096
 RECORDS_END = 128 << 20
@@ -40,7 +40,7 @@ class GuestSilent(Exception):
 
 @dataclass
 class Disks:
-    """The volumes of a server, root first, and for each the lock of whoever changes its bytes."""
+    """The volumes of a server, root first, each with the lock that a writer of its bytes holds."""
 
     paths: list[Path]
     locks: list[asyncio.Lock]
@@ -48,7 +48,7 @@ class Disks:
 
 @dataclass
 class Machine:
-    """What a guest finds when it starts."""
+    """The hardware that a guest finds when it starts."""
 
     server_id: str
     name: str
@@ -61,7 +61,7 @@ class Machine:
 
 @dataclass
 class Canary:
-    """What a canary member knows of itself, from its user_data and its data volume."""
+    """A canary member's identity, from its user_data and its data volume."""
 
     role: str
     http: int
@@ -160,7 +160,7 @@ class Hypervisor:
         return "\n".join(guest.console) + "\n" if guest else ""
 
     def seen(self) -> list[dict[str, object]]:
-        """All guests at this moment, as somebody sees them who stands beside the machine."""
+        """All guests at this moment, seen beside OpenStack."""
         return [
             {
                 "server": guest.machine.name,
@@ -288,7 +288,7 @@ class Hypervisor:
             return made_us
 
     def _peer(self, guest: Guest, address: str, port: int) -> Guest | None:
-        """Who listens on that address of one of the guest's own networks."""
+        """The guest that listens on that address of one of this guest's networks."""
         networks = {network for network, _ in guest.machine.addresses}
         for other in self._guests.values():
             if (

@@ -39,7 +39,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls, as the token says."""
+    """The user of a call, by its token."""
 
     user_id: str = ""
     project_id: str = ""
@@ -98,7 +98,7 @@ class Route(NamedTuple):
 
 @dataclass
 class Gate:
-    """What all services of a site share at their doors."""
+    """The front door that all services of a site share."""
 
     conditions: Conditions
     authenticate: Callable[[str], Caller | None]
@@ -310,7 +310,7 @@ def page(call: Call, collection: str, items: Iterable[Json], view: Callable[[Jso
 
 
 def filtered(call: Call, rows: Iterable[Json], *keys: str) -> list[Json]:
-    """What is left of rows by the filters that the request has, of these keys."""
+    """The rows that pass the request's filters on these keys."""
     wanted = {key: call.query[key] for key in keys if call.query.get(key)}
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 

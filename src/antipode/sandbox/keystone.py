@@ -38,7 +38,7 @@ ACCOUNTS = (
     Account(TENANT, PROJECT, ("member", "reader")),
     Account(BACKUP, BACKUP, ("member", "reader")),
 )
-"""Who may log in, where, with which roles."""
+"""The users that may log in, their projects and roles."""
 
 
 def known_id(*words: str) -> str:
@@ -87,7 +87,7 @@ class Keystone(Service):
     # ---- tokens: signed, so that they outlive the site's process, like Fernet tokens ----
 
     def authenticate(self, token: str) -> Caller | None:
-        """Who holds this token; None when it is not ours or has expired."""
+        """The user of this token; None when it is not ours or has expired."""
         content, _, signature = token.partition(".")
         if not hmac.compare_digest(signature, self._sign(content)):
             return None

@@ -589,7 +589,7 @@ def _find(call: Call, table: Table, item_id: str, kind: str) -> Json:
 
 
 def _list(call: Call, collection: str, items: Iterable[Json]) -> Json:
-    """What the filters of the request leave; oldest first, as Neutron has no order of its own."""
+    """The rows that pass the request's filters; oldest first, as Neutron has no order."""
     wanted: dict[str, list[str]] = {}
     for name in call.query:
         if name not in ("limit", "marker", "fields", "sort_key", "sort_dir", "page_reverse"):

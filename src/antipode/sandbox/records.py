@@ -43,7 +43,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Member:
-    """What one member's records say when looked at alone.
+    """The findings in one member's records, looked at alone.
 
     All numbers that should not be there are lists, empty when all is well.
     """
@@ -87,7 +87,7 @@ class ContentMismatch:
 
 @dataclass(frozen=True)
 class Report:
-    """What the records of all members say together."""
+    """The findings in the records of all members together."""
 
     members: dict[str, Member]
     order_violations: list[OrderViolation]

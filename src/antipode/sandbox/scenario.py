@@ -13,7 +13,7 @@ from antipode.sandbox.supervision import Sandbox
 
 
 class Conditions(Model):
-    """What a scenario changes of a site; what is not named stays."""
+    """A scenario's changes of a site; settings that it does not name stay."""
 
     latency: float | None = Field(default=None, ge=0)
     clock_skew_s: float | None = None

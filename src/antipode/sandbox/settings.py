@@ -1,4 +1,4 @@
-"""What one embedded site is like: the file in its directory from which its process starts."""
+"""The settings of one embedded site: a file in its directory, read by its process."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from antipode.sandbox.blocks import KERNEL_TELLS
+from antipode.sandbox.members import Tenant
 from antipode.sandbox.store import StoreSettings
 
 FILE = "site.json"
 LOCK = "lock"
-
-
-class Tenant(BaseModel):
-    """What is called differently at the two sites, on purpose: the names have to be mapped when a
-    VNF moves.
-    """
-
-    network: str
-    volume_type: str
-    has_image: bool
 
 
 class SiteSettings(BaseModel):
@@ -28,7 +19,7 @@ class SiteSettings(BaseModel):
     region: str
     host: str = "127.0.0.1"
     port: int
-    """of the OpenStack services and the guests: what isolation and faults are about"""
+    """of the OpenStack services and the guests; isolation and faults apply to it"""
     control_port: int
     """of the control API, which always answers"""
     latency: float = Field(default=1.0, ge=0)

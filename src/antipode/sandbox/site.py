@@ -28,6 +28,7 @@ from antipode.sandbox.guests import GuestSilent, Hypervisor
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
 from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
 from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.nova.servers import Infrastructure
 from antipode.sandbox.nova.service import Nova
 from antipode.sandbox.store import Store
 from antipode.sandbox.swift import Swift
@@ -39,7 +40,7 @@ POOL = {"start": "10.7.0.200", "end": "10.7.0.250"}
 LARGEST_BODY = 2 << 30
 BACKLOG = 512
 LOOKED_AT_S = 2.0
-"""For how long somebody may look who serves the site, while its process starts."""
+"""For how long another process may test the lock while this one starts."""
 
 
 class Gateway(Service):
@@ -84,11 +85,8 @@ class Site:
             site.name,
             database,
             self.conditions,
-            storage,
-            self.cinder.volumes,
-            self.neutron,
-            self.hypervisor,
             work,
+            Infrastructure(self.hypervisor, storage, self.cinder.volumes, self.neutron),
             add_on=site.add_on,
         )
         swift = Swift(database, directory / "objects", self.conditions)
@@ -109,7 +107,7 @@ class Site:
         return application
 
     def begin(self) -> None:
-        """Furnish a new site, or go on where a killed one was interrupted."""
+        """Furnish a new site, or resume the work that a killed one left."""
         if self._is_new:
             self._furnish()
         else:
@@ -117,8 +115,8 @@ class Site:
             self.nova.servers.begin_again()
 
     def _furnish(self) -> None:
-        """What a tenant finds before its VNF: flavor, volume types, network, security group and,
-        where there is one, the image.
+        """Create the resources that precede a VNF: flavor, volume types, network, security group,
+        and an image where there is one.
         """
         tenant = self._settings.tenant
         owner = Caller(
@@ -185,7 +183,7 @@ def main() -> int:
 def _locked(handle: int) -> bool:
     """Lock a file; whether it could be.
 
-    Tried for a moment: whoever only looks who has it, holds it while he looks.
+    Tried for a moment: a process that only tests the lock holds it meanwhile.
     """
     deadline = time.monotonic() + LOOKED_AT_S
     while True:

@@ -19,7 +19,7 @@ RECORDS_BETWEEN = 40
 
 
 class StoryError(AntipodeError):
-    """The story cannot be told to its end; the text says why."""
+    """The story did not get to its end; the text says why."""
 
 
 class Storyteller:
@@ -61,15 +61,13 @@ class Witness(ABC):
         """what each member had durable when all were frozen"""
         self.sightings = 0
         self.disagreements: list[dict[str, int]] = []
-        """what members had durable later in the same window: they went on though their agents said
-        frozen
-        """
+        """durable records that changed later in the window, with the agents reporting frozen"""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
 
     @abstractmethod
     def look(self) -> dict[str, int] | None:
-        """What each member has durable, if all are frozen now; None when they are not, or when it
+        """The last durable record of each member if all are frozen now; None if they are not, or it
         cannot be seen.
         """
 
@@ -94,14 +92,14 @@ class Operator(Protocol):
     """Calls antipode's command line."""
 
     def tell(self, *arguments: str) -> str:
-        """Execute `antipode ARGUMENTS`, which has to succeed, and return what it printed."""
+        """Execute `antipode ARGUMENTS`, which must succeed, and return its output."""
 
     def ask(self, *arguments: str) -> Any:
         """As `tell`, with `-f json`, decoded."""
 
 
 class Silence(Protocol):
-    """Counts who calls the dead site."""
+    """Counts the calls to the dead site."""
 
     calls: int
 
@@ -127,7 +125,7 @@ class Stage(Protocol):
         """Return when every member has so many records more than now."""
 
     def witness(self) -> Witness:
-        """Somebody who has not begun to look at the members at the primary."""
+        """A new witness, not started, of the members at the primary."""
 
     def destroy_primary(self) -> object: ...
 
@@ -144,7 +142,7 @@ def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
     """Tell the whole story; the report.
 
     Raises:
-        AntipodeError: it cannot be told to its end.
+        AntipodeError: the story does not get to its end.
     """
     primary, backup, ask = stage.primary, stage.backup, stage.operator.ask
     stage.set(story)
@@ -162,7 +160,7 @@ def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
             lambda: ask("failover", "canary", "--to", backup, "--yes"),
         )
     points = ask("recovery-point", "list", "canary")
-    stage.await_records(backup, 5)  # the chain goes on: the members work together again
+    stage.await_records(backup, 5)  # the chain advances: the members work together again
     report = records.check(
         story.tell(
             f"Reading every record from the volumes at {backup}", lambda: stage.records(backup)
@@ -203,10 +201,12 @@ def _protect(stage: Stage, story: Storyteller) -> tuple[dict[str, Any], dict[str
             "antipode protect canary", lambda: stage.operator.ask("protect", "canary")
         )
     if witness.disagreements:
-        raise StoryError(f"members went on while their agents said frozen: {witness.disagreements}")
+        raise StoryError(
+            f"members wrote while their agents reported frozen: {witness.disagreements}"
+        )
     if not witness.sightings:
         raise StoryError(
-            "the witness never saw all members frozen at once: either they were not, or it "
+            "the witness never saw all members frozen at once; they were not, or it "
             "looked too seldom"
         )
     window = result["quiesce_window_s"]
@@ -234,7 +234,7 @@ def recovered_last(report: records.Report, boots: Mapping[str, int]) -> dict[str
 
 
 def broken_promises(report: Mapping[str, Any]) -> list[str]:
-    """What the report says that must not be; empty when all is well."""
+    """The report's values that break a promise; empty when all is well."""
     expected = {
         "site_a_dead": True,
         "members": 3,

@@ -1,5 +1,5 @@
-"""The processes of the embedded sites: started, killed, isolated and looked at; who serves a site
-holds the lock in its directory.
+"""The processes of the embedded sites: started, killed, isolated and inspected. The process that
+serves a site holds the lock in its directory.
 """
 
 from __future__ import annotations
@@ -25,17 +25,13 @@ from typing import Any
 
 from antipode.errors import AntipodeError, NotFound
 from antipode.sandbox import settings
-from antipode.sandbox.settings import SiteSettings, Tenant
+from antipode.sandbox.members import TENANTS
+from antipode.sandbox.settings import SiteSettings
 from antipode.sandbox.store import StoreSettings
 
 SITES = ("site-a", "site-b")
 STORE = "site-b"
 """The site that keeps the backups of all, and the vault."""
-TENANTS = {
-    "site-a": Tenant(network="canary-net", volume_type="fast", has_image=True),
-    # no image: a recovery boots from restored volumes and must not need one
-    "site-b": Tenant(network="canary-net-b", volume_type="standard", has_image=False),
-}
 HOST = "127.0.0.1"
 PORTS = range(10_000, 32_768)
 """Below those that kernels give to outgoing connections, so that a site which comes back finds its
@@ -59,7 +55,7 @@ class Sandbox:
     # ---- the sites and where they are ----
 
     def settings(self, site: str) -> SiteSettings:
-        """What a site is like.
+        """The settings of a site.
 
         Raises:
             NotFound: there is no such site, or it was never brought up.

@@ -1,4 +1,4 @@
-"""What the services of a site do after they have answered a call."""
+"""The work that services of a site do after they have answered a call."""
 
 from __future__ import annotations
 

@@ -14,10 +14,11 @@ from antipode.claims.board import BoardUnreachable, Posting
 from antipode.claims.board_claims import BoardClaims, is_over
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
+from antipode.engine.kind import RunKind
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, Busy, ClaimLost, Halted, NotFound
 from antipode.logs import run_in_logs
-from antipode.runs.kind import kind_of
+from antipode.runs import find_kind
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 
@@ -39,7 +40,7 @@ class Conductor:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._most = deployment.config.limits.runs
-        self._at_work: dict[str, tuple[str, threading.Thread]] = {}
+        self._at_work: dict[str, tuple[RunKind, threading.Thread]] = {}
         self._not_before: dict[str, float] = {}
         self._lock = threading.Lock()
         self._board = (
@@ -105,20 +106,21 @@ class Conductor:
         self._not_before = {
             run: at for run, at in self._not_before.items() if at > time.monotonic()
         }
-        for row in sorted(nobodys, key=lambda r: (r.kind == "protect", r.started_at)):
+        for row in sorted(nobodys, key=lambda r: (r.priority, r.started_at)):
             if self.halt.is_set():
                 return
-            if self._has_room(row.kind) and self._is_ours_to_do(row):
-                self._begin(row)
+            kind = find_kind(row.kind)
+            if kind is None:
+                continue  # a newer antipode on another host has this kind
+            if self._has_room(kind) and self._is_ours_to_do(row, kind):
+                self._begin(row, kind)
 
-    def _has_room(self, kind: str) -> bool:
+    def _has_room(self, kind: RunKind) -> bool:
         with self._lock:
-            return (
-                Counter(k == "protect" for k, _ in self._at_work.values())[kind == "protect"]
-                < self._most
-            )
+            lanes = Counter(k.lane for k, _ in self._at_work.values())
+        return lanes[kind.lane] < self._most
 
-    def _is_ours_to_do(self, row: RunRow) -> bool:
+    def _is_ours_to_do(self, row: RunRow, kind: RunKind) -> bool:
         if row.id in self._at_work or row.id in self._not_before:
             return False
         if row.claim >= MOST_CLAIMS and row.abort_requested_at is None:
@@ -127,41 +129,27 @@ class Conductor:
                 f"it was claimed {row.claim} times and never ended; see its log, then: antipode "
                 "run resume, or abort",
             )
-        if (
-            row.kind != "protect"
-            and row.abort_requested_at is None
-            and row.ending is None
-            and self._is_stale(row)
-        ):
-            within = f"{self._deployment.config.failover_confirmed_for:.0f} s"
-            why = (
-                f"nobody was at it for more than {within} since it was confirmed: see that "
-                f"{row.vnf} does not run elsewhere by now"
-            )
+        lasts_s = kind.confirmation_lasts_s(self._deployment.config)
+        goes_forward = row.abort_requested_at is None and row.ending is None
+        if lasts_s is not None and goes_forward and self._idle_s(row) > lasts_s:
             return self._leave(
                 row.id,
-                f"{why}, then: antipode run resume {row.id}; or: antipode run abort {row.id}",
+                f"no process had it for more than {lasts_s:.0f} s since it was confirmed. See that"
+                f" {row.vnf} does not run elsewhere by now, then: antipode run resume {row.id};"
+                f" or: antipode run abort {row.id}",
             )
-        try:
-            newest = kind_of(row.kind).flow_version
-        except AntipodeError:
-            return False  # a kind that a newer antipode has made, on another host
-        return row.flow_version is None or row.flow_version <= newest
+        return row.flow_version is None or row.flow_version <= kind.flow_version
 
-    def _is_stale(self, row: RunRow) -> bool:
-        """Whether what an operator has confirmed about the world may not be so any more: two active
+    def _idle_s(self, row: RunRow) -> float:
+        """Seconds since the last sign of life of a run, or since its confirmation.
+
+        The state of the world that the operator confirmed may not hold any more: two active
         copies would be the price.
         """
         confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
         steps = self._deployment.runs.steps(row.id)
-        last = max(
-            [
-                confirmed_at,
-                self._alive_at.get(row.id, 0),
-                *(s.ended_at or s.started_at for s in steps),
-            ]
-        )
-        return time.time() - last > self._deployment.config.failover_confirmed_for
+        moments = [s.ended_at or s.started_at for s in steps]
+        return time.time() - max(confirmed_at, self._alive_at.get(row.id, 0), *moments)
 
     def _leave(self, run: str, why: str) -> bool:
         """Leave a run to an operator, who is told why."""
@@ -170,16 +158,18 @@ class Conductor:
         self.waiting[run] = why
         return False
 
-    def _begin(self, row: RunRow) -> None:
-        thread = threading.Thread(target=self._carry_out, args=(row.id,), name=row.id, daemon=True)
+    def _begin(self, row: RunRow, kind: RunKind) -> None:
+        thread = threading.Thread(
+            target=self._carry_out, args=(row.id, kind), name=row.id, daemon=True
+        )
         with self._lock:
-            self._at_work[row.id] = (row.kind, thread)
+            self._at_work[row.id] = (kind, thread)
         thread.start()
 
-    def _carry_out(self, run: str) -> None:
+    def _carry_out(self, run: str, kind: RunKind) -> None:
         try:
             with run_in_logs(run), self._deployment.claims.take(run) as claim:
-                execute(self._deployment, run, claim, Logged(), self.halt)
+                execute(self._deployment, kind, claim, Logged(), self.halt)
         except Halted as error:
             LOG.warning("run %s is left to be resumed: %s", run, error)
         except (Busy, ClaimLost, BoardUnreachable) as error:

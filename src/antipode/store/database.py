@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.errors import AntipodeError, InvalidInput
 
-REVISION = "0002"
+REVISION = "0005"
 """The newest migration.
 
 Compared first, so that a database that is up to date does not pay for Alembic's import.

@@ -10,6 +10,9 @@ from typing import Any
 from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+USUAL_PRIORITY = 10
+"""of a run; one with a lower number begins first"""
+
 
 class Base(DeclarativeBase):
     pass
@@ -44,6 +47,10 @@ class RunRow(Base):
     """
     flow_version: Mapped[int | None] = mapped_column(Integer)
     """the version of the flow that it was begun with"""
+    priority: Mapped[int] = mapped_column(
+        Integer, default=USUAL_PRIORITY, server_default=str(USUAL_PRIORITY)
+    )
+    """the order in which runs begin; the lowest first"""
     claim: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     """raised by whoever takes the run; what is written with an older number is refused"""
     conductor: Mapped[str | None] = mapped_column(String(255))

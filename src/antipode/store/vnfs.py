@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from antipode.errors import NotFound
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import Vnf, from_first_edition
 from antipode.store.tables import VnfRow
 
 
@@ -43,7 +43,7 @@ class Vnfs:
                 f"VNF {name} is not known here; known: {', '.join(known) or 'none'}; add it "
                 "with: antipode vnf add FILE"
             )
-        return Vnf.model_validate(row.definition)
+        return Vnf.model_validate(from_first_edition(row.definition))
 
     def find(self, name: str) -> Vnf | None:
         try:
@@ -54,6 +54,6 @@ class Vnfs:
     def all(self) -> list[Vnf]:
         with Session(self._engine) as session:
             return [
-                Vnf.model_validate(r.definition)
+                Vnf.model_validate(from_first_edition(r.definition))
                 for r in session.scalars(select(VnfRow).order_by(VnfRow.name))
             ]

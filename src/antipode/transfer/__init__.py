@@ -1,1 +1,89 @@
-"""How captured bytes reach the other site."""
+"""Transfers: how captured bytes reach the other site."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from antipode.model.capture import Capture, Transferred
+from antipode.model.point import RecoveryPoint
+from antipode.model.steps import Timeline
+from antipode.model.topology import Topology
+from antipode.protect.option import Protecting
+from antipode.registry import Registry
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+
+class Transfer(ABC):
+    """One way to the other site. An instance has no state: all of it is in `Protecting`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        """Look for everything that would fail later; one sentence for each problem."""
+
+    @abstractmethod
+    def transfer(
+        self,
+        protecting: Protecting,
+        topology: Topology,
+        capture: Capture,
+        previous: RecoveryPoint | None,
+    ) -> Transferred:
+        """Bring a capture to the other site.
+
+        What an earlier try of the same run has begun is found by the run's id and resumed.
+
+        Args:
+            previous: the newest recovery point of the VNF, on which this one may rest.
+        """
+
+    @abstractmethod
+    def roll_back(self, protecting: Protecting) -> None:
+        """Remove what this run transferred for a recovery point that will not exist."""
+
+    @abstractmethod
+    def remove_orphans(
+        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+    ) -> None:
+        """Remove what runs that have ended transferred, except what recovery points need.
+
+        Args:
+            needed: ids of backups that recovery points name.
+        """
+
+
+class NoTransfer(Transfer):
+    """For storage that replicates itself: a capture names sources at the other site already."""
+
+    name = "none"
+
+    def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        return iter(())
+
+    def transfer(
+        self,
+        protecting: Protecting,
+        topology: Topology,
+        capture: Capture,
+        previous: RecoveryPoint | None,
+    ) -> Transferred:
+        return Transferred(sources=capture.sources)
+
+    def roll_back(self, protecting: Protecting) -> None:
+        """Nothing was made."""
+
+    def remove_orphans(
+        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+    ) -> None:
+        """Nothing was made."""
+
+
+TRANSFERS: Registry[Transfer] = Registry(
+    "transfer", {"cinder-backup": "antipode.transfer.cinder_backup:TRANSFER"}
+)
+TRANSFERS.register(NoTransfer.name, NoTransfer())

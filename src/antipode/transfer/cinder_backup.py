@@ -1,78 +1,123 @@
-"""Backs the snapshots of a window up to the store, incrementally where the chain allows, and
-exports the records (steps 1.5, 1.6).
+"""Transfer by Cinder's backups: incremental where the chain allows, the records exported (steps
+1.5, 1.6).
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.backups import read_record
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.capture import BackupSet, SnapshotSet
-from antipode.model.marks import carries, marks
-from antipode.model.point import BackupRecord, Manifest
-from antipode.model.steps import Timeline
+from antipode.model.capture import Capture, Transferred, new_bytes
+from antipode.model.marks import carries, made_by, marks
+from antipode.model.point import RecoveryPoint
+from antipode.model.quota import quota_needs
+from antipode.model.source import BackupChain, BackupRecord
+from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology, Volume
+from antipode.protect.option import Protecting
+from antipode.transfer import Transfer
+from antipode.vault.verify import Store, broken_chains, fingerprint
 
+LOG = logging.getLogger(__name__)
 TIMEOUT_S = 24 * 3600.0
-"""For one backup; how long it takes depends on the size of the volume and on the store."""
+"""For one backup; the time it takes depends on the size of the volume and on the store."""
+REMOVAL_TIMEOUT_S = 600.0
+
+
+class CinderBackup(Transfer):
+    name = "cinder-backup"
+
+    def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        site = protecting.site
+        if not site.backups.services_up():
+            yield f"cinder-backup is not up at {site.name}"
+        volumes = topology.volumes
+        needed = Counter(backups=len(volumes), backup_gigabytes=sum(v.size_gib for v in volumes))
+        needs = quota_needs(needed, site.volumes.quota(site.project_id))
+        yield from (str(need) for need in needs if need.is_short)
+
+    def transfer(
+        self,
+        protecting: Protecting,
+        topology: Topology,
+        capture: Capture,
+        previous: RecoveryPoint | None,
+    ) -> Transferred:
+        p = protecting
+        full = _new_chains(p, topology, previous)
+        made = back_up(p, topology, capture, previous, full)
+        if p.store is None:
+            return made
+        with p.timeline.step(Steps.VERIFY_BACKUPS, p.vnf.vnf) as step:
+            made = _with_fingerprints(made, p.store)
+            total, each = new_bytes(made.sources, topology)
+            step.result(bytes=total, bytes_per_volume=each)
+        return made
+
+    def roll_back(self, protecting: Protecting) -> None:
+        _remove(protecting.site, lambda b: carries(b, protecting.run), protecting.timeline)
+
+    def remove_orphans(
+        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+    ) -> None:
+        _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed, timeline)
+
+
+TRANSFER = CinderBackup()
 
 
 def back_up(
-    site: Site,
+    protecting: Protecting,
     topology: Topology,
-    snapshots: SnapshotSet,
-    previous: Manifest | None,
-    key: str,
-    timeline: Timeline,
-    *,
-    run: str | None = None,
-    full: Mapping[str, str] | None = None,
-    limit: int = 8,
-    slots: AbstractContextManager[None] | None = None,
-) -> BackupSet:
-    """Back up all volumes from their snapshots, `limit` at once, and export each record as soon as
-    its backup is available.
+    capture: Capture,
+    previous: RecoveryPoint | None,
+    full: Mapping[str, str],
+) -> Transferred:
+    """Back up all volumes from their snapshots and export each record as soon as its backup is
+    available.
 
     A backup is incremental if the one that Cinder would build it on, its newest of the volume, is
-    the one that `previous` names, so that the manifest knows the whole chain; else it is a full
-    one. A backup that carries `key` already is taken as it is.
+    the one that `previous` names, so that the recovery point knows the whole chain; else it is a
+    full one. A backup that this run has made already is used.
 
     Args:
         previous: the newest recovery point of the VNF; None for the first.
-        run: the run that the backups name as their maker; the key by default.
-        full: volume id -> why its backup must be a full one, whatever Cinder says of the chain that
-            it has.
-        slots: entered for each volume while it is backed up, by several threads at once; bounds
-            what all VNFs do at the site.
+        full: volume id -> why its backup must be a full one.
 
     Raises:
         ResourceFailed: a backup failed; it names the volume and Cinder's reason.
     """
-    listed = site.backups.backups()
-    job = _Job(site, snapshots, previous, key, run or key, full or {}, timeline)
+    listed = protecting.site.backups.backups()
+    job = _Job(protecting, capture, previous, full)
 
     def back_up_one(volume: Volume) -> BackupRecord:
-        with slots or nullcontext():
+        with protecting.slots:
             return job.back_up(volume, [b for b in listed if b["volume_id"] == volume.id])
 
-    with ThreadPoolExecutor(limit, "backup") as pool:
+    with ThreadPoolExecutor(protecting.at_once, "backup") as pool:
         work = [pool.submit(back_up_one, volume) for volume in topology.volumes]
     records = {v.id: w.result() for v, w in zip(topology.volumes, work, strict=True)}
-    return BackupSet(
-        restore={volume: record.id for volume, record in records.items()},
-        backups={r.id: r for record in records.values() for r in _chain(record, previous)},
+    return Transferred(
+        sources={
+            v.id: BackupChain(
+                backups=_chain(records[v.id], previous),
+                backend_reference=v.backend_reference,
+            )
+            for v in topology.volumes
+        },
         full_because=job.full_because,
     )
 
 
 def base_for_increment(
-    volume: Volume, existing: Iterable[Json], previous: Manifest | None
+    volume: Volume, existing: Iterable[Json], previous: RecoveryPoint | None
 ) -> tuple[str | None, str]:
     """The backup that an increment of `volume` may be built on, or None and the reason why a full
     backup is needed.
@@ -82,9 +127,11 @@ def base_for_increment(
     """
     if previous is None:
         return None, "first recovery point"
-    if volume.id not in previous.restore:
+    if volume.id not in previous.sources:
         return None, f"recovery point {previous.id} does not have this volume"
     chain = previous.chain(volume.id)
+    if not chain:
+        return None, f"recovery point {previous.id} has no backup of this volume"
     available = {b["id"]: b for b in existing if b["status"] == "available"}
     if missing := [r.id for r in chain if r.id not in available]:
         return (
@@ -109,22 +156,19 @@ class _Job:
 
     def __init__(
         self,
-        site: Site,
-        snapshots: SnapshotSet,
-        previous: Manifest | None,
-        key: str,
-        run: str,
+        protecting: Protecting,
+        capture: Capture,
+        previous: RecoveryPoint | None,
         full: Mapping[str, str],
-        timeline: Timeline,
     ) -> None:
         self.full_because: dict[str, str] = {}
-        self._site = site
-        self._snapshots = snapshots.snapshots
+        self._site = protecting.site
+        self._capture = capture
         self._previous = previous
-        self._key = key
-        self._metadata = marks(run, key)
+        self._key = protecting.run
+        self._metadata = marks(protecting.run, protecting.run)
         self._full = full
-        self._timeline = timeline
+        self._timeline = protecting.timeline
 
     def back_up(self, volume: Volume, existing: list[Json]) -> BackupRecord:
         """One volume: find or start its backup, await it, export its record, verify that it rests
@@ -141,21 +185,22 @@ class _Job:
                 volume, ours["id"] if ours else self._start(volume, base), base, reason
             )
         except _OtherParent as error:
-            # Somebody's backup came in between the listing and ours. An increment on it would die
-            # with it.
+            # A backup that is not ours came in between the listing and our backup. An increment on
+            # it would be lost with it.
             self._site.backups.delete_backup(error.backup_id)
             self._site.backups.watch.wait_gone([error.backup_id], timeout_s=600)
             return self._finish(volume, self._start(volume, None), None, str(error))
 
     def _ours(self, volume: Volume, made: list[Json]) -> Json | None:
-        """The backup of this snapshot that a try before this one has begun. What it has made of
-        another snapshot, or in vain, is removed: volumes of two moments must not meet in one
-        recovery point.
+        """The backup of this snapshot that an earlier try began.
+
+        Its backups of another snapshot, and failed ones, are removed: volumes of two moments must
+        not meet in one recovery point.
         """
         usable = [
             b
             for b in made
-            if b["snapshot_id"] == self._snapshots[volume.id]
+            if b["snapshot_id"] == self._capture.snapshots[volume.id]
             and not b["status"].startswith("error")
         ]
         unusable = [b["id"] for b in made if b not in usable]
@@ -167,20 +212,19 @@ class _Job:
 
     def _start(self, volume: Volume, base: str | None) -> str:
         label = volume.name or volume.id
-        # Cinder itself makes the temporary volume from the snapshot that the document's step 1.5
-        # wants, and removes it.
-        with self._timeline.step("1.5", "volume from snapshot, by cinder-backup", label) as step:
+        # Cinder itself makes the temporary volume of step 1.5 from the snapshot, and removes it.
+        with self._timeline.step(Steps.START_BACKUP, label) as step:
             try:
                 backup = self._site.backups.create_backup(
                     volume.id,
-                    self._snapshots[volume.id],
+                    self._capture.snapshots[volume.id],
                     f"antipode {label}"[:255],
                     self._metadata,
                     incremental=base is not None,
                 )
             except ApiError as error:
-                # Cinder makes one backup of a snapshot at a time: is it ours, as the request of a
-                # process that died has come through?
+                # Cinder makes one backup of a snapshot at a time. The request of a process that
+                # died may have come through, and the backup is ours.
                 ours = self._ours(
                     volume,
                     [
@@ -195,7 +239,7 @@ class _Job:
                         f"up: {error.reason}"
                     ) from error
                 backup = str(ours["id"])
-            step.result(backup_id=backup, snapshot_id=self._snapshots[volume.id])
+            step.result(backup_id=backup, snapshot_id=self._capture.snapshots[volume.id])
             return backup
 
     def _finish(
@@ -203,7 +247,7 @@ class _Job:
     ) -> BackupRecord:
         label = volume.name or volume.id
         began = time.monotonic()
-        with self._timeline.step("1.6", "back up and export record", label) as step:
+        with self._timeline.step(Steps.BACK_UP, label) as step:
             backup = self._site.backups.watch.wait_for(
                 [backup_id], timeout_s=TIMEOUT_S, tell=step.waits_for
             )[backup_id]
@@ -214,8 +258,8 @@ class _Job:
                     f"Cinder built {backup_id} on {record.parent_id}, which no recovery point "
                     "knows",
                 )
-            # Cinder does not tell how many bytes an increment has sent: only how large the volume
-            # is, and how many objects there are.
+            # Cinder does not show how many bytes an increment has sent, only the size of the volume
+            # and the number of objects.
             facts: dict[str, object] = {
                 "backup_id": backup_id,
                 "incremental": record.incremental,
@@ -258,8 +302,69 @@ class _OtherParent(ResourceFailed):
         super().__init__(message)
 
 
-def _chain(record: BackupRecord, previous: Manifest | None) -> list[BackupRecord]:
+def _chain(record: BackupRecord, previous: RecoveryPoint | None) -> list[BackupRecord]:
     """The record and, if it is an increment, all that it rests on."""
     if record.parent_id is None or previous is None:
         return [record]
     return [*previous.chain(record.volume_id), record]
+
+
+def _new_chains(
+    p: Protecting, topology: Topology, previous: RecoveryPoint | None
+) -> dict[str, str]:
+    """The volumes that need a full backup, and why: Cinder calls a backup available although the
+    store has lost its objects.
+    """
+    if p.full:
+        return {v.id: "asked for with --full" for v in topology.volumes}
+    if p.store is None or previous is None:
+        return {}
+    with p.timeline.step(Steps.COMPARE_CHAINS, previous.id) as step:
+        broken = broken_chains(previous, p.store)
+        step.result(broken=len(broken))
+    for volume, reason in broken.items():
+        LOG.warning(
+            "volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain is"
+            " begun",
+            volume,
+            reason,
+        )
+    return broken
+
+
+def _with_fingerprints(made: Transferred, store: Store) -> Transferred:
+    chains = {v: s for v, s in made.sources.items() if isinstance(s, BackupChain)}
+    records = fingerprint({r.id: r for c in chains.values() for r in c.backups}, store)
+    sources = {
+        **made.sources,
+        **{
+            volume: chain.model_copy(update={"backups": [records[r.id] for r in chain.backups]})
+            for volume, chain in chains.items()
+        },
+    }
+    return made.model_copy(update={"sources": sources})
+
+
+def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:
+    """Delete backups and wait until they are gone.
+
+    Raises:
+        ResourceFailed: one cannot be deleted.
+        ApiError: Cinder refuses, for example because an increment rests on one.
+    """
+    left = {b["id"]: b["status"] for b in site.backups.backups() if unwanted(b)}
+    if not left:
+        return
+    with timeline.step(Steps.REMOVE_BACKUPS, site.name) as step:
+        if making := [b for b, status in left.items() if status == "creating"]:
+            site.backups.watch.wait_for(
+                making,
+                wanted=("available", "error", "deleting"),
+                timeout_s=REMOVAL_TIMEOUT_S,
+                tell=step.waits_for,
+            )
+        for backup, status in left.items():
+            if status != "deleting":
+                site.backups.delete_backup(backup)
+        site.backups.watch.wait_gone(list(left), timeout_s=REMOVAL_TIMEOUT_S, tell=step.waits_for)
+        step.result(backups=len(left))

@@ -5,34 +5,31 @@ A recovery point exists when, and only when, its manifest is here.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
 
-from pydantic import ValidationError
-
 from antipode.errors import NotFound, VaultCorrupt, VaultError
-from antipode.model.point import FORMAT, Manifest, canonical, seal
+from antipode.model.point import RecoveryPoint
+from antipode.model.point_v1 import seal, unseal
 from antipode.vault import Vault
 
 MANIFEST, WITHDRAWN = ".json", ".withdrawn"
 
 
-def commit(vault: Vault, manifest: Manifest) -> str:
+def commit(vault: Vault, point: RecoveryPoint) -> str:
     """Write the manifest, the act that makes a recovery point exist, and read it back; its name in
     the vault.
 
     Raises:
         VaultError: it was not written, or what was written reads differently.
     """
-    name, document = _name(manifest.vnf.vnf, manifest.id), seal(manifest)
+    name, document = _name(point.vnf.vnf, point.id), seal(point)
     vault.put(name, document)
     try:
         written = vault.get(name)
     except NotFound as error:
         raise VaultError(f"the manifest that was just written is not there: {error}") from error
-    if unseal(written, name) != manifest:
+    if unseal(written, name) != point:
         raise VaultCorrupt(f"{vault.place}: {name} reads differently from what was written")
     return name
 
@@ -54,7 +51,7 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
     vault.delete(_name(vnf, point))
 
 
-def read(vault: Vault, vnf: str, point: str | None = None) -> Manifest:
+def read(vault: Vault, vnf: str, point: str | None = None) -> RecoveryPoint:
     """The manifest of a recovery point, the newest by default.
 
     Raises:
@@ -72,16 +69,16 @@ def read(vault: Vault, vnf: str, point: str | None = None) -> Manifest:
             f"recovery point {point} of {vnf} was not made to the end; what it names is gone"
         )
     name = _name(vnf, point)
-    manifest = unseal(vault.get(name), name)
-    if (manifest.vnf.vnf, manifest.id) != (vnf, point):
+    found = unseal(vault.get(name), name)
+    if (found.vnf.vnf, found.id) != (vnf, point):
         raise VaultCorrupt(
-            f"{name} holds the recovery point {manifest.id} of {manifest.vnf.vnf}: it was put "
+            f"{name} holds the recovery point {found.id} of {found.vnf.vnf}: it was put "
             "under a wrong name"
         )
-    return manifest
+    return found
 
 
-def newest_or_none(vault: Vault, vnf: str) -> Manifest | None:
+def newest_or_none(vault: Vault, vnf: str) -> RecoveryPoint | None:
     """The newest manifest that can be read, if there is any; damaged ones are passed over."""
     for point in reversed(list_ids(vault, vnf)):
         try:
@@ -99,7 +96,7 @@ def list_ids(vault: Vault, vnf: str) -> list[str]:
     return [name.stem for name in written if name.suffix == MANIFEST and name.stem not in withdrawn]
 
 
-def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Manifest | VaultCorrupt]]:
+def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, RecoveryPoint | VaultCorrupt]]:
     """Every recovery point of a VNF, oldest first: its id and its manifest, or what is wrong with
     it.
     """
@@ -108,39 +105,6 @@ def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Manifest | VaultC
             yield point, read(vault, vnf, point)
         except VaultCorrupt as error:
             yield point, error
-
-
-def unseal(document: bytes, name: str) -> Manifest:
-    """The manifest in a document of the vault.
-
-    Raises:
-        VaultCorrupt: the document was changed or damaged since it was written, or is of a format
-            this version does not know.
-    """
-    try:
-        sealed = json.loads(document)
-        body, checksum = sealed["manifest"], sealed["sha256"]
-        intact = (
-            set(sealed) == {"manifest", "sha256"}
-            and hashlib.sha256(canonical(body)).hexdigest() == checksum
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VaultCorrupt(f"{name} is damaged: {error}; use another recovery point") from error
-    if not intact:
-        raise VaultCorrupt(
-            f"{name} does not pass its checksum: it was changed or damaged since it was written; "
-            "use another recovery point"
-        )
-    if body.get("format") != FORMAT:
-        raise VaultCorrupt(
-            f"{name} has format {body.get('format')!r}; this antipode reads format {FORMAT}"
-        )
-    try:
-        return Manifest.model_validate(body)
-    except ValidationError as error:
-        raise VaultCorrupt(
-            f"{name} passes its checksum but cannot be understood: {error}"
-        ) from error
 
 
 def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:

@@ -22,7 +22,8 @@ from typing import Any, Protocol
 
 from antipode.errors import NotFound, RecoveryPointInvalid
 from antipode.model.base import Model
-from antipode.model.point import BackupRecord, Manifest, StoredObjects
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import BackupRecord, StoredObjects
 
 OWN_OBJECT = re.compile(r"(?P<prefix>.*)(_metadata|_sha256file|-[0-9]+)", re.DOTALL)
 """The name of an object of a backup."""
@@ -59,39 +60,18 @@ class Finding(Model):
     detail: str
 
 
-def verify(manifest: Manifest, store: Store | None) -> list[Finding]:
-    """Check a recovery point whose manifest has passed its checksum; one finding for each backup
-    that it rests on.
+def verify_chain(volume: str, chain: Sequence[BackupRecord], store: Store | None) -> list[Finding]:
+    """Check the backups of one volume; one finding for each.
 
-    `store` may be None when no backup store is configured; the findings then say that the objects
-    were not looked at.
+    Args:
+        volume: its name, for the findings.
+        store: None when no backup store is configured; the findings then say that the objects
+            were not checked.
 
     Raises:
         SiteUnreachable: the backup store does not answer.
     """
-    findings: list[Finding] = []
-    for volume in manifest.topology.volumes:
-        name = volume.name or volume.id
-        if volume.id not in manifest.restore:
-            findings.append(
-                Finding(
-                    volume=name,
-                    backup="",
-                    ok=False,
-                    detail="no backup of this volume is in the manifest",
-                )
-            )
-            continue
-        try:
-            chain = manifest.chain(volume.id)
-        except KeyError as missing:
-            detail = "the chain names it, but the manifest has no record of it"
-            findings.append(
-                Finding(volume=name, backup=str(missing.args[0]), ok=False, detail=detail)
-            )
-            continue
-        findings += [_verify_backup(name, record, store) for record in chain]
-    return findings
+    return [_verify_backup(volume, record, store) for record in chain]
 
 
 def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
@@ -126,7 +106,7 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
     return _fingerprint(prefix, listing)
 
 
-def broken_chains(manifest: Manifest, store: Store) -> dict[str, str]:
+def broken_chains(point: RecoveryPoint, store: Store) -> dict[str, str]:
     """What the store does not hold any more as it was when the recovery point was made: volume id
     to what is wrong with its chain.
 
@@ -138,17 +118,17 @@ def broken_chains(manifest: Manifest, store: Store) -> dict[str, str]:
     """
     held = {
         container: _by_prefix(_all_objects(store, container))
-        for container in {r.container for r in manifest.backups.values()}
+        for container in {r.container for r in point.backups.values()}
     }
     broken: dict[str, str] = {}
-    for volume in manifest.restore:
-        for record in manifest.chain(volume):
+    for volume in point.sources:
+        for record in point.chain(volume):
             if (then := record.stored) is None:
                 continue
             now = _fingerprint(then.prefix, held[record.container].get(then.prefix, []))
             if now != then:
                 broken[volume] = (
-                    f"backup {record.id} of recovery point {manifest.id} has {_changed(then, now)}"
+                    f"backup {record.id} of recovery point {point.id} has {_changed(then, now)}"
                 )
                 break
     return broken

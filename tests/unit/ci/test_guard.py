@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing that the proof starts outlives it."""
 
 from __future__ import annotations

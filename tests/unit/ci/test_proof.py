@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of the proof, and what is left out of them."""
 
 from __future__ import annotations

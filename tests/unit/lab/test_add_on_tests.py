@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which releases of Nova the quiesce add-on is tested with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network of the lab, on a machine that has never had one."""
 
 from __future__ import annotations

@@ -1,1 +1,45 @@
 """Option 1: the whole VNF is quiesced, snapshotted at once and unquiesced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from antipode.model.capture import Capture
+from antipode.model.steps import Timeline
+from antipode.model.topology import Topology
+from antipode.protect import snapshots
+from antipode.protect.option import Option, Protecting
+from antipode.protect.quiesced_snapshot import checks, window
+from antipode.protect.quiesced_snapshot.settings import Settings
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+
+class QuiescedSnapshot(Option):
+    name = "quiesced-snapshot"
+    settings = Settings
+
+    def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        yield from checks.problems(protecting.site, topology, _settings(protecting).quiesce)
+
+    def capture(self, protecting: Protecting, topology: Topology) -> Capture:
+        p = protecting
+        return window.quiesced_snapshots(
+            p.site, topology, _settings(p).quiesce, p.run, p.ledger, p.timeline
+        )
+
+    def release(self, protecting: Protecting) -> None:
+        snapshots.remove_snapshots(protecting.site, protecting.run, protecting.timeline)
+
+    def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
+        snapshots.remove_snapshots_of(site, runs, timeline)
+
+
+def _settings(protecting: Protecting) -> Settings:
+    assert isinstance(protecting.settings, Settings)
+    return protecting.settings
+
+
+OPTION = QuiescedSnapshot()

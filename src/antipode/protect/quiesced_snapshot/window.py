@@ -16,13 +16,13 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple
 
 from antipode.cloud.api import ApiError
 from antipode.cloud.compute import Freeze
@@ -34,25 +34,22 @@ from antipode.errors import (
     ResourceFailed,
     SiteUnreachable,
 )
-from antipode.model.capture import SnapshotSet
+from antipode.freezes.unquiesce import HANGS_AFTER_S, THAW_CALL_S, one_after_another
+from antipode.model.capture import Capture, QuiesceWindow
 from antipode.model.marks import marks
-from antipode.model.point import QuiesceWindow
-from antipode.model.steps import Timeline
+from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Server, Topology
-from antipode.model.vnf import Quiesce
-from antipode.protect.remains import remove_snapshots
+from antipode.protect.option import FreezeLedger
+from antipode.protect.quiesced_snapshot.settings import Quiesce
+from antipode.protect.snapshots import remove_snapshots
 
-Answer = TypeVar("Answer")
-
+AT_ONCE = 32
+"""How many calls about members, and how many about volumes, are under way at most."""
 POLL_S = 0.15
 """Between two looks at the snapshots.
 
 Each look costs the API some 50 ms, which the snapshots then wait for.
 """
-THAW_CALL_S = 15.0
-"""How long one thaw call may take."""
-HANGS_AFTER_S = 2.0
-"""How long a thaw call may take before the next member gets its turn beside it."""
 THAW_LONGEST_S = 60.0
 """How long thaws are tried again when the window's own time is over already."""
 THAW_PAUSE_S = 0.5
@@ -61,20 +58,6 @@ LEDGER_GRACE_S = 2.0
 """How much later than the window ends by itself a reaper thaws: never while snapshots that may
 still count are being taken.
 """
-
-
-class FreezeLedger(Protocol):
-    """Who may be frozen, kept so that another process can thaw them when this one has died."""
-
-    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
-        """A member is about to be frozen and must be thawed by `deadline`; durable when this
-        returns the row's key.
-        """
-        ...
-
-    def thawed(self, row: str) -> None:
-        """That member is thawed."""
-        ...
 
 
 def quiesced_snapshots(
@@ -86,7 +69,7 @@ def quiesced_snapshots(
     timeline: Timeline,
     *,
     run: str | None = None,
-) -> SnapshotSet:
+) -> Capture:
     """Freeze the members one after another, snapshot all volumes at once, thaw in reverse order
     (steps 1.2, 1.3, 1.4).
 
@@ -113,13 +96,17 @@ def quiesced_snapshots(
     """
     remove_snapshots(site, key, timeline)
     window = _Window(site, topology, quiesce, marks(run or key, key))
-    # Snapshot calls that hang must not keep the thaws from a thread.
-    with ThreadPoolExecutor(len(topology.volumes) + len(topology.servers), "window") as pool:
-        _make_ready(site, pool, topology, quiesce)
+    # Snapshot calls that hang must not keep the thaws from a thread: each has a pool of its own.
+    with (
+        ThreadPoolExecutor(min(len(topology.servers), AT_ONCE), "window-members") as members,
+        ThreadPoolExecutor(min(len(topology.volumes), AT_ONCE) or 1, "window-volumes") as volumes,
+    ):
+        pools = _Pools(members, volumes)
+        _make_ready(site, pools, topology, quiesce)
         window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
         rows = _announce(site, topology, quiesce, ledger)
         try:
-            _run_uninterrupted(window, pool)
+            _run_uninterrupted(window, pools)
         finally:
             for member in window.members:
                 if not member.may_be_frozen:
@@ -128,37 +115,22 @@ def quiesced_snapshots(
     return window.result()
 
 
-def one_after_another(
-    pool: ThreadPoolExecutor, thaws: Sequence[Callable[[], Answer]]
-) -> list[Answer]:
-    """Make thaws in this order, and return what they return; one that hangs keeps nobody from his
-    for longer than HANGS_AFTER_S.
-    """
-    begun: list[Future[Answer]] = []
-    for thaw in thaws:
-        begun.append(pool.submit(thaw))
-        wait(begun[-1:], timeout=HANGS_AFTER_S)
-    return [thaw.result() for thaw in begun]
-
-
-def thaw(site: Site, server_id: str) -> None:
-    """Thaw one server, frozen or not; when this returns it is thawed, or gone."""
-    site.compute.unquiesce(server_id, THAW_CALL_S)
-
-
-def _make_ready(site: Site, pool: ThreadPoolExecutor, topology: Topology, quiesce: Quiesce) -> None:
+def _make_ready(site: Site, pools: _Pools, topology: Topology, quiesce: Quiesce) -> None:
     """Start the threads, and have the token, a connection for each thread and the services' caches
     ready.
     """
     site.stay_authorized(quiesce.timeout + THAW_LONGEST_S)
-    threads = len(topology.volumes) + len(topology.servers)
-    all_started = threading.Barrier(threads)
+    threads = {
+        pools.members: min(len(topology.servers), AT_ONCE),
+        pools.volumes: min(len(topology.volumes), AT_ONCE),
+    }
+    all_started = threading.Barrier(sum(threads.values()))
 
     def warm() -> None:
         all_started.wait(30)
         site.volumes.warm()
 
-    for future in [pool.submit(warm) for _ in range(threads)]:
+    for future in [p.submit(warm) for p, size in threads.items() for _ in range(size)]:
         future.result()
     if not site.compute.quiesce_available():
         raise PreflightFailed(
@@ -189,12 +161,12 @@ def _announce(
     return rows
 
 
-def _run_uninterrupted(window: _Window, pool: ThreadPoolExecutor) -> None:
+def _run_uninterrupted(window: _Window, pools: _Pools) -> None:
     """Run the window to its end; a signal makes it end soon, and is raised when all that can be
     thawed is thawed.
     """
     with _signals_to(window):
-        thread = threading.Thread(target=window.run, args=(pool,), name="quiesce-window")
+        thread = threading.Thread(target=window.run, args=(pools,), name="quiesce-window")
         thread.start()
         # Not for ever: a signal that another thread took is seen by this one only when it runs.
         while not window.over.wait(0.2):
@@ -226,6 +198,13 @@ def _signals_to(window: _Window) -> Iterator[None]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+class _Pools(NamedTuple):
+    """Threads for calls about members, which end freezes too, and for calls about volumes."""
+
+    members: ThreadPoolExecutor
+    volumes: ThreadPoolExecutor
 
 
 @dataclass
@@ -295,27 +274,27 @@ class _Window:
         """
         self._deadline = latest
 
-    def run(self, pool: ThreadPoolExecutor) -> None:
+    def run(self, pools: _Pools) -> None:
         """Freeze, snapshot, thaw. What goes wrong is kept in `error` for the thread that waits."""
         try:
-            self._see_that_nobody_is_frozen(pool)
+            self._see_that_nobody_is_frozen(pools.members)
             self._deadline = min(self._deadline, time.monotonic() + self._timeout_s)
             for member in self.members:
                 self._freeze(member)
-            self._see_that_all_are_frozen(pool)
+            self._see_that_all_are_frozen(pools.members)
             self._consistent = _Moment.now()
-            self._snapshot(pool)
-            self._see_that_all_stayed_frozen(pool)
+            self._snapshot(pools.volumes)
+            self._see_that_all_stayed_frozen(pools.members)
             self._available = _Moment.now()
         except BaseException as error:
             self.error = error
         finally:
             try:
-                self._thaw_all(pool)
+                self._thaw_all(pools.members)
             finally:
                 self.over.set()
 
-    def result(self) -> SnapshotSet:
+    def result(self) -> Capture:
         """The snapshots, or the error that the window ended with; a member that may be frozen is
         always an error.
         """
@@ -331,7 +310,7 @@ class _Window:
             raise self.error
         assert self._consistent is not None
         first = self.members[0].asked
-        return SnapshotSet(
+        return Capture(
             snapshots={volume: post.result() for volume, post in self._posts.items()},
             consistent_at=self._consistent.at.isoformat(),
             window=QuiesceWindow(
@@ -349,8 +328,7 @@ class _Window:
             if m.asked:
                 error = m.error if m.frozen is None else None
                 timeline.past(
-                    "1.2",
-                    "quiesce",
+                    Steps.QUIESCE,
                     m.server.name,
                     started=m.asked.at,
                     ended=(m.frozen or m.thawing or now).at,
@@ -362,8 +340,8 @@ class _Window:
             )
             failed = None if self._available else str(self.error)
             timeline.past(
-                "1.3",
-                "snapshot all volumes",
+                Steps.SNAPSHOT,
+                "",
                 started=self._consistent.at,
                 ended=end.at,
                 error=failed,
@@ -374,8 +352,7 @@ class _Window:
                 failed = m.thaw_error if m.may_be_frozen else None
                 facts = {} if failed else {"frozen_s": round(_seconds(m.asked, m.thawed or now), 3)}
                 timeline.past(
-                    "1.4",
-                    "unquiesce",
+                    Steps.UNQUIESCE,
                     m.server.name,
                     started=m.thawing.at,
                     ended=(m.thawed or now).at,

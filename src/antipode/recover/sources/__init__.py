@@ -1,1 +1,83 @@
-"""How the volumes of a recovery are provided, one module per kind of source."""
+"""Providers: how the volumes of a recovery come from their sources, one for each kind of source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from antipode.model.plan import RecoveryPlan, VolumePlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import VolumeSource
+from antipode.model.steps import Timeline
+from antipode.recover.recovery import Recovery
+from antipode.registry import Registry
+from antipode.vault.verify import Finding
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
+    from antipode.cloud.site import Site
+
+
+class VolumeProvider(ABC):
+    """Provides volumes from sources of one kind. An instance has no state."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        """Look for everything that would fail later; one sentence for each problem.
+
+        Called once for each recovery point that has sources of this kind.
+        """
+
+    def quotas(self, point: RecoveryPoint, site: Site) -> Counter[str]:
+        """How much more of Cinder's quotas is needed, beside that of the volumes themselves."""
+        return Counter()
+
+    @abstractmethod
+    def provide(
+        self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
+    ) -> dict[str, str]:
+        """Have volumes of a server that are available or in use at the site of the recovery.
+
+        Volumes that an earlier attempt with the same recovery point made are found by their key
+        and used.
+
+        Returns:
+            volume id at the former site -> id of the volume at this one.
+
+        Raises:
+            ResourceFailed: one cannot be provided; the message names it and the reason.
+        """
+
+    def roll_back(
+        self,
+        site: Site,
+        run: str,
+        plan: RecoveryPlan,
+        timeline: Timeline,
+        go_on: Callable[[], None],
+    ) -> list[str]:
+        """Undo what providing did beyond creating volumes, which are removed with all that carries
+        the mark of the run.
+
+        Returns:
+            what stays at the site, and why.
+        """
+        return []
+
+    @abstractmethod
+    def verify(self, volume: str, source: VolumeSource, store: Objects | None) -> list[Finding]:
+        """Check that a source still holds what it held when the point was made.
+
+        Args:
+            volume: its name, for the findings.
+            store: the backup store, if one is configured.
+        """
+
+
+PROVIDERS: Registry[VolumeProvider] = Registry(
+    "kind of volume source", {"backup-chain": "antipode.recover.sources.backup:PROVIDER"}
+)

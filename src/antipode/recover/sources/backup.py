@@ -1,81 +1,139 @@
-"""Restores the volumes of a server from their backups, all at once (step 1.7.1)."""
+"""Volumes from Cinder's backups: records imported, volumes restored (step 1.7.1)."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.marks import marks, words
 from antipode.model.plan import RecoveryPlan, VolumePlan
-from antipode.model.point import Manifest
-from antipode.model.steps import Timeline
-from antipode.recover.existing import Found
-from antipode.recover.plan import resource_key
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import VolumeSource, backup_chain
+from antipode.model.steps import Steps, Timeline
+from antipode.recover.recovery import Recovery
+from antipode.recover.sources import VolumeProvider, records
+from antipode.vault.verify import Finding, verify_chain
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
 
 TIMEOUT_S = 24 * 3600.0
+AT_ONCE = 16
+"""How many volumes of one server are restored at once; the slots bound those of all servers."""
+
+
+class FromBackups(VolumeProvider):
+    kind = "backup-chain"
+
+    def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        try:
+            if not site.backups.services_up():
+                yield f"cinder-backup is not up at {site.name}"
+        except ApiError as error:
+            yield f"{error}; a recovery takes a user with the role admin in the project"
+        known = {b["id"]: b for b in site.backups.backups()}
+        for record in point.backups.values():
+            backup = known.get(record.id)
+            if backup is None:
+                continue
+            if backup["status"] != "creating" and backup["volume_id"] != record.volume_id:
+                yield (
+                    f"a backup with id {record.id} exists at {site.name} already, and is of"
+                    f" another volume ({backup['volume_id']})"
+                )
+            elif backup["status"].startswith("error"):
+                yield (
+                    f"backup {record.id} exists at {site.name} already, in status"
+                    f" {backup['status']}: {backup.get('fail_reason')}"
+                )
+
+    def quotas(self, point: RecoveryPoint, site: Site) -> Counter[str]:
+        known = {b["id"] for b in site.backups.backups()}
+        new = [r for r in point.backups.values() if r.id not in known]
+        return Counter(backups=len(new), backup_gigabytes=sum(r.size_gib for r in new))
+
+    def provide(
+        self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
+    ) -> dict[str, str]:
+        records.import_chains(recovery, server, [v.source_id for v in volumes])
+        return restore_volumes(recovery, server, volumes)
+
+    def roll_back(
+        self,
+        site: Site,
+        run: str,
+        plan: RecoveryPlan,
+        timeline: Timeline,
+        go_on: Callable[[], None],
+    ) -> list[str]:
+        sources = {
+            v.source_id for s in plan.servers for v in s.volumes if v.source_kind == self.kind
+        }
+        known = [b for b in site.backups.backups() if b["volume_id"] in sources]
+        if not known:
+            return []
+        return [
+            f"{len(known)} backup records of {plan.vnf} at {site.name}: the next failover uses"
+            " them, and deleting a backup in Cinder deletes its data in the store"
+        ]
+
+    def verify(self, volume: str, source: VolumeSource, store: Objects | None) -> list[Finding]:
+        return verify_chain(volume, backup_chain(source), store)
+
+
+PROVIDER = FromBackups()
 
 
 def restore_volumes(
-    site: Site,
-    found: Found,
-    manifest: Manifest,
-    plan: RecoveryPlan,
-    server: str,
-    run: str,
-    slots: AbstractContextManager[Any],
-    timeline: Timeline,
+    recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
 ) -> dict[str, str]:
-    """Create the volumes of a server from their backups and wait until they are available.
-
-    Args:
-        found: what is at the site already.
-        run: the run that makes them; kept in their metadata.
-        slots: entered for each volume while it is being restored, by several threads at once.
+    """Create volumes of a server from their backups and wait until they are available.
 
     Returns:
-        volume id at the primary -> id of the restored volume.
+        volume id at the former site -> id of the restored volume.
 
     Raises:
         ResourceFailed: a restore failed.
     """
-    volumes = plan.server(server).volumes
+    r, slots = recovery, recovery.slots_of(server)
 
     def restore(volume: VolumePlan) -> str:
-        key = resource_key(manifest, volume.source_id)
-        with (
-            slots,
-            timeline.step("1.7.1", "restore volume", volume.name or volume.source_id) as step,
-        ):
-            ours = found.volumes(key)
+        key = r.key(volume.source_id)
+        with slots, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
+            ours = r.found.volumes(key)
             for failed in (v for v in ours if v["status"].startswith("error")):
-                site.volumes.delete_volume(failed["id"])
-            # Of two, as a request came through late, every try takes the same: the one in use, else
-            # the older.
+                r.site.volumes.delete_volume(failed["id"])
+            # A request may have come through late, and made a second volume. Every try takes the
+            # same of them: the one in use, else the older.
             usable = (v for v in ours if not v["status"].startswith(("error", "deleting")))
             existing = min(
                 usable,
                 key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]),
                 default=None,
             )
-            volume_id = str(existing["id"]) if existing else _create(site, volume, key, run)
-            wanted = ("available", "in-use")
-            restored = site.volumes.watch.wait_for(
-                [volume_id], wanted=wanted, timeout_s=TIMEOUT_S, tell=step.waits_for
+            volume_id = str(existing["id"]) if existing else _create(r.site, volume, key, r.run)
+            restored = r.site.volumes.watch.wait_for(
+                [volume_id],
+                wanted=("available", "in-use"),
+                timeout_s=TIMEOUT_S,
+                tell=step.waits_for,
             )[volume_id]
-            _put_right(site, volume, restored, marks(run, key))
+            _put_right(r.site, volume, restored, marks(r.run, key))
             step.result(
                 volume_id=volume_id,
-                backup_id=volume.backup_id,
+                backup_id=volume.source_reference,
                 volume_bytes=volume.size_gib << 30,
                 found=existing is not None,
             )
             return volume_id
 
-    with ThreadPoolExecutor(max(len(volumes), 1), f"restore-{server}") as pool:
+    threads = min(max(len(volumes), 1), AT_ONCE)
+    with ThreadPoolExecutor(threads, f"restore-{server}") as pool:
         return dict(zip((v.source_id for v in volumes), pool.map(restore, volumes), strict=True))
 
 
@@ -84,13 +142,11 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
     # zeros.
     wanted: Json = {
         "size": volume.size_gib,
-        "backup_id": volume.backup_id,
-        "name": volume.name
-        # Cinder would put the backup's description over ours if there were no name
-        or volume.source_id,
-        "description": words(
-            run, key
-        ),  # a restore replaces the metadata, but leaves the description
+        "backup_id": volume.source_reference,
+        # without a name, Cinder would put the backup's description over ours
+        "name": volume.label,
+        # a restore replaces the metadata, but leaves the description
+        "description": words(run, key),
         "metadata": marks(run, key),
     }
     if volume.volume_type:
@@ -100,10 +156,9 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
     try:
         return site.volumes.create_volume(wanted)
     except ApiError as error:
-        label = volume.name or volume.source_id
         raise ResourceFailed(
-            f"{site.name}: volume {label} could not be created from backup {volume.backup_id}: "
-            f"{error.reason}"
+            f"{site.name}: volume {volume.label} could not be created from backup"
+            f" {volume.source_reference}: {error.reason}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the backend holds and Cinder does not know, and how it gets to know it."""
+"""Volumes that the backend holds and Cinder does not know, and how Cinder takes them over."""
 
 from __future__ import annotations
 

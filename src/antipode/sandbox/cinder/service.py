@@ -54,7 +54,7 @@ class Cinder(Service):
         ]
 
     def begin_again(self) -> None:
-        """What the services do when they start after they were killed."""
+        """Continue or fail the work that was under way when the services were killed."""
         for part in (self._backups, self._snapshots, self.volumes):
             part.begin_again()
 

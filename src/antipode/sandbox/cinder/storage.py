@@ -57,7 +57,7 @@ class Storage:
         self.quotas = Quotas(database.table("volume_quota"), self._default_quotas)
         self.quotas.count(self._usage_of)
         self.writing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """volume -> held by whoever changes its bytes or takes a picture of them"""
+        """volume -> held while its bytes are changed or copied"""
         for part in ("volumes", "snapshots"):
             (folder / part).mkdir(parents=True, exist_ok=True)
 

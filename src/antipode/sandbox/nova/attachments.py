@@ -1,4 +1,4 @@
-"""What is attached to servers: volumes and ports."""
+"""Attachments of servers: volumes and ports."""
 
 from __future__ import annotations
 

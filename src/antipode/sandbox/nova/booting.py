@@ -7,16 +7,14 @@ import re
 import uuid
 from collections.abc import Sequence
 
-from antipode.sandbox.cinder.storage import Storage
-from antipode.sandbox.cinder.volumes import NEWEST, Volumes
+from antipode.sandbox.cinder.volumes import NEWEST
 from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
 from antipode.sandbox.http import Call, Caller, Part, Refused, Route
-from antipode.sandbox.neutron import Neutron
 from antipode.sandbox.nova.flavors import Flavors
 from antipode.sandbox.nova.keypairs import Keypairs
 from antipode.sandbox.nova.server_groups import ServerGroups
-from antipode.sandbox.nova.servers import TASK, Servers
+from antipode.sandbox.nova.servers import TASK, Infrastructure, Servers
 
 ZONE = "nova"
 
@@ -28,17 +26,15 @@ class Booting(Part):
         flavors: Flavors,
         keypairs: Keypairs,
         groups: ServerGroups,
-        storage: Storage,
-        volumes: Volumes,
-        neutron: Neutron,
+        infrastructure: Infrastructure,
     ) -> None:
         self._servers = servers
         self._flavors = flavors
         self._keypairs = keypairs
         self._groups = groups
-        self._storage = storage
-        self._volumes = volumes
-        self._neutron = neutron
+        self._storage = infrastructure.storage
+        self._volumes = infrastructure.volumes
+        self._neutron = infrastructure.neutron
 
     def routes(self) -> Sequence[Route]:
         return [Route("POST", "/v2.1/servers", self._create, 202)]

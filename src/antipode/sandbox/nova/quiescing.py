@@ -109,7 +109,7 @@ class Quiescing(Part):
         except TimeoutError:
             self._thaw_unasked(server, record)
             message = (
-                "The compute service did not answer in time whether instance "
+                "The compute service did not confirm in time that instance "
                 f"{server['id']} was quiesced. It is being thawed."
             )
             raise Refused(504, message) from None
@@ -124,7 +124,7 @@ class Quiescing(Part):
             self._thaw_if_up(server)
             raise Refused(
                 409,
-                f"Another request changed instance {server['id']} at the same moment: try again",
+                f"Another request changed instance {server['id']} at the same moment. Try again",
             )
         self._thaw_in(timeout_s, server, record)
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from antipode.sandbox.cinder.storage import Storage
+from antipode.sandbox.cinder.volumes import Volumes
 from antipode.sandbox.conditions import Conditions, OperationFailed
 from antipode.sandbox.database import Database, Json
 from antipode.sandbox.guests import Disks, Hypervisor, Machine
@@ -24,6 +26,16 @@ TASK = "OS-EXT-STS:task_state"
 AGENT = "hw_qemu_guest_agent"
 
 
+@dataclass(frozen=True)
+class Infrastructure:
+    """The parts of a site that servers are built from."""
+
+    hypervisor: Hypervisor
+    storage: Storage
+    volumes: Volumes
+    neutron: Neutron
+
+
 class Servers(Part):
     def __init__(
         self,
@@ -31,19 +43,17 @@ class Servers(Part):
         database: Database,
         conditions: Conditions,
         work: Work,
-        storage: Storage,
-        neutron: Neutron,
-        hypervisor: Hypervisor,
+        infrastructure: Infrastructure,
         groups: ServerGroups,
         quotas: Quotas,
     ) -> None:
         self.site = site
         self.conditions = conditions
         self.start = work.start
-        self.hypervisor = hypervisor
+        self.hypervisor = infrastructure.hypervisor
         self.table = database.table("server")
-        self._storage = storage
-        self._neutron = neutron
+        self._storage = infrastructure.storage
+        self._neutron = infrastructure.neutron
         self._groups = groups
         self._quotas = quotas
         quotas.count(self._usage_of)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from antipode.sandbox.cinder.storage import Storage
-from antipode.sandbox.cinder.volumes import Volumes
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.database import Database, Json
-from antipode.sandbox.guests import Hypervisor
 from antipode.sandbox.http import Call, Route, Service, filtered
-from antipode.sandbox.neutron import Neutron
 from antipode.sandbox.nova.actions import Actions
 from antipode.sandbox.nova.attachments import Attachments
 from antipode.sandbox.nova.booting import ZONE, Booting
@@ -18,7 +14,7 @@ from antipode.sandbox.nova.flavors import Flavors
 from antipode.sandbox.nova.keypairs import Keypairs
 from antipode.sandbox.nova.quiescing import Quiescing
 from antipode.sandbox.nova.server_groups import ServerGroups
-from antipode.sandbox.nova.servers import Servers
+from antipode.sandbox.nova.servers import Infrastructure, Servers
 from antipode.sandbox.quotas import Quotas
 from antipode.sandbox.work import Work
 
@@ -44,11 +40,8 @@ class Nova(Service):
         site: str,
         database: Database,
         conditions: Conditions,
-        storage: Storage,
-        volumes: Volumes,
-        neutron: Neutron,
-        hypervisor: Hypervisor,
         work: Work,
+        infrastructure: Infrastructure,
         add_on: bool,
     ) -> None:
         """`add_on`: whether the quiesce add-on is installed."""
@@ -57,12 +50,12 @@ class Nova(Service):
         self.flavors = Flavors(database)
         keypairs, groups = Keypairs(database, conditions), ServerGroups(database, self._quotas)
         self.servers = Servers(
-            site, database, conditions, work, storage, neutron, hypervisor, groups, self._quotas
+            site, database, conditions, work, infrastructure, groups, self._quotas
         )
-        booting = Booting(self.servers, self.flavors, keypairs, groups, storage, volumes, neutron)
+        booting = Booting(self.servers, self.flavors, keypairs, groups, infrastructure)
         quiescing = [Quiescing(self.servers)] if add_on else []
         actions = Actions(self.servers, *quiescing)
-        attachments = Attachments(self.servers, storage, neutron)
+        attachments = Attachments(self.servers, infrastructure.storage, infrastructure.neutron)
         self.parts = [
             self.servers,
             booting,

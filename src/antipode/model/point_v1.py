@@ -1,0 +1,139 @@
+"""Recovery points as documents of format 1: `{"manifest": {...}, "sha256": "..."}`.
+
+The format is described in docs/recovery-point.md. A reader accepts what antipode 0.1 wrote, and
+the fields that later versions of format 1 add: `generation`, `option`, `sources`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from antipode.errors import VaultCorrupt
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import BackupChain
+from antipode.model.vnf import from_first_edition
+
+FORMAT = 1
+LARGEST_BYTES = 512 << 20
+"""A larger document is refused before it is parsed."""
+
+
+def canonical(document: object) -> bytes:
+    """The one byte string of a JSON document that checksums are made over."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def seal(point: RecoveryPoint) -> bytes:
+    """The document of a point, with a checksum over its canonical form."""
+    body = _body(point)
+    sealed = {"manifest": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}
+    return json.dumps(sealed, indent=1, ensure_ascii=False).encode()
+
+
+def unseal(document: bytes, name: str) -> RecoveryPoint:
+    """The recovery point in a document.
+
+    Args:
+        name: of the document in the vault, for messages.
+
+    Raises:
+        VaultCorrupt: the document was changed or damaged since it was written, is of a format
+            that this version does not know, or its parts do not fit together.
+    """
+    if len(document) > LARGEST_BYTES:
+        raise VaultCorrupt(f"{name} is damaged: {len(document)} bytes; use another recovery point")
+    try:
+        sealed = json.loads(document)
+        body, checksum = sealed["manifest"], sealed["sha256"]
+        intact = set(sealed) == {"manifest", "sha256"} and isinstance(body, dict)
+        intact = intact and hashlib.sha256(canonical(body)).hexdigest() == checksum
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise VaultCorrupt(
+            f"{name} is damaged ({type(error).__name__}); use another recovery point"
+        ) from error
+    if not intact:
+        raise VaultCorrupt(
+            f"{name} does not pass its checksum: it was changed or damaged since it was written."
+            " Use another recovery point"
+        )
+    if body.get("format") != FORMAT:
+        raise VaultCorrupt(
+            f"{name} has format {body.get('format')!r}; this antipode reads format {FORMAT}"
+        )
+    try:
+        return RecoveryPoint.model_validate(_fields(body))
+    except (
+        ValidationError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise VaultCorrupt(
+            f"{name} passes its checksum but is not valid: {_reason(error)}"
+        ) from error
+
+
+def _body(point: RecoveryPoint) -> dict[str, Any]:
+    fields = point.model_dump(mode="json")
+    sources = fields.pop("sources")
+    chains = {v: s for v, s in point.sources.items() if isinstance(s, BackupChain)}
+    body = {
+        "format": FORMAT,
+        **fields,
+        "restore": {volume: chain.last.id for volume, chain in chains.items()},
+        "backups": {i: r.model_dump(mode="json") for i, r in point.backups.items()},
+    }
+    if others := {v: s for v, s in sources.items() if v not in chains}:
+        body["sources"] = others
+    return body
+
+
+def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recovery point, from a document of format 1."""
+    fields = {k: v for k, v in body.items() if k not in ("format", "restore", "backups")}
+    backups: Mapping[str, Any] = body["backups"]
+    chains = {v: _chain(last, backups) for v, last in dict(body["restore"]).items()}
+    if idle := sorted(set(backups) - {r["id"] for chain in chains.values() for r in chain}):
+        raise ValueError(f"backup {idle[0]} belongs to no volume")
+    fields["sources"] = {
+        **{v: {"kind": "backup-chain", "backups": chain} for v, chain in chains.items()},
+        **dict(body.get("sources", {})),
+    }
+    fields["vnf"] = from_first_edition(body["vnf"])
+    return fields
+
+
+def _chain(last: str, backups: Mapping[str, Any]) -> list[Any]:
+    """The records from the base to this backup, each checked to be the one that it is named."""
+    chain: list[Any] = []
+    wanted: str | None = last
+    while wanted is not None:
+        if len(chain) == len(backups):
+            raise ValueError(f"the chain of backup {last} has a cycle")
+        record = backups.get(wanted)
+        if not isinstance(record, Mapping) or record.get("id") != wanted:
+            raise ValueError(f"there is no record of backup {wanted}")
+        chain.append(record)
+        wanted = record.get("parent_id")
+    return chain[::-1]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return str(error) or type(error).__name__
+
+
+def digest(point: RecoveryPoint) -> str:
+    """The SHA-256 of a point's document: two points with one digest are the same."""
+    return hashlib.sha256(canonical(_body(point))).hexdigest()

@@ -1,0 +1,49 @@
+"""What a run needs of the quotas of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from antipode.model.base import Model
+
+
+class QuotaNeed(Model):
+    """The need of one quota of the project; `limit` -1 is unlimited."""
+
+    resource: str
+    needed: int
+    used: int
+    limit: int
+
+    @property
+    def is_short(self) -> bool:
+        return self.limit >= 0 and self.used + self.needed > self.limit
+
+    def __str__(self) -> str:
+        free = max(self.limit - self.used, 0)
+        return (
+            f"quota {self.resource} of the project: {self.needed} more are needed,"
+            f" {free} of {self.limit} are free"
+        )
+
+
+def quota_needs(
+    needed: Mapping[str, int], quota: Mapping[str, Any], used: str = "in_use"
+) -> list[QuotaNeed]:
+    """The needs of those quotas that a service has.
+
+    Args:
+        needed: quota -> how much more of it is needed.
+        quota: the service's answer: quota -> {limit, reserved, and the field `used`}.
+    """
+    return [
+        QuotaNeed(
+            resource=name,
+            needed=amount,
+            used=quota[name][used] + quota[name]["reserved"],
+            limit=quota[name]["limit"],
+        )
+        for name, amount in needed.items()
+        if amount and name in quota
+    ]

@@ -1,0 +1,156 @@
+"""Where a recovery gets the bytes of a volume from: one class for each kind of source.
+
+A recovery point and a plan name a source for each volume. The kinds are open: a package that adds
+one registers its class here, and its provider in `antipode.recover.sources`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Self, TypeVar
+
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
+
+from antipode.model.base import Model
+
+
+class VolumeSource(Model):
+    """A source of one volume; `kind` names it wherever it is written."""
+
+    kind: str
+    backend_reference: str | None = None
+    """the volume's real reference in the storage that held it when it was captured"""
+
+    @property
+    def size_gib(self) -> int:
+        """The size of the captured volume in GiB; 0 when the source does not know it."""
+        return 0
+
+    @property
+    def reference(self) -> str:
+        """That which is restored, for people."""
+        return self.backend_reference or ""
+
+    @property
+    def new_bytes(self) -> int | None:
+        """The bytes that this source added to the store of its kind; None when unknown."""
+        return None
+
+    @property
+    def incremental(self) -> bool:
+        """Whether the source rests on an earlier one."""
+        return False
+
+
+Source = TypeVar("Source", bound=VolumeSource)
+_KINDS: dict[str, type[VolumeSource]] = {}
+
+
+def source_kind(kind: type[Source]) -> type[Source]:
+    """Register a kind of source under the default of its field `kind`; a class decorator."""
+    _KINDS[str(kind.model_fields["kind"].default)] = kind
+    return kind
+
+
+def _of_its_kind(value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("kind")
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(
+            f"kind {name!r} of volume source is unknown here; a newer antipode made it"
+        )
+    return _KINDS[name].model_validate(value)
+
+
+AnySource = Annotated[SerializeAsAny[VolumeSource], BeforeValidator(_of_its_kind)]
+"""A source of whichever kind, as a field of a model."""
+
+
+class StoredObjects(Model):
+    """The objects of one backup in the backup store when the recovery point was made.
+
+    `sha256` is over the lines `name <TAB> bytes <TAB> etag <LF>` of its objects, sorted by name.
+    """
+
+    prefix: str
+    """what the names of all its objects begin with"""
+    objects: int
+    bytes: int
+    sha256: str
+
+
+class BackupRecord(Model):
+    """One Cinder backup, and the record that makes it known to another Cinder (export_record)."""
+
+    id: str
+    volume_id: str
+    parent_id: str | None
+    """the backup this increment is based on; None for a full backup"""
+    size_gib: int
+    object_count: int
+    container: str
+    created_at: str
+    service: str
+    """backup_service of the record: the driver class, the same at both sites"""
+    url: str
+    """backup_url of the record, opaque"""
+    stored: StoredObjects | None = None
+    """None when no backup store is configured"""
+
+    @property
+    def incremental(self) -> bool:
+        return self.parent_id is not None
+
+
+@source_kind
+class BackupChain(VolumeSource):
+    """A full Cinder backup and its increments, base first; the last one is restored."""
+
+    kind: str = "backup-chain"
+    backups: list[BackupRecord]
+
+    @model_validator(mode="after")
+    def is_a_chain(self) -> Self:
+        if problem := chain_problem(self.backups):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def last(self) -> BackupRecord:
+        return self.backups[-1]
+
+    @property
+    def reference(self) -> str:
+        return self.last.id
+
+    @property
+    def size_gib(self) -> int:
+        return self.last.size_gib
+
+    @property
+    def new_bytes(self) -> int | None:
+        return None if self.last.stored is None else self.last.stored.bytes
+
+    @property
+    def incremental(self) -> bool:
+        return self.last.incremental
+
+
+def chain_problem(backups: Sequence[BackupRecord]) -> str | None:
+    """Why these backups, base first, are no complete chain of one volume; None when they are."""
+    if not backups:
+        return "a chain of backups is empty"
+    parent: str | None = None
+    for backup in backups:
+        if backup.parent_id != parent:
+            return f"backup {backup.id} rests on {backup.parent_id}, not on {parent or 'nothing'}"
+        if backup.volume_id != backups[0].volume_id:
+            return f"backups {backups[0].id} and {backup.id} of one chain are of two volumes"
+        parent = backup.id
+    return None
+
+
+def backup_chain(source: VolumeSource) -> Sequence[BackupRecord]:
+    """The backups that a source consists of, base first; none for another kind of source."""
+    return source.backups if isinstance(source, BackupChain) else ()

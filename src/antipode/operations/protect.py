@@ -1,0 +1,51 @@
+"""Making a recovery point of a VNF."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Observer
+from antipode.runs import protect as run_kind
+from antipode.store.tables import RunRow
+
+Json = dict[str, Any]
+
+
+def request(
+    deployment: Deployment, name: str, *, option: str | None = None, full: bool = False
+) -> RunRow:
+    """The run that is asked for now; neither kept nor begun.
+
+    Args:
+        option: which of the VNF's protections; the first by default.
+        full: whether every volume is transferred whole.
+
+    Raises:
+        NotFound: the VNF is not known here.
+        InvalidInput: it has no such protection.
+        Busy: a recovery of it has not ended.
+    """
+    vnf = deployment.vnfs.get(name)
+    run_kind.no_run_in_the_way(deployment, name)
+    return run_kind.requested(vnf, option=option, full=full)
+
+
+def protect(
+    deployment: Deployment,
+    name: str,
+    observer: Observer,
+    *,
+    option: str | None = None,
+    full: bool = False,
+) -> Json:
+    """Make a recovery point of a VNF; a record of it. Arguments as for `request`.
+
+    Raises:
+        Busy: another protection of the VNF is under way, or a recovery of it has not ended.
+        AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
+    """
+    row = request(deployment, name, option=option, full=full)
+    with deployment.claims.begin(row) as claim:
+        return execute(deployment, run_kind.KIND, claim, observer)

@@ -1,0 +1,42 @@
+"""Adding the definition of a VNF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from antipode import yamlfile
+from antipode.config import Config
+from antipode.engine.deployment import Deployment
+from antipode.model.vnf import Vnf
+from antipode.protect.option import wrong_settings
+
+
+def read_file(path: Path, config: Config) -> Vnf:
+    """The definition in a VNF file.
+
+    Raises:
+        InvalidInput: the file cannot be read, is wrong, or does not fit the configuration; every
+            problem is named with its line and field.
+    """
+    return yamlfile.read(path, Vnf, lambda vnf: _problems(vnf, config))
+
+
+def add(deployment: Deployment, vnf: Vnf) -> bool:
+    """Keep a definition; whether it is new and did not replace one of the same name."""
+    return deployment.vnfs.put(vnf)
+
+
+def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
+    known = ", ".join(config.sites)
+    for field, sites in (("primary", [vnf.primary]), ("backup", vnf.backup)):
+        for site in sites:
+            if site not in config.sites:
+                yield (field,), f"site {site} is not in the configuration; sites there: {known}"
+    if config.vault.swift is not None and config.vault.swift.site == vnf.primary:
+        yield (
+            ("primary",),
+            f"the vault is at {vnf.primary} and would be lost with it; put the vault at a backup"
+            " site or a third place",
+        )
+    yield from wrong_settings(vnf)

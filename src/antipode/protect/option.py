@@ -1,0 +1,145 @@
+"""Options: the ways to capture the state of a VNF, and all that a capture works with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from pydantic import ValidationError
+
+from antipode.errors import InvalidInput
+from antipode.model.base import Model
+from antipode.model.capture import Capture
+from antipode.model.steps import Timeline
+from antipode.model.topology import Topology
+from antipode.model.vnf import Protection, Vnf
+from antipode.registry import Registry
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
+    from antipode.cloud.site import Site
+
+
+class FreezeLedger(Protocol):
+    """The servers that may be frozen, kept so that another process can unquiesce them."""
+
+    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
+        """Note that a member is about to be frozen and must be unquiesced by `deadline`.
+
+        The note is durable when this returns its key.
+        """
+        ...
+
+    def thawed(self, row: str) -> None:
+        """Note that the member is unquiesced."""
+        ...
+
+
+@dataclass(frozen=True)
+class Protecting:
+    """All that the parts of one protection work with."""
+
+    run: str
+    """the run; its id is the key of every resource that it creates"""
+    vnf: Vnf
+    settings: Model
+    """of the option"""
+    site: Site
+    """the active site"""
+    ledger: FreezeLedger
+    timeline: Timeline
+    store: Objects | None
+    """the backup store, if one is configured"""
+    slots: AbstractContextManager[None]
+    """entered for each volume while its bytes are transferred, by several threads at once"""
+    at_once: int
+    """how many volumes this run transfers at once"""
+    full: bool = False
+    """whether all bytes are transferred, whatever the other site has already"""
+    go_on: Callable[[], None] = lambda: None
+    """called in waits; raises when the run must stop"""
+
+
+class Option(ABC):
+    """One way to capture a VNF. An instance has no state: all of it is in `Protecting`."""
+
+    name: ClassVar[str]
+    settings: ClassVar[type[Model]]
+    transfer: ClassVar[str] = "cinder-backup"
+    """how what it captures reaches the other site; see `antipode.transfer`"""
+
+    def batches(self, vnf: Vnf, settings: Model) -> list[list[str]]:
+        """The members by the name in the VNF file, in batches that are captured one after another.
+
+        All members in one batch by default.
+        """
+        return [[m.server for m in vnf.members]]
+
+    @abstractmethod
+    def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        """Look for everything that would fail later; one sentence for each problem."""
+
+    @abstractmethod
+    def capture(self, protecting: Protecting, topology: Topology) -> Capture:
+        """Capture a batch.
+
+        Resources that an earlier try of the same run created are found by the run's id and used
+        or removed, so that nothing is made twice. Whatever fails, no member stays frozen.
+
+        Args:
+            topology: the VNF with the servers of the batch only.
+        """
+
+    @abstractmethod
+    def release(self, protecting: Protecting) -> None:
+        """Remove the resources of the captures of this run: the point is committed, or never will
+        be.
+        """
+
+    @abstractmethod
+    def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
+        """Remove what captures of runs that have ended left at a site."""
+
+
+OPTIONS: Registry[Option] = Registry(
+    "option", {"quiesced-snapshot": "antipode.protect.quiesced_snapshot:OPTION"}
+)
+
+
+def settings_of(protection: Protection) -> Model:
+    """The settings of a protection, checked by its option.
+
+    Raises:
+        InvalidInput: the option is unknown, or a setting is wrong; the message names the field.
+    """
+    option = OPTIONS.get(protection.option)
+    try:
+        return option.settings.model_validate(protection.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(f"protection {protection.option}: {field}: {first['msg']}") from error
+
+
+def wrong_settings(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """The settings of the protections of a VNF file that are wrong: where in the file, and why."""
+    for index, protection in enumerate(vnf.protections):
+        where = ("protections", index)
+        if protection.option not in OPTIONS:
+            known = ", ".join(OPTIONS.names)
+            yield (*where, "option"), f"there is no option {protection.option}; known: {known}"
+            continue
+        option = OPTIONS.get(protection.option)
+        try:
+            option.settings.model_validate(protection.settings)
+        except ValidationError as error:
+            known = ", ".join(["option", *option.settings.model_fields])
+            for found in error.errors():
+                if found["type"] == "extra_forbidden":
+                    yield (*where, *found["loc"]), f"unknown field; known here: {known}"
+                else:
+                    yield (*where, *found["loc"]), found["msg"].removeprefix("Value error, ")

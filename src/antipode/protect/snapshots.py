@@ -1,0 +1,56 @@
+"""Removes temporary snapshots at the active site: only those that carry the marks of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from antipode.cloud.api import Json
+from antipode.cloud.site import Site
+from antipode.model.marks import carries, made_by
+from antipode.model.steps import Steps, Timeline
+
+TIMEOUT_S = 600.0
+SNAPSHOT_TIMEOUT_S = 60.0
+"""A snapshot takes seconds. One that is not made by then is left to the next run."""
+
+
+def remove_snapshots(site: Site, key: str, timeline: Timeline) -> None:
+    """Delete the snapshots that carry this key and wait until they are gone.
+
+    Raises:
+        ResourceFailed: one cannot be deleted, or is not made yet after SNAPSHOT_TIMEOUT_S.
+    """
+    _remove(site, lambda snapshot: carries(snapshot, key), timeline)
+
+
+def remove_snapshots_of(site: Site, runs: Collection[str], timeline: Timeline) -> None:
+    """Delete the snapshots that any of these runs made and wait until they are gone.
+
+    Raises:
+        ResourceFailed: as for `remove_snapshots`.
+    """
+    _remove(site, lambda snapshot: made_by(snapshot) in runs, timeline)
+
+
+def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:
+    left = {s["id"]: s["status"] for s in site.volumes.snapshots() if unwanted(s)}
+    if not left:
+        return
+    with timeline.step(Steps.REMOVE_SNAPSHOTS, site.name) as step:
+        making = [s for s, status in left.items() if status == "creating"]
+        for snapshot, status in left.items():
+            if status not in ("creating", "deleting"):
+                site.volumes.delete_snapshot(snapshot)
+        if making:
+            # Cinder refuses to delete a snapshot that is being made, and never deletes one that a
+            # lost request left so.
+            site.volumes.snapshot_watch.wait_for(
+                making,
+                wanted=("available", "error"),
+                timeout_s=SNAPSHOT_TIMEOUT_S,
+                tell=step.waits_for,
+            )
+            for snapshot in making:
+                site.volumes.delete_snapshot(snapshot)
+        site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S, tell=step.waits_for)
+        step.result(snapshots=len(left))

@@ -1,0 +1,56 @@
+"""All that the parts of one recovery work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from antipode.model.plan import RecoveryPlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.steps import Timeline
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+    from antipode.recover.existing import Found
+
+
+class Slots(AbstractContextManager[None], Protocol):
+    """Bounds the volumes that are provided at once; entered by several threads."""
+
+    def at(self, place: int) -> AbstractContextManager[None]:
+        """The way to the same slots for those of this place: the lowest goes first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One recovery: its point, its plan, its site, and what the site has already."""
+
+    run: str
+    """the run; every resource that it creates carries its id"""
+    point: RecoveryPoint
+    plan: RecoveryPlan
+    site: Site
+    found: Found
+    slots: Slots
+    timeline: Timeline
+    go_on: Callable[[], None] = lambda: None
+    """called in waits; raises when the run must stop"""
+
+    def key(self, source_id: str) -> str:
+        """The key of the resource that is created for one of the former site.
+
+        It is the same at each attempt with one recovery point.
+        """
+        return resource_key(self.point.id, source_id)
+
+    def slots_of(self, server: str) -> AbstractContextManager[None]:
+        """The slots for the volumes of a server: those of servers that boot earlier go first."""
+        return self.slots.at(len(self.plan.all_before(server)))
+
+
+def resource_key(point: str, source_id: str) -> str:
+    """The key of the resource that a recovery from a point creates for one of the former site."""
+    return f"{point}/{source_id}"

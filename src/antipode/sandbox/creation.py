@@ -1,0 +1,133 @@
+"""The example VNF, created through OpenStack's APIs, whatever cloud answers them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from antipode.sandbox.members import MEMBERS, NAME, TENANTS, Member
+
+FLAVOR = "tiny"
+SECURITY_GROUP = NAME
+GIB = 1
+"""the size of each volume"""
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFudGlwb2RlLXNhbmRib3gtY2FuYXJ5LW5vLXNlY3Jl canary"
+"""A public key to be carried to the other site. Nobody has its private half: the guests have no SSH
+server.
+"""
+
+
+@dataclass(frozen=True)
+class Creation:
+    """How the VNF is created at one site; what of it exists already is used."""
+
+    cloud: Any
+    """an openstacksdk connection of the VNF's owner"""
+    site: str
+    image: str
+    """the name of the guest image"""
+    period_ms: int
+    """how often the head of the chain makes a record"""
+    start: Callable[[Any], object]
+    """has a server that exists run again, if it does not run"""
+    patience_s: float
+    """for one resource to become usable"""
+    interval_s: float
+    """between two looks at a resource"""
+
+    def run(self) -> dict[str, str]:
+        """Create what is missing, and return the id of each role's server when all are ACTIVE.
+
+        Raises:
+            openstack.exceptions.SDKException: a resource is in error, or not usable in time.
+        """
+        if not self.cloud.compute.find_keypair(NAME):
+            self.cloud.compute.create_keypair(name=NAME, public_key=KEY)
+        group = self._group()
+        there = {server.name: server for server in self.cloud.compute.servers()}
+
+        def ensure(member: Member) -> str:
+            return self._server(member, there.get(member.server), group)
+
+        with ThreadPoolExecutor(len(MEMBERS)) as pool:
+            roles = [member.role for member in MEMBERS]
+            return dict(zip(roles, pool.map(ensure, MEMBERS), strict=True))
+
+    def _group(self) -> str:
+        """The members' group, which every recovery has to bring back; soft, as a site has one
+        host.
+        """
+        compute = self.cloud.compute
+        found = next((group for group in compute.server_groups() if group.name == NAME), None)
+        return str(
+            (found or compute.create_server_group(name=NAME, policy="soft-anti-affinity")).id
+        )
+
+    def _server(self, member: Member, server: Any, group: str) -> str:
+        if server is None:
+            server = self._create_server(member, self._port(member), self._volumes(member), group)
+        else:
+            self.start(server)
+        self.cloud.compute.wait_for_server(server, interval=self.interval_s, wait=self.patience_s)
+        return str(server.id)
+
+    def _port(self, member: Member) -> str:
+        network = self.cloud.network
+        port = next(iter(network.ports(name=member.port)), None)
+        if not port:
+            name = TENANTS[self.site].network
+            port = network.create_port(
+                name=member.port,
+                network_id=network.find_network(name, ignore_missing=False).id,
+                fixed_ips=[{"ip_address": member.address}],
+                security_group_ids=[
+                    network.find_security_group(SECURITY_GROUP, ignore_missing=False).id
+                ],
+            )
+        return str(port.id)
+
+    def _volumes(self, member: Member) -> Sequence[str]:
+        """The root and the data volume, both available."""
+        image = self.cloud.image.find_image(self.image, ignore_missing=False).id
+        data_type = TENANTS[self.site].volume_type
+        volumes = [
+            self._volume(f"{member.server}-root", image_id=image),
+            self._volume(f"{member.server}-data", volume_type=data_type),
+        ]
+        for volume in volumes:
+            self.cloud.block_storage.wait_for_status(
+                volume, "available", ["error"], interval=self.interval_s, wait=self.patience_s
+            )
+        return [str(volume.id) for volume in volumes]
+
+    def _volume(self, name: str, **options: str) -> Any:
+        storage = self.cloud.block_storage
+        found = next(iter(storage.volumes(name=name)), None)
+        return found or storage.create_volume(name=name, size=GIB, **options)
+
+    def _create_server(self, member: Member, port: str, volumes: Sequence[str], group: str) -> Any:
+        compute = self.cloud.compute
+        disks = [
+            {
+                "uuid": volume,
+                "source_type": "volume",
+                "destination_type": "volume",
+                "boot_index": boot_index,
+                "delete_on_termination": False,
+            }
+            for volume, boot_index in zip(volumes, (0, -1), strict=True)
+        ]
+        return compute.create_server(
+            name=member.server,
+            flavor_id=compute.find_flavor(FLAVOR, ignore_missing=False).id,
+            networks=[{"port": port}],
+            block_device_mapping=disks,
+            config_drive=True,
+            user_data=base64.b64encode(member.user_data(self.period_ms).encode()).decode(),
+            metadata={"vnf": NAME, "role": member.role},
+            key_name=NAME,
+            scheduler_hints={"group": group},
+        )
