@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from antipode import errors
-from antipode.cli import main
+from antipode.cli import app as main
 
 DOCS = Path(__file__).parents[1] / "docs"
 FORMATTERS = {"output formatters", "CSV Formatter", "json formatter", "shell formatter"} | {

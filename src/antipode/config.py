@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
@@ -139,6 +140,26 @@ class Config(Model):
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
 
+    @field_validator("database")
+    @classmethod
+    def database_is_a_url(cls, url: str) -> str:
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            parsed = make_url(url)
+            parsed.get_dialect()
+        except (ArgumentError, ValueError) as error:  # the URL is not shown: it has a password
+            raise ValueError(
+                "is not the URL of a database, such as sqlite:////var/lib/antipode/antipode.db or "
+                "postgresql+psycopg://USER:PASSWORD@HOST:5432/antipode"
+            ) from error
+        except ImportError:
+            return url  # the driver is missing; opening the database says how to install it
+        if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+            raise ValueError("a database in memory ends with the process; name a file")
+        return url
+
     @model_validator(mode="after")
     def hosts_share_a_database(self) -> Self:
         if self.jobboard is not None and self.is_sqlite:
@@ -218,4 +239,18 @@ def load(given: str | None = None) -> Config:
     Raises:
         InvalidInput: there is none, or it is wrong; names file, line and field.
     """
-    return yamlfile.read(find(given), Config)
+    return yamlfile.read(find(given), Config, _not_folders)
+
+
+def _not_folders(settings: Config) -> Iterator[yamlfile.Problem]:
+    """The paths of the configuration that ought to be folders and are something else."""
+    state = "state_directory" if settings.state_directory is not None else "database"
+    folders: dict[tuple[int | str, ...], Path] = {(state,): settings.state_dir}
+    if settings.vault.directory is not None:
+        folders[("vault", "directory")] = settings.vault.directory
+    for field, folder in folders.items():
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                yield field, f"{path} is not a directory"
+    if settings.is_sqlite and Path(settings.database.partition(":///")[2]).is_dir():
+        yield ("database",), "names a directory; name a file"

@@ -1,4 +1,4 @@
-"""The tree of errors antipode raises; each says what happened, to which resource, and what the
+"""The tree of errors that antipode raises; each says what happened, to which resource, and what the
 operator can do.
 """
 
@@ -8,28 +8,44 @@ from collections.abc import Sequence
 
 
 class AntipodeError(Exception):
-    """Anything antipode gives up on. `exit_code` is what the command line ends with."""
+    """A command or a run cannot do its work.
 
+    Args:
+        message: what happened, to which resource, and what to do.
+        resource: the resource in question, as `vnf hlr` or `file /etc/antipode.yaml`, where the
+            place that raises the error knows it.
+    """
+
+    code = "failed"
+    """names the kind of error; stable, so that programs may compare it"""
     exit_code = 1
+    """the exit code of the command"""
+
+    def __init__(self, message: str, *, resource: str | None = None) -> None:
+        self.resource = resource
+        super().__init__(message)
 
 
 class InvalidInput(AntipodeError):
-    """A file, name or option of the operator's is wrong; nothing was changed."""
+    """A file, name or option that the operator gave is wrong; nothing was changed."""
 
+    code = "invalid-input"
     exit_code = 2
 
 
 class NotFound(InvalidInput):
-    """The operator named a VNF, run, recovery point or site that does not exist."""
+    """The VNF, run, recovery point or site that the operator named does not exist."""
+
+    code = "not-found"
 
 
 class PreflightFailed(AntipodeError):
-    """What is needed for a run is missing; found before anything was frozen or created.
+    """Something that a run needs is missing; found before anything was frozen or created.
 
-    `problems` has one sentence for each thing that is wrong, all of them, so that they can be
-    mended at once.
+    `problems` has one sentence for each missing thing, so that the operator can mend all at once.
     """
 
+    code = "preflight-failed"
     exit_code = 3
 
     def __init__(self, what: str, problems: Sequence[str]) -> None:
@@ -40,71 +56,96 @@ class PreflightFailed(AntipodeError):
 class NotConfirmed(AntipodeError):
     """The operator did not confirm; nothing was changed."""
 
+    code = "not-confirmed"
     exit_code = 4
 
 
 class SiteUnreachable(AntipodeError):
-    """A site's API does not answer."""
+    """The API of a site does not answer."""
 
+    code = "site-unreachable"
     exit_code = 5
 
 
 class ResourceFailed(AntipodeError):
-    """A cloud resource went into an error state or did not get ready in time."""
+    """A cloud resource went into an error state, or was not ready in time."""
+
+    code = "resource-failed"
 
 
 class QuiesceFailed(AntipodeError):
-    """A member could not be quiesced, or not be thawed; the message tells which members may still
-    be frozen.
+    """A member could not be quiesced or unquiesced; the message names the members that may still be
+    frozen.
     """
+
+    code = "quiesce-failed"
 
 
 class VaultError(AntipodeError):
     """The vault cannot be read or written."""
 
+    code = "vault-failed"
+
 
 class VaultCorrupt(VaultError):
     """A manifest in the vault does not pass its checksum or cannot be understood."""
 
+    code = "vault-corrupt"
+
 
 class RecoveryPointInvalid(AntipodeError):
-    """A recovery point does not verify: backups missing, chain broken, checksum wrong."""
+    """A recovery point does not verify: a backup is missing, a chain is broken, a checksum is
+    wrong.
+    """
+
+    code = "recovery-point-invalid"
 
 
 class Busy(AntipodeError):
     """Another run of the same VNF is under way."""
 
+    code = "busy"
     exit_code = 6
 
 
 class Stopped(AntipodeError):
-    """A run must not go on.
+    """A run must stop. The step under way did not fail, and is not reported as failed."""
 
-    This is no failure of what it was just doing, and is not told as one.
-    """
+    code = "stopped"
 
 
 class ClaimLost(Stopped):
-    """A run is not this process's any more, or cannot be known to be: nothing was changed after
-    that, and what was frozen was thawed.
+    """This process has lost its claim of a run, or cannot know that it still has it: nothing was
+    changed after that, and frozen members were unquiesced.
 
-    The run itself has not ended: whoever holds it goes on with it.
+    The run itself has not ended: the process that claimed it resumes it.
     """
 
+    code = "claim-lost"
     exit_code = 7
 
 
 class Aborted(Stopped):
-    """A run was stopped because somebody asked for it, and what it made was taken back."""
+    """A run was aborted on request, and rolled back."""
+
+    code = "aborted"
 
 
 class Halted(Stopped):
-    """A run was stopped at a safe point, nothing taken back, to be gone on with later."""
+    """A run was stopped at a safe point without a rollback, to be resumed later."""
 
+    code = "halted"
     exit_code = 130
 
 
 class Interrupted(AntipodeError):
-    """A signal ended a run; what it had frozen was thawed."""
+    """A signal ended a run; frozen members were unquiesced."""
 
+    code = "interrupted"
     exit_code = 130
+
+
+class Unexpected(AntipodeError):
+    """A fault of antipode itself: an exception that no part of it foresees."""
+
+    code = "unexpected"

@@ -7,14 +7,16 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
+
+from antipode import private
+from antipode.screen import visible
 
 TEXT = "%(asctime)s %(levelname)s %(run)s %(name)s: %(message)s"
 NOISY = (
@@ -52,6 +54,18 @@ class _Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class _Text(logging.Formatter):
+    """One line for each record, and for a traceback indented lines, which are not taken for
+    records.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(f"  {visible(line)}" for line in super().formatException(ei).split("\n"))
+
+
 @contextmanager
 def run_in_logs(run: str) -> Iterator[None]:
     """Log lines carry this run while the block runs: those of this thread, and of those that
@@ -87,9 +101,8 @@ class _PrivateFile(logging.handlers.RotatingFileHandler):
     """
 
     def _open(self) -> TextIOWrapper:
-        stream = super()._open()
-        os.fchmod(stream.fileno(), 0o600)
-        return stream
+        private.touch(Path(self.baseFilename))
+        return super()._open()
 
 
 def log_to_stream(stream: TextIO, level: int, form: str) -> None:
@@ -106,9 +119,16 @@ def log_to_stream(stream: TextIO, level: int, form: str) -> None:
 
 def log_to_file(path: Path, form: str) -> None:
     """Log everything from INFO on to a file that is turned over at 10 MB."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.make_folder(path.parent)
     _add(
-        _PrivateFile(path, maxBytes=10_000_000, backupCount=5, encoding="utf-8", delay=True),
+        _PrivateFile(
+            path,
+            maxBytes=10_000_000,
+            backupCount=5,
+            encoding="utf-8",
+            errors="backslashreplace",
+            delay=True,
+        ),
         logging.INFO,
         form,
     )
@@ -117,5 +137,5 @@ def log_to_file(path: Path, form: str) -> None:
 def _add(handler: logging.Handler, level: int, form: str) -> None:
     handler.setLevel(level)
     handler.addFilter(_WithRun())
-    handler.setFormatter(_Json() if form == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(_Json() if form == "json" else _Text(TEXT))
     logging.getLogger().addHandler(handler)

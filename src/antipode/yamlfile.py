@@ -1,8 +1,12 @@
-"""Files an operator writes: YAML read into a model, every error with file, line and field."""
+"""Files that an operator writes: YAML read into a model, every error with file, line and field.
+
+A file of any content is refused in bounded time and memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from antipode.errors import InvalidInput
 
@@ -18,67 +23,166 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 
 Problem = tuple[tuple[int | str, ...], str]
-"""Where in a file something is wrong (keys and indexes), and what."""
+"""A place in a file (keys and indexes), and what is wrong there."""
+LARGEST = 512 << 10
+"""Bytes of a file; a VNF of a thousand members has a tenth of it."""
+DEEPEST = 32
+"""Levels of values inside values; the models have six."""
+SHOWN = 20
+"""Problems that a message names."""
+MOST = 20_000
+"""Values in a file, those of an alias counted each time that it is used."""
 
 
 def read(
     path: Path, model: type[AnyModel], check: Callable[[AnyModel], Iterable[Problem]] = lambda _: ()
 ) -> AnyModel:
-    """Read the YAML file `path` as a `model`; `check` tells what is wrong with it beyond its form.
+    """Read the YAML file `path` as a `model`.
+
+    Args:
+        check: finds the problems of a value that has the right form.
 
     Raises:
         InvalidInput: the file cannot be read or does not fit; names each wrong field with its line.
     """
+    document = _parse(path, _text(path))
+    plain = _Plain()
+    content = plain.value(document)
+    if plain.problems:
+        raise _invalid(path, document, plain.problems)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise InvalidInput(f"{path}: cannot be read: {reason}") from error
-    document = _parse(path, text)
-    try:
-        value = model.model_validate(_plain(document))
+        value = model.model_validate(content)
     except ValidationError as error:
-        raise _invalid(
-            path, document, [(e["loc"], _words(e, model)) for e in error.errors()]
-        ) from error
+        errors = error.errors()[: SHOWN + 1]
+        raise _invalid(path, document, [(e["loc"], _words(e, model)) for e in errors]) from error
     if problems := list(check(value)):
         raise _invalid(path, document, problems)
     return value
 
 
-def _invalid(path: Path, document: Any, problems: Iterable[Problem]) -> InvalidInput:
-    return InvalidInput(
-        "\n".join(f"{path}:{_line(document, loc)}: {_field(loc)}{words}" for loc, words in problems)
-    )
+def _invalid(path: Path, document: Any, problems: Sequence[Problem]) -> InvalidInput:
+    lines = [
+        f"{path}:{_line(document, loc)}: {_field(loc)}{words}" for loc, words in problems[:SHOWN]
+    ]
+    if len(problems) > SHOWN:
+        lines.append(f"{path}: has more problems than these {SHOWN}")
+    return InvalidInput("\n".join(lines), resource=f"file {path}")
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise _unreadable(path, f"it is larger than {LARGEST >> 10} KiB")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise _unreadable(path, str(error.strerror)) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, "it is not UTF-8 text") from error
+
+
+def _unreadable(path: Path, reason: str) -> InvalidInput:
+    return InvalidInput(f"{path}: cannot be read: {reason}", resource=f"file {path}")
 
 
 def _parse(path: Path, text: str) -> Any:
     try:
+        _check_size(path, text)
         document = YAML(typ="rt", pure=True).load(text)
+    except InvalidInput:
+        raise
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         problem = (error.problem or str(error)).splitlines()[0]
-        raise InvalidInput(f"{path}:{line}: is not valid YAML: {problem}") from error
-    except (YAMLError, ValueError) as error:
-        raise InvalidInput(f"{path}:1: is not valid YAML: {error}") from error
+        raise InvalidInput(
+            f"{path}:{line}: is not valid YAML: {problem}", resource=f"file {path}"
+        ) from error
+    except Exception as error:  # the parser lets many kinds through, for a wrong tag for example
+        raise InvalidInput(
+            f"{path}:1: is not valid YAML: {error}", resource=f"file {path}"
+        ) from error
     if not isinstance(document, CommentedMap):
-        raise InvalidInput(f"{path}:1: must be a mapping of fields to values")
+        raise InvalidInput(
+            f"{path}:1: must be a mapping of fields to values", resource=f"file {path}"
+        )
     return document
 
 
-def _plain(value: Any) -> Any:
-    """The same value without ruamel's own types, so that nothing of the file's form gets into
-    models.
+def _check_size(path: Path, text: str) -> None:
+    """Refuse too many values, and values that are nested too deep, before they are put together by
+    recursion.
+
+    Raises:
+        InvalidInput: there are such values, or a merge key (`<<`), whose chains multiply.
     """
-    if isinstance(value, dict):
-        return {_plain(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
+    depth = 0
+    for number, event in enumerate(YAML(typ="rt", pure=True).parse(text)):
+        line = event.start_mark.line + 1
+        if isinstance(event, CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
+            raise InvalidInput(
+                f"{path}:{line}: merge keys (<<) are not supported", resource=f"file {path}"
+            )
+        if number > 2 * MOST:  # a key and its value
+            raise InvalidInput(f"{path}:{line}: there are too many values", resource=f"file {path}")
+        if depth > DEEPEST:
+            raise InvalidInput(
+                f"{path}:{line}: values are nested more than {DEEPEST} levels deep",
+                resource=f"file {path}",
+            )
+
+
+class _Plain:
+    """Turns a document into the same values without ruamel's own types, so that nothing of the
+    file's form gets into models; collects the problems of values that no model accepts.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._count = 0
+
+    def value(self, value: Any, loc: tuple[int | str, ...] = ()) -> Any:
+        """The plain value of a place; stops at the first file that is too large by its aliases."""
+        self._count += 1
+        if len(loc) > DEEPEST or self._count > MOST:
+            if not self.problems:
+                self.problems = [(loc[:1], "aliases make the file too large")]
+            return None
+        if isinstance(value, dict):
+            return {
+                self._key(k, loc): self.value(v, (*loc, str(k)))
+                for k, v in value.items()
+                if not self._is_full
+            }
+        if isinstance(value, list):
+            return [self.value(v, (*loc, i)) for i, v in enumerate(value) if not self._is_full]
+        for kind in (bool, int, float, str):
+            if isinstance(value, kind):
+                return self._checked(kind(value), loc)
+        return value
+
+    @property
+    def _is_full(self) -> bool:
+        return self._count > MOST
+
+    def _key(self, key: Any, loc: tuple[int | str, ...]) -> str:
+        if not isinstance(key, str):
+            self.problems.append((loc, f"the key {key!r} is not text; write it in quotes"))
+        return str(self._checked(str(key), (*loc, str(key))))
+
+    def _checked(self, value: Any, loc: tuple[int | str, ...]) -> Any:
+        if isinstance(value, str) and (found := _UNUSABLE.search(value)):
+            self.problems.append((loc, f"has the character {found[0]!r}, which no name may have"))
+        return value
+
+
+_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
+"""NUL ends a string of the operating system; half a surrogate pair is no character."""
 
 
 def _line(document: Any, loc: tuple[int | str, ...]) -> int:
@@ -112,7 +216,7 @@ def _words(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The fields that a model has at a place, as far as it can be told from its schema."""
+    """The fields that a model has at a place, as far as its schema shows them."""
     schema = model.model_json_schema()
     node: Any = schema
     for part in (None, *loc):

@@ -44,7 +44,7 @@ def test_the_service_carries_out_what_is_queued(
     assert len(points.list_ids(here.vault, "hlr")) == 1
     assert f" {run} " in service.log.read_text()  # each line of the log says which run it is of
     code, status, _ = host.antipode("service", "status")
-    assert (code, status["service"], status["runs"], status["queued"]) == (0, "at work", [], 0)
+    assert (code, status["service"], status["runs"], status["queued"]) == (0, "running", [], 0)
     assert service.stop() == 0
     code, status, _ = host.antipode("service", "status")
     assert (code, status["service"]) == (1, "not running")

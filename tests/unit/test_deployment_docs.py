@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from antipode import yamlfile
-from antipode.cli.main import COMMANDS
+from antipode.cli.app import COMMANDS
 from antipode.config import Config
 from antipode.protect.quiesced_snapshot import window
 from antipode.service import conductor, daemon

@@ -74,7 +74,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             step.result(server_id=f"new-srv-{server}")
         return f"new-srv-{server}"
 
-    def await_answer(recovery: Any, server: str) -> None:
+    def await_answer(recovery: Any, server: str, server_id: str) -> None:
         with recovery.timeline.step(Steps.PROBE, server):
             time.sleep(0.05)  # long enough that a successor that did not wait would be seen
             note(f"answer {server}")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from antipode import config, yamlfile
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf
 from tests.unit import samples
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)
+)
+"""Each line has nine times as many values as the one before, by aliases."""
 
 
 def read_vnf(folder: Path, text: str) -> Vnf:
@@ -23,41 +31,75 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "words"),
+    ("old", "new", "line", "field"),
     [
         (
             "boot_after:",
             "boot_afterr:",
             7,
-            "members[1].boot_afterr: unknown field; known here: server, boot_before, boot_after, "
-            "answers",
+            "members[1].boot_afterr: ",
         ),
-        ("backup: site-b\n", "", 1, "backup: is required and missing"),
-        ("vnf: hlr", "vnf: [hlr]", 1, "vnf: Input should be a valid string"),
-        ("[db]", "[dbb]", 1, "boot order of front names dbb, which is not a member"),
+        ("backup: site-b\n", "", 1, "backup: "),
+        ("vnf: hlr", "vnf: [hlr]", 1, "vnf: "),
+        ("[db]", "[dbb]", 1, "dbb"),
         (
             "members:",
             "quiesce: {timeout: soon}\nmembers:",
             4,
-            "quiesce.timeout: 'soon' is not a duration",
+            "quiesce.timeout: ",
         ),
         (
             "  - server: db",
             "  - server: db\n    answers: {tcp: 70000}",
             6,
-            "members[0].answers.tcp: Input should be less than or equal to 65535",
+            "members[0].answers.tcp: ",
         ),
-        ("primary: site-a", "primary: site-a\nprimary: site-c", 3, "found duplicate key"),
-        ("members:", "members: ][", 4, "is not valid YAML"),
+        (
+            "  - server: db",
+            '  - server: db\n    answers: {command: ["a\\0b"]}',
+            6,
+            "members[0].answers.command[0]: ",
+        ),
+        (
+            "  - server: db",
+            "  - server: db\n    answers: {command: [a], at: {site-b: 192.0.2.1}}",
+            6,
+            "members[0].answers: ",
+        ),
+        ("server: db", 'server: "\\ud800"', 5, "members[0].server: "),
+        ("members:", "1: 2\nmembers:", 1, ""),
+        ("primary: site-a", "primary: site-a\nprimary: site-c", 3, ""),
+        ("members:", "members: ][", 4, ""),
+        ("vnf: hlr", "vnf: !!float hlr", 1, ""),
+        ("vnf: hlr", f"vnf: {'[' * 3000}{']' * 3000}", 1, ""),
+        ("members:", "\n".join(" " * level + "a:" for level in range(900)), 36, ""),
+        ("members:", f"{LAUGHS}members:", 9, "a5: "),
+        ("members:", "a: &a {b: 1}\nc: {<<: *a}\nmembers:", 5, ""),
+        ("members:", "".join(f"k{n}: 1\n" for n in range(500)) + "members:", 4, "k0: "),
     ],
 )
 def test_a_wrong_field_is_named_with_file_line_and_field(
-    tmp_path: Path, old: str, new: str, line: int, words: str
+    tmp_path: Path, old: str, new: str, line: int, field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_vnf(tmp_path, samples.VNF_FILE.replace(old, new))
-    assert f"{tmp_path}/hlr.yaml:{line}: " in str(caught.value)
-    assert words in str(caught.value)
+    assert f"{tmp_path}/hlr.yaml:{line}: {field}" in str(caught.value).replace(
+        "boot order of front names ", ""
+    )
+    assert caught.value.resource == f"file {tmp_path}/hlr.yaml"
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        yamlfile.read(Path("/dev/zero"), Vnf)
+
+
+@given(st.text(alphabet="ab:-[]{}&*!?|>#'\"\\\n \t01~<,", max_size=60))
+@settings(deadline=None)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.raises(InvalidInput):
+        read_vnf(Path(folder), text)
 
 
 def test_all_wrong_fields_are_named_at_once(tmp_path: Path) -> None:
@@ -78,38 +120,63 @@ def test_a_file_that_is_no_mapping_is_refused_as_such(tmp_path: Path, text: str)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"nowhere.yaml: cannot be read: No such file"):
+    with pytest.raises(InvalidInput, match="nowhere"):
         yamlfile.read(tmp_path / "nowhere.yaml", Vnf)
 
 
 def test_the_configuration_is_read_and_its_state_is_beside_the_database(tmp_path: Path) -> None:
-    settings = config.load(str(samples.write_config(tmp_path)))
-    assert settings.site("site-b").cloud == "b"
-    assert settings.state_dir == tmp_path
-    with pytest.raises(
-        NotFound, match="site site-c is not in the configuration; sites there: site-a, site-b"
-    ):
-        settings.site("site-c")
+    read = config.load(str(samples.write_config(tmp_path)))
+    assert read.site("site-b").cloud == "b"
+    assert read.state_dir == tmp_path
+    with pytest.raises(NotFound, match="site-c"):
+        read.site("site-c")
 
 
 @pytest.mark.parametrize(
-    ("vault", "words"),
+    ("vault", "named"),
     [
-        ("{directory: /v, swift: {site: site-a}}", "vault: give either swift or directory"),
-        ("{}", "vault: give either swift or directory"),
-        (
-            "{swift: {site: site-c}}",
-            "vault.swift.site is site-c, which is not among the sites: site-a",
-        ),
-        ("{directory: v}", "vault: directory v is not an absolute path"),
+        ("{directory: /v, swift: {site: site-a}}", "vault: "),
+        ("{}", "vault: "),
+        ("{swift: {site: site-c}}", "vault.swift.site"),
+        ("{directory: v}", "vault: "),
     ],
 )
-def test_a_vault_that_cannot_be_is_refused(tmp_path: Path, vault: str, words: str) -> None:
+def test_a_vault_that_cannot_be_is_refused(tmp_path: Path, vault: str, named: str) -> None:
     path = tmp_path / "antipode.yaml"
     path.write_text(f"sites: {{site-a: {{cloud: a}}}}\nvault: {vault}\n")
     with pytest.raises(InvalidInput, match=r"antipode.yaml:[12]: ") as caught:
         config.load(str(path))
-    assert words in str(caught.value)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("database", "field"),
+    [
+        ("postgresql://u:secret@h:port/x", "database"),
+        ("sqlite://", "database"),
+        ("'sqlite:///:memory:'", "database"),
+        ("nonsense", "database"),
+        ("nonsense://u:secret@h/x", "database"),
+        ('"sqlite:////a\\0b"', "database"),
+        ("sqlite:///{file}/x.db", "database"),
+        ("sqlite:///{folder}", "database"),
+        ("sqlite:///{folder}/x.db\nstate_directory: {file}", "state_directory"),
+    ],
+)
+def test_a_database_that_cannot_be_is_refused_with_line_and_field(
+    tmp_path: Path, database: str, field: str
+) -> None:
+    (tmp_path / "file").touch()
+    database = database.format(file=tmp_path / "file", folder=tmp_path)
+    path = tmp_path / "antipode.yaml"
+    path.write_text(
+        f"sites: {{site-a: {{cloud: a}}}}\nvault: {{directory: /v}}\ndatabase: {database}\n"
+    )
+    with pytest.raises(InvalidInput) as caught:
+        config.load(str(path))
+    line = {"database": 3, "state_directory": 4}[field]
+    assert f"{path}:{line}: {field}: " in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_the_configuration_is_found_by_option_then_environment_then_working_directory(
@@ -118,7 +185,7 @@ def test_the_configuration_is_found_by_option_then_environment_then_working_dire
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ANTIPODE_CONFIG", raising=False)
-    with pytest.raises(InvalidInput, match="no configuration found"):
+    with pytest.raises(InvalidInput):
         config.find(None)
     (tmp_path / "antipode.yaml").touch()
     assert config.find(None) == Path("antipode.yaml")

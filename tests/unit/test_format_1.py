@@ -170,8 +170,6 @@ PLACES = places(body_of(OF_0_1))[1:]
 JUNK: Any = st.sampled_from(
     [None, [], {}, "", "\ud800", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99]
 )
-    [None, [], {}, "", "\ud800", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99]
-)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

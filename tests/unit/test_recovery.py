@@ -440,7 +440,7 @@ def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
             for s in plan.servers
         ]
         asked = plan.model_copy(update={"servers": servers})
-        await_answer(parts.recovery(there, point, asked), server)
+        await_answer(parts.recovery(there, point, asked), server, "srv")
 
     right = (
         "import sys; {'braces': 'of its own'}; sys.exit(sys.argv[1:] != ['site-b', 'app', "

@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.errors import Busy, ClaimLost, InvalidInput, NotFound
 from antipode.freezes.ledger import Freezes
@@ -261,3 +262,10 @@ def test_what_a_first_antipode_has_kept_is_there_after_the_upgrade(tmp_path: Pat
     assert [s.id for s in runs.steps("protect-1")] == ["s"]
     assert [f.server for f in Freezes(engine).overdue("site-a", 10.0)] == ["db"]
     runs.create(a_run(name="3"))
+
+
+def test_an_error_of_the_database_does_not_quote_what_was_written(tmp_path: Path) -> None:
+    engine = database.open_database(f"sqlite:///{tmp_path}/antipode.db")
+    with engine.connect() as connection, pytest.raises(SQLAlchemyError) as caught:
+        connection.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "user_data!"})
+    assert "user_data!" not in str(caught.value)

@@ -27,6 +27,7 @@ PACKAGES = {"etcd": "etcd3gw", "redis": "redis", "zookeeper": "kazoo"}
 class BoardUnreachable(AntipodeError):
     """The jobboard's server does not answer."""
 
+    code = "jobboard-unreachable"
     exit_code = 5
 
 

@@ -1,90 +1,195 @@
-"""What all commands share: errors become a message and an exit code, records become columns."""
+"""The parts that all commands share: an error becomes a message and an exit code, a record becomes
+columns.
+"""
 
 from __future__ import annotations
 
 import argparse
-import textwrap
+import json
+import shutil
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import EntryPoint
 from typing import Any
 
-from cliff.columns import FormattableColumn
 from cliff.command import Command
 from cliff.lister import Lister
 from cliff.show import ShowOne
+from stevedore.extension import Extension
 
-from antipode.errors import AntipodeError, Interrupted
+from antipode.cli.comma_separated import CommaSeparated
+from antipode.cli.layout import WIDTH, Nested, within
+from antipode.errors import AntipodeError, Interrupted, InvalidInput, NotConfirmed, Unexpected
+from antipode.screen import paragraph, visible
+
+SUBJECTS = {"run": "run", "vnf": "VNF", "site": "site", "file": "file"}
+"""The arguments that name the resource of a command, and the kind of resource that each names."""
 
 
 class _Ending:
-    """How a command ends: what antipode gives up on is told on stderr without a traceback, and its
-    exit code returned.
+    """How a command ends: an error is written to stderr without a traceback, and gives the exit
+    code.
     """
 
     app: Any
     exit_code = 0
     """set by a command whose output is complete and that has failed all the same"""
+    examples: Sequence[str] = ()
+    """command lines that its help shows"""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """The arguments of the command, and its help."""
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        if self.examples:
+            parser.epilog = "\n".join(["examples:", *(f"  {line}" for line in self.examples)])
+        return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command; its exit code."""
         try:
             result: int = super().run(parsed_args)  # type: ignore[misc]
         except KeyboardInterrupt:
-            return self._tell(Interrupted("interrupted by a signal"))
+            return self._report(Interrupted("interrupted by a signal"), parsed_args)
         except AntipodeError as error:
-            return self._tell(error)
+            return self._report(error, parsed_args)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            unexpected = Unexpected(
+                f"unexpected {type(error).__name__}: {error}. This is a fault of antipode; run "
+                "the command again with --debug and report the traceback"
+            )
+            unexpected.__cause__ = error
+            return self._report(unexpected, parsed_args)
         return result or self.exit_code
 
-    def _tell(self, error: AntipodeError) -> int:
+    def _report(self, error: AntipodeError, parsed_args: argparse.Namespace) -> int:
+        notes = list(getattr(error, "__notes__", ()))
         if self.app.options.debug:
             traceback.print_exception(error, file=self.app.stderr)
+        if _form(parsed_args) == "json":
+            record = {
+                "code": error.code,
+                "message": str(error),
+                "resource": error.resource or _subject(parsed_args),
+                "exit_code": error.exit_code,
+                "notes": notes,
+            }
+            print(json.dumps({"error": record}), file=self.app.stderr)
         else:
-            print(
-                f"antipode: {error}",
-                *getattr(error, "__notes__", ()),
-                sep="\n",
-                file=self.app.stderr,
-            )
+            message = paragraph("\n".join([str(error), *notes]))
+            print(f"antipode: [{error.code}] {message}", file=self.app.stderr)
         return error.exit_code
 
 
+def _form(parsed_args: argparse.Namespace) -> str | None:
+    """The form of output that was asked for."""
+    return getattr(parsed_args, "formatter", None) or getattr(parsed_args, "format", None)
+
+
+def _subject(parsed_args: argparse.Namespace) -> str | None:
+    """The resource that the command is about, as its arguments name it."""
+    given = ((kind, getattr(parsed_args, key, None)) for key, kind in SUBJECTS.items())
+    return next((f"{kind} {value}" for kind, value in given if value), None)
+
+
+class _Shown(_Ending):
+    """A command with a result, in the form that the operator chooses."""
+
+    changes = False
+    """whether the command changes something: its result is then shown in any case"""
+
+    def _load_formatter_plugins(self) -> Any:
+        """Cliff's formatters, with ours for CSV, which cliff has for lists only, without the one
+        for the shell, which does not quote a name like `$(reboot)`.
+        """
+        manager = super()._load_formatter_plugins()  # type: ignore[misc]
+        entry = EntryPoint("csv", CommaSeparated.__module__, manager.namespace)
+        manager.extensions = [e for e in manager.extensions if e.name not in ("csv", "shell")]
+        manager.extensions.append(Extension("csv", entry, CommaSeparated, CommaSeparated()))
+        return manager
+
+    def _check_columns(self, parsed_args: argparse.Namespace, column_names: Sequence[str]) -> None:
+        known = {name.lower() for name in column_names}
+        unknown = [c for c in parsed_args.columns if c.lower().strip() not in known]
+        if not unknown:
+            return
+        problem = f"column {', '.join(unknown)} is not known; columns: {', '.join(column_names)}"
+        if not self.changes:
+            raise InvalidInput(problem)
+        print(f"antipode: {visible(problem)}; all are shown", file=self.app.stderr)
+        parsed_args.columns = []
+
+
 class TextCommand(_Ending, Command):  # type: ignore[misc]
-    """A command that writes what it has to say by itself; `take_action` returns the exit code."""
+    """A command that writes its output by itself; `take_action` returns the exit code."""
 
 
-class ListCommand(_Ending, Lister):  # type: ignore[misc]
+class ListCommand(_Shown, Lister):  # type: ignore[misc]
     """A command that shows a table."""
 
+    def produce_output(
+        self,
+        parsed_args: argparse.Namespace,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+    ) -> int:
+        """Write the table.
 
-class ShowCommand(_Ending, ShowOne):  # type: ignore[misc]
-    """A command that shows one record."""
-
-
-class Nested(FormattableColumn):  # type: ignore[misc]
-    """A value with parts: one line for each part for people, the value itself for programs."""
-
-    def human_readable(self) -> str:
-        if isinstance(self._value, Mapping):
-            return "\n".join(f"{k}: {v}" for k, v in self._value.items())
-        return "\n".join(_line(v) for v in self._value)
-
-
-class Short(FormattableColumn):  # type: ignore[misc]
-    """Words of any length: their beginning for people, all of them for programs."""
-
-    def human_readable(self) -> str:
-        return textwrap.shorten(self._value or "", 80, placeholder=" …")
+        Raises:
+            InvalidInput: a column was asked for that there is not.
+        """
+        self._check_columns(parsed_args, column_names)
+        if parsed_args.formatter == "table":
+            data = [[visible(v) if isinstance(v, str) else v for v in row] for row in data]
+        return int(super().produce_output(parsed_args, column_names, data))
 
 
-def _line(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {v}" for k, v in value.items() if v not in (None, "", [], {}))
-    return str(value)
+class ShowCommand(_Shown, ShowOne):  # type: ignore[misc]
+    """A command that shows one record, within the width of the terminal."""
+
+    def produce_output(
+        self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Sequence[Any]
+    ) -> int:
+        """Write the record.
+
+        Raises:
+            InvalidInput: a column was asked for that there is not.
+        """
+        self._check_columns(parsed_args, column_names)
+        if parsed_args.formatter == "table":
+            borders = len("|  |  |")
+            room = _width(parsed_args) - max(map(len, column_names), default=0) - borders
+            data = [within(value, room) for value in data]
+        return int(super().produce_output(parsed_args, column_names, data))
+
+
+def _width(parsed_args: argparse.Namespace) -> int:
+    """The columns that a table may take."""
+    if parsed_args.max_width > 0:
+        return int(parsed_args.max_width)
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+
+
+def confirm(app: Any, question: str, expected: str) -> None:
+    """Ask the operator to type a word.
+
+    Raises:
+        NotConfirmed: something else was typed, or nothing.
+    """
+    print(f"{visible(question)} ", end="", file=app.stderr, flush=True)
+    typed = app.stdin.readline().strip()
+    if typed != expected:
+        raise NotConfirmed(
+            f"{typed or 'nothing'!r} was typed and not {expected!r}; nothing was changed"
+        )
 
 
 def columns(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """A record as cliff wants it."""
+    """A record as cliff takes it."""
     values = (Nested(v) if isinstance(v, dict | list) else v for v in record.values())
     return tuple(record), tuple(values)
 

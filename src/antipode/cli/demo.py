@@ -10,6 +10,7 @@ from typing import Any
 from antipode.cli.command import ShowCommand, columns
 from antipode.cli.sandbox import require_packages
 from antipode.config import default_state_dir
+from antipode.screen import visible
 
 
 class Demo(ShowCommand):
@@ -17,19 +18,22 @@ class Demo(ShowCommand):
     count every record.
     """
 
+    changes = True
+    examples = ("antipode demo", "antipode demo --directory /tmp/demo --report report.json")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--directory",
             metavar="DIR",
-            help="where the sites live meanwhile; begun anew (default: in the state directory)",
+            help="where the sites live meanwhile; emptied first (default: in the state directory)",
         )
         parser.add_argument(
             "--report",
             metavar="FILE",
-            help="where the report is written (default: demo-report.json in that directory)",
+            help="file for the report (default: demo-report.json in that directory)",
         )
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         require_packages()
@@ -43,10 +47,10 @@ class Demo(ShowCommand):
         report = demo.run(directory, self.app.stderr)
         path = Path(parsed_args.report) if parsed_args.report else directory / "demo-report.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         problems = story.broken_promises(report)
         for problem in problems:
-            print(f"antipode demo: not as promised: {problem}", file=self.app.stderr)
+            print(f"antipode demo: not as promised: {visible(problem)}", file=self.app.stderr)
         if not problems:
             say = (
                 "Every record that was durable when the VNF was frozen is there at site-b, and "

@@ -1,55 +1,61 @@
-"""`antipode failover`: bring a VNF back at its backup site, once the operator has said so."""
+"""`antipode failover`: recover a VNF at its backup site, once the operator has confirmed it."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import progress
-from antipode.cli.command import ShowCommand, columns, span
-from antipode.errors import NotConfirmed
+from antipode.cli import arguments, progress
+from antipode.cli.command import ShowCommand, columns, confirm, span
+from antipode.screen import visible
 
 if TYPE_CHECKING:
-    from antipode.model.vnf import Answers
+    from antipode.model.plan import ServerPlan
     from antipode.operations.failover import Prepared
 
 
 class Failover(ShowCommand):
-    """Recover a VNF at its backup site from a recovery point, without asking anything of its
-    primary.
+    """Recover a VNF at its backup site from a recovery point. The failed site is not asked for
+    anything.
+
+    The plan is shown first, and begins when you type the name of the VNF.
     """
+
+    changes = True
+    examples = (
+        "antipode failover hlr --to site-b",
+        "antipode failover hlr --to site-b --recovery-point 20261122T160501Z-1a2b3c",
+        "antipode failover hlr --to site-b --yes --detach",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("vnf", metavar="VNF")
+        arguments.add_vnf(parser)
         parser.add_argument("--to", metavar="SITE", required=True, help="the VNF's backup site")
         parser.add_argument(
             "--recovery-point",
             metavar="ID",
-            help="the recovery point to go back to (default: the newest)",
+            type=arguments.name,
+            help="the recovery point to recover from (default: the newest)",
         )
-        parser.add_argument(
-            "--detach",
-            action="store_true",
-            help="have the service do it: queue the run and print its id",
-        )
-        parser.add_argument(
-            "--yes",
-            action="store_true",
-            help="do not ask; the VNF is known to be dead or fenced at its primary",
-        )
-        return parser  # type: ignore[no-any-return]
+        arguments.add_detach(parser)
+        arguments.add_yes(parser, "states that the VNF is dead or fenced at its other site")
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.operations.failover import failover, prepare, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
-        print(*_what_will_happen(prepared), sep="\n", file=self.app.stderr, flush=True)
+        for line in _plan(prepared):
+            print(visible(line), file=self.app.stderr, flush=True)
         if not parsed_args.yes:
-            self._confirm(parsed_args.vnf)
+            confirm(
+                self.app,
+                f"Type the name of the VNF to recover it now ({parsed_args.vnf}):",
+                parsed_args.vnf,
+            )
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
@@ -57,26 +63,9 @@ class Failover(ShowCommand):
         with progress.shown(self.app.stderr) as observer:
             return columns(failover(deployment, prepared, observer))
 
-    def _confirm(self, vnf: str) -> None:
-        """Have the operator type the VNF's name.
 
-        Raises:
-            NotConfirmed: something else was typed, or nothing.
-        """
-        print(
-            f"\nType the name of the VNF to recover it now ({vnf}): ",
-            end="",
-            file=self.app.stderr,
-            flush=True,
-        )
-        typed = self.app.stdin.readline().strip()
-        if typed != vnf:
-            raise NotConfirmed(
-                f"{typed or 'nothing'!r} was typed and not {vnf!r}; nothing was changed"
-            )
-
-
-def _what_will_happen(prepared: Prepared) -> Iterator[str]:
+def _plan(prepared: Prepared) -> Iterator[str]:
+    """The plan for the operator, a line each."""
     plan, point = prepared.plan, prepared.point
     yield f"VNF {plan.vnf} is going to be recovered at {plan.site}"
     yield (
@@ -85,29 +74,46 @@ def _what_will_happen(prepared: Prepared) -> Iterator[str]:
     )
     yield (f"  as of {point.consistent_at}: data newer than {span(point.age_s)} is lost (RPO)")
     for server in plan.servers:
-        there = " (there already, from an earlier try)" if server.name in plan.already_there else ""
-        after = f", after {', '.join(server.after)}" if server.after else ""
-        yield f"\n  server {server.name}, flavor {server.flavor}{after}{there}"
-        for volume in server.volumes:
-            boot = ", boot" if volume.is_root else ""
-            yield (
-                f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type "
-                f"{volume.volume_type}{boot}"
-            )
-        for port in server.ports:
-            yield (
-                f"    port on {port.network}: {', '.join(port.fixed) or 'no address'}, "
-                f"{port.mac_address}"
-            )
-        if server.answers is not None:
-            yield f"    probe: {_probe(server.answers)}"
+        yield ""
+        yield from _server(server, is_there=server.name in plan.already_there)
+        yield f"    {_probe(server, plan.site)}"
     for keypair in plan.keypairs_to_import:
-        yield f"\n  keypair {keypair.name} is imported"
+        yield ""
+        yield f"  keypair {keypair.name} is imported"
     for warning in prepared.warnings:
-        yield f"\n  WARNING: {warning}"
+        yield ""
+        yield f"  WARNING: {warning}"
+    yield ""
 
 
-def _probe(answers: Answers) -> str:
-    if answers.command is not None:
-        return f"this host executes: {shlex.join(answers.command)}"
-    return f"TCP port {answers.tcp} of its first address"
+def _probe(server: ServerPlan, site: str) -> str:
+    """How it is seen that a server answers."""
+    from antipode.model.probe import Probe, Reach
+
+    if server.answers is None:
+        return "counts as recovered once it is ACTIVE; its VNF file has no `answers`"
+    address = next((a for port in server.ports[:1] for a in port.fixed), "")
+    probe = Probe.of(server.answers, site, server.name, address)
+    if probe.reaches is Reach.COMMAND:
+        return f"answers when this command exits with 0: {probe}"
+    if probe.reaches is Reach.THIS_SITE:
+        return f"answers when {probe} accepts a connection"
+    return (
+        f"answers when {probe} accepts a connection; both sites have this address, an answer "
+        f"cannot be told from the other site's copy (`answers.at` in the VNF file)"
+    )
+
+
+def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
+    there = " (there already, from an earlier try)" if is_there else ""
+    after = f", after {', '.join(server.after)}" if server.after else ""
+    yield f"  server {server.name}, flavor {server.flavor}{after}{there}"
+    for volume in server.volumes:
+        boot = ", boot" if volume.is_root else ""
+        yield (
+            f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type "
+            f"{volume.volume_type}{boot}"
+        )
+    for port in server.ports:
+        addresses = ", ".join(port.fixed) or "no address"
+        yield f"    port on {port.network}: {addresses}, {port.mac_address}"

@@ -1,157 +1,51 @@
-"""The `antipode` command: global options, the table of commands, signals and exit codes."""
+"""Starts and ends the `antipode` process: signals and the exit code.
+
+Nothing but the standard library's small modules is imported before a signal can be taken.
+"""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
 import signal
 import sys
-from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Any
 
-from cliff.app import App
-from cliff.commandmanager import CommandManager
-
-from antipode import __version__, config, logs
-
-if TYPE_CHECKING:
-    from antipode.engine.deployment import Deployment
-
-COMMANDS = {
-    "site check": "site:SiteCheck",
-    "vnf add": "vnf:VnfAdd",
-    "vnf list": "vnf:VnfList",
-    "vnf show": "vnf:VnfShow",
-    "protect": "protect:Protect",
-    "recovery-point list": "recovery_point:RecoveryPointList",
-    "recovery-point show": "recovery_point:RecoveryPointShow",
-    "recovery-point verify": "recovery_point:RecoveryPointVerify",
-    "failover": "failover:Failover",
-    "serve": "serve:Serve",
-    "service status": "serve:ServiceStatus",
-    "demo": "demo:Demo",
-    "sandbox up": "sandbox:SandboxUp",
-    "sandbox down": "sandbox:SandboxDown",
-    "sandbox status": "sandbox:SandboxStatus",
-    "sandbox kill": "sandbox:SandboxKill",
-    "sandbox revive": "sandbox:SandboxRevive",
-    "sandbox isolate": "sandbox:SandboxIsolate",
-    "sandbox rejoin": "sandbox:SandboxRejoin",
-    "sandbox fault": "sandbox:SandboxFault",
-    "run list": "run:RunList",
-    "run show": "run:RunShow",
-    "run watch": "run_watch:RunWatch",
-    "run resume": "run:RunResume",
-    "run abort": "run:RunAbort",
-}
-
-EXIT_CODES = """\
-exit codes:
-  0  done
-  1  failed; the message says what happened, to which resource, and what to do
-  2  wrong input: an option, a name, a file (with line and field), credentials; nothing was changed
-  3  something needed is missing; nothing was frozen or created
-  4  not confirmed; nothing was changed
-  5  a site, or the jobboard, does not answer
-  6  another run of the same VNF is under way
-  7  the run is another process's now, or its claim could not be renewed; it continues there, or
-     with: antipode run resume
-  130  interrupted by a signal; what had been frozen was thawed
-"""
-
-
-class Antipode(App):  # type: ignore[misc]
-    """The application; gives commands the deployment that the configuration describes."""
-
-    def __init__(self) -> None:
-        commands = CommandManager(None)
-        for name, target in COMMANDS.items():
-            commands.commands[name] = EntryPoint(name, f"antipode.cli.{target}", "antipode")
-        super().__init__(
-            description="Geo-site disaster recovery for VNFs on OpenStack.",
-            version=__version__,
-            command_manager=commands,
-            deferred_help=True,
-        )
-
-    def build_option_parser(
-        self, description: str | None, version: str | None, argparse_kwargs: Any = None
-    ) -> argparse.ArgumentParser:
-        parser = super().build_option_parser(
-            description,
-            version,
-            {
-                "epilog": EXIT_CODES,
-                "formatter_class": argparse.RawDescriptionHelpFormatter,
-                "prog": "antipode",
-            },
-        )
-        parser.add_argument(
-            "--config",
-            metavar="FILE",
-            help=f"configuration; else $ANTIPODE_CONFIG, else {', '.join(config.PLACES)}",
-        )
-        parser.add_argument(
-            "--log-format",
-            choices=["text", "json"],
-            default="text",
-            help="form of log lines (default: text)",
-        )
-        return parser  # type: ignore[no-any-return]
-
-    def configure_logging(self) -> None:
-        """Log warnings to stderr, more with -v; the log file is opened with the deployment."""
-        levels = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}
-        level = (
-            logging.DEBUG
-            if self.options.debug
-            else levels.get(self.options.verbose_level, logging.DEBUG)
-        )
-        logs.log_to_stream(sys.stderr, level, self.options.log_format)
-
-    def interact(self) -> None:
-        """There is no shell; without a command the help is shown."""
-        self.parser.print_help(self.stdout)
-
-    def deployment(self) -> Deployment:
-        """The deployment of the configuration.
-
-        Raises:
-            InvalidInput: the configuration is missing or wrong.
-        """
-        settings = config.load(self.options.config)
-        from pathlib import Path
-
-        from antipode.engine.deployment import Deployment
-
-        deployment = Deployment(settings)
-        path = (
-            Path(self.options.log_file)
-            if self.options.log_file
-            else settings.state_dir / "antipode.log"
-        )
-        logs.log_to_file(path, self.options.log_format)
-        return deployment
+INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code."""
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_ours:
+        signal.signal(signal.SIGINT, _end)
+    from antipode.cli.app import Antipode
+
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    code: int = Antipode().run(sys.argv[1:] if argv is None else argv)
-    if code == 130:
-        # threads that wait for a cloud would keep the process for minutes; what had to be done is
-        # done
+    try:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code: int = Antipode().run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        # threads that wait for a cloud would keep the process for minutes; the command has already
+        # unquiesced and cleaned up
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
 
 
+def _end(_number: int, _frame: object) -> None:
+    """While modules are imported nothing has been done yet, and an exception would leave a
+    traceback.
+    """
+    os._exit(INTERRUPTED)
+
+
 def _interrupt(number: int, _frame: object) -> None:
-    """A signal becomes an exception, so that every `finally` that thaws runs."""
+    """A signal becomes an exception, so that every `finally` that unquiesces runs."""
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 

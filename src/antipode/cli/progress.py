@@ -1,5 +1,5 @@
-"""The progress of a run on stderr: steps under way and done on a terminal, a plain line for each
-step done elsewhere.
+"""The progress of a run on stderr: on a terminal the steps under way and done, elsewhere a plain
+line for each step that ended.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from antipode.screen import Screen, visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -19,18 +21,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def shown(stream: TextIO = sys.stderr) -> Iterator[Observer]:
+def shown(stream: TextIO | Screen = sys.stderr) -> Iterator[Observer]:
     """An observer that shows what a run does while the block runs."""
     if not stream.isatty():
         yield PlainProgress(stream)
         return
+    # rich steers the terminal itself; the text that it gets is made visible below
+    terminal = stream.raw if isinstance(stream, Screen) else stream
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(file=stream)
+    console = Console(file=terminal)
     with Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
         console=console,
         transient=True,
@@ -40,16 +44,16 @@ def shown(stream: TextIO = sys.stderr) -> Iterator[Observer]:
 
 
 class PlainProgress:
-    """A line for each step that is over."""
+    """A line for each step that has ended."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | Screen) -> None:
         self._stream = stream
 
     def step_began(self, step: StepRecord) -> None:
-        """Told when it is over."""
+        """Shown when it has ended."""
 
     def step_waits(self, step: StepRecord) -> None:
-        """Told when it is over."""
+        """Shown when it has ended."""
 
     def step_ended(self, step: StepRecord) -> None:
         self._stream.write(f"{_line(step)}\n")  # in one piece: steps of several threads end at once
@@ -57,7 +61,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """A spinner for each step under way, a line for each that is over."""
+    """A spinner for each step under way, a line for each that has ended."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._progress = progress
@@ -76,7 +80,8 @@ class LiveProgress:
             task = self._under_way.get(step.id)
         if task is not None:
             self._progress.update(
-                task, description=f"{_title(step)}  waits for {step.result[WAITS_FOR]}"
+                task,
+                description=visible(f"{_title(step)}  waits for {step.result[WAITS_FOR]}"),
             )
 
     def step_ended(self, step: StepRecord) -> None:
@@ -94,7 +99,8 @@ class LiveProgress:
 
 
 def _title(step: StepRecord) -> str:
-    return f"{step.number:>5}  {step.name}" + (f"  {step.resource}" if step.resource else "")
+    resource = f"  {step.resource}" if step.resource else ""
+    return visible(f"{step.number:>5}  {step.name}{resource}")
 
 
 def _line(step: StepRecord) -> str:
@@ -103,8 +109,6 @@ def _line(step: StepRecord) -> str:
         f"{time.strftime('%H:%M:%S', time.localtime(ended))} {_title(step)}  "
         f"{ended - step.started_at:.2f} s"
     )
-    return (
-        line
-        if step.state == "succeeded"
-        else f"{line}  {step.state}: {step.result.get('error', '')}"
-    )
+    if step.state != "succeeded":
+        line += f"  {step.state}: {step.result.get('error', '')}"
+    return visible(line)

@@ -5,30 +5,37 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from antipode.cli import progress
+from antipode.cli import arguments, progress
 from antipode.cli.command import ShowCommand, columns
 
 
 class Protect(ShowCommand):
-    """Make a recovery point of a VNF: quiesce, snapshot, unquiesce, back up, commit."""
+    """Make a recovery point of a VNF: quiesce, snapshot, unquiesce, back up, commit.
+
+    Members are quiesced in the order of the VNF file. The first recovery point has full backups, a
+    later one the blocks that changed.
+    """
+
+    changes = True
+    examples = (
+        "antipode protect hlr",
+        "antipode protect hlr --detach -f value -c run",
+        "antipode protect hlr --full",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("vnf", metavar="VNF")
-        parser.add_argument(
-            "--detach",
-            action="store_true",
-            help="have the service do it: queue the run and print its id",
-        )
+        arguments.add_vnf(parser)
+        arguments.add_detach(parser)
         parser.add_argument(
             "--option", metavar="OPTION", help="which protection of the VNF (default: the first)"
         )
         parser.add_argument(
             "--full",
             action="store_true",
-            help="begin a new chain of every volume with a full backup",
+            help="begin a new chain for every volume with a full backup",
         )
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from antipode.cli import arguments
 from antipode.cli.command import ListCommand, ShowCommand, columns, span
 from antipode.errors import RecoveryPointInvalid
 
@@ -15,13 +16,18 @@ if TYPE_CHECKING:
 class RecoveryPointList(ListCommand):
     """List the recovery points of a VNF, the newest last.
 
-    They are read from the vault; the primary is not asked.
+    They are read from the vault; the protected site is not asked.
     """
+
+    examples = (
+        "antipode recovery-point list hlr",
+        "antipode recovery-point list hlr -f json",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("vnf", metavar="VNF")
-        return parser  # type: ignore[no-any-return]
+        arguments.add_vnf(parser)
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -64,15 +70,24 @@ class _OnePoint:
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
-        parser.add_argument("vnf", metavar="VNF")
+        arguments.add_vnf(parser)
         parser.add_argument(
-            "point", metavar="ID", nargs="?", help="id of the recovery point (default: the newest)"
+            "point",
+            metavar="ID",
+            type=arguments.name,
+            nargs="?",
+            help="id of the recovery point (default: the newest)",
         )
         return parser
 
 
 class RecoveryPointShow(_OnePoint, ShowCommand):
-    """Show a recovery point: what it holds and from which backups."""
+    """Show a recovery point: its volumes and the backups that each is restored from."""
+
+    examples = (
+        "antipode recovery-point show hlr",
+        "antipode recovery-point show hlr 20261122T160501Z-1a2b3c -f json",
+    )
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -113,7 +128,11 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
 class RecoveryPointVerify(_OnePoint, ListCommand):
     """Verify a recovery point: its checksum, its chains, and every object of its backups in the
     backup store.
+
+    Ends with exit code 1 when something does not verify.
     """
+
+    examples = ("antipode recovery-point verify hlr",)
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()

@@ -1,16 +1,16 @@
-"""`antipode run …`: what was done, step by step."""
+"""`antipode run …`: runs and their steps."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cliff.columns import FormattableColumn
-
-from antipode.cli import progress
-from antipode.cli.command import ListCommand, Short, ShowCommand, columns, moment, span
-from antipode.errors import NotConfirmed
+from antipode.cli import arguments, progress
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, moment, span
+from antipode.cli.layout import Laid, Short, wrapped
+from antipode.screen import visible
 
 if TYPE_CHECKING:
     from antipode.store.tables import RunRow, StepRow
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 class RunList(ListCommand):
     """List runs, the newest first."""
 
+    examples = ("antipode run list", "antipode run list --vnf hlr -f json")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--vnf", metavar="VNF", help="only runs of this VNF")
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -46,14 +48,14 @@ class RunList(ListCommand):
 
 
 class RunShow(ShowCommand):
-    """Show a run with its timeline: the steps by their number in the mission, and what they
-    measured.
-    """
+    """Show a run with its timeline: when each step began, how long it took, and its result."""
+
+    examples = ("antipode run show protect-20261122T160501Z-1a2b3c",)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("run", metavar="RUN")
-        return parser  # type: ignore[no-any-return]
+        arguments.add_run(parser)
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -78,19 +80,21 @@ class RunShow(ShowCommand):
 
 
 class RunResume(ShowCommand):
-    """Go on with a run whose process died, or with a failover that failed, from its last finished
-    step.
+    """Resume a run whose process died, or a failover that failed, after its last finished step.
+
+    A failover that was confirmed long ago is confirmed again first.
     """
+
+    changes = True
+    examples = ("antipode run resume failover-20261122T160501Z-1a2b3c",)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("run", metavar="RUN")
-        parser.add_argument(
-            "--yes",
-            action="store_true",
-            help="do not ask; of a failover: the VNF is known to be dead or fenced at its primary",
+        arguments.add_run(parser)
+        arguments.add_yes(
+            parser, "of a failover: states that the VNF is dead or fenced at its other site"
         )
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -99,25 +103,31 @@ class RunResume(ShowCommand):
         run = deployment.runs.get(parsed_args.run)
         age_s = must_be_confirmed(deployment, run, time.time())
         if age_s is not None and not parsed_args.yes:
-            what = (
+            question = (
                 f"{run.id} was confirmed {span(age_s)} ago; two active copies of {run.vnf} "
-                "destroy each other's service"
+                "destroy each other's service. Type yes if it does not run at its other site now:"
             )
-            _confirm(self.app, f"{what}. Type yes if it does not run at its primary now: ")
+            confirm(self.app, question, "yes")
         with progress.shown(self.app.stderr) as observer:
             return columns(resume(deployment, parsed_args.run, observer))
 
 
 class RunAbort(ShowCommand):
-    """Stop a run at its next safe point and take back what it made; says what it leaves, and
+    """Stop a run at its next safe point and roll it back; the result names what is left, and
     why.
     """
 
+    changes = True
+    examples = (
+        "antipode run abort protect-20261122T160501Z-1a2b3c",
+        "antipode run abort failover-20261122T160501Z-1a2b3c --yes",
+    )
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("run", metavar="RUN")
-        parser.add_argument("--yes", action="store_true", help="do not ask")
-        return parser  # type: ignore[no-any-return]
+        arguments.add_run(parser)
+        arguments.add_yes(parser)
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -129,32 +139,25 @@ class RunAbort(ShowCommand):
         if not parsed_args.yes and run.state != "aborted":
             made = kind_of(run.kind).creates
             state = state_of(run, deployment)
-            _confirm(
-                self.app,
-                f"{run.id} is {state}. It is stopped, and the {made} that it created are "
-                "removed. Type yes to do so: ",
+            question = (
+                f"{run.id} is {state}. It is stopped, and the {made} that it created are removed. "
+                "Type yes to do so:"
             )
+            confirm(self.app, question, "yes")
         with progress.shown(self.app.stderr) as observer:
             return columns(abort(deployment, run.id, observer))
 
 
-def _confirm(app: Any, question: str) -> None:
-    """Have the operator say yes.
+class Steps(Laid):
+    """The steps of a run: a line for each for people, a list for programs."""
 
-    Raises:
-        NotConfirmed: something else was typed, or nothing.
-    """
-    print(question, end="", file=app.stderr, flush=True)
-    typed = app.stdin.readline().strip()
-    if typed != "yes":
-        raise NotConfirmed(f"{typed or 'nothing'!r} was typed and not 'yes'; nothing was changed")
+    def lines(self, width: int) -> Iterator[str]:
+        for step in self._value:
+            yield from wrapped(visible(_step_line(step)), width, indent=STEPS_BEGIN)
 
 
-class Steps(FormattableColumn):  # type: ignore[misc]
-    """The steps of a run: a small table for people, a list for programs."""
-
-    def human_readable(self) -> str:
-        return "\n".join(_step_line(s) for s in self._value)
+STEPS_BEGIN = 20
+"""The column in which the number of a step begins, and its further lines."""
 
 
 def _step_line(step: dict[str, Any]) -> str:
@@ -162,10 +165,8 @@ def _step_line(step: dict[str, Any]) -> str:
 
     if step["state"] in (NOTED, WARNING):
         words = step["result"].get("words", step["step"])
-        return (
-            f"{step['at_s']:>8.2f}            "
-            f"{'' if step['state'] == NOTED else 'WARNING: '}{words}"
-        )
+        mark = "" if step["state"] == NOTED else "WARNING: "
+        return f"{step['at_s']:>8.2f}            {mark}{words}"
     seconds = "…" if step["seconds"] is None else format(step["seconds"], ".2f")
     state = "" if step["state"] == "succeeded" else f"  {step['state'].upper()}"
     return (

@@ -1,4 +1,4 @@
-"""`antipode run watch`: a run as it goes on, whichever process on whichever host is at it."""
+"""`antipode run watch`: the progress of a run, in whichever process on whichever host."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from antipode.cli.command import TextCommand, moment, span
 from antipode.errors import AntipodeError, NotFound
+from antipode.screen import Screen, visible
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -19,23 +20,31 @@ if TYPE_CHECKING:
     from antipode.store.tables import StepRow
 
 LOOK_S = 0.5
-"""Between two looks into the database, which nothing but a look tells of."""
+"""Between two looks into the database, which sends no notice of a change."""
 LOST_S = 15.0
-"""How long a run whose process died is watched on: a service takes it up again by itself."""
+"""How long a run whose process died is watched: a service may resume it by itself."""
 
 
 class RunWatch(TextCommand):
-    """Watch a run until it ends: its steps as they end, what is under way and what that waits for,
-    and how long it may still take.
+    """Watch a run until it ends: the steps that have ended, those under way, for what each of them
+    waits, and how long the run may still take.
 
-    Ends with 0 when the run succeeds, and with 1 when it fails, is aborted, or nobody is at it any
-    more. Interrupting the watch does nothing to the run.
+    Ends with exit code 0 when the run succeeds, and with 1 when it fails, is aborted, or its
+    process has died. Interrupting the watch does nothing to the run.
     """
+
+    examples = (
+        "antipode run watch",
+        "antipode run watch protect-20261122T160501Z-1a2b3c -f json",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "run", metavar="RUN", nargs="?", help="default: the newest run that has not ended"
+            "run",
+            metavar="RUN",
+            nargs="?",
+            help="id of the run (default: the newest run that has not ended)",
         )
         parser.add_argument(
             "-f",
@@ -44,7 +53,7 @@ class RunWatch(TextCommand):
             default="text",
             help="json: one object per line for each change",
         )
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         deployment = self.app.deployment()
@@ -82,8 +91,8 @@ def _watch(deployment: Deployment, run: str, view: _View) -> int:
                 lost_since = None
             elif time.monotonic() - (lost_since := lost_since or time.monotonic()) > LOST_S:
                 raise AntipodeError(
-                    f"nobody is at run {run} any more: its process died; go on with it: antipode "
-                    f"run resume {run}"
+                    f"the process of run {run} has died; resume the run: antipode run resume {run}",
+                    resource=f"run {run}",
                 )
             time.sleep(LOOK_S)
 
@@ -91,7 +100,7 @@ def _watch(deployment: Deployment, run: str, view: _View) -> int:
 class _View(ABC):
     """Shows looks at a run, each step that ended once."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | Screen) -> None:
         self._stream = stream
         self._told: set[str] = set()
 
@@ -99,7 +108,7 @@ class _View(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:  # noqa: B027 - what most views need not do
-        """Nothing to give back."""
+        """Nothing to close."""
 
     def show(self, seen: Outlook) -> None:
         for step in seen.steps:
@@ -116,7 +125,7 @@ class _View(ABC):
 
 
 class _Plain(_View):
-    """A line for each step that ended, and one for what is waited for when that changes."""
+    """A line for each step that ended, and one when the waits of those under way change."""
 
     _last = ""
 
@@ -126,14 +135,14 @@ class _Plain(_View):
     def state(self, seen: Outlook) -> None:
         waits = "; ".join(_waits(s) for s in seen.under_way if _waits(s))
         if waits and waits != self._last:
-            print(f"         waits: {waits}", file=self._stream, flush=True)
+            print(visible(f"         waits: {waits}"), file=self._stream, flush=True)
         self._last = waits
         if seen.ended:
             print(_last_line(seen), file=self._stream, flush=True)
 
 
 class _Live(_View):
-    """As `_Plain`, with what is under way below it, on a terminal."""
+    """As `_Plain`, with the steps under way below, on a terminal."""
 
     _live: Live
 
@@ -141,7 +150,9 @@ class _Live(_View):
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(console=Console(file=self._stream), refresh_per_second=4, transient=True)
+        # rich steers the terminal itself; the text that it gets is made visible first
+        terminal = self._stream.raw if isinstance(self._stream, Screen) else self._stream
+        self._live = Live(console=Console(file=terminal), refresh_per_second=4, transient=True)
         self._live.start()
         return self
 
@@ -162,8 +173,10 @@ class _Live(_View):
 
         now = time.time()
         lines = [
-            f"… {now - s.started_at:6.1f} s  {_title(s)}"
-            + (f"  waits for {_waits(s)}" if _waits(s) else "")
+            visible(
+                f"… {now - s.started_at:6.1f} s  {_title(s)}"
+                + (f"  waits for {_waits(s)}" if _waits(s) else "")
+            )
             for s in seen.under_way
         ]
         self._live.update(Text("\n".join([*lines, _state_line(seen, now)])))
@@ -174,8 +187,8 @@ class _Live(_View):
 
 
 class _Lines(_View):
-    """One JSON object per line, for programs: each step that ended, and the run when what is told
-    of it changes.
+    """One JSON object per line, for programs: each step that ended, and the run when its state or
+    its steps under way change.
     """
 
     _last: dict[str, Any] | None = None
@@ -223,7 +236,7 @@ class _Lines(_View):
         self._last = told
 
     def _print(self, **event: object) -> None:
-        print(json.dumps(event, ensure_ascii=False), file=self._stream, flush=True)
+        print(json.dumps(event), file=self._stream, flush=True)
 
 
 def _title(step: StepRow) -> str:
@@ -237,13 +250,11 @@ def _ended_line(step: StepRow) -> str:
     at = time.strftime("%H:%M:%S", time.localtime(ended))
     if step.state in (NOTED, WARNING):
         mark = "" if step.state == NOTED else "WARNING: "
-        return f"{at} {mark}{step.result.get('words', step.name)}"
+        return visible(f"{at} {mark}{step.result.get('words', step.name)}")
     line = f"{at} {_title(step)}  {ended - step.started_at:.2f} s"
-    return (
-        line
-        if step.state == "succeeded"
-        else f"{line}  {step.state}: {step.result.get('error', '')}"
-    )
+    if step.state != "succeeded":
+        line += f"  {step.state}: {step.result.get('error', '')}"
+    return visible(line)
 
 
 def _waits(step: StepRow) -> str:
@@ -262,11 +273,11 @@ def _state_line(seen: Outlook, now: float) -> str:
     if seen.ended:
         return line
     if seen.run.ending is not None:
-        return f"{line}; what it has made is being removed"
+        return f"{line}; it is being rolled back"
     if seen.estimate is None:
         return (
             f"{line}; no estimate yet: no earlier {seen.run.kind} of {seen.run.vnf} has "
-            "succeeded, and of this one too little is done"
+            "succeeded, and too little of this one is done"
         )
     if seen.estimate.left_s < 0:
         return f"{line}; {span(-seen.estimate.left_s)} longer than {seen.estimate.judged_by}"
@@ -277,4 +288,4 @@ def _last_line(seen: Outlook) -> str:
     line = f"{seen.run.id}: {seen.run.state}"
     if seen.run.ended_at is not None:
         line += f" after {span(seen.run.ended_at - seen.run.started_at)}"
-    return f"{line}: {seen.run.reason}" if seen.run.reason else line
+    return visible(f"{line}: {seen.run.reason}" if seen.run.reason else line)

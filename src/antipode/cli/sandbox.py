@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antipode.cli import arguments
 from antipode.cli.command import ListCommand
 from antipode.config import default_state_dir
 from antipode.errors import InvalidInput
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def require_packages() -> None:
-    """See that what the embedded sites are built on is installed.
+    """Check that the packages of the embedded sites are installed.
 
     Raises:
-        InvalidInput: it is not.
+        InvalidInput: they are not.
     """
     if importlib.util.find_spec("aiohttp") is None:
         raise InvalidInput(
@@ -29,7 +30,9 @@ def require_packages() -> None:
 
 
 class SandboxCommand(ListCommand):
-    """A command about the embedded sites; shows them when it is done."""
+    """A command about the embedded sites; it shows them afterwards."""
+
+    changes = True
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -38,7 +41,7 @@ class SandboxCommand(ListCommand):
             metavar="DIR",
             help="where the sites live (default: $ANTIPODE_SANDBOX, else the state directory)",
         )
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         require_packages()
@@ -55,23 +58,26 @@ class SandboxCommand(ListCommand):
         return shown, [tuple(row[column] for column in shown) for row in sandbox.status()]
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
-        """What the command does before the sites are shown."""
+        """Do the work of the command; the sites are shown afterwards."""
 
 
 class SandboxStatus(SandboxCommand):
     """Show the embedded sites."""
 
+    changes = False
+    examples = ("antipode sandbox status",)
+
 
 class SandboxUp(SandboxCommand):
-    """Have two embedded sites serve, with the example VNF at site-a; what is there already is left
-    as it is.
-    """
+    """Start two embedded sites, with the example VNF at site-a; a site that runs stays as it is."""
+
+    examples = ("antipode sandbox up", "antipode sandbox up --latency 0 --directory /tmp/sites")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--latency",
-            type=float,
+            type=arguments.factor,
             metavar="FACTOR",
             help="multiply all latencies of the sites (0: none)",
         )
@@ -96,14 +102,16 @@ class SandboxUp(SandboxCommand):
 
 
 class SandboxDown(SandboxCommand):
-    """End the embedded sites; what they hold is kept."""
+    """Stop the embedded sites; their content is kept."""
+
+    examples = ("antipode sandbox down", "antipode sandbox down --wipe")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             "--wipe",
             action="store_true",
-            help="forget what they hold, antipode's database there included",
+            help="delete their content, with antipode's database there",
         )
         return parser
 
@@ -116,26 +124,32 @@ class _OfOneSite(SandboxCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("site", metavar="SITE")
+        parser.add_argument("site", metavar="SITE", help="site-a or site-b")
         return parser
 
 
 class SandboxKill(_OfOneSite):
-    """The disaster: kill a site's process, and everything in it with it."""
+    """Kill the process of a site, and its guests with it: the disaster."""
+
+    examples = ("antipode sandbox kill site-a",)
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
         sandbox.kill(parsed_args.site)
 
 
 class SandboxRevive(_OfOneSite):
-    """Start a killed site again, with what it held; its guests stay off until they are started."""
+    """Start a killed site again, with its content; its guests stay off until they are started."""
+
+    examples = ("antipode sandbox revive site-a",)
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
         sandbox.start(parsed_args.site)
 
 
 class SandboxIsolate(_OfOneSite):
-    """Cut a site off: it takes connections and never answers."""
+    """Cut a site off: it accepts connections and never answers."""
+
+    examples = ("antipode sandbox isolate site-a",)
 
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
         sandbox.isolate(parsed_args.site)
@@ -144,12 +158,16 @@ class SandboxIsolate(_OfOneSite):
 class SandboxRejoin(_OfOneSite):
     """End the isolation of a site."""
 
+    examples = ("antipode sandbox rejoin site-a",)
+
     def act(self, sandbox: Sandbox, parsed_args: argparse.Namespace) -> None:
         sandbox.rejoin(parsed_args.site)
 
 
 class SandboxFault(_OfOneSite):
-    """Make something go wrong at a site, as a scenario file says; without a file all faults end."""
+    """Cause the faults of a scenario file at a site; without a file, end all faults."""
+
+    examples = ("antipode sandbox fault site-a slow.yaml", "antipode sandbox fault site-a")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -1,5 +1,5 @@
-"""`antipode serve` and `antipode service …`: the process that carries out what is queued, and how
-it does.
+"""`antipode serve` and `antipode service …`: the process that executes queued runs, and its
+state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from antipode.cli.command import ShowCommand, TextCommand, columns, moment
 
 
 class Serve(TextCommand):
-    """Carry out queued runs, resume lost ones, thaw what is overdue; until SIGTERM."""
+    """Execute queued runs, resume lost ones, and unquiesce overdue members, until SIGTERM."""
+
+    examples = ("antipode serve", "antipode --log-format json serve")
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         deployment = self.app.deployment()
@@ -26,8 +28,8 @@ class Serve(TextCommand):
             signal.signal(number, lambda *_: stop.set())
         all_stopped = serve(deployment, stop)
         if not all_stopped:
-            # threads that wait for a cloud would keep the process; their runs are resumed by the
-            # next service
+            # threads that wait for a cloud would keep the process; the next service resumes their
+            # runs
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
@@ -35,9 +37,12 @@ class Serve(TextCommand):
 
 
 class ServiceStatus(ShowCommand):
-    """Tell whether the service of this host is at work, on what, and what does not work; ends with
-    1 when it is not.
+    """Show whether the service of this host works, on which runs, and what troubles it.
+
+    Ends with exit code 1 when it does not run or has trouble.
     """
+
+    examples = ("antipode service status", "antipode service status -f json")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -49,11 +54,11 @@ class ServiceStatus(ShowCommand):
             self.exit_code = 1
         return columns(
             {
-                "service": "at work"
+                "service": "running"
                 if alive
                 else "not running"
                 if status is None
-                else "dead or hanging",
+                else "not responding",
                 "host": status and status.host,
                 "process": status and status.pid,
                 "version": status and status.version,

@@ -1,4 +1,4 @@
-"""`antipode site …`: whether the sites have what antipode needs."""
+"""`antipode site …`: checks of the sites."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from antipode.errors import PreflightFailed
 
 
 class SiteCheck(ListCommand):
-    """Check the sites, their services, the vault and the backup store; ends with 3 when something
-    needed is missing.
+    """Check the sites, their services, the vault, the backup store, and whether each VNF can be
+    protected.
+
+    Ends with exit code 3 when something that is needed is missing.
     """
+
+    examples = ("antipode site check", "antipode site check -f json")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()

@@ -1,4 +1,4 @@
-"""`antipode vnf …`: which VNFs are protected, and what they look like."""
+"""`antipode vnf …`: the VNFs that are protected, and how they look."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antipode import config
-from antipode.cli.command import ListCommand, ShowCommand, columns
+from antipode.cli import arguments
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
+from antipode.cli.layout import Short
+from antipode.errors import InvalidInput
 
 if TYPE_CHECKING:
     from antipode.model.topology import Attachment, Server
@@ -15,12 +18,15 @@ if TYPE_CHECKING:
 
 
 class VnfAdd(ShowCommand):
-    """Read a VNF file and keep it, in place of an earlier one of the same VNF."""
+    """Read a VNF file and store it; it replaces an earlier one of the same VNF."""
+
+    changes = True
+    examples = ("antipode vnf add hlr.yaml",)
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("file", metavar="FILE", type=Path, help="VNF file (YAML)")
-        return parser  # type: ignore[no-any-return]
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         from antipode.operations import vnfs
@@ -31,22 +37,31 @@ class VnfAdd(ShowCommand):
 
 
 class VnfList(ListCommand):
-    """List the VNFs that are known here."""
+    """List the VNFs that were added here."""
+
+    examples = ("antipode vnf list", "antipode vnf list -f json")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        rows = [_summary(v) for v in self.app.deployment().vnfs.all()]
-        return ("vnf", "primary", "backup", "protections", "members"), [columns(r)[1] for r in rows]
+        rows = []
+        for name, stored in self.app.deployment().vnfs.stored().items():
+            if isinstance(stored, InvalidInput):
+                rows.append((name, None, None, None, None, Short(str(stored))))
+            else:
+                rows.append((*columns(_summary(stored))[1], None))
+        return ("vnf", "primary", "backup", "protections", "members", "damaged"), rows
 
 
 class VnfShow(ShowCommand):
-    """Show a VNF as it runs now, or as the newest recovery point has it when its primary does not
+    """Show a VNF as it runs now, or as its newest recovery point has it when its primary does not
     answer.
     """
 
+    examples = ("antipode vnf show hlr", "antipode vnf show hlr -f json")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("vnf", metavar="VNF")
-        return parser  # type: ignore[no-any-return]
+        arguments.add_vnf(parser)
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
@@ -64,6 +79,37 @@ class VnfShow(ShowCommand):
                 "map": {k: v for k, v in seen.vnf.map.model_dump().items() if v},
             }
         )
+
+
+class VnfRemove(ShowCommand):
+    """Forget the VNF file that was added here. Recovery points, backups and servers stay; the
+    result says where.
+
+    A VNF with a run under way is not removed.
+    """
+
+    changes = True
+    examples = ("antipode vnf remove hlr", "antipode vnf remove hlr --yes")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.remove_vnf import check, remove
+
+        check(deployment, parsed_args.vnf)
+        if not parsed_args.yes:
+            question = (
+                f"The definition of VNF {parsed_args.vnf} is removed here, and it is not protected "
+                "from then on. Type the name of the VNF to do so:"
+            )
+            confirm(self.app, question, parsed_args.vnf)
+        removed = remove(deployment, parsed_args.vnf)
+        return columns({"vnf": removed.vnf, "removed": True, "stays": list(removed.stays)})
 
 
 def _summary(vnf: Vnf) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class ApiError(AntipodeError):
     `status` is the HTTP status, `reason` the cloud's own words.
     """
 
+    code = "api-refused"
+
     def __init__(self, site: str, call: str, status: int, reason: str) -> None:
         self.status = status
         self.reason = reason

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +27,7 @@ from taskflow.exceptions import NotFound, TaskFlowException, WrappedFailure
 from taskflow.persistence import models
 from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
-from antipode import logs
+from antipode import logs, private
 from antipode.config import Config
 from antipode.errors import AntipodeError, ClaimLost, Interrupted
 from antipode.store.database import alone, on_server
@@ -123,7 +123,8 @@ def run_flow(
         AntipodeError: the first failure of a task, as it was raised. The tasks that were finished
             are not done again next time.
     """
-    with _backend(run.deployment.config) as backend:
+    config = run.deployment.config
+    with _database_named(config), _backend(config) as backend:
         book, detail = _open_book(backend, run, flow.name, anew_without)
         # a pool of our own, because TaskFlow's waits a second for its idle threads in the end
         pool = ThreadPoolExecutor(workers, "task", initializer=logs.adopt, initargs=(run.id,))
@@ -162,12 +163,9 @@ def is_complete(config: Config, run: str) -> bool:
     Raises:
         AntipodeError: the flow database cannot be read.
     """
-    try:
-        with _backend(config) as backend, closing(backend.get_connection()) as connection:
-            # of any claim: a later one may have died before it saw that nothing is left to be done
-            return any(detail.state == states.SUCCESS for detail in _book(connection, run))
-    except (TaskFlowException, SQLAlchemyError) as error:
-        raise AntipodeError(f"the flow database cannot be read: {error}") from error
+    with _connection(config) as connection:
+        # of any claim: a later one may have died before it saw that nothing is left to be done
+        return any(detail.state == states.SUCCESS for detail in _book(connection, run))
 
 
 def forget(config: Config, run: str) -> None:
@@ -176,13 +174,11 @@ def forget(config: Config, run: str) -> None:
     The run has ended: that this fails is a warning.
     """
     try:
-        with _backend(config) as backend, closing(backend.get_connection()) as connection:
+        with _connection(config) as connection, suppress(NotFound):
             connection.destroy_logbook(_book_id(run))
-    except NotFound:
-        return
-    except (TaskFlowException, SQLAlchemyError) as error:
+    except AntipodeError as error:
         LOG.warning(
-            "details of run %s, user_data of its servers among them, stay in the flow database: %s",
+            "details of run %s, user_data of its servers among them, are not deleted: %s",
             run,
             error,
         )
@@ -191,10 +187,10 @@ def forget(config: Config, run: str) -> None:
 def books(config: Config) -> list[str]:
     """The runs of which a flow is kept."""
     try:
-        with _backend(config) as backend, closing(backend.get_connection()) as connection:
+        with _connection(config) as connection:
             return [book.name for book in connection.get_logbooks(lazy=True)]
-    except (TaskFlowException, SQLAlchemyError) as error:
-        LOG.warning("the flow database cannot be read: %s", error)
+    except AntipodeError as error:
+        LOG.warning("%s", error)
         return []
 
 
@@ -265,14 +261,52 @@ def _run_beside(work: Callable[[], None], run: Run) -> None:
 
 
 @contextmanager
+def _connection(config: Config) -> Iterator[Any]:
+    """TaskFlow's connection to where its flows are kept.
+
+    Raises:
+        AntipodeError: as `_database_named`.
+    """
+    with (
+        _database_named(config),
+        _backend(config) as backend,
+        closing(backend.get_connection()) as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def _database_named(config: Config) -> Iterator[None]:
+    """Name the flow database in what goes wrong with it.
+
+    Raises:
+        AntipodeError: it cannot be read or written.
+    """
+    try:
+        yield
+    except (TaskFlowException, SQLAlchemyError) as error:
+        reason = getattr(error, "orig", None) or error.__cause__ or error
+        place = f"flow database {_flows(config)}" if config.is_sqlite else "flow database"
+        raise AntipodeError(
+            f"{place} cannot be used: {reason}. Restore it, or move it away: a run that is resumed "
+            "then does its steps again",
+            resource=place,
+        ) from error
+
+
+def _flows(config: Config) -> Path:
+    return config.state_dir / "flows.db"
+
+
+@contextmanager
 def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
     """Where TaskFlow keeps its flows: a file beside the database, so that neither waits for the
     other's lock, or the same server.
     """
     if config.is_sqlite:
-        path = config.state_dir / "flows.db"
-        path.touch(mode=0o600)
-        engine = create_engine(f"sqlite:///{path}")
+        path = _flows(config)
+        private.touch(path)
+        engine = create_engine(f"sqlite:///{path}", hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
     else:
         engine = on_server(make_url(config.database))
@@ -306,7 +340,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     """Two processes of this host that make TaskFlow's tables at once, the first runs of a new
     installation, trip over each other.
     """
-    path.touch(mode=0o600)
+    private.touch(path)
     with path.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

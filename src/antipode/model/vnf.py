@@ -14,14 +14,15 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 
 
 class Answers(Model):
-    """How to see that a member answers: a TCP port of its first fixed address, or a command that
-    exits with 0.
+    """How to see that a member answers: a TCP port accepts a connection, or a command exits with 0.
 
-    In `command`, `{site}`, `{server}` and `{address}` are replaced. It is run without a shell,
-    again and again until it succeeds or `within` is over.
+    `tcp` is a port of the first fixed address, which exists at both sites; `at` gives, by site, an
+    address that leads to that site only. In `command`, `{site}`, `{server}` and `{address}` are
+    replaced; it is run without a shell until it succeeds or `within` is over.
     """
 
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
+    at: dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:.-]+$")]] = {}
     command: Annotated[list[str], Field(min_length=1)] | None = None
     within: Seconds = 300.0
 
@@ -29,6 +30,8 @@ class Answers(Model):
     def exactly_one_way(self) -> Self:
         if (self.tcp is None) == (self.command is None):
             raise ValueError("give either tcp or command")
+        if self.at and self.tcp is None:
+            raise ValueError("at goes with tcp; a command has {site}")
         return self
 
 

@@ -342,7 +342,7 @@ class AwaitAnswer(ServerTask):
 
     @guarded
     def execute(self, server_id: str) -> None:
-        probes.await_answer(self.recovery, self.server)
+        probes.await_answer(self.recovery, self.server, server_id)
 
 
 def _provided(r: Recovery, server: str) -> dict[str, str]:

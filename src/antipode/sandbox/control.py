@@ -1,12 +1,14 @@
-"""The control API of an embedded site: what a site is under is looked at and changed here.
+"""The control API of an embedded site: shows and changes the conditions of the site.
 
-It answers also while the site is isolated.
+It answers also while the site is isolated, and only programs of this machine: a page in a browser
+may send requests here, but not without its Origin, nor with a Host of this machine.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +18,22 @@ from pydantic import ValidationError
 from antipode.sandbox.conditions import Conditions, Rule
 from antipode.sandbox.guests import Hypervisor
 from antipode.sandbox.http import Gate
+
+LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@web.middleware
+async def _local_only(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what comes from a page of another origin, also by a name that its owner has pointed
+    to this machine.
+    """
+    if request.headers.getall("Origin", []):
+        return web.json_response({"error": "requests of web pages are refused"}, status=403)
+    if request.url.host not in LOCAL:
+        return web.json_response({"error": "the Host header must name this machine"}, status=403)
+    return await handler(request)
 
 
 class Control:
@@ -28,7 +46,7 @@ class Control:
         self._hypervisor = hypervisor
 
     def application(self) -> web.Application:
-        application = web.Application()
+        application = web.Application(middlewares=[_local_only])
         application.add_routes(
             [
                 web.get("/status", self._status),
@@ -104,8 +122,8 @@ class Control:
         return web.json_response({})
 
     async def _guests(self, request: web.Request) -> web.Response:
-        """All guests at one moment: server, whether it is frozen, and of a canary its role and last
-        durable record.
+        """All guests at one moment: the server, whether it is frozen, and for a canary its role and
+        last durable record.
         """
         return web.json_response(self._hypervisor.seen())
 

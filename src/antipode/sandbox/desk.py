@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from antipode import private
 from antipode.sandbox import configuration
 from antipode.sandbox.keystone import BACKUP, OPERATOR, PASSWORD, PROJECT, TENANT
 from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, TENANTS
@@ -22,7 +23,7 @@ VNF_FILE = "canary.yaml"
 
 
 def write(sandbox: Sandbox) -> None:
-    """Write the three files; what is there is overwritten, the database beside them is left."""
+    """Write the three files over earlier ones; the database beside them stays."""
     folder = sandbox.directory
     clouds: dict[str, Any] = {}
     for site in SITES:
@@ -77,5 +78,5 @@ def _dump(path: Path, content: object) -> None:
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 1000
-    with path.open("w") as file:
+    with open(path, "w", encoding="utf-8", opener=private.opener) as file:
         yaml.dump(content, file)

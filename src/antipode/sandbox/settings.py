@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
+from antipode import private
 from antipode.sandbox.blocks import KERNEL_TELLS
 from antipode.sandbox.members import Tenant
 from antipode.sandbox.store import StoreSettings
@@ -46,8 +47,9 @@ class SiteSettings(BaseModel):
         return f"{self.url}/identity/v3"
 
     def write(self, directory: Path) -> None:
-        (directory / FILE).write_text(self.model_dump_json(indent=1))
+        with open(directory / FILE, "w", encoding="utf-8", opener=private.opener) as file:
+            file.write(self.model_dump_json(indent=1))
 
 
 def read(directory: Path) -> SiteSettings:
-    return SiteSettings.model_validate_json((directory / FILE).read_text())
+    return SiteSettings.model_validate_json((directory / FILE).read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from antipode import private
 from antipode.sandbox import guests, settings
 from antipode.sandbox.cinder.service import Cinder
 from antipode.sandbox.cinder.storage import BACKEND, Storage
@@ -161,7 +162,12 @@ async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
 
 
 def main() -> int:
-    """Hold the site's lock, by which others know that this process is the site's, and serve."""
+    """Hold the site's lock, by which others know that this process is the site's, and serve.
+
+    The kernel frees the lock when the process has ended: Python never closes it, since it would do
+    so before the databases are closed, and the waiting process may then remove their files.
+    """
+    os.umask(0o077)  # disks of guests and user_data are in what it writes
     directory, doors = (
         Path(sys.argv[1]),
         [socket.socket(fileno=int(handle)) for handle in sys.argv[2:]],
@@ -169,14 +175,13 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    with (directory / settings.LOCK).open("a+") as lock:
-        if not _locked(lock.fileno()):
-            print(f"{directory}: another process serves this site already", file=sys.stderr)
-            return 1
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        asyncio.run(serve(directory, doors))
+    lock = private.opener(str(directory / settings.LOCK), os.O_RDWR | os.O_CREAT)
+    if not _locked(lock):
+        print(f"{directory}: another process serves this site already", file=sys.stderr)
+        return 1
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    asyncio.run(serve(directory, doors))
     return 0
 
 

@@ -21,6 +21,8 @@ RECORDS_BETWEEN = 40
 class StoryError(AntipodeError):
     """The story did not get to its end; the text says why."""
 
+    code = "sandbox-failed"
+
 
 class Storyteller:
     """Tells what happens, with the time it took."""

@@ -1,5 +1,5 @@
-"""The processes of the embedded sites: started, killed, isolated and inspected. The process that
-serves a site holds the lock in its directory.
+"""The processes of the embedded sites: started, killed, isolated and inspected. The process of a
+site holds the lock in its directory until it has ended.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from antipode import private
 from antipode.errors import AntipodeError, NotFound
 from antipode.sandbox import settings
 from antipode.sandbox.members import TENANTS
@@ -43,7 +44,9 @@ LOG = "site.log"
 
 
 class SandboxError(AntipodeError):
-    """The embedded sites cannot do what was asked of them; the text says why."""
+    """The embedded sites cannot do their work; the text says why."""
+
+    code = "sandbox-failed"
 
 
 class Sandbox:
@@ -73,9 +76,7 @@ class Sandbox:
         return self.directory / site
 
     def pid(self, site: str) -> int | None:
-        """The process that serves a site: the one that holds its lock, whatever number a file has;
-        None when none does.
-        """
+        """The process that serves a site: the one that holds its lock; None when none does."""
         try:
             lock = (self._home(site) / settings.LOCK).open("r+")
         except FileNotFoundError:
@@ -90,7 +91,7 @@ class Sandbox:
     # ---- up and down ----
 
     def up(self, latency: float | None = None, **new: Any) -> None:
-        """Have all sites serve; those that do are left as they are.
+        """Start all sites; those that serve already are left as they are.
 
         Args:
             latency: multiplies all latencies; None: as before, 1 for new sites.
@@ -127,7 +128,7 @@ class Sandbox:
             )
         auth_url = f"http://{HOST}:{ports[2 * SITES.index(STORE)]}/identity/v3"
         for number, site in enumerate(SITES):
-            self._home(site).mkdir(parents=True, exist_ok=True)
+            private.make_folder(self._home(site))
             SiteSettings(
                 name=site,
                 region=site,
@@ -140,18 +141,18 @@ class Sandbox:
             ).write(self._home(site))
 
     def start(self, site: str, doors: Sequence[socket.socket] = ()) -> None:
-        """Have a site serve, with what it holds.
+        """Start a site, with its content.
 
         Args:
-            doors: what a new site listens on, so that nobody takes its ports before it has them;
-                others open their own.
+            doors: the sockets of a new site, so that no other process takes its ports before it has
+                them; others open their own.
 
         Raises:
-            SandboxError: it does not.
+            SandboxError: it does not start.
         """
         self.settings(site)
         if self.pid(site) is None:
-            with (self._home(site) / LOG).open("ab") as log:
+            with open(self._home(site) / LOG, "ab", opener=private.opener) as log:
                 process = subprocess.Popen(
                     [
                         sys.executable,
@@ -182,15 +183,15 @@ class Sandbox:
         raise SandboxError(f"{site} does not start; the end of {self._home(site) / LOG}:\n{tail}")
 
     def down(self, *, wipe: bool = False) -> None:
-        """End all sites; with `wipe` forget what they hold too."""
+        """Stop all sites; with `wipe` delete their content too."""
         for site in SITES:
             self._end(site, signal.SIGTERM)
         if wipe and self._is_ours():
             shutil.rmtree(self.directory)
 
     def kill(self, site: str) -> None:
-        """The disaster: the site's process is killed, and everything in it, guests included, is
-        gone at that instant.
+        """The disaster: the process of the site is killed, and its guests are gone at that
+        instant.
         """
         self.settings(site)
         self._end(site, signal.SIGKILL)
@@ -208,7 +209,7 @@ class Sandbox:
                 )
             time.sleep(0.02)  # the lock is free when it has ended
 
-    # ---- what a site is under ----
+    # ---- conditions ----
 
     def ask(self, site: str, method: str, path: str, body: Any = None) -> Any:
         """A call to a site's control API; its answer.
@@ -237,16 +238,14 @@ class Sandbox:
             ) from error
 
     def isolate(self, site: str) -> None:
-        """Cut a site off: from now on it takes connections and never answers, and gets nothing
-        out.
-        """
+        """Cut a site off: it accepts connections and never answers, and reaches nothing outside."""
         self.ask(site, "POST", "/isolate")
 
     def rejoin(self, site: str) -> None:
         self.ask(site, "POST", "/rejoin")
 
     def status(self) -> list[dict[str, Any]]:
-        """Of each site its state (serving, isolated, down), process and address."""
+        """The state (serving, isolated, down), process and address of each site."""
         rows = []
         for site in SITES:
             laid_out = (self._home(site) / settings.FILE).exists()
@@ -276,14 +275,14 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _doors(count: int) -> list[socket.socket]:
-    """Sockets that listen on ports of which nobody else has any.
+    """Sockets that listen on ports that no other process has.
 
     Raises:
         SandboxError: there are not so many.
     """
     doors: list[socket.socket] = []
     for port in random.sample(PORTS, len(PORTS)):
-        with suppress(OSError):  # somebody has that one
+        with suppress(OSError):  # it is taken
             doors.append(socket.create_server((HOST, port)))
         if len(doors) == count:
             return doors

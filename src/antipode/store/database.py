@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import private
 from antipode.errors import AntipodeError, InvalidInput
 
 REVISION = "0005"
@@ -96,7 +97,10 @@ def on_server(url: URL) -> Engine:
     }
     ours = waits.get(url.get_driver_name(), {})
     engine = create_engine(
-        url, pool_pre_ping=True, connect_args={k: v for k, v in ours.items() if k not in url.query}
+        url,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={k: v for k, v in ours.items() if k not in url.query},
     )
     if (statement := _ENDS_IDLE.get(url.get_backend_name())) is not None:
         event.listen(engine, "connect", lambda connection, _record: _execute(connection, statement))
@@ -115,9 +119,10 @@ def _connected(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
         # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it
         # has the same mode
-        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Path(url.database).touch(mode=0o600)
-    engine = create_engine(url)
+        private.make_folder(Path(url.database).parent)
+        private.touch(Path(url.database))
+    # what is written, user_data among it, is in no message of an error
+    engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

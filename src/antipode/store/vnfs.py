@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
-from antipode.errors import NotFound
+from antipode.errors import InvalidInput, NotFound
 from antipode.model.vnf import Vnf, from_first_edition
 from antipode.store.tables import VnfRow
 
@@ -17,43 +17,75 @@ class Vnfs:
         self._engine = engine
 
     def put(self, vnf: Vnf) -> bool:
-        """Keep a definition; whether it is new and did not replace one of the same name."""
+        """Store a definition; whether it is new and did not replace one of the same name."""
+        definition = vnf.model_dump(mode="json")
         with Session(self._engine) as session, session.begin():
-            row = session.get(VnfRow, vnf.vnf)
-            session.merge(
-                VnfRow(name=vnf.vnf, definition=vnf.model_dump(mode="json"), added_at=time.time())
-            )
-            return row is None
+            # the earlier one is not read, as it may be damaged
+            replaced = session.execute(delete(VnfRow).where(VnfRow.name == vnf.vnf))
+            session.add(VnfRow(name=vnf.vnf, definition=definition, added_at=time.time()))
+            return not replaced.rowcount  # type: ignore[attr-defined]
 
     def get(self, name: str) -> Vnf:
         """The definition of a VNF.
 
         Raises:
             NotFound: it was never added here.
+            InvalidInput: the stored definition cannot be read.
         """
-        with Session(self._engine) as session:
-            row = session.get(VnfRow, name)
-            known = (
-                session.scalars(select(VnfRow.name).order_by(VnfRow.name)).all()
-                if row is None
-                else []
-            )
-        if row is None:
+        if name not in (known := self.names()):
             raise NotFound(
-                f"VNF {name} is not known here; known: {', '.join(known) or 'none'}; add it "
-                "with: antipode vnf add FILE"
+                f"VNF {name} is not known here; known: {', '.join(known) or 'none'}. Add it with: "
+                "antipode vnf add FILE",
+                resource=f"VNF {name}",
             )
-        return Vnf.model_validate(from_first_edition(row.definition))
+        try:
+            with Session(self._engine) as session:
+                row = session.get_one(VnfRow, name)
+                if not isinstance(row.definition, dict):
+                    raise ValueError("it is no mapping")
+                return Vnf.model_validate(from_first_edition(row.definition))
+        except (ValueError, LookupError, TypeError) as error:  # of JSON, or of the model
+            reason = " ".join(str(error).split())
+            raise InvalidInput(
+                f"the stored definition of VNF {name} cannot be read ({reason}). Add its file "
+                f"again (antipode vnf add FILE), or remove it: antipode vnf remove {name}",
+                resource=f"VNF {name}",
+            ) from error
 
     def find(self, name: str) -> Vnf | None:
+        """The definition of a VNF; None when it was never added here.
+
+        Raises:
+            InvalidInput: the stored definition cannot be read.
+        """
         try:
             return self.get(name)
         except NotFound:
             return None
 
-    def all(self) -> list[Vnf]:
+    def names(self) -> list[str]:
+        """The names of all VNFs, readable or not."""
         with Session(self._engine) as session:
-            return [
-                Vnf.model_validate(from_first_edition(r.definition))
-                for r in session.scalars(select(VnfRow).order_by(VnfRow.name))
-            ]
+            return list(session.scalars(select(VnfRow.name).order_by(VnfRow.name)))
+
+    def stored(self) -> dict[str, Vnf | InvalidInput]:
+        """The definition of each VNF by its name, or the reason why it cannot be read."""
+        found: dict[str, Vnf | InvalidInput] = {}
+        for name in self.names():
+            try:
+                found[name] = self.get(name)
+            except NotFound:
+                continue  # removed meanwhile
+            except InvalidInput as error:
+                found[name] = error
+        return found
+
+    def all(self) -> list[Vnf]:
+        """The definitions that can be read."""
+        return [vnf for vnf in self.stored().values() if isinstance(vnf, Vnf)]
+
+    def remove(self, name: str) -> bool:
+        """Forget a definition, readable or not; whether there was one."""
+        with Session(self._engine) as session, session.begin():
+            removed = session.execute(delete(VnfRow).where(VnfRow.name == name))
+            return bool(removed.rowcount)  # type: ignore[attr-defined]

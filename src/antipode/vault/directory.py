@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from antipode import private
 from antipode.errors import NotFound, VaultError
 from antipode.vault import PROBE, Vault
 
@@ -13,6 +14,9 @@ from antipode.vault import PROBE, Vault
 class DirectoryVault(Vault):
     """Documents as files; each is written beside its name, synced and then renamed, so that half a
     file never has a name.
+
+    Files have mode 0600 and folders 0700, as user_data of servers is in them. The vault's own
+    directory keeps the mode that it was given.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -26,9 +30,9 @@ class DirectoryVault(Vault):
         path = self._path(name)
         half = path.parent / f"{PROBE}{secrets.token_hex(8)}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private.make_folder(path.parent)
             try:
-                with half.open("xb") as file:
+                with open(half, "xb", opener=private.opener) as file:
                     file.write(document)
                     file.flush()
                     os.fsync(file.fileno())

@@ -1,0 +1,141 @@
+"""The `antipode` command: global options, the table of commands, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any
+
+from cliff.app import App
+from cliff.commandmanager import CommandManager
+
+from antipode import __version__, config, logs
+from antipode.screen import Screen, copes_with_everything
+
+if TYPE_CHECKING:
+    from antipode.engine.deployment import Deployment
+
+COMMANDS = {
+    "site check": "site:SiteCheck",
+    "vnf add": "vnf:VnfAdd",
+    "vnf list": "vnf:VnfList",
+    "vnf show": "vnf:VnfShow",
+    "vnf remove": "vnf:VnfRemove",
+    "protect": "protect:Protect",
+    "recovery-point list": "recovery_point:RecoveryPointList",
+    "recovery-point show": "recovery_point:RecoveryPointShow",
+    "recovery-point verify": "recovery_point:RecoveryPointVerify",
+    "failover": "failover:Failover",
+    "serve": "serve:Serve",
+    "service status": "serve:ServiceStatus",
+    "demo": "demo:Demo",
+    "sandbox up": "sandbox:SandboxUp",
+    "sandbox down": "sandbox:SandboxDown",
+    "sandbox status": "sandbox:SandboxStatus",
+    "sandbox kill": "sandbox:SandboxKill",
+    "sandbox revive": "sandbox:SandboxRevive",
+    "sandbox isolate": "sandbox:SandboxIsolate",
+    "sandbox rejoin": "sandbox:SandboxRejoin",
+    "sandbox fault": "sandbox:SandboxFault",
+    "run list": "run:RunList",
+    "run show": "run:RunShow",
+    "run watch": "run_watch:RunWatch",
+    "run resume": "run:RunResume",
+    "run abort": "run:RunAbort",
+}
+
+EXIT_CODES = """\
+exit codes:
+  0  done
+  1  failed; the message says what happened, to which resource, and what to do
+  2  wrong input: an option, a name, a file (with line and field), credentials; nothing was changed
+  3  something needed is missing; nothing was frozen or created
+  4  not confirmed; nothing was changed
+  5  a site, or the jobboard, does not answer
+  6  another run of the same VNF is under way
+  7  another process has claimed the run, or the claim could not be renewed; the run continues
+     there, or with: antipode run resume
+  130  interrupted by a signal; frozen members were unquiesced
+
+An error is written to stderr as: antipode: [CODE] MESSAGE. With -f json it is an object with the
+fields code, message, resource, exit_code and notes. docs/errors.md lists the codes.
+"""
+
+
+class Antipode(App):  # type: ignore[misc]
+    """The application; gives commands the deployment that the configuration describes."""
+
+    def __init__(self) -> None:
+        commands = CommandManager(None)
+        for name, target in COMMANDS.items():
+            commands.commands[name] = EntryPoint(name, f"antipode.cli.{target}", "antipode")
+        copes_with_everything(sys.stdin, sys.stdout, sys.stderr)
+        super().__init__(
+            description="Geo-site disaster recovery for VNFs on OpenStack.",
+            version=__version__,
+            command_manager=commands,
+            stdout=Screen(sys.stdout) if sys.stdout.isatty() else sys.stdout,
+            stderr=Screen(sys.stderr),
+            deferred_help=True,
+        )
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: Any = None
+    ) -> argparse.ArgumentParser:
+        parser = super().build_option_parser(
+            description,
+            version,
+            {
+                "epilog": EXIT_CODES,
+                "formatter_class": argparse.RawDescriptionHelpFormatter,
+                "prog": "antipode",
+            },
+        )
+        parser.add_argument(
+            "--config",
+            metavar="FILE",
+            help=f"configuration; else $ANTIPODE_CONFIG, else {', '.join(config.PLACES)}",
+        )
+        parser.add_argument(
+            "--log-format",
+            choices=["text", "json"],
+            default="text",
+            help="form of log lines (default: text)",
+        )
+        return parser  # type: ignore[no-any-return]
+
+    def configure_logging(self) -> None:
+        """Log warnings to stderr, more with -v; the log file is opened with the deployment."""
+        levels = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO}
+        level = (
+            logging.DEBUG
+            if self.options.debug
+            else levels.get(self.options.verbose_level, logging.DEBUG)
+        )
+        logs.log_to_stream(sys.stderr, level, self.options.log_format)
+
+    def interact(self) -> None:
+        """Show the help: there is no interactive shell."""
+        self.parser.print_help(self.stdout)
+
+    def deployment(self) -> Deployment:
+        """The deployment of the configuration.
+
+        Raises:
+            InvalidInput: the configuration is missing or wrong.
+        """
+        settings = config.load(self.options.config)
+        from pathlib import Path
+
+        from antipode.engine.deployment import Deployment
+
+        deployment = Deployment(settings)
+        path = (
+            Path(self.options.log_file)
+            if self.options.log_file
+            else settings.state_dir / "antipode.log"
+        )
+        logs.log_to_file(path, self.options.log_format)
+        return deployment

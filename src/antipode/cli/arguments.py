@@ -1,0 +1,52 @@
+"""Arguments that several commands have, and the values that they may take."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def add_vnf(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vnf", metavar="VNF", type=name, help="name of the VNF")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="id of the run; see: antipode run list")
+
+
+def add_detach(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="queue the run for the service (antipode serve), print its id and end",
+    )
+
+
+def add_yes(parser: argparse.ArgumentParser, means: str = "") -> None:
+    """`means`: what the operator states with `--yes`."""
+    parser.add_argument(
+        "--yes", action="store_true", help=f"do not ask; {means}" if means else "do not ask"
+    )
+
+
+def name(text: str) -> str:
+    """The name of a VNF or the id of a recovery point; both are part of paths in the vault."""
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a name: letters, digits, '_', '.' and '-', a letter or digit first"
+        )
+    return text
+
+
+def factor(text: str) -> float:
+    """A number that is finite and not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value

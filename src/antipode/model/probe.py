@@ -1,0 +1,59 @@
+"""How one recovered member is asked whether it answers, and which copy of it may answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+from antipode.model.vnf import Answers
+
+
+class Reach(StrEnum):
+    """The copies of a member that may answer a probe."""
+
+    THIS_SITE = "this-site"
+    """the address leads to the recovering site only"""
+    EITHER_SITE = "either-site"
+    """the fixed address, which the copy at the other site has too"""
+    COMMAND = "command"
+    """the copy that the operator's command asks"""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A TCP connection to `address`, or a command."""
+
+    address: str
+    port: int | None
+    command: tuple[str, ...]
+    reaches: Reach
+
+    @classmethod
+    def of(cls, answers: Answers, site: str, server: str, fixed_address: str) -> Probe:
+        """The probe of a server at the site where it is recovered.
+
+        Args:
+            fixed_address: the first fixed address of the server; empty when it has none.
+        """
+        values = {"{site}": site, "{server}": server, "{address}": fixed_address}
+        words = answers.command or []
+        return cls(
+            address=answers.at.get(site, fixed_address),
+            port=answers.tcp,
+            command=tuple(_filled_in(word, values) for word in words),
+            reaches=Reach.COMMAND
+            if words
+            else Reach.THIS_SITE
+            if site in answers.at
+            else Reach.EITHER_SITE,
+        )
+
+    def __str__(self) -> str:
+        return f"TCP {self.address}:{self.port}" if self.port else shlex.join(self.command)
+
+
+def _filled_in(word: str, values: dict[str, str]) -> str:
+    """Not `str.format`: a command may have braces of its own."""
+    return re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], word)

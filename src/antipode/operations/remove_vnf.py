@@ -1,0 +1,72 @@
+"""Forgetting the definition of a VNF; recovery points, backups and servers stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from antipode.engine.deployment import Deployment
+from antipode.errors import Busy, NotFound
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A VNF that is no longer known here.
+
+    `stays`: what was left, and where, in sentences.
+    """
+
+    vnf: str
+    stays: tuple[str, ...]
+
+
+def check(deployment: Deployment, name: str) -> None:
+    """Check that a VNF may be removed.
+
+    Raises:
+        NotFound: it was never added here.
+        Busy: a run of it has not ended.
+    """
+    if name not in deployment.vnfs.names():
+        raise NotFound(
+            f"VNF {name} is not known here; see: antipode vnf list", resource=f"VNF {name}"
+        )
+    if runs := deployment.runs.open(name):
+        run = runs[0].id
+        raise Busy(
+            f"run {run} of VNF {name} has not ended. Wait for it (antipode run watch {run}) or "
+            f"abort it: antipode run abort {run}",
+            resource=f"run {run}",
+        )
+
+
+def remove(deployment: Deployment, name: str) -> Removed:
+    """Forget the definition of a VNF. No site and no vault is asked, so that a VNF of a site that
+    is gone can be removed.
+
+    Raises:
+        NotFound: it was never added here.
+        Busy: a run of it has not ended.
+    """
+    check(deployment, name)
+    deployment.vnfs.remove(name)
+    return Removed(name, tuple(_what_stays(deployment, name)))
+
+
+def _what_stays(deployment: Deployment, name: str) -> list[str]:
+    config = deployment.config
+    vault = (
+        f"container {config.vault.swift.container} of {config.vault.swift.site}"
+        if config.vault.swift
+        else f"directory {config.vault.directory}"
+    )
+    store = (
+        f"container {config.backup_store.container} of cloud {config.backup_store.cloud}"
+        if config.backup_store
+        else "the backup store of its sites"
+    )
+    return [
+        f"recovery points: in the vault, {vault}; antipode failover {name} still finds them",
+        f"backups: in {store}, with their records in Cinder",
+        "servers, volumes and networks: at the sites",
+        f"runs: in the database; see antipode run list --vnf {name}",
+    ]

@@ -1,0 +1,163 @@
+"""Asking a recovered member whether it answers: what a check prints or leaves behind does not
+matter, and an answer that the other site may have given is marked as such.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from antipode.errors import ResourceFailed
+from antipode.model.topology import Topology
+from antipode.model.vnf import Answers
+from antipode.recover import probes
+from tests.unit import samples
+from tests.unit.fakecloud import FakeTimeline
+
+
+class Networks:
+    """Neutron of the recovering site, with the ports of the server."""
+
+    def __init__(self, *ports: dict[str, Any]) -> None:
+        self._ports = list(ports)
+
+    def ports_of(self, server_ids: list[str]) -> list[dict[str, Any]]:
+        assert server_ids == ["new-srv-db"]
+        return self._ports
+
+
+class Recovering(samples.NamedSite):
+    def __init__(self, *ports: dict[str, Any]) -> None:
+        super().__init__("site-b")
+        self.networks = Networks(*ports)
+
+
+ACTIVE = {"id": "p", "mac_address": "fa:16:3e:00:00:04", "status": "ACTIVE"}
+DOWN = {**ACTIVE, "status": "DOWN"}
+
+
+def ask(answers: Answers, site: Any = None, address: str = "10.0.0.4") -> dict[str, object]:
+    """Ask db; the result of the step."""
+    topology = samples.topology().model_dump()
+    topology["servers"][0]["ports"][0]["fixed"][0]["address"] = address
+    plan = samples.plan()
+    asked = plan.servers[0].model_copy(update={"answers": answers})
+    recovery: Any = SimpleNamespace(
+        site=site or Recovering(ACTIVE),
+        plan=plan.model_copy(update={"servers": [asked, plan.servers[1]]}),
+        point=SimpleNamespace(topology=Topology.model_validate(topology)),
+        timeline=(timeline := FakeTimeline()),
+        go_on=lambda: None,
+    )
+    probes.await_answer(recovery, "db", "new-srv-db")
+    (told,) = timeline.facts.values()
+    return told
+
+
+def python(code: str, within: float = 60.0) -> Answers:
+    return Answers(command=[sys.executable, "-c", code], within=within)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param("import os; os.write(1, b'\\xff\\x00')", id="prints what is not text"),
+        pytest.param("import sys; sys.exit(len(sys.stdin.read()))", id="reads its input"),
+        pytest.param("import os; os.write(1, b'x' * 1_000_000)", id="prints a megabyte"),
+        pytest.param("import os; os.close(1); os.close(2)", id="closes its output"),
+    ],
+)
+def test_a_check_that_exits_with_0_succeeds(code: str) -> None:
+    assert ask(python(code))["reaches"] == "command"
+
+
+def test_a_check_that_leaves_a_child_with_its_output_succeeds(fifo: Path) -> None:
+    child = f"open({str(fifo)!r}).read()"
+    try:
+        ask(python(f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"))
+    finally:
+        fifo.open("w").close()  # ends the child
+
+
+def test_a_check_that_fails_is_quoted_without_control_characters() -> None:
+    with pytest.raises(ResourceFailed) as caught:
+        ask(python("import os; os.write(2, b'\\x1b[2Jno\\xff'); os._exit(3)", within=0))
+    assert "exit code 3" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", [["a\0b"], ["/nowhere/at/all"]])
+def test_a_check_that_cannot_be_run_is_silence(command: list[str]) -> None:
+    with pytest.raises(ResourceFailed):
+        ask(Answers(command=command, within=0))
+
+
+def test_a_check_that_hangs_is_killed_with_its_children(
+    monkeypatch: pytest.MonkeyPatch, fifo: Path
+) -> None:
+    monkeypatch.setattr(probes, "TRY_S", 3.0)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    code = (
+        f"import os, subprocess, sys, time; fifo = os.open({str(fifo)!r}, os.O_WRONLY)\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "subprocess.Popen(sleep, pass_fds=[fifo]); time.sleep(600)"
+    )
+    with pytest.raises(ResourceFailed):
+        ask(python(code, within=0))
+    os.set_blocking(reader, True)
+    assert os.read(reader, 1) == b"", "every process that had the fifo has ended"
+    os.close(reader)
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of this machine that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_accept, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def _accept(server: socket.socket) -> None:
+    try:
+        while True:
+            server.accept()[0].close()
+    except OSError:
+        return  # the test is over
+
+
+def test_an_answer_of_an_address_of_both_sites_is_marked(port: int) -> None:
+    told = ask(Answers(tcp=port, within=60), address="127.0.0.1")
+    assert told["reaches"] == "either-site"
+
+
+@pytest.mark.parametrize("ports", [[DOWN], []])
+def test_an_answer_does_not_count_while_the_port_is_not_active(
+    port: int, ports: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(ResourceFailed):
+        ask(Answers(tcp=port, within=0), Recovering(*ports), address="127.0.0.1")
+
+
+def test_an_address_of_the_recovering_site_is_used_in_place_of_the_shared_one(port: int) -> None:
+    answers = Answers(tcp=port, at={"site-b": "127.0.0.1"}, within=60)
+    told = ask(answers, Recovering(), address="192.0.2.1")
+    assert told == {"asked": f"TCP 127.0.0.1:{port}", "reaches": "this-site"}
+
+
+def test_a_port_of_a_server_without_an_address_is_silence() -> None:
+    with pytest.raises(ResourceFailed):
+        ask(Answers(tcp=80, within=0), address="")
