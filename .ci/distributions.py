@@ -6,6 +6,7 @@ A distribution is a folder with a `pyproject.toml` that names a project.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -109,13 +110,17 @@ def try_out(name: str, wheel: Path) -> None:
         trial = TRIALS.get(name) or Trial("", ["python", "-c", imports(wheel)])
         program, *arguments = trial.command
         pip = [f"{programs}/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        for command in (
-            [*pip, "install", "--no-compile", f"{wheel}{trial.extra}"],
-            [*pip, "check"],
-            [f"{programs}/{program}", *arguments],
+        # nothing of the user's, and nothing of the project's folder, stands in for what is missing
+        own = os.environ | {
+            "XDG_STATE_HOME": f"{empty}/state",
+            "XDG_CONFIG_HOME": f"{empty}/config",
+        }
+        for command, environment in (
+            ([*pip, "install", "--no-compile", f"{wheel}{trial.extra}"], None),
+            ([*pip, "check"], None),
+            ([f"{programs}/{program}", *arguments], own),
         ):
-            # not in the project's folder, whose sources must not stand in for what is missing
-            subprocess.run(command, check=True, cwd=empty)
+            subprocess.run(command, check=True, cwd=empty, env=environment)
 
 
 def imports(wheel: Path) -> str:
