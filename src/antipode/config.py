@@ -55,6 +55,22 @@ class BackupStore(Model):
     container: str = "volumebackups"
 
 
+class StallsAfter(Model):
+    """After how long without any change a backup or a restore is given up.
+
+    Cinder shows hardly any progress of either: a backup's status and number of objects change when
+    it ends, a restore's status likewise. So this is the longest time that one may take: a base,
+    and what each GiB of the volume adds. The default allows for 17 MiB/s: 35 hours for 2 TiB.
+    """
+
+    base: Annotated[Seconds, Field(gt=0)] = 3600.0
+    per_gib: Annotated[Seconds, Field(ge=0)] = 60.0
+
+    def seconds(self, size_gib: int) -> float:
+        """For a volume of this size."""
+        return self.base + self.per_gib * size_gib
+
+
 class Limits(Model):
     """How much one antipode process does at once; for N hosts, divide."""
 
@@ -66,10 +82,21 @@ class Limits(Model):
     """volumes restored at once at a site"""
     backups: Annotated[int, Field(ge=1)] = 8
     """volumes backed up at once at a site"""
+    backup_stalls_after: StallsAfter = StallsAfter()
+    restore_stalls_after: StallsAfter = StallsAfter()
     api_calls_per_second: Annotated[float, Field(gt=0)] | None = None
     """to the API of a site, on average; what is done while a server is frozen is counted, but never
     waits
     """
+
+
+class History(Model):
+    """Which runs that have ended stay in the database, with their timelines."""
+
+    days: Annotated[float, Field(gt=0)] = 90
+    """how long each run stays after its end"""
+    keep_at_least: Annotated[int, Field(ge=0)] = 20
+    """the newest runs of each VNF, which stay longer"""
 
 
 class Etcd(Model):
@@ -139,6 +166,7 @@ class Config(Model):
     jobboard: Jobboard | None = None
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
+    history: History = History()
 
     @field_validator("database")
     @classmethod

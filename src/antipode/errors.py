@@ -67,10 +67,28 @@ class SiteUnreachable(AntipodeError):
     exit_code = 5
 
 
+class UnexpectedAnswer(AntipodeError):
+    """A service answered a call, and not as its API says.
+
+    `problem` names the resource and the field.
+    """
+
+    def __init__(self, site: str, call: str, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"{site}: the answer to {call} cannot be used: {problem}. Look at the log of that "
+            "service, and at whatever stands between it and antipode"
+        )
+
+
 class ResourceFailed(AntipodeError):
     """A cloud resource went into an error state, or was not ready in time."""
 
     code = "resource-failed"
+
+
+class Stalled(ResourceFailed):
+    """Nothing has changed about a resource for longer than its work may take."""
 
 
 class QuiesceFailed(AntipodeError):

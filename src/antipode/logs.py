@@ -1,5 +1,5 @@
-"""Structured logs: every line carries the run it belongs to; as text or as one JSON object per
-line.
+"""Structured logs, as text or as one JSON object per line. Every line names the run it belongs
+to.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.handlers
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -68,8 +69,8 @@ class _Text(logging.Formatter):
 
 @contextmanager
 def run_in_logs(run: str) -> Iterator[None]:
-    """Log lines carry this run while the block runs: those of this thread, and of those that
-    `adopt` it.
+    """Name this run in the log lines of this thread, and of threads that `adopt` it, while the
+    block runs.
     """
     token = _run_of_thread.set(run)
     _under_way.append(run)
@@ -83,30 +84,42 @@ def run_in_logs(run: str) -> Iterator[None]:
 def current_run() -> str | None:
     """The run that this thread works for.
 
-    A thread that was not told works for the only run there is, if there is one only.
+    A thread that has adopted none works for the only run of the process, if there is exactly one.
     """
     return _run_of_thread.get() or (_under_way[0] if len(_under_way) == 1 else None)
 
 
 def adopt(run: str | None) -> None:
-    """Have this thread's log lines carry a run from now on; for the threads of a pool, as their
-    initializer.
-    """
+    """Name a run in this thread's log lines from now on; an initializer for threads of a pool."""
+
     _run_of_thread.set(run)
 
 
 class _PrivateFile(logging.handlers.RotatingFileHandler):
-    """A file that nobody else may read, whatever the directory it is in allows: names and addresses
-    of VNFs are in it.
-    """
+    """A log file that only its owner can read, as names and addresses of VNFs are in it."""
+
+    _failed = _fails = False
 
     def _open(self) -> TextIOWrapper:
         private.touch(Path(self.baseFilename))
         return super()._open()
 
+    def emit(self, record: logging.LogRecord) -> None:
+        self._failed = False
+        super().emit(record)
+        self._fails = self._failed
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Report a full disk once, not with a traceback for every line that cannot be written."""
+        self._failed, error = True, sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._fails and sys.stderr is not None:
+            sys.stderr.write(f"antipode: the log {self.baseFilename}: {error.strerror}\n")
+
 
 def log_to_stream(stream: TextIO, level: int, form: str) -> None:
-    """Log to a stream, antipode's own lines from `level` on and other libraries' from WARNING
+    """Log to a stream: antipode's own lines from `level` on, and those of libraries from ERROR on
     unless `level` is DEBUG.
     """
     _add(logging.StreamHandler(stream), level, form)
@@ -118,7 +131,9 @@ def log_to_stream(stream: TextIO, level: int, form: str) -> None:
 
 
 def log_to_file(path: Path, form: str) -> None:
-    """Log everything from INFO on to a file that is turned over at 10 MB."""
+    """Log everything from INFO on to a file that is rotated at 10 MB. Characters that UTF-8 does
+    not have, such as a lone surrogate from a cloud, are escaped.
+    """
     private.make_folder(path.parent)
     _add(
         _PrivateFile(

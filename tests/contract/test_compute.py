@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud import answers
 from antipode.cloud.site import Site
 from tests.contract.conftest import (
     USER_DATA,
@@ -174,7 +175,7 @@ def test_servers_are_listed_page_by_page_newest_first(
     things: Things, site: Site, machine: Machine, image: dict[str, Any]
 ) -> None:
     newer = things.server(things.volume(imageRef=image["id"]))
-    pages = compute(site).pages("/servers/detail", "servers", {"limit": 1})
+    pages = compute(site).pages("/servers/detail", answers.SERVERS, {"limit": 1})
     ids = [server["id"] for page in pages for server in page]
     assert ids.index(newer["id"]) < ids.index(machine.id)
     assert len(ids) == len(set(ids))

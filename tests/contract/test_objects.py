@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from antipode.cloud.objects import Objects
-from antipode.cloud.site import Site
+from antipode.cloud.site import Site, connect_objects
 from antipode.errors import NotFound
+from tests.contract.conftest import BACKUP
 
 
 @pytest.fixture
@@ -36,6 +38,28 @@ def test_a_second_put_replaces_the_first(objects: Objects, container: str) -> No
     objects.put(container, "name", b"one")
     objects.put(container, "name", b"the other")
     assert objects.get(container, "name") == b"the other"
+
+
+@pytest.mark.core
+def test_what_is_there_is_not_created_again(objects: Objects, container: str) -> None:
+    assert objects.create(container, "claim/1", b"one")
+    assert not objects.create(container, "claim/1", b"the other")
+    assert objects.get(container, "claim/1") == b"one"
+    objects.delete(container, "claim/1")
+    assert objects.create(container, "claim/1", b"the other")
+    assert objects.get(container, "claim/1") == b"the other"
+
+
+def test_nothing_is_created_where_there_is_no_container(objects: Objects) -> None:
+    with pytest.raises(NotFound):
+        objects.create("no-such-container-as-this", "name", b"")
+
+
+@pytest.mark.core
+def test_object_storage_is_reached_by_itself(clouds: Path, container: str) -> None:
+    alone = connect_objects(BACKUP, BACKUP)
+    alone.put(container, "name", b"one")
+    assert alone.get(container, "name") == b"one"
 
 
 @pytest.mark.core

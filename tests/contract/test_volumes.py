@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud import answers
 from antipode.cloud.site import Site
 from tests.contract.conftest import PATIENCE_S, Machine, Things, refused, storage, there, until
 
@@ -128,7 +129,7 @@ def test_volumes_are_listed_page_by_page_newest_first(site: Site, things: Things
         "another second: Cinder's times are in whole ones",
     )
     newer = things.volume()
-    pages = storage(site).pages("/volumes/detail", "volumes", {"limit": 1})
+    pages = storage(site).pages("/volumes/detail", answers.VOLUMES, {"limit": 1})
     ids = [v["id"] for page in pages for v in page]
     assert ids.index(newer["id"]) < ids.index(older["id"])
     assert len(ids) == len(set(ids))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,29 @@ from alembic.config import Config
 from sqlalchemy import (
     Connection,
     Engine,
+    MetaData,
     column,
     create_engine,
     event,
     insert,
     inspect,
+    make_url,
     select,
     table,
     text,
+    update,
 )
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import config
+from antipode.engine import flow_runner
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.runs import kind_of
 from antipode.store import database
 from antipode.store.database import VERSION_TABLE, open_database
 from antipode.store.runs import Runs
-from antipode.store.tables import Base
+from antipode.store.tables import Base, StepRow
 from tests.distributed import servers
 
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -122,6 +128,15 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         | {"thawed_at": None},
     ],
 }
+OF_THE_SECOND: dict[str, Any] = {
+    "request": {"to": "site-b"},
+    "flow_version": 1,
+    "claim": 3,
+    "conductor": "process 1 on host",
+    "abort_requested_at": 1763829803.5,
+    "ending": "aborted",
+    "slot": "failover:hlr",
+}
 NewDatabase = Callable[[], str]
 
 
@@ -162,6 +177,20 @@ def fill(engine: Engine) -> None:
                 )
 
 
+def fill_as_the_second(url: str) -> None:
+    """Put rows into the tables of the antipode before the history was bounded."""
+    engine = connected(url)
+    fill(engine)
+    engine.dispose()
+    with database.alone(make_url(url)) as connection:
+        migrate(connection, "0002")
+        runs = Base.metadata.tables["runs"].columns
+        changed = table("runs", *(column(c, runs[c].type) for c in ("id", *OF_THE_SECOND)))
+        connection.execute(
+            update(changed).where(changed.c.id == "failover-1").values(**OF_THE_SECOND)
+        )
+
+
 def rows_of(engine: Engine, name: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         found = connection.execute(select(Base.metadata.tables[name]))
@@ -170,6 +199,54 @@ def rows_of(engine: Engine, name: str) -> list[dict[str, Any]]:
 
 def by_id(row: dict[str, Any]) -> str:
     return str(row.get("id"))
+
+
+def test_all_rows_of_the_second_antipode_are_kept_by_the_newest(new_database: NewDatabase) -> None:
+    url = new_database()
+    fill_as_the_second(url)
+    migrated = open_database(url)
+    for name, before in ROWS.items():
+        after = rows_of(migrated, name)
+        assert [{c: row[c] for c in before[0]} for row in after] == sorted(before, key=by_id), name
+    runs = Runs(migrated)
+    failover = runs.get("failover-1")
+    assert {c: getattr(failover, c) for c in OF_THE_SECOND} == OF_THE_SECOND
+    # what had failed is looked at once more
+    assert [run.id for run in runs.to_collect(0.0) if run.state == "failed"] == ["protect-2"]
+    runs.collected([runs.get("protect-2")])
+    assert runs.to_collect(time.time()) == []
+    # and what is over is pruned, with its steps
+    assert runs.prunable(time.time(), 0) == ["protect-2"]
+    assert runs.delete(runs.get("protect-2"))
+    assert {run.id for run in runs.all()} == {"protect-1", "failover-1"}
+    migrated.dispose()
+
+
+@pytest.mark.parametrize("words", ["db\udc80", "\ud800", "a\0b", "„größe“ 💥", "x" * 300])
+def test_every_database_holds_text_from_anywhere(new_database: NewDatabase, words: str) -> None:
+    engine = open_database(new_database())
+    runs = Runs(engine)
+    row = new_run(kind_of("protect"), "hlr", {"text": words})
+    run = row.id
+    runs.create(row)
+    step = StepRow(
+        id="s",
+        run=run,
+        number="1",
+        name=words,
+        resource=words,
+        state="failed",
+        started_at=1.0,
+        result={"error": words},
+    )
+    runs.keep(run, 0, [step])
+    runs.end(run, 0, "failed", 2.0, words, {"error": words})
+    [kept] = runs.steps(run)
+    escaped = words.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
+    assert kept.result == runs.get(run).result == {"error": escaped}
+    assert runs.get(run).reason == escaped
+    assert kept.resource[:100] == escaped[:100]
+    engine.dispose()
 
 
 def test_all_rows_of_the_first_antipode_are_kept_by_the_newest(new_database: NewDatabase) -> None:
@@ -252,6 +329,29 @@ def test_the_first_runs_of_a_new_installation_may_begin_at_once_on_one_host_and_
     ]
     told = [process.communicate(timeout=servers.WITHIN_S)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, told
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_a_database_that_was_made_again_under_a_service_gets_the_tables_of_flows_again(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue(kind).new_database()
+    settings = config.Config.model_validate(
+        {
+            "sites": {"a": {"cloud": "a"}},
+            "vault": {"directory": "/v"},
+            "database": url,
+            "state_directory": str(tmp_path),
+        }
+    )
+    assert not flow_runner.is_complete(settings, "protect-1")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        every = MetaData()
+        every.reflect(connection)
+        every.drop_all(connection)
+    engine.dispose()
+    assert not flow_runner.is_complete(settings, "protect-1")
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import datetime
 from itertools import count
 from typing import Any
@@ -20,6 +21,27 @@ from antipode.model.steps import StepName
 Json = dict[str, Any]
 PROJECT = "project-1"
 PLENTY = {"limit": 1000, "in_use": 0, "used": 0, "reserved": 0}
+
+A_SERVER: Json = {
+    "name": "",
+    "status": "ACTIVE",
+    "metadata": {},
+    "user_id": "user-1",
+    "flavor": {"original_name": "small", "vcpus": 1, "ram": 128, "disk": 0},
+    "addresses": {},
+}
+"""What every answer has of a server; so the next."""
+A_BACKUP: Json = {
+    "status": "available",
+    "size": 1,
+    "object_count": 2,
+    "container": "backups",
+    "created_at": "2026-01-01",
+    "data_timestamp": None,
+    "snapshot_id": None,
+    "metadata": {},
+}
+A_PORT: Json = {"name": "", "device_id": "", "fixed_ips": [], "description": ""}
 
 
 class FakeCloud:
@@ -62,7 +84,13 @@ class FakeCloud:
         self.service_states: dict[str, str] = {}
         """of binaries that are not up"""
         self.network_agents = [
-            {"agent_type": "DHCP agent", "host": "net-1", "alive": True, "admin_state_up": True}
+            {
+                "id": "agent-1",
+                "agent_type": "DHCP agent",
+                "host": "net-1",
+                "alive": True,
+                "admin_state_up": True,
+            }
         ]
         if not empty:
             for index, member in enumerate(("db", "app", "front")):
@@ -110,6 +138,7 @@ class FakeCloud:
                 "volume_image_metadata": image,
                 "availability_zone": "nova",
                 "description": "",
+                "created_at": "2026-01-01",
             }
             self.attachments[server_id].append(
                 {"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None}
@@ -130,17 +159,12 @@ class FakeCloud:
         """Somebody makes a backup of a volume."""
         backup_id = f"backup-{next(self.ids)}"
         self.backups[backup_id] = {
+            **deepcopy(A_BACKUP),
             "id": backup_id,
             "volume_id": volume,
-            "status": "available",
             "size": self.volumes[volume]["size"],
-            "object_count": 2,
-            "container": "backups",
-            "created_at": "2026-01-01",
-            "metadata": {},
             "parent_id": None,
             "data_timestamp": f"{next(self.clock):09}",
-            "snapshot_id": None,
             **fields,
         }
         return backup_id
@@ -289,7 +313,13 @@ class FakeCloud:
             refuse(409, f"port {plugged[0]} is in use")
         self._happens(f"boot {wanted['name']}")
         server = f"server-{next(self.ids)}"
-        self.servers[server] = {**wanted, "id": server, "status": "BUILD", "hints": hints}
+        self.servers[server] = {
+            **deepcopy(A_SERVER),
+            **wanted,
+            "id": server,
+            "status": "BUILD",
+            "hints": hints,
+        }
         self.attachments[server] = [
             {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
             for d in wanted["block_device_mapping_v2"]
@@ -379,11 +409,10 @@ class FakeCloud:
                     refuse(400, "there is a backup of this id")
                 self._happens(f"import {fields['id']}")
                 self.backups[fields["id"]] = {
+                    **deepcopy(A_BACKUP),
                     **fields,
                     "status": "creating",
                     "looks": 1,
-                    "container": "backups",
-                    "metadata": {},
                 }
                 return {"backup": {"id": fields["id"]}}
             case "POST", ["snapshots"]:
@@ -491,6 +520,7 @@ class FakeCloud:
         created_at = f"{next(self.clock):09}"
         # A restore puts the metadata of the backup in the place of those given.
         self.volumes[volume] = {
+            "volume_type": None,
             **wanted,
             "id": volume,
             "status": "restoring-backup" if backup else "available",

@@ -184,7 +184,7 @@ def test_a_run_that_has_ended_is_taken_off_the_board_and_another_is_left_on_it()
             held.check()
         held.release()
         assert hold.ended == expected
-        with pytest.raises(ClaimLost, match="let go of"):
+        with pytest.raises(ClaimLost, match="run-1"):
             held.check()
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -21,6 +22,8 @@ from antipode.operations import abort
 from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.recover import rollback
 from antipode.runs import kind_of, orphans
+from antipode.runs.protect import dead_runs
+from antipode.store.tables import RunRow
 from antipode.transfer.cinder_backup import CinderBackup
 from tests.unit import samples
 
@@ -36,6 +39,10 @@ class GatedSite(samples.NamedSite):
         site = type(self)(self.name)
         site.go_on, *_ = gates  # type: ignore[method-assign]
         return site
+
+
+def failing(*_: Any) -> Any:
+    raise ResourceFailed("cannot be removed")
 
 
 @pytest.fixture
@@ -109,8 +116,42 @@ def test_a_point_that_cannot_be_read_keeps_what_its_run_has_made(world: World) -
     assert world.calls == []
 
 
-def test_runs_that_ended_long_ago_are_not_looked_at(world: World) -> None:
-    ended(world, "protect", "failed", ago_s=orphans.LATE_S + 60)
+def test_a_run_that_failed_is_looked_at_for_a_day_and_once_more_when_nothing_can_come_late(
+    world: World,
+) -> None:
+    run = ended(world, "protect", "failed")
+    for _ in range(2):
+        orphans.collect(world.deployment)
+    assert len(world.calls) == 2
+    with world.deployment.database.begin() as connection:
+        connection.execute(update(RunRow).values(ended_at=time.time() - orphans.LATE_S - 60))
+    for _ in range(2):
+        orphans.collect(world.deployment)
+        assert dead_runs(world.deployment, "hlr") == set()
+    assert len(world.calls) == 3
+    assert orphans.is_collected(world.deployment.runs.get(run))
+
+
+def test_what_could_not_be_removed_within_a_day_is_tried_until_it_is(world: World) -> None:
+    run = ended(world, "protect", "failed", ago_s=orphans.LATE_S + 60)
+    with world.patch.context() as broken:
+        broken.setattr(QuiescedSnapshot, "remove_orphans", failing)
+        orphans.collect(world.deployment)
+    assert not orphans.is_collected(world.deployment.runs.get(run))
+    orphans.collect(world.deployment)
+    assert world.calls == [("remove_orphans", "site-a")]
+
+
+def test_a_run_that_is_claimed_again_is_collected_again(world: World) -> None:
+    run = ended(world, "protect", "failed", ago_s=orphans.LATE_S + 60)
+    orphans.collect(world.deployment)
+    with world.deployment.claims.take(run, abort=True) as claim:
+        world.deployment.runs.end(run, claim.number, "aborted", time.time(), None, {})
+    assert not orphans.is_collected(world.deployment.runs.get(run))
+
+
+def test_runs_that_succeeded_long_ago_are_not_looked_at(world: World) -> None:
+    ended(world, "failover", "succeeded", ago_s=orphans.LATE_S + 60)
     orphans.collect(world.deployment)
     assert world.connected == []
 

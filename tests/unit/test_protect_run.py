@@ -344,7 +344,7 @@ def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery
     world.patch.setattr(
         CinderBackup,
         "remove_orphans",
-        lambda self, site, runs, needed, timeline: asked.append((runs, needed)),
+        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))),
     )
     protect(world.deployment, "hlr", Unobserved())
     assert asked[0] == ({dead}, set(points.read(world.deployment.vault, "hlr").backups))
@@ -378,7 +378,7 @@ def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
     world.patch.setattr(
         CinderBackup,
         "remove_orphans",
-        lambda self, site, runs, needed, timeline: asked.append((runs, needed)),
+        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))),
     )
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     protect(world.deployment, "hlr", Unobserved())
@@ -389,7 +389,29 @@ def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World)
     world.plays(CinderBackup, "transfer", failing(ResourceFailed("killed, as it were")))
     fails_with(world, ResourceFailed)
     world.plays(CinderBackup, "transfer", samples.transferred)
-    world.deployment.vault.put("hlr/20260101T000000Z-000000.json", b"damaged")
-    world.calls.clear()
+    world.deployment.vault.put("hlr/29990101T000000Z-000000.json", b"damaged")
+    removed: list[Any] = []
+    world.patch.setattr(
+        CinderBackup,
+        "remove_orphans",
+        lambda self, site, runs, needed, timeline: removed.append(needed()),
+    )
     protect(world.deployment, "hlr", Unobserved())
-    assert "remove_orphans" not in world.calls
+    assert removed == []
+
+
+def test_orphans_are_compared_with_points_that_may_name_them_only(world: World) -> None:
+    for _ in range(5):
+        protect(world.deployment, "hlr", Unobserved())
+    world.plays(CinderBackup, "transfer", failing(ResourceFailed("killed, as it were")))
+    with pytest.raises(ResourceFailed):
+        protect(world.deployment, "hlr", Unobserved())
+    world.plays(CinderBackup, "transfer", samples.transferred)
+    named: list[Any] = []
+    world.patch.setattr(
+        CinderBackup,
+        "remove_orphans",
+        lambda self, site, runs, needed, timeline: named.append(set(needed())),
+    )
+    protect(world.deployment, "hlr", Unobserved())
+    assert named == [set(), set()]  # the five points are older than the run that died

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from antipode.errors import NotFound, PreflightFailed, ResourceFailed
+from antipode.errors import NotFound, PreflightFailed, ResourceFailed, Stalled
 from antipode.model.capture import Capture, QuiesceWindow, Transferred
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import ServerGroup, Topology
@@ -377,3 +377,15 @@ def test_only_what_carries_the_key_is_removed() -> None:
     TRANSFER.roll_back(parts.protecting(cloud, VNF, "two"))
     assert {s["metadata"]["antipode:key"] for s in cloud.snapshots.values()} == {"one"}
     assert set(cloud.backups) == {*first.backups, foreign}
+
+
+def test_a_backup_that_shows_no_change_is_given_up_and_named() -> None:
+    cloud = FakeCloud()
+    cloud.looks_until_available = 10**9
+    topology = discover(VNF, cloud.site)
+    protecting = parts.protecting(cloud, VNF, "one", stalls_after_s=lambda size_gib: 0.0)
+    cloud.looks_until_available = 0
+    taken = snapshots(cloud, topology, "one")
+    cloud.looks_until_available = 10**9
+    with pytest.raises(Stalled, match="backup"):
+        back_up(protecting, topology, taken, None, {})

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 
 from antipode.cloud.compute import Freeze
-from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed, SiteUnreachable
+from antipode.errors import (
+    PreflightFailed,
+    QuiesceFailed,
+    ResourceFailed,
+    SiteUnreachable,
+    UnexpectedAnswer,
+)
 from antipode.model.capture import Capture
 from antipode.model.topology import Topology
 from antipode.model.vnf import Member, Vnf
@@ -124,6 +130,63 @@ def test_every_member_is_on_the_ledger_before_the_first_is_frozen() -> None:
 
     scene.cloud.before = look
     scene.run()
+    assert not scene.ledger.open
+
+
+def attach(cloud: FakeCloud, server: str, volume: str) -> None:
+    cloud.attachments[server].append({"volumeId": volume, "device": "/dev/vdc"})
+
+
+def detach(cloud: FakeCloud, server: str, volume: str) -> None:
+    cloud.attachments[server] = [a for a in cloud.attachments[server] if a["volumeId"] != volume]
+
+
+@pytest.mark.parametrize("when", ["before the window", "while the first is frozen"])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ([(attach, "id-app", "new")], ["app", "new"]),
+        ([(detach, "id-app", "app-data")], ["app", "app-data"]),
+        (
+            [(detach, "id-db", "db-data"), (attach, "id-db", "new")],
+            ["db", "db-data", "new"],
+        ),
+        (
+            [
+                (detach, "id-db", "db-data"),
+                (attach, "id-front", "db-data"),
+            ],
+            ["db", "front", "db-data"],
+        ),
+    ],
+    ids=["attached", "detached", "swapped", "moved"],
+)
+def test_a_volume_that_came_or_went_since_the_discovery_fails_the_window(
+    when: str, changes: list[Any], named: list[str]
+) -> None:
+    scene = Scene()
+
+    def change() -> None:
+        for do, server, volume in changes:
+            do(scene.cloud, server, volume)
+
+    if when == "before the window":
+        change()
+    else:
+        scene.fail("quiesce app", change, times=1)
+    with pytest.raises(ResourceFailed) as failure:
+        scene.run()
+    assert all(name in str(failure.value) for name in named)
+    assert not scene.cloud.frozen
+    assert not scene.ledger.open
+
+
+def test_attachments_that_cannot_be_read_fail_the_window_and_all_are_thawed() -> None:
+    scene = Scene()
+    scene.fail("quiesce app", lambda: attach(scene.cloud, "id-app", ""), times=1)
+    with pytest.raises(UnexpectedAnswer):
+        scene.run()
+    assert not scene.cloud.frozen
     assert not scene.ledger.open
 
 

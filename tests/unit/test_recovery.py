@@ -24,7 +24,7 @@ from antipode.recover.servers import boot
 from antipode.recover.sources.backup import restore_volumes
 from antipode.recover.sources.records import import_chains
 from tests.unit import parts
-from tests.unit.fakecloud import FakeCloud, refuse
+from tests.unit.fakecloud import A_BACKUP, A_PORT, A_SERVER, FakeCloud, refuse
 from tests.unit.test_protect_steps import last, protect
 
 VNF = Vnf(
@@ -113,7 +113,7 @@ def test_all_that_is_missing_is_told_at_once_and_nothing_is_created(
     there.flavors, there.types, there.groups, there.zones = [], [], [], ["other"]
     there.networks[0]["name"] = "net-c"
     there.backup_state = "down"
-    there.servers["x"] = {"id": "x", "name": "db", "metadata": {}, "status": "ACTIVE"}
+    there.servers["x"] = {**A_SERVER, "id": "x", "name": "db"}
     there.quotas = {
         "instances": {"limit": 2},
         "ram": {"limit": 100},
@@ -148,12 +148,14 @@ def test_addresses_and_macs_in_use_and_a_missing_subnet_are_found_before(
     there.subnets[1]["cidr"] = "10.0.0.10/31"
     there.ports = {
         "p1": {
+            **A_PORT,
             "id": "p1",
             "network_id": "net-2",
             "mac_address": "aa:aa:aa:aa:aa:aa",
-            "fixed_ips": [{"ip_address": "10.0.0.10"}],
+            "fixed_ips": [{"ip_address": "10.0.0.10", "subnet_id": "subnet-2"}],
         },
         "p2": {
+            **A_PORT,
             "id": "p2",
             "network_id": "net-2",
             "mac_address": "FA:16:3E:00:00:01",
@@ -176,7 +178,7 @@ def test_a_backup_of_that_id_but_another_volume_is_a_problem(
     point: RecoveryPoint, there: FakeCloud
 ) -> None:
     record = next(iter(point.backups.values()))
-    there.backups[record.id] = {"id": record.id, "volume_id": "another", "status": "available"}
+    there.backups[record.id] = {**A_BACKUP, "id": record.id, "volume_id": "another"}
     with pytest.raises(PreflightFailed, match=f"{record.id} exists at site-b already"):
         make_plan(point, there.site)
 
@@ -186,6 +188,7 @@ def test_a_record_whose_import_is_under_way_is_of_no_volume_yet_and_no_problem(
 ) -> None:
     record = next(r for r in point.backups.values() if r.volume_id == "db-root")
     importing = {
+        **A_BACKUP,
         "id": record.id,
         "volume_id": "00000000-0000-0000-0000-000000000000",
         "status": "creating",
@@ -359,6 +362,7 @@ def test_a_mac_address_that_somebody_took_meanwhile_is_named(
 ) -> None:
     plan = make_plan(point, there.site)
     there.ports["p"] = {
+        **A_PORT,
         "id": "p",
         "network_id": "net-2",
         "mac_address": "fa:16:3e:00:00:01",

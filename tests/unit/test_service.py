@@ -99,7 +99,8 @@ def test_failovers_are_begun_first_then_what_was_queued_first(
     with conducting(deployment, monkeypatch, lambda run: ends(deployment, run)):
         until(lambda: not deployment.runs.open())
     a, b, c, d = runs
-    assert order == [c, a, b, d]
+    # one that ends while the conductor looks may be begun twice; its claim is refused
+    assert list(dict.fromkeys(order)) == [c, a, b, d]
 
 
 def test_no_more_protects_than_allowed_are_under_way_and_a_failover_runs_beside_them(

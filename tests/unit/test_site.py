@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from subprocess import run
 from typing import Any
 
@@ -16,12 +15,15 @@ from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
 
 from antipode.cloud import health
+from antipode.cloud.answers import Listing
 from antipode.cloud.api import Api, ApiError, Reply
 from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
-from antipode.cloud.transport import Login, send
+from antipode.cloud.transport import Login, Wire
 from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
 from tests.unit.fakecloud import FakeCloud
+
+THINGS = Listing("things", dict[str, str])
 
 
 class Response:
@@ -51,9 +53,7 @@ class Proxy:
 
 
 def ask(proxy: Proxy, method: str = "GET", timeout: float | None = None) -> Reply:
-    return send(
-        "site-a",
-        proxy.request,
+    return Wire("site-a", proxy.request)(
         method,
         "/x",
         json=None,
@@ -93,7 +93,7 @@ def test_the_clouds_own_words_are_in_the_error() -> None:
         (None, "x"),
     ):
         proxy = Proxy(Response(409, body))
-        api = Api("s", "compute", partial(send, "s", proxy.request))
+        api = Api("s", "compute", Wire("s", proxy.request))
         with pytest.raises(
             ApiError, match=f"s: POST compute/x was refused with 409: {words}"
         ) as failure:
@@ -125,7 +125,7 @@ def test_listings_are_followed_page_by_page() -> None:
         asked.append(options["params"])
         return Reply(200, pages[len(asked) - 1])
 
-    assert [t["id"] for t in Api("s", "x", answer).all("/things", "things", a="b")] == ["1", "2"]
+    assert [t["id"] for t in Api("s", "x", answer).all("/things", THINGS, a="b")] == ["1", "2"]
     assert asked == [{"a": "b"}, {"a": "b", "marker": "1"}]
 
 
@@ -140,7 +140,7 @@ def test_only_the_first_page_of_a_listing_is_asked_to_be_short() -> None:
         asked.append(options["params"])
         return Reply(200, pages[len(asked) - 1])
 
-    assert len(list(Api("s", "x", answer).pages("/things", "things", first=50))) == 2
+    assert len(list(Api("s", "x", answer).pages("/things", THINGS, first=50))) == 2
     assert asked == [{"limit": 50}, {"marker": "1"}]
 
 
@@ -161,7 +161,7 @@ def test_a_listing_goes_on_though_the_last_item_of_a_page_was_deleted_meanwhile(
                 return Reply(200, {"things": [{"id": "3"}]})
         raise AssertionError(params)
 
-    assert [t["id"] for t in Api("s", "x", answer).all("/things", "things")] == ["1", "2", "3"]
+    assert [t["id"] for t in Api("s", "x", answer).all("/things", THINGS)] == ["1", "2", "3"]
 
 
 def test_a_cloud_that_clouds_yaml_does_not_have_is_named(
@@ -272,7 +272,13 @@ def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None
     cloud = FakeCloud()
     cloud.service_states = {"nova-compute": "down", "cinder-volume": "down"}
     cloud.network_agents.append(
-        {"agent_type": "L3 agent", "host": "net-2", "alive": False, "admin_state_up": True}
+        {
+            "id": "2",
+            "agent_type": "L3 agent",
+            "host": "net-2",
+            "alive": False,
+            "admin_state_up": True,
+        }
     )
     unfit = {f.check: f.detail for f in health.check(cloud.site) if not f.ok}
     assert unfit.keys() == {"nova-compute", "cinder-volume", "network agents"}
@@ -283,7 +289,13 @@ def test_a_site_tells_which_services_and_agents_are_down_on_which_host() -> None
 def test_one_agent_of_a_kind_that_is_alive_is_enough_and_the_dead_one_is_named() -> None:
     cloud = FakeCloud()
     cloud.network_agents.append(
-        {"agent_type": "DHCP agent", "host": "net-2", "alive": False, "admin_state_up": True}
+        {
+            "id": "2",
+            "agent_type": "DHCP agent",
+            "host": "net-2",
+            "alive": False,
+            "admin_state_up": True,
+        }
     )
     finding = next(f for f in health.check(cloud.site) if f.check == "network agents")
     assert finding.ok

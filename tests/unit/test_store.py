@@ -49,7 +49,9 @@ def test_a_new_state_directory_and_the_files_in_it_are_nobody_elses_to_read(
             p.name: p.stat().st_mode & 0o077
             for p in [tmp_path / "state", *(tmp_path / "state").iterdir()]
         }
-    assert modes == {"state": 0, "antipode.db": 0, "antipode.db-wal": 0, "antipode.db-shm": 0}
+    assert modes == dict.fromkeys(
+        ("state", "antipode.db", "antipode.db-wal", "antipode.db-shm", "antipode.lock"), 0
+    )
 
 
 def test_the_revision_that_spares_the_migrations_is_the_newest_one() -> None:
@@ -203,7 +205,7 @@ def test_steps_that_were_under_way_when_their_process_died_are_closed_at_its_las
     assert (lost.state, lost.ended_at, lost.result) == (
         "lost",
         3.0,
-        {"error": "the process at it died"},
+        {"error": "the process that executed it died"},
     )
     assert next(s for s in runs.steps("protect-1") if s.id == "step-succeeded").state == "succeeded"
 

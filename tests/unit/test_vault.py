@@ -97,8 +97,8 @@ def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
     vault: DirectoryVault,
 ) -> None:
     kept, late = (
-        samples.point("20261122T160000Z-000000"),
         samples.point("20261122T170000Z-000000"),
+        samples.point("20261122T160000Z-000000"),
     )
     points.commit(vault, kept)
     points.withdraw(vault, "hlr", late.id, on_its_way=True)

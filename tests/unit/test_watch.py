@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from antipode.cloud import watch
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.watch import PAGE, Watch
-from antipode.errors import ResourceFailed, SiteUnreachable
+from antipode.errors import ResourceFailed, SiteUnreachable, Stalled, UnexpectedAnswer
 
 
 class Listing:
@@ -98,9 +100,13 @@ def test_what_is_created_after_a_listing_began_is_not_called_gone_by_it() -> Non
 
 def test_a_listing_that_fails_for_a_moment_is_asked_for_again() -> None:
     listing = Listing([item("a", "available")])
-    listing.fails = [SiteUnreachable("no answer"), ApiError("s", "GET /volumes", 503, "busy")]
+    listing.fails = [
+        SiteUnreachable("no answer"),
+        ApiError("s", "GET /volumes", 503, "busy"),
+        UnexpectedAnswer("s", "GET /volumes", "a proxy's page"),
+    ]
     Watch("s", "volume", listing).wait_for(["a"], timeout_s=60, interval_s=0.01)
-    assert listing.calls == 3
+    assert listing.calls == 4
 
 
 def test_a_listing_that_is_refused_ends_the_wait() -> None:
@@ -156,3 +162,58 @@ def test_the_first_page_has_room_for_all_that_is_waited_for_and_others() -> None
     listing = Listing([item(i, "available") for i in ids])
     Watch("s", "volume", listing).wait_for(ids, timeout_s=60)
     assert listing.first == 2 * PAGE
+
+
+def test_a_resource_of_which_nothing_changes_ends_the_wait_as_stalled() -> None:
+    listing = Listing([item("a", "creating", name="root"), item("b", "available")])
+    with pytest.raises(Stalled, match=r"root \(a\) is creating"):
+        Watch("s", "backup", listing).wait_for(
+            ["a", "b"], timeout_s=3600, interval_s=0.01, stalled_after_s=0.1
+        )
+
+
+def test_any_change_of_what_is_listed_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    listing = Listing([])
+
+    def work() -> None:
+        clock.s += 40
+        listing.pages = [[item("a", "creating", object_count=str(int(clock.s)))]]
+        if clock.s > 400:
+            listing.pages = [[item("a", "available")]]
+
+    work()
+    Watch("s", "backup", listing).wait_for(
+        ["a"], timeout_s=3600, interval_s=0, stalled_after_s=60, between=work
+    )
+    assert clock.s > 400
+
+
+def test_the_time_in_which_a_site_lists_nothing_is_no_stall(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    listing = Listing([item("a", "creating")])
+
+    def out() -> None:
+        clock.s += 50
+        if clock.s < 150:
+            listing.fails = [SiteUnreachable("no answer")]
+        else:
+            listing.pages = [[item("a", "available")]]
+
+    Watch("s", "backup", listing).wait_for(
+        ["a"], timeout_s=3600, interval_s=0, stalled_after_s=60, between=out
+    )
+
+
+class Clock:
+    """The monotonic clock of the watch, set by the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.s = 0.0
+        monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=self._now))
+
+    def _now(self) -> float:
+        self.s += 0.001  # no two moments are the same
+        return self.s

@@ -1,9 +1,10 @@
-"""The board on which hosts find the runs that are to be done: TaskFlow's jobboards, and what a
-claim of each of them is worth.
+"""The board on which hosts find runs to execute: TaskFlow's jobboards, with claims that are held
+alike on each of them.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import socket
@@ -12,14 +13,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from taskflow import exceptions, states
 from taskflow.jobs import backends
 from taskflow.jobs.base import JobPriority
 
+from antipode import libraries
 from antipode.config import Jobboard
 from antipode.errors import AntipodeError, Busy, ClaimLost, InvalidInput
+
+if TYPE_CHECKING:
+    from etcd3gw import Etcd3Client
 
 PACKAGES = {"etcd": "etcd3gw", "redis": "redis", "zookeeper": "kazoo"}
 
@@ -36,25 +41,25 @@ class Posting(NamedTuple):
 
     run: str
     meant_for: str | None
-    """whoever posted it to do it himself"""
+    """the process that posted it in order to claim it itself"""
     owner: str | None
     job: Any
 
 
 class Hold(Protocol):
-    """A posting that this process has claimed until its time is over."""
+    """A posting that this process has claimed until the claim expires."""
 
     def renew(self) -> None:
-        """Have the board's time begin anew.
+        """Extend the claim by its full time.
 
         Raises:
             ClaimLost: it is not ours any more.
-            BoardUnreachable: nobody knows.
+            BoardUnreachable: that cannot be known now.
         """
         ...
 
     def finish(self) -> None:
-        """Take the posting off the board: the run has ended."""
+        """Remove the posting from the board: the run has ended."""
         ...
 
     def let_go(self) -> None:
@@ -63,16 +68,17 @@ class Hold(Protocol):
 
 
 class Board:
-    """The runs of one installation on a board, as this process sees them."""
+    """The runs of one installation on a board, seen from this process."""
 
     def __init__(self, settings: Jobboard) -> None:
         """Nothing is connected yet.
 
         Raises:
             InvalidInput: the driver is not installed, or refuses its settings.
+            AntipodeError: the driver, or TaskFlow, is of a release that does not fit.
         """
         self.who = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
-        """this process, and none before or after it"""
+        """a name of this process alone"""
         self.expires_s = settings.claim_expires
         self.kind = next(kind for kind in PACKAGES if getattr(settings, kind) is not None)
         if find_spec(PACKAGES[self.kind]) is None:
@@ -80,9 +86,12 @@ class Board:
                 f"jobboard: {self.kind} needs the Python package {PACKAGES[self.kind]}: pip "
                 f"install 'antipode[{self.kind}]'"
             )
+        libraries.check(libraries.TASKFLOW, libraries.BOARD)
         try:
-            # several tries to renew a claim fit into its time
-            self._board = _taskflows(settings, self.kind, timeout_s=settings.claim_expires / 10)
+            # several attempts to renew a claim fit into its time
+            self._board, self._client = _taskflows(
+                settings, self.kind, timeout_s=settings.claim_expires / 10
+            )
         except (exceptions.TaskFlowException, ValueError, TypeError) as error:
             raise InvalidInput(f"jobboard.{self.kind}: {error}") from error
 
@@ -97,7 +106,7 @@ class Board:
                 self._board.connect()
 
     def close(self) -> None:
-        """Disconnect. What is claimed stays so until its time is over."""
+        """Disconnect. Claims last until they expire."""
         with _reaching(self.kind):
             self._board.close()
 
@@ -105,9 +114,9 @@ class Board:
         """Put a run on the board.
 
         Args:
-            first: it goes ahead of others.
-            for_me: this process is about to claim it; others leave it alone as long as a claim
-                lasts.
+            first: it has precedence over others.
+            for_me: this process is about to claim it; others leave it alone for the time of a
+                claim.
 
         Raises:
             BoardUnreachable: it may or may not be there.
@@ -122,10 +131,10 @@ class Board:
             )
 
     def postings(self) -> list[Posting]:
-        """All that is on the board now.
+        """All postings on the board.
 
         Raises:
-            BoardUnreachable: nobody knows.
+            BoardUnreachable: it cannot be read now.
         """
         self.connect()
         with _reaching(self.kind):
@@ -140,18 +149,18 @@ class Board:
 
         Raises:
             Busy: another process has it.
-            BoardUnreachable: nobody knows; if it was claimed, the claim expires.
+            BoardUnreachable: it is unknown whether it was claimed; if so, the claim expires.
         """
         self.connect()
         hold = self._hold(posting)
-        # Both of two who claim two postings of one run look after they have claimed, so that one of
-        # them sees the other at least.
+        # Of two processes that claim two postings of one run, each looks again afterwards, so that
+        # at least one of them sees the other.
         twins = [
             p for p in self.postings() if p.run == posting.run and p.job.uuid != posting.job.uuid
         ]
         if owner := next((p.owner for p in twins if p.owner is not None), None):
             hold.let_go()
-            raise Busy(f"run {posting.run} is being worked at by {owner}")
+            raise Busy(f"run {posting.run} is being executed by {owner}")
         for twin in twins:
             with suppress(Busy):
                 self._hold(twin).finish()
@@ -165,15 +174,17 @@ class Board:
                     self._board.claim(job, self.who)
                 else:
                     self._board.claim(job, self.who, expiry=math.ceil(self.expires_s))
+                if self._client is not None:
+                    return _EtcdHeld(self, self._board, job, self._client)
                 return _HOLDS[self.kind](self, self._board, job)
         except (exceptions.UnclaimableJob, exceptions.NotFound) as error:
             raise Busy(
-                f"run {posting.run} is being worked at by another process, or is over: {error}"
+                f"run {posting.run} is being executed by another process, or has ended: {error}"
             ) from error
 
 
 class _Held:
-    """What the claims of all boards have in common."""
+    """A claim as TaskFlow's boards hold it."""
 
     def __init__(self, board: Board, theirs: Any, job: Any) -> None:
         self._board = board
@@ -185,10 +196,9 @@ class _Held:
             self._extend()
             owner = _owner(self._theirs, self._job)
         if owner != self._board.who:
-            # asked after it was extended: only a claim makes an owner, and nobody else has our name
+            # asked after it was extended: only a claim sets an owner, and no other has our name
             raise ClaimLost(
-                f"the claim of {self._job.name} has expired and "
-                f"{'is ' + owner if owner else 'nobody'}'s now"
+                f"the claim of {self._job.name} has expired; its owner is now {owner or 'unknown'}"
             )
 
     def finish(self) -> None:
@@ -200,7 +210,7 @@ class _Held:
             self._theirs.abandon(self._job, self._board.who)
 
     def _extend(self) -> None:
-        """Have the board's time begin anew. ZooKeeper's begins with every call."""
+        """Extend the claim by its full time. ZooKeeper does so with every call."""
 
 
 class _RedisHeld(_Held):
@@ -209,16 +219,16 @@ class _RedisHeld(_Held):
 
 
 class _EtcdHeld(_Held):
-    """A claim on etcd is a key that goes with our lease.
+    """A claim on etcd: a key that disappears with our lease.
 
-    TaskFlow's own way asks who the owner is and then deletes whatever is there.
+    TaskFlow asks for the owner and then deletes the claim, though it may be another's by then.
     """
 
-    def __init__(self, board: Board, theirs: Any, job: Any) -> None:
+    def __init__(self, board: Board, theirs: Any, job: Any, client: Etcd3Client) -> None:
         super().__init__(board, theirs, job)
         from etcd3gw import Lease
 
-        self._client = theirs._client
+        self._client = client
         self._lock = job.key + theirs.LOCK_POSTFIX
         self._value = (self._client.get(self._lock) or [b"{}"])[0]
         mine = json.loads(self._value)
@@ -233,20 +243,19 @@ class _EtcdHeld(_Held):
             raise ClaimLost(f"the claim of {self._job.name} has expired")
 
     def finish(self) -> None:
-        from etcd3gw.utils import _encode, _increment_last_byte
-
-        begin = self._job.key + "."  # not the key itself, which begins those of other jobs too
+        # all keys that begin with the job's and a dot; "/" is the character after the dot, and the
+        # key without it begins those of other jobs too
         delete = {
             "request_delete_range": {
-                "key": _encode(begin),
-                "range_end": _encode(_increment_last_byte(begin)),
+                "key": _encoded(f"{self._job.key}.".encode()),
+                "range_end": _encoded(f"{self._job.key}/".encode()),
             }
         }
         ours = {
-            "key": _encode(self._lock),
+            "key": _encoded(self._lock.encode()),
             "result": "EQUAL",
             "target": "VALUE",
-            "value": _encode(self._value),
+            "value": _encoded(self._value),
         }
         with _reaching(self._board.kind):
             self._client.transaction({"compare": [ours], "success": [delete], "failure": []})
@@ -263,11 +272,12 @@ class _EtcdHeld(_Held):
                     raise
 
 
-_HOLDS: dict[str, Callable[[Board, Any, Any], Hold]] = {
-    "etcd": _EtcdHeld,
-    "redis": _RedisHeld,
-    "zookeeper": _Held,
-}
+_HOLDS: dict[str, Callable[[Board, Any, Any], Hold]] = {"redis": _RedisHeld, "zookeeper": _Held}
+
+
+def _encoded(data: bytes) -> str:
+    """Keys and values as etcd's JSON gateway takes them."""
+    return base64.b64encode(data).decode()
 
 
 def _owner(theirs: Any, job: Any) -> str | None:
@@ -277,31 +287,32 @@ def _owner(theirs: Any, job: Any) -> str | None:
         return None  # TaskFlow 6.5 tries to decode the owner of a job on Redis that has none
 
 
-def _taskflows(settings: Jobboard, kind: str, timeout_s: float) -> Any:
-    """TaskFlow's board of a kind."""
+def _taskflows(settings: Jobboard, kind: str, timeout_s: float) -> tuple[Any, Etcd3Client | None]:
+    """TaskFlow's board of a kind, and its client if that is ours."""
     given = getattr(settings, kind)
     if kind == "etcd":
         from antipode.claims.etcd import client
 
-        return backends.fetch(
-            settings.name, {"board": "etcd", "path": settings.name}, client=client(given, timeout_s)
-        )
+        libraries.check(libraries.TASKFLOW, libraries.ETCD_BOARD)
+        libraries.check(libraries.ETCD3GW, libraries.ETCD_CLIENT)
+        ours = client(given, timeout_s)
+        conf: dict[str, Any] = {"board": "etcd", "path": settings.name}
+        return backends.fetch(settings.name, conf, client=ours), ours
     if kind == "redis":
-        # the sockets' timeouts: a call to a server that is gone must not outlast the claim
+        # a call to a server that is gone must not outlast the claim
         waits = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-        return backends.fetch(
-            settings.name, {"board": "redis", "namespace": settings.name, **waits, **given}
-        )
-    # ZooKeeper's claims last as long as the session, which the server ends after this time without
-    # a sign of life
+        conf = {"board": "redis", "namespace": settings.name, **waits, **given}
+        return backends.fetch(settings.name, conf), None
+    # a claim on ZooKeeper lasts as long as the session, which the server ends after this time
+    # without a sign of life
     own = {"path": f"/antipode/{settings.name}", "timeout": settings.claim_expires}
-    return backends.fetch(settings.name, {"board": "zookeeper", **own, **given})
+    return backends.fetch(settings.name, {"board": "zookeeper", **own, **given}), None
 
 
 @contextmanager
 def _reaching(kind: str) -> Iterator[None]:
-    """Turn what the drivers raise when their server gives no answer into our error; what TaskFlow
-    decides passes.
+    """Turn what a driver raises when its server does not answer into our error; TaskFlow's own
+    decisions pass.
     """
     began = time.monotonic()
     try:

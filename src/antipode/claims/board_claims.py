@@ -1,5 +1,5 @@
-"""Claims where several hosts work at runs: held on a board for a time that is renewed, and told to
-be lost before that time is over.
+"""Claims where several hosts execute runs: held on a board for a time that is renewed, and given up
+before that time is over.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from antipode.store.tables import USUAL_PRIORITY, RunRow
 
 LOG = logging.getLogger(__name__)
 FRESH_S = 0.5
-"""How old a look at the board may be to tell who is at which run."""
+"""How old a reading of the board may be to decide which process executes a run."""
 
 
 def now() -> float:
-    """Seconds of a clock that nobody sets, and that goes on while the process is stopped and while
+    """Seconds of a clock that cannot be set, and that runs while the process is stopped and while
     the machine sleeps.
     """
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.clock_gettime(
         time.CLOCK_MONOTONIC
-    )  # that of macOS goes on while the machine sleeps; Linux's does not
+    )  # that of macOS counts while the machine sleeps; Linux's does not
 
 
 class BoardClaim:
-    """A run that this process holds on the board. Satisfies `engine.claims.Claim`.
+    """A run that this process holds on the board. Satisfies `claims.claim.Claim`.
 
     The board's time begins when it gets a renewal, ours when we send it, and ours is shorter by a
-    third: a call that was sent while the claim was ours has as long to arrive before another host
-    may go on with the run.
+    third: a call that was sent while the claim was ours has that long to arrive before another host
+    may resume the run.
     """
 
     def __init__(
@@ -68,24 +68,23 @@ class BoardClaim:
         self._renewer.start()
 
     def check(self) -> None:
-        """Raises ClaimLost when the claim is over, or cannot be known not to be."""
+        """Raises ClaimLost when the claim has expired, or may have."""
         if self._lost is not None:
             raise ClaimLost(self._lost)
         if self._clock() >= self._until:
             raise ClaimLost(
                 f"run {self.run}: its claim could not be renewed for {self._lasts_s:.0f} s, so "
-                "that another host may have it; nothing more"
-                " is changed here. It goes on where a conductor claims it, or with: antipode "
-                f"run resume {self.run}"
+                "that another host may have it, and nothing more is changed here. A service "
+                f"resumes it, or: antipode run resume {self.run}"
             )
 
     def release(self) -> None:
-        """Let go of the run; when it has ended, take it off the board."""
+        """Release the run; if it has ended, remove it from the board."""
         if self._released.is_set():
             return
         self._released.set()
         self._renewer.join(self._lasts_s)  # a database that is cut off may keep it for long
-        lost, self._lost = self._lost, self._lost or f"run {self.run} was let go of"
+        lost, self._lost = self._lost, self._lost or f"run {self.run} was released"
         if lost is not None:
             return
         try:
@@ -127,15 +126,15 @@ class BoardClaim:
             else:
                 if asked >= self._until:
                     LOG.warning(
-                        "run %s: its claim was over for %.0f s, and nobody has taken it",
+                        "run %s: its claim had expired for %.0f s, and no other process has it",
                         self.run,
                         asked - self._until,
                     )
                 self._until = asked + self._lasts_s
 
     def _renew(self) -> None:
-        """Renew the claim, if the database answers: a host that is cut off from it can do nothing
-        for the run, and another may.
+        """Renew the claim, if the database answers: a host that is cut off from it cannot continue
+        the run, and another may.
         """
         newest, _ = self._runs.standing(self.run)
         if self.number and newest != self.number:
@@ -159,7 +158,7 @@ def is_over(runs: Runs, run: str) -> bool:
 
 
 class BoardClaims:
-    """Satisfies `engine.claims.Claims` for hosts that share a board and a database."""
+    """Satisfies `claims.claim.Claims` for hosts that share a board and a database."""
 
     def __init__(self, board: Board, runs: Runs) -> None:
         self.board = board
@@ -170,19 +169,19 @@ class BoardClaims:
 
     def begin(self, run: RunRow) -> BoardClaim:
         run_id, first = run.id, _goes_first(run)
-        self.postings()  # a board that does not answer is told before anything is kept
+        self.postings()  # a board that does not answer is noticed before anything is stored
         for other in self._runs.open(run.vnf):
             if other.slot == run.slot and other.state == "running" and self.is_held(other) is False:
                 raise Busy(
-                    f"run {other.id} of {run.vnf} is lost and must end first: a service goes on "
-                    f"with it, or: antipode run resume {other.id}"
+                    f"run {other.id} of {run.vnf} is lost and must end first; a service resumes "
+                    f"it, or: antipode run resume {other.id}"
                 )
         run.claim, run.conductor = 1, self.board.who
         self._runs.create(run)
         try:
             claim = self._claim(self._posting(run_id, first))
         except BaseException as error:
-            # whoever asked for it is told that it was not begun: so nobody may begin it later
+            # the caller learns that it was not begun, so it must not begin later
             self._runs.end(run_id, 1, "failed", time.time(), f"it could not be begun: {error}", {})
             raise
         claim.number = 1
@@ -192,7 +191,7 @@ class BoardClaims:
         row = self._runs.get(run)
         posting = self._posting(run, _goes_first(row))
         if posting.owner is not None:
-            raise Busy(f"run {run} is being worked at by {posting.owner}")
+            raise Busy(f"run {run} is being executed by {posting.owner}")
         claim = self._claim(posting)
         try:
             # what was read before the board's claim was ours may be old
@@ -212,7 +211,7 @@ class BoardClaims:
             return None
 
     def offer(self, run: RunRow) -> None:
-        """Put a run on the board for whoever is free; again does no harm.
+        """Put a run on the board for any service; it can be repeated.
 
         Raises:
             BoardUnreachable: it may not be there; a service posts it when it finds it missing.
@@ -220,10 +219,10 @@ class BoardClaims:
         self.board.post(run.id, first=_goes_first(run))
 
     def postings(self) -> list[Posting]:
-        """What is on the board now.
+        """All postings on the board.
 
         Raises:
-            BoardUnreachable: nobody knows.
+            BoardUnreachable: it cannot be read now.
         """
         with self._lock:
             self._seen, self._seen_at = self.board.postings(), now()

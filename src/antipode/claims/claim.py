@@ -1,6 +1,4 @@
-"""That one process, and no other, works at a run: what every way of claiming runs gives, on one
-host or on many.
-"""
+"""The protocol of claims: a single process executes a run, on one host or on many."""
 
 from __future__ import annotations
 
@@ -11,14 +9,14 @@ from antipode.store.tables import RunRow
 
 
 class Claim(AbstractContextManager["Claim"], Protocol):
-    """A run that this process holds. Leaving the block lets go of it."""
+    """A run that this process holds. Leaving the block releases it."""
 
     @property
     def run(self) -> str: ...
 
     @property
     def number(self) -> int:
-        """Larger than that of every claim of the run before: what is written with an older one is
+        """Larger than the number of every earlier claim of the run: writes with an older one are
         refused.
         """
         ...
@@ -27,12 +25,12 @@ class Claim(AbstractContextManager["Claim"], Protocol):
         """Asked before every call that changes something; quick, and without a network.
 
         Raises:
-            ClaimLost: the run is not ours any more, or nobody can be sure that it is.
+            ClaimLost: the run is not ours any more, or may not be.
         """
         ...
 
     def release(self) -> None:
-        """Let go of the run; again is fine."""
+        """Release the run; it can be repeated."""
         ...
 
 
@@ -40,7 +38,7 @@ class Claims(Protocol):
     """Where runs are claimed."""
 
     def begin(self, run: RunRow) -> Claim:
-        """Keep a new run and hold it.
+        """Store a new run and hold it.
 
         Raises:
             Busy: another run of the VNF is under way that this one cannot begin beside.
@@ -48,19 +46,19 @@ class Claims(Protocol):
         ...
 
     def take(self, run: str, *, also_failed: bool = False, abort: bool = False) -> Claim:
-        """Hold a run that nobody is at: one that is lost or queued.
+        """Hold a run that no process executes: one that is lost or queued.
 
         Args:
             also_failed: or that failed.
-            abort: or that failed, to take it back; from then on it is never gone on with, whatever
-                becomes of this process.
+            abort: or that failed, to roll it back; from then on it is never resumed, even if this
+                process dies.
 
         Raises:
             NotFound: there is no such run.
-            Busy: somebody is at it, or at another that it cannot go on beside.
+            Busy: another process executes it, or a run that it cannot continue beside.
         """
         ...
 
     def is_held(self, run: RunRow) -> bool | None:
-        """Whether a process is at the run; None when that cannot be known from here."""
+        """Whether a process executes the run; None if that cannot be known from here."""
         ...

@@ -1,5 +1,5 @@
-"""A client for etcd that goes to another endpoint when one does not answer, and logs in where a
-user is needed.
+"""A client for etcd that tries another endpoint when one does not answer, and logs in if a user is
+configured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def client(settings: Etcd, timeout_s: float) -> Etcd3Client:
         InvalidInput: the password cannot be read.
     """
     session = _Session(settings, timeout_s)
-    # Where each call goes is the session's business; the path is that of etcd 3.4 and later.
+    # The session decides where each call goes; the path is that of etcd 3.4 and later.
     return Etcd3Client(host="etcd", port=0, timeout=timeout_s, api_path="/v3/", session=session)
 
 
@@ -73,8 +73,8 @@ class _Session(requests.Session):
 
 
 def _needs_login(response: requests.Response) -> bool:
-    """Whether the token is missing or was forgotten, as etcd forgets it after some minutes and when
-    it is restarted.
+    """Whether the token is missing or no longer known: etcd drops it after some minutes and when it
+    is restarted.
     """
     return response.status_code == requests.codes.unauthorized or (
         response.status_code == requests.codes.bad_request and "user name is empty" in response.text

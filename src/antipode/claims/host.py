@@ -1,4 +1,4 @@
-"""Claims on one host: a file lock for each slot of a VNF, which the kernel lets go of when its
+"""Claims on one host: a file lock for each slot of a VNF, which the kernel releases when its
 process ends, however it ends.
 """
 
@@ -17,13 +17,13 @@ from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 
 LOOKED_AT_S = 10.0
-"""How long those may take together who only look who has a lock."""
+"""How long processes may take together that only look for the holder of a lock."""
 LETS_GO_S = 0.2
-"""How long a run that has ended may take to let go of its lock."""
+"""How long a run that has ended may take to release its lock."""
 
 
 def here() -> str:
-    """This process, for people who look for it."""
+    """This process, as people would look for it."""
     return f"process {os.getpid()}{_on_this_host()}"
 
 
@@ -32,15 +32,15 @@ def _on_this_host() -> str:
 
 
 class Lock:
-    """The lock of one slot, free when its file is not locked; the file tells the run that has
-    it.
+    """The lock of one slot. It is free when its file is not locked; the file names the run that
+    holds it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def take(self, run: str) -> int:
-        """Lock it for a run; the handle, to be closed to let go.
+        """Lock it for a run; the handle, which releases it when closed.
 
         Raises:
             Busy: another process, or another run of this one, holds it.
@@ -64,7 +64,7 @@ class Lock:
         return handle
 
     def holder(self) -> str | None:
-        """The run that has it, if any."""
+        """The run that holds it, if any."""
         try:
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -79,9 +79,10 @@ class Lock:
 
 
 def _locked(handle: int) -> bool:
-    """Lock a file; whether it could be.
+    """Lock a file; whether that succeeded.
 
-    Whoever only looks who has it shares it meanwhile: he is waited for, his machine may be busy.
+    A process that only looks for the holder shares the lock meanwhile. It is waited for, as the
+    machine may be busy.
     """
     began = time.monotonic()
     while not _is_granted(handle, fcntl.LOCK_EX):
@@ -102,7 +103,7 @@ def _is_granted(handle: int, kind: int) -> bool:
 
 
 class HostClaim:
-    """A run that this process holds by a lock, which nobody can take from it."""
+    """A run that this process holds by a lock, which no other can take from it."""
 
     def __init__(self, run: str, number: int, handle: int) -> None:
         self.run = run
@@ -111,12 +112,12 @@ class HostClaim:
 
     def check(self) -> None:
         if self._handle is None:
-            raise ClaimLost(f"run {self.run} was let go of")
+            raise ClaimLost(f"run {self.run} was released")
 
     def release(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
-            os.truncate(handle, 0)  # nobody is named who has let go
+            os.truncate(handle, 0)  # a run that has released it is not named
             os.close(handle)
 
     def __enter__(self) -> Self:
@@ -132,10 +133,10 @@ class HostClaim:
 
 
 class HostClaims:
-    """Satisfies `engine.claims.Claims` where all processes that work at runs are on one host."""
+    """Satisfies `claims.claim.Claims` where all processes that execute runs are on one host."""
 
     def __init__(self, state_dir: Path, runs: Runs, *, shared: bool = False) -> None:
-        """`shared`: other hosts may use the same database, of whose locks nothing is known here."""
+        """`shared`: other hosts may use the same database; their locks cannot be seen here."""
         self._shared = shared
         self._folder = state_dir / "locks"
         self._runs = runs
@@ -186,15 +187,15 @@ class HostClaims:
     def _must_be_of_this_host(self, run: RunRow) -> None:
         if self._is_elsewhere(run):
             raise Busy(
-                f"{run.id} is kept as under way in {run.conductor}, and whether it is cannot be "
-                "known from here;"
-                " look there, or set a jobboard up for several hosts (docs/deployment.md)"
+                f"{run.id} was under way in {run.conductor}, and whether it still is cannot be "
+                "known from here; look there, or set up a jobboard for several hosts "
+                "(docs/deployment.md)"
             )
 
     def _give_up(self, lost: RunRow, instead: str) -> None:
-        """End a run whose process died, as we hold the lock that it had.
+        """End a run whose process died, as this process holds its lock now.
 
-        What it has left is used, or removed, by its successor.
+        Its successor uses or removes what it has made.
         """
         number = self._runs.claim(lost.id, here(), lost.claim)
         self._runs.end(

@@ -68,11 +68,8 @@ class RunWatch(TextCommand):
 
 
 def _newest_open(deployment: Deployment) -> str:
-    from antipode.operations.progress import ENDED
-
-    for run in deployment.runs.all():
-        if run.state not in ENDED:
-            return run.id
+    if found := deployment.runs.open():
+        return found[-1].id
     raise NotFound("no run is under way; see: antipode run list")
 
 

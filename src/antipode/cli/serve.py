@@ -49,6 +49,7 @@ class ServiceStatus(ShowCommand):
         from antipode.service.daemon import queue_size, status_of
 
         status = status_of(deployment.config)
+        open_runs = deployment.runs.open()
         alive = status is not None and status.is_alive
         if status is None or not alive or status.trouble:
             self.exit_code = 1
@@ -64,10 +65,8 @@ class ServiceStatus(ShowCommand):
                 "version": status and status.version,
                 "started_at": status and moment(status.started_at),
                 "last_sign_of_life": status and moment(status.beat_at),
-                "runs": sorted(set(status.runs) & {row.id for row in deployment.runs.open()})
-                if status
-                else [],
+                "runs": sorted(set(status.runs) & {row.id for row in open_runs}) if status else [],
                 "trouble": status.trouble if status else {},
-                **queue_size(deployment),
+                **queue_size(deployment, open_runs),
             }
         )

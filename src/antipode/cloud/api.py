@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, Self
 
-from antipode.errors import AntipodeError, PreflightFailed, SiteUnreachable
+from antipode.cloud.answers import Listing, Shape, printable
+from antipode.errors import AntipodeError, PreflightFailed, SiteUnreachable, UnexpectedAnswer
 
 Json = dict[str, Any]
 Params = Mapping[str, str | int | Sequence[str]]
@@ -219,9 +220,7 @@ class Api:
             raise
         self._silence.broken()
         if reply.status >= 400:
-            raise ApiError(
-                self.site, f"{method} {self.service}{path}", reply.status, _reason(reply.body)
-            )
+            raise ApiError(self.site, self._called(method, path), reply.status, _reason(reply.body))
         return reply.body
 
     def go_on(self) -> None:
@@ -245,30 +244,46 @@ class Api:
         return self._gate.patience_s - silent_s
 
     def get(
-        self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]
+        self,
+        path: str,
+        shape: Shape | None = None,
+        *,
+        urgency: Urgency = Urgency.USUAL,
+        timeout_s: float | None = None,
+        **params: str | int | Sequence[str],
     ) -> Any:
-        return self.call("GET", path, params=params or None, urgency=urgency)
+        """What an answer has at the key of `shape`; its whole body, unchecked, without one.
+
+        Raises:
+            UnexpectedAnswer: the answer is not as `shape` says.
+        """
+        body = self.call("GET", path, params=params or None, timeout_s=timeout_s, urgency=urgency)
+        return body if shape is None else self._read(shape, "GET", path, body)
 
     def find(
-        self, path: str, *, urgency: Urgency = Urgency.USUAL, **params: str | int | Sequence[str]
+        self, path: str, shape: Shape | None = None, **params: str | int | Sequence[str]
     ) -> Any | None:
         """As `get`, but None when there is no such resource."""
         try:
-            return self.get(path, urgency=urgency, **params)
+            body = self.call("GET", path, params=params or None)
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
+        return body if shape is None else self._read(shape, "GET", path, body)
 
     def post(
         self,
         path: str,
         body: Json,
-        timeout_s: float | None = None,
+        shape: Shape | None = None,
         *,
+        timeout_s: float | None = None,
         urgency: Urgency = Urgency.USUAL,
     ) -> Any:
-        return self.call("POST", path, body, timeout_s=timeout_s, urgency=urgency)
+        """As `get`, for what a request makes."""
+        answer = self.call("POST", path, body, timeout_s=timeout_s, urgency=urgency)
+        return answer if shape is None else self._read(shape, "POST", path, answer)
 
     def delete(self, path: str) -> None:
         """Delete a resource; one that is not there is fine."""
@@ -281,28 +296,40 @@ class Api:
     def pages(
         self,
         path: str,
-        collection: str,
+        listing: Listing,
         params: Params | None = None,
         *,
         first: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[list[Json]]:
-        """The pages of a listing, in the order of the service (Nova and Cinder: newest first).
+        """The pages of a listing, in the order of the service (Nova and Cinder: newest first);
+        an item that moves to another page meanwhile comes once.
 
         Args:
             first: how many items the first page is asked for; the others are as long as the service
                 makes them.
             timeout_s: for each page.
+
+        Raises:
+            UnexpectedAnswer: a page is not as `listing` says, or has nothing but what was there
+                before: there would be no end.
         """
         begin = {**(params or {}), **({"limit": first} if first else {})}
         body = self.call("GET", path, params=begin or None, timeout_s=timeout_s)
+        seen: set[str] = set()
         while True:
-            page: list[Json] = body[collection]
-            yield page
-            if not page or not any(
-                link.get("rel") == "next" for link in body.get(f"{collection}_links", [])
-            ):
+            page: list[Json] = self._read(listing, "GET", path, body)
+            new = {item["id"]: item for item in page if item["id"] not in seen}
+            yield list(new.values())
+            if not page or not listing.has_more(body, self.site, self._called("GET", path)):
                 return
+            if not new:
+                raise UnexpectedAnswer(
+                    self.site,
+                    self._called("GET", path),
+                    f"{listing.key} has the same page again and again",
+                )
+            seen |= new.keys()
             body = self._page_after(page, path, params, timeout_s)
 
     def _page_after(
@@ -327,18 +354,25 @@ class Api:
             "GET", path, params={**(params or {}), "marker": item["id"]}, timeout_s=timeout_s
         )
 
-    def all(self, path: str, collection: str, **params: str | int | Sequence[str]) -> list[Json]:
+    def all(self, path: str, listing: Listing, **params: str | int | Sequence[str]) -> list[Json]:
         """All items of a listing."""
-        return [item for page in self.pages(path, collection, params) for item in page]
+        return [item for page in self.pages(path, listing, params) for item in page]
+
+    def _read(self, shape: Shape, method: str, path: str, body: Any) -> Any:
+        return shape.read(body, self.site, self._called(method, path))
+
+    def _called(self, method: str, path: str) -> str:
+        """A call as messages name it."""
+        return f"{method} {self.service}{path}"
 
 
 def _reason(body: Any) -> str:
     """The words in an error body: {"badRequest": {"message": ...}}, {"NeutronError": {...}},
     {"error": ...} or text.
     """
-    if isinstance(body, dict) and body:
-        inner = next(iter(body.values()))
-        if isinstance(inner, dict):
-            return str(inner.get("message") or inner)
-        return str(inner)
-    return str(body) if body else "no reason given"
+    words = body
+    if isinstance(words, dict):
+        words = next(iter(words.values()), None)
+    if isinstance(words, dict):
+        words = words.get("message")
+    return printable(words, 1000) if isinstance(words, str) and words else "no reason given"

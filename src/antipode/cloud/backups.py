@@ -10,19 +10,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from antipode.cloud import answers
 from antipode.cloud.api import Api, ApiError, Json
 from antipode.cloud.watch import Watch
+from antipode.errors import UnexpectedAnswer
 
 
 class Backups:
     def __init__(self, api: Api) -> None:
         """`api` is Cinder's, its microversion negotiated (by Volumes)."""
         self._api = api
-        self.watch = Watch(api.site, "backup", partial(api.pages, "/backups/detail", "backups"))
+        self.watch = Watch(
+            api.site, "backup", partial(api.pages, "/backups/detail", answers.BACKUPS)
+        )
 
     def backups(self) -> list[Json]:
         """All backups of the project, with all details."""
-        return self._api.all("/backups/detail", "backups")
+        return self._api.all("/backups/detail", answers.BACKUPS)
 
     def create_backup(
         self,
@@ -40,12 +44,9 @@ class Backups:
             "name": name,
             "incremental": incremental,
             "force": True,
+            "metadata": dict(metadata),
         }
-        return str(
-            self._api.post("/backups", {"backup": {**backup, "metadata": dict(metadata)}})[
-                "backup"
-            ]["id"]
-        )
+        return str(self._api.post("/backups", {"backup": backup}, answers.MADE_BACKUP)["id"])
 
     def delete_backup(self, backup_id: str) -> None:
         """Delete a backup, its objects in the store included.
@@ -58,8 +59,13 @@ class Backups:
         """The record of a backup: its service (driver class) and its URL (opaque).
 
         Administrators only.
+
+        Raises:
+            UnexpectedAnswer: it is no record of a backup.
         """
-        record = self._api.get(f"/backups/{backup_id}/export_record")["backup-record"]
+        path = f"/backups/{backup_id}/export_record"
+        record = self._api.get(path, answers.EXPORTED_RECORD)
+        read_record(record["backup_url"], f"{self._api.site}: backup {backup_id}")
         return record["backup_service"], record["backup_url"]
 
     def import_record(self, service: str, url: str) -> str:
@@ -68,11 +74,11 @@ class Backups:
         """
         # Raw, because openstacksdk 4.22 posts to the wrong path and with the wrong body.
         record = {"backup-record": {"backup_service": service, "backup_url": url}}
-        return str(self._api.post("/backups/import_record", record)["backup"]["id"])
+        return str(self._api.post("/backups/import_record", record, answers.MADE_BACKUP)["id"])
 
     def services_up(self) -> list[str]:
         """The hosts on which cinder-backup is up and enabled. Administrators only."""
-        services = self._api.get("/os-services", binary="cinder-backup")["services"]
+        services = self._api.get("/os-services", answers.SERVICES, binary="cinder-backup")
         return [s["host"] for s in services if s["state"] == "up" and s["status"] == "enabled"]
 
     def may_exchange_records(self) -> bool:
@@ -87,9 +93,20 @@ class Backups:
         return True
 
 
-def read_record(url: str) -> dict[str, Any]:
+def read_record(url: str, of: str = "a backup") -> dict[str, Any]:
     """What stands in a record's URL: base64 of the JSON of the backup's fields (Cinder:
-    objects/backup.py, encode_record).
+    objects/backup.py, encode_record). `id` and `volume_id` are there.
+
+    Args:
+        of: what it is the record of, for the message.
+
+    Raises:
+        UnexpectedAnswer: it cannot be read.
     """
-    record: dict[str, Any] = json.loads(base64.b64decode(url))
+    try:
+        fields = json.loads(base64.b64decode(url, validate=True))
+    except (ValueError, RecursionError) as error:
+        problem = answers.printable(f"{type(error).__name__}: {error}")
+        raise UnexpectedAnswer(of, "export_record", problem) from error
+    record: dict[str, Any] = answers.RECORD.check(fields, of, "export_record")
     return record

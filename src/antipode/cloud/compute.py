@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
+from urllib.parse import quote
 
+from antipode.cloud import answers
 from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
 
@@ -30,7 +32,9 @@ class Compute:
     def __init__(self, api: Api) -> None:
         api.negotiate(LEAST, MOST)
         self._api = api
-        self.watch = Watch(api.site, "server", partial(api.pages, "/servers/detail", "servers"))
+        self.watch = Watch(
+            api.site, "server", partial(api.pages, "/servers/detail", answers.SERVERS)
+        )
 
     @property
     def version(self) -> str:
@@ -43,25 +47,34 @@ class Compute:
         return self._api.microversion is not None and self._api.microversion >= _HOSTNAME
 
     def servers(self) -> list[Json]:
-        """All servers of the project, with all details."""
-        return self._api.all("/servers/detail", "servers")
+        """All servers of the project, with all details; see `is_unreadable`."""
+        return self._api.all("/servers/detail", answers.SERVERS)
 
     def server(self, server_id: str) -> Json | None:
-        body = self._api.find(f"/servers/{server_id}")
-        return body and body["server"]
+        return self._api.find(f"/servers/{server_id}", answers.SERVER)
 
     def attachments(self, server_id: str) -> list[Json]:
         """The volume attachments of a server: volumeId, device, tag, delete_on_termination."""
-        attachments: list[Json] = self._api.get(f"/servers/{server_id}/os-volume_attachments")[
-            "volumeAttachments"
-        ]
+        attachments: list[Json] = self._api.get(
+            f"/servers/{server_id}/os-volume_attachments", answers.ATTACHMENTS
+        )
         return attachments
+
+    def attached_volumes(self, server_id: str, timeout_s: float) -> set[str]:
+        """The ids of the volumes of a server; asked while members are frozen."""
+        attached = self._api.get(
+            f"/servers/{server_id}/os-volume_attachments",
+            answers.ATTACHMENTS,
+            timeout_s=timeout_s,
+            urgency=Urgency.WINDOW,
+        )
+        return {a["volumeId"] for a in attached}
 
     def interfaces(self, server_id: str) -> list[Json]:
         """The interfaces of a server: port_id, mac_addr, tag."""
-        interfaces: list[Json] = self._api.get(f"/servers/{server_id}/os-interface")[
-            "interfaceAttachments"
-        ]
+        interfaces: list[Json] = self._api.get(
+            f"/servers/{server_id}/os-interface", answers.INTERFACES
+        )
         return interfaces
 
     def create_server(self, server: Json, hints: Json | None = None) -> str:
@@ -72,7 +85,7 @@ class Compute:
         body: Json = {"server": server}
         if hints:
             body["os:scheduler_hints"] = hints
-        return str(self._api.post("/servers", body)["server"]["id"])
+        return str(self._api.post("/servers", body, answers.MADE_SERVER)["id"])
 
     def delete_server(self, server_id: str) -> None:
         self._api.delete(f"/servers/{server_id}")
@@ -91,25 +104,25 @@ class Compute:
             self._api.call("PUT", f"/servers/{server_id}/os-volume_attachments/{volume_id}", wanted)
 
     def flavors(self) -> list[Json]:
-        return self._api.all("/flavors/detail", "flavors")
+        return self._api.all("/flavors/detail", answers.FLAVORS)
 
     def services(self, binary: str) -> list[Json]:
         """The services of this name on all hosts: host, state (up, down), status (enabled,
         disabled). Administrators only.
         """
-        services: list[Json] = self._api.get("/os-services", binary=binary)["services"]
+        services: list[Json] = self._api.get("/os-services", answers.SERVICES, binary=binary)
         return services
 
     def availability_zones(self) -> set[str]:
         """The names of the zones that are available."""
-        zones = self._api.get("/os-availability-zone")["availabilityZoneInfo"]
+        zones = self._api.get("/os-availability-zone", answers.ZONES)
         return {z["zoneName"] for z in zones if z["zoneState"]["available"]}
 
     def keypair(self, name: str, user_id: str | None = None) -> Json | None:
         """A keypair of our own user, or (administrators only) of another."""
-        path = f"/os-keypairs/{name}"
-        body = self._api.find(path, user_id=user_id) if user_id else self._api.find(path)
-        return body and body["keypair"]
+        path = f"/os-keypairs/{quote(name, safe='')}"
+        whose = {"user_id": user_id} if user_id else {}
+        return self._api.find(path, answers.KEYPAIR, **whose)
 
     def import_keypair(self, name: str, public_key: str, kind: str) -> None:
         self._api.post(
@@ -117,27 +130,23 @@ class Compute:
         )
 
     def server_groups(self) -> list[Json]:
-        groups: list[Json] = self._api.get("/os-server-groups")["server_groups"]
+        groups: list[Json] = self._api.get("/os-server-groups", answers.SERVER_GROUPS)
         return groups
 
     def create_server_group(self, name: str, policy: str) -> str:
-        return str(
-            self._api.post("/os-server-groups", {"server_group": {"name": name, "policy": policy}})[
-                "server_group"
-            ]["id"]
-        )
+        group = {"server_group": {"name": name, "policy": policy}}
+        return str(self._api.post("/os-server-groups", group, answers.MADE_SERVER_GROUP)["id"])
 
     def quota(self, project_id: str) -> Json:
         """The quotas of the project, each {limit, in_use, reserved}."""
-        quota: Json = self._api.get(f"/os-quota-sets/{project_id}/detail")["quota_set"]
+        quota: Json = self._api.get(f"/os-quota-sets/{project_id}/detail", answers.QUOTA_SET)
         return quota
 
     def quiesce_support(self) -> Json | None:
         """What the quiesce add-on says of itself (version, default_timeout, maximum_timeout in
         seconds); None when it is not installed.
         """
-        body = self._api.find("/os-quiesce")
-        return body and body["quiesce"]
+        return self._api.find("/os-quiesce", answers.ADD_ON)
 
     def quiesce_available(self) -> bool:
         return self.quiesce_support() is not None
@@ -151,10 +160,12 @@ class Compute:
 
         `timeout_s`: None for the usual.
         """
-        body = self._api.call(
-            "GET", f"/servers/{server_id}/os-quiesce", timeout_s=timeout_s, urgency=Urgency.WINDOW
+        told = self._api.get(
+            f"/servers/{server_id}/os-quiesce",
+            answers.FREEZE,
+            timeout_s=timeout_s,
+            urgency=Urgency.WINDOW,
         )
-        told = body["quiesce"]
         return (
             Freeze(told.get("id"), told.get("state", "quiesced") == "quiesced")
             if told["quiesced"]
@@ -172,7 +183,10 @@ class Compute:
         """
         body = {"quiesce": {"timeout": math.ceil(timeout_s)}}
         self._api.post(
-            f"/servers/{server_id}/action", body, answer_within_s, urgency=Urgency.WINDOW
+            f"/servers/{server_id}/action",
+            body,
+            timeout_s=answer_within_s,
+            urgency=Urgency.WINDOW,
         )
 
     def unquiesce(self, server_id: str, timeout_s: float) -> None:
@@ -195,11 +209,18 @@ class Compute:
 
     def _is_off(self, server_id: str, timeout_s: float) -> bool:
         try:
-            body = self._api.call(
-                "GET", f"/servers/{server_id}", timeout_s=timeout_s, urgency=Urgency.THAW
+            server = self._api.get(
+                f"/servers/{server_id}", answers.SERVER, timeout_s=timeout_s, urgency=Urgency.THAW
             )
         except ApiError as error:
             if error.status == 404:
                 return True
             raise
-        return body["server"]["OS-EXT-STS:vm_state"] in _OFF
+        return server.get("OS-EXT-STS:vm_state") in _OFF
+
+
+def is_unreadable(server: Json) -> bool:
+    """Whether Nova tells nothing of a server but its id, as its cell does not answer (2.69): its
+    name is empty then.
+    """
+    return server["status"] == "UNKNOWN" and not server["name"]

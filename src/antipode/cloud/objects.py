@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
-from antipode.cloud.api import Gate, Urgency
+from antipode.cloud import answers
+from antipode.cloud.api import Gate, Rate, Unlimited, Urgency
 from antipode.cloud.transport import answering
-from antipode.errors import AntipodeError, NotFound
+from antipode.errors import AntipodeError, NotFound, UnexpectedAnswer
+
+_PRECONDITION_FAILED = 412
 
 
 class StoredObject(NamedTuple):
@@ -28,12 +32,33 @@ class Objects:
         self._ask = ask
         self._gate = gate or Gate()
 
+    def under(self, go_on: Callable[[], None], rate: Rate | None = None) -> Self:
+        """This object storage as one run uses it; arguments as for `Site.under`."""
+        view = copy.copy(self)
+        view._gate = Gate(go_on, rate or Unlimited())
+        return view
+
     def ensure_container(self, container: str) -> None:
         self._send("PUT", container)
 
     def put(self, container: str, name: str, data: bytes) -> None:
         """Write an object, over one of that name."""
         self._send("PUT", container, name, data=data)
+
+    def create(self, container: str, name: str, data: bytes) -> bool:
+        """Write an object unless there is one of that name (`PUT` with `If-None-Match: *`).
+
+        Returns:
+            whether the object was written; False when one was there before.
+
+        Raises:
+            NotFound: there is no such container.
+            SiteUnreachable: no answer came; the object may have been written.
+        """
+        refused = _PRECONDITION_FAILED
+        headers = {"If-None-Match": "*"}
+        response = self._send("PUT", container, name, allowed=refused, data=data, headers=headers)
+        return bool(response.status_code != refused)
 
     def get(self, container: str, name: str) -> bytes:
         """The bytes of an object.
@@ -51,28 +76,54 @@ class Objects:
             return  # it was to be gone and it is
 
     def listing(self, container: str, prefix: str = "") -> list[StoredObject]:
-        """All objects whose names begin with `prefix`, ordered by name."""
+        """All objects whose names begin with `prefix`, ordered by name.
+
+        Raises:
+            NotFound: there is no such container.
+            UnexpectedAnswer: what is answered is no listing, or has no end.
+        """
         found: list[StoredObject] = []
         marker = ""
-        while page := self._send(
-            "GET", container, params={"format": "json", "prefix": prefix, "marker": marker}
-        ).json():
-            found += [StoredObject(o["name"], o["bytes"], o["hash"]) for o in page]
-            marker = page[-1]["name"]
+        while page := self._page(container, {"prefix": prefix, "marker": marker}):
+            found += page
+            if (last := page[-1].name.encode()) <= marker.encode():
+                problem = f"it goes on from {marker!r} with {last.decode()!r}"
+                raise UnexpectedAnswer(self._site, f"GET {container}", problem)
+            marker = page[-1].name
         return found
 
-    def _send(self, method: str, container: str, name: str | None = None, **arguments: Any) -> Any:
+    def _page(self, container: str, params: dict[str, str]) -> list[StoredObject]:
+        response = self._send("GET", container, params={"format": "json", **params})
+        try:
+            content = response.json()
+        except (ValueError, RecursionError) as error:
+            problem = f"it is no JSON: {type(error).__name__}"
+            raise UnexpectedAnswer(self._site, f"GET {container}", problem) from error
+        objects = answers.OBJECTS.check(content, self._site, f"GET {container}")
+        return [StoredObject(o["name"], o["bytes"], o["hash"]) for o in objects]
+
+    def _send(
+        self,
+        method: str,
+        container: str,
+        name: str | None = None,
+        allowed: int | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """`allowed`: a status of 400 or more that is an answer and no error."""
         path = "/" + quote(container, safe="") + ("" if name is None else "/" + quote(name))
         self._gate.let(method, Urgency.USUAL)
         with answering(self._site):
             response = self._ask(path, method, **arguments)
+        if response.status_code == allowed:
+            return response
         if response.status_code == 404:
             raise NotFound(
                 f"{self._site}: there is no {container}{'/' + name if name else ''} in the "
                 "object store"
             )
         if response.status_code >= 400:
-            answer = f"{response.status_code}: {response.text[:300]}"
+            answer = f"{response.status_code}: {answers.printable(response.text)}"
             raise AntipodeError(
                 f"{self._site}: {method} of {container}/{name or ''} in the object store was "
                 f"refused with {answer}"

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
 
+from antipode.cloud import credentials
 from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
-from antipode.cloud.transport import Login, answering, send
+from antipode.cloud.transport import Login, Wire, answering
 from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
 from antipode.errors import InvalidInput, PreflightFailed
@@ -82,14 +83,7 @@ class Site:
         with self._lock:  # openstacksdk makes its proxies without one
             if self._objects is None:
                 assert self._login is not None  # connected
-                with answering(self.name):
-                    proxy = self._connection.object_store
-                    if not proxy.get_endpoint():
-                        raise PreflightFailed(
-                            f"The work with {self.name}",
-                            ["its catalog has no object-store service"],
-                        )
-                self._objects = Objects(self.name, partial(self._login.ask, proxy), self._gate)
+                self._objects = _objects(self.name, self._connection, self._login, self._gate)
             return self._objects
 
     def stay_authorized(self, seconds: float) -> None:
@@ -126,22 +120,15 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
         SiteUnreachable: the site does not answer.
         PreflightFailed: a service is missing or too old.
     """
-    import openstack
-    from openstack import exceptions
-
-    try:
-        with answering(name):
-            connection = openstack.connect(
-                cloud=cloud, api_timeout=api_timeout_s, app_name="antipode"
-            )
-    except exceptions.ConfigException as error:
-        raise InvalidInput(
-            f"Site {name}: cloud {cloud} cannot be taken from clouds.yaml: {error}"
-        ) from error
+    connection, login = _log_in(name, cloud, api_timeout_s)
     with answering(name):
-        connection.session.get_token()
         access = connection.session.auth.get_access(connection.session)
-        login = Login(connection.session)
+        if not access.project_id:
+            raise InvalidInput(
+                f"Site {name}: cloud {cloud} in clouds.yaml is of no project; auth needs "
+                "project_name, or project_id"
+            )
+        _check_region(name, cloud, connection.config.region_name, access.service_catalog)
         site = Site(
             name,
             project_id=str(access.project_id),
@@ -155,9 +142,56 @@ def connect(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Site:
     return site
 
 
+def _check_region(name: str, cloud: str, region: str | None, catalog: Any) -> None:
+    """See that the region of a clouds.yaml entry is one of the site's catalog."""
+    there = {e["region"] for es in catalog.get_endpoints().values() for e in es if e.get("region")}
+    if region and there and region not in there:
+        raise InvalidInput(
+            f"Site {name}: cloud {cloud} in clouds.yaml has region_name {region}; the site has "
+            f"{', '.join(sorted(there))}"
+        )
+
+
+def connect_objects(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Objects:
+    """Log in at a place of which only the object storage is used: no other service needs to be in
+    its catalog.
+
+    Arguments and errors as for `connect`.
+    """
+    return _objects(name, *_log_in(name, cloud, api_timeout_s), Gate())
+
+
+def _log_in(name: str, cloud: str, api_timeout_s: float) -> tuple[Any, Login]:
+    """A connection with a token, and the login that its threads share; errors as for `connect`."""
+    from keystoneauth1 import exceptions
+    from openstack.connection import Connection
+
+    region = credentials.read(name, cloud, api_timeout_s)
+    with answering(name):
+        connection = Connection(config=region)
+        try:
+            connection.session.get_token()
+        except (exceptions.BadRequest, exceptions.NotFound) as error:
+            raise InvalidInput(
+                f"Site {name}: its identity service cannot make anything of cloud {cloud} in "
+                f"clouds.yaml, see its auth_url and auth: {error}"
+            ) from error
+    return connection, Login(connection.session)
+
+
+def _objects(name: str, connection: Any, login: Login, gate: Gate) -> Objects:
+    with answering(name):
+        proxy = connection.object_store
+        if not proxy.get_endpoint():
+            raise PreflightFailed(
+                f"The work with {name}", ["its catalog has no object-store service"]
+            )
+    return Objects(name, partial(login.ask, proxy), gate)
+
+
 def _api(site: str, service: str, login: Login, proxy: Any) -> Api:
     data = proxy.get_endpoint_data()
     if data is None:
         raise PreflightFailed(f"The work with {site}", [f"its catalog has no {service} service"])
     newest: Version | None = data.max_microversion
-    return Api(site, service, partial(send, site, partial(login.ask, proxy)), newest)
+    return Api(site, service, Wire(site, partial(login.ask, proxy)), newest)

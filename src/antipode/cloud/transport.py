@@ -4,6 +4,7 @@ of it when no answer comes.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 from antipode.cloud.api import Json, Params, Reply
 from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
+
+LOG = logging.getLogger(__name__)
 
 
 class Login:
@@ -33,16 +36,30 @@ class Login:
         refused, as then nothing was done.
         """
         token = self._session.get_token()
-        response = proxy.request(
-            path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options
-        )
+        response = self._request(proxy, path, method, options)
         if response.status_code == 401:
             with self._renewing:
                 if self._session.get_token() == token:
                     self._renew()
-            response = proxy.request(
-                path, method, raise_exc=False, skip_cache=True, allow_reauth=False, **options
-            )
+            response = self._request(proxy, path, method, options)
+        return response
+
+    def _request(self, proxy: Any, path: str, method: str, options: dict[str, Any]) -> Any:
+        """Logged by ourselves: keystoneauth would log bodies, in which there are user data, keys
+        and backup records.
+        """
+        began = time.monotonic()
+        response = proxy.request(
+            path,
+            method,
+            raise_exc=False,
+            skip_cache=True,
+            allow_reauth=False,
+            log=False,
+            **options,
+        )
+        seconds = time.monotonic() - began
+        LOG.debug("%s %s: %s in %.3f s", method, path, response.status_code, seconds)
         return response
 
     def stay(self, seconds: float) -> None:
@@ -56,39 +73,37 @@ class Login:
         self._session.auth.auth_ref = self._session.auth.get_auth_ref(self._session)
 
 
-def send(
-    site: str,
-    ask: Callable[..., Any],
-    method: str,
-    path: str,
-    *,
-    json: Json | None,
-    params: Params | None,
-    microversion: str | None,
-    timeout: float | None,
-) -> Reply:
-    """Send one request by `ask`, a login's for one service.
+class Wire:
+    """Sends requests to one service of a site; an `api.Transport`."""
 
-    `timeout` in seconds; None: that of the connection.
-    """
-    options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
-    with answering(site):
-        response = ask(
-            path,
-            method,
-            connect_retries=2
-            if method == "GET" and timeout is None
-            else 0,  # what changes something is never sent twice
-            json=json,
-            params=params,
-            microversion=microversion,
-            **options,
-        )
-    try:
-        body = response.json() if response.content else None
-    except ValueError:
-        body = response.text[:300]
-    return Reply(response.status_code, body)
+    def __init__(self, site: str, ask: Callable[..., Any]) -> None:
+        """`ask` is a login's for the service."""
+        self._site = site
+        self._ask = ask
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Json | None,
+        params: Params | None,
+        microversion: str | None,
+        timeout: float | None,
+    ) -> Reply:
+        """Send one request; `timeout` in seconds, None: that of the connection."""
+        options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
+        # What changes something is never sent twice.
+        options["connect_retries"] = 2 if method == "GET" and timeout is None else 0
+        with answering(self._site):
+            response = self._ask(
+                path, method, json=json, params=params, microversion=microversion, **options
+            )
+        try:
+            body = response.json() if response.content else None
+        except (ValueError, RecursionError):
+            body = response.text[:300]
+        return Reply(response.status_code, body)
 
 
 @contextmanager

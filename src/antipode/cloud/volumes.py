@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 
+from antipode.cloud import answers
 from antipode.cloud.api import Api, Json, Urgency
 from antipode.cloud.watch import Watch
 
@@ -18,9 +19,11 @@ class Volumes:
     def __init__(self, api: Api) -> None:
         api.negotiate(LEAST, MOST)
         self._api = api
-        self.watch = Watch(api.site, "volume", partial(api.pages, "/volumes/detail", "volumes"))
+        self.watch = Watch(
+            api.site, "volume", partial(api.pages, "/volumes/detail", answers.VOLUMES)
+        )
         self.snapshot_watch = Watch(
-            api.site, "snapshot", partial(api.pages, "/snapshots/detail", "snapshots")
+            api.site, "snapshot", partial(api.pages, "/snapshots/detail", answers.SNAPSHOTS)
         )
 
     @property
@@ -39,15 +42,14 @@ class Volumes:
         metadata.
         """
         filters = {"metadata": json.dumps(metadata).replace('"', "'")} if metadata else {}
-        return self._api.all("/volumes/detail", "volumes", **filters)
+        return self._api.all("/volumes/detail", answers.VOLUMES, **filters)
 
     def volume(self, volume_id: str) -> Json | None:
-        body = self._api.find(f"/volumes/{volume_id}")
-        return body and body["volume"]
+        return self._api.find(f"/volumes/{volume_id}", answers.VOLUME)
 
     def create_volume(self, volume: Json) -> str:
         """Start creating a volume, arguments as for `POST /volumes`, and return its id."""
-        return str(self._api.post("/volumes", {"volume": volume})["volume"]["id"])
+        return str(self._api.post("/volumes", {"volume": volume}, answers.MADE_VOLUME)["id"])
 
     def update_volume(self, volume_id: str, description: str, metadata: Mapping[str, str]) -> None:
         """Give a volume this description and exactly this metadata, in one call."""
@@ -69,23 +71,23 @@ class Volumes:
         self._api.delete(f"/volumes/{volume_id}")
 
     def types(self) -> list[Json]:
-        return self._api.all("/types", "volume_types")
+        return self._api.all("/types", answers.VOLUME_TYPES)
 
     def services(self, binary: str) -> list[Json]:
         """Cinder's services of this name on all hosts: host, state (up, down), status (enabled,
         disabled). Administrators only.
         """
-        services: list[Json] = self._api.get("/os-services", binary=binary)["services"]
+        services: list[Json] = self._api.get("/os-services", answers.SERVICES, binary=binary)
         return services
 
     def availability_zones(self) -> set[str]:
         """The names of the zones that are available."""
-        zones = self._api.get("/os-availability-zone")["availabilityZoneInfo"]
+        zones = self._api.get("/os-availability-zone", answers.ZONES)
         return {z["zoneName"] for z in zones if z["zoneState"]["available"]}
 
     def snapshots(self) -> list[Json]:
         """All snapshots of the project, with all details."""
-        return self._api.all("/snapshots/detail", "snapshots")
+        return self._api.all("/snapshots/detail", answers.SNAPSHOTS)
 
     def create_snapshot(
         self, volume_id: str, name: str, metadata: Mapping[str, str], timeout_s: float
@@ -96,11 +98,14 @@ class Volumes:
             snapshot["force"] = (
                 True  # an older Cinder snapshots an attached volume only so; a newer one ignores it
             )
-        return str(
-            self._api.post("/snapshots", {"snapshot": snapshot}, timeout_s, urgency=Urgency.WINDOW)[
-                "snapshot"
-            ]["id"]
+        made = self._api.post(
+            "/snapshots",
+            {"snapshot": snapshot},
+            answers.MADE_SNAPSHOT,
+            timeout_s=timeout_s,
+            urgency=Urgency.WINDOW,
         )
+        return str(made["id"])
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         self._api.delete(f"/snapshots/{snapshot_id}")
@@ -109,5 +114,6 @@ class Volumes:
         """The quotas of the project, each {limit, in_use, reserved}; those of a volume type are
         named like `gigabytes_TYPE`.
         """
-        quota: Json = self._api.get(f"/os-quota-sets/{project_id}", usage="true")["quota_set"]
+        path = f"/os-quota-sets/{project_id}"
+        quota: Json = self._api.get(path, answers.QUOTA_SET, usage="true")
         return quota

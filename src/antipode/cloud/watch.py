@@ -1,20 +1,22 @@
-"""One poller for each kind of resource of a site: one list call wakes everybody who waits for
-something of that kind.
+"""One poller for each kind of resource of a site: one list call serves all waits for something of
+that kind.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
 
 from antipode.cloud.api import ApiError, Json
-from antipode.errors import ResourceFailed, SiteUnreachable
+from antipode.errors import ResourceFailed, SiteUnreachable, Stalled, UnexpectedAnswer
 
 PATIENCE_S = 120.0
-"""How long a site may give no usable listing before those who wait give up."""
+"""How long a site may give no usable listing before the waits end."""
 
 LOOK_TIMEOUT_S = 30.0
 """How long one listing may take: a call that hangs must not take all the time that the wait has,
@@ -39,10 +41,44 @@ class Pages(Protocol):
     def __call__(self, *, first: int, timeout_s: float) -> Iterator[list[Json]]: ...
 
 
+class _Patience(NamedTuple):
+    """How a wait waits, and for how long; see `Watch.wait_for`."""
+
+    until: str
+    """what is waited for, in words"""
+    timeout_s: float
+    interval_s: float
+    stalled_after_s: float
+    between: Callable[[], None]
+    tell: Callable[[str], None]
+
+
+class _Progress:
+    """When anything that is listed of the resources of one wait has changed last."""
+
+    def __init__(self) -> None:
+        self._listed: dict[str, Json | None] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on: nothing is known of the time before."""
+        self._since, self.since = time.monotonic(), datetime.now(UTC)
+
+    def listed(self, resources: dict[str, Json | None]) -> None:
+        """What is listed now of the resources that are waited for."""
+        if resources != self._listed:
+            self._listed = resources
+            self.begin()
+
+    @property
+    def still_for_s(self) -> float:
+        return time.monotonic() - self._since
+
+
 class Watch:
     """Waits for resources of one kind.
 
-    Whoever waits and finds the last listing too old makes the next one, for all.
+    A wait that finds the last listing too old makes the next one, for all.
     """
 
     def __init__(self, site: str, kind: str, pages: Pages) -> None:
@@ -65,6 +101,7 @@ class Watch:
         wanted: Collection[str] = ("available",),
         timeout_s: float,
         interval_s: float = 0.5,
+        stalled_after_s: float = math.inf,
         between: Callable[[], None] = _nothing,
         tell: Callable[[str], None] = _nothing,
     ) -> dict[str, Json]:
@@ -75,6 +112,9 @@ class Watch:
             wanted: statuses, in lower case.
             timeout_s: seconds to wait at most.
             interval_s: seconds between an answer and the next list call.
+            stalled_after_s: seconds after which the wait ends if nothing that the site lists of the
+                resources has changed, although it lists them. Cinder shows no progress of a restore
+                and hardly any of a backup: it is then the longest time that one may take.
             between: called after each look; what it raises ends the wait.
             tell: called after each look with what is still waited for, in words: "backup b1 (1f3c…)
                 is creating, to be available".
@@ -84,7 +124,9 @@ class Watch:
 
         Raises:
             ResourceFailed: one went into an error status, is gone, or did not get there in time.
-            SiteUnreachable: the site gave no usable listing for PATIENCE_S.
+            Stalled: nothing changed for `stalled_after_s`; the message names the resources, their
+                states and since when.
+            SiteUnreachable, UnexpectedAnswer: the site gave no usable listing for PATIENCE_S.
         """
 
         def not_there(seen: dict[str, Json]) -> list[str]:
@@ -93,9 +135,9 @@ class Watch:
                 self._refuse_failed(resource, seen.get(resource))
             return waiting
 
-        return self._until(
-            not_there, ids, f"to be {' or '.join(wanted)}", timeout_s, interval_s, between, tell
-        )
+        until = f"to be {' or '.join(wanted)}"
+        patience = _Patience(until, timeout_s, interval_s, stalled_after_s, between, tell)
+        return self._until(not_there, ids, patience)
 
     def wait_gone(
         self,
@@ -120,19 +162,20 @@ class Watch:
                     self._refuse_failed(resource, seen[resource])
             return there
 
-        self._until(left, ids, "to be gone", timeout_s, interval_s, between, tell)
+        patience = _Patience("to be gone", timeout_s, interval_s, math.inf, between, tell)
+        self._until(left, ids, patience)
 
     def under(self, go_on: Callable[[], None]) -> WatchUnder:
-        """This poller for somebody who is asked between two looks whether he may go on waiting;
-        what `go_on` raises ends the wait.
+        """This poller for one run: `go_on` is called between two looks, and what it raises ends
+        the wait.
         """
         return WatchUnder(self, go_on)
 
     def _refuse_failed(self, resource: str, item: Json | None) -> None:
         if item is None:
             raise ResourceFailed(
-                f"{self._site}: {self._kind} {resource} is gone; somebody deleted it while it "
-                "was waited for"
+                f"{self._site}: {self._kind} {resource} is gone; it was deleted by someone else "
+                "during the wait"
             )
         if item["status"].lower().startswith("error"):
             reason = (
@@ -147,32 +190,40 @@ class Watch:
         self,
         unsettled: Callable[[dict[str, Json]], list[str]],
         ids: Collection[str],
-        what: str,
-        timeout_s: float,
-        interval_s: float,
-        between: Callable[[], None],
-        tell: Callable[[str], None],
+        patience: _Patience,
     ) -> dict[str, Json]:
         with self._changed:
             began = time.monotonic()
             self._waited_for.update(ids)
-        deadline = began + timeout_s
+        deadline = began + patience.timeout_s
         last: dict[str, Json] = {}
         waiting: Collection[str] = ids
+        progress = _Progress()
         try:
             while True:
-                seen = self._look(began, deadline, interval_s)
+                seen = self._look(began, deadline, patience.interval_s)
                 if seen is not None:
                     waiting = unsettled(seen)
                     if not waiting:
                         return {r: seen[r] for r in ids if r in seen}
                     last, began = seen, time.monotonic()
-                tell(f"{self._states(waiting, last)}, {what}{self._silence()}")
-                between()
+                    progress.listed({r: seen.get(r) for r in ids})
+                else:
+                    progress.begin()
+                states = self._states(waiting, last)
+                patience.tell(f"{states}, {patience.until}{self._silence()}")
+                patience.between()
+                if progress.still_for_s >= patience.stalled_after_s:
+                    raise Stalled(
+                        f"{self._site}: {states} without any change since "
+                        f"{progress.since:%Y-%m-%d %H:%M:%S} UTC ({progress.still_for_s:.0f} s). "
+                        "Look at the service that works on it, or allow for more time in the "
+                        "limits of the configuration"
+                    )
                 if time.monotonic() >= deadline:
                     raise ResourceFailed(
-                        f"{self._site}: {self._states(waiting, last)} after {timeout_s:.0f} s of "
-                        f"waiting for it {what}"
+                        f"{self._site}: {states} after {patience.timeout_s:.0f} s of waiting for "
+                        f"it {patience.until}"
                     )
         finally:
             with self._changed:
@@ -211,7 +262,7 @@ class Watch:
         try:
             listed = self._read(ids, timeout_s)
             self._failing_since = None
-        except (SiteUnreachable, ApiError) as error:
+        except (SiteUnreachable, ApiError, UnexpectedAnswer) as error:
             self._failing_since = self._failing_since or asked_at
             busy = not isinstance(error, ApiError) or error.status >= 500
             if not busy or asked_at - self._failing_since > PATIENCE_S:

@@ -187,8 +187,12 @@ def forget_what_has_ended(deployment: Deployment) -> None:
             row = deployment.runs.get(run_id)
         except NotFound:
             continue  # of a database that this one has replaced
-        failed_for_good = row.state == "failed" and (
-            row.ending == "failed" or successor(deployment, row) is not None
-        )
-        if row.state in ("succeeded", "aborted") or failed_for_good:
+        if is_over_for_good(deployment, row):
             flow_runner.forget(deployment.config, run_id)
+
+
+def is_over_for_good(deployment: Deployment, row: RunRow) -> bool:
+    """Whether a run has ended and can never be resumed."""
+    if row.state == "failed":
+        return row.ending == "failed" or successor(deployment, row) is not None
+    return row.state in ("succeeded", "aborted")

@@ -1,36 +1,35 @@
-"""How a TaskFlow flow is run here: forward only, kept in a database, gone on with by another
-process, its first failure raised as it was.
+"""Runs a TaskFlow flow: forward only, stored in a database, resumed by another process, its first
+failure raised as it was.
 
 TaskFlow reverts nothing here: what a run made is found in the clouds and removed by one function
-for each kind of run, which works as well for a run whose process died, and can itself be killed and
-done again.
+for each kind of run. That works for a run whose process died, and can be killed and repeated.
 """
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import taskflow.engines
-from sqlalchemy import create_engine, event, make_url
+from sqlalchemy import create_engine, event, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from taskflow import states
 from taskflow.exceptions import NotFound, TaskFlowException, WrappedFailure
 from taskflow.persistence import models
 from taskflow.persistence.backends.impl_sqlalchemy import SQLAlchemyBackend
 
-from antipode import logs, private
+from antipode import libraries, logs
 from antipode.config import Config
 from antipode.errors import AntipodeError, ClaimLost, Interrupted
 from antipode.store.database import alone, on_server
+from antipode.store.files import make_private, one_at_a_time
 
 if TYPE_CHECKING:
     from antipode.engine.run import Run
@@ -38,31 +37,34 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 Execute = TypeVar("Execute", bound=Callable[..., Any])
 BOOKS = uuid.UUID("0f5e3b5c-6c55-4c0e-8f57-1d4c0f1c9a52")
-"""The name space of the logbooks' ids, which are made of those of the runs."""
+"""The name space of the logbooks' ids, which are derived from those of the runs."""
 SIGNAL_S = 0.5
-"""A signal that comes just before a wait begins does not end it (Python sees it between two waits):
-so long it may then be unseen.
+"""How long a signal may go unseen that arrives just before a wait begins: Python handles it between
+two waits.
 """
 STOPS_WITHIN_S = 3.0
 """How long an interrupted flow may take to come to a safe point before its process ends."""
-_with_tables: set[str] = set()
-"""The databases on servers in which this process has seen to TaskFlow's tables."""
+_LAST_TABLE = "atomdetails"
+"""The last table that TaskFlow makes in a new database."""
+_up_to_date: set[str] = set()
+"""The databases whose tables this process has had TaskFlow bring up to date."""
 _making_tables = threading.Lock()
+_FEW_CONNECTIONS: dict[str, Any] = {"pool_size": 1, "max_overflow": 4}
+"""Each run has a pool of its own, which only the thread of its engine uses."""
 
-# It logs a failed task with its traceback as something bad that must have happened; we raise it.
+# TaskFlow logs a failed task with a traceback; we raise its error instead.
 logging.getLogger("taskflow.engines.action_engine.engine").setLevel(logging.CRITICAL)
 
 
 class _Failed(Exception):
-    """What TaskFlow keeps of a failure: words.
-
-    It stores an exception's arguments and causes as JSON, which not all of them are.
+    """A failure as TaskFlow stores it, in words: it writes an exception's arguments and causes as
+    JSON, which cannot hold all of them.
     """
 
 
 class _Backend(SQLAlchemyBackend):  # type: ignore[misc]
-    """TaskFlow's own makes its tables, and SQLAlchemy their statements, anew for every write: a
-    quarter of what a task costs.
+    """Keeps its connection object. TaskFlow's own builds its tables, and SQLAlchemy their
+    statements, again for every write: a quarter of what a task costs.
     """
 
     _connection: Any = None
@@ -74,9 +76,9 @@ class _Backend(SQLAlchemyBackend):  # type: ignore[misc]
 
 
 def guarded(execute: Execute) -> Execute:
-    """For the `execute` of a task that has a `run`: begins only if the run may go on, and makes
-    every way out of it, signals included, a failure that TaskFlow can keep. The first failure stops
-    the tasks beside it at their next safe point.
+    """Decorates the `execute` of a task that has a `run`: it begins only if the run may continue,
+    and every failure, signals included, becomes one that TaskFlow can store. The first failure
+    stops the tasks beside it at their next safe point.
     """
 
     @functools.wraps(execute)
@@ -85,7 +87,7 @@ def guarded(execute: Execute) -> Execute:
         try:
             run.go_on()
             result = execute(task, *args, **kwargs)
-            run.timeline.flush()  # a task that is not done again has its steps in the database
+            run.timeline.flush()  # a task that is not repeated has its steps in the database
             return result
         except BaseException as error:
             foreseen = _foreseen(error)
@@ -111,20 +113,20 @@ def _foreseen(error: BaseException) -> AntipodeError:
 def run_flow(
     flow: Any, run: Run, workers: int = 1, anew_without: str | None = None
 ) -> dict[str, Any]:
-    """Run a flow, or what is left of it, to its end; everything that its tasks provided.
+    """Run a flow, or the rest of it, to its end; everything that its tasks provided.
 
-    With one worker the tasks run in this thread, so that a signal reaches the task under way; with
-    more they run at once, and a signal ends the wait for them.
+    With one worker the tasks run in this thread, so that a signal reaches the task under way. With
+    more they run concurrently, and a signal ends the wait for them.
 
     Args:
-        anew_without: a task; unless it was finished, all are done anew.
+        anew_without: a task; unless it has finished, all tasks are repeated.
 
     Raises:
-        AntipodeError: the first failure of a task, as it was raised. The tasks that were finished
-            are not done again next time.
+        AntipodeError: the first failure of a task, as it was raised. Tasks that have finished are
+            not repeated next time.
     """
     config = run.deployment.config
-    with _database_named(config), _backend(config) as backend:
+    with _backend(config) as backend:
         book, detail = _open_book(backend, run, flow.name, anew_without)
         # a pool of our own, because TaskFlow's waits a second for its idle threads in the end
         pool = ThreadPoolExecutor(workers, "task", initializer=logs.adopt, initargs=(run.id,))
@@ -143,7 +145,10 @@ def run_flow(
                 iter(run.failures), None
             )
             if first is None:
-                raise AntipodeError(f"the steps of run {run.id} cannot be kept: {error}") from error
+                raise AntipodeError(
+                    f"the steps of run {run.id} cannot be stored in "
+                    f"{_place(run.deployment.config)}: {_why(error)}"
+                ) from error
             for other in run.failures:
                 if other is not first:
                     LOG.info("stopped as well: %s", other)
@@ -154,7 +159,7 @@ def run_flow(
 
 
 def _keep_no_progress(*_: object) -> None:
-    """Nobody reads what TaskFlow keeps of a task's progress; it doubles the writes."""
+    """Instead of TaskFlow's record of a task's progress, which doubles the writes unread."""
 
 
 def is_complete(config: Config, run: str) -> bool:
@@ -164,28 +169,28 @@ def is_complete(config: Config, run: str) -> bool:
         AntipodeError: the flow database cannot be read.
     """
     with _connection(config) as connection:
-        # of any claim: a later one may have died before it saw that nothing is left to be done
+        # of any claim: a later one may have died before it saw that nothing is left to do
         return any(detail.state == states.SUCCESS for detail in _book(connection, run))
 
 
 def forget(config: Config, run: str) -> None:
-    """Delete what is kept of a run's flow, user_data of its servers among it.
+    """Delete what is stored of a run's flow, which includes user_data of its servers.
 
-    The run has ended: that this fails is a warning.
+    The run has ended, so a failure is only a warning.
     """
     try:
         with _connection(config) as connection, suppress(NotFound):
             connection.destroy_logbook(_book_id(run))
     except AntipodeError as error:
         LOG.warning(
-            "details of run %s, user_data of its servers among them, are not deleted: %s",
+            "details of run %s, including user_data of its servers, stay in the flow database: %s",
             run,
             error,
         )
 
 
 def books(config: Config) -> list[str]:
-    """The runs of which a flow is kept."""
+    """The runs whose flows are stored."""
     try:
         with _connection(config) as connection:
             return [book.name for book in connection.get_logbooks(lazy=True)]
@@ -212,11 +217,11 @@ def _newest(book: models.LogBook) -> models.FlowDetail | None:
 def _open_book(
     backend: SQLAlchemyBackend, run: Run, name: str, anew_without: str | None
 ) -> tuple[models.LogBook, models.FlowDetail]:
-    """The logbook of a run and, in it, the details of the flow for this claim: what the claim
-    before has finished is in them.
+    """The logbook of a run and, in it, the details of the flow for this claim, which begin with the
+    tasks that finished under the previous claim.
 
-    Each claim has its own, so that a process that has lost its claim, and does not know yet, writes
-    to what nobody reads any more.
+    Each claim has its own, so that a process that has lost its claim, and does not know it yet,
+    writes to what is not read any more.
     """
     with closing(backend.get_connection()) as connection:
         book = _book(connection, run.id)
@@ -260,106 +265,101 @@ def _run_beside(work: Callable[[], None], run: Run) -> None:
         raise failure[0]
 
 
+def _place(config: Config) -> str:
+    """The flow database, for people."""
+    if config.is_sqlite:
+        return f"the flow database {_file(config)}"
+    return f"the flow database {make_url(config.database).render_as_string()}"
+
+
+def _file(config: Config) -> Path:
+    return config.state_dir / "flows.db"
+
+
 @contextmanager
 def _connection(config: Config) -> Iterator[Any]:
     """TaskFlow's connection to where its flows are kept.
 
     Raises:
-        AntipodeError: as `_database_named`.
+        AntipodeError: as `_backend`.
     """
-    with (
-        _database_named(config),
-        _backend(config) as backend,
-        closing(backend.get_connection()) as connection,
-    ):
+    with _backend(config) as backend, closing(backend.get_connection()) as connection:
         yield connection
 
 
 @contextmanager
-def _database_named(config: Config) -> Iterator[None]:
-    """Name the flow database in what goes wrong with it.
+def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
+    """The place where TaskFlow stores flows: a file beside the database, so that neither waits for
+    the other's lock, or the same server.
 
     Raises:
-        AntipodeError: it cannot be read or written.
+        AntipodeError: it cannot be used, or TaskFlow is of a release that does not fit.
     """
+    libraries.check(libraries.TASKFLOW, libraries.FLOWS)
     try:
-        yield
-    except (TaskFlowException, SQLAlchemyError) as error:
-        reason = getattr(error, "orig", None) or error.__cause__ or error
-        place = f"flow database {_flows(config)}" if config.is_sqlite else "flow database"
+        if config.is_sqlite:
+            make_private(_file(config))
+            engine = create_engine(
+                f"sqlite:///{_file(config)}", hide_parameters=True, **_FEW_CONNECTIONS
+            )
+            event.listen(engine, "connect", _prepare_sqlite)
+        else:
+            engine = on_server(make_url(config.database), **_FEW_CONNECTIONS)
+        try:
+            with closing(_Backend({}, engine=engine)) as backend:
+                _make_tables(config, backend)
+                yield backend
+        finally:
+            engine.dispose()
+    except (TaskFlowException, SQLAlchemyError, OSError) as error:
+        cure = (
+            ". If it is damaged, move it away: open runs then repeat their steps, and find what "
+            "they have made"
+        )
         raise AntipodeError(
-            f"{place} cannot be used: {reason}. Restore it, or move it away: a run that is resumed "
-            "then does its steps again",
-            resource=place,
+            f"{_place(config)} cannot be used: {_why(error)}{cure if config.is_sqlite else ''}",
+            resource=_place(config),
         ) from error
 
 
-def _flows(config: Config) -> Path:
-    return config.state_dir / "flows.db"
-
-
-@contextmanager
-def _backend(config: Config) -> Iterator[SQLAlchemyBackend]:
-    """Where TaskFlow keeps its flows: a file beside the database, so that neither waits for the
-    other's lock, or the same server.
-    """
-    if config.is_sqlite:
-        path = _flows(config)
-        private.touch(path)
-        engine = create_engine(f"sqlite:///{path}", hide_parameters=True)
-        event.listen(engine, "connect", _prepare_sqlite)
-    else:
-        engine = on_server(make_url(config.database))
-    try:
-        with closing(_Backend({}, engine=engine)) as backend:
-            _make_tables(config, backend)
-            yield backend
-    finally:
-        engine.dispose()
+def _why(error: BaseException) -> str:
+    """What the database says, without TaskFlow's and SQLAlchemy's words about it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 def _make_tables(config: Config, backend: SQLAlchemyBackend) -> None:
-    """Have TaskFlow make its tables, or bring them up to date. Whoever does that at the same time,
-    as the first runs of a new installation do, trips over the other: processes over the tables, and
-    threads over Alembic, which knows of one migration at a time.
+    """Have TaskFlow make its tables, or bring them up to date, unless this process has done so and
+    they are there still.
+
+    Only one process at a time can do that, and only one thread, as Alembic knows of one migration
+    at a time. The first connection to a file is made in the same way, see `one_at_a_time`.
     """
-    with closing(backend.get_connection()) as connection:
-        if config.is_sqlite:
-            with _one_at_a_time(config.state_dir / "flows.lock"):
-                connection.upgrade()
+    place = str(_file(config)) if config.is_sqlite else config.database
+    with (
+        one_at_a_time(_file(config)) if config.is_sqlite else _making_tables,
+        closing(backend.get_connection()) as connection,
+    ):
+        if place in _up_to_date and inspect(backend.engine).has_table(_LAST_TABLE):
             return
-        with _making_tables:
-            if config.database not in _with_tables:
-                with alone(make_url(config.database)):
-                    connection.upgrade()
-                _with_tables.add(config.database)
-
-
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Two processes of this host that make TaskFlow's tables at once, the first runs of a new
-    installation, trip over each other.
-    """
-    private.touch(path)
-    with path.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        with nullcontext() if config.is_sqlite else alone(make_url(config.database)):
+            connection.upgrade()
+        _up_to_date.add(place)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Let a logbook take all that is in it along when it is deleted, bytes on the disk included;
-    spare the disk otherwise.
+    """Delete all of a logbook with it, bytes on the disk included, and do not wait for the disk
+    otherwise.
 
-    Survive a killed process, not a power cut: a task whose end was lost with the power is done
-    again, and finds what it had made.
-
-    A write that waits for the disk at every change of every task costs a protection a twentieth of
-    its time.
+    That survives a killed process, not a power cut: a task whose end was lost with the power is
+    repeated, and finds what it had made. Waiting for the disk at every change of every task would
+    cost a protection a twentieth of its time.
     """
     for pragma in (
+        "busy_timeout = 30000",
         "journal_mode = WAL",
         "synchronous = NORMAL",
-        "busy_timeout = 30000",
         "foreign_keys = ON",
         "secure_delete = ON",
     ):

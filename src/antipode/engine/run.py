@@ -64,12 +64,7 @@ def state_of(run: RunRow, deployment: Deployment) -> str:
 
 def successor(deployment: Deployment, run: RunRow) -> str | None:
     """A run of the same kind that was begun for the VNF later, and has replaced one that failed."""
-    later = [
-        r
-        for r in deployment.runs.all(run.vnf)
-        if r.kind == run.kind and r.started_at > run.started_at and r.state != "aborted"
-    ]
-    return later[0].id if later else None
+    return deployment.runs.successor(run)
 
 
 class Run:
@@ -175,6 +170,7 @@ class Watcher:
         self._thread.join(timeout=5)
 
     def _watch(self) -> None:
+        outage = False
         while not self._over.wait(LOOK_S):
             if self._halt is not None and self._halt.is_set():
                 self._run.stop(
@@ -191,10 +187,15 @@ class Watcher:
             try:
                 claim, asked = self._run.deployment.runs.standing(self._run.id)
             except SQLAlchemyError as error:
-                LOG.warning(
-                    "whether run %s is to be aborted cannot be read now: %s", self._run.id, error
-                )
+                if not outage:
+                    LOG.warning(
+                        "whether run %s is to be aborted cannot be read now; it continues: %s",
+                        self._run.id,
+                        error,
+                    )
+                outage = True
                 continue
+            outage = False
             if claim != self._run.claim.number:
                 self._run.stop(ClaimLost, f"run {self._run.id} was taken over by another process")
             elif asked:

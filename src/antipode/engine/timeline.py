@@ -1,5 +1,5 @@
-"""The timeline of a run, kept in the database by a thread of its own so that no step waits for a
-disk.
+"""The timeline of a run. A thread of its own writes it to the database, so that no step waits for
+a disk.
 """
 
 from __future__ import annotations
@@ -9,16 +9,23 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
 
-from antipode.errors import ClaimLost
+from antipode.errors import AntipodeError, ClaimLost
 from antipode.logs import current_run
 from antipode.model.steps import StepName
 from antipode.store.runs import Runs
@@ -27,11 +34,15 @@ from antipode.store.tables import StepRow
 LOG = logging.getLogger(__name__)
 _OURS = logging.getLogger("antipode")
 WAITS_FOR, WAITS_SINCE = "waits_for", "waits_since"
-"""Facts of a step under way, or that failed: what it waits for, in words, and since when, in
+"""Facts of a step that is under way or has failed: what it waits for, in words, and since when, in
 seconds since the epoch.
 """
 NOTED, WARNING = "noted", "warning"
-"""States of what is in a timeline and is no step: something that happened at a moment, in words."""
+"""States of entries that are no steps: something that happened at a moment, in words."""
+MOST_UNWRITTEN = 10_000
+"""Entries of a run that are held in memory while the database does not accept them."""
+LOOK_S = 1.0
+"""How often a caller of `flush` looks whether the writer is still there."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ class StepRecord:
 
 
 class Observer(Protocol):
-    """Somebody who watches a run; called from several threads, must be quick."""
+    """Watches a run. It is called from several threads and must be quick."""
 
     def step_began(self, step: StepRecord) -> None: ...
     def step_waits(self, step: StepRecord) -> None: ...
@@ -57,23 +68,23 @@ class Observer(Protocol):
 
 
 class Unobserved:
-    """An observer for runs that nobody watches."""
+    """An observer that ignores everything."""
 
     def step_began(self, step: StepRecord) -> None:
-        """Nothing is shown."""
+        """Ignored."""
 
     def step_waits(self, step: StepRecord) -> None:
-        """Nothing is shown."""
+        """Ignored."""
 
     def step_ended(self, step: StepRecord) -> None:
-        """Nothing is shown."""
+        """Ignored."""
 
 
 class StepUnderWay:
-    """Satisfies `model.timeline.Step`."""
+    """Satisfies `model.steps.Step`."""
 
     def __init__(self, waits: Callable[[dict[str, Any]], None]) -> None:
-        """`waits` is called with the facts when the step waits for something else than before."""
+        """`waits` is called with the facts when the step begins to wait for something else."""
         self.facts: dict[str, Any] = {}
         self._waits = waits
 
@@ -87,19 +98,18 @@ class StepUnderWay:
 
 
 class RecordedTimeline:
-    """Satisfies `model.timeline.Timeline`; what is told is in the database at the latest when the
-    block is left.
+    """Satisfies `model.steps.Timeline`. When the block is left, all entries are in the database,
+    unless it did not accept them.
     """
 
     def __init__(self, runs: Runs, run: str, claim: int, observer: Observer) -> None:
         """`claim` is the number of the claim with which the run is written."""
-        self._runs = runs
         self._run = run
-        self._claim = claim
         self._observer = observer
-        self._told: queue.SimpleQueue[StepRecord | threading.Event | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="timeline", daemon=True)
-        self._warnings = _Warnings(run, lambda words: self.note(words, WARNING))
+        self._entries: queue.SimpleQueue[StepRecord | threading.Event | None] = queue.SimpleQueue()
+        self._writer = _Writer(runs, run, claim, self._entries)
+        self._warnings = _Warnings(run, lambda words: self.note(words, WARNING), self._writer)
+        self._runs = runs
 
     def __enter__(self) -> Self:
         self._writer.start()
@@ -113,27 +123,40 @@ class RecordedTimeline:
         trace: TracebackType | None,
     ) -> None:
         _OURS.removeHandler(self._warnings)
-        self._told.put(None)
+        self._entries.put(None)
         self._writer.join()
 
     def kept(self) -> list[StepRow]:
-        """All steps of the run, those of processes before this one included."""
+        """All steps of the run, those of earlier processes included.
+
+        Raises:
+            AntipodeError: as `flush`.
+        """
         self.flush()
         return self._runs.steps(self._run)
 
     def flush(self) -> None:
-        """Return when all that was told is in the database, or cannot be written."""
+        """Return when all entries are in the database, or it does not accept them now.
+
+        Raises:
+            AntipodeError: the thread that writes the timeline has ended.
+        """
         written = threading.Event()
-        self._told.put(written)
-        written.wait()
+        self._entries.put(written)
+        while not written.wait(LOOK_S):
+            if not self._writer.is_alive() and not written.is_set():
+                raise AntipodeError(
+                    f"the timeline of run {self._run} is no longer written, as its thread has "
+                    f"ended; see the log, then: antipode run resume {self._run}"
+                )
 
     @contextmanager
     def step(self, name: StepName, resource: str = "") -> Iterator[StepUnderWay]:
-        """A step that starts now and ends with the block; an exception that leaves the block is its
-        failure.
+        """A step that starts now and ends with the block. It fails if an exception leaves the
+        block.
         """
         began = StepRecord(name.number, name.words, resource, started_at=time.time())
-        self._told.put(began)
+        self._entries.put(began)
         self._observer.step_began(began)
         under_way, state = (
             StepUnderWay(lambda facts: self._waits(replace(began, result=facts))),
@@ -151,12 +174,12 @@ class RecordedTimeline:
             self._ended(replace(began, ended_at=time.time(), state=state, result=under_way.facts))
 
     def note(self, what: str, state: str = NOTED) -> None:
-        """Keep something that happened now and is no step.
+        """Record something that happened now and is no step.
 
-        Warnings that antipode logs while it is at the run are noted by themselves.
+        Warnings that antipode logs for the run are recorded automatically.
         """
         now = time.time()
-        self._told.put(
+        self._entries.put(
             StepRecord(
                 "", what[:128], "", now, now, state, {"words": what} if len(what) > 128 else {}
             )
@@ -172,7 +195,7 @@ class RecordedTimeline:
         error: str | None = None,
         **facts: object,
     ) -> None:
-        """Keep a step that is already over."""
+        """Record a step that is already over."""
         result = dict(facts) if error is None else {**facts, "error": error}
         state = "succeeded" if error is None else "failed"
         self._ended(
@@ -188,48 +211,137 @@ class RecordedTimeline:
         )
 
     def _waits(self, step: StepRecord) -> None:
-        self._told.put(step)
+        self._entries.put(step)
         self._observer.step_waits(step)
 
     def _ended(self, step: StepRecord) -> None:
-        self._told.put(step)
+        self._entries.put(step)
         self._observer.step_ended(step)
 
-    def _write(self) -> None:
-        """Keep what was told, everything that has come together in one transaction."""
+
+class _Writer(threading.Thread):
+    """Writes entries to the database, all that have accumulated in one transaction.
+
+    A timeline that cannot be written must not end a run that protects or recovers: entries that an
+    outage keeps from the database are written after it.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        run: str,
+        claim: int,
+        entries: queue.SimpleQueue[StepRecord | threading.Event | None],
+    ) -> None:
+        super().__init__(name="timeline", daemon=True)
+        self._runs = runs
+        self._run = run
+        self._claim = claim
+        self._entries = entries
+        self._unwritten: dict[str, StepRecord] = {}
+        """the newest record of each step, by its id"""
+        self._outage = False
+
+    def run(self) -> None:
         last = False
         while not last:
-            batch = [self._told.get()]
-            while not self._told.empty():
-                batch.append(self._told.get())
+            batch = [self._entries.get()]
+            while not self._entries.empty():
+                batch.append(self._entries.get())
             last = None in batch
-            steps = [_row(self._run, step) for step in batch if isinstance(step, StepRecord)]
+            self._unwritten |= {e.id: e for e in batch if isinstance(e, StepRecord)}
             try:
-                if steps:
-                    self._runs.keep(self._run, self._claim, steps)
-            except ClaimLost as error:
-                LOG.warning("%d steps are not kept: %s", len(steps), error)
-            except SQLAlchemyError:
-                # a timeline that cannot be written must not end a run that protects or recovers
-                LOG.exception(
-                    "%d steps of run %s could not be kept in the database", len(steps), self._run
-                )
-            for told in batch:
-                if isinstance(told, threading.Event):
-                    told.set()
+                self._write(list(self._unwritten.values()))
+            finally:
+                for entry in batch:
+                    if isinstance(entry, threading.Event):
+                        entry.set()
+        if self._unwritten:
+            LOG.error(
+                "%d entries of the timeline of run %s are lost, as the database did not accept "
+                "them before its end",
+                len(self._unwritten),
+                self._run,
+            )
+
+    def _write(self, steps: Sequence[StepRecord]) -> None:
+        if not steps:
+            return
+        try:
+            self._runs.keep(self._run, self._claim, [_row(self._run, step) for step in steps])
+        except ClaimLost as error:
+            LOG.warning("%d entries of the timeline are not written: %s", len(steps), error)
+        except Exception as error:
+            if _may_pass(error):
+                self._keep_for_later(error)
+                return
+            if len(steps) > 1:  # the others may be fine
+                for step in steps:
+                    self._write([step])
+                return
+            LOG.error(
+                "an entry of the timeline of run %s, %s %s, cannot be stored: %s",
+                self._run,
+                steps[0].name,
+                steps[0].resource,
+                _words(error),
+            )
+        else:
+            if self._outage:
+                LOG.info("the timeline of run %s is written again", self._run)
+                self._outage = False
+        for step in steps:
+            del self._unwritten[step.id]
+
+    def _keep_for_later(self, error: Exception) -> None:
+        if not self._outage:
+            LOG.error(
+                "the timeline of run %s cannot be written: %s. The run continues, and its timeline "
+                "is written when the database accepts it again",
+                self._run,
+                _words(error),
+            )
+            self._outage = True
+        for step in list(self._unwritten)[:-MOST_UNWRITTEN]:
+            del self._unwritten[step]
 
 
 class _Warnings(logging.Handler):
-    """Tells the warnings and errors that are logged for one run."""
+    """Notes the warnings and errors that are logged for one run.
 
-    def __init__(self, run: str, tell: Callable[[str], None]) -> None:
+    Those of the timeline's own writer are left out: noting them would make it write, and fail,
+    again and again.
+    """
+
+    def __init__(self, run: str, note: Callable[[str], None], writer: threading.Thread) -> None:
         super().__init__(logging.WARNING)
         self._run = run
-        self._tell = tell
+        self._note = note
+        self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        if current_run() == self._run:
-            self._tell(record.getMessage())
+        if current_run() != self._run or threading.current_thread() is self._writer:
+            return
+        try:
+            self._note(record.getMessage())
+        except Exception:
+            self.handleError(record)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a failed write may succeed later: a full disk, a lock, a server that is away; not a
+    value that the database refuses.
+    """
+    refused = isinstance(error, DataError | IntegrityError | ProgrammingError) or (
+        isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+    )
+    return isinstance(error, SQLAlchemyError) and not refused
+
+
+def _words(error: Exception) -> str:
+    """What the database says, without the statement and its values."""
+    cause = error.orig if isinstance(error, StatementError) else error
+    return f"{type(cause).__name__}: {cause}"
 
 
 def _row(run: str, step: StepRecord) -> StepRow:

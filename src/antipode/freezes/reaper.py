@@ -1,5 +1,5 @@
-"""The reaper: thaws servers that the freeze ledger has past their deadline, whoever froze them and
-whatever became of him.
+"""The reaper: unquiesces servers that are past their deadline in the freeze ledger, whichever
+process froze them.
 """
 
 from __future__ import annotations
@@ -25,29 +25,31 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 EVERY_S = 0.5
 LONGEST_PAUSE_S = 30.0
-"""Between two tries to thaw the same server."""
+"""Between two attempts to unquiesce the same server."""
+MOST_THREADS = 16
+"""Servers of a dead run that are unquiesced at once."""
 
 
 def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
-    """Thaw every server of a site whose deadline is before `now` (seconds since the epoch); the
-    names of those thawed.
+    """Unquiesce every server of a site whose deadline is before `now` (seconds since the epoch);
+    the names of those unquiesced.
 
-    A thaw that fails stays in the ledger and is tried again by the next reaper.
+    One that fails stays in the ledger and is tried again by the next reaper.
     """
     return [row.server for row in freezes.overdue(site.name, now) if _thaw(freezes, site, row, now)]
 
 
 def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
-    """Thaw at a site what a run has left frozen whose process is dead, whatever the deadline; the
-    names of those thawed.
+    """Unquiesce at a site the servers that a run has left frozen whose process is dead, whatever
+    the deadline; the names of those unquiesced.
 
-    The last that was frozen first; one that hangs keeps nobody from his thaw for long.
+    The last that was frozen comes first. One that hangs does not delay the others for long.
     """
     left = [row for row in freezes.left_by(run) if row.site == site.name]
     if not left:
         return []
     with ThreadPoolExecutor(
-        len(left), "thaw", initializer=adopt, initargs=(current_run(),)
+        min(len(left), MOST_THREADS), "thaw", initializer=adopt, initargs=(current_run(),)
     ) as pool:
         thawed = one_after_another(pool, [partial(_thaw_now, freezes, site, row) for row in left])
         return [row.server for row, done in zip(left, thawed, strict=True) if done]
@@ -93,12 +95,12 @@ class Reaper:
         try:
             self._reap(site)
         except Exception:
-            # the last layer but one against a frozen VNF must outlive a locked database or a bug
+            # the last layer but one against a frozen VNF must survive a locked database or a bug
             LOG.exception("reaping at %s failed; trying again", site.name)
 
     def _reap(self, site: Site) -> None:
-        """Thaw what is overdue; a server whose thaw failed gets longer and longer pauses, so that
-        it keeps nobody from the others.
+        """Unquiesce what is overdue. A server that fails is tried after longer and longer pauses,
+        so that it does not delay the others.
         """
         for row in self._freezes.overdue(site.name, time.time()):
             if time.time() < self._next.get(row.id, 0):
@@ -109,12 +111,12 @@ class Reaper:
 
 
 def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:
-    """Thaw one server that is past its deadline; whether it is thawed, or gone."""
+    """Unquiesce one server that is past its deadline; whether it is unquiesced or gone."""
     if not freezes.is_overdue(row, now):
-        # while others were thawed, it was too, or a window has begun in which it is frozen rightly
+        # meanwhile it was unquiesced, or a window has begun in which it is frozen rightly
         return False
     LOG.warning(
-        "server %s at %s is past its freeze deadline by %.1f s: thawing it",
+        "server %s at %s is past its freeze deadline by %.1f s and is unquiesced",
         row.server,
         site.name,
         now - row.deadline,

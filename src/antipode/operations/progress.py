@@ -61,7 +61,7 @@ def outlook(runs: Runs, run_id: str, now: float) -> Outlook:
 def _estimate(runs: Runs, run: RunRow, steps: Collection[StepRow], now: float) -> Estimate | None:
     if run.state in ENDED or run.ending is not None:
         return None
-    if (earlier := _earlier(runs, run)) is not None:
+    if (earlier := runs.newest_success(run.kind, run.vnf)) is not None:
         return Estimate(_left(run, steps, earlier, runs.steps(earlier.id), now), earlier.id)
     volumes, servers = _volumes(run, steps), _servers(run)
     kind = find_kind(run.kind)
@@ -163,16 +163,6 @@ def _longest_chain(servers: Mapping[str, dict[str, Any]], there: set[str]) -> in
 
 def _took(step: StepRow, now: float) -> float:
     return (step.ended_at or now) - step.started_at
-
-
-def _earlier(runs: Runs, run: RunRow) -> RunRow | None:
-    """The newest run of the same kind and VNF that succeeded."""
-    alike = (
-        r
-        for r in runs.all(run.vnf)
-        if r.kind == run.kind and r.state == "succeeded" and r.ended_at is not None
-    )
-    return next(alike, None)
 
 
 def _left(

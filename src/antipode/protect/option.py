@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
@@ -58,6 +59,9 @@ class Protecting:
     """entered for each volume while its bytes are transferred, by several threads at once"""
     at_once: int
     """how many volumes this run transfers at once"""
+    stalls_after_s: Callable[[int], float] = lambda size_gib: math.inf
+    """by the size of a volume in GiB: seconds after which a transfer without any change is given up
+    """
     full: bool = False
     """whether all bytes are transferred, whatever the other site has already"""
     go_on: Callable[[], None] = lambda: None

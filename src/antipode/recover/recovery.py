@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Recovery:
     found: Found
     slots: Slots
     timeline: Timeline
+    stalls_after_s: Callable[[int], float] = lambda size_gib: math.inf
+    """by the size of a volume in GiB: seconds after which a restore without change is given up"""
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
 

@@ -204,6 +204,7 @@ def _fail_over(run: Run) -> None:
         found=Found(site),
         slots=run.deployment.limits.restores(site.name, run.party),
         timeline=run.timeline,
+        stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
         go_on=run.go_on,
     )
     run.touches_clouds()

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from antipode.engine.timeline import RecordedTimeline, Unobserved
-from antipode.errors import AntipodeError, Busy, SiteUnreachable
-from antipode.runs import find_kind, kind_of
-from antipode.store.runs import OPEN
+from antipode.errors import AntipodeError, Busy, NotFound, SiteUnreachable
+from antipode.runs import KINDS, find_kind, kind_of
 
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment
@@ -21,28 +20,29 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 LATE_S = 86400.0
-"""How long after its end orphans of a run are looked for.
+"""How long after a run's end its requests may still take effect.
 
 A kernel sends for minutes what it has kept back while a network was cut off.
 """
 
 
 def collect(deployment: Deployment) -> None:
-    """Remove orphans of runs that ended not long ago.
+    """Remove the orphans of runs that ended in the last `LATE_S`, and of those that ended without
+    success and were not collected since.
 
     What cannot be removed now is tried again the next time.
     """
     of_site: defaultdict[str, defaultdict[str, list[RunRow]]] = defaultdict(
         lambda: defaultdict(list)
     )
-    for run in deployment.runs.ended_after(time.time() - LATE_S):
+    for run in deployment.runs.to_collect(time.time() - LATE_S):
         if (kind := find_kind(run.kind)) is not None and kind.may_have_orphans(run):
             of_site[kind.site_of(run)][run.vnf].append(run)
     for site, of_vnf in of_site.items():
         for vnf, runs in of_vnf.items():
             try:
                 remove(deployment, runs)
-            except Busy as error:
+            except (Busy, NotFound) as error:  # NotFound: the site is not configured any more
                 LOG.debug("orphans of %s at %s are not looked for now: %s", vnf, site, error)
             except SiteUnreachable as error:
                 LOG.info("orphans at %s cannot be looked for now: %s", site, error)
@@ -52,13 +52,27 @@ def collect(deployment: Deployment) -> None:
 
 
 def may_have_come_late(run: RunRow) -> bool:
-    """Whether late requests of a run that succeeded may have come through: those of a process that
-    died.
+    """Whether requests of a run that succeeded may have taken effect after its end: those of a
+    process that died.
 
     A process that executed the run from its beginning to its end has had an answer to everything.
     """
     lately = run.ended_at is not None and run.ended_at > time.time() - LATE_S
     return run.state == "succeeded" and run.claim > 1 and lately
+
+
+def is_collected(run: RunRow) -> bool:
+    """Whether a run that has ended has no orphans, and none can appear any more."""
+    kind = find_kind(run.kind)
+    return run.collected_at is not None or (kind is not None and not kind.may_have_orphans(run))
+
+
+def note_collected(deployment: Deployment, runs: Sequence[RunRow]) -> None:
+    """Note of runs whose orphans are removed that these need not be looked for again, where no
+    request can take effect any more.
+    """
+    final = time.time() - LATE_S
+    deployment.runs.collected([r for r in runs if r.ended_at is not None and r.ended_at < final])
 
 
 def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
@@ -72,18 +86,11 @@ def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
         AntipodeError: not all could be removed.
     """
     newest = max(runs, key=lambda run: run.started_at)
+    resumable = [name for name in KINDS.names if not kind_of(name).rolls_back_failures]
 
     def alone() -> None:
-        for other in deployment.runs.all(newest.vnf):
-            kind = find_kind(other.kind)
-            resumable = (
-                kind is not None
-                and not kind.rolls_back_failures
-                and other.state == "failed"
-                and other.started_at > newest.started_at
-            )
-            if other.state in OPEN or resumable:
-                raise Busy(f"{other.id} of {newest.vnf} is {other.state}")
+        if (other := deployment.runs.user_of_orphans(newest, resumable)) is not None:
+            raise Busy(f"{other.id} of {newest.vnf} is {other.state}")
 
     alone()
     of_kind: dict[str, list[RunRow]] = {}
@@ -93,4 +100,6 @@ def remove(deployment: Deployment, runs: Sequence[RunRow]) -> list[str]:
     with RecordedTimeline(deployment.runs, newest.id, newest.claim, Unobserved()) as timeline:
         for name, rows in sorted(of_kind.items(), key=lambda item: kind_of(item[0]).priority):
             left += kind_of(name).remove_orphans(deployment, rows, timeline, alone)
+    if not left:
+        note_collected(deployment, runs)
     return left

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from taskflow import task
@@ -35,7 +37,7 @@ from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition
 from antipode.protect import checks
 from antipode.protect.option import OPTIONS, Option, Protecting, settings_of
-from antipode.runs import find_kind, orphans
+from antipode.runs import find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS, Transfer
@@ -187,6 +189,7 @@ class Job:
             store=deployment.backup_store,
             slots=deployment.limits.backups(request.site, run.party),
             at_once=deployment.config.limits.backups,
+            stalls_after_s=deployment.config.limits.backup_stalls_after.seconds,
             full=request.full,
             go_on=run.go_on,
         )
@@ -233,15 +236,22 @@ def no_run_in_the_way(deployment: Deployment, vnf: str) -> None:
 
 
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
-    """The protections of a VNF that ended without success or were killed.
+    """The protections of a VNF that ended without success, or were killed, and may have orphans."""
+    return {row.id for row in _dead_protections(deployment, vnf)}
+
+
+def _dead_protections(deployment: Deployment, vnf: str) -> list[RunRow]:
+    """The protections of a VNF that ended without success and may have orphans, and lost ones.
 
     A run that is kept as running is dead only if it is known that no process has it.
     """
-    return {
-        row.id
-        for row in deployment.runs.all(vnf)
+    runs = deployment.runs
+    found = [*runs.open(vnf), *runs.to_collect(time.time() - orphans.LATE_S, vnf)]
+    return [
+        row
+        for row in found
         if row.kind == KIND.name and state_of(row, deployment) in ("failed", "aborted", "lost")
-    }
+    ]
 
 
 def protect_flow(job: Job) -> Any:
@@ -270,22 +280,24 @@ class ProtectTask(task.Task):  # type: ignore[misc]
 
 
 class CollectOrphans(ProtectTask):
-    """Removes what runs of the VNF that failed or were killed left.
+    """Removes the orphans of protections of the VNF that failed or were killed, and prunes the
+    history.
 
     What cannot be removed now is left to the next run.
     """
 
     @guarded
     def execute(self) -> None:
-        p, vault, deployment = self.job.protecting, self.job.vault, self.run.deployment
-        dead = dead_runs(deployment, p.vnf.vnf) - {self.run.id}
-        over = [
-            row
-            for row in deployment.runs.all(p.vnf.vnf)
-            if row.id in dead or (row.kind == KIND.name and orphans.may_have_come_late(row))
-        ]
+        p, deployment = self.job.protecting, self.run.deployment
         try:
-            remove_orphans_of(p.site, vault, over, p.timeline)
+            over = [r for r in _dead_protections(deployment, p.vnf.vnf) if r.id != self.run.id]
+            over += [
+                row
+                for row in deployment.runs.to_collect(time.time() - orphans.LATE_S, p.vnf.vnf)
+                if row.kind == KIND.name and orphans.may_have_come_late(row)
+            ]
+            remove_orphans_of(p.site, self.job.vault, over, p.timeline)
+            orphans.note_collected(deployment, over)
         except ClaimLost:
             raise
         except VaultCorrupt as error:
@@ -301,6 +313,7 @@ class CollectOrphans(ProtectTask):
                 p.site.name,
                 error,
             )
+        history.prune(deployment)
 
 
 class Discover(ProtectTask):
@@ -444,8 +457,8 @@ def _release(job: Job) -> None:
         else:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
-            needed = points.read(job.vault, p.vnf.vnf, job.point).backups
-            _remove(p.site, {p.run}, needed, job.option, p.timeline)
+            made = points.read(job.vault, p.vnf.vnf, job.point)
+            _remove(p.site, {p.run}, made.backups.keys, job.option, p.timeline)
     except ClaimLost:
         raise
     except AntipodeError as error:
@@ -548,17 +561,22 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
     for name, of_one in of_option.items():
         part = OPTIONS.get(name)
         for row in (r for r in of_one if r.state == "succeeded"):
-            needed = points.read(vault, row.vnf, point_of(row.id)).backups
-            _remove(site, {row.id}, needed, part, timeline)
+            made = points.read(vault, row.vnf, point_of(row.id))
+            _remove(site, {row.id}, made.backups.keys, part, timeline)
         if over := {r.id for r in of_one if r.state != "succeeded"}:
-            named = points.named_backups(vault, rows[0].vnf, [point_of(run) for run in over])
+            own = [point_of(run) for run in over]
+            named = partial(points.named_backups, vault, rows[0].vnf, own)
             _remove(site, over, named, part, timeline)
 
 
 def _remove(
-    site: Site, runs: Collection[str], needed: Collection[str], option: Option, timeline: Timeline
+    site: Site,
+    runs: Collection[str],
+    needed: Callable[[], Collection[str]],
+    option: Option,
+    timeline: Timeline,
 ) -> None:
-    transfer = TRANSFERS.get(option.transfer)
+    transfer, needed = TRANSFERS.get(option.transfer), cache(needed)
     # first, as Cinder deletes no snapshot that is being backed up
     transfer.remove_orphans(site, runs, needed, timeline)
     option.remove_orphans(site, runs, timeline)

@@ -65,6 +65,7 @@ class Swift(Service):
             403: "Forbidden",
             404: "Not Found",
             409: "Conflict",
+            412: "Precondition Failed",
             413: "Request Entity Too Large",
         }
         words = (
@@ -158,6 +159,8 @@ class Swift(Service):
         if capacity is not None and self._used.get(account, 0) + len(data) > capacity:
             raise Refused(413, "Upload exceeds quota.")
         item_id = f"{key}/{name}"
+        if call.request.headers.get("If-None-Match") == "*" and item_id in self._objects:
+            raise Refused(412, "A precondition for this request was not met.")
         path = self._folder / hashlib.sha256(item_id.encode()).hexdigest()
         partial = path.with_suffix(".partial")
         partial.write_bytes(data)

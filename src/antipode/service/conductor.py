@@ -1,5 +1,5 @@
-"""A conductor: claims runs that are queued or whose process died, and carries them out, failovers
-first, so many at once.
+"""The conductor: claims runs that are queued or lost and executes them, failovers first, a limited
+number at once.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 1.0
-"""Between two looks for something to do; longer where a look takes long."""
+"""Between two looks for runs to execute; longer where a look takes long."""
 AGAIN_S = 15.0
-"""How long a run is left alone here that has just been lost or could not be claimed."""
+"""How long this host leaves a run alone that it has just lost or could not claim."""
 MOST_CLAIMS = 20
-"""A run that was claimed so often ends its process each time, it seems: it waits for an operator.
+"""A run that was claimed this often seems to end its process each time: it waits for an operator.
 """
 
 
 class Conductor:
-    """Carries runs out in threads of its own, as many protects and as many failovers at once as the
+    """Executes runs in threads of its own, as many protects and as many failovers at once as the
     configuration allows.
     """
 
@@ -49,26 +49,26 @@ class Conductor:
             else None
         )
         self.halt = threading.Event()
-        """set to have all runs stop at their next safe point, to be resumed later, and no other
+        """when set, all runs stop at their next safe point, to be resumed later, and no other is
         begun
         """
         self._alive_at: dict[str, float] = {}
         self.waiting: dict[str, str] = {}
-        """runs that wait for an operator, and why"""
+        """the runs that wait for an operator, and why"""
         self.looked_at = time.time()
         self.trouble: str | None = None
         """why nothing can be claimed now"""
 
     def conduct(self) -> None:
-        """Begin runs until `halt` is set; those under way then stop by themselves, see `wait`."""
+        """Begin runs until `halt` is set; those under way then stop, see `wait`."""
         while not self.halt.is_set():
             began = time.monotonic()
             try:
                 self._look()
                 self.trouble = None
             except Exception as error:
-                # whatever it is, a database that is away or a bug: the runs under way go on, and
-                # the next look may succeed
+                # a database that is away or a bug: the runs under way continue, and the next look
+                # may succeed
                 if self.trouble is None:
                     LOG.exception("no run can be claimed now; trying again")
                 self.trouble = f"{type(error).__name__}: {error}"
@@ -78,7 +78,7 @@ class Conductor:
             )
 
     def wait(self, within_s: float) -> list[str]:
-        """Wait for the runs under way; those that have not stopped in time."""
+        """Wait for the runs under way, up to `within_s` seconds; those that have not stopped."""
         until = time.monotonic() + within_s
         with self._lock:
             threads = [thread for _, thread in self._at_work.values()]
@@ -87,7 +87,7 @@ class Conductor:
         return self.under_way()
 
     def under_way(self) -> list[str]:
-        """The runs that are being carried out here."""
+        """The runs that this process executes now."""
         with self._lock:
             return sorted(self._at_work)
 
@@ -152,7 +152,7 @@ class Conductor:
         return time.time() - max(confirmed_at, self._alive_at.get(row.id, 0), *moments)
 
     def _leave(self, run: str, why: str) -> bool:
-        """Leave a run to an operator, who is told why."""
+        """Leave a run to an operator, and log why."""
         if run not in self.waiting:
             LOG.error("run %s is left to an operator: %s", run, why)
         self.waiting[run] = why
@@ -173,13 +173,13 @@ class Conductor:
         except Halted as error:
             LOG.warning("run %s is left to be resumed: %s", run, error)
         except (Busy, ClaimLost, BoardUnreachable) as error:
-            LOG.info("run %s is not carried out here: %s", run, error)
+            LOG.info("run %s is not executed here: %s", run, error)
             self._not_before[run] = time.monotonic() + AGAIN_S
         except AntipodeError as error:
             LOG.error("run %s: %s", run, error)
             self._not_before[run] = time.monotonic() + AGAIN_S
         except BaseException:
-            LOG.exception("run %s ended by what should not happen; it is tried again", run)
+            LOG.exception("run %s ended by an unexpected error; it is tried again", run)
             self._not_before[run] = time.monotonic() + AGAIN_S
         finally:
             with self._lock:
@@ -190,10 +190,10 @@ class Logged:
     """An observer that logs each step."""
 
     def step_began(self, step: StepRecord) -> None:
-        """Told when it is over."""
+        """Logged when it ends."""
 
     def step_waits(self, step: StepRecord) -> None:
-        """Kept with the step in the database."""
+        """Stored with the step in the database."""
 
     def step_ended(self, step: StepRecord) -> None:
         level = logging.INFO if step.state == "succeeded" else logging.WARNING
@@ -212,8 +212,8 @@ class Logged:
 
 
 class _BoardKept:
-    """Keeps board and database together: what the database has open and the board lacks is posted,
-    what is over is taken off.
+    """Keeps the board in step with the database: open runs that the board lacks are posted, those
+    that have ended are removed.
     """
 
     def __init__(self, claims: BoardClaims, runs: Runs) -> None:
@@ -223,10 +223,10 @@ class _BoardKept:
         self._since: dict[tuple[str, str], float] = {}
 
     def nobodys(self, rows: Sequence[RunRow]) -> list[RunRow]:
-        """Those of the open runs that anybody may claim now.
+        """The open runs that any process may claim now.
 
         Raises:
-            BoardUnreachable: nobody knows.
+            BoardUnreachable: the board cannot be read now.
         """
         of_run: dict[str, list[Posting]] = {}
         for posting in self._claims.postings():
@@ -236,8 +236,8 @@ class _BoardKept:
         for row in rows:
             postings = of_run.pop(row.id, [])
             if not postings:
-                # whoever has it, with a board that was lost or restored, must have stopped before
-                # another may begin
+                # a process that holds it on a board that was lost or restored must have stopped
+                # before another may begin
                 if self._for_long(("missing", row.id), seen):
                     LOG.warning("run %s is open and not on the board: it is posted again", row.id)
                     self._claims.offer(row)
@@ -253,7 +253,7 @@ class _BoardKept:
         return free
 
     def _for_long(self, what: tuple[str, str], seen: set[tuple[str, str]]) -> bool:
-        """Whether it has been so for longer than a claim lasts."""
+        """Whether this has been the case for longer than a claim lasts."""
         seen.add(what)
         return time.monotonic() - self._since.setdefault(what, time.monotonic()) > self._lasts_s
 
@@ -265,7 +265,6 @@ class _BoardKept:
                 self._claims.board.claim(posting).finish()
             except (Busy, NotFound):
                 LOG.debug(
-                    "posting of run %s, which is over, is being taken off the board by another "
-                    "host",
+                    "posting of run %s, which has ended, is being removed by another host",
                     run,
                 )

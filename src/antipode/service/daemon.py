@@ -1,5 +1,5 @@
-"""The service: conductor, reaper at every site and clean-up in one process, until it is told to
-stop.
+"""The service: a conductor, a reaper for each site and clean-up, in one process until it is
+stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -20,39 +20,39 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from antipode import __version__
+from antipode import __version__, libraries
 from antipode.claims.host import Lock
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
-from antipode.runs import orphans
+from antipode.runs import history, orphans
 from antipode.service.conductor import Conductor
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
+    from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
 STOPS_WITHIN_S = 90.0
-"""Longer than a quiesce window with its thaw, and than a call that hangs."""
+"""Longer than a quiesce window with its unquiesce, and than a call that hangs."""
 BEAT_S = 2.0
 DEAD_AFTER_S = 30.0
-"""A service whose last sign of life is older than this is not at work."""
+"""A service whose last sign of life is older than this is taken to be dead."""
 CLEAN_EVERY_S = 600.0
 KEPT_S = 30 * 86400.0
-"""How long a freeze that is over stays in the ledger, for those who look into what happened."""
+"""How long a freeze that is over stays in the ledger, for later investigations."""
 CLOCKS_APART_S = 0.8
-"""What a host's clock may differ from the database's.
-
-Two hosts' then differ by less than the ledger's grace.
+"""How much a host's clock may differ from the database's, so that two hosts' differ by less than
+the ledger's grace.
 """
 LONGEST_PAUSE_S = 30.0
 
 
 @dataclass
 class Status:
-    """What the service tells of itself; moments are seconds since the epoch."""
+    """What the service says of itself; moments are seconds since the epoch."""
 
     host: str
     pid: int
@@ -69,7 +69,7 @@ class Status:
 
 
 def status_of(config: Config) -> Status | None:
-    """What the service of this host has told last; None when there was none."""
+    """The last status that the service of this host has written; None if there is none."""
     try:
         return Status(**json.loads(_status_file(config).read_text()))
     except FileNotFoundError:
@@ -77,13 +77,15 @@ def status_of(config: Config) -> Status | None:
 
 
 def serve(deployment: Deployment, stop: threading.Event) -> bool:
-    """Carry runs out and thaw what is overdue until `stop` is set; whether all runs had stopped by
-    then.
+    """Execute runs and unquiesce what is overdue until `stop` is set; whether all runs had stopped
+    by the end.
 
     Raises:
-        Busy: a service is at work on this host with the same state directory.
-        AntipodeError: this host's clock differs from the database's.
+        Busy: a service runs on this host with the same state directory.
+        AntipodeError: this host's clock differs from the database's, or a library is of a release
+            that does not fit.
     """
+    libraries.check(libraries.TASKFLOW, libraries.FLOWS)
     must_agree_on_time(deployment)
     with _only_service(deployment.config):
         conductor = Conductor(deployment)
@@ -106,7 +108,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             )
             while not stop.wait(BEAT_S):
                 _beat(deployment, status, conductor, reapers)
-            LOG.info("stopping: runs go on to their next safe point")
+            LOG.info("stopping: runs continue to their next safe point")
             tell_systemd("STOPPING=1")
             conductor.halt.set()
             threads[0].join(STOPS_WITHIN_S)
@@ -123,11 +125,11 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
 
 
 def must_agree_on_time(deployment: Deployment) -> None:
-    """See that this host's clock and the database's agree, where several hosts go by it.
+    """See that this host's clock and the database's agree, where several hosts share it.
 
     Raises:
-        AntipodeError: they do not: a server might be thawed here in the middle of another host's
-            snapshots.
+        AntipodeError: they do not: a server might be unquiesced here in the middle of another
+            host's snapshots.
     """
     exact = {
         "postgresql": "extract(epoch from clock_timestamp())",
@@ -157,21 +159,21 @@ def must_agree_on_time(deployment: Deployment) -> None:
 
 
 def tell_systemd(state: str) -> None:
-    """Tell systemd how the service is (sd_notify); nothing is told where it has not started us."""
+    """Report the state of the service to systemd (sd_notify), if systemd has started it."""
     if not (address := os.environ.get("NOTIFY_SOCKET")):
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
         try:
             there.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError as error:
-            LOG.warning("systemd could not be told %s: %s", state, error)
+            LOG.warning("%s could not be reported to systemd: %s", state, error)
 
 
 class _Reapers:
-    """A reaper for each site of the configuration, so that one that does not answer keeps nobody
-    from the others.
+    """A reaper for each site of the configuration, so that a site that does not answer does not
+    delay the others.
 
-    A site is connected to when the ledger has somebody there who is overdue, and not before.
+    A site is connected to when the ledger has an overdue server there, and not before.
     """
 
     def __init__(self, deployment: Deployment) -> None:
@@ -208,7 +210,7 @@ class _Reapers:
         except (AntipodeError, SQLAlchemyError) as error:
             if name not in self.trouble:
                 LOG.error(
-                    "servers at %s are past their freeze deadline and cannot be thawed now; "
+                    "servers at %s are past their freeze deadline and cannot be unquiesced now; "
                     "trying again: %s",
                     name,
                     error,
@@ -222,8 +224,8 @@ class _Reapers:
 
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
-    """Now and then forget the details of flows whose runs have ended, and freezes that are long
-    over; look at the clock; remove what runs that have ended have left at the sites.
+    """Every CLEAN_EVERY_S, delete the flows of runs that have ended and freezes that are long over,
+    compare the clocks, remove orphans at the sites, and prune the history.
     """
     while True:
         try:
@@ -231,6 +233,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             deployment.freezes.forget(time.time() - KEPT_S)
             must_agree_on_time(deployment)
             orphans.collect(deployment)
+            history.prune(deployment)
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:
@@ -258,7 +261,7 @@ def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers:
     except OSError as error:
         LOG.warning(
             "the status of the service cannot be written: %s", error
-        )  # a full disk is no reason to leave servers frozen
+        )  # a full disk must not end the service, as servers may be frozen
     tell_systemd("WATCHDOG=1" if status.is_alive else "STATUS=the conductor hangs")
 
 
@@ -272,7 +275,7 @@ def _only_service(config: Config) -> Iterator[None]:
         handle = Lock(config.state_dir / "locks" / "service").take("the service")
     except Busy as error:
         raise Busy(
-            f"a service is at work on this host already, with {config.state_dir}; see: antipode "
+            f"a service already runs on this host with {config.state_dir}; see: antipode "
             "service status"
         ) from error
     try:
@@ -281,9 +284,8 @@ def _only_service(config: Config) -> Iterator[None]:
         os.close(handle)
 
 
-def queue_size(deployment: Deployment) -> dict[str, Any]:
-    """How many open runs there are: queued, running (here or elsewhere), lost."""
-    rows = deployment.runs.open()
+def queue_size(deployment: Deployment, rows: Sequence[RunRow]) -> dict[str, Any]:
+    """How many of the open runs are queued, running (here or elsewhere), and lost."""
     held = {r.id: deployment.claims.is_held(r) for r in rows if r.state == "running"}
     return {
         "queued": sum(r.state == "queued" for r in rows),

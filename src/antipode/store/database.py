@@ -1,19 +1,19 @@
-"""Opening the local database: made and migrated when it needs to be, by one process at a time, all
-of it or nothing.
+"""Opens the local database; one process at a time creates or migrates it, completely or not at
+all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from antipode import private
 from antipode.errors import AntipodeError, InvalidInput
+from antipode.store.files import make_private, one_at_a_time
 
 REVISION = "0005"
 """The newest migration.
@@ -25,12 +25,12 @@ VERSION_TABLE = "antipode_version"
 """
 MIGRATED_WITHIN_S = 300
 IDLE_TRANSACTION_S = 20
-"""How long a transaction may do nothing: who was paused, or cut off, in the middle of a write must
-not keep the run from others.
+"""How long a transaction may be idle: a process that was paused or cut off in the middle of a write
+must not keep the run from others.
 """
 _MIGRATION_LOCK = 0x616E7469706F6465  # "antipode"
 _ENDS_IDLE = {"postgresql": "SET idle_in_transaction_session_timeout = '{seconds}s'"}
-# MySQL has nothing of the kind, and takes for a comment what MariaDB does not
+# MySQL has no such setting; what MariaDB executes here is a comment to MySQL
 _ENDS_IDLE["mysql"] = _ENDS_IDLE["mariadb"] = (
     "SET @antipode = 1 /*M!100300 , SESSION idle_transaction_timeout = {seconds} */"
 )
@@ -53,16 +53,7 @@ def open_database(url: str) -> Engine:
     shown = parsed.render_as_string()  # without the password
     try:
         engine = _connected(parsed)
-    except ImportError as error:
-        extra = _EXTRAS.get(parsed.get_backend_name())
-        cure = f"pip install 'antipode[{extra}]'" if extra else "install its driver"
-        raise InvalidInput(f"database {shown}: {error}; {cure}") from error
-    except SQLAlchemyError as error:
-        raise InvalidInput(f"database {shown}: {error}") from error
-    except OSError as error:
-        raise AntipodeError(f"database {shown}: {error.filename}: {error.strerror}") from error
-    try:
-        with engine.connect() as connection:
+        with _first_of_its_file(parsed), engine.connect() as connection:
             found = _revision(connection)
         if found is not None and found > REVISION:
             raise AntipodeError(
@@ -71,19 +62,27 @@ def open_database(url: str) -> Engine:
             )
         if found != REVISION:
             _migrate(parsed)
+    except ImportError as error:
+        extra = _EXTRAS.get(parsed.get_backend_name())
+        cure = f"pip install 'antipode[{extra}]'" if extra else "install its driver"
+        raise InvalidInput(f"database {shown}: {error}; {cure}") from error
+    except (NoSuchModuleError, ArgumentError) as error:
+        raise InvalidInput(f"database {shown}: {error}") from error
     except SQLAlchemyError as error:
         raise AntipodeError(
             f"database {shown} cannot be opened: {error.__cause__ or error}"
         ) from error
+    except OSError as error:
+        raise AntipodeError(f"database {shown}: {error.filename}: {error.strerror}") from error
     return engine
 
 
-def on_server(url: URL) -> Engine:
-    """An engine for a database server: one that was restarted is connected to anew, one that is cut
-    off is given up in time.
+def on_server(url: URL, **pool: Any) -> Engine:
+    """An engine for a database server. It reconnects to a server that was restarted, and gives up
+    in time on one that is cut off.
 
-    What the URL says of waiting goes before ours. The server ends a transaction of ours in which
-    nothing happens.
+    Timeouts in the URL take precedence over ours. The server ends a transaction that is idle for
+    IDLE_TRANSACTION_S. `pool` limits its connections, as `create_engine` takes it.
     """
     waits: dict[str, dict[str, int]] = {
         "psycopg": {
@@ -101,6 +100,7 @@ def on_server(url: URL) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
         connect_args={k: v for k, v in ours.items() if k not in url.query},
+        **pool,
     )
     if (statement := _ENDS_IDLE.get(url.get_backend_name())) is not None:
         event.listen(engine, "connect", lambda connection, _record: _execute(connection, statement))
@@ -116,20 +116,28 @@ def _execute(connection: Any, statement: str) -> None:
 def _connected(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         return on_server(url)
-    if url.database and url.database != ":memory:":
-        # nobody else's to read, as VNF files and results of runs are; what SQLite puts beside it
-        # has the same mode
-        private.make_folder(Path(url.database).parent)
-        private.touch(Path(url.database))
+    if (path := _file_of(url)) is not None:
+        make_private(path)
     # what is written, user_data among it, is in no message of an error
     engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
 
+def _file_of(url: URL) -> Path | None:
+    in_a_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    return Path(str(url.database)) if in_a_file else None
+
+
+def _first_of_its_file(url: URL) -> AbstractContextManager[None]:
+    """Exclusive access to the file, for the first connection that this process makes to it."""
+    path = _file_of(url)
+    return nullcontext() if path is None else one_at_a_time(path)
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Readers beside a writer, a patient wait for the lock of another process, and foreign keys
-    that mean something.
+    """Let readers work beside a writer, wait for the lock of another process, and enforce foreign
+    keys. The timeout comes first, so that it holds for the others.
     """
     for pragma in (
         "busy_timeout = 30000",
@@ -162,11 +170,11 @@ def _migrate(url: URL) -> None:
 
 @contextmanager
 def alone(url: URL) -> Iterator[Connection]:
-    """A connection in a transaction, which no other process has in this way at the same time.
+    """A connection in a transaction that only one process at a time can have.
 
     Raises:
-        AntipodeError: on MariaDB or MySQL, another process has it for longer than
-            `MIGRATED_WITHIN_S`; PostgreSQL ends that one's instead.
+        AntipodeError: on MariaDB or MySQL, another process has had it for longer than
+            `MIGRATED_WITHIN_S`; PostgreSQL ends the other process's transaction instead.
     """
     kind = url.get_backend_name()
     engine = create_engine(url)
@@ -179,7 +187,7 @@ def alone(url: URL) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             if kind == "postgresql":
-                # who is paused, or cut off, meanwhile does not keep the others waiting for ever
+                # a process that is paused or cut off meanwhile must not block the others for ever
                 connection.execute(
                     text(f"SET LOCAL idle_in_transaction_session_timeout = '{MIGRATED_WITHIN_S}s'")
                 )
@@ -198,8 +206,7 @@ def alone(url: URL) -> Iterator[Connection]:
                         f" there: SELECT IS_USED_LOCK('{VERSION_TABLE}')"
                     )
                 if _revision(connection) is None:
-                    # as the other databases have it: any character, and names that differ in case
-                    # are two
+                    # as in the other databases: any character, and names are case-sensitive
                     connection.execute(
                         text("ALTER DATABASE CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
                     )
@@ -208,8 +215,8 @@ def alone(url: URL) -> Iterator[Connection]:
                 broken := connection.execute(text("PRAGMA foreign_key_check")).all()
             ):
                 raise AntipodeError(
-                    f"the database was left as it was: migrated, {len(broken)} of its rows would "
-                    "refer to nothing"
+                    f"the database was not migrated: {len(broken)} of its rows would refer to "
+                    "rows that do not exist"
                 )
     finally:
         engine.dispose()
@@ -217,7 +224,6 @@ def alone(url: URL) -> Iterator[Connection]:
 
 def _prepare_sqlite_to_migrate(connection: Any, record: object) -> None:
     _prepare_sqlite(connection, record)
-    # a table that others refer to is changed by making it anew; what refers to it is checked in the
-    # end
+    # Alembic changes a table by replacing it; references to it are checked at the end
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.isolation_level = None

@@ -1,5 +1,5 @@
-"""Runs and their steps, as they are kept and read; what is written of a run is refused once another
-has claimed it.
+"""Runs and their steps in the database. A write to a run is refused once another process has
+claimed it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, Select, Update, and_, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from antipode.errors import Busy, ClaimLost, NotFound
 from antipode.store.tables import RunRow, StepRow
 
 OPEN = ("queued", "running")
+ENDED = ("succeeded", "failed", "aborted")
 
 
 class Runs:
@@ -23,7 +24,7 @@ class Runs:
         self._engine = engine
 
     def create(self, run: RunRow) -> None:
-        """Keep a new run.
+        """Store a new run.
 
         Raises:
             Busy: another run has its slot.
@@ -44,17 +45,17 @@ class Runs:
         also_failed: bool = False,
         abort: bool = False,
     ) -> int:
-        """Take a run that has not ended; the number of the claim, with which alone it can be
-        written from now on.
+        """Claim a run that has not ended; the number of the claim, which every later write to the
+        run must name.
 
         Args:
-            conductor: who takes it, for people.
-            known: the number of the claim before, as it was read.
-            also_failed: whether one that failed is taken too.
-            abort: to take it back: whoever has it after us does nothing else with it.
+            conductor: the process that claims it, for people.
+            known: the number of the previous claim, as it was read.
+            also_failed: whether a run that failed is claimed too.
+            abort: to roll the run back; later claims can do nothing else with it.
 
         Raises:
-            ClaimLost: somebody else was faster.
+            ClaimLost: another process was faster.
             Busy: it has ended meanwhile, or another run has its slot by now.
         """
         row = self.get(run)
@@ -64,6 +65,7 @@ class Runs:
             "conductor": conductor,
             "state": "running",
             "ended_at": None,
+            "collected_at": None,
             "slot": slot_of(row.kind, row.vnf),
         }
         if row.ending is None:
@@ -71,9 +73,8 @@ class Runs:
         if abort:
             taken["abort_requested_at"] = time.time()
         elif row.state == "failed":
-            taken["abort_requested_at"] = (
-                None  # whoever takes a run that has ended has decided anew
-            )
+            # a request from before the run ended is void: the new claim is a new decision
+            taken["abort_requested_at"] = None
         states = (*OPEN, "failed") if also_failed or abort else OPEN
         try:
             with Session(self._engine) as session, session.begin():
@@ -90,19 +91,19 @@ class Runs:
         raise ClaimLost(f"run {run} was taken by another process at the same moment")
 
     def release(self, run: str, claim: int) -> None:
-        """Let go of a run that has not ended, for somebody to go on with.
+        """Release a run that has not ended, for another process to resume.
 
         Raises:
-            ClaimLost: it is another's already.
+            ClaimLost: another process has claimed it.
         """
         self._write(run, claim, {"conductor": None})
 
     def begin_ending(self, run: str, claim: int, ending: str, reason: str) -> None:
-        """Note, before anything is taken back, that this run is going to be `ending` (failed,
-        aborted) and why.
+        """Note, before anything is rolled back, that this run will be `ending` (failed, aborted)
+        and why.
 
         Raises:
-            ClaimLost: it is another's.
+            ClaimLost: another process has claimed it.
         """
         self._write(run, claim, {"ending": ending, "reason": reason})
 
@@ -115,10 +116,10 @@ class Runs:
         reason: str | None,
         result: dict[str, Any],
     ) -> None:
-        """The run is over.
+        """End the run.
 
         Raises:
-            ClaimLost: it is another's.
+            ClaimLost: another process has claimed it.
         """
         values = {
             "state": state,
@@ -131,10 +132,10 @@ class Runs:
         self._write(run, claim, values)
 
     def keep(self, run: str, claim: int, steps: Sequence[StepRow]) -> None:
-        """Keep steps, each the newest that is known of it, in one transaction.
+        """Store the newest state of each of these steps, in one transaction.
 
         Raises:
-            ClaimLost: the run is another's.
+            ClaimLost: another process has claimed the run.
         """
         with Session(self._engine) as session, session.begin():
             self._must_be_ours(session, run, claim, {"claim": claim})
@@ -142,11 +143,11 @@ class Runs:
                 session.merge(step)
 
     def close_steps(self, run: str, claim: int) -> int:
-        """Close the steps that were running when the process at the run died, at its last sign of
-        life; how many there were.
+        """Close the steps that were running when the process that executed the run died, at its
+        last sign of life; how many there were.
 
         Raises:
-            ClaimLost: the run is another's.
+            ClaimLost: another process has claimed the run.
         """
         with Session(self._engine) as session, session.begin():
             self._must_be_ours(session, run, claim, {"claim": claim})
@@ -162,14 +163,14 @@ class Runs:
                 select(StepRow).where(StepRow.run == run, StepRow.state == "running")
             ):
                 step.state, step.ended_at = "lost", last
-                step.result = {**step.result, "error": "the process at it died"}
+                step.result = {**step.result, "error": "the process that executed it died"}
                 closed += 1
             return closed
 
     def request_abort(self, run: str) -> None:
-        """Ask whoever is at the run, or comes to be, to stop and take back what it made.
+        """Ask the process that executes the run, now or later, to stop and roll it back.
 
-        Nothing happens to one that has ended.
+        A run that has ended is not changed.
         """
         with Session(self._engine) as session, session.begin():
             asked = update(RunRow).where(
@@ -186,33 +187,98 @@ class Runs:
         return claim, asked is not None
 
     def open(self, vnf: str | None = None) -> list[RunRow]:
-        """The runs that are queued or kept as running, the oldest first."""
-        with Session(self._engine) as session:
-            wanted = select(RunRow).where(RunRow.state.in_(OPEN)).order_by(RunRow.started_at)
-            return list(session.scalars(wanted.where(RunRow.vnf == vnf) if vnf else wanted))
+        """The runs in the states `queued` and `running`, the oldest first."""
+        return self._rows(_of(vnf).where(RunRow.state.in_(OPEN)).order_by(RunRow.started_at))
 
     def all(self, vnf: str | None = None) -> list[RunRow]:
         """All runs, the newest first."""
-        with Session(self._engine) as session:
-            wanted = select(RunRow).order_by(RunRow.started_at.desc())
-            return list(session.scalars(wanted.where(RunRow.vnf == vnf) if vnf else wanted))
+        return self._rows(_of(vnf).order_by(RunRow.started_at.desc()))
 
-    def ended_after(self, moment: float) -> list[RunRow]:
-        """The runs that ended after a moment (seconds since the epoch), the newest first."""
-        with Session(self._engine) as session:
-            return list(
-                session.scalars(
-                    select(RunRow)
-                    .where(RunRow.ended_at > moment)
-                    .order_by(RunRow.started_at.desc())
-                )
+    def newest_success(self, kind: str, vnf: str) -> RunRow | None:
+        """The newest run of a kind and VNF that succeeded."""
+        wanted = _of(vnf).where(RunRow.kind == kind, RunRow.state == "succeeded")
+        return self._first(wanted.order_by(RunRow.started_at.desc()))
+
+    def successor(self, run: RunRow) -> str | None:
+        """The newest run of the same kind that was begun for the VNF after a run, and was not
+        aborted.
+        """
+        later = _of(run.vnf).where(
+            RunRow.kind == run.kind,
+            RunRow.started_at > run.started_at,
+            RunRow.state != "aborted",
+        )
+        found = self._first(later.order_by(RunRow.started_at.desc()))
+        return None if found is None else found.id
+
+    def user_of_orphans(self, run: RunRow, resumable: Sequence[str]) -> RunRow | None:
+        """A run of the VNF that may use what a run has left behind: one that is open, or one of a
+        `resumable` kind that was begun later and failed.
+        """
+        failed = and_(
+            RunRow.kind.in_(resumable),
+            RunRow.state == "failed",
+            RunRow.started_at > run.started_at,
+        )
+        return self._first(_of(run.vnf).where(or_(RunRow.state.in_(OPEN), failed)))
+
+    def to_collect(self, since: float, vnf: str | None = None) -> list[RunRow]:
+        """The runs whose orphans are looked for, the newest first: those that ended after a moment
+        (seconds since the epoch), and those that ended without success and were not collected.
+        """
+        not_yet = and_(RunRow.state.in_(("failed", "aborted")), RunRow.collected_at.is_(None))
+        wanted = _of(vnf).where(or_(RunRow.ended_at > since, not_yet))
+        return self._rows(wanted.order_by(RunRow.started_at.desc()))
+
+    def collected(self, runs: Sequence[RunRow]) -> None:
+        """Note that no orphans of these runs are left, and none can appear any more.
+
+        A run that was claimed since it was read is not changed.
+        """
+        with Session(self._engine) as session, session.begin():
+            for run in runs:
+                session.execute(_unchanged(run).values(collected_at=time.time()))
+
+    def prunable(self, before: float, keep: int) -> list[str]:
+        """The ids of runs that ended before a moment (seconds since the epoch), the oldest first,
+        without the newest `keep` of each VNF and the newest success of each VNF and kind.
+        """
+        newest = RunRow.started_at.desc()
+        ranked = select(
+            RunRow.id,
+            func.row_number().over(partition_by=RunRow.vnf, order_by=newest).label("of_vnf"),
+            func.row_number()
+            .over(partition_by=(RunRow.vnf, RunRow.kind, RunRow.state), order_by=newest)
+            .label("alike"),
+        ).subquery()
+        wanted = (
+            select(RunRow.id)
+            .join(ranked, ranked.c.id == RunRow.id)
+            .where(
+                RunRow.state.in_(ENDED),
+                RunRow.ended_at < before,
+                ranked.c.of_vnf > keep,
+                or_(RunRow.state != "succeeded", ranked.c.alike > 1),
             )
+        )
+        with Session(self._engine) as session:
+            return list(session.scalars(wanted.order_by(RunRow.ended_at)))
+
+    def delete(self, run: RunRow) -> bool:
+        """Delete a run that has ended, with its steps, unless it was claimed since it was read."""
+        with Session(self._engine) as session, session.begin():
+            ours = _unchanged(run).values(claim=run.claim)  # locks the row before its steps go
+            if not session.execute(ours).rowcount:  # type: ignore[attr-defined]
+                return False
+            session.execute(delete(StepRow).where(StepRow.run == run.id))
+            session.execute(delete(RunRow).where(RunRow.id == run.id))
+        return True
 
     def get(self, run: str) -> RunRow:
         """A run.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: no run has this id.
         """
         with Session(self._engine) as session:
             row = session.get(RunRow, run)
@@ -231,21 +297,29 @@ class Runs:
                 )
             )
 
+    def _rows(self, wanted: Select[RunRow]) -> list[RunRow]:
+        with Session(self._engine) as session:
+            return list(session.scalars(wanted))
+
+    def _first(self, wanted: Select[RunRow]) -> RunRow | None:
+        with Session(self._engine) as session:
+            return session.scalars(wanted.limit(1)).first()
+
     def _write(self, run: str, claim: int, values: dict[str, Any]) -> None:
         with Session(self._engine) as session, session.begin():
             self._must_be_ours(session, run, claim, values)
 
     @staticmethod
     def _must_be_ours(session: Session, run: str, claim: int, values: dict[str, Any]) -> None:
-        """Write to the run if nobody has claimed it since; the first statement of its transaction,
-        so that nobody can before its end.
+        """Write to the run unless it was claimed since; the first statement of its transaction, so
+        that no process can claim it before the end of that.
         """
         if not session.execute(
             update(RunRow).where(RunRow.id == run, RunRow.claim == claim).values(values)
         ).rowcount:  # type: ignore[attr-defined]
             raise ClaimLost(
-                f"run {run} was taken over by another process; this one has nothing more to do "
-                "with it"
+                f"run {run} was taken over by another process; this process changes nothing more "
+                "of it"
             )
 
     def _busy(self, slot: str | None) -> Busy:
@@ -258,8 +332,19 @@ class Runs:
         )
 
 
+def _of(vnf: str | None) -> Select[RunRow]:
+    return select(RunRow) if vnf is None else select(RunRow).where(RunRow.vnf == vnf)
+
+
+def _unchanged(run: RunRow) -> Update:
+    """An update of a run that has ended, if no process has claimed it since it was read."""
+    return update(RunRow).where(
+        RunRow.id == run.id, RunRow.claim == run.claim, RunRow.state.in_(ENDED)
+    )
+
+
 def slot_of(kind: str, vnf: str) -> str:
-    """What two runs of a VNF may not have at once.
+    """A name that only one open run of a VNF may have at a time.
 
     A failover does not wait for a protect, which may hang at the site that died.
     """

@@ -1,13 +1,23 @@
 """The tables of the local database.
 
-Moments are seconds since the epoch, UTC, which every database keeps alike.
+Moments are seconds since the epoch, UTC, which every database stores alike.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import (
+    JSON,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 USUAL_PRIORITY = 10
@@ -18,32 +28,93 @@ class Base(DeclarativeBase):
     pass
 
 
+def storable(text: str) -> str:
+    """Text from anywhere, as every database and driver accepts it: a lone surrogate and a NUL are
+    escaped as in Python's source (`\\udc80`, `\\x00`).
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def _all_storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_all_storable(key): _all_storable(of_key) for key, of_key in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_storable(item) for item in value]
+    return value
+
+
+class Document(TypeDecorator[Any]):
+    """JSON whose text is stored as by `storable`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return _all_storable(value)
+
+
+class Words(TypeDecorator[str]):
+    """Text that is stored as by `storable`."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
+class Label(Words):
+    """Text to be read, not to be looked up: what is longer than its column is cut off."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        words, length = super().process_bind_param(value, dialect), cast(String, self.impl).length
+        if words is None or length is None or len(words) <= length:
+            return words
+        return f"{words[: length - 1]}…"
+
+
+class Prose(Words):
+    """Text of any length."""
+
+    impl = Text
+    cache_ok = True
+
+
 class VnfRow(Base):
     __tablename__ = "vnfs"
 
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    definition: Mapped[dict[str, Any]] = mapped_column(JSON)
+    name: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    definition: Mapped[dict[str, Any]] = mapped_column(Document)
     added_at: Mapped[float] = mapped_column(Double)
 
 
 class RunRow(Base):
     __tablename__ = "runs"
+    __table_args__ = (
+        Index("runs_of_vnf", "vnf", "started_at"),
+        Index("runs_in_state", "state", "started_at"),
+        Index("runs_ended", "ended_at"),
+    )
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    vnf: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))
-    """queued, running, succeeded, failed or aborted; what is kept as running and nobody is at is
-    told as lost
+    id: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(Words(32))
+    vnf: Mapped[str] = mapped_column(Words(64))
+    state: Mapped[str] = mapped_column(Words(16))
+    """queued, running, succeeded, failed or aborted; shown as lost if it is running here and no
+    process executes it
     """
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
-    reason: Mapped[str | None] = mapped_column(Text)
-    """why it failed, or is being taken back"""
-    result: Mapped[dict[str, Any]] = mapped_column(JSON)
-    request: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """all that was asked for, enough to go on with the run on any host; None for a run of an
-    antipode that did not keep it
+    reason: Mapped[str | None] = mapped_column(Prose)
+    """why it failed, or is being rolled back"""
+    result: Mapped[dict[str, Any]] = mapped_column(Document)
+    request: Mapped[dict[str, Any] | None] = mapped_column(Document(none_as_null=True))
+    """all that was asked for, enough to resume the run on any host; None for a run of an antipode
+    that did not store it
     """
     flow_version: Mapped[int | None] = mapped_column(Integer)
     """the version of the flow that it was begun with"""
@@ -52,48 +123,55 @@ class RunRow(Base):
     )
     """the order in which runs begin; the lowest first"""
     claim: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    """raised by whoever takes the run; what is written with an older number is refused"""
-    conductor: Mapped[str | None] = mapped_column(String(255))
-    """who has it, for people"""
+    """raised by each process that claims the run; writes with an older number are refused"""
+    conductor: Mapped[str | None] = mapped_column(Label(255))
+    """the process that has it, for people"""
     abort_requested_at: Mapped[float | None] = mapped_column(Double)
-    ending: Mapped[str | None] = mapped_column(String(16))
-    """failed or aborted: what it will be once all that it made is taken back, which has begun; it
-    never goes forward again
+    ending: Mapped[str | None] = mapped_column(Words(16))
+    """failed or aborted: its state once its rollback, which has begun, is over; it never goes
+    forward again
     """
-    slot: Mapped[str | None] = mapped_column(String(128), unique=True)
+    slot: Mapped[str | None] = mapped_column(Words(128), unique=True)
     """what no other run may have at the same time, while it is queued or running"""
+    collected_at: Mapped[float | None] = mapped_column(Double)
+    """when its orphans were last looked for: long enough after its end for no request of it to
+    arrive any more, and all of them were removed
+    """
 
 
 class StepRow(Base):
     __tablename__ = "steps"
     __table_args__ = (Index("steps_of_run", "run", "started_at"),)
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    id: Mapped[str] = mapped_column(Words(32), primary_key=True)
     run: Mapped[str] = mapped_column(ForeignKey("runs.id"))
-    number: Mapped[str] = mapped_column(String(16))
-    name: Mapped[str] = mapped_column(String(128))
-    resource: Mapped[str] = mapped_column(String(255))
-    state: Mapped[str] = mapped_column(String(16))
-    """running, succeeded, failed, or lost: running when the process at it died"""
+    number: Mapped[str] = mapped_column(Label(16))
+    name: Mapped[str] = mapped_column(Label(128))
+    resource: Mapped[str] = mapped_column(Label(255))
+    state: Mapped[str] = mapped_column(Words(16))
+    """running, succeeded, failed, or lost: running when the process that executed it died"""
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
-    result: Mapped[dict[str, Any]] = mapped_column(JSON)
+    result: Mapped[dict[str, Any]] = mapped_column(Document)
 
 
 class FreezeRow(Base):
-    """One server that may be frozen, from just before its quiesce call until its thaw is
+    """One server that may be frozen, from just before its quiesce call until its unquiesce is
     confirmed.
     """
 
     __tablename__ = "freezes"
-    __table_args__ = (Index("freezes_open", "site", "thawed_at"),)
+    __table_args__ = (
+        Index("freezes_open", "site", "thawed_at"),
+        Index("freezes_of_run", "run", "thawed_at"),
+    )
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    site: Mapped[str] = mapped_column(String(64))
-    server_id: Mapped[str] = mapped_column(String(64))
-    server: Mapped[str] = mapped_column(String(255))
+    id: Mapped[str] = mapped_column(Words(32), primary_key=True)
+    site: Mapped[str] = mapped_column(Words(64))
+    server_id: Mapped[str] = mapped_column(Words(64))
+    server: Mapped[str] = mapped_column(Label(255))
     noted_at: Mapped[float] = mapped_column(Double)
     deadline: Mapped[float] = mapped_column(Double)
     thawed_at: Mapped[float | None] = mapped_column(Double)
-    run: Mapped[str | None] = mapped_column(String(64))
-    """whose window it is"""
+    run: Mapped[str | None] = mapped_column(Words(64))
+    """the run whose quiesce window it is"""

@@ -4,13 +4,14 @@ Neutron (step 1.1).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from antipode.cloud.api import Json
+from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
-from antipode.errors import NotFound
+from antipode.errors import NotFound, ResourceFailed
 from antipode.model.marks import unmarked
 from antipode.model.topology import (
     Attachment,
@@ -33,6 +34,9 @@ def discover(vnf: Vnf, site: Site) -> Topology:
     Raises:
         NotFound: a member does not exist, or several servers have its name; the message names all
             such members.
+        ResourceFailed: a member is in a cell that does not answer, or has a volume that Cinder does
+            not list or a port on a network that Neutron does not list.
+        UnexpectedAnswer: a service's answer cannot be used.
     """
     servers = find_members(vnf, site)
     ids = [s["id"] for s in servers]
@@ -46,7 +50,7 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         found = [
             _server(
                 server,
-                _attachments(server, attached, volumes.result()),
+                _attachments(site, server, attached, volumes.result()),
                 _tagged(ports.result()[server["id"]], tagged),
                 keypair,
                 _server_group(server, groups.result()),
@@ -65,23 +69,35 @@ def find_members(vnf: Vnf, site: Site) -> list[Json]:
 
     Raises:
         NotFound: as for `discover`.
+        ResourceFailed: a member is, or may be, in a cell that does not answer.
     """
     listed = site.compute.servers()
+    unreadable = [s["id"] for s in listed if is_unreadable(s)]
     found: list[Json] = []
-    problems: list[str] = []
+    missing: list[str] = []
+    unknown: list[str] = []
     for member in vnf.members:
         named = [s for s in listed if member.server in (s["name"], s["id"])]
-        if len(named) == 1:
+        if len(named) == 1 and named[0]["id"] in unreadable:
+            unknown.append(f"server {member.server} is in a cell that does not answer Nova")
+        elif len(named) == 1:
             found += named
-        elif not named:
-            problems.append(f"there is no server {member.server}")
-        else:
-            problems.append(
+        elif named:
+            missing.append(
                 f"{len(named)} servers are named {member.server}, give the id of one: "
                 f"{', '.join(s['id'] for s in named)}"
             )
-    if problems:
-        raise NotFound(f"VNF {vnf.vnf} at {site.name}: {'; '.join(problems)}")
+        elif unreadable:
+            unknown.append(
+                f"no server {member.server} can be seen, and Nova does not tell the names of "
+                f"{', '.join(unreadable)}, whose cell does not answer"
+            )
+        else:
+            missing.append(f"there is no server {member.server}")
+    if unknown:
+        raise ResourceFailed(f"VNF {vnf.vnf} at {site.name}: {'; '.join([*unknown, *missing])}")
+    if missing:
+        raise NotFound(f"VNF {vnf.vnf} at {site.name}: {'; '.join(missing)}")
     return found
 
 
@@ -121,11 +137,16 @@ def _server(
     )
 
 
-def _attachments(server: Json, attached: list[Json], volumes: dict[str, Json]) -> list[Attachment]:
+def _attachments(
+    site: Site, server: Json, attached: list[Json], volumes: Mapping[str, Json]
+) -> list[Attachment]:
     root_device = server.get("OS-EXT-SRV-ATTR:root_device_name")
+    label = f"server {server['name']} ({server['id']})"
     attachments = [
         Attachment(
-            volume=_volume(volumes[a["volumeId"]]),
+            volume=_volume(
+                _listed(volumes, a["volumeId"], f"{label} has volume", f"Cinder of {site.name}")
+            ),
             device=a.get("device") or "",
             is_root=bool(a.get("device")) and a.get("device") == root_device,
             delete_on_termination=a.get("delete_on_termination", False),
@@ -170,17 +191,25 @@ def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
         else {}
     )
 
+    neutron = f"Neutron of {site.name}"
+
     def model(port: Json) -> Port:
+        label = f"port {port['id']} of server {port['device_id']}"
+        network = _listed(networks, port["network_id"], f"{label} is on network", neutron)
+        of_subnet = {
+            f["subnet_id"]: _listed(subnets, f["subnet_id"], f"{label} is on subnet", neutron)
+            for f in port["fixed_ips"]
+        }
         return Port(
             id=port["id"],
             name=port["name"],
-            network=networks[port["network_id"]]["name"],
+            network=network["name"],
             mac_address=port["mac_address"],
             fixed=[
                 FixedAddress(
                     address=f["ip_address"],
-                    subnet_cidr=subnets[f["subnet_id"]]["cidr"],
-                    subnet_name=subnets[f["subnet_id"]]["name"],
+                    subnet_cidr=of_subnet[f["subnet_id"]]["cidr"],
+                    subnet_name=of_subnet[f["subnet_id"]]["name"],
                 )
                 for f in port["fixed_ips"]
             ],
@@ -207,6 +236,20 @@ def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
         )
         of_server[server["id"]] = [model(p) for p in mine]
     return of_server
+
+
+def _listed(there: Mapping[str, Json], wanted: str, used: str, service: str) -> Json:
+    """A resource that another one refers to.
+
+    Raises:
+        ResourceFailed: the listing of its own service does not have it.
+    """
+    if wanted not in there:
+        raise ResourceFailed(
+            f"{used} {wanted}, which {service} does not list; detach it, or mend that service's "
+            "database"
+        )
+    return there[wanted]
 
 
 def _tagged(ports: list[Port], interfaces: list[Json]) -> list[Port]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from antipode.model.capture import Capture, Transferred
@@ -48,12 +48,17 @@ class Transfer(ABC):
 
     @abstractmethod
     def remove_orphans(
-        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+        self,
+        site: Site,
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
     ) -> None:
         """Remove what runs that have ended transferred, except what recovery points need.
 
         Args:
-            needed: ids of backups that recovery points name.
+            needed: the ids of backups that recovery points name; called only when the site has
+                backups of these runs.
         """
 
 
@@ -78,7 +83,11 @@ class NoTransfer(Transfer):
         """Nothing was made."""
 
     def remove_orphans(
-        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+        self,
+        site: Site,
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
     ) -> None:
         """Nothing was made."""
 

@@ -65,9 +65,13 @@ class CinderBackup(Transfer):
         _remove(protecting.site, lambda b: carries(b, protecting.run), protecting.timeline)
 
     def remove_orphans(
-        self, site: Site, runs: Collection[str], needed: Collection[str], timeline: Timeline
+        self,
+        site: Site,
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
     ) -> None:
-        _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed, timeline)
+        _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed(), timeline)
 
 
 TRANSFER = CinderBackup()
@@ -169,6 +173,7 @@ class _Job:
         self._metadata = marks(protecting.run, protecting.run)
         self._full = full
         self._timeline = protecting.timeline
+        self._stalls_after_s = protecting.stalls_after_s
 
     def back_up(self, volume: Volume, existing: list[Json]) -> BackupRecord:
         """One volume: find or start its backup, await it, export its record, verify that it rests
@@ -248,8 +253,12 @@ class _Job:
         label = volume.name or volume.id
         began = time.monotonic()
         with self._timeline.step(Steps.BACK_UP, label) as step:
+            stalls_after_s = self._stalls_after_s(volume.size_gib)
             backup = self._site.backups.watch.wait_for(
-                [backup_id], timeout_s=TIMEOUT_S, tell=step.waits_for
+                [backup_id],
+                timeout_s=max(TIMEOUT_S, stalls_after_s),
+                stalled_after_s=stalls_after_s,
+                tell=step.waits_for,
             )[backup_id]
             record = self._export(volume, backup)
             if record.parent_id not in (None, base):

@@ -108,14 +108,16 @@ def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, RecoveryPoint | V
 
 
 def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
-    """The backups that recovery points name: those that the vault lists, and these, as a listing
-    may lag behind what is there.
+    """The backups that these recovery points, and newer ones, name.
+
+    Older points cannot name backups of the runs that were to make these. They are asked for by name
+    too, as a listing may lag behind.
 
     Raises:
-        VaultCorrupt: nobody knows what one of them needs.
+        VaultCorrupt: it is unknown what one of them needs.
         NotFound: one that is listed cannot be read.
     """
-    listed = list_ids(vault, vnf)
+    listed = [point for point in list_ids(vault, vnf) if point >= min(points)]
     named: set[str] = set()
     for point in {*listed, *points}:
         try:

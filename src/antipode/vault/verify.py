@@ -10,17 +10,17 @@ the recovery point can.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
-from antipode.errors import NotFound, RecoveryPointInvalid
+from antipode.cloud import answers
+from antipode.cloud.backups import read_record
+from antipode.errors import NotFound, RecoveryPointInvalid, UnexpectedAnswer
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import BackupRecord, StoredObjects
@@ -85,13 +85,15 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
     object_list = f"backup {record.id}: its object list {prefix}_metadata"
     try:
         metadata = json.loads(store.get(record.container, f"{prefix}_metadata"))
-        wanted = {name for entry in metadata["objects"] for name in entry}
+        entries = answers.OBJECT_LIST.read(metadata, record.container, f"{prefix}_metadata")
     except NotFound as error:
         raise RecoveryPointInvalid(
             f"{object_list} is not in container {record.container}"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecoveryPointInvalid(f"{object_list} cannot be understood: {error}") from error
+    except (ValueError, RecursionError, UnexpectedAnswer) as error:
+        why = error.problem if isinstance(error, UnexpectedAnswer) else type(error).__name__
+        raise RecoveryPointInvalid(f"{object_list} cannot be read: {why}") from error
+    wanted = {name for entry in entries for name in entry}
     listing = _by_prefix(store.listing(record.container, prefix))[prefix]
     there = {o.name: o for o in listing}
     if lost := sorted(wanted - set(there)):
@@ -114,6 +116,7 @@ def broken_chains(point: RecoveryPoint, store: Store) -> dict[str, str]:
     fingerprint are not compared.
 
     Raises:
+        RecoveryPointInvalid: the manifest does not have the whole chain of a volume.
         SiteUnreachable: the backup store does not answer.
     """
     held = {
@@ -201,18 +204,17 @@ def _prefix(record: BackupRecord) -> str:
     (cinder/objects/backup.py, encode_record).
     """
     try:
-        fields: dict[str, Any] = json.loads(base64.b64decode(record.url, validate=True))
-        prefix = fields["service_metadata"]
-    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+        prefix = read_record(record.url).get("service_metadata")
+    except UnexpectedAnswer as error:
         raise RecoveryPointInvalid(
-            f"backup {record.id}: its record cannot be understood: {error}"
+            f"backup {record.id}: its record cannot be read: {error.problem}"
         ) from error
-    if not isinstance(prefix, str) or not prefix:
+    if not prefix:
         raise RecoveryPointInvalid(
             f"backup {record.id}: its record does not say where its objects are (no "
             "service_metadata)"
         )
-    return prefix
+    return str(prefix)
 
 
 def fingerprint(backups: dict[str, BackupRecord], store: Store) -> dict[str, BackupRecord]:

@@ -33,6 +33,7 @@ from antipode.errors import (
     QuiesceFailed,
     ResourceFailed,
     SiteUnreachable,
+    UnexpectedAnswer,
 )
 from antipode.freezes.unquiesce import HANGS_AFTER_S, THAW_CALL_S, one_after_another
 from antipode.model.capture import Capture, QuiesceWindow
@@ -89,7 +90,8 @@ def quiesced_snapshots(
     Raises:
         QuiesceFailed: a member could not be frozen, or may still be frozen: the message names it.
             All others are thawed.
-        ResourceFailed: a snapshot failed or was not ready in time. All members are thawed.
+        ResourceFailed: a snapshot failed or was not ready in time, or a volume was attached to a
+            member or detached from it since the discovery. All members are thawed.
 
     Of a window that failed snapshots may be left, for the caller to remove: it knows whether that
     is worth waiting for.
@@ -283,8 +285,10 @@ class _Window:
                 self._freeze(member)
             self._see_that_all_are_frozen(pools.members)
             self._consistent = _Moment.now()
+            attached = self._ask_what_is_attached(pools.members)
             self._snapshot(pools.volumes)
             self._see_that_all_stayed_frozen(pools.members)
+            self._see_that_no_volume_came_or_went(attached)
             self._available = _Moment.now()
         except BaseException as error:
             self.error = error
@@ -389,7 +393,7 @@ class _Window:
                 self._site.compute.freeze_of(member.server.id, min(THAW_CALL_S, self._remaining()))
                 is None
             )
-        except (ApiError, SiteUnreachable):
+        except (ApiError, SiteUnreachable, UnexpectedAnswer):
             return False
 
     def _snapshot(self, pool: ThreadPoolExecutor) -> None:
@@ -445,6 +449,33 @@ class _Window:
             assert member.freeze is not None
             member.not_ours = freeze is not None and freeze.id != member.freeze.id
         self._refuse_thawed([m for m, freeze in now if freeze != m.freeze])
+
+    def _ask_what_is_attached(self, pool: ThreadPoolExecutor) -> list[Future[set[str]]]:
+        """The volumes of each member now; answered while the snapshots are taken, so that the
+        window does not wait for it.
+        """
+        attached = self._site.compute.attached_volumes
+        return [pool.submit(attached, m.server.id, self._remaining()) for m in self.members]
+
+    def _see_that_no_volume_came_or_went(self, attached: Sequence[Future[set[str]]]) -> None:
+        """A volume attached since the discovery has no snapshot, and one detached since belongs to
+        another application, or to none.
+        """
+        changes: list[str] = []
+        for member, answer in zip(self.members, attached, strict=True):
+            names = {v.id: v.name for v in member.server.volumes}
+            now = answer.result()
+            for change, volumes in (("attached", now - set(names)), ("detached", set(names) - now)):
+                changes += [
+                    f"volume {' '.join(filter(None, (names.get(v), f'({v})')))} was {change}, "
+                    f"server {member.server.name}"
+                    for v in sorted(volumes)
+                ]
+        if changes:
+            raise ResourceFailed(
+                f"{self._site.name}: the volumes of the members changed after they were "
+                f"discovered: {'; '.join(changes)}. Protect the VNF again"
+            )
 
     def _refuse_thawed(self, members: Sequence[_Member]) -> None:
         if members:

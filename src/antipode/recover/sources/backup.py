@@ -117,10 +117,12 @@ def restore_volumes(
                 default=None,
             )
             volume_id = str(existing["id"]) if existing else _create(r.site, volume, key, r.run)
+            stalls_after_s = r.stalls_after_s(volume.size_gib)
             restored = r.site.volumes.watch.wait_for(
                 [volume_id],
                 wanted=("available", "in-use"),
-                timeout_s=TIMEOUT_S,
+                timeout_s=max(TIMEOUT_S, stalls_after_s),
+                stalled_after_s=stalls_after_s,
                 tell=step.waits_for,
             )[volume_id]
             _put_right(r.site, volume, restored, marks(r.run, key))

@@ -1,6 +1,4 @@
-"""What a run needs to be gone on with by another process: its request, who has claimed it, what it
-keeps others from.
-"""
+"""What another process needs to resume a run: its request, its claim, and its slot."""
 
 from __future__ import annotations
 

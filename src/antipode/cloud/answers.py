@@ -1,0 +1,474 @@
+"""What the answers of a site must have: each resource that antipode reads, with the fields that
+its users may rely on.
+
+A required field is there in every release from the least to the most microversion that we
+negotiate (Nova 2.79 to 2.96, Cinder 3.47 to 3.70, Neutron 2.0). A field that a policy, an
+extension or a microversion may hide is not required; null stands for it, too, where the service
+writes null. Fields that antipode does not read pass unchecked.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Annotated, Any, NotRequired
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from typing_extensions import TypedDict
+
+from antipode.errors import UnexpectedAnswer
+
+LONGEST = 1 << 22
+"""Characters of a text: Nova's user_data, the largest, has at most 65,535."""
+_READABLE, _CELL_DOWN = "readable server", "server of a cell that is down"
+
+
+class Shape:
+    """What must be in an answer at one key."""
+
+    def __init__(self, key: str, of: Any) -> None:
+        self.key = key
+        # In a list, as pydantic takes no settings for a TypedDict by itself.
+        self._adapter = TypeAdapter(list[of], config=ConfigDict(extra="allow", strict=True))
+
+    def read(self, body: Any, site: str, call: str) -> Any:
+        """The checked content of an answer's body.
+
+        Raises:
+            UnexpectedAnswer: it is not as this shape says.
+        """
+        if not isinstance(body, dict) or self.key not in body:
+            raise UnexpectedAnswer(site, call, f"it has no {self.key}")
+        return self.check(body[self.key], site, call)
+
+    def check(self, content: Any, site: str, call: str) -> Any:
+        """As `read`, for what stands under no key."""
+        try:
+            return self._adapter.validate_python([content])[0]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            raise UnexpectedAnswer(
+                site, call, self._problem(content, first["loc"][1:], first["msg"])
+            ) from None
+
+    def _problem(self, content: Any, place: tuple[int | str, ...], message: str) -> str:
+        resource = self.key
+        if isinstance(content, list) and place and isinstance(place[0], int):
+            resource, content, place = (
+                f"item {place[0]} of {self.key}",
+                content[place[0]],
+                place[1:],
+            )
+        if isinstance(content, dict):
+            names = [n for k in ("name", "id") if isinstance(n := content.get(k), str) and n]
+            resource = " ".join([resource, *(f"({printable(n)})" for n in names)])
+        field = ".".join(str(p) for p in place if p not in (_READABLE, _CELL_DOWN))
+        return f"{resource}: {printable(field)}: {message}" if field else f"{resource}: {message}"
+
+
+class Listing(Shape):
+    """The items of a listing at one key, and the links to its next page beside them."""
+
+    def __init__(self, key: str, of: Any) -> None:
+        super().__init__(key, list[of])
+        self._links = Shape(f"{key}_links", list[_Link])
+
+    def has_more(self, body: Any, site: str, call: str) -> bool:
+        """Whether a page says that there is another after it.
+
+        Raises:
+            UnexpectedAnswer: its links cannot be read.
+        """
+        links = body.get(self._links.key) or []
+        return any(x.get("rel") == "next" for x in self._links.check(links, site, call))
+
+
+def printable(text: str, longest: int = 300) -> str:
+    """Text of a service as it can be printed and stored anywhere: cut, no lone surrogates."""
+    return text[:longest].encode("utf-8", "replace").decode()
+
+
+def _or(default: Any) -> BeforeValidator:
+    """Null stands for `default`."""
+    return BeforeValidator(lambda value: default() if value is None else value)
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: v for k, v in value.items() if v is not None}
+    return {} if value is None else value
+
+
+def _address(value: str) -> str:
+    ip_address(value)
+    return value
+
+
+def _cidr(value: str) -> str:
+    ip_network(value)
+    return value
+
+
+Text = Annotated[str, Field(max_length=LONGEST)]  # the bound has pydantic look for surrogates, too
+Maybe = Text | None
+OrEmpty = Annotated[Text, _or(str)]
+Id = Annotated[Text, Field(min_length=1)]
+Flag = Annotated[bool, _or(bool)]
+Texts = Annotated[dict[Text, Text], BeforeValidator(_without_nulls)]
+TextList = Annotated[list[Text], _or(list)]
+Count = Annotated[int, Field(ge=0, le=1 << 50)]
+Amount = Annotated[int, Field(ge=-(1 << 50), le=1 << 50)]
+"""-1 means without limit in a quota."""
+
+
+class _Link(TypedDict):
+    rel: NotRequired[Maybe]
+
+
+class _Made(TypedDict):
+    id: Id
+
+
+# ---- Nova ----
+
+
+class _FlavorOfServer(TypedDict):
+    original_name: Text
+    vcpus: Count
+    ram: Count
+    disk: Count
+    ephemeral: NotRequired[Count]
+    extra_specs: NotRequired[Texts]
+
+
+class _Fault(TypedDict):
+    message: NotRequired[Maybe]
+
+
+_Address = TypedDict("_Address", {"OS-EXT-IPS-MAC:mac_addr": Text})
+
+_ServerExtensions = TypedDict(
+    "_ServerExtensions",
+    {
+        "OS-EXT-AZ:availability_zone": NotRequired[Maybe],
+        "OS-EXT-SRV-ATTR:hostname": NotRequired[Maybe],
+        "OS-EXT-SRV-ATTR:root_device_name": NotRequired[Maybe],
+        "OS-EXT-SRV-ATTR:user_data": NotRequired[Maybe],
+        "OS-EXT-STS:task_state": NotRequired[Maybe],
+        "OS-EXT-STS:vm_state": NotRequired[Maybe],
+    },
+)
+
+
+class _Server(_ServerExtensions):
+    id: Id
+    name: Text
+    status: Text
+    user_id: Text
+    metadata: Texts
+    flavor: _FlavorOfServer
+    addresses: dict[Text, list[_Address]]
+    key_name: NotRequired[Maybe]
+    config_drive: NotRequired[Text | bool | None]
+    description: NotRequired[Maybe]
+    tags: NotRequired[TextList]
+    locked: NotRequired[Flag]
+    fault: NotRequired[_Fault | None]
+    pinned_availability_zone: NotRequired[Maybe]
+
+
+class _Unreadable(TypedDict):
+    """What Nova tells of a server whose cell does not answer (2.69), and no name."""
+
+    id: Id
+    status: Text
+    name: Text
+    metadata: Texts
+
+
+def _kind_of_server(server: Any) -> str:
+    return _CELL_DOWN if _is_of_dead_cell(server) else _READABLE
+
+
+def _is_of_dead_cell(server: Any) -> bool:
+    return isinstance(server, dict) and server.get("status") == "UNKNOWN" and not server.get("name")
+
+
+def _named(server: Any) -> Any:
+    return {"metadata": {}, **server, "name": ""} if _is_of_dead_cell(server) else server
+
+
+_AnyServer = Annotated[
+    Annotated[_Server, Tag(_READABLE)] | Annotated[_Unreadable, Tag(_CELL_DOWN)],
+    Discriminator(_kind_of_server),
+    BeforeValidator(_named),
+]
+
+
+class _AttachedVolume(TypedDict):
+    volumeId: Id
+    device: NotRequired[Maybe]
+    tag: NotRequired[Maybe]
+    delete_on_termination: NotRequired[Flag]
+
+
+class _Interface(TypedDict):
+    port_id: Id
+    tag: NotRequired[Maybe]
+
+
+class _Flavor(TypedDict):
+    id: Id
+    name: Text
+    vcpus: Count
+    ram: Count
+    disk: NotRequired[Count]
+    extra_specs: NotRequired[Texts]
+
+
+class _Keypair(TypedDict):
+    name: Text
+    public_key: Text
+    type: NotRequired[Text]
+
+
+class _ServerGroup(TypedDict):
+    id: Id
+    name: Text
+    members: TextList
+    policy: NotRequired[Maybe]
+    policies: NotRequired[TextList]
+
+
+class _Service(TypedDict):
+    host: Text
+    state: Text
+    status: Text
+
+
+class _ZoneState(TypedDict):
+    available: bool
+
+
+class _Zone(TypedDict):
+    zoneName: Text
+    zoneState: _ZoneState
+
+
+class _AddOn(TypedDict):
+    version: Text
+    maximum_timeout: Annotated[float, Field(ge=0, le=1 << 31, allow_inf_nan=False)]
+
+
+class _Freeze(TypedDict):
+    quiesced: bool
+    id: NotRequired[Maybe]
+    state: NotRequired[Maybe]
+
+
+def _rows(quota: Any) -> Any:
+    """The rows of a quota set: Nova and Cinder put the project's id beside them."""
+    if isinstance(quota, dict):
+        return {k: v for k, v in quota.items() if isinstance(v, dict)}
+    return quota
+
+
+class _Quota(TypedDict):
+    limit: Amount
+    in_use: Amount
+    reserved: Amount
+
+
+class _NetworkQuota(TypedDict):
+    limit: Amount
+    used: Amount
+    reserved: Amount
+
+
+SERVER = Shape("server", _AnyServer)
+SERVERS = Listing("servers", _AnyServer)
+MADE_SERVER = Shape("server", _Made)
+ATTACHMENTS = Shape("volumeAttachments", list[_AttachedVolume])
+INTERFACES = Shape("interfaceAttachments", list[_Interface])
+FLAVORS = Listing("flavors", _Flavor)
+KEYPAIR = Shape("keypair", _Keypair)
+SERVER_GROUPS = Shape("server_groups", list[_ServerGroup])
+MADE_SERVER_GROUP = Shape("server_group", _Made)
+SERVICES = Shape("services", list[_Service])
+ZONES = Shape("availabilityZoneInfo", list[_Zone])
+ADD_ON = Shape("quiesce", _AddOn)
+FREEZE = Shape("quiesce", _Freeze)
+QUOTA_SET = Shape("quota_set", Annotated[dict[Text, _Quota], BeforeValidator(_rows)])
+
+
+# ---- Cinder ----
+
+_VolumeExtensions = TypedDict(
+    "_VolumeExtensions",
+    {
+        "os-vol-host-attr:host": NotRequired[Maybe],
+        "os-vol-mig-status-attr:name_id": NotRequired[Maybe],
+    },
+)
+
+
+class _Volume(_VolumeExtensions):
+    id: Id
+    name: OrEmpty
+    status: Text
+    size: Count
+    created_at: Text
+    volume_type: Maybe
+    bootable: Text | bool
+    metadata: Texts
+    description: OrEmpty
+    availability_zone: NotRequired[Maybe]
+    encrypted: NotRequired[Flag]
+    multiattach: NotRequired[Flag]
+    volume_image_metadata: NotRequired[Texts]
+    provider_id: NotRequired[Maybe]
+
+
+class _VolumeType(TypedDict):
+    id: Id
+    name: Text
+
+
+class _Snapshot(TypedDict):
+    id: Id
+    name: NotRequired[Maybe]
+    status: Text
+    metadata: Texts
+
+
+class _Backup(TypedDict):
+    id: Id
+    name: NotRequired[Maybe]
+    status: Text
+    volume_id: Id
+    size: Count | None
+    object_count: Count | None
+    container: OrEmpty
+    created_at: Text
+    data_timestamp: Maybe
+    snapshot_id: Maybe
+    metadata: Texts
+    fail_reason: NotRequired[Maybe]
+
+
+def _sized(backup: Any) -> Any:
+    """Of a backup that is being imported Cinder knows no size; of one to be restored it must."""
+    if backup["status"] == "available" and backup["size"] is None:
+        raise ValueError("it is available and has no size")
+    return backup
+
+
+class _ExportedRecord(TypedDict):
+    backup_service: Text
+    backup_url: Text
+
+
+class _Record(TypedDict):
+    id: Id
+    volume_id: Id
+    parent_id: NotRequired[Maybe]
+    service_metadata: NotRequired[Maybe]
+
+
+VOLUME = Shape("volume", _Volume)
+VOLUMES = Listing("volumes", _Volume)
+MADE_VOLUME = Shape("volume", _Made)
+VOLUME_TYPES = Listing("volume_types", _VolumeType)
+SNAPSHOTS = Listing("snapshots", _Snapshot)
+MADE_SNAPSHOT = Shape("snapshot", _Made)
+BACKUPS = Listing("backups", Annotated[_Backup, AfterValidator(_sized)])
+MADE_BACKUP = Shape("backup", _Made)
+EXPORTED_RECORD = Shape("backup-record", _ExportedRecord)
+RECORD = Shape("record", _Record)
+"""what an exported record has, once it is decoded"""
+
+
+# ---- Neutron ----
+
+
+class _FixedAddress(TypedDict):
+    ip_address: Annotated[Text, AfterValidator(_address)]
+    subnet_id: Id
+
+
+_PortExtensions = TypedDict("_PortExtensions", {"binding:vnic_type": NotRequired[Text]})
+
+
+class _Port(_PortExtensions):
+    id: Id
+    name: OrEmpty
+    network_id: Id
+    device_id: OrEmpty
+    mac_address: Text
+    fixed_ips: list[_FixedAddress]
+    description: NotRequired[Maybe]
+    security_groups: NotRequired[TextList]
+    allowed_address_pairs: NotRequired[Annotated[list[Texts], _or(list)]]
+    port_security_enabled: NotRequired[bool]
+    tags: NotRequired[TextList]
+
+
+_NetworkExtensions = TypedDict("_NetworkExtensions", {"router:external": NotRequired[Flag]})
+
+
+class _Network(_NetworkExtensions):
+    id: Id
+    name: OrEmpty
+    project_id: NotRequired[Maybe]
+    shared: NotRequired[Flag]
+
+
+class _Subnet(TypedDict):
+    id: Id
+    name: OrEmpty
+    network_id: Id
+    cidr: Annotated[Text, AfterValidator(_cidr)]
+
+
+class _SecurityGroup(TypedDict):
+    id: Id
+    name: OrEmpty
+
+
+class _Agent(TypedDict):
+    id: Id
+    agent_type: Text
+    host: Text
+    alive: bool
+    admin_state_up: bool
+
+
+PORTS = Listing("ports", _Port)
+MADE_PORT = Shape("port", _Made)
+NETWORKS = Listing("networks", _Network)
+SUBNETS = Listing("subnets", _Subnet)
+SECURITY_GROUPS = Listing("security_groups", _SecurityGroup)
+AGENTS = Listing("agents", _Agent)
+NETWORK_QUOTA = Shape("quota", Annotated[dict[Text, _NetworkQuota], BeforeValidator(_rows)])
+
+
+# ---- Swift ----
+
+
+class _Object(TypedDict):
+    name: Id
+    bytes: Count
+    hash: Text
+
+
+OBJECTS = Shape("objects", list[_Object])
+OBJECT_LIST = Shape("objects", list[dict[Text, Any]])
+"""what Cinder keeps beside the objects of a backup: each of the list has an object's name as key"""

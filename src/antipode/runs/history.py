@@ -1,0 +1,44 @@
+"""Prunes the history: runs that ended long ago are deleted, with their timelines."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.engine.execution import is_over_for_good
+from antipode.errors import NotFound
+from antipode.runs.orphans import is_collected
+
+if TYPE_CHECKING:
+    from antipode.engine.deployment import Deployment
+
+LOG = logging.getLogger(__name__)
+MOST = 200
+"""Runs that are deleted at once, so that pruning a long history does not delay a protection."""
+
+
+def prune(deployment: Deployment) -> int:
+    """Delete runs that ended before the time that `history` of the configuration keeps; how many.
+
+    These stay: the newest of each VNF, its newest success of each kind, by which the next is
+    estimated, runs that can be resumed, and runs whose orphans were not collected. A failure is
+    logged, as nothing depends on it.
+    """
+    settings, runs, pruned = deployment.config.history, deployment.runs, 0
+    try:
+        for run in runs.prunable(time.time() - settings.days * 86400, settings.keep_at_least):
+            with suppress(NotFound):  # another process prunes too
+                row = runs.get(run)
+                if is_over_for_good(deployment, row) and is_collected(row) and runs.delete(row):
+                    pruned += 1
+            if pruned == MOST:
+                break
+    except SQLAlchemyError as error:
+        LOG.warning("the history could not be pruned: %s", error)
+    if pruned:
+        LOG.info("%d runs that ended long ago were deleted from the history", pruned)
+    return pruned
