@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-sandbox bench-scale test-distributed test test-kill-matrix test-nova-quiesce test-lab lab lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-contract-lab-core test-sandbox bench-scale distributed-servers test-distributed test-distributions test test-kill-matrix test-nova-quiesce test-lab test-lab-core lab lab-anew lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -15,7 +15,7 @@ lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, D
 test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src lab bench nova_quiesce/src
+	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
 	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
@@ -29,14 +29,23 @@ test-contract: $(READY)   ## what antipode calls, on the embedded sites
 test-contract-lab: lab    ## the same on the two real sites: what differs is a bug of the embedded ones
 	$(BIN)/pytest tests/contract -q --sites lab
 
+test-contract-lab-core: lab  ## those of them that antipode relies on most
+	$(BIN)/pytest tests/contract -q --sites lab -m core
+
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
 	$(BIN)/pytest tests/sandbox -q -n 3 --timeout 1200
 
-test-distributed: $(READY)  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis (installs them, as root)
+distributed-servers: $(READY)  ## etcd, PostgreSQL, MariaDB and Redis, from Debian, as root
 	$(BIN)/python -m tests.distributed.packages
+
+test-distributed: distributed-servers  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis
 	$(BIN)/pytest tests/distributed -q -n 3 --timeout 600
 
 lab: $(READY)             ## bring the two sites up (idempotent)
+	$(BIN)/python -m lab up
+
+lab-anew: $(READY)        ## the same from nothing: without the caches and the data of an earlier one
+	$(BIN)/python -m lab wipe --all
 	$(BIN)/python -m lab up
 
 lab-down: $(READY)        ## stop the sites, keep what they hold
@@ -48,8 +57,14 @@ lab-wipe: $(READY)        ## stop the sites and forget them
 test-lab: lab             ## tests against the two real sites
 	$(BIN)/pytest tests/lab -q
 
-test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle and the newest Nova
-	$(BIN)/python -m lab test-nova-quiesce
+test-lab-core: lab        ## those of them that every change has to pass
+	$(BIN)/pytest tests/lab -q -m core
+
+test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle and the newest Nova, or NOVAS=newest
+	$(BIN)/python -m lab test-nova-quiesce $(NOVAS)
+
+test-distributions: $(READY)  ## wheels and source archives: built, and tried in an empty environment
+	$(BIN)/python .ci/distributions.py
 
 bench: lab                ## antipode beside a floor and beside the openstack command line
 	$(BIN)/python -m lab.canary remove site-b

@@ -105,11 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("address")
     sub.add_argument("port", type=int)
     sub.add_argument("--timeout", type=float, default=5, help="seconds (default: 5)")
-    command(
+    sub = command(
         "test-nova-quiesce",
         _test_nova_quiesce,
         "run the quiesce add-on's own tests with an old, a middle and the newest Nova",
     )
+    novas = ", ".join(add_on_tests.RELEASES)
+    sub.add_argument("nova", nargs="*", type=_nova, help=f"some of {novas}; default: all")
     command(
         "calls",
         _calls,
@@ -123,6 +125,13 @@ def _site(name: str) -> Site:
     if name not in SITES:
         raise argparse.ArgumentTypeError(f"no such site: {name}; there are {', '.join(SITES)}")
     return SITES[name]
+
+
+def _nova(name: str) -> add_on_tests.Release:
+    if name not in add_on_tests.RELEASES:
+        known = ", ".join(add_on_tests.RELEASES)
+        raise argparse.ArgumentTypeError(f"no such Nova: {name}; there are {known}")
+    return add_on_tests.RELEASES[name]
 
 
 @contextmanager
@@ -264,8 +273,8 @@ def _answer(arguments: argparse.Namespace) -> None:
     print(guest_access.answer(arguments.site, arguments.address, arguments.port, arguments.timeout))
 
 
-def _test_nova_quiesce(_: argparse.Namespace) -> int:
-    return add_on_tests.run()
+def _test_nova_quiesce(arguments: argparse.Namespace) -> int:
+    return add_on_tests.run(arguments.nova)
 
 
 def _calls(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ of the calls to a site.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -181,4 +182,7 @@ def _run(*argv: str) -> str:
 
 
 def _succeeds(*argv: str) -> bool:
+    """Whether a command succeeds; one that is not installed does not."""
+    if shutil.which(argv[0]) is None:
+        return False
     return subprocess.run(argv, capture_output=True).returncode == 0

@@ -112,6 +112,7 @@ def test_a_snapshot_is_busy_while_it_is_backed_up_and_available_again_after_it(
     )
 
 
+@pytest.mark.core
 def test_an_increment_rests_on_the_newest_backup_of_its_volume(site: Site, things: Things) -> None:
     volume = things.volume()
     first = backup_of(things, volume["id"])
@@ -306,6 +307,7 @@ def test_what_is_no_record_is_refused_with_400(site: Site, content: bytes) -> No
     )
 
 
+@pytest.mark.core
 def test_a_chain_is_known_restored_and_forgotten_at_the_other_site(
     site: Site, other_site: Site, things: Things, other_things: Things, image: dict[str, Any]
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_microversion_from_the_future_is_refused_with_406(site: Site) -> None:
     assert "Version 2.999 is not supported by the API" in error.reason
 
 
+@pytest.mark.core
 def test_a_server_is_listed_with_all_that_is_needed_to_build_it_again(
     site: Site, machine: Machine
 ) -> None:
@@ -122,6 +123,7 @@ def test_only_an_administrator_is_shown_the_root_device_and_the_user_data(
     ]
 
 
+@pytest.mark.core
 def test_attachments_tell_volume_device_tag_and_what_becomes_of_the_volume(
     site: Site, machine: Machine
 ) -> None:
@@ -135,6 +137,7 @@ def test_attachments_tell_volume_device_tag_and_what_becomes_of_the_volume(
     }
 
 
+@pytest.mark.core
 def test_interfaces_tell_port_mac_and_tag(site: Site, machine: Machine) -> None:
     (interface,) = site.compute.interfaces(machine.id)
     assert (interface["port_id"], interface["mac_addr"]) == (
@@ -144,6 +147,7 @@ def test_interfaces_tell_port_mac_and_tag(site: Site, machine: Machine) -> None:
     assert interface["tag"] == "first"
 
 
+@pytest.mark.core
 def test_the_volumes_of_a_server_are_in_use_and_say_by_whom(site: Site, machine: Machine) -> None:
     volume = there(site.volumes.volume(machine.root["id"]))
     assert volume["status"] == "in-use"
@@ -251,6 +255,7 @@ def test_a_port_that_a_server_has_is_not_given_to_another(
     assert (error.status, error.reason) == (409, f"Port {machine.port['id']} is still in use.")
 
 
+@pytest.mark.core
 def test_a_deleted_server_leaves_its_volumes_available_and_its_ports_free(
     things: Things, site: Site, image: dict[str, Any]
 ) -> None:
@@ -291,6 +296,7 @@ def test_a_quota_that_is_exhausted_refuses_with_403_and_says_which(
     assert error.reason == f"Quota exceeded for instances: {used}"
 
 
+@pytest.mark.core
 def test_quotas_tell_limit_use_and_reservations(site: Site, machine: Machine) -> None:
     quota = site.compute.quota(site.project_id)
     for name in ("instances", "cores", "ram"):
@@ -349,6 +355,7 @@ def test_a_second_keypair_of_a_name_is_a_conflict_and_a_broken_key_a_bad_request
     )
 
 
+@pytest.mark.core
 def test_a_server_group_is_in_the_list_with_its_policy_and_its_members(
     site: Site, machine: Machine
 ) -> None:
@@ -371,6 +378,7 @@ def shown_quiesce(site: Site, machine: Machine) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.core
 def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machine) -> None:
     assert not site.compute.is_quiesced(machine.id)
     nothing = {"quiesced": False, "state": None, "id": None, "since": None, "expires_at": None}
@@ -388,6 +396,7 @@ def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machi
     assert there(site.compute.server(machine.id))["OS-EXT-STS:task_state"] is None
 
 
+@pytest.mark.core
 def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(
     site: Site, machine: Machine
 ) -> None:
@@ -438,6 +447,7 @@ def test_a_reset_of_the_state_thaws(site: Site, machine: Machine) -> None:
         site.compute.unquiesce(machine.id, 60)
 
 
+@pytest.mark.core
 def test_a_second_quiesce_is_a_conflict_and_leaves_the_first_as_it_was(
     site: Site, machine: Machine
 ) -> None:
@@ -461,6 +471,7 @@ def test_thawing_what_is_not_frozen_is_fine(site: Site, machine: Machine) -> Non
     site.compute.unquiesce(machine.id, 60)
 
 
+@pytest.mark.core
 def test_a_server_that_nobody_thaws_is_thawed_by_the_add_on(site: Site, machine: Machine) -> None:
     began = time.monotonic()
     site.compute.quiesce(machine.id, 2, 60)
@@ -481,6 +492,7 @@ def test_a_timeout_that_is_none_or_too_long_is_refused_with_400(
     assert not site.compute.is_quiesced(machine.id)
 
 
+@pytest.mark.core
 def test_only_an_administrator_may_quiesce(tenant: Site, machine: Machine) -> None:
     error = refused(lambda: tenant.compute.quiesce(machine.id, 10, 60))
     assert error.status == 403

@@ -29,6 +29,7 @@ def changed_clouds(clouds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return change
 
 
+@pytest.mark.core
 def test_a_token_tells_project_user_and_roles(site: Site, tenant: Site) -> None:
     assert site.project_id == tenant.project_id
     assert site.user_id != tenant.user_id
@@ -46,6 +47,7 @@ def test_wrong_credentials_are_refused(changed_clouds: Any, wrong: dict[str, str
         connect(PRIMARY, PRIMARY)
 
 
+@pytest.mark.core
 def test_the_catalog_leads_to_all_services_that_antipode_needs(
     site: Site, other_site: Site
 ) -> None:

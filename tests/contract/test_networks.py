@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import pytest
+
 from antipode.cloud.site import Site
 from tests.contract.conftest import Things, network, refused, tenant_network
 
@@ -28,6 +30,7 @@ def test_subnets_tell_their_network_and_their_addresses(site: Site) -> None:
     assert subnet(site)["cidr"] == "10.7.0.0/24"
 
 
+@pytest.mark.core
 def test_a_port_has_the_addresses_and_the_description_that_were_wanted(
     site: Site, things: Things
 ) -> None:
@@ -54,6 +57,7 @@ def test_a_port_has_the_addresses_and_the_description_that_were_wanted(
     assert sorted(network(site).get(f"/ports/{port['id']}")["port"]["tags"]) == ["one", "two"]
 
 
+@pytest.mark.core
 def test_a_port_is_found_by_its_mac_on_its_network(site: Site, things: Things) -> None:
     port = things.port()
     found = site.networks.port_with_mac(port["network_id"], port["mac_address"])
@@ -80,6 +84,7 @@ def test_a_port_without_wishes_gets_an_address_of_the_pool_and_the_default_group
     assert port["security_groups"] == [default["id"]]
 
 
+@pytest.mark.core
 def test_an_address_in_use_is_a_conflict(site: Site, things: Things) -> None:
     port = things.port()
     wanted = {
@@ -128,6 +133,7 @@ def test_a_port_that_is_not_there_is_deleted_without_complaint(site: Site) -> No
     assert (error.status, error.reason) == (404, f"Port {NOBODY} could not be found.")
 
 
+@pytest.mark.core
 def test_security_groups_are_those_of_the_project(site: Site) -> None:
     groups = site.networks.security_groups(site.project_id)
     assert {"default", "canary"} <= {g["name"] for g in groups}
@@ -154,6 +160,7 @@ def test_a_quota_that_is_exhausted_is_a_conflict(site: Site) -> None:
     assert (error.status, error.reason) == (409, "Quota exceeded for resources: ['port'].")
 
 
+@pytest.mark.core
 def test_an_agent_of_each_kind_is_alive_as_administrators_are_told(site: Site) -> None:
     agents = site.networks.agents()
     assert {"DHCP agent", "Open vSwitch agent"} <= {a["agent_type"] for a in agents}

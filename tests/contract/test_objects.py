@@ -28,6 +28,7 @@ def objects(other_site: Site) -> Objects:
     return other_site.objects
 
 
+@pytest.mark.core
 def test_what_is_put_is_there_to_be_read(objects: Objects, container: str) -> None:
     objects.put(container, "vnf/point 1.json", b'{"a": "\xc3\xa4"}')
     assert objects.get(container, "vnf/point 1.json") == b'{"a": "\xc3\xa4"}'
@@ -39,6 +40,7 @@ def test_a_second_put_replaces_the_first(objects: Objects, container: str) -> No
     assert objects.get(container, "name") == b"the other"
 
 
+@pytest.mark.core
 def test_what_is_there_is_not_created_again(objects: Objects, container: str) -> None:
     assert objects.create(container, "claim/1", b"one")
     assert not objects.create(container, "claim/1", b"the other")
@@ -53,12 +55,14 @@ def test_nothing_is_created_where_there_is_no_container(objects: Objects) -> Non
         objects.create("no-such-container-as-this", "name", b"")
 
 
+@pytest.mark.core
 def test_object_storage_is_reached_by_itself(clouds: Path, container: str) -> None:
     alone = connect_objects(BACKUP, BACKUP)
     alone.put(container, "name", b"one")
     assert alone.get(container, "name") == b"one"
 
 
+@pytest.mark.core
 def test_a_listing_is_sorted_and_tells_size_and_md5(objects: Objects, container: str) -> None:
     for name in ("b/2", "a/1", "b/1", "c"):
         objects.put(container, name, name.encode())
@@ -74,6 +78,7 @@ def test_a_container_may_be_made_twice(objects: Objects, container: str) -> None
     assert objects.get(container, "kept") == b"here"
 
 
+@pytest.mark.core
 def test_what_is_not_there_is_not_found_and_deleted_without_complaint(
     objects: Objects, container: str
 ) -> None:

@@ -23,6 +23,7 @@ def test_the_microversion_used_is_one_that_both_sides_know(site: Site) -> None:
     assert (3, 47) <= tuple(map(int, site.volumes.version.split("."))) <= (3, 70)
 
 
+@pytest.mark.core
 def test_a_volume_is_listed_with_all_that_is_needed_to_make_it_again(
     site: Site, things: Things
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_volume_of_an_image_is_bootable_and_knows_its_agent(
     )
 
 
+@pytest.mark.core
 def test_volumes_are_found_by_their_metadata(site: Site, things: Things) -> None:
     key = uuid.uuid4().hex
     volume = things.volume(metadata={"antipode:key": key, "other": "x"})
@@ -62,6 +64,7 @@ def test_volumes_are_found_by_their_metadata(site: Site, things: Things) -> None
     assert site.volumes.volumes(**{"antipode:key": "none"}) == []
 
 
+@pytest.mark.core
 def test_an_update_replaces_description_and_metadata(site: Site, things: Things) -> None:
     volume = things.volume(metadata={"old": "1"})
     site.volumes.update_volume(volume["id"], "new words", {"new": "2"})
@@ -156,6 +159,7 @@ def test_a_snapshot_that_is_not_there_is_deleted_without_complaint(site: Site) -
     site.volumes.delete_snapshot(NOBODY)
 
 
+@pytest.mark.core
 def test_a_volume_can_be_made_of_a_snapshot_and_is_as_large(things: Things) -> None:
     volume = things.volume()
     snapshot = things.snapshot(volume["id"])
@@ -309,6 +313,7 @@ def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(
 # ---- what is managed ----
 
 
+@pytest.mark.core
 def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_managed_again(
     site: Site, things: Things
 ) -> None:

@@ -99,6 +99,7 @@ def test_snapshots_of_frozen_guests_are_consistent_and_hold_exactly_what_the_gue
     assert report.last == witnessed
 
 
+@pytest.mark.core
 def test_snapshots_of_running_guests_taken_db_first_with_pauses_violate_the_order() -> None:
     report = snapshot_one_after_the_other(lambda: canary.wait_for_records(SITE, 5))
     assert [(v.ahead, v.behind) for v in report.order_violations] == [

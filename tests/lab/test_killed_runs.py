@@ -100,6 +100,7 @@ def run_id(desk: Desk, kind: str) -> str:
     )
 
 
+@pytest.mark.core
 def test_a_protect_killed_in_its_backups_goes_on_with_those_and_leaves_nothing_else(
     protected: Protected, site_a: Site
 ) -> None:

@@ -66,6 +66,7 @@ def connects(site: Site, timeout: float = 20) -> bool:
         return True
 
 
+@pytest.mark.core
 def test_up_on_a_running_lab_only_looks_and_says_so() -> None:
     before = {
         site.name: {name: row["pid"] for name, row in programs(site).items()}
@@ -79,6 +80,7 @@ def test_up_on_a_running_lab_only_looks_and_says_so() -> None:
     }
 
 
+@pytest.mark.core
 def test_status_tells_of_every_program_where_it_runs(site_a: Site, site_b: Site) -> None:
     for site in (site_a, site_b):
         namespace = wan.namespace(site).stat().st_ino
@@ -92,11 +94,13 @@ def test_status_tells_of_every_program_where_it_runs(site_a: Site, site_b: Site)
             assert Path(f"/proc/{row['pid']}/ns/net").stat().st_ino == namespace, row
 
 
+@pytest.mark.core
 def test_both_sites_stay_below_14_gib() -> None:
     told = json.loads(lab("status", "-f", "json"))
     assert sum(site["memory_mib"] for site in told["sites"]) < 14 * 1024
 
 
+@pytest.mark.core
 def test_nothing_of_the_backup_site_names_the_other(site_a: Site, site_b: Site) -> None:
     hits = subprocess.run(
         ["grep", "-rlF", site_a.address, str(site_b.etc)], capture_output=True, text=True
@@ -104,6 +108,7 @@ def test_nothing_of_the_backup_site_names_the_other(site_a: Site, site_b: Site) 
     assert hits.stdout == "" and hits.returncode == 1
 
 
+@pytest.mark.core
 def test_calls_to_an_isolated_site_hang_and_work_again_when_it_has_rejoined(site_b: Site) -> None:
     assert connects(site_b)
     lab("isolate", site_b.name)

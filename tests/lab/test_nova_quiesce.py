@@ -287,6 +287,7 @@ def test_when_the_nova_api_that_quiesced_it_is_killed_another_thaws_it(
     await_forgotten(site_a, within=5)
 
 
+@pytest.mark.core
 def test_when_every_nova_api_is_killed_the_next_one_thaws_it_before_it_is_asked_anything(
     site_a: Site, servers: dict[str, str], first: NovaApi
 ) -> None:

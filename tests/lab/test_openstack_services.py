@@ -204,6 +204,7 @@ def forget(imported: list[Any]) -> None:
         )
 
 
+@pytest.mark.core
 def test_antipode_writes_to_the_object_store_in_the_tenants_project() -> None:
     store = identity.connect(BACKUP_STORE, "antipode", "vnf").object_store
     store.create_container("services-test")
@@ -213,6 +214,7 @@ def test_antipode_writes_to_the_object_store_in_the_tenants_project() -> None:
     store.delete_container("services-test")
 
 
+@pytest.mark.core
 def test_the_sites_give_the_same_things_different_names() -> None:
     for site in SITES.values():
         cloud = identity.connect(site, "antipode", "vnf")

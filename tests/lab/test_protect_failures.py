@@ -200,6 +200,7 @@ def test_snapshots_that_do_not_come_in_time_fail_the_run_and_the_next_run_collec
     assert snapshots(site_a) == before
 
 
+@pytest.mark.core
 def test_a_signal_inside_the_window_thaws_every_member_and_makes_no_point(
     desk: Desk, site_a: Site, servers: dict[str, str]
 ) -> None:
