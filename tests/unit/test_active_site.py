@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_a_failover_during_a_protection_keeps_it_from_committing(
     before = points.list_ids(world.here.vault, "v")
     transfer = protecting.run_kind.TransferCaptures.execute
 
-    def meanwhile(task: object, **given: object) -> object:
+    def meanwhile(task: Any, **given: Any) -> Any:
         done = transfer(task, **given)
         now = state(world)
         generations.complete(

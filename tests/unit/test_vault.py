@@ -281,9 +281,12 @@ def test_the_newest_point_costs_as_much_with_many_points_as_with_one(
 ) -> None:
     asked: list[str] = []
     get = DirectoryVault.get
-    monkeypatch.setattr(
-        DirectoryVault, "get", lambda self, name: asked.append(name) or get(self, name)
-    )
+
+    def noted(self: DirectoryVault, name: str) -> bytes:
+        asked.append(name)
+        return get(self, name)
+
+    monkeypatch.setattr(DirectoryVault, "get", noted)
 
     def cost() -> int:
         asked.clear()
