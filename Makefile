@@ -15,6 +15,7 @@ lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, D
 test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 	$(BIN)/mypy --cache-dir .mypy_cache/tests tests

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The ways in of the bench: rounds of the three clients, interleaved; the table, the goals and
 build/bench.json.
 """

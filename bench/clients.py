@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three clients that are measured, each run as a process of its own with the same duties and
 the same way of counting.
 """

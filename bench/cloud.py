@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A site as the floor sees it: raw calls on one keystoneauth session, each object polled by
 itself.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What antipode's engine itself costs: real runs on SQLite, with claims, tasks, steps and ledger,
 whose work in the clouds takes no time.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The floor: the same OpenStack calls by a minimal concurrent client, which knows no failure, no
 database and no manifest.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cost of antipode itself as the work grows: many VNFs on embedded sites without latency,
 protected and failed over.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One client run as a process of its own: what it printed, and the seconds, CPU seconds and HTTP
 requests it took.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a turn of a client leaves is removed: the recovered VNF and the records at the backup site,
 snapshots and backups at the primary.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The verdict of the samples: medians, ratios between the clients, and the goals they meet."""
 
 from __future__ import annotations

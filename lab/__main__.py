@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line of the lab: python -m lab up | down | status | …"""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quiesce add-on's own tests, with the oldest Nova that it supports, a middle one, and the
 lab's. They need no running site.
 """

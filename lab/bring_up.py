@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bringing sites up: every service as soon as those it needs are there, all at once, healing what
 is down.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the canary's records from the bytes of its data volumes and says whether they are one
 consistent state of the chain.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The clouds.yaml of the lab: how its users reach both sites."""
 
 from __future__ import annotations

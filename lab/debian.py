@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Debian packages, installed so that none of them starts a service of the machine."""
 
 from __future__ import annotations

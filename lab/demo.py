@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The story on two real OpenStack sites: the stage it is played on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An operator's desk: antipode configured for the two sites, and its command line called as an
 operator does.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The errors of the lab. Each says what happened, to which site or program, and what to do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asking a guest over TCP: from inside the DHCP namespace of its tenant network, the one place of a
 site that reaches guests.
 """

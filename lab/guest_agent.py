@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Executing scripts in a guest, through its own agent: for tests that spoil something in there."""
 
 from __future__ import annotations

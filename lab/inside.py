@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Executing commands inside a site: in all its namespaces, with the environment its services
 have.
 """

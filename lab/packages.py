@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that the lab installs on the machine: Debian packages, and the virtual environment of
 the OpenStack services.
 """

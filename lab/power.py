@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Switching a site on and off: its namespaces, and the supervisor as its first process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A service of a site: how it is configured, prepared, run and known to be ready."""
 
 from __future__ import annotations

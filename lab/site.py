@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sites of the lab: their names, addresses on the WAN and folders."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state of the lab: every program of every site, and the resources that it uses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of a site under its supervisor (supervisord): configuration from the services'
 programs, and its XML-RPC interface.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """supervisord, cured of a busy loop: the first process of a site.
 
 supervisord leaves a closed connection's descriptor in its poll set. When the next descriptor with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a state, with a limit and a description for the error message."""
 
 from __future__ import annotations

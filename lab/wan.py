@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network of the lab: a bridge as the WAN, a network namespace per site, isolation, and a count
 of the calls to a site.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A witness of a quiesce window: it asks the guests' agents whether they are frozen, and the
 members for their durable records.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ports of loopback for the servers of tests: below those that the kernel gives to whoever
 connects, and no two the same.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reference pages that are made from the code: commands and error codes.
 
 `python -m tests.reference` writes them; tests/unit/test_reference.py compares them with the code.

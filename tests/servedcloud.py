@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cloud double served to other processes: one HTTP call for each call of antipode, and who made
 it.
 """

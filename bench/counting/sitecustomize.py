@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counts the HTTP requests of any Python program that has this folder on its PYTHONPATH and
 BENCH_CALLS in its environment.
 """

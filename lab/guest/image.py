@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the canary's guest image from Debian packages: GRUB, the Debian cloud kernel, busybox, the
 QEMU guest agent, the canary.
 """

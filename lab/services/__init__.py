@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The services of a site, all named in this one place."""
 
 from __future__ import annotations

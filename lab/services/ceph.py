@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ceph: the site's own cluster of one monitor, one manager and one OSD on a sparse file, with a
 pool for volumes.
 """

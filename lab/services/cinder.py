@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder: volumes on the site's own Ceph, backups in the object store of the backup site."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A site's Keystone for the lab's modules: connections, service users, catalog entries, and GETs to
 an API.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keystone: users, projects, roles and the service catalog of a site."""
 
 from __future__ import annotations

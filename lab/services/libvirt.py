@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """libvirtd and the guests it runs, private to the site; it knows the Ceph key under the site's
 secret.
 """

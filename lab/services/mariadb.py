@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MariaDB: the site's own database server, and what other services do with databases before they
 run.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """memcached: the site's own cache of tokens, on its loopback."""
 
 from __future__ import annotations

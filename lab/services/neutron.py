@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neutron: the tenant's networks, on Open vSwitch in user space."""
 
 from __future__ import annotations

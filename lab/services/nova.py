@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nova: servers, as QEMU guests of libvirt, with the quiesce add-on in front of the API."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration that all OpenStack services of a site share: how to reach Keystone, the database,
 the message bus.
 """

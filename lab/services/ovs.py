@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Open vSwitch with its datapath in user space, all of it inside the site's network namespace, at
 the usual places in /run.
 """

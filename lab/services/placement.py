@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Placement: what the compute host has left."""
 
 from __future__ import annotations

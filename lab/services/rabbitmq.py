@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RabbitMQ: the site's own message broker, on its loopback."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the RPC servers of a site listen: a call sent before its queue has a consumer is lost and
 costs a whole time-out.
 """

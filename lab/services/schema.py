@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Database schemas: migrated once per set of installed versions, from then on loaded from the dump,
 at every site.
 """

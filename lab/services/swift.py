@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Swift behind Keystone, at one site: the store of both sites' backups and the vault of the
 manifests.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The resources of a site's tenant that precede its VNF: quotas, flavor, volume types, network,
 security group and, at site-a, the image.
 """

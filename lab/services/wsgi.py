@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenStack APIs as uWSGI processes: how one is run, and asked whether its application is
 loaded.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """antipode.yaml: the sites, the vaults and backup stores, and where runs are kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tree of errors that antipode raises; each says what happened, to which resource, and what the
 operator can do.
 """

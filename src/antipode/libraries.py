@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts of libraries that are not their public interface and that antipode depends on: checked
 before they are used, so that a release without them is named and not found out in a recovery.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Structured logs, as text or as one JSON object per line. Every line names the run it belongs
 to.
 """

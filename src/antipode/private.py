@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files and folders that only their owner may read, whatever the umask: they hold names and
 addresses of VNFs, user_data and passwords.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Named parts of one kind: those that antipode brings along, loaded when first asked for, and
 those that a package or a test registers.
 """

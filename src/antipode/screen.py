@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text for people: a character that could steer a terminal, or hide, is written as its escape.
 
 Names come from clouds and from manifests, and may hold anything. Output for programs (`-f json`)

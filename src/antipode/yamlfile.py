@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that an operator writes: YAML read into a model, every error with file, line and field.
 
 A file of any content is refused in bounded time and memory.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sites that the contract suite asks (`--sites sandbox` or `--sites lab`), and what its tests
 make there and remove again.
 """

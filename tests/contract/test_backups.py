@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder's backups, their records, and volumes made of them at the other site, as antipode calls
 them.
 """

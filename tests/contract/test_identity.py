@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keystone and the catalog, as antipode finds its way by them."""
 
 from __future__ import annotations

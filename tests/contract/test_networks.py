@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neutron, as antipode calls it."""
 
 from __future__ import annotations

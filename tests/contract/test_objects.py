@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Swift, as a vault and its verification call it."""
 
 from __future__ import annotations

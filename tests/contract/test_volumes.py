@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder's volumes and snapshots, as antipode calls them."""
 
 from __future__ import annotations

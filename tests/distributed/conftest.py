@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The servers of the tests: started once, each test with a database and a board of its own."""
 
 from __future__ import annotations

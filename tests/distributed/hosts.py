@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hosts of one installation: each with its configuration and state, the processes on them, and two
 clouds that all of them see.
 """

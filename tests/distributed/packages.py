@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Installs the servers that these tests run, where they are missing: Debian packages, none of which
 may start a service of the machine.
 """

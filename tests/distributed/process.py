@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests start as an antipode process of some host: the command itself, its sites played by
 clouds that the test serves.
 """

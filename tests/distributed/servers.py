@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real servers for the tests: etcd, PostgreSQL, MariaDB and Redis, each in a folder of its own, on
 free ports of loopback, as nobody.
 """

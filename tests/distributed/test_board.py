@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The board on real servers: a run is one process's at a time, whatever else happens."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several hosts, one database, one board: each run is carried out by one of them at a time,
 whatever becomes of it.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A database that an older antipode has filled is brought up to date with all that is in it, on
 each of the three databases.
 """

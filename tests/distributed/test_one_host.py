@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service on one host: SQLite, and no other server."""
 
 from __future__ import annotations

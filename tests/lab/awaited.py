@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A witness of a quiesce window that is never too late: Cinder makes no snapshot before it has seen
 all members frozen.
 """

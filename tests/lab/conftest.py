@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the lab tests share: both sites up, the canary at work at site-a, and an operator's desk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a site holds in the VNF's project: asked of OpenStack and not of antipode, before and after
 something that must change nothing.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The canary on a real site: it tells a consistent state of its VMs from one that is not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main job on two real sites: protected twice, then recovered at site-b while site-a is a black
 hole, every record counted.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs killed on two real sites and gone on with, or taken back: each ends as if nobody had killed
 it, or as if it had never begun.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab itself: that its sites are whole, independent, and can be destroyed, cut off, healed and
 removed.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """nova-quiesce with real guests: their agents tell whether they are frozen, whatever is asked at
 once and whatever is killed meanwhile.
 """

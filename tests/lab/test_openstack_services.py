@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What antipode needs of each site's OpenStack, asked of the real services as the user that
 antipode logs in as.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What goes wrong on the way to a recovery point: said before anything is frozen, or every member
 thawed and no point made.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two embedded sites with the example VNF at work, and an operator who knows only antipode's
 command line.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bytes of volumes: whatever is written, backed up and restored, full and in increments, comes
 back as it was.
 """

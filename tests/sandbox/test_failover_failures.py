@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A failover that something goes wrong with: it needs nothing of the dead site, and a second try
 ends with one of everything.
 """

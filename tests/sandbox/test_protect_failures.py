@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A protection that something goes wrong with: nobody stays frozen, no recovery point is half made,
 and the next one is good.
 """

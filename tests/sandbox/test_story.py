@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sandbox itself: the demo's story, what survives a kill, and records that an inconsistent
 snapshot gives away.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small OpenStack behind the HTTP seam: answers the calls that antipode makes, keeps their order,
 and fails where a test wants it to.
 """

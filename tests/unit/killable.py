@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process that the kill matrix kills: antipode with its databases, locks and threads; clouds
 and vault are the test's, over a socket.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contexts that the parts of a protection and of a recovery work with, over a fake cloud."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Examples that several tests use: a VNF of two members, its topology, its recovery points, an
 object store in memory.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a cloud answers is checked where it enters: any JSON gives a result or an error of ours."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bench's arithmetic: medians, ratios and what they say about the goals; and how a client's
 cost is counted.
 """

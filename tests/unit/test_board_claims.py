@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A claim on a board is told to be lost before another host may have it, whatever the board, the
 clock or the process does.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Three members of the canary as processes here: the chain survives being killed anywhere, and
 stalls while a member is frozen.
 """

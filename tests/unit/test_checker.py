@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The checker finds every fault that is planted in the canary's records: a check that cannot fail
 proves nothing.
 """

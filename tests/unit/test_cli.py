@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line: quick help, exit codes and error codes, no tracebacks, output for programs on
 stdout alone.
 """

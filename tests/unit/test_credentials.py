@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An entry of clouds.yaml that cannot be used is the operator's to mend: exit code 2, with the
 field; and nothing secret is in a log.
 """

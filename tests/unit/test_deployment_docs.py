@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/deployment.md: its configurations load, its units start what there is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs that are aborted, halted, resumed, superseded and upgraded: who may do what, and what is
 left in the end.
 """

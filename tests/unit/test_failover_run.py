@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A failover as a run: from the vault and the backup site alone, in boot order, and never without
 the operator's word.
 """

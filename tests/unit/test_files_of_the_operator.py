@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The VNF file and antipode.yaml: an error names file, line and field."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The flow database: first opened by one process at a time, named when it is damaged, made again
 when it is gone.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Documents of format 1: those of antipode 0.1 are recovered from, and bad ones are refused."""
 
 from __future__ import annotations

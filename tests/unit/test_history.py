@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The history is bounded, and keeps every run that is still of use."""
 
 from __future__ import annotations

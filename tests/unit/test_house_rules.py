@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every file of the project has: a licence line, short lines of prose, links that lead on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process may be killed at any moment: whoever goes on with its run ends where an undisturbed run
 ends.
 

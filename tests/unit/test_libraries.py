@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Internals of libraries that antipode depends on are there; a release without one is named."""
 
 from __future__ import annotations

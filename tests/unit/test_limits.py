@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Limits at a site: kept, fair between VNFs, a failover first, and never in the way of a thaw."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is left of runs that have ended is removed, and nothing that a run which is under way, or to
 be gone on with, may use.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files and folders that only their owner may read, whatever the umask."""
 
 from __future__ import annotations

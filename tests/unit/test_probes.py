@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asking a recovered member whether it answers: what a check prints or leaves behind does not
 matter, and an answer that the other site may have given is marked as such.
 """

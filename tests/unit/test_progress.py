@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far a run is: what it does, what it waits for, and how long it may still take by what the
 last one took.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A protection as a run: it commits last, and when anything fails nothing is frozen, kept or left
 behind.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Discovery, the checks before protection, and backups: complete, incremental only on what the
 manifest knows.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quiesce window: nothing stays quiesced, and nothing is snapshot before all are quiesced."""
 
 from __future__ import annotations

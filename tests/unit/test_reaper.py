@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reaper thaws what is past its deadline, not before, and goes on trying."""
 
 from __future__ import annotations

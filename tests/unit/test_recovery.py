@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a recovery and its steps: all problems at once, nothing created before, nothing
 created twice.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reference pages say what the command line and the errors say."""
 
 from __future__ import annotations

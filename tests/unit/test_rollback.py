@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Taking a recovery back: what the next one needs is free first, and nobody waits for hours for a
 restore that nobody wants.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names from clouds and manifests: a terminal gets no character of theirs that steers it."""
 
 from __future__ import annotations

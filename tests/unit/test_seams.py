@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The seams are real: an option, a source of volumes and a kind of run that are defined here work
 with everything that antipode does, without a change in it.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service: what its conductor takes on and in which order, and what its clean-up forgets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A service that does not answer is waited for once, and not by each call anew, where its work can
 be left undone.
 """

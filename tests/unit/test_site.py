@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A site's API at the HTTP seam: versions, errors, retries, tokens."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The local database: migrated from nothing, the same tables by migration and by model, a ledger
 that outlives its writer.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline of a run when its database fails, refuses a value, or loses its writer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The vault: a recovery point exists or it does not, and a document that was changed is refused."""
 
 from __future__ import annotations

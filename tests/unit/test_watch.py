@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The watch: one poller wakes all who wait, and says which resource failed and why."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The board on which hosts find runs to execute: TaskFlow's jobboards, with claims that are held
 alike on each of them.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Claims where several hosts execute runs: held on a board for a time that is renewed, and given up
 before that time is over.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol of claims: a single process executes a run, on one host or on many."""
 
 from __future__ import annotations

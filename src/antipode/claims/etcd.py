@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client for etcd that tries another endpoint when one does not answer, and logs in if a user is
 configured.
 """

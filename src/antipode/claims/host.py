@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Claims on one host: a file lock for each slot of a VNF, which the kernel releases when its
 process ends, however it ends.
 """

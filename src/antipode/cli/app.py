@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `antipode` command: global options, the table of commands, and exit codes."""
 
 from __future__ import annotations

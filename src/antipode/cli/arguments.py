@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arguments that several commands have, and the values that they may take."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Output as CSV (RFC 4180): values as they are, those with parts as JSON."""
 
 from __future__ import annotations

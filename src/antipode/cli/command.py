@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts that all commands share: an error becomes a message and an exit code, a record becomes
 columns.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode demo`: protection, disaster and recovery on embedded sites, in under a minute."""
 
 from __future__ import annotations

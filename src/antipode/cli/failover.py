@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode failover`: recover a VNF at its backup site, once the operator has confirmed it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values laid out for people: each within a width, a part per line or a block per item."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts and ends the `antipode` process: signals and the exit code.
 
 Nothing but the standard library's small modules is imported before a signal can be taken.

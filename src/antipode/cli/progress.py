@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The progress of a run on stderr: on a terminal the steps under way and done, elsewhere a plain
 line for each step that ended.
 """

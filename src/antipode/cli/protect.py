@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode protect`: make a recovery point."""
 
 from __future__ import annotations

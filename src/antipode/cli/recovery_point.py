@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode recovery-point …`: the states from which a VNF can be recovered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode run …`: runs and their steps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode run watch`: the progress of a run, in whichever process on whichever host."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode sandbox …`: embedded sites on this machine, for trying, training and tests."""
 
 from __future__ import annotations

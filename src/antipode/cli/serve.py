@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode serve` and `antipode service …`: the process that executes queued runs, and its
 state.
 """

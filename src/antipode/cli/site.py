@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode site …`: checks of the sites."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`antipode vnf …`: the VNFs that are protected, and how they look."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the answers of a site must have: each resource that antipode reads, with the fields that
 its users may rely on.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One service of a site over HTTP: explicit microversions, paging, and errors that name the site,
 the call and the answer.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder's backups at one site, and their records, by which another site's Cinder learns of
 them.
 """

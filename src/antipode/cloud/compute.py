@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nova of one site: servers and what belongs to them, and the quiesce add-on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The entry of clouds.yaml that a site is reached by: read, and refused with the field's name where
 it cannot be used.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a site has what antipode needs of it: one finding for each thing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neutron of one site: ports, and the networks, subnets and security groups they need."""
 
 from __future__ import annotations

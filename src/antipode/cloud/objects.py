@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Swift of one site, as far as a vault and its verification need it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A connection to one site: one session for all threads, its services found and their versions
 known before it is used.
 """

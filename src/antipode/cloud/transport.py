@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a request goes to a site through openstacksdk's session: with whose token, and what becomes
 of it when no answer comes.
 """

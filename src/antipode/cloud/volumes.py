@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder of one site: volumes and snapshots."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One poller for each kind of resource of a site: one list call serves all waits for something of
 that kind.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs: what protects and recovers is started, kept and watched here; all that is TaskFlow is in
 this package.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One antipode installation: configuration, database, and connections to sites, vaults and backup
 stores, each made when it is needed.
 """

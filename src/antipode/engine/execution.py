@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a run that this process holds is executed: begun or resumed, rolled back when it must be, and
 ended in the database.
 """

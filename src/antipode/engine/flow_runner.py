@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a TaskFlow flow: forward only, stored in a database, resumed by another process, its first
 failure raised as it was.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A kind of run: everything that the engine, the service and the operations decide by kind."""
 
 from __future__ import annotations

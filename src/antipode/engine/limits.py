@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much is done at once: runs' restores, backups and API calls at each site, a failover's first,
 then fairly between VNFs.
 """

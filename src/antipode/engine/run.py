@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A run under way: what it was asked for, whether it may go on, and what becomes of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline of a run. A thread of its own writes it to the database, so that no step waits for
 a disk.
 """

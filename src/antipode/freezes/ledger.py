@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The freeze ledger: which servers may be frozen and until when, durable before any of them is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reaper: unquiesces servers that are past their deadline in the freeze ledger, whichever
 process froze them.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Unquiescing servers: one, and several one after another."""
 
 from __future__ import annotations

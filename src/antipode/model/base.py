@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pydantic base of all models: unknown fields are errors, instances do not change."""
 
 from __future__ import annotations

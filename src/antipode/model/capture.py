@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The result of capturing a batch of members, and of transferring what was captured."""
 
 from __future__ import annotations

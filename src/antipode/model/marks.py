@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The marks by which we know what we have created: metadata of every cloud resource that a run
 makes.
 """

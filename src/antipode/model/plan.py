@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a recovery: every name of the primary translated to what the backup site has, made
 before anything is created.
 """

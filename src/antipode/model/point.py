@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recovery point: one restorable state of a VNF, and everything a recovery has to know.
 
 This is the form that antipode works with. `point_v1` reads and writes it as a document.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recovery points as documents of format 1: `{"manifest": {...}, "sha256": "..."}`.
 
 The format is described in docs/recovery-point.md. A reader accepts what antipode 0.1 wrote, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How one recovered member is asked whether it answers, and which copy of it may answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run needs of the quotas of a project."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a recovery gets the bytes of a volume from: one class for each kind of source.
 
 A recovery point and a plan name a source for each volume. The kinds are open: a package that adds

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of runs: their names, and the timeline as protect and recover see it."""
 
 from __future__ import annotations

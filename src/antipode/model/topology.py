@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The topology of a VNF: everything about its servers, volumes and ports that is needed to build
 them again elsewhere.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The VNF file: an operator's definition of one VNF."""
 
 from __future__ import annotations

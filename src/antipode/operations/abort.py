@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Aborting a run: its process is asked to stop and roll it back; if it has none, this one does."""
 
 from __future__ import annotations

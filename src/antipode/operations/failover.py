@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recovering a VNF at a backup site: plan, confirm, execute."""
 
 from __future__ import annotations

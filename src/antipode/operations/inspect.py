@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state of VNFs, and their topology: as they run at their active sites, or as their newest
 recovery points have it when those sites do not answer.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far a run is, from what the database keeps of it: what it is doing, what it waits for since
 when, how long it may still take.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Making a recovery point of a VNF."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Listing, reading and verifying the recovery points of a VNF."""
 
 from __future__ import annotations

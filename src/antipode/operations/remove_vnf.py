@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forgetting the definition of a VNF; recovery points, backups and servers stay."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resuming a run whose process died, or that failed and can be resumed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the sites, vaults and backup stores are there, with all that antipode needs of them."""
 
 from __future__ import annotations

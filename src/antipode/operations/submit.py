@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Queues a run for whichever service is free."""
 
 from __future__ import annotations

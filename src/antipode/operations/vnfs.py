@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adding the definition of a VNF."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the servers and volumes of a VNF can be protected at all, by any option."""
 
 from __future__ import annotations

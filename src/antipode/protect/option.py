@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options: the ways to capture the state of a VNF, and all that a capture works with."""
 
 from __future__ import annotations

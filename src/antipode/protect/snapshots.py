@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removes temporary snapshots at the active site: only those that carry the marks of runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recovery finds at its site: listed once for all servers of the VNF, each resource by the
 key of what it was made for.
 """

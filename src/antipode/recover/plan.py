@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan of a recovery: names translated to what the backup site has, all problems found before
 anything is created.
 

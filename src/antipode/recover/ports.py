@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Creates the ports of a server with the MAC and fixed addresses they had at the primary (step
 1.7.2).
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waits until a recovered member answers, in the way that its VNF file names (the end of step
 1.7.2).
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that the parts of one recovery work with."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes a recovery back: removes, in the right order, what one run has made at the backup site, and
 tells what stays there and why.
 """

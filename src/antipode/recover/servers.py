@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boots a server from its restored volumes, with everything it had at the primary (step 1.7.2)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kinds of runs: one module each, with its request, flow, tasks and rollback."""
 
 from __future__ import annotations

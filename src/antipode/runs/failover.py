@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kind of run that brings a VNF back at a backup site, from the vault and that site alone:
 nothing here may call the failed site.
 """

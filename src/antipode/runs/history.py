@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prunes the history: runs that ended long ago are deleted, with their timelines."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Removes orphans of runs that have ended: resources that a late request of a dead process created,
 or that could not be removed then.
 """

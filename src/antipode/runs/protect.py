@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kind of run that makes a recovery point: discover, check, capture, transfer, commit."""
 
 from __future__ import annotations

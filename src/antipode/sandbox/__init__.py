@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Embedded sites: small servers that speak the OpenStack APIs antipode uses, with real bytes behind
 them, for trying, training and tests.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks a guest of an embedded site whether it answers: `python -m antipode.sandbox.answer DIRECTORY
 SITE ADDRESS PORT`; exit code 0 if so.
 

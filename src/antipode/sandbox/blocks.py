@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bytes of volumes: sparse files, copied, compared and compressed by their content and not by
 their size.
 """

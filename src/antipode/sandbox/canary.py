@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The example VNF on embedded sites: three servers whose records tell whether a recovery point was
 consistent.
 """

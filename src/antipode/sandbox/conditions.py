@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The conditions at a site: its clock, its latencies, and the faults that it was given.
 
 Everything that happens has a name: a call is `SERVICE METHOD PATH`, with the action's name behind

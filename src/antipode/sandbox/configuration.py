@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The clouds.yaml and antipode.yaml by which two sites are reached, embedded ones or the lab's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control API of an embedded site: shows and changes the conditions of the site.
 
 It answers also while the site is isolated, and only programs of this machine: a page in a browser

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The example VNF, created through OpenStack's APIs, whatever cloud answers them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The resources of a site, in one SQLite file written at each change: a killed site comes back with
 all of them.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The story on embedded sites: its stage, and the operator of antipode there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An operator's desk for the embedded sites: clouds.yaml, antipode.yaml and the VNF file, in the
 sandbox's directory.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Glance of an embedded site: images and their bytes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guests of an embedded site: simulated servers, of which those with the canary's user_data
 write its records into their volumes.
 

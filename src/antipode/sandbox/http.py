@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one way of every call into a site: isolation, faults, latency, token and microversion come
 before a service sees it.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keystone of an embedded site: tokens, the catalog, projects, users and roles, which are the same
 few at every site.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The members of the example VNF and the tenants that it belongs to, whatever cloud it runs in."""
 
 from __future__ import annotations

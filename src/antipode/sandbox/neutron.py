@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Neutron of an embedded site: networks, subnets, ports and security groups."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quotas of a service: the limits of each project, what it uses of them, and which of them
 refuses something.
 """

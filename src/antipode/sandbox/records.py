@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The records of the canary VNF, and whether those of its members are one consistent state of their
 chain.
 

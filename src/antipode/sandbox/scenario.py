@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenario files: what is to go wrong at an embedded site, written down."""
 
 from __future__ import annotations

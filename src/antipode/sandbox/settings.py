@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings of one embedded site: a file in its directory, read by its process."""
 
 from __future__ import annotations

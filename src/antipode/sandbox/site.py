@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One embedded site: its services put together over its directory, and the process that serves them
 (`python -m antipode.sandbox.site`).
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The way of a site's backup service to its object store, which may be another site's: a Swift
 client with its own token.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The story antipode is for, on any two sites: a VNF is protected, its site is killed, and it comes
 back at the other with its records.
 """

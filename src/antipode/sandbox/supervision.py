@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processes of the embedded sites: started, killed, isolated and inspected. The process of a
 site holds the lock in its directory until it has ended.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Swift of an embedded site: containers and objects, each object a file."""
 
 from __future__ import annotations

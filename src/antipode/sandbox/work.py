@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work that services of a site do after they have answered a call."""
 
 from __future__ import annotations

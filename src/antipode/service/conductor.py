@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The conductor: claims runs that are queued or lost and executes them, failovers first, a limited
 number at once.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service: a conductor, a reaper for each site and clean-up, in one process until it is
 stopped.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opens the local database; one process at a time creates or migrates it, completely or not at
 all.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of SQLite databases: private to their owner, and opened by one process at a time."""
 
 from __future__ import annotations

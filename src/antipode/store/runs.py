@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs and their steps in the database. A write to a run is refused once another process has
 claimed it.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tables of the local database.
 
 Moments are seconds since the epoch, UTC, which every database stores alike.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The VNF definitions that were added here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a VNF consists of right now: its servers, volumes and ports, read from Nova, Cinder and
 Neutron (step 1.1).
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transfers: how captured bytes reach the other site."""
 
 from __future__ import annotations

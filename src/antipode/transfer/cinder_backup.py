@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Transfer by Cinder's backups: incremental where the chain allows, the records exported (steps
 1.5, 1.6).
 """

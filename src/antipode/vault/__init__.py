@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Vaults: named documents away from the active site; one small interface, one module per place."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A vault in a directory, on whatever is mounted there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recovery points as documents of a vault: commit, read, list.
 
 A recovery point exists when, and only when, its manifest is here.

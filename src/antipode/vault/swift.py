@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A vault in a Swift container; a Swift PUT is there whole or not at all."""
 
 from __future__ import annotations

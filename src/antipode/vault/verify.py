@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verification of a recovery point: chains complete, and every object of every backup still in the
 backup store, unchanged.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Packages are installed without starting services, however many processes install at once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What must hold of the OpenStack services' configuration before anything runs."""
 
 from __future__ import annotations

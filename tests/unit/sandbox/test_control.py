@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control API of an embedded site takes requests of programs on this machine, not of web pages;
 its process holds its lock to the end.
 """

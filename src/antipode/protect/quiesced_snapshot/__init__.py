@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Option 1: the whole VNF is quiesced, snapshotted at once and unquiesced."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a VNF can be quiesced and snapshotted: everything that would fail later is found before
 anything is frozen.
 """

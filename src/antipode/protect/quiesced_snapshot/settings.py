@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings of option 1 in the VNF file."""
 
 from __future__ import annotations

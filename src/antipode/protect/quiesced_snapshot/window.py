@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quiesce window: freeze the members in order, snapshot all their volumes at once, thaw in
 reverse order, whatever happens.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Providers: how the volumes of a recovery come from their sources, one for each kind of source."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Volumes from Cinder's backups: records imported, volumes restored (step 1.7.1)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes the backups of a recovery point known to the Cinder of another site: their records are
 imported, base first (step 1.7.1).
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder of an embedded site, a module for each thing that its API is about; volumes are sparse
 files.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """cinder-backup of an embedded site: chunked backups in a Swift container, increments, records,
 restores; laid out as Cinder does it.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cinder's generic volume groups and group snapshots at an embedded site; as with RBD, a group
 snapshot is a loop of single ones.
 """

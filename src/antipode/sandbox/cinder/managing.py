@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Volumes that the backend holds and Cinder does not know, and how Cinder takes them over."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Snapshots: sparse copies of volumes, made while nobody writes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the parts of Cinder share: what is known, where the bytes are and who writes them, the
 clock, the quotas.
 """

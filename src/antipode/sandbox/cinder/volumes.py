@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Volumes: created from nothing, volumes, snapshots, backups and images; changed, extended,
 deleted.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attachments of servers: volumes and ports."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The way of a new server: what it asks for is checked and reserved, then it is built."""
 
 from __future__ import annotations

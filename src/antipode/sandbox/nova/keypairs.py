@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keypairs, each of one user."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The quiesce add-on of an embedded site: freezes and thaws guests, as nova-quiesce has a real Nova
 do it.
 """

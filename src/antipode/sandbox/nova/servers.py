@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Servers: listed, shown, switched on and off, deleted; and what the parts of Nova share about
 them.
 """

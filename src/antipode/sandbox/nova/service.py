@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nova, put together from its parts."""
 
 from __future__ import annotations

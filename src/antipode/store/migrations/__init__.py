@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Alembic migrations of the local database, run when it is opened."""

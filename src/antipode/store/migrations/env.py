@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Alembic runs: the migrations, on the connection that `store.database` hands over."""
 
 from __future__ import annotations

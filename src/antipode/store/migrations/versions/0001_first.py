@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """VNFs, runs, steps and the ledger of frozen servers."""
 
 from __future__ import annotations

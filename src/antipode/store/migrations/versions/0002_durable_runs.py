@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What another process needs to resume a run: its request, its claim, and its slot."""
 
 from __future__ import annotations

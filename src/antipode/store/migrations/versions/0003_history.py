@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A bounded history: which runs had their orphans collected, and indexes for frequent queries."""
 
 from __future__ import annotations

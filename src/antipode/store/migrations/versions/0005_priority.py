@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order in which runs begin, kept with each run."""
 
 from __future__ import annotations
