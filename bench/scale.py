@@ -53,7 +53,7 @@ def vnf(number: int) -> dict[str, Any]:
         "vnf": f"vnf-{number}",
         "primary": SITES[0],
         "backup": SITES[1],
-        "quiesce": {"timeout": "120s"},
+        "protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}},
         "members": members,
     }
     return {**base, "map": {"volume_types": {"fast": "standard"}}}

@@ -55,9 +55,13 @@ def desk(tmp_path: Path) -> Desk:
 
 @pytest.fixture(scope="session")
 def vnf_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes the example's VNF file with other values: `vnf_file(quiesce={"timeout": "8s"})`."""
+    """Makes the example's VNF file with other values: `vnf_file(protections=…)`."""
 
-    def make(**changes: Any) -> Path:
+    def make(*, timeout_s: float | None = None, **changes: Any) -> Path:
+        """`timeout_s`: how long a member may stay frozen."""
+        if timeout_s is not None:
+            quiesce = {"timeout": f"{timeout_s:g}s"}
+            changes["protections"] = [{"option": "quiesced-snapshot", "quiesce": quiesce}]
         path = tmp_path_factory.mktemp("vnf") / "vnf.yaml"
         path.write_text(
             yaml.safe_dump(yaml.safe_load(EXAMPLE.read_text()) | changes, sort_keys=False)

@@ -186,7 +186,7 @@ def test_a_guest_whose_agent_is_silent_is_named_before_anything_is_frozen(
 def test_snapshots_that_do_not_come_in_time_fail_the_run_and_the_next_run_collects_them(
     desk: Desk, site_a: Site, servers: dict[str, str], vnf_file: Callable[..., Path]
 ) -> None:
-    desk.tell("vnf", "add", str(vnf_file(quiesce={"timeout": "8s"})))
+    desk.tell("vnf", "add", str(vnf_file(timeout_s=8)))
     before = snapshots(site_a)
     supervision.stop(site_a, ["cinder-volume"])
     try:
@@ -222,7 +222,7 @@ def test_when_antipode_is_killed_inside_the_window_the_members_are_thawed_all_th
     desk: Desk, site_a: Site, servers: dict[str, str], vnf_file: Callable[..., Path]
 ) -> None:
     timeout = 15
-    desk.tell("vnf", "add", str(vnf_file(quiesce={"timeout": f"{timeout}s"})))
+    desk.tell("vnf", "add", str(vnf_file(timeout_s=timeout)))
     before = snapshots(site_a)
     supervision.stop(site_a, ["cinder-volume"])  # the window lasts until its time is over
     try:

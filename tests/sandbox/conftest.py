@@ -62,7 +62,7 @@ class World:
         window lasts long enough to do things in.
         """
         path = self.sandbox.directory / "vnf.yaml"
-        YAML().dump(desk.vnf(self.sandbox) | {"quiesce": {"timeout": "120s"}} | changes, path)
+        YAML().dump(desk.vnf(self.sandbox) | quiesced_within(120) | changes, path)
         self.operator.tell("vnf", "add", str(path))
 
     def protect(self) -> Any:
@@ -157,6 +157,11 @@ class World:
             done = end()
         assert done.returncode == 0, done.stderr
         return held
+
+
+def quiesced_within(seconds: float) -> dict[str, Any]:
+    """The protections of a VNF file whose members may be frozen for so long."""
+    return {"protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": f"{seconds}s"}}}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import pytest
 
 from antipode.protect.quiesced_snapshot.window import THAW_CALL_S, THAW_LONGEST_S
-from tests.sandbox.conftest import PRIMARY, World, await_thaw, until
+from tests.sandbox.conftest import PRIMARY, World, await_thaw, quiesced_within, until
 
 pytestmark = pytest.mark.sandbox
 QUIESCE_S = 6
@@ -44,7 +44,7 @@ QUIESCE, THAW = {"quiesce": {"timeout": 600}}, {"unquiesce": None}
 
 
 def test_a_snapshot_that_stays_creating_ends_the_window_in_time(world: World) -> None:
-    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    world.know(**quiesced_within(QUIESCE_S))
     points = world.points()
     world.fault(PRIMARY, r"^snapshot\.create$", "stuck")
     with world.meanwhile("protect", "canary") as end:
@@ -171,7 +171,7 @@ def test_a_full_store_is_told_and_no_point_is_made(world: World) -> None:
 def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_itself(
     world: World,
 ) -> None:
-    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    world.know(**quiesced_within(QUIESCE_S))
     points = world.points()
     world.fault(PRIMARY, r"^snapshot\.create$", "slow", seconds=QUIESCE_S)
     with world.meanwhile("protect", "canary") as end:
@@ -191,7 +191,7 @@ def test_a_site_that_stops_answering_while_its_members_are_frozen_thaws_them_by_
 def test_a_site_that_falls_silent_with_members_frozen_is_told_soon_after_the_last_thaw(
     world: World,
 ) -> None:
-    world.know(quiesce={"timeout": f"{QUIESCE_S}s"})
+    world.know(**quiesced_within(QUIESCE_S))
     points = world.points()
     world.fault(PRIMARY, r"^snapshot\.create$", "slow", seconds=QUIESCE_S)
     with world.meanwhile("protect", "canary") as end:

@@ -66,8 +66,6 @@ def write_configuration(sandbox: Sandbox, third: Sandbox) -> None:
 
 def know(world: World) -> None:
     definition = desk.vnf(world.sandbox)
-    for field in ("option", "quiesce"):
-        definition.pop(field, None)
     path = world.sandbox.directory / "vnf.yaml"
     protection = {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}}
     YAML().dump({**definition, "protections": [protection]}, path)

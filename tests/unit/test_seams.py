@@ -248,7 +248,7 @@ class Tag(task.Task):  # type: ignore[misc]
     @guarded
     def execute(self) -> str:
         with self.run.timeline.step(TagSteps.TAG, self.server):
-            Tagging.before(self.server)
+            Tagging.before(self.run, self.server)
             self.run.go_on()
             Tagging.tags.append(self.server)
         return self.server
@@ -265,7 +265,7 @@ class Tagging(RunKind):
     tags: list[str] = []  # noqa: RUF012
 
     @staticmethod
-    def before(server: str) -> None:
+    def before(run: Run, server: str) -> None:
         """Nothing keeps a task from its work."""
 
     def site_of(self, row: RunRow) -> str:
@@ -303,7 +303,7 @@ def die_in(world: World) -> str:  # noqa: F811
 def test_a_new_kind_of_run_is_listed_watched_and_resumed_after_its_process_died(
     tagging: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(server: str) -> None:
+    def dies(run: Run, server: str) -> None:
         if server == "front":
             raise KeyboardInterrupt("SIGTERM")
 
@@ -331,11 +331,11 @@ def test_a_new_kind_of_run_is_rolled_back(tagging: World) -> None:
 def test_a_new_kind_of_run_that_is_asked_to_abort_stops_and_is_rolled_back(
     tagging: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Event(), threading.Event()
+    begun = threading.Event()
 
-    def waits(server: str) -> None:
+    def waits(under_way: Run, server: str) -> None:
         begun.set()
-        assert go_on.wait(60)
+        until(lambda: under_way.stopped_by is not None)
 
     monkeypatch.setattr(Tagging, "before", staticmethod(waits))
     run, ended = die_in(tagging), []
@@ -350,7 +350,6 @@ def test_a_new_kind_of_run_that_is_asked_to_abort_stops_and_is_rolled_back(
     thread.start()
     assert begun.wait(60)
     tagging.here.runs.request_abort(run)
-    go_on.set()
     thread.join(60)
     assert ended
     assert tagging.here.runs.get(run).state == "aborted"
@@ -374,7 +373,7 @@ def test_a_new_kind_of_run_is_queued_and_has_its_place_and_limit(
         order.append(row.id)
         begin(self, row, kind)
 
-    def before(server: str) -> None:
+    def before(run: Run, server: str) -> None:
         nonlocal under_way
         with lock:
             under_way += 1

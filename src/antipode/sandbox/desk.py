@@ -60,9 +60,8 @@ def vnf(sandbox: Sandbox) -> dict[str, Any]:
         "vnf": NAME,
         "primary": primary,
         "backup": backup,
-        "option": "quiesced-snapshot",
         "members": members,
-        "quiesce": {"timeout": "30s"},
+        "protections": [{"option": "quiesced-snapshot", "quiesce": {"timeout": "30s"}}],
         "map": {
             "networks": {TENANTS[primary].network: TENANTS[backup].network},
             "volume_types": {TENANTS[primary].volume_type: TENANTS[backup].volume_type},
