@@ -702,3 +702,36 @@ def test_thaws_keep_their_order_and_one_that_hangs_keeps_the_next_waiting_for_a_
         ]
         assert window.one_after_another(pool, thaws) == ["front", "cache", "app", "db"]
     assert ended == ["front", "app", "db", "cache"]
+
+
+def test_a_look_that_hangs_keeps_no_member_from_its_unquiesce(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    hangs, thawed = threading.Event(), threading.Event()
+    compute = type(scene.cloud.site.compute)
+
+    def attached(*_: Any) -> set[str]:
+        hangs.wait(60)
+        return set()
+
+    def fails(event: str) -> None:
+        if event.startswith("snapshot"):
+            refuse(500, "no room")
+        if event == "unquiesce db":
+            thawed.set()
+
+    monkeypatch.setattr(compute, "attached_volumes", attached)
+    scene.cloud.before = fails
+    failing = threading.Thread(target=lambda: _swallow(scene.run))
+    failing.start()
+    try:
+        assert thawed.wait(60)
+    finally:
+        hangs.set()
+        failing.join(60)
+
+
+def _swallow(work: Callable[[], object]) -> None:
+    with pytest.raises(ResourceFailed):
+        work()

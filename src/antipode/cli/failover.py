@@ -101,7 +101,7 @@ def _probe(server: ServerPlan, site: str) -> str:
         return f"answers when {probe} accepts a connection"
     return (
         f"answers when {probe} accepts a connection; both sites have this address, an answer "
-        f"cannot be told from the other site's copy (`answers.at` in the VNF file)"
+        "cannot be distinguished from the other site's copy (`answers.at` in the VNF file)"
     )
 
 

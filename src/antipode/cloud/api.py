@@ -21,7 +21,7 @@ Version = tuple[int, int]
 
 
 MARKERS = 5
-"""From how many items a page of a listing is tried to be gone on with."""
+"""How many items at the end of a page are tried as the marker of the next one."""
 
 
 class ApiError(AntipodeError):
@@ -106,7 +106,7 @@ class Gate(NamedTuple):
 
 
 class Silence:
-    """For how long a service has given no answer, whoever asked it."""
+    """For how long a service has given no answer, over all callers."""
 
     def __init__(self) -> None:
         self._answered_at = -math.inf

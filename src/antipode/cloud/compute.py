@@ -21,7 +21,7 @@ _OFF = {"stopped", "shelved", "shelved_offloaded", "deleted", "soft-delete"}
 
 
 class Freeze(NamedTuple):
-    """A quiesce of a server that was not thawed yet, whoever made it."""
+    """A quiesce of a server that has not ended, from any source."""
 
     id: str | None
     """tells it from any other of the same server; None from an add-on that does not tell"""
@@ -98,7 +98,7 @@ class Compute:
     def keep_volume(self, server_id: str, volume_id: str) -> None:
         """Have Nova not delete a volume together with its server.
 
-        A Nova before 2.85 cannot be told so: nothing is done.
+        A Nova before 2.85 does not support it: nothing is done.
         """
         if self._api.microversion is not None and self._api.microversion >= _KEEP_VOLUME:
             wanted = {"volumeAttachment": {"volumeId": volume_id, "delete_on_termination": False}}

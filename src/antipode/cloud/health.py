@@ -11,7 +11,7 @@ from antipode.cloud.site import Site
 
 
 class Finding(NamedTuple):
-    """One thing looked at. What is not `needed` is told, but does not make the site unfit."""
+    """One check. A failed check that is not `needed` does not make the site unfit."""
 
     check: str
     ok: bool
@@ -79,7 +79,7 @@ def _network_agents(site: Site) -> Finding:
     try:
         agents = site.networks.agents()
     except ApiError as error:
-        return Finding("network agents", False, f"not told: {error}", needed=False)
+        return Finding("network agents", False, f"unknown: {error}", needed=False)
     alive = {a["agent_type"] for a in agents if a["alive"] and a["admin_state_up"]}
     dead = [
         f"{a['agent_type']} at {a['host']}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from antipode.config import Limits as Settings
 
 LOOK_S = 1.0
-"""How often whoever waits for his turn looks whether his run may still go on."""
+"""How often a waiting party checks whether its run must stop."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _new_name() -> str:
 
 
 def state_of(run: RunRow, deployment: Deployment) -> str:
-    """The state of a run as it is: `lost` when it is kept as running and no process is at it."""
+    """The state of a run as it is: `lost` when it is kept as running and no process has it."""
     return (
         "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
     )

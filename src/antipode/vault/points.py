@@ -72,9 +72,7 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
         VaultError: nobody knows whether it is still there.
     """
     if on_its_way:
-        vault.put(
-            _note(vnf, point), b"This recovery point was taken back; what it names is gone.\n"
-        )
+        vault.put(_note(vnf, point), b"This recovery point was withdrawn; its backups are gone.\n")
     vault.delete(_name(vnf, point))
 
 

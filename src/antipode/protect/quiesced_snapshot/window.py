@@ -4,7 +4,7 @@ reverse order, whatever happens.
 
 Steps 1.2 to 1.4 are ONE function, never spread over tasks of a flow, so that one `finally` guards
 them all. While members are frozen nothing is done but the calls of these steps: connections, token
-and threads are ready before, and the timeline is told afterwards.
+and threads are ready before, and the timeline is written afterwards.
 
 The window runs in a thread of its own, and signals are only noted while it does. An interrupt
 (Ctrl-C, SIGTERM) therefore never breaks into a call, which would leave open whether a member is
@@ -82,7 +82,7 @@ def quiesced_snapshots(
             available.
         key: marks the snapshots; those of an earlier, interrupted attempt with this key are removed
             first.
-        ledger: told of each member before the first is frozen, and again when all are thawed.
+        ledger: gets a note of each member before the first is frozen, and when it is unquiesced.
         run: the run that the snapshots name as their maker; the key by default.
 
     Returns:
@@ -99,12 +99,14 @@ def quiesced_snapshots(
     """
     remove_snapshots(site, key, timeline)
     window = _Window(site, topology, quiesce, marks(run or key, key))
-    # Snapshot calls that hang must not keep the thaws from a thread: each has a pool of its own.
+    # A call that hangs must not keep an unquiesce from a thread: these have a pool of their own.
+    servers, of_volumes = min(len(topology.servers), AT_ONCE), min(len(topology.volumes), AT_ONCE)
     with (
-        ThreadPoolExecutor(min(len(topology.servers), AT_ONCE), "window-members") as members,
-        ThreadPoolExecutor(min(len(topology.volumes), AT_ONCE) or 1, "window-volumes") as volumes,
+        ThreadPoolExecutor(servers, "window-members") as members,
+        ThreadPoolExecutor(of_volumes or 1, "window-volumes") as volumes,
+        ThreadPoolExecutor(servers, "window-unquiesce") as ends,
     ):
-        pools = _Pools(members, volumes)
+        pools = _Pools(members, volumes, ends)
         _make_ready(site, pools, topology, quiesce)
         window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
         rows = _announce(site, topology, quiesce, ledger)
@@ -126,6 +128,7 @@ def _make_ready(site: Site, pools: _Pools, topology: Topology, quiesce: Quiesce)
     threads = {
         pools.members: min(len(topology.servers), AT_ONCE),
         pools.volumes: min(len(topology.volumes), AT_ONCE),
+        pools.ends: min(len(topology.servers), AT_ONCE),
     }
     all_started = threading.Barrier(sum(threads.values()))
 
@@ -204,10 +207,11 @@ def _signals_to(window: _Window) -> Iterator[None]:
 
 
 class _Pools(NamedTuple):
-    """Threads for calls about members, which end freezes too, and for calls about volumes."""
+    """Threads for looks at members, for snapshots of volumes, and for ending freezes."""
 
     members: ThreadPoolExecutor
     volumes: ThreadPoolExecutor
+    ends: ThreadPoolExecutor
 
 
 @dataclass
@@ -236,7 +240,7 @@ class _Member:
     may have frozen it
     """
     not_ours: bool = False
-    """it cannot be quiesced at all, or somebody has thawed it and it was quiesced anew by somebody
+    """it cannot be quiesced at all, or it was unquiesced and quiesced again from outside
     """
     error: str | None = None
     thaw_error: str | None = None
@@ -295,7 +299,7 @@ class _Window:
             self.error = error
         finally:
             try:
-                self._thaw_all(pools.members)
+                self._thaw_all(pools.ends)
             finally:
                 self.over.set()
 
@@ -427,7 +431,7 @@ class _Window:
             )
 
     def _see_that_nobody_is_frozen(self, pool: ThreadPoolExecutor) -> None:
-        """Whoever is frozen now is so by somebody else: that is not ours to thaw, and what is
+        """A member that is frozen now was frozen from outside: it is not ours to thaw, and what is
         frozen later is not his.
         """
         if frozen := [m.server.name for m, freeze in self._look(pool) if freeze is not None]:
@@ -442,8 +446,8 @@ class _Window:
         self._refuse_thawed([m for m in self.members if m.freeze is None or not m.freeze.is_steady])
 
     def _see_that_all_stayed_frozen(self, pool: ThreadPoolExecutor) -> None:
-        """Whoever thaws a member while snapshots are taken tears them: an operator, or a process
-        that was paused in an earlier window.
+        """An unquiesce from outside while snapshots are taken tears them: by an operator, or by a
+        process that was paused in an earlier window.
         """
         now = self._look(pool)
         for member, freeze in now:
