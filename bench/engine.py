@@ -231,7 +231,7 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
             step.result(imported=VOLUMES, known=0)
         restored, slots = {}, recovery.slots_of(server)
         for volume in volumes:
-            with slots, recovery.timeline.step(Steps.RESTORE_VOLUME, volume.name) as step:
+            with slots.hold(), recovery.timeline.step(Steps.RESTORE_VOLUME, volume.name) as step:
                 restored[volume.source_id] = f"restored-{volume.source_id}"
                 step.result(volume_id=restored[volume.source_id], found=False)
         return restored

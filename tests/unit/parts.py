@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,16 @@ from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 from tests.unit.fakecloud import FakeCloud, FakeTimeline
 
+POOL = ThreadPoolExecutor(4, "volume")
+
 
 class NoLimit(nullcontext[None]):
     """Slots for everybody."""
 
     def at(self, _place: int) -> NoLimit:
+        return self
+
+    def hold(self) -> NoLimit:
         return self
 
 
@@ -51,6 +57,7 @@ def recovery(
         "site": cloud.site,
         "found": Found(cloud.site),
         "slots": NoLimit(),
+        "pool": POOL,
         "timeline": FakeTimeline(),
     }
     return Recovery(**{**values, **changes})

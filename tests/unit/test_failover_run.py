@@ -131,7 +131,7 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
     somebody_else = limits.restores("site-b", Party("imsi", 0, lambda: None))
 
     def provide(_: Any, recovery: Any, server: str, volumes: Any) -> dict[str, str]:
-        with recovery.slots_of(server):
+        with recovery.slots_of(server).hold():
             world.events.append(f"restore {server}")
         return {f"vol-{server}": f"new-vol-{server}"}
 

@@ -66,6 +66,9 @@ class OneSlot(threading.Semaphore):  # type: ignore[misc]
     def at(self, _place: int) -> OneSlot:
         return self
 
+    def hold(self) -> OneSlot:
+        return self
+
 
 def imported(cloud: FakeCloud, point: RecoveryPoint, server: str) -> None:
     volumes = [v.id for v in point.topology.server(server).volumes]

@@ -117,8 +117,12 @@ class SlotsOf(AbstractContextManager[None]):
         """The way to the same slots of those who have this place among the run's own."""
         return SlotsOf(self._slots, replace(self._party, place=place))
 
+    def hold(self) -> AbstractContextManager[None]:
+        """One slot, waited for when it is entered; another thread may leave it."""
+        return self._slots.hold(self._party)
+
     def __enter__(self) -> None:
-        held = self._slots.hold(self._party)
+        held = self.hold()
         held.__enter__()
         self._held.slot = held
 

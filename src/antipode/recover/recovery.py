@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
     from antipode.recover.existing import Found
 
 
-class Slots(AbstractContextManager[None], Protocol):
-    """Bounds the volumes that are provided at once; entered by several threads."""
+class Slots(Protocol):
+    """Bounds the volumes that are provided at once."""
 
-    def at(self, place: int) -> AbstractContextManager[None]:
+    def hold(self) -> AbstractContextManager[None]:
+        """One slot, waited for when it is entered; another thread may leave it."""
+        ...
+
+    def at(self, place: int) -> Slots:
         """The way to the same slots for those of this place: the lowest goes first."""
         ...
 
@@ -37,6 +42,8 @@ class Recovery:
     site: Site
     found: Found
     slots: Slots
+    pool: Executor
+    """for work on volumes, which holds a slot: the threads of a run do not grow with its volumes"""
     timeline: Timeline
     stalls_after_s: Callable[[int], float] = lambda size_gib: math.inf
     """by the size of a volume in GiB: seconds after which a restore without change is given up"""
@@ -50,7 +57,7 @@ class Recovery:
         """
         return resource_key(self.point.id, source_id)
 
-    def slots_of(self, server: str) -> AbstractContextManager[None]:
+    def slots_of(self, server: str) -> Slots:
         """The slots for the volumes of a server: those of servers that boot earlier go first."""
         return self.slots.at(len(self.plan.all_before(server)))
 

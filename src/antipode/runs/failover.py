@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from taskflow import task
 from taskflow.patterns import graph_flow
 
+from antipode import logs
 from antipode.config import Config
 from antipode.engine import activity, flow_runner
 from antipode.engine.deployment import Deployment
@@ -58,7 +60,8 @@ PHASES = {
     Steps.PROBE.words: "answers",
 }
 """The phase of a recovery that a step is part of."""
-MOST_THREADS = 64
+MOST_THREADS = 128
+"""for the tasks of one run; a server has four tasks, two of which may wait for minutes"""
 
 
 class FailoverRequest(Model):
@@ -222,6 +225,10 @@ def _fail_over(run: Run) -> None:
     point = point.model_copy(update={"vnf": request.vnf})
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
+    # never waited for: work that a signal has left behind ends at its next safe point
+    pool = ThreadPoolExecutor(
+        run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)
+    )
     recovery = Recovery(
         run=run.id,
         point=point,
@@ -229,6 +236,7 @@ def _fail_over(run: Run) -> None:
         site=site,
         found=Found(site),
         slots=run.deployment.limits.restores(site.name, run.party),
+        pool=pool,
         timeline=run.timeline,
         stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
         go_on=run.go_on,
@@ -257,6 +265,7 @@ def _fail_over(run: Run) -> None:
     except AntipodeError as error:
         raise _with_next_commands(error, run) from error.__cause__
     finally:
+        pool.shutdown(wait=False)
         steps = run.timeline.kept()
         run.result = {
             "servers": _booted(steps),

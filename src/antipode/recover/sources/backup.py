@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError, Json
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
 
 TIMEOUT_S = 24 * 3600.0
-AT_ONCE = 16
-"""How many volumes of one server are restored at once; the slots bound those of all servers."""
 
 
 class FromBackups(VolumeProvider):
@@ -101,43 +100,49 @@ def restore_volumes(
     Raises:
         ResourceFailed: a restore failed.
     """
-    r, slots = recovery, recovery.slots_of(server)
-
-    def restore(volume: VolumePlan) -> str:
-        key = r.key(volume.source_id)
-        with slots, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
-            ours = r.found.volumes(key)
-            for failed in (v for v in ours if v["status"].startswith("error")):
-                r.site.volumes.delete_volume(failed["id"])
-            # A request may have come through late, and made a second volume. Every try takes the
-            # same of them: the one in use, else the older.
-            usable = (v for v in ours if not v["status"].startswith(("error", "deleting")))
-            existing = min(
-                usable,
-                key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]),
-                default=None,
+    slots = recovery.slots_of(server)
+    begun: dict[str, Future[str]] = {}
+    for volume in volumes:
+        with ExitStack() as slot:
+            slot.enter_context(slots.hold())  # waited for here, so that no thread of the pool waits
+            begun[volume.source_id] = recovery.pool.submit(
+                _restored, recovery, volume, slot.pop_all()
             )
-            volume_id = str(existing["id"]) if existing else _create(r.site, volume, key, r.run)
-            stalls_after_s = r.stalls_after_s(volume.size_gib)
-            restored = r.site.volumes.watch.wait_for(
-                [volume_id],
-                wanted=("available", "in-use"),
-                timeout_s=max(TIMEOUT_S, stalls_after_s),
-                stalled_after_s=stalls_after_s,
-                tell=step.waits_for,
-            )[volume_id]
-            _put_right(r.site, volume, restored, marks(r.run, key))
-            step.result(
-                volume_id=volume_id,
-                backup_id=volume.source_reference,
-                volume_bytes=volume.size_gib << 30,
-                found=existing is not None,
-            )
-            return volume_id
+    return {source: restored.result() for source, restored in begun.items()}
 
-    threads = min(max(len(volumes), 1), AT_ONCE)
-    with ThreadPoolExecutor(threads, f"restore-{server}") as pool:
-        return dict(zip((v.source_id for v in volumes), pool.map(restore, volumes), strict=True))
+
+def _restored(r: Recovery, volume: VolumePlan, slot: ExitStack) -> str:
+    """The id of a restored volume, for which a slot is held until then."""
+    key = r.key(volume.source_id)
+    with slot, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
+        ours = r.found.volumes(key)
+        for failed in (v for v in ours if v["status"].startswith("error")):
+            r.site.volumes.delete_volume(failed["id"])
+        # A request may have come through late, and made a second volume. Every try takes the
+        # same of them: the one in use, else the older.
+        usable = (v for v in ours if not v["status"].startswith(("error", "deleting")))
+        existing = min(
+            usable,
+            key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]),
+            default=None,
+        )
+        volume_id = str(existing["id"]) if existing else _create(r.site, volume, key, r.run)
+        stalls_after_s = r.stalls_after_s(volume.size_gib)
+        restored = r.site.volumes.watch.wait_for(
+            [volume_id],
+            wanted=("available", "in-use"),
+            timeout_s=max(TIMEOUT_S, stalls_after_s),
+            stalled_after_s=stalls_after_s,
+            tell=step.waits_for,
+        )[volume_id]
+        _put_right(r.site, volume, restored, marks(r.run, key))
+        step.result(
+            volume_id=volume_id,
+            backup_id=volume.source_reference,
+            volume_bytes=volume.size_gib << 30,
+            found=existing is not None,
+        )
+        return volume_id
 
 
 def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
