@@ -140,6 +140,7 @@ class FakeCloud:
                 "availability_zone": "nova",
                 "description": "",
                 "created_at": "2026-01-01",
+                "os-vol-host-attr:host": "host@rbd#pool",
             }
             self.attachments[server_id].append(
                 {"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None}

@@ -58,7 +58,12 @@ def topology() -> Topology:
 
 def _server(name: str, number: int) -> Server:
     volume = Volume(
-        id=f"vol-{name}", name=f"{name}-root", size_gib=1, volume_type="standard", bootable=True
+        id=f"vol-{name}",
+        name=f"{name}-root",
+        size_gib=1,
+        volume_type="standard",
+        bootable=True,
+        backend_host="host@rbd#pool",
     )
     fixed = FixedAddress(address=f"10.0.0.{number}", subnet_cidr="10.0.0.0/24", subnet_name="sub")
     return Server(

@@ -55,7 +55,11 @@ def test_a_point_of_antipode_0_1_is_recovered() -> None:
 
 
 def test_a_document_comes_back_as_it_was() -> None:
-    point = samples.point(generation=3)
+    sources = {
+        volume: source.model_copy(update={"backend_reference": f"host@rbd#{volume}"})
+        for volume, source in samples.transferred().sources.items()
+    }
+    point = samples.point(generation=3, sources=sources)
     assert unseal(seal(point), "p") == point
     assert digest(point) != digest(samples.point())
 
@@ -192,3 +196,10 @@ def test_whatever_is_put_anywhere_into_a_document_gives_a_point_or_is_refused(
     except VaultCorrupt:
         return
     assert all(isinstance(s, BackupChain) and s.backups for s in point.sources.values())
+
+
+def test_an_address_with_a_scope_is_refused() -> None:
+    body = body_of(OF_0_1)
+    body["topology"]["servers"][0]["ports"][0]["fixed"][0]["address"] = "fe80::1%;reboot"
+    with pytest.raises(VaultCorrupt):
+        unseal(resealed(body), "p")

@@ -224,3 +224,23 @@ def test_an_abort_of_a_run_that_was_aborted_looks_again(world: World) -> None:
     run = ended(world, "failover", "aborted")
     assert abort.abort(world.deployment, run, Unobserved())["state"] == "aborted"
     assert world.calls == [("remove", "site-b")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [
+        ("protect", {"vnf": "hlr"}),
+        ("protect", {"vnf": {"vnf": "hlr", "of_tomorrow": 1}}),
+        ("failover", {"to": "site-b", "plan": {"servers": [{"of_tomorrow": 1}]}}),
+    ],
+)
+def test_a_run_of_a_newer_antipode_keeps_no_other_from_being_collected(
+    world: World, kind: str, request_: dict[str, Any]
+) -> None:
+    row = new_run(kind_of(kind), "other", request_)
+    run, row.claim, row.started_at = row.id, 1, time.time() - 60
+    world.deployment.runs.create(row)
+    world.deployment.runs.end(run, 1, "aborted", time.time() - 30, None, {})
+    ended(world, "protect", "failed")
+    orphans.collect(world.deployment)
+    assert ("remove_orphans", "site-a") in world.calls

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from antipode.errors import ResourceFailed
+from antipode.errors import InvalidInput, ResourceFailed
+from antipode.model.probe import Probe
 from antipode.model.topology import Topology
 from antipode.model.vnf import Answers
 from antipode.recover import probes
@@ -162,3 +163,16 @@ def test_an_address_of_the_recovering_site_is_used_in_place_of_the_shared_one(po
 def test_a_port_of_a_server_without_an_address_is_silence() -> None:
     with pytest.raises(ResourceFailed):
         ask(Answers(tcp=80, within=0), address="")
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [("-oProxyCommand=x", "10.0.0.4"), ("db;x", "10.0.0.4"), ("db", "::1%;x"), ("$(x)", "")],
+)
+def test_a_name_that_is_more_than_a_word_does_not_become_part_of_a_command(
+    server: str, address: str
+) -> None:
+    answers = Answers(command=["ssh", "{server}", "{address}"])
+    with pytest.raises(InvalidInput):
+        Probe.of(answers, "site-b", server, address)
+    assert Probe.of(answers, "site-b", "db-1.x", "2001:db8::1").command[1] == "db-1.x"

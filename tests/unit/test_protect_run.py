@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -35,6 +37,7 @@ from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.runs import kind_of
 from antipode.runs import protect as protect_flow
 from antipode.runs.protect import KIND
+from antipode.store.tables import RunRow
 from antipode.transfer import cinder_backup
 from antipode.transfer.cinder_backup import CinderBackup
 from antipode.vault import points
@@ -417,3 +420,26 @@ def test_orphans_are_compared_with_points_that_may_name_them_only(world: World) 
     )
     protect(world.deployment, "hlr", Unobserved())
     assert named == [set(), set()]  # the five points are older than the run that died
+
+
+def test_a_step_that_fails_after_the_commit_is_in_the_record_and_the_list(world: World) -> None:
+    world.plays(QuiescedSnapshot, "release", failing(ZeroDivisionError("a bug")))
+    record = protect(world.deployment, "hlr", Unobserved())
+    run = world.deployment.runs.get(record["run"])
+    assert run.state == "succeeded"
+    assert run.reason and record["not_done"]
+    assert protect_flow.KIND.may_have_orphans(run)
+
+
+def test_orphans_at_another_site_are_not_taken_for_collected(world: World) -> None:
+    world.plays(CinderBackup, "transfer", failing(ResourceFailed("the site died")))
+    fails_with(world, ResourceFailed)
+    [dead] = world.deployment.runs.all()
+    with world.deployment.database.begin() as connection:
+        elsewhere = {**(dead.request or {}), "site": "site-b"}
+        connection.execute(
+            update(RunRow).values(request=elsewhere, ended_at=time.time() - 10 * 86400)
+        )
+    world.plays(CinderBackup, "transfer", samples.transferred)
+    protect(world.deployment, "hlr", Unobserved())
+    assert world.deployment.runs.get(dead.id).collected_at is None

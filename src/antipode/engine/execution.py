@@ -167,7 +167,8 @@ def _is_done_all_the_same(run: Run, kind: RunKind, why: BaseException, reason: s
     if late is None:
         return None
     LOG.warning("%s, but steps after that failed: %s", late, reason)
-    _end(run, "succeeded", None)
+    run.result["not_done"] = reason
+    _end(run, "succeeded", f"{late}, but steps after that failed: {reason}")
     return {"run": run.id, **run.result}
 
 

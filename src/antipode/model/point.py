@@ -74,7 +74,8 @@ class RecoveryPoint(Model):
                     raise ValueError(f"backup {record.id} is not of volume {volume}")
         for port in (p for s in topology.servers for p in s.ports):
             for fixed in port.fixed:
-                ip_address(fixed.address)
+                if "%" in str(ip_address(fixed.address)):
+                    raise ValueError(f"address {fixed.address} has a scope")
         return self
 
     @property

@@ -2,7 +2,8 @@
 """Recovery points as documents of format 1: `{"manifest": {...}, "sha256": "..."}`.
 
 The format is described in docs/recovery-point.md. A reader accepts what antipode 0.1 wrote, and
-the fields that later versions of format 1 add: `generation`, `option`, `sources`.
+the fields that later versions of format 1 add: `generation`, `option`, `sources`,
+`backend_references`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from antipode.model.source import BackupChain
 from antipode.model.vnf import from_first_edition
 
 FORMAT = 1
+_OF_CHAINS = ("format", "restore", "backups", "backend_references")
 LARGEST_BYTES = 512 << 20
 """A larger document is refused before it is parsed."""
 
@@ -90,6 +92,11 @@ def _body(point: RecoveryPoint) -> dict[str, Any]:
         "format": FORMAT,
         **fields,
         "restore": {volume: chain.last.id for volume, chain in chains.items()},
+        "backend_references": {
+            volume: chain.backend_reference
+            for volume, chain in chains.items()
+            if chain.backend_reference is not None
+        },
         "backups": {i: r.model_dump(mode="json") for i, r in point.backups.items()},
     }
     if others := {v: s for v, s in sources.items() if v not in chains}:
@@ -99,15 +106,25 @@ def _body(point: RecoveryPoint) -> dict[str, Any]:
 
 def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a recovery point, from a document of format 1."""
-    fields = {k: v for k, v in body.items() if k not in ("format", "restore", "backups")}
+    fields = {k: v for k, v in body.items() if k not in _OF_CHAINS}
+    references = dict(body.get("backend_references", {}))
     backups: Mapping[str, Any] = body["backups"]
     chains = {v: _chain(last, backups) for v, last in dict(body["restore"]).items()}
     if idle := sorted(set(backups) - {r["id"] for chain in chains.values() for r in chain}):
         raise ValueError(f"backup {idle[0]} belongs to no volume")
     fields["sources"] = {
-        **{v: {"kind": "backup-chain", "backups": chain} for v, chain in chains.items()},
+        **{
+            volume: {
+                "kind": "backup-chain",
+                "backups": chain,
+                "backend_reference": references.pop(volume, None),
+            }
+            for volume, chain in chains.items()
+        },
         **dict(body.get("sources", {})),
     }
+    if references:
+        raise ValueError(f"volume {min(references)} has a reference and no backup")
     fields["vnf"] = from_first_edition(body["vnf"])
     return fields
 

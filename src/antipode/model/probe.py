@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
+from antipode.errors import InvalidInput
 from antipode.model.vnf import Answers
 
 
@@ -20,6 +21,10 @@ class Reach(StrEnum):
     """the fixed address, which the copy at the other site has too"""
     COMMAND = "command"
     """the copy that the operator's command asks"""
+
+
+_HARMLESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]*")
+"""No option of a command, and nothing that a shell would take for more than a word."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,20 @@ class Probe:
 
         Args:
             fixed_address: the first fixed address of the server; empty when it has none.
+
+        Raises:
+            InvalidInput: a name or an address, which may come from a recovery point, is not
+                harmless as a word of a command.
         """
         values = {"{site}": site, "{server}": server, "{address}": fixed_address}
         words = answers.command or []
+        for word in words:
+            for placeholder, value in values.items():
+                if placeholder in word and value and not _HARMLESS.fullmatch(value):
+                    raise InvalidInput(
+                        f"{value!r} does not become part of a command: it holds more than letters,"
+                        f" digits and -._: (the probe of {server} uses {placeholder})"
+                    )
         return cls(
             address=answers.at.get(site, fixed_address),
             port=answers.tcp,

@@ -56,7 +56,11 @@ def outlook(runs: Runs, run_id: str, now: float) -> Outlook:
     run = runs.get(run_id)
     steps = runs.steps(run_id)
     under_way = [s for s in steps if s.ended_at is None and s.state == "running"]
-    return Outlook(run, steps, under_way, _estimate(runs, run, steps, now))
+    try:
+        estimate = _estimate(runs, run, steps, now)
+    except (KeyError, TypeError, AttributeError):
+        estimate = None  # another version of antipode wrote the plan, in a form of its own
+    return Outlook(run, steps, under_way, estimate)
 
 
 def _estimate(runs: Runs, run: RunRow, steps: Collection[StepRow], now: float) -> Estimate | None:

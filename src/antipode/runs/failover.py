@@ -6,12 +6,14 @@ nothing here may call the failed site.
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from taskflow import task
 from taskflow.patterns import graph_flow
 
@@ -43,13 +45,14 @@ from antipode.recover import ports, probes, rollback, servers
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
-from antipode.runs import find_kind
+from antipode.runs import find_kind, orphans
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
 
+LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 PHASES = {
@@ -154,7 +157,8 @@ class Failover(RunKind):
 
     def may_have_orphans(self, row: RunRow) -> bool:
         # a failed recovery is resumed: nothing of it is an orphan
-        return row.state != "failed" and "plan" in (row.request or {})
+        wanted = row.state == "aborted" or orphans.ended_lately(row)
+        return row.state != "failed" and wanted and "plan" in (row.request or {})
 
     def remove_orphans(
         self,
@@ -195,16 +199,19 @@ def _site_of(run: Run) -> str:
 
 
 def _plan_of(row: RunRow) -> RecoveryPlan | None:
-    """The plan of a run; None where its request has none that this antipode reads."""
+    """The plan of a run; None where its request has none that this antipode can read."""
     plan = copy.deepcopy((row.request or {}).get("plan"))
     if plan is None:
         return None
-    for server in plan.get("servers", []):
-        for volume in server.get("volumes", []):
+    try:
+        for volume in (v for server in plan["servers"] for v in server["volumes"]):
             if "backup_id" in volume:  # as antipode 0.1 kept it
                 reference = volume.pop("backup_id")
                 volume |= {"source_kind": "backup-chain", "source_reference": reference}
-    return RecoveryPlan.model_validate(plan)
+        return RecoveryPlan.model_validate(plan)
+    except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
+        LOG.warning("the plan of %s cannot be read by this antipode: %s", row.id, error)
+        return None
 
 
 def _fail_over(run: Run) -> None:

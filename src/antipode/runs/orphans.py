@@ -37,8 +37,13 @@ def collect(deployment: Deployment) -> None:
         lambda: defaultdict(list)
     )
     for run in deployment.runs.to_collect(time.time() - LATE_S):
-        if (kind := find_kind(run.kind)) is not None and kind.may_have_orphans(run):
+        kind = find_kind(run.kind)
+        if kind is None or not kind.may_have_orphans(run):
+            continue
+        try:
             of_site[kind.site_of(run)][run.vnf].append(run)
+        except AntipodeError as error:
+            LOG.warning("orphans of %s are not looked for: %s", run.id, error)
     for site, of_vnf in of_site.items():
         for vnf, runs in of_vnf.items():
             try:
@@ -53,13 +58,18 @@ def collect(deployment: Deployment) -> None:
 
 
 def may_have_come_late(run: RunRow) -> bool:
-    """Whether requests of a run that succeeded may have taken effect after its end: those of a
-    process that died.
+    """Whether a run that succeeded may have orphans: its last steps failed, or requests of a
+    process that died took effect after its end.
 
     A process that executed the run from its beginning to its end has had an answer to everything.
     """
-    lately = run.ended_at is not None and run.ended_at > time.time() - LATE_S
-    return run.state == "succeeded" and run.claim > 1 and lately
+    incomplete = run.claim > 1 or "not_done" in run.result
+    return run.state == "succeeded" and incomplete and ended_lately(run)
+
+
+def ended_lately(run: RunRow) -> bool:
+    """Whether a run ended so lately that its requests may still take effect."""
+    return run.ended_at is not None and run.ended_at > time.time() - LATE_S
 
 
 def is_collected(run: RunRow) -> bool:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from taskflow import task
 from taskflow.patterns import linear_flow
 
@@ -71,16 +72,19 @@ class ProtectRequest(Model):
         """The request of a run, one of antipode 0.1 included.
 
         Raises:
-            InvalidInput: the run does not say what it protects.
+            InvalidInput: the run has no request that this antipode can read.
         """
         request = dict(row.request or {})
-        if "vnf" not in request:
+        try:
+            vnf = Vnf.model_validate(from_first_edition(request["vnf"]))
+            first = vnf.protections[0].option
+            found = {"option": first, "site": vnf.primary, **request, "vnf": vnf}
+            return cls.model_validate(found)
+        except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidInput(
-                f"{row.id} has no definition of {row.vnf}: an older antipode made it"
-            )
-        vnf = Vnf.model_validate(from_first_edition(request["vnf"]))
-        found = {"option": vnf.protections[0].option, "site": vnf.primary, **request, "vnf": vnf}
-        return cls.model_validate(found)
+                f"the request of {row.id} for {row.vnf} cannot be read: another version of antipode"
+                " made it; use that version"
+            ) from error
 
 
 def requested(
@@ -324,8 +328,9 @@ class CollectOrphans(ProtectTask):
                 for row in deployment.runs.to_collect(time.time() - orphans.LATE_S, p.vnf.vnf)
                 if row.kind == KIND.name and orphans.may_have_come_late(row)
             ]
-            remove_orphans_of(p.site, self.job.vault, over, p.timeline)
-            orphans.note_collected(deployment, over)
+            here = [row for row in over if _is_of(row, p.site.name)]
+            remove_orphans_of(p.site, self.job.vault, here, p.timeline)
+            orphans.note_collected(deployment, here)
         except ClaimLost:
             raise
         except VaultCorrupt as error:
@@ -342,6 +347,15 @@ class CollectOrphans(ProtectTask):
                 error,
             )
         history.prune(deployment)
+
+
+def _is_of(row: RunRow, site: str) -> bool:
+    """Whether a protection worked at a site; False for one that only another antipode can read."""
+    try:
+        return not row.request or ProtectRequest.of(row).site == site
+    except InvalidInput as error:
+        LOG.warning("orphans of %s are not looked for: %s", row.id, error)
+        return False
 
 
 class Discover(ProtectTask):
@@ -597,9 +611,7 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
             points.withdraw(vault, row.vnf, point_of(row.id), on_its_way=False)
     of_option: dict[str, list[RunRow]] = {}
     for row in rows:
-        has_request = "vnf" in (row.request or {})
-        option = ProtectRequest.of(row).option if has_request else Protection().option
-        of_option.setdefault(option, []).append(row)
+        of_option.setdefault(_option_of(row), []).append(row)
     for name, of_one in of_option.items():
         part = OPTIONS.get(name)
         for row in (r for r in of_one if r.state == "succeeded"):
@@ -609,6 +621,11 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
             own = [point_of(run) for run in over]
             named = partial(points.named_backups, vault, rows[0].vnf, own)
             _remove(site, over, named, part, timeline)
+
+
+def _option_of(row: RunRow) -> str:
+    """The option of a protection; a run of antipode 0.1 may not say it."""
+    return ProtectRequest.of(row).option if row.request else Protection().option
 
 
 def _remove(
