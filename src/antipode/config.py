@@ -197,6 +197,13 @@ class Config(Model):
     limits: Limits = Limits()
     history: History = History()
 
+    @model_validator(mode="after")
+    def sites_are_apart(self) -> Self:
+        entries = [site.cloud for site in self.sites.values()]
+        if twice := sorted({cloud for cloud in entries if entries.count(cloud) > 1}):
+            raise ValueError(f"two sites have the same cloud: {', '.join(twice)}")
+        return self
+
     @property
     def all_vaults(self) -> Mapping[str, VaultConfig]:
         """The vaults by name, at least one."""

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 
 from antipode.model.base import Model, Seconds
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 """A name that is safe in resource names, object keys and paths."""
 
 

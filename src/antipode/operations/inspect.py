@@ -5,8 +5,8 @@ recovery points have it when those sites do not answer.
 
 from __future__ import annotations
 
+import re
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 from antipode.engine import activity
@@ -16,7 +16,7 @@ from antipode.freezes.reaper import reap
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Topology
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import NAME, Vnf
 from antipode.topology import discovery
 from antipode.vault import points
 
@@ -42,7 +42,7 @@ class Look:
 
 def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:
     """The status of every VNF that was added here or has a recovery point, by name; or what is
-    wrong with the definition that is kept of it.
+    wrong with the definition that is kept of it, or with its documents.
     """
     stored = deployment.vnfs.stored()
     try:
@@ -50,13 +50,24 @@ def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:
     except AntipodeError:
         listed = []  # the status of each VNF says so
     found: dict[str, Status | InvalidInput] = {}
-    for name in sorted({*stored, *(n.partition("/")[0] for n in listed if "/" in n)}):
+    folders = {n.partition("/")[0] for n in listed if "/" in n}
+    for name in sorted({*stored, *filter(_is_a_name, folders)}):
         if isinstance(damaged := stored.get(name), InvalidInput):
             found[name] = damaged
             continue
-        with suppress(NotFound):  # a folder of something else
+        try:
             found[name] = status(deployment, name)
+        except NotFound as error:
+            if name in stored:  # else a folder of something else
+                found[name] = InvalidInput(str(error))
+        except AntipodeError as error:
+            found[name] = InvalidInput(str(error))
     return found
+
+
+def _is_a_name(folder: str) -> bool:
+    """Whether a folder of a vault may be that of a VNF."""
+    return re.fullmatch(NAME, folder) is not None
 
 
 def status(deployment: Deployment, name: str) -> Status:

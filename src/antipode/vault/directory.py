@@ -100,6 +100,9 @@ class DirectoryVault(Vault):
     def _written(self, path: Path, document: bytes) -> Iterator[Path]:
         """The document in a file beside `path`, under a name that is not listed; removed again."""
         half = path.parent / f"{PROBE}{secrets.token_hex(8)}"
+        if not self._root.is_dir():
+            # not made here: a file system that is not mounted would go unseen
+            raise VaultError(f"{self.place} is not there; see that it is mounted, or make it")
         try:
             private.make_folder(path.parent)
             try:
