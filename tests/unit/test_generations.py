@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from antipode.errors import Busy, SiteUnreachable, VaultCorrupt, VaultError
-from antipode.model.state import Claim, ProtectedVnf, VnfState
-from antipode.vault import Vault, ensemble, generations, points
+from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
+from antipode.vault import Vault, Version, ensemble, generations, points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.swift import SwiftVault
@@ -21,6 +22,7 @@ from tests.unit import storages
 
 HOSTS = 4
 CLAIM = "hlr/generation-0000000002.claim"
+MOMENT = "2026-11-22T16:05:01+00:00"
 OUTCOME = "hlr/generation-0000000002.outcome"
 
 
@@ -154,6 +156,65 @@ def test_a_claim_that_the_listing_does_not_have_yet_is_found(vault: Vault) -> No
     generations.complete(vault, claimed(vault))
     vault.list = lambda prefix: []  # type: ignore[method-assign]
     assert now(vault).generation == 2
+
+
+def lone(vault: Vault, generation: int, outcome: str) -> None:
+    """A generation far above all others, as no failover leaves it."""
+    written = Claim(
+        vnf="hlr",
+        generation=generation,
+        site="site-b",
+        former_site="site-a",
+        run="far",
+        host="h",
+        since=MOMENT,
+    )
+    ended = Outcome.model_validate({"run": "far", "outcome": outcome, "since": MOMENT})
+    name = f"hlr/generation-{generation:010d}"
+    vault.put(f"{name}.claim", written.model_dump_json().encode())
+    vault.put(f"{name}.outcome", ended.model_dump_json().encode())
+
+
+def few(vault: Vault, most: int = 50) -> None:
+    """No more documents than that are read."""
+    versions, asked = vault.versions, itertools.count(1)
+
+    def counted(name: str) -> Sequence[Version]:
+        assert next(asked) <= most
+        return versions(name)
+
+    vault.versions = counted  # type: ignore[method-assign]
+
+
+def test_numbers_that_were_never_claimed_are_not_read(vault: Vault) -> None:
+    generations.complete(vault, claimed(vault))
+    lone(vault, 1_000_000, "released")
+    few(vault)
+    assert (now(vault).active_site, now(vault).generation) == ("site-b", 2)
+    assert claimed(vault, "failover-2", "site-a").generation == 1_000_001
+
+
+@pytest.mark.parametrize("outcome", ["active", "released"])
+def test_the_highest_number_of_all_is_followed_by_none(vault: Vault, outcome: str) -> None:
+    lone(vault, HIGHEST_GENERATION, outcome)
+    few(vault)
+    with pytest.raises(VaultCorrupt, match=f"{HIGHEST_GENERATION}.claim"):
+        claimed(vault, to="site-c")
+
+
+def test_a_claim_reads_no_further_than_the_active_generation(vault: Vault) -> None:
+    generations.complete(vault, claimed(vault))
+    generations.complete(vault, claimed(vault, "failover-2", "site-a"))
+    vault.put(OUTCOME, b"")
+    assert claimed(vault, "failover-3").generation == 4
+
+
+def test_a_gap_that_a_listing_shows_is_filled_by_name(vault: Vault) -> None:
+    generations.complete(vault, claimed(vault))
+    generations.release(vault, claimed(vault, "failover-2", "site-a"))
+    listed = vault.list
+    vault.list = lambda p: [n for n in listed(p) if n != CLAIM]  # type: ignore[method-assign]
+    assert (now(vault).active_site, now(vault).generation) == ("site-b", 2)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from antipode.errors import Busy, VaultCorrupt, VaultError
 from antipode.model.base import Model
-from antipode.model.state import Claim, Outcome, ProtectedVnf, VnfState
+from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
 from antipode.vault import Vault
 
 AnyDocument = TypeVar("AnyDocument", bound=Model)
@@ -38,7 +38,7 @@ def present(vault: Vault, vnf: str, primary: str) -> ProtectedVnf:
         VaultCorrupt: a claim cannot be understood, or two hosts have claimed the same generation.
         VaultError: the vault cannot be read.
     """
-    return _state(_standing(vault, vnf, _highest(vault, vnf)), vnf, primary)
+    return _state(_standing(vault, vnf), vnf, primary)
 
 
 def active_generation(vault: Vault, vnf: str) -> int:
@@ -70,8 +70,8 @@ def claim(
     _teach(vault, expected)
     # the number that is claimed follows the highest that the state was made of: a claim that
     # another host has made since then is in the way of it
-    highest = _highest(vault, expected.vnf)
-    claims = list(_claims(vault, expected.vnf, highest))
+    numbers = _numbers(vault, expected.vnf)
+    claims = list(_until_active(_claims(vault, expected.vnf, numbers)))
     now = _state(_unreleased(claims), expected.vnf, expected.active_site)
     for mine, outcome in claims:
         if mine.run == run:
@@ -86,11 +86,12 @@ def claim(
     if now.active_site == to:
         raise Busy(f"{now} already; a failover goes to another site")
     must_be_free(now, instead_of)
+    generation = _next(vault, now.vnf, numbers)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:
         release(vault, now.claim)
     mine = Claim(
         vnf=now.vnf,
-        generation=highest + 1,
+        generation=generation,
         site=to,
         former_site=now.active_site,
         run=run,
@@ -120,7 +121,7 @@ def confirm(vault: Vault, claim: Claim) -> None:
         Busy: another failover has it, or it was released.
         VaultError: the vault cannot be read.
     """
-    for found, _ in _standing(vault, claim.vnf, _highest(vault, claim.vnf)):
+    for found, _ in _standing(vault, claim.vnf):
         if found.run != claim.run:
             raise Busy(_lost_to(found))
         return
@@ -153,8 +154,7 @@ def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
     Raises:
         VaultError: as `present`.
     """
-    standing = _standing(vault, vnf, _highest(vault, vnf))
-    return next((found for found in standing if found[0].run == run), None)
+    return next((found for found in _standing(vault, vnf) if found[0].run == run), None)
 
 
 def spread(vault: Vault, vnf: str) -> None:
@@ -199,7 +199,8 @@ def _teach(vault: Vault, known: ProtectedVnf) -> None:
     """Write the generation of a known state to vaults that have none as high: those that have it
     may have failed with the site.
     """
-    if known.generation <= _highest(vault, known.vnf) or (claim := known.claim) is None:
+    highest = max(_numbers(vault, known.vnf))
+    if known.generation <= highest or (claim := known.claim) is None:
         return
     if known.state is VnfState.ACTIVE:
         _claim_everywhere(vault, claim)
@@ -249,8 +250,8 @@ def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> 
         wanted = found  # all vaults have the same moment
 
 
-def _standing(vault: Vault, vnf: str, highest: int) -> Iterator[Found]:
-    return _unreleased(_claims(vault, vnf, highest))
+def _standing(vault: Vault, vnf: str) -> Iterator[Found]:
+    return _unreleased(_claims(vault, vnf, _numbers(vault, vnf)))
 
 
 def _unreleased(claims: Iterable[Found]) -> Iterator[Found]:
@@ -261,50 +262,87 @@ def _unreleased(claims: Iterable[Found]) -> Iterator[Found]:
     )
 
 
-def _claims(vault: Vault, vnf: str, highest: int) -> Iterator[Found]:
+def _until_active(claims: Iterable[Found]) -> Iterator[Found]:
+    """The claims down to the one that has made the active site what it is."""
+    for claim, outcome in claims:
+        yield claim, outcome
+        if outcome is not None and outcome.outcome == "active":
+            return
+
+
+def _claims(vault: Vault, vnf: str, numbers: Collection[int]) -> Iterator[Found]:
     """Every claim and how it ended, the highest generation first.
+
+    Below each number that is there the next is asked for by name, as a listing may lag behind; a
+    gap, which no failover leaves, is passed over in one step.
 
     Raises:
         VaultCorrupt: a document cannot be understood, or two vaults contradict each other.
     """
-    for generation in range(highest, 1, -1):
-        name = f"{_prefix(vnf)}{generation:010d}"
-        claims = list(_read(vault, f"{name}.claim", Claim))
-        outcomes = list(_read(vault, f"{name}.outcome", Outcome))
-        for place, claim in claims:
-            if (claim.vnf, claim.generation) != (
-                vnf,
-                generation,
-            ) or claim.site == claim.former_site:
-                raise VaultCorrupt(_damaged(place, f"{name}.claim", "it contradicts its own name"))
-            if claim.run != claims[0][1].run:
-                raise VaultCorrupt(
-                    f"generation {generation} of VNF {vnf} was claimed twice: by "
-                    f"{_holder(claims[0][1])} ({claims[0][0]}), and by {_holder(claim)} ({place})."
-                    f" See which copy serves, stop the other, and remove its {name}.claim"
-                )
-        for place, outcome in outcomes:
-            if not claims or outcome.run != claims[0][1].run:
-                raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
-            if outcome.outcome != outcomes[0][1].outcome:
-                raise VaultCorrupt(
-                    f"{name}.outcome is {outcomes[0][1].outcome} in {outcomes[0][0]} and "
-                    f"{outcome.outcome} in {place}. See whether run {outcome.run} has succeeded, "
-                    "and remove the wrong one"
-                )
-        if claims:
-            yield claims[0][1], outcomes[0][1] if outcomes else None
+    generation = max(numbers)
+    while generation > 1:
+        if (found := _found(vault, vnf, generation)) is not None:
+            yield found
+            generation -= 1
+        else:
+            generation = max((n for n in numbers if n < generation), default=1)
 
 
-def _highest(vault: Vault, vnf: str) -> int:
-    """The highest generation that was ever claimed. A listing of Swift may lag behind: what comes
-    after the last that it has is asked for by name.
+def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
+    """The claim of a generation and how it ended, if it was claimed.
+
+    Raises:
+        VaultCorrupt: as `_claims`.
+    """
+    name = f"{_prefix(vnf)}{generation:010d}"
+    claims = list(_read(vault, f"{name}.claim", Claim))
+    outcomes = list(_read(vault, f"{name}.outcome", Outcome))
+    for place, claim in claims:
+        if (claim.vnf, claim.generation) != (vnf, generation) or claim.site == claim.former_site:
+            raise VaultCorrupt(_damaged(place, f"{name}.claim", "it contradicts its own name"))
+        if claim.run != claims[0][1].run:
+            raise VaultCorrupt(
+                f"generation {generation} of VNF {vnf} was claimed twice: by "
+                f"{_holder(claims[0][1])} ({claims[0][0]}), and by {_holder(claim)} ({place})."
+                f" See which copy serves, stop the other, and remove its {name}.claim"
+            )
+    for place, outcome in outcomes:
+        if not claims or outcome.run != claims[0][1].run:
+            raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
+        if outcome.outcome != outcomes[0][1].outcome:
+            raise VaultCorrupt(
+                f"{name}.outcome is {outcomes[0][1].outcome} in {outcomes[0][0]} and "
+                f"{outcome.outcome} in {place}. See whether run {outcome.run} has succeeded, "
+                "and remove the wrong one"
+            )
+    if not claims:
+        return None
+    return claims[0][1], outcomes[0][1] if outcomes else None
+
+
+def _numbers(vault: Vault, vnf: str) -> list[int]:
+    """The generations that are there, in rising order; the first needs no claim. A listing of Swift
+    may lag behind: what comes after the last that it has is asked for by name.
     """
     listed = [_NUMBER.match(name) for name in vault.list(_prefix(vnf))]
-    highest = max((int(match[1]) for match in listed if match), default=1)
-    while vault.versions(f"{_prefix(vnf)}{highest + 1:010d}.claim"):
-        highest += 1
-    return highest
+    numbers = sorted({1, *(int(match[1]) for match in listed if match)})
+    while vault.versions(f"{_prefix(vnf)}{numbers[-1] + 1:010d}.claim"):
+        numbers.append(numbers[-1] + 1)
+    return numbers
+
+
+def _next(vault: Vault, vnf: str, numbers: Collection[int]) -> int:
+    """The generation after these.
+
+    Raises:
+        VaultCorrupt: there is none, as the numbers are used up.
+    """
+    if (highest := max(numbers)) >= HIGHEST_GENERATION:
+        raise VaultCorrupt(
+            f"{vault.place}: {_prefix(vnf)}{highest:010d}.claim has the highest number that there "
+            "is, which no failover has reached. Remove it and its outcome"
+        )
+    return highest + 1
 
 
 def _the_one(vault: Vault, name: str, kind: type[AnyDocument]) -> AnyDocument:
