@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from antipode import config
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed, VaultError
@@ -200,3 +201,24 @@ def test_the_state_is_shown_also_to_a_host_that_knows_nothing(world: World, tmp_
     assert (found.state.active_site, found.state.generation) == ("site-b", 2)
     assert found.newest is not None
     assert found.trouble is None
+
+
+def test_a_host_that_knows_nothing_recovers_from_another_point_than_a_damaged_one(
+    world: World, tmp_path: Path
+) -> None:
+    (intact,) = points.list_ids(world.here.vault, "v")
+    world.here.vault.put("v/20261231T235959Z-000000.json", b"{}")
+    there = other_host(world, tmp_path / "other")
+    there.vnfs.remove("v")
+    assert prepare(there, "v", "site-b", intact).state.active_site == "site-a"
+
+
+def test_a_host_that_knows_nothing_reads_no_point_to_know_a_site_that_a_claim_names(
+    world: World, tmp_path: Path
+) -> None:
+    world.failover()
+    for point in points.list_ids(world.here.vault, "v"):
+        world.here.vault.put(f"v/{point}.json", b"{}")
+    there = other_host(world, tmp_path / "other")
+    there.vnfs.remove("v")
+    assert activity.before_failover(there, "v", "site-a").state.active_site == "site-b"
