@@ -11,7 +11,7 @@ import pytest
 
 from antipode import config
 from antipode.engine import activity
-from antipode.engine.deployment import Deployment
+from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed, VaultError
 from antipode.model.state import Claim, ProtectedVnf, VnfState
@@ -20,13 +20,13 @@ from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
-from antipode.recover import servers
+from antipode.recover import probes, servers
 from antipode.vault import generations, points
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_durable_runs import InBackground, World, silent, until
 from tests.unit.test_durable_runs import world as world  # the fixture
-from tests.unit.test_kill_matrix import VNF
+from tests.unit.test_kill_matrix import VNF, backup_site
 
 
 def other_host(world: World, folder: Path) -> Deployment:
@@ -182,6 +182,38 @@ def test_a_failover_of_another_host_that_has_not_ended_is_named(
     with pytest.raises(Busy, match=run):
         prepare(other_host(world, tmp_path / "other"), "v", "site-b", None)
     assert world.failover()["generation"] == 3  # on the host that knows that it has failed
+
+
+def test_a_failed_failover_is_aborted_before_one_to_another_site(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = backup_site()
+    third.site.name = "site-c"
+    sites = {"site-a": world.a, "site-b": world.b, "site-c": third}
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: sites[name].site)
+    text = world.config.read_text()
+    two, three = "site-b: {cloud: b}", "site-b: {cloud: b}\n  site-c: {cloud: c}"
+    assert two in text
+    world.config.write_text(text.replace(two, three))
+    world.here = world.process()
+    world.here.vnfs.put(VNF.model_copy(update={"backup": ["site-b", "site-c"]}))
+
+    def silent(*_: object) -> None:
+        raise ResourceFailed("does not answer")
+
+    for _ in range(2):  # to the same site it may fail again
+        with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+            patched.setattr(probes, "await_answer", silent)
+            world.failover()
+    failed = state(world).claim
+    assert failed is not None
+    assert world.b.servers
+    with pytest.raises(Busy, match=failed.run):
+        prepare(world.here, "v", "site-c", None)
+    assert not third.servers
+    abort(world.here, failed.run, Unobserved())
+    failover(world.here, prepare(world.here, "v", "site-c", None), Unobserved())
+    assert (state(world).active_site, bool(world.b.servers)) == ("site-c", False)
 
 
 def test_a_vnf_whose_backups_lie_at_its_active_site_is_not_protected(world: World) -> None:

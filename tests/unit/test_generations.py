@@ -139,6 +139,13 @@ def test_a_run_that_was_given_up_loses_its_claim_to_the_next(vault: Vault) -> No
     assert now(vault).active_site == "site-a"
 
 
+def test_a_run_that_was_given_up_at_another_site_keeps_its_claim(vault: Vault) -> None:
+    standing = claimed(vault, to="site-c")
+    with pytest.raises(Busy, match=standing.run):
+        claimed(vault, "failover-2", instead_of=[standing.run])
+    assert now(vault).claim == standing
+
+
 def test_a_failover_that_has_succeeded_is_not_released(vault: Vault) -> None:
     mine = claimed(vault)
     generations.complete(vault, mine)

@@ -59,7 +59,8 @@ def claim(
         expected: the state of the VNF that the failover was planned and confirmed for.
         to: the site at which the VNF will be active.
         run: the failover.
-        instead_of: failovers known to be dead or given up, whose claim this one may release.
+        instead_of: failovers known to be dead or given up, whose claim to the same site this one
+            may release.
 
     Raises:
         Busy: another failover has the claim, and the message names its host, run and site; or the
@@ -85,7 +86,7 @@ def claim(
         raise Busy(f"{now}, and not at {expected.active_site} any more. Plan the failover again")
     if now.active_site == to:
         raise Busy(f"{now} already; a failover goes to another site")
-    must_be_free(now, instead_of)
+    must_be_free(now, to, instead_of)
     generation = _next(vault, now.vnf, numbers)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:
         release(vault, now.claim)
@@ -102,16 +103,27 @@ def claim(
     return mine
 
 
-def must_be_free(state: ProtectedVnf, instead_of: Collection[str] = ()) -> None:
-    """See that no failover has claimed the next generation, except those that were given up.
+def must_be_free(state: ProtectedVnf, to: str, instead_of: Collection[str] = ()) -> None:
+    """See that no failover has claimed the next generation, except those to the same site that were
+    given up: what one of them has left at another site may serve still.
+
+    Args:
+        to: the site at which the VNF will be active.
+        instead_of: failovers known to be dead or given up.
 
     Raises:
         Busy: one has; names its host, run and site.
     """
-    if state.state is not VnfState.FAILING_OVER or state.claim is None:
+    claim = state.claim
+    if state.state is not VnfState.FAILING_OVER or claim is None:
         return
-    if state.claim.run not in instead_of:
-        raise Busy(_lost_to(state.claim))
+    if claim.run not in instead_of:
+        raise Busy(_lost_to(claim))
+    if claim.site != to:
+        raise Busy(
+            f"VNF {claim.vnf} may be active at {claim.site} already, by {_holder(claim)}, which "
+            f"has failed. Before a failover to {to}, run: antipode run abort {claim.run}"
+        )
 
 
 def confirm(vault: Vault, claim: Claim) -> None:
