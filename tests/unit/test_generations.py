@@ -370,6 +370,62 @@ def test_two_copies_of_one_generation_are_reported(
         now(both(pair))
 
 
+@pytest.mark.parametrize("name", [CLAIM, OUTCOME])
+@pytest.mark.parametrize("copy", [0, 1])
+@pytest.mark.parametrize("document", [b"{", b"{}", b""])
+def test_a_document_that_is_damaged_in_one_vault_is_read_from_the_other(
+    pair: tuple[DirectoryVault, DirectoryVault],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    copy: int,
+    document: bytes,
+) -> None:
+    mine = claimed(both(pair))
+    generations.complete(both(pair), mine)
+    before = now(both(pair))
+    pair[copy].put(name, document)
+    assert now(both(pair, all_needed=True)) == before
+    assert any(name in r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    back = claimed(both(pair), "failover-2", "site-a")
+    generations.complete(both(pair), back)
+    assert now(pair[1 - copy]).generation == 3
+
+
+def test_a_claim_under_the_name_of_another_is_passed_over_where_a_vault_has_the_right_one(
+    pair: tuple[DirectoryVault, DirectoryVault],
+) -> None:
+    mine = claimed(both(pair))
+    other = mine.model_copy(update={"generation": 7})
+    pair[0].put(CLAIM, other.model_dump_json().encode())
+    assert now(both(pair)).claim == mine
+
+
+@pytest.mark.parametrize("name", [CLAIM, OUTCOME])
+def test_a_failover_goes_on_past_a_damaged_copy_of_its_own_documents(
+    pair: tuple[DirectoryVault, DirectoryVault], name: str
+) -> None:
+    expected, mine = now(both(pair)), claimed(both(pair))
+    generations.complete(both(pair), mine)  # killed then, and resumed
+    pair[0].put(name, b"{")
+    assert generations.claim(both(pair), expected, "site-b", mine.run) == mine
+    generations.complete(both(pair), mine)
+    assert now(both(pair)).generation == 2
+
+
+def test_a_damaged_document_is_not_spread(
+    pair: tuple[DirectoryVault, DirectoryVault], tmp_path: Path
+) -> None:
+    generations.complete(both(pair), claimed(both(pair)))
+    pair[0].put(OUTCOME, b"{")
+    (tmp_path / "x").mkdir()
+    x = DirectoryVault(tmp_path / "x")
+    three = Vaults(
+        {n: (lambda v=v: v) for n, v in zip("abx", (*pair, x), strict=True)}, all_needed=True
+    )  # type: ignore[misc]
+    generations.spread(three, "hlr")
+    assert now(x) == now(pair[1])
+
+
 def test_what_must_be_known_by_all_vaults_is_not_known_without_one(
     pair: tuple[DirectoryVault, DirectoryVault],
 ) -> None:

@@ -9,6 +9,7 @@ it ended. Neither is ever changed or removed, so that no number is used twice.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 from collections.abc import Collection, Iterable, Iterator
@@ -22,6 +23,7 @@ from antipode.model.base import Model
 from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
 from antipode.vault import Vault
 
+LOG = logging.getLogger(__name__)
 AnyDocument = TypeVar("AnyDocument", bound=Model)
 Found = tuple[Claim, Outcome | None]
 """A claim, and how it ended if it did."""
@@ -171,7 +173,7 @@ def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
 
 def spread(vault: Vault, vnf: str) -> None:
     """Write to each vault what others know of the generations and it does not, as it could not be
-    reached at that time.
+    reached at that time. What is damaged is not spread.
 
     Raises:
         VaultError: not all was written.
@@ -181,10 +183,20 @@ def spread(vault: Vault, vnf: str) -> None:
         return
     known = [set(there.list(_prefix(vnf))) for there in copies]
     for name in sorted(set[str]().union(*known)):
-        document = vault.get(name)
-        for there, names in zip(copies, known, strict=True):
-            if name not in names:
+        lacking = [there for there, names in zip(copies, known, strict=True) if name not in names]
+        if lacking and (document := _undamaged(vault, name)) is not None:
+            for there in lacking:
                 there.create(name, document)
+
+
+def _undamaged(vault: Vault, name: str) -> bytes | None:
+    """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged."""
+    try:
+        found = _read(vault, name, Claim if name.endswith(".claim") else Outcome)
+    except VaultCorrupt as error:
+        LOG.warning("not written to the other vaults: %s", error)
+        return None
+    return _document(found[0][1]) if found else None
 
 
 def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
@@ -229,8 +241,6 @@ def _claim_everywhere(vault: Vault, mine: Claim) -> None:
                 written.append(there)
                 continue
             found = _the_one(there, name, Claim)
-        except VaultCorrupt:
-            raise
         except VaultError as error:
             vault.leave_out(there, error)
             continue
@@ -249,8 +259,6 @@ def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> 
             if there.create(name, _document(wanted)):
                 continue
             found = _the_one(there, name, Outcome)
-        except VaultCorrupt:
-            raise
         except VaultError as error:
             vault.leave_out(there, error)
             continue
@@ -307,11 +315,9 @@ def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
         VaultCorrupt: as `_claims`.
     """
     name = f"{_prefix(vnf)}{generation:010d}"
-    claims = list(_read(vault, f"{name}.claim", Claim))
-    outcomes = list(_read(vault, f"{name}.outcome", Outcome))
+    claims = _read(vault, f"{name}.claim", Claim)
+    outcomes = _read(vault, f"{name}.outcome", Outcome)
     for place, claim in claims:
-        if (claim.vnf, claim.generation) != (vnf, generation) or claim.site == claim.former_site:
-            raise VaultCorrupt(_damaged(place, f"{name}.claim", "it contradicts its own name"))
         if claim.run != claims[0][1].run:
             raise VaultCorrupt(
                 f"generation {generation} of VNF {vnf} was claimed twice: by "
@@ -364,14 +370,44 @@ def _the_one(vault: Vault, name: str, kind: type[AnyDocument]) -> AnyDocument:
     raise VaultError(f"{vault.place}: {name} is there and cannot be read; try again")
 
 
-def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> Iterator[tuple[str, AnyDocument]]:
+def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> list[tuple[str, AnyDocument]]:
+    """A document as each vault holds it that holds it undamaged, with the vault's place; nothing if
+    there is none.
+
+    Raises:
+        VaultCorrupt: it is there, and damaged wherever it is.
+    """
+    undamaged: list[tuple[str, AnyDocument]] = []
+    damaged: list[VaultCorrupt] = []
     for place, document in vault.versions(name):
-        if len(document) > LARGEST_BYTES:
-            raise VaultCorrupt(_damaged(place, name, f"it has {len(document)} bytes"))
         try:
-            yield place, kind.model_validate(json.loads(document))
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise VaultCorrupt(_damaged(place, name, type(error).__name__)) from error
+            undamaged.append((place, _understood(place, name, document, kind)))
+        except VaultCorrupt as error:
+            damaged.append(error)
+    if damaged and not undamaged:
+        raise damaged[0]
+    for error in damaged:
+        LOG.warning("a copy is passed over, as another vault has it undamaged: %s", error)
+    return undamaged
+
+
+def _understood(place: str, name: str, document: bytes, kind: type[AnyDocument]) -> AnyDocument:
+    """The document that was read at a place.
+
+    Raises:
+        VaultCorrupt: it is damaged.
+    """
+    if len(document) > LARGEST_BYTES:
+        raise VaultCorrupt(_damaged(place, name, f"it has {len(document)} bytes"))
+    try:
+        value = kind.model_validate(json.loads(document))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise VaultCorrupt(_damaged(place, name, type(error).__name__)) from error
+    if isinstance(value, Claim) and (
+        _name(value, "claim") != name or value.site == value.former_site
+    ):
+        raise VaultCorrupt(_damaged(place, name, "it contradicts its own name"))
+    return value
 
 
 def _damaged(place: str, name: str, why: str) -> str:
