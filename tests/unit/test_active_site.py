@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from antipode import config
 from antipode.engine import activity
@@ -21,6 +24,8 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
 from antipode.recover import probes, servers
+from antipode.store.database import open_database
+from antipode.store.states import States
 from antipode.vault import generations, points
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
@@ -254,3 +259,36 @@ def test_a_host_that_knows_nothing_reads_no_point_to_know_a_site_that_a_claim_na
     there = other_host(world, tmp_path / "other")
     there.vnfs.remove("v")
     assert activity.before_failover(there, "v", "site-a").state.active_site == "site-b"
+
+
+@pytest.mark.parametrize("theirs", [1, 3])
+def test_of_two_that_first_keep_a_state_at_once_the_higher_generation_stays(
+    tmp_path: Path, theirs: int
+) -> None:
+    engine, theirs_engine = (open_database(f"sqlite:///{tmp_path}/antipode.db") for _ in range(2))
+    first, second = States(engine), States(theirs_engine)
+    mine = ProtectedVnf(vnf="w", active_site="site-b", generation=2)
+    other = ProtectedVnf(vnf="w", active_site="site-c", generation=theirs)
+
+    def refuse(*given: Any) -> None:
+        """As a database with locks by row answers the second of two first writers."""
+        if given[2].startswith("INSERT INTO states"):
+            event.remove(engine, "before_cursor_execute", refuse)
+            event.listen(engine, "begin", lambda _: second.keep(other), once=True)
+            raise IntegrityError(given[2], None, Exception("there is one"))
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    assert first.keep(mine) == max(mine, other, key=lambda state: state.generation)
+    assert first.find("w") == max(mine, other, key=lambda state: state.generation)
+
+
+def test_of_processes_that_first_keep_a_state_at_once_none_fails(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/antipode.db"
+    hosts = [States(open_database(url)) for _ in range(4)]
+    for number in range(40):
+        states = [
+            ProtectedVnf(vnf=f"w{number}", active_site="site-a", generation=n) for n in range(1, 5)
+        ]
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            list(pool.map(lambda host, state: host.keep(state), hosts, states))
+        assert hosts[0].find(f"w{number}") == states[-1]
