@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from antipode import config
-from antipode.engine.deployment import Deployment
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed, VaultError
 from antipode.model.state import Claim, ProtectedVnf, VnfState
@@ -19,13 +23,15 @@ from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
-from antipode.recover import servers
+from antipode.recover import probes, servers
+from antipode.store.database import open_database
+from antipode.store.states import States
 from antipode.vault import generations, points
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_durable_runs import InBackground, World, silent, until
 from tests.unit.test_durable_runs import world as world  # the fixture
-from tests.unit.test_kill_matrix import VNF
+from tests.unit.test_kill_matrix import VNF, backup_site
 
 
 def other_host(world: World, folder: Path) -> Deployment:
@@ -183,6 +189,38 @@ def test_a_failover_of_another_host_that_has_not_ended_is_named(
     assert world.failover()["generation"] == 3  # on the host that knows that it has failed
 
 
+def test_a_failed_failover_is_aborted_before_one_to_another_site(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = backup_site()
+    third.site.name = "site-c"
+    sites = {"site-a": world.a, "site-b": world.b, "site-c": third}
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: sites[name].site)
+    text = world.config.read_text()
+    two, three = "site-b: {cloud: b}", "site-b: {cloud: b}\n  site-c: {cloud: c}"
+    assert two in text
+    world.config.write_text(text.replace(two, three))
+    world.here = world.process()
+    world.here.vnfs.put(VNF.model_copy(update={"backup": ["site-b", "site-c"]}))
+
+    def silent(*_: object) -> None:
+        raise ResourceFailed("does not answer")
+
+    for _ in range(2):  # to the same site it may fail again
+        with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+            patched.setattr(probes, "await_answer", silent)
+            world.failover()
+    failed = state(world).claim
+    assert failed is not None
+    assert world.b.servers
+    with pytest.raises(Busy, match=failed.run):
+        prepare(world.here, "v", "site-c", None)
+    assert not third.servers
+    abort(world.here, failed.run, Unobserved())
+    failover(world.here, prepare(world.here, "v", "site-c", None), Unobserved())
+    assert (state(world).active_site, bool(world.b.servers)) == ("site-c", False)
+
+
 def test_a_vnf_whose_backups_lie_at_its_active_site_is_not_protected(world: World) -> None:
     world.here.vnfs.put(VNF.model_copy(update={"store_at_active_site": None}))
     with pytest.raises(PreflightFailed):
@@ -200,3 +238,57 @@ def test_the_state_is_shown_also_to_a_host_that_knows_nothing(world: World, tmp_
     assert (found.state.active_site, found.state.generation) == ("site-b", 2)
     assert found.newest is not None
     assert found.trouble is None
+
+
+def test_a_host_that_knows_nothing_recovers_from_another_point_than_a_damaged_one(
+    world: World, tmp_path: Path
+) -> None:
+    (intact,) = points.list_ids(world.here.vault, "v")
+    world.here.vault.put("v/20261231T235959Z-000000.json", b"{}")
+    there = other_host(world, tmp_path / "other")
+    there.vnfs.remove("v")
+    assert prepare(there, "v", "site-b", intact).state.active_site == "site-a"
+
+
+def test_a_host_that_knows_nothing_reads_no_point_to_know_a_site_that_a_claim_names(
+    world: World, tmp_path: Path
+) -> None:
+    world.failover()
+    for point in points.list_ids(world.here.vault, "v"):
+        world.here.vault.put(f"v/{point}.json", b"{}")
+    there = other_host(world, tmp_path / "other")
+    there.vnfs.remove("v")
+    assert activity.before_failover(there, "v", "site-a").state.active_site == "site-b"
+
+
+@pytest.mark.parametrize("theirs", [1, 3])
+def test_of_two_that_first_keep_a_state_at_once_the_higher_generation_stays(
+    tmp_path: Path, theirs: int
+) -> None:
+    engine, theirs_engine = (open_database(f"sqlite:///{tmp_path}/antipode.db") for _ in range(2))
+    first, second = States(engine), States(theirs_engine)
+    mine = ProtectedVnf(vnf="w", active_site="site-b", generation=2)
+    other = ProtectedVnf(vnf="w", active_site="site-c", generation=theirs)
+
+    def refuse(*given: Any) -> None:
+        """As a database with locks by row answers the second of two first writers."""
+        if given[2].startswith("INSERT INTO states"):
+            event.remove(engine, "before_cursor_execute", refuse)
+            event.listen(engine, "begin", lambda _: second.keep(other), once=True)
+            raise IntegrityError(given[2], None, Exception("there is one"))
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    assert first.keep(mine) == max(mine, other, key=lambda state: state.generation)
+    assert first.find("w") == max(mine, other, key=lambda state: state.generation)
+
+
+def test_of_processes_that_first_keep_a_state_at_once_none_fails(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/antipode.db"
+    hosts = [States(open_database(url)) for _ in range(4)]
+    for number in range(40):
+        states = [
+            ProtectedVnf(vnf=f"w{number}", active_site="site-a", generation=n) for n in range(1, 5)
+        ]
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            list(pool.map(lambda host, state: host.keep(state), hosts, states))
+        assert hosts[0].find(f"w{number}") == states[-1]

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from antipode.errors import Busy, SiteUnreachable, VaultCorrupt, VaultError
-from antipode.model.state import Claim, ProtectedVnf, VnfState
-from antipode.vault import Vault, ensemble, generations, points
+from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
+from antipode.vault import Vault, Version, ensemble, generations, points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.swift import SwiftVault
@@ -21,6 +22,7 @@ from tests.unit import storages
 
 HOSTS = 4
 CLAIM = "hlr/generation-0000000002.claim"
+MOMENT = "2026-11-22T16:05:01+00:00"
 OUTCOME = "hlr/generation-0000000002.outcome"
 
 
@@ -137,6 +139,13 @@ def test_a_run_that_was_given_up_loses_its_claim_to_the_next(vault: Vault) -> No
     assert now(vault).active_site == "site-a"
 
 
+def test_a_run_that_was_given_up_at_another_site_keeps_its_claim(vault: Vault) -> None:
+    standing = claimed(vault, to="site-c")
+    with pytest.raises(Busy, match=standing.run):
+        claimed(vault, "failover-2", instead_of=[standing.run])
+    assert now(vault).claim == standing
+
+
 def test_a_failover_that_has_succeeded_is_not_released(vault: Vault) -> None:
     mine = claimed(vault)
     generations.complete(vault, mine)
@@ -154,6 +163,65 @@ def test_a_claim_that_the_listing_does_not_have_yet_is_found(vault: Vault) -> No
     generations.complete(vault, claimed(vault))
     vault.list = lambda prefix: []  # type: ignore[method-assign]
     assert now(vault).generation == 2
+
+
+def lone(vault: Vault, generation: int, outcome: str) -> None:
+    """A generation far above all others, as no failover leaves it."""
+    written = Claim(
+        vnf="hlr",
+        generation=generation,
+        site="site-b",
+        former_site="site-a",
+        run="far",
+        host="h",
+        since=MOMENT,
+    )
+    ended = Outcome.model_validate({"run": "far", "outcome": outcome, "since": MOMENT})
+    name = f"hlr/generation-{generation:010d}"
+    vault.put(f"{name}.claim", written.model_dump_json().encode())
+    vault.put(f"{name}.outcome", ended.model_dump_json().encode())
+
+
+def few(vault: Vault, most: int = 50) -> None:
+    """No more documents than that are read."""
+    versions, asked = vault.versions, itertools.count(1)
+
+    def counted(name: str) -> Sequence[Version]:
+        assert next(asked) <= most
+        return versions(name)
+
+    vault.versions = counted  # type: ignore[method-assign]
+
+
+def test_numbers_that_were_never_claimed_are_not_read(vault: Vault) -> None:
+    generations.complete(vault, claimed(vault))
+    lone(vault, 1_000_000, "released")
+    few(vault)
+    assert (now(vault).active_site, now(vault).generation) == ("site-b", 2)
+    assert claimed(vault, "failover-2", "site-a").generation == 1_000_001
+
+
+@pytest.mark.parametrize("outcome", ["active", "released"])
+def test_the_highest_number_of_all_is_followed_by_none(vault: Vault, outcome: str) -> None:
+    lone(vault, HIGHEST_GENERATION, outcome)
+    few(vault)
+    with pytest.raises(VaultCorrupt, match=f"{HIGHEST_GENERATION}.claim"):
+        claimed(vault, to="site-c")
+
+
+def test_a_claim_reads_no_further_than_the_active_generation(vault: Vault) -> None:
+    generations.complete(vault, claimed(vault))
+    generations.complete(vault, claimed(vault, "failover-2", "site-a"))
+    vault.put(OUTCOME, b"")
+    assert claimed(vault, "failover-3").generation == 4
+
+
+def test_a_gap_that_a_listing_shows_is_filled_by_name(vault: Vault) -> None:
+    generations.complete(vault, claimed(vault))
+    generations.release(vault, claimed(vault, "failover-2", "site-a"))
+    listed = vault.list
+    vault.list = lambda p: [n for n in listed(p) if n != CLAIM]  # type: ignore[method-assign]
+    assert (now(vault).active_site, now(vault).generation) == ("site-b", 2)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +368,62 @@ def test_two_copies_of_one_generation_are_reported(
         generations.complete(vault, claimed(vault, f"failover-{number}"))
     with pytest.raises(VaultCorrupt, match="claimed twice"):
         now(both(pair))
+
+
+@pytest.mark.parametrize("name", [CLAIM, OUTCOME])
+@pytest.mark.parametrize("copy", [0, 1])
+@pytest.mark.parametrize("document", [b"{", b"{}", b""])
+def test_a_document_that_is_damaged_in_one_vault_is_read_from_the_other(
+    pair: tuple[DirectoryVault, DirectoryVault],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    copy: int,
+    document: bytes,
+) -> None:
+    mine = claimed(both(pair))
+    generations.complete(both(pair), mine)
+    before = now(both(pair))
+    pair[copy].put(name, document)
+    assert now(both(pair, all_needed=True)) == before
+    assert any(name in r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    back = claimed(both(pair), "failover-2", "site-a")
+    generations.complete(both(pair), back)
+    assert now(pair[1 - copy]).generation == 3
+
+
+def test_a_claim_under_the_name_of_another_is_passed_over_where_a_vault_has_the_right_one(
+    pair: tuple[DirectoryVault, DirectoryVault],
+) -> None:
+    mine = claimed(both(pair))
+    other = mine.model_copy(update={"generation": 7})
+    pair[0].put(CLAIM, other.model_dump_json().encode())
+    assert now(both(pair)).claim == mine
+
+
+@pytest.mark.parametrize("name", [CLAIM, OUTCOME])
+def test_a_failover_goes_on_past_a_damaged_copy_of_its_own_documents(
+    pair: tuple[DirectoryVault, DirectoryVault], name: str
+) -> None:
+    expected, mine = now(both(pair)), claimed(both(pair))
+    generations.complete(both(pair), mine)  # killed then, and resumed
+    pair[0].put(name, b"{")
+    assert generations.claim(both(pair), expected, "site-b", mine.run) == mine
+    generations.complete(both(pair), mine)
+    assert now(both(pair)).generation == 2
+
+
+def test_a_damaged_document_is_not_spread(
+    pair: tuple[DirectoryVault, DirectoryVault], tmp_path: Path
+) -> None:
+    generations.complete(both(pair), claimed(both(pair)))
+    pair[0].put(OUTCOME, b"{")
+    (tmp_path / "x").mkdir()
+    x = DirectoryVault(tmp_path / "x")
+    three = Vaults(
+        {n: (lambda v=v: v) for n, v in zip("abx", (*pair, x), strict=True)}, all_needed=True
+    )  # type: ignore[misc]
+    generations.spread(three, "hlr")
+    assert now(x) == now(pair[1])
 
 
 def test_what_must_be_known_by_all_vaults_is_not_known_without_one(

@@ -277,6 +277,12 @@ def test_a_point_whose_id_only_lies_in_the_future_is_not_the_newest(vault: Direc
     assert points.read(vault, "hlr") == samples.point()
 
 
+def test_an_id_of_the_future_does_not_make_an_old_point_the_newest(vault: DirectoryVault) -> None:
+    points.commit(vault, of_generation(1, "29990101T000000Z", "2020-01-01T00:00:00Z"))
+    points.commit(vault, samples.point())
+    assert points.read(vault, "hlr") == points.newest_or_none(vault, "hlr") == samples.point()
+
+
 def test_the_newest_point_costs_as_much_with_many_points_as_with_one(
     vault: DirectoryVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from antipode.engine.deployment import Deployment
-from antipode.errors import Busy
+from antipode.errors import Busy, NotFound
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Vnf
 from antipode.vault import generations, points
@@ -53,11 +53,28 @@ def before_failover(
         failed = set(deployment.config.sites) - {to}
     while True:
         vaults = deployment.vaults(wanted, apart_from=failed, go_on=go_on)
-        primary = local.primary if local else points.read(vaults, name).vnf.primary
-        state = deployment.states.keep(generations.present(vaults, name, primary))
+        state = deployment.states.keep(_present(vaults, name, local))
         if failed == (meant := _without(state, to)):
             return Standing(state, vaults)
         failed = meant
+
+
+def _present(vaults: Vaults, name: str, local: Vnf | None) -> ProtectedVnf:
+    """The state of a VNF. Without its file, and before its first failover, it is active at the
+    primary that its recovery points name.
+
+    Raises:
+        NotFound: there is neither a file nor a recovery point that can be read.
+        VaultError: as `generations.present`.
+    """
+    if local is not None:
+        return generations.present(vaults, name, local.primary)
+    state = generations.present(vaults, name, "unknown")
+    if state.generation > 1:
+        return state
+    if (newest := points.newest_or_none(vaults, name)) is None:
+        raise NotFound(f"{vaults.place} has no recovery point of {name} that can be read")
+    return generations.present(vaults, name, newest.vnf.primary)
 
 
 def _without(state: ProtectedVnf, to: str) -> set[str]:

@@ -21,7 +21,8 @@ def _is_moment(value: str) -> str:
 
 Moment = Annotated[str, AfterValidator(_is_moment)]
 """RFC 3339 with its offset, UTC where antipode writes it."""
-Generation = Annotated[int, Field(ge=1, lt=10**9)]
+HIGHEST_GENERATION = 10**9 - 1
+Generation = Annotated[int, Field(ge=1, le=HIGHEST_GENERATION)]
 """1 at the primary of the VNF file; a failover begins the next. No number is used twice."""
 
 
@@ -39,7 +40,7 @@ class Claim(Model):
 
     format: Literal[1] = 1
     vnf: Name
-    generation: Annotated[int, Field(ge=2, lt=10**9)]
+    generation: Annotated[int, Field(ge=2, le=HIGHEST_GENERATION)]
     site: Name
     """where the VNF is active once the failover has succeeded"""
     former_site: Name

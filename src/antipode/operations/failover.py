@@ -53,7 +53,8 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
         NotFound: there is no such recovery point.
         InvalidInput: `to` is no backup site of the VNF or its active site, or the point has other
             members than the VNF file.
-        Busy: another failover of the VNF has not ended, here or on another host.
+        Busy: another failover of the VNF has not ended, here or on another host, or one to another
+            site has failed and was not aborted.
         VaultError, SiteUnreachable: no vault answers.
         PreflightFailed: the site lacks something; everything that it lacks is named.
     """
@@ -64,7 +65,7 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
     state, vaults = activity.before_failover(deployment, name, to)
     if to == state.active_site:
         raise InvalidInput(f"{state}; a failover goes to another site")
-    generations.must_be_free(state, run_kind.given_up_runs(deployment, name))
+    generations.must_be_free(state, to, run_kind.given_up_runs(deployment, name))
     found = points.read(vaults, name, point)
     if to == found.site:
         raise InvalidInput(

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import time
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from antipode.model.state import ProtectedVnf
@@ -22,19 +23,29 @@ class States:
         """Keep a state that was read from the vaults, unless a later generation is known here: the
         vaults that were read may not have learned of it yet. The later of the two.
         """
+        try:
+            return self._keep(state)
+        except IntegrityError:  # another process has just written the first one
+            return self._keep(state)
+
+    def _keep(self, state: ProtectedVnf) -> ProtectedVnf:
+        values = {
+            "generation": state.generation,
+            "state": state.model_dump(mode="json"),
+            "read_at": time.time(),
+        }
+        # in one statement: of two that write at once, the higher generation stays
+        ours = (
+            update(StateRow)
+            .where(StateRow.vnf == state.vnf, StateRow.generation <= state.generation)
+            .values(values)
+        )
         with Session(self._engine) as session, session.begin():
-            row = session.get(StateRow, state.vnf)
-            if row is not None and row.generation > state.generation:
-                return ProtectedVnf.model_validate(row.state)
-            session.merge(
-                StateRow(
-                    vnf=state.vnf,
-                    generation=state.generation,
-                    state=state.model_dump(mode="json"),
-                    read_at=time.time(),
-                )
-            )
-            return state
+            if not session.execute(ours).rowcount:  # type: ignore[attr-defined]
+                if (row := session.get(StateRow, state.vnf)) is not None:
+                    return ProtectedVnf.model_validate(row.state)
+                session.add(StateRow(vnf=state.vnf, **values))
+        return state
 
     def find(self, vnf: str) -> ProtectedVnf | None:
         """The last known state of a VNF, if one was read here."""

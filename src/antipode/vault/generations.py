@@ -9,6 +9,7 @@ it ended. Neither is ever changed or removed, so that no number is used twice.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 from collections.abc import Collection, Iterable, Iterator
@@ -19,9 +20,10 @@ from pydantic import ValidationError
 
 from antipode.errors import Busy, VaultCorrupt, VaultError
 from antipode.model.base import Model
-from antipode.model.state import Claim, Outcome, ProtectedVnf, VnfState
+from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
 from antipode.vault import Vault
 
+LOG = logging.getLogger(__name__)
 AnyDocument = TypeVar("AnyDocument", bound=Model)
 Found = tuple[Claim, Outcome | None]
 """A claim, and how it ended if it did."""
@@ -38,7 +40,7 @@ def present(vault: Vault, vnf: str, primary: str) -> ProtectedVnf:
         VaultCorrupt: a claim cannot be understood, or two hosts have claimed the same generation.
         VaultError: the vault cannot be read.
     """
-    return _state(_standing(vault, vnf, _highest(vault, vnf)), vnf, primary)
+    return _state(_standing(vault, vnf), vnf, primary)
 
 
 def active_generation(vault: Vault, vnf: str) -> int:
@@ -59,7 +61,8 @@ def claim(
         expected: the state of the VNF that the failover was planned and confirmed for.
         to: the site at which the VNF will be active.
         run: the failover.
-        instead_of: failovers known to be dead or given up, whose claim this one may release.
+        instead_of: failovers known to be dead or given up, whose claim to the same site this one
+            may release.
 
     Raises:
         Busy: another failover has the claim, and the message names its host, run and site; or the
@@ -70,8 +73,8 @@ def claim(
     _teach(vault, expected)
     # the number that is claimed follows the highest that the state was made of: a claim that
     # another host has made since then is in the way of it
-    highest = _highest(vault, expected.vnf)
-    claims = list(_claims(vault, expected.vnf, highest))
+    numbers = _numbers(vault, expected.vnf)
+    claims = list(_until_active(_claims(vault, expected.vnf, numbers)))
     now = _state(_unreleased(claims), expected.vnf, expected.active_site)
     for mine, outcome in claims:
         if mine.run == run:
@@ -85,12 +88,13 @@ def claim(
         raise Busy(f"{now}, and not at {expected.active_site} any more. Plan the failover again")
     if now.active_site == to:
         raise Busy(f"{now} already; a failover goes to another site")
-    must_be_free(now, instead_of)
+    must_be_free(now, to, instead_of)
+    generation = _next(vault, now.vnf, numbers)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:
         release(vault, now.claim)
     mine = Claim(
         vnf=now.vnf,
-        generation=highest + 1,
+        generation=generation,
         site=to,
         former_site=now.active_site,
         run=run,
@@ -101,16 +105,27 @@ def claim(
     return mine
 
 
-def must_be_free(state: ProtectedVnf, instead_of: Collection[str] = ()) -> None:
-    """See that no failover has claimed the next generation, except those that were given up.
+def must_be_free(state: ProtectedVnf, to: str, instead_of: Collection[str] = ()) -> None:
+    """See that no failover has claimed the next generation, except those to the same site that were
+    given up: what one of them has left at another site may serve still.
+
+    Args:
+        to: the site at which the VNF will be active.
+        instead_of: failovers known to be dead or given up.
 
     Raises:
         Busy: one has; names its host, run and site.
     """
-    if state.state is not VnfState.FAILING_OVER or state.claim is None:
+    claim = state.claim
+    if state.state is not VnfState.FAILING_OVER or claim is None:
         return
-    if state.claim.run not in instead_of:
-        raise Busy(_lost_to(state.claim))
+    if claim.run not in instead_of:
+        raise Busy(_lost_to(claim))
+    if claim.site != to:
+        raise Busy(
+            f"VNF {claim.vnf} may be active at {claim.site} already, by {_holder(claim)}, which "
+            f"has failed. Before a failover to {to}, run: antipode run abort {claim.run}"
+        )
 
 
 def confirm(vault: Vault, claim: Claim) -> None:
@@ -120,7 +135,7 @@ def confirm(vault: Vault, claim: Claim) -> None:
         Busy: another failover has it, or it was released.
         VaultError: the vault cannot be read.
     """
-    for found, _ in _standing(vault, claim.vnf, _highest(vault, claim.vnf)):
+    for found, _ in _standing(vault, claim.vnf):
         if found.run != claim.run:
             raise Busy(_lost_to(found))
         return
@@ -153,13 +168,12 @@ def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
     Raises:
         VaultError: as `present`.
     """
-    standing = _standing(vault, vnf, _highest(vault, vnf))
-    return next((found for found in standing if found[0].run == run), None)
+    return next((found for found in _standing(vault, vnf) if found[0].run == run), None)
 
 
 def spread(vault: Vault, vnf: str) -> None:
     """Write to each vault what others know of the generations and it does not, as it could not be
-    reached at that time.
+    reached at that time. What is damaged is not spread.
 
     Raises:
         VaultError: not all was written.
@@ -169,10 +183,20 @@ def spread(vault: Vault, vnf: str) -> None:
         return
     known = [set(there.list(_prefix(vnf))) for there in copies]
     for name in sorted(set[str]().union(*known)):
-        document = vault.get(name)
-        for there, names in zip(copies, known, strict=True):
-            if name not in names:
+        lacking = [there for there, names in zip(copies, known, strict=True) if name not in names]
+        if lacking and (document := _undamaged(vault, name)) is not None:
+            for there in lacking:
                 there.create(name, document)
+
+
+def _undamaged(vault: Vault, name: str) -> bytes | None:
+    """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged."""
+    try:
+        found = _read(vault, name, Claim if name.endswith(".claim") else Outcome)
+    except VaultCorrupt as error:
+        LOG.warning("not written to the other vaults: %s", error)
+        return None
+    return _document(found[0][1]) if found else None
 
 
 def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
@@ -199,7 +223,8 @@ def _teach(vault: Vault, known: ProtectedVnf) -> None:
     """Write the generation of a known state to vaults that have none as high: those that have it
     may have failed with the site.
     """
-    if known.generation <= _highest(vault, known.vnf) or (claim := known.claim) is None:
+    highest = max(_numbers(vault, known.vnf))
+    if known.generation <= highest or (claim := known.claim) is None:
         return
     if known.state is VnfState.ACTIVE:
         _claim_everywhere(vault, claim)
@@ -216,8 +241,6 @@ def _claim_everywhere(vault: Vault, mine: Claim) -> None:
                 written.append(there)
                 continue
             found = _the_one(there, name, Claim)
-        except VaultCorrupt:
-            raise
         except VaultError as error:
             vault.leave_out(there, error)
             continue
@@ -236,8 +259,6 @@ def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> 
             if there.create(name, _document(wanted)):
                 continue
             found = _the_one(there, name, Outcome)
-        except VaultCorrupt:
-            raise
         except VaultError as error:
             vault.leave_out(there, error)
             continue
@@ -249,8 +270,8 @@ def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> 
         wanted = found  # all vaults have the same moment
 
 
-def _standing(vault: Vault, vnf: str, highest: int) -> Iterator[Found]:
-    return _unreleased(_claims(vault, vnf, highest))
+def _standing(vault: Vault, vnf: str) -> Iterator[Found]:
+    return _unreleased(_claims(vault, vnf, _numbers(vault, vnf)))
 
 
 def _unreleased(claims: Iterable[Found]) -> Iterator[Found]:
@@ -261,50 +282,85 @@ def _unreleased(claims: Iterable[Found]) -> Iterator[Found]:
     )
 
 
-def _claims(vault: Vault, vnf: str, highest: int) -> Iterator[Found]:
+def _until_active(claims: Iterable[Found]) -> Iterator[Found]:
+    """The claims down to the one that has made the active site what it is."""
+    for claim, outcome in claims:
+        yield claim, outcome
+        if outcome is not None and outcome.outcome == "active":
+            return
+
+
+def _claims(vault: Vault, vnf: str, numbers: Collection[int]) -> Iterator[Found]:
     """Every claim and how it ended, the highest generation first.
+
+    Below each number that is there the next is asked for by name, as a listing may lag behind; a
+    gap, which no failover leaves, is passed over in one step.
 
     Raises:
         VaultCorrupt: a document cannot be understood, or two vaults contradict each other.
     """
-    for generation in range(highest, 1, -1):
-        name = f"{_prefix(vnf)}{generation:010d}"
-        claims = list(_read(vault, f"{name}.claim", Claim))
-        outcomes = list(_read(vault, f"{name}.outcome", Outcome))
-        for place, claim in claims:
-            if (claim.vnf, claim.generation) != (
-                vnf,
-                generation,
-            ) or claim.site == claim.former_site:
-                raise VaultCorrupt(_damaged(place, f"{name}.claim", "it contradicts its own name"))
-            if claim.run != claims[0][1].run:
-                raise VaultCorrupt(
-                    f"generation {generation} of VNF {vnf} was claimed twice: by "
-                    f"{_holder(claims[0][1])} ({claims[0][0]}), and by {_holder(claim)} ({place})."
-                    f" See which copy serves, stop the other, and remove its {name}.claim"
-                )
-        for place, outcome in outcomes:
-            if not claims or outcome.run != claims[0][1].run:
-                raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
-            if outcome.outcome != outcomes[0][1].outcome:
-                raise VaultCorrupt(
-                    f"{name}.outcome is {outcomes[0][1].outcome} in {outcomes[0][0]} and "
-                    f"{outcome.outcome} in {place}. See whether run {outcome.run} has succeeded, "
-                    "and remove the wrong one"
-                )
-        if claims:
-            yield claims[0][1], outcomes[0][1] if outcomes else None
+    generation = max(numbers)
+    while generation > 1:
+        if (found := _found(vault, vnf, generation)) is not None:
+            yield found
+            generation -= 1
+        else:
+            generation = max((n for n in numbers if n < generation), default=1)
 
 
-def _highest(vault: Vault, vnf: str) -> int:
-    """The highest generation that was ever claimed. A listing of Swift may lag behind: what comes
-    after the last that it has is asked for by name.
+def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
+    """The claim of a generation and how it ended, if it was claimed.
+
+    Raises:
+        VaultCorrupt: as `_claims`.
+    """
+    name = f"{_prefix(vnf)}{generation:010d}"
+    claims = _read(vault, f"{name}.claim", Claim)
+    outcomes = _read(vault, f"{name}.outcome", Outcome)
+    for place, claim in claims:
+        if claim.run != claims[0][1].run:
+            raise VaultCorrupt(
+                f"generation {generation} of VNF {vnf} was claimed twice: by "
+                f"{_holder(claims[0][1])} ({claims[0][0]}), and by {_holder(claim)} ({place})."
+                f" See which copy serves, stop the other, and remove its {name}.claim"
+            )
+    for place, outcome in outcomes:
+        if not claims or outcome.run != claims[0][1].run:
+            raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
+        if outcome.outcome != outcomes[0][1].outcome:
+            raise VaultCorrupt(
+                f"{name}.outcome is {outcomes[0][1].outcome} in {outcomes[0][0]} and "
+                f"{outcome.outcome} in {place}. See whether run {outcome.run} has succeeded, "
+                "and remove the wrong one"
+            )
+    if not claims:
+        return None
+    return claims[0][1], outcomes[0][1] if outcomes else None
+
+
+def _numbers(vault: Vault, vnf: str) -> list[int]:
+    """The generations that are there, in rising order; the first needs no claim. A listing of Swift
+    may lag behind: what comes after the last that it has is asked for by name.
     """
     listed = [_NUMBER.match(name) for name in vault.list(_prefix(vnf))]
-    highest = max((int(match[1]) for match in listed if match), default=1)
-    while vault.versions(f"{_prefix(vnf)}{highest + 1:010d}.claim"):
-        highest += 1
-    return highest
+    numbers = sorted({1, *(int(match[1]) for match in listed if match)})
+    while vault.versions(f"{_prefix(vnf)}{numbers[-1] + 1:010d}.claim"):
+        numbers.append(numbers[-1] + 1)
+    return numbers
+
+
+def _next(vault: Vault, vnf: str, numbers: Collection[int]) -> int:
+    """The generation after these.
+
+    Raises:
+        VaultCorrupt: there is none, as the numbers are used up.
+    """
+    if (highest := max(numbers)) >= HIGHEST_GENERATION:
+        raise VaultCorrupt(
+            f"{vault.place}: {_prefix(vnf)}{highest:010d}.claim has the highest number that there "
+            "is, which no failover has reached. Remove it and its outcome"
+        )
+    return highest + 1
 
 
 def _the_one(vault: Vault, name: str, kind: type[AnyDocument]) -> AnyDocument:
@@ -314,14 +370,44 @@ def _the_one(vault: Vault, name: str, kind: type[AnyDocument]) -> AnyDocument:
     raise VaultError(f"{vault.place}: {name} is there and cannot be read; try again")
 
 
-def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> Iterator[tuple[str, AnyDocument]]:
+def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> list[tuple[str, AnyDocument]]:
+    """A document as each vault holds it that holds it undamaged, with the vault's place; nothing if
+    there is none.
+
+    Raises:
+        VaultCorrupt: it is there, and damaged wherever it is.
+    """
+    undamaged: list[tuple[str, AnyDocument]] = []
+    damaged: list[VaultCorrupt] = []
     for place, document in vault.versions(name):
-        if len(document) > LARGEST_BYTES:
-            raise VaultCorrupt(_damaged(place, name, f"it has {len(document)} bytes"))
         try:
-            yield place, kind.model_validate(json.loads(document))
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise VaultCorrupt(_damaged(place, name, type(error).__name__)) from error
+            undamaged.append((place, _understood(place, name, document, kind)))
+        except VaultCorrupt as error:
+            damaged.append(error)
+    if damaged and not undamaged:
+        raise damaged[0]
+    for error in damaged:
+        LOG.warning("a copy is passed over, as another vault has it undamaged: %s", error)
+    return undamaged
+
+
+def _understood(place: str, name: str, document: bytes, kind: type[AnyDocument]) -> AnyDocument:
+    """The document that was read at a place.
+
+    Raises:
+        VaultCorrupt: it is damaged.
+    """
+    if len(document) > LARGEST_BYTES:
+        raise VaultCorrupt(_damaged(place, name, f"it has {len(document)} bytes"))
+    try:
+        value = kind.model_validate(json.loads(document))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise VaultCorrupt(_damaged(place, name, type(error).__name__)) from error
+    if isinstance(value, Claim) and (
+        _name(value, "claim") != name or value.site == value.former_site
+    ):
+        raise VaultCorrupt(_damaged(place, name, "it contradicts its own name"))
+    return value
 
 
 def _damaged(place: str, name: str, why: str) -> str:

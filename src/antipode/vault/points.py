@@ -106,12 +106,13 @@ def _newest(vault: Vault, vnf: str, *, pass_over_damaged: bool) -> RecoveryPoint
     """The newest point by generation and consistent time.
 
     Ids begin with the time of their run: what comes before a point of the present generation whose
-    clock was right is older, and is not read.
+    clock was right, by its id as by its consistent time, is older, and is not read.
     """
     ids = list_ids(vault, vnf)
     if not ids:
         return None
     generation, now = generations.active_generation(vault, vnf), datetime.now(UTC)
+    future = f"{now + CLOCKS_DIFFER_BY:%Y%m%dT%H%M%SZ}"
     newest: RecoveryPoint | None = None
     for point in reversed(ids):
         try:
@@ -124,7 +125,7 @@ def _newest(vault: Vault, vnf: str, *, pass_over_damaged: bool) -> RecoveryPoint
         age = _age(manifest)
         if newest is None or age.key > _age(newest).key:
             newest = manifest
-        if age.generation >= generation and not age.is_ahead_of(now):
+        if age.generation >= generation and not age.is_ahead_of(now) and point <= future:
             break
     if newest is not None and _age(newest).is_ahead_of(now):
         LOG.warning(
