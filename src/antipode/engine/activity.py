@@ -59,7 +59,9 @@ def before_failover(
         except (NotFound, VaultError, SiteUnreachable) as error:
             if not presumed:
                 raise
-            LOG.warning("all vaults of VNF %s are asked, as of the others: %s", name, error)
+            LOG.warning(
+                "every vault of VNF %s is asked, as the first ones did not help: %s", name, error
+            )
             failed, presumed = set(), False
             continue
         if failed == (meant := _without(state, to)):
