@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,7 @@ from antipode.store.database import open_database
 from antipode.store.states import States
 from antipode.vault import Vault, generations, points
 from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_durable_runs import InBackground, World, silent, until
@@ -392,3 +394,29 @@ def test_a_site_that_is_known_to_be_the_active_one_is_not_asked(
     there.states.keep(ProtectedVnf(vnf="v", active_site="site-a", generation=1))
     with pytest.raises(NotFound):
         activity.before_failover(there, "v", "site-b")
+
+
+def test_a_claim_that_one_vault_alone_has_does_not_make_a_failover_search_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "antipode.yaml"
+    path.write_text(f"{THREE_SITES}database: sqlite:///{tmp_path}/antipode.db\n")
+    there = Deployment(config.load(str(path)))
+    held = {name: tmp_path / name for name in there.config.all_vaults}
+    for folder in held.values():
+        folder.mkdir()
+    monkeypatch.setattr(there, "_open", lambda name, *_: DirectoryVault(held[name]))
+    there.vnfs.put(VNF)
+    active = generations.present(there.vault, "v", "site-a")
+    done = generations.claim(there.vault, active, "site-b", "failover-1")
+    generations.complete(there.vault, done)
+    active = generations.present(there.vault, "v", "site-a")
+    pending = generations.claim(there.vaults(["vb"]), active, "site-a", "failover-2")
+    chosen, searches = there.vaults, itertools.count(1)
+
+    def counted(*given: Any, **more: Any) -> Vaults:
+        assert next(searches) < 10
+        return chosen(*given, **more)
+
+    monkeypatch.setattr(there, "vaults", counted)
+    assert activity.before_failover(there, "v", "site-b").state.claim == pending

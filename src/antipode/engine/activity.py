@@ -111,7 +111,8 @@ def _without(state: ProtectedVnf, to: str) -> set[str]:
     """
     if state.active_site != to:
         return {state.active_site}
-    return {state.claim.former_site} if state.claim else set()
+    made_by = state.claim if state.claim and state.claim.site == to else None
+    return {made_by.former_site} if made_by else set()
 
 
 def must_be_active_at(state: ProtectedVnf, site: str) -> None:
