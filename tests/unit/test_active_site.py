@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +15,20 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from antipode import config
+from antipode.config import VaultConfig
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Aborted, Busy, InvalidInput, PreflightFailed, ResourceFailed, VaultError
+from antipode.errors import (
+    Aborted,
+    Busy,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    ResourceFailed,
+    SiteUnreachable,
+    VaultError,
+)
 from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.operations import inspect
 from antipode.operations import protect as protecting
@@ -26,7 +38,9 @@ from antipode.operations.protect import protect
 from antipode.recover import probes, servers
 from antipode.store.database import open_database
 from antipode.store.states import States
-from antipode.vault import generations, points
+from antipode.vault import Vault, generations, points
+from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_durable_runs import InBackground, World, silent, until
@@ -292,3 +306,117 @@ def test_of_processes_that_first_keep_a_state_at_once_none_fails(tmp_path: Path)
         with ThreadPoolExecutor(len(hosts)) as pool:
             list(pool.map(lambda host, state: host.keep(state), hosts, states))
         assert hosts[0].find(f"w{number}") == states[-1]
+
+
+THREE_SITES = """\
+sites:
+  site-a: {cloud: a}
+  site-b: {cloud: b}
+  site-c: {cloud: c}
+vaults:
+  va: {swift: {site: site-a}}
+  vb: {swift: {site: site-b}}
+  vc: {swift: {site: site-c}}
+"""
+
+
+def new_host(
+    world: World,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    dead: str | None = None,
+    empty: Collection[str] = (),
+) -> Deployment:
+    """A host that knows nothing, with three sites of which each has a vault: those that are neither
+    dead nor empty hold what the world's has.
+    """
+    folder.mkdir()
+    (folder / "empty").mkdir()
+    path = folder / "antipode.yaml"
+    path.write_text(f"{THREE_SITES}database: sqlite:///{folder}/antipode.db\n")
+
+    def opened(_: Deployment, name: str, there: VaultConfig, go_on: object) -> Vault:
+        assert there.swift is not None
+        if there.swift.site == dead:
+            raise SiteUnreachable(f"{dead} does not answer")
+        return DirectoryVault(
+            folder / "empty" if there.swift.site in empty else world.folder / "vault"
+        )
+
+    there = Deployment(config.load(str(path)))
+    monkeypatch.setattr(Deployment, "_open", opened)
+    return there
+
+
+def test_the_primarys_vault_is_asked_where_the_others_do_not_answer(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failover()
+    there = new_host(world, tmp_path / "new", monkeypatch, dead="site-b")
+    there.vnfs.put(VNF.model_copy(update={"backup": ["site-b", "site-c"], "vaults": ["va", "vb"]}))
+    found = activity.before_failover(there, "v", "site-c")
+    assert (found.state.active_site, found.state.generation) == ("site-b", 2)
+    assert points.list_ids(found.vaults, "v")
+
+
+def test_the_primarys_vault_is_asked_where_the_others_hold_nothing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failover()
+    there = new_host(world, tmp_path / "new", monkeypatch, dead="site-b", empty=["site-c"])
+    there.vnfs.put(VNF.model_copy(update={"backup": ["site-b", "site-c"]}))
+    assert activity.before_failover(there, "v", "site-c").state.active_site == "site-b"
+
+
+def test_a_vault_at_a_third_site_is_asked_where_the_backup_sites_holds_nothing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = new_host(world, tmp_path / "new", monkeypatch, dead="site-a", empty=["site-b"])
+    found = activity.before_failover(there, "v", "site-b")
+    assert found.state.active_site == "site-a"
+    assert points.list_ids(found.vaults, "v")
+
+
+def test_a_vnf_of_which_no_vault_knows_anything_is_not_found(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = ["site-a", "site-b", "site-c"]
+    there = new_host(world, tmp_path / "new", monkeypatch, empty=every)
+    with pytest.raises(NotFound):
+        activity.before_failover(there, "v", "site-b")
+
+
+def test_a_site_that_is_known_to_be_the_active_one_is_not_asked(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = new_host(world, tmp_path / "new", monkeypatch, empty=["site-b", "site-c"])
+    there.states.keep(ProtectedVnf(vnf="v", active_site="site-a", generation=1))
+    with pytest.raises(NotFound):
+        activity.before_failover(there, "v", "site-b")
+
+
+def test_a_claim_that_one_vault_alone_has_does_not_make_a_failover_search_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "antipode.yaml"
+    path.write_text(f"{THREE_SITES}database: sqlite:///{tmp_path}/antipode.db\n")
+    there = Deployment(config.load(str(path)))
+    held = {name: tmp_path / name for name in there.config.all_vaults}
+    for folder in held.values():
+        folder.mkdir()
+    monkeypatch.setattr(there, "_open", lambda name, *_: DirectoryVault(held[name]))
+    there.vnfs.put(VNF)
+    active = generations.present(there.vault, "v", "site-a")
+    done = generations.claim(there.vault, active, "site-b", "failover-1")
+    generations.complete(there.vault, done)
+    active = generations.present(there.vault, "v", "site-a")
+    pending = generations.claim(there.vaults(["vb"]), active, "site-a", "failover-2")
+    chosen, searches = there.vaults, itertools.count(1)
+
+    def counted(*given: Any, **more: Any) -> Vaults:
+        assert next(searches) < 10
+        return chosen(*given, **more)
+
+    monkeypatch.setattr(there, "vaults", counted)
+    assert activity.before_failover(there, "v", "site-b").state.claim == pending

@@ -205,6 +205,7 @@ def test_before_a_failover_the_vault_of_the_active_site_is_not_asked(
     deployment: Deployment, places: Places
 ) -> None:
     deployment.vnfs.put(samples.vnf())
+    points.commit(deployment.vaults(["b", "third"]), samples.point())
     state, vaults = activity.before_failover(deployment, "hlr", "site-b")
     assert state.active_site == "site-a"
     generations.complete(vaults, generations.claim(vaults, state, "site-b", "failover-1"))

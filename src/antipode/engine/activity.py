@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
 from antipode.engine.deployment import Deployment
-from antipode.errors import Busy, NotFound
+from antipode.errors import Busy, NotFound, SiteUnreachable, VaultError
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Vnf
 from antipode.vault import generations, points
 from antipode.vault.ensemble import Vaults
+
+LOG = logging.getLogger(__name__)
 
 
 class Standing(NamedTuple):
@@ -45,18 +48,43 @@ def before_failover(
     """
     local, known = deployment.vnfs.find(name), deployment.states.find(name)
     wanted = local.vaults if local else []
-    if known is not None:
-        failed = _without(known, to)
-    elif local is not None and local.primary != to:
-        failed = {local.primary}
-    else:
-        failed = set(deployment.config.sites) - {to}
+    failed = _without(known, to) if known else _presumed_failed(deployment, local, to)
+    presumed = known is None
     while True:
         vaults = deployment.vaults(wanted, apart_from=failed, go_on=go_on)
-        state = deployment.states.keep(_present(vaults, name, local))
+        try:
+            if presumed:
+                _must_be_in(vaults, name)
+            state = deployment.states.keep(_present(vaults, name, local))
+        except (NotFound, VaultError, SiteUnreachable) as error:
+            if not presumed:
+                raise
+            LOG.warning(
+                "every vault of VNF %s is asked, as the first ones did not help: %s", name, error
+            )
+            failed, presumed = set(), False
+            continue
         if failed == (meant := _without(state, to)):
             return Standing(state, vaults)
-        failed = meant
+        failed, presumed = meant, False
+
+
+def _must_be_in(vaults: Vaults, name: str) -> None:
+    """See that vaults know of a VNF.
+
+    Raises:
+        NotFound: they have neither a claim nor a recovery point of it.
+        VaultError, SiteUnreachable: none of them answers.
+    """
+    if not vaults.list(f"{name}/"):
+        raise NotFound(f"{vaults.place} has nothing of VNF {name}")
+
+
+def _presumed_failed(deployment: Deployment, local: Vnf | None, to: str) -> set[str]:
+    """The sites that are not asked at first where it is not known which one is the active one."""
+    if local is not None and local.primary != to:
+        return {local.primary}
+    return set(deployment.config.sites) - {to}
 
 
 def _present(vaults: Vaults, name: str, local: Vnf | None) -> ProtectedVnf:
@@ -83,7 +111,8 @@ def _without(state: ProtectedVnf, to: str) -> set[str]:
     """
     if state.active_site != to:
         return {state.active_site}
-    return {state.claim.former_site} if state.claim else set()
+    made_by = state.claim if state.claim and state.claim.site == to else None
+    return {made_by.former_site} if made_by else set()
 
 
 def must_be_active_at(state: ProtectedVnf, site: str) -> None:

@@ -386,8 +386,8 @@ def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> list[tuple[str, A
             damaged.append(error)
     if damaged and not undamaged:
         raise damaged[0]
-    for error in damaged:
-        LOG.warning("a copy is passed over, as another vault has it undamaged: %s", error)
+    for passed_over in damaged:
+        LOG.warning("a copy is passed over, as another vault has it undamaged: %s", passed_over)
     return undamaged
 
 
