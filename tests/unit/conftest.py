@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of tests that any process can pass on: xdist sends them as UTF-8."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape lone surrogates in what a test has logged or printed, and in why it failed."""
+    report = yield
+    report.sections = [(name, _escaped(text)) for name, text in report.sections]
+    if report.longrepr is not None and (text := str(report.longrepr)) != _escaped(text):
+        report.longrepr = _escaped(text)
+    return report
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
