@@ -255,7 +255,8 @@ class Watch:
                     # before it has seen theirs.
                     self._asking, ids = True, set(self._waited_for)
                     break
-                self._changed.wait(deadline - now if self._asking else min(deadline, due) - now)
+                until = deadline if self._asking else min(deadline, due)
+                self._changed.wait(min(until - now, LOOK_TIMEOUT_S))
         return self._ask(ids, now, min(deadline - now, LOOK_TIMEOUT_S))
 
     def _ask(self, ids: set[str], asked_at: float, timeout_s: float) -> dict[str, Json] | None:
