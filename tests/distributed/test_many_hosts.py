@@ -161,7 +161,7 @@ def test_a_host_that_was_paused_changes_nothing_when_it_wakes_up(
     before = there.primary.made_by(first.pid)
     steps = {(s.id, s.state) for s in here.runs.steps(run)}
     first.go_on()
-    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"))
+    until("the late host to know", lambda: first.has_logged(f"{run} is not executed here"))
     time.sleep(EXPIRES_S / 2)  # there is nothing to wait for: it is to do nothing
     assert there.primary.made_by(first.pid) == before
     assert {(s.id, s.state) for s in here.runs.steps(run)} == steps
@@ -191,7 +191,7 @@ def test_a_host_that_is_paused_inside_a_window_only_thaws_when_it_wakes_up(
     assert not cloud.frozen
     before = there.primary.made_by(first.pid)
     first.go_on()
-    until("the late host to know", lambda: first.has_logged(f"{run} is not carried out here"))
+    until("the late host to know", lambda: first.has_logged(f"{run} is not executed here"))
     late = there.primary.made_by(first.pid)[len(before) :]
     assert all(call.endswith("unquiesce") for call in late)
     assert not cloud.frozen
@@ -209,7 +209,7 @@ def test_a_host_that_is_cut_off_from_the_board_stops_before_another_begins(
     two.serve()
     wire.cut()
     until(
-        "the run to have stopped here", lambda: first.has_logged(f"{run} is not carried out here")
+        "the run to have stopped here", lambda: first.has_logged(f"{run} is not executed here")
     )
     assert here.runs.get(run).claim == 1  # and nobody had it by then
     there.let_backups_be_ready()
@@ -255,7 +255,7 @@ def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(
             here = look_from(host)
             first = host.serve()
             run = begun_at(first, there, here)
-        until("the run to have stopped", lambda: first.has_logged(f"{run} is not carried out here"))
+        until("the run to have stopped", lambda: first.has_logged(f"{run} is not executed here"))
 
         def status() -> tuple[int, str]:
             code, told, _ = host.antipode("service", "status")

@@ -111,7 +111,7 @@ def test_two_services_with_one_state_directory_are_refused(host: Host) -> None:
     host.serve()
     second = host.start("serve")
     assert second.wait(WITHIN_S) == 6
-    assert "a service is at work on this host already" in (host.folder / "command.log").read_text()
+    assert "[busy]" in (host.folder / "command.log").read_text()
 
 
 def test_systemd_is_told_when_it_is_ready_and_when_it_stops(host: Host, tmp_path: Path) -> None:
