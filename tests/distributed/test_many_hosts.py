@@ -208,9 +208,7 @@ def test_a_host_that_is_cut_off_from_the_board_stops_before_another_begins(
     run = begun_at(first, there, here)
     two.serve()
     wire.cut()
-    until(
-        "the run to have stopped here", lambda: first.has_logged(f"{run} is not executed here")
-    )
+    until("the run to have stopped here", lambda: first.has_logged(f"{run} is not executed here"))
     assert here.runs.get(run).claim == 1  # and nobody had it by then
     there.let_backups_be_ready()
     before = there.primary.made_by(first.pid)
