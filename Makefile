@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-contract-lab-core test-sandbox bench-scale distributed-servers test-distributed test-distributions test test-kill-matrix test-nova-quiesce test-lab test-lab-core lab lab-anew lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-contract-lab-core test-sandbox bench-scale distributed-servers test-distributed test-distributions test test-kill-matrix test-nova-quiesce test-lab test-lab-core lab lab-from-nothing lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -21,7 +21,7 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
 	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
 
-test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and gone on with; no cloud
+test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and resumed; no cloud
 	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
@@ -45,7 +45,7 @@ test-distributed: distributed-servers  ## several hosts, on real etcd, PostgreSQ
 lab: $(READY)             ## bring the two sites up (idempotent)
 	$(BIN)/python -m lab up
 
-lab-anew: $(READY)        ## the same from nothing: without the caches and the data of an earlier one
+lab-from-nothing: $(READY)        ## the same from nothing: without the caches and the data of an earlier one
 	$(BIN)/python -m lab wipe --all
 	$(BIN)/python -m lab up
 

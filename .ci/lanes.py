@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which lanes of the proof a change needs, told by the files that it touches.
+"""Selects the lanes of the proof that a change needs, by the files that it touches.
 
 A lane is a group of steps that prove the same part of the project. A file that no rule names needs
 every lane but that of the older Novas, which depend on the add-on and its runner alone.

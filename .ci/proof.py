@@ -43,7 +43,7 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
         Step(
             "lab",
             "the lab, from nothing",
-            ["make", "lab-anew"],
+            ["make", "lab-from-nothing"],
             LAB | NOVAS,
             after=["servers"],  # both install Debian packages
             beside=True,

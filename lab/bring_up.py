@@ -188,8 +188,8 @@ class _Ascent:
             pause = min(2.0, pause * 1.3)
 
     def _marker(self, service: Service) -> Path:
-        """Exists once the service is through all its steps; lost, with the folder, when the site is
-        switched on anew.
+        """A file that exists once the service has finished all its steps. It is lost, with its
+        folder, when the site is switched on again.
         """
         return self.site.run / "through" / service.name
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ports of loopback for the servers of tests: below those that the kernel gives to whoever
-connects, and no two the same.
+"""Loopback ports for the servers of tests: below those that the kernel gives to clients, and no
+two the same.
 """
 
 from __future__ import annotations

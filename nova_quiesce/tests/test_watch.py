@@ -253,7 +253,7 @@ class TestDeadProcesses(CloudTestCase):
         )  # the watch is not to be first
         for state in (QUIESCING, UNQUIESCING):
             self.died_as(state)
-            self.await_that("nobody is at it any more", lambda: not self.found().is_busy)
+            self.await_that("no process works on it", lambda: not self.found().is_busy)
             self.assertEqual(202, self.act({"unquiesce": None}).status_code)
             self.assertFalse(self.frozen)
 

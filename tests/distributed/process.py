@@ -21,8 +21,6 @@ def connect(name: str, cloud: str) -> cloud_site.Site:
 
 
 if __name__ == "__main__":
-    faulthandler.register(
-        signal.SIGUSR1
-    )  # tells where each thread is, for whoever looks into a test that hangs
+    faulthandler.register(signal.SIGUSR1)  # prints the stack of each thread of a test that hangs
     cloud_site.connect = connect  # type: ignore[assignment]
     sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs killed on two real sites and gone on with, or taken back: each ends as if nobody had killed
-it, or as if it had never begun.
+"""Runs killed on two real sites, and resumed or rolled back: each ends as if it had not been
+killed, or as if it had never begun.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VOLUMES = 2 * len(canary.MEMBERS)
 
 @dataclass
 class Protected:
-    """The canary with a recovery point whose run was killed in its backups and gone on with."""
+    """The canary with a recovery point whose run was killed in its backups and resumed."""
 
     desk: Desk
     servers: dict[str, str]

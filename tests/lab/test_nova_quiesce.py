@@ -110,14 +110,14 @@ def answers(api: NovaApi) -> bool:
 
 @pytest.fixture(scope="module")
 def first(site_a: Site) -> NovaApi:
-    """The nova-api of the lab; its supervisor starts it anew when it dies."""
+    """The nova-api of the lab; its supervisor starts it again when it dies."""
     return NovaApi(site_a, nova.PORT, identity.connect(site_a, "antipode", tenant.PROJECT).session)
 
 
 @pytest.fixture
 def second(site_a: Site, first: NovaApi) -> Iterator[NovaApi]:
-    """Another nova-api process, with the database and the message bus of the site; nobody starts it
-    anew.
+    """Another nova-api process, with the database and the message bus of the site. It is not
+    started again when it dies.
     """
     [program] = nova.NovaApi().programs(site_a)
     command = [argument.replace(f":{nova.PORT}", f":{SECOND_PORT}") for argument in program.command]
@@ -323,8 +323,8 @@ def test_a_nova_api_killed_while_it_freezes_or_thaws_leaves_it_to_another(
 
 
 def await_reports(site: Site, since: datetime) -> None:
-    """Wait until Nova's and Cinder's services have reported anew. A report that was on its way when
-    RabbitMQ went takes two minutes to fail, and a host without reports is given no server.
+    """Wait until Nova's and Cinder's services have reported again. A report that was on its way
+    when RabbitMQ died takes two minutes to fail, and a host without reports gets no server.
     """
     cloud = identity.connect(site)
 

@@ -201,8 +201,8 @@ def test_a_site_that_falls_silent_with_members_frozen_is_told_soon_after_the_las
         world.sandbox.isolate(PRIMARY)
         began = time.monotonic()
         done = end()
-    # Thaws are tried for so long, and once more when what the run has made is taken back; nothing
-    # else there is waited for again.
+    # Unquiesce calls are tried for so long, and once more in the rollback. Nothing else at that
+    # site is waited for again.
     assert time.monotonic() - began < QUIESCE_S + THAW_LONGEST_S + 2 * THAW_CALL_S + 30
     assert done.returncode == 1, done.stderr
     world.sandbox.rejoin(PRIMARY)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process may be killed at any moment: whoever goes on with its run ends where an undisturbed run
-ends.
+"""A process may be killed at any moment: the process that resumes its run ends where an
+undisturbed run ends.
 
 A real process is really killed (SIGKILL): before each task of each flow, in it before and after
 every call that changes something, at its end, when its result is kept, and around every write about
@@ -443,9 +443,7 @@ def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
 
 
 def counts(stage: Stage, name: str) -> bool:
-    """Whether a document of the vault is a recovery point: none that was taken back, and no
-    probe.
-    """
+    """Whether a document of the vault is a recovery point: neither a withdrawn one nor a probe."""
     return (
         name.endswith(manifests.MANIFEST)
         and f"{name.removesuffix(manifests.MANIFEST)}{manifests.WITHDRAWN}" not in stage.vault
@@ -574,7 +572,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
     for point in matrix.points[shard::SHARDS]:
         stage = matrix.killed_at(point)
         if matrix.go_on(stage) != 0:
-            wrong.append(f"killed at {point!r}, it cannot be gone on with: {stage.errors()}")
+            wrong.append(f"killed at {point!r}, it cannot be resumed: {stage.errors()}")
         else:
             wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
         stage.close()
@@ -597,9 +595,7 @@ def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(
         stage = matrix.killed_at(first)
         matrix.go_on(stage, kill_at=point)
         if matrix.go_on(stage) != 0:
-            wrong.append(
-                f"resumed and killed at {point!r}, it cannot be gone on with: {stage.errors()}"
-            )
+            wrong.append(f"resumed and killed at {point!r}, it cannot be resumed: {stage.errors()}")
         else:
             wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
         stage.close()
@@ -694,7 +690,7 @@ def test_a_request_that_takes_effect_after_its_sender_was_killed_leaves_nothing_
         stage = matrix.killed_at(point)
         stage.when = when
         if matrix.go_on(stage) != 0:
-            wrong.append(f"{point!r}, late ({when}): it cannot be gone on with: {stage.errors()}")
+            wrong.append(f"{point!r}, late ({when}): it cannot be resumed: {stage.errors()}")
         elif when in ("settled", "ended"):
             stage.comes_through()
             assert stage.play("clean up") == 0, stage.errors()

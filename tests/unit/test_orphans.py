@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of runs that have ended is removed, and nothing that a run which is under way, or to
-be gone on with, may use.
+"""Orphans of runs that have ended are removed, and no resource that a run may use which is under
+way or can be resumed.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float =
         ("protect", "succeeded", 1, []),  # it has had an answer to all that it asked for
         ("failover", "aborted", 1, [("remove", "site-b")]),
         ("failover", "succeeded", 1, [("remove_twins", "site-b")]),
-        ("failover", "failed", 3, []),  # it is gone on with
+        ("failover", "failed", 3, []),  # it can be resumed
     ],
 )
 def test_what_runs_have_left_is_removed_where_they_made_it(

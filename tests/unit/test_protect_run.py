@@ -298,8 +298,8 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = samples.MemoryStore()
-    anew = [samples.record("b-db-2", "vol-db"), samples.record("b-front-0", "vol-front")]
-    for backup in [*samples.point().backups.values(), *anew]:
+    new_chains = [samples.record("b-db-2", "vol-db"), samples.record("b-front-0", "vol-front")]
+    for backup in [*samples.point().backups.values(), *new_chains]:
         store.hold(backup)
     world.patch.setattr(world.deployment, "store_of", lambda *_: store)
     asked: list[Any] = []
@@ -308,7 +308,7 @@ def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_on
         protecting: Any, topology: Any, capture: Any, previous: Any, full: dict[str, str]
     ) -> Transferred:
         asked.append(full)
-        new = {r.volume_id: samples.chain(r) for r in anew}
+        new = {r.volume_id: samples.chain(r) for r in new_chains}
         return Transferred(sources=new) if full else samples.transferred()
 
     world.patch.setattr(CinderBackup, "transfer", TRANSFER)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A service that does not answer is waited for once, and not by each call anew, where its work can
+"""A service that does not answer is waited for once, not again by each call, where its work can
 be left undone.
 """
 

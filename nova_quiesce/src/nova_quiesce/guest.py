@@ -43,10 +43,11 @@ class Guest:
         """Freeze all file systems of the guest.
 
         :param context: a request context targeted at the instance's cell
-        :param timeout: seconds to wait for the answer; the message bus drops the call when nobody
-        has fetched it by then :raises nova.exception.NovaException, NotImplementedError:
-        nova-compute refused or failed; see `may_be_frozen_after` :raises
-        oslo_messaging.MessagingException: no answer came: the guest may be frozen
+        :param timeout: seconds to wait for the answer; the message bus drops a call that
+            nova-compute has not fetched by then
+        :raises nova.exception.NovaException, NotImplementedError: nova-compute refused or
+            failed; see `may_be_frozen_after`
+        :raises oslo_messaging.MessagingException: no answer came: the guest may be frozen
         """
         self._call(context, instance, "quiesce_instance", timeout)
 

@@ -83,8 +83,8 @@ class Quiescing:
         :param context: a request context targeted at the instance's cell
         :raises AlreadyQuiesced: it is; its timeout stays unchanged
         :raises NoAnswer: the guest may have been frozen; it is due to be thawed
-        :raises nova.exception.NovaException, NotImplementedError: the state does not allow it, or
-        nova-compute refused
+        :raises nova.exception.NovaException, NotImplementedError: the state does not allow it,
+            or nova-compute refused
         """
         self._refuse_if_quiesced(context, instance)
         self._check_idle_and_up(context, instance)
@@ -112,9 +112,10 @@ class Quiescing:
 
         :param context: a request context targeted at the instance's cell
         :raises NoAnswer: the guest may still be frozen; if it was quiesced, it is due to be thawed
-        :raises GivenUp: its agent does not answer, and the guest may be frozen;
-        the record is removed :raises nova.exception.NovaException, NotImplementedError: the state
-        does not allow it, or nova-compute refused
+        :raises GivenUp: its agent does not answer, and the guest may be frozen; the record is
+            removed
+        :raises nova.exception.NovaException, NotImplementedError: the state does not allow it,
+            or nova-compute refused
         """
         found = record.of(context, instance.uuid)
         if found and found.is_busy:

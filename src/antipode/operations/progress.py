@@ -16,7 +16,7 @@ from antipode.store.runs import Runs
 from antipode.store.tables import RunRow, StepRow
 
 ENDED = frozenset({"succeeded", "failed", "aborted"})
-"""The states of a run that nobody is at any more, and that no service will take up by itself."""
+"""The states of a run that no process has, and that no service resumes by itself."""
 
 
 @dataclass(frozen=True)
