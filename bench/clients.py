@@ -150,11 +150,12 @@ class Antipode:
         name = f"bench-{self._mark}-{round}"
         if act in ("window", "full"):
             file = self._folder / f"{name}.yaml"
+            # JSON is YAML
             file.write_text(
                 json.dumps(
                     {**self._vnf.model_dump(mode="json", exclude_none=True), "vnf": name}, indent=1
                 )
-            )  # JSON is YAML
+            )
             self._desk.tell("vnf", "add", str(file))
         arguments = (
             ["failover", name, "--to", self._vnf.backup, "--yes"]

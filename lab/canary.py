@@ -176,9 +176,8 @@ def wait_answers(site: Site, timeout: float = 900) -> None:
 
     def advances() -> bool:
         try:
-            says = state(
-                site, timeout=5
-            )  # no longer: one that is just starting is better asked again
+            # no longer: one that is just starting is better asked again
+            says = state(site, timeout=5)
         except LabError:
             return False
         if swapped := {role: s["role"] for role, s in says.items() if s["role"] != role}:

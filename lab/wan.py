@@ -75,9 +75,8 @@ def remove_leftover_links(site: Site) -> None:
         r"^\d+: ([^:@]+)", _run(*_enter(site), "ip", "-o", "link"), re.MULTILINE
     ):
         if name not in ("lo", "wan0"):
-            subprocess.run(
-                [*_enter(site), "ip", "link", "delete", name], capture_output=True
-            )  # fallback devices of the kernel refuse
+            # fallback devices of the kernel refuse
+            subprocess.run([*_enter(site), "ip", "link", "delete", name], capture_output=True)
 
 
 def isolate(site: Site) -> None:

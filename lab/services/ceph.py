@@ -209,9 +209,8 @@ class Ceph(Service):
         if POOL not in pools:
             inside.run(site, ["ceph", "osd", "pool", "create", POOL, "16", "16"])
         inside.run(site, ["ceph", "osd", "pool", "application", "enable", POOL, "rbd"])
-        inside.run(
-            site, ["rbd", "--pool", POOL, "ls"], timeout=300
-        )  # returns only when the pool really serves
+        # returns only when the pool really serves
+        inside.run(site, ["rbd", "--pool", POOL, "ls"], timeout=300)
 
 
 _AS_ROOT = ("--setuser", "root", "--setgroup", "root")

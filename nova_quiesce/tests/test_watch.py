@@ -205,9 +205,8 @@ class TestDeadProcesses(CloudTestCase):
     def test_the_api_finds_it_too_by_its_regular_look(self) -> None:
         self.option("look_interval", 1, "quiesce")
         self.quiesced_by_a_process_that_died(timeout=1)
-        self.act(
-            {"quiesce": None}, self.create_server("compute")
-        )  # so that it looks now, and not after the interval it began with
+        # so that it looks now, and not after the interval it began with
+        self.act({"quiesce": None}, self.create_server("compute"))
         quiesce_filter._of_this_process().watch._sooner.set()
         self.await_that("thawed", lambda: not self.frozen)
 
@@ -248,9 +247,8 @@ class TestDeadProcesses(CloudTestCase):
         self.assertFalse(self.shown()["quiesced"])
 
     def test_what_a_dead_process_has_left_can_be_unquiesced_by_hand_too(self) -> None:
-        self.patch(
-            "nova_quiesce.watch.Watch._thaw_one", lambda *_: None
-        )  # the watch is not to be first
+        # the watch is not to be first
+        self.patch("nova_quiesce.watch.Watch._thaw_one", lambda *_: None)
         for state in (QUIESCING, UNQUIESCING):
             self.died_as(state)
             self.await_that("no process works on it", lambda: not self.found().is_busy)

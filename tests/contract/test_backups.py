@@ -338,9 +338,8 @@ def test_a_chain_is_known_restored_and_forgotten_at_the_other_site(
     assert restored["metadata"]["src_backup_id"] == increment["id"]
     assert restored["bootable"] == "true"
     assert restored["volume_image_metadata"]["hw_qemu_guest_agent"] == "yes"
-    other_site.backups.watch.wait_for(
-        [base["id"], increment["id"]], timeout_s=PATIENCE_S
-    )  # as they were, though they are not new
+    # as they were, though they are not new
+    other_site.backups.watch.wait_for([base["id"], increment["id"]], timeout_s=PATIENCE_S)
 
     # The objects go with the other site's backups; the primary's own deletion, when this test is
     # over, does not mind.

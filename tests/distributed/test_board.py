@@ -197,9 +197,8 @@ def test_a_server_that_does_not_answer_is_told_in_time() -> None:
         began = time.monotonic()
         with pytest.raises(BoardUnreachable, match=r"jobboard etcd: .*Timeout"):
             board.postings()
-        assert (
-            time.monotonic() - began < 60 * 2 / 3
-        )  # else a claim is lost before it is tried to renew it again
+        # else a claim is lost before it is tried to renew it again
+        assert time.monotonic() - began < 60 * 2 / 3
 
 
 def test_another_endpoint_is_used_when_one_does_not_answer(etcd: str, name: str) -> None:

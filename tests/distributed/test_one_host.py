@@ -97,11 +97,12 @@ def test_what_another_process_has_frozen_and_died_on_is_thawed_though_the_other_
     assert there.backup.unanswered.wait(WITHIN_S)
     there.primary.cloud.frozen.add("id-db")
     here.freezes.freezing("site-a", "id-db", "db", past)
+    # not after the others
     until(
         "the server to be thawed",
         lambda: not there.primary.cloud.frozen,
         (hanging - 2) * THAW_CALL_S,
-    )  # not after the others
+    )
     run = there.queue(here)
     until("the run to end", lambda: has_ended(here, run))
     assert here.runs.get(run).state == "succeeded"

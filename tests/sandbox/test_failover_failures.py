@@ -150,9 +150,8 @@ def test_a_clock_of_the_backup_site_that_jumps_does_not_end_the_failover(
     own_world: World, held: Held, hours: int
 ) -> None:
     with failover_stuck(own_world, r"volume\.restore", after=2) as process:
-        own_world.conditions(
-            BACKUP, clock_skew_s=hours * 3600
-        )  # ahead: every token of the site has expired
+        # ahead: every token of the site has expired
+        own_world.conditions(BACKUP, clock_skew_s=hours * 3600)
         own_world.sandbox.ask(BACKUP, "DELETE", "/faults")
         _, told = process.communicate()
     assert process.returncode == 0, told

@@ -88,9 +88,8 @@ def test_a_creation_whose_answer_is_lost_leaves_neither_a_frozen_member_nor_an_o
 
 
 def test_a_thaw_whose_answer_is_lost_is_made_again(world: World) -> None:
-    world.fault(
-        PRIMARY, "^compute POST /v2.1/servers/.*/action unquiesce", "lost", after=3
-    )  # the first three ask whether agents answer
+    # the first three ask whether agents answer
+    world.fault(PRIMARY, "^compute POST /v2.1/servers/.*/action unquiesce", "lost", after=3)
     result = world.protect()
     assert world.struck(PRIMARY) == 1
     assert world.frozen() == set()
@@ -157,9 +156,8 @@ def test_a_thaw_and_a_new_quiesce_by_somebody_else_in_the_window_make_no_point(
 def test_a_full_store_is_told_and_no_point_is_made(world: World) -> None:
     world.protect()
     points = world.points()
-    world.conditions(
-        "site-b", store_capacity=8 << 20
-    )  # less than the backups take, and more than the vault: it is in another account
+    # less than the backups take, and more than the vault: it is in another account
+    world.conditions("site-b", store_capacity=8 << 20)
     done = world.operator.run("protect", "canary", "--full")
     assert done.returncode == 1, done.stderr
     assert world.frozen() == set()

@@ -85,9 +85,8 @@ def test_what_was_being_made_when_a_site_was_killed_is_an_error_when_it_comes_ba
 def test_sites_that_begin_at_the_same_moment_do_not_take_each_others_ports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        supervision.random, "sample", lambda ports, count: list(ports)
-    )  # all would have the lowest that are free
+    # all would have the lowest that are free
+    monkeypatch.setattr(supervision.random, "sample", lambda ports, count: list(ports))
     sandboxes = [Sandbox(tmp_path / str(number)) for number in range(2)]
     try:
         with ThreadPoolExecutor(2) as beside:
@@ -252,9 +251,8 @@ def test_snapshots_of_frozen_guests_hold_exactly_what_the_guests_had_durable(wor
         ).raise_for_status()
     try:
         durable = {g["role"]: g["durable"] for g in world.guests()}
-        report = snapshot(
-            world, lambda: time.sleep(0.3)
-        )  # in which guests that are not frozen would write
+        # in which guests that are not frozen would write
+        report = snapshot(world, lambda: time.sleep(0.3))
         assert {g["role"]: g["durable"] for g in world.guests()} == durable
     finally:
         for role in reversed(CHAIN):

@@ -228,9 +228,8 @@ def test_the_chain_stalls_while_a_member_is_frozen_and_goes_on_without_harm(chai
 
         def has_stalled() -> bool:
             samples.append(chain.durable())
-            return (
-                len(samples) > 3 and samples[-1] == samples[-2] == samples[-3] == samples[-4]
-            )  # all acknowledged
+            # all acknowledged
+            return len(samples) > 3 and samples[-1] == samples[-2] == samples[-3] == samples[-4]
 
         wait_until(has_stalled, "nothing advances any more", timeout=WITHIN_S, interval=1)
         stalled = samples[-1]

@@ -517,9 +517,8 @@ class Matrix:
             return stage.play(self.what, kill_at)
         run_id, state = run
         if state == "succeeded":
-            forget_what_has_ended(
-                Deployment(config.load(str(stage.config)))
-            )  # as the next command does
+            # as the next command does
+            forget_what_has_ended(Deployment(config.load(str(stage.config))))
             return 0
         # how far several threads had come when their process was killed differs from time to time
         return stage.play("resume", kill_at, surely=False, run=run_id)

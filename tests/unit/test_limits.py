@@ -152,9 +152,8 @@ def test_nothing_inside_a_quiesce_window_waits_for_a_limit() -> None:
             [next(reversed(cloud.snapshots))], timeout_s=5, interval_s=0
         )
         cloud.site.compute.unquiesce("id-db", 10)
-    assert (
-        time.monotonic() - began < WITHIN_S
-    )  # one call after the other, each would wait for 100 s
+    # one call after the other, each would wait for 100 s
+    assert time.monotonic() - began < WITHIN_S
 
 
 def test_calls_outside_of_a_window_wait_for_those_inside() -> None:

@@ -323,9 +323,8 @@ def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_
     cloud = FakeCloud()
     first = protect(cloud, "one")
     topology = discover(VNF, cloud.site)
-    made_before = cloud.add_backup(
-        "front-data", status="creating", looks=10**6
-    )  # not available yet when the backups are listed
+    # not available yet when the backups are listed
+    made_before = cloud.add_backup("front-data", status="creating", looks=10**6)
     snaps = snapshots(cloud, topology, "two")
 
     def becomes_available(event: str) -> None:

@@ -60,9 +60,8 @@ def test_what_a_killed_run_has_left_is_not_thawed_within_a_window_that_freezes_i
     freezes.freezing("site-a", "srv-db", "db", now - timedelta(seconds=60))
     window = freezes.freezing("site-a", "srv-db", "db", now + timedelta(seconds=10))
     assert reaper.reap(freezes, SITE, now.timestamp()) == []
-    freezes.thawed(
-        window
-    )  # perhaps since its call was refused: then nobody else thaws what the killed run has frozen
+    # perhaps since its call was refused: then nobody else thaws what the killed run has frozen
+    freezes.thawed(window)
     assert reaper.reap(freezes, SITE, now.timestamp()) == ["db"]
     assert reaper.reap(freezes, SITE, now.timestamp()) == []
 

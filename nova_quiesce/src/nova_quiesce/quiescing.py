@@ -72,9 +72,8 @@ class Quiescing:
     def __init__(self) -> None:
         self._guest = Guest()
         self.watch = Watch(self.thaw_due)
-        self.servicegroup_api = (
-            servicegroup.API()
-        )  # the name that Nova's check_instance_host looks for
+        # the name that Nova's check_instance_host looks for
+        self.servicegroup_api = servicegroup.API()
 
     @compute_api.check_instance_lock
     def quiesce(self, context: Any, instance: Any, timeout: int) -> None:

@@ -31,9 +31,8 @@ def now() -> float:
     """
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.clock_gettime(
-        time.CLOCK_MONOTONIC
-    )  # that of macOS counts while the machine sleeps; Linux's does not
+    # that of macOS counts while the machine sleeps; Linux's does not
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class BoardClaim:

@@ -271,10 +271,11 @@ class Watch:
                 raise
         finally:
             with self._changed:
+                # a slow service gets its pause after the answer
                 self._asking, self._tried_at = (
                     False,
                     time.monotonic(),
-                )  # a slow service gets its pause after the answer
+                )
                 if listed is not None:
                     self._seen, self._asked_at = listed, asked_at
                 self._changed.notify_all()

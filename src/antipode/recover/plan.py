@@ -200,15 +200,14 @@ class _Planner:
         kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
         if kind:
             self._one("volume type", kind, self._types, label)
+        # it may have been extended between discovery and snapshot
         return VolumePlan(
             source_id=volume.id,
             source_kind=source.kind,
             source_reference=source.reference,
             name=volume.name,
             description=volume.description,
-            size_gib=max(
-                volume.size_gib, source.size_gib
-            ),  # it may have been extended between discovery and snapshot
+            size_gib=max(volume.size_gib, source.size_gib),
             volume_type=kind,
             availability_zone=self._zone(
                 label, volume.availability_zone, self._volume_zones, "Cinder"

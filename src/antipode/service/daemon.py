@@ -141,9 +141,8 @@ def must_agree_on_time(deployment: Deployment) -> None:
         return
     try:
         with deployment.database.connect() as connection:
-            connection.execute(
-                select(func.count()).select_from(text("runs"))
-            )  # so that connecting is not measured
+            # so that connecting is not measured
+            connection.execute(select(func.count()).select_from(text("runs")))
             before = time.time()
             there = float(connection.execute(text(f"SELECT {expression}")).scalar_one())
             after = time.time()
@@ -260,9 +259,8 @@ def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers:
         part.write_text(json.dumps(asdict(status)))
         part.rename(path)
     except OSError as error:
-        LOG.warning(
-            "the status of the service cannot be written: %s", error
-        )  # a full disk must not end the service, as servers may be frozen
+        # a full disk must not end the service, as servers may be frozen
+        LOG.warning("the status of the service cannot be written: %s", error)
     tell_systemd("WATCHDOG=1" if status.is_alive else "STATUS=the conductor hangs")
 
 

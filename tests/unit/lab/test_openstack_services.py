@@ -73,9 +73,8 @@ def test_site_b_names_no_address_of_site_a_in_any_file(
         for path in site.etc.rglob("*")
         if path.is_file() and any(other in path.read_text() for other in others)
     }
-    assert named == (
-        set() if site.has_object_store else {"cinder.conf"}
-    )  # the backup store, which is at site-b by nature
+    # the backup store, which is at site-b by nature
+    assert named == (set() if site.has_object_store else {"cinder.conf"})
 
 
 def test_both_sites_keep_backups_in_the_same_account_and_container(site: Site) -> None:

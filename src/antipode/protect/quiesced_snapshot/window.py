@@ -540,9 +540,8 @@ class _Window:
             if time.monotonic() > until:
                 return
             if self._left_to_thaw():
-                time.sleep(
-                    THAW_PAUSE_S
-                )  # a refused thaw has no state to wait for; nova-compute may need a moment
+                # a refused thaw has no state to wait for; nova-compute may need a moment
+                time.sleep(THAW_PAUSE_S)
 
     def _left_to_thaw(self) -> list[_Member]:
         return [m for m in reversed(self.members) if m.may_be_frozen]
