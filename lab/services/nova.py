@@ -214,7 +214,7 @@ class NovaCompute(Service):
             raise NotReady("Nova has not heard of its nova-compute")
 
     def populate(self, site: Site) -> None:
-        """Let the scheduler know the host: it is told at once instead of finding out by itself some
+        """Let the scheduler know the host at once, not when it would find it by itself some
         time later.
         """
         if not identity.ask(site, PORT, "/v2.1/os-hypervisors")["hypervisors"]:

@@ -90,7 +90,7 @@ class TestQuiesce(CloudTestCase):
         self.act({"quiesce": None})
         self.assertNotEqual(first, self.shown()["id"])
 
-    def test_a_server_shows_that_it_is_quiesced_to_whoever_sees_it(self) -> None:
+    def test_a_server_shows_every_viewer_that_it_is_quiesced(self) -> None:
         self.act({"quiesce": None})
         server = self.request(f"/servers/{self.server_id}", api=self.api).json()["server"]
         self.assertEqual(

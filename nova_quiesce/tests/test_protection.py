@@ -163,7 +163,7 @@ class TestReset(CloudTestCase):
             self.assertEqual(202, self.act({"os-resetState": {"state": state}}).status_code)
             self.assertEqual(state, self.instance().vm_state)
         self.await_that(
-            "told to thaw",
+            "the guest to be thawed",
             lambda: self.assert_nothing_is_left() or self.guests.calls.count("thaw") > 2,
         )
         self.guests.thaws_to_fail = 0
@@ -182,13 +182,13 @@ class TestReset(CloudTestCase):
         self.assertEqual({}, self.watch._lost)
         self.assert_nothing_is_left()
 
-    def test_what_is_quiesced_anew_after_a_reset_is_not_thawed_by_it(self) -> None:
+    def test_what_is_quiesced_again_after_a_reset_is_not_thawed_by_it(self) -> None:
         self.act({"quiesce": None})
         with mock.patch(
             "nova_quiesce.quiescing.Quiescing._thaw_lost", side_effect=ConnectionError
         ) as thaw:
             self.act({"os-resetState": {"state": "active"}})
-            self.await_that("told to thaw", lambda: thaw.called)
+            self.await_that("the guest to be thawed", lambda: thaw.called)
             self.guests.frozen.clear()  # as a hard reboot does
             self.assertEqual(202, self.act({"quiesce": None}).status_code)
             self.await_that(
@@ -200,18 +200,18 @@ class TestReset(CloudTestCase):
             thaw.assert_not_called()
         self.assertTrue(self.frozen)
 
-    def test_what_is_quiesced_anew_while_it_is_thawed_for_a_reset_does_not_pass_for_frozen(
+    def test_what_is_quiesced_again_while_it_is_thawed_for_a_reset_does_not_pass_for_frozen(
         self,
     ) -> None:
         self.act({"quiesce": None})
         self.guests.frozen.clear()
 
-        def quiesce_anew() -> None:
+        def quiesce_again() -> None:
             self.guests.while_thawing = lambda: None
             instance = self.instance()
             self.another_process().quiesce(instance._context, instance, 60)
 
-        self.guests.while_thawing = quiesce_anew
+        self.guests.while_thawing = quiesce_again
         self.act({"os-resetState": {"state": "active"}})
         self.await_that(
             "ended",

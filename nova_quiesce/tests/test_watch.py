@@ -46,7 +46,7 @@ class TestTimeout(CloudTestCase):
         self.await_that("thawed by itself", lambda: not self.frozen)
         self.await_that("shown as thawed", lambda: not self.shown()["quiesced"])
 
-    def test_what_was_quiesced_anew_is_not_thawed_when_the_first_timeout_is_over(self) -> None:
+    def test_what_was_quiesced_again_is_not_thawed_when_the_first_timeout_is_over(self) -> None:
         self.act({"quiesce": {"timeout": 3}})
         over = self.shown()["expires_at"]
         self.assertEqual(202, self.act({"unquiesce": None}).status_code)
@@ -79,7 +79,7 @@ class TestSilentAgents(CloudTestCase):
     def test_it_is_told_to_thaw_until_it_answers(self) -> None:
         message = self.fault(self.act({"quiesce": None}), 409, "conflictingRequest")
         self.assertIn("Guest agent disappeared", message)
-        self.await_that("told to thaw", lambda: self.guests.calls.count("thaw") > 2)
+        self.await_that("the guest to be thawed", lambda: self.guests.calls.count("thaw") > 2)
         self.assertTrue(self.frozen)
         self.assertEqual((True, "unquiescing"), (self.shown()["quiesced"], self.shown()["state"]))
         self.assertIn(
@@ -155,7 +155,7 @@ class TestSilentAgents(CloudTestCase):
             "Timed out during operation: cannot acquire state change lock"
         )
         self.act({"quiesce": {"timeout": 1}})
-        self.await_that("told to thaw", lambda: self.guests.calls.count("thaw") > 4)
+        self.await_that("the guest to be thawed", lambda: self.guests.calls.count("thaw") > 4)
         self.assertTrue(self.shown()["quiesced"])
         self.guests.thaws_to_fail = 0
         self.await_that("thawed", lambda: not self.frozen)

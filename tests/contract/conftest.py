@@ -240,7 +240,7 @@ class Things:
         for remove in reversed(self.removals):
             try:
                 remove()
-            except Exception as error:  # what is left is told when all has been tried
+            except Exception as error:  # the leftovers are reported when all has been tried
                 problems.append(f"{type(error).__name__}: {error}")
         assert not problems, problems
 

@@ -116,7 +116,7 @@ class Host:
         return Service(process, log)
 
     def antipode(self, *arguments: str) -> tuple[int, Any, str]:
-        """Run a command to its end: exit code, what it wrote as JSON, what it told on stderr."""
+        """Run a command to its end: exit code, what it wrote as JSON, its stderr."""
         command = [sys.executable, str(PROCESS), *arguments, "-f", "json"]
         done = subprocess.run(
             command, env=self._environment, capture_output=True, text=True, timeout=servers.WITHIN_S

@@ -148,7 +148,7 @@ def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: M
         time.sleep(EXPIRES_S / 6)
     servers.until("the claim to expire", lambda: the_posting(there).owner is None)
     taken = there.claim(the_posting(there))
-    servers.until("the late one to be told", lambda: is_lost(hold))
+    servers.until("the late one to learn it", lambda: is_lost(hold))
     # what the late one does to the claim does not touch the new one's
     for late in (hold.let_go, hold.finish):
         try:
@@ -168,7 +168,7 @@ def answers(board: Board) -> bool:
 
 
 def is_lost(hold: Hold) -> bool:
-    """Whether a claim is told to be lost; it must not be renewed."""
+    """Whether a claim is reported as lost; it must not be renewed."""
     try:
         hold.renew()
     except ClaimLost:

@@ -91,7 +91,7 @@ def succeeds(here: Deployment, run: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
-def test_queued_runs_are_carried_out_once_each_by_whoever_is_free(
+def test_queued_runs_are_carried_out_once_each_by_a_free_host(
     request: pytest.FixtureRequest, kind: str, tmp_path: Path, etcd: str, name: str
 ) -> None:
     url = request.getfixturevalue(kind).new_database()

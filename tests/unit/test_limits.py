@@ -74,7 +74,7 @@ def test_a_vnf_with_many_volumes_does_not_starve_one_with_few() -> None:
     assert order.index("one") <= 1
 
 
-def test_a_failover_goes_ahead_of_whoever_waits() -> None:
+def test_a_failover_goes_ahead_of_waiting_runs() -> None:
     assert served_in_order(Slots(1), [party("a"), party("b"), party("c", first=True)])[0] == "c"
 
 
@@ -121,7 +121,7 @@ def test_who_holds_fewest_slots_is_next() -> None:
         assert got.wait(WITHIN_S)
 
 
-def test_whoever_lost_his_run_does_not_wait_for_a_slot_any_longer() -> None:
+def test_a_waiter_that_lost_its_run_stops_waiting_for_a_slot() -> None:
     slots = Slots(1)
     with slots.hold(party("a")), pytest.raises(ClaimLost), slots.hold(party("b", lost=True)):
         pass

@@ -294,7 +294,7 @@ def test_an_error_that_nobody_foresaw_fails_the_run_with_its_name(world: World) 
     assert fails_with(world, AntipodeError) == "unexpected ZeroDivisionError: a bug"
 
 
-def test_a_chain_that_the_backup_store_has_lost_is_begun_anew_and_so_is_every_one_if_asked_for(
+def test_a_chain_that_the_backup_store_has_lost_is_started_over_and_so_is_every_one_if_asked_for(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = samples.MemoryStore()

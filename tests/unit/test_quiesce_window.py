@@ -583,7 +583,7 @@ class FreezesWithIds(FakeCloud):
         self.freezes: dict[str, str] = {}
         super().__init__(**options)  # type: ignore[arg-type]
 
-    def freeze_anew(self, server: str) -> None:
+    def freeze_again(self, server: str) -> None:
         """Somebody thaws a server and quiesces it again."""
         self.frozen.add(server)
         self.freezes[server] = f"freeze-{next(self.ids)}"
@@ -591,7 +591,7 @@ class FreezesWithIds(FakeCloud):
     def _action(self, server: str, action: str) -> None:
         super()._action(server, action)
         if action == "quiesce":
-            self.freeze_anew(server)
+            self.freeze_again(server)
 
     def _compute(self, method: str, path: list[str], body: Any, params: Any) -> Any:
         answer = super()._compute(method, path, body, params)
@@ -604,7 +604,7 @@ class FreezesWithIds(FakeCloud):
 
 
 @pytest.mark.parametrize("member", ["db", "app", "front"])
-def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left_to_whoever_made_it(
+def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left_to_its_maker(
     member: str,
 ) -> None:
     scene = Scene(cloud=FreezesWithIds)
@@ -612,7 +612,7 @@ def test_a_thaw_and_a_new_quiesce_in_the_window_break_it_and_the_new_one_is_left
 
     def begin_another(happening: str) -> None:
         if happening == "snapshot db-root":
-            scene.cloud.freeze_anew(f"id-{member}")
+            scene.cloud.freeze_again(f"id-{member}")
 
     scene.cloud.before = begin_another
     with pytest.raises(

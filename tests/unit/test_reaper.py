@@ -53,7 +53,7 @@ def test_servers_are_thawed_in_the_reverse_of_the_order_in_which_they_were_froze
     assert reaper.reap(freezes, SITE, now.timestamp() + 1) == ["front", "app", "db"]
 
 
-def test_what_a_killed_run_has_left_is_not_thawed_within_a_window_that_freezes_it_anew_but_after_it(
+def test_leftovers_of_a_killed_run_are_thawed_after_a_window_that_freezes_them_and_not_within(
     freezes: Freezes, thawed: list[str]
 ) -> None:
     now = datetime.now(UTC)

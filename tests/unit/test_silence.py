@@ -89,7 +89,7 @@ def test_an_answer_ends_the_silence_and_other_services_are_not_taken_for_silent(
     assert site.volumes.snapshots() == []
 
 
-def test_whoever_may_not_leave_it_undone_goes_on_asking(cloud: HoledCloud) -> None:
+def test_a_call_that_must_be_done_is_repeated(cloud: HoledCloud) -> None:
     cloud.is_silent = True
     for _ in range(2):
         with pytest.raises(SiteUnreachable):

@@ -48,9 +48,9 @@ class Watch:
 
     def __init__(self, thaw: Callable[[Any, str, Record], None]) -> None:
         self._thaw = thaw
-        self._begin_anew()
+        self._begin_again()
 
-    def _begin_anew(self) -> None:
+    def _begin_again(self) -> None:
         self._pid: int | None = None
         self._sooner = threading.Event()
         self._look_at = {_REGULARLY: 0.0}
@@ -64,7 +64,7 @@ class Watch:
         its process.
         """
         if self._pid != os.getpid():
-            self._begin_anew()
+            self._begin_again()
             self._pid = os.getpid()
             threading.Thread(target=self.run, name=THREAD, daemon=True).start()
 

@@ -179,8 +179,8 @@ def _step_line(step: dict[str, Any]) -> str:
 def _facts(result: dict[str, Any]) -> str:
     from antipode.engine.timeline import WAITS_SINCE
 
-    told = {k: moment(v) if k == WAITS_SINCE else v for k, v in result.items()}
-    facts = ", ".join(f"{k} {v}" for k, v in told.items() if not isinstance(v, dict | list))
+    shown = {k: moment(v) if k == WAITS_SINCE else v for k, v in result.items()}
+    facts = ", ".join(f"{k} {v}" for k, v in shown.items() if not isinstance(v, dict | list))
     return f"  ({facts})" if facts else ""
 
 

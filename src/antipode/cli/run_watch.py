@@ -206,7 +206,7 @@ class _Lines(_View):
     def state(self, seen: Outlook) -> None:
         from antipode.engine.timeline import WAITS_FOR, WAITS_SINCE
 
-        told = {
+        facts = {
             "run": seen.run.id,
             "state": seen.run.state,
             "reason": seen.run.reason,
@@ -222,16 +222,16 @@ class _Lines(_View):
                 for s in seen.under_way
             ],
         }
-        if told != self._last:
+        if facts != self._last:
             left = round(seen.estimate.left_s, 1) if seen.estimate else None
             self._print(
                 event="run",
                 at=moment(time.time()),
-                **told,
+                **facts,
                 left_s=left,
                 judged_by=seen.estimate and seen.estimate.judged_by,
             )
-        self._last = told
+        self._last = facts
 
     def _print(self, **event: object) -> None:
         print(json.dumps(event), file=self._stream, flush=True)

@@ -161,15 +161,15 @@ class Compute:
 
         `timeout_s`: None for the usual.
         """
-        told = self._api.get(
+        answer = self._api.get(
             f"/servers/{server_id}/os-quiesce",
             answers.FREEZE,
             timeout_s=timeout_s,
             urgency=Urgency.WINDOW,
         )
         return (
-            Freeze(told.get("id"), told.get("state", "quiesced") == "quiesced")
-            if told["quiesced"]
+            Freeze(answer.get("id"), answer.get("state", "quiesced") == "quiesced")
+            if answer["quiesced"]
             else None
         )
 

@@ -86,7 +86,7 @@ def _network_agents(site: Site) -> Finding:
         for a in agents
         if not (a["alive"] and a["admin_state_up"])
     ]
-    told = f"alive: {', '.join(sorted(alive)) or 'none'}" + (
+    text = f"alive: {', '.join(sorted(alive)) or 'none'}" + (
         f"; dead or disabled: {', '.join(dead)}" if dead else ""
     )
-    return Finding("network agents", alive == {a["agent_type"] for a in agents}, told)
+    return Finding("network agents", alive == {a["agent_type"] for a in agents}, text)

@@ -232,8 +232,8 @@ class Watch:
                 self._waited_for += Counter()  # drops what nobody waits for any more
 
     def _states(self, ids: Collection[str], seen: dict[str, Json]) -> str:
-        told = [f"{self._kind} {_named(r, seen.get(r))}" for r in list(ids)[:TOLD]]
-        return ", ".join(told) + (f" and {len(ids) - TOLD} more" if len(ids) > TOLD else "")
+        shown = [f"{self._kind} {_named(r, seen.get(r))}" for r in list(ids)[:TOLD]]
+        return ", ".join(shown) + (f" and {len(ids) - TOLD} more" if len(ids) > TOLD else "")
 
     def _silence(self) -> str:
         return "" if self._failing_since is None else f"; {self._site} gives no usable answer"

@@ -112,7 +112,7 @@ def _foreseen(error: BaseException) -> AntipodeError:
 
 
 def run_flow(
-    flow: Any, run: Run, workers: int = 1, anew_without: str | None = None
+    flow: Any, run: Run, workers: int = 1, restart_without: str | None = None
 ) -> dict[str, Any]:
     """Run a flow, or the rest of it, to its end; everything that its tasks provided.
 
@@ -120,7 +120,7 @@ def run_flow(
     more they run concurrently, and a signal ends the wait for them.
 
     Args:
-        anew_without: a task; unless it has finished, all tasks are repeated.
+        restart_without: a task; unless it has finished, all tasks are repeated.
 
     Raises:
         AntipodeError: the first failure of a task, as it was raised. Tasks that have finished are
@@ -128,7 +128,7 @@ def run_flow(
     """
     config = run.deployment.config
     with _backend(config) as backend:
-        book, detail = _open_book(backend, run, flow.name, anew_without)
+        book, detail = _open_book(backend, run, flow.name, restart_without)
         # a pool of our own, because TaskFlow's waits a second for its idle threads in the end
         pool = ThreadPoolExecutor(workers, "task", initializer=logs.adopt, initargs=(run.id,))
         how = {"engine": "serial"} if workers == 1 else {"engine": "parallel", "executor": pool}
@@ -216,7 +216,7 @@ def _newest(book: models.LogBook) -> models.FlowDetail | None:
 
 
 def _open_book(
-    backend: SQLAlchemyBackend, run: Run, name: str, anew_without: str | None
+    backend: SQLAlchemyBackend, run: Run, name: str, restart_without: str | None
 ) -> tuple[models.LogBook, models.FlowDetail]:
     """The logbook of a run and, in it, the details of the flow for this claim, which begin with the
     tasks that finished under the previous claim.
@@ -230,7 +230,7 @@ def _open_book(
         detail = models.FlowDetail(name, str(uuid.uuid5(BOOKS, f"{run.id}/{run.claim.number}")))
         detail.meta = {"claim": run.claim.number}
         finished = [atom for atom in before or () if atom.state == states.SUCCESS]
-        if anew_without is None or anew_without in {atom.name for atom in finished}:
+        if restart_without is None or restart_without in {atom.name for atom in finished}:
             for atom in finished:
                 detail.add(
                     models.TaskDetail.from_dict({**atom.to_dict(), "uuid": str(uuid.uuid4())})

@@ -247,7 +247,7 @@ def _protect(run: Run) -> None:
     # Nothing is kept of a try that was killed before the last capture: a topology that is hours
     # old must not be trusted.
     last_capture = [t.name for t, _ in flow.iter_nodes() if isinstance(t, CaptureBatch)][-1]
-    results = run_flow(flow, run, anew_without=last_capture)
+    results = run_flow(flow, run, restart_without=last_capture)
     run.result.update(_record(RecoveryPoint.model_validate(results["point"]), run))
 
 
