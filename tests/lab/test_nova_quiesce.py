@@ -394,7 +394,7 @@ dd if=/dev/zero of=/data/dirty bs=1M count=16 2>/dev/null
 (while [ ! -e /run/qga.state.isfrozen ]; do :; done; kill -KILL $agent) &
 """
 
-# It stands still before it freezes, and freezes when nobody waits for it any more.
+# It stands still before it freezes, and freezes when no caller waits for it any longer.
 SLEEPS_BEFORE_THE_FREEZE = f"""
 echo "$1 $(cut -d' ' -f1 /proc/uptime)" >>/run/spoilt.log
 [ $1 = freeze ] || exit 0

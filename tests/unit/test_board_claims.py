@@ -68,7 +68,7 @@ class Runs:
 
 
 class Clock:
-    """One that goes on when the test says so: however busy the machine is, a claim lasts as long as
+    """One that advances when the test says so: however busy the machine is, a claim lasts as long as
     it should.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reaper thaws what is past its deadline, not before, and goes on trying."""
+"""The reaper thaws what is past its deadline, not before, and keeps trying."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Objects:
         while page := self._page(container, {"prefix": prefix, "marker": marker}):
             found += page
             if (last := page[-1].name.encode()) <= marker.encode():
-                problem = f"it goes on from {marker!r} with {last.decode()!r}"
+                problem = f"it continues after {marker!r} with {last.decode()!r}"
                 raise UnexpectedAnswer(self._site, f"GET {container}", problem)
             marker = page[-1].name
         return found

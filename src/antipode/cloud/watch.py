@@ -229,7 +229,7 @@ class Watch:
         finally:
             with self._changed:
                 self._waited_for.subtract(ids)
-                self._waited_for += Counter()  # drops what nobody waits for any more
+                self._waited_for += Counter()  # drops resources with no waiter left
 
     def _states(self, ids: Collection[str], seen: dict[str, Json]) -> str:
         shown = [f"{self._kind} {_named(r, seen.get(r))}" for r in list(ids)[:TOLD]]

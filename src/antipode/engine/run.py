@@ -176,7 +176,7 @@ class Watcher:
             if self._halt is not None and self._halt.is_set():
                 self._run.stop(
                     Halted,
-                    f"run {self._run.id} was halted with the process at it; it goes on from here "
+                    f"run {self._run.id} was halted with its process; it continues from here "
                     "when it is resumed",
                 )
             try:
