@@ -68,8 +68,8 @@ class Runs:
 
 
 class Clock:
-    """One that advances when the test says so: however busy the machine is, a claim lasts as long as
-    it should.
+    """One that advances when the test says so: however busy the machine is, a claim lasts as
+    long as it should.
     """
 
     def __init__(self) -> None:

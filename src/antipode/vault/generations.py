@@ -2,8 +2,8 @@
 """The generations of a VNF in its vaults: claimed by a failover, then active or released.
 
 `<vnf>/generation-0000000002.claim` is written by a failover before it creates anything, and only
-if there is none: of several failovers on several hosts, one continues. `….outcome` beside it says how
-it ended. Neither is ever changed or removed, so that no number is used twice.
+if there is none: of several failovers on several hosts, one continues. `….outcome` beside it
+says how it ended. Neither is ever changed or removed, so that no number is used twice.
 """
 
 from __future__ import annotations
