@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-contract-lab-core test-sandbox bench-scale distributed-servers test-distributed test-distributions test test-kill-matrix test-nova-quiesce test-lab test-lab-core lab lab-from-nothing lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test-contract test-contract-lab test-contract-lab-core test-contract-lab-rest test-sandbox bench-scale distributed-servers test-distributed test-distributions test test-kill-matrix test-nova-quiesce test-lab test-lab-core test-lab-rest lab lab-from-nothing lab-down lab-wipe bench format clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -32,6 +32,9 @@ test-contract-lab: lab    ## the same on the two real sites: what differs is a b
 
 test-contract-lab-core: lab  ## those of them that antipode relies on most
 	$(BIN)/pytest tests/contract -q --sites lab -m core
+
+test-contract-lab-rest: lab  ## and all the others
+	$(BIN)/pytest tests/contract -q --sites lab -m "not core"
 
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
 	$(BIN)/pytest tests/sandbox -q -n 3 --timeout 1200
@@ -61,7 +64,10 @@ test-lab: lab             ## tests against the two real sites
 test-lab-core: lab        ## those of them that every change has to pass
 	$(BIN)/pytest tests/lab -q -m core
 
-test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle and the newest Nova, or NOVAS=newest
+test-lab-rest: lab        ## and all the others
+	$(BIN)/pytest tests/lab -q -m "not core"
+
+test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle and the newest Nova, or NOVAS="29 31"
 	$(BIN)/python -m lab test-nova-quiesce $(NOVAS)
 
 test-distributions: $(READY)  ## wheels and source archives: built, and tried in an empty environment

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from lanes import DEFAULT, EVERY, Lane, Selection
 from proof import all_steps, tell
+
+from lab.add_on_tests import RELEASES
 
 PROJECT = Path(__file__).parents[3]
 
@@ -41,15 +44,23 @@ def test_a_change_of_documents_starts_no_lab() -> None:
     assert set(selected(frozenset({Lane.CHECKS}))) == {"environment", "checks"}
 
 
-def test_the_core_runs_on_the_lab_unless_everything_is_asked_for() -> None:
-    assert selected(DEFAULT)["lab-tests"] == ["make", "test-lab-core"]
-    assert selected(EVERY, full=True)["lab-tests"] == ["make", "test-lab"]
-    assert selected(DEFAULT)["lab-contract"] == ["make", "test-contract-lab-core"]
+def test_the_core_runs_on_the_lab_and_the_rest_after_it_if_everything_is_asked_for() -> None:
+    landing, full = selected(DEFAULT), selected(EVERY, full=True)
+    assert landing["lab-tests"] == ["make", "test-lab-core"]
+    assert landing["lab-contract"] == ["make", "test-contract-lab-core"]
+    assert list(full.items())[: len(landing)] == list(landing.items())
+    assert full["lab-tests-rest"] == ["make", "test-lab-rest"]
+    assert full["lab-contract-rest"] == ["make", "test-contract-lab-rest"]
 
 
 def test_older_novas_run_only_when_they_are_selected() -> None:
     assert selected(DEFAULT)["nova-quiesce"][-1] == "NOVAS=newest"
     assert selected(EVERY)["nova-quiesce"][-1] == "NOVAS="
+    full = selected(EVERY, full=True)
+    novas = [
+        full[step][-1].removeprefix("NOVAS=").split() for step in ("nova-quiesce", "older-novas")
+    ]
+    assert set(chain.from_iterable(novas)) == set(RELEASES)
 
 
 def test_what_is_skipped_is_said(capsys: pytest.CaptureFixture[str]) -> None:
