@@ -142,6 +142,58 @@ def test_a_vnf_is_protected_at_its_new_site_and_fails_back(world: World) -> None
     assert (state(world).active_site, state(world).generation) == ("site-a", 3)
 
 
+def renew(vault: Path) -> None:
+    """The vault is lost, and an empty one is in its place."""
+    vault.rename(vault.with_name("lost"))
+    vault.mkdir()
+
+
+def test_a_protection_teaches_an_empty_vault_where_the_vnf_is_active(
+    world: World, tmp_path: Path
+) -> None:
+    world.failover()
+    settle(world.b)
+    before = state(world)
+    renew(world.folder / "vault")
+    made = points.read(world.here.vault, "v", world.protect()["recovery_point"])
+    assert (made.site, made.generation) == ("site-b", 2)
+    assert state(world) == before
+    assert activity.read(other_host(world, tmp_path / "other"), VNF) == before
+
+
+def test_a_protection_that_fails_early_has_taught_an_empty_vault_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.failover()
+    before = state(world)
+    renew(world.folder / "vault")
+    monkeypatch.setattr(protecting.run_kind.Check, "execute", refuse_to_start)
+    with pytest.raises(PreflightFailed):
+        world.protect()
+    assert state(world) == before
+
+
+def refuse_to_start(*_: Any, **__: Any) -> None:
+    raise PreflightFailed("the protection of v", ["something is missing"])
+
+
+def test_a_failover_under_way_is_not_forgotten_with_the_vault(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ResourceFailed("no valid host")
+
+    with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+        patched.setattr(servers, "boot", fail)
+        world.failover()
+    assert activity.read(world.here, VNF).state is VnfState.FAILING_OVER
+    renew(world.folder / "vault")
+    with pytest.raises(Busy):
+        world.protect()
+    abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert world.protect()["generation"] == 1
+
+
 def test_an_aborted_failover_gives_the_vnf_back(world: World, tmp_path: Path) -> None:
     silent(world)
     recovering = InBackground(lambda: world.failover(world.process()))

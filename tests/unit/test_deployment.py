@@ -235,6 +235,26 @@ def test_a_host_that_has_never_heard_of_a_failover_refuses_to_protect_the_old_co
     assert str(after.since) in str(caught.value)
 
 
+def test_a_vault_that_the_file_does_not_name_any_more_still_tells_where_the_vnf_is_active(
+    deployment: Deployment, places: Places
+) -> None:
+    renamed = samples.vnf(vaults=["b"])
+    third = deployment.vaults(["third"])
+    before = generations.present(third, "hlr", "site-a")
+    generations.complete(third, generations.claim(third, before, "site-b", "failover-1"))
+    state = activity.read(deployment, renamed)
+    assert (state.active_site, state.generation) == ("site-b", 2)
+    with pytest.raises(Busy):
+        activity.must_be_active_at(state, "site-a")
+
+
+def test_a_vault_that_the_file_does_not_name_may_be_dead(
+    deployment: Deployment, places: Places
+) -> None:
+    places.dead |= {"a", "third"}
+    assert activity.read(deployment, samples.vnf(vaults=["b"])).active_site == "site-a"
+
+
 def test_a_vnf_that_is_failing_over_is_protected_nowhere(deployment: Deployment) -> None:
     vault = deployment.vaults()
     before = generations.present(vault, "hlr", "site-a")

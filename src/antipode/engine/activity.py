@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from antipode.engine.deployment import Deployment
-from antipode.errors import Busy, NotFound, SiteUnreachable, VaultError
+from antipode.errors import Busy, NotFound, SiteUnreachable, VaultCorrupt, VaultError
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Vnf
 from antipode.vault import generations, points
@@ -25,14 +25,42 @@ class Standing(NamedTuple):
 
 
 def read(deployment: Deployment, vnf: Vnf, vaults: Vaults | None = None) -> ProtectedVnf:
-    """The state of a VNF, by default from those of its vaults that answer.
+    """The state of a VNF, by default from those of its vaults that answer. Vaults that hold nothing
+    of it may be new: then what is known elsewhere counts.
 
     Raises:
         VaultCorrupt: a claim in a vault cannot be understood.
         VaultError, SiteUnreachable: a vault that is needed does not answer.
     """
     vaults = vaults or deployment.vaults(vnf.vaults)
-    return deployment.states.keep(generations.present(vaults, vnf.vnf, vnf.primary))
+    state = generations.present(vaults, vnf.vnf, vnf.primary)
+    if state.claim is None and not vaults.list(f"{vnf.vnf}/"):
+        state = _known_elsewhere(deployment, vnf) or state
+    return deployment.states.keep(state)
+
+
+def _known_elsewhere(deployment: Deployment, vnf: Vnf) -> ProtectedVnf | None:
+    """The state of a VNF that has changed its site, as this host has last read it, or as a vault
+    has it that its file does not name (any more); None if neither knows of such a change.
+
+    Raises:
+        VaultCorrupt: a claim in such a vault cannot be understood.
+    """
+    found = [deployment.states.find(vnf.vnf)]
+    named = deployment.config.vault_names(vnf.vaults)
+    if others := [name for name in deployment.config.all_vaults if name not in named]:
+        try:
+            found.append(generations.present(deployment.vaults(others), vnf.vnf, vnf.primary))
+        except VaultCorrupt:
+            raise
+        except (VaultError, SiteUnreachable) as error:
+            LOG.warning("where VNF %s is active is not asked of other vaults: %s", vnf.vnf, error)
+    changed = [state for state in found if state is not None and state.claim is not None]
+    return max(
+        changed,
+        key=lambda state: (state.generation, state.state is VnfState.FAILING_OVER),
+        default=None,
+    )
 
 
 def before_failover(

@@ -215,8 +215,8 @@ class Job:
         vault = deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on)
         return cls(run, request, protecting, option, transfer, vault)
 
-    def must_be_active(self) -> None:
-        """See that the VNF is still active where it is protected, by all of its vaults.
+    def must_be_active(self) -> ProtectedVnf:
+        """The state of the VNF, which is still active where it is protected, by all of its vaults.
 
         Raises:
             Busy: it is active elsewhere, or failing over.
@@ -226,6 +226,7 @@ class Job:
         activity.must_be_active_at(state, self.request.site)
         if state.generation != self.request.generation:
             raise Busy(f"{state}: it has changed its site and come back since {self.run.id} began")
+        return state
 
 
 def _protect(run: Run) -> None:
@@ -239,8 +240,9 @@ def _protect(run: Run) -> None:
         thaw_left_by(run.deployment.freezes, site, dead)
     with run.timeline.step(Steps.CONNECT, "vaults and backup store"):
         job = Job.of(run)
-        job.must_be_active()
+        state = job.must_be_active()
         generations.spread(job.vault, run.vnf)
+        generations.teach(job.vault, state)
     run.touches_clouds()
     run.result["recovery_point"] = None
     flow = protect_flow(job)

@@ -70,7 +70,7 @@ def claim(
         VaultCorrupt: a claim cannot be understood.
         VaultError: it was not claimed everywhere, or nobody knows.
     """
-    _teach(vault, expected)
+    teach(vault, expected)
     # the number that is claimed follows the highest that the state was made of: a claim that
     # another host has made since then is in the way of it
     numbers = _numbers(vault, expected.vnf)
@@ -189,6 +189,22 @@ def spread(vault: Vault, vnf: str) -> None:
                 there.create(name, document)
 
 
+def teach(vault: Vault, known: ProtectedVnf) -> None:
+    """Write the failover that has made a known state to vaults that lack it: those that have it may
+    have failed with the site, or have been replaced by empty ones.
+
+    Raises:
+        Busy: the vaults have another failover of that generation, or have it as aborted.
+        VaultError: it was not written everywhere, or nobody knows.
+    """
+    if known.state is not VnfState.ACTIVE or (claim := known.claim) is None:
+        return
+    found = _found(vault, known.vnf, known.generation)
+    if found is None or found[1] is None:
+        _claim_everywhere(vault, claim)
+        _end(vault, claim, "active", known.since)
+
+
 def _undamaged(vault: Vault, name: str) -> bytes | None:
     """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged."""
     try:
@@ -219,18 +235,6 @@ def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
     )
 
 
-def _teach(vault: Vault, known: ProtectedVnf) -> None:
-    """Write the generation of a known state to vaults that have none as high: those that have it
-    may have failed with the site.
-    """
-    highest = max(_numbers(vault, known.vnf))
-    if known.generation <= highest or (claim := known.claim) is None:
-        return
-    if known.state is VnfState.ACTIVE:
-        _claim_everywhere(vault, claim)
-        complete(vault, claim)
-
-
 def _claim_everywhere(vault: Vault, mine: Claim) -> None:
     """Write a claim to every vault that answers; where another run was faster, to none."""
     name, document = _name(mine, "claim"), _document(mine)
@@ -251,8 +255,10 @@ def _claim_everywhere(vault: Vault, mine: Claim) -> None:
             raise Busy(_lost_to(found))
 
 
-def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> None:
-    wanted = Outcome(run=claim.run, outcome=outcome, since=_now())
+def _end(
+    vault: Vault, claim: Claim, outcome: Literal["active", "released"], since: str | None = None
+) -> None:
+    wanted = Outcome(run=claim.run, outcome=outcome, since=since or _now())
     name = _name(claim, "outcome")
     for there in vault.copies():
         try:
