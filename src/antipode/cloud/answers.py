@@ -92,6 +92,13 @@ class Listing(Shape):
         return any(x.get("rel") == "next" for x in self._links.check(links, site, call))
 
 
+class LinkedListing(Listing):
+    """A listing whose page names the next one at the key `next`, as Glance's does."""
+
+    def has_more(self, body: Any, site: str, call: str) -> bool:
+        return bool(body.get("next"))
+
+
 def printable(text: str, longest: int = 300) -> str:
     """Text of a service as it can be printed and stored anywhere: cut, no lone surrogates."""
     return text[:longest].encode("utf-8", "replace").decode()
@@ -345,6 +352,7 @@ class _VolumeType(TypedDict):
 
 class _Snapshot(TypedDict):
     id: Id
+    volume_id: Id
     name: NotRequired[Maybe]
     status: Text
     metadata: Texts
@@ -459,6 +467,37 @@ SUBNETS = Listing("subnets", _Subnet)
 SECURITY_GROUPS = Listing("security_groups", _SecurityGroup)
 AGENTS = Listing("agents", _Agent)
 NETWORK_QUOTA = Shape("quota", Annotated[dict[Text, _NetworkQuota], BeforeValidator(_rows)])
+
+
+# ---- Glance ----
+
+
+class _Image(TypedDict):
+    id: Id
+    name: NotRequired[Maybe]
+    status: Text
+    block_device_mapping: NotRequired[Maybe]
+
+
+class _BlockDevice(TypedDict):
+    source_type: Text
+    snapshot_id: NotRequired[Maybe]
+    boot_index: NotRequired[int | None]
+
+
+def _names_its_snapshot(device: Any) -> Any:
+    if device["source_type"] == "snapshot" and not device.get("snapshot_id"):
+        raise ValueError("it names no snapshot")
+    return device
+
+
+IMAGE = Shape("image", _Image)
+IMAGES = LinkedListing("images", _Image)
+MADE_IMAGE = Shape("image_id", Id)
+"""of Nova's answer to createImage (2.45)"""
+BLOCK_DEVICE_MAPPING = Shape(
+    "block_device_mapping", list[Annotated[_BlockDevice, AfterValidator(_names_its_snapshot)]]
+)
 
 
 # ---- Swift ----

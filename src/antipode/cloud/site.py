@@ -15,6 +15,7 @@ from antipode.cloud import credentials
 from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
+from antipode.cloud.images import Images
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
 from antipode.cloud.transport import Login, Wire, answering
@@ -51,6 +52,7 @@ class Site:
         self._login: Login | None = None
         self._lock = threading.Lock()
         self._objects: Objects | None = None
+        self._image: Api | None = None
         self._gate = Gate()
 
     def under(self, go_on: Callable[[], None], rate: Rate | None = None) -> Self:
@@ -86,6 +88,17 @@ class Site:
                 assert self._login is not None  # connected
                 self._objects = _objects(self.name, self._connection, self._login, self._gate)
             return self._objects
+
+    @property
+    def images(self) -> Images:
+        """The site's images; Glance is looked for when they are first asked for, as only some
+        options need it.
+        """
+        with self._lock:
+            if self._image is None:
+                assert self._login is not None  # connected
+                self._image = _api(self.name, "image", self._login, self._connection.image)
+            return Images(self._image.behind(self._gate), self.project_id)
 
     def stay_authorized(self, seconds: float) -> None:
         """Get a new token now unless the present one lasts for that long, so that none has to be

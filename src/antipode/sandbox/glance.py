@@ -113,6 +113,12 @@ class Glance(Service):
             self._make(owner, {"name": name, "visibility": "public", **formats, **properties}), data
         )
 
+    def register(self, owner: str, wanted: Json) -> Json:
+        """An active image without bytes of its own."""
+        image = self._make(owner, wanted)
+        self.store(image, b"")
+        return image
+
     def _make(self, owner: str, wanted: Json) -> Json:
         now = self._conditions.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         image_id = str(wanted.get("id") or uuid.uuid4())

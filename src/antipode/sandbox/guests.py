@@ -18,6 +18,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,10 @@ FILL_ROOM = 64 << 20
 
 class GuestSilent(Exception):
     """A guest, or its agent, does not answer."""
+
+
+class GuestFrozen(Exception):
+    """A guest's agent refuses a freeze, as its file systems are frozen already."""
 
 
 @dataclass
@@ -87,6 +92,8 @@ class Guest:
     canary: Canary | None = None
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    agent: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """held while its agent carries out a command: it takes one at a time"""
     task: asyncio.Task[None] | None = None
 
     @property
@@ -136,8 +143,12 @@ class Hypervisor:
 
         Raises:
             GuestSilent: the agent does not answer, because the guest is not up (yet).
+            GuestFrozen: it is frozen already.
         """
-        self._agent(server_id).thawed.clear()
+        guest = self._agent(server_id)
+        if not guest.thawed.is_set():
+            raise GuestFrozen("The command has been disabled: the agent is in frozen state")
+        guest.thawed.clear()
         members = [(g.canary, g.thawed) for g in self._guests.values() if g.canary]
         if members and not any(thawed.is_set() for _, thawed in members):
             self.stills.append({canary.role: canary.last for canary, _ in members})
@@ -149,6 +160,11 @@ class Hypervisor:
     def is_frozen(self, server_id: str) -> bool:
         guest = self._guests.get(server_id)
         return guest is not None and not guest.thawed.is_set()
+
+    def agent_of(self, server_id: str) -> AbstractAsyncContextManager[None]:
+        """Entered while a command of a guest's agent is under way; the next one waits."""
+        guest = self._guests.get(server_id)
+        return guest.agent if guest else nullcontext()
 
     def _agent(self, server_id: str) -> Guest:
         guest = self._guests.get(server_id)

@@ -88,7 +88,14 @@ class Site:
             database,
             self.conditions,
             work,
-            Infrastructure(self.hypervisor, storage, self.cinder.volumes, self.neutron),
+            Infrastructure(
+                self.hypervisor,
+                storage,
+                self.cinder.volumes,
+                self.cinder.snapshots,
+                self.neutron,
+                self.glance,
+            ),
             add_on=site.add_on,
         )
         swift = Swift(database, directory / "objects", self.conditions)

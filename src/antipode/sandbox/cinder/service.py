@@ -29,13 +29,13 @@ class Cinder(Service):
         self._quotas = storage.quotas
         self.types = Types(storage)
         self.volumes = Volumes(storage, self.types, glance)
-        self._snapshots = Snapshots(storage)
+        self.snapshots = Snapshots(storage)
         self._backups = Backups(storage, self.volumes, store)
-        groups = Groups(storage, self.types, self._snapshots, database)
+        groups = Groups(storage, self.types, self.snapshots, database)
         self.parts = [
             self.types,
             self.volumes,
-            self._snapshots,
+            self.snapshots,
             Managing(storage, self.volumes),
             self._backups,
             groups,
@@ -56,7 +56,7 @@ class Cinder(Service):
 
     def begin_again(self) -> None:
         """Continue or fail the work that was under way when the services were killed."""
-        for part in (self._backups, self._snapshots, self.volumes):
+        for part in (self._backups, self.snapshots, self.volumes):
             part.begin_again()
 
     async def _versions(self, call: Call) -> Json:

@@ -11,13 +11,17 @@ from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
 from antipode.sandbox.http import Call, Part, Refused, Route
 from antipode.sandbox.nova.quiescing import STATES, Quiescing
+from antipode.sandbox.nova.server_images import ServerImages
 from antipode.sandbox.nova.servers import TASK, Servers
 
 
 class Actions(Part):
-    def __init__(self, servers: Servers, quiescing: Quiescing | None = None) -> None:
+    def __init__(
+        self, servers: Servers, images: ServerImages, quiescing: Quiescing | None = None
+    ) -> None:
         """`quiescing`: None where the add-on is not installed."""
         self._servers = servers
+        self._images = images
         self._quiescing = quiescing
 
     def routes(self) -> Sequence[Route]:
@@ -36,6 +40,8 @@ class Actions(Part):
             self._servers.table.keep(server, locked=True, locked_reason=wanted.get("locked_reason"))
         elif action == "unlock":
             self._servers.table.keep(server, locked=False, locked_reason=None)
+        elif action == "createImage":
+            return await self._images.create(call, server, call.part(action))
         elif action == "os-getConsoleOutput":
             return web.json_response({"output": self._servers.hypervisor.console(item)})
         elif action == "os-resetState" and call.caller.is_admin:

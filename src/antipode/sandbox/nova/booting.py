@@ -212,9 +212,17 @@ class Booting(Part):
         if server["id"] not in self._servers.table:
             return
         self._servers.table.keep(
-            server, **{"OS-SRV-USG:launched_at": self._servers.conditions.timestamp()}
+            server,
+            _image_properties=self._image_properties(server),
+            **{"OS-SRV-USG:launched_at": self._servers.conditions.timestamp()},
         )
         self._servers.power_on(server)
+
+    def _image_properties(self, server: Json) -> dict[str, str]:
+        """What Nova keeps of the image of a root volume when its server boots."""
+        root = self._storage.volumes[server["_attachments"][0]["volume_id"]]
+        about = root["volume_image_metadata"]
+        return {k: str(v) for k, v in about.items() if k.startswith(("hw_", "os_", "img_"))}
 
     async def _volume_of(self, disk: Json, caller: Caller) -> Json:
         """The volume of a block device, made from an image if that is what it is to come from."""

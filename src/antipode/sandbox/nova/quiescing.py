@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
-from antipode.sandbox.guests import GuestSilent
+from antipode.sandbox.guests import GuestFrozen, GuestSilent
 from antipode.sandbox.http import Call, Part, Refused, Route
 from antipode.sandbox.nova.servers import TASK, Servers
 
@@ -114,7 +114,7 @@ class Quiescing(Part):
                 f"{server['id']} was quiesced. It is being thawed."
             )
             raise Refused(504, message) from None
-        except (Refused, GuestSilent, OperationFailed) as error:
+        except (Refused, GuestSilent, GuestFrozen, OperationFailed) as error:
             self._become(server, record, None)
             raise (
                 error
@@ -147,8 +147,9 @@ class Quiescing(Part):
         self._servers.table.keep(server, **{TASK: UNQUIESCING}, _quiesced=claim)
         try:
             self._refuse_without_agent(server)
-            await self._conditions.take("server.unquiesce")
-            self._hypervisor.thaw(server["id"])
+            async with self._hypervisor.agent_of(server["id"]):
+                await self._conditions.take("server.unquiesce")
+                self._hypervisor.thaw(server["id"])
         except (Refused, GuestSilent, OperationFailed) as error:
             if not found:
                 self._become(server, claim, None)

@@ -10,10 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from antipode.sandbox.cinder.snapshots import Snapshots
 from antipode.sandbox.cinder.storage import Storage
 from antipode.sandbox.cinder.volumes import Volumes
 from antipode.sandbox.conditions import Conditions, OperationFailed
 from antipode.sandbox.database import Database, Json
+from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import Disks, Hypervisor, Machine
 from antipode.sandbox.http import Call, Caller, Part, Refused, Route, Version, page
 from antipode.sandbox.neutron import Neutron
@@ -34,7 +36,9 @@ class Infrastructure:
     hypervisor: Hypervisor
     storage: Storage
     volumes: Volumes
+    snapshots: Snapshots
     neutron: Neutron
+    glance: Glance
 
 
 class Servers(Part):

@@ -15,6 +15,7 @@ from antipode.sandbox.nova.flavors import Flavors
 from antipode.sandbox.nova.keypairs import Keypairs
 from antipode.sandbox.nova.quiescing import Quiescing
 from antipode.sandbox.nova.server_groups import ServerGroups
+from antipode.sandbox.nova.server_images import ServerImages
 from antipode.sandbox.nova.servers import Infrastructure, Servers
 from antipode.sandbox.quotas import Quotas
 from antipode.sandbox.work import Work
@@ -55,7 +56,7 @@ class Nova(Service):
         )
         booting = Booting(self.servers, self.flavors, keypairs, groups, infrastructure)
         quiescing = [Quiescing(self.servers)] if add_on else []
-        actions = Actions(self.servers, *quiescing)
+        actions = Actions(self.servers, ServerImages(self.servers, infrastructure), *quiescing)
         attachments = Attachments(self.servers, infrastructure.storage, infrastructure.neutron)
         self.parts = [
             self.servers,

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""createImage of Nova and the images of Glance, as antipode uses them for servers that boot from
+volumes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from antipode.cloud.site import Site
+from tests.contract.conftest import (
+    PATIENCE_S,
+    Machine,
+    Things,
+    compute,
+    refused,
+    storage,
+    there,
+    until,
+)
+
+ANSWER_S = 150.0
+"""Longer than nova-api waits for nova-compute."""
+
+
+def image_of(things: Things, server_id: str, name: str | None = None) -> dict[str, Any]:
+    """An image of a server, its snapshots available; removed with them when the test is over."""
+    site, name = things.site, name or things.name("image")
+    things.removals.append(lambda: remove_snapshots(site, name))
+    image_id = site.compute.create_image(
+        server_id, name, {"antipode:run": "run-1", "antipode:key": "run-1/db"}, ANSWER_S
+    )
+    things.removals.append(lambda: site.images.delete_image(image_id))
+    image = there(site.images.image(image_id))
+    site.volumes.snapshot_watch.wait_for(site.images.snapshots_of(image), timeout_s=PATIENCE_S)
+    return image
+
+
+def snapshots_named(site: Site, name: str) -> list[dict[str, Any]]:
+    return [s for s in site.volumes.snapshots() if str(s["name"]).endswith(name)]
+
+
+def remove_snapshots(site: Site, name: str) -> None:
+    left = [s["id"] for s in snapshots_named(site, name)]
+    until(
+        lambda: all(s["status"] != "creating" for s in snapshots_named(site, name)),
+        "the snapshots are made",
+    )
+    for snapshot in left:
+        site.volumes.delete_snapshot(snapshot)
+    site.volumes.snapshot_watch.wait_gone(left, timeout_s=PATIENCE_S)
+
+
+@contextmanager
+def quota(site: Site, name: str, more: int) -> Iterator[None]:
+    """While it is entered a quota of Cinder allows so many more."""
+    row = site.volumes.quota(site.project_id)[name]
+
+    def put(limit: int) -> None:
+        body = {"quota_set": {name: limit}}
+        storage(site).call("PUT", f"/os-quota-sets/{site.project_id}", body)
+
+    put(row["in_use"] + more)
+    try:
+        yield
+    finally:
+        put(row["limit"])
+
+
+@pytest.mark.core
+def test_an_image_of_a_server_names_the_snapshots_of_its_volumes_and_carries_our_marks(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    image = image_of(things, machine.id)
+    assert (image["status"], image["size"], image["visibility"]) == ("active", 0, "private")
+    assert (image["antipode:run"], image["antipode:key"]) == ("run-1", "run-1/db")
+    assert image["bdm_v2"] == "True"
+    assert image["root_device_name"] == "/dev/vda"
+    mapping = json.loads(image["block_device_mapping"])
+    assert [(d["source_type"], d["destination_type"], d["boot_index"]) for d in mapping] == [
+        ("snapshot", "volume", 0),
+        ("snapshot", "volume", -1),
+    ]
+    assert [d["volume_id"] for d in mapping] == [None, None], "only the snapshot tells its volume"
+    made = {s["id"]: s for s in snapshots_named(site, image["name"])}
+    named = site.images.snapshots_of(image)
+    assert [made[s]["volume_id"] for s in named] == [machine.root["id"], machine.data["id"]]
+    assert set(made) == set(named)
+    for snapshot in made.values():
+        assert snapshot["name"] == f"snapshot for {image['name']}"
+        assert snapshot["metadata"] == {}, "there is no place for a mark but the name"
+
+
+@pytest.mark.core
+def test_an_image_of_a_server_has_what_its_image_said_when_it_booted(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    image = image_of(things, machine.id)
+    assert image["hw_qemu_guest_agent"] == "yes"
+    assert image["os_require_quiesce"] == "yes"
+
+
+def test_nothing_about_the_server_tells_of_its_image_and_it_is_unquiesced_afterwards(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    image_of(things, machine.id)
+    server = there(site.compute.server(machine.id))
+    assert (server["status"], server["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
+    assert site.compute.freeze_of(machine.id) is None
+    # Nova looks each half second whether the snapshots are made; only then a quiesce is possible
+    until(lambda: can_be_quiesced(site, machine.id), "the guest is unquiesced")
+
+
+def can_be_quiesced(site: Site, server_id: str) -> bool:
+    from antipode.cloud.api import ApiError
+
+    try:
+        site.compute.quiesce(server_id, 30, 30)
+    except ApiError as error:
+        assert error.status == 409, error
+        return False
+    site.compute.unquiesce(server_id, 30)
+    return True
+
+
+def test_the_images_of_the_project_are_listed(site: Site, things: Things, machine: Machine) -> None:
+    image = image_of(things, machine.id)
+    listed = next(i for i in site.images.images() if i["id"] == image["id"])
+    assert listed["antipode:run"] == "run-1"
+    assert site.images.snapshots_of(listed) == site.images.snapshots_of(image)
+
+
+def test_an_image_that_is_deleted_leaves_its_snapshots(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    image = image_of(things, machine.id)
+    site.images.delete_image(image["id"])
+    assert site.images.image(image["id"]) is None
+    site.images.delete_image(image["id"])  # what is not there is fine
+    assert {s["id"] for s in snapshots_named(site, image["name"])} == set(
+        site.images.snapshots_of(image)
+    )
+
+
+def test_snapshots_that_are_deleted_leave_an_image_that_looks_well(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    image = image_of(things, machine.id)
+    remove_snapshots(site, image["name"])
+    assert there(site.images.image(image["id"]))["status"] == "active"
+
+
+def test_a_server_that_the_add_on_has_quiesced_has_no_image_made(
+    site: Site, machine: Machine
+) -> None:
+    until(lambda: can_be_quiesced(site, machine.id), "the guest is unquiesced")
+    site.compute.quiesce(machine.id, 60, 30)
+    try:
+        error = refused(lambda: site.compute.create_image(machine.id, "never", {}, ANSWER_S))
+    finally:
+        site.compute.unquiesce(machine.id, 30)
+    assert (error.status, "task_state quiesced" in error.reason) == (409, True)
+
+
+def test_a_quota_too_short_for_all_snapshots_refuses_before_anything_is_made(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    name = things.name("never")
+    with quota(site, "snapshots", 1):
+        error = refused(lambda: site.compute.create_image(machine.id, name, {}, ANSWER_S))
+    assert error.status == 403
+    assert snapshots_named(site, name) == []
+    assert [i for i in site.images.images() if i["name"] == name] == []
+
+
+def test_a_quota_too_short_for_the_second_snapshot_leaves_the_first_and_no_image(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    name = things.name("half")
+    things.removals.append(lambda: remove_snapshots(site, name))
+    with quota(site, "snapshots_fast", 0):
+        error = refused(lambda: site.compute.create_image(machine.id, name, {}, ANSWER_S))
+    assert error.status == 403
+    assert [s["volume_id"] for s in snapshots_named(site, name)] == [machine.root["id"]]
+    assert [i for i in site.images.images() if i["name"] == name] == []
+    until(lambda: can_be_quiesced(site, machine.id), "the guest is unquiesced")
+
+
+def blank_root(things: Things, **properties: str) -> dict[str, Any]:
+    """A root volume from which no guest ever starts, so that no agent answers."""
+    root = things.volume()
+    things.site.volumes.set_bootable(root["id"])
+    if properties:
+        things.site.volumes.set_image_metadata(root["id"], properties)
+    return root
+
+
+def test_a_guest_that_cannot_be_frozen_is_snapshot_all_the_same_unless_its_image_demands_it(
+    site: Site, things: Things
+) -> None:
+    server = things.server(blank_root(things))
+    image = image_of(things, server["id"])
+    assert len(site.images.snapshots_of(image)) == 1
+    assert "os_require_quiesce" not in image, "which is how to see that it was not demanded"
+
+
+def test_a_guest_that_must_be_frozen_and_whose_agent_does_not_answer_is_refused(
+    site: Site, things: Things
+) -> None:
+    demands = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+    server = things.server(blank_root(things, **demands))
+    name = things.name("never")
+    error = refused(lambda: site.compute.create_image(server["id"], name, {}, ANSWER_S))
+    assert error.status == 409
+    assert "agent" in error.reason
+    assert snapshots_named(site, name) == []
+
+
+def test_a_property_that_is_set_after_the_boot_demands_nothing(site: Site, things: Things) -> None:
+    root = blank_root(things)
+    server = things.server(root)
+    demands = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+    site.volumes.set_image_metadata(root["id"], demands)
+    assert "os_require_quiesce" not in image_of(things, server["id"])
+
+
+def test_an_image_of_a_server_that_is_not_there_is_refused(site: Site) -> None:
+    nobody = "00000000-0000-0000-0000-000000000007"
+    assert refused(lambda: site.compute.create_image(nobody, "n", {}, ANSWER_S)).status == 404
+    assert site.images.image(nobody) is None
+
+
+def test_a_tenant_has_images_of_its_servers_made(
+    tenant: Site, things: Things, machine: Machine
+) -> None:
+    image = image_of(Things(tenant, things.prefix, things.removals), machine.id)
+    assert image["owner"] == tenant.project_id
+    assert compute(tenant).microversion is not None
