@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -47,26 +47,77 @@ class SwiftVault(Model):
         return self
 
 
+class S3Lock(Model):
+    """How long S3 keeps what is written from being changed or removed (S3 Object Lock)."""
+
+    days: Annotated[int, Field(ge=1, le=36500)]
+    mode: Literal["governance", "compliance"] = "governance"
+    """whether an account with a special right may lift a lock, or nobody"""
+
+
+class S3Vault(Model):
+    """A bucket of an S3 service, which must exist. Credentials are where the AWS tools look for
+    them (environment, `~/.aws`, the instance), or in a file that is named here.
+    """
+
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    site: Name | None = None
+    """the site that it is at; None for a third place"""
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s@]+/?$")] | None = None
+    """the service, where it is not Amazon's"""
+    region: Annotated[str, Field(min_length=1)] | None = None
+    profile: Annotated[str, Field(min_length=1)] | None = None
+    """of the AWS configuration, or of `credentials_file`"""
+    credentials_file: Path | None = None
+    """as `~/.aws/credentials` is written; its owner alone may read it"""
+    ca: Path | None = None
+    """certificates that the service's is signed by"""
+    lock: S3Lock | None = None
+
+    @model_validator(mode="after")
+    def paths_are_whole(self) -> Self:
+        for path in (self.credentials_file, self.ca):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{path} is not an absolute path")
+        return self
+
+
 class VaultConfig(Model):
-    """Where recovery points are kept: a Swift container, or a directory (mounted from a third
-    place, for example).
+    """Where recovery points are kept: a Swift container, an S3 bucket, or a directory (mounted
+    from a third place, for example).
     """
 
     swift: SwiftVault | None = None
+    s3: S3Vault | None = None
     directory: Path | None = None
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:
-        if (self.swift is None) == (self.directory is None):
-            raise ValueError("give either swift or directory")
+        if sum(kind is not None for kind in (self.swift, self.s3, self.directory)) != 1:
+            raise ValueError("give one of swift, s3 and directory")
         if self.directory is not None and not self.directory.is_absolute():
             raise ValueError(f"directory {self.directory} is not an absolute path")
         return self
 
     @property
+    def kind(self) -> Literal["swift", "s3", "directory"]:
+        """The field that says where it is."""
+        return "swift" if self.swift else "s3" if self.s3 else "directory"
+
+    @property
     def site(self) -> str | None:
         """The site that it is at, if it is at one."""
-        return self.swift.site if self.swift else None
+        storage = self.swift or self.s3
+        return storage.site if storage else None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        if self.swift is not None:
+            return f"container {self.swift.container} of {self.swift.site or self.swift.cloud}"
+        if self.s3 is not None:
+            return f"bucket {self.s3.bucket} of {self.s3.endpoint or 'Amazon S3'}"
+        return f"directory {self.directory}"
 
 
 class BackupStore(Model):
@@ -361,7 +412,7 @@ def _references(config: Config) -> Iterator[Problem]:
         ),
         *(
             (
-                ("vaults", name, "swift", "site") if config.vaults else ("vault", "swift", "site"),
+                (*(("vaults", name) if config.vaults else ("vault",)), vault.kind, "site"),
                 vault.site,
                 config.sites,
                 "sites",

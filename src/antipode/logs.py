@@ -28,6 +28,8 @@ NOISY = (
     "stevedore",
     "urllib3",
     "alembic",
+    "boto3",
+    "botocore",
     "cliff",
     "requests",
 )

@@ -146,6 +146,12 @@ def test_the_configuration_is_read_and_its_state_is_beside_the_database(tmp_path
     ("vault", "named"),
     [
         ("{directory: /v, swift: {site: site-a}}", "vault: "),
+        ("{directory: /v, s3: {bucket: vault}}", "vault: "),
+        ("{s3: {bucket: vault, site: site-c}}", "vault.s3.site"),
+        ("{s3: {bucket: V}}", "vault.s3.bucket"),
+        ("{s3: {bucket: vault, endpoint: 'https://user:word@s3'}}", "vault.s3.endpoint"),
+        ("{s3: {bucket: vault, credentials_file: here}}", "vault.s3"),
+        ("{s3: {bucket: vault, lock: {days: 0}}}", "vault.s3.lock.days"),
         ("{}", "vault: "),
         ("{swift: {site: site-c}}", "vault.swift.site"),
         ("{swift: {container: c}}", "vault.swift: "),

@@ -113,7 +113,11 @@ class Deployment:
     def _open(self, name: str, there: VaultConfig, go_on: Callable[[], None] | None) -> Vault:
         if there.directory is not None:
             return DirectoryVault(there.directory)
-        assert there.swift is not None  # a vault has one of the two
+        if there.s3 is not None:
+            from antipode.vault.s3 import S3Vault
+
+            return S3Vault(there.s3, go_on)
+        assert there.swift is not None  # a vault has one of the three
         swift = there.swift
         cloud = swift.cloud or self.config.site(swift.site or "").cloud
         objects = self.objects(cloud, swift.site or f"vault {name}")

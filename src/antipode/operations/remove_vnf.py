@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from antipode.config import VaultConfig
 from antipode.engine.deployment import Deployment
 from antipode.errors import Busy, NotFound
 
@@ -56,7 +55,7 @@ def remove(deployment: Deployment, name: str) -> Removed:
 
 def _what_stays(deployment: Deployment, name: str) -> list[str]:
     config = deployment.config
-    vaults = ", ".join(map(_place, config.all_vaults.values()))
+    vaults = ", ".join(vault.place for vault in config.all_vaults.values())
     stores = ", ".join(
         f"container {store.container} of cloud {store.cloud}"
         for store in config.all_stores.values()
@@ -67,9 +66,3 @@ def _what_stays(deployment: Deployment, name: str) -> list[str]:
         "servers, volumes and networks: at the sites",
         f"runs: in the database; see antipode run list --vnf {name}",
     ]
-
-
-def _place(vault: VaultConfig) -> str:
-    if vault.swift is None:
-        return f"directory {vault.directory}"
-    return f"container {vault.swift.container} of {vault.swift.site or vault.swift.cloud}"

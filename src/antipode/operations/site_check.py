@@ -46,7 +46,7 @@ def check_all(deployment: Deployment) -> Iterator[Check]:
     for name in deployment.config.sites:
         yield from _check_site(deployment, name, active)
     for name in deployment.config.all_vaults:
-        yield _check_vault(deployment, name)
+        yield from _check_vault(deployment, name)
     if not deployment.config.all_stores:
         detail = "none is configured: recovery points cannot be verified down to the objects"
         yield Check("backup store", "-", False, detail, needed=False)
@@ -133,14 +133,19 @@ def _problems(
     return problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
 
 
-def _check_vault(deployment: Deployment, name: str) -> Check:
-    where = deployment.config.all_vaults[name].site or "-"
+def _check_vault(deployment: Deployment, name: str) -> Iterator[Check]:
+    """Whether a vault can be used, and what should be mended about it."""
+    what, where = f"vault {name}", deployment.config.all_vaults[name].site or "-"
     vault = deployment.vaults([name])
     try:
         vault.check()
+        remarks = vault.remarks()
     except AntipodeError as error:
-        return Check(f"vault {name}", where, False, str(error))
-    return Check(f"vault {name}", where, True, f"{vault.place}: written, read and cleaned")
+        yield Check(what, where, False, str(error))
+        return
+    yield Check(what, where, True, f"{vault.place}: written, read and cleaned")
+    for remark in remarks:
+        yield Check(what, where, False, remark, needed=False)
 
 
 def _check_backup_store(deployment: Deployment, name: str) -> Check:

@@ -101,6 +101,15 @@ class Vault(ABC):
         except NotFound:
             return []
 
+    def remarks(self) -> Sequence[str]:
+        """What does not keep the vault from being used and should be mended all the same, in
+        sentences.
+
+        Raises:
+            VaultError: it cannot be found out.
+        """
+        return []
+
     def check(self, by: str = "") -> None:
         """See that the vault can be written, created in, read and cleaned, by two probes that are
         removed again.

@@ -81,6 +81,9 @@ class Vaults(Vault):
     def delete(self, name: str) -> None:
         self._ask(lambda vault: vault.delete(name))
 
+    def remarks(self) -> Sequence[str]:
+        return [remark for remarks in self._ask(lambda v: v.remarks()) for remark in remarks]
+
     def check(self, by: str = "") -> None:
         self._ask(lambda vault: vault.check(by))
 
