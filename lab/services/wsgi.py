@@ -37,6 +37,9 @@ def program(
         # uWSGI closes the connection after each answer without saying so; a client that reuses it
         # would meet a reset
         "--add-header", "Connection: close",
+        # nova-compute uploads images in chunks larger than the 1 MiB that uWSGI takes, and pauses
+        # between them for longer than its 4 s
+        "--chunked-input-limit", str(64 * 2**20), "--chunked-input-timeout", "120",
     ]  # fmt: skip
     if arguments:
         command += ["--pyargv", arguments]

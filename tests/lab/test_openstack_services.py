@@ -6,6 +6,7 @@ antipode logs in as.
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -107,6 +108,28 @@ def test_quiesce_freezes_the_guest_and_unquiesce_thaws_it(cloud_a: Any, server: 
     assert cloud_a.compute.post(action, json={"quiesce": None}).status_code == 409
     assert cloud_a.compute.post(action, json={"unquiesce": None}).status_code == 202
     until(lambda: '"thawed"' in agent("guest-fsfreeze-status"), "the guest is thawed", 60)
+
+
+def test_the_image_of_a_server_that_boots_from_an_image_becomes_active(cloud_a: Any) -> None:
+    server = cloud_a.compute.create_server(
+        name="image-booted-test",
+        image_id=cloud_a.image.find_image("canary", ignore_missing=False).id,
+        flavor_id=cloud_a.compute.find_flavor("tiny").id,
+        networks="none",
+    )
+    try:
+        server = cloud_a.compute.wait_for_server(server, wait=300)
+        image = cloud_a.compute.create_server_image(server, "image-booted-test")
+        try:
+            image = cloud_a.image.wait_for_status(image, "active", wait=300)
+            content = cloud_a.image.download_image(image).content
+            assert len(content) == image.size > 0
+            assert hashlib.new(image.hash_algo, content).hexdigest() == image.hash_value
+        finally:
+            cloud_a.image.delete_image(image)
+    finally:
+        cloud_a.compute.delete_server(server)
+        cloud_a.compute.wait_for_delete(server, wait=300)
 
 
 @pytest.fixture(scope="module")
