@@ -480,8 +480,8 @@ protect_flow.problems_of = lambda *_: []
 CinderBackup.roll_back = lambda *_: None
 QuiescedSnapshot.release = lambda *_: print("cleaned", flush=True)
 def freeze(*_):
-    print("frozen", flush=True)
     try:
+        print("frozen", flush=True)  # the signal may come at once
         time.sleep(600)
     finally:
         print("thawed", flush=True)
