@@ -76,6 +76,9 @@ class FakeCloud:
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
         self.types = [{"id": "type-1", "name": "fast"}]
         self.zones = ["nova"]
+        self.volume_zones: list[str] | None = None
+        """of Cinder, where they are not those of Nova"""
+        self.hosts = ["compute-1"]
         self.server_groups: list[Json] = []
         self.keypairs: dict[str, Json] = {
             "key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}
@@ -211,6 +214,7 @@ class FakeCloud:
             "port",
         ]
         names += ["volumes_standard", "gigabytes_standard"]
+        names += [n for n in self.quotas if n not in names]
         return {"quota_set": {n: {**PLENTY, **self.quotas.get(n, {})} for n in names}}
 
     def _compute(self, method: str, path: list[str], body: Json, params: Json) -> Any:
@@ -236,10 +240,11 @@ class FakeCloud:
                 return {
                     "services": [
                         {
-                            "host": "compute-1",
+                            "host": host,
                             "state": self.service_states.get(params["binary"], "up"),
                             "status": "enabled",
                         }
+                        for host in self.hosts
                     ]
                 }
             case "GET", ["os-quiesce"]:
@@ -381,7 +386,8 @@ class FakeCloud:
             case "GET", ["os-availability-zone"]:
                 return {
                     "availabilityZoneInfo": [
-                        {"zoneName": z, "zoneState": {"available": True}} for z in self.zones
+                        {"zoneName": z, "zoneState": {"available": True}}
+                        for z in self.volume_zones or self.zones
                     ]
                 }
             case "GET", ["os-services"]:

@@ -254,6 +254,7 @@ class _ServerGroup(TypedDict):
     members: TextList
     policy: NotRequired[Maybe]
     policies: NotRequired[TextList]
+    rules: NotRequired[Annotated[dict[Text, Count], BeforeValidator(_without_nulls)]]
 
 
 class _Service(TypedDict):

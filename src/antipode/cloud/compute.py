@@ -162,9 +162,20 @@ class Compute:
         groups: list[Json] = self._api.get("/os-server-groups", answers.SERVER_GROUPS)
         return groups
 
-    def create_server_group(self, name: str, policy: str) -> str:
-        group = {"server_group": {"name": name, "policy": policy}}
-        return str(self._api.post("/os-server-groups", group, answers.MADE_SERVER_GROUP)["id"])
+    def create_server_group(
+        self, name: str, policy: str, rules: Mapping[str, int] | None = None
+    ) -> str:
+        """Create a server group and return its id.
+
+        `rules` are those of the policy: `max_server_per_host` of anti-affinity.
+        """
+        group: Json = {"name": name, "policy": policy}
+        if rules:
+            group["rules"] = dict(rules)
+        made = self._api.post(
+            "/os-server-groups", {"server_group": group}, answers.MADE_SERVER_GROUP
+        )
+        return str(made["id"])
 
     def quota(self, project_id: str) -> Json:
         """The quotas of the project, each {limit, in_use, reserved}."""

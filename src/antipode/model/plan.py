@@ -82,6 +82,8 @@ class ServerPlan(Model):
     after: list[str]
     """names of the servers that must be there before this one is booted"""
     answers: Answers | None
+    drops_user_data: bool = False
+    """whether it is to come back without the user_data it had"""
 
 
 class RecoveryPlan(Model):

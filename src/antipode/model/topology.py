@@ -88,6 +88,8 @@ class Keypair(Model):
 class ServerGroup(Model):
     name: str
     policy: str
+    rules: dict[str, int] = {}
+    """as Nova has them: `max_server_per_host` of an anti-affinity group"""
 
 
 class Server(Model):

@@ -44,6 +44,15 @@ class Member(Model):
     boot_before: list[str] = []
     boot_after: list[str] = []
     answers: Answers | None = None
+    user_data: Literal["keep", "drop"] | None = None
+    """whether its user_data, which cloud-init runs again, comes back; by default it does, and
+    antipode warns of it
+    """
+
+
+ANY = "any"
+"""In the place of an availability zone: the backup site chooses."""
+Policy = Literal["affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"]
 
 
 class Mapping(Model):
@@ -54,16 +63,33 @@ class Mapping(Model):
     flavors: dict[str, str] = {}
     security_groups: dict[str, str] = {}
     availability_zones: dict[str, str] = {}
+    """of Nova and of Cinder, where the next two do not name a zone"""
+    server_zones: dict[str, str] = {}
+    volume_zones: dict[str, str] = {}
+    server_groups: dict[str, str] = {}
+    server_group_policies: dict[str, Policy] = {}
+    """by the name of the group at the backup site: the policy that it gets there"""
+
+    def server_zone(self, zone: str) -> str:
+        """Nova's zone for a server of this one; empty or `ANY` where the site may choose."""
+        return self.server_zones.get(zone, self.availability_zones.get(zone, zone))
+
+    def volume_zone(self, zone: str) -> str:
+        """Cinder's zone for a volume of this one; empty or `ANY` where the site may choose."""
+        return self.volume_zones.get(zone, self.availability_zones.get(zone, zone))
 
     def reversed(self) -> Mapping:
         """How names at the backup site translate at the primary.
 
-        Where two names translate to one, the first of them is taken.
+        Where two names translate to one, the first of them is taken. `ANY` and the policy of a
+        group do not say what there was.
         """
         return Mapping(
             **{
-                field: {there: here for here, there in reversed(list(names.items()))}
-                for field, names in self.model_dump().items()
+                field: {
+                    there: here for here, there in reversed(list(names.items())) if there != ANY
+                }
+                for field, names in self.model_dump(exclude={"server_group_policies"}).items()
             }
         )
 

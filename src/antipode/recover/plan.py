@@ -8,19 +8,18 @@ Nothing at the primary is asked: the point and the backup site are enough.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import carries, key_in, key_said, maker_in
+from antipode.model.marks import carries, key_in, maker_in
 from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.quota import QuotaNeed, quota_needs
-from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server
-from antipode.recover.existing import keys_of
+from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server, ServerGroup
+from antipode.model.vnf import ANY, Member
+from antipode.recover import quotas, server_groups
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
 
@@ -88,37 +87,44 @@ class _Planner:
         self._keypairs: dict[Keypair, Keypair] = {}
         """keypair of the primary -> the same as it is called here"""
         self._keypairs_to_import: dict[str, Keypair] = {}
-        self._there: list[str] = []
-        self._kinds = sorted({source.kind for source in point.sources.values()})
-        """of the sources of its volumes"""
+        self._there: dict[str, str] = {}
+        """name -> id of the servers that an earlier attempt has booted"""
+        self._server_groups = (
+            site.compute.server_groups()
+            if any(s.server_group for s in point.topology.servers)
+            else []
+        )
 
     def plan(self) -> RecoveryPlan:
         topology, vnf = self._point.topology, self._point.vnf
-        for kind in self._kinds:
+        for kind in sorted({source.kind for source in self._point.sources.values()}):
             self.problems += PROVIDERS.get(kind).check(self._point, self._site)
         # A member may be named by id in the VNF's file; here servers go by their names.
         names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
         before = vnf.predecessors()
         servers = [
-            self._server(server, sorted(names[p] for p in before[member.server])).model_copy(
-                update={"answers": member.answers}
-            )
+            self._server(server, member, sorted(names[p] for p in before[member.server]))
             for member, server in zip(vnf.members, topology.servers, strict=True)
         ]
-        quotas = self._quotas(servers)
-        self.problems += [str(need) for need in quotas if need.is_short]
+        self.problems += server_groups.problems(
+            servers, self._server_groups, self._there.values(), self._site
+        )
+        self._warn_of_user_data(servers)
+        held = quotas.Held(self._there, self._flavors, self._ports, self._server_groups)
+        needs = quotas.needs(self._point, self._site, servers, held)
+        self.problems += [str(need) for need in needs if need.is_short]
         return RecoveryPlan(
             recovery_point=self._point.id,
             vnf=vnf.vnf,
             site=self._site.name,
             servers=servers,
             keypairs_to_import=list(self._keypairs_to_import.values()),
-            quotas=quotas,
-            already_there=self._there,
+            quotas=needs,
+            already_there=list(self._there),
             warnings=self.warnings,
         )
 
-    def _server(self, server: Server, after: list[str]) -> ServerPlan:
+    def _server(self, server: Server, member: Member, after: list[str]) -> ServerPlan:
         for other in self._servers.get(server.name, []):
             if not carries(other, resource_key(self._point.id, server.id)):
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
@@ -129,7 +135,7 @@ class _Planner:
                     f"ERROR: {reason}; it is removed and made again"
                 )
             else:
-                self._there.append(server.name)
+                self._there[server.name] = other["id"]
         return ServerPlan(
             source_id=server.id,
             name=server.name,
@@ -137,20 +143,40 @@ class _Planner:
             flavor=self._map.flavors.get(server.flavor.name, server.flavor.name),
             flavor_id=self._flavor(server.name, server.flavor),
             availability_zone=self._zone(
-                f"server {server.name}", server.availability_zone, self._server_zones, "Nova"
+                f"server {server.name}",
+                self._map.server_zone(server.availability_zone) if server.availability_zone else "",
+                self._server_zones,
+                "Nova",
             ),
             volumes=[self._volume(a) for a in server.attachments],
             ports=[self._port(server.name, p) for p in server.ports],
             metadata=server.metadata,
             tags=server.tags,
             keypair=server.keypair and self._keypair(server.keypair),
-            user_data=server.user_data,
+            user_data=None if member.user_data == "drop" else server.user_data,
+            drops_user_data=member.user_data == "drop",
             config_drive=server.config_drive,
             description=server.description,
-            server_group=server.server_group,
+            server_group=server.server_group and self._server_group(server.server_group),
             after=after,
-            answers=None,
+            answers=member.answers,
         )
+
+    def _warn_of_user_data(self, servers: list[ServerPlan]) -> None:
+        """Say whose user_data runs again, unless the VNF file says that it is to."""
+        members = zip(self._point.vnf.members, servers, strict=True)
+        again = [s.name for m, s in members if s.user_data and m.user_data is None]
+        if again:
+            self.warnings.append(
+                f"cloud-init takes {', '.join(again)} for new servers and runs their user_data "
+                f"again; `user_data: keep` or `drop` in the VNF file says what is wanted"
+            )
+
+    def _server_group(self, group: ServerGroup) -> ServerGroup:
+        here = server_groups.planned(group, self._map, self._server_groups)
+        if differs := ", ".join(server_groups.differences(group, here)):
+            self.warnings.append(f"server group {here.name} has another form here: {differs}")
+        return here
 
     def _one(self, what: str, name: str, there: Named, for_whom: str) -> str:
         """The id of the one resource of that name; a problem unless there is exactly one."""
@@ -173,23 +199,21 @@ class _Planner:
             f"{flavor.disk_gib} GiB)"
         )
         flavor_id = self._one("flavor", name, self._flavors, needs)
-        if flavor_id:
-            here = self._flavors[name][0]
-            if here["vcpus"] < flavor.vcpus or here["ram"] < flavor.ram_mib:
-                self.warnings.append(
-                    f"flavor {name} is smaller here: {here['vcpus']} VCPUs, {here['ram']} MiB, "
-                    f"for {needs}"
-                )
+        if flavor_id and (differs := ", ".join(_differences(flavor, self._flavors[name][0]))):
+            self.warnings.append(
+                f"flavor {name} is another here than for server {server}: {differs}"
+            )
         return flavor_id
 
-    def _zone(self, what: str, zone: str, zones: set[str], service: str) -> str | None:
+    def _zone(self, what: str, here: str, zones: set[str], service: str) -> str | None:
         """The zone at this site; None leaves the choice to the site."""
-        here = self._map.availability_zones.get(zone, zone)
-        if not zone or here in zones:
-            return here or None
+        if not here or here == ANY:
+            return None
+        if here in zones:
+            return here
         self.problems.append(
             f"{service} has no availability zone {here}, needed for {what} (there are: "
-            f"{', '.join(sorted(zones))})"
+            f"{', '.join(sorted(zones))}); map it in the VNF file, to a zone or to {ANY}"
         )
         return None
 
@@ -210,7 +234,10 @@ class _Planner:
             size_gib=max(volume.size_gib, source.size_gib),
             volume_type=kind,
             availability_zone=self._zone(
-                label, volume.availability_zone, self._volume_zones, "Cinder"
+                label,
+                self._map.volume_zone(volume.availability_zone) if volume.availability_zone else "",
+                self._volume_zones,
+                "Cinder",
             ),
             metadata=volume.metadata,
             image_metadata=volume.image_metadata,
@@ -298,42 +325,22 @@ class _Planner:
         self._keypairs[keypair] = planned
         return planned
 
-    def _quotas(self, servers: list[ServerPlan]) -> list[QuotaNeed]:
-        """What is needed beyond that which an earlier attempt has created, which counts as used
-        already.
-        """
-        site = self._site
-        volumes_there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
-        ports_there = {key_said(p.get("description")) for p in self._ports}
-        new_servers = [s for s in servers if s.name not in self._there]
-        new_volumes = [v for s in servers for v in s.volumes if self._key(v) not in volumes_there]
-        new_ports = [p for s in servers for p in s.ports if self._key(p) not in ports_there]
-        flavors = {s.name: s.flavor for s in self._point.topology.servers}
 
-        compute = Counter(instances=len(new_servers))
-        for server in new_servers:
-            here = self._flavors.get(server.flavor)
-            compute["cores"] += here[0]["vcpus"] if here else flavors[server.name].vcpus
-            compute["ram"] += here[0]["ram"] if here else flavors[server.name].ram_mib
-        compute["key_pairs"] = 0  # counted for each user, and not in the project's usage
-
-        size = sum(v.size_gib for v in new_volumes)
-        storage = Counter(volumes=len(new_volumes), gigabytes=size)
-        for kind in self._kinds:
-            storage += PROVIDERS.get(kind).quotas(self._point, site)
-        for volume in new_volumes:
-            storage[f"volumes_{volume.volume_type}"] += 1
-            storage[f"gigabytes_{volume.volume_type}"] += volume.size_gib
-        return [
-            *quota_needs(compute, site.compute.quota(site.project_id)),
-            *quota_needs(storage, site.volumes.quota(site.project_id)),
-            *quota_needs(
-                Counter(port=len(new_ports)), site.networks.quota(site.project_id), "used"
-            ),
-        ]
-
-    def _key(self, planned: VolumePlan | PortPlan) -> str:
-        return resource_key(self._point.id, planned.source_id)
+def _differences(flavor: Flavor, here: Json) -> Iterator[str]:
+    """In which respects the flavor of the backup site differs from the one that a server had."""
+    sizes = (
+        ("VCPUs", flavor.vcpus, here["vcpus"]),
+        ("RAM in MiB", flavor.ram_mib, here["ram"]),
+        ("disk in GiB", flavor.disk_gib, here.get("disk", flavor.disk_gib)),
+    )
+    for what, was, now in sizes:
+        if was != now:
+            yield f"{what} {now} instead of {was}"
+    specs = here.get("extra_specs", flavor.extra_specs)  # a policy may hide them
+    for name in sorted({*specs, *flavor.extra_specs}):
+        if specs.get(name) != flavor.extra_specs.get(name):
+            before, here_now = (s.get(name, "not set") for s in (flavor.extra_specs, specs))
+            yield f"extra spec {name} {here_now} instead of {before}"
 
 
 def _key(public_key: str) -> list[str]:

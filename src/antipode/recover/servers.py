@@ -12,15 +12,15 @@ from antipode.errors import ResourceFailed
 from antipode.model.marks import made_by, marks
 from antipode.model.plan import ServerPlan
 from antipode.model.steps import Steps
-from antipode.model.topology import Keypair, ServerGroup
+from antipode.model.topology import Keypair
+from antipode.recover import server_groups
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 
 TIMEOUT_S = 900.0
 
 _one_at_a_time = threading.Lock()
-"""Servers boot at the same time and may share a keypair or a server group, which must be made once.
-"""
+"""Servers boot at the same time and may share a keypair, which must be made once."""
 
 
 def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Sequence[str]) -> str:
@@ -75,14 +75,10 @@ def _create(
     ports: Sequence[str],
     ours: dict[str, str],
 ) -> str:
-    with _one_at_a_time:
-        if planned.keypair:
-            _ensure_keypair(site, planned.keypair)
-        hints = (
-            {"group": _ensure_server_group(site, planned.server_group)}
-            if planned.server_group
-            else None
-        )
+    if planned.keypair:
+        _ensure_keypair(site, planned.keypair)
+    group = planned.server_group
+    hints = {"group": server_groups.ensure(site, group)} if group else None
     return site.compute.create_server(_body(site, planned, volumes, ports, ours), hints)
 
 
@@ -128,18 +124,10 @@ def _body(
 
 
 def _ensure_keypair(site: Site, keypair: Keypair) -> None:
-    if site.compute.keypair(keypair.name) is None:
-        try:
-            site.compute.import_keypair(keypair.name, keypair.public_key, keypair.type)
-        except ApiError:
-            if site.compute.keypair(keypair.name) is None:
-                raise  # else another process was faster, or one that died
-
-
-def _ensure_server_group(site: Site, group: ServerGroup) -> str:
-    there = [g for g in site.compute.server_groups() if g["name"] == group.name]
-    if not there:
-        return site.compute.create_server_group(group.name, group.policy)
-    # Of two, made by a request that came through late, the one which has members: those that boot
-    # now must be in the same.
-    return str(max(there, key=lambda g: len(g.get("members") or ()))["id"])
+    with _one_at_a_time:
+        if site.compute.keypair(keypair.name) is None:
+            try:
+                site.compute.import_keypair(keypair.name, keypair.public_key, keypair.type)
+            except ApiError:
+                if site.compute.keypair(keypair.name) is None:
+                    raise  # else another process was faster, or one that died

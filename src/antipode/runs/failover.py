@@ -104,7 +104,10 @@ class FailoverRequest(Model):
 
     def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
         """The plan with the user_data of its servers."""
-        user_data = {s.name: s.user_data for s in point.topology.servers}
+        dropped = {s.name for s in self.plan.servers if s.drops_user_data}
+        user_data = {
+            s.name: None if s.name in dropped else s.user_data for s in point.topology.servers
+        }
         whole = [s.model_copy(update={"user_data": user_data[s.name]}) for s in self.plan.servers]
         return self.plan.model_copy(update={"servers": whole})
 

@@ -279,6 +279,7 @@ def _server_group(server: Json, groups: list[Json]) -> ServerGroup | None:
         ServerGroup(
             name=group["name"],
             policy=group.get("policy") or (group.get("policies") or ["anti-affinity"])[0],
+            rules=group.get("rules") or {},
         )
         if group
         else None

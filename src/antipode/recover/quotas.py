@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recovery needs of the quotas of its project, beyond that which an earlier attempt has
+created: that counts as used already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from antipode.cloud.api import Json
+from antipode.cloud.site import Site
+from antipode.model.marks import key_said
+from antipode.model.plan import PortPlan, ServerPlan, VolumePlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed, quota_needs
+from antipode.recover import server_groups
+from antipode.recover.existing import keys_of
+from antipode.recover.recovery import resource_key
+from antipode.recover.sources import PROVIDERS
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the backup site has, as the plan has listed it."""
+
+    servers: Mapping[str, str]
+    """name -> id of the servers that an earlier attempt has booted"""
+    flavors: Mapping[str, Sequence[Json]]
+    """by name"""
+    ports: Collection[Json]
+    server_groups: Sequence[Json]
+
+
+def needs(
+    point: RecoveryPoint, site: Site, servers: Sequence[ServerPlan], held: Held
+) -> list[QuotaNeed]:
+    """The needs of those quotas that the site has."""
+    new_servers = [s for s in servers if s.name not in held.servers]
+    volumes_there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
+    ports_there = {key_said(p.get("description")) for p in held.ports}
+
+    def is_new(planned: VolumePlan | PortPlan, there: Collection[str | None]) -> bool:
+        return resource_key(point.id, planned.source_id) not in there
+
+    volumes = [v for s in servers for v in s.volumes if is_new(v, volumes_there)]
+    ports = [p for s in servers for p in s.ports if is_new(p, ports_there)]
+    of_compute = site.compute.quota(site.project_id)
+    return [
+        *quota_needs(_compute(point, new_servers, held), of_compute),
+        *_members(servers, held, of_compute),
+        *_storage(point, site, volumes),
+        *quota_needs(Counter(port=len(ports)), site.networks.quota(site.project_id), "used"),
+    ]
+
+
+def _compute(point: RecoveryPoint, servers: Sequence[ServerPlan], held: Held) -> Counter[str]:
+    flavors = {s.name: s.flavor for s in point.topology.servers}
+    needed = Counter(instances=len(servers))
+    for server in servers:
+        here = held.flavors.get(server.flavor)
+        needed["cores"] += here[0]["vcpus"] if here else flavors[server.name].vcpus
+        needed["ram"] += here[0]["ram"] if here else flavors[server.name].ram_mib
+    needed["server_groups"] = sum(
+        server_groups.found(group.name, held.server_groups) is None
+        for group in server_groups.groups_of(servers)
+    )
+    # The quota of keypairs is each user's, and not in the project's usage.
+    return needed
+
+
+def _members(
+    servers: Sequence[ServerPlan], held: Held, quota: Mapping[str, Json]
+) -> list[QuotaNeed]:
+    """The quota of members of each group; Nova counts them when a server boots."""
+    name = "server_group_members"
+    if name not in quota:
+        return []
+    needed = []
+    for group in server_groups.groups_of(servers):
+        existing = server_groups.found(group.name, held.server_groups)
+        new = [s for s in server_groups.members_of(group.name, servers) if s not in held.servers]
+        if new:
+            used = len(existing["members"]) if existing else 0
+            limit = quota[name]["limit"]
+            needed.append(
+                QuotaNeed(
+                    resource=f"{name} of {group.name}", needed=len(new), used=used, limit=limit
+                )
+            )
+    return needed
+
+
+def _storage(point: RecoveryPoint, site: Site, volumes: Sequence[VolumePlan]) -> list[QuotaNeed]:
+    quota = site.volumes.quota(site.project_id)
+    size = sum(v.size_gib for v in volumes)
+    needed = Counter(volumes=len(volumes), gigabytes=size)
+    for kind in sorted({source.kind for source in point.sources.values()}):
+        needed += PROVIDERS.get(kind).quotas(point, site)
+    for volume in volumes:
+        needed[f"volumes_{volume.volume_type}"] += 1
+        needed[f"gigabytes_{volume.volume_type}"] += volume.size_gib
+    largest = {"per_volume_gigabytes": max((v.size_gib for v in volumes), default=0)}
+    return [*quota_needs(needed, quota), *quota_needs(largest, quota)]

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a plan says what comes back otherwise than it was: flavors, zones, server groups,
+user_data; and whether it finds the quotas that would refuse it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antipode.errors import PreflightFailed
+from antipode.model.plan import RecoveryPlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.state import ProtectedVnf
+from antipode.model.topology import Flavor, Server, ServerGroup
+from antipode.model.vnf import Mapping
+from antipode.recover.plan import make_plan
+from antipode.runs.failover import FailoverRequest
+from tests.unit.fakecloud import FakeCloud
+from tests.unit.test_recovery import VNF, point, recover, there
+
+__all__ = ["point", "there"]
+
+
+def changed(point: RecoveryPoint, server: str, **changes: Any) -> RecoveryPoint:
+    """The point with a server that has other properties."""
+
+    def of(one: Server) -> Server:
+        return one.model_copy(update=changes) if one.name == server else one
+
+    servers = [of(s) for s in point.topology.servers]
+    return point.model_copy(
+        update={"topology": point.topology.model_copy(update={"servers": servers})}
+    )
+
+
+def mapped(point: RecoveryPoint, **names: Any) -> RecoveryPoint:
+    """The point with more names mapped."""
+    mapping = Mapping.model_validate(VNF.map.model_dump() | names)
+    return point.model_copy(update={"vnf": point.vnf.model_copy(update={"map": mapping})})
+
+
+def problems(point: RecoveryPoint, cloud: FakeCloud) -> list[str]:
+    with pytest.raises(PreflightFailed) as failure:
+        make_plan(point, cloud.site)
+    return failure.value.problems
+
+
+def warned(plan: RecoveryPlan, *words: str) -> bool:
+    return any(all(word in warning for word in words) for warning in plan.warnings)
+
+
+# Flavors.
+
+
+@pytest.mark.parametrize(
+    ("here", "words"),
+    [
+        ({"ram": 64}, "RAM in MiB 64 instead of 128"),
+        ({"vcpus": 2}, "VCPUs 2 instead of 1"),
+        ({"disk": 10}, "disk in GiB 10 instead of 0"),
+        ({"extra_specs": {"hw:cpu_policy": "shared"}}, "hw:cpu_policy shared instead of dedicated"),
+        ({"extra_specs": {}}, "hw:cpu_policy not set instead of dedicated"),
+    ],
+)
+def test_each_difference_of_a_flavor_of_the_same_name_is_named(
+    point: RecoveryPoint, there: FakeCloud, here: dict[str, Any], words: str
+) -> None:
+    specs = {"hw:cpu_policy": "dedicated"}
+    flavor = Flavor(name="small", vcpus=1, ram_mib=128, disk_gib=0, extra_specs=specs)
+    there.flavors[0] |= {"extra_specs": specs, **here}
+    plan = make_plan(changed(point, "app", flavor=flavor), there.site)
+    assert warned(plan, "flavor small", "server app", words)
+
+
+def test_a_flavor_with_equal_extra_specs_is_no_matter_for_a_warning(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.flavors[0]["extra_specs"] = {}
+    assert not warned(make_plan(point, there.site), "flavor")
+
+
+# Zones.
+
+
+def zoned(point: RecoveryPoint) -> RecoveryPoint:
+    return changed(point, "app", availability_zone="az-1")
+
+
+def test_zones_of_nova_and_of_cinder_are_mapped_apart(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.zones, there.volume_zones = ["az-b"], ["store-b"]
+    wanted = mapped(
+        zoned(point), server_zones={"az-1": "az-b"}, availability_zones={"nova": "store-b"}
+    )
+    plan = make_plan(wanted, there.site)
+    assert plan.server("app").availability_zone == "az-b"
+    assert {v.availability_zone for s in plan.servers for v in s.volumes} == {"store-b"}
+
+
+def test_any_zone_leaves_the_choice_to_the_site(point: RecoveryPoint, there: FakeCloud) -> None:
+    there.zones = ["other"]
+    found = problems(zoned(point), there)
+    assert any("Nova has no availability zone az-1" in p for p in found)
+    assert any("Cinder has no availability zone nova" in p for p in found)
+    plan = make_plan(
+        mapped(zoned(point), server_zones={"az-1": "any"}, volume_zones={"nova": "any"}), there.site
+    )
+    assert plan.server("app").availability_zone is None
+    assert {v.availability_zone for s in plan.servers for v in s.volumes} == {None}
+
+
+def test_the_way_back_maps_no_zone_from_any() -> None:
+    back = Mapping(server_zones={"az-1": "any", "az-2": "b"}).reversed()
+    assert back.server_zones == {"b": "az-2"}
+    assert Mapping(server_group_policies={"apart": "soft-anti-affinity"}).reversed() == Mapping()
+
+
+# Server groups.
+
+
+def grouped(point: RecoveryPoint, policy: str = "anti-affinity", **rules: int) -> RecoveryPoint:
+    group = ServerGroup(name="apart", policy=policy, rules=rules)
+    for server in ("db", "app", "front"):
+        point = changed(point, server, server_group=group)
+    return point
+
+
+def test_a_hard_policy_that_the_hosts_cannot_hold_is_a_problem_and_can_be_relaxed(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    (problem,) = problems(grouped(point), there)
+    assert "server group apart" in problem
+    assert "needs 3 hosts" in problem
+    assert "has 1" in problem
+    soft = mapped(grouped(point), server_group_policies={"apart": "soft-anti-affinity"})
+    plan = make_plan(soft, there.site)
+    assert warned(plan, "server group apart", "soft-anti-affinity instead of anti-affinity")
+    recover(there, soft, plan, "app")
+    (made,) = there.server_groups
+    assert (made["name"], made["policy"], made.get("rules")) == (
+        "apart",
+        "soft-anti-affinity",
+        None,
+    )
+
+
+def test_members_of_others_need_hosts_of_their_own_and_ours_are_not_counted_twice(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.hosts = ["one", "two", "three"]
+    wanted = grouped(point)
+    recover(there, wanted, make_plan(wanted, there.site), "db")
+    make_plan(wanted, there.site)
+    there.server_groups[0]["members"] = [*there._members(there.server_groups[0]["id"]), "somebody"]
+    (problem,) = problems(wanted, there)
+    assert "needs 4 hosts" in problem
+
+
+def test_a_group_comes_back_with_its_rules(point: RecoveryPoint, there: FakeCloud) -> None:
+    there.hosts = ["one", "two"]
+    wanted = grouped(point, max_server_per_host=2)
+    recover(there, wanted, make_plan(wanted, there.site), "app")
+    (made,) = there.server_groups
+    assert (made["policy"], made["rules"]) == ("anti-affinity", {"max_server_per_host": 2})
+
+
+def test_a_group_is_mapped_by_name_and_another_policy_of_it_is_named(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.server_groups = [{"id": "g", "name": "b", "policy": "soft-affinity", "members": []}]
+    wanted = mapped(grouped(point), server_groups={"apart": "b"})
+    plan = make_plan(wanted, there.site)
+    assert warned(plan, "server group b", "soft-affinity instead of anti-affinity")
+    booted = recover(there, wanted, plan, "app")
+    assert there.servers[booted]["hints"] == {"group": "g"}
+
+
+# Quotas.
+
+
+def test_a_volume_larger_than_one_may_be_and_a_group_with_too_many_members_are_problems(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    there.hosts = ["one", "two", "three"]
+    there.quotas = {
+        "per_volume_gigabytes": {"limit": 0},
+        "server_group_members": {"limit": 2},
+        "server_groups": {"limit": 0},
+    }
+    found = "\n".join(problems(grouped(point), there))
+    assert "quota per_volume_gigabytes of the project: 1 more are needed" in found
+    assert "quota server_group_members of apart of the project: 3 more are needed" in found
+    assert "quota server_groups of the project: 1 more are needed" in found
+
+
+# user_data.
+
+
+def with_user_data(point: RecoveryPoint, setting: str) -> RecoveryPoint:
+    members = [
+        m.model_copy(update={"user_data": setting}) if m.server == "app" else m
+        for m in point.vnf.members
+    ]
+    return point.model_copy(update={"vnf": point.vnf.model_copy(update={"members": members})})
+
+
+def test_a_plan_warns_of_user_data_that_runs_again_unless_the_vnf_file_decides(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    assert warned(make_plan(point, there.site), "user_data", "db, app, front")
+    plan = make_plan(with_user_data(point, "keep"), there.site)
+    assert warned(plan, "user_data", "db, front")
+    assert plan.server("app").user_data == point.topology.server("app").user_data
+
+
+def test_user_data_that_is_dropped_does_not_come_back_when_the_run_is_resumed_either(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    wanted = with_user_data(point, "drop")
+    plan = make_plan(wanted, there.site)
+    assert plan.server("app").user_data is None
+    state = ProtectedVnf(vnf="v", active_site="site-a", generation=1)
+    request = FailoverRequest.confirmed(wanted, "", plan, state)
+    kept = request.whole_plan(wanted)
+    assert [s.user_data for s in kept.servers] == ["cm9sZQ==", None, "cm9sZQ=="]
+    booted = recover(there, wanted, kept, "app")
+    assert "user_data" not in there.servers[booted]
