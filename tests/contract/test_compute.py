@@ -364,6 +364,37 @@ def test_a_server_group_is_in_the_list_with_its_policy_and_its_members(
     assert (group["policy"], group["members"]) == ("soft-anti-affinity", [machine.id])
 
 
+def test_a_server_group_has_the_rules_that_it_was_made_with(site: Site, things: Things) -> None:
+    rules = {"max_server_per_host": 2}
+    group = site.compute.create_server_group(things.name(), "anti-affinity", rules)
+    things.removals.append(lambda: compute(site).delete(f"/os-server-groups/{group}"))
+    listed = next(g for g in site.compute.server_groups() if g["id"] == group)
+    assert (listed["policy"], listed["rules"]) == ("anti-affinity", rules)
+    error = refused(lambda: site.compute.create_server_group("soft", "soft-affinity", rules))
+    assert error.status == 400
+
+
+def built(site: Site, server: str) -> dict[str, Any]:
+    """A server as it is when Nova has built it, or failed to."""
+    until(lambda: there(site.compute.server(server))["status"] != "BUILD", "it is built")
+    return there(site.compute.server(server))
+
+
+def test_a_second_server_of_a_hard_group_finds_no_host_where_there_is_one(
+    site: Site, things: Things, image: dict[str, Any]
+) -> None:
+    group = site.compute.create_server_group(things.name(), "anti-affinity")
+    things.removals.append(lambda: compute(site).delete(f"/os-server-groups/{group}"))
+    booted = []
+    for _ in range(2):
+        root = things.volume(imageRef=image["id"])
+        server = site.compute.create_server(server_body(site, disk(root)), {"group": group})
+        things.removals.append(partial(things.remove_server, server))
+        booted.append(built(site, server))
+    assert [s["status"] for s in booted] == ["ACTIVE", "ERROR"]
+    assert "No valid host was found" in booted[1]["fault"]["message"]
+
+
 # ---- the quiesce add-on ----
 
 

@@ -387,6 +387,17 @@ def test_with_yes_nobody_is_asked_and_stdout_has_the_record_alone(
     assert "Type the name" not in antipode.err
 
 
+def test_a_plan_alone_is_a_record_and_changes_nothing(antipode: Antipode, operator: Typing) -> None:
+    shown = antipode.json("failover", "hlr", "--to", "site-b", "--plan")
+    assert (shown["vnf"], shown["site"], shown["restored_gib"]) == ("hlr", "site-b", 2)
+    assert [s["name"] for s in shown["servers"]] == ["db", "front"]
+    assert shown["servers"][1]["ports"][0]["mac_address"] == "fa:16:3e:00:00:05"
+    assert "user_data" not in shown["servers"][0]
+    assert "the flavor has less memory" in shown["warnings"]
+    assert not operator.recovered
+    assert antipode.json("run", "list") == []
+
+
 def test_what_will_happen_is_shown_before_the_question(
     antipode: Antipode, operator: Typing
 ) -> None:

@@ -28,6 +28,7 @@ class Failover(ShowCommand):
         "antipode failover hlr --to site-b",
         "antipode failover hlr --to site-b --recovery-point 20261122T160501Z-1a2b3c",
         "antipode failover hlr --to site-b --yes --detach",
+        "antipode failover hlr --to site-b --plan -f json",
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -40,6 +41,12 @@ class Failover(ShowCommand):
             type=arguments.name,
             help="the recovery point to recover from (default: the newest)",
         )
+        parser.add_argument(
+            "--plan",
+            action="store_true",
+            help="show what would be created, changed and executed, or what stands in the way; "
+            "change nothing",
+        )
         arguments.add_detach(parser)
         arguments.add_yes(parser, "states that the VNF is dead or fenced at its other site")
         return parser
@@ -49,6 +56,8 @@ class Failover(ShowCommand):
         from antipode.operations.failover import failover, prepare, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
+        if parsed_args.plan:
+            return columns(_planned(prepared))
         for line in _plan(prepared):
             print(visible(line), file=self.app.stderr, flush=True)
         if not parsed_args.yes:
@@ -65,6 +74,37 @@ class Failover(ShowCommand):
             return columns(failover(deployment, prepared, observer))
 
 
+def _planned(prepared: Prepared) -> dict[str, Any]:
+    """The plan as a record."""
+    plan, point = prepared.plan, prepared.point
+    return {
+        "vnf": plan.vnf,
+        "site": plan.site,
+        "recovery_point": plan.recovery_point,
+        "taken_at": point.site,
+        "consistency": point.consistency,
+        "consistent_at": point.consistent_at,
+        "rpo_s": round(point.age_s),
+        "estimated_s": prepared.earlier_rto_s,
+        "restored_gib": sum(v.size_gib for s in plan.servers for v in s.volumes),
+        "servers": [_planned_server(s, plan.site) for s in plan.servers],
+        "boot_order": point.vnf.boot_waves(),
+        "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
+        "quotas": [q.model_dump() for q in plan.quotas],
+        "already_there": plan.already_there,
+        "warnings": prepared.warnings,
+    }
+
+
+def _planned_server(server: ServerPlan, site: str) -> dict[str, Any]:
+    """A server of a plan, without its user_data, which may hold secrets."""
+    return {
+        **server.model_dump(mode="json", exclude={"user_data", "answers"}),
+        "has_user_data": server.user_data is not None,
+        "answers": _probe(server, site),
+    }
+
+
 def _plan(prepared: Prepared) -> Iterator[str]:
     """The plan for the operator, a line each."""
     plan, point = prepared.plan, prepared.point
@@ -74,6 +114,8 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         f"taken at {point.site})"
     )
     yield (f"  as of {point.consistent_at}: data newer than {span(point.age_s)} is lost (RPO)")
+    if prepared.earlier_rto_s is not None:
+        yield f"  the newest failover that succeeded took {span(prepared.earlier_rto_s)} (RTO)"
     for server in plan.servers:
         yield ""
         yield from _server(server, is_there=server.name in plan.already_there)
@@ -108,7 +150,12 @@ def _probe(server: ServerPlan, site: str) -> str:
 def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
     there = " (there already, from an earlier try)" if is_there else ""
     after = f", after {', '.join(server.after)}" if server.after else ""
-    yield f"  server {server.name}, flavor {server.flavor}{after}{there}"
+    zone = f", zone {server.availability_zone}" if server.availability_zone else ""
+    yield f"  server {server.name}, flavor {server.flavor}{zone}{after}{there}"
+    if group := server.server_group:
+        yield f"    in server group {group.name}, policy {group.policy}"
+    if server.drops_user_data:
+        yield "    without its user_data"
     for volume in server.volumes:
         boot = ", boot" if volume.is_root else ""
         yield (

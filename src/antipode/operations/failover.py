@@ -40,6 +40,8 @@ class Prepared:
     plan: RecoveryPlan
     site: Site
     warnings: list[str]
+    earlier_rto_s: float | None = None
+    """seconds that the newest failover of the VNF took that succeeded, as far as this host knows"""
 
 
 def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Prepared:
@@ -85,7 +87,21 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
             f"recovery point {found.id} is of generation {found.generation}: what changed since"
             f" {name} became active at {state.active_site} is not in it"
         )
-    return Prepared(defined, digest(found), state, made, site, [fence, *warnings, *made.warnings])
+    return Prepared(
+        defined,
+        digest(found),
+        state,
+        made,
+        site,
+        [fence, *warnings, *made.warnings],
+        _earlier_rto_s(deployment, name),
+    )
+
+
+def _earlier_rto_s(deployment: Deployment, name: str) -> float | None:
+    earlier = deployment.runs.newest_success(run_kind.KIND.name, name)
+    rto_s = (earlier.result or {}).get("rto_s") if earlier else None
+    return float(rto_s) if isinstance(rto_s, int | float) else None
 
 
 def request(prepared: Prepared) -> RunRow:

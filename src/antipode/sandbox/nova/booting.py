@@ -204,6 +204,8 @@ class Booting(Part):
     async def _build(self, server: Json, disks: list[Json], caller: Caller) -> None:
         try:
             await self._servers.conditions.take("server.create")
+            if self._groups.are_full(server["id"]):
+                raise OperationFailed("No valid host was found. There are not enough hosts.")
             for disk in disks:
                 self._servers.attach(server, await self._volume_of(disk, caller), disk)
         except (OperationFailed, Refused, OSError) as error:

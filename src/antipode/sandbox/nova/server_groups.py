@@ -36,6 +36,14 @@ class ServerGroups(Part):
         """The groups that a server is in."""
         return [g["id"] for g in self._groups if server_id in g["members"]]
 
+    def are_full(self, server_id: str) -> bool:
+        """Whether a group of a server does not allow it on the only host that a site has."""
+        return any(
+            group["policy"] == "anti-affinity"
+            and len(group["members"]) > (group["rules"].get("max_server_per_host") or 1)
+            for group in map(self._groups.__getitem__, self.of(server_id))
+        )
+
     def join(self, group_id: str, server_id: str) -> None:
         group = self._groups[group_id]
         self._groups.keep(group, members=[*group["members"], server_id])
@@ -66,13 +74,18 @@ class ServerGroups(Part):
         policy = wanted.get("policy") or (wanted.get("policies") or [None])[0]
         if policy not in ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"):
             raise Refused(400, f"Invalid input for field/attribute policy. Value: {policy}.")
+        rules = wanted.get("rules") or {}
+        if rules and policy != "anti-affinity":
+            raise Refused(
+                400, f"The rules of a server group are not supported by the policy {policy}."
+            )
         if self._quotas.exceeded(call.caller.project_id, {"server_groups": 1}):
             raise Refused(403, "Quota exceeded, too many server groups.")
         group: Json = {
             "id": str(uuid.uuid4()),
             "name": wanted["name"],
             "policy": policy,
-            "rules": wanted.get("rules") or {},
+            "rules": rules,
             "members": [],
         }
         return {
