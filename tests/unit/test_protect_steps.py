@@ -6,11 +6,13 @@ manifest knows.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
 from antipode.errors import NotFound, PreflightFailed, ResourceFailed, Stalled
 from antipode.model.capture import Capture, QuiesceWindow, Transferred
+from antipode.model.full_every import FullEvery
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import ServerGroup, Topology
 from antipode.model.vnf import Member, Protection, Vnf
@@ -340,6 +342,95 @@ def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_
     assert "delete backup of front-data" in cloud.events
     assert made_before in cloud.backups
     assert set(of_two.backups) >= {last(first, "front-root")}
+
+
+REASONS = (
+    "Invalid backup: Hash block size has changed since the last backup. New hash block size: 65536."
+    " Old hash block size: 32768. Do a full backup.",
+    "Invalid backup: Volume size increased since the last backup. Do a full backup.",
+    "Backup 5b3c could not be found.",
+    "Object GET failed: https://store/v1/c/volume_1/2_sha256file 404 Not Found",
+)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_an_increment_that_cannot_continue_its_chain_is_replaced_by_a_full_backup_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    cloud, timeline = FakeCloud(), FakeTimeline()
+    first = protect(cloud, "one")
+    add = cloud.add_backup
+
+    def fails_on_a_parent(volume: str, **fields: Any) -> str:
+        bad = {"becomes": "error", "fail_reason": reason}
+        broken = volume == "db-data" and fields["parent_id"] is not None
+        return add(volume, **fields, **(bad if broken else {}))
+
+    monkeypatch.setattr(cloud, "add_backup", fails_on_a_parent)
+    second = protect(cloud, "two", first, timeline)
+    assert [r.parent_id for r in second.chain("db-data")] == [None]
+    assert len(second.chain("db-root")) == 2
+    assert reason in str(timeline.facts[("1.6", "db-data")]["full_because"])
+    assert {b["status"] for b in cloud.backups.values()} == {"available"}
+
+
+def test_an_increment_that_cinder_refuses_for_want_of_a_parent_is_replaced_by_a_full_backup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cloud, timeline = FakeCloud(), FakeTimeline()
+    first = protect(cloud, "one")
+    backup, reason = cloud._backup, "No backups available to do an incremental backup."
+
+    def refuses(wanted: dict[str, Any]) -> str:
+        if wanted["volume_id"] == "db-data" and wanted["incremental"]:
+            refuse(400, reason)
+        return backup(wanted)
+
+    monkeypatch.setattr(cloud, "_backup", refuses)
+    second = protect(cloud, "two", first, timeline)
+    assert [r.parent_id for r in second.chain("db-data")] == [None]
+    assert reason in str(timeline.facts[("1.6", "db-data")]["full_because"])
+
+
+def test_an_increment_that_fails_as_the_store_does_is_a_failure_and_no_full_backup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    failing = partial(cloud.add_backup, becomes="error", fail_reason="503 Service Unavailable")
+    monkeypatch.setattr(cloud, "add_backup", failing)
+    cloud.events.clear()
+    with pytest.raises(ResourceFailed, match="503"):
+        protect(cloud, "two", first)
+    assert not [e for e in cloud.events if e.startswith("full")]
+
+
+def test_a_chain_ends_after_as_many_backups_as_the_policy_says() -> None:
+    cloud, previous, lengths = FakeCloud(), None, []
+    for number in range(7):
+        topology = discover(VNF, cloud.site)
+        protecting = parts.protecting(cloud, VNF, f"r{number}", full_every=FullEvery(backups=3))
+        taken = snapshots(cloud, topology, f"r{number}")
+        made = TRANSFER.transfer(protecting, topology, taken, previous)
+        previous = recovery_point(topology, made, f"r{number}")
+        lengths.append({len(previous.chain(v)) for v in previous.sources})
+    assert lengths == [{1}, {2}, {3}, {1}, {2}, {3}, {1}]
+    assert "full_every" in made.full_because["db-data"]
+
+
+def test_a_chain_ends_when_its_full_backup_is_as_old_as_the_policy_says() -> None:
+    cloud = FakeCloud()
+    first = protect(cloud, "one")
+    topology = discover(VNF, cloud.site)
+    for days, lengths in (("100000d", {2}), ("1d", {1})):
+        protecting = parts.protecting(
+            cloud, VNF, days, full_every=FullEvery.model_validate({"age": days})
+        )
+        made = TRANSFER.transfer(protecting, topology, snapshots(cloud, topology, days), first)
+        point = recovery_point(topology, made, days)
+        assert {len(point.chain(v)) for v in point.sources} == lengths
+        for backup in [b for b in cloud.backups if b not in first.backups]:
+            del cloud.backups[backup]
 
 
 def test_a_backup_that_an_interrupted_attempt_has_made_is_not_made_again() -> None:

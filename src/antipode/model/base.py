@@ -16,16 +16,16 @@ class Model(BaseModel):
 
 
 def parse_duration(value: object) -> object:
-    """Turn `10s`, `500ms`, `2m`, `1h` or a plain number (seconds) into seconds; anything else is
-    left for pydantic to refuse.
+    """Turn `10s`, `500ms`, `2m`, `1h`, `7d` or a plain number (seconds) into seconds; anything else
+    is left for pydantic to refuse.
     """
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", value)
         if match is None:
             raise ValueError(f"{value!r} is not a duration; write for example 10s, 500ms or 2m")
-        return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2]]
+        return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
     return value
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
-"""A duration: seconds as a float, written by an operator as `10s`, `500ms`, `2m`, `1h`."""
+"""A duration: seconds as a float, written by an operator as `10s`, `500ms`, `2m`, `1h`, `7d`."""

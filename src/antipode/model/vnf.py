@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from antipode.model.base import Model, Seconds
+from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -112,6 +113,13 @@ class Protection(Model):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     option: Name = "quiesced-snapshot"
+    full_every: AnyFullEvery | None = None
+    """after how many recovery points, or after what time, a chain ends with a full backup"""
+
+    @property
+    def chain_ends(self) -> FullEvery:
+        """When a chain of its backups ends."""
+        return self.full_every or DEFAULT_FULL_EVERY
 
     @property
     def settings(self) -> dict[str, Any]:

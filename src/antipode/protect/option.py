@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from antipode.errors import InvalidInput
 from antipode.model.base import Model
 from antipode.model.capture import Capture
+from antipode.model.full_every import DEFAULT_FULL_EVERY, FullEvery
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf
@@ -65,6 +66,8 @@ class Protecting:
     """
     full: bool = False
     """whether all bytes are transferred, whatever the other site has already"""
+    full_every: FullEvery = DEFAULT_FULL_EVERY
+    """when a chain ends"""
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
 
@@ -142,7 +145,7 @@ def wrong_settings(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
         try:
             option.settings.model_validate(protection.settings)
         except ValidationError as error:
-            known = ", ".join(["option", *option.settings.model_fields])
+            known = ", ".join([*Protection.model_fields, *option.settings.model_fields])
             for found in error.errors():
                 if found["type"] == "extra_forbidden":
                     yield (*where, *found["loc"]), f"unknown field; known here: {known}"

@@ -209,6 +209,7 @@ class Job:
             at_once=deployment.config.limits.backups,
             stalls_after_s=deployment.config.limits.backup_stalls_after.seconds,
             full=request.full,
+            full_every=protection.chain_ends,
             go_on=run.go_on,
         )
         transfer = TRANSFERS.get(option.transfer)

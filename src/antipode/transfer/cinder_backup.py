@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.backups import read_record
 from antipode.cloud.site import Site
-from antipode.errors import ResourceFailed
+from antipode.errors import ResourceFailed, Stalled
 from antipode.model.capture import Capture, Transferred, new_bytes
 from antipode.model.marks import carries, made_by, marks
 from antipode.model.point import RecoveryPoint
@@ -30,6 +32,14 @@ LOG = logging.getLogger(__name__)
 TIMEOUT_S = 24 * 3600.0
 """For one backup; the time it takes depends on the size of the volume and on the store."""
 REMOVAL_TIMEOUT_S = 600.0
+CANNOT_CONTINUE = re.compile(
+    r"full backup|no backups available|not be found|not found|404|no such key|no such file", re.I
+)
+"""What Cinder's API, its backup manager and its drivers say when an increment cannot rest on what
+is there: the block size or the size of the volume has changed (chunkeddriver.py: "Do a full
+backup."), the parent is gone (backup/api.py: "No backups available"), or the store has lost an
+object of the parent. A store that is full or does not answer is none of these.
+"""
 
 
 class CinderBackup(Transfer):
@@ -190,11 +200,11 @@ class _Job:
             return self._finish(
                 volume, ours["id"] if ours else self._start(volume, base), base, reason
             )
-        except _OtherParent as error:
-            # A backup that is not ours came in between the listing and our backup. An increment on
-            # it would be lost with it.
-            self._site.backups.delete_backup(error.backup_id)
-            self._site.backups.watch.wait_gone([error.backup_id], timeout_s=600)
+        except _CannotContinue as error:
+            if error.backup_id is not None:
+                self._site.backups.delete_backup(error.backup_id)
+                self._site.backups.watch.wait_gone([error.backup_id], timeout_s=600)
+            LOG.warning("volume %s gets a full backup: %s", volume.name or volume.id, error)
             return self._finish(volume, self._start(volume, None), None, str(error))
 
     def _ours(self, volume: Volume, made: list[Json]) -> Json | None:
@@ -240,10 +250,13 @@ class _Job:
                     ],
                 )
                 if ours is None:
-                    raise ResourceFailed(
+                    why = (
                         f"{self._site.name}: volume {label} ({volume.id}) could not be backed "
                         f"up: {error.reason}"
-                    ) from error
+                    )
+                    if base is not None and CANNOT_CONTINUE.search(error.reason):
+                        raise _CannotContinue(None, why) from error
+                    raise ResourceFailed(why) from error
                 backup = str(ours["id"])
             step.result(backup_id=backup, snapshot_id=self._capture.snapshots[volume.id])
             return backup
@@ -255,15 +268,24 @@ class _Job:
         began = time.monotonic()
         with self._timeline.step(Steps.BACK_UP, label) as step:
             stalls_after_s = self._stalls_after_s(volume.size_gib)
-            backup = self._site.backups.watch.wait_for(
-                [backup_id],
-                timeout_s=max(TIMEOUT_S, stalls_after_s),
-                stalled_after_s=stalls_after_s,
-                tell=step.waits_for,
-            )[backup_id]
+            try:
+                backup = self._site.backups.watch.wait_for(
+                    [backup_id],
+                    timeout_s=max(TIMEOUT_S, stalls_after_s),
+                    stalled_after_s=stalls_after_s,
+                    tell=step.waits_for,
+                )[backup_id]
+            except Stalled:
+                raise
+            except ResourceFailed as error:
+                if base is not None and CANNOT_CONTINUE.search(self._fail_reason(backup_id)):
+                    raise _CannotContinue(backup_id, str(error)) from error
+                raise
             record = self._export(volume, backup)
             if record.parent_id not in (None, base):
-                raise _OtherParent(
+                # A backup that is not ours came in between the listing and our backup. An
+                # increment on it would be lost with it.
+                raise _CannotContinue(
                     backup_id,
                     f"Cinder built {backup_id} on {record.parent_id}, which no recovery point "
                     "knows",
@@ -284,6 +306,11 @@ class _Job:
                 facts["full_because"] = self.full_because[volume.id]
             step.result(**facts)
             return record
+
+    def _fail_reason(self, backup_id: str) -> str:
+        """Why a backup has failed, in Cinder's words."""
+        listed = (b for b in self._site.backups.backups() if b["id"] == backup_id)
+        return next((str(b.get("fail_reason") or "") for b in listed), "")
 
     def _export(self, volume: Volume, backup: Json) -> BackupRecord:
         service, url = self._site.backups.export_record(backup["id"])
@@ -306,8 +333,13 @@ class _Job:
         )
 
 
-class _OtherParent(ResourceFailed):
-    def __init__(self, backup_id: str, message: str) -> None:
+class _CannotContinue(ResourceFailed):
+    """An increment cannot rest on the chain that there is: a full backup can be made all the same.
+
+    `backup_id`: the increment, where there is one; it is removed first.
+    """
+
+    def __init__(self, backup_id: str | None, message: str) -> None:
         self.backup_id = backup_id
         super().__init__(message)
 
@@ -322,13 +354,16 @@ def _chain(record: BackupRecord, previous: RecoveryPoint | None) -> list[BackupR
 def _new_chains(
     p: Protecting, topology: Topology, previous: RecoveryPoint | None
 ) -> dict[str, str]:
-    """The volumes that need a full backup, and why: Cinder calls a backup available although the
-    store has lost its objects.
+    """The volumes that need a full backup, and why: their chains end by policy, or are broken, as
+    Cinder calls a backup available although the store has lost its objects.
     """
     if p.full:
         return {v.id: "asked for with --full" for v in topology.volumes}
-    if p.store is None or previous is None:
+    if previous is None:
         return {}
+    ended = _ended_chains(p, topology, previous)
+    if p.store is None:
+        return ended
     with p.timeline.step(Steps.COMPARE_CHAINS, previous.id) as step:
         broken = broken_chains(previous, p.store)
         step.result(broken=len(broken))
@@ -339,7 +374,23 @@ def _new_chains(
             volume,
             reason,
         )
-    return broken
+    return {**ended, **broken}
+
+
+def _ended_chains(p: Protecting, topology: Topology, previous: RecoveryPoint) -> dict[str, str]:
+    """The volumes whose chain ends by `full_every`, and why."""
+    ended: dict[str, str] = {}
+    for volume in topology.volumes:
+        chain = previous.chain(volume.id) if volume.id in previous.sources else ()
+        if chain and (why := p.full_every.reason(len(chain), _age_s(chain[0]))) is not None:
+            ended[volume.id] = why
+    return ended
+
+
+def _age_s(record: BackupRecord) -> float:
+    """Seconds since a backup was made. Cinder gives a time of UTC, without a zone."""
+    made = datetime.fromisoformat(record.created_at)
+    return (datetime.now(UTC) - made.replace(tzinfo=made.tzinfo or UTC)).total_seconds()
 
 
 def _with_fingerprints(made: Transferred, store: Store) -> Transferred:
