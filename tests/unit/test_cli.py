@@ -189,9 +189,8 @@ def test_a_name_that_does_not_exist_ends_with_2(
     ],
 )
 def test_an_argument_that_cannot_be_ends_with_2(antipode: Antipode, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        antipode(*arguments)
-    assert caught.value.code == 2
+    assert antipode(*arguments) == 2
+    assert antipode.error() == "invalid-input"
 
 
 def test_a_column_that_there_is_not_ends_with_2(antipode: Antipode) -> None:

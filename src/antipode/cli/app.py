@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from cliff.app import App
 from cliff.commandmanager import CommandManager
 
 from antipode import __version__, config, logs
+from antipode.cli import usage
+from antipode.cli.streams import Heard
+from antipode.errors import InvalidInput
 from antipode.screen import Screen, copes_with_everything
 
 if TYPE_CHECKING:
@@ -59,6 +64,7 @@ exit codes:
   7  another process has claimed the run, or the claim could not be renewed; the run continues
      there, or with: antipode run resume
   130  interrupted by a signal; frozen members were unquiesced
+  141  nobody read the output to its end; what the command does was done
 
 An error is written to stderr as: antipode: [CODE] MESSAGE. With -f json it is an object with the
 fields code, message, resource, exit_code and notes. docs/errors.md lists the codes.
@@ -73,12 +79,13 @@ class Antipode(App):  # type: ignore[misc]
         for name, target in COMMANDS.items():
             commands.commands[name] = EntryPoint(name, f"antipode.cli.{target}", "antipode")
         copes_with_everything(sys.stdin, sys.stdout, sys.stderr)
+        self.arguments: list[str] = []
         super().__init__(
             description="Geo-site disaster recovery for VNFs on OpenStack.",
             version=__version__,
             command_manager=commands,
             stdout=Screen(sys.stdout) if sys.stdout.isatty() else sys.stdout,
-            stderr=Screen(sys.stderr),
+            stderr=Screen(cast("TextIO", Heard(sys.stderr))),
             deferred_help=True,
         )
 
@@ -105,7 +112,30 @@ class Antipode(App):  # type: ignore[misc]
             default="text",
             help="form of log lines (default: text)",
         )
+        usage.report_errors(parser, self)
         return parser  # type: ignore[no-any-return]
+
+    def run(self, argv: Sequence[str]) -> int:
+        """Run a command; its exit code.
+
+        Raises:
+            SystemExit: the arguments are wrong, or the help was shown.
+        """
+        self.arguments = list(argv)
+        return int(super().run(self.arguments))
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Run the command that the arguments begin with; its exit code."""
+        try:
+            self.command_manager.find_command(argv)
+        except ValueError:
+            words = itertools.takewhile(lambda word: not word.startswith("-"), argv)
+            name = " ".join(words) or argv[0]
+            similar = ", ".join(self.get_fuzzy_matches(argv[0]))
+            hint = f"Did you mean: {similar}" if similar else "See: antipode --help"
+            usage.report(self, f"there is no command {name!r}. {hint}")
+            return InvalidInput.exit_code
+        return int(super().run_subcommand(argv))
 
     def configure_logging(self) -> None:
         """Log warnings to stderr, more with -v; the log file is opened with the deployment."""

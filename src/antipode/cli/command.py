@@ -6,7 +6,6 @@ columns.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import traceback
@@ -20,10 +19,11 @@ from cliff.lister import Lister
 from cliff.show import ShowOne
 from stevedore.extension import Extension
 
+from antipode.cli import usage
 from antipode.cli.comma_separated import CommaSeparated
 from antipode.cli.layout import WIDTH, Nested, within
 from antipode.errors import AntipodeError, Interrupted, InvalidInput, NotConfirmed, Unexpected
-from antipode.screen import paragraph, visible
+from antipode.screen import visible
 
 SUBJECTS = {"run": "run", "vnf": "VNF", "site": "site", "file": "file"}
 """The arguments that name the resource of a command, and the kind of resource that each names."""
@@ -44,6 +44,7 @@ class _Ending:
         """The arguments of the command, and its help."""
         parser: argparse.ArgumentParser = super().get_parser(prog_name)  # type: ignore[misc]
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        usage.report_errors(parser, self.app)
         if self.examples:
             parser.epilog = "\n".join(["examples:", *(f"  {line}" for line in self.examples)])
         return parser
@@ -68,21 +69,10 @@ class _Ending:
         return result or self.exit_code
 
     def _report(self, error: AntipodeError, parsed_args: argparse.Namespace) -> int:
-        notes = list(getattr(error, "__notes__", ()))
         if self.app.options.debug:
             traceback.print_exception(error, file=self.app.stderr)
-        if _form(parsed_args) == "json":
-            record = {
-                "code": error.code,
-                "message": str(error),
-                "resource": error.resource or _subject(parsed_args),
-                "exit_code": error.exit_code,
-                "notes": notes,
-            }
-            print(json.dumps({"error": record}), file=self.app.stderr)
-        else:
-            message = paragraph("\n".join([str(error), *notes]))
-            print(f"antipode: [{error.code}] {message}", file=self.app.stderr)
+        resource = error.resource or _subject(parsed_args)
+        usage.write_error(self.app.stderr, error, resource, as_json=_form(parsed_args) == "json")
         return error.exit_code
 
 

@@ -10,11 +10,14 @@ import os
 import signal
 import sys
 
+from antipode.cli import streams
+
 INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; its exit code."""
+    streams.open_the_closed()
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ours:
         signal.signal(signal.SIGINT, _end)
@@ -29,11 +32,14 @@ def main(argv: list[str] | None = None) -> int:
         code: int = Antipode().run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:
+        code = streams.NOBODY_READS
+    except SystemExit as end:  # of the help, and of wrong arguments
+        code = end.code if isinstance(end.code, int) else 0
+    code = streams.flushed(code)
     if code == INTERRUPTED:
         # threads that wait for a cloud would keep the process for minutes; the command has already
         # unquiesced and cleaned up
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     return code
 
