@@ -227,7 +227,7 @@ class FakeCloud:
             case "GET", ["os-server-groups"]:
                 return {
                     "server_groups": [
-                        {"members": self._members(g["id"]), **g} for g in self.server_groups
+                        {**g, "members": self._members(g)} for g in self.server_groups
                     ]
                 }
             case "GET", ["os-server-groups", group]:
@@ -305,10 +305,13 @@ class FakeCloud:
                 return self._action(server, *body)
         raise AssertionError(f"compute: {method} {path}")
 
-    def _members(self, group: str) -> list[str]:
-        return [
-            i for i, server in self.servers.items() if server.get("hints", {}).get("group") == group
+    def _members(self, group: Json) -> list[str]:
+        booted = [
+            i
+            for i, server in self.servers.items()
+            if server.get("hints", {}).get("group") == group["id"]
         ]
+        return [*group.get("members", []), *booted]
 
     def _boot(self, wanted: Json, hints: Json) -> str:
         """As Nova does it: volumes must be free, and so must ports."""

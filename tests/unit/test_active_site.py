@@ -135,6 +135,8 @@ def test_a_vnf_is_protected_at_its_new_site_and_fails_back(world: World) -> None
         prepare(world.here, "v", "site-b", None)
     for held in (world.a.servers, world.a.volumes, world.a.ports, world.a.attachments):
         held.clear()  # the operator removes the old copy
+    for group in world.a.server_groups:
+        group["members"] = []
     back = prepare(world.here, "v", "site-a", None)
     assert back.point.id == made.id
     assert {p.network for s in back.plan.servers for p in s.ports} == {"net"}

@@ -89,6 +89,8 @@ class _Planner:
         self._keypairs_to_import: dict[str, Keypair] = {}
         self._there: dict[str, str] = {}
         """name -> id of the servers that an earlier attempt has booted"""
+        self._to_be_replaced: list[str] = []
+        """ids of the servers of an earlier attempt that are in ERROR"""
         self._server_groups = (
             site.compute.server_groups()
             if any(s.server_group for s in point.topology.servers)
@@ -107,7 +109,10 @@ class _Planner:
             for member, server in zip(vnf.members, topology.servers, strict=True)
         ]
         self.problems += server_groups.problems(
-            servers, self._server_groups, self._there.values(), self._site
+            servers,
+            self._server_groups,
+            [*self._there.values(), *self._to_be_replaced],
+            self._site,
         )
         self._warn_of_user_data(servers)
         held = quotas.Held(self._there, self._flavors, self._ports, self._server_groups)
@@ -134,6 +139,7 @@ class _Planner:
                     f"server {server.name} ({other['id']}), made by an earlier attempt, is in "
                     f"ERROR: {reason}; it is removed and made again"
                 )
+                self._to_be_replaced.append(other["id"])
             else:
                 self._there[server.name] = other["id"]
         return ServerPlan(
