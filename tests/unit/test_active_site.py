@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,7 +35,9 @@ from antipode.operations import inspect
 from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
+from antipode.operations.failover_checks import Accepted
 from antipode.operations.protect import protect
+from antipode.operations.resume import resume
 from antipode.recover import probes, servers
 from antipode.store.database import open_database
 from antipode.store.states import States
@@ -48,11 +51,12 @@ from tests.unit.test_durable_runs import world as world  # the fixture
 from tests.unit.test_kill_matrix import VNF, backup_site
 
 
-def other_host(world: World, folder: Path) -> Deployment:
+def other_host(world: World, folder: Path, sites: str = "") -> Deployment:
     """A host with the same vault and a database of its own, which has the VNF file only."""
     folder.mkdir()
     path = samples.write_config(folder)
-    path.write_text(path.read_text().replace(str(folder / "vault"), str(world.folder / "vault")))
+    text = path.read_text().replace(str(folder / "vault"), str(world.folder / "vault"))
+    path.write_text(text.replace("site-b: {cloud: b}", f"site-b: {{cloud: b}}{sites}"))
     there = Deployment(config.load(str(path)))
     there.vnfs.put(VNF)
     return there
@@ -287,6 +291,156 @@ def test_a_failed_failover_is_aborted_before_one_to_another_site(
     abort(world.here, failed.run, Unobserved())
     failover(world.here, prepare(world.here, "v", "site-c", None), Unobserved())
     assert (state(world).active_site, bool(world.b.servers)) == ("site-c", False)
+
+
+def fail(*_: object) -> None:
+    raise ResourceFailed("no valid host")
+
+
+def lose_a_failover(world: World, monkeypatch: pytest.MonkeyPatch, module: Any, call: str) -> str:
+    """A failover to site-b whose host is lost when it makes a call; its run."""
+    with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+        patched.setattr(module, call, fail)
+        world.failover()
+    return str(world.here.runs.all()[0].id)
+
+
+def test_a_failover_takes_the_place_of_one_that_is_lost_and_uses_what_it_has_made(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_a_failover(world, monkeypatch, probes, "await_answer")
+    there = other_host(world, tmp_path / "other")
+    with pytest.raises(Busy):
+        prepare(there, "v", "site-b", None)
+    prepared = prepare(there, "v", "site-b", None, Accepted(instead_of=lost))
+    assert prepared.instead_of is not None and prepared.instead_of.run == lost
+    record = failover(there, prepared, Unobserved())
+    now = state(world)
+    assert (now.active_site, now.generation) == ("site-b", 3)
+    assert now.claim is not None and now.claim.run == record["run"]
+    assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
+
+
+def test_a_failover_that_was_taken_for_lost_boots_nothing_and_removes_nothing_of_its_successor(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_a_failover(world, monkeypatch, probes, "await_answer")
+    there = other_host(world, tmp_path / "other")
+    failover(there, prepare(there, "v", "site-b", None, Accepted(lost)), Unobserved())
+    held = [dict(kind) for kind in (world.b.servers, world.b.volumes, world.b.ports)]
+    with pytest.raises(Busy):
+        resume(world.here, lost, Unobserved())
+    abort(world.here, lost, Unobserved())
+    assert [world.b.servers, world.b.volumes, world.b.ports] == held
+    assert (state(world).active_site, state(world).generation) == ("site-b", 3)
+
+
+def test_a_failover_that_wakes_up_after_it_was_replaced_boots_nothing(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = other_host(world, tmp_path / "other")
+    boot, replaced = servers.boot, threading.Event()
+
+    def sleeps(*given: Any) -> Any:
+        """The first server boots; then the process is taken for dead, and its copy is removed."""
+        booted = boot(*given)
+        if not replaced.is_set():
+            replaced.set()
+            claim = state(world).claim
+            assert claim is not None
+            for held in (world.b.servers, world.b.volumes, world.b.ports, world.b.attachments):
+                held.clear()
+            now = generations.present(there.vault, "v", "site-a")
+            instead = generations.GivenUp(lost=claim.run)
+            generations.claim(there.vault, now, "site-c", "failover-other", instead)
+        return booted
+
+    with monkeypatch.context() as patched, pytest.raises(Busy):
+        patched.setattr(servers, "boot", sleeps)
+        world.failover()
+    assert not world.b.servers
+    assert state(world).claim == generations.present(there.vault, "v", "site-a").claim
+
+
+def test_a_lost_failover_that_has_a_copy_at_another_site_is_in_the_way(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = backup_site()
+    third.site.name = "site-c"
+    sites = {"site-a": world.a, "site-b": world.b, "site-c": third}
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: sites[name].site)
+    lost = lose_a_failover(world, monkeypatch, probes, "await_answer")
+    there = other_host(world, tmp_path / "other", sites="\n  site-c: {cloud: c}")
+    there.vnfs.put(VNF.model_copy(update={"backup": ["site-b", "site-c"]}))
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(there, "v", "site-c", None, Accepted(instead_of=lost))
+    assert all(any(i in p for p in caught.value.problems) for i in world.b.servers)
+    for held in (world.b.servers, world.b.volumes, world.b.ports, world.b.attachments):
+        held.clear()
+    failover(there, prepare(there, "v", "site-c", None, Accepted(lost)), Unobserved())
+    assert (state(world).active_site, bool(third.servers)) == ("site-c", True)
+
+
+def test_a_failover_that_succeeds_after_it_was_taken_for_lost_is_not_replaced(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_a_failover(world, monkeypatch, probes, "await_answer")
+    there = other_host(world, tmp_path / "other")
+    prepared = prepare(there, "v", "site-b", None, Accepted(instead_of=lost))
+    resume(world.here, lost, Unobserved())
+    booted = [e for e in world.b.events if e.startswith("boot")]
+    with pytest.raises(Busy):
+        failover(there, prepared, Unobserved())
+    assert [e for e in world.b.events if e.startswith("boot")] == booted
+    assert state(world).generation == 2
+
+
+def test_a_failover_that_this_host_knows_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lose_a_failover(world, monkeypatch, servers, "boot")
+    with pytest.raises(Busy) as caught:
+        prepare(world.here, "v", "site-b", None, Accepted(instead_of=run))
+    assert caught.value.resource == f"run {run}"
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_failover_that_has_no_claim_is_not_replaced(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, under_way: bool
+) -> None:
+    if under_way:
+        lose_a_failover(world, monkeypatch, servers, "boot")
+    there = other_host(world, tmp_path / "other")
+    with pytest.raises(InvalidInput):
+        prepare(there, "v", "site-b", None, Accepted(instead_of="failover-x"))
+
+
+def test_a_vnf_goes_back_to_the_site_where_its_only_point_was_taken(world: World) -> None:
+    world.failover()
+    with pytest.raises(InvalidInput):
+        prepare(world.here, "v", "site-a", None)
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(world.here, "v", "site-a", None, Accepted(to_origin=True))
+    assert all(any(i in p for p in caught.value.problems) for i in world.a.servers)
+    for held in (world.a.servers, world.a.ports, world.a.attachments):
+        held.clear()  # the operator removes the old copy, and keeps its volumes
+    volumes = dict(world.a.volumes)
+    back = prepare(world.here, "v", "site-a", None, Accepted(to_origin=True))
+    assert {p.network for s in back.plan.servers for p in s.ports} == {"net"}
+    failover(world.here, back, Unobserved())
+    assert (state(world).active_site, state(world).generation) == ("site-a", 3)
+    assert {i: world.a.volumes[i] for i in volumes} == volumes
+    assert len(world.a.servers) == len(back.plan.servers)
+
+
+def test_an_old_copy_under_another_name_is_found_at_the_origin(world: World) -> None:
+    world.failover()
+    for server in world.a.servers.values():
+        server["name"] = f"{server['name']}-old"
+    world.a.ports.clear()
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(world.here, "v", "site-a", None, Accepted(to_origin=True))
+    assert all(any(i in p for p in caught.value.problems) for i in world.a.servers)
 
 
 def test_a_vnf_whose_backups_lie_at_its_active_site_is_not_protected(world: World) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from antipode import config
+from antipode.cloud.backups import read_record
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.limits import Party
 from antipode.engine.timeline import Unobserved
@@ -25,15 +26,18 @@ from antipode.errors import (
     NotFound,
     PreflightFailed,
     ResourceFailed,
+    SiteUnreachable,
     VaultCorrupt,
 )
+from antipode.model.source import BackupRecord
 from antipode.model.steps import Steps
 from antipode.operations import failover as operation
 from antipode.operations.failover import failover, prepare
+from antipode.operations.failover_checks import Accepted
 from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as failover_flow
 from antipode.vault import points
-from tests.unit import samples
+from tests.unit import samples, storages
 
 World = SimpleNamespace
 FRONT = {"server": "front", "boot_after": ["db"]}
@@ -225,6 +229,75 @@ def test_a_point_with_other_members_than_the_vnf_file_is_refused(world: World) -
     with pytest.raises(InvalidInput):
         prepare(world.deployment, "hlr", "site-b", None)
     assert world.events == []
+
+
+@pytest.fixture
+def store(world: World, tmp_path: Path) -> storages.MemoryObjects:
+    """The backup store of the sites, at a third place, with all backups of the point."""
+    path = samples.write_config(tmp_path)
+    path.write_text(path.read_text() + "backup_store: {cloud: s, container: backups}\n")
+    world.deployment = Deployment(config.load(str(path)))
+    objects = storages.MemoryObjects()
+    for record in samples.point().backups.values():
+        objects.put(record.container, f"{prefix_of(record)}_metadata", b"{}")
+    world.patch.setattr(Deployment, "store", lambda self, name: objects)
+    return objects
+
+
+def prefix_of(record: BackupRecord) -> str:
+    return str(read_record(record.url)["service_metadata"])
+
+
+def test_a_failover_is_planned_when_the_store_has_the_newest_backups(
+    world: World, store: storages.MemoryObjects
+) -> None:
+    assert prepare(world.deployment, "hlr", "site-b", None).plan.vnf == "hlr"
+
+
+def test_backups_that_the_store_lacks_are_named_before_anything_is_claimed(
+    world: World, store: storages.MemoryObjects
+) -> None:
+    newest = [chain[-1] for chain in map(samples.point().chain, samples.point().sources)]
+    for record in newest:
+        store.delete(record.container, f"{prefix_of(record)}_metadata")
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(world.deployment, "hlr", "site-b", None)
+    for record in newest:
+        assert any(record.id in problem for problem in caught.value.problems)
+    prepare(world.deployment, "hlr", "site-b", None, Accepted(store_unchecked=True))
+
+
+def test_a_store_that_does_not_answer_is_named_before_anything_is_claimed(world: World) -> None:
+    def dead(_: Deployment, name: str) -> Any:
+        raise SiteUnreachable(f"{name} does not answer")
+
+    world.patch.setattr(Deployment, "store", dead)
+    world.patch.setattr(type(world.deployment.config), "store_name", lambda *_: "there")
+    world.patch.setattr(type(world.deployment.config), "site_of_store", lambda *_: None)
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(world.deployment, "hlr", "site-b", None)
+    assert any("there" in problem for problem in caught.value.problems)
+
+
+def test_a_store_at_the_failed_site_is_not_called(world: World) -> None:
+    def called(_: Deployment, name: str) -> Any:
+        raise AssertionError("the failed site was called")
+
+    world.patch.setattr(Deployment, "store", called)
+    world.patch.setattr(type(world.deployment.config), "store_name", lambda *_: "there")
+    world.patch.setattr(type(world.deployment.config), "site_of_store", lambda *_: "site-a")
+    prepare(world.deployment, "hlr", "site-b", None)
+
+
+def test_the_record_of_a_failover_says_which_copies_may_have_answered(world: World) -> None:
+    def await_answer(recovery: Any, server: str, server_id: str) -> None:
+        with recovery.timeline.step(Steps.PROBE, server) as step:
+            step.result(asked="TCP 10.0.0.5:22", reaches="either-site")
+
+    world.patch.setattr(failover_flow.probes, "await_answer", await_answer)
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    record = failover(world.deployment, prepared, Unobserved())
+    assert record["answered_from"] == {"db": "either-site", "front": "either-site"}
 
 
 def test_a_file_whose_members_are_only_reordered_is_used(world: World) -> None:

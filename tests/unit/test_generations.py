@@ -17,6 +17,7 @@ from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVn
 from antipode.vault import Vault, Version, ensemble, generations, points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
+from antipode.vault.generations import GivenUp
 from antipode.vault.swift import SwiftVault
 from tests.unit import storages
 
@@ -127,7 +128,7 @@ def test_a_vnf_does_not_fail_over_to_where_it_is(vault: Vault) -> None:
 
 def test_a_run_that_was_given_up_loses_its_claim_to_the_next(vault: Vault) -> None:
     given_up = claimed(vault)
-    mine = claimed(vault, "failover-2", instead_of=["failover-1"])
+    mine = claimed(vault, "failover-2", instead_of=GivenUp(["failover-1"]))
     assert mine.generation == 3
     with pytest.raises(Busy):
         generations.confirm(vault, given_up)
@@ -142,7 +143,7 @@ def test_a_run_that_was_given_up_loses_its_claim_to_the_next(vault: Vault) -> No
 def test_a_run_that_was_given_up_at_another_site_keeps_its_claim(vault: Vault) -> None:
     standing = claimed(vault, to="site-c")
     with pytest.raises(Busy, match=standing.run):
-        claimed(vault, "failover-2", instead_of=[standing.run])
+        claimed(vault, "failover-2", instead_of=GivenUp([standing.run]))
     assert now(vault).claim == standing
 
 

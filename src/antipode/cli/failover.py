@@ -29,6 +29,7 @@ class Failover(ShowCommand):
         "antipode failover hlr --to site-b --recovery-point 20261122T160501Z-1a2b3c",
         "antipode failover hlr --to site-b --yes --detach",
         "antipode failover hlr --to site-b --plan -f json",
+        "antipode failover hlr --to site-b --instead-of failover-20261122T160501Z-1a2b3c",
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -47,19 +48,53 @@ class Failover(ShowCommand):
             help="show what would be created, changed and executed, or what stands in the way; "
             "change nothing",
         )
+        parser.add_argument(
+            "--to-origin",
+            action="store_true",
+            help="accept a recovery point that was taken at SITE itself before the VNF moved away: "
+            "what changed since is lost",
+        )
+        parser.add_argument(
+            "--instead-of",
+            metavar="RUN",
+            help="release the claim of a failover whose host and database are lost",
+        )
+        parser.add_argument(
+            "--store-unchecked",
+            action="store_true",
+            help="do not check that the backup store has the backups",
+        )
         arguments.add_detach(parser)
-        arguments.add_yes(parser, "states that the VNF is dead or fenced at its other site")
+        arguments.add_yes(
+            parser,
+            "states that the VNF is dead or fenced at its other site, and so is the host of the "
+            "run of --instead-of",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.operations.failover import failover, prepare, request
+        from antipode.operations.failover_checks import Accepted
 
-        prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
+        accepted = Accepted(
+            parsed_args.instead_of, parsed_args.to_origin, parsed_args.store_unchecked
+        )
+        prepared = prepare(
+            deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point, accepted
+        )
         if parsed_args.plan:
             return columns(_planned(prepared))
         for line in _plan(prepared):
             print(visible(line), file=self.app.stderr, flush=True)
+        if prepared.instead_of is not None and not parsed_args.yes:
+            lost = prepared.instead_of
+            confirm(
+                self.app,
+                f"Type the id of the run if it is dead, with its host {lost.host}; it claimed "
+                f"{lost.vnf} for {lost.site} at {lost.since} ({lost.run}):",
+                lost.run,
+            )
         if not parsed_args.yes:
             confirm(
                 self.app,

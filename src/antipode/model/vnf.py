@@ -195,6 +195,8 @@ class Vnf(Model):
 
     def map_between(self, taken_at: str, to: str) -> Mapping:
         """How names at the site `taken_at` translate at the site `to`."""
+        if taken_at == to:
+            return Mapping()  # there and back may not be the same name, where two map to one
         return self._map_to(taken_at).reversed().then(self._map_to(to))
 
     def _map_to(self, site: str) -> Mapping:

@@ -14,12 +14,15 @@ from antipode.errors import InvalidInput
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v1 import digest
-from antipode.model.state import ProtectedVnf
+from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.vnf import Vnf
+from antipode.operations import failover_checks
+from antipode.operations.failover_checks import Accepted
 from antipode.recover import plan
 from antipode.runs import failover as run_kind
 from antipode.store.tables import RunRow
 from antipode.vault import generations, points
+from antipode.vault.generations import GivenUp
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -42,9 +45,17 @@ class Prepared:
     warnings: list[str]
     earlier_rto_s: float | None = None
     """seconds that the newest failover of the VNF took that succeeded, as far as this host knows"""
+    instead_of: Claim | None = None
+    """the claim of a failover that is lost, which this one releases"""
 
 
-def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Prepared:
+def prepare(
+    deployment: Deployment,
+    name: str,
+    to: str,
+    point: str | None,
+    accepted: Accepted | None = None,
+) -> Prepared:
     """Read a recovery point and plan its recovery at a site.
 
     Args:
@@ -53,13 +64,16 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
 
     Raises:
         NotFound: there is no such recovery point.
-        InvalidInput: `to` is no backup site of the VNF or its active site, or the point has other
-            members than the VNF file.
+        InvalidInput: `to` is no backup site of the VNF or its active site, the point was taken
+            there, it has other members than the VNF file, or the failover that is to be lost has no
+            claim.
         Busy: another failover of the VNF has not ended, here or on another host, or one to another
-            site has failed and was not aborted.
+            site has failed and was not aborted; or the one that is to be lost is known here.
         VaultError, SiteUnreachable: no vault answers.
-        PreflightFailed: the site lacks something; everything that it lacks is named.
+        PreflightFailed: the site or the backup store lacks something; everything that it lacks is
+            named.
     """
+    accepted = accepted or Accepted()
     deployment.config.site(to)
     local = deployment.vnfs.find(name)
     if local is not None:
@@ -67,16 +81,24 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
     state, vaults = activity.before_failover(deployment, name, to)
     if to == state.active_site:
         raise InvalidInput(f"{state}; a failover goes to another site")
-    generations.must_be_free(state, to, run_kind.given_up_runs(deployment, name))
+    given_up = GivenUp(run_kind.given_up_runs(deployment, name), accepted.instead_of)
+    lost = (
+        None
+        if accepted.instead_of is None
+        else failover_checks.claim_of_lost(deployment, state, accepted.instead_of)
+    )
+    generations.must_be_free(state, to, given_up)
     found = points.read(vaults, name, point)
-    if to == found.site:
-        raise InvalidInput(
-            f"recovery point {found.id} was taken at {to}; a failover goes to another site"
-        )
+    origin = failover_checks.origin_warnings(found, state, to, accepted)
     definition, warnings = _definition(found, local)
+    warnings += origin
     _must_be_backup_site(definition, to)
     site = deployment.site(to)
     defined = found.model_copy(update={"vnf": definition})
+    if not accepted.store_unchecked:
+        warnings += failover_checks.store_warnings(deployment, defined, state)
+    if lost is not None:
+        warnings += failover_checks.lost_warnings(deployment, lost, to)
     made = plan.make_plan(defined, site)
     fence = (
         f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
@@ -95,6 +117,7 @@ def prepare(deployment: Deployment, name: str, to: str, point: str | None) -> Pr
         site,
         [fence, *warnings, *made.warnings],
         _earlier_rto_s(deployment, name),
+        lost,
     )
 
 
@@ -106,7 +129,13 @@ def _earlier_rto_s(deployment: Deployment, name: str) -> float | None:
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(prepared.point, prepared.point_digest, prepared.plan, prepared.state)
+    return run_kind.requested(
+        prepared.point,
+        prepared.point_digest,
+        prepared.plan,
+        prepared.state,
+        prepared.instead_of.run if prepared.instead_of else None,
+    )
 
 
 def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> Json:

@@ -130,6 +130,7 @@ class _Planner:
         )
 
     def _server(self, server: Server, member: Member, after: list[str]) -> ServerPlan:
+        self._must_be_gone(server)
         for other in self._servers.get(server.name, []):
             if not carries(other, resource_key(self._point.id, server.id)):
                 self.problems.append(f"there is a server {server.name} already ({other['id']})")
@@ -167,6 +168,14 @@ class _Planner:
             after=after,
             answers=member.answers,
         )
+
+    def _must_be_gone(self, server: Server) -> None:
+        """See that the server that was captured is not at this site, under whatever name."""
+        for other in (s for same in self._servers.values() for s in same):
+            if other["id"] == server.id and other["name"] != server.name:
+                self.problems.append(
+                    f"server {other['name']} ({other['id']}) is the old copy of {server.name}"
+                )
 
     def _warn_of_user_data(self, servers: list[ServerPlan]) -> None:
         """Say whose user_data runs again, unless the VNF file says that it is to."""

@@ -65,21 +65,33 @@ def remove(
                 site.compute.watch.wait_gone(
                     [s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for
                 )
+    kept: list[str] = []
     if not problems and (
         ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]
     ):
+        # ours are gone: a server that is there is of a failover which has replaced this one
+        serving = {s["id"] for s in site.compute.servers()}
+        kept = [
+            f"port {p['id']} at {site.name}: server {p['device_id']} uses it"
+            for p in ports
+            if p.get("device_id") in serving
+        ]
+        ports = [p for p in ports if p.get("device_id") not in serving]
         with timeline.step(Steps.REMOVE_PORTS, site.name) as step:
             step.result(ports=len(ports))
             for port in ports:
                 problems += _refused(
                     f"port {port['id']}", partial(site.networks.delete_port, port["id"])
                 )
-    left: list[str] = []
+    left = kept
     if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
         with timeline.step(Steps.REMOVE_VOLUMES, site.name) as step:
-            refused, left = _delete_volumes(site, lambda v: volume_maker(v) == run, go_on, step)
+            refused, unfinished = _delete_volumes(
+                site, lambda v: volume_maker(v) == run, go_on, step
+            )
             problems += refused
-            step.result(volumes=len(volumes), left=len(left))
+            left = [*kept, *unfinished]
+            step.result(volumes=len(volumes), left=len(unfinished))
     if problems:
         raise ResourceFailed(
             f"{site.name}: not all that {run} made could be removed: {'; '.join(problems)}"
@@ -89,6 +101,19 @@ def remove(
     for kind in sorted({v.source_kind for s in plan.servers for v in s.volumes}):
         left += PROVIDERS.get(kind).roll_back(site, run, plan, timeline, go_on)
     return [*left, *_left(site, run, plan)]
+
+
+def made_at(site: Site, run: str) -> list[str]:
+    """The servers, ports and volumes at a site that carry the mark of a run, for people."""
+    return [
+        *(f"server {s['name']} ({s['id']})" for s in site.compute.servers() if made_by(s) == run),
+        *(f"port {p['id']}" for p in _ports(site, None) if maker_in(p.get("description")) == run),
+        *(
+            f"volume {v['name']} ({v['id']})"
+            for v in site.volumes.volumes()
+            if volume_maker(v) == run
+        ),
+    ]
 
 
 def remove_twins(

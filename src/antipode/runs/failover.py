@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -48,6 +49,7 @@ from antipode.recover.sources import PROVIDERS
 from antipode.runs import find_kind, orphans
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
+from antipode.vault.generations import GivenUp
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -85,10 +87,18 @@ class FailoverRequest(Model):
     """seconds since the epoch"""
     state: ProtectedVnf
     """of the VNF when the failover was planned: another one is refused"""
+    instead_of: str | None = None
+    """a failover that is lost with its host and database, as the operator says: it loses its claim
+    """
 
     @classmethod
     def confirmed(
-        cls, point: RecoveryPoint, point_digest: str, plan: RecoveryPlan, state: ProtectedVnf
+        cls,
+        point: RecoveryPoint,
+        point_digest: str,
+        plan: RecoveryPlan,
+        state: ProtectedVnf,
+        instead_of: str | None = None,
     ) -> FailoverRequest:
         """The request for a plan that an operator confirms now."""
         bare = [s.model_copy(update={"user_data": None}) for s in plan.servers]
@@ -100,6 +110,7 @@ class FailoverRequest(Model):
             plan=plan.model_copy(update={"servers": bare}),
             confirmed_at=time.time(),
             state=state,
+            instead_of=instead_of,
         )
 
     def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
@@ -113,7 +124,11 @@ class FailoverRequest(Model):
 
 
 def requested(
-    point: RecoveryPoint, point_digest: str, plan: RecoveryPlan, state: ProtectedVnf
+    point: RecoveryPoint,
+    point_digest: str,
+    plan: RecoveryPlan,
+    state: ProtectedVnf,
+    instead_of: str | None = None,
 ) -> RunRow:
     """A failover that an operator confirms now; it is not kept yet.
 
@@ -121,8 +136,9 @@ def requested(
         point: with the VNF's definition that the plan was made for.
         point_digest: of the recovery point as it is in the vault.
         state: of the VNF when the failover was planned.
+        instead_of: a failover that is lost with its host and database.
     """
-    request = FailoverRequest.confirmed(point, point_digest, plan, state)
+    request = FailoverRequest.confirmed(point, point_digest, plan, state, instead_of)
     return new_run(KIND, point.vnf.vnf, request.model_dump(mode="json"))
 
 
@@ -254,7 +270,7 @@ def _fail_over(run: Run) -> None:
     run.touches_clouds()
     with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
         run.timeline.flush()  # a rollback knows that a claim may be on its way
-        given_up = given_up_runs(run.deployment, run.vnf)
+        given_up = GivenUp(given_up_runs(run.deployment, run.vnf), request.instead_of)
         claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
         generations.confirm(vaults, claim)
         step.result(generation=claim.generation)
@@ -280,6 +296,7 @@ def _fail_over(run: Run) -> None:
         run.result = {
             "servers": _booted(steps),
             **run.result,
+            "answered_from": _answered_from(steps),
             "rto_breakdown_s": _breakdown(steps),
         }
     run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
@@ -356,18 +373,28 @@ def _booted(steps: list[StepRow]) -> dict[str, str]:
     }
 
 
+def _answered_from(steps: list[StepRow]) -> dict[str, str]:
+    """Server name -> which copy of it may have answered its probe, see `probe.Reach`."""
+    return {
+        s.resource: s.result["reaches"]
+        for s in steps
+        if s.name == Steps.PROBE.words and "reaches" in s.result
+    }
+
+
 def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> Any:
     """The recipe, for each server: provide its volumes and create its ports, boot it once its
     predecessors answer, await its answer. When all answer, the VNF is active here.
     """
     flow = graph_flow.Flow(f"failover {recovery.point.vnf.vnf}")
     names = [server.name for server in recovery.plan.servers]
-    boots = {name: Boot(recovery, run, name) for name in names}
-    there = {name: AwaitAnswer(recovery, run, name) for name in names}
+    still_ours = partial(generations.confirm, vaults, claim)
+    boots = {name: Boot(recovery, run, name, still_ours) for name in names}
+    there = {name: AwaitAnswer(recovery, run, name, still_ours) for name in names}
     for name in names:
         flow.add(
-            ProvideVolumes(recovery, run, name),
-            MakePorts(recovery, run, name),
+            ProvideVolumes(recovery, run, name, still_ours),
+            MakePorts(recovery, run, name, still_ours),
             boots[name],
             there[name],
         )
@@ -390,7 +417,12 @@ class ServerTask(task.Task):  # type: ignore[misc]
     gives = ""
     takes: tuple[str, ...] = ()
 
-    def __init__(self, recovery: Recovery, run: Run, server: str) -> None:
+    def __init__(
+        self, recovery: Recovery, run: Run, server: str, must_have_claim: Callable[[], None]
+    ) -> None:
+        """`must_have_claim`: raises where another failover was begun in place of this one, in the
+        belief that it is dead.
+        """
         super().__init__(
             name=f"{type(self).__name__} {server}",
             provides=f"{self.gives} of {server}" if self.gives else None,
@@ -399,6 +431,7 @@ class ServerTask(task.Task):  # type: ignore[misc]
         self.recovery = recovery
         self.run = run
         self.server = server
+        self.must_have_claim = must_have_claim
 
 
 class ProvideVolumes(ServerTask):
@@ -414,6 +447,7 @@ class MakePorts(ServerTask):
 
     @guarded
     def execute(self) -> list[str]:
+        self.must_have_claim()
         return ports.create_ports(self.recovery, self.server)
 
 
@@ -424,6 +458,7 @@ class Boot(ServerTask):
     @guarded
     def execute(self, volumes: dict[str, str], ports: list[str]) -> str:
         r = self.recovery
+        self.must_have_claim()
         removed = rollback.remove_failed(r, self.server)
         # Nova deletes volumes with a server that are marked so; a process that had the run before
         # may have died just then.

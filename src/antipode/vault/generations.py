@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,6 +28,18 @@ AnyDocument = TypeVar("AnyDocument", bound=Model)
 Found = tuple[Claim, Outcome | None]
 """A claim, and how it ended if it did."""
 LARGEST_BYTES = 1 << 16
+
+
+class GivenUp(NamedTuple):
+    """The failovers whose claim another one may release."""
+
+    failed: Collection[str] = ()
+    """known to have failed: to the same site only, as one may have made a copy at its own"""
+    lost: str | None = None
+    """one whose host and database are gone, as the operator says: to any site"""
+
+
+NONE_GIVEN_UP = GivenUp()
 
 
 def present(vault: Vault, vnf: str, primary: str) -> ProtectedVnf:
@@ -53,7 +65,7 @@ def active_generation(vault: Vault, vnf: str) -> int:
 
 
 def claim(
-    vault: Vault, expected: ProtectedVnf, to: str, run: str, instead_of: Collection[str] = ()
+    vault: Vault, expected: ProtectedVnf, to: str, run: str, instead_of: GivenUp = NONE_GIVEN_UP
 ) -> Claim:
     """Claim the next generation of a VNF for a failover. Again by the same run finds its claim.
 
@@ -61,8 +73,7 @@ def claim(
         expected: the state of the VNF that the failover was planned and confirmed for.
         to: the site at which the VNF will be active.
         run: the failover.
-        instead_of: failovers known to be dead or given up, whose claim to the same site this one
-            may release.
+        instead_of: failovers whose claim this one may release.
 
     Raises:
         Busy: another failover has the claim, and the message names its host, run and site; or the
@@ -105,13 +116,11 @@ def claim(
     return mine
 
 
-def must_be_free(state: ProtectedVnf, to: str, instead_of: Collection[str] = ()) -> None:
-    """See that no failover has claimed the next generation, except those to the same site that were
-    given up: what one of them has left at another site may serve still.
+def must_be_free(state: ProtectedVnf, to: str, instead_of: GivenUp = NONE_GIVEN_UP) -> None:
+    """See that no failover has claimed the next generation, except those that were given up.
 
     Args:
         to: the site at which the VNF will be active.
-        instead_of: failovers known to be dead or given up.
 
     Raises:
         Busy: one has; names its host, run and site.
@@ -119,7 +128,9 @@ def must_be_free(state: ProtectedVnf, to: str, instead_of: Collection[str] = ())
     claim = state.claim
     if state.state is not VnfState.FAILING_OVER or claim is None:
         return
-    if claim.run not in instead_of:
+    if claim.run == instead_of.lost:
+        return
+    if claim.run not in instead_of.failed:
         raise Busy(_lost_to(claim))
     if claim.site != to:
         raise Busy(
@@ -426,7 +437,7 @@ def _damaged(place: str, name: str, why: str) -> str:
 def _lost_to(claim: Claim) -> str:
     return (
         f"VNF {claim.vnf} is failing over by {_holder(claim)}. Wait for that, or resume or abort "
-        "it there"
+        f"it there; if that host is lost with its database: --instead-of {claim.run}"
     )
 
 

@@ -109,6 +109,17 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
     return _fingerprint(prefix, listing)
 
 
+def has_list(record: BackupRecord, store: Store) -> bool:
+    """Whether the store has the list of the objects of a backup, which Cinder writes last of them.
+
+    Raises:
+        RecoveryPointInvalid: the record does not say where its objects are.
+        AntipodeError: the store does not answer, or has no such container.
+    """
+    name = f"{_prefix(record)}_metadata"
+    return any(found.name == name for found in store.listing(record.container, name))
+
+
 def broken_chains(point: RecoveryPoint, store: Store) -> dict[str, str]:
     """What the store does not hold any more as it was when the recovery point was made: volume id
     to what is wrong with its chain.

@@ -33,6 +33,16 @@ class VolumeProvider(ABC):
         Called once for each recovery point that has sources of this kind.
         """
 
+    def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
+        """The newest things that a point needs and the backup store lacks, by a quick look.
+
+        Called once for each recovery point that has sources of this kind.
+
+        Raises:
+            AntipodeError: the store does not answer.
+        """
+        return []
+
     def quotas(self, point: RecoveryPoint, site: Site) -> Counter[str]:
         """How much more of Cinder's quotas is needed, beside that of the volumes themselves."""
         return Counter()

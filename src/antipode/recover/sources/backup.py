@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,14 @@ from antipode.model.source import VolumeSource, backup_chain
 from antipode.model.steps import Steps, Timeline
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import VolumeProvider, records
-from antipode.vault.verify import Finding, verify_chain
+from antipode.vault.verify import Finding, has_list, verify_chain
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
 
 TIMEOUT_S = 24 * 3600.0
+LOOKS_AT_ONCE = 8
+"""at the backup store"""
 
 
 class FromBackups(VolumeProvider):
@@ -51,6 +53,17 @@ class FromBackups(VolumeProvider):
                     f"backup {record.id} exists at {site.name} already, in status"
                     f" {backup['status']}: {backup.get('fail_reason')}"
                 )
+
+    def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
+        chains = [backup_chain(s) for s in point.sources.values() if s.kind == self.kind]
+        newest = [chain[-1] for chain in chains]
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+            there = pool.map(lambda record: has_list(record, store), newest)
+        return [
+            f"backup {record.id} of volume {record.volume_id}"
+            for record, is_there in zip(newest, there, strict=True)
+            if not is_there
+        ]
 
     def quotas(self, point: RecoveryPoint, site: Site) -> Counter[str]:
         known = {b["id"] for b in site.backups.backups()}

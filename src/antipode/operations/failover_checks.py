@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks before a failover is planned: whether the point may be used at its site, whether the
+backup store has its backups, and whether a failover that is said to be lost has a copy elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.run import state_of
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    SiteUnreachable,
+    Stopped,
+)
+from antipode.model.point import RecoveryPoint
+from antipode.model.state import Claim, ProtectedVnf, VnfState
+from antipode.recover import rollback
+from antipode.recover.sources import PROVIDERS
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What the operator has said in so many words, beyond the confirmation."""
+
+    instead_of: str | None = None
+    """this failover of the VNF is lost, with its host and database, and loses its claim"""
+    to_origin: bool = False
+    """the recovery point may be one that was taken at the very site where it is recovered"""
+    store_unchecked: bool = False
+    """it is not checked that the backup store has the backups"""
+
+
+def origin_warnings(
+    point: RecoveryPoint, state: ProtectedVnf, to: str, accepted: Accepted
+) -> list[str]:
+    """What is lost with a point that was taken at the site where it is recovered: it is of an older
+    generation, and perhaps the only one.
+
+    Raises:
+        InvalidInput: the operator has not said that it may be such a point.
+    """
+    if point.site != to:
+        return []
+    lost = f"all that {state.vnf} did since it became active at {state.active_site}"
+    if not accepted.to_origin:
+        raise InvalidInput(
+            f"recovery point {point.id} was taken at {to} itself, and {lost} is not in it. Choose "
+            "a point that was taken since, or accept that loss with --to-origin",
+            resource=f"recovery point {point.id}",
+        )
+    return [f"recovery point {point.id} was taken at {to} itself: {lost} is lost"]
+
+
+def claim_of_lost(deployment: Deployment, state: ProtectedVnf, run: str) -> Claim:
+    """The claim of a failover that is said to be lost.
+
+    Raises:
+        InvalidInput: it has no claim.
+        Busy: it is known to this host, which can resume or abort it.
+    """
+    claim = state.claim
+    if state.state is not VnfState.FAILING_OVER or claim is None or claim.run != run:
+        raise InvalidInput(
+            f"{state}: no failover {run} is under way; leave --instead-of out",
+            resource=f"run {run}",
+        )
+    try:
+        row = deployment.runs.get(run)
+    except NotFound:
+        return claim
+    if row.state != "aborted":
+        raise Busy(
+            f"{run} is not lost: the database of this host has it, as {state_of(row, deployment)}. "
+            f"Resume it (antipode run resume {run}) or abort it: antipode run abort {run}",
+            resource=f"run {run}",
+        )
+    return claim
+
+
+def lost_warnings(deployment: Deployment, lost: Claim, to: str) -> list[str]:
+    """What a lost failover has made, and what releasing its claim means.
+
+    Raises:
+        PreflightFailed: it has made a copy at another site, which may serve.
+    """
+    warnings = [
+        f"{lost.run} of host {lost.host} claimed {lost.vnf} for {lost.site} at {lost.since} and "
+        "loses its claim: see that its host and its process are dead, or two copies may serve"
+    ]
+    try:
+        made = rollback.made_at(deployment.site(lost.site), lost.run)
+    except SiteUnreachable as error:
+        if lost.site == to:
+            raise
+        warnings.append(
+            f"what {lost.run} has made at {lost.site} is not known, as that site does not answer "
+            f"({error}): see that nothing of it runs there, now or later"
+        )
+        return warnings
+    if made and lost.site != to:
+        raise PreflightFailed(
+            f"a failover of {lost.vnf} to {to} instead of {lost.run}",
+            [f"{what} at {lost.site} is of {lost.run}; delete it" for what in made],
+        )
+    if made:
+        warnings.append(
+            f"made at {to} by {lost.run}, and used where the recovery point is the same: "
+            + ", ".join(made)
+        )
+    return warnings
+
+
+def store_warnings(deployment: Deployment, point: RecoveryPoint, state: ProtectedVnf) -> list[str]:
+    """See that the backup store answers and has the newest backup of each volume; why that was not
+    looked at.
+
+    Raises:
+        PreflightFailed: it does not answer, or lacks one; all that it lacks are named.
+    """
+    name = deployment.config.store_name(point.site, point.vnf.store)
+    if name is None:
+        return [
+            f"it is not checked that the backups of {point.id} are there, as no backup store of "
+            f"{point.site} is configured"
+        ]
+    if deployment.config.site_of_store(name) == state.active_site:
+        return [
+            f"it is not checked that backup store {name} has the backups of {point.id}, as it is "
+            f"at {state.active_site}, which a failover does not call"
+        ]
+    problems: list[str] = []
+    try:
+        store = deployment.store(name)
+        for kind in sorted({source.kind for source in point.sources.values()}):
+            problems += [
+                f"backup store {name} does not have {what}. Choose another recovery point"
+                for what in PROVIDERS.get(kind).missing(point, store)
+            ]
+    except Stopped:
+        raise
+    except AntipodeError as error:
+        problems = [
+            f"backup store {name} cannot be read: {error}. Mend it, or if only this host does not "
+            "reach it: --store-unchecked"
+        ]
+    if problems:
+        raise PreflightFailed(f"the recovery of {state.vnf} from {point.id}", problems)
+    return []
