@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from keystoneauth1.exceptions import BadRequest, Conflict, NotFound
 
@@ -94,7 +95,12 @@ def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
         ("backups", lambda i: a.volume.delete(f"/backups/{i}")),
     )
     for kind, delete in steps:
-        _delete_until_gone(kind, delete, lambda kind=kind: belongings(vnf)[kind] - before[kind])  # type: ignore[misc]
+        _delete_until_gone(kind, delete, partial(_left, vnf, kind, before[kind]))
+
+
+def _left(vnf: Vnf, kind: str, before: set[str]) -> set[str]:
+    """What there is of a kind and was not there before."""
+    return belongings(vnf)[kind] - before
 
 
 def _delete_until_gone(

@@ -192,7 +192,7 @@ class Cloud(integrated_helpers._IntegratedTestBase):
     def _setup_services(self) -> None:
         # Nova's fixtures make errors of them; an SQLAlchemy newer than this Nova was tested with
         # has more.
-        warnings.filterwarnings("ignore", category=getattr(sqlalchemy_exc, "SADeprecationWarning"))  # noqa: B009
+        warnings.filterwarnings("ignore", category=sqlalchemy_exc.SADeprecationWarning)
         # What the tests leave behind like a process that has died is for another process of theirs
         # to find, and not for the API.
         options.register(nova.conf.CONF)

@@ -54,7 +54,7 @@ class TestGenerators(unittest.TestCase):
             self.assertIn(line, sample.splitlines())
 
     def test_the_command_explains_itself(self) -> None:
-        for name in ("list", "thaw", "watch"):
+        for name in ("list", "unquiesce", "watch"):
             self.assertIn(name, run("nova-quiesce", "--help"))
 
 
@@ -68,9 +68,9 @@ class TestCommand(CloudTestCase):
         other = self.create_server("compute2")
         for server_id in (self.server_id, other):
             self.assertEqual(202, self.act({"quiesce": None}, server_id).status_code)
-        printed = self.printed(command._thaw)
+        printed = self.printed(command._unquiesce)
         for server_id in (self.server_id, other):
-            self.assertIn(f"{server_id}  thawed", printed)
+            self.assertIn(f"{server_id}  unquiesced", printed)
             self.assertNotIn(record.KEY, self.instance(server_id).system_metadata)
             self.assertIsNone(self.instance(server_id).task_state)
         self.assertEqual(set(), self.guests.frozen)
@@ -81,7 +81,7 @@ class TestCommand(CloudTestCase):
         instance.task_state = None
         instance.save()
         self.assertIn(record.KEY, self.instance().system_metadata)
-        self.printed(command._thaw)
+        self.printed(command._unquiesce)
         self.assertNotIn(record.KEY, self.instance().system_metadata)
 
     def test_thaw_tells_what_it_could_not_thaw_and_keeps_its_record(self) -> None:
@@ -90,8 +90,8 @@ class TestCommand(CloudTestCase):
             mock.patch("nova.servicegroup.API.service_is_up", return_value=False),
             contextlib.redirect_stderr(io.StringIO()) as told,
         ):
-            self.assertEqual(1, command._thaw())
-        self.assertIn(f"{self.server_id}  not thawed: Service is unavailable", told.getvalue())
+            self.assertEqual(1, command._unquiesce())
+        self.assertIn(f"{self.server_id}  not unquiesced: Service is unavailable", told.getvalue())
         self.assertTrue(self.shown()["quiesced"])
 
     def test_thaw_thaws_the_others_when_one_is_deleted_meanwhile(self) -> None:
@@ -109,9 +109,9 @@ class TestCommand(CloudTestCase):
             mock.patch("nova.objects.Instance.get_by_uuid", one_is_gone),
             contextlib.redirect_stderr(io.StringIO()) as told,
         ):
-            self.assertEqual(1, command._thaw())
+            self.assertEqual(1, command._unquiesce())
         self.assertIn(
-            f"{deleted}  not thawed: Instance {deleted} could not be found", told.getvalue()
+            f"{deleted}  not unquiesced: Instance {deleted} could not be found", told.getvalue()
         )
         self.assertNotIn(other, self.guests.frozen)
 

@@ -65,7 +65,7 @@ class TestTimeout(CloudTestCase):
             message = self.fault(self.act({"quiesce": {"timeout": 1}}), 504, "computeFault")
         finally:
             self.guests.freeze_answers.set()
-        self.assertIn("It is being thawed.", message)
+        self.assertIn("It is being unquiesced.", message)
         self.await_that("thawed", lambda: not self.frozen and not self.shown()["quiesced"])
 
 

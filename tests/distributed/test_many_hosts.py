@@ -108,8 +108,9 @@ def test_queued_runs_are_carried_out_once_each_by_a_free_host(
             succeeds(here, run)
             assert here.runs.get(run).claim == 1
         assert there.backups_made() == 6
-        until("the board to be empty", lambda: not here.claims.postings())  # type: ignore[union-attr]
-        here.claims.board.close()  # type: ignore[union-attr]
+        claims: Any = here.claims
+        until("the board to be empty", lambda: not claims.postings())
+        claims.board.close()
         assert [s.stop() for s in services] == [0, 0]
 
 

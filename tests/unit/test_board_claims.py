@@ -215,8 +215,9 @@ def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(
     tmp_path: Path,
 ) -> None:
     runs = StoredRuns(open_database(f"sqlite:///{tmp_path / 'antipode.db'}"))
+    silent: Any = Silent()
     with pytest.raises(BoardUnreachable):
-        BoardClaims(Silent(), runs).begin(new_run(kind_of("failover"), "hlr", {}))  # type: ignore[arg-type]
+        BoardClaims(silent, runs).begin(new_run(kind_of("failover"), "hlr", {}))
     (row,) = runs.all()
     assert (row.state, row.reason) == ("failed", "it could not be begun: silence")
     assert runs.open() == []

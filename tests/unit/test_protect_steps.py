@@ -231,9 +231,11 @@ def test_members_of_one_name_are_found_before() -> None:
         check_protect(vnf, cloud)
 
 
-def test_a_quiesce_timeout_longer_than_the_site_allows_is_found_before() -> None:
+def test_a_quiesce_timeout_longer_than_the_site_allows_is_found_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cloud = FakeCloud()
-    cloud.site.compute.quiesce_support = lambda: {"maximum_timeout": 5}  # type: ignore[method-assign]
+    monkeypatch.setattr(cloud.site.compute, "quiesce_support", lambda: {"maximum_timeout": 5})
     vnf = VNF.model_copy(
         update={"protections": [Protection.model_validate({"quiesce": {"timeout": 6}})]}
     )

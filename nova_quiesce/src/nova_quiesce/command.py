@@ -34,16 +34,16 @@ def _add_commands(subparsers: Any) -> None:
     for name, run, text in (
         ("list", _list, "list the servers that are quiesced"),
         (
-            "thaw",
-            _thaw,
-            "thaw all servers that are quiesced, and remove what is left of such that are not "
-            "any more",
+            "unquiesce",
+            _unquiesce,
+            "unquiesce all servers that are quiesced, and remove what is left of such that are "
+            "not any more",
         ),
         (
             "watch",
             _watch,
-            "thaw servers whose time is over, for ever: for nova-api processes that cannot do it "
-            "themselves",
+            "unquiesce servers whose time is over, for ever: for nova-api processes that cannot do "
+            "it themselves",
         ),
     ):
         subparsers.add_parser(name, help=text, description=text).set_defaults(run=run)
@@ -57,7 +57,7 @@ def _list() -> None:
         )
 
 
-def _thaw() -> int:
+def _unquiesce() -> int:
     failed = 0
     quiescing = Quiescing()
     for cell, server_id, _ in watch.all_quiesced():
@@ -69,9 +69,9 @@ def _thaw() -> int:
                 quiescing.unquiesce(context, instance)
             except Exception as error:
                 failed = 1
-                print(f"{server_id}  not thawed: {error}", file=sys.stderr)
+                print(f"{server_id}  not unquiesced: {error}", file=sys.stderr)
             else:
-                print(f"{server_id}  thawed")
+                print(f"{server_id}  unquiesced")
     for cell in watch.cells():
         with nova_context.target_cell(nova_context.get_admin_context(), cell) as context:
             record.forget(context)

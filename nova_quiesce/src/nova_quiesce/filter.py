@@ -64,7 +64,7 @@ class QuiesceFilter:
         else:
             LOG.warning(
                 "nova-api runs with eventlet in a WSGI server that is not Nova's own: this "
-                "process thaws servers left quiesced only after it has served a request. "
+                "process unquiesces servers left quiesced only after it has served a request. "
                 "Run 'nova-quiesce watch' as a service, or run nova-api without eventlet."
             )
 

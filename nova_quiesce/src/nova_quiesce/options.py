@@ -12,7 +12,7 @@ OPTIONS = [
         "default_timeout",
         default=60,
         min=1,
-        help="Seconds after which a quiesced server is thawed by itself when the request named "
+        help="Seconds after which a quiesced server is unquiesced by itself when the request named "
         "no timeout.",
     ),
     cfg.IntOpt(
@@ -26,9 +26,9 @@ OPTIONS = [
         default=15,
         min=1,
         help="Seconds between two looks of one nova-api process for servers that another process "
-        "has quiesced and not thawed: one query "
+        "has quiesced and not unquiesced: one query "
         "by an index to the database of each cell. When a process dies, the servers it has "
-        "quiesced are thawed by so much late at most.",
+        "quiesced are unquiesced by so much late at most.",
     ),
 ]
 

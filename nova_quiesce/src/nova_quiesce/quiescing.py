@@ -41,7 +41,7 @@ class Overtaken(exception.Invalid):
 class PerhapsFrozen(exception.Invalid):
     msg_fmt = _(
         "%(reason)s. The guest of instance %(server_id)s may nevertheless be frozen and is being "
-        "thawed; if its agent stays silent, Nova stops trying at %(given_up_at)s"
+        "unquiesced; if its agent stays silent, Nova stops trying at %(given_up_at)s"
     )
     code = 409
 
@@ -49,7 +49,7 @@ class PerhapsFrozen(exception.Invalid):
 class GivenUp(exception.Invalid):
     msg_fmt = _(
         "The guest of instance %(server_id)s may be frozen since %(since)s, and could not be "
-        "thawed until %(given_up_at)s: %(reason)s. "
+        "unquiesced until %(given_up_at)s: %(reason)s. "
         "Unquiesce the instance when its guest agent answers again, or hard reboot it"
     )
     code = 409
@@ -177,7 +177,7 @@ class Quiescing:
                 record.replace(context, instance.uuid, begun, None)
                 raise
             LOG.warning(
-                "The quiesce failed and may have frozen the guest all the same, thawing: %s",
+                "The quiesce failed and may have frozen the guest all the same, unquiescing: %s",
                 reason(error),
                 instance=instance,
             )
@@ -188,7 +188,7 @@ class Quiescing:
                 self.watch.keep(instance.uuid, begun.lost())
             if isinstance(error, oslo_messaging.MessagingException):
                 raise NoAnswer(
-                    server_id=instance.uuid, action="quiesce", consequence="It is being thawed."
+                    server_id=instance.uuid, action="quiesce", consequence="It is being unquiesced."
                 ) from error
             if isinstance(error, exception.NovaException):
                 raise PerhapsFrozen(

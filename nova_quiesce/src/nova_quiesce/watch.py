@@ -170,7 +170,7 @@ class Watch:
             unexpected = not isinstance(
                 error, (exception.NovaException, oslo_messaging.MessagingException)
             )
-            text = "Server %s could not be thawed, next attempt in %s s: %s"
+            text = "Server %s could not be unquiesced, next attempt in %s s: %s"
             LOG.error(text, server_id, look_in, reason(error), exc_info=unexpected)
             self._own.add(server_id)
             if found.state == LOST:

@@ -311,7 +311,7 @@ class _Window:
             names = ", ".join(f"{m.server.name} ({m.server.id}): {m.thaw_error}" for m in left)
             raise QuiesceFailed(
                 f"{self._site.name}: may still be frozen: {names}. It is tried again; the "
-                "quiesce add-on thaws by itself after "
+                "quiesce add-on unquiesces by itself after "
                 f'{math.ceil(self._timeout_s)} s, or use: POST /servers/ID/action {{"unquiesce": '
                 f"null}}"
             ) from self.error
@@ -486,8 +486,8 @@ class _Window:
         if members:
             names = ", ".join(m.server.name for m in members)
             raise ResourceFailed(
-                f"{self._site.name}: {names} was thawed by somebody while the snapshots were "
-                "taken; try again"
+                f"{self._site.name}: {names} was unquiesced by another request while the "
+                "snapshots were taken; try again"
             )
 
     def _look(self, pool: ThreadPoolExecutor) -> list[tuple[_Member, Freeze | None]]:

@@ -111,7 +111,7 @@ class Quiescing(Part):
             self._thaw_unasked(server, record)
             message = (
                 "The compute service did not confirm in time that instance "
-                f"{server['id']} was quiesced. It is being thawed."
+                f"{server['id']} was quiesced. It is being unquiesced."
             )
             raise Refused(504, message) from None
         except (Refused, GuestSilent, GuestFrozen, OperationFailed) as error:

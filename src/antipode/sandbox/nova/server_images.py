@@ -119,7 +119,7 @@ class ServerImages:
                 await self._conditions.take("server.unquiesce")
                 self._hypervisor.thaw(server["id"])
         except (GuestSilent, OperationFailed) as error:
-            LOG.warning("server %s could not be thawed: %s", server["id"], error)
+            LOG.warning("server %s could not be unquiesced: %s", server["id"], error)
 
     def _described(self, server: Json, snapshots: Sequence[Json], wanted: Json) -> Json:
         """The image as Nova describes it to Glance: every value of its own is a string."""
