@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 
 from antipode.cloud import answers
+from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from tests.contract.conftest import (
     USER_DATA,
@@ -470,13 +472,28 @@ def test_a_quiesced_server_is_refused_what_would_hurt_its_guest(
 
 
 def test_a_reset_of_the_state_thaws(site: Site, machine: Machine) -> None:
-    site.compute.quiesce(machine.id, 60, 60)
+    quiesce, unquiesce = site.compute.quiesce, site.compute.unquiesce
+    quiesce(machine.id, 60, 60)
     try:
         compute(site).post(f"/servers/{machine.id}/action", {"os-resetState": {"state": "active"}})
         assert not site.compute.is_quiesced(machine.id)
-        site.compute.quiesce(machine.id, 60, 60)
+        until(lambda: accepted(partial(quiesce, machine.id, 60, 60)), "its guest is thawed")
     finally:
-        site.compute.unquiesce(machine.id, 60)
+        until(lambda: accepted(partial(unquiesce, machine.id, 60)), "it is unquiesced")
+
+
+def accepted(call: Callable[[], object]) -> bool:
+    """Whether a call is no conflict. A reset of the state does not wait for the guest: that is
+    thawed a moment later, also where it was quiesced again, and other calls are conflicts until
+    then.
+    """
+    try:
+        call()
+    except ApiError as error:
+        if error.status != 409:
+            raise
+        return False
+    return True
 
 
 @pytest.mark.core

@@ -536,7 +536,7 @@ def test_the_command_lists_and_thaws_what_is_quiesced_and_leaves_nothing(
         assert first.quiesce(server, timeout=300) == 202
     listed = command("list")
     assert all(f"{server}  cell1  quiesced" in listed for server in servers.values())
-    thawed = command("thaw")
-    assert all(f"{server}  thawed" in thawed for server in servers.values())
+    unquiesced = command("unquiesce")
+    assert all(f"{server}  unquiesced" in unquiesced for server in servers.values())
     assert command("list") == ""
     assert_nothing_is_left(site_a, servers)

@@ -63,7 +63,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.a, self.b = primary(), backup_site()
-        self.a.hosts.append("compute-2")  # for the server group, after a failback
+        self.a.hosts.append("compute-2")  # for the server group, whose members stay in it
         self.config = samples.write_config(folder)
         self.here = self.process()
         self.here.vnfs.put(VNF)
