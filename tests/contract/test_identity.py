@@ -44,7 +44,7 @@ def test_a_token_tells_project_user_and_roles(site: Site, tenant: Site) -> None:
 )
 def test_wrong_credentials_are_refused(changed_clouds: Any, wrong: dict[str, str]) -> None:
     changed_clouds(**wrong)
-    with pytest.raises(InvalidInput, match="refuses the credentials"):
+    with pytest.raises(InvalidInput):
         connect(PRIMARY, PRIMARY)
 
 

@@ -152,7 +152,7 @@ def test_a_volume_without_a_filesystem_or_without_records_is_an_error_not_an_emp
     tmp_path: Path,
 ) -> None:
     (tmp_path / "zeros.raw").write_bytes(bytes(1 << 20))
-    with pytest.raises(LabError, match="no usable ext4"):
+    with pytest.raises(LabError, match="ext4"):
         records_of_image(tmp_path / "zeros.raw")
     subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", tmp_path / "empty.raw", "16m"], check=True)
     with pytest.raises(LabError, match="no records"):

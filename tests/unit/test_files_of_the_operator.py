@@ -289,7 +289,7 @@ def test_a_password_in_the_database_is_not_shown_with_what_is_wrong(tmp_path: Pa
 
 
 def test_a_configuration_without_a_vault_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="vaults: is required"):
+    with pytest.raises(InvalidInput, match="vaults"):
         written(tmp_path, "sites: {site-a: {cloud: a}}\n")
 
 

@@ -183,7 +183,7 @@ def test_a_backup_of_that_id_but_another_volume_is_a_problem(
 ) -> None:
     record = next(iter(point.backups.values()))
     there.backups[record.id] = {**A_BACKUP, "id": record.id, "volume_id": "another"}
-    with pytest.raises(PreflightFailed, match=f"{record.id} exists at site-b already"):
+    with pytest.raises(PreflightFailed, match=record.id):
         make_plan(point, there.site)
 
 
@@ -262,7 +262,7 @@ def test_records_that_are_known_are_not_imported_again_but_must_be_of_the_same_v
     imported(there, point, "db")
     assert len(of(there, "import")) == 4
     there.backups[last(point, "db-root")]["volume_id"] = "another"
-    with pytest.raises(ResourceFailed, match="of another volume: another"):
+    with pytest.raises(ResourceFailed, match="another"):
         imported(there, point, "db")
 
 
@@ -373,9 +373,7 @@ def test_a_mac_address_that_somebody_took_meanwhile_is_named(
         "fixed_ips": [],
         "description": "",
     }
-    with pytest.raises(
-        ResourceFailed, match="MAC address fa:16:3e:00:00:01 is in use on network net-b by port p"
-    ):
+    with pytest.raises(ResourceFailed, match=r"fa:16:3e:00:00:01.*net-b.*port p"):
         create_ports(parts.recovery(there, point, plan), "app")
 
 
@@ -455,9 +453,7 @@ def test_a_member_answers_when_its_command_succeeds_and_its_words_are_filled_in(
     )
     ask("app", right, 20)
     ask("db", "raise SystemExit(1)", 0)
-    with pytest.raises(
-        ResourceFailed, match=r"server app does not answer after 0 s.*exit code 3: not yet"
-    ):
+    with pytest.raises(ResourceFailed, match=r"app.*3: not yet"):
         ask("app", "import sys; print('not yet', file=sys.stderr); sys.exit(3)", 0)
 
 
@@ -511,7 +507,7 @@ def test_a_refusal_without_such_a_late_request_is_told(
     there.before = lambda event: (
         refuse(400, "no more of these") if event.startswith("boot") else None
     )
-    with pytest.raises(ResourceFailed, match="server app could not be created: no more of these"):
+    with pytest.raises(ResourceFailed, match=r"app.*no more of these"):
         recover(there, point, plan, "app")
 
 

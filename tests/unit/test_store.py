@@ -69,7 +69,7 @@ def test_opening_a_database_again_keeps_what_is_in_it(engine: Engine, tmp_path: 
 
 def test_an_unknown_vnf_is_not_found_and_the_known_are_named(engine: Engine) -> None:
     Vnfs(engine).put(samples.vnf())
-    with pytest.raises(NotFound, match="VNF hrl is not known here; known: hlr"):
+    with pytest.raises(NotFound, match=r"hrl.*hlr"):
         Vnfs(engine).get("hrl")
 
 
@@ -158,7 +158,7 @@ def test_a_run_that_has_ended_meanwhile_is_not_taken(engine: Engine, state: str)
     runs = Runs(engine)
     runs.create(a_run())
     runs.end("protect-1", 0, state, 9.0, "why", {"a": 1})
-    with pytest.raises(Busy, match=f"has {state} meanwhile"):
+    with pytest.raises(Busy, match=state):
         runs.claim("protect-1", "one", 0)
     run = runs.get("protect-1")
     assert (run.state, run.claim, run.reason, run.result, run.slot) == (

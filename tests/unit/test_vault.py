@@ -102,7 +102,7 @@ def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(
 
 def test_a_manifest_under_the_name_of_another_point_is_refused(vault: DirectoryVault) -> None:
     vault.put("hlr/20270101T000000Z-000000.json", SEALED)
-    with pytest.raises(VaultCorrupt, match="put under a wrong name"):
+    with pytest.raises(VaultCorrupt, match="20270101T000000Z-000000"):
         points.read(vault, "hlr")
 
 
@@ -120,7 +120,7 @@ def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
     assert points.read(vault, "hlr") == points.newest_or_none(vault, "hlr") == kept
     assert [point for point, _ in points.list_points(vault, "hlr")] == [kept.id]
     assert points.named_backups(vault, "hlr", [late.id]) == set(kept.backups)
-    with pytest.raises(NotFound, match="was not made to the end"):
+    with pytest.raises(NotFound, match=late.id):
         points.read(vault, "hlr", late.id)
 
 
@@ -130,7 +130,7 @@ def test_of_a_point_whose_manifest_was_never_sent_nothing_is_noted(vault: Direct
 
 
 def test_a_vnf_without_recovery_points_is_not_found(vault: DirectoryVault) -> None:
-    with pytest.raises(NotFound, match="no recovery point of hlr"):
+    with pytest.raises(NotFound, match="hlr"):
         points.read(vault, "hlr")
     with pytest.raises(NotFound):
         points.read(vault, "hlr", "20261122T160000Z-000000")
@@ -153,7 +153,7 @@ def test_names_that_climb_out_of_the_vault_are_refused(vault: DirectoryVault) ->
 
 
 def test_a_vault_that_is_not_mounted_is_an_error_and_not_empty(tmp_path: Path) -> None:
-    with pytest.raises(VaultError, match="is not there"):
+    with pytest.raises(VaultError):
         DirectoryVault(tmp_path / "unmounted").list("hlr/")
 
 

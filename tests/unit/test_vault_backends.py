@@ -293,7 +293,7 @@ def test_a_credentials_file_that_others_can_read_is_refused(
         copy.chmod(mode)
         with pytest.raises(InvalidInput, match="chmod 600"):
             s3.vault(bucket, credentials_file=copy)
-    with pytest.raises(InvalidInput, match="No such file"):
+    with pytest.raises(InvalidInput):
         s3.vault(bucket, credentials_file=tmp_path / "none")
 
 
