@@ -5,6 +5,7 @@ run.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -65,6 +66,8 @@ class MariaDB(Service):
             ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", *accounts],
             capture_output=True,
             text=True,
+            # not /tmp: at its start a server removes the temporary tables of all others there
+            env=os.environ | {"TMPDIR": str(site.home / "tmp")},
         )
         if done.returncode:
             raise LabError(

@@ -216,9 +216,12 @@ def mariadb() -> Iterator[DatabaseServer]:
             check=True,
             capture_output=True,
             cwd=folder,
+            # not /tmp: at its start a server removes the temporary tables of all others there
+            env=os.environ | {"TMPDIR": str(folder)},
         )
         where = [
             f"--datadir={data}",
+            f"--tmpdir={folder}",
             f"--socket={folder}/s",
             f"--port={port}",
             "--bind-address=127.0.0.1",
