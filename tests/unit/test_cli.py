@@ -850,3 +850,22 @@ def test_the_help_of_a_command_has_an_example_that_its_parser_takes(
         words = example.split()
         assert words[: 1 + len(command.split())] == ["antipode", *command.split()]
         parser.parse_args(words[1 + len(command.split()) :])
+
+
+def test_schedules_are_listed_paused_and_resumed(antipode: Antipode) -> None:
+    file = antipode.folder / "hlr.yaml"
+    file.write_text(samples.VNF_FILE + "protections: {schedule: {every: 15m}}\n")
+    assert antipode("vnf", "add", str(file)) == 0
+    assert antipode("protection", "list", "-f", "json") == 0
+    [row] = json.loads(antipode.out)
+    assert (row["schedule"], row["paused_at"]) == ("every 15m", None)
+    assert row["next_at"].endswith(("00.000Z", "30.000Z"))
+    assert antipode("protection", "pause", "hlr", "--reason", "upgrade", "-f", "json") == 0
+    assert json.loads(antipode.out)["paused"] == ["quiesced-snapshot"]
+    assert antipode("protection", "list", "hlr", "-f", "json") == 0
+    [row] = json.loads(antipode.out)
+    assert (row["next_at"], row["reason"]) == (None, "upgrade")
+    assert antipode("protection", "resume", "hlr", "-f", "json") == 0
+    assert json.loads(antipode.out)["resumed"] == ["quiesced-snapshot"]
+    assert antipode("protection", "pause", "hlr", "--option", "other") == 2
+    assert antipode("protection", "pause", "smf") == 2

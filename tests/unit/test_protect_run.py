@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from sqlalchemy import update
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.execution import execute
 from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
@@ -32,6 +34,7 @@ from antipode.errors import (
 )
 from antipode.model.capture import Transferred
 from antipode.model.point_v1 import seal
+from antipode.model.state import ProtectedVnf
 from antipode.operations.protect import protect
 from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.runs import kind_of
@@ -138,6 +141,32 @@ def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(worl
             for t in ("logbooks", "flowdetails", "atomdetails")
         ] == [(0,)] * 3
     assert (world.folder / "flows.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_window_over_its_budget_is_reported_and_the_point_is_kept(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    for budget, is_over in (("1s", True), ("2s", False)):
+        world.deployment.vnfs.put(samples.vnf(protections={"quiesce": {"budget": budget}}))
+        caplog.clear()
+        record = protect(world.deployment, "hlr", Unobserved())
+        assert record["quiesce_budget_s"] == float(budget[0])
+        assert any("budget" in r.getMessage() for r in caplog.records) == is_over
+        assert points.read(world.deployment.vault, "hlr").id == record["recovery_point"]
+
+
+def test_a_run_that_was_queued_until_the_hours_to_avoid_begins_no_window(world: World) -> None:
+    noon = datetime(2026, 11, 29, 12, tzinfo=UTC)
+    world.patch.setattr(protect_flow.time, "time", noon.timestamp)
+    settings = {"schedule": {"every": "15m"}, "quiesce": {"avoid": "11:30-12:30"}}
+    vnf = samples.vnf(protections=settings)
+    state = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
+    row = protect_flow.requested(vnf, state, due_at=noon.timestamp() - 3600)
+    with world.deployment.claims.begin(row) as claim, pytest.raises(PreflightFailed):
+        execute(world.deployment, KIND, claim, Unobserved())
+    assert "capture" not in world.calls
+    world.deployment.vnfs.put(vnf)
+    protect(world.deployment, "hlr", Unobserved())  # an operator may
 
 
 def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(

@@ -26,6 +26,7 @@ from antipode.operations.submit import submit
 from antipode.runs import kind_of
 from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
+from antipode.service.scheduler import Scheduler
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
 from tests.unit import samples
@@ -313,6 +314,21 @@ def test_who_was_seen_at_a_failover_counts_as_its_sign_of_life(
         until(lambda: made._alive_at.get(run))
         held.release()
         until(lambda: deployment.runs.get(run).ended_at)
+
+
+def test_what_keeps_schedules_from_being_followed_is_told_in_the_status(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Scheduler(deployment)
+    with daemon._Reapers(deployment) as reapers:
+        parts = daemon.Parts(Conductor(deployment), made, reapers)
+        assert parts.trouble() == {}
+        made.damaged = {"hlr": "its definition is damaged"}
+        made.trouble = "the database is away"
+        assert set(parts.trouble()) == {"schedules of hlr", "scheduler"}
+        made.trouble, made.damaged = None, {}
+        made.looked_at -= daemon.HANGS_AFTER_S + 1
+        assert set(parts.trouble()) == {"scheduler"}
 
 
 def test_a_reaper_outlives_whatever_goes_wrong_where_it_looks(deployment: Deployment) -> None:

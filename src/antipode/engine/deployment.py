@@ -18,6 +18,7 @@ from antipode.engine.limits import Limits
 from antipode.freezes.ledger import Freezes
 from antipode.store.database import open_database
 from antipode.store.runs import Runs
+from antipode.store.schedules import Schedules
 from antipode.store.states import States
 from antipode.store.vnfs import Vnfs
 from antipode.vault import Vault
@@ -44,6 +45,7 @@ class Deployment:
         self.vnfs = Vnfs(self.database)
         self.states = States(self.database)
         self.runs = Runs(self.database)
+        self.schedules = Schedules(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)
         self._sites: dict[str, Site] = {}

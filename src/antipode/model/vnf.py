@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 
 from antipode.model.base import Model, Seconds
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
+from antipode.model.schedule import Schedule
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
@@ -105,7 +106,8 @@ class Mapping(Model):
 
 
 class Protection(Model):
-    """One way in which a VNF is protected: an option, and the settings of that option beside it.
+    """One way in which a VNF is protected: an option, when it is due, and the settings of that
+    option beside it.
 
     The settings are checked by the option when the file is read (`antipode.protect.option`).
     """
@@ -113,6 +115,8 @@ class Protection(Model):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     option: Name = "quiesced-snapshot"
+    schedule: Schedule | None = None
+    """when the service protects the VNF by itself; None: only when it is asked to"""
     full_every: AnyFullEvery | None = None
     """after how many recovery points, or after what time, a chain ends with a full backup"""
 

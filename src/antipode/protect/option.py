@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from antipode.errors import InvalidInput
 from antipode.model.base import Model
 from antipode.model.capture import Capture
 from antipode.model.full_every import DEFAULT_FULL_EVERY, FullEvery
+from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf
@@ -87,6 +88,14 @@ class Option(ABC):
         """
         return [[m.server for m in vnf.members]]
 
+    def avoids(self, settings: Model) -> Sequence[DailyHours]:
+        """Hours of the day at which a schedule begins no run; by the schedule's time zone."""
+        return ()
+
+    def budget_s(self, settings: Model) -> float | None:
+        """How long members should be frozen at most, in seconds; None where nothing is said."""
+        return None
+
     @abstractmethod
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         """Look for everything that would fail later; one sentence for each problem."""
@@ -143,7 +152,9 @@ def wrong_settings(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
             continue
         option = OPTIONS.get(protection.option)
         try:
-            option.settings.model_validate(protection.settings)
+            checked = option.settings.model_validate(protection.settings)
+            if protection.schedule is None and option.avoids(checked):
+                yield where, "hours to avoid need a schedule, which there is none of"
         except ValidationError as error:
             known = ", ".join([*Protection.model_fields, *option.settings.model_fields])
             for found in error.errors():
@@ -151,3 +162,19 @@ def wrong_settings(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
                     yield (*where, *found["loc"]), f"unknown field; known here: {known}"
                 else:
                     yield (*where, *found["loc"]), found["msg"].removeprefix("Value error, ")
+
+
+def avoided_hours(protection: Protection, moment: float) -> DailyHours | None:
+    """The hours to avoid that a moment is in, if the protection has a schedule and names any.
+
+    Args:
+        moment: seconds since the epoch.
+
+    Raises:
+        InvalidInput: as `settings_of`.
+    """
+    if protection.schedule is None:
+        return None
+    local = protection.schedule.local(moment)
+    avoided = OPTIONS.get(protection.option).avoids(settings_of(protection))
+    return next((hours for hours in avoided if hours.has(local)), None)

@@ -40,7 +40,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition
 from antipode.protect import checks, offsite
-from antipode.protect.option import OPTIONS, Option, Protecting, settings_of
+from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
 from antipode.runs import find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
@@ -66,6 +66,10 @@ class ProtectRequest(Model):
     """the active site"""
     generation: int = 1
     full: bool = False
+    due_at: float | None = None
+    """the slot of the schedule that it was begun for, in seconds since the epoch; None where
+    somebody asked for it
+    """
 
     @classmethod
     def of(cls, row: RunRow) -> ProtectRequest:
@@ -88,7 +92,12 @@ class ProtectRequest(Model):
 
 
 def requested(
-    vnf: Vnf, state: ProtectedVnf, *, option: str | None = None, full: bool = False
+    vnf: Vnf,
+    state: ProtectedVnf,
+    *,
+    option: str | None = None,
+    full: bool = False,
+    due_at: float | None = None,
 ) -> RunRow:
     """A protection that is not kept yet.
 
@@ -96,6 +105,7 @@ def requested(
         state: of the VNF: it is protected at its active site.
         option: which of the VNF's protections; the first by default.
         full: whether every volume is transferred whole.
+        due_at: the slot of the schedule that it is begun for, in seconds since the epoch.
 
     Raises:
         InvalidInput: the VNF has no such protection, or its settings are wrong.
@@ -111,6 +121,7 @@ def requested(
         site=state.active_site,
         generation=state.generation,
         full=full,
+        due_at=due_at,
     )
     return new_run(KIND, vnf.vnf, request.model_dump(mode="json"))
 
@@ -270,6 +281,11 @@ def no_run_in_the_way(deployment: Deployment, vnf: str) -> None:
             )
 
 
+def under_way(deployment: Deployment, vnf: str) -> str | None:
+    """The protection of a VNF that is queued or has not ended, if there is one."""
+    return next((r.id for r in deployment.runs.open(vnf) if r.kind == KIND.name), None)
+
+
 def dead_runs(deployment: Deployment, vnf: str) -> set[str]:
     """The protections of a VNF that ended without success, or were killed, and may have orphans."""
     return {row.id for row in _dead_protections(deployment, vnf)}
@@ -392,6 +408,7 @@ class Check(ProtectTask):
                 problems.append(str(error))
             problems += self._store_problems()
             problems += self._places_problems()
+            problems += self._hours_problems()
             if problems:
                 raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
 
@@ -399,6 +416,15 @@ class Check(ProtectTask):
         return offsite.problems(
             self.run.deployment.config, self.job.request.vnf, self.job.request.site
         )
+
+    def _hours_problems(self) -> list[str]:
+        """A run of a schedule may have been queued until the hours to avoid have begun."""
+        request = self.job.request
+        protection = request.vnf.protection(request.option)
+        if request.due_at is None or protection is None:
+            return []
+        hours = avoided_hours(protection, time.time())
+        return [f"{hours} are hours that its schedule avoids"] if hours else []
 
     def _store_problems(self) -> list[str]:
         config, request = self.run.deployment.config, self.job.request
@@ -659,7 +685,15 @@ def _committed(run: Run) -> RecoveryPoint | None:
 
 
 def _record(point: RecoveryPoint, run: Run) -> Json:
-    window = point.quiesce_window
+    window, budget_s = point.quiesce_window, _budget_s(run)
+    if window is not None and budget_s is not None and window.total_s > budget_s:
+        LOG.warning(
+            "the quiesce window of %s took %.3f s, more than its budget of %g s; the recovery "
+            "point is kept",
+            run.vnf,
+            window.total_s,
+            budget_s,
+        )
     total, each = new_bytes(point.sources, point.topology)
     return {
         "vnf": point.vnf.vnf,
@@ -673,9 +707,19 @@ def _record(point: RecoveryPoint, run: Run) -> Json:
         "stored_bytes": total,
         "stored_bytes_per_volume": each,
         "quiesce_window_s": round(window.total_s, 3) if window else None,
+        "quiesce_budget_s": budget_s,
         "quiesce_window_per_member_s": {m: round(s, 3) for m, s in window.per_member_s.items()}
         if window
         else {},
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
         "rpo_s": round(point.age_s, 3),
     }
+
+
+def _budget_s(run: Run) -> float | None:
+    """The freeze budget of a protection in seconds, if it has one."""
+    request = ProtectRequest.of(run.row)
+    protection = request.vnf.protection(request.option)
+    if protection is None:
+        return None
+    return OPTIONS.get(protection.option).budget_s(settings_of(protection))

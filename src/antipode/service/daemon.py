@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service: a conductor, a reaper for each site and clean-up, in one process until it is
-stopped.
+"""The service: a conductor, a scheduler, a reaper for each site and clean-up, in one process until
+it is stopped.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
 from antipode.runs import history, orphans
 from antipode.service.conductor import Conductor
+from antipode.service.scheduler import Scheduler
+from antipode.store.database import server_clock
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -41,6 +43,8 @@ STOPS_WITHIN_S = 90.0
 BEAT_S = 2.0
 DEAD_AFTER_S = 30.0
 """A service whose last sign of life is older than this is taken to be dead."""
+HANGS_AFTER_S = 300.0
+"""A scheduler that has not looked for longer is reported."""
 CLEAN_EVERY_S = 600.0
 KEPT_S = 30 * 86400.0
 """How long a freeze that is over stays in the ledger, for later investigations."""
@@ -90,7 +94,11 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
     must_agree_on_time(deployment)
     with _only_service(deployment.config):
         conductor = Conductor(deployment)
+        scheduler = Scheduler(deployment)
         threads = [threading.Thread(target=conductor.conduct, name="conductor", daemon=True)]
+        threads.append(
+            threading.Thread(target=scheduler.follow, args=(stop,), name="scheduler", daemon=True)
+        )
         threads.append(
             threading.Thread(
                 target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
@@ -103,12 +111,14 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             status = Status(
                 socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
             )
-            _beat(deployment, status, conductor, reapers)
+            parts = Parts(conductor, scheduler, reapers)
+            _beat(deployment, status, parts)
             LOG.info(
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
             )
             while not stop.wait(BEAT_S):
-                _beat(deployment, status, conductor, reapers)
+                parts = Parts(conductor, scheduler, reapers)
+            _beat(deployment, status, parts)
             LOG.info("stopping: runs continue to their next safe point")
             tell_systemd("STOPPING=1")
             conductor.halt.set()
@@ -132,22 +142,17 @@ def must_agree_on_time(deployment: Deployment) -> None:
         AntipodeError: they do not: a server might be unquiesced here in the middle of another
             host's snapshots.
     """
-    exact = {
-        "postgresql": "extract(epoch from clock_timestamp())",
-        "mysql": "unix_timestamp(sysdate(6))",
-    }
-    exact["mariadb"] = exact["mysql"]
-    if (expression := exact.get(deployment.database.dialect.name)) is None:
-        return
     try:
         with deployment.database.connect() as connection:
             # so that connecting is not measured
             connection.execute(select(func.count()).select_from(text("runs")))
             before = time.time()
-            there = float(connection.execute(text(f"SELECT {expression}")).scalar_one())
+            there = server_clock(connection)
             after = time.time()
     except SQLAlchemyError as error:
         raise AntipodeError(f"the database does not answer: {error.__cause__ or error}") from error
+    if there is None:
+        return
     apart = max(before - there, there - after, 0)
     if apart > CLOCKS_APART_S:
         raise AntipodeError(
@@ -242,16 +247,36 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             return
 
 
-def _beat(deployment: Deployment, status: Status, conductor: Conductor, reapers: _Reapers) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """What works in a service, each part in threads of its own."""
+
+    conductor: Conductor
+    scheduler: Scheduler
+    reapers: _Reapers
+
+    def trouble(self) -> dict[str, str]:
+        """What does not work, and why."""
+        found = {f"site {name}": why for name, why in self.reapers.trouble.items()}
+        found |= {f"run {run}": why for run, why in self.conductor.waiting.items()}
+        found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}
+        found |= {
+            f"reaper of {name}": "its thread has ended; restart the service"
+            for name in self.reapers.dead()
+        }
+        if self.conductor.trouble is not None:
+            found["conductor"] = self.conductor.trouble
+        if self.scheduler.trouble is not None:
+            found["scheduler"] = self.scheduler.trouble
+        elif (silent_s := time.monotonic() - self.scheduler.looked_at) > HANGS_AFTER_S:
+            found["scheduler"] = f"its last look was {silent_s:.0f} s ago; restart the service"
+        return found
+
+
+def _beat(deployment: Deployment, status: Status, parts: Parts) -> None:
     """Give a sign of life, as old as the conductor's last look."""
-    status.beat_at, status.runs = conductor.looked_at, conductor.under_way()
-    status.trouble = {f"site {name}": why for name, why in reapers.trouble.items()}
-    status.trouble |= {f"run {run}": why for run, why in conductor.waiting.items()}
-    status.trouble |= {
-        f"reaper of {name}": "its thread has ended; restart the service" for name in reapers.dead()
-    }
-    if conductor.trouble is not None:
-        status.trouble["conductor"] = conductor.trouble
+    status.beat_at, status.runs = parts.conductor.looked_at, parts.conductor.under_way()
+    status.trouble = parts.trouble()
     path = _status_file(deployment.config)
     part = path.with_suffix(".part")
     try:

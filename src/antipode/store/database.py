@@ -5,6 +5,7 @@ all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.store.files import make_private, one_at_a_time
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration.
 
 Compared first, so that a database that is up to date does not pay for Alembic's import.
@@ -35,6 +36,11 @@ _ENDS_IDLE = {"postgresql": "SET idle_in_transaction_session_timeout = '{seconds
 _ENDS_IDLE["mysql"] = _ENDS_IDLE["mariadb"] = (
     "SET @antipode = 1 /*M!100300 , SESSION idle_transaction_timeout = {seconds} */"
 )
+_SECONDS = {
+    "postgresql": "extract(epoch from clock_timestamp())",
+    "mysql": "unix_timestamp(sysdate(6))",
+}
+_SECONDS["mariadb"] = _SECONDS["mysql"]
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mariadb", "mariadb": "mariadb"}
 
 
@@ -76,6 +82,27 @@ def open_database(url: str) -> Engine:
     except OSError as error:
         raise AntipodeError(f"database {shown}: {error.filename}: {error.strerror}") from error
     return engine
+
+
+def server_clock(connection: Connection) -> float | None:
+    """Seconds since the epoch by the clock of the database server; None for a file of this host."""
+    if (expression := _SECONDS.get(connection.dialect.name)) is None:
+        return None
+    return float(connection.execute(text(f"SELECT {expression}")).scalar_one())
+
+
+def now(engine: Engine) -> float:
+    """Seconds since the epoch by the one clock that all hosts of a database have in common.
+
+    Raises:
+        SQLAlchemyError: the database server does not answer.
+    """
+    if engine.dialect.name not in _SECONDS:
+        return time.time()
+    with engine.connect() as connection:
+        there = server_clock(connection)
+    assert there is not None  # its dialect has an expression
+    return there
 
 
 def on_server(url: URL, **pool: Any) -> Engine:

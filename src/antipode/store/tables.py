@@ -104,6 +104,29 @@ class StateRow(Base):
     read_at: Mapped[float] = mapped_column(Double)
 
 
+class ScheduleRow(Base):
+    """How far the schedule of a protection has come; one row for all hosts."""
+
+    __tablename__ = "schedules"
+
+    vnf: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    option: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    schedule: Mapped[str] = mapped_column(Prose)
+    """what `due_at` is a slot of; another schedule begins with the present slot, as done"""
+    due_at: Mapped[float] = mapped_column(Double)
+    """the newest slot that is settled: begun, or passed over"""
+    settled: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """raised with every slot that is settled; a host that knows an older number settles none"""
+    run: Mapped[str | None] = mapped_column(Words(64))
+    """the newest run that was begun for a slot"""
+    missed: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """slots for which no run was begun, in all"""
+    reason: Mapped[str | None] = mapped_column(Prose)
+    """why the newest slot waits, or was passed over"""
+    paused_at: Mapped[float | None] = mapped_column(Double)
+    paused_because: Mapped[str | None] = mapped_column(Prose)
+
+
 class RunRow(Base):
     __tablename__ = "runs"
     __table_args__ = (

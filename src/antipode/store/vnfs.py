@@ -69,6 +69,12 @@ class Vnfs:
         with Session(self._engine) as session:
             return list(session.scalars(select(VnfRow.name).order_by(VnfRow.name)))
 
+    def versions(self) -> dict[str, float]:
+        """When each definition was stored, in seconds since the epoch, by name."""
+        with Session(self._engine) as session:
+            found = session.execute(select(VnfRow.name, VnfRow.added_at).order_by(VnfRow.name))
+            return {row.name: row.added_at for row in found}
+
     def stored(self) -> dict[str, Vnf | InvalidInput]:
         """The definition of each VNF by its name, or the reason why it cannot be read."""
         found: dict[str, Vnf | InvalidInput] = {}

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from antipode.model.base import Model
 from antipode.model.capture import Capture
+from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.protect import snapshots
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 class QuiescedSnapshot(Option):
     name = "quiesced-snapshot"
     settings = Settings
+
+    def avoids(self, settings: Model) -> Sequence[DailyHours]:
+        assert isinstance(settings, Settings)
+        return settings.quiesce.avoid
+
+    def budget_s(self, settings: Model) -> float | None:
+        assert isinstance(settings, Settings)
+        return settings.quiesce.budget
 
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         yield from checks.problems(protecting.site, topology, _settings(protecting).quiesce)

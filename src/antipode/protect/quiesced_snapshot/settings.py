@@ -3,16 +3,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from antipode.model.base import Model, Seconds
+from antipode.model.schedule import Hours
 
 
 class Quiesce(Model):
     timeout: Annotated[Seconds, Field(gt=0, le=600)] = 30.0
     """The longest time a member may stay frozen; past it the member is unquiesced in any case."""
+    budget: Annotated[Seconds, Field(gt=0, le=600)] | None = None
+    """How long the quiesce window should last at most; a longer one is reported, and kept."""
+    avoid: Hours = Field(default_factory=list)
+    """Hours of the day in which the schedule begins no quiesce window."""
+
+    @model_validator(mode="after")
+    def _budget_is_within(self) -> Self:
+        if self.budget is not None and self.budget > self.timeout:
+            raise ValueError(
+                f"budget {self.budget:g} s is more than timeout {self.timeout:g} s, after which "
+                "members are unquiesced"
+            )
+        return self
 
 
 class Settings(Model):
