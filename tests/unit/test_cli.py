@@ -115,6 +115,8 @@ def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
             "state": "active",
             "generation": 1,
             "newest_point_age_s": None,
+            "rpo_target_s": None,
+            "rpo": "no-point",
             "backup": ["site-b"],
             "damaged": None,
         }

@@ -48,7 +48,16 @@ class VnfList(ListCommand):
         deployment = self.app.deployment()
         from antipode.operations.inspect import statuses
 
-        names = ("vnf", "active_site", "state", "generation", "newest_point_age_s", "backup")
+        names = (
+            "vnf",
+            "active_site",
+            "state",
+            "generation",
+            "newest_point_age_s",
+            "rpo_target_s",
+            "rpo",
+            "backup",
+        )
         rows = []
         for name, found in statuses(deployment).items():
             if isinstance(found, InvalidInput):
@@ -102,6 +111,9 @@ def _state(found: Status) -> dict[str, Any]:
         else None,
         "newest_point": newest.id if newest else None,
         "newest_point_age_s": round(newest.age_s) if newest else None,
+        "rpo_target_s": found.rpo.target_s,
+        "rpo_s": None if found.rpo.age_s is None else round(found.rpo.age_s),
+        "rpo": found.rpo.state.value,
         "trouble": found.trouble,
     }
 

@@ -155,6 +155,8 @@ class Vnf(Model):
     protections: Annotated[list[Protection], Field(min_length=1), BeforeValidator(_protections)] = [
         Protection()
     ]
+    rpo: Annotated[Seconds, Field(ge=60, allow_inf_nan=False)] | None = None
+    """how old the newest recovery point may become, in seconds; None: no target"""
     map: Mapping = Mapping()
     maps: dict[Name, Mapping] = {}
     """by backup site, for those at which `map` does not hold"""

@@ -14,6 +14,7 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, NotFound, SiteUnreachable
 from antipode.freezes.reaper import reap
 from antipode.model.point import RecoveryPoint
+from antipode.model.rpo import Rpo, RpoState, rpo
 from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Topology
 from antipode.model.vnf import NAME, Vnf
@@ -30,6 +31,13 @@ class Status:
     newest: RecoveryPoint | None
     trouble: str | None
     """why the vaults could not be read; then the state is the last that is known here"""
+
+    @property
+    def rpo(self) -> Rpo:
+        """What the VNF would lose now, against its target."""
+        if self.trouble is not None:
+            return Rpo(self.vnf.rpo, None, RpoState.UNKNOWN)
+        return rpo(self.vnf.rpo, self.state, self.newest, time.time())
 
 
 @dataclass(frozen=True)
