@@ -91,10 +91,7 @@ def _options(site: Site) -> dict[str, Section]:
         "database": database("nova"),
         "scheduler": {"workers": 1},
         "conductor": {"workers": 1},
-        "filter_scheduler": {
-            "enabled_filters": "ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter",
-            "track_instance_changes": False,
-        },
+        "filter_scheduler": {"track_instance_changes": False},
         "vnc": {"enabled": False},
         "spice": {"enabled": False},
         "glance": {"valid_interfaces": "public", **credentials(site, "nova")},
