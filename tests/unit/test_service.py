@@ -316,6 +316,29 @@ def test_who_was_seen_at_a_failover_counts_as_its_sign_of_life(
         until(lambda: deployment.runs.get(run).ended_at)
 
 
+def seen_at(deployment: Deployment, seen: set[float]) -> set[float]:
+    """The moments of the signs of life so far, with the newest."""
+    if (status := daemon.status_of(deployment.config)) is not None:
+        seen.add(status.beat_at)
+    return seen
+
+
+def test_a_service_gives_signs_of_life_for_as_long_as_it_serves(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "BEAT_S", 0.01)
+    stop, seen = threading.Event(), set[float]()
+    thread = threading.Thread(target=daemon.serve, args=(deployment, stop))
+    thread.start()
+    try:
+        until(lambda: len(seen_at(deployment, seen)) >= 3)  # the conductor looks once a second
+    finally:
+        stop.set()
+        thread.join(WITHIN_S)
+    assert not thread.is_alive()
+    assert daemon.status_of(deployment.config) is None
+
+
 def test_what_keeps_schedules_from_being_followed_is_told_in_the_status(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

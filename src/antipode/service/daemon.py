@@ -117,8 +117,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
             )
             while not stop.wait(BEAT_S):
-                parts = Parts(conductor, scheduler, reapers)
-            _beat(deployment, status, parts)
+                _beat(deployment, status, parts)
             LOG.info("stopping: runs continue to their next safe point")
             tell_systemd("STOPPING=1")
             conductor.halt.set()
