@@ -131,6 +131,15 @@ class BackupStore(Model):
     """the site that it is at; None for a third place"""
 
 
+class Keys(Model):
+    """The keys that recovery points are signed and encrypted with; see docs/keys.md."""
+
+    directory: Path | None = None
+    """where key files are kept; `keys` in the state directory by default"""
+    recipients: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    """who else may open what is encrypted: an escrow key, as `age1…` or an SSH public key"""
+
+
 class StallsAfter(Model):
     """After how long without any change a backup or a restore is given up.
 
@@ -232,6 +241,7 @@ class Config(Model):
     backup_store: BackupStore | None = None
     """the only backup store, written without a name"""
     stores: dict[Name, BackupStore] = Field(default_factory=dict)
+    keys: Keys = Keys()
     database: str = Field(
         default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}"
     )
@@ -322,6 +332,11 @@ class Config(Model):
             return self.state_directory
         path = self.database.partition(":///")[2].partition("?")[0]
         return Path(path).parent if self.is_sqlite and path else default_state_dir()
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where key files are kept."""
+        return self.keys.directory or self.state_dir / "keys"
 
     @property
     def is_sqlite(self) -> bool:

@@ -116,6 +116,36 @@ class VaultCorrupt(VaultError):
     code = "vault-corrupt"
 
 
+class PointUnsigned(VaultCorrupt):
+    """A recovery point has no signature: nobody knows who wrote it."""
+
+    code = "recovery-point-unsigned"
+
+
+class PointUntrusted(VaultCorrupt):
+    """A recovery point is signed by a key that this host does not trust."""
+
+    code = "recovery-point-untrusted"
+
+
+class PointMisplaced(VaultCorrupt):
+    """A recovery point lies under the name of another one, or of another VNF."""
+
+    code = "recovery-point-misplaced"
+
+
+class KeyMissing(AntipodeError):
+    """This host has no key to sign with, or no identity that opens what is encrypted."""
+
+    code = "key-missing"
+
+
+class KeyUnusable(InvalidInput):
+    """A key file may be read or written by others, or holds no key; it is not used."""
+
+    code = "key-unusable"
+
+
 class RecoveryPointInvalid(AntipodeError):
     """A recovery point does not verify: a backup is missing, a chain is broken, a checksum is
     wrong.

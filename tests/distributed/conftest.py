@@ -8,8 +8,10 @@ from itertools import count
 
 import pytest
 
+from tests import keys
 from tests.distributed import servers
 
+keys.share()
 _names = count(1)
 
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of tests that any process can pass on: xdist sends them as UTF-8."""
+"""Reports of tests that any process can pass on (xdist sends them as UTF-8), and keys."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 
 import pytest
+
+from tests import keys
+
+keys.share()
 
 
 @pytest.hookimpl(wrapper=True)

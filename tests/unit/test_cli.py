@@ -307,7 +307,7 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
     assert (listed["id"], listed["incremental"], listed["state"]) == (
         samples.point().id,
         True,
-        "sealed",
+        "signed",
     )
     assert antipode.json("recovery-point", "show", "hlr")["volumes"][0]["chain"] == [
         "b-db-0",

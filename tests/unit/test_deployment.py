@@ -21,6 +21,7 @@ from antipode.freezes import reaper
 from antipode.model.state import ProtectedVnf
 from antipode.operations import site_check
 from antipode.vault import generations, points
+from antipode.vault.sealing import seal
 from tests.unit import samples
 from tests.unit.storages import MemoryObjects
 
@@ -111,12 +112,13 @@ def test_a_vault_that_is_not_in_the_configuration_is_named(deployment: Deploymen
 def test_points_are_made_with_all_vaults_and_read_with_those_that_answer(
     deployment: Deployment, places: Places
 ) -> None:
-    points.commit(deployment.vaults(all_needed=True), samples.point())
+    sealed = seal(samples.point(), deployment.keys)
+    points.write(deployment.vaults(all_needed=True), sealed)
     places.dead.add("a")
     deployment._objects.clear()
     assert points.read(deployment.vaults(), "hlr") == samples.point()
     with pytest.raises(SiteUnreachable):
-        points.commit(deployment.vaults(all_needed=True), samples.point())
+        points.write(deployment.vaults(all_needed=True), sealed)
 
 
 def test_connecting_to_a_site_unquiesces_nothing_and_site_check_does(

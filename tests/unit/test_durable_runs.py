@@ -361,14 +361,14 @@ def test_two_failovers_of_a_vnf_are_never_under_way_at_once(world: World) -> Non
 def test_a_protect_that_failed_in_its_commit_takes_nothing_back_from_a_failover_that_uses_its_point(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = points.commit
+    write = points.write
 
-    def commit_and_lose_the_answer(vault: Any, manifest: Any) -> str:
-        commit(vault, manifest)
+    def write_and_lose_the_answer(vault: Any, sealed: Any) -> str:
+        write(vault, sealed)
         world.failover()
         raise AntipodeError("no answer to the write")
 
-    monkeypatch.setattr(points, "commit", commit_and_lose_the_answer)
+    monkeypatch.setattr(points, "write", write_and_lose_the_answer)
     world.protect(world.process())
     point = points.read(world.here.vault, "v")
     assert [r.result["recovery_point"] for r in world.here.runs.all() if r.kind == "failover"] == [

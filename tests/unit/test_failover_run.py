@@ -5,6 +5,7 @@ the operator's word.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -24,6 +25,7 @@ from antipode.errors import (
     AntipodeError,
     InvalidInput,
     NotFound,
+    PointUnsigned,
     PreflightFailed,
     ResourceFailed,
     SiteUnreachable,
@@ -37,7 +39,9 @@ from antipode.operations.failover_checks import Accepted
 from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as failover_flow
 from antipode.vault import points
+from antipode.vault.sealing import seal
 from tests.unit import samples, storages
+from tests.unit.test_format_1 import OF_0_1, resealed
 
 World = SimpleNamespace
 FRONT = {"server": "front", "boot_after": ["db"]}
@@ -309,17 +313,43 @@ def test_a_file_whose_members_are_only_reordered_is_used(world: World) -> None:
     assert answers is not None and answers.tcp == 22
 
 
-COMMAND = {"server": "db", "answers": {"command": ["touch", "/tmp/executed"]}}
+COMMAND: dict[str, Any] = {"server": "db", "answers": {"command": ["touch", "/tmp/executed"]}}
 
 
-def test_a_command_of_a_recovery_point_is_never_executed(world: World) -> None:
+def with_a_command(world: World) -> str:
+    """A recovery point of format 2 whose probe is a command; its id."""
     point = samples.point("20261122T170000Z-000000", vnf=samples.vnf(members=[COMMAND, FRONT]))
     points.commit(world.deployment.vault, point)
-    prepared = prepare(world.deployment, "hlr", "site-b", point.id)
-    assert all(m.answers is None for m in prepared.point.vnf.members)
+    return point.id
+
+
+def test_a_command_of_a_signed_point_is_taken_where_there_is_no_vnf_file_and_it_is_said(
+    world: World,
+) -> None:
+    point = with_a_command(world)
+    prepared = prepare(world.deployment, "hlr", "site-b", point)
+    answers = prepared.point.vnf.member("db").answers
+    assert answers is not None and answers.command == COMMAND["answers"]["command"]
+    assert any("signed by key" in warning for warning in prepared.warnings)
+
+
+def test_a_vnf_file_of_this_host_has_the_last_word_over_commands_of_a_point(world: World) -> None:
+    point = with_a_command(world)
     world.deployment.vnfs.put(samples.vnf())
-    prepared = prepare(world.deployment, "hlr", "site-b", point.id)
+    prepared = prepare(world.deployment, "hlr", "site-b", point)
     assert all(m.answers is None for m in prepared.point.vnf.members)
+
+
+def test_a_command_of_a_point_that_is_not_signed_is_never_executed(world: World) -> None:
+    of_0_1 = json.loads(OF_0_1)["manifest"]
+    of_0_1["vnf"]["members"][0]["answers"] = {"command": ["touch", "/tmp/executed"]}
+    point, vnf = of_0_1["id"], of_0_1["vnf"]["vnf"]
+    world.deployment.vault.put(f"{vnf}/{point}.json", resealed(of_0_1))
+    with pytest.raises(PointUnsigned):
+        prepare(world.deployment, vnf, "site-b", point)
+    prepared = prepare(world.deployment, vnf, "site-b", point, Accepted(unsigned=True))
+    assert not any(m.answers and m.answers.command for m in prepared.point.vnf.members)
+    assert any("not signed" in warning for warning in prepared.warnings)
 
 
 def test_a_command_of_the_vnf_file_of_this_host_is_kept(world: World) -> None:
@@ -334,7 +364,9 @@ def test_a_point_that_was_exchanged_after_the_confirmation_is_refused(world: Wor
     changed = topology.servers[0].model_copy(update={"user_data": "YmFk"})
     servers = [changed, topology.servers[1]]
     exchanged = samples.point(topology=topology.model_copy(update={"servers": servers}))
-    points.commit(world.deployment.vault, exchanged)
+    vault = world.deployment.vault
+    sealed = seal(exchanged, vault.keys)
+    vault.put(sealed.name, sealed.manifest.encode())
     with pytest.raises(VaultCorrupt):
         failover(world.deployment, prepared, Unobserved())
     assert world.events == []

@@ -33,7 +33,6 @@ from antipode.errors import (
     VaultError,
 )
 from antipode.model.capture import Transferred
-from antipode.model.point_v1 import seal
 from antipode.model.state import ProtectedVnf
 from antipode.operations.protect import protect
 from antipode.protect.quiesced_snapshot import QuiescedSnapshot
@@ -239,7 +238,7 @@ def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
 def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_backups(
     world: World,
 ) -> None:
-    world.patch.setattr(protect_flow.points, "commit", lambda *_: lose_the_answer())
+    world.patch.setattr(protect_flow.points, "write", lambda *_: lose_the_answer())
     world.plays(protect_flow.points, "withdraw")
     assert fails_with(world, VaultError) == "no answer to the write"
     assert world.calls[-3:] == ["withdraw", "roll_back", "release"]
@@ -259,11 +258,11 @@ def test_nothing_that_goes_wrong_after_the_commit_takes_the_recovery_point_back(
 
 
 def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: World) -> None:
-    def put_and_lose_the_answer(vault: Any, manifest: Any) -> None:
-        vault.put(f"hlr/{manifest.id}.json", b"written")
+    def put_and_lose_the_answer(vault: Any, sealed: Any) -> None:
+        vault.put(sealed.name, b"written")
         raise VaultError("no answer to the write")
 
-    world.patch.setattr(protect_flow.points, "commit", put_and_lose_the_answer)
+    world.patch.setattr(protect_flow.points, "write", put_and_lose_the_answer)
     world.patch.setattr(
         protect_flow.points, "withdraw", lambda *_: failing(VaultError("still no answer"))()
     )
@@ -276,11 +275,13 @@ def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_no
     world: World,
 ) -> None:
 
-    def put_and_lose_the_answer(vault: Any, manifest: Any) -> None:
-        vault.put(f"hlr/{manifest.id}.json", seal(manifest))
+    write = protect_flow.points.write
+
+    def write_and_lose_the_answer(vault: Any, sealed: Any) -> None:
+        write(vault, sealed)
         lose_the_answer()
 
-    world.patch.setattr(protect_flow.points, "commit", put_and_lose_the_answer)
+    world.patch.setattr(protect_flow.points, "write", write_and_lose_the_answer)
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     record = protect(world.deployment, "hlr", Unobserved())
     assert points.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
@@ -290,7 +291,7 @@ def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_no
 def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(
     world: World,
 ) -> None:
-    world.patch.setattr(protect_flow.points, "commit", lambda *_: lose_the_answer())
+    world.patch.setattr(protect_flow.points, "write", lambda *_: lose_the_answer())
     world.patch.setattr(
         protect_flow.points, "read", lambda *_: failing(VaultError("the vault cannot be read"))()
     )

@@ -64,6 +64,12 @@ class Failover(ShowCommand):
             action="store_true",
             help="do not check that the backup store has the backups",
         )
+        parser.add_argument(
+            "--accept-unsigned",
+            action="store_true",
+            help="take a recovery point of antipode 0.1, which is not signed: anybody that could "
+            "write to the vault may have changed what is recovered",
+        )
         arguments.add_detach(parser)
         arguments.add_yes(
             parser,
@@ -78,7 +84,10 @@ class Failover(ShowCommand):
         from antipode.operations.failover_checks import Accepted
 
         accepted = Accepted(
-            parsed_args.instead_of, parsed_args.to_origin, parsed_args.store_unchecked
+            parsed_args.instead_of,
+            parsed_args.to_origin,
+            parsed_args.store_unchecked,
+            parsed_args.accept_unsigned,
         )
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point, accepted

@@ -32,12 +32,12 @@ class RecoveryPointList(ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.model.point import RecoveryPoint
-        from antipode.operations.recovery_points import recovery_points, stored_bytes
+        from antipode.operations.recovery_points import recovery_points
+        from antipode.vault.sealing import Summary
 
         rows: list[tuple[Any, ...]] = []
         for point, found in recovery_points(deployment, parsed_args.vnf):
-            if isinstance(found, RecoveryPoint):
+            if isinstance(found, Summary):
                 rows.append(
                     (
                         point,
@@ -46,13 +46,13 @@ class RecoveryPointList(ListCommand):
                         span(found.age_s),
                         found.consistency,
                         found.incremental,
-                        len(found.sources),
-                        stored_bytes(found),
-                        "sealed",
+                        found.volumes,
+                        found.stored_bytes,
+                        "signed" if found.signed_by else "not signed (format 1)",
                     )
                 )
             else:
-                rows.append((point, *[None] * 7, f"damaged: {found}"))
+                rows.append((point, *[None] * 7, f"refused ({found.code}): {found}"))
         return (
             "id",
             "generation",
@@ -94,7 +94,8 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
         deployment = self.app.deployment()
         from antipode.operations.recovery_points import recovery_point, stored_bytes
 
-        point = recovery_point(deployment, parsed_args.vnf, parsed_args.point)
+        opened = recovery_point(deployment, parsed_args.vnf, parsed_args.point)
+        point = opened.point
         window = point.quiesce_window
         return columns(
             {
@@ -122,12 +123,14 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                     for v in s.volumes
                 ],
                 "made_by": point.made_by,
+                "signed_by": opened.signed_by,
+                "locked": point.locked,
             }
         )
 
 
 class RecoveryPointVerify(_OnePoint, ListCommand):
-    """Verify a recovery point: its checksum, its chains, and every object of its backups in the
+    """Verify a recovery point: its signature, its chains, and every object of its backups in the
     backup store.
 
     Ends with exit code 1 when something does not verify.

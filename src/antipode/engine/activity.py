@@ -13,6 +13,7 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Vnf
 from antipode.vault import generations, points
 from antipode.vault.ensemble import Vaults
+from antipode.vault.sealing import Trust
 
 LOG = logging.getLogger(__name__)
 
@@ -120,7 +121,8 @@ def _present(vaults: Vaults, name: str, local: Vnf | None) -> ProtectedVnf:
     primary that its recovery points name.
 
     Raises:
-        NotFound: there is neither a file nor a recovery point that can be read.
+        NotFound: there is neither a file nor a recovery point.
+        PointUntrusted, VaultCorrupt: no recovery point can be used, and why.
         VaultError: as `generations.present`.
     """
     if local is not None:
@@ -128,8 +130,9 @@ def _present(vaults: Vaults, name: str, local: Vnf | None) -> ProtectedVnf:
     state = generations.present(vaults, name, "unknown")
     if state.generation > 1:
         return state
-    if (newest := points.newest_or_none(vaults, name)) is None:
-        raise NotFound(f"{vaults.place} has no recovery point of {name} that can be read")
+    newest = points.newest_or_none(vaults, name, Trust.UNSIGNED_TOO)
+    if newest is None:
+        newest = points.read(vaults, name)  # says why none of them can be used
     return generations.present(vaults, name, newest.vnf.primary)
 
 

@@ -24,6 +24,7 @@ from antipode.store.vnfs import Vnfs
 from antipode.vault import Vault
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
+from antipode.vault.keys import Keyring
 from antipode.vault.swift import SwiftVault
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ class Deployment:
 
         return BoardClaims(Board(self.config.jobboard), self.runs)
 
+    @cached_property
+    def keys(self) -> Keyring:
+        """What recovery points are signed and encrypted with."""
+        return Keyring(self.config.keys_dir, self.config.keys.recipients)
+
     def site(self, name: str) -> Site:
         """The connection to a site.
 
@@ -105,6 +111,7 @@ class Deployment:
         return Vaults(
             {name: partial(self._open, name, there, go_on) for name, there in chosen.items()},
             all_needed=all_needed,
+            keys=self.keys,
         )
 
     @property

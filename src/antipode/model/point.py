@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recovery point: one restorable state of a VNF, and everything a recovery has to know.
 
-This is the form that antipode works with. `point_v1` reads and writes it as a document.
+This is the form that antipode works with. `point_v2` has the schema of its document, and `point_v1`
+reads documents of antipode 0.1.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class RecoveryPoint(Model):
     """volume id at the site it was taken at -> where its bytes are"""
     made_by: str
     """antipode and its version"""
+    locked: bool = False
+    """this host has no identity that opens what is encrypted: user_data, keypairs and commands are
+    missing, and nothing can be recovered from it
+    """
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
@@ -96,11 +101,16 @@ class RecoveryPoint(Model):
     @property
     def age_s(self) -> float:
         """Seconds since the moment whose state it holds."""
-        return (datetime.now(UTC) - datetime.fromisoformat(self.consistent_at)).total_seconds()
+        return age_s(self.consistent_at)
 
     def chain(self, volume_id: str) -> Sequence[BackupRecord]:
         """The backups of one volume, base first; none where its source is of another kind."""
         return backup_chain(self.sources[volume_id])
+
+
+def age_s(moment: str) -> float:
+    """Seconds since a moment, RFC 3339 with its zone."""
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _refuse_doubles(what: str, names: Sequence[str]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recovery points as documents of format 1: `{"manifest": {...}, "sha256": "..."}`.
+"""Reads recovery points of format 1: `{"manifest": {...}, "sha256": "..."}`.
 
 The format is described in docs/recovery-point.md. A reader accepts what antipode 0.1 wrote, and
 the fields that later versions of format 1 add: `generation`, `option`, `sources`,
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from antipode.errors import VaultCorrupt
 from antipode.model.point import RecoveryPoint
-from antipode.model.source import BackupChain
+from antipode.model.point_v2 import reason
 from antipode.model.vnf import from_first_edition
 
 FORMAT = 1
@@ -32,15 +32,14 @@ def canonical(document: object) -> bytes:
     return text.encode()
 
 
-def seal(point: RecoveryPoint) -> bytes:
-    """The document of a point, with a checksum over its canonical form."""
-    body = _body(point)
-    sealed = {"manifest": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}
-    return json.dumps(sealed, indent=1, ensure_ascii=False).encode()
+def is_format_1(document: bytes) -> bool:
+    """Whether a document begins like one of format 1; told before it is parsed."""
+    beginning = document[:64].lstrip()
+    return beginning.startswith(b"{") and beginning[1:].lstrip().startswith(b'"manifest"')
 
 
-def unseal(document: bytes, name: str) -> RecoveryPoint:
-    """The recovery point in a document.
+def unseal(document: bytes, name: str) -> tuple[RecoveryPoint, str]:
+    """The recovery point in a document, and its checksum.
 
     Args:
         name: of the document in the vault, for messages.
@@ -70,7 +69,7 @@ def unseal(document: bytes, name: str) -> RecoveryPoint:
             f"{name} has format {body.get('format')!r}; this antipode reads format {FORMAT}"
         )
     try:
-        return RecoveryPoint.model_validate(_fields(body))
+        return RecoveryPoint.model_validate(_fields(body)), str(checksum)
     except (
         ValidationError,
         ValueError,
@@ -80,28 +79,8 @@ def unseal(document: bytes, name: str) -> RecoveryPoint:
         RecursionError,
     ) as error:
         raise VaultCorrupt(
-            f"{name} passes its checksum but is not valid: {_reason(error)}"
+            f"{name} passes its checksum but is not valid: {reason(error)}"
         ) from error
-
-
-def _body(point: RecoveryPoint) -> dict[str, Any]:
-    fields = point.model_dump(mode="json")
-    sources = fields.pop("sources")
-    chains = {v: s for v, s in point.sources.items() if isinstance(s, BackupChain)}
-    body = {
-        "format": FORMAT,
-        **fields,
-        "restore": {volume: chain.last.id for volume, chain in chains.items()},
-        "backend_references": {
-            volume: chain.backend_reference
-            for volume, chain in chains.items()
-            if chain.backend_reference is not None
-        },
-        "backups": {i: r.model_dump(mode="json") for i, r in point.backups.items()},
-    }
-    if others := {v: s for v, s in sources.items() if v not in chains}:
-        body["sources"] = others
-    return body
 
 
 def _fields(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,16 +121,3 @@ def _chain(last: str, backups: Mapping[str, Any]) -> list[Any]:
         chain.append(record)
         wanted = record.get("parent_id")
     return chain[::-1]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"{where}: {first['msg']}" if where else str(first["msg"])
-    return str(error) or type(error).__name__
-
-
-def digest(point: RecoveryPoint) -> str:
-    """The SHA-256 of a point's document: two points with one digest are the same."""
-    return hashlib.sha256(canonical(_body(point))).hexdigest()

@@ -13,7 +13,6 @@ from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.point_v1 import digest
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.operations import failover_checks
@@ -23,6 +22,7 @@ from antipode.runs import failover as run_kind
 from antipode.store.tables import RunRow
 from antipode.vault import generations, points
 from antipode.vault.generations import GivenUp
+from antipode.vault.sealing import Opened, Trust
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -61,9 +61,12 @@ def prepare(
     Args:
         to: the site.
         point: the id of the recovery point; the newest by default.
+        accepted: what the operator accepts beyond the confirmation.
 
     Raises:
         NotFound: there is no such recovery point.
+        PointUnsigned, PointUntrusted, PointMisplaced, VaultCorrupt: the point is refused.
+        KeyMissing: no identity of this host opens what is encrypted of it.
         InvalidInput: `to` is no backup site of the VNF or its active site, the point was taken
             there, it has other members than the VNF file, or the failover that is to be lost has no
             claim.
@@ -88,9 +91,12 @@ def prepare(
         else failover_checks.claim_of_lost(deployment, state, accepted.instead_of)
     )
     generations.must_be_free(state, to, given_up)
-    found = points.read(vaults, name, point)
+    trust = Trust.UNSIGNED_TOO if accepted.unsigned else Trust.SIGNED
+    opened = points.find(vaults, name, point, trust)
+    opened.must_be_open()
+    found = opened.point
     origin = failover_checks.origin_warnings(found, state, to, accepted)
-    definition, warnings = _definition(found, local)
+    definition, warnings = _definition(opened, local)
     warnings += origin
     _must_be_backup_site(definition, to)
     site = deployment.site(to)
@@ -109,9 +115,14 @@ def prepare(
             f"recovery point {found.id} is of generation {found.generation}: what changed since"
             f" {name} became active at {state.active_site} is not in it"
         )
+    if opened.signed_by is None:
+        warnings.append(
+            f"recovery point {found.id} is not signed, and you accept it: anybody that could write"
+            " to the vault may have changed what is recovered"
+        )
     return Prepared(
         defined,
-        digest(found),
+        opened.digest,
         state,
         made,
         site,
@@ -158,16 +169,17 @@ def _must_be_backup_site(vnf: Vnf, to: str) -> None:
         raise InvalidInput(f"{vnf.vnf} is backed up to {sites}; it cannot be recovered at {to}")
 
 
-def _definition(point: RecoveryPoint, local: Vnf | None) -> tuple[Vnf, list[str]]:
+def _definition(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     """The definition to recover by, and warnings.
 
     The VNF file of this host counts, so that a mapping can be mended with the failed site gone.
-    Commands are taken from nowhere else: anybody that can write to a vault could have put them
-    into a recovery point.
+    Where there is none, commands are taken from a recovery point that is signed, and the plan lists
+    them; of one that is not, anybody that can write to a vault could have written them.
 
     Raises:
         InvalidInput: the file names other members than the recovery point.
     """
+    point = opened.point
     if local is not None:
         ordered = local.ordered_as([m.server for m in point.vnf.members])
         if ordered is None:
@@ -184,11 +196,18 @@ def _definition(point: RecoveryPoint, local: Vnf | None) -> tuple[Vnf, list[str]
     commands = [m.server for m in point.vnf.members if m.answers and m.answers.command]
     if not commands:
         return point.vnf, []
+    if opened.signed_by is not None:
+        return point.vnf, [
+            f"the probes of {', '.join(commands)} are commands of the recovery point, which is"
+            f" signed by key {opened.signed_by[:16]}: this host has no VNF file. They are run on"
+            " this host; look at each of them above"
+        ]
     members = [
         m.model_copy(update={"answers": None}) if m.server in commands else m
         for m in point.vnf.members
     ]
     return point.vnf.model_copy(update={"members": members}), [
-        f"the probes of {', '.join(commands)} are commands, and commands of a recovery point are"
-        " never executed: these members are not probed. To probe them: antipode vnf add FILE"
+        f"the probes of {', '.join(commands)} are commands, and commands of a recovery point that"
+        " is not signed are never executed: these members are not probed. To probe them: antipode"
+        " vnf add FILE"
     ]

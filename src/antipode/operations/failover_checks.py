@@ -34,6 +34,8 @@ class Accepted:
     """the recovery point may be one that was taken at the very site where it is recovered"""
     store_unchecked: bool = False
     """it is not checked that the backup store has the backups"""
+    unsigned: bool = False
+    """the recovery point may be one of format 1, which nobody has signed"""
 
 
 def origin_warnings(

@@ -10,13 +10,14 @@ from antipode.errors import VaultCorrupt
 from antipode.model.point import RecoveryPoint
 from antipode.recover.sources import PROVIDERS
 from antipode.vault import points
+from antipode.vault.sealing import Opened, Summary, Trust
 from antipode.vault.verify import Finding
 
 
 def recovery_points(
     deployment: Deployment, vnf: str
-) -> Iterator[tuple[str, RecoveryPoint | VaultCorrupt]]:
-    """Every recovery point of a VNF, oldest first: its id, and the point or its damage.
+) -> Iterator[tuple[str, Summary | VaultCorrupt]]:
+    """Every recovery point of a VNF, oldest first: its id, and its summary or its damage.
 
     Raises:
         VaultError: the vault cannot be read.
@@ -24,14 +25,14 @@ def recovery_points(
     return points.list_points(deployment.vault, vnf)
 
 
-def recovery_point(deployment: Deployment, vnf: str, point: str | None) -> RecoveryPoint:
-    """One recovery point, the newest by default.
+def recovery_point(deployment: Deployment, vnf: str, point: str | None) -> Opened:
+    """One recovery point, the newest by default; one of format 1 too, which is not signed.
 
     Raises:
         NotFound: there is no such recovery point.
-        VaultCorrupt: it is damaged.
+        VaultCorrupt: it is damaged, or not to be trusted.
     """
-    return points.read(deployment.vault, vnf, point)
+    return points.find(deployment.vault, vnf, point, Trust.UNSIGNED_TOO)
 
 
 def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]:
@@ -42,8 +43,14 @@ def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]
         NotFound, VaultCorrupt: as for `recovery_point`.
         SiteUnreachable: a store does not answer.
     """
-    found = points.read(deployment.vault, vnf, point)
-    whole = Finding(volume=found.id, backup="", ok=True, detail="the point passes its checksum")
+    opened = recovery_point(deployment, vnf, point)
+    found, signed_by = opened.point, opened.signed_by
+    detail = (
+        "not signed: anybody that could write to the vault may have changed it"
+        if signed_by is None
+        else f"signed by key {signed_by[:16]}, and so is every record that it rests on"
+    )
+    whole = Finding(volume=found.id, backup="", ok=signed_by is not None, detail=detail)
     return [whole] + [
         finding
         for volume in found.topology.volumes

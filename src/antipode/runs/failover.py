@@ -33,12 +33,10 @@ from antipode.errors import (
     Halted,
     Interrupted,
     InvalidInput,
-    VaultCorrupt,
 )
 from antipode.model.base import Model
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.point_v1 import digest
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
@@ -50,6 +48,7 @@ from antipode.runs import find_kind, orphans
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
 from antipode.vault.generations import GivenUp
+from antipode.vault.sealing import Trust
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -242,13 +241,12 @@ def _fail_over(run: Run) -> None:
             run.deployment.runs.request_abort(row.id)
     site = run.site(request.to)
     vaults = _standing(run).vaults
-    point = points.read(vaults, run.vnf, request.recovery_point)
-    if request.point_digest != digest(point):
-        raise VaultCorrupt(
-            f"recovery point {point.id} of {run.vnf} is not the one that was confirmed: it was"
-            " changed in the vault since. Nothing was created from it; plan the failover again"
-        )
-    point = point.model_copy(update={"vnf": request.vnf})
+    # its digest was confirmed, and that is as good as a signature for a point that has none
+    confirmed = points.find(
+        vaults, run.vnf, request.recovery_point, Trust.UNSIGNED_TOO, digest=request.point_digest
+    )
+    confirmed.must_be_open()
+    point = confirmed.point.model_copy(update={"vnf": request.vnf})
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
     # never waited for: work that a signal has left behind ends at its next safe point

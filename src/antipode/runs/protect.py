@@ -45,8 +45,9 @@ from antipode.runs import find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS, Transfer
-from antipode.vault import PROBE, Vault, generations, points
+from antipode.vault import PROBE, Vault, generations, points, sealing
 from antipode.vault.ensemble import Vaults
+from antipode.vault.sealing import SealedPoint, Trust
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -136,7 +137,7 @@ def point_of(run: str) -> str:
 
 class Protect(RunKind):
     name = "protect"
-    flow_version = 2
+    flow_version = 3
     priority = Priority.PROTECTION
     rolls_back_failures = True
     works_at_active_site = True
@@ -316,7 +317,8 @@ def protect_flow(job: Job) -> Any:
         Check(job),
         *(CaptureBatch(job, number, batch) for number, batch in enumerate(batches, 1)),
         TransferCaptures(job, len(batches)),
-        Commit(job, len(batches)),
+        Seal(job, len(batches)),
+        Commit(job),
         Release(job),
     )
 
@@ -406,11 +408,21 @@ class Check(ProtectTask):
                 raise
             except AntipodeError as error:
                 problems.append(str(error))
+            problems += self._key_problems()
             problems += self._store_problems()
             problems += self._places_problems()
             problems += self._hours_problems()
             if problems:
                 raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
+
+    def _key_problems(self) -> list[str]:
+        try:
+            points.prepare_keys(self.job.vault, self.job.request.vnf.vnf)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            return [str(error)]
+        return []
 
     def _places_problems(self) -> list[str]:
         return offsite.problems(
@@ -489,14 +501,18 @@ class TransferCaptures(ProtectTask):
         return made.model_dump(mode="json")
 
 
-class Commit(ProtectTask):
-    default_provides = "point"
+class Seal(ProtectTask):
+    """Makes the recovery point and its documents. Their bytes are kept, as encryption gives others
+    each time: a process that resumes the run writes the same.
+    """
+
+    default_provides = ("point", "sealed")
 
     def __init__(self, job: Job, batches: int) -> None:
         super().__init__(job, requires=["topology", "transferred", *_captures(batches)])
 
     @guarded
-    def execute(self, topology: Json, transferred: Json, **captures: Json) -> Json:
+    def execute(self, topology: Json, transferred: Json, **captures: Json) -> tuple[Json, Json]:
         job, p, taken = self.job, self.job.protecting, _merged(captures)
         point = RecoveryPoint(
             id=job.point,
@@ -512,13 +528,20 @@ class Commit(ProtectTask):
             sources=Transferred.model_validate(transferred).sources,
             made_by=f"antipode {__version__}",
         )
+        sealed = sealing.seal(point, job.vault.keys)
+        return point.model_dump(mode="json"), sealed.model_dump(mode="json")
+
+
+class Commit(ProtectTask):
+    @guarded
+    def execute(self, sealed: Json) -> None:
+        job, p = self.job, self.job.protecting
         with p.timeline.step(Steps.COMMIT, f"{p.vnf.vnf}/{job.point}"):
             self.run.timeline.flush()  # a rollback knows that the point may be on its way
             self.run.go_on()
             job.must_be_active()
-            points.commit(job.vault, point)
+            points.write(job.vault, SealedPoint.model_validate(sealed))
         self.run.cannot_be_aborted()
-        return point.model_dump(mode="json")
 
 
 class Release(ProtectTask):
@@ -537,7 +560,7 @@ def _release(job: Job) -> None:
         else:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
-            made = points.read(job.vault, p.vnf.vnf, job.point)
+            made = points.read(job.vault, p.vnf.vnf, job.point, Trust.UNSIGNED_TOO)
             _remove(p.site, {p.run}, made.backups.keys, job.option, p.timeline)
     except ClaimLost:
         raise
@@ -570,7 +593,8 @@ def _finish(run: Run, made: RecoveryPoint) -> None:
     try:
         run.thaw()
         job = Job.of(run)
-        points.commit(job.vault, made)  # the process may have died between two vaults
+        # the process may have died between two vaults
+        points.spread(job.vault, run.vnf, made.id)
         _release(job)
     except Stopped:
         raise
@@ -644,7 +668,7 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
     for name, of_one in of_option.items():
         part = OPTIONS.get(name)
         for row in (r for r in of_one if r.state == "succeeded"):
-            made = points.read(vault, row.vnf, point_of(row.id))
+            made = points.read(vault, row.vnf, point_of(row.id), Trust.UNSIGNED_TOO)
             _remove(site, {row.id}, made.backups.keys, part, timeline)
         if over := {r.id for r in of_one if r.state != "succeeded"}:
             own = [point_of(run) for run in over]
@@ -679,7 +703,7 @@ def _committed(run: Run) -> RecoveryPoint | None:
         VaultError: whether there is one is unknown.
     """
     try:
-        return points.read(run.deployment.vault, run.vnf, point_of(run.id))
+        return points.read(run.deployment.vault, run.vnf, point_of(run.id), Trust.UNSIGNED_TOO)
     except NotFound:
         return None
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from antipode.errors import NotFound, VaultError
+from antipode.vault.keys import NO_KEYS, Keyring
+
+Answer = TypeVar("Answer")
 
 PROBE = ".probe-"
 """What names begin with that are not listed: probes and half-written files."""
@@ -23,6 +26,9 @@ class Version(NamedTuple):
 
 class Vault(ABC):
     """Named documents. A document is there whole or not at all; names are `folder/file`."""
+
+    keys: Keyring = NO_KEYS
+    """what recovery points in it are sealed and opened with"""
 
     @abstractmethod
     def put(self, name: str, document: bytes) -> None:
@@ -81,6 +87,14 @@ class Vault(ABC):
             VaultError: one that is needed does not answer.
         """
         return [self]
+
+    def each(self, question: Callable[[Vault], Answer]) -> Sequence[Answer]:
+        """What each of the `copies` answers; all are asked at once.
+
+        Raises:
+            VaultError: one that is needed does not answer, or has no answer.
+        """
+        return [question(self)]
 
     def leave_out(self, copy: Vault, error: VaultError) -> None:
         """Go on without one of the `copies`, which has failed.

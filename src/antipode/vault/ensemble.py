@@ -8,14 +8,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
 
 from antipode.errors import AntipodeError, NotFound, SiteUnreachable, Stopped, VaultError
 from antipode.logs import adopt, current_run
-from antipode.vault import Vault, Version
+from antipode.vault import Answer, Vault, Version
+from antipode.vault.keys import NO_KEYS, Keyring
 
 LOG = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
 PATIENCE_S = 10.0
 """How long the others are waited for once one has answered, where not all are needed."""
 
@@ -31,8 +30,15 @@ class Vaults(Vault):
     of their names, so that of two hosts that create a document at once, one creates it everywhere.
     """
 
-    def __init__(self, members: Mapping[str, Callable[[], Vault]], *, all_needed: bool) -> None:
+    def __init__(
+        self,
+        members: Mapping[str, Callable[[], Vault]],
+        *,
+        all_needed: bool,
+        keys: Keyring = NO_KEYS,
+    ) -> None:
         """`members`: the name of each vault, and what connects to it."""
+        self.keys = keys
         self._connect = dict(sorted(members.items()))
         self._all_needed = all_needed
         self._connected: dict[str, Vault] = {}
@@ -47,6 +53,9 @@ class Vaults(Vault):
 
     def copies(self) -> Sequence[Vault]:
         return self._ask(lambda vault: vault)
+
+    def each(self, question: Callable[[Vault], Answer]) -> Sequence[Answer]:
+        return self._ask(question)
 
     def leave_out(self, copy: Vault, error: VaultError) -> None:
         with self._lock:

@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recovery points as documents of a vault: commit, read, list.
 
-A recovery point exists when, and only when, its manifest is here.
+A recovery point exists when, and only when, its manifest is here. The records that it rests on are
+written before it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from antipode.errors import NotFound, VaultCorrupt, VaultError
+from antipode.errors import KeyMissing, NotFound, PointUntrusted, VaultCorrupt, VaultError
 from antipode.model.point import RecoveryPoint
-from antipode.model.point_v1 import seal, unseal
-from antipode.vault import Vault, generations
+from antipode.vault import Vault, generations, sealing
+from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
 
 LOG = logging.getLogger(__name__)
 CLOCKS_DIFFER_BY = timedelta(minutes=2)
 """A point that is further ahead than that is of the future."""
-MANIFEST, WITHDRAWN = ".json", ".withdrawn"
+WITHDRAWN = ".withdrawn"
+AnyResult = TypeVar("AnyResult")
 
 
 class Age(NamedTuple):
@@ -43,22 +45,130 @@ class Age(NamedTuple):
         return datetime.fromisoformat(self.consistent_at) > now + CLOCKS_DIFFER_BY
 
 
+def prepare_keys(vault: Vault, vnf: str) -> None:
+    """See that recovery points of a VNF can be sealed; keys that this host lacks are generated.
+
+    Raises:
+        KeyMissing: the VNF has points that were signed elsewhere, and this host has no keys: with
+            keys of its own it could not read them, and their hosts could not read its points.
+        KeyUnusable: a key file is not safe, or holds something else.
+        VaultError: the vault cannot be read.
+    """
+    keys = vault.keys
+    if not keys.can_sign and (point := _signed_elsewhere(vault, vnf)) is not None:
+        raise KeyMissing(
+            f"this host has no keys, and recovery point {point} of {vnf} is signed by another"
+            " host's. Import the recovery kit of that host: antipode key import KIT; or, to begin"
+            " with other keys and full backups: antipode key generate"
+        )
+    for path in keys.prepare():
+        LOG.warning(
+            "generated %s. Keep a recovery kit away from both sites: antipode key export DIRECTORY",
+            path,
+        )
+    keys.signing_key()
+    keys.recipients()
+
+
+def _signed_elsewhere(vault: Vault, vnf: str) -> str | None:
+    """The newest recovery point of a VNF that is signed, where its key is not trusted here."""
+    for point in reversed(list_ids(vault, vnf)):
+        try:
+            summary(vault, vnf, point)
+            return None
+        except PointUntrusted:
+            return point
+        except VaultCorrupt as error:
+            LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, error)
+    return None
+
+
 def commit(vault: Vault, point: RecoveryPoint) -> str:
-    """Write the manifest, the act that makes a recovery point exist, and read it back; its name in
-    the vault. Again is fine: with several vaults it goes to those that do not have it yet.
+    """Seal a recovery point and write it; its name in the vault.
+
+    Raises:
+        KeyMissing, KeyUnusable: there is no key to seal it with.
+        VaultError: as `write`.
+    """
+    return write(vault, sealing.seal(point, vault.keys))
+
+
+def write(vault: Vault, sealed: SealedPoint) -> str:
+    """Write a recovery point: its records, and then the manifest, the act that makes it exist. All
+    is read back. Again is fine: with several vaults it goes to those that do not have it yet.
+
+    Returns:
+        the name of the manifest.
 
     Raises:
         VaultError: it was not written everywhere, or what was written reads differently.
     """
-    name, document = _name(point.vnf.vnf, point.id), seal(point)
-    vault.put(name, document)
-    written = vault.versions(name)
-    if len(written) < len(vault.copies()):
-        raise VaultError(f"{vault.place}: the manifest {name} that was just written is not there")
-    for place, found in written:
-        if unseal(found, name) != point:
-            raise VaultCorrupt(f"{place}: {name} reads differently from what was written")
-    return name
+
+    def write_to(copy: Vault) -> None:
+        for name, document in sealed.records.items():
+            _have_record(copy, name, document.encode())
+        _have_manifest(copy, sealed.name, sealed.manifest.encode())
+
+    vault.each(write_to)
+    return sealed.name
+
+
+def _have_record(copy: Vault, name: str, document: bytes) -> None:
+    """Have a document whose name holds its digest: one that differs is damaged, and replaced."""
+    try:
+        found: bytes | None = copy.get(name)
+    except NotFound:
+        found = None
+    if found == document:
+        return
+    if found is not None:
+        LOG.warning("%s: %s was damaged, and is written again", copy.place, name)
+        copy.put(name, document)
+    else:
+        copy.create(name, document)
+    _must_read_as(copy, name, document)
+
+
+def _have_manifest(copy: Vault, name: str, document: bytes) -> None:
+    """Have a manifest. It is created only: what is there already under its name must be the same.
+
+    Raises:
+        VaultCorrupt: something else is there.
+    """
+    copy.create(name, document)
+    _must_read_as(copy, name, document)
+
+
+def _must_read_as(copy: Vault, name: str, document: bytes) -> None:
+    try:
+        found = copy.get(name)
+    except NotFound as error:
+        raise VaultError(f"{copy.place}: {name}, which was just written, is not there") from error
+    if found != document:
+        raise VaultCorrupt(f"{copy.place}: {name} reads differently from what was written")
+
+
+def spread(vault: Vault, vnf: str, point: str) -> None:
+    """Have a recovery point that one vault holds in all of them, as it is.
+
+    Raises:
+        NotFound, VaultCorrupt: as `read`.
+        VaultError: it was not written everywhere.
+    """
+    if vault.versions(_note(vnf, point)):
+        raise NotFound(f"recovery point {point} of {vnf} was withdrawn")
+    name, records = sealing.manifest_name(vnf, point), dict[str, str]()
+
+    def fetch_and_keep(record: str, sha256: str) -> bytes:
+        document = _fetch(vault, record, sha256)
+        records[record] = document.decode()
+        return document
+
+    def intact(document: bytes) -> Opened:
+        return sealing.unseal(document, vnf, point, vault.keys, fetch_and_keep, Trust.UNSIGNED_TOO)
+
+    document, _ = _first_intact(vault, name, intact)
+    write(vault, SealedPoint(name=name, manifest=document.decode(), records=records))
 
 
 def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
@@ -73,36 +183,72 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
     """
     if on_its_way:
         vault.put(_note(vnf, point), b"This recovery point was withdrawn; its backups are gone.\n")
-    vault.delete(_name(vnf, point))
+    vault.delete(sealing.manifest_name(vnf, point))
 
 
-def read(vault: Vault, vnf: str, point: str | None = None) -> RecoveryPoint:
-    """The manifest of a recovery point, the newest by default.
+def read(
+    vault: Vault, vnf: str, point: str | None = None, trust: Trust = Trust.SIGNED
+) -> RecoveryPoint:
+    """The recovery point that `find` finds. Raises as that."""
+    return find(vault, vnf, point, trust).point
 
-    Of several vaults, one that holds it undamaged is enough.
+
+def find(
+    vault: Vault,
+    vnf: str,
+    point: str | None = None,
+    trust: Trust = Trust.SIGNED,
+    digest: str | None = None,
+) -> Opened:
+    """A recovery point, the newest by default. Of several vaults, one that holds it undamaged is
+    enough.
+
+    Args:
+        digest: as `Opened.digest`: only a point with this one is taken.
 
     Raises:
         NotFound: there is no such recovery point.
-        VaultCorrupt: its manifest does not pass its checksum; another point may.
+        PointUnsigned, PointUntrusted: it is not signed by a key that is trusted here.
+        PointMisplaced, VaultCorrupt: it is another point's, or damaged. Another point may be
+            valid; where no point was asked for, the message names the newest one that is.
+        KeyUnusable: the keys of this host cannot be used.
         VaultError: the vault cannot be read.
     """
     if point is None:
-        if (newest := _newest(vault, vnf, pass_over_damaged=False)) is None:
-            raise NotFound(f"{vault.place} has no recovery point of {vnf}")
-        return newest
+        return _newest_of_all(vault, vnf, trust)
     if vault.versions(_note(vnf, point)):
         raise NotFound(
             f"recovery point {point} of {vnf} was not made to the end; what it names is gone"
         )
-    return _read(vault, vnf, point)
+    return _open(vault, vnf, point, trust, digest)
 
 
-def newest_or_none(vault: Vault, vnf: str) -> RecoveryPoint | None:
-    """The newest manifest that can be read, if there is any; damaged ones are passed over."""
-    return _newest(vault, vnf, pass_over_damaged=True)
+def _newest_of_all(vault: Vault, vnf: str, trust: Trust) -> Opened:
+    try:
+        newest = _newest(vault, vnf, trust, pass_over_damaged=False)
+    except VaultCorrupt as error:
+        valid = _newest(vault, vnf, trust, pass_over_damaged=True)
+        offer = (
+            f"No recovery point of {vnf} is valid"
+            if valid is None
+            else f"The newest recovery point of {vnf} that is valid is {valid.point.id}, as of"
+            f" {valid.point.consistent_at}: give this id to use it"
+        )
+        raise type(error)(f"{error}. {offer}") from error
+    if newest is None:
+        raise NotFound(f"{vault.place} has no recovery point of {vnf}")
+    return newest
 
 
-def _newest(vault: Vault, vnf: str, *, pass_over_damaged: bool) -> RecoveryPoint | None:
+def newest_or_none(vault: Vault, vnf: str, trust: Trust = Trust.SIGNED) -> RecoveryPoint | None:
+    """The newest manifest that can be read, if there is any; those that are damaged or not trusted
+    are passed over.
+    """
+    found = _newest(vault, vnf, trust, pass_over_damaged=True)
+    return None if found is None else found.point
+
+
+def _newest(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> Opened | None:
     """The newest point by generation and consistent time.
 
     Ids begin with the time of their run: what comes before a point of the present generation whose
@@ -113,27 +259,27 @@ def _newest(vault: Vault, vnf: str, *, pass_over_damaged: bool) -> RecoveryPoint
         return None
     generation, now = generations.active_generation(vault, vnf), datetime.now(UTC)
     future = f"{now + CLOCKS_DIFFER_BY:%Y%m%dT%H%M%SZ}"
-    newest: RecoveryPoint | None = None
+    newest: Opened | None = None
     for point in reversed(ids):
         try:
-            manifest = _read(vault, vnf, point)
+            found = _open(vault, vnf, point, trust)
         except VaultCorrupt as error:
             if not pass_over_damaged:
                 raise
             LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, error)
             continue
-        age = _age(manifest)
-        if newest is None or age.key > _age(newest).key:
-            newest = manifest
+        age = _age(found.point)
+        if newest is None or age.key > _age(newest.point).key:
+            newest = found
         if age.generation >= generation and not age.is_ahead_of(now) and point <= future:
             break
-    if newest is not None and _age(newest).is_ahead_of(now):
+    if newest is not None and _age(newest.point).is_ahead_of(now):
         LOG.warning(
             "The newest recovery point of %s, %s, says that it is of %s, which is in the future: a "
             "clock was wrong. See the others: antipode recovery-point list %s",
             vnf,
-            newest.id,
-            newest.consistent_at,
+            newest.point.id,
+            newest.point.consistent_at,
             vnf,
         )
     return newest
@@ -143,19 +289,52 @@ def _age(manifest: RecoveryPoint) -> Age:
     return Age(manifest.generation, manifest.consistent_at, manifest.id)
 
 
-def _read(vault: Vault, vnf: str, point: str) -> RecoveryPoint:
-    """The manifest of a point that was not withdrawn, from any vault that holds it undamaged."""
-    name = _name(vnf, point)
+def _open(vault: Vault, vnf: str, point: str, trust: Trust, digest: str | None = None) -> Opened:
+    """A point that was not withdrawn, from any vault that holds it undamaged."""
+
+    def fetch(name: str, sha256: str) -> bytes:
+        return _fetch(vault, name, sha256)
+
+    def intact(document: bytes) -> Opened:
+        opened = sealing.unseal(document, vnf, point, vault.keys, fetch, trust)
+        if digest is not None and opened.digest != digest:
+            raise VaultCorrupt(
+                f"recovery point {point} of {vnf} is not the one that was confirmed: it was changed"
+                " in the vault since. Nothing was created from it; plan the failover again"
+            )
+        return opened
+
+    return _first_intact(vault, sealing.manifest_name(vnf, point), intact)[1]
+
+
+def _fetch(vault: Vault, name: str, sha256: str) -> bytes:
+    """A document with this digest, from any vault that holds it.
+
+    Raises:
+        VaultCorrupt: it is not there, or damaged everywhere.
+    """
+    found = vault.versions(name)
+    for version in found:
+        if sealing.is_intact(version.document, sha256):
+            return version.document
+        LOG.warning("%s: %s is damaged", version.place, name)
+    state = "is damaged" if found else "is not there"
+    raise VaultCorrupt(f"{vault.place}: {name} {state}, and a recovery point rests on it")
+
+
+def _first_intact(
+    vault: Vault, name: str, read: Callable[[bytes], AnyResult]
+) -> tuple[bytes, AnyResult]:
+    """The first of the vaults' versions of a document that can be read, and what it says.
+
+    Raises:
+        NotFound: no vault has one.
+        VaultCorrupt: none can be read; the reason of the last one.
+    """
     damaged: VaultCorrupt | None = None
     for place, document in vault.versions(name):
         try:
-            manifest = unseal(document, name)
-            if (manifest.vnf.vnf, manifest.id) != (vnf, point):
-                raise VaultCorrupt(
-                    f"{name} holds the recovery point {manifest.id} of {manifest.vnf.vnf}: it was "
-                    "put under a wrong name"
-                )
-            return manifest
+            return document, read(document)
         except VaultCorrupt as error:
             LOG.warning("%s: %s", place, error)
             damaged = error
@@ -170,22 +349,36 @@ def list_ids(vault: Vault, vnf: str) -> list[str]:
     return [name.stem for name in written if name.suffix == MANIFEST and name.stem not in withdrawn]
 
 
-def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, RecoveryPoint | VaultCorrupt]]:
-    """Every recovery point of a VNF in the order of `list_ids`: its id and its manifest, or what is
-    wrong with it.
+def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Summary | VaultCorrupt]]:
+    """Every recovery point of a VNF in the order of `list_ids`: its id and its summary, or what is
+    wrong with it. One document is read for each.
     """
     for point in list_ids(vault, vnf):
         try:
-            yield point, _read(vault, vnf, point)
+            yield point, summary(vault, vnf, point)
         except VaultCorrupt as error:
             yield point, error
+
+
+def summary(vault: Vault, vnf: str, point: str) -> Summary:
+    """What the manifest of a recovery point says.
+
+    Raises:
+        PointUntrusted, PointMisplaced, VaultCorrupt: it is not trusted, another's, or damaged.
+        NotFound: there is none.
+    """
+
+    def read_summary(document: bytes) -> Summary:
+        return sealing.summarize(document, vnf, point, vault.keys)
+
+    return _first_intact(vault, sealing.manifest_name(vnf, point), read_summary)[1]
 
 
 def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
     """The backups that these recovery points, and newer ones, name.
 
     Older points cannot name backups of the runs that were to make these. They are asked for by name
-    too, as a listing may lag behind.
+    too, as a listing may lag behind. Whoever signed them: a backup too many is kept.
 
     Raises:
         VaultCorrupt: it is unknown what one of them needs.
@@ -195,15 +388,32 @@ def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
     named: set[str] = set()
     for point in {*listed, *points}:
         try:
-            named |= set(read(vault, vnf, point).backups)
+            named |= set(read(vault, vnf, point, Trust.ANYBODY).backups)
         except NotFound:
             if point in listed:
                 raise
     return named
 
 
-def _name(vnf: str, point: str) -> str:
-    return f"{vnf}/{point}{MANIFEST}"
+def remove_records(vault: Vault, vnf: str, needed: Collection[str]) -> int:
+    """Remove the records of a VNF that end in none of these backups; how many there were. One
+    listing, whatever there is.
+
+    Args:
+        needed: every backup that a recovery point names, or a run is about to.
+
+    Raises:
+        VaultError: not all could be removed.
+    """
+    folder = sealing.records_folder(vnf)
+    idle = [
+        name
+        for name in vault.list(folder)
+        if name.removeprefix(folder).removesuffix(MANIFEST).rpartition(".")[0] not in needed
+    ]
+    for name in idle:
+        vault.delete(name)
+    return len(idle)
 
 
 def _note(vnf: str, point: str) -> str:

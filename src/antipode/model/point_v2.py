@@ -1,0 +1,527 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recovery points as documents of format 2: the schema, and the way from and to antipode's own.
+
+The schema is frozen. It has no class in common with the VNF file or with the models that antipode
+works with, so that these can change and no point becomes unreadable. docs/recovery-point.md has the
+rules: a newer minor may add members, which a reader ignores; that which it must not ignore is named
+in `requires`; all else needs a new format.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from antipode.errors import VaultCorrupt
+from antipode.model.point import Moment, RecoveryPoint
+from antipode.model.source import BackupRecord, VolumeSource, backup_chain
+from antipode.model.vnf import Vnf
+
+LOG = logging.getLogger(__name__)
+FORMAT: Literal[2] = 2
+MINOR = 0
+POINT_TYPE = "application/vnd.antipode.recovery-point+json"
+"""The payload type of the envelope that a manifest is signed in."""
+LARGEST_MANIFEST = 16 << 20
+LARGEST_RECORDS = 4 << 20
+"""Bytes; a larger document is refused before it is parsed."""
+SEGMENT = 64
+"""The most records of a chain that are sealed in one document."""
+_KNOWN_REQUIREMENTS: frozenset[str] = frozenset()
+"""What a point may require of its reader, and this one knows."""
+_SECRET = ("user_data", "keypair")
+"""Fields of a server that are encrypted."""
+
+Id = Annotated[str, Field(min_length=1, max_length=255)]
+Text = Annotated[str, Field(max_length=65_535)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+Words = Annotated[dict[Id, Text], Field(max_length=1000)]
+
+
+class Part(BaseModel):
+    """A part of a document. Members that this reader does not know are of a newer minor, and
+    ignored.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Volume(Part):
+    id: Id
+    name: Text
+    size_gib: Count
+    volume_type: Text
+    bootable: bool
+    encrypted: bool = False
+    multiattach: bool = False
+    availability_zone: Text = ""
+    description: Text = ""
+    metadata: Words = {}
+    image_metadata: Words = {}
+    backend_host: Text | None = None
+    backend_name: Text | None = None
+
+
+class Attachment(Part):
+    volume: Volume
+    device: Text
+    is_root: bool
+    delete_on_termination: bool = False
+    tag: Text | None = None
+
+
+class FixedAddress(Part):
+    address: Text
+    subnet_cidr: Text
+    subnet_name: Text
+
+
+class Port(Part):
+    id: Id
+    name: Text
+    network: Text
+    mac_address: Text
+    fixed: list[FixedAddress]
+    security_groups: list[Text] = []
+    allowed_address_pairs: list[Words] = []
+    port_security_enabled: bool = True
+    vnic_type: Text = "normal"
+    device_tag: Text | None = None
+    tags: list[Text] = []
+
+
+class Flavor(Part):
+    name: Text
+    vcpus: Count
+    ram_mib: Count
+    disk_gib: Count
+    extra_specs: Words = {}
+
+
+class ServerGroup(Part):
+    name: Text
+    policy: Text
+    rules: Annotated[dict[Id, int], Field(max_length=100)] = {}
+
+
+class Server(Part):
+    """A server, without what is encrypted of it."""
+
+    id: Id
+    name: Id
+    hostname: Text
+    flavor: Flavor
+    attachments: Annotated[list[Attachment], Field(max_length=256)]
+    ports: Annotated[list[Port], Field(max_length=256)]
+    metadata: Words = {}
+    tags: list[Text] = []
+    config_drive: bool = False
+    description: Text | None = None
+    availability_zone: Text = ""
+    server_group: ServerGroup | None = None
+
+
+class Found(Part):
+    """The VNF as it was found at its site; `servers` in the order of the plan's members."""
+
+    discovered_at: Moment
+    servers: Annotated[list[Server], Field(min_length=1, max_length=1000)]
+
+
+class Probe(Part):
+    """How to see that a member answers; its command, where it has one instead, is encrypted."""
+
+    tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
+    at: dict[Name, Text] = {}
+    within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
+
+
+class Member(Part):
+    server: Id
+    boot_before: list[Id] = []
+    boot_after: list[Id] = []
+    user_data: Literal["keep", "drop"] | None = None
+    """whether it comes back"""
+    probe: Probe | None = None
+
+
+class Names(Part):
+    """How names at the primary translate at a backup site."""
+
+    networks: Words = {}
+    volume_types: Words = {}
+    flavors: Words = {}
+    security_groups: Words = {}
+    availability_zones: Words = {}
+    server_zones: Words = {}
+    volume_zones: Words = {}
+    server_groups: Words = {}
+    server_group_policies: Words = {}
+
+
+class Plan(Part):
+    """The inputs of a recovery plan, as they were when the point was made."""
+
+    primary: Name
+    backup: Annotated[list[Name], Field(min_length=1)]
+    members: Annotated[list[Member], Field(min_length=1, max_length=1000)]
+    map: Names = Names()
+    maps: dict[Name, Names] = {}
+    store: Name | None = None
+
+
+class Window(Part):
+    total_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    per_member_s: dict[Id, float]
+
+
+class Sealed(Part):
+    """A document of records by the last backup in it and by the SHA-256 of its bytes."""
+
+    backup: Name
+    sha256: Digest
+
+
+class Source(BaseModel):
+    """Where the bytes of a volume are. A kind that this antipode does not know, and members that
+    its kind does not know, are refused: they are what is restored.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: Id
+    chain: Sealed | None = None
+    """of a chain of backups: the document that its records end in"""
+    length: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """how many backups the chain has"""
+    bytes: Count | None = None
+    """what all backups of the chain take in the store; None when unknown"""
+
+    @model_validator(mode="after")
+    def is_whole(self) -> Self:
+        if (self.chain is None) != (self.length is None):
+            raise ValueError("a chain has a length, and a length a chain")
+        return self
+
+
+class Manifest(Part):
+    """The signed document of a recovery point."""
+
+    format: Literal[2]
+    minor: Count
+    requires: list[Id] = []
+    """what a reader must know that may not ignore it"""
+    id: Name
+    vnf: Name
+    run: Id
+    generation: Annotated[int, Field(ge=1)]
+    option: Name
+    site: Name
+    consistent_at: Moment
+    created_at: Moment
+    consistency: Id
+    quiesce_window: Window | None
+    made_by: Text
+    found: Found
+    sources: dict[Id, Source]
+    plan: Plan
+    secret: Annotated[str, Field(max_length=LARGEST_MANIFEST)]
+    """age, armored: a `Secret` as JSON"""
+
+
+class Keypair(Part):
+    name: Text
+    public_key: Text
+    type: Text = "ssh"
+
+
+class SecretOfServer(Part):
+    user_data: Text | None = None
+    keypair: Keypair | None = None
+
+
+class Secret(Part):
+    """What is encrypted of a recovery point."""
+
+    servers: dict[Id, SecretOfServer]
+    """by id"""
+    commands: dict[Id, Annotated[list[Text], Field(min_length=1)]]
+    """by member: the command that shows that it answers"""
+    definition: dict[str, Any]
+    """what else the VNF file said; a reader takes the members that it knows"""
+
+
+class StoredObjects(Part):
+    prefix: Text
+    objects: Count
+    bytes: Count
+    sha256: Digest
+
+
+class Record(Part):
+    """One backup; see `BackupRecord`."""
+
+    id: Name
+    volume_id: Id
+    parent_id: Name | None
+    size_gib: Count
+    object_count: Count
+    container: Text
+    created_at: Text
+    service: Text
+    url: Text
+    stored: StoredObjects | None = None
+
+
+class Records(Part):
+    """A piece of a chain of backups: the records that end at `position`, and what they rest on."""
+
+    format: Literal[2]
+    vnf: Name
+    position: Annotated[int, Field(ge=1)]
+    """of the last record in its chain; the full backup has 1"""
+    records: Annotated[list[Record], Field(min_length=1)]
+    parent: Sealed | None
+    """the document that ends with the record before these"""
+
+    @model_validator(mode="after")
+    def reaches_its_base_or_names_it(self) -> Self:
+        if self.position < len(self.records):
+            raise ValueError(f"{len(self.records)} records end at position {self.position}")
+        if (self.position == len(self.records)) != (self.parent is None):
+            raise ValueError("either the chain begins here, or a parent is named")
+        return self
+
+
+AnyPart = TypeVar("AnyPart", bound=BaseModel)
+
+
+def dumped(part: BaseModel) -> bytes:
+    """A part as the one byte string that digests and signatures are made over."""
+    document = part.model_dump(mode="json")
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def parsed(kind: type[AnyPart], document: bytes, name: str, largest: int) -> AnyPart:
+    """A part from its bytes.
+
+    Args:
+        name: of the document, for messages.
+        largest: bytes that it may have.
+
+    Raises:
+        VaultCorrupt: it is none, too large, or of a format that this version does not know.
+    """
+    if len(document) > largest:
+        raise VaultCorrupt(f"{name} has {len(document)} bytes, and may have {largest}")
+    try:
+        found = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise VaultCorrupt(f"{name} is damaged ({type(error).__name__})") from error
+    if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
+        raise VaultCorrupt(
+            f"{name} has format {found['format']!r}; this antipode reads formats 1 and {FORMAT}."
+            " Use a newer antipode"
+        )
+    try:
+        return kind.model_validate(found)
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise VaultCorrupt(f"{name} is not valid: {reason(error)}") from error
+
+
+def read_manifest(payload: bytes, name: str) -> Manifest:
+    """The manifest in the payload of an envelope.
+
+    Raises:
+        VaultCorrupt: as `parsed`; or it requires what this antipode does not know.
+    """
+    manifest = parsed(Manifest, payload, name, LARGEST_MANIFEST)
+    if unknown := sorted(set(manifest.requires) - _KNOWN_REQUIREMENTS):
+        raise VaultCorrupt(
+            f"{name} requires {', '.join(unknown)}, which this antipode does not know. Use a newer"
+            " antipode"
+        )
+    return manifest
+
+
+def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str) -> Manifest:
+    """The manifest of a point.
+
+    Args:
+        chains: volume id -> the document that the records of its chain end in.
+        secret: `secret_of` the point, encrypted.
+    """
+    topology = point.topology.model_dump(mode="json")
+    return Manifest(
+        format=FORMAT,
+        minor=MINOR,
+        id=point.id,
+        vnf=point.vnf.vnf,
+        run=point.run,
+        generation=point.generation,
+        option=point.option,
+        site=point.site,
+        consistent_at=point.consistent_at,
+        created_at=point.created_at,
+        consistency=point.consistency,
+        quiesce_window=None
+        if point.quiesce_window is None
+        else Window.model_validate(point.quiesce_window.model_dump()),
+        made_by=point.made_by,
+        found=Found.model_validate(topology),
+        sources={v: _source(s, chains.get(v)) for v, s in point.sources.items()},
+        plan=_plan(point.vnf),
+        secret=secret,
+    )
+
+
+def secret_of(point: RecoveryPoint) -> Secret:
+    """What is encrypted of a point."""
+    vnf = point.vnf.model_dump(mode="json")
+    return Secret(
+        servers={
+            server.id: SecretOfServer.model_validate(server.model_dump(include=set(_SECRET)))
+            for server in point.topology.servers
+        },
+        commands={
+            m.server: m.answers.command
+            for m in point.vnf.members
+            if m.answers and m.answers.command
+        },
+        definition={k: v for k, v in vnf.items() if k not in {"vnf", *Plan.model_fields}},
+    )
+
+
+def point_of(
+    manifest: Manifest, chains: Mapping[str, Sequence[Record]], secret: Secret | None
+) -> RecoveryPoint:
+    """The recovery point of a manifest.
+
+    Args:
+        chains: volume id -> the records of its chain, base first.
+        secret: None when this host has no identity that opens it: the point is `locked`.
+
+    Raises:
+        ValueError: its parts do not fit together.
+    """
+    fields = manifest.model_dump(mode="json")
+    servers = fields["found"]["servers"]
+    for server in servers:
+        if secret is not None and server["id"] in secret.servers:
+            server |= secret.servers[server["id"]].model_dump(mode="json")
+    return RecoveryPoint.model_validate(
+        {
+            **{k: fields[k] for k in _AS_IT_IS},
+            "vnf": _vnf(manifest, secret),
+            "topology": {
+                "vnf": manifest.vnf,
+                "site": manifest.site,
+                "discovered_at": manifest.found.discovered_at,
+                "servers": servers,
+            },
+            "sources": {v: _fields_of(s, chains.get(v)) for v, s in manifest.sources.items()},
+            "locked": secret is None,
+        }
+    )
+
+
+_AS_IT_IS = (
+    "id",
+    "run",
+    "option",
+    "generation",
+    "consistent_at",
+    "created_at",
+    "consistency",
+    "quiesce_window",
+    "made_by",
+)
+"""Members of a manifest that a recovery point has under the same name."""
+
+
+def records_of(
+    vnf: str, position: int, records: Sequence[BackupRecord], parent: Sealed | None
+) -> Records:
+    """A piece of a chain, to be sealed."""
+    return Records(
+        format=FORMAT,
+        vnf=vnf,
+        position=position,
+        records=[Record.model_validate(r.model_dump(mode="json")) for r in records],
+        parent=parent,
+    )
+
+
+def reason(error: Exception) -> str:
+    """Why something is not valid, in a line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return str(error) or type(error).__name__
+
+
+def _source(source: VolumeSource, chain: Sealed | None) -> Source:
+    fields = source.model_dump(mode="json")
+    backups = backup_chain(source)
+    if chain is None:
+        return Source.model_validate(fields)
+    del fields["backups"]
+    stored = [b.stored for b in backups]
+    known = None if None in stored else sum(s.bytes for s in stored if s)
+    return Source.model_validate({**fields, "chain": chain, "length": len(backups), "bytes": known})
+
+
+def _fields_of(source: Source, records: Sequence[Record] | None) -> dict[str, Any]:
+    """The fields of a source as antipode's own model of its kind has them."""
+    fields = source.model_dump(mode="json", exclude={"chain", "length", "bytes"})
+    if records is not None:
+        fields["backups"] = [r.model_dump(mode="json") for r in records]
+    return fields
+
+
+def _plan(vnf: Vnf) -> Plan:
+    members = [
+        {**member.model_dump(mode="json"), "probe": member.answers and _probe(member.answers)}
+        for member in vnf.members
+    ]
+    return Plan.model_validate({**vnf.model_dump(mode="json"), "members": members})
+
+
+def _probe(answers: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = answers.model_dump(mode="json", exclude={"command"})
+    return fields
+
+
+def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
+    """The definition of the VNF as it was. Of what does not concern a recovery, that is taken which
+    this antipode knows: the VNF file of another version may have had more.
+    """
+    plan = manifest.plan.model_dump(mode="json")
+    commands = {} if secret is None else secret.commands
+    for member in plan["members"]:
+        probe, command = member.pop("probe"), commands.get(member["server"])
+        if probe is not None and (command is not None or probe["tcp"] is not None):
+            member["answers"] = {**probe, "command": command}
+    needed = {"vnf": manifest.vnf, **plan}
+    more = {} if secret is None else secret.definition
+    known = {k: v for k, v in more.items() if k in Vnf.model_fields and k not in needed}
+    try:
+        return Vnf.model_validate({**needed, **known})
+    except ValidationError as error:
+        vnf = Vnf.model_validate(needed)
+        LOG.warning(
+            "recovery point %s: settings of %s that do not concern a recovery are left out, as"
+            " another version of antipode made them: %s",
+            manifest.id,
+            vnf.vnf,
+            reason(error),
+        )
+        return vnf
