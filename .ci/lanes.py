@@ -48,6 +48,7 @@ RULES: Mapping[str, Set[Lane]] = {
     "src/antipode/sandbox/": _ANTIPODE - {Lane.KILL_MATRIX, Lane.DISTRIBUTED},
     "examples/": {Lane.CHECKS, Lane.EMBEDDED, Lane.LAB},
     "bench/": _UNIT,
+    "monitoring/": {Lane.CHECKS, Lane.DISTRIBUTED},
     "docs/": _UNIT,
     "README.md": {Lane.CHECKS, Lane.DISTRIBUTIONS},
     "LICENSE": {Lane.CHECKS, Lane.DISTRIBUTIONS},

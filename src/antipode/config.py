@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, IPvAnyAddress, model_validator
 
 from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
@@ -231,6 +232,21 @@ class Jobboard(Model):
         return self
 
 
+class MetricsConfig(Model):
+    """Where the service answers to Prometheus. There is no authentication, so it is this host."""
+
+    address: IPvAnyAddress = IPv4Address("127.0.0.1")
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+    @model_validator(mode="after")
+    def is_of_this_host(self) -> Self:
+        if not self.address.is_loopback:
+            raise ValueError(
+                f"{self.address} is no loopback address; let a proxy of your own answer to others"
+            )
+        return self
+
+
 class Config(Model):
     """The settings of one antipode installation. Credentials are not here but in clouds.yaml."""
 
@@ -257,6 +273,8 @@ class Config(Model):
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
     history: History = History()
+    metrics: MetricsConfig | None = None
+    """without it there are none"""
 
     @model_validator(mode="after")
     def sites_are_apart(self) -> Self:

@@ -20,6 +20,7 @@ PACKAGES = {
     "mariadbd": "mariadb-server",
     "redis-server": "redis-server",
     "openssl": "openssl",
+    "promtool": "prometheus",
 }
 
 

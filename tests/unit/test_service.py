@@ -26,6 +26,7 @@ from antipode.operations.submit import submit
 from antipode.runs import kind_of
 from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
+from antipode.service.observer import Observer
 from antipode.service.scheduler import Scheduler
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
@@ -344,7 +345,7 @@ def test_what_keeps_schedules_from_being_followed_is_told_in_the_status(
 ) -> None:
     made = Scheduler(deployment)
     with daemon._Reapers(deployment) as reapers:
-        parts = daemon.Parts(Conductor(deployment), made, reapers)
+        parts = daemon.Parts(Conductor(deployment), made, reapers, Observer(deployment))
         assert parts.trouble() == {}
         made.damaged = {"hlr": "its definition is damaged"}
         made.trouble = "the database is away"

@@ -67,6 +67,11 @@ class Freezes:
         with Session(self._engine, expire_on_commit=False) as session:
             return list(session.scalars(_overdue(site, now).order_by(FreezeRow.noted_at.desc())))
 
+    def open(self) -> list[FreezeRow]:
+        """The rows of all servers that are not confirmed to be unquiesced."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            return list(session.scalars(select(FreezeRow).where(FreezeRow.thawed_at.is_(None))))
+
     def left_by(self, run: str) -> list[FreezeRow]:
         """The rows of a run that are not confirmed to be unquiesced, the newest first, whatever
         their deadline. The run must have no window under way.

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from antipode.claims.board import BoardUnreachable, Posting
 from antipode.claims.board_claims import BoardClaims, is_over
@@ -38,8 +38,15 @@ class Conductor:
     configuration allows.
     """
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(
+        self, deployment: Deployment, ended: Callable[[RunRow], None] = lambda _: None
+    ) -> None:
+        """
+        Args:
+            ended: called with each run that this process has ended.
+        """
         self._deployment = deployment
+        self._note_end = ended
         self._most = deployment.config.limits.runs
         self._at_work: dict[str, tuple[RunKind, threading.Thread]] = {}
         self._not_before: dict[str, float] = {}
@@ -168,8 +175,10 @@ class Conductor:
         thread.start()
 
     def _carry_out(self, run: str, kind: RunKind) -> None:
+        number = None
         try:
             with run_in_logs(run), self._deployment.claims.take(run) as claim:
+                number = claim.number
                 execute(self._deployment, kind, claim, Logged(), self.halt)
         except Halted as error:
             LOG.warning("run %s is left to be resumed: %s", run, error)
@@ -183,8 +192,19 @@ class Conductor:
             LOG.exception("run %s ended by an unexpected error; it is tried again", run)
             self._not_before[run] = time.monotonic() + AGAIN_S
         finally:
+            if number is not None:
+                self._tell_end(run, number)
             with self._lock:
                 del self._at_work[run]
+
+    def _tell_end(self, run: str, number: int) -> None:
+        """Tell of a run that has ended under this claim; what goes wrong there harms no run."""
+        try:
+            row = self._deployment.runs.get(run)
+            if row.ended_at is not None and row.claim == number:
+                self._note_end(row)
+        except Exception:
+            LOG.exception("the end of run %s is not counted", run)
 
 
 class Logged:

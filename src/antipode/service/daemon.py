@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service: a conductor, a scheduler, a reaper for each site and clean-up, in one process until
-it is stopped.
+"""The service: a conductor, a scheduler, a reaper for each site, metrics and clean-up, in one
+process until it is stopped.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
 from antipode.runs import history, orphans
 from antipode.service.conductor import Conductor
+from antipode.service.metrics import Metrics, served
+from antipode.service.observer import Observer
 from antipode.service.scheduler import Scheduler
 from antipode.store.database import server_clock
 
@@ -87,13 +89,15 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
 
     Raises:
         Busy: a service runs on this host with the same state directory.
-        AntipodeError: this host's clock differs from the database's, or a library is of a release
-            that does not fit.
+        AntipodeError: this host's clock differs from the database's, a library is of a release
+            that does not fit, or metrics cannot be served where the configuration says.
     """
     libraries.check(libraries.TASKFLOW, libraries.FLOWS)
     must_agree_on_time(deployment)
     with _only_service(deployment.config):
-        conductor = Conductor(deployment)
+        observer = Observer(deployment)
+        metrics = Metrics(deployment, observer)
+        conductor = Conductor(deployment, metrics.run_ended)
         scheduler = Scheduler(deployment)
         threads = [threading.Thread(target=conductor.conduct, name="conductor", daemon=True)]
         threads.append(
@@ -104,20 +108,25 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
                 target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
             )
         )
-        with _Reapers(deployment) as reapers:
+        if deployment.config.metrics is not None:
+            threads.append(
+                threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)
+            )
+        with _Reapers(deployment) as reapers, served(metrics, deployment.config.metrics):
             for thread in threads:
                 thread.start()
             tell_systemd("READY=1")
             status = Status(
                 socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
             )
-            parts = Parts(conductor, scheduler, reapers)
+            parts = Parts(conductor, scheduler, reapers, observer)
             _beat(deployment, status, parts)
             LOG.info(
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
             )
             while not stop.wait(BEAT_S):
                 _beat(deployment, status, parts)
+                metrics.waits_for_input(len(conductor.waiting))
             LOG.info("stopping: runs continue to their next safe point")
             tell_systemd("STOPPING=1")
             conductor.halt.set()
@@ -253,11 +262,13 @@ class Parts:
     conductor: Conductor
     scheduler: Scheduler
     reapers: _Reapers
+    observer: Observer
 
     def trouble(self) -> dict[str, str]:
         """What does not work, and why."""
         found = {f"site {name}": why for name, why in self.reapers.trouble.items()}
         found |= {f"run {run}": why for run, why in self.conductor.waiting.items()}
+        found |= self.observer.trouble
         found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}
         found |= {
             f"reaper of {name}": "its thread has ended; restart the service"

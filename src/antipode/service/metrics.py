@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the service shows to Prometheus at /metrics.
+
+Names and labels are an interface: alert rules and dashboards rest on them. A label has the name of
+a VNF, a site, a vault, or one of a few words.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter as Counted
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import prometheus_client as prometheus
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode import __version__
+from antipode.config import MetricsConfig
+from antipode.engine.deployment import Deployment
+from antipode.engine.run import state_of
+from antipode.errors import AntipodeError
+from antipode.model.rpo import rpo
+from antipode.model.state import ProtectedVnf, VnfState
+from antipode.protect.option import OPTIONS, settings_of
+from antipode.runs import find_kind, protect
+from antipode.service.observer import Observed, Observer
+from antipode.store.tables import FreezeRow, RunRow
+
+LOG = logging.getLogger(__name__)
+DURATION_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
+BYTES_BUCKETS = tuple(float(4**power << 20) for power in range(10))
+"""1 MiB to 256 GiB."""
+
+
+class Metrics(Collector):
+    """The series of one service.
+
+    What is in the database is read when it is asked for; what is in the vaults is what the observer
+    has last seen.
+    """
+
+    def __init__(self, deployment: Deployment, observer: Observer) -> None:
+        self._deployment = deployment
+        self._observer = observer
+        self._waiting = 0
+        self.registry = prometheus.CollectorRegistry()
+        self._ended = prometheus.Counter(
+            "antipode_runs",
+            "Runs that this service has ended, by their kind and result.",
+            ["kind", "result"],
+            registry=self.registry,
+        )
+        self._duration = prometheus.Histogram(
+            "antipode_protect_duration_seconds",
+            "How long protections that succeeded took, from their begin to the recovery point.",
+            ["vnf"],
+            buckets=DURATION_BUCKETS,
+            registry=self.registry,
+        )
+        self._bytes = prometheus.Histogram(
+            "antipode_protect_data_bytes",
+            "What protections that succeeded added to the backup store.",
+            ["vnf"],
+            buckets=BYTES_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(self)
+
+    def run_ended(self, row: RunRow) -> None:
+        """Count a run that this service has ended."""
+        self._ended.labels(row.kind, row.state).inc()
+        if row.kind != protect.KIND.name or row.state != "succeeded":
+            return
+        if row.ended_at is not None:
+            self._duration.labels(row.vnf).observe(row.ended_at - row.started_at)
+        if (stored := row.result.get("stored_bytes")) is not None:
+            self._bytes.labels(row.vnf).observe(stored)
+
+    def waits_for_input(self, runs: int) -> None:
+        """How many runs wait for an operator."""
+        self._waiting = runs
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are known without a look at the database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The series that are made when they are asked for."""
+        yield gauge(
+            "antipode_build_info", "The version of antipode.", ["version"], [(__version__, 1)]
+        )
+        yield from self._of_vaults()
+        try:
+            found = list(self._of_database())
+        except (SQLAlchemyError, AntipodeError) as error:
+            LOG.warning("metrics of the database cannot be read now: %s", error)
+            found = []
+        yield gauge(
+            "antipode_database_up", "Whether the database answers.", [], [(1 if found else 0,)]
+        )
+        yield from found
+
+    def _of_vaults(self) -> Iterator[Metric]:
+        observer = self._observer
+        yield gauge(
+            "antipode_vault_up",
+            "Whether a vault could be read at the last look.",
+            ["place"],
+            [(name, int(up)) for name, up in observer.vaults_up.items()],
+        )
+        yield gauge(
+            "antipode_observed_timestamp_seconds",
+            "When the vaults were last looked at.",
+            [],
+            [(observer.looked_at,)] if observer.looked_at else [],
+        )
+
+    def _of_database(self) -> Iterator[Metric]:
+        deployment = self._deployment
+        rows, freezes = deployment.runs.open(), deployment.freezes.open()
+        schedules, states = deployment.schedules.all(), deployment.states.all()
+        moving = {row.vnf for row in rows if _displaces_protection(row)}
+        moving |= {name for name, s in states.items() if s.state is VnfState.FAILING_OVER}
+        # the database may have learned of a failover since the vaults were looked at
+        seen = [_at_last(o, states.get(o.vnf.vnf)) for o in self._observer.observed.values()]
+        yield from _of_vnfs(seen, moving)
+        missed = Counted[str]()
+        for (vnf, _), row in schedules.items():
+            missed[vnf] += row.missed
+        yield counter(
+            "antipode_missed_intervals",
+            "Slots of schedules for which no run was begun.",
+            ["vnf"],
+            list(missed.items()),
+        )
+        yield gauge(
+            "antipode_schedule_paused",
+            "Whether the schedule of a protection is paused.",
+            ["vnf", "option"],
+            [(*key, int(row.paused_at is not None)) for key, row in schedules.items()],
+        )
+        yield from _of_freezes(freezes, list(deployment.config.sites))
+        yield gauge(
+            "antipode_run_state",
+            "Runs that have not ended, by their kind and state.",
+            ["kind", "state"],
+            [
+                (*key, number)
+                for key, number in Counted((r.kind, state_of(r, deployment)) for r in rows).items()
+            ],
+        )
+        yield gauge(
+            "antipode_run_waiting_for_input",
+            "Runs that wait for an operator.",
+            [],
+            [(self._waiting,)],
+        )
+
+
+def _displaces_protection(row: RunRow) -> bool:
+    kind = find_kind(row.kind)
+    return kind is not None and kind.displaces(protect.KIND)
+
+
+def _at_last(seen: Observed, known: ProtectedVnf | None) -> Observed:
+    """What was seen of a VNF, with the later of its two states."""
+    if known is None or known.generation < seen.state.generation:
+        return seen
+    return replace(seen, state=known)
+
+
+def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
+    """The series of each VNF; those of one that is failing over say nothing of its former copy."""
+    now, valid = time.time(), []
+    for seen in vnfs:
+        found = rpo(seen.vnf.rpo, seen.state, seen.newest, now)
+        if seen.vnf.vnf not in moving and found.age_s is not None and seen.newest is not None:
+            valid.append((seen.vnf.vnf, seen.newest))
+    protected = {name for name, _ in valid}
+    yield gauge(
+        "antipode_recovery_point_timestamp_seconds",
+        "The consistent moment of the newest valid recovery point of the active copy.",
+        ["vnf", "site", "consistency"],
+        [(name, newest.site, newest.consistency, newest.moment) for name, newest in valid],
+    )
+    yield gauge(
+        "antipode_rpo_target_seconds",
+        "How old the newest recovery point may become.",
+        ["vnf"],
+        [(seen.vnf.vnf, seen.vnf.rpo) for seen in vnfs if seen.vnf.rpo is not None],
+    )
+    yield gauge(
+        "antipode_vnf_protection_status",
+        "Whether there is a valid recovery point of the active copy.",
+        ["vnf"],
+        [(seen.vnf.vnf, int(seen.vnf.vnf in protected)) for seen in vnfs],
+    )
+    yield gauge(
+        "antipode_quiesce_window_seconds",
+        "How long the last quiesce window lasted.",
+        ["vnf"],
+        _results([(seen.vnf.vnf, seen.last_protect.get("quiesce_window_s")) for seen in vnfs]),
+    )
+    yield gauge(
+        "antipode_quiesce_budget_seconds",
+        "How long a quiesce window should last at most.",
+        ["vnf"],
+        _results([(seen.vnf.vnf, _budget_s(seen)) for seen in vnfs]),
+    )
+    yield gauge(
+        "antipode_last_rto_seconds",
+        "How long the last failover took, from its confirmation on.",
+        ["vnf", "kind"],
+        [
+            (seen.vnf.vnf, "failover", seen.last_failover["rto_s"])
+            for seen in vnfs
+            if seen.last_failover.get("rto_s") is not None
+        ],
+    )
+
+
+def _results(found: list[tuple[str, float | None]]) -> list[tuple[str | float, ...]]:
+    return [(name, value) for name, value in found if value is not None]
+
+
+def _budget_s(seen: Observed) -> float | None:
+    """The shortest freeze budget of the protections of a VNF, if there is one."""
+    budgets = [
+        OPTIONS.get(p.option).budget_s(settings_of(p))
+        for p in seen.vnf.protections
+        if p.option in OPTIONS
+    ]
+    return min((b for b in budgets if b is not None), default=None)
+
+
+def _of_freezes(rows: list[FreezeRow], sites: list[str]) -> Iterator[Metric]:
+    """How many servers may be frozen: a server with a newer row is allowed what that says."""
+    until: dict[tuple[str, str], float] = {}
+    for row in rows:
+        key = row.site, row.server_id
+        until[key] = max(until.get(key, 0.0), row.deadline)
+    frozen = Counted(site for site, _ in until)
+    now = time.time()
+    overdue = Counted(site for (site, _), deadline in until.items() if deadline < now)
+    yield gauge(
+        "antipode_server_frozen",
+        "Servers that may be frozen now.",
+        ["site"],
+        [(site, frozen[site]) for site in sites],
+    )
+    yield gauge(
+        "antipode_server_frozen_overdue",
+        "Servers that may be frozen though their time is over.",
+        ["site"],
+        [(site, overdue[site]) for site in sites],
+    )
+
+
+Series = Iterable[tuple[str | float, ...]]
+"""For each series the values of its labels, and its own."""
+
+
+def gauge(name: str, about: str, labels: list[str], series: Series) -> GaugeMetricFamily:
+    """A family of gauges."""
+    family = GaugeMetricFamily(name, about, labels=labels)
+    for *values, number in series:
+        family.add_metric([str(v) for v in values], float(number))
+    return family
+
+
+def counter(name: str, about: str, labels: list[str], series: Series) -> CounterMetricFamily:
+    """A family of counters; its series end in `_total`."""
+    family = CounterMetricFamily(name, about, labels=labels)
+    for *values, number in series:
+        family.add_metric([str(v) for v in values], float(number))
+    return family
+
+
+@contextmanager
+def served(metrics: Metrics, where: MetricsConfig | None) -> Iterator[None]:
+    """Answer to Prometheus while the block runs, if the configuration says where.
+
+    Raises:
+        AntipodeError: the address and port cannot be used.
+    """
+    if where is None:
+        yield
+        return
+    try:
+        server, thread = prometheus.start_http_server(
+            where.port, str(where.address), registry=metrics.registry
+        )
+    except OSError as error:
+        raise AntipodeError(
+            f"metrics cannot be served at {where.address}:{where.port}: {error}. Stop what uses "
+            "that port, or change metrics in antipode.yaml"
+        ) from error
+    LOG.info("metrics are at http://%s:%d/metrics", where.address, server.server_port)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The observer: reads from the vaults, again and again, what each VNF would lose now."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.errors import AntipodeError
+from antipode.model.state import ProtectedVnf
+from antipode.model.vnf import Vnf
+from antipode.runs import failover, protect
+from antipode.vault import PROBE, points
+from antipode.vault.ensemble import Vaults
+
+LOG = logging.getLogger(__name__)
+LOOK_S = 60.0
+"""Between two looks at all VNFs."""
+READ_AGAIN_S = 3600.0
+"""After which a point is read again though no other was committed: it may have been damaged."""
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The newest valid recovery point of a VNF, without what only a recovery needs."""
+
+    generation: int
+    consistent_at: str
+    site: str
+    consistency: str
+
+    @property
+    def moment(self) -> float:
+        """Of the state that it holds, in seconds since the epoch."""
+        return datetime.fromisoformat(self.consistent_at).timestamp()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was last seen of a VNF."""
+
+    vnf: Vnf
+    state: ProtectedVnf
+    newest: Newest | None
+    last_protect: Mapping[str, Any]
+    """the result of its newest protection that succeeded; empty if there is none"""
+    last_failover: Mapping[str, Any]
+
+
+class Observer:
+    """What the vaults and the database say of the VNFs that were added here.
+
+    The vaults are asked in a thread of the observer's own: nobody else waits for one that does not
+    answer. What was seen of a VNF stays until it is seen again.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._read: dict[str, tuple[list[str], float, Newest | None]] = {}
+        self.observed: dict[str, Observed] = {}
+        self.vaults_up: dict[str, bool] = {}
+        self.trouble: dict[str, str] = {}
+        """the VNFs and vaults that cannot be read now, and why"""
+        self.looked_at = 0.0
+        """the end of the last look, in seconds since the epoch"""
+
+    def follow(self, stop: threading.Event) -> None:
+        """Look until `stop` is set."""
+        while True:
+            try:
+                self.look(stop)
+            except SQLAlchemyError as error:
+                LOG.warning("the VNFs cannot be observed now; trying again: %s", error)
+            except Exception:
+                LOG.exception("observing the VNFs failed; trying again")
+            if stop.wait(LOOK_S):
+                return
+
+    def look(self, stop: threading.Event | None = None) -> None:
+        """Look at every VNF and every vault once, or until `stop` is set.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        trouble: dict[str, str] = {}
+        self.vaults_up = {
+            name: self._is_up(name, trouble) for name in self._deployment.config.all_vaults
+        }
+        vnfs = {vnf.vnf: vnf for vnf in self._deployment.vnfs.all()}
+        # replaced and not changed, as other threads read it
+        self.observed = {name: seen for name, seen in self.observed.items() if name in vnfs}
+        self._read = {name: read for name, read in self._read.items() if name in vnfs}
+        for name, vnf in vnfs.items():
+            if stop is not None and stop.is_set():
+                return
+            try:
+                self.observed = {**self.observed, name: self._observe(vnf)}
+            except AntipodeError as error:
+                trouble[f"VNF {name}"] = str(error)
+        for what in trouble.keys() - self.trouble.keys():
+            LOG.warning("%s cannot be observed now: %s", what, trouble[what])
+        self.trouble, self.looked_at = trouble, time.time()
+
+    def _is_up(self, vault: str, trouble: dict[str, str]) -> bool:
+        try:
+            self._deployment.vaults([vault]).list(PROBE)
+        except AntipodeError as error:
+            trouble[f"vault {vault}"] = str(error)
+            return False
+        return True
+
+    def _observe(self, vnf: Vnf) -> Observed:
+        runs, vaults = self._deployment.runs, self._deployment.vaults(vnf.vaults)
+        state = activity.read(self._deployment, vnf, vaults)
+        made = runs.newest_success(protect.KIND.name, vnf.vnf)
+        moved = runs.newest_success(failover.KIND.name, vnf.vnf)
+        return Observed(
+            vnf,
+            state,
+            self._newest(vaults, vnf.vnf),
+            made.result if made else {},
+            moved.result if moved else {},
+        )
+
+    def _newest(self, vaults: Vaults, name: str) -> Newest | None:
+        listed, now = points.list_ids(vaults, name), time.monotonic()
+        known = self._read.get(name)
+        if known is not None and known[0] == listed and now - known[1] < READ_AGAIN_S:
+            return known[2]
+        point = points.newest_or_none(vaults, name)
+        newest = None
+        if point is not None:
+            newest = Newest(point.generation, point.consistent_at, point.site, point.consistency)
+        self._read[name] = listed, now, newest
+        return newest

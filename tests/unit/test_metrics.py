@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics: what Prometheus reads of a service, and that rules, dashboard and page name nothing
+else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import prometheus_client as prometheus
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from sqlalchemy.exc import OperationalError
+
+from antipode import config
+from antipode.config import MetricsConfig
+from antipode.engine.deployment import Deployment
+from antipode.engine.run import new_run
+from antipode.errors import AntipodeError, SiteUnreachable
+from antipode.model.state import Claim, ProtectedVnf, VnfState
+from antipode.runs import kind_of
+from antipode.service import observer as observing
+from antipode.service.metrics import Metrics, served
+from antipode.service.observer import Observer
+from antipode.store.runs import Runs
+from antipode.vault import points
+from antipode.vault.directory import DirectoryVault
+from tests.ports import free_port
+from tests.unit import samples
+
+ROOT = Path(__file__).parents[2]
+MONITORING = ROOT / "monitoring"
+NAME = re.compile(r"antipode[_:][a-z_:]+")
+
+
+class World:
+    """A deployment with one VNF, an observer that has looked once, and its metrics."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.deployment = Deployment(config.load(str(samples.write_config(folder))))
+        self.deployment.vnfs.put(samples.vnf(rpo="30m"))
+        self.observer = Observer(self.deployment)
+        self.metrics = Metrics(self.deployment, self.observer)
+
+    def commit(self, minutes_ago: float, generation: int = 1) -> float:
+        moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        name = f"{moment:%Y%m%dT%H%M%SZ}-000000"
+        point = samples.point(name, consistent_at=moment.isoformat(), generation=generation)
+        points.commit(self.deployment.vault, point)
+        return moment.timestamp()
+
+    def series(self, name: str) -> dict[tuple[str, ...], float]:
+        """The series of a metric, by the values of their labels."""
+        return {
+            tuple(sample.labels.values()): sample.value
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def ended(self, kind: str = "protect", state: str = "succeeded", **result: Any) -> None:
+        """A run of the VNF that has taken a minute."""
+        row = new_run(kind_of(kind), "hlr", {})
+        run = row.id
+        row.started_at = time.time() - 60
+        self.deployment.runs.create(row)
+        self.deployment.runs.end(run, 0, state, time.time(), None, result)
+        self.metrics.run_ended(self.deployment.runs.get(run))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def moved(state: VnfState) -> ProtectedVnf:
+    since = "2026-11-29T12:05:00+00:00"
+    claim = Claim(
+        vnf="hlr",
+        generation=2,
+        site="site-b",
+        former_site="site-a",
+        run="failover-1",
+        host="h",
+        since=since,
+    )
+    active = state is VnfState.ACTIVE
+    return ProtectedVnf(
+        vnf="hlr",
+        active_site="site-b" if active else "site-a",
+        generation=2 if active else 1,
+        state=state,
+        since=since,
+        claim=claim,
+    )
+
+
+POINT = "antipode_recovery_point_timestamp_seconds"
+STATUS = "antipode_vnf_protection_status"
+
+
+def test_the_newest_valid_point_of_a_vnf_is_shown_with_its_target(world: World) -> None:
+    world.commit(20)
+    moment = world.commit(10)
+    world.observer.look()
+    [(labels, value)] = world.series(POINT).items()
+    assert labels == ("hlr", "site-a", "application")
+    assert value == pytest.approx(moment, abs=0.001)
+    assert world.series("antipode_rpo_target_seconds") == {("hlr",): 1800}
+    assert world.series(STATUS) == {("hlr",): 1}
+
+
+def test_a_vnf_without_a_point_is_unprotected_and_has_no_moment(world: World) -> None:
+    world.observer.look()
+    assert world.series(POINT) == {}
+    assert world.series(STATUS) == {("hlr",): 0}
+
+
+@pytest.mark.parametrize("how", ["queued", "claimed", "known elsewhere", "done"])
+def test_a_failover_clears_the_point_at_once_though_the_vaults_were_not_looked_at_since(
+    world: World, how: str
+) -> None:
+    world.commit(1)
+    world.observer.look()
+    assert world.series(STATUS) == {("hlr",): 1}
+    if how in ("queued", "claimed"):
+        row = new_run(kind_of("failover"), "hlr", {})
+        row.state = "queued" if how == "queued" else "running"
+        world.deployment.runs.create(row)
+    else:
+        state = VnfState.ACTIVE if how == "done" else VnfState.FAILING_OVER
+        world.deployment.states.keep(moved(state))
+    assert world.series(POINT) == {}
+    assert world.series(STATUS) == {("hlr",): 0}
+
+
+def test_a_point_that_was_damaged_is_noticed_after_a_while(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = world.commit(20)
+    world.commit(10)
+    world.observer.look()
+    damaged = sorted((world.folder / "vault" / "hlr").glob("*.json"))[-1]
+    damaged.write_text(damaged.read_text()[:-50])
+    world.observer.look()  # a point that is there still is not read again each time
+    assert list(world.series(POINT).values()) != [pytest.approx(older, abs=0.001)]
+    monkeypatch.setattr(observing, "READ_AGAIN_S", 0)
+    world.observer.look()
+    assert list(world.series(POINT).values()) == [pytest.approx(older, abs=0.001)]
+
+
+def test_a_vault_that_does_not_answer_is_down_and_what_was_seen_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.commit(10)
+    world.observer.look()
+    seen = world.series(POINT)
+
+    def silent(*_: object) -> None:
+        raise SiteUnreachable("site-b does not answer")
+
+    monkeypatch.setattr(DirectoryVault, "list", silent)
+    world.observer.look()
+    assert world.series("antipode_vault_up") == {("vault",): 0}
+    assert world.series(POINT) == seen
+    assert set(world.observer.trouble) == {"vault vault", "VNF hlr"}
+    monkeypatch.undo()
+    world.observer.look()
+    assert world.series("antipode_vault_up") == {("vault",): 1}
+    assert world.observer.trouble == {}
+
+
+def test_a_vnf_that_was_removed_is_shown_no_more(world: World) -> None:
+    world.commit(10)
+    world.observer.look()
+    world.deployment.vnfs.remove("hlr")
+    world.observer.look()
+    assert world.series(POINT) == world.series(STATUS) == {}
+
+
+def test_runs_that_have_ended_are_counted_with_their_time_and_bytes(world: World) -> None:
+    world.ended(stored_bytes=5 << 20)
+    world.ended(stored_bytes=None)
+    world.ended(state="failed")
+    world.ended("failover", rto_s=42.0)
+    assert world.series("antipode_runs_total") == {
+        ("protect", "succeeded"): 2,
+        ("protect", "failed"): 1,
+        ("failover", "succeeded"): 1,
+    }
+    assert world.series("antipode_protect_duration_seconds_count") == {("hlr",): 2}
+    assert world.series("antipode_protect_duration_seconds_sum")["hlr",] >= 120
+    assert world.series("antipode_protect_data_bytes_sum") == {("hlr",): 5 << 20}
+    world.observer.look()
+    assert world.series("antipode_last_rto_seconds") == {("hlr", "failover"): 42}
+
+
+def test_open_runs_are_shown_by_kind_and_state(world: World) -> None:
+    row = new_run(kind_of("protect"), "hlr", {})
+    row.state = "queued"
+    world.deployment.runs.create(row)
+    assert world.series("antipode_run_state") == {("protect", "queued"): 1}
+    world.metrics.waits_for_input(2)
+    assert world.series("antipode_run_waiting_for_input") == {(): 2}
+
+
+def test_a_window_is_shown_with_its_budget(world: World) -> None:
+    world.deployment.vnfs.put(samples.vnf(protections={"quiesce": {"budget": "3s"}}))
+    world.ended(quiesce_window_s=4.5)
+    world.observer.look()
+    assert world.series("antipode_quiesce_window_seconds") == {("hlr",): 4.5}
+    assert world.series("antipode_quiesce_budget_seconds") == {("hlr",): 3}
+
+
+def test_a_server_is_overdue_only_past_its_newest_deadline(world: World) -> None:
+    ledger, now = world.deployment.freezes, datetime.now(UTC)
+    ledger.freezing("site-a", "s-1", "db", now - timedelta(minutes=5))
+    ledger.freezing("site-a", "s-1", "db", now + timedelta(minutes=5))
+    over = ledger.freezing("site-a", "s-2", "front", now - timedelta(minutes=5))
+    assert world.series("antipode_server_frozen") == {("site-a",): 2, ("site-b",): 0}
+    assert world.series("antipode_server_frozen_overdue") == {("site-a",): 1, ("site-b",): 0}
+    ledger.thawed(over)
+    assert world.series("antipode_server_frozen_overdue") == {("site-a",): 0, ("site-b",): 0}
+
+
+def test_schedules_are_shown_with_missed_slots_and_pauses(world: World) -> None:
+    schedules, key = world.deployment.schedules, ("hlr", "quiesced-snapshot")
+    schedules.begin(key, None, "every", 0.0)
+    schedules.pass_over(schedules.all()[key], 900.0, 3, "no service")
+    assert world.series("antipode_missed_intervals_total") == {("hlr",): 3}
+    assert world.series("antipode_schedule_paused") == {key: 0}
+    schedules.pause(key, None)
+    assert world.series("antipode_schedule_paused") == {key: 1}
+
+
+def test_a_database_that_is_away_is_shown_and_the_rest_still_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.series("antipode_database_up") == {(): 1}
+
+    def away(*_: object) -> None:
+        raise OperationalError("SELECT", {}, ConnectionError("the server is away"))
+
+    monkeypatch.setattr(Runs, "open", away)
+    assert world.series("antipode_database_up") == {(): 0}
+    assert len(world.series("antipode_build_info")) == 1
+
+
+# At the port.
+
+
+def test_prometheus_reads_them_at_the_configured_port(world: World) -> None:
+    port = free_port()
+    where = MetricsConfig(port=port)
+    with served(world.metrics, where):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        assert "antipode_build_info{" in text
+        with pytest.raises(AntipodeError), served(world.metrics, where):
+            pass
+    with served(world.metrics, where):
+        pass  # the port is free again
+
+
+def test_without_a_port_nothing_listens(world: World) -> None:
+    with served(world.metrics, None):
+        assert world.deployment.config.metrics is None
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "192.0.2.1", "::", "localhost"])
+def test_metrics_are_for_this_host_only(address: str) -> None:
+    with pytest.raises(ValidationError):
+        MetricsConfig.model_validate({"address": address, "port": 9464})
+
+
+def test_a_loopback_address_of_either_kind_will_do() -> None:
+    assert MetricsConfig(port=9464).address == IPv4Address("127.0.0.1")
+    assert MetricsConfig.model_validate({"address": "::1", "port": 9464}).address.version == 6
+
+
+# What refers to them.
+
+
+@pytest.fixture
+def known(world: World) -> set[str]:
+    """The names of all series that a service can show."""
+    world.ended(stored_bytes=1)
+    found = {
+        sample.name
+        for family in [*world.metrics.collect(), *world.metrics.registry.collect()]
+        for sample in family.samples
+    } | {
+        f"{family.name}{'_total' if family.type == 'counter' else ''}"
+        for family in world.metrics.registry.collect()
+    }
+    return {name for name in found if not name.endswith("_created")}
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    for group in YAML(typ="safe").load(MONITORING / "antipode.rules.yml")["groups"]:
+        yield from group["rules"]
+
+
+def test_rules_and_dashboard_refer_to_metrics_that_there_are(known: set[str]) -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    dashboard = json.loads((MONITORING / "antipode.dashboard.json").read_text())
+    expressions = [rule["expr"] for rule in rules()]
+    expressions += [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    named = {name for expression in expressions for name in NAME.findall(expression)}
+    assert named - known - recorded == set()
+    assert len(named) > 15
+
+
+def test_every_alert_says_how_bad_it_is_and_what_it_is_about() -> None:
+    for rule in (rule for rule in rules() if "alert" in rule):
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"]["alert_type"] == "DisasterRecovery"
+        assert rule["annotations"]["description"]
+
+
+def test_the_page_names_every_metric_and_every_alert_and_no_other(known: set[str]) -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    parts = re.compile(r"_(bucket|sum|count)$")
+    named = set(re.findall(r"`(antipode[_:][a-z_:]+)", page))
+    assert named == {parts.sub("", name) for name in known} | recorded
+    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
+    assert set(re.findall(r"`(Antipode[A-Za-z]+)`", page)) == alerts
+
+
+def test_labels_are_few_and_of_known_kinds(world: World, known: set[str]) -> None:
+    world.commit(1)
+    world.observer.look()
+    labels = {
+        label
+        for family in world.metrics.registry.collect()
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert labels <= {
+        *("vnf", "site", "consistency", "kind", "result", "state", "place", "option"),
+        *("version", "le"),
+    }
+
+
+def test_the_names_of_series_are_those_that_prometheus_would_take(world: World) -> None:
+    text = prometheus.generate_latest(world.metrics.registry).decode()
+    assert "# TYPE antipode_missed_intervals_total counter" in text
