@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a turn of a client leaves is removed: the recovered VNF and the records at the backup site,
-snapshots and backups at the primary.
+"""The removal of all that a turn of a client leaves: the recovered VNF and the records at the
+backup site, snapshots and backups at the primary.
 
-Only what belongs to the measured VNF is touched (its members' names, its MACs, its volumes), and
-only what was not there before the turn.
+Only resources of the measured VNF are touched (by its members' names, its MACs, its volumes), and
+only those that did not exist before the turn.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Vnf:
 
 
 def belongings(vnf: Vnf) -> dict[str, set[str]]:
-    """The ids of what a client may leave behind, by kind and site."""
+    """The ids of the resources that a client may leave behind, by kind and site."""
     ids, names = {v["id"] for v in vnf.volumes}, {v["name"] for v in vnf.volumes}
     return {
         "keypairs": {
@@ -76,7 +76,8 @@ def standing_in_the_way(vnf: Vnf) -> list[str]:
 
 
 def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
-    """Delete what was not there `before`, each kind awaited before what it rests on.
+    """Delete the resources that did not exist `before`: each kind is gone before the one that it
+    rests on is deleted.
 
     Records and backups of one chain share their objects: whichever Cinder deletes first removes
     them, the other one its row.
@@ -99,7 +100,7 @@ def remove_new(vnf: Vnf, before: dict[str, set[str]]) -> None:
 
 
 def _left(vnf: Vnf, kind: str, before: set[str]) -> set[str]:
-    """What there is of a kind and was not there before."""
+    """The resources of a kind that did not exist before."""
     return belongings(vnf)[kind] - before
 
 
@@ -115,9 +116,9 @@ def _delete_until_gone(
 
 
 def _delete(delete: Callable[[str], object], ids: Iterable[str]) -> set[str]:
-    """Ask to delete each; returns those that were taken.
+    """Ask for the deletion of each; the ids of those that were accepted.
 
-    What refuses (a base while its increment is still there) is asked again.
+    One that is refused (a base while its increment still exists) is asked for again.
     """
     taken = set()
     for resource in ids:
@@ -132,5 +133,5 @@ def _delete(delete: Callable[[str], object], ids: Iterable[str]) -> set[str]:
 
 
 def thaw_all(vnf: Vnf) -> None:
-    """Unquiesce every member, frozen or not: the bench's own last word after a client failed."""
+    """Unquiesce every member, frozen or not, after a client has failed."""
     thaw(vnf.primary, vnf.servers)

@@ -25,8 +25,8 @@ _logins: dict[tuple[Site, str, str], _Login] = {}
 
 
 def connect(site: Site, user: str = "admin", project: str = "admin") -> Any:
-    """A new openstacksdk connection; new, because a kept one does not see what the catalog has
-    gained since.
+    """A new openstacksdk connection; new, because a kept one does not see later entries of the
+    catalog.
     """
     import openstack
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MariaDB: the site's own database server, and what other services do with databases before they
+"""MariaDB: the site's own database server, and the steps of other services with it before they
 run.
 """
 
@@ -38,7 +38,7 @@ def dump(site: Site, database: str, path: Path) -> None:
 
 
 def load(site: Site, database: str, path: Path) -> None:
-    """Fill an empty database from what `dump` wrote."""
+    """Fill an empty database from the output of `dump`."""
     _client(site, "mariadb", database, stdin=path.read_text())
 
 

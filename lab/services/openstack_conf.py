@@ -107,7 +107,7 @@ def service_token(site: Site, user: str) -> dict[str, Section]:
 
 
 def messaging() -> dict[str, object]:
-    """Options of [DEFAULT] of what talks over RabbitMQ."""
+    """Options of [DEFAULT] for services that talk over RabbitMQ."""
     return {"debug": False, "use_stderr": True, "transport_url": TRANSPORT_URL}
 
 

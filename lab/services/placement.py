@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placement: what the compute host has left."""
+"""Placement: the free resources of the compute host."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ connection.close()
 
 
 def check_served(site: Site, *queues: str) -> None:
-    """Raise `NotReady` with the names of the queues that nobody consumes."""
+    """Raise `NotReady` with the names of the queues without a consumer."""
     try:
         answer = inside.run(
             site, [executable("python"), "-c", _COUNT_CONSUMERS, *queues], timeout=30
         )
     except LabError as failure:
         raise NotReady(
-            f"RabbitMQ does not tell of its queues: {str(failure).splitlines()[-1]}"
+            f"RabbitMQ does not list its queues: {str(failure).splitlines()[-1]}"
         ) from failure
     if idle := answer.stdout.split():
-        raise NotReady(f"nobody serves {', '.join(idle)}")
+        raise NotReady(f"no process serves {', '.join(idle)}")

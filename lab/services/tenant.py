@@ -47,7 +47,7 @@ class Tenant(Service):
 
 
 def _raise_quotas(admin: Any) -> None:
-    """By the API: Cinder prefers the rows of its default quota class to what cinder.conf says."""
+    """By the API: Cinder prefers the rows of its default quota class to cinder.conf."""
     project = admin.identity.find_project(PROJECT, ignore_missing=False).id
     volumes = {
         "volumes": 500,

@@ -366,6 +366,45 @@ def test_a_dead_vault_is_in_nobodys_way_and_learns_of_the_failover_later(
     assert now(third) == now(b)
 
 
+@pytest.mark.parametrize("to", ["site-b", "site-c"])
+def test_a_claim_that_the_operator_gives_up_is_released_for_any_site(vault: Vault, to: str) -> None:
+    lost = claimed(vault, "failover-1", "site-b")
+    expected = now(vault)
+    with pytest.raises(Busy):
+        generations.claim(vault, expected, to, "failover-2", GivenUp(lost="failover-x"))
+    mine = generations.claim(vault, expected, to, "failover-2", GivenUp(lost=lost.run))
+    assert (mine.generation, now(vault).claim) == (lost.generation + 1, mine)
+    for late in (generations.confirm, generations.complete):
+        with pytest.raises(Busy):
+            late(vault, lost)
+    generations.complete(vault, mine)
+    assert (now(vault).active_site, now(vault).generation) == (to, mine.generation)
+
+
+def test_a_process_that_dies_between_the_release_of_a_lost_claim_and_its_own_is_resumed(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, expected = claimed(vault, "failover-1", "site-c"), now(vault)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(generations, "_claim_everywhere", die)
+        generations.claim(vault, expected, "site-b", "failover-2", GivenUp(lost=lost.run))
+    mine = generations.claim(vault, expected, "site-b", "failover-2", GivenUp(lost=lost.run))
+    assert now(vault).claim == mine
+
+
+def test_a_claim_that_succeeds_before_it_is_given_up_stands(vault: Vault) -> None:
+    lost = claimed(vault, "failover-1", "site-b")
+    expected = now(vault)
+    generations.complete(vault, lost)
+    with pytest.raises(Busy):
+        generations.claim(vault, expected, "site-c", "failover-2", GivenUp(lost=lost.run))
+    assert now(vault).active_site == "site-b"
+
+
 def test_two_copies_of_one_generation_are_reported(
     pair: tuple[DirectoryVault, DirectoryVault],
 ) -> None:

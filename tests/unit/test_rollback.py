@@ -64,9 +64,26 @@ def test_a_volume_whose_restore_lasts_is_left_and_named_and_its_port_is_free(
         api._send = recovered._transport(restoring)
     left = remove(recovered, point)
     (named,) = [line for line in left if stuck["id"] in line]
-    assert "is restoring-backup, and Cinder deletes it only when that is over" in named
+    assert "restoring-backup" in named
     assert recovered.ports == {}
     assert set(recovered.volumes) == {stuck["id"]}
+
+
+def test_a_port_that_a_server_of_another_run_uses_is_left_and_named(
+    recovered: FakeCloud,
+    point: RecoveryPoint,  # noqa: F811
+) -> None:
+    plan = make_plan(point, recovered.site)
+    serving = next(iter(recovered.servers.values()))
+    serving["metadata"] = {"antipode:run": "failover-other"}
+    (port,) = (p["id"] for p in recovered.ports.values() if p["device_id"] == serving["id"])
+    for volume in recovered.attachments[serving["id"]]:
+        held = recovered.volumes[volume["volumeId"]]
+        held["description"] = held["description"].replace("=run", "=failover-other")
+        held["metadata"] = {"antipode:run": "failover-other"}
+    left = rollback.remove(recovered.site, "run", plan, FakeTimeline(), lambda: None)
+    assert any(port in line for line in left)
+    assert (list(recovered.ports), list(recovered.servers)) == ([port], [serving["id"]])
 
 
 def twin_of(cloud: FakeCloud, name: str, status: str) -> str:

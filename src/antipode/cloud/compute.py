@@ -24,9 +24,9 @@ class Freeze(NamedTuple):
     """A quiesce of a server that has not ended, from any source."""
 
     id: str | None
-    """tells it from any other of the same server; None from an add-on that does not tell"""
+    """distinguishes it from any other of the same server; None from an add-on without ids"""
     is_steady: bool
-    """false while the freeze or the thaw is under way: the server may be frozen"""
+    """false while the quiesce or the unquiesce is under way: the server may be frozen"""
 
 
 class Compute:
@@ -183,7 +183,7 @@ class Compute:
         return quota
 
     def quiesce_support(self) -> Json | None:
-        """What the quiesce add-on says of itself (version, default_timeout, maximum_timeout in
+        """The facts of the quiesce add-on (version, default_timeout, maximum_timeout in
         seconds); None when it is not installed.
         """
         return self._api.find("/os-quiesce", answers.ADD_ON)
@@ -192,7 +192,7 @@ class Compute:
         return self.quiesce_support() is not None
 
     def is_quiesced(self, server_id: str) -> bool:
-        """Whether the server was quiesced, by anybody, and not thawed yet."""
+        """Whether the server was quiesced, by any request, and not unquiesced yet."""
         return self.freeze_of(server_id) is not None
 
     def freeze_of(self, server_id: str, timeout_s: float | None = None) -> Freeze | None:
@@ -213,7 +213,7 @@ class Compute:
         )
 
     def quiesce(self, server_id: str, timeout_s: float, answer_within_s: float) -> None:
-        """Freeze the server's file systems; the add-on thaws them by itself after `timeout_s`,
+        """Freeze the server's file systems; the add-on unquiesces by itself after `timeout_s`,
         rounded up to whole seconds.
 
         Raises:
@@ -230,7 +230,7 @@ class Compute:
         )
 
     def unquiesce(self, server_id: str, timeout_s: float) -> None:
-        """Thaw the server's file systems; when this returns they are thawed.
+        """Unquiesce the server: when this returns its file systems are writable.
 
         A server that is not frozen stays so.
         """
@@ -260,7 +260,7 @@ class Compute:
 
 
 def is_unreadable(server: Json) -> bool:
-    """Whether Nova tells nothing of a server but its id, as its cell does not answer (2.69): its
+    """Whether Nova shows nothing of a server but its id, as its cell does not answer (2.69): its
     name is empty then.
     """
     return server["status"] == "UNKNOWN" and not server["name"]

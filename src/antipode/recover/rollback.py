@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes a recovery back: removes, in the right order, what one run has made at the backup site, and
-tells what stays there and why.
+"""The rollback of a recovery: the resources that one run has made at the backup site are removed in
+the right order; those that stay there are named, with the reason.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from antipode.recover.sources import PROVIDERS
 
 SERVER_TIMEOUT_S = 600.0
 RESTORES_S = 60.0
-"""How long restores are waited for: Cinder deletes no volume that is being restored, and who has to
-recover now cannot wait for that.
+"""How long restores are waited for: Cinder deletes no volume that is being restored, and an
+operator who recovers now cannot wait for that.
 """
 DETACH_S = 120.0
-"""How long a volume may stay in-use after its server is gone; then it is somebody else's server
-that uses it.
+"""How long a volume may stay in-use after its server is gone; then another server uses it.
 """
 POLL_S = 0.5
 _DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
@@ -215,8 +214,8 @@ def _delete_server(site: Site, server_id: str) -> None:
 def _delete_volumes(
     site: Site, unwanted: Callable[[Json], bool], go_on: Callable[[], None], step: Step
 ) -> tuple[list[str], list[str]]:
-    """Delete each volume as soon as it can be; what is refused, and what is left since it is being
-    restored for long.
+    """Delete each volume as soon as it can be deleted; the refusals, and the volumes that are left
+    as they are still being restored.
     """
     began = time.monotonic()
     problems: list[str] = []

@@ -3,8 +3,8 @@
 write its records into their volumes.
 
 A guest's disk has no file system: block 0 of the data volume is a header, the records follow it,
-and far behind them is what `fill` has written. Nothing is synced, as the site's process may be
-killed and its machine may not.
+and far behind them is the content that `fill` has written. Nothing is synced, as the site's process
+may be killed and its machine may not.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class Hypervisor:
         self._conditions = conditions
         self._guests: dict[str, Guest] = {}
         self.stills: list[dict[str, int]] = []
-        """role -> last durable record, at each moment when the last member of the canary froze: for
-        who looks too seldom to see it
+        """role -> last durable record, at each moment when the last member of the canary froze: an
+        observer that looks too seldom would miss it
         """
 
     def start(self, machine: Machine) -> None:
@@ -349,8 +349,8 @@ def _made(volume: Path, number: int) -> int | None:
 
 
 def records_of(volume: Path, *, missing_ok: bool = False) -> bytes:
-    """The records on a data volume, from the first to the last that is not all zeros; what is
-    missing in between is torn.
+    """The records on a data volume, from the first to the last that is not all zeros; records
+    that are missing in between are torn.
 
     Raises:
         ValueError: it is no data volume of the canary.

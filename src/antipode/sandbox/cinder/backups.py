@@ -99,8 +99,8 @@ class Backups(Part):
         ]
 
     def begin_again(self) -> None:
-        """As cinder-backup does when it starts: what was being made is an error, what was being
-        deleted is deleted.
+        """As cinder-backup does when it starts: a backup that was being made is in error, one that
+        was being deleted is deleted.
         """
         for backup in self._backups:
             if backup["status"] == "creating":
@@ -221,7 +221,7 @@ class Backups(Part):
         return {"backup": {"id": backup["id"], "name": backup["name"], "links": []}}
 
     def _parent(self, call: Call, volume: Json, snapshot: Json | None) -> Json:
-        """The backup that an increment rests on, as Cinder chooses it: nobody can name one.
+        """The backup that an increment rests on, as Cinder chooses it: no request can name one.
 
         Raises:
             Refused: 400, there is none.
@@ -558,8 +558,8 @@ class Backups(Part):
         return document
 
     def _restore_metadata(self, volume: Json, meta: Json) -> None:
-        """What a restore brings besides bytes: name and description only where the volume has no
-        name of its own.
+        """Metadata that a restore sets besides the bytes: name and description only where the
+        volume has no name of its own.
         """
         base = meta["volume-base-metadata"]
         named = volume["name"] and not volume["name"].startswith("restore_backup_")
@@ -578,8 +578,8 @@ class Backups(Part):
 def _pieces(
     size: int, chunk: int, block: int, digests: list[str], known: list[str] | None
 ) -> Iterator[Piece]:
-    """What becomes an object: every chunk of a full backup; of an increment the runs of changed
-    blocks within each chunk.
+    """The parts that become objects: every chunk of a full backup; of an increment the runs of
+    changed blocks within each chunk.
     """
     for begin in range(0, size, chunk):
         end = min(begin + chunk, size)

@@ -34,9 +34,7 @@ class Snapshots(Part):
         ]
 
     def begin_again(self) -> None:
-        """After the services were killed: as for volumes, and nobody makes a backup of a snapshot
-        any more.
-        """
+        """After the services were killed: as for volumes; no backup of a snapshot is under way."""
         for snapshot in self._storage.snapshots:
             if snapshot["status"] == "creating":
                 self._storage.snapshots.keep(snapshot, status="error")

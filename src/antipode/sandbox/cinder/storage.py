@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the parts of Cinder share: what is known, where the bytes are and who writes them, the
-clock, the quotas.
+"""State that the parts of Cinder share: the tables, the places of the bytes and the locks of their
+writers, the clock, the quotas.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Storage:
         return self.conditions.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
 
     def of_project(self, call: Call, table: Table) -> list[Json]:
-        """What a listing is of: the caller's project, all projects if an administrator says so;
-        then what the filters leave.
+        """The resources of a listing: of the caller's project, or of all projects where an
+        administrator asks for them; then those that pass the filters.
         """
         everybody = call.caller.is_admin and call.query.get("all_tenants", "").lower() in (
             "1",
@@ -145,7 +145,7 @@ class Storage:
         self.snapshot_path(snapshot["id"]).unlink(missing_ok=True)
 
     def reserve(self, project: str, size: int, needed: dict[str, int]) -> None:
-        """See that the quotas of a project allow what is needed.
+        """Check that the quotas of a project suffice.
 
         Raises:
             Refused: 413, one does not.

@@ -54,8 +54,8 @@ class Volumes(Part):
         ]
 
     def begin_again(self) -> None:
-        """After the services were killed: what was being made is an error, deletions go on
-        (cinder/volume/manager.py, _do_cleanup).
+        """After the services were killed: volumes that were being made are in error, deletions
+        resume (cinder/volume/manager.py, _do_cleanup).
         """
         for volume in self._storage.volumes:
             if volume["status"] == "creating":
