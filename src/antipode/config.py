@@ -138,7 +138,7 @@ class Keys(Model):
     directory: Path | None = None
     """where key files are kept; `keys` in the state directory by default"""
     recipients: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    """who else may open what is encrypted: an escrow key, as `age1…` or an SSH public key"""
+    """who else may open what is encrypted: an escrow key, as age-keygen prints it (`age1…`)"""
 
 
 class StallsAfter(Model):

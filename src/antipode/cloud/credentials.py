@@ -5,6 +5,7 @@ it cannot be used.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from antipode.errors import InvalidInput
@@ -48,6 +49,27 @@ def read(name: str, cloud: str, api_timeout_s: float) -> Any:
             f"{place} cannot be used: a value is of the wrong kind ({error})"
         ) from error
     return region
+
+
+def entries(clouds: Collection[str]) -> dict[str, Any]:
+    """These entries of clouds.yaml as they are written, secrets included.
+
+    Raises:
+        InvalidInput: the file cannot be read, or lacks one.
+    """
+    from openstack import exceptions
+    from openstack.config import OpenStackConfig
+    from yaml import YAMLError
+
+    try:
+        settings = OpenStackConfig(app_name="antipode")
+        place = settings.config_filename or "clouds.yaml"
+        found = (settings.cloud_config or {}).get("clouds") or {}
+    except (exceptions.SDKException, YAMLError, OSError, AttributeError) as error:
+        raise InvalidInput(f"clouds.yaml cannot be read: {error}") from error
+    if missing := [cloud for cloud in clouds if not isinstance(found.get(cloud), dict)]:
+        raise InvalidInput(f"{place} has no entry {', '.join(missing)}")
+    return {cloud: found[cloud] for cloud in clouds}
 
 
 def _check_sections(clouds: Any, cloud: str, place: str) -> None:

@@ -17,11 +17,13 @@ from antipode.freezes.reaper import reap
 from antipode.model.steps import Unrecorded
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf
+from antipode.operations import kit
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.runs.protect import problems_of
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
+from antipode.vault import signing
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def check_all(deployment: Deployment) -> Iterator[Check]:
         yield from _check_site(deployment, name, active)
     for name in deployment.config.all_vaults:
         yield from _check_vault(deployment, name)
+    yield from _check_keys(deployment)
     if not deployment.config.all_stores:
         detail = "none is configured: recovery points cannot be verified down to the objects"
         yield Check("backup store", "-", False, detail, needed=False)
@@ -146,6 +149,25 @@ def _check_vault(deployment: Deployment, name: str) -> Iterator[Check]:
     yield Check(what, where, True, f"{vault.place}: written, read and cleaned")
     for remark in remarks:
         yield Check(what, where, False, remark, needed=False)
+
+
+def _check_keys(deployment: Deployment) -> Iterator[Check]:
+    """Whether recovery points can be sealed and opened here, and after the loss of this host."""
+    keys = deployment.keys
+    if not keys.can_sign:
+        yield Check("keys", "-", True, "none yet: the first protection generates them")
+        return
+    try:
+        signing_key = signing.key_id(keys.signing_key().public_key())
+        detail = f"signed by key {signing_key[:16]}; {len(keys.trusted())} trusted"
+        detail += f"; encrypted to {len(keys.recipients())}, opened by {len(keys.identities())}"
+        yield Check("keys", "-", True, detail)
+        reason = kit.missing(deployment)
+    except AntipodeError as error:
+        yield Check("keys", "-", False, str(error))
+        return
+    found = reason or f"exported {kit.exported_at(deployment)}; keep it away from both sites"
+    yield Check("recovery kit", "-", reason is None, found, needed=False)
 
 
 def _check_backup_store(deployment: Deployment, name: str) -> Check:

@@ -8,9 +8,6 @@ from typing import Protocol
 
 import pyrage
 
-RECIPIENT = "age1"
-"""What a native recipient begins with; others are SSH keys."""
-
 
 class Recipient(Protocol):
     """One that can open what is encrypted to it."""
@@ -21,19 +18,17 @@ class Identity(Protocol):
 
 
 def recipient(text: str) -> Recipient:
-    """A recipient as age takes it: `age1…`, or an SSH public key.
+    """A recipient as age-keygen prints it: `age1…`.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        kind = pyrage.x25519 if text.startswith(RECIPIENT) else pyrage.ssh
-        found: Recipient = kind.Recipient.from_str(text)
+        found: Recipient = pyrage.x25519.Recipient.from_str(text)
         return found
     except pyrage.RecipientError as error:
         raise ValueError(
-            f"{text[:40]!r} is not a recipient; write one as age-keygen prints it (age1…), or an"
-            " SSH public key (ssh-ed25519, ssh-rsa)"
+            f"{text[:40]!r} is not a recipient; write one as age-keygen prints it: age1…"
         ) from error
 
 

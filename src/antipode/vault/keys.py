@@ -4,10 +4,12 @@
 signing.pem      signs recovery points (Ed25519, PKCS #8); one, replaced by a rotation
 trusted/*.pem    verify them; those of former keys stay
 identities.txt   open what is encrypted (age), the present one first; former ones stay
+exported.json    when the newest recovery kit was exported, and of which signing key
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import stat
@@ -17,19 +19,29 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import ValidationError
 
 from antipode import private
 from antipode.errors import KeyMissing, KeyUnusable
+from antipode.model.base import Model
 from antipode.vault import encryption, signing
 from antipode.vault.signing import Signed
 
 SIGNING_KEY, IDENTITIES, TRUSTED = "signing.pem", "identities.txt", "trusted"
+EXPORTED = "exported.json"
 SIGNING_VARIABLE = "ANTIPODE_SIGNING_KEY"
 TRUSTED_VARIABLE = "ANTIPODE_TRUSTED_KEYS"
 IDENTITIES_VARIABLE = "ANTIPODE_IDENTITIES"
 LARGEST_BYTES = 1 << 20
 Content = TypeVar("Content", str, bytes)
 Key = TypeVar("Key")
+
+
+class ExportNote(Model):
+    """What is noted of the newest recovery kit."""
+
+    at: str
+    signing_key: str
 
 
 class Keyring:
@@ -92,8 +104,9 @@ class Keyring:
             self._trust(self.signing_key().public_key())
         key = Ed25519PrivateKey.generate()
         self._trust(key.public_key())
-        lines = [encryption.new_identity(), *former]
-        self._replace(IDENTITIES, "".join(f"{line}\n" for line in lines).encode())
+        if former or not self._others:
+            lines = [encryption.new_identity(), *former]
+            self._replace(IDENTITIES, "".join(f"{line}\n" for line in lines).encode())
         self._replace(SIGNING_KEY, signing.private_pem(key))
 
     def signing_key(self) -> Ed25519PrivateKey:
@@ -210,6 +223,29 @@ class Keyring:
         if new := [i for i in identities if i not in self.identities()]:
             lines = [*self.identities(), *new]
             self._replace(IDENTITIES, "".join(f"{line}\n" for line in lines).encode())
+
+    def note_export(self, at: str) -> None:
+        """Note that a recovery kit with the present keys was exported.
+
+        Args:
+            at: when, RFC 3339.
+        """
+        note = {"at": at, "signing_key": signing.key_id(self.signing_key().public_key())}
+        self._replace(EXPORTED, json.dumps(note).encode())
+
+    def export_note(self) -> ExportNote | None:
+        """When the newest recovery kit was exported, and with which key; None when none was.
+
+        Raises:
+            KeyUnusable: the note cannot be read.
+        """
+        if self.folder is None or not self._is_there(EXPORTED):
+            return None
+        path = self.folder / EXPORTED
+        try:
+            return ExportNote.model_validate_json(_read(path, private_to_us=False))
+        except ValidationError as error:
+            raise KeyUnusable(f"{path} cannot be understood; export a new kit") from error
 
     def _trust(self, key: Ed25519PublicKey) -> None:
         self._create(f"{TRUSTED}/{signing.key_id(key)}.pem", signing.public_pem(key))
