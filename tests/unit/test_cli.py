@@ -245,6 +245,8 @@ def test_site_check_tells_everything_and_ends_with_3_when_something_is_missing(
         ("reachable", "site-a", False),
         ("reachable", "site-b", False),
         ("vault vault", "-", True),
+        ("keys", "-", True),
+        ("recovery kit", "-", False),
         ("backup store", "-", False),
     ]
 
