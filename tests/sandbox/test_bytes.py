@@ -113,6 +113,14 @@ class Bench:
         assert volume["status"] == "available"
         return self.storage.path(volume["id"]).read_bytes()
 
+    async def written(self, backup: Json) -> bytes:
+        """What a blank volume holds into which a backup was restored."""
+        volume = self.new_volume(f"into-{backup['id']}")
+        blocks.create(self.storage.path(volume["id"]), SIZE)
+        await self.backups._fill(volume, backup, is_new=False)
+        assert volume["status"] == "available"
+        return self.storage.path(volume["id"]).read_bytes()
+
 
 @pytest.fixture(params=["told", "read"])
 def holes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -145,6 +153,31 @@ def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(
                 made.append((backup, bench.storage.path("v").read_bytes()))
             for backup, held in made:
                 assert await bench.restored(backup) == held
+            bench.storage.conditions.skips_zeros = True
+            for backup, held in made:
+                assert await bench.written(backup) == held
+
+    asyncio.run(live())
+
+
+def test_a_cinder_that_skips_zeros_of_increments_brings_old_data_back_into_a_new_volume(
+    tmp_path: Path,
+) -> None:
+    async def live() -> None:
+        bench = Bench(tmp_path)
+        bench.storage.conditions.skips_zeros = True
+        blocks.write(bench.storage.path("v"), 0, b"x" * SIZE)
+        base = await bench.back_up(0, None)
+        blocks.write(bench.storage.path("v"), 5 * BLOCK, bytes(2 * BLOCK))
+        blocks.write(bench.storage.path("v"), 9 * BLOCK, b"y")
+        increment = await bench.back_up(1, base)
+        held = bench.storage.path("v").read_bytes()
+        came_back = await bench.restored(increment)
+        assert came_back != held
+        assert came_back[5 * BLOCK : 7 * BLOCK] == b"x" * 2 * BLOCK
+        assert came_back[7 * BLOCK :] == held[7 * BLOCK :], "what is no zero is right"
+        assert await bench.restored(base) == b"x" * SIZE
+        assert await bench.written(increment) == held
 
     asyncio.run(live())
 

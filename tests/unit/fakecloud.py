@@ -42,6 +42,7 @@ A_BACKUP: Json = {
     "snapshot_id": None,
     "metadata": {},
 }
+SWIFT = "cinder.backup.drivers.swift.SwiftBackupDriver"
 A_PORT: Json = {"name": "", "device_id": "", "fixed_ips": [], "description": ""}
 
 
@@ -408,7 +409,7 @@ class FakeCloud:
                     for k in ("id", "volume_id", "parent_id", "size", "object_count")
                 }
                 url = base64.b64encode(json.dumps(fields).encode()).decode()
-                return {"backup-record": {"backup_service": "swift", "backup_url": url}}
+                return {"backup-record": {"backup_service": SWIFT, "backup_url": url}}
             case "POST", ["backups", "import_record"]:
                 if not self.may_import:
                     refuse(403, "policy")
@@ -430,6 +431,8 @@ class FakeCloud:
                 return {"snapshot": {"id": self._snapshot(body["snapshot"])}}
             case "POST", ["backups"]:
                 return {"backup": {"id": self._backup(body["backup"])}}
+            case "POST", ["backups", backup, "restore"]:
+                return {"restore": self._restore_into(backup, body["restore"]["volume_id"])}
             case "POST", ["volumes"]:
                 return {"volume": {"id": self._restore(body["volume"])}}
             case "PUT", ["volumes", volume]:
@@ -543,6 +546,23 @@ class FakeCloud:
             "created_at": created_at,
         }
         return volume
+
+    def _restore_into(self, backup: str, volume_id: str) -> Json:
+        if volume_id not in self.volumes:
+            refuse(404, "no such volume")
+        volume = self.volumes[volume_id]
+        if self.backups[backup]["status"] != "available":
+            refuse(400, "backup is not available")
+        if volume["status"] != "available":
+            refuse(400, f"volume is {volume['status']}")
+        self._happens(f"restore {volume['name']}")
+        volume |= {
+            "status": "restoring-backup",
+            "metadata": {"src_backup_id": backup},
+            "backup_id": backup,
+            "written": True,
+        }
+        return {"backup_id": backup, "volume_id": volume_id, "volume_name": volume["name"]}
 
     def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         def chosen(items: Any) -> list[Json]:

@@ -204,7 +204,7 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
         boot = ", boot" if volume.is_root else ""
         yield (
             f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type "
-            f"{volume.volume_type}{boot}"
+            f"{volume.volume_type}{boot}; {volume.way}"
         )
     for port in server.ports:
         addresses = ", ".join(port.fixed) or "no address"

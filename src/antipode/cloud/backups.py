@@ -49,6 +49,15 @@ class Backups:
         }
         return str(self._api.post("/backups", {"backup": backup}, answers.MADE_BACKUP)["id"])
 
+    def restore_into(self, backup_id: str, volume_id: str) -> None:
+        """Start writing a backup, its zeros included, into a volume that is available.
+
+        Cinder calls the volume restoring-backup before it answers. The backup must be available:
+        it is restored into one volume at a time.
+        """
+        wanted = {"restore": {"volume_id": volume_id}}
+        self._api.post(f"/backups/{backup_id}/restore", wanted)
+
     def delete_backup(self, backup_id: str) -> None:
         """Delete a backup, its objects in the store included.
 

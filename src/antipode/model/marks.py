@@ -10,6 +10,8 @@ from collections.abc import Mapping
 PREFIX = "antipode:"
 RUN = "antipode:run"
 KEY = "antipode:key"
+BLANK = "antipode:blank"
+"""of a volume: nothing has been restored into it yet"""
 
 
 def marks(run: str, key: str) -> dict[str, str]:

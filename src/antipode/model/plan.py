@@ -11,6 +11,20 @@ from antipode.model.topology import Keypair, ServerGroup
 from antipode.model.vnf import Answers
 
 
+class RestoreWay(Model):
+    """How the bytes of a volume are brought back, and why so."""
+
+    sparse: bool = False
+    """whether zeros are skipped: the volume is created from its source; else it is created blank,
+    and everything is written into it
+    """
+    why: str = ""
+
+    def __str__(self) -> str:
+        how = "zeros are skipped" if self.sparse else "written whole, with its zeros"
+        return f"{how} ({self.why})" if self.why else how
+
+
 class VolumePlan(Model):
     """A volume to be restored.
 
@@ -34,6 +48,7 @@ class VolumePlan(Model):
     is_root: bool
     delete_on_termination: bool
     tag: str | None
+    way: RestoreWay = RestoreWay()
 
     @property
     def label(self) -> str:

@@ -20,6 +20,7 @@ from antipode.model.vnf import Protection, Vnf
 from antipode.operations import kit
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
+from antipode.recover.sources import zeros
 from antipode.runs.protect import problems_of
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
@@ -81,6 +82,7 @@ def _check_site(
         yield Check("quiesced servers", name, True, detail)
     for finding in health.check(site):
         yield Check(finding.check, name, finding.ok, finding.detail, finding.needed)
+    yield Check("restores", name, True, zeros.AT_ANY_SITE)
     for vnf in deployment.vnfs.all():
         if active[vnf.vnf] == name:
             yield _check_vnf(deployment, site, vnf)

@@ -259,6 +259,7 @@ class _Planner:
             is_root=attachment.is_root,
             delete_on_termination=attachment.delete_on_termination,
             tag=attachment.tag,
+            way=PROVIDERS.get(source.kind).way(source, self._site),
         )
 
     def _port(self, server: str, port: Port) -> PortPlan:

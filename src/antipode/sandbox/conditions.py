@@ -93,6 +93,10 @@ class Conditions:
         self.skew = timedelta()
         self.store_capacity: int | None = None
         """bytes that an account of the object store may hold"""
+        self.skips_zeros = False
+        """whether a volume that is created from a backup lacks the zeros of increments, as with
+        Cinder 22 to 28; each backup's zeros are skipped then, and not only those of the full one
+        """
         self.rules: list[Rule] = []
         self._changed = asyncio.Event()
         self._joined = asyncio.Event()

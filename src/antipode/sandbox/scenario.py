@@ -19,6 +19,7 @@ class Conditions(Model):
     latency: float | None = Field(default=None, ge=0)
     clock_skew_s: float | None = None
     store_capacity: int | None = Field(default=None, ge=0)
+    skips_zeros: bool | None = None
 
 
 class Scenario(Model):
@@ -41,6 +42,9 @@ def play(sandbox: Sandbox, site: str, path: Path) -> None:
 
 
 def end(sandbox: Sandbox, site: str) -> None:
-    """Remove all faults of a site, and what its clock and store are under; its latency stays."""
+    """Remove all faults of a site, and what its clock, store and Cinder are under; its latency
+    stays.
+    """
     sandbox.ask(site, "DELETE", "/faults")
-    sandbox.ask(site, "PUT", "/conditions", {"clock_skew_s": 0, "store_capacity": None})
+    mended = {"clock_skew_s": 0, "store_capacity": None, "skips_zeros": False}
+    sandbox.ask(site, "PUT", "/conditions", mended)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from antipode.model.plan import RecoveryPlan, VolumePlan
+from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource
 from antipode.model.steps import Timeline
@@ -46,6 +46,10 @@ class VolumeProvider(ABC):
     def quotas(self, point: RecoveryPoint, site: Site) -> Counter[str]:
         """How much more of Cinder's quotas is needed, beside that of the volumes themselves."""
         return Counter()
+
+    def way(self, source: VolumeSource, site: Site) -> RestoreWay:
+        """How a volume is brought back from a source at a site, so that its bytes are right."""
+        return RestoreWay()
 
     @abstractmethod
     def provide(

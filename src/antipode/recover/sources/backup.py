@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,18 +13,19 @@ from typing import TYPE_CHECKING
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import marks, words
-from antipode.model.plan import RecoveryPlan, VolumePlan
+from antipode.model.marks import BLANK, marks, words
+from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
-from antipode.model.steps import Steps, Timeline
+from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.recovery import Recovery
-from antipode.recover.sources import VolumeProvider, records
+from antipode.recover.sources import VolumeProvider, records, zeros
 from antipode.vault.verify import Finding, has_list, verify_chain
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
 
+LOG = logging.getLogger(__name__)
 TIMEOUT_S = 24 * 3600.0
 LOOKS_AT_ONCE = 8
 """at the backup store"""
@@ -70,6 +72,9 @@ class FromBackups(VolumeProvider):
         new = [r for r in point.backups.values() if r.id not in known]
         return Counter(backups=len(new), backup_gigabytes=sum(r.size_gib for r in new))
 
+    def way(self, source: VolumeSource, site: Site) -> RestoreWay:
+        return zeros.way_of(backup_chain(source))
+
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
     ) -> dict[str, str]:
@@ -105,7 +110,7 @@ PROVIDER = FromBackups()
 def restore_volumes(
     recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
 ) -> dict[str, str]:
-    """Create volumes of a server from their backups and wait until they are available.
+    """Have volumes of a server that hold what their backups hold; wait until they are available.
 
     Returns:
         volume id at the former site -> id of the restored volume.
@@ -128,48 +133,116 @@ def _restored(r: Recovery, volume: VolumePlan, slot: ExitStack) -> str:
     """The id of a restored volume, for which a slot is held until then."""
     key = r.key(volume.source_id)
     with slot, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
-        ours = r.found.volumes(key)
-        for failed in (v for v in ours if v["status"].startswith("error")):
-            r.site.volumes.delete_volume(failed["id"])
-        # A request may have come through late, and made a second volume. Every try takes the
-        # same of them: the one in use, else the older.
-        usable = (v for v in ours if not v["status"].startswith(("error", "deleting")))
-        existing = min(
-            usable,
-            key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]),
-            default=None,
-        )
+        existing = _usable(r.site, r.found.volumes(key), volume)
         volume_id = str(existing["id"]) if existing else _create(r.site, volume, key, r.run)
-        stalls_after_s = r.stalls_after_s(volume.size_gib)
-        restored = r.site.volumes.watch.wait_for(
-            [volume_id],
-            wanted=("available", "in-use"),
-            timeout_s=max(TIMEOUT_S, stalls_after_s),
-            stalled_after_s=stalls_after_s,
-            tell=step.waits_for,
-        )[volume_id]
+        restored = _awaited(r, volume, volume_id, step)
+        if _is_blank(restored, volume):
+            _write_into(r, volume, volume_id, step)
+            restored = _awaited(r, volume, volume_id, step)
+            if _is_blank(restored, volume):
+                raise ResourceFailed(
+                    f"{r.site.name}: Cinder says that volume {volume.label} ({volume_id}) is"
+                    f" {restored['status']}, and not that backup {volume.source_reference} was"
+                    " restored into it. Look at the log of cinder-backup, then resume the run"
+                )
         _put_right(r.site, volume, restored, marks(r.run, key))
         step.result(
             volume_id=volume_id,
             backup_id=volume.source_reference,
             volume_bytes=volume.size_gib << 30,
+            sparse=volume.way.sparse,
             found=existing is not None,
         )
         return volume_id
 
 
+def _usable(site: Site, ours: Sequence[Json], volume: VolumePlan) -> Json | None:
+    """Of the volumes that carry the key of one the one to use; those that are of no use are
+    removed.
+
+    A request may have come through late, and made a second volume. Every try takes the same of
+    them: the one in use, else the older. A blank one whose maker died is not filled: a request to
+    restore into it may still arrive, when a server has it.
+    """
+    usable = []
+    for found in ours:
+        if found["status"].startswith("error"):
+            site.volumes.delete_volume(found["id"])
+        elif found["status"] == "available" and _is_blank(found, volume):
+            _discard(site, found["id"])
+        elif found["status"] != "deleting":
+            usable.append(found)
+    return min(
+        usable, key=lambda v: (v["status"] != "in-use", v["created_at"], v["id"]), default=None
+    )
+
+
+def _discard(site: Site, volume_id: str) -> None:
+    try:
+        site.volumes.delete_volume(volume_id)
+    except ApiError as error:
+        # The request of the dead process has come through meanwhile: the volume is removed as the
+        # second of its kind when the recovery is over.
+        LOG.info("blank volume %s is left for now: %s", volume_id, error.reason)
+
+
+def _is_blank(found: Json, volume: VolumePlan) -> bool:
+    """Whether nothing has been restored into a volume yet.
+
+    A restore puts the metadata of the backup in the place of ours where it has any, and notes the
+    backup in them at its end (Cinder's `restore_backup`); we write them again after that.
+    """
+    metadata = found["metadata"]
+    return BLANK in metadata and metadata.get("src_backup_id") != volume.source_reference
+
+
+def _awaited(r: Recovery, volume: VolumePlan, volume_id: str, step: Step) -> Json:
+    stalls_after_s = r.stalls_after_s(volume.size_gib)
+    return r.site.volumes.watch.wait_for(
+        [volume_id],
+        wanted=("available", "in-use"),
+        timeout_s=max(TIMEOUT_S, stalls_after_s),
+        stalled_after_s=stalls_after_s,
+        tell=step.waits_for,
+    )[volume_id]
+
+
+def _write_into(r: Recovery, volume: VolumePlan, volume_id: str, step: Step) -> None:
+    """Have Cinder write a backup into a blank volume of ours, its zeros included.
+
+    Raises:
+        ResourceFailed: Cinder does not begin to.
+    """
+    backup = volume.source_reference
+    while True:
+        # Somebody else may be restoring it, such as a verification.
+        r.site.backups.watch.wait_for([backup], timeout_s=TIMEOUT_S, tell=step.waits_for)
+        try:
+            r.site.backups.restore_into(backup, volume_id)
+            return
+        except ApiError as error:
+            [now] = [b for b in r.site.backups.backups() if b["id"] == backup] or [None]
+            if error.status != 400 or now is None or now["status"] != "restoring":
+                raise ResourceFailed(
+                    f"{r.site.name}: backup {backup} could not be restored into volume"
+                    f" {volume.label} ({volume_id}): {error.reason}"
+                ) from error
+
+
 def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
-    # Created together with its restore, so that cinder-backup knows it to be new and skips its
-    # zeros.
     wanted: Json = {
         "size": volume.size_gib,
-        "backup_id": volume.source_reference,
         # without a name, Cinder would put the backup's description over ours
         "name": volume.label,
         # a restore replaces the metadata, but leaves the description
         "description": words(run, key),
         "metadata": marks(run, key),
     }
+    if volume.way.sparse:
+        # together with its restore: cinder-backup knows it to be new, and skips zeros
+        wanted["backup_id"] = volume.source_reference
+    else:
+        wanted["metadata"][BLANK] = volume.source_reference
     if volume.volume_type:
         wanted["volume_type"] = volume.volume_type
     if volume.availability_zone:
@@ -178,7 +251,7 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
         return site.volumes.create_volume(wanted)
     except ApiError as error:
         raise ResourceFailed(
-            f"{site.name}: volume {volume.label} could not be created from backup"
+            f"{site.name}: volume {volume.label} could not be created for backup"
             f" {volume.source_reference}: {error.reason}"
         ) from error
 

@@ -359,6 +359,7 @@ class Backups(Part):
                 )
                 raise Refused(400, f"Invalid volume: {message}")
         self._storage.volumes.keep(volume, status="restoring-backup")
+        self._backups.keep(backup, status="restoring", restore_volume_id=volume["id"])
         self._storage.start(self._fill(volume, backup, is_new))
         return {
             "restore": {"backup_id": item, "volume_id": volume["id"], "volume_name": volume["name"]}
@@ -507,9 +508,9 @@ class Backups(Part):
             async with self._turn:
                 await self._storage.conditions.take("volume.restore")
                 for one in self._chain(backup):
-                    document = await self._download(
-                        volume, one, skip_zeros=is_new and not one["parent_id"]
-                    )
+                    of_increments = self._storage.conditions.skips_zeros
+                    skip_zeros = is_new and (of_increments or not one["parent_id"])
+                    document = await self._download(volume, one, skip_zeros=skip_zeros)
                     self._restore_metadata(volume, json.loads(document["volume_meta"]))
         except (OperationFailed, StoreError, OSError, ValueError, KeyError, zlib.error) as error:
             LOG.warning(
