@@ -144,7 +144,7 @@ def test_a_backup_that_begins_to_be_restored_by_somebody_else_in_between_is_wait
 ) -> None:
     plan = make_plan(point, there.site)
     imported(there, point, "app")
-    backup, tries = there.backups[last(point, "app-data")], []
+    backup, tries = there.backups[last(point, "app-data")], list[str]()
 
     def another_was_first(event: str) -> None:
         if event == "restore app-data" and not tries:

@@ -221,8 +221,9 @@ def _write_into(r: Recovery, volume: VolumePlan, volume_id: str, step: Step) -> 
             r.site.backups.restore_into(backup, volume_id)
             return
         except ApiError as error:
-            [now] = [b for b in r.site.backups.backups() if b["id"] == backup] or [None]
-            if error.status != 400 or now is None or now["status"] != "restoring":
+            listed = r.site.backups.backups()
+            taken = any(b["id"] == backup and b["status"] == "restoring" for b in listed)
+            if error.status != 400 or not taken:
                 raise ResourceFailed(
                     f"{r.site.name}: backup {backup} could not be restored into volume"
                     f" {volume.label} ({volume_id}): {error.reason}"
