@@ -44,8 +44,9 @@ from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.protect import snapshots
 from antipode.protect.quiesced_snapshot import window
-from antipode.recover import probes, rollback
+from antipode.recover import rollback
 from antipode.runs import kind_of
+from antipode.topology import answering
 from antipode.vault import points
 from tests.unit import samples
 from tests.unit.fakecloud import refuse
@@ -106,7 +107,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         (rollback, "POLL_S"),
         (runs, "LOOK_S"),
         (aborting, "LOOK_S"),
-        (probes, "PAUSE_S"),
+        (answering, "PAUSE_S"),
     ):
         monkeypatch.setattr(module, pause, 0.02)
     world = World(tmp_path)

@@ -21,6 +21,7 @@ from antipode.model.probe import Probe
 from antipode.model.topology import Topology
 from antipode.model.vnf import Answers
 from antipode.recover import probes
+from antipode.topology import answering
 from tests.unit import samples
 from tests.unit.fakecloud import FakeTimeline
 
@@ -105,7 +106,7 @@ def test_a_check_that_cannot_be_run_is_silence(command: list[str]) -> None:
 def test_a_check_that_hangs_is_killed_with_its_children(
     monkeypatch: pytest.MonkeyPatch, fifo: Path
 ) -> None:
-    monkeypatch.setattr(probes, "TRY_S", 3.0)
+    monkeypatch.setattr(answering, "TRY_S", 3.0)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     code = (
         f"import os, subprocess, sys, time; fifo = os.open({str(fifo)!r}, os.O_WRONLY)\n"

@@ -14,12 +14,10 @@ frozen: the window ends after the call it is in, and thaws.
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -44,6 +42,7 @@ from antipode.model.topology import Server, Topology
 from antipode.protect.option import FreezeLedger
 from antipode.protect.quiesced_snapshot.settings import Quiesce
 from antipode.protect.snapshots import remove_snapshots
+from antipode.protect.uninterrupted import run_uninterrupted
 
 AT_ONCE = 32
 """How many calls about members, and how many about volumes, are under way at most."""
@@ -55,7 +54,6 @@ Each look costs the API some 50 ms, which the snapshots then wait for.
 THAW_LONGEST_S = 60.0
 """How long thaws are tried again when the window's own time is over already."""
 THAW_PAUSE_S = 0.5
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEDGER_GRACE_S = 2.0
 """How much later than the window ends by itself a reaper thaws: never while snapshots that may
 still count are being taken.
@@ -171,39 +169,9 @@ def _run_uninterrupted(window: _Window, pools: _Pools) -> None:
     """Run the window to its end; a signal makes it end soon, and is raised when all that can be
     thawed is thawed.
     """
-    with _signals_to(window):
-        thread = threading.Thread(target=window.run, args=(pools,), name="quiesce-window")
-        thread.start()
-        # Not for ever: a signal that another thread took is seen by this one only when it runs.
-        while not window.over.wait(0.2):
-            pass
-        thread.join()
+    run_uninterrupted(partial(window.run, pools), window.note_signal, "quiesce-window")
     if window.signal is not None:
         window.error = KeyboardInterrupt(window.signal)
-
-
-@contextmanager
-def _signals_to(window: _Window) -> Iterator[None]:
-    """Note signals with the window instead of raising them, from before it starts until it is
-    over.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread is interrupted by signals, nor may it set their handlers
-        return
-
-    def note(number: int, _frame: object) -> None:
-        # Only this, and nothing with a lock: the next signal may interrupt this very function.
-        window.signal = signal.Signals(number).name
-
-    # An ignored signal stays so (nohup), one whose handler is not Python's could not be given back.
-    usual = {s: h for s in INTERRUPTS if (h := signal.getsignal(s)) not in (signal.SIG_IGN, None)}
-    try:
-        for number in usual:
-            signal.signal(number, note)
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
 
 
 class _Pools(NamedTuple):
@@ -264,7 +232,6 @@ class _Window:
         self.members = [_Member(server) for server in topology.servers]
         self.signal: str | None = None
         """the signal that asks the window to end"""
-        self.over = threading.Event()
         self.error: BaseException | None = None
         self._site = site
         self._topology = topology
@@ -280,6 +247,10 @@ class _Window:
         taken then do not count.
         """
         self._deadline = latest
+
+    def note_signal(self, name: str) -> None:
+        """Have the window end soon."""
+        self.signal = name
 
     def run(self, pools: _Pools) -> None:
         """Freeze, snapshot, thaw. What goes wrong is kept in `error` for the thread that waits."""
@@ -298,10 +269,7 @@ class _Window:
         except BaseException as error:
             self.error = error
         finally:
-            try:
-                self._thaw_all(pools.ends)
-            finally:
-                self.over.set()
+            self._thaw_all(pools.ends)
 
     def result(self) -> Capture:
         """The snapshots, or the error that the window ended with; a member that may be frozen is

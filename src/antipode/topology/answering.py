@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a server of a VNF answers at a site, asked in the way that its VNF file names."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
+from antipode.model.probe import Probe, Reach
+from antipode.model.topology import Server
+from antipode.model.vnf import Answers
+from antipode.screen import visible
+
+TRY_S = 10.0
+"""How long one attempt may take."""
+PAUSE_S = 0.5
+LOOK_S = 0.05
+"""Between two looks whether a command has ended, which its silence does not tell."""
+TAIL = 4096
+"""The bytes of a command's output that are kept: the last ones."""
+SHOWN = 300
+"""The characters of it that a message has."""
+
+
+def await_answer(
+    site: Site,
+    server: Server,
+    server_id: str,
+    answers: Answers,
+    *,
+    tell: Callable[[str], None],
+    go_on: Callable[[], None],
+) -> Probe:
+    """Ask a server until it answers; the probe that it has answered.
+
+    Args:
+        server: as it was found, at this site or at its former one; its name and first fixed
+            address are those of the probe.
+        server_id: of the server at this site.
+        tell: called after each attempt with what is waited for, in words.
+        go_on: called between two attempts; what it raises ends the wait.
+
+    Raises:
+        ResourceFailed: it does not answer within the time that its VNF file gives it.
+    """
+    probe = Probe.of(answers, site.name, server.name, _fixed_address(server))
+    deadline = time.monotonic() + answers.within
+    while (silence := _ask(probe, site, server, server_id)) is not None:
+        if time.monotonic() > deadline:
+            raise ResourceFailed(
+                f"{site.name}: server {server.name} does not answer after {answers.within:g} s: "
+                f"{silence}",
+                resource=f"server {server.name}",
+            )
+        tell(f"an answer: {silence}")
+        go_on()
+        time.sleep(PAUSE_S)  # an application does not notify: it must be asked
+    return probe
+
+
+def _fixed_address(server: Server) -> str:
+    return server.ports[0].fixed[0].address if server.ports and server.ports[0].fixed else ""
+
+
+def _ask(probe: Probe, site: Site, server: Server, server_id: str) -> str | None:
+    """Ask once; None when the member answers, else why it does not count as answering."""
+    if probe.port is None:
+        return _run(probe)
+    if not probe.address:
+        return f"server {server.name} has no fixed address to connect to"
+    if probe.reaches is Reach.EITHER_SITE and (
+        not_active := _port_not_active(site, server, server_id)
+    ):
+        return not_active
+    return _connect(probe.address, probe.port)
+
+
+def _port_not_active(site: Site, server: Server, server_id: str) -> str | None:
+    """Why an answer of the server's address cannot be that of this site; None if it can."""
+    mac_address = server.ports[0].mac_address
+    for port in site.networks.ports_of([server_id]):
+        if port.get("mac_address") == mac_address:
+            status = port.get("status")
+            return None if status == "ACTIVE" else f"port {port['id']} is {status}, not ACTIVE"
+    return f"server {server.name} has no port with MAC address {mac_address}"
+
+
+def _connect(address: str, port: int) -> str | None:
+    try:
+        with socket.create_connection((address, port), timeout=TRY_S):
+            return None
+    except (OSError, UnicodeError) as error:  # the latter for a name that DNS does not allow
+        return f"TCP {address}:{port}: {error}"
+
+
+def _run(probe: Probe) -> str | None:
+    """Run the command of a probe once, without input; None when it exits with 0.
+
+    A process that it leaves behind is not waited for, also when that one has its output open.
+    """
+    try:
+        process = subprocess.Popen(
+            probe.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # the latter for a character that no command may have
+        return f"{probe}: {error}"
+    try:
+        output = _output_until_end(process)
+    finally:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    if output is None:
+        return f"{probe}: no end after {TRY_S:g} s"
+    if process.returncode == 0:
+        return None
+    words = visible(output.decode(errors="replace").strip()[-SHOWN:])
+    return f"{probe}: exit code {process.returncode}: {words}"
+
+
+def _output_until_end(process: subprocess.Popen[bytes]) -> bytes | None:
+    """The end of a command's output once the command has ended; None when it does not in time."""
+    assert process.stdout is not None  # it is a pipe
+    handle = process.stdout.fileno()
+    os.set_blocking(handle, False)
+    deadline = time.monotonic() + TRY_S
+    tail = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(handle, selectors.EVENT_READ)
+        while process.poll() is None:
+            if time.monotonic() > deadline:
+                return None
+            if not selector.get_map():  # it has closed its output
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK_S)
+            elif selector.select(LOOK_S):
+                if not (chunk := os.read(handle, TAIL)):
+                    selector.unregister(handle)
+                tail = (tail + chunk)[-TAIL:]
+    with suppress(BlockingIOError):  # a process that it left has the output open
+        while time.monotonic() <= deadline and (chunk := os.read(handle, TAIL)):
+            tail = (tail + chunk)[-TAIL:]
+    return tail
