@@ -62,6 +62,10 @@ class FakeCloud:
         self.add_on = True
         self.may_import = True
         self.frozen: set[str] = set()
+        """by the add-on"""
+        self.frozen_for_images: dict[str, list[str]] = {}
+        """server -> the snapshots of its image: frozen by Nova until none is being created"""
+        self.images: dict[str, Json] = {}
         self.looks_until_available = 2
         self.servers: dict[str, Json] = {}
         self.volumes: dict[str, Json] = {}
@@ -109,6 +113,7 @@ class FakeCloud:
             volume=Api(name, "block-storage", self._transport(self._volume), cinder),
             network=Api(name, "network", self._transport(self._network)),
         )
+        self.site._image = Api(name, "image", self._transport(self._image))
 
     def add_server(self, name: str, index: int, server_id: str | None = None) -> str:
         server_id = server_id or f"id-{name}"
@@ -131,7 +136,8 @@ class FakeCloud:
         self.attachments[server_id] = []
         for device, kind in (("/dev/vdb", "data"), ("/dev/vda", "root")):
             volume = f"{name}-{kind}"
-            image = {"hw_qemu_guest_agent": "yes"} if kind == "root" else {}
+            agent = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+            image = agent if kind == "root" else {}
             self.volumes[volume] = {
                 "id": volume,
                 "name": volume,
@@ -303,6 +309,10 @@ class FakeCloud:
                 ]
                 return None
             case "POST", ["servers", server, "action"]:
+                if server not in self.servers:
+                    refuse(404, "no such server")
+                if "createImage" in body:
+                    return {"image_id": self._create_image(server, **body["createImage"])}
                 return self._action(server, *body)
         raise AssertionError(f"compute: {method} {path}")
 
@@ -355,11 +365,63 @@ class FakeCloud:
     def _action(self, server: str, action: str) -> None:
         self._happens(f"{action} {self.servers[server]['name']}")
         if action == "quiesce":
-            if server in self.frozen:
+            if server in self.all_frozen:
                 refuse(409, "already quiesced")
             self.frozen.add(server)
         else:
             self.frozen.discard(server)
+            self.frozen_for_images.pop(server, None)
+
+    @property
+    def all_frozen(self) -> set[str]:
+        """The servers that are frozen, by the add-on or by Nova."""
+        return self.frozen | set(self.frozen_for_images)
+
+    def _create_image(self, server: str, name: str, metadata: Json) -> str:
+        """As Nova does it for a server that boots from a volume: it freezes the guest and has the
+        volumes snapshot one after another. `before` hears of `freeze db` and `snapshot db-root`;
+        what happened is `image db`, at the end.
+        """
+        if server in self.frozen:
+            refuse(409, "Cannot 'createImage' instance while it is in task_state quiesced")
+        attachments = sorted(self.attachments[server], key=lambda a: a.get("device") or "")
+        properties = self.volumes[attachments[0]["volumeId"]]["volume_image_metadata"]
+        if server in self.frozen_for_images and properties.get("os_require_quiesce") == "yes":
+            refuse(500, "the agent is in frozen state")
+        self.before(f"freeze {self.servers[server]['name']}")
+        made = self.frozen_for_images.setdefault(server, [])
+        for attachment in attachments:
+            wanted = {"volume_id": attachment["volumeId"], "name": f"snapshot for {name}"}
+            self.before(f"snapshot {attachment['volumeId']}")
+            made.append(self._snapshot_of({**wanted, "metadata": {}}))
+        self._happens(f"image {self.servers[server]['name']}")
+        image = f"image-{next(self.ids)}"
+        mapping = [
+            {"source_type": "snapshot", "snapshot_id": s, "boot_index": -1 if n else 0}
+            for n, s in enumerate(made[-len(attachments) :])
+        ]
+        self.images[image] = {
+            **properties,
+            **metadata,
+            "id": image,
+            "name": name,
+            "status": "active",
+            "owner": PROJECT,
+            "block_device_mapping": json.dumps(mapping),
+        }
+        return image
+
+    def _image(self, method: str, path: list[str], body: Json, params: Json) -> Any:
+        match method, path:
+            case "GET", ["images"]:
+                return {"images": [i for i in self.images.values() if i["owner"] == PROJECT]}
+            case "GET", ["images", image]:
+                return self.images.get(image) or refuse(404, "no such image")
+            case "DELETE", ["images", image]:
+                self._happens(f"delete image {self.images[image]['name'].split()[-1]}")
+                del self.images[image]
+                return None
+        raise AssertionError(f"image: {method} {path}")
 
     def _volume(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
@@ -381,6 +443,7 @@ class FakeCloud:
                 return {"snapshots": []}
             case "GET", ["snapshots", "detail"]:
                 self._age(self.snapshots)
+                self._thaw_what_has_its_snapshots()
                 return {"snapshots": list(self.snapshots.values())}
             case "GET", ["backups", "detail"]:
                 self._age(self.backups)
@@ -477,8 +540,17 @@ class FakeCloud:
                 if resource["looks"] <= 0:
                     resource["status"] = resource.get("becomes", "available")
 
+    def _thaw_what_has_its_snapshots(self) -> None:
+        """Nova looks for itself; here it does so whenever anybody lists the snapshots."""
+        for server, made in list(self.frozen_for_images.items()):
+            if all(self.snapshots.get(s, {}).get("status") != "creating" for s in made):
+                del self.frozen_for_images[server]
+
     def _snapshot(self, wanted: Json) -> str:
         self._happens(f"snapshot {wanted['volume_id']}")
+        return self._snapshot_of(wanted)
+
+    def _snapshot_of(self, wanted: Json) -> str:
         snapshot = f"snapshot-{next(self.ids)}"
         self.snapshots[snapshot] = {
             **wanted,

@@ -30,6 +30,7 @@ from antipode.errors import Aborted
 from antipode.freezes import reaper
 from antipode.operations import abort, failover, protect, resume
 from antipode.protect.quiesced_snapshot import window
+from antipode.protect.server_snapshot import member
 from antipode.recover import rollback
 from antipode.runs import kind_of, orphans
 from antipode.store import database
@@ -86,7 +87,7 @@ def connect(name: str, cloud: str) -> Site:
         return Api(name, which, send, newest)
 
     ask("connect", name)
-    return Site(
+    site = Site(
         name,
         project_id="project-1",
         user_id="user-1",
@@ -95,6 +96,8 @@ def connect(name: str, cloud: str) -> Site:
         volume=service("volume", (3, 70)),
         network=service("network", None),
     )
+    site._image = service("image", None)
+    return site
 
 
 def load_with_points(*arguments: Any, **options: Any) -> Any:
@@ -145,7 +148,8 @@ load = taskflow.engines.load
 
 def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
-    window.POLL_S = rollback.POLL_S = 0.005
+    window.POLL_S = rollback.POLL_S = member.POLL_S = 0.005
+    member.NOVA_LOOKS_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
@@ -166,6 +170,8 @@ def do(job: dict[str, Any]) -> None:
     match job["what"]:
         case "protect":
             protect.protect(here, job["vnf"], Unobserved())
+        case "protect by server-snapshot":
+            protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")
         case "failover":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())

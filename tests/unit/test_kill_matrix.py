@@ -52,8 +52,14 @@ VNF = Vnf.model_validate(
         "store_at_active_site": "accepted",
         "map": {"networks": {"net": "net-b"}, "volume_types": {"fast": "standard"}},
         # of the window's timeout nothing is to be seen, however busy the machine is
-        "protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}},
-        "members": [{"server": "db"}, {"server": "front", "boot_after": ["db"]}],
+        "protections": [
+            {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}},
+            {"option": "server-snapshot", "quiesce": {"timeout": "5m"}},
+        ],
+        "members": [
+            {"server": "db", "role": "active"},
+            {"server": "front", "role": "standby", "boot_after": ["db"]},
+        ],
     }
 )
 
@@ -261,10 +267,12 @@ class Stage:
                 return self._of_vault(*about)
         site, service, method, path, body, params = about
         cloud = self.clouds[site]
+        assert cloud.site._image is not None
         api = {
             "compute": cloud.site.compute._api,
             "volume": cloud.site.volumes._api,
             "network": cloud.site.networks._api,
+            "image": cloud.site._image,
         }[service]
         self._of_call.event = None
         reply = api._send(method, path, json=body, params=params, microversion=None, timeout=None)
@@ -423,8 +431,9 @@ def clouds(stage: Stage) -> dict[str, Any]:
             "attachments": cloud.attachments,
             "groups": cloud.server_groups,
             "keypairs": cloud.keypairs,
-            "frozen": sorted(cloud.frozen),
+            "frozen": sorted(cloud.all_frozen),
             "snapshots": cloud.snapshots,
+            "images": cloud.images,
             "backups": sorted(
                 [b["volume_id"], b["parent_id"] is None, b["status"]]
                 for b in cloud.backups.values()
@@ -556,7 +565,7 @@ def matrices(stages: Callable[[], Stage], protected: Stage) -> Callable[[str], M
     return matrix
 
 
-COMMANDS = ("protect", "failover")
+COMMANDS = ("protect", "protect by server-snapshot", "failover")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -569,7 +578,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == {"protect": 8, "failover": 9}[what]
+    assert len(tasks) == dict(zip(COMMANDS, (8, 9, 9), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):
@@ -594,7 +603,11 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
 
 @pytest.mark.parametrize(
     ("what", "first"),
-    [("protect", "snapshot db-data, not answered"), ("failover", "restore db-root, not answered")],
+    [
+        ("protect", "snapshot db-data, not answered"),
+        ("protect by server-snapshot", "image db, not answered"),
+        ("failover", "restore db-root, not answered"),
+    ],
 )
 def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(
     matrices: Callable[[str], Matrix], what: str, first: str
@@ -618,6 +631,8 @@ def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(
 ABORTED = (
     ("protect", "snapshot db-data, not answered"),
     ("protect", "incremental backup front-root, not answered"),
+    ("protect by server-snapshot", "snapshot db-data"),
+    ("protect by server-snapshot", "incremental backup front-root, not answered"),
     ("failover", "boot front, not answered"),
 )
 
@@ -631,7 +646,7 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
     abort(stage)
     points, aborted = stage.points, taken_back(stage)
     assert aborted["run"]["state"] == "aborted"
-    there, elsewhere = ("site-a", "site-b") if what == "protect" else ("site-b", "site-a")
+    there, elsewhere = ("site-b", "site-a") if what == "failover" else ("site-a", "site-b")
     assert aborted[elsewhere] == matrix.before[elsewhere]
     kept = aborted[there] | (
         {"backups": [], "keypairs": {}, "groups": []} if what == "failover" else {}
@@ -673,7 +688,7 @@ WHEN = ("before", "after", "settled", "ended")
 successor makes in its place, after it, when what that one has made is there, or when the run has
 ended.
 """
-MAKES = re.compile("restore|boot|import|port|group|keypair|snapshot|full|incremental")
+MAKES = re.compile("restore|boot|import|port|group|keypair|image|snapshot|full|incremental")
 
 
 def late_requests(matrix: Matrix) -> list[tuple[str, str]]:
@@ -733,7 +748,7 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
     matrix, wrong = matrices(what), list[str]()
     for point, when in late_requests(matrix):
         if when != "ended" or not re.match(
-            "restore|boot|port|snapshot|full|incremental|vault put", point
+            "restore|boot|port|image|snapshot|full|incremental|vault put", point
         ):
             continue
         stage = matrix.killed_at(point)
@@ -742,14 +757,14 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
         abort(stage)
         stage.comes_through()
         assert stage.play("clean up") == 0, stage.errors()
-        site = "site-a" if what == "protect" else "site-b"
+        site = "site-b" if what == "failover" else "site-a"
         shown = clouds(stage)[site] | {"backups": [], "keypairs": {}, "groups": []}
         before = matrix.before[site] | {"backups": [], "keypairs": {}, "groups": []}
         wrong += [f"{point!r}, late: {d}" for d in differences(shown, before)]
         wrong += [
             f"{point!r}, late: {d}" for d in differences(points(stage), matrix.before["points"])
         ]
-        if what == "protect":
+        if what != "failover":
             wrong += [
                 f"{point!r}, late: {d}"
                 for d in differences(clouds(stage)[site]["backups"], matrix.before[site]["backups"])

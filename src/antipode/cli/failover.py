@@ -128,6 +128,8 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "taken_at": point.site,
         "consistency": point.consistency,
         "consistent_at": point.consistent_at,
+        "moments": dict(point.moments),
+        "moments_apart_s": round(point.moments_apart_s, 3),
         "rpo_s": round(point.age_s),
         "estimated_s": prepared.earlier_rto_s,
         "restored_gib": sum(v.size_gib for s in plan.servers for v in s.volumes),

@@ -13,8 +13,9 @@ from antipode.cli.command import ShowCommand, columns
 class Protect(ShowCommand):
     """Make a recovery point of a VNF: quiesce, snapshot, unquiesce, back up, commit.
 
-    Members are quiesced in the order of the VNF file. The first recovery point has full backups, a
-    later one the blocks that changed.
+    With quiesced-snapshot, members are quiesced in the order of the VNF file; with server-snapshot,
+    one is captured after another, standby members first. The first recovery point has full backups,
+    a later one the blocks that changed.
     """
 
     changes = True

@@ -109,6 +109,8 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                 "created_at": point.created_at,
                 "age_s": round(point.age_s, 1),
                 "consistency": point.consistency,
+                "moments": dict(point.moments),
+                "moments_apart_s": round(point.moments_apart_s, 3),
                 "incremental": point.incremental,
                 "quiesce_window_s": window and round(window.total_s, 3),
                 "quiesce_window_per_member_s": {

@@ -93,6 +93,7 @@ class VnfShow(ShowCommand):
                 "discovered_at": seen.topology.discovered_at,
                 "servers": [_server(s) for s in seen.topology.servers],
                 "boot_order": seen.status.vnf.boot_waves(),
+                "roles": {m.server: m.role for m in seen.status.vnf.members if m.role},
                 "protections": [p.model_dump(mode="json") for p in seen.status.vnf.protections],
                 "map": {k: v for k, v in seen.status.vnf.map.model_dump().items() if v},
             }
@@ -111,6 +112,8 @@ def _state(found: Status) -> dict[str, Any]:
         else None,
         "newest_point": newest.id if newest else None,
         "newest_point_age_s": round(newest.age_s) if newest else None,
+        "newest_point_consistency": newest.consistency if newest else None,
+        "newest_point_moments_apart_s": round(newest.moments_apart_s, 1) if newest else None,
         "rpo_target_s": found.rpo.target_s,
         "rpo_s": None if found.rpo.age_s is None else round(found.rpo.age_s),
         "rpo": found.rpo.state.value,

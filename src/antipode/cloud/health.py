@@ -46,7 +46,9 @@ def check(site: Site) -> list[Finding]:
             support is not None,
             f"nova-quiesce {support['version']}, at most {support['maximum_timeout']} s"
             if support
-            else "not installed; a VNF whose primary is here cannot be quiesced",
+            else "not installed: quiesced-snapshot cannot protect a VNF here, and server-snapshot "
+            "cannot limit how long a member stays frozen",
+            needed=False,
         ),
     ]
 

@@ -37,6 +37,8 @@ class Capture(Model):
     """RFC 3339, UTC: the moment whose state was captured"""
     window: QuiesceWindow | None
     consistency: Consistency = "application"
+    moments: Mapping[str, str] = {}
+    """server -> its own moment (RFC 3339, UTC); empty where all servers have the same one"""
 
 
 class Transferred(Model):
@@ -80,4 +82,5 @@ def merged(captures: Sequence[Capture]) -> Capture:
         if windows
         else None,
         consistency=max(labels, key=_STRONGEST_FIRST.index),
+        moments={s: at for c in captures for s, at in c.moments.items()},
     )

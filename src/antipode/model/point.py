@@ -47,6 +47,8 @@ class RecoveryPoint(Model):
     """UTC: when it was made"""
     consistency: Consistency
     quiesce_window: QuiesceWindow | None
+    moments: Mapping[str, Moment] = {}
+    """server -> its own moment, UTC; empty where all servers have the same one"""
     topology: Topology
     sources: Mapping[str, AnySource]
     """volume id at the site it was taken at -> where its bytes are"""
@@ -77,6 +79,8 @@ class RecoveryPoint(Model):
             for record in backup_chain(source):
                 if record.volume_id != volume:
                     raise ValueError(f"backup {record.id} is not of volume {volume}")
+        if strangers := sorted(set(self.moments) - {s.name for s in topology.servers}):
+            raise ValueError(f"{', '.join(strangers)} has a moment and is no server")
         for port in (p for s in topology.servers for p in s.ports):
             for fixed in port.fixed:
                 if "%" in str(ip_address(fixed.address)):
@@ -102,6 +106,12 @@ class RecoveryPoint(Model):
     def age_s(self) -> float:
         """Seconds since the moment whose state it holds."""
         return age_s(self.consistent_at)
+
+    @property
+    def moments_apart_s(self) -> float:
+        """Seconds between the first and the last moment of its servers; 0 where there is one."""
+        moments = [datetime.fromisoformat(at) for at in self.moments.values()]
+        return (max(moments) - min(moments)).total_seconds() if moments else 0.0
 
     def chain(self, volume_id: str) -> Sequence[BackupRecord]:
         """The backups of one volume, base first; none where its source is of another kind."""

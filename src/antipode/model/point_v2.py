@@ -148,6 +148,10 @@ class Member(Part):
     boot_after: list[Id] = []
     user_data: Literal["keep", "drop"] | None = None
     """whether it comes back"""
+    role: Annotated[str, Field(max_length=80)] | None = None
+    """active, standby, or cluster=NAME"""
+    pause: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """seconds after its capture before the next member's"""
     probe: Probe | None = None
 
 
@@ -227,6 +231,8 @@ class Manifest(Part):
     created_at: Moment
     consistency: Id
     quiesce_window: Window | None
+    moments: dict[Id, Moment] = {}
+    """server -> its own moment; empty where all have the same one"""
     made_by: Text
     found: Found
     sources: dict[Id, Source]
@@ -374,6 +380,7 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
         quiesce_window=None
         if point.quiesce_window is None
         else Window.model_validate(point.quiesce_window.model_dump()),
+        moments=dict(point.moments),
         made_by=point.made_by,
         found=Found.model_validate(topology),
         sources={v: _source(s, chains.get(v)) for v, s in point.sources.items()},
@@ -441,6 +448,7 @@ _AS_IT_IS = (
     "created_at",
     "consistency",
     "quiesce_window",
+    "moments",
     "made_by",
 )
 """Members of a manifest that a recovery point has under the same name."""

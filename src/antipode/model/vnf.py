@@ -39,10 +39,18 @@ class Answers(Model):
         return self
 
 
+Role = Annotated[str, StringConstraints(pattern=r"^(active|standby|cluster=[A-Za-z0-9_.-]{1,63})$")]
+"""What a member is to the VNF: its active or its standby member, or one of a cluster."""
+
+
 class Member(Model):
     """One server of the VNF. The order of the members is the quiesce order."""
 
     server: str
+    role: Role | None = None
+    """where members are captured one after another: standby members first, active ones last"""
+    pause: Annotated[Seconds, Field(ge=0, le=3600)] = 0.0
+    """how long the VNF is left alone after this member was captured, before the next one is"""
     boot_before: list[str] = []
     boot_after: list[str] = []
     answers: Answers | None = None

@@ -15,7 +15,6 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NotFound
 from antipode.freezes.reaper import reap
 from antipode.model.steps import Unrecorded
-from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf
 from antipode.operations import kit
 from antipode.protect import offsite
@@ -85,7 +84,7 @@ def _check_site(
     yield Check("restores", name, True, zeros.AT_ANY_SITE)
     for vnf in deployment.vnfs.all():
         if active[vnf.vnf] == name:
-            yield _check_vnf(deployment, site, vnf)
+            yield from _check_vnf(deployment, site, vnf)
 
 
 def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError) -> Check:
@@ -98,33 +97,31 @@ def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError)
     return Check(what, active, not problems, detail)
 
 
-def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Check:
+def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
     """Whether a VNF that is active here could be protected now; its guest agents are asked."""
     what = f"vnf {vnf.vnf}"
     try:
         topology = discovery.discover(vnf, site)
-        problems = [
-            problem
-            for protection in vnf.protections
-            for problem in _problems(deployment, site, vnf, protection, topology)
-        ]
+        problems, warnings = list[str](), list[str]()
+        for protection in vnf.protections:
+            option = OPTIONS.get(protection.option)
+            protecting = _protecting(deployment, site, vnf, protection)
+            problems += problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
+            warnings += option.warnings(protecting, topology)
     except AntipodeError as error:
-        return Check(what, site.name, False, str(error))
-    if problems:
-        return Check(what, site.name, False, "; ".join(dict.fromkeys(problems)))
-    return Check(
-        what,
-        site.name,
-        True,
-        f"can be protected; its servers are ready: {', '.join(s.name for s in topology.servers)}",
-    )
+        yield Check(what, site.name, False, str(error))
+        return
+    servers = ", ".join(s.name for s in topology.servers)
+    detail = "; ".join(dict.fromkeys(problems))
+    ready = f"can be protected; its servers are ready: {servers}"
+    yield Check(what, site.name, not problems, detail or ready)
+    for warning in dict.fromkeys(warnings):
+        yield Check(what, site.name, False, warning, needed=False)
 
 
-def _problems(
-    deployment: Deployment, site: Site, vnf: Vnf, protection: Protection, topology: Topology
-) -> list[str]:
-    option = OPTIONS.get(protection.option)
-    protecting = Protecting(
+def _protecting(deployment: Deployment, site: Site, vnf: Vnf, protection: Protection) -> Protecting:
+    """The context of a protection that is not made."""
+    return Protecting(
         run="",
         vnf=vnf,
         settings=settings_of(protection),
@@ -135,7 +132,6 @@ def _problems(
         slots=nullcontext(),
         at_once=1,
     )
-    return problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
 
 
 def _check_vault(deployment: Deployment, name: str) -> Iterator[Check]:

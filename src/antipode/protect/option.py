@@ -100,6 +100,12 @@ class Option(ABC):
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         """Look for everything that would fail later; one sentence for each problem."""
 
+    def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        """That which keeps nothing from being protected, and the operator should know; none by
+        default.
+        """
+        return iter(())
+
     @abstractmethod
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         """Capture a batch.
@@ -123,7 +129,11 @@ class Option(ABC):
 
 
 OPTIONS: Registry[Option] = Registry(
-    "option", {"quiesced-snapshot": "antipode.protect.quiesced_snapshot:OPTION"}
+    "option",
+    {
+        "quiesced-snapshot": "antipode.protect.quiesced_snapshot:OPTION",
+        "server-snapshot": "antipode.protect.server_snapshot:OPTION",
+    },
 )
 
 

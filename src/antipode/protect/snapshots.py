@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removes temporary snapshots at the active site: only those that carry the marks of runs."""
+"""Removes temporary snapshots at the active site: only those that are known to be of runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def remove_snapshots(site: Site, key: str, timeline: Timeline) -> None:
     Raises:
         ResourceFailed: one cannot be deleted, or is not made yet after SNAPSHOT_TIMEOUT_S.
     """
-    _remove(site, lambda snapshot: carries(snapshot, key), timeline)
+    remove_all(site, lambda snapshot: carries(snapshot, key), timeline)
 
 
 def remove_snapshots_of(site: Site, runs: Collection[str], timeline: Timeline) -> None:
@@ -30,13 +30,18 @@ def remove_snapshots_of(site: Site, runs: Collection[str], timeline: Timeline) -
     Raises:
         ResourceFailed: as for `remove_snapshots`.
     """
-    _remove(site, lambda snapshot: made_by(snapshot) in runs, timeline)
+    remove_all(site, lambda snapshot: made_by(snapshot) in runs, timeline)
 
 
-def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:
+def remove_all(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> int:
+    """Delete the snapshots of which this is true and wait until they are gone; how many there were.
+
+    Raises:
+        ResourceFailed: as for `remove_snapshots`.
+    """
     left = {s["id"]: s["status"] for s in site.volumes.snapshots() if unwanted(s)}
     if not left:
-        return
+        return 0
     with timeline.step(Steps.REMOVE_SNAPSHOTS, site.name) as step:
         making = [s for s, status in left.items() if status == "creating"]
         for snapshot, status in left.items():
@@ -55,3 +60,4 @@ def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) ->
                 site.volumes.delete_snapshot(snapshot)
         site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S, tell=step.waits_for)
         step.result(snapshots=len(left))
+    return len(left)

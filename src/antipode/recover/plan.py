@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from ipaddress import ip_address, ip_network
 
 from antipode.cloud.api import Json
@@ -115,6 +116,8 @@ class _Planner:
             self._site,
         )
         self._warn_of_user_data(servers)
+        if self._point.moments_apart_s:
+            self.warnings.append(_of_different_moments(self._point))
         held = quotas.Held(self._there, self._flavors, self._ports, self._server_groups)
         needs = quotas.needs(self._point, self._site, servers, held)
         self.problems += [str(need) for need in needs if need.is_short]
@@ -340,6 +343,16 @@ class _Planner:
             self._keypairs_to_import[planned.name] = planned
         self._keypairs[keypair] = planned
         return planned
+
+
+def _of_different_moments(point: RecoveryPoint) -> str:
+    moments = sorted(point.moments.items(), key=lambda item: datetime.fromisoformat(item[1]))
+    each = ", ".join(f"{server} at {at}" for server, at in moments)
+    return (
+        f"the members are of different moments, up to {point.moments_apart_s:.1f} s apart ({each}):"
+        " a transaction over several members may be in one of them only. A point of option"
+        " quiesced-snapshot has one moment for all of them"
+    )
 
 
 def _differences(flavor: Flavor, here: Json) -> Iterator[str]:

@@ -400,7 +400,11 @@ class Check(ProtectTask):
     @guarded
     def execute(self, topology: Json) -> None:
         p, found = self.job.protecting, Topology.model_validate(topology)
-        with p.timeline.step(Steps.CHECK, p.vnf.vnf):
+        with p.timeline.step(Steps.CHECK, p.vnf.vnf) as step:
+            warnings = list(self.job.option.warnings(p, found))
+            for warning in warnings:
+                LOG.warning("%s: %s", p.vnf.vnf, warning)
+            step.result(warnings=warnings)
             problems = problems_of(p, found, self.job.option, self.job.transfer)
             try:
                 self.job.vault.check(p.run)
@@ -524,6 +528,7 @@ class Seal(ProtectTask):
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             consistency=taken.consistency,
             quiesce_window=taken.window,
+            moments=taken.moments,
             topology=Topology.model_validate(topology),
             sources=Transferred.model_validate(transferred).sources,
             made_by=f"antipode {__version__}",
@@ -737,6 +742,8 @@ def _record(point: RecoveryPoint, run: Run) -> Json:
         else {},
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
         "rpo_s": round(point.age_s, 3),
+        "moments": dict(point.moments),
+        "moments_apart_s": round(point.moments_apart_s, 3),
     }
 
 

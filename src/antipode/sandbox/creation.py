@@ -38,9 +38,11 @@ class Creation:
     """for one resource to become usable"""
     interval_s: float
     """between two looks at a resource"""
+    members: Sequence[Member] = MEMBERS
 
     def run(self) -> dict[str, str]:
-        """Create what is missing, and return the id of each role's server when all are ACTIVE.
+        """Create what is missing, and return the id of each member's server, by its own name or its
+        role, when all are ACTIVE.
 
         Raises:
             openstack.exceptions.SDKException: a resource is in error, or not usable in time.
@@ -53,9 +55,9 @@ class Creation:
         def ensure(member: Member) -> str:
             return self._server(member, there.get(member.server), group)
 
-        with ThreadPoolExecutor(len(MEMBERS)) as pool:
-            roles = [member.role for member in MEMBERS]
-            return dict(zip(roles, pool.map(ensure, MEMBERS), strict=True))
+        with ThreadPoolExecutor(len(self.members)) as pool:
+            names = [member.name or member.role for member in self.members]
+            return dict(zip(names, pool.map(ensure, self.members), strict=True))
 
     def _group(self) -> str:
         """The members' group, which every recovery has to bring back; soft, as a site has one

@@ -36,10 +36,14 @@ class Member:
     role: str
     address: str
     next_address: str | None = None
+    name: str | None = None
+    """what its server is called by, where several members have one role; the role by default"""
+    leads: bool = False
+    """whether it makes records by itself, as the head of the chain does"""
 
     @property
     def server(self) -> str:
-        return f"{NAME}-{self.role}"
+        return f"{NAME}-{self.name or self.role}"
 
     @property
     def port(self) -> str:
@@ -49,7 +53,8 @@ class Member:
         """Its guest's settings; `period_ms` is how often the head of the chain makes a record."""
         lines = [f"role={self.role}", f"http={HTTP_PORT}"]
         lines += [f"next={self.next_address}:{PEER_PORT}"] if self.next_address else []
-        lines += [f"period_ms={period_ms}" if self.role == CHAIN[-1] else f"peer={PEER_PORT}"]
+        leads = self.leads or self.role == CHAIN[-1]
+        lines += [f"period_ms={period_ms}" if leads else f"peer={PEER_PORT}"]
         return "\n".join(lines) + "\n"
 
 
@@ -59,3 +64,11 @@ MEMBERS: Sequence[Member] = (
     Member("front", "10.7.0.13", "10.7.0.12"),
 )
 """In the order of the chain: what a member has durable, all before it have."""
+
+PAIR: Sequence[Member] = (
+    Member("db", "10.7.0.21", name="active", leads=True),
+    Member("db", "10.7.0.22", name="standby", leads=True),
+)
+"""Two members of one role, each with records of its own: the VNF works as long as one of them does.
+Each member's records must be whole; nothing is promised of the order across the two.
+"""

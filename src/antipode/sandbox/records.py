@@ -65,6 +65,11 @@ class Member:
     recovery, and what came after
     """
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong with the member's own records, of which there are some."""
+        return bool(self.count) and not (self.torn or self.gaps or self.duplicates or self.foreign)
+
 
 @dataclass(frozen=True)
 class OrderViolation:
@@ -115,12 +120,8 @@ class Report:
         """True when nothing at all is wrong; False also when a member of the chain is missing or
         has no records.
         """
-        alone = all(
-            m.count and not (m.torn or m.gaps or m.duplicates or m.foreign)
-            for m in self.members.values()
-        )
         return (
-            alone
+            all(m.is_whole for m in self.members.values())
             and set(self.members) == set(CHAIN)
             and not self.order_violations
             and not self.content_mismatches
@@ -160,6 +161,13 @@ def check(records: Mapping[str, bytes]) -> Report:
             if made[ahead][n] != made[behind][n]
         ]
     return Report(members, violations, mismatches)
+
+
+def check_alone(role: str, content: bytes) -> Member:
+    """Check the records of one member by themselves: nothing is said of the order across members,
+    which a capture of one member after another does not keep.
+    """
+    return _check_member(role, list(parse(content)))
 
 
 def parse(content: bytes) -> Iterator[Record | None]:

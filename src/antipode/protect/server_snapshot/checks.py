@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether images of the servers of a VNF can be made, and what the operator should know before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from antipode.cloud.site import Site
+from antipode.errors import AntipodeError
+from antipode.model.topology import Server, Topology
+from antipode.model.vnf import Vnf
+from antipode.protect import guest_agents, snapshot_quotas
+from antipode.protect.server_snapshot.holdings import maker_of_snapshot
+from antipode.protect.server_snapshot.settings import Quiesce
+
+REQUIRED = "os_require_quiesce"
+
+
+def problems(site: Site, topology: Topology, quiesce: Quiesce, run: str) -> Iterator[str]:
+    """Check Glance, the guest agents, what the images demand, and the quotas for snapshots.
+
+    Args:
+        run: what it has made itself, before it was resumed, is no problem.
+    """
+    try:
+        site.images.images()
+    except AntipodeError as error:
+        yield f"images cannot be made at {site.name}: {error}"
+    if quiesce.required:
+        yield from guest_agents.problems(site, topology)
+        for name in _without_demand(topology):
+            yield (
+                f"server {name} might be captured without being quiesced: image property {REQUIRED}"
+                " of its root volume is not yes; set it and boot the server again, or write"
+                " quiesce: {required: false} in the VNF file"
+            )
+    yield from snapshots_under_way(site, topology.servers, run)
+    yield from snapshot_quotas.problems(topology.volumes, site)
+
+
+def _without_demand(topology: Topology) -> list[str]:
+    """The names of the servers whose image does not demand that they are quiesced."""
+    roots = {s.name: guest_agents.root_of(s) for s in topology.servers}
+    return [n for n, root in roots.items() if root and not guest_agents.says_yes(root, REQUIRED)]
+
+
+def snapshots_under_way(site: Site, servers: Sequence[Server], run: str = "") -> list[str]:
+    """The snapshots of these servers that are being created, a sentence each; not those of the
+    run.
+
+    Nova may be making an image of the server: it unquiesces the server once more when the last of
+    them is made, in the middle of the next quiesce.
+    """
+    labels = {
+        v.id: f"volume {v.name or v.id} of server {s.name}" for s in servers for v in s.volumes
+    }
+    return [
+        f"snapshot {snapshot['id']} of {labels[snapshot['volume_id']]} is being created; if it "
+        "stays so, set its status to error and delete it"
+        for snapshot in site.volumes.snapshots()
+        if snapshot["status"] == "creating"
+        and snapshot["volume_id"] in labels
+        and ((maker := maker_of_snapshot(snapshot)) is None or maker.run != run)
+    ]
+
+
+def warnings(site: Site, vnf: Vnf, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
+    """What limits the protection and does not keep it from being made."""
+    if not site.compute.quiesce_available():
+        yield (
+            f"{site.name} has no quiesce add-on: the time for which createImage keeps a member "
+            "frozen can be neither limited nor seen. Nova unquiesces a member when none of its "
+            "snapshots is being created any more"
+        )
+    if not quiesce.required and (names := _without_demand(topology)):
+        yield (
+            f"{', '.join(names)}: Nova may snapshot without a quiesce, so the consistency is "
+            f"`volume` only; image property {REQUIRED} demands it"
+        )
+    if len(vnf.members) > 1 and not any(m.answers for m in vnf.members):
+        yield (
+            f"no member of {vnf.vnf} has `answers` in the VNF file: whether a member is well after "
+            "its capture is not seen before the next one is captured"
+        )
