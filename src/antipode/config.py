@@ -254,6 +254,8 @@ class Config(Model):
     vault: VaultConfig | None = None
     """the only vault, written without a name"""
     vaults: dict[Name, VaultConfig] = Field(default_factory=dict)
+    vaults_needed: Annotated[int, Field(ge=1)] | None = None
+    """how many of a VNF's vaults must have a recovery point before it counts; all by default"""
     backup_store: BackupStore | None = None
     """the only backup store, written without a name"""
     stores: dict[Name, BackupStore] = Field(default_factory=dict)
@@ -410,6 +412,7 @@ def problems(config: Config) -> Iterator[Problem]:
     if not config.all_vaults:
         yield ("vaults",), "is required and missing; one vault may be written as vault"
     yield from _references(config)
+    yield from _twice(config)
     yield from _state_problems(config)
     if config.jobboard is not None and config.is_sqlite:
         yield (
@@ -465,6 +468,19 @@ def _references(config: Config) -> Iterator[Problem]:
     for place, name, known, what in references:
         if name is not None and name not in known:
             yield place, f"{name} is not among the {what}: {', '.join(known) or 'there are none'}"
+
+
+def _twice(config: Config) -> Iterator[Problem]:
+    """Vaults that are one: what is in both of them would be in one place."""
+    known: dict[str, str] = {}
+    for name, vault in config.vaults.items():
+        places = {vault.place}
+        if vault.swift is not None and vault.swift.site in config.sites:
+            cloud = vault.swift.cloud or config.sites[vault.swift.site].cloud
+            places.add(f"container {vault.swift.container} of {cloud}")
+        for other in {known[place] for place in places if place in known}:
+            yield ("vaults", name), f"is at the same place as vault {other}: {vault.place}"
+        known |= dict.fromkeys(places, name)
 
 
 def _state_problems(config: Config) -> Iterator[Problem]:

@@ -450,10 +450,26 @@ def test_a_failover_goes_on_past_a_damaged_copy_of_its_own_documents(
 ) -> None:
     expected, mine = now(both(pair)), claimed(both(pair))
     generations.complete(both(pair), mine)  # killed then, and resumed
-    pair[0].put(name, b"{")
+    pair[1].put(name, b"{")
     assert generations.claim(both(pair), expected, "site-b", mine.run) == mine
     generations.complete(both(pair), mine)
     assert now(both(pair)).generation == 2
+
+
+@pytest.mark.parametrize("name", [CLAIM, OUTCOME])
+def test_a_damaged_copy_does_not_count_as_ours(
+    pair: tuple[DirectoryVault, DirectoryVault], name: str
+) -> None:
+    expected, mine = now(both(pair)), claimed(both(pair))
+    generations.complete(both(pair), mine)  # killed then, and resumed
+    pair[0].put(name, b"{")  # which breaks ties
+    with pytest.raises(VaultError):
+        generations.claim(both(pair), expected, "site-b", mine.run)
+        generations.complete(both(pair), mine)
+    # the operator says that it is lost
+    alone = Vaults({"third": lambda: pair[1]}, all_needed=False)
+    assert generations.claim(alone, expected, "site-b", mine.run) == mine
+    generations.complete(alone, mine)
 
 
 def test_a_damaged_document_is_not_spread(

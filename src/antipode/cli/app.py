@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "site check": "site:SiteCheck",
+    "vault list": "vault:VaultList",
+    "vault show": "vault:VaultShow",
+    "vault check": "vault:VaultCheck",
+    "vault sync": "vault:VaultSync",
     "vnf add": "vnf:VnfAdd",
     "vnf list": "vnf:VnfList",
     "vnf show": "vnf:VnfShow",

@@ -43,6 +43,15 @@ class Failover(ShowCommand):
             help="the recovery point to recover from (default: the newest)",
         )
         parser.add_argument(
+            "--lost-vault",
+            metavar="NAME",
+            action="append",
+            default=[],
+            type=arguments.name,
+            help="states that this vault is lost, and that no other host is failing over the VNF: "
+            "the others decide without it; may be repeated",
+        )
+        parser.add_argument(
             "--plan",
             action="store_true",
             help="show what would be created, changed and executed, or what stands in the way; "
@@ -88,6 +97,7 @@ class Failover(ShowCommand):
             parsed_args.to_origin,
             parsed_args.store_unchecked,
             parsed_args.accept_unsigned,
+            parsed_args.lost_vault,
         )
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point, accepted

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from antipode.engine.deployment import Deployment
@@ -65,10 +65,18 @@ def _known_elsewhere(deployment: Deployment, vnf: Vnf) -> ProtectedVnf | None:
 
 
 def before_failover(
-    deployment: Deployment, name: str, to: str, go_on: Callable[[], None] | None = None
+    deployment: Deployment,
+    name: str,
+    to: str,
+    go_on: Callable[[], None] | None = None,
+    lost: Sequence[str] = (),
 ) -> Standing:
     """The state of a VNF that is to be recovered at site `to`, without a call to the site that it
-    is active at, as far as that is known before a vault is asked.
+    is active at, as far as that is known before a vault is asked; and its vaults apart from those
+    at that site, which decide who may recover it.
+
+    Args:
+        lost: vaults that the operator has given up: they are not asked, and decide nothing.
 
     Raises:
         NotFound: nothing is known of the VNF, here or in the vaults.
@@ -80,7 +88,7 @@ def before_failover(
     failed = _without(known, to) if known else _presumed_failed(deployment, local, to)
     presumed = known is None
     while True:
-        vaults = deployment.vaults(wanted, apart_from=failed, go_on=go_on)
+        vaults = deployment.vaults(wanted, apart_from=failed, lost=lost, go_on=go_on)
         try:
             if presumed:
                 _must_be_in(vaults, name)
@@ -93,9 +101,28 @@ def before_failover(
             )
             failed, presumed = set(), False
             continue
-        if failed == (meant := _without(state, to)):
+        meant, named = _without(state, to), _named(deployment, vaults, name, local)
+        if (failed, wanted) == (meant, named):
             return Standing(state, vaults)
-        failed, presumed = meant, False
+        failed, wanted, presumed = meant, named, False
+
+
+def _named(deployment: Deployment, vaults: Vaults, name: str, local: Vnf | None) -> list[str]:
+    """The vaults of a VNF: as its file here names them, else as its newest recovery point does, so
+    that hosts with and without the file let the same vaults decide.
+    """
+    if local is not None:
+        return local.vaults
+    if (newest := points.newest_or_none(vaults, name)) is None:
+        return []
+    known = deployment.config.all_vaults
+    if gone := [vault for vault in newest.vnf.vaults if vault not in known]:
+        LOG.warning(
+            "vaults of %s are not in the configuration, and count as lost: %s",
+            name,
+            ", ".join(gone),
+        )
+    return [vault for vault in newest.vnf.vaults if vault in known]
 
 
 def _must_be_in(vaults: Vaults, name: str) -> None:

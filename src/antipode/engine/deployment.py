@@ -15,6 +15,7 @@ from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
 from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits
+from antipode.errors import InvalidInput
 from antipode.freezes.ledger import Freezes
 from antipode.store.database import open_database
 from antipode.store.runs import Runs
@@ -92,26 +93,38 @@ class Deployment:
         wanted: Sequence[str] = (),
         *,
         all_needed: bool = False,
+        needed: int = 1,
         apart_from: Collection[str] = (),
+        lost: Collection[str] = (),
         go_on: Callable[[], None] | None = None,
     ) -> Vaults:
-        """Vaults as one.
+        """Vaults as one: those at sites first, then those at third places, each in the order of
+        their names, which is the same on every host.
 
         Args:
             wanted: their names; all of the configuration by default.
-            all_needed: whether each must answer, see `Vaults`.
+            all_needed, needed: whether each, or how many, must answer; see `Vaults`.
             apart_from: sites whose vaults are not asked if there are others: they have failed.
+            lost: names of vaults that the operator has given up: they are not asked.
             go_on: of the run that they are used by, see `Site.under`.
 
         Raises:
             NotFound: one is not in the configuration.
+            InvalidInput: every one is given up.
         """
-        every = {name: self.config.all_vaults[name] for name in self.config.vault_names(wanted)}
+        config = self.config
+        config.vault_names(list(lost))
+        every = {n: config.all_vaults[n] for n in config.vault_names(wanted) if n not in lost}
+        if not every:
+            raise InvalidInput(f"every vault is said to be lost: {', '.join(lost)}")
         chosen = {n: there for n, there in every.items() if there.site not in apart_from} or every
+        order = sorted(chosen, key=lambda name: (chosen[name].site is None, name))
         return Vaults(
-            {name: partial(self._open, name, there, go_on) for name, there in chosen.items()},
+            {name: partial(self._open, name, chosen[name], go_on) for name in order},
             all_needed=all_needed,
             keys=self.keys,
+            needed=needed,
+            sites={name: there.site for name, there in chosen.items()},
         )
 
     @property

@@ -247,6 +247,17 @@ class Vnf(Model):
     def member(self, server: str) -> Member:
         return next(m for m in self.members if m.server == server)
 
+    def without_commands(self) -> Vnf:
+        """The same definition without probes that are commands: those members are not probed."""
+        return self.model_copy(
+            update={
+                "members": [
+                    m.model_copy(update={"answers": None}) if m.answers and m.answers.command else m
+                    for m in self.members
+                ]
+            }
+        )
+
     def ordered_as(self, servers: list[str]) -> Vnf | None:
         """The same definition, its members in this order; None when they are other members."""
         by_name = {m.server: m for m in self.members}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ class Prepared:
     plan: RecoveryPlan
     site: Site
     warnings: list[str]
+    lost_vaults: Sequence[str] = ()
+    """those that the operator has given up"""
     earlier_rto_s: float | None = None
     """seconds that the newest failover of the VNF took that succeeded, as far as this host knows"""
     instead_of: Claim | None = None
@@ -81,7 +84,7 @@ def prepare(
     local = deployment.vnfs.find(name)
     if local is not None:
         _must_be_backup_site(local, to)
-    state, vaults = activity.before_failover(deployment, name, to)
+    state, vaults = activity.before_failover(deployment, name, to, lost=accepted.lost_vaults)
     if to == state.active_site:
         raise InvalidInput(f"{state}; a failover goes to another site")
     given_up = GivenUp(run_kind.given_up_runs(deployment, name), accepted.instead_of)
@@ -120,6 +123,11 @@ def prepare(
             f"recovery point {found.id} is not signed, and you accept it: anybody that could write"
             " to the vault may have changed what is recovered"
         )
+    warnings += [
+        f"vault {vault} has no say in it, as it is said to be lost: no other host must be failing"
+        f" over {name}"
+        for vault in accepted.lost_vaults
+    ]
     return Prepared(
         defined,
         opened.digest,
@@ -127,6 +135,7 @@ def prepare(
         made,
         site,
         [fence, *warnings, *made.warnings],
+        accepted.lost_vaults,
         _earlier_rto_s(deployment, name),
         lost,
     )
@@ -146,6 +155,7 @@ def request(prepared: Prepared) -> RunRow:
         prepared.plan,
         prepared.state,
         prepared.instead_of.run if prepared.instead_of else None,
+        prepared.lost_vaults,
     )
 
 

@@ -5,6 +5,7 @@ backup store has its backups, and whether a failover that is said to be lost has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from antipode.engine.deployment import Deployment
@@ -36,6 +37,8 @@ class Accepted:
     """it is not checked that the backup store has the backups"""
     unsigned: bool = False
     """the recovery point may be one of format 1, which nobody has signed"""
+    lost_vaults: Sequence[str] = ()
+    """these vaults are lost, and no other host is failing over the VNF: they decide nothing"""
 
 
 def origin_warnings(

@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from taskflow import task
 from taskflow.patterns import graph_flow
 
@@ -89,6 +89,8 @@ class FailoverRequest(Model):
     instead_of: str | None = None
     """a failover that is lost with its host and database, as the operator says: it loses its claim
     """
+    lost_vaults: list[str] = Field(default_factory=list)
+    """vaults that the operator has given up"""
 
     @classmethod
     def confirmed(
@@ -98,6 +100,7 @@ class FailoverRequest(Model):
         plan: RecoveryPlan,
         state: ProtectedVnf,
         instead_of: str | None = None,
+        lost_vaults: Sequence[str] = (),
     ) -> FailoverRequest:
         """The request for a plan that an operator confirms now."""
         bare = [s.model_copy(update={"user_data": None}) for s in plan.servers]
@@ -110,6 +113,7 @@ class FailoverRequest(Model):
             confirmed_at=time.time(),
             state=state,
             instead_of=instead_of,
+            lost_vaults=list(lost_vaults),
         )
 
     def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
@@ -128,6 +132,7 @@ def requested(
     plan: RecoveryPlan,
     state: ProtectedVnf,
     instead_of: str | None = None,
+    lost_vaults: Sequence[str] = (),
 ) -> RunRow:
     """A failover that an operator confirms now; it is not kept yet.
 
@@ -136,8 +141,9 @@ def requested(
         point_digest: of the recovery point as it is in the vault.
         state: of the VNF when the failover was planned.
         instead_of: a failover that is lost with its host and database.
+        lost_vaults: those that the operator has given up.
     """
-    request = FailoverRequest.confirmed(point, point_digest, plan, state, instead_of)
+    request = FailoverRequest.confirmed(point, point_digest, plan, state, instead_of, lost_vaults)
     return new_run(KIND, point.vnf.vnf, request.model_dump(mode="json"))
 
 
@@ -307,7 +313,8 @@ def _fail_over(run: Run) -> None:
 
 def _standing(run: Run) -> activity.Standing:
     """The state of the VNF as its vaults have it, and those vaults, without the failed site's."""
-    return activity.before_failover(run.deployment, run.vnf, run.request["to"], run.go_on)
+    to, lost = run.request["to"], run.request.get("lost_vaults", ())
+    return activity.before_failover(run.deployment, run.vnf, to, run.go_on, lost)
 
 
 def _is_active(run: Run) -> bool:

@@ -28,8 +28,10 @@ from antipode.errors import (
     InvalidInput,
     NotFound,
     PreflightFailed,
+    SiteUnreachable,
     Stopped,
     VaultCorrupt,
+    VaultError,
 )
 from antipode.freezes.reaper import thaw_left_by
 from antipode.model.base import Model
@@ -45,7 +47,7 @@ from antipode.runs import find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS, Transfer
-from antipode.vault import PROBE, Vault, generations, points, sealing
+from antipode.vault import PROBE, Vault, generations, points, sealing, sync
 from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import SealedPoint, Trust
 
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
+CAUGHT_UP = 200
+"""How many documents a protection writes to vaults that were away: `vault sync` writes all."""
 SILENCE_S = 30.0
 """How long a service may have given no answer before removals there are left to the next run."""
 
@@ -157,7 +161,7 @@ class Protect(RunKind):
         return _roll_back(run)
 
     def point_of_no_return(self, run: Run) -> str | None:
-        if (made := _committed(run)) is None:
+        if (made := _committed(run)) is None or not _is_in_enough_vaults(run, made):
             return None
         run.result.update(_record(made, run))
         return f"recovery point {made.id} is committed"
@@ -225,20 +229,38 @@ class Job:
             go_on=run.go_on,
         )
         transfer = TRANSFERS.get(option.transfer)
-        vault = deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on)
+        needed = deployment.config.vaults_needed
+        vault = deployment.vaults(
+            request.vnf.vaults, all_needed=needed is None, needed=needed or 1, go_on=run.go_on
+        )
         return cls(run, request, protecting, option, transfer, vault)
 
+    @property
+    def every_vault(self) -> Vaults:
+        """The vaults where backups are to be removed: one that is silent may have a point that
+        names them.
+        """
+        run, wanted = self.run, self.request.vnf.vaults
+        return run.deployment.vaults(wanted, all_needed=True, go_on=run.go_on)
+
     def must_be_active(self) -> ProtectedVnf:
-        """The state of the VNF, which is still active where it is protected, by all of its vaults.
+        """The state of the VNF, which is still active where it is protected, by so many of its
+        vaults that the others cannot have let it fail over.
 
         Raises:
             Busy: it is active elsewhere, or failing over.
-            VaultError, SiteUnreachable: a vault does not answer.
+            VaultError, SiteUnreachable: too few vaults answer.
         """
         state = activity.read(self.run.deployment, self.request.vnf, self.vault)
         activity.must_be_active_at(state, self.request.site)
         if state.generation != self.request.generation:
             raise Busy(f"{state}: it has changed its site and come back since {self.run.id} began")
+        heard = [vault.place for vault in self.vault.copies()]
+        if not self.vault.decides(heard, state.active_site):
+            raise VaultError(
+                f"VNF {self.run.vnf} may have been failed over: the vaults that are silent could "
+                f"have decided it. These answer: {', '.join(heard)}"
+            )
         return state
 
 
@@ -350,7 +372,8 @@ class CollectOrphans(ProtectTask):
                 if row.kind == KIND.name and orphans.may_have_come_late(row)
             ]
             here = [row for row in over if _is_of(row, p.site.name)]
-            remove_orphans_of(p.site, self.job.vault, here, p.timeline)
+            if here:
+                remove_orphans_of(p.site, self.job.every_vault, here, p.timeline)
             orphans.note_collected(deployment, here)
         except ClaimLost:
             raise
@@ -555,6 +578,7 @@ class Release(ProtectTask):
     @guarded
     def execute(self) -> None:
         _release(self.job)
+        _catch_up(self.job)
 
 
 def _release(job: Job) -> None:
@@ -576,6 +600,21 @@ def _release(job: Job) -> None:
             p.site.name,
             error,
         )
+
+
+def _catch_up(job: Job) -> None:
+    """Write what vaults lack that were away, or are new; what is left is the next protection's."""
+    try:
+        done = sync.catch_up(job.vault, job.run.vnf, CAUGHT_UP)
+    except Stopped:
+        raise
+    except AntipodeError as error:
+        LOG.warning("vaults of %s that were away could not be caught up: %s", job.run.vnf, error)
+        return
+    for place, number in done.written.items():
+        LOG.info("%s was away: %d documents of %s are written", place, number, job.run.vnf)
+    for problem in done.trouble:
+        LOG.warning("not in every vault of %s: %s", job.run.vnf, problem)
 
 
 def _captures(batches: int) -> list[str]:
@@ -610,6 +649,7 @@ def _finish(run: Run, made: RecoveryPoint) -> None:
             run.id,
             error,
         )
+        run.result["not_done"] = str(error)
 
 
 def _roll_back(run: Run) -> list[str]:
@@ -632,8 +672,9 @@ def _roll_back(run: Run) -> list[str]:
         # The point is not there. A write of it that may still arrive is withdrawn before the
         # backups that it names are removed.
         started = any(s.name == Steps.COMMIT.words for s in run.timeline.kept())
-        points.withdraw(job.vault, run.vnf, job.point, started)
-        job.vault.delete(f"{PROBE}{run.id}")  # of a check that was stopped
+        vault = job.every_vault if started else job.vault
+        points.withdraw(vault, run.vnf, job.point, started)
+        vault.delete(f"{PROBE}{run.id}")  # of a check that was stopped
         job.transfer.roll_back(p)
 
     for what, remove in (
@@ -711,6 +752,33 @@ def _committed(run: Run) -> RecoveryPoint | None:
         return points.read(run.deployment.vault, run.vnf, point_of(run.id), Trust.UNSIGNED_TOO)
     except NotFound:
         return None
+
+
+def _is_in_enough_vaults(run: Run, made: RecoveryPoint) -> bool:
+    """Whether so many vaults have a recovery point that it counts.
+
+    Raises:
+        VaultError: that depends on vaults that do not answer.
+    """
+    wanted, config = made.vnf.vaults, run.deployment.config
+    of_vnf = len(config.vault_names(wanted))
+    needed = min(config.vaults_needed or of_vnf, of_vnf)
+    having = silent = 0
+    for name in config.vault_names(wanted):
+        try:
+            points.read(run.deployment.vaults([name]), run.vnf, made.id, Trust.UNSIGNED_TOO)
+            having += 1
+        except (NotFound, VaultCorrupt):
+            continue
+        except (VaultError, SiteUnreachable) as error:
+            LOG.warning("whether vault %s has %s is not known: %s", name, made.id, error)
+            silent += 1
+    if having < needed <= having + silent:
+        raise VaultError(
+            f"recovery point {made.id} of {run.vnf} is in {having} of the {needed} vaults that it "
+            f"needs, and {silent} do not answer"
+        )
+    return having >= needed
 
 
 def _record(point: RecoveryPoint, run: Run) -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 from antipode.errors import NotFound, VaultError
@@ -95,6 +95,15 @@ class Vault(ABC):
             VaultError: one that is needed does not answer, or has no answer.
         """
         return [question(self)]
+
+    def decides(self, places: Collection[str], apart_from: str = "") -> bool:
+        """Whether the vaults at these places decide what nobody may do twice: no others can decide
+        otherwise.
+
+        Args:
+            apart_from: the site whose vaults have no say, as it is the one that may have failed.
+        """
+        return self.place in places
 
     def leave_out(self, copy: Vault, error: VaultError) -> None:
         """Go on without one of the `copies`, which has failed.

@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from antipode.errors import AntipodeError, NotFound, SiteUnreachable, Stopped, VaultError
 from antipode.logs import adopt, current_run
@@ -22,12 +22,12 @@ PATIENCE_S = 10.0
 class Vaults(Vault):
     """Several vaults by name.
 
-    With `all_needed` (protection) every one must answer, or nothing succeeds: a recovery point is
-    in each of them. Without (recovery, looking), those that answer will do, one at least; a dead
-    one is named in a warning, not asked again, and not waited for longer than `PATIENCE_S`.
+    With `all_needed` every one must answer, or nothing succeeds. Without, those that answer will
+    do, `needed` of them at least; a dead one is named in a warning, not asked again, and not waited
+    for longer than `PATIENCE_S`.
 
-    Connections are made when a document is first asked for. Vaults are always written in the order
-    of their names, so that of two hosts that create a document at once, one creates it everywhere.
+    Connections are made when a document is first asked for. Vaults are always written in the same
+    order, so that of two hosts that create a document at once, one creates it everywhere.
     """
 
     def __init__(
@@ -35,12 +35,19 @@ class Vaults(Vault):
         members: Mapping[str, Callable[[], Vault]],
         *,
         all_needed: bool,
+        needed: int = 1,
+        sites: Mapping[str, str | None] | None = None,
         keys: Keyring = NO_KEYS,
     ) -> None:
-        """`members`: the name of each vault, and what connects to it."""
+        """
+        Args:
+            members: the name of each vault, and what connects to it; the first breaks ties.
+            sites: the site that each is at, where it is at one.
+        """
         self.keys = keys
-        self._connect = dict(sorted(members.items()))
-        self._all_needed = all_needed
+        self._connect = dict(members)
+        self._needed = len(members) if all_needed else min(needed, len(members))
+        self._sites = dict(sites or {})
         self._connected: dict[str, Vault] = {}
         self._left_out: set[str] = set()
         self._lock = threading.Lock()
@@ -48,7 +55,7 @@ class Vaults(Vault):
     @property
     def place(self) -> str:
         with self._lock:
-            known = [vault.place for _, vault in sorted(self._connected.items())]
+            known = [self._connected[n].place for n in self._connect if n in self._connected]
         return " and ".join(known) or f"vault {', '.join(self._connect)}"
 
     def copies(self) -> Sequence[Vault]:
@@ -60,12 +67,25 @@ class Vaults(Vault):
     def leave_out(self, copy: Vault, error: VaultError) -> None:
         with self._lock:
             name = next(n for n, vault in self._connected.items() if vault is copy)
-            last = not set(self._connect) - self._left_out - {name}
-        if self._all_needed or last:
+            left = set(self._connect) - self._left_out - {name}
+        if len(left) < self._needed:
             raise error
         LOG.warning("vault %s is left out: %s", name, error)
         with self._lock:
             self._left_out.add(name)
+
+    def decides(self, places: Collection[str], apart_from: str = "") -> bool:
+        """As `Vault.decides`: more than half of the voters do, and exactly half with the first of
+        them. So of a set of voters and all the others, one decides and the other does not.
+        """
+        with self._lock:
+            known = {n: vault.place for n, vault in self._connected.items()}
+        voters = [n for n in self._connect if not apart_from or self._sites.get(n) != apart_from]
+        voters = voters or list(self._connect)
+        having = [n for n in voters if known.get(n) in places]
+        return 2 * len(having) > len(voters) or (
+            2 * len(having) == len(voters) and having[0] == voters[0]
+        )
 
     def put(self, name: str, document: bytes) -> None:
         self._ask(lambda vault: vault.put(name, document))
@@ -97,10 +117,10 @@ class Vaults(Vault):
         self._ask(lambda vault: vault.check(by))
 
     def _ask(self, question: Callable[[Vault], Answer]) -> Sequence[Answer]:
-        """What the vaults answer, in the order of their names; all are asked at once.
+        """What the vaults answer, in their order; all are asked at once.
 
         Raises:
-            VaultError: one that is needed does not answer, or none does.
+            VaultError: fewer answer than are needed.
             SiteUnreachable: that is all that was wrong.
         """
         with self._lock:
@@ -131,7 +151,7 @@ class Vaults(Vault):
                 failed[name] = answer
             else:
                 found[name] = answer
-                if not self._all_needed and patience_ends is None:
+                if len(found) >= self._needed and patience_ends is None:
                     patience_ends = time.monotonic() + PATIENCE_S
         self._judge(found, failed)
         return [found[name] for name in names if name in found]
@@ -163,7 +183,7 @@ class Vaults(Vault):
         for error in failed.values():
             if isinstance(error, Stopped) or not isinstance(error, AntipodeError):
                 raise error
-        if failed and (self._all_needed or not found):
+        if failed and len(found) < self._needed:
             silent = all(isinstance(error, SiteUnreachable) for error in failed.values())
             raise (SiteUnreachable if silent else VaultError)(
                 "; ".join(f"vault {n}: {e}" for n, e in sorted(failed.items()))

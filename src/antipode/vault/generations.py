@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypeVar
 
@@ -102,6 +102,7 @@ def claim(
     must_be_free(now, to, instead_of)
     generation = _next(vault, now.vnf, numbers)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:
+        _write_claim(vault, now.claim)  # its run may have died before it was everywhere
         release(vault, now.claim)
     mine = Claim(
         vnf=now.vnf,
@@ -184,20 +185,39 @@ def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
 
 def spread(vault: Vault, vnf: str) -> None:
     """Write to each vault what others know of the generations and it does not, as it could not be
-    reached at that time. What is damaged is not spread.
+    reached at that time. What is damaged is not spread, nor is what is not decided.
 
     Raises:
         VaultError: not all was written.
     """
+    for there, name, document in lacking(vault, vnf):
+        try:
+            there.create(name, document)
+        except VaultError as error:
+            vault.leave_out(there, error)
+
+
+def lacking(vault: Vault, vnf: str) -> Iterator[tuple[Vault, str, bytes]]:
+    """What `spread` writes: the vault, the document's name and the document; claims before their
+    outcomes.
+
+    Raises:
+        VaultError: a vault that is needed cannot be read.
+    """
     copies = vault.copies()
     if len(copies) == 1:
         return
-    known = [set(there.list(_prefix(vnf))) for there in copies]
-    for name in sorted(set[str]().union(*known)):
-        lacking = [there for there, names in zip(copies, known, strict=True) if name not in names]
-        if lacking and (document := _undamaged(vault, name)) is not None:
-            for there in lacking:
-                there.create(name, document)
+    known: dict[Vault, set[str]] = {}
+    for there in copies:
+        try:
+            known[there] = set(there.list(prefix(vnf)))
+        except VaultError as error:
+            vault.leave_out(there, error)
+    for name in sorted(set[str]().union(*known.values())):
+        without = [there for there, names in known.items() if name not in names]
+        if without and (document := to_spread(vault, vnf, name)) is not None:
+            for there in without:
+                yield there, name, document
 
 
 def teach(vault: Vault, known: ProtectedVnf) -> None:
@@ -212,18 +232,32 @@ def teach(vault: Vault, known: ProtectedVnf) -> None:
         return
     found = _found(vault, known.vnf, known.generation)
     if found is None or found[1] is None:
-        _claim_everywhere(vault, claim)
-        _end(vault, claim, "active", known.since)
+        # it was decided when it was made, by vaults that may be others than these
+        written, theirs = _write_claim(vault, claim)
+        if theirs:
+            _take_out(written, claim)
+            raise Busy(_lost_to(theirs[0]))
+        _write_outcome(vault, claim, "active", known.since)
 
 
-def _undamaged(vault: Vault, name: str) -> bytes | None:
-    """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged."""
+def to_spread(vault: Vault, vnf: str, name: str) -> bytes | None:
+    """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged, or
+    a claim that its run may not have.
+    """
+    if (match := _DOCUMENT.fullmatch(name.removeprefix(prefix(vnf)))) is None:
+        return None
+    number, part = match.groups()
     try:
-        found = _read(vault, name, Claim if name.endswith(".claim") else Outcome)
+        if (found := _found(vault, vnf, int(number))) is None:
+            return None
+        claim, outcome = found
+        if outcome is None:
+            own = [p for p, c in _read(vault, name, Claim) if c.run == claim.run]
+            return _document(claim) if vault.decides(own, claim.former_site) else None
     except VaultCorrupt as error:
         LOG.warning("not written to the other vaults: %s", error)
         return None
-    return _document(found[0][1]) if found else None
+    return _document(claim if part == "claim" else outcome)
 
 
 def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
@@ -247,33 +281,89 @@ def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
 
 
 def _claim_everywhere(vault: Vault, mine: Claim) -> None:
-    """Write a claim to every vault that answers; where another run was faster, to none."""
+    """Write a claim to every vault that answers; to none where it is decided for another run.
+
+    A run has its claim when the vaults that have it decide, apart from those at the site that the
+    VNF leaves: of two runs that reach different vaults at most one has it.
+
+    Raises:
+        Busy: another run has it, or nobody has while both try.
+        VaultError: too few vaults answer.
+    """
+    written, theirs = _write_claim(vault, mine)
+    if vault.decides(_places(written), mine.former_site):
+        for other in theirs:
+            LOG.warning("the claim of %s comes to nothing: run %s has it", _holder(other), mine.run)
+        return
+    _take_out(written, mine)
+    if theirs:
+        raise Busy(_lost_to(theirs[0]))
+    raise VaultError(_too_few(written, mine, f"claim {_name(mine, 'claim')}"))
+
+
+def _write_claim(vault: Vault, mine: Claim) -> tuple[dict[Vault, bool], list[Claim]]:
+    """Write a claim to every vault that answers, until others have so many that it is in vain.
+
+    Returns:
+        the vaults that have it, each with whether this call has written it; and the claims of
+        other runs that were in its way.
+    """
     name, document = _name(mine, "claim"), _document(mine)
-    written: list[Vault] = []
-    for there in vault.copies():
+    written: dict[Vault, bool] = {}
+    theirs: list[Claim] = []
+    copies = list(vault.copies())
+    for number, there in enumerate(copies):
         try:
-            if there.create(name, document):
-                written.append(there)
-                continue
-            found = _the_one(there, name, Claim)
+            is_new = there.create(name, document)
+            found = mine if is_new else _the_one(there, name, Claim)
         except VaultError as error:
             vault.leave_out(there, error)
             continue
-        if found.run != mine.run:
-            for ours in written:
-                # nothing was built on it yet, and the other one's is to be there
-                ours.delete(name)
-            raise Busy(_lost_to(found))
+        if found.run == mine.run:
+            written[there] = is_new
+            continue
+        theirs.append(found)
+        if not vault.decides(_places([*written, *copies[number + 1 :]]), mine.former_site):
+            break
+    return written, theirs
 
 
-def _end(
-    vault: Vault, claim: Claim, outcome: Literal["active", "released"], since: str | None = None
-) -> None:
+def _take_out(written: Mapping[Vault, bool], mine: Claim) -> None:
+    """Remove a claim from the vaults that it was just written to: nothing was built on it yet, and
+    that of another run is to be there.
+    """
+    for there, is_new in written.items():
+        if is_new:
+            there.delete(_name(mine, "claim"))
+
+
+def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> None:
+    """Note how a claim has ended in every vault that answers.
+
+    Raises:
+        Busy: it has ended otherwise.
+        VaultError: too few vaults answer.
+    """
+    noted = _write_outcome(vault, claim, outcome, None)
+    if not vault.decides(_places(noted), claim.former_site):
+        raise VaultError(_too_few(noted, claim, f"outcome {_name(claim, 'outcome')}"))
+
+
+def _write_outcome(
+    vault: Vault, claim: Claim, outcome: Literal["active", "released"], since: str | None
+) -> list[Vault]:
+    """Write how a claim has ended to every vault that answers; those that have it.
+
+    Raises:
+        Busy: it has ended otherwise.
+    """
     wanted = Outcome(run=claim.run, outcome=outcome, since=since or _now())
     name = _name(claim, "outcome")
+    noted: list[Vault] = []
     for there in vault.copies():
         try:
             if there.create(name, _document(wanted)):
+                noted.append(there)
                 continue
             found = _the_one(there, name, Outcome)
         except VaultError as error:
@@ -284,7 +374,22 @@ def _end(
                 f"run {claim.run} has lost its claim to VNF {claim.vnf}: generation "
                 f"{claim.generation} is {found.outcome} since {found.since}"
             )
+        noted.append(there)
         wanted = found  # all vaults have the same moment
+    return noted
+
+
+def _places(vaults: Iterable[Vault]) -> list[str]:
+    return [vault.place for vault in vaults]
+
+
+def _too_few(having: Collection[Vault], claim: Claim, what: str) -> str:
+    places = ", ".join(_places(having)) or "none"
+    return (
+        f"VNF {claim.vnf}: too few vaults answer for its {what} to count (it is in: {places}). "
+        "Wait for the others; or name each that is lost for good with --lost-vault, once no other "
+        f"host can be failing over {claim.vnf}"
+    )
 
 
 def _standing(vault: Vault, vnf: str) -> Iterator[Found]:
@@ -331,16 +436,9 @@ def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
     Raises:
         VaultCorrupt: as `_claims`.
     """
-    name = f"{_prefix(vnf)}{generation:010d}"
-    claims = _read(vault, f"{name}.claim", Claim)
+    name = f"{prefix(vnf)}{generation:010d}"
     outcomes = _read(vault, f"{name}.outcome", Outcome)
-    for place, claim in claims:
-        if claim.run != claims[0][1].run:
-            raise VaultCorrupt(
-                f"generation {generation} of VNF {vnf} was claimed twice: by "
-                f"{_holder(claims[0][1])} ({claims[0][0]}), and by {_holder(claim)} ({place})."
-                f" See which copy serves, stop the other, and remove its {name}.claim"
-            )
+    claims = _decided(vault, _read(vault, f"{name}.claim", Claim), outcomes)
     for place, outcome in outcomes:
         if not claims or outcome.run != claims[0][1].run:
             raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
@@ -355,13 +453,39 @@ def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
     return claims[0][1], outcomes[0][1] if outcomes else None
 
 
+def _decided(
+    vault: Vault, claims: list[tuple[str, Claim]], outcomes: list[tuple[str, Outcome]]
+) -> list[tuple[str, Claim]]:
+    """The claims of one generation without those of runs that came too late: a run that stopped
+    before it knew may have left its claim in too few vaults.
+
+    Raises:
+        VaultCorrupt: of several runs none has it for certain.
+    """
+    of_run: dict[str, list[tuple[str, Claim]]] = {}
+    for place, claim in claims:
+        of_run.setdefault(claim.run, []).append((place, claim))
+    if len(of_run) < 2:
+        return claims
+    for run, own in of_run.items():
+        places = [place for place, _ in own]
+        if vault.decides(places, own[0][1].former_site) and all(o.run == run for _, o in outcomes):
+            return own
+    (one_place, one), (place, other) = (own[0] for own in list(of_run.values())[:2])
+    raise VaultCorrupt(
+        f"generation {one.generation} of VNF {one.vnf} was claimed twice: by "
+        f"{_holder(one)} ({one_place}), and by {_holder(other)} ({place})."
+        f" See which copy serves, stop the other, and remove its {_name(other, 'claim')}"
+    )
+
+
 def _numbers(vault: Vault, vnf: str) -> list[int]:
     """The generations that are there, in rising order; the first needs no claim. A listing of Swift
     may lag behind: what comes after the last that it has is asked for by name.
     """
-    listed = [_NUMBER.match(name) for name in vault.list(_prefix(vnf))]
+    listed = [_NUMBER.match(name) for name in vault.list(prefix(vnf))]
     numbers = sorted({1, *(int(match[1]) for match in listed if match)})
-    while vault.versions(f"{_prefix(vnf)}{numbers[-1] + 1:010d}.claim"):
+    while vault.versions(f"{prefix(vnf)}{numbers[-1] + 1:010d}.claim"):
         numbers.append(numbers[-1] + 1)
     return numbers
 
@@ -374,7 +498,7 @@ def _next(vault: Vault, vnf: str, numbers: Collection[int]) -> int:
     """
     if (highest := max(numbers)) >= HIGHEST_GENERATION:
         raise VaultCorrupt(
-            f"{vault.place}: {_prefix(vnf)}{highest:010d}.claim has the highest number that there "
+            f"{vault.place}: {prefix(vnf)}{highest:010d}.claim has the highest number that there "
             "is, which no failover has reached. Remove it and its outcome"
         )
     return highest + 1
@@ -450,13 +574,15 @@ def _document(value: Model) -> bytes:
 
 
 def _name(claim: Claim, part: str) -> str:
-    return f"{_prefix(claim.vnf)}{claim.generation:010d}.{part}"
+    return f"{prefix(claim.vnf)}{claim.generation:010d}.{part}"
 
 
-def _prefix(vnf: str) -> str:
+def prefix(vnf: str) -> str:
+    """What the names of all claims and outcomes of a VNF begin with."""
     return f"{vnf}/generation-"
 
 
+_DOCUMENT = re.compile(r"(\d{10})\.(claim|outcome)", re.ASCII)
 _NUMBER = re.compile(r".*/generation-(\d{10})\.claim$", re.DOTALL)
 
 

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vaults that were away are caught up: each gets what others hold of a VNF and it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from antipode.errors import AntipodeError, NotFound, Stopped, VaultCorrupt, VaultError
+from antipode.vault import Vault, generations, sealing
+from antipode.vault.points import WITHDRAWN
+from antipode.vault.sealing import MANIFEST, Trust
+
+
+class Lack(NamedTuple):
+    """A document that some vaults do not hold and others do."""
+
+    name: str
+    without: Sequence[Vault]
+
+
+class CaughtUp(NamedTuple):
+    """How many documents were written, by the place of each vault, and what could not be."""
+
+    written: dict[str, int]
+    trouble: list[str]
+
+
+def lacking(vault: Vault, vnf: str) -> Iterator[Lack]:
+    """What some of the vaults lack of a VNF, in an order in which it can be written at any time:
+    where it is active, what was withdrawn, recovery points, the newest first, and records.
+
+    Raises:
+        VaultError: a vault that is needed cannot be read.
+    """
+    for there, name, _document in generations.lacking(vault, vnf):
+        yield Lack(name, [there])
+    if len(vault.copies()) < 2:
+        return
+    listed = {copy: _names(vault, copy, vnf) for copy in vault.copies()}
+    held = {copy: names for copy, names in listed.items() if names is not None}
+    known = set[str]().union(*held.values())
+    withdrawn = {name.removesuffix(WITHDRAWN) for name in known if name.endswith(WITHDRAWN)}
+    records = sealing.records_folder(vnf)
+    manifests = {
+        name
+        for name in known
+        if name.startswith(f"{vnf}/")
+        and name.endswith(MANIFEST)
+        and name.removesuffix(MANIFEST) not in withdrawn
+    }
+    for name in (
+        *sorted(name + WITHDRAWN for name in withdrawn),
+        *sorted(manifests, reverse=True),
+        *sorted(name for name in known if name.startswith(records)),
+    ):
+        if without := [copy for copy, names in held.items() if name not in names]:
+            yield Lack(name, without)
+
+
+def catch_up(vault: Vault, vnf: str, at_most: int | None = None) -> CaughtUp:
+    """Write to each of the vaults that answer what it lacks of a VNF. What is there is never
+    written over, and what is damaged is not written. Again is fine.
+
+    Args:
+        at_most: how many documents are looked at; the rest is left to the next time.
+
+    Raises:
+        VaultError: a vault that is needed does not answer.
+    """
+    done = CaughtUp({}, [])
+    for number, lack in enumerate(lacking(vault, vnf)):
+        if number == at_most:
+            break
+        try:
+            documents = _intact(vault, vnf, lack.name)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            done.trouble.append(f"{lack.name}: {error}")
+            continue
+        for there in lack.without:
+            try:
+                for name, document in documents.items():
+                    if there.create(name, document):
+                        done.written[there.place] = done.written.get(there.place, 0) + 1
+            except VaultError as error:
+                vault.leave_out(there, error)
+                done.trouble.append(str(error))
+    return done
+
+
+def _names(vault: Vault, copy: Vault, vnf: str) -> set[str] | None:
+    """All that one of the vaults lists of a VNF; None where it has failed and is left out."""
+    try:
+        return {*copy.list(f"{vnf}/"), *copy.list(sealing.records_folder(vnf))}
+    except VaultError as error:
+        vault.leave_out(copy, error)
+        return None
+
+
+def _intact(vault: Vault, vnf: str, name: str) -> dict[str, bytes]:
+    """A document as one of the vaults holds it undamaged, and as it may be written to others, after
+    those that it rests on.
+
+    Raises:
+        NotFound: it is not there any more.
+        VaultCorrupt: it is damaged wherever it is, or is not signed by a trusted key.
+    """
+    if name.startswith(generations.prefix(vnf)):
+        if (document := generations.to_spread(vault, vnf, name)) is None:
+            raise VaultCorrupt("it is damaged, or not decided")
+        return {name: document}
+    if name.startswith(sealing.records_folder(vnf)):
+        return {name: _record(vault, name, name.removesuffix(MANIFEST).rpartition(".")[2])}
+    if not name.endswith(MANIFEST):
+        return {name: vault.get(name)}
+    point = name.removeprefix(f"{vnf}/").removesuffix(MANIFEST)
+    records: dict[str, bytes] = {}
+
+    def keep(record: str, sha256: str) -> bytes:
+        records[record] = _record(vault, record, sha256)
+        return records[record]
+
+    damaged: VaultCorrupt | None = None
+    for place, document in vault.versions(name):
+        try:
+            sealing.unseal(document, vnf, point, vault.keys, keep, Trust.UNSIGNED_TOO)
+            return {**records, name: document}
+        except VaultCorrupt as error:
+            damaged = VaultCorrupt(f"{place}: {error}")
+    raise damaged or NotFound(f"{vault.place} has it no more")
+
+
+def _record(vault: Vault, name: str, sha256: str) -> bytes:
+    """A document with this digest, from any vault that holds it."""
+    for _place, document in vault.versions(name):
+        if sealing.is_intact(document, sha256):
+            return document
+    raise VaultCorrupt(f"{vault.place}: {name} is damaged or not there")
