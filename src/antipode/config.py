@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyAddress, model_validator
 
@@ -247,6 +248,47 @@ class MetricsConfig(Model):
         return self
 
 
+class Webhook(Model):
+    """A receiver of events."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=2048)]
+    secret_file: Path
+    """its first line is what events are signed with (HMAC-SHA256), of 24 characters or more"""
+    types: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
+        default_factory=lambda: ["dr."]
+    )
+    """the beginnings of the types that it gets; all by default"""
+
+    @model_validator(mode="after")
+    def is_encrypted(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.username or parts.password:
+            raise ValueError("a password in the URL would be in logs; events are signed instead")
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1"):
+            raise ValueError("events are sent to https:// only, or to this host")
+        return self
+
+
+class EventsConfig(Model):
+    """Where events go."""
+
+    source: Annotated[str, Field(min_length=1, max_length=190, pattern=r"^\S+$")] = "antipode"
+    """the `source` of the CloudEvents, to tell installations apart"""
+    log: Path | None = None
+    """a file to which each event is appended, a line each"""
+    webhooks: dict[Name, Webhook] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def goes_somewhere(self) -> Self:
+        if self.log is None and not self.webhooks:
+            raise ValueError("give log, webhooks or both")
+        if "log" in self.webhooks:
+            raise ValueError("a webhook cannot be named log")
+        if self.log is not None and not self.log.is_absolute():
+            raise ValueError(f"log {self.log} is not an absolute path")
+        return self
+
+
 class Config(Model):
     """The settings of one antipode installation. Credentials are not here but in clouds.yaml."""
 
@@ -277,6 +319,8 @@ class Config(Model):
     history: History = History()
     metrics: MetricsConfig | None = None
     """without it there are none"""
+    events: EventsConfig | None = None
+    """without it nobody is told of events"""
 
     @model_validator(mode="after")
     def sites_are_apart(self) -> Self:

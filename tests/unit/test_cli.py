@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 
+from antipode import config
 from antipode.cli import app, main, progress
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
+from antipode.model.event import Event
 from antipode.runs import kind_of
 from antipode.store.vnfs import Vnfs
 from tests.unit import samples
@@ -873,3 +875,16 @@ def test_schedules_are_listed_paused_and_resumed(antipode: Antipode) -> None:
     assert json.loads(antipode.out)["resumed"] == ["quiesced-snapshot"]
     assert antipode("protection", "pause", "hlr", "--option", "other") == 2
     assert antipode("protection", "pause", "smf") == 2
+
+
+def test_events_are_listed_the_oldest_first(antipode: Antipode) -> None:
+    deployment = Deployment(config.load(str(antipode.config)))
+    for number in range(3):
+        event = Event(f"e-{number}", "dr.protect.end", "vnf/hlr", float(number), {"vnf": "hlr"})
+        deployment.events.note(event, [])
+    assert antipode("event", "list", "--most", "2", "-f", "json") == 0
+    listed = json.loads(antipode.out)
+    assert [row["id"] for row in listed] == ["e-1", "e-2"]
+    assert listed[0]["data"] == {"vnf": "hlr"}
+    for wrong in ("0", "-1", "many", "1" * 5000):
+        assert antipode("event", "list", "--most", wrong) == 2

@@ -349,7 +349,7 @@ def test_labels_are_few_and_of_known_kinds(world: World, known: set[str]) -> Non
     }
     assert labels <= {
         *("vnf", "site", "consistency", "kind", "result", "state", "place", "option"),
-        *("version", "le"),
+        *("version", "le", "receiver"),
     }
 
 

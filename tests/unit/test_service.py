@@ -345,7 +345,9 @@ def test_what_keeps_schedules_from_being_followed_is_told_in_the_status(
 ) -> None:
     made = Scheduler(deployment)
     with daemon._Reapers(deployment) as reapers:
-        parts = daemon.Parts(Conductor(deployment), made, reapers, Observer(deployment))
+        conductor, observer = Conductor(deployment), Observer(deployment)
+        told = daemon._Told(deployment, observer, conductor)
+        parts = daemon.Parts(conductor, made, reapers, observer, told)
         assert parts.trouble() == {}
         made.damaged = {"hlr": "its definition is damaged"}
         made.trouble = "the database is away"

@@ -46,6 +46,7 @@ COMMANDS = {
     "key export": "key:KeyExport",
     "key import": "key:KeyImport",
     "failover": "failover:Failover",
+    "event list": "event:EventList",
     "serve": "serve:Serve",
     "service status": "serve:ServiceStatus",
     "demo": "demo:Demo",

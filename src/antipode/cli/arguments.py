@@ -42,6 +42,13 @@ def name(text: str) -> str:
     return text
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and 0 < int(text) <= 10**6):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1,000,000")
+    return int(text)
+
+
 def factor(text: str) -> float:
     """A number that is finite and not negative."""
     try:

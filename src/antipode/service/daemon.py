@@ -29,7 +29,10 @@ from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
 from antipode.runs import history, orphans
+from antipode.service import events
 from antipode.service.conductor import Conductor
+from antipode.service.courier import Courier, couriers
+from antipode.service.events import Noticer
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
 from antipode.service.scheduler import Scheduler
@@ -108,10 +111,12 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
                 target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
             )
         )
-        if deployment.config.metrics is not None:
+        told = _Told(deployment, observer, conductor)
+        if deployment.config.metrics is not None or deployment.config.events is not None:
             threads.append(
                 threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)
             )
+        threads += told.threads(stop)
         with _Reapers(deployment) as reapers, served(metrics, deployment.config.metrics):
             for thread in threads:
                 thread.start()
@@ -119,7 +124,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             status = Status(
                 socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
             )
-            parts = Parts(conductor, scheduler, reapers, observer)
+            parts = Parts(conductor, scheduler, reapers, observer, told)
             _beat(deployment, status, parts)
             LOG.info(
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
@@ -236,6 +241,38 @@ class _Reapers:
         return [site]
 
 
+class _Told:
+    """The parts that tell others of events, if the configuration names any."""
+
+    def __init__(self, deployment: Deployment, observer: Observer, conductor: Conductor) -> None:
+        """
+        Raises:
+            InvalidInput: the secret of a webhook cannot be read.
+        """
+        self._noticer: Noticer | None = None
+        self._couriers: list[Courier] = []
+        if (settings := deployment.config.events) is not None:
+            self._noticer = Noticer(deployment, settings, observer, lambda: conductor.waiting)
+            self._couriers = couriers(deployment, settings)
+
+    def threads(self, stop: threading.Event) -> list[threading.Thread]:
+        """A thread for each of them, not started."""
+        work = {f"events for {courier.name}": courier.follow for courier in self._couriers}
+        if self._noticer is not None:
+            work["events"] = self._noticer.follow
+        return [
+            threading.Thread(target=follow, args=(stop,), name=name, daemon=True)
+            for name, follow in work.items()
+        ]
+
+    def trouble(self) -> dict[str, str]:
+        """What does not work, and why."""
+        found = {f"events for {c.name}": c.trouble for c in self._couriers if c.trouble is not None}
+        if self._noticer is not None and self._noticer.trouble is not None:
+            found["events"] = self._noticer.trouble
+        return found
+
+
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
     """Every CLEAN_EVERY_S, delete the flows of runs that have ended and freezes that are long over,
     compare the clocks, remove orphans at the sites, and prune the history.
@@ -247,6 +284,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             must_agree_on_time(deployment)
             orphans.collect(deployment)
             history.prune(deployment)
+            events.clean_up(deployment)
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:
@@ -263,12 +301,14 @@ class Parts:
     scheduler: Scheduler
     reapers: _Reapers
     observer: Observer
+    told: _Told
 
     def trouble(self) -> dict[str, str]:
         """What does not work, and why."""
         found = {f"site {name}": why for name, why in self.reapers.trouble.items()}
         found |= {f"run {run}": why for run, why in self.conductor.waiting.items()}
         found |= self.observer.trouble
+        found |= self.told.trouble()
         found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}
         found |= {
             f"reaper of {name}": "its thread has ended; restart the service"

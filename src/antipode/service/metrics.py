@@ -154,6 +154,13 @@ class Metrics(Collector):
                 for key, number in Counted((r.kind, state_of(r, deployment)) for r in rows).items()
             ],
         )
+        now = time.time()
+        yield gauge(
+            "antipode_event_delay_seconds",
+            "For how long the oldest event has waited for a receiver.",
+            ["receiver"],
+            [(name, max(now - at, 0)) for name, (_, at) in deployment.events.pending().items()],
+        )
         yield gauge(
             "antipode_run_waiting_for_input",
             "Runs that wait for an operator.",

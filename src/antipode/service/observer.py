@@ -54,6 +54,8 @@ class Observed:
     last_protect: Mapping[str, Any]
     """the result of its newest protection that succeeded; empty if there is none"""
     last_failover: Mapping[str, Any]
+    at: float
+    """when it was seen, in seconds since the epoch"""
 
 
 class Observer:
@@ -129,6 +131,7 @@ class Observer:
             self._newest(vaults, vnf.vnf),
             made.result if made else {},
             moved.result if moved else {},
+            time.time(),
         )
 
     def _newest(self, vaults: Vaults, name: str) -> Newest | None:

@@ -191,6 +191,11 @@ class Runs:
         """The runs in the states `queued` and `running`, the oldest first."""
         return self._rows(_of(vnf).where(RunRow.state.in_(OPEN)).order_by(RunRow.started_at))
 
+    def ended_since(self, moment: float) -> list[RunRow]:
+        """The runs that ended after a moment (seconds since the epoch), the oldest first."""
+        ended = select(RunRow).where(RunRow.ended_at > moment)
+        return self._rows(ended.order_by(RunRow.ended_at))
+
     def all(self, vnf: str | None = None) -> list[RunRow]:
         """All runs, the newest first."""
         return self._rows(_of(vnf).order_by(RunRow.started_at.desc()))

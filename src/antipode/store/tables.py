@@ -127,6 +127,44 @@ class ScheduleRow(Base):
     paused_because: Mapped[str | None] = mapped_column(Prose)
 
 
+class EventRow(Base):
+    """Something that has happened, and that others may be told of."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_by_time", "at"),)
+
+    id: Mapped[str] = mapped_column(Words(190), primary_key=True)
+    """made of what has happened: whichever host notices it first notes it, and no other"""
+    type: Mapped[str] = mapped_column(Words(64))
+    subject: Mapped[str] = mapped_column(Words(190))
+    at: Mapped[float] = mapped_column(Double)
+    data: Mapped[dict[str, Any]] = mapped_column(Document)
+
+
+class DeliveryRow(Base):
+    """An event that is still to be delivered to one receiver."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("deliveries_to", "receiver", "at"),)
+
+    receiver: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    event: Mapped[str] = mapped_column(ForeignKey("events.id"), primary_key=True)
+    at: Mapped[float] = mapped_column(Double)
+    """when the event was noted"""
+    not_before: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """until then a host has taken it, or waits after an attempt that failed"""
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+
+
+class ConditionRow(Base):
+    """Something that is not as it should be, and was told; kept until it is over."""
+
+    __tablename__ = "conditions"
+
+    key: Mapped[str] = mapped_column(Words(190), primary_key=True)
+    since: Mapped[float] = mapped_column(Double)
+
+
 class RunRow(Base):
     __tablename__ = "runs"
     __table_args__ = (

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices what happens to runs, VNFs, members and vaults, and notes an event of each in the
+database, from where it is delivered.
+
+Events are made of what the database says, not of calls in a run: no run waits for them, and what
+happened while no service was there is noticed by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.config import EventsConfig
+from antipode.engine.deployment import Deployment
+from antipode.model.event import Event
+from antipode.model.rpo import Rpo, RpoState, rpo
+from antipode.service.observer import Observer
+from antipode.store import database
+from antipode.store.tables import RunRow
+
+LOG = logging.getLogger(__name__)
+LOG_RECEIVER = "log"
+LOOK_S = 2.0
+OVERLAP_S = 600.0
+"""How late the end of a run may become visible."""
+LONGEST_S = 86400.0
+"""Of what has happened before, nobody is told."""
+KEPT_S = 7 * 86400.0
+"""How long events stay in the database."""
+MOST_PENDING = 10_000
+"""Deliveries that wait for one receiver; the oldest ones beyond are dropped."""
+TOLD = (
+    *("recovery_point", "option", "generation", "consistency", "consistent_at", "incremental"),
+    *("stored_bytes", "quiesce_window_s", "quiesce_budget_s", "rpo_s", "rto_s", "seconds", "site"),
+)
+"""What of a run's result is in its event, where it is there."""
+EXCEEDED, UNPROTECTED = "rpo.exceeded/", "vnf.unprotected/"
+"""The beginnings of the keys of conditions of a VNF."""
+ENDINGS = {"succeeded": "end", "failed": "error", "aborted": "abort"}
+
+
+Held = Mapping[str, float]
+"""The conditions that were told, and since when."""
+
+
+class Condition(NamedTuple):
+    """Something that should not be, such as an RPO that is exceeded, as it is now."""
+
+    key: str
+    event: Event | None
+    """of its begin or its end; nobody is told of an end without one"""
+    is_there: bool
+
+
+class Noticer:
+    """Notices what has happened since the last look, on any host."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        settings: EventsConfig,
+        observer: Observer,
+        waiting: Callable[[], dict[str, str]],
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """
+        Args:
+            waiting: the runs that wait for an operator, and why.
+            now: seconds since the epoch; the database's clock by default.
+        """
+        self._deployment = deployment
+        self._settings = settings
+        self._observer = observer
+        self._waiting = waiting
+        self._now = now or partial(database.now, deployment.database)
+        self._host = socket.gethostname()
+        self._since: float | None = None
+        self._told: set[str] = set()
+        self._judged: dict[str, float] = {}
+        self._missed: dict[tuple[str, str], int] | None = None
+        self.trouble: str | None = None
+        """why nothing can be noticed now"""
+
+    def follow(self, stop: threading.Event) -> None:
+        """Look until `stop` is set."""
+        while not stop.wait(LOOK_S):
+            try:
+                self.look()
+                self.trouble = None
+            except Exception as error:
+                if self.trouble is None:
+                    LOG.exception("events cannot be noted now; trying again")
+                self.trouble = f"{type(error).__name__}: {error}"
+
+    def look(self) -> None:
+        """Note an event of everything that has happened.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        now = self._now()
+        self._look_at_runs(now)
+        self._look_at_schedules(now)
+        held = self._deployment.events.conditions()
+        for key, event, is_there in self._conditions(held, now):
+            if is_there and key not in held:
+                assert event is not None  # of what begins everybody is told
+                self._deployment.events.begin(key, event, self.receivers(event.type))
+            elif not is_there and key in held:
+                to = self.receivers(event.type) if event else []
+                self._deployment.events.end(key, event, to)
+
+    def receivers(self, kind: str) -> list[str]:
+        """Who is told of events of a type."""
+        named = [
+            name
+            for name, hook in self._settings.webhooks.items()
+            if any(kind.startswith(beginning) for beginning in hook.types)
+        ]
+        return [*named, *([LOG_RECEIVER] if self._settings.log else [])]
+
+    def _note(self, event: Event) -> None:
+        self._deployment.events.note(event, self.receivers(event.type))
+
+    def _look_at_runs(self, now: float) -> None:
+        if self._since is None:
+            newest = self._deployment.events.newest(1)
+            last = newest[0].at if newest else now
+            self._since = max(min(last, now), now - LONGEST_S) - OVERLAP_S * bool(newest)
+        runs = self._deployment.runs
+        rows = [*runs.open(), *runs.ended_since(self._since)]
+        events = {event.id: event for row in rows for event in _of_run(row)}
+        new = events.keys() - self._told
+        for event in sorted(new - self._deployment.events.known(new), key=lambda e: events[e].at):
+            self._note(events[event])
+        self._told = set(events)
+        self._since = now - OVERLAP_S
+
+    def _look_at_schedules(self, now: float) -> None:
+        """What was missed since this service has looked first."""
+        rows = self._deployment.schedules.all()
+        for key, row in rows.items():
+            if self._missed is not None and row.missed > self._missed.get(key, 0):
+                data = {"vnf": row.vnf, "option": row.option, "missed_in_all": row.missed}
+                name = f"schedule.missed/{row.vnf}/{row.option}/{row.settled}"
+                self._note(_of_vnf(name, "dr.schedule.missed", row.vnf, now, data))
+        self._missed = {key: row.missed for key, row in rows.items()}
+
+    def _conditions(self, held: Held, now: float) -> Iterator[Condition]:
+        """Each condition that is known to be there, or known not to be."""
+        yield from self._of_vnfs(held, now)
+        yield from self._of_freezes(held, now)
+        yield from self._of_waiting(held, now)
+        for vault, is_up in self._observer.vaults_up.items():
+            key = f"vault.down/{vault}@{self._host}"
+            kind = "dr.vault.up" if is_up else "dr.vault.down"
+            data = {"vault": vault, "host": self._host}
+            yield Condition(
+                key, Event(_once(key, now), kind, f"vault/{vault}", now, data), not is_up
+            )
+
+    def _of_vnfs(self, held: Held, now: float) -> Iterator[Condition]:
+        """How each VNF is protected. It is judged when it has just been observed, as what another
+        host has seen since may be newer.
+        """
+        observed, states = self._observer.observed, self._deployment.states.all()
+        for name, seen in observed.items():
+            found = rpo(seen.vnf.rpo, states.get(name, seen.state), seen.newest, now)
+            if found.state is RpoState.FAILING_OVER:
+                # points of the former copy say nothing any more: nobody is told that all is well
+                yield Condition(f"{EXCEEDED}{name}", None, False)
+                yield Condition(f"{UNPROTECTED}{name}", None, False)
+            elif self._judged.get(name) != seen.at:
+                self._judged[name] = seen.at
+                yield from self._of_vnf(name, found, now)
+        if self._observer.looked_at:
+            for key in held:
+                about, _, name = key.partition("/")
+                if f"{about}/" in (EXCEEDED, UNPROTECTED) and name not in observed:
+                    yield Condition(key, None, False)  # the VNF was removed
+
+    def _of_vnf(self, name: str, found: Rpo, now: float) -> Iterator[Condition]:
+        data = {"vnf": name, "rpo_s": found.age_s, "rpo_target_s": found.target_s}
+        key, has_none = f"{UNPROTECTED}{name}", found.state is RpoState.NO_POINT
+        if has_none or found.age_s is not None:
+            kind = "dr.vnf.unprotected" if has_none else "dr.vnf.protected"
+            yield Condition(key, _of_vnf(_once(key, now), kind, name, now, data), has_none)
+        key, is_exceeded = f"{EXCEEDED}{name}", found.state is RpoState.EXCEEDED
+        if found.state in (RpoState.EXCEEDED, RpoState.MET):
+            kind = f"dr.rpo.{found.state.value}"
+            yield Condition(key, _of_vnf(_once(key, now), kind, name, now, data), is_exceeded)
+        elif found.state is RpoState.NO_TARGET:
+            yield Condition(key, None, False)
+
+    def _of_freezes(self, held: Held, now: float) -> Iterator[Condition]:
+        prefix, until, names = "member.frozen/", dict[str, float](), dict[str, Any]()
+        for row in self._deployment.freezes.open():
+            key = f"{prefix}{row.site}/{row.server_id}"
+            until[key] = max(until.get(key, 0.0), row.deadline)
+            names[key] = {"site": row.site, "server": row.server, "server_id": row.server_id}
+        overdue = {key for key, deadline in until.items() if deadline < now}
+        for key in {*overdue, *(k for k in held if k.startswith(prefix))}:
+            is_there = key in overdue
+            kind = "dr.member.frozen" if is_there else "dr.member.unquiesced"
+            site, server = key.removeprefix(prefix).split("/", 1)
+            data = names.get(key, {"site": site, "server_id": server})
+            yield Condition(
+                key, Event(_once(key, now), kind, f"server/{server}", now, data), is_there
+            )
+
+    def _of_waiting(self, held: Held, now: float) -> Iterator[Condition]:
+        prefix, suffix = "run.waiting/", f"@{self._host}"
+        waiting = self._waiting()
+        for run, why in waiting.items():
+            key, data = f"{prefix}{run}{suffix}", {"run": run, "reason": why, "host": self._host}
+            event = Event(_once(key, now), "dr.run.waiting", f"run/{run}", now, data)
+            yield Condition(key, event, True)
+        for key in held:
+            ours = key.startswith(prefix) and key.endswith(suffix)
+            if ours and key.removeprefix(prefix).removesuffix(suffix) not in waiting:
+                yield Condition(key, None, False)
+
+
+def clean_up(deployment: Deployment) -> None:
+    """Drop what cannot be delivered any more, and forget events that are long over.
+
+    A failure is logged, as nothing depends on it.
+    """
+    try:
+        now = database.now(deployment.database)
+        if dropped := deployment.events.give_up(now - LONGEST_S, MOST_PENDING):
+            LOG.error("%d events were not delivered in time, and are given up", dropped)
+        deployment.events.forget(now - KEPT_S)
+    except SQLAlchemyError as error:
+        LOG.warning("events could not be forgotten: %s", error)
+
+
+def _of_run(row: RunRow) -> Iterator[Event]:
+    """The events of a run so far."""
+    said = {"run": row.id, "kind": row.kind, "vnf": row.vnf}
+    if row.state == "queued":
+        return
+    started = {**said, "state": "running"}
+    yield _of_vnf(f"{row.id}/start", f"dr.{row.kind}.start", row.vnf, row.started_at, started)
+    if row.ended_at is None or row.state not in ENDINGS:
+        return
+    result = {name: row.result[name] for name in TOLD if row.result.get(name) is not None}
+    ended = {**said, "state": row.state, "reason": row.reason, **result}
+    kind = f"dr.{row.kind}.{ENDINGS[row.state]}"
+    yield _of_vnf(f"{row.id}/{row.state}/{row.claim}", kind, row.vnf, row.ended_at, ended)
+
+
+def _of_vnf(name: str, kind: str, vnf: str, at: float, data: dict[str, Any]) -> Event:
+    return Event(name, kind, f"vnf/{vnf}", at, data)
+
+
+def _once(key: str, at: float) -> str:
+    """The id of an event that one host notes: the one that has noted the condition."""
+    return f"{key}/{at * 1000:.0f}"
