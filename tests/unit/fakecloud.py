@@ -469,7 +469,7 @@ class FakeCloud:
             case "GET", ["backups", backup, "export_record"]:
                 fields = {
                     k: self.backups[backup][k]
-                    for k in ("id", "volume_id", "parent_id", "size", "object_count")
+                    for k in ("id", "volume_id", "parent_id", "size", "object_count", "metadata")
                 }
                 url = base64.b64encode(json.dumps(fields).encode()).decode()
                 return {"backup-record": {"backup_service": SWIFT, "backup_url": url}}

@@ -28,7 +28,7 @@ from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
-from antipode.operations import abort, failover, protect, resume
+from antipode.operations import abort, expiry, failover, protect, resume
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import member
 from antipode.recover import rollback
@@ -175,6 +175,8 @@ def do(job: dict[str, Any]) -> None:
         case "failover":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
+        case "expire":
+            expiry.expire(here, job["vnf"], Unobserved())
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

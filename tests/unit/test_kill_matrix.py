@@ -92,6 +92,17 @@ def backup_site() -> FakeCloud:
     return cloud
 
 
+def with_policy(retention: Any) -> Vnf:
+    """The VNF with a retention, and chains of two backups."""
+    protection = {
+        "option": "quiesced-snapshot",
+        "quiesce": {"timeout": "5m"},
+        "retention": retention,
+        "full_every": 2,
+    }
+    return Vnf.model_validate(VNF.model_dump(mode="json") | {"protections": [protection]})
+
+
 class Killed(Exception):
     """The process that asked is dead."""
 
@@ -371,6 +382,23 @@ def protected(stages: Callable[[], Stage]) -> Stage:
     return stage
 
 
+@pytest.fixture(scope="module")
+def protected_long(stages: Callable[[], Stage]) -> Stage:
+    """A primary with three recovery points: the second of increments, the third of full backups."""
+    stage = with_vnf(stages(), with_policy("all"))
+    for _ in range(3):
+        assert stage.play("protect") == 0, stage.errors()
+    return stage
+
+
+def with_vnf(stage: Stage, vnf: Vnf) -> Stage:
+    """Have a stage know another definition of the VNF."""
+    deployment = Deployment(config.load(str(stage.config)))
+    deployment.vnfs.put(vnf)
+    deployment.database.dispose()
+    return stage
+
+
 def after_protects(stage: Stage, protected: Stage) -> Stage:
     """Have a stage begin where two protections have ended."""
     there, then = stage.clouds["site-a"], protected.clouds["site-a"]
@@ -554,18 +582,27 @@ class Matrix:
 
 
 @pytest.fixture(scope="module")
-def matrices(stages: Callable[[], Stage], protected: Stage) -> Callable[[str], Matrix]:
+def matrices(
+    stages: Callable[[], Stage], protected: Stage, request: pytest.FixtureRequest
+) -> Callable[[str], Matrix]:
     made: dict[str, Matrix] = {}
+
+    def expiring() -> Stage:
+        return with_vnf(stages(), with_policy({"last": 1}))
 
     def matrix(what: str) -> Matrix:
         if what not in made:
-            made[what] = Matrix(stages, protected, what)
+            made[what] = (
+                Matrix(expiring, request.getfixturevalue("protected_long"), what)
+                if what == "expire"
+                else Matrix(stages, protected, what)
+            )
         return made[what]
 
     return matrix
 
 
-COMMANDS = ("protect", "protect by server-snapshot", "failover")
+COMMANDS = ("protect", "protect by server-snapshot", "failover", "expire")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -578,7 +615,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (8, 9, 9), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (8, 9, 9, 3), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):
@@ -607,6 +644,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
         ("protect", "snapshot db-data, not answered"),
         ("protect by server-snapshot", "image db, not answered"),
         ("failover", "restore db-root, not answered"),
+        ("expire", "delete backup of db-data, not answered"),
     ],
 )
 def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(

@@ -40,6 +40,8 @@ COMMANDS = {
     "recovery-point list": "recovery_point:RecoveryPointList",
     "recovery-point show": "recovery_point:RecoveryPointShow",
     "recovery-point verify": "recovery_point:RecoveryPointVerify",
+    "recovery-point expire": "recovery_point:RecoveryPointExpire",
+    "recovery-point delete": "recovery_point:RecoveryPointDelete",
     "key generate": "key:KeyGenerate",
     "key list": "key:KeyList",
     "key rotate": "key:KeyRotate",

@@ -33,6 +33,12 @@ def add_yes(parser: argparse.ArgumentParser, means: str = "") -> None:
     )
 
 
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be removed, and remove nothing"
+    )
+
+
 def name(text: str) -> str:
     """The name of a VNF or the id of a recovery point; both are part of paths in the vault."""
     if not _NAME.fullmatch(text):

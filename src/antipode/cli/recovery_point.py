@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments
-from antipode.cli.command import ListCommand, ShowCommand, columns, span
+from antipode.cli import arguments, progress
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, span
 from antipode.errors import RecoveryPointInvalid
 
 if TYPE_CHECKING:
     from antipode.model.point import RecoveryPoint
+    from antipode.model.source import BackupRecord
+    from antipode.operations.expiry import Deletion
 
 
 class RecoveryPointList(ListCommand):
@@ -149,6 +152,101 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
             self.exit_code = RecoveryPointInvalid.exit_code
         names = ("volume", "backup", "ok", "objects", "bytes", "detail")
         return names, [(f.volume, f.backup, f.ok, f.objects, f.bytes, f.detail) for f in findings]
+
+
+class RecoveryPointExpire(ShowCommand):
+    """Remove the recovery points of a VNF that have expired by the retention of their protections,
+    and the backups that only they need.
+
+    It is done after each protection, and by the service. The newest recovery point never expires.
+    """
+
+    changes = True
+    examples = (
+        "antipode recovery-point expire hlr --dry-run",
+        "antipode recovery-point expire hlr",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        arguments.add_dry_run(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.expiry import expire, look
+
+        if not parsed_args.dry_run:
+            with progress.shown(self.app.stderr) as observer:
+                return columns(expire(deployment, parsed_args.vnf, observer))
+        found = look(deployment, parsed_args.vnf)
+        return columns(
+            {
+                "vnf": parsed_args.vnf,
+                "expired": [*found.withdrawn, *found.expired],
+                "kept": [{"id": i, "because": why} for i, why in sorted(found.kept.items())],
+                **_backups(found.backups.values()),
+            }
+        )
+
+
+class RecoveryPointDelete(ShowCommand):
+    """Delete recovery points of a VNF, and the backups that no other recovery point needs.
+
+    It cannot be undone. A damaged recovery point, which keeps others from expiring, can be deleted
+    too.
+    """
+
+    changes = True
+    examples = (
+        "antipode recovery-point delete hlr 20261122T160501Z-1a2b3c --dry-run",
+        "antipode recovery-point delete hlr 20261122T160501Z-1a2b3c",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        parser.add_argument(
+            "points",
+            metavar="ID",
+            type=arguments.name,
+            nargs="+",
+            help="id of a recovery point; see: antipode recovery-point list",
+        )
+        arguments.add_dry_run(parser)
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.expiry import delete, plan_deletion
+
+        plan = plan_deletion(deployment, parsed_args.vnf, parsed_args.points)
+        removed = _backups(plan.backups.values())
+        if parsed_args.dry_run:
+            return columns({"vnf": plan.vnf, "deleted": plan.points, "left": plan.left, **removed})
+        if not parsed_args.yes:
+            confirm(self.app, _question(plan, removed["backups"]), plan.vnf)
+        with progress.shown(self.app.stderr) as observer:
+            return columns(delete(deployment, plan, observer))
+
+
+def _question(plan: Deletion, backups: int) -> str:
+    if plan.left == 0:
+        consequence = "No recovery point is left, and the VNF cannot be recovered. "
+    else:
+        consequence = "The newest one is among them. " if plan.with_newest else ""
+    return (
+        f"{len(plan.points)} recovery points of VNF {plan.vnf} and {backups} backups are deleted;"
+        f" {plan.left} recovery points stay. {consequence}Type the name of the VNF to do so:"
+    )
+
+
+def _backups(backups: Iterable[BackupRecord]) -> dict[str, int]:
+    """How many backups, and what they count of the quota."""
+    sizes = [backup.size_gib for backup in backups]
+    return {"backups": len(sizes), "backup_gib": sum(sizes)}
 
 
 def _volume(

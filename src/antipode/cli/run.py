@@ -140,10 +140,8 @@ class RunAbort(ShowCommand):
         if not parsed_args.yes and run.state != "aborted":
             made = kind_of(run.kind).creates
             state = state_of(run, deployment)
-            question = (
-                f"{run.id} is {state}. It is stopped, and the {made} that it created are removed. "
-                "Type yes to do so:"
-            )
+            removed = f", and the {made} that it created are removed" if made else ""
+            question = f"{run.id} is {state}. It is stopped{removed}. Type yes to do so:"
             confirm(self.app, question, "yes")
         with progress.shown(self.app.stderr) as observer:
             return columns(abort(deployment, run.id, observer))

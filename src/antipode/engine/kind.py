@@ -40,9 +40,16 @@ class RunKind(ABC):
     do not begin while one is open
     """
     creates: ClassVar[str]
-    """the resources that a rollback removes, for people"""
+    """the resources that a rollback removes, for people; empty where it removes none"""
     volume_step: ClassVar[tuple[StepName, str] | None] = None
     """the step in which the bytes of a volume move, and a participle for volumes after it"""
+    adds_points: ClassVar[bool] = False
+    """whether it makes recovery points, after which others may expire"""
+
+    @property
+    def command(self) -> str:
+        """The command that begins such a run, without the VNF."""
+        return self.name
 
     @property
     def lane(self) -> str:
@@ -64,6 +71,11 @@ class RunKind(ABC):
     def confirmation_lasts_s(self, config: Config) -> float | None:
         """For how many seconds an operator's confirmation is valid; None: it needs none."""
         return None
+
+    def point_in_use(self, row: RunRow) -> str | None:
+        """The recovery point that a run works from: it must not go while the run has not ended."""
+        point = (row.request or {}).get("recovery_point")
+        return None if point is None else str(point)
 
     @abstractmethod
     def site_of(self, row: RunRow) -> str:

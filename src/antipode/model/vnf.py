@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 
 from antipode.model.base import Model, Seconds
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
+from antipode.model.retention import DEFAULT_RETENTION, Retention
 from antipode.model.schedule import Schedule
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
@@ -123,10 +124,17 @@ class Protection(Model):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     option: Name = "quiesced-snapshot"
+    retention: Retention | Literal["all"] | None = None
+    """how many of its recovery points are kept"""
     schedule: Schedule | None = None
     """when the service protects the VNF by itself; None: only when it is asked to"""
     full_every: AnyFullEvery | None = None
     """after how many recovery points, or after what time, a chain ends with a full backup"""
+
+    @property
+    def keeps(self) -> Retention | Literal["all"]:
+        """The retention of its recovery points."""
+        return self.retention or DEFAULT_RETENTION
 
     @property
     def chain_ends(self) -> FullEvery:

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
+from antipode.errors import AntipodeError, Stopped
+from antipode.operations.expiry import expire
 from antipode.runs import protect as run_kind
 from antipode.store.tables import RunRow
 
+LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 
@@ -47,10 +51,27 @@ def protect(
 ) -> Json:
     """Make a recovery point of a VNF; a record of it. Arguments as for `request`.
 
+    Older points that have expired by then are removed. That this fails is no failure: it is logged,
+    and the next expiry continues.
+
     Raises:
         Busy: another protection of the VNF is under way, or a recovery of it has not ended.
         AntipodeError: it could not be made; then nothing is frozen, and there is no recovery point.
     """
     row = request(deployment, name, option=option, full=full)
     with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+        record = execute(deployment, run_kind.KIND, claim, observer)
+    return record | {"expired": _expire(deployment, name, observer)}
+
+
+def _expire(deployment: Deployment, name: str, observer: Observer) -> list[str] | None:
+    """The recovery points that expired; None if that failed."""
+    try:
+        return list(expire(deployment, name, observer, again=False)["expired"])
+    except Stopped as error:
+        LOG.warning("the recovery point is made; what expires is removed later: %s", error)
+    except AntipodeError as error:
+        LOG.warning(
+            "the recovery point is made, but what has expired could not be removed: %s", error
+        )
+    return None

@@ -56,7 +56,7 @@ def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.ending is not None or kind_of(run.kind).rolls_back_failures:
         raise InvalidInput(
             f"{run.id} failed ({run.reason}) and was rolled back. Once the cause is mended:"
-            f" antipode {run.kind} {run.vnf}"
+            f" antipode {kind_of(run.kind).command} {run.vnf}"
         )
     if (later := successor(deployment, run)) is not None:
         raise InvalidInput(f"{run.id} failed, and {later} was begun after it; resume that one")

@@ -8,7 +8,7 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.service.daemon import status_of
-from antipode.service.queue import announce
+from antipode.service.queue import enqueue
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -21,10 +21,9 @@ def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
     Raises:
         Busy: another run of the VNF is queued or under way.
     """
-    run_id, run.state = run.id, "queued"
-    record = {"run": run_id, "vnf": run.vnf, "state": run.state}
-    deployment.runs.create(run)
-    announce(deployment, run_id)
+    run_id = run.id
+    record = {"run": run_id, "vnf": run.vnf, "state": "queued"}
+    enqueue(deployment, run)
     if deployment.config.jobboard is None and not _is_served(deployment):
         LOG.warning(
             "run %s is queued, and no service is at work on this host to carry it out: antipode "

@@ -9,7 +9,11 @@ from antipode.registry import Registry
 
 KINDS: Registry[RunKind] = Registry(
     "kind of run",
-    {"protect": "antipode.runs.protect:KIND", "failover": "antipode.runs.failover:KIND"},
+    {
+        "protect": "antipode.runs.protect:KIND",
+        "failover": "antipode.runs.failover:KIND",
+        "expire": "antipode.runs.expire:KIND",
+    },
 )
 
 

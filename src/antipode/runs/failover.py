@@ -277,6 +277,8 @@ def _fail_over(run: Run) -> None:
         given_up = GivenUp(given_up_runs(run.deployment, run.vnf), request.instead_of)
         claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
         generations.confirm(vaults, claim)
+        # An expiry withdraws a point first and looks for a claim then, so that one sees the other.
+        points.must_stand(vaults, run.vnf, point.id)
         step.result(generation=claim.generation)
     run.result["generation"] = claim.generation
     try:

@@ -147,6 +147,7 @@ class Protect(RunKind):
     works_at_active_site = True
     creates = "snapshots and backups"
     volume_step = (Steps.BACK_UP, "backed up")
+    adds_points = True
 
     def site_of(self, row: RunRow) -> str:
         return ProtectRequest.of(row).site

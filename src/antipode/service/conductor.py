@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from antipode.claims.board import BoardUnreachable, Posting
 from antipode.claims.board_claims import BoardClaims, is_over
@@ -19,7 +20,8 @@ from antipode.engine.kind import RunKind
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, Busy, ClaimLost, Halted, NotFound
 from antipode.logs import run_in_logs
-from antipode.runs import find_kind
+from antipode.runs import expire, find_kind
+from antipode.service.queue import enqueue
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 
@@ -180,6 +182,8 @@ class Conductor:
             with run_in_logs(run), self._deployment.claims.take(run) as claim:
                 number = claim.number
                 execute(self._deployment, kind, claim, Logged(), self.halt)
+            if kind.adds_points:
+                self._expire_after(run)
         except Halted as error:
             LOG.warning("run %s is left to be resumed: %s", run, error)
         except (Busy, ClaimLost, BoardUnreachable) as error:
@@ -205,6 +209,12 @@ class Conductor:
                 self._note_end(row)
         except Exception:
             LOG.exception("the end of run %s is not counted", run)
+
+    def _expire_after(self, run: str) -> None:
+        """Queue the expiry that a new recovery point may have made due."""
+        vnf = self._deployment.vnfs.find(self._deployment.runs.get(run).vnf)
+        if vnf is not None:
+            expire.submit_due(self._deployment, [vnf], partial(enqueue, self._deployment))
 
 
 class Logged:

@@ -28,13 +28,14 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
-from antipode.runs import history, orphans
+from antipode.runs import expire, history, orphans
 from antipode.service import events
 from antipode.service.conductor import Conductor
 from antipode.service.courier import Courier, couriers
 from antipode.service.events import Noticer
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
+from antipode.service.queue import enqueue
 from antipode.service.scheduler import Scheduler
 from antipode.store.database import server_clock
 
@@ -275,7 +276,7 @@ class _Told:
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
     """Every CLEAN_EVERY_S, delete the flows of runs that have ended and freezes that are long over,
-    compare the clocks, remove orphans at the sites, and prune the history.
+    compare the clocks, remove orphans at the sites, prune the history, and queue what expires.
     """
     while True:
         try:
@@ -285,6 +286,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             orphans.collect(deployment)
             history.prune(deployment)
             events.clean_up(deployment)
+            expire.submit_due(deployment, deployment.vnfs.all(), partial(enqueue, deployment))
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a queued run known to the services that may execute it."""
+"""Queues runs, and makes them known to the services that may execute them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ import logging
 from antipode.claims.board import BoardUnreachable
 from antipode.claims.board_claims import BoardClaims
 from antipode.engine.deployment import Deployment
+from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
+
+
+def enqueue(deployment: Deployment, run: RunRow) -> None:
+    """Keep a new run as queued, and announce it.
+
+    Raises:
+        Busy: another run of the VNF is queued or under way.
+    """
+    name, run.state = run.id, "queued"
+    deployment.runs.create(run)
+    announce(deployment, name)
 
 
 def announce(deployment: Deployment, run: str) -> None:

@@ -13,7 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from antipode.errors import KeyMissing, NotFound, PointUntrusted, VaultCorrupt, VaultError
+from antipode.errors import (
+    KeyMissing,
+    NotFound,
+    PointUnsigned,
+    PointUntrusted,
+    VaultCorrupt,
+    VaultError,
+)
 from antipode.model.point import RecoveryPoint
 from antipode.vault import Vault, generations, sealing
 from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
@@ -186,6 +193,61 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
     vault.delete(sealing.manifest_name(vnf, point))
 
 
+def hide(vault: Vault, vnf: str, point: str, why: str) -> None:
+    """Withdraw a recovery point that was made to the end, before anything that it names is removed:
+    nobody finds it any more. Its manifest stays until it is forgotten. Again is fine.
+
+    Args:
+        why: a sentence, for people who look into the vault.
+
+    Raises:
+        VaultError: nobody knows whether it is hidden everywhere.
+    """
+    vault.each(lambda copy: copy.create(_note(vnf, point), f"{why}\n".encode()))
+    if len(vault.versions(_note(vnf, point))) < len(vault.copies()):
+        raise VaultError(f"{vault.place}: {_note(vnf, point)} was just written and is not there")
+
+
+def must_stand(vault: Vault, vnf: str, point: str) -> None:
+    """See that a recovery point was not withdrawn.
+
+    Raises:
+        NotFound: it was.
+        VaultError: the vault cannot be read.
+    """
+    if vault.versions(_note(vnf, point)):
+        raise NotFound(
+            f"recovery point {point} of {vnf} was withdrawn: it was not made to the end, has"
+            f" expired or was deleted. See the others: antipode recovery-point list {vnf}"
+        )
+
+
+def forget_records(vault: Vault, vnf: str, backups: Collection[str]) -> int:
+    """Remove the records of backups that are gone; how many documents. Before the manifests that
+    rest on them: of a withdrawn point nothing else is needed any more.
+
+    Raises:
+        VaultError: nobody knows whether all are removed.
+    """
+    folder = sealing.records_folder(vnf)
+    ending = (name for name in vault.list(folder) if sealing.backup_of(vnf, name) in backups)
+    removed = 0
+    for name in ending:
+        vault.delete(name)
+        removed += 1
+    return removed
+
+
+def forget(vault: Vault, vnf: str, point: str) -> None:
+    """Remove the manifest of a hidden recovery point, when what it names is gone. The note that it
+    was withdrawn stays: a vault that was away may still bring the manifest back.
+
+    Raises:
+        VaultError: nobody knows whether it is still there.
+    """
+    vault.delete(sealing.manifest_name(vnf, point))
+
+
 def read(
     vault: Vault, vnf: str, point: str | None = None, trust: Trust = Trust.SIGNED
 ) -> RecoveryPoint:
@@ -216,11 +278,30 @@ def find(
     """
     if point is None:
         return _newest_of_all(vault, vnf, trust)
-    if vault.versions(_note(vnf, point)):
-        raise NotFound(
-            f"recovery point {point} of {vnf} was not made to the end; what it names is gone"
-        )
+    must_stand(vault, vnf, point)
     return _open(vault, vnf, point, trust, digest)
+
+
+class Examined(NamedTuple):
+    """A recovery point, to find out what it needs; never to recover from."""
+
+    point: RecoveryPoint
+    trusted: bool
+    """whether a key that is trusted here has signed it"""
+
+
+def examine(vault: Vault, vnf: str, point: str) -> Examined:
+    """A recovery point, withdrawn or not, whoever made it.
+
+    Raises:
+        NotFound: its manifest is not there.
+        VaultCorrupt: it is damaged, or another point's.
+        VaultError: the vault cannot be read.
+    """
+    try:
+        return Examined(_open(vault, vnf, point, Trust.SIGNED).point, True)
+    except (PointUnsigned, PointUntrusted):
+        return Examined(_open(vault, vnf, point, Trust.ANYBODY).point, False)
 
 
 def _newest_of_all(vault: Vault, vnf: str, trust: Trust) -> Opened:
@@ -343,10 +424,41 @@ def _first_intact(
 
 def list_ids(vault: Vault, vnf: str) -> list[str]:
     """The ids of all recovery points of a VNF, in the order of the times that they begin with."""
-    names = vault.list(f"{vnf}/")
-    written = [PurePosixPath(name) for name in names]
-    withdrawn = {name.stem for name in written if name.suffix == WITHDRAWN}
-    return [name.stem for name in written if name.suffix == MANIFEST and name.stem not in withdrawn]
+    return list_all(vault, vnf).ids
+
+
+class Listing(NamedTuple):
+    """What the vault holds of a VNF by its names, each in the order of the ids."""
+
+    ids: list[str]
+    """the recovery points"""
+    hidden: list[str]
+    """points that were withdrawn, and whose manifests are still there"""
+    notes: list[str]
+    """points that were withdrawn, and whose manifests are gone"""
+
+
+def list_all(vault: Vault, vnf: str) -> Listing:
+    """The recovery points of a VNF, and those that were withdrawn."""
+    written = [PurePosixPath(name) for name in vault.list(f"{vnf}/")]
+    withdrawn = [name.stem for name in written if name.suffix == WITHDRAWN]
+    manifests = [name.stem for name in written if name.suffix == MANIFEST]
+    not_standing, there = set(withdrawn), set(manifests)
+    return Listing(
+        ids=[point for point in manifests if point not in not_standing],
+        hidden=[point for point in manifests if point in not_standing],
+        notes=[point for point in withdrawn if point not in there],
+    )
+
+
+def forget_notes(vault: Vault, vnf: str, notes: Collection[str]) -> None:
+    """Remove notes of points that were withdrawn and are gone.
+
+    Raises:
+        VaultError: nobody knows whether they are still there.
+    """
+    for point in notes:
+        vault.delete(_note(vnf, point))
 
 
 def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Summary | VaultCorrupt]]:

@@ -111,6 +111,11 @@ def records_folder(vnf: str) -> str:
     return f"{RECORDS}/{vnf}/"
 
 
+def backup_of(vnf: str, name: str) -> str:
+    """The last backup in the document of records of this name."""
+    return name.removeprefix(records_folder(vnf)).rsplit(".", 2)[0]
+
+
 def seal(point: RecoveryPoint, keys: Keyring) -> SealedPoint:
     """The documents of a point, signed and encrypted.
 

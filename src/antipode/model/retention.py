@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which recovery points of a VNF are kept: the policy, and its judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from antipode.model.base import Model
+
+MOST = 100_000
+Count = Annotated[int, Field(ge=0, le=MOST)]
+
+
+class Retention(Model):
+    """How many recovery points of one protection are kept: the newest, and the newest of each of
+    the last hours, days, weeks and months that have one. All of UTC.
+    """
+
+    last: Annotated[int, Field(ge=1, le=MOST)] = 1
+    hourly: Count = 0
+    daily: Count = 0
+    weekly: Count = 0
+    monthly: Count = 0
+
+
+DEFAULT_RETENTION = Retention(last=24, hourly=24, daily=7, weekly=4)
+ALL: Literal["all"] = "all"
+"""Nothing expires."""
+
+
+class Dated(NamedTuple):
+    """What the retention of a recovery point goes by."""
+
+    id: str
+    option: str
+    generation: int
+    consistent_at: datetime
+    """by the clock of the host that made it"""
+    stored_at: datetime
+    """by the clock of the Cinder that made its backups"""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Which recovery points stay, and why; the others have expired, the oldest first."""
+
+    kept: Mapping[str, str]
+    expired: list[str] = field(default_factory=list)
+
+
+def judge(
+    points: Collection[Dated],
+    policies: Mapping[str, Retention | Literal["all"]],
+    latest: datetime,
+    in_use: Mapping[str, str],
+) -> Judgement:
+    """Judge all recovery points of a VNF.
+
+    The newest of the highest generation is kept by any policy. A clock may have been wrong when a
+    point was made, and of two points that two clocks order differently nobody knows which is the
+    older: what would be kept by either clock is kept. While a point claims to be of the future,
+    all are kept.
+
+    Args:
+        points: all that can be read.
+        policies: the retention of each option; points of others are kept.
+        latest: what is consistent after this moment is of the future; aware.
+        in_use: the points that runs use now, and the run.
+    """
+    in_order = sorted(points, key=_by_consistency)
+    if future := [p.id for p in in_order if p.consistent_at > latest]:
+        why = f"a clock was wrong: {future[-1]} is of the future"
+        return Judgement({p.id: why for p in in_order})
+    kept: dict[str, str] = {}
+    for option in {p.option for p in points}:
+        of_option = [p for p in points if p.option == option]
+        policy = policies.get(option, ALL)
+        if policy == ALL:
+            why = "retention: all" if option in policies else f"no protection {option} any more"
+            kept |= {p.id: why for p in of_option}
+            continue
+        for order, moment in ((_by_storage, _stored_at), (_by_consistency, _consistent_at)):
+            kept |= _kept(sorted(of_option, key=order, reverse=True), policy, moment)
+    if in_order:
+        kept.setdefault(in_order[-1].id, "the newest")
+    kept |= {p.id: f"used by {in_use[p.id]}" for p in in_order if p.id in in_use}
+    return Judgement(kept, [p.id for p in in_order if p.id not in kept])
+
+
+def _kept(
+    newest_first: list[Dated], policy: Retention, moment: Callable[[Dated], datetime]
+) -> dict[str, str]:
+    """The points that a policy keeps, and the first rule that keeps each."""
+    kept = {p.id: f"last {policy.last}" for p in newest_first[: policy.last]}
+    for rule, many, label in _PERIODS:
+        seen: dict[str, str] = {}
+        for point in newest_first:
+            if len(seen) < many(policy):
+                seen.setdefault(label(moment(point).astimezone(UTC)), point.id)
+        for period, point_id in seen.items():
+            kept.setdefault(point_id, f"{rule} {period}")
+    return kept
+
+
+def _week(moment: datetime) -> str:
+    year, week, _ = moment.isocalendar()
+    return f"{year}-W{week:02}"
+
+
+_PERIODS: Iterable[tuple[str, Callable[[Retention], int], Callable[[datetime], str]]] = (
+    ("hourly", lambda r: r.hourly, lambda m: f"{m:%Y-%m-%dT%H}"),
+    ("daily", lambda r: r.daily, lambda m: f"{m:%Y-%m-%d}"),
+    ("weekly", lambda r: r.weekly, _week),
+    ("monthly", lambda r: r.monthly, lambda m: f"{m:%Y-%m}"),
+)
+
+
+def _consistent_at(point: Dated) -> datetime:
+    return point.consistent_at
+
+
+def _stored_at(point: Dated) -> datetime:
+    return point.stored_at
+
+
+def _by_consistency(point: Dated) -> tuple[int, datetime, str]:
+    return point.generation, point.consistent_at, point.id
+
+
+def _by_storage(point: Dated) -> tuple[int, datetime, str]:
+    return point.generation, point.stored_at, point.id

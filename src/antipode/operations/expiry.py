@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removing recovery points: those that have expired by the policy of their protection, and those
+that an operator deletes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Observer
+from antipode.errors import NotFound, VaultCorrupt
+from antipode.model.source import BackupRecord
+from antipode.runs import expire as run_kind
+from antipode.store.tables import RunRow
+from antipode.transfer import expiry
+from antipode.vault import Vault, points
+from antipode.vault.points import Examined
+
+Json = dict[str, Any]
+
+
+def expire(deployment: Deployment, name: str, observer: Observer, *, again: bool = True) -> Json:
+    """Remove the recovery points of a VNF that have expired, and the backups that only they need; a
+    record of it. Where there is nothing to do, there is no run.
+
+    Args:
+        again: whether what the last expiry has left a short while ago is tried again.
+
+    Raises:
+        NotFound: the VNF is not known here.
+        Busy: it is failing over, or another expiry of it is under way.
+        VaultCorrupt: a recovery point cannot be read, so that nobody knows what it needs.
+        AntipodeError: not all could be removed; the next expiry continues.
+    """
+    row = run_kind.due(deployment, deployment.vnfs.get(name), again=again)
+    if row is None:
+        return {"run": None, "vnf": name, "expired": [], "backups_removed": 0, "left": []}
+    return _execute(deployment, row, observer)
+
+
+def delete(deployment: Deployment, deletion: Deletion, observer: Observer) -> Json:
+    """Remove recovery points that an operator has named, and the backups that only they need; a
+    record of it. Raises as `expire`.
+    """
+    vnf = deployment.vnfs.get(deletion.vnf)
+    state = activity.read(deployment, vnf)
+    return _execute(deployment, run_kind.requested(vnf, state, deletion.points), observer)
+
+
+def _execute(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
+    with deployment.claims.begin(row) as claim:
+        return execute(deployment, run_kind.KIND, claim, observer)
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Recovery points that are going to be deleted."""
+
+    vnf: str
+    points: Sequence[str]
+    with_newest: bool
+    """whether the newest one that can be recovered from is among them"""
+    left: int
+    """how many points stay"""
+    backups: dict[str, BackupRecord]
+    """the backups that only these points need, by id"""
+
+
+def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> Deletion:
+    """See what the deletion of recovery points removes.
+
+    Raises:
+        NotFound: the VNF or a point is not there.
+        VaultCorrupt: another point cannot be read, so that nobody knows what it needs.
+        VaultError: a vault cannot be read.
+    """
+    vault = run_kind.looking(deployment, deployment.vnfs.get(name)).vault
+    there = points.list_all(vault, name)
+    if missing := sorted(set(wanted) - {*there.ids, *there.hidden}):
+        raise NotFound(
+            f"{name} has no recovery point {missing[0]}; see: antipode recovery-point list {name}"
+        )
+    staying = expiry.standing(vault, name, apart_from=wanted)
+    newest = points.newest_or_none(vault, name)
+    return Deletion(
+        vnf=name,
+        points=list(wanted),
+        with_newest=newest is not None and newest.id in wanted,
+        left=len(staying),
+        backups=expiry.needless(_readable(vault, name, wanted), staying),
+    )
+
+
+def _readable(vault: Vault, vnf: str, wanted: Collection[str]) -> list[Examined]:
+    found: list[Examined] = []
+    for point in wanted:
+        try:
+            found.append(points.examine(vault, vnf, point))
+        except VaultCorrupt:
+            continue  # its own backups are found by their marks
+    return found
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What an expiry would do now."""
+
+    kept: dict[str, str]
+    """point -> why"""
+    expired: list[str]
+    withdrawn: list[str]
+    """points that an earlier expiry has withdrawn and not finished with"""
+    backups: dict[str, BackupRecord]
+    """the backups that would be removed, by id"""
+
+
+def look(deployment: Deployment, name: str) -> Outlook:
+    """What an expiry of a VNF would do now; nothing is changed. Raises as `expire`."""
+    vnf = deployment.vnfs.get(name)
+    context = run_kind.looking(deployment, vnf)
+    found = expiry.judged(context, datetime.now(UTC))
+    hidden = points.list_all(context.vault, name).hidden
+    going = _readable(context.vault, name, [*found.expired, *hidden])
+    staying = expiry.standing(context.vault, name, apart_from=found.expired)
+    return Outlook(dict(found.kept), found.expired, hidden, expiry.needless(going, staying))

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kind of run that removes recovery points which have expired or are deleted, and the backups
+that only they need.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from taskflow import task
+from taskflow.patterns import linear_flow
+
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.engine.flow_runner import guarded, run_flow
+from antipode.engine.kind import Priority, RunKind
+from antipode.engine.run import Run, new_run, successor
+from antipode.errors import AntipodeError, Busy, InvalidInput
+from antipode.model.base import Model
+from antipode.model.state import ProtectedVnf
+from antipode.model.steps import Steps, Unrecorded
+from antipode.model.vnf import Vnf
+from antipode.runs import find_kind
+from antipode.store.runs import OPEN
+from antipode.store.tables import RunRow
+from antipode.transfer import expiry
+from antipode.transfer.expiry import Expiry
+from antipode.vault import points
+
+LOG = logging.getLogger(__name__)
+AGAIN_S = 3600.0
+"""What an expiry could not remove is left alone for so long, but for an operator who asks."""
+
+
+class ExpireRequest(Model):
+    """An expiry as it was asked for."""
+
+    vnf: Vnf
+    site: str
+    """the active site"""
+    delete: tuple[str, ...] = ()
+    """recovery points that an operator wants removed; without any, those that have expired"""
+
+
+def requested(vnf: Vnf, state: ProtectedVnf, delete: Sequence[str] = ()) -> RunRow:
+    """An expiry that is not kept yet."""
+    request = ExpireRequest(vnf=vnf, site=state.active_site, delete=tuple(delete))
+    return new_run(KIND, vnf.vnf, request.model_dump(mode="json"))
+
+
+class Expire(RunKind):
+    name = "expire"
+    flow_version = 1
+    priority = Priority.UPKEEP
+    rolls_back_failures = True
+    works_at_active_site = True
+    creates = ""
+
+    @property
+    def command(self) -> str:
+        return "recovery-point expire"
+
+    def site_of(self, row: RunRow) -> str:
+        return _request(row).site
+
+    def execute(self, run: Run) -> None:
+        _expire(run)
+
+    def roll_back(self, run: Run) -> list[str]:
+        """Nothing was made. What was withdrawn stays so: its backups may be gone already."""
+        return []
+
+    def point_of_no_return(self, run: Run) -> str | None:
+        return None
+
+
+KIND = Expire()
+
+
+def _request(row: RunRow) -> ExpireRequest:
+    try:
+        return ExpireRequest.model_validate(row.request or {})
+    except ValidationError as error:
+        raise InvalidInput(
+            f"the request of {row.id} for {row.vnf} cannot be read: another version of antipode"
+            " made it; use that version"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the tasks of one expiry work with."""
+
+    run: Run
+    request: ExpireRequest
+    state: ProtectedVnf
+    expiry: Expiry
+
+
+def _expire(run: Run) -> None:
+    request = _request(run.row)
+    no_recovery_in_the_way(run.deployment, run.vnf)
+    state = activity.read(run.deployment, request.vnf)
+    activity.must_be_active_at(state, request.site)
+    work = Expiry(
+        vnf=request.vnf,
+        vault=run.deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on),
+        site=run.site,
+        users=lambda: users(run.deployment, run.vnf),
+        timeline=run.timeline,
+        go_on=run.go_on,
+    )
+    run.touches_clouds()
+    run.result.update(vnf=run.vnf, expired=[])
+    job = Job(run, request, state, work)
+    flow = linear_flow.Flow(f"expire {run.vnf}").add(Judge(job), Withdraw(job), Remove(job))
+    # Until all are withdrawn, it is judged again: other points may be there by now.
+    results = run_flow(flow, run, restart_without=Withdraw.__name__)
+    run.result |= {"expired": results["going"], **results["outcome"]}
+
+
+class ExpireTask(task.Task):  # type: ignore[misc]
+    """A task of an expiry."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(name=type(self).__name__)
+        self.job = job
+        self.run = job.run
+
+
+class Judge(ExpireTask):
+    """Finds the points that go: those that have expired or are to be deleted, and those that an
+    earlier expiry has not finished with.
+    """
+
+    default_provides = "going"
+
+    @guarded
+    def execute(self) -> list[str]:
+        work, wanted = self.job.expiry, self.job.request.delete
+        hidden = points.list_all(work.vault, work.vnf.vnf).hidden
+        with work.timeline.step(Steps.JUDGE_POINTS, work.vnf.vnf) as step:
+            if wanted:
+                going = [*hidden, *self._deletable(wanted)]
+            else:
+                found = expiry.judged(work, datetime.now(UTC))
+                going = [*hidden, *found.expired[: expiry.MOST_POINTS]]
+                step.result(kept=len(found.kept), expired=len(found.expired))
+        return sorted(set(going))
+
+    def _deletable(self, wanted: Sequence[str]) -> Sequence[str]:
+        """The points that an operator wants removed, once it is known that nothing needs them.
+
+        Raises:
+            Busy: a run uses one.
+            VaultError: another point cannot be read, so that nobody knows what it needs.
+        """
+        work = self.job.expiry
+        for point, user in work.users().items():
+            if point in wanted:
+                raise Busy(f"recovery point {point} of {work.vnf.vnf} is used by {user}")
+        expiry.standing(work.vault, work.vnf.vnf, apart_from=wanted)
+        return wanted
+
+
+class Withdraw(ExpireTask):
+    @guarded
+    def execute(self, going: list[str]) -> None:
+        expiry.withdraw(self.job.expiry, going, f"It was withdrawn by {self.run.id}.")
+
+
+class Remove(ExpireTask):
+    default_provides = "outcome"
+
+    @guarded
+    def execute(self) -> dict[str, Any]:
+        done = expiry.finish(self.job.expiry, self.job.state)
+        return {
+            "backups_removed": len(done.backups),
+            "freed_gib": done.freed_gib,
+            "left": done.left,
+        }
+
+
+def no_recovery_in_the_way(deployment: Deployment, vnf: str) -> None:
+    """See that no run is open beside which nothing may expire.
+
+    Raises:
+        Busy: one is.
+    """
+    for row in deployment.runs.open(vnf):
+        other = find_kind(row.kind)
+        if other is not None and not KIND.may_begin_beside(other):
+            raise Busy(f"{row.id} of {vnf} is {row.state}, and nothing of it expires meanwhile")
+
+
+def users(deployment: Deployment, vnf: str) -> Mapping[str, str]:
+    """The recovery points that runs of a VNF use which have not ended, or can be resumed, and the
+    run.
+    """
+    found: dict[str, str] = {}
+    for row in deployment.runs.all(vnf):
+        kind = find_kind(row.kind)
+        if kind is None or (point := kind.point_in_use(row)) is None:
+            continue
+        resumable = row.state == "failed" and not kind.rolls_back_failures
+        if row.state in OPEN or (resumable and successor(deployment, row) is None):
+            found[point] = row.id
+    return found
+
+
+def looking(deployment: Deployment, vnf: Vnf) -> Expiry:
+    """An expiry that only looks."""
+    return Expiry(
+        vnf=vnf,
+        vault=deployment.vaults(vnf.vaults, all_needed=True),
+        site=deployment.site,
+        users=lambda: users(deployment, vnf.vnf),
+        timeline=Unrecorded(),
+        go_on=lambda: None,
+    )
+
+
+def due(deployment: Deployment, vnf: Vnf, *, again: bool) -> RunRow | None:
+    """The expiry that a VNF needs now; None when nothing is to be removed.
+
+    Args:
+        again: whether it is worth a run to try once more what the last one has left, a short while
+            ago.
+
+    Raises:
+        AntipodeError: this cannot be known now.
+    """
+    no_recovery_in_the_way(deployment, vnf.vnf)
+    state, context = activity.read(deployment, vnf), looking(deployment, vnf)
+    hidden = points.list_all(context.vault, vnf.vnf).hidden
+    unfinished = hidden and (again or not _tried_lately(deployment, vnf.vnf))
+    if not unfinished and not expiry.judged(context, datetime.now(UTC)).expired:
+        return None
+    return requested(vnf, state)
+
+
+def submit_due(
+    deployment: Deployment, vnfs: Sequence[Vnf], enqueue: Callable[[RunRow], None]
+) -> None:
+    """Have an expiry queued for each VNF that needs one.
+
+    A VNF whose last expiry failed a short while ago is left alone. What keeps one from expiring is
+    logged, as nothing depends on it.
+    """
+    for vnf in vnfs:
+        try:
+            newest = _newest(deployment, vnf.vnf)
+            if newest and newest.state == "failed" and _tried_lately(deployment, vnf.vnf):
+                continue
+            if row := due(deployment, vnf, again=False):
+                enqueue(row)
+        except Busy as error:
+            LOG.debug("nothing of %s expires now: %s", vnf.vnf, error)
+        except AntipodeError as error:
+            LOG.warning("whether recovery points of %s have expired is unknown: %s", vnf.vnf, error)
+
+
+def _newest(deployment: Deployment, vnf: str) -> RunRow | None:
+    """The newest expiry of a VNF."""
+    return next((row for row in deployment.runs.all(vnf) if row.kind == KIND.name), None)
+
+
+def _tried_lately(deployment: Deployment, vnf: str) -> bool:
+    newest = _newest(deployment, vnf)
+    return newest is not None and (newest.ended_at or 0) > time.time() - AGAIN_S

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expiry of recovery points of one VNF: which have expired, and the removal of all that only they
+need.
+
+A point is withdrawn first: a note beside its manifest, created only, hides it from every host. Then
+its backups are removed, except those that a point which counts needs, and last its manifest. What
+is still to be done is to be seen in the vault at any moment, so that whichever process comes next
+continues.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from antipode.cloud.site import Site
+from antipode.errors import Busy, NotFound, SiteUnreachable, VaultCorrupt, VaultError
+from antipode.model.marks import made_by
+from antipode.model.point import RecoveryPoint
+from antipode.model.retention import Dated, Judgement, judge
+from antipode.model.source import BackupRecord, backup_chain
+from antipode.model.state import ProtectedVnf, VnfState
+from antipode.model.steps import Steps, Timeline
+from antipode.model.vnf import Vnf
+from antipode.transfer import removal
+from antipode.transfer.removal import Doomed
+from antipode.vault import Vault, generations, points
+from antipode.vault.points import Examined
+
+LOG = logging.getLogger(__name__)
+MOST_POINTS = 50
+"""Points that are withdrawn in one run, so that it has an end."""
+NOTES_STAY = timedelta(days=7)
+"""How long it is noted of a point that is gone that it was withdrawn."""
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """All that the expiry of one VNF works with."""
+
+    vnf: Vnf
+    vault: Vault
+    """every vault of the VNF, each of which must answer"""
+    site: Callable[[str], Site]
+    """connects to a site; raises NotFound for one that is not configured"""
+    users: Callable[[], Mapping[str, str]]
+    """the recovery points that runs use now, and the run"""
+    timeline: Timeline
+    go_on: Callable[[], None]
+    """called before each change; raises when the run must stop"""
+
+
+@dataclass
+class Outcome:
+    """What an expiry has done."""
+
+    backups: set[str] = field(default_factory=set)
+    """the backups that were removed, by id"""
+    freed_gib: int = 0
+    """what they counted of the quota, at all sites"""
+    left: list[str] = field(default_factory=list)
+    """what is still to be removed, and why, in sentences"""
+
+
+def judged(expiry: Expiry, now: datetime) -> Judgement:
+    """Which recovery points are kept, and why, and which have expired.
+
+    Raises:
+        Busy: the VNF is failing over.
+        VaultCorrupt: a point cannot be read, so that nobody knows what it needs.
+        VaultError: a vault cannot be read completely.
+    """
+    _must_not_fail_over(expiry)
+    found = standing(expiry.vault, expiry.vnf.vnf)
+    policies = {p.option: p.keeps for p in expiry.vnf.protections}
+    latest, users = now + points.CLOCKS_DIFFER_BY, expiry.users()
+    trusted = {p.point.id for p in found if p.trusted}
+    # A point that nobody has signed may claim to be the newest: it makes none expire that is.
+    of_all = judge([dated(p.point) for p in found], policies, latest, users)
+    of_trusted = judge([dated(p.point) for p in found if p.trusted], policies, latest, users)
+    kept = {i: why for i, why in of_all.kept.items() if i not in trusted} | dict(of_trusted.kept)
+    return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
+
+
+def standing(vault: Vault, vnf: str, apart_from: Collection[str] = ()) -> list[Examined]:
+    """Every recovery point that counts.
+
+    Args:
+        apart_from: points that are going to be withdrawn.
+
+    Raises:
+        VaultCorrupt: one cannot be read, so that nobody knows which backups it needs.
+        VaultError: one that is listed is not there.
+    """
+    found: list[Examined] = []
+    for point in points.list_ids(vault, vnf):
+        if point in apart_from:
+            continue
+        try:
+            found.append(points.examine(vault, vnf, point))
+        except VaultCorrupt as error:
+            raise VaultCorrupt(
+                f"recovery point {point} of {vnf} cannot be read, so nothing expires: nobody knows"
+                f" which backups it needs. Put it back from another vault, or remove it: antipode"
+                f" recovery-point delete {vnf} {point}. {error}"
+            ) from error
+        except NotFound as error:
+            if point in points.list_ids(vault, vnf):
+                raise VaultError(
+                    f"{vault.place} lists recovery point {point} of {vnf} and does not have it; its"
+                    " listing may lag behind. Nothing expires; try again in some minutes"
+                ) from error
+    return found
+
+
+def dated(point: RecoveryPoint) -> Dated:
+    """What the retention of a recovery point goes by."""
+    consistent_at = datetime.fromisoformat(point.consistent_at)
+    chains = [backup_chain(source) for source in point.sources.values()]
+    made = [_moment(chain[-1].created_at) for chain in chains if chain]
+    return Dated(
+        point.id, point.option, point.generation, consistent_at, max(made, default=consistent_at)
+    )
+
+
+def _moment(text: str) -> datetime:
+    """A moment as Cinder gives it: of UTC, with or without a zone."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
+
+
+def needless(going: Iterable[Examined], staying: Iterable[Examined]) -> dict[str, BackupRecord]:
+    """The backups that points which go rest on, and none that stays."""
+    needed = backups_of(staying)
+    return {
+        backup: record
+        for examined in going
+        for backup, record in examined.point.backups.items()
+        if backup not in needed
+    }
+
+
+def backups_of(found: Iterable[Examined]) -> set[str]:
+    """The ids of all backups that points rest on."""
+    return {backup for examined in found for backup in examined.point.backups}
+
+
+def withdraw(expiry: Expiry, going: Collection[str], why: str) -> None:
+    """Withdraw recovery points; `why` is a sentence. Again is fine.
+
+    Raises:
+        VaultError: nobody knows whether all are withdrawn.
+    """
+    if not going:
+        return
+    with expiry.timeline.step(Steps.WITHDRAW_POINTS, expiry.vnf.vnf) as step:
+        for point in going:
+            expiry.go_on()
+            points.hide(expiry.vault, expiry.vnf.vnf, point, why)
+        step.result(recovery_points=len(going))
+
+
+def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
+    """Remove what withdrawn points have left: their backups, except those that another point needs,
+    and then the points.
+
+    Args:
+        state: of the VNF; the site where it is active must answer.
+
+    Raises:
+        Busy: the VNF is failing over: it may do so from one of these points.
+        VaultCorrupt, VaultError: as `standing`; nothing was removed.
+        AntipodeError: not all could be removed.
+    """
+    outcome, vnf = Outcome(), expiry.vnf.vnf
+    there = points.list_all(expiry.vault, vnf)
+    _forget_old_notes(expiry, there.notes)
+    if not there.hidden:
+        return outcome
+    # After the notes were written: a failover claims first and looks for a note then, so that one
+    # of the two sees the other.
+    _must_not_fail_over(expiry)
+    staying = standing(expiry.vault, vnf)
+    hidden, damaged = _hidden(expiry, there.hidden, staying)
+    work = _Work(hidden, damaged, backups_of(staying))
+    stuck: set[str] = set()
+    for home in sorted({point.site for point in hidden} | {state.active_site}):
+        stuck |= _remove_everywhere(expiry, work, home, state.active_site, outcome)
+    done = [p.id for p in hidden if not stuck.intersection(p.backups)]
+    done += [] if stuck else damaged
+    if done:
+        with expiry.timeline.step(Steps.FORGET_POINTS, vnf) as step:
+            gone = work.gone(done)
+            records = points.forget_records(expiry.vault, vnf, gone) if gone else 0
+            for point in done:
+                expiry.go_on()
+                points.forget(expiry.vault, vnf, point)
+            step.result(recovery_points=len(done), records=records)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be removed."""
+
+    hidden: Sequence[RecoveryPoint]
+    damaged: Collection[str]
+    """withdrawn points that cannot be read: what they named is found by its marks"""
+    needed: Collection[str]
+    """backups that a point which counts needs"""
+
+    def doomed(self, home: str) -> dict[str, Doomed]:
+        """The backups that go, of those that were made at a site."""
+        return {
+            backup: Doomed(record.volume_id, record.parent_id)
+            for point in self.hidden
+            if point.site == home
+            for backup, record in point.backups.items()
+            if backup not in self.needed
+        }
+
+    def gone(self, done: Collection[str]) -> set[str]:
+        """The backups that are gone with these points."""
+        there = {b for p in self.hidden if p.id not in done for b in p.backups}
+        there |= set(self.needed)
+        return {b for p in self.hidden if p.id in done for b in p.backups} - there
+
+    def strays(self, site: Site) -> set[str]:
+        """The backups at a site that damaged points were made of, and that no other needs."""
+        if not self.damaged:
+            return set()
+        return {
+            str(b["id"])
+            for b in site.backups.backups()
+            if (made_by(b) or "").partition("-")[2] in self.damaged and b["id"] not in self.needed
+        }
+
+
+def _must_not_fail_over(expiry: Expiry) -> None:
+    state = generations.present(expiry.vault, expiry.vnf.vnf, expiry.vnf.primary)
+    if state.state is VnfState.FAILING_OVER:
+        raise Busy(f"{state}. Nothing expires meanwhile, as it may recover from any point")
+
+
+def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
+    before = f"{datetime.now(UTC) - NOTES_STAY:%Y%m%dT%H%M%SZ}"
+    old = [point for point in notes if point < before][:MOST_POINTS]
+    if old:
+        expiry.go_on()
+        points.forget_notes(expiry.vault, expiry.vnf.vnf, old)
+
+
+def _hidden(
+    expiry: Expiry, ids: Iterable[str], staying: Iterable[Examined]
+) -> tuple[list[RecoveryPoint], list[str]]:
+    """The withdrawn points whose backups may go, and the ids of those that cannot be read.
+
+    What a point names that nobody has signed goes only if it is of a volume that a signed one has:
+    else whoever can write to the vault could have backups of another VNF deleted.
+    """
+    found: list[Examined] = []
+    damaged: list[str] = []
+    for point in ids:
+        try:
+            found.append(points.examine(expiry.vault, expiry.vnf.vnf, point))
+        except NotFound:
+            continue  # another host has finished with it
+        except VaultCorrupt as error:
+            LOG.warning("withdrawn recovery point %s cannot be read: %s", point, error)
+            damaged.append(point)
+    ours = {v for e in (*staying, *found) if e.trusted for v in e.point.sources}
+    foreign = [e.point.id for e in found if not (e.trusted or ours.issuperset(e.point.sources))]
+    if foreign:
+        LOG.warning(
+            "withdrawn recovery points of %s stay, as no key that is trusted here has signed them,"
+            " and they name volumes that no signed point has: %s",
+            expiry.vnf.vnf,
+            ", ".join(foreign),
+        )
+    return [e.point for e in found if e.point.id not in foreign], damaged
+
+
+def _remove_everywhere(
+    expiry: Expiry, work: _Work, home: str, active: str, outcome: Outcome
+) -> set[str]:
+    """Remove the backups that were made at one site, there and wherever their records were
+    imported; those that are still somewhere.
+
+    At the site that made them first: the Cinder there knows what rests on them, and deleting an
+    imported record deletes the objects in the store too. A site that does not answer, and is not
+    the active one, may be gone for good: nothing is made there, and the others continue.
+    """
+    refused: set[str] = set()
+    unknown: set[str] = set()
+    for name in (home, *(s for s in expiry.vnf.sites if s != home)):
+        wanted = {i: d for i, d in work.doomed(home).items() if i not in refused}
+        if not (wanted or work.damaged):
+            break
+        try:
+            refused |= _remove_at(expiry, name, work, wanted, outcome)
+        except NotFound as error:
+            LOG.info("backups at %s are not removed: %s", name, error)
+        except SiteUnreachable as error:
+            if name == active:
+                raise
+            unknown |= set(wanted)
+            outcome.left.append(f"{len(wanted)} backups at {name}: {error}")
+    return refused | unknown
+
+
+def _remove_at(
+    expiry: Expiry, name: str, work: _Work, wanted: Mapping[str, Doomed], outcome: Outcome
+) -> set[str]:
+    """Remove backups at one site; those that are left there."""
+    site = expiry.site(name)
+    with expiry.timeline.step(Steps.REMOVE_EXPIRED, name) as step:
+        removed = removal.remove(site, wanted, work.strays(site), step)
+        step.result(backups=len(removed.gone), gib=sum(removed.gone.values()))
+    outcome.backups |= set(removed.gone)
+    outcome.freed_gib += sum(removed.gone.values())
+    outcome.left += [f"backup {i} at {name}: {why}" for i, why in sorted(removed.left.items())]
+    return set(removed.left)

@@ -1,0 +1,558 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expiry removes what no recovery point needs, and nothing else, whatever fails in the middle."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from antipode import config
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.timeline import Unobserved
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    NotFound,
+    SiteUnreachable,
+    VaultCorrupt,
+    VaultError,
+)
+from antipode.model.point import RecoveryPoint
+from antipode.model.point_v2 import POINT_TYPE
+from antipode.model.source import BackupChain
+from antipode.model.topology import Topology
+from antipode.model.vnf import Vnf
+from antipode.operations import expiry
+from antipode.operations.abort import abort
+from antipode.operations.failover import failover, prepare
+from antipode.operations.resume import resume
+from antipode.runs import expire as run_kind
+from antipode.store.tables import RunRow
+from antipode.vault import points, sealing, signing
+from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
+from tests.unit.test_durable_runs import World, world  # noqa: F401
+from tests.unit.test_kill_matrix import VNF
+
+VOLUMES = 3
+
+
+def with_policy(**policy: Any) -> Vnf:
+    """The VNF with a retention; by default each of its backups is a full one."""
+    protection = {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}, "full_every": 1}
+    return Vnf.model_validate(
+        VNF.model_dump(mode="json") | {"protections": {**protection, **policy}}
+    )
+
+
+def keep(world: World, **policy: Any) -> None:  # noqa: F811
+    world.here.vnfs.put(with_policy(**policy))
+
+
+def ids(world: World) -> list[str]:  # noqa: F811
+    return points.list_ids(world.here.vault, "v")
+
+
+def three_points(world: World, **policy: Any) -> list[str]:  # noqa: F811
+    """Their ids; nothing has expired yet."""
+    keep(world, retention="all", **policy)
+    for _ in range(2):
+        world.protect()
+    return ids(world)
+
+
+def expire(world: World, deployment: Deployment | None = None) -> dict[str, Any]:  # noqa: F811
+    return expiry.expire(deployment or world.here, "v", Unobserved())
+
+
+def documents(world: World) -> list[str]:  # noqa: F811
+    return [path.name for path in (world.folder / "vault" / "v").iterdir()]
+
+
+def test_a_protection_removes_what_has_expired_and_the_backups_with_it(world: World) -> None:  # noqa: F811
+    keep(world, retention={"last": 1})
+    first = ids(world)
+    record = world.protect()
+    assert record["expired"] == first
+    assert ids(world) == [record["recovery_point"]]
+    assert set(world.a.backups) == set(points.read(world.here.vault, "v").backups)
+    assert f"{first[0]}.json" not in documents(world)
+
+
+def test_a_chain_stays_as_long_as_a_point_rests_on_it_and_goes_newest_first(world: World) -> None:  # noqa: F811
+    keep(world, retention={"last": 1}, full_every=3)
+    for backups in (2, 3):
+        world.protect()
+        assert len(ids(world)) == 1
+        assert len(world.a.backups) == backups * VOLUMES
+    world.a.events.clear()
+    world.protect()
+    assert len(world.a.backups) == VOLUMES
+    # Cinder refuses to delete a backup that an increment rests on
+    assert len([e for e in world.a.events if e.startswith("delete backup")]) == 3 * VOLUMES
+
+
+def test_the_records_of_backups_that_are_gone_go_too(world: World) -> None:  # noqa: F811
+    keep(world, retention={"last": 1})
+    world.protect()
+    kept = points.read(world.here.vault, "v")
+    records = [path.name for path in (world.folder / "vault" / "_records" / "v").iterdir()]
+    assert sorted(name.split(".")[0] for name in records) == sorted(kept.backups)
+
+
+def forge(world: World, point: RecoveryPoint) -> None:  # noqa: F811
+    """Put a point into the vault that a stranger has signed."""
+    vault = world.here.vaults()
+    sealed = sealing.seal(point, vault.keys)
+    payload = base64.b64decode(json.loads(sealed.manifest)["payload"])
+    for name, document in sealed.records.items():
+        vault.put(name, document.encode())
+    vault.put(sealed.name, signing.sign(POINT_TYPE, payload, Ed25519PrivateKey.generate()))
+
+
+def test_a_point_that_nobody_signed_makes_none_expire(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    newest = points.read(world.here.vault, "v", there[2])
+    forged = newest.model_copy(update={"id": "20990101T000000Z-ffffff", "generation": 9})
+    forge(world, forged)
+    keep(world, retention={"last": 1})
+    assert expiry.look(world.here, "v").expired == there[:2]
+    expire(world)
+    assert ids(world) == [there[2], forged.id]
+
+
+def test_a_withdrawn_point_that_nobody_signed_takes_no_backups_of_other_volumes_along(
+    world: World,  # noqa: F811
+) -> None:
+    others = world.a.add_backup(
+        "front-root", volume_id="of-another-vnf", metadata={"antipode:run": "protect-of-another"}
+    )
+    there = three_points(world)
+    first = points.read(world.here.vault, "v", there[0])
+    topology = first.topology.model_dump()
+    volume = topology["servers"][0]["attachments"][0]["volume"]
+    of_other = first.chain("db-root")[0].model_copy(
+        update={"id": others, "volume_id": "of-another-vnf"}
+    )
+    sources = {v: s for v, s in first.sources.items() if v != volume["id"]}
+    volume["id"] = "of-another-vnf"
+    forged = first.model_copy(
+        update={
+            "id": "20200101T000000Z-000000",
+            "topology": Topology.model_validate(topology),
+            "sources": {**sources, "of-another-vnf": BackupChain(backups=[of_other])},
+        }
+    )
+    forge(world, forged)
+    points.hide(world.here.vault, "v", forged.id, "It has expired.")
+    expire(world)
+    assert others in world.a.backups
+    assert len(world.a.backups) == 3 * VOLUMES + 1
+
+
+def test_where_nothing_has_expired_there_is_no_run(world: World) -> None:  # noqa: F811
+    assert expire(world)["run"] is None
+    assert {row.kind for row in world.here.runs.all()} == {"protect"}
+
+
+def test_a_dry_run_names_what_would_go_and_changes_nothing(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    world.a.events.clear()
+    found = expiry.look(world.here, "v")
+    assert found.expired == there[:2]
+    assert found.kept == {there[2]: "last 1"}
+    assert len(found.backups) == 2 * VOLUMES
+    assert ids(world) == there
+    assert world.a.events == []
+
+
+def test_a_backup_of_somebody_else_is_never_removed(world: World) -> None:  # noqa: F811
+    foreign = world.a.add_backup("db-data")
+    three_points(world)
+    keep(world, retention={"last": 1})
+    expire(world)
+    assert set(world.a.backups) == {foreign, *points.read(world.here.vault, "v").backups}
+
+
+def test_a_backup_without_our_mark_is_not_removed_though_a_point_names_it(world: World) -> None:  # noqa: F811
+    first = points.read(world.here.vault, "v", ids(world)[0])
+    unmarked = first.chain("db-data")[0].id
+    world.a.backups[unmarked]["metadata"] = {}
+    three_points(world)
+    keep(world, retention={"last": 1})
+    record = expire(world)
+    assert unmarked in world.a.backups
+    assert any(unmarked in sentence for sentence in record["left"])
+
+
+def test_what_an_increment_of_somebody_else_rests_on_stays_until_that_is_gone(
+    world: World,  # noqa: F811
+) -> None:
+    there = three_points(world)
+    first = points.read(world.here.vault, "v", there[0])
+    ours = first.chain("db-data")[0].id
+    foreign = world.a.add_backup("db-data", parent_id=ours)
+    keep(world, retention={"last": 1})
+    record = expire(world)
+    assert ids(world) == there[2:]
+    assert ours in world.a.backups
+    assert any(ours in sentence for sentence in record["left"])
+    assert f"{there[0]}.json" in documents(world)
+    del world.a.backups[foreign]
+    assert expire(world)["left"] == []
+    assert set(world.a.backups) == set(points.read(world.here.vault, "v").backups)
+    assert f"{there[0]}.json" not in documents(world)
+
+
+def damage(world: World, point: str) -> None:  # noqa: F811
+    (world.folder / "vault" / "v" / f"{point}.json").write_bytes(b"{}")
+
+
+def test_while_a_point_cannot_be_read_nothing_expires_until_it_is_deleted(world: World) -> None:  # noqa: F811
+    there = three_points(world, full_every=100)
+    damage(world, there[1])
+    keep(world, retention={"last": 1}, full_every=100)
+    backups = set(world.a.backups)
+    with pytest.raises(VaultCorrupt, match=there[1]):
+        expire(world)
+    assert set(world.a.backups) == backups
+    assert ids(world) == there
+    delete(world, there[1])
+    assert ids(world) == [there[0], there[2]]
+    # the newest point rests on them
+    assert set(world.a.backups) == backups
+    keep(world, retention={"last": 1})
+    world.protect()
+    assert len(ids(world)) == 1
+    assert set(world.a.backups) == set(points.read(world.here.vault, "v").backups)
+
+
+def test_a_damaged_point_that_is_deleted_leaves_no_backups_of_its_own(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    damage(world, there[1])
+    delete(world, there[1])
+    assert len(world.a.backups) == 2 * VOLUMES
+    assert not [name for name in documents(world) if name == f"{there[1]}.json"]
+
+
+def delete(world: World, *wanted: str) -> dict[str, Any]:  # noqa: F811
+    plan = expiry.plan_deletion(world.here, "v", wanted)
+    return expiry.delete(world.here, plan, Unobserved())
+
+
+def test_the_points_that_an_operator_names_are_deleted_and_no_others(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    plan = expiry.plan_deletion(world.here, "v", [there[2]])
+    assert (plan.with_newest, plan.left, len(plan.backups)) == (True, 2, VOLUMES)
+    assert len(world.a.backups) == 3 * VOLUMES
+    record = delete(world, there[2])
+    assert record["expired"] == [there[2]]
+    assert ids(world) == there[:2]
+    assert len(world.a.backups) == 2 * VOLUMES
+    with pytest.raises(NotFound):
+        delete(world, there[2])
+    with pytest.raises(NotFound):
+        points.read(world.here.vault, "v", there[2])
+
+
+def test_a_point_that_a_run_uses_is_neither_deleted_nor_expired(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    in_use = {there[0]: "drill-1"}
+    monkeypatch.setattr(run_kind, "users", lambda *_: in_use)
+    with pytest.raises(Busy, match="drill-1"):
+        delete(world, there[0])
+    expire(world)
+    assert ids(world) == [there[0], there[2]]
+    assert set(points.read(world.here.vault, "v", there[0]).backups) <= set(world.a.backups)
+
+
+def test_a_run_of_any_kind_that_works_from_a_point_uses_it(world: World) -> None:  # noqa: F811
+    row = prepare_failover(world)
+    run = row.id
+    world.here.runs.create(row)
+    assert run_kind.users(world.here, "v") == {ids(world)[0]: run}
+
+
+def prepare_failover(world: World) -> RunRow:  # noqa: F811
+    from antipode.operations.failover import request
+
+    return request(prepare(world.here, "v", "site-b", None))
+
+
+def test_nothing_expires_while_another_host_fails_over(world: World, tmp_path: Path) -> None:  # noqa: F811
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    elsewhere = another_host(world, tmp_path)
+    world.b.may_import = False
+    with pytest.raises(AntipodeError):
+        failover(elsewhere, prepare(elsewhere, "v", "site-b", there[0]), Unobserved())
+    with pytest.raises(Busy):
+        expire(world)
+    assert ids(world) == there
+
+
+def another_host(world: World, tmp_path: Path) -> Deployment:  # noqa: F811
+    """With a database of its own, and the same vault."""
+    folder = tmp_path / "another"
+    folder.mkdir(exist_ok=True)
+    text = world.config.read_text().replace(f"sqlite:///{world.folder}", f"sqlite:///{folder}")
+    (folder / "antipode.yaml").write_text(text)
+    deployment = Deployment(config.load(str(folder / "antipode.yaml")))
+    deployment.vnfs.put(world.here.vnfs.get("v"))
+    return deployment
+
+
+def test_a_failover_from_a_point_that_is_withdrawn_meanwhile_creates_nothing(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    prepared = prepare(world.here, "v", "site-b", there[0])
+    points.hide(world.here.vault, "v", there[0], "It has expired.")
+    with pytest.raises(NotFound, match="withdrawn"):
+        failover(world.here, prepared, Unobserved())
+    assert not [e for e in world.b.events if e.startswith(("import", "restore", "port", "boot"))]
+
+
+def test_records_that_a_failover_has_imported_go_too(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    world.b.networks = [{"id": "net-2", "name": "net-b"}]
+    run = imported_by_an_aborted_failover(world, there[0])
+    assert len(world.b.backups) == VOLUMES, run
+    keep(world, retention={"last": 1})
+    expire(world)
+    assert world.b.backups == {}
+    assert len(world.a.backups) == VOLUMES
+
+
+def imported_by_an_aborted_failover(world: World, point: str) -> str:  # noqa: F811
+    def fail(event: str) -> None:
+        if event.startswith("boot"):
+            raise SiteUnreachable("no answer")
+
+    world.b.before = fail
+    with pytest.raises(AntipodeError):
+        failover(world.here, prepare(world.here, "v", "site-b", point), Unobserved())
+    world.b.before = lambda event: None
+    run = world.here.runs.all()[0].id
+    abort(world.here, run, Unobserved())
+    return run
+
+
+def unreachable(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:  # noqa: F811
+    def connect(name: str, _cloud: str) -> Any:
+        if name in names:
+            raise SiteUnreachable(f"{name} does not answer")
+        return {"site-a": world.a, "site-b": world.b}[name].site
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    world.here = world.process()
+
+
+def test_with_the_active_site_away_points_go_first_and_their_backups_once_it_answers(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    unreachable(world, monkeypatch, "site-a")
+    with pytest.raises(SiteUnreachable):
+        expire(world)
+    assert ids(world) == there[2:]
+    assert f"{there[0]}.json" in documents(world)
+    unreachable(world, monkeypatch)
+    assert expire(world)["left"] == []
+    assert len(world.a.backups) == VOLUMES
+
+
+def test_with_the_backup_site_away_its_records_go_once_it_answers(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = three_points(world)
+    imported_by_an_aborted_failover(world, there[0])
+    keep(world, retention={"last": 1})
+    unreachable(world, monkeypatch, "site-b")
+    assert expire(world)["left"]
+    assert len(world.a.backups) == VOLUMES
+    assert len(world.b.backups) == VOLUMES
+    unreachable(world, monkeypatch)
+    assert expire(world)["left"] == []
+    assert world.b.backups == {}
+
+
+def test_a_listing_that_still_has_a_point_which_is_gone_stops_the_expiry(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    three_points(world)
+    keep(world, retention={"last": 1})
+    lists = DirectoryVault.list
+    gone = "v/20200101T000000Z-000000.json"
+    monkeypatch.setattr(
+        DirectoryVault, "list", lambda vault, prefix: sorted([gone, *lists(vault, prefix)])
+    )
+    backups = set(world.a.backups)
+    with pytest.raises(VaultError):
+        expire(world)
+    assert set(world.a.backups) == backups
+
+
+@pytest.mark.parametrize("call", ["create", "delete"])
+def test_a_vault_that_fails_in_the_middle_loses_nothing_and_the_next_expiry_ends_it(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+) -> None:
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    does, calls = getattr(DirectoryVault, call), []
+
+    def fails_once(vault: DirectoryVault, name: str, *document: bytes) -> Any:
+        calls.append(name)
+        if len(calls) == 2:
+            raise VaultError("500: internal error")
+        return does(vault, name, *document)
+
+    monkeypatch.setattr(DirectoryVault, call, fails_once)
+    with pytest.raises(VaultError):
+        expire(world)
+    assert there[2] in ids(world)
+    needed = {b for p in ids(world) for b in points.read(world.here.vault, "v", p).backups}
+    assert needed <= set(world.a.backups)
+    expire(world)
+    assert ids(world) == there[2:]
+    assert len(world.a.backups) == VOLUMES
+
+
+def test_a_point_that_is_hidden_in_one_vault_is_hidden_in_all_by_the_next_try(
+    tmp_path: Path,
+) -> None:
+    one, other = DirectoryVault(tmp_path / "one"), DirectoryVault(tmp_path / "other")
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+    vaults = Vaults({"one": lambda: one, "other": lambda: other}, all_needed=True)
+    points.hide(one, "v", "p", "It has expired.")
+    points.hide(vaults, "v", "p", "It has expired.")
+    assert one.list("v/") == other.list("v/") == ["v/p.withdrawn"]
+
+
+def test_two_hosts_that_expire_at_once_end_as_one(world: World, tmp_path: Path) -> None:  # noqa: F811
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    hosts = [world.here, another_host(world, tmp_path)]
+    begin, errors = threading.Barrier(2), list[BaseException]()
+
+    def work(deployment: Deployment) -> None:
+        begin.wait()
+        try:
+            expire(world, deployment)
+        except AntipodeError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(host,)) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expire(world)
+    assert ids(world) == there[2:]
+    assert len(world.a.backups) == VOLUMES
+    assert not [name for name in documents(world) if name.startswith(there[0]) and "json" in name]
+
+
+def test_a_point_of_the_future_keeps_all_others(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    newest = points.read(world.here.vault, "v", there[0])
+    future = newest.model_copy(update={"id": "20990101T000000Z-000000", "consistent_at": ahead})
+    points.commit(world.here.vault, future)
+    keep(world, retention={"last": 1})
+    assert expire(world)["run"] is None
+    assert ids(world) == [*there, future.id]
+
+
+def test_an_expiry_that_fails_does_not_make_the_protection_fail(
+    world: World,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    there = three_points(world)
+    damage(world, there[0])
+    keep(world, retention={"last": 1})
+    record = world.protect()
+    assert record["expired"] is None
+    assert there[0] in caplog.text
+    assert world.here.runs.get(record["run"]).state == "succeeded"
+
+
+def test_an_aborted_expiry_leaves_the_rest_to_the_next(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+
+    def ask_to_abort(event: str) -> None:
+        if event.startswith("delete backup"):
+            world.here.runs.request_abort(world.here.runs.open("v")[0].id)
+
+    world.a.before = ask_to_abort
+    with pytest.raises(AntipodeError):
+        expire(world)
+    world.a.before = lambda event: None
+    assert world.here.runs.all()[0].state == "aborted"
+    assert set(points.read(world.here.vault, "v").backups) <= set(world.a.backups)
+    expire(world)
+    assert ids(world) == there[2:]
+    assert len(world.a.backups) == VOLUMES
+
+
+def test_an_expiry_whose_process_died_is_resumed(world: World) -> None:  # noqa: F811
+    three_points(world)
+    keep(world, retention={"last": 1})
+    row = run_kind.due(world.here, world.here.vnfs.get("v"), again=True)
+    assert row is not None
+    with world.here.claims.begin(row) as claim:
+        run = claim.run
+    resume(world.here, run, Unobserved())
+    assert world.here.runs.get(run).state == "succeeded"
+    assert len(world.a.backups) == VOLUMES
+
+
+def test_the_service_queues_an_expiry_where_one_is_due_and_leaves_a_failed_one_alone(
+    world: World,  # noqa: F811
+) -> None:
+    three_points(world)
+    queued: list[RunRow] = []
+    submit: Callable[[], None] = lambda: run_kind.submit_due(  # noqa: E731
+        world.here, world.here.vnfs.all(), queued.append
+    )
+    submit()
+    assert queued == []
+    keep(world, retention={"last": 1})
+    submit()
+    assert [row.kind for row in queued] == ["expire"]
+    world.a.before = lambda event: (_ for _ in ()).throw(SiteUnreachable("no answer"))
+    with pytest.raises(SiteUnreachable):
+        expire(world)
+    queued.clear()
+    submit()
+    assert queued == []
+
+
+def test_notes_of_points_that_are_long_gone_go_too(world: World) -> None:  # noqa: F811
+    three_points(world)
+    old, young = "20200101T000000Z-000000", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000000"
+    for point in (old, young):
+        points.hide(world.here.vault, "v", point, "It has expired.")
+    keep(world, retention={"last": 1})
+    expire(world)
+    assert f"{old}.withdrawn" not in documents(world)
+    assert f"{young}.withdrawn" in documents(world)
