@@ -669,6 +669,29 @@ def test_snapshots_of_a_try_without_an_image_are_found_whatever_the_language_of_
     scene.expect_nothing_left()
 
 
+def test_a_member_that_a_late_request_of_a_dead_run_has_frozen_is_unquiesced_with_its_orphans() -> (
+    None
+):
+    scene = Scene()
+    scene.cloud.looks_until_available = NEVER
+    scene.cloud._create_image("id-db", f"antipode {RUN_ID} id-db", {RUN: RUN_ID})
+    assert scene.cloud.all_frozen == {"id-db"}
+    with pytest.raises(ResourceFailed):
+        OPTION.remove_orphans(scene.cloud.site, {RUN_ID}, scene.timeline)
+    assert not scene.cloud.all_frozen
+    for snapshot in scene.cloud.snapshots.values():
+        snapshot["looks"] = 1
+    scene.expect_nothing_left()
+
+
+def test_a_member_of_which_somebody_makes_an_image_is_not_unquiesced_by_a_removal() -> None:
+    scene = Scene()
+    scene.cloud.looks_until_available = NEVER
+    scene.cloud._create_image("id-db", "theirs", {})
+    OPTION.remove_orphans(scene.cloud.site, {RUN_ID}, scene.timeline)
+    assert scene.cloud.all_frozen == {"id-db"}
+
+
 def servers(*names: str) -> Iterator[Server]:
     topology = Scene().topology
     yield from (topology.server(n) for n in names)

@@ -7,17 +7,21 @@ image and gives them no metadata, so the name is all that tells whose they are.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
+from antipode.errors import AntipodeError
+from antipode.freezes.unquiesce import thaw
 from antipode.model.marks import RUN
 from antipode.model.steps import Timeline
 from antipode.protect import snapshots
 from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
 
+LOG = logging.getLogger(__name__)
 _IMAGE = re.compile(r"antipode (\S+) (\S+)")
 _SNAPSHOT = re.compile(r".* antipode (\S+) (\S+)")
 """`snapshot for NAME` in the language of nova-api."""
@@ -69,11 +73,34 @@ def remove_of_runs(site: Site, runs: Collection[str], timeline: Timeline) -> Non
 
 
 def _remove(site: Site, unwanted: Callable[[Maker | None], bool], timeline: Timeline) -> bool:
+    _unquiesce_what_is_being_snapshot(site, unwanted)
     try:
         _remove_images(site, unwanted, timeline)
     finally:  # a Glance that is down keeps no snapshot
         found = snapshots.remove_all(site, lambda s: unwanted(maker_of_snapshot(s)), timeline)
     return found > 0
+
+
+def _unquiesce_what_is_being_snapshot(site: Site, unwanted: Callable[[Maker | None], bool]) -> None:
+    """Nova keeps a server frozen while its snapshots are being created. A request of a process that
+    is dead may have taken effect when nobody watched it any more.
+    """
+    servers = {
+        maker.server_id
+        for snapshot in site.volumes.snapshots()
+        if snapshot["status"] == "creating"
+        and (maker := maker_of_snapshot(snapshot)) is not None
+        and unwanted(maker)
+    }
+    if not servers or not site.compute.quiesce_available():
+        return
+    for server in sorted(servers):
+        try:
+            thaw(site, server)
+        except AntipodeError as error:
+            LOG.error("server %s at %s may still be frozen: %s", server, site.name, error)
+        else:
+            LOG.warning("server %s at %s is unquiesced: an image was being made", server, site.name)
 
 
 def _remove_images(
