@@ -32,13 +32,16 @@ from antipode.errors import (
     VaultCorrupt,
 )
 from antipode.model.source import BackupRecord
+from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps
 from antipode.operations import failover as operation
 from antipode.operations.failover import failover, prepare
 from antipode.operations.failover_checks import Accepted
 from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as failover_flow
+from antipode.runs import protect as protect_flow
 from antipode.vault import points
+from antipode.vault.directory import DirectoryVault
 from antipode.vault.sealing import seal
 from tests.unit import samples, storages
 from tests.unit.test_format_1 import OF_0_1, resealed
@@ -311,6 +314,45 @@ def test_a_file_whose_members_are_only_reordered_is_used(world: World) -> None:
     assert [m.server for m in prepared.point.vnf.members] == ["db", "front"]
     answers = prepared.point.vnf.member("db").answers
     assert answers is not None and answers.tcp == 22
+
+
+def newest_of(world: World, point: str) -> None:
+    """Let this host have made a recovery point."""
+    row = protect_flow.requested(
+        samples.vnf(), ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
+    )
+    row.state = "succeeded"
+    row.result = {
+        "recovery_point": point,
+        "generation": 1,
+        "consistent_at": "2026-11-22T17:00:01.000Z",
+    }
+    world.deployment.runs.create(row)
+
+
+def test_a_point_that_the_listing_does_not_show_yet_is_the_newest_all_the_same(
+    world: World,
+) -> None:
+    newest = samples.point("20261122T170000Z-000000", consistent_at="2026-11-22T17:00:01.000Z")
+    points.commit(world.deployment.vault, newest)
+    newest_of(world, newest.id)
+    lists = DirectoryVault.list
+
+    def lagging(self: DirectoryVault, prefix: str) -> list[str]:
+        return [name for name in lists(self, prefix) if newest.id not in name]
+
+    world.patch.setattr(DirectoryVault, "list", lagging)
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    assert prepared.point.id == newest.id
+    older = prepare(world.deployment, "hlr", "site-b", samples.point().id)
+    assert older.point.id == samples.point().id
+
+
+def test_a_newer_point_that_was_removed_from_the_vault_is_warned_about(world: World) -> None:
+    newest_of(world, "20261122T170000Z-000000")
+    prepared = prepare(world.deployment, "hlr", "site-b", None)
+    assert prepared.point.id == samples.point().id
+    assert any("20261122T170000Z-000000" in warning for warning in prepared.warnings)
 
 
 COMMAND: dict[str, Any] = {"server": "db", "answers": {"command": ["touch", "/tmp/executed"]}}

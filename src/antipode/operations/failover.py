@@ -95,12 +95,14 @@ def prepare(
     )
     generations.must_be_free(state, to, given_up)
     trust = Trust.UNSIGNED_TOO if accepted.unsigned else Trust.SIGNED
-    opened = points.find(vaults, name, point, trust)
+    opened, newer = points.find(vaults, name, point, trust), list[str]()
+    if point is None:
+        opened, newer = failover_checks.newest_known(deployment, vaults, opened, trust)
     opened.must_be_open()
     found = opened.point
     origin = failover_checks.origin_warnings(found, state, to, accepted)
     definition, warnings = _definition(opened, local)
-    warnings += origin
+    warnings += [*newer, *origin]
     _must_be_backup_site(definition, to)
     site = deployment.site(to)
     defined = found.model_copy(update={"vnf": definition})

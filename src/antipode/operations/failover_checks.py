@@ -18,11 +18,17 @@ from antipode.errors import (
     PreflightFailed,
     SiteUnreachable,
     Stopped,
+    VaultError,
 )
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.recover import rollback
 from antipode.recover.sources import PROVIDERS
+from antipode.runs import protect
+from antipode.vault import points
+from antipode.vault.ensemble import Vaults
+from antipode.vault.points import Age
+from antipode.vault.sealing import Opened, Trust
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,34 @@ class Accepted:
     """the recovery point may be one of format 1, which nobody has signed"""
     lost_vaults: Sequence[str] = ()
     """these vaults are lost, and no other host is failing over the VNF: they decide nothing"""
+
+
+def newest_known(
+    deployment: Deployment, vaults: Vaults, listed: Opened, trust: Trust
+) -> tuple[Opened, list[str]]:
+    """The newest recovery point, and a warning where this host has made a newer one than the vaults
+    have. It is asked for by its name: a listing may lag behind.
+
+    Args:
+        listed: the newest one by the listings of the vaults.
+    """
+    name = listed.point.vnf.vnf
+    run = deployment.runs.newest_success(protect.KIND.name, name)
+    result = (run.result or {}) if run else {}
+    point, moment = result.get("recovery_point"), result.get("consistent_at")
+    if not (isinstance(point, str) and isinstance(moment, str)):
+        return listed, []
+    made = Age(int(result.get("generation", 1)), moment, point)
+    found = Age(listed.point.generation, listed.point.consistent_at, listed.point.id)
+    if made.key <= found.key:
+        return listed, []
+    try:
+        return points.find(vaults, name, point, trust), []
+    except (NotFound, VaultError) as error:
+        return listed, [
+            f"this host has made a newer recovery point, {point}, as of {moment}, and it cannot be"
+            f" had: {error}. It was removed, or the vault that has it does not answer"
+        ]
 
 
 def origin_warnings(
