@@ -341,6 +341,8 @@ def type_renamed() -> SealedPoint:
         (other_type, "vault-corrupt"),
         (type_renamed, "vault-corrupt"),
         (lambda: rewrapped(SEALED, payload="not base64!"), "vault-corrupt"),
+        (lambda: rewrapped(SEALED, payload=[1]), "vault-corrupt"),
+        (lambda: SEALED.model_copy(update={"manifest": "[" * 100_000}), "vault-corrupt"),
         (lambda: SEALED.model_copy(update={"manifest": SEALED.manifest[:-9]}), "vault-corrupt"),
         (lambda: SEALED.model_copy(update={"manifest": "x" * (40 << 20)}), "vault-corrupt"),
         (
@@ -599,6 +601,13 @@ def test_a_point_of_format_1_is_refused_unless_it_is_accepted(vault: DirectoryVa
     ((_, listed),) = points.list_points(vault, vnf)
     assert isinstance(listed, sealing.Summary)
     assert (listed.format, listed.signed_by) == (1, None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_an_envelope_in_another_encoding_is_refused(vault: DirectoryVault, encoding: str) -> None:
+    vault.put(SEALED.name, SEALED.manifest.encode(encoding))
+    with pytest.raises(VaultCorrupt):
+        points.read(vault, "hlr", samples.point().id)
 
 
 def test_a_point_of_format_2_is_not_accepted_unsigned() -> None:

@@ -328,7 +328,7 @@ def parsed(kind: type[AnyPart], document: bytes, name: str, largest: int) -> Any
     if len(document) > largest:
         raise VaultCorrupt(f"{name} has {len(document)} bytes, and may have {largest}")
     try:
-        found = json.loads(document)
+        found = json.loads(document.decode())
     except (ValueError, RecursionError) as error:
         raise VaultCorrupt(f"{name} is damaged ({type(error).__name__})") from error
     if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:

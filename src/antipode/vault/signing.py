@@ -176,7 +176,7 @@ def public_pem(key: Ed25519PublicKey) -> bytes:
 
 def _read(document: bytes, name: str, payload_type: str) -> tuple[_Envelope, bytes]:
     try:
-        envelope = _Envelope.model_validate(json.loads(document))
+        envelope = _Envelope.model_validate(json.loads(document.decode()))
     except (ValueError, RecursionError, ValidationError) as error:
         raise VaultCorrupt(f"{name} is damaged ({type(error).__name__})") from error
     if envelope.payloadType != payload_type:
