@@ -197,10 +197,13 @@ class Things:
     def port(self, **wanted: Any) -> dict[str, Any]:
         """A port on the tenant's network."""
         home = tenant_network(self.site)
+        tags = wanted.pop("tags", ())
         port_id = self.site.networks.create_port(
-            {"network_id": home["id"], "name": self.name(), **wanted}, wanted.pop("tags", ())
+            {"network_id": home["id"], "name": self.name(), **wanted}
         )
         self.removals.append(lambda: self.site.networks.delete_port(port_id))
+        if tags:
+            self.site.networks.tag_port(port_id, tags)
         port: dict[str, Any] = network(self.site).get(f"/ports/{port_id}")["port"]
         return port
 

@@ -150,6 +150,26 @@ def test_interfaces_tell_port_mac_and_tag(site: Site, machine: Machine) -> None:
     assert interface["tag"] == "first"
 
 
+def test_diagnostics_tell_the_order_of_the_interfaces_and_addresses_name_their_networks(
+    site: Site, things: Things, image: dict[str, Any]
+) -> None:
+    ports = [things.port() for _ in range(3)]
+    wanted = [{"port": p["id"]} for p in (ports[2], ports[0], ports[1])]
+    server = things.server(things.volume(imageRef=image["id"]), networks=wanted)
+    macs = [p["mac_address"] for p in (ports[2], ports[0], ports[1])]
+    assert site.compute.plugged(server["id"]) == macs
+    addresses = there(site.compute.server(server["id"]))["addresses"]
+    told = [a["OS-EXT-IPS-MAC:mac_addr"] for of in addresses.values() for a in of]
+    assert (list(addresses), told) == ([tenant_network(site)["name"]], macs)
+    compute(site).post(f"/servers/{server['id']}/action", {"os-stop": None})
+    until(lambda: there(site.compute.server(server["id"]))["status"] == "SHUTOFF", "it is off")
+    assert site.compute.plugged(server["id"]) is None
+
+
+def test_diagnostics_are_for_administrators(tenant: Site, machine: Machine) -> None:
+    assert tenant.compute.plugged(machine.id) is None
+
+
 @pytest.mark.core
 def test_the_volumes_of_a_server_are_in_use_and_say_by_whom(site: Site, machine: Machine) -> None:
     volume = there(site.volumes.volume(machine.root["id"]))

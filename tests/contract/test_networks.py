@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
 
+from antipode.cloud.api import Json
 from antipode.cloud.site import Site
+from antipode.model.marks import as_tags, port_carries, port_maker
 from tests.contract.conftest import Things, network, refused, tenant_network
 
 NOBODY = str(uuid.UUID(int=7))
@@ -167,3 +170,162 @@ def test_an_agent_of_each_kind_is_alive_as_administrators_are_told(site: Site) -
     assert {"DHCP agent", "Open vSwitch agent"} <= {a["agent_type"] for a in agents}
     assert all(a["host"] for a in agents)
     assert {(a["alive"], a["admin_state_up"]) for a in agents} == {(True, True)}
+
+
+# ---- what belongs to a port ----
+
+
+def need(site: Site, extension: str) -> None:
+    """Skip a test at a site whose Neutron has no such extension."""
+    if extension not in site.networks.extensions():
+        pytest.skip(f"Neutron of {site.name} has no extension {extension}")
+
+
+def shown(site: Site, port: Json) -> Json:
+    found: Json = network(site).get(f"/ports/{port['id']}")["port"]
+    return found
+
+
+@pytest.mark.core
+def test_tags_are_not_taken_when_a_port_is_made_and_may_be_as_long_as_our_marks(
+    site: Site, things: Things
+) -> None:
+    port = things.port()
+    made = network(site).post("/ports", {"port": {"network_id": port["network_id"], "tags": ["x"]}})
+    things.removals.append(lambda: site.networks.delete_port(made["port"]["id"]))
+    assert shown(site, made["port"])["tags"] == []
+    marks = as_tags("failover-20261122T160501Z-1a2b3c", f"20261122T160501Z-1a2b3c/{NOBODY}")
+    site.networks.tag_port(port["id"], ["own", *marks])
+    assert sorted(shown(site, port)["tags"]) == sorted(["own", *marks])
+    (listed,) = [p for p in site.networks.ports_on([port["network_id"]]) if p["id"] == port["id"]]
+    assert port_carries(listed, f"20261122T160501Z-1a2b3c/{NOBODY}")
+    assert port_maker(listed) == "failover-20261122T160501Z-1a2b3c"
+
+
+def test_a_port_is_off_has_dhcp_options_and_a_description_of_any_script(
+    site: Site, things: Things
+) -> None:
+    need(site, "extra_dhcp_opt")
+    port = things.port(
+        admin_state_up=False,
+        extra_dhcp_opts=[{"opt_name": "tftp-server", "opt_value": "10.7.0.9", "ip_version": 4}],
+        description="für alle",
+    )
+    assert port["admin_state_up"] is False
+    assert port["description"] == "für alle"
+    assert [(o["opt_name"], o["opt_value"], o["ip_version"]) for o in port["extra_dhcp_opts"]] == [
+        ("tftp-server", "10.7.0.9", 4)
+    ]
+    site.networks.update_port(port["id"], {"description": "other"})
+    assert shown(site, port)["description"] == "other"
+
+
+def test_a_port_without_port_security_takes_no_groups_and_no_pairs(
+    site: Site, things: Things
+) -> None:
+    port = things.port(port_security_enabled=False)
+    assert (port["port_security_enabled"], port["security_groups"]) == (False, [])
+    home = tenant_network(site)["id"]
+    pair = [{"ip_address": "10.7.0.99"}]
+    error = refused(
+        lambda: site.networks.create_port(
+            {
+                "network_id": home,
+                "port_security_enabled": False,
+                "allowed_address_pairs": pair,
+            }
+        )
+    )
+    assert error.status == 409
+
+
+def test_a_port_of_no_server_keeps_the_owner_that_it_is_given(site: Site, things: Things) -> None:
+    port = things.port(device_owner="vip:contract", fixed_ips=[{"ip_address": "10.7.0.98"}])
+    assert (port["device_owner"], port["device_id"], port["status"]) == ("vip:contract", "", "DOWN")
+    unplugged = site.networks.unplugged_ports([port["network_id"]])
+    assert port["id"] in {p["id"] for p in unplugged}
+
+
+def test_a_port_without_addresses_has_none_when_the_list_is_given(
+    site: Site, things: Things
+) -> None:
+    assert things.port(fixed_ips=[])["fixed_ips"] == []
+
+
+def test_a_binding_profile_is_refused_with_403(site: Site) -> None:
+    wanted = {"network_id": tenant_network(site)["id"], "binding:profile": {}}
+    assert refused(lambda: site.networks.create_port(wanted)).status == 403
+
+
+def test_a_vnic_type_is_taken_as_wanted(site: Site, things: Things) -> None:
+    assert things.port(**{"binding:vnic_type": "direct"})["binding:vnic_type"] == "direct"
+
+
+def test_security_groups_that_are_shared_are_listed_once(site: Site) -> None:
+    ids = [g["id"] for g in site.networks.security_groups(site.project_id)]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_trunk_has_its_subports_and_its_ports_are_not_deleted_before_it(
+    site: Site, things: Things
+) -> None:
+    need(site, "trunk")
+    parent, below = things.port(), things.port()
+    wanted = {
+        "port_id": parent["id"],
+        "name": "contract",
+        "description": "of the suite",
+        "admin_state_up": True,
+        "sub_ports": [
+            {"port_id": below["id"], "segmentation_type": "vlan", "segmentation_id": 100}
+        ],
+    }
+    trunk = site.networks.create_trunk(wanted, ["one"])
+    things.removals.append(lambda: site.networks.delete_trunk(trunk))
+    (found,) = site.networks.trunks([parent["id"]])
+    assert {k: found[k] for k in ("id", "name", "description", "tags")} == {
+        "id": trunk,
+        "name": "contract",
+        "description": "of the suite",
+        "tags": ["one"],
+    }
+    assert [(s["port_id"], s["segmentation_id"]) for s in found["sub_ports"]] == [
+        (below["id"], 100)
+    ]
+    assert shown(site, parent)["trunk_details"]["trunk_id"] == trunk
+    for port in (parent, below):
+        assert refused(partial(site.networks.delete_port, port["id"])).status == 409
+    assert refused(lambda: site.networks.create_trunk(wanted)).status == 409
+    assert site.networks.trunks([below["id"]]) == []
+
+
+def test_a_port_has_the_qos_policy_that_it_is_given(site: Site, things: Things) -> None:
+    need(site, "qos")
+    policy = network(site).post("/qos/policies", {"policy": {"name": things.name("gold")}})
+    policy_id = policy["policy"]["id"]
+    things.removals.append(lambda: network(site).delete(f"/qos/policies/{policy_id}"))
+    assert things.port(qos_policy_id=policy_id)["qos_policy_id"] == policy_id
+    assert policy_id in {q["id"] for q in site.networks.qos_policies()}
+    home = tenant_network(site)["id"]
+    wanted = {"network_id": home, "qos_policy_id": NOBODY}
+    assert refused(lambda: site.networks.create_port(wanted)).status == 404
+
+
+def test_a_floating_ip_leads_to_an_address_only_through_a_router(
+    site: Site, things: Things
+) -> None:
+    need(site, "router")
+    api = network(site)
+    wanted = {"name": things.name("public"), "router:external": True}
+    public = api.post("/networks", {"network": wanted})["network"]["id"]
+    things.removals.append(lambda: api.delete(f"/networks/{public}"))
+    pool = {"network_id": public, "cidr": "203.0.113.0/24", "ip_version": 4, "enable_dhcp": False}
+    api.post("/subnets", {"subnet": pool})
+    body = {"floating_network_id": public, "floating_ip_address": "203.0.113.77"}
+    floating = api.post("/floatingips", {"floatingip": body})["floatingip"]["id"]
+    things.removals.append(lambda: api.delete(f"/floatingips/{floating}"))
+    port = things.port(fixed_ips=[{"ip_address": "10.7.0.97"}])
+    error = refused(lambda: site.networks.associate(floating, port["id"], "10.7.0.97"))
+    assert error.status == 404
+    (found,) = [f for f in site.networks.floating_ips() if f["id"] == floating]
+    assert (found["floating_ip_address"], found["port_id"]) == ("203.0.113.77", None)

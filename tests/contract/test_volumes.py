@@ -68,7 +68,7 @@ def test_volumes_are_found_by_their_metadata(site: Site, things: Things) -> None
 @pytest.mark.core
 def test_an_update_replaces_description_and_metadata(site: Site, things: Things) -> None:
     volume = things.volume(metadata={"old": "1"})
-    site.volumes.update_volume(volume["id"], "new words", {"new": "2"})
+    site.volumes.update_volume(volume["id"], "", "new words", {"new": "2"})
     after = there(site.volumes.volume(volume["id"]))
     assert (after["description"], after["metadata"]) == ("new words", {"new": "2"})
 

@@ -73,11 +73,28 @@ class FakeCloud:
         self.backups: dict[str, Json] = {}
         self.attachments: dict[str, list[Json]] = {}
         self.ports: dict[str, Json] = {}
-        self.networks = [{"id": "net-1", "name": "net"}]
+        self.networks: list[Json] = [{"id": "net-1", "name": "net"}]
         self.subnets = [
             {"id": "subnet-1", "name": "subnet", "network_id": "net-1", "cidr": "10.0.0.0/24"}
         ]
-        self.groups = [{"id": "group-1", "name": "default"}]
+        self.groups: list[Json] = [{"id": "group-1", "name": "default"}]
+        self.extensions = [
+            "port-security",
+            "allowed-address-pairs",
+            "extra_dhcp_opt",
+            "dns-integration",
+            "dns-domain-ports",
+            "qos",
+            "trunk",
+            "router",
+            "port-numa-affinity-policy",
+            "uplink-status-propagation",
+        ]
+        self.policies: list[Json] = []
+        self.trunks: dict[str, Json] = {}
+        self.floating_ips: list[Json] = []
+        self.nics: dict[str, list[str]] = {}
+        """server id -> MAC addresses as its hypervisor has them"""
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
         self.types = [{"id": "type-1", "name": "fast"}]
         self.zones = ["nova"]
@@ -268,6 +285,10 @@ class FakeCloud:
                 return {"volumeAttachments": self.attachments[server]}
             case "GET", ["servers", server, "os-interface"]:
                 return {"interfaceAttachments": [{"port_id": f"port-{server}", "tag": None}]}
+            case "GET", ["servers", server, "diagnostics"]:
+                if server not in self.nics:
+                    refuse(409, "not while it is in power state shutdown")
+                return {"nic_details": [{"mac_address": mac} for mac in self.nics[server]]}
             case "GET", ["flavors", "detail"]:
                 return {"flavors": self.flavors}
             case "GET", ["os-availability-zone"]:
@@ -646,6 +667,35 @@ class FakeCloud:
         match method, path:
             case "GET", ["ports"]:
                 return {"ports": chosen(self.ports.values())}
+            case "GET", ["extensions"]:
+                return {"extensions": [{"alias": alias} for alias in self.extensions]}
+            case "GET", ["qos", "policies"]:
+                return {"policies": self.policies}
+            case "GET", ["trunks"]:
+                return {"trunks": chosen(self.trunks.values())}
+            case "POST", ["trunks"]:
+                parent = body["trunk"]["port_id"]
+                if any(t["port_id"] == parent for t in self.trunks.values()):
+                    refuse(409, "the port is in a trunk")
+                self._happens(f"trunk {self.ports[parent]['mac_address']}")
+                trunk = f"trunk-{next(self.ids)}"
+                self.trunks[trunk] = {"tags": [], **body["trunk"], "id": trunk}
+                self.ports[parent]["trunk_details"] = {"trunk_id": trunk}
+                return {"trunk": {"id": trunk}}
+            case "PUT", ["trunks", trunk, "tags"]:
+                self.trunks[trunk]["tags"] = body["tags"]
+                return None
+            case "DELETE", ["trunks", trunk]:
+                self._happens(f"delete trunk {trunk}")
+                self.ports[self.trunks.pop(trunk)["port_id"]]["trunk_details"] = None
+                return None
+            case "GET", ["floatingips"]:
+                return {"floatingips": self.floating_ips}
+            case "PUT", ["floatingips", floating]:
+                self._happens(f"associate {floating}")
+                row = next(f for f in self.floating_ips if f["id"] == floating)
+                row.update(body["floatingip"])
+                return {"floatingip": row}
             case "GET", ["agents"]:
                 return {"agents": self.network_agents}
             case "GET", ["networks"]:
@@ -657,15 +707,17 @@ class FakeCloud:
             case "GET", ["quotas", _, "details.json"]:
                 return {"quota": self._quota()["quota_set"]}
             case "POST", ["ports"]:
-                wanted = body["port"]
+                port = f"port-{next(self.ids)}"
+                wanted = {"mac_address": f"fa:16:3f:{port}", **body["port"]}
                 if any(
                     (p["network_id"], p["mac_address"])
                     == (wanted["network_id"], wanted["mac_address"])
                     for p in self.ports.values()
                 ):
                     refuse(409, "the MAC address is in use")
+                if wanted.get("binding:profile") is not None:
+                    refuse(403, "rule:create_port:binding:profile is disallowed by policy")
                 self._happens(f"port {wanted['mac_address']}")
-                port = f"port-{next(self.ids)}"
                 self.ports[port] = {**wanted, "id": port, "device_id": ""}
                 return {"port": {"id": port}}
             case "PUT", ["ports", port, "tags"]:
@@ -677,6 +729,9 @@ class FakeCloud:
                 self.ports[port] |= body["port"]
                 return None
             case "DELETE", ["ports", port]:
+                below = [s["port_id"] for t in self.trunks.values() for s in t["sub_ports"]]
+                if self.ports[port].get("trunk_details") or port in below:
+                    refuse(409, "the port is part of a trunk")
                 self._happens(f"delete port {self.ports[port]['mac_address']}")
                 del self.ports[port]
                 return None

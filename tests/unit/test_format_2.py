@@ -74,8 +74,30 @@ def full_point(**changes: Any) -> RecoveryPoint:
                 "vnic_type": "direct",
                 "device_tag": "nic",
                 "tags": ["voice"],
+                "description": "of the voice network",
+                "admin_state_up": False,
+                "dhcp_options": [topology.DhcpOption(name="mtu", value="9000", ip_version=6)],
+                "dns_name": "voice",
+                "dns_domain": "example.",
+                "qos_policy": "gold",
+                "numa_affinity_policy": "required",
+                "propagate_uplink_status": True,
+                "binding_profile": {"trusted": "true"},
             }
         )
+    )
+    below = port.model_copy(update={"id": "port-below", "device_tag": None})
+    trunk = topology.Trunk(
+        name="t",
+        description="to the radio",
+        admin_state_up=False,
+        tags=["radio"],
+        subports=[topology.Subport(port=below, segmentation_type="vlan", segmentation_id=100)],
+    )
+    port = port.model_copy(update={"trunk": trunk})
+    vip = below.model_copy(update={"id": "port-vip", "device_owner": "vip:hlr"})
+    floating = topology.FloatingIp(
+        address="203.0.113.7", fixed_address="10.0.0.4", port="port-vip", description="of all"
     )
     flavor = base.servers[0].flavor.model_copy(update={"extra_specs": {"hw:cpu_policy": "shared"}})
     server = base.servers[0].model_copy(
@@ -89,6 +111,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "user_data": "c2VjcmV0",
             "config_drive": True,
             "description": "the database",
+            "interfaces_in_order": False,
             "availability_zone": "az-1",
             "server_group": topology.ServerGroup(
                 name="apart", policy="anti-affinity", rules={"max_server_per_host": 2}
@@ -101,6 +124,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
                 "server": "db",
                 "boot_before": ["front"],
                 "user_data": "drop",
+                "interfaces": ["voice"],
                 "answers": {"command": ["check", "{site}"], "within": "7s"},
             },
             {
@@ -114,6 +138,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "server_group_policies": {"there": "soft-affinity"},
         },
         maps={"site-b": {"networks": {"net": "net-b"}}},
+        ports=["vip"],
         vaults=["third"],
         store="swift",
         protections=[{"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}}],
@@ -126,7 +151,13 @@ def full_point(**changes: Any) -> RecoveryPoint:
         **{
             "generation": 3,
             "vnf": vnf,
-            "topology": base.model_copy(update={"servers": [server, base.servers[1]]}),
+            "topology": base.model_copy(
+                update={
+                    "servers": [server, base.servers[1]],
+                    "vip_ports": [vip],
+                    "floating_ips": [floating],
+                }
+            ),
             "sources": {**samples.point().sources, "vol-db": chain},
             **changes,
         }
@@ -169,6 +200,10 @@ LEFT_OUT: dict[type[Any], set[str]] = {
         (topology.Keypair, point_v2.Keypair),
         (topology.ServerGroup, point_v2.ServerGroup),
         (topology.Server, point_v2.Server),
+        (topology.DhcpOption, point_v2.DhcpOption),
+        (topology.Trunk, point_v2.Trunk),
+        (topology.Subport, point_v2.Subport),
+        (topology.FloatingIp, point_v2.FloatingIp),
         (BackupRecord, point_v2.Record),
         (StoredObjects, point_v2.StoredObjects),
         (Mapping, point_v2.Names),
@@ -177,6 +212,11 @@ LEFT_OUT: dict[type[Any], set[str]] = {
 )
 def test_every_field_of_a_model_has_a_place_in_the_document(ours: Any, theirs: Any) -> None:
     assert set(ours.model_fields) - LEFT_OUT.get(ours, set()) == set(theirs.model_fields)
+
+
+def test_every_field_of_a_topology_has_a_place_too() -> None:
+    of_the_point = {"vnf", "site"}
+    assert set(topology.Topology.model_fields) - of_the_point == set(point_v2.Found.model_fields)
 
 
 def test_every_field_of_a_point_and_of_the_vnf_file_has_a_place_too() -> None:

@@ -176,7 +176,7 @@ def test_without_its_claim_a_run_changes_nothing_but_thaws() -> None:
         lambda: site.compute.delete_server("id-db"),
         lambda: site.volumes.create_snapshot("db-root", "s", {}, 10),
         lambda: site.volumes.create_volume({"name": "x"}),
-        lambda: site.volumes.update_volume("db-root", "", {}),
+        lambda: site.volumes.update_volume("db-root", "db-root", "", {}),
         lambda: site.backups.delete_backup("b"),
         lambda: site.backups.import_record("s", "u"),
         lambda: site.networks.create_port({"network_id": "net-1"}),

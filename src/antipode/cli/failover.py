@@ -12,7 +12,7 @@ from antipode.cli.command import ShowCommand, columns, confirm, span
 from antipode.screen import visible
 
 if TYPE_CHECKING:
-    from antipode.model.plan import ServerPlan
+    from antipode.model.plan import PortPlan, ServerPlan
     from antipode.operations.failover import Prepared
 
 
@@ -145,6 +145,8 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "restored_gib": sum(v.size_gib for s in plan.servers for v in s.volumes),
         "servers": [_planned_server(s, plan.site) for s in plan.servers],
         "boot_order": point.vnf.boot_waves(),
+        "vip_ports": [p.model_dump(mode="json") for p in plan.vip_ports],
+        "floating_ips": {f.former: f.address for f in plan.floating_ips},
         "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
         "quotas": [q.model_dump() for q in plan.quotas],
         "already_there": plan.already_there,
@@ -176,6 +178,17 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield ""
         yield from _server(server, is_there=server.name in plan.already_there)
         yield f"    {_probe(server, plan.site)}"
+    if plan.vip_ports:
+        yield ""
+        yield "  ports of no server"
+        for port in plan.vip_ports:
+            yield from _port(port)
+    for floating in plan.floating_ips:
+        yield ""
+        yield (
+            f"  floating IP {floating.address} leads to {floating.fixed_address}, in the place of "
+            f"{floating.former}"
+        )
     for keypair in plan.keypairs_to_import:
         yield ""
         yield f"  keypair {keypair.name} is imported"
@@ -219,5 +232,14 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
             f"{volume.volume_type}{boot}; {volume.way}"
         )
     for port in server.ports:
-        addresses = ", ".join(port.fixed) or "no address"
-        yield f"    port on {port.network}: {addresses}, {port.mac_address}"
+        yield from _port(port)
+
+
+def _port(port: PortPlan) -> Iterator[str]:
+    addresses = ", ".join(port.fixed) or "no address"
+    mac = port.mac_address or "the MAC address of its device"
+    kind = "" if port.vnic_type == "normal" else f", {port.vnic_type}"
+    yield f"    port on {port.network}: {addresses}, {mac}{kind}"
+    for below in port.trunk.subports if port.trunk else []:
+        tag = f"{below.segmentation_type} {below.segmentation_id}"
+        yield f"      {tag} on {below.port.network}: {', '.join(below.port.fixed) or 'no address'}"

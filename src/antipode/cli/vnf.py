@@ -15,7 +15,7 @@ from antipode.errors import InvalidInput
 from antipode.model.state import VnfState
 
 if TYPE_CHECKING:
-    from antipode.model.topology import Attachment, Server
+    from antipode.model.topology import Attachment, Port, Server
     from antipode.model.vnf import Vnf
     from antipode.operations.inspect import Status
 
@@ -92,6 +92,9 @@ class VnfShow(ShowCommand):
                 "seen": seen.source,
                 "discovered_at": seen.topology.discovered_at,
                 "servers": [_server(s) for s in seen.topology.servers],
+                "vip_ports": [_port(p) for p in seen.topology.vip_ports],
+                "floating_ips": {f.address: f.fixed_address for f in seen.topology.floating_ips},
+                "warnings": seen.warnings,
                 "boot_order": seen.status.vnf.boot_waves(),
                 "roles": {m.server: m.role for m in seen.status.vnf.members if m.role},
                 "protections": [p.model_dump(mode="json") for p in seen.status.vnf.protections],
@@ -171,6 +174,11 @@ def _server(server: Server) -> dict[str, Any]:
         "addresses": [f.address for p in server.ports for f in p.fixed],
         "volumes": [_volume(a) for a in server.attachments],
     }
+
+
+def _port(port: Port) -> str:
+    addresses = ", ".join(f.address for f in port.fixed) or "no address"
+    return f"{port.name or port.id} {addresses} on {port.network}"
 
 
 def _volume(attachment: Attachment) -> str:

@@ -233,6 +233,10 @@ class _Interface(TypedDict):
     tag: NotRequired[Maybe]
 
 
+class _Nic(TypedDict):
+    mac_address: Text
+
+
 class _Flavor(TypedDict):
     id: Id
     name: Text
@@ -307,6 +311,7 @@ SERVERS = Listing("servers", _AnyServer)
 MADE_SERVER = Shape("server", _Made)
 ATTACHMENTS = Shape("volumeAttachments", list[_AttachedVolume])
 INTERFACES = Shape("interfaceAttachments", list[_Interface])
+DIAGNOSTICS = Shape("nic_details", list[_Nic])
 FLAVORS = Listing("flavors", _Flavor)
 KEYPAIR = Shape("keypair", _Keypair)
 SERVER_GROUPS = Shape("server_groups", list[_ServerGroup])
@@ -414,7 +419,29 @@ class _FixedAddress(TypedDict):
     subnet_id: Id
 
 
-_PortExtensions = TypedDict("_PortExtensions", {"binding:vnic_type": NotRequired[Text]})
+class _DhcpOption(TypedDict):
+    opt_name: Text
+    opt_value: Text
+    ip_version: NotRequired[Count]
+
+
+class _SubportOfTrunk(TypedDict):
+    port_id: Id
+    segmentation_type: Text
+    segmentation_id: Count
+
+
+class _TrunkDetails(TypedDict):
+    trunk_id: Id
+
+
+_PortExtensions = TypedDict(
+    "_PortExtensions",
+    {
+        "binding:vnic_type": NotRequired[Text],
+        "binding:profile": NotRequired[Annotated[dict[Text, Any], _or(dict)]],
+    },
+)
 
 
 class _Port(_PortExtensions):
@@ -429,6 +456,45 @@ class _Port(_PortExtensions):
     allowed_address_pairs: NotRequired[Annotated[list[Texts], _or(list)]]
     port_security_enabled: NotRequired[bool]
     tags: NotRequired[TextList]
+    admin_state_up: NotRequired[bool]
+    device_owner: NotRequired[OrEmpty]
+    extra_dhcp_opts: NotRequired[Annotated[list[_DhcpOption], _or(list)]]
+    dns_name: NotRequired[OrEmpty]
+    dns_domain: NotRequired[OrEmpty]
+    qos_policy_id: NotRequired[Maybe]
+    numa_affinity_policy: NotRequired[Maybe]
+    propagate_uplink_status: NotRequired[bool | None]
+    trunk_details: NotRequired[_TrunkDetails | None]
+
+
+class _Extension(TypedDict):
+    alias: Id
+
+
+class _QosPolicy(TypedDict):
+    id: Id
+    name: OrEmpty
+    project_id: NotRequired[Maybe]
+    shared: NotRequired[Flag]
+
+
+class _Trunk(TypedDict):
+    id: Id
+    name: OrEmpty
+    port_id: Id
+    description: NotRequired[OrEmpty]
+    admin_state_up: NotRequired[bool]
+    tags: NotRequired[TextList]
+    sub_ports: list[_SubportOfTrunk]
+
+
+class _FloatingIp(TypedDict):
+    id: Id
+    floating_ip_address: Annotated[Text, AfterValidator(_address)]
+    floating_network_id: Id
+    fixed_ip_address: NotRequired[Maybe]
+    port_id: NotRequired[Maybe]
+    description: NotRequired[OrEmpty]
 
 
 _NetworkExtensions = TypedDict("_NetworkExtensions", {"router:external": NotRequired[Flag]})
@@ -439,6 +505,7 @@ class _Network(_NetworkExtensions):
     name: OrEmpty
     project_id: NotRequired[Maybe]
     shared: NotRequired[Flag]
+    port_security_enabled: NotRequired[bool]
 
 
 class _Subnet(TypedDict):
@@ -451,6 +518,8 @@ class _Subnet(TypedDict):
 class _SecurityGroup(TypedDict):
     id: Id
     name: OrEmpty
+    project_id: NotRequired[Maybe]
+    shared: NotRequired[Flag]
 
 
 class _Agent(TypedDict):
@@ -463,6 +532,11 @@ class _Agent(TypedDict):
 
 PORTS = Listing("ports", _Port)
 MADE_PORT = Shape("port", _Made)
+EXTENSIONS = Shape("extensions", list[_Extension])
+QOS_POLICIES = Listing("policies", _QosPolicy)
+TRUNKS = Listing("trunks", _Trunk)
+MADE_TRUNK = Shape("trunk", _Made)
+FLOATING_IPS = Listing("floatingips", _FloatingIp)
 NETWORKS = Listing("networks", _Network)
 SUBNETS = Listing("subnets", _Subnet)
 SECURITY_GROUPS = Listing("security_groups", _SecurityGroup)

@@ -78,6 +78,19 @@ class Compute:
         )
         return interfaces
 
+    def plugged(self, server_id: str) -> list[str] | None:
+        """The MAC addresses of a server's interfaces in the order in which the hypervisor has them,
+        which is that of its next cold boot; None where Nova does not tell: to administrators only,
+        of servers that run, and by some hypervisors.
+
+        GET /servers/ID/diagnostics (2.48) asks the server's host.
+        """
+        try:
+            nics = self._api.get(f"/servers/{server_id}/diagnostics", answers.DIAGNOSTICS)
+        except ApiError:
+            return None
+        return [nic["mac_address"].lower() for nic in nics]
+
     def create_server(self, server: Json, hints: Json | None = None) -> str:
         """Boot a server and return its id; it is not ACTIVE yet.
 

@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neutron of one site: ports, and the networks, subnets and security groups they need."""
+"""Neutron of one site: ports, what belongs to them, and the networks, subnets and security groups
+they need.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from antipode.cloud import answers
-from antipode.cloud.api import Api, Json
+from antipode.cloud.api import Api, ApiError, Json
 
 
 class Networks:
     def __init__(self, api: Api) -> None:
         self._api = api
+
+    def extensions(self) -> set[str]:
+        """The aliases of the API extensions that this Neutron has."""
+        return {e["alias"] for e in self._api.get("/extensions", answers.EXTENSIONS)}
 
     def ports_of(self, server_ids: Collection[str]) -> list[Json]:
         """The ports of these servers, in no order."""
@@ -25,21 +31,29 @@ class Networks:
             else []
         )
 
+    def ports(self, ids: Collection[str]) -> list[Json]:
+        """The ports with these ids, in no order."""
+        return self._api.all("/ports", answers.PORTS, id=list(ids)) if ids else []
+
+    def unplugged_ports(self, network_ids: Collection[str]) -> list[Json]:
+        """The ports on these networks that no server or service has."""
+        return [p for p in self.ports_on(network_ids) if not p["device_id"]]
+
     def port_with_mac(self, network_id: str, mac_address: str) -> Json | None:
         ports = self._api.all(
             "/ports", answers.PORTS, network_id=network_id, mac_address=mac_address
         )
         return ports[0] if ports else None
 
-    def create_port(self, port: Json, tags: Collection[str] = ()) -> str:
-        """Create a port, arguments as for `POST /ports`, and return its id."""
-        port_id = str(self._api.post("/ports", {"port": port}, answers.MADE_PORT)["id"])
-        if tags:
-            self.tag_port(port_id, tags)
-        return port_id
+    def create_port(self, port: Json) -> str:
+        """Create a port, arguments as for `POST /ports`, and return its id. Neutron gives it no
+        tags.
+        """
+        return str(self._api.post("/ports", {"port": port}, answers.MADE_PORT)["id"])
 
-    def describe_port(self, port_id: str, description: str) -> None:
-        self._api.call("PUT", f"/ports/{port_id}", {"port": {"description": description}})
+    def update_port(self, port_id: str, changes: Json) -> None:
+        """Change some attributes of a port, as for `PUT /ports/ID`."""
+        self._api.call("PUT", f"/ports/{port_id}", {"port": changes})
 
     def tag_port(self, port_id: str, tags: Collection[str]) -> None:
         """Give a port exactly these tags."""
@@ -47,6 +61,44 @@ class Networks:
 
     def delete_port(self, port_id: str) -> None:
         self._api.delete(f"/ports/{port_id}")
+
+    def trunks(self, port_ids: Collection[str]) -> list[Json]:
+        """The trunks of which these ports are the parents."""
+        return self._api.all("/trunks", answers.TRUNKS, port_id=list(port_ids)) if port_ids else []
+
+    def create_trunk(self, trunk: Json, tags: Collection[str] = ()) -> str:
+        """Create a trunk with its subports, arguments as for `POST /trunks`, and return its id."""
+        trunk_id = str(self._api.post("/trunks", {"trunk": trunk}, answers.MADE_TRUNK)["id"])
+        if tags:
+            self._api.call("PUT", f"/trunks/{trunk_id}/tags", {"tags": list(tags)})
+        return trunk_id
+
+    def delete_trunk(self, trunk_id: str) -> None:
+        """Delete a trunk; its ports stay."""
+        self._api.delete(f"/trunks/{trunk_id}")
+
+    def floating_ips(self, **filters: str) -> list[Json]:
+        """The floating IPs of the project; none where Neutron has no routers."""
+        try:
+            return self._api.all("/floatingips", answers.FLOATING_IPS, **filters)
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise
+
+    def associate(self, floating_ip_id: str, port_id: str, fixed_address: str) -> None:
+        """Have a floating IP lead to an address of a port."""
+        wanted = {"port_id": port_id, "fixed_ip_address": fixed_address}
+        self._api.call("PUT", f"/floatingips/{floating_ip_id}", {"floatingip": wanted})
+
+    def qos_policies(self) -> list[Json]:
+        """The QoS policies that the project may use; none where Neutron has no QoS."""
+        try:
+            return self._api.all("/qos/policies", answers.QOS_POLICIES)
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise
 
     def networks(self, ids: Collection[str] = ()) -> list[Json]:
         """The networks with these ids; without any, all that the project may use."""
@@ -61,7 +113,12 @@ class Networks:
         )
 
     def security_groups(self, project_id: str) -> list[Json]:
-        return self._api.all("/security-groups", answers.SECURITY_GROUPS, project_id=project_id)
+        """The security groups of a project, and those that others share with it."""
+        own = self._api.all("/security-groups", answers.SECURITY_GROUPS, project_id=project_id)
+        # A Neutron that cannot share them ignores the filter.
+        shared = self._api.all("/security-groups", answers.SECURITY_GROUPS, shared="true")
+        known = {g["id"] for g in own}
+        return [*own, *(g for g in shared if g.get("shared") and g["id"] not in known)]
 
     def agents(self) -> list[Json]:
         """Neutron's agents: agent_type, host, alive, admin_state_up. Administrators only."""

@@ -52,13 +52,12 @@ class Volumes:
         """Start creating a volume, arguments as for `POST /volumes`, and return its id."""
         return str(self._api.post("/volumes", {"volume": volume}, answers.MADE_VOLUME)["id"])
 
-    def update_volume(self, volume_id: str, description: str, metadata: Mapping[str, str]) -> None:
-        """Give a volume this description and exactly this metadata, in one call."""
-        self._api.call(
-            "PUT",
-            f"/volumes/{volume_id}",
-            {"volume": {"description": description, "metadata": dict(metadata)}},
-        )
+    def update_volume(
+        self, volume_id: str, name: str, description: str, metadata: Mapping[str, str]
+    ) -> None:
+        """Give a volume this name and description and exactly this metadata, in one call."""
+        wanted = {"name": name, "description": description, "metadata": dict(metadata)}
+        self._api.call("PUT", f"/volumes/{volume_id}", {"volume": wanted})
 
     def set_bootable(self, volume_id: str) -> None:
         self._api.post(f"/volumes/{volume_id}/action", {"os-set_bootable": {"bootable": True}})

@@ -5,7 +5,8 @@ makes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 
 PREFIX = "antipode:"
 RUN = "antipode:run"
@@ -64,3 +65,52 @@ def _said(mark: str, description: object) -> str | None:
         (w.removeprefix(prefix) for w in str(description or "").split() if w.startswith(prefix)),
         None,
     )
+
+
+def as_tags(run: str, key: str) -> list[str]:
+    """The same marks as tags of a port, which has no metadata and whose description is its owner's.
+
+    A tag has at most 60 characters, so the key stands there as a digest.
+    """
+    return [f"{RUN}={run}", key_tag(key)]
+
+
+def untagged(tags: Iterable[str]) -> list[str]:
+    """Tags without marks: those that a resource's owner has given it."""
+    return [tag for tag in tags if not tag.startswith(PREFIX)]
+
+
+def undescribed(description: object) -> str:
+    """A description that its owner has given it; none where it is a mark."""
+    return "" if key_said(description) is not None else str(description or "")
+
+
+def port_carries(port: Mapping[str, object], key: str) -> bool:
+    """Whether a port carries this key."""
+    return port_key(port) == key_tag(key)
+
+
+def port_key(port: Mapping[str, object]) -> str | None:
+    """The tag of the key that a port carries: in its tags, or in its description until it has any;
+    None for what is not ours.
+    """
+    said = key_said(port.get("description"))
+    tagged = (tag for tag in _tags(port) if tag.startswith(f"{KEY}="))
+    return next(tagged, None) or (key_tag(said) if said is not None else None)
+
+
+def port_maker(port: Mapping[str, object]) -> str | None:
+    """The run that made a port; None for what is not ours."""
+    prefix = f"{RUN}="
+    tagged = (tag.removeprefix(prefix) for tag in _tags(port) if tag.startswith(prefix))
+    return next(tagged, None) or maker_in(port.get("description"))
+
+
+def key_tag(key: str) -> str:
+    """A key as a tag."""
+    return f"{KEY}={hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+def _tags(resource: Mapping[str, object]) -> list[str]:
+    tags = resource.get("tags")
+    return tags if isinstance(tags, list) else []

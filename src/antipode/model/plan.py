@@ -5,6 +5,8 @@ before anything is created.
 
 from __future__ import annotations
 
+from typing import Any
+
 from antipode.model.base import Model
 from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Keypair, ServerGroup
@@ -49,6 +51,7 @@ class VolumePlan(Model):
     delete_on_termination: bool
     tag: str | None
     way: RestoreWay = RestoreWay()
+    bootable: bool = False
 
     @property
     def label(self) -> str:
@@ -65,14 +68,63 @@ class PortPlan(Model):
     network: str
     network_id: str
     mac_address: str
+    """empty where the port gets that of its device"""
     fixed: dict[str, str]
     """address -> id of its subnet"""
     security_group_ids: list[str]
     allowed_address_pairs: list[dict[str, str]]
-    port_security_enabled: bool
+    port_security_enabled: bool | None
+    """None where Neutron has no port security"""
     vnic_type: str
     device_tag: str | None
     tags: list[str]
+    description: str = ""
+    attributes: dict[str, Any] = {}
+    """more of it, as for `POST /ports`"""
+    dns_name: str = ""
+    """given when its server is ACTIVE: Nova boots none with another name than its hostname"""
+    binding_profile: dict[str, Any] = {}
+    """given where the policy of Neutron allows it"""
+    trunk: TrunkPlan | None = None
+
+    @property
+    def with_subports(self) -> list[PortPlan]:
+        """The port, and those of its trunk."""
+        return [self, *(s.port for s in (self.trunk.subports if self.trunk else []))]
+
+    @property
+    def label(self) -> str:
+        """As messages name it."""
+        name = self.name or ", ".join(self.fixed) or self.mac_address or "without address"
+        return f"port {name} on network {self.network}"
+
+
+class SubportPlan(Model):
+    port: PortPlan
+    segmentation_type: str
+    segmentation_id: int
+
+
+class TrunkPlan(Model):
+    """The trunk of which a port is going to be the parent."""
+
+    name: str
+    description: str
+    admin_state_up: bool
+    tags: list[str]
+    subports: list[SubportPlan]
+
+
+class FloatingIpPlan(Model):
+    """A floating IP of the backup site that is going to lead to a port."""
+
+    former: str
+    """the address at the former site"""
+    address: str
+    floating_ip_id: str
+    source_port: str
+    """id of the port at the former site"""
+    fixed_address: str
 
 
 class ServerPlan(Model):
@@ -116,6 +168,15 @@ class RecoveryPlan(Model):
     already_there: list[str] = []
     """names of servers that an earlier attempt with the same recovery point has created"""
     warnings: list[str] = []
+    vip_ports: list[PortPlan] = []
+    """those that belong to no server"""
+    floating_ips: list[FloatingIpPlan] = []
+
+    @property
+    def ports(self) -> list[PortPlan]:
+        """All ports, those of trunks and of no server included."""
+        parents = [*(p for s in self.servers for p in s.ports), *self.vip_ports]
+        return [p for parent in parents for p in parent.with_subports]
 
     def server(self, name: str) -> ServerPlan:
         return next(s for s in self.servers if s.name == name)

@@ -71,7 +71,7 @@ class RecoveryPoint(Model):
                 raise ValueError(f"member {member.server} has the server {server.name}")
         _refuse_doubles("server", [s.name for s in topology.servers])
         _refuse_doubles("volume", [v.id for v in topology.volumes])
-        _refuse_doubles("port", [p.id for s in topology.servers for p in s.ports])
+        _refuse_doubles("port", [p.id for p in topology.ports])
         if set(self.sources) != {v.id for v in topology.volumes}:
             differing = sorted(set(self.sources) ^ {v.id for v in topology.volumes})
             raise ValueError(f"volumes and their sources differ: {', '.join(differing)}")
@@ -81,7 +81,7 @@ class RecoveryPoint(Model):
                     raise ValueError(f"backup {record.id} is not of volume {volume}")
         if strangers := sorted(set(self.moments) - {s.name for s in topology.servers}):
             raise ValueError(f"{', '.join(strangers)} has a moment and is no server")
-        for port in (p for s in topology.servers for p in s.ports):
+        for port in topology.ports:
             for fixed in port.fixed:
                 if "%" in str(ip_address(fixed.address)):
                     raise ValueError(f"address {fixed.address} has a scope")

@@ -94,6 +94,44 @@ class Port(Part):
     vnic_type: Text = "normal"
     device_tag: Text | None = None
     tags: list[Text] = []
+    description: Text = ""
+    admin_state_up: bool = True
+    device_owner: Text = ""
+    dhcp_options: list[DhcpOption] = []
+    dns_name: Text = ""
+    dns_domain: Text = ""
+    qos_policy: Text | None = None
+    numa_affinity_policy: Text | None = None
+    propagate_uplink_status: bool | None = None
+    binding_profile: dict[Id, Any] = {}
+    trunk: Trunk | None = None
+
+
+class DhcpOption(Part):
+    name: Text
+    value: Text
+    ip_version: Count = 4
+
+
+class Subport(Part):
+    port: Port
+    segmentation_type: Text
+    segmentation_id: Count
+
+
+class Trunk(Part):
+    name: Text
+    description: Text = ""
+    admin_state_up: bool = True
+    tags: list[Text] = []
+    subports: Annotated[list[Subport], Field(max_length=4096)]
+
+
+class FloatingIp(Part):
+    address: Text
+    fixed_address: Text
+    port: Id
+    description: Text = ""
 
 
 class Flavor(Part):
@@ -125,6 +163,7 @@ class Server(Part):
     description: Text | None = None
     availability_zone: Text = ""
     server_group: ServerGroup | None = None
+    interfaces_in_order: bool = True
 
 
 class Found(Part):
@@ -132,6 +171,8 @@ class Found(Part):
 
     discovered_at: Moment
     servers: Annotated[list[Server], Field(min_length=1, max_length=1000)]
+    vip_ports: Annotated[list[Port], Field(max_length=1000)] = []
+    floating_ips: Annotated[list[FloatingIp], Field(max_length=1000)] = []
 
 
 class Probe(Part):
@@ -152,6 +193,7 @@ class Member(Part):
     """active, standby, or cluster=NAME"""
     pause: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """seconds after its capture before the next member's"""
+    interfaces: list[Text] = []
     probe: Probe | None = None
 
 
@@ -167,6 +209,8 @@ class Names(Part):
     volume_zones: Words = {}
     server_groups: Words = {}
     server_group_policies: Words = {}
+    qos_policies: Words = {}
+    floating_ips: Words = {}
 
 
 class Plan(Part):
@@ -177,6 +221,7 @@ class Plan(Part):
     members: Annotated[list[Member], Field(min_length=1, max_length=1000)]
     map: Names = Names()
     maps: dict[Name, Names] = {}
+    ports: list[Text] = []
     store: Name | None = None
 
 
@@ -432,6 +477,8 @@ def point_of(
                 "site": manifest.site,
                 "discovered_at": manifest.found.discovered_at,
                 "servers": servers,
+                "vip_ports": fields["found"]["vip_ports"],
+                "floating_ips": fields["found"]["floating_ips"],
             },
             "sources": {v: _fields_of(s, chains.get(v)) for v, s in manifest.sources.items()},
             "locked": secret is None,

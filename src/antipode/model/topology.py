@@ -5,6 +5,8 @@ them again elsewhere.
 
 from __future__ import annotations
 
+from typing import Any
+
 from antipode.model.base import Model
 
 
@@ -51,8 +53,18 @@ class FixedAddress(Model):
     subnet_name: str
 
 
+class DhcpOption(Model):
+    """An option that the network's DHCP gives a port beside the usual ones."""
+
+    name: str
+    value: str
+    ip_version: int = 4
+
+
 class Port(Model):
-    """A port of a server; the list in `Server.ports` has the order of the interfaces."""
+    """A port of a server, of a trunk, or of no server; the list in `Server.ports` has the order of
+    the interfaces.
+    """
 
     id: str
     name: str
@@ -67,6 +79,54 @@ class Port(Model):
     vnic_type: str = "normal"
     device_tag: str | None = None
     tags: list[str] = []
+    description: str = ""
+    admin_state_up: bool = True
+    device_owner: str = ""
+    """of a port that belongs to no server, as its owner has set it"""
+    dhcp_options: list[DhcpOption] = []
+    dns_name: str = ""
+    """empty where it is the hostname of its server, as Nova writes it"""
+    dns_domain: str = ""
+    qos_policy: str | None = None
+    """name"""
+    numa_affinity_policy: str | None = None
+    propagate_uplink_status: bool | None = None
+    binding_profile: dict[str, Any] = {}
+    """that part which its owner has set, and not the hypervisor"""
+    trunk: Trunk | None = None
+
+    @property
+    def with_subports(self) -> list[Port]:
+        """The port, and those of its trunk."""
+        return [self, *(s.port for s in (self.trunk.subports if self.trunk else []))]
+
+
+class Subport(Model):
+    """A port whose traffic comes through a trunk, tagged."""
+
+    port: Port
+    segmentation_type: str
+    segmentation_id: int
+
+
+class Trunk(Model):
+    """The trunk of which a port is the parent."""
+
+    name: str
+    description: str = ""
+    admin_state_up: bool = True
+    tags: list[str] = []
+    subports: list[Subport]
+
+
+class FloatingIp(Model):
+    """A floating IP that leads to an address of a port of the VNF."""
+
+    address: str
+    fixed_address: str
+    port: str
+    """id of the port"""
+    description: str = ""
 
 
 class Flavor(Model):
@@ -108,6 +168,8 @@ class Server(Model):
     description: str | None = None
     availability_zone: str = ""
     server_group: ServerGroup | None = None
+    interfaces_in_order: bool = True
+    """whether the order of the ports is known"""
 
     @property
     def volumes(self) -> list[Volume]:
@@ -124,6 +186,15 @@ class Topology(Model):
     discovered_at: str
     """RFC 3339, UTC"""
     servers: list[Server]
+    vip_ports: list[Port] = []
+    """those that belong to no server"""
+    floating_ips: list[FloatingIp] = []
+
+    @property
+    def ports(self) -> list[Port]:
+        """All ports, those of trunks and of no server included."""
+        parents = [*(p for s in self.servers for p in s.ports), *self.vip_ports]
+        return [p for parent in parents for p in parent.with_subports]
 
     @property
     def volumes(self) -> list[Volume]:

@@ -59,6 +59,10 @@ class Member(Model):
     """whether its user_data, which cloud-init runs again, comes back; by default it does, and
     antipode warns of it
     """
+    interfaces: list[str] = []
+    """names, ids or MAC addresses of its ports in the order of its interfaces, where Nova does not
+    tell it
+    """
 
 
 ANY = "any"
@@ -78,6 +82,9 @@ class Mapping(Model):
     server_zones: dict[str, str] = {}
     volume_zones: dict[str, str] = {}
     server_groups: dict[str, str] = {}
+    qos_policies: dict[str, str] = {}
+    floating_ips: dict[str, str] = {}
+    """a public address -> the one that takes its place at the backup site"""
     server_group_policies: dict[str, Policy] = {}
     """by the name of the group at the backup site: the policy that it gets there"""
 
@@ -173,6 +180,10 @@ class Vnf(Model):
     ]
     rpo: Annotated[Seconds, Field(ge=60, allow_inf_nan=False)] | None = None
     """how old the newest recovery point may become, in seconds; None: no target"""
+    ports: list[str] = []
+    """names or ids of ports that belong to it and to no server, beside those whose address a
+    member's port may use, which are found
+    """
     map: Mapping = Mapping()
     maps: dict[Name, Mapping] = {}
     """by backup site, for those at which `map` does not hold"""

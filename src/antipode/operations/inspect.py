@@ -19,6 +19,7 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Topology
 from antipode.model.vnf import NAME, Vnf
 from antipode.topology import discovery
+from antipode.topology.losses import losses
 from antipode.vault import points
 
 
@@ -46,6 +47,17 @@ class Look:
     topology: Topology
     source: str
     """where the topology is from, in words"""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What does not come back as it is; empty when the file has other members by now."""
+        servers = [(s.name, s.id) for s in self.topology.servers]
+        members = [m.server for m in self.status.vnf.members]
+        if len(servers) != len(members) or any(
+            m not in named for m, named in zip(members, servers, strict=True)
+        ):
+            return []
+        return list(losses(self.status.vnf, self.topology))
 
 
 def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:

@@ -16,6 +16,8 @@ USABLE = ("in-use", "available")
 most.
 """
 
+VNIC_TYPES = ("normal", "direct", "macvtap", "direct-physical", "virtio-forwarder")
+
 
 def problems(vnf: Vnf, topology: Topology, site: Site) -> Iterator[str]:
     """One sentence for each problem of the members as they are at their site."""
@@ -61,10 +63,10 @@ def _servers(vnf: Vnf, topology: Topology, site: Site) -> Iterator[str]:
 
 def _ports(server: Server) -> Iterator[str]:
     for port in server.ports:
-        if port.vnic_type != "normal":
+        if port.vnic_type not in VNIC_TYPES:
             yield (
-                f"server {server.name}: port {port.id} has vnic type {port.vnic_type}; only "
-                "normal is supported"
+                f"server {server.name}: port {port.id} has vnic type {port.vnic_type}; supported "
+                f"are {', '.join(VNIC_TYPES)}"
             )
 
 

@@ -8,23 +8,22 @@ Nothing at the primary is asked: the point and the backup site are enough.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
-from ipaddress import ip_address, ip_network
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import carries, key_in, maker_in
-from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
+from antipode.model.marks import carries
+from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.topology import Attachment, Flavor, Keypair, Port, Server, ServerGroup
+from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup
 from antipode.model.vnf import ANY, Member
 from antipode.recover import quotas, server_groups
+from antipode.recover.findings import Findings, by_name
+from antipode.recover.port_plans import PortPlanner
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
-
-Named = dict[str, list[Json]]
 
 
 def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
@@ -43,48 +42,22 @@ def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
     return plan
 
 
-def _by_name(items: Iterable[Json]) -> Named:
-    named: Named = {}
-    for item in items:
-        named.setdefault(item["name"], []).append(item)
-    return named
-
-
-def _for_project(networks: list[Json], project_id: str) -> list[Json]:
-    """Of networks of one name those of the project, else those shared with it: an administrator is
-    shown everybody's.
-    """
-    own = [n for n in networks if n.get("project_id") == project_id]
-    return own or [n for n in networks if n.get("shared") or n.get("router:external")] or networks
-
-
 class _Planner:
     """What the backup site has, read once, and what is wrong with it for this recovery point."""
 
     def __init__(self, point: RecoveryPoint, site: Site) -> None:
-        self.problems: list[str] = []
-        self.warnings: list[str] = []
+        self._findings = Findings()
+        self.problems = self._findings.problems
+        self.warnings = self._findings.warnings
         self._point = point
         self._site = site
         self._map = point.vnf.map_between(point.site, site.name)
-        self._flavors = _by_name(site.compute.flavors())
-        self._types = _by_name(site.volumes.types())
-        self._networks = {
-            name: _for_project(same, site.project_id)
-            for name, same in _by_name(site.networks.networks()).items()
-        }
-        self._groups = _by_name(site.networks.security_groups(site.project_id))
+        self._flavors = by_name(site.compute.flavors())
+        self._types = by_name(site.volumes.types())
+        self._ports = PortPlanner(point, site, self._findings)
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
-        wanted = {
-            self._map.networks.get(p.network, p.network)
-            for s in point.topology.servers
-            for p in s.ports
-        }
-        ids = [n["id"] for name in wanted for n in self._networks.get(name, [])]
-        self._subnets = site.networks.subnets(ids)
-        self._ports = site.networks.ports_on(ids)
-        self._servers = _by_name(site.compute.servers())
+        self._servers = by_name(site.compute.servers())
         self._keypairs: dict[Keypair, Keypair] = {}
         """keypair of the primary -> the same as it is called here"""
         self._keypairs_to_import: dict[str, Keypair] = {}
@@ -118,8 +91,11 @@ class _Planner:
         self._warn_of_user_data(servers)
         if self._point.moments_apart_s:
             self.warnings.append(_of_different_moments(self._point))
-        held = quotas.Held(self._there, self._flavors, self._ports, self._server_groups)
-        needs = quotas.needs(self._point, self._site, servers, held)
+        vip_ports = self._ports.of_nobody()
+        floating_ips = self._ports.floating_ips()
+        wanted = quotas.Wanted(servers, vip_ports)
+        held = quotas.Held(self._there, self._flavors, self._ports.there, self._server_groups)
+        needs = quotas.needs(self._point, self._site, wanted, held)
         self.problems += [str(need) for need in needs if need.is_short]
         return RecoveryPlan(
             recovery_point=self._point.id,
@@ -129,7 +105,9 @@ class _Planner:
             keypairs_to_import=list(self._keypairs_to_import.values()),
             quotas=needs,
             already_there=list(self._there),
-            warnings=self.warnings,
+            warnings=list(dict.fromkeys(self.warnings)),
+            vip_ports=vip_ports,
+            floating_ips=floating_ips,
         )
 
     def _server(self, server: Server, member: Member, after: list[str]) -> ServerPlan:
@@ -159,7 +137,7 @@ class _Planner:
                 "Nova",
             ),
             volumes=[self._volume(a) for a in server.attachments],
-            ports=[self._port(server.name, p) for p in server.ports],
+            ports=self._ports.of_server(server.name, server.hostname, server.ports),
             metadata=server.metadata,
             tags=server.tags,
             keypair=server.keypair and self._keypair(server.keypair),
@@ -196,27 +174,13 @@ class _Planner:
             self.warnings.append(f"server group {here.name} has another form here: {differs}")
         return here
 
-    def _one(self, what: str, name: str, there: Named, for_whom: str) -> str:
-        """The id of the one resource of that name; a problem unless there is exactly one."""
-        found = there.get(name, [])
-        if len(found) != 1:
-            have = ", ".join(sorted(there)) or "none"
-            self.problems.append(
-                f"there is no {what} {name}, needed for {for_whom}; create it, or map the name "
-                f"in the VNF's file (there are: {have})"
-                if not found
-                else f"{len(found)} {what}s are named {name}, needed for {for_whom}"
-            )
-            return ""
-        return str(found[0]["id"])
-
     def _flavor(self, server: str, flavor: Flavor) -> str:
         name = self._map.flavors.get(flavor.name, flavor.name)
         needs = (
             f"server {server} ({flavor.vcpus} VCPUs, {flavor.ram_mib} MiB, disk "
             f"{flavor.disk_gib} GiB)"
         )
-        flavor_id = self._one("flavor", name, self._flavors, needs)
+        flavor_id = self._findings.one("flavor", name, self._flavors, needs)
         if flavor_id and (differs := ", ".join(_differences(flavor, self._flavors[name][0]))):
             self.warnings.append(
                 f"flavor {name} is another here than for server {server}: {differs}"
@@ -241,7 +205,7 @@ class _Planner:
         label = f"volume {volume.name or volume.id}"
         kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
         if kind:
-            self._one("volume type", kind, self._types, label)
+            self._findings.one("volume type", kind, self._types, label)
         # it may have been extended between discovery and snapshot
         return VolumePlan(
             source_id=volume.id,
@@ -260,68 +224,11 @@ class _Planner:
             metadata=volume.metadata,
             image_metadata=volume.image_metadata,
             is_root=attachment.is_root,
+            bootable=volume.bootable,
             delete_on_termination=attachment.delete_on_termination,
             tag=attachment.tag,
             way=PROVIDERS.get(source.kind).way(source, self._site),
         )
-
-    def _port(self, server: str, port: Port) -> PortPlan:
-        network = self._map.networks.get(port.network, port.network)
-        network_id = self._one("network", network, self._networks, f"server {server}")
-        key = resource_key(self._point.id, port.id)
-        others = [
-            p
-            for p in self._ports
-            if p["network_id"] == network_id and not key_in(p.get("description"), key)
-        ]
-        fixed: dict[str, str] = {}
-        if network_id:
-            for address in (f.address for f in port.fixed):
-                fixed[address] = self._subnet(server, network, network_id, address)
-                for other in others:
-                    if address in {f["ip_address"] for f in other["fixed_ips"]}:
-                        self.problems.append(
-                            f"address {address} of server {server} is in use on network "
-                            f"{network} by {_owner(other)}"
-                        )
-            for other in others:
-                if other["mac_address"].lower() == port.mac_address.lower():
-                    mac = f"MAC address {port.mac_address} of server {server}"
-                    self.problems.append(f"{mac} is in use on network {network} by {_owner(other)}")
-        return PortPlan(
-            source_id=port.id,
-            name=port.name,
-            network=network,
-            network_id=network_id,
-            mac_address=port.mac_address,
-            fixed=fixed,
-            security_group_ids=[
-                self._one(
-                    "security group",
-                    self._map.security_groups.get(group, group),
-                    self._groups,
-                    f"server {server}",
-                )
-                for group in port.security_groups
-            ],
-            allowed_address_pairs=port.allowed_address_pairs,
-            port_security_enabled=port.port_security_enabled,
-            vnic_type=port.vnic_type,
-            device_tag=port.device_tag,
-            tags=port.tags,
-        )
-
-    def _subnet(self, server: str, network: str, network_id: str, address: str) -> str:
-        mine = [s for s in self._subnets if s["network_id"] == network_id]
-        for subnet in mine:
-            if ip_address(address) in ip_network(subnet["cidr"]):
-                return str(subnet["id"])
-        have = ", ".join(s["cidr"] for s in mine) or "none"
-        self.problems.append(
-            f"network {network} has no subnet with address {address} of server {server} (its "
-            f"subnets: {have})"
-        )
-        return ""
 
     def _keypair(self, keypair: Keypair) -> Keypair:
         """The keypair under the name it can have here: keypairs are a user's, and ours may have
@@ -375,17 +282,3 @@ def _differences(flavor: Flavor, here: Json) -> Iterator[str]:
 def _key(public_key: str) -> list[str]:
     """Type and key; the comment after them is nobody's identity."""
     return public_key.split()[:2]
-
-
-def _owner(port: Json) -> str:
-    maker = maker_in(port.get("description"))
-    by = (
-        f", made by {maker}; if that was aborted, again: antipode run abort {maker}"
-        if maker
-        else ""
-    )
-    return (
-        f"port {port['id']} ({port.get('device_owner') or 'not plugged'} "
-        f"{port.get('device_id', '')})".replace(" )", ")")
-        + by
-    )

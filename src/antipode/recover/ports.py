@@ -1,75 +1,185 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Creates the ports of a server with the MAC and fixed addresses they had at the primary (step
-1.7.2).
-"""
+"""Creates ports as they were at the primary, with their trunks and floating IPs (step 1.7.2)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import key_in, maker_in, words
-from antipode.model.plan import PortPlan
+from antipode.model.marks import as_tags, port_carries, words
+from antipode.model.plan import PortPlan, TrunkPlan
 from antipode.model.steps import Steps
 from antipode.recover.recovery import Recovery
 
 
 def create_ports(recovery: Recovery, server: str) -> list[str]:
-    """Create the ports of a server and return their ids in the order of its interfaces.
+    """Create the ports of a server, their trunks and their floating IPs.
+
+    Returns:
+        the ids of the ports, in the order of its interfaces.
 
     Raises:
         ResourceFailed: an address or MAC is in use, or Neutron refuses for another reason.
     """
     with recovery.timeline.step(Steps.CREATE_PORTS, server) as step:
-        ports = [
-            _port(recovery.site, port, recovery.key(port.source_id), recovery.run)
-            for port in recovery.plan.server(server).ports
-        ]
+        ports = [_whole(recovery, port) for port in recovery.plan.server(server).ports]
         step.result(ports=ports)
         return ports
 
 
-def _port(site: Site, port: PortPlan, key: str, run: str) -> str:
-    there = site.networks.port_with_mac(port.network_id, port.mac_address)
+def create_vip_ports(recovery: Recovery) -> list[str]:
+    """Create the ports that belong to no server, with their floating IPs; their ids.
+
+    Raises:
+        ResourceFailed: as for `create_ports`.
+    """
+    if not recovery.plan.vip_ports:
+        return []
+    with recovery.timeline.step(Steps.CREATE_PORTS, "of no server") as step:
+        ports = [_whole(recovery, port) for port in recovery.plan.vip_ports]
+        step.result(ports=ports)
+        return ports
+
+
+def name_in_dns(recovery: Recovery, server: str, ports: Sequence[str]) -> None:
+    """Give the ports of a server that is ACTIVE those DNS names that differ from its hostname.
+
+    Raises:
+        ResourceFailed: Neutron refuses.
+    """
+    planned = recovery.plan.server(server).ports
+    for port, port_id in zip(planned, ports, strict=True):
+        if port.dns_name:
+            try:
+                recovery.site.networks.update_port(port_id, {"dns_name": port.dns_name})
+            except ApiError as error:
+                raise ResourceFailed(
+                    f"{recovery.site.name}: {port.label} could not be named {port.dns_name}: "
+                    f"{error.reason}"
+                ) from error
+
+
+def _whole(recovery: Recovery, port: PortPlan) -> str:
+    """A port with all that belongs to it."""
+    port_id = _port(recovery, port)
+    if port.trunk is not None:
+        _trunk(recovery, port, port_id, port.trunk)
+    for floating in recovery.plan.floating_ips:
+        if floating.source_port == port.source_id:
+            try:
+                recovery.site.networks.associate(
+                    floating.floating_ip_id, port_id, floating.fixed_address
+                )
+            except ApiError as error:
+                raise ResourceFailed(
+                    f"{recovery.site.name}: floating IP {floating.address} could not be led to "
+                    f"{port.label}: {error.reason}"
+                ) from error
+    return port_id
+
+
+def _port(recovery: Recovery, port: PortPlan) -> str:
+    site, key = recovery.site, recovery.key(port.source_id)
+    there = _found(site, port, key)
     if there is None:
         try:
-            return site.networks.create_port(_wanted(port, key, run), port.tags)
+            there = _create(site, port, words(recovery.run, key))
         except ApiError as error:
             # The request of a process that died may have come through, and the port is ours.
-            there = site.networks.port_with_mac(port.network_id, port.mac_address)
+            there = _found(site, port, key)
             if there is None:
-                label = (
-                    f"port with {', '.join(port.fixed) or 'no address'} on network {port.network}"
-                )
                 raise ResourceFailed(
-                    f"{site.name}: {label} could not be created: {error.reason}"
+                    f"{site.name}: {port.label} could not be created: {error.reason}"
                 ) from error
-    if not key_in(there.get("description"), key):
+    if not port_carries(there, key):
         raise ResourceFailed(
             f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by "
             f"port {there['id']}"
         )
-    if maker_in(there.get("description")) != run:
-        # it is this run's now, to be rolled back with it
-        site.networks.describe_port(there["id"], words(run, key))
-    if port.tags and sorted(there.get("tags") or ()) != sorted(port.tags):
-        # its maker died between the two calls
-        site.networks.tag_port(there["id"], port.tags)
+    # Neutron takes no tags when it creates a port, so the description has our mark until the tags
+    # have it. Tags of an earlier run make way: the port is this run's now, to be rolled back with
+    # it.
+    tags = [*port.tags, *as_tags(recovery.run, key)]
+    if sorted(there.get("tags") or ()) != sorted(tags):
+        site.networks.tag_port(there["id"], tags)
+    if there.get("description") != port.description:
+        site.networks.update_port(there["id"], {"description": port.description})
     return str(there["id"])
 
 
-def _wanted(port: PortPlan, key: str, run: str) -> Json:
+def _found(site: Site, port: PortPlan, key: str) -> Json | None:
+    """The port that has the MAC address, whosever it is; ours, where it has none of its own."""
+    if port.mac_address:
+        return site.networks.port_with_mac(port.network_id, port.mac_address)
+    on_it = site.networks.ports_on([port.network_id])
+    return next((p for p in on_it if port_carries(p, key)), None)
+
+
+def _create(site: Site, port: PortPlan, description: str) -> Json:
+    """A new port as it is to be looked at."""
+    wanted = _wanted(port, description)
+    try:
+        port_id = site.networks.create_port(wanted)
+    except ApiError as error:
+        # Only services may write a profile, unless the site's policy says otherwise.
+        if error.status != 403 or "binding:profile" not in wanted:
+            raise
+        del wanted["binding:profile"]
+        port_id = site.networks.create_port(wanted)
+    return {"id": port_id, "description": description, "tags": []}
+
+
+def _wanted(port: PortPlan, description: str) -> Json:
     wanted: Json = {
         "network_id": port.network_id,
         "name": port.name,
-        "description": words(run, key),
-        "mac_address": port.mac_address,
+        "description": description,
+        # without a list Neutron would give it addresses
         "fixed_ips": [
             {"ip_address": address, "subnet_id": subnet} for address, subnet in port.fixed.items()
         ],
-        "allowed_address_pairs": port.allowed_address_pairs,
-        "port_security_enabled": port.port_security_enabled,
+        **port.attributes,
     }
-    if port.port_security_enabled:
+    if port.mac_address:
+        wanted["mac_address"] = port.mac_address
+    if port.allowed_address_pairs:
+        wanted["allowed_address_pairs"] = port.allowed_address_pairs
+    if port.port_security_enabled is not None:
+        wanted["port_security_enabled"] = port.port_security_enabled
+    if port.port_security_enabled is not False:
         wanted["security_groups"] = port.security_group_ids
+    if port.binding_profile:
+        wanted["binding:profile"] = port.binding_profile
     return wanted
+
+
+def _trunk(recovery: Recovery, parent: PortPlan, parent_id: str, trunk: TrunkPlan) -> None:
+    """A trunk is made whole in one call, before its server boots; a port has one at most."""
+    site = recovery.site
+    below = [
+        {
+            "port_id": _port(recovery, subport.port),
+            "segmentation_type": subport.segmentation_type,
+            "segmentation_id": subport.segmentation_id,
+        }
+        for subport in trunk.subports
+    ]
+    if site.networks.trunks([parent_id]):
+        return
+    wanted: Json = {
+        "port_id": parent_id,
+        "name": trunk.name,
+        "description": trunk.description,
+        "admin_state_up": trunk.admin_state_up,
+        "sub_ports": below,
+    }
+    try:
+        site.networks.create_trunk(wanted, trunk.tags)
+    except ApiError as error:
+        if site.networks.trunks([parent_id]):
+            return  # a request of a process that died has come through
+        raise ResourceFailed(
+            f"{site.name}: the trunk of {parent.label} could not be created: {error.reason}"
+        ) from error

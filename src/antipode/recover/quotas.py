@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import key_said
+from antipode.model.marks import key_tag, port_key
 from antipode.model.plan import PortPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed, quota_needs
@@ -19,6 +19,19 @@ from antipode.recover import server_groups
 from antipode.recover.existing import keys_of
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is going to be created."""
+
+    servers: Sequence[ServerPlan]
+    vip_ports: Sequence[PortPlan]
+
+    @property
+    def ports(self) -> list[PortPlan]:
+        parents = [*(p for s in self.servers for p in s.ports), *self.vip_ports]
+        return [p for parent in parents for p in parent.with_subports]
 
 
 @dataclass(frozen=True)
@@ -33,23 +46,21 @@ class Held:
     server_groups: Sequence[Json]
 
 
-def needs(
-    point: RecoveryPoint, site: Site, servers: Sequence[ServerPlan], held: Held
-) -> list[QuotaNeed]:
+def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[QuotaNeed]:
     """The needs of those quotas that the site has."""
-    new_servers = [s for s in servers if s.name not in held.servers]
-    volumes_there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
-    ports_there = {key_said(p.get("description")) for p in held.ports}
+    new_servers = [s for s in wanted.servers if s.name not in held.servers]
+    there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
 
-    def is_new(planned: VolumePlan | PortPlan, there: Collection[str | None]) -> bool:
-        return resource_key(point.id, planned.source_id) not in there
+    def key(planned: VolumePlan | PortPlan) -> str:
+        return resource_key(point.id, planned.source_id)
 
-    volumes = [v for s in servers for v in s.volumes if is_new(v, volumes_there)]
-    ports = [p for s in servers for p in s.ports if is_new(p, ports_there)]
+    volumes = [v for s in wanted.servers for v in s.volumes if key(v) not in there]
+    ports_there = {port_key(p) for p in held.ports}
+    ports = [p for p in wanted.ports if key_tag(key(p)) not in ports_there]
     of_compute = site.compute.quota(site.project_id)
     return [
         *quota_needs(_compute(point, new_servers, held), of_compute),
-        *_members(servers, held, of_compute),
+        *_members(wanted.servers, held, of_compute),
         *_storage(point, site, volumes),
         *quota_needs(Counter(port=len(ports)), site.networks.quota(site.project_id), "used"),
     ]

@@ -12,7 +12,7 @@ from functools import partial
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import carries, key_in, made_by, maker_in
+from antipode.model.marks import carries, key_tag, made_by, maker_in, port_key, port_maker
 from antipode.model.plan import RecoveryPlan
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.existing import by_key, keys_of
@@ -65,9 +65,7 @@ def remove(
                     [s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for
                 )
     kept: list[str] = []
-    if not problems and (
-        ports := [p for p in _ports(site, plan) if maker_in(p.get("description")) == run]
-    ):
+    if not problems and (ports := [p for p in _ports(site, plan) if port_maker(p) == run]):
         # ours are gone: a server that is there is of a failover which has replaced this one
         serving = {s["id"] for s in site.compute.servers()}
         kept = [
@@ -78,6 +76,12 @@ def remove(
         ports = [p for p in ports if p.get("device_id") not in serving]
         with timeline.step(Steps.REMOVE_PORTS, site.name) as step:
             step.result(ports=len(ports))
+            # Neutron deletes no port of a trunk.
+            for trunk in site.networks.trunks([p["id"] for p in ports if p.get("trunk_details")]):
+                problems += _refused(
+                    f"trunk {trunk['name'] or trunk['id']}",
+                    partial(site.networks.delete_trunk, trunk["id"]),
+                )
             for port in ports:
                 problems += _refused(
                     f"port {port['id']}", partial(site.networks.delete_port, port["id"])
@@ -279,9 +283,7 @@ def _refused(what: str, delete: Callable[[], None]) -> list[str]:
 
 def _ports(site: Site, plan: RecoveryPlan | None) -> list[Json]:
     networks = (
-        {p.network_id for s in plan.servers for p in s.ports}
-        if plan
-        else {n["id"] for n in site.networks.networks()}
+        {p.network_id for p in plan.ports} if plan else {n["id"] for n in site.networks.networks()}
     )
     return site.networks.ports_on(sorted(networks))
 
@@ -306,7 +308,7 @@ def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
 
     servers = {key(s.source_id) for s in plan.servers}
     volumes = {key(v.source_id) for s in plan.servers for v in s.volumes}
-    ports = {key(p.source_id) for s in plan.servers for p in s.ports}
+    ports = {key_tag(key(p.source_id)) for p in plan.ports}
     made = [
         *(
             (f"server {s['name']}", made_by(s))
@@ -318,11 +320,7 @@ def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
             for v in site.volumes.volumes()
             if any(carries(v, k) for k in volumes)
         ),
-        *(
-            (f"port {p['id']}", maker_in(p.get("description")))
-            for p in _ports(site, plan)
-            if any(key_in(p.get("description"), k) for k in ports)
-        ),
+        *((f"port {p['id']}", port_maker(p)) for p in _ports(site, plan) if port_key(p) in ports),
     ]
     for what, maker in made:
         if maker is not None and maker != run:

@@ -42,6 +42,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.recover import ports, probes, rollback, servers
 from antipode.recover.existing import Found
+from antipode.recover.ports import name_in_dns
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import find_kind, orphans
@@ -410,6 +411,10 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
             flow.link(there[predecessor], boots[server.name])
     complete = CompleteGeneration(run, vaults, claim)
     flow.add(complete)
+    if recovery.plan.vip_ports:
+        vip_ports = MakeVipPorts(recovery, run)
+        flow.add(vip_ports)
+        flow.link(vip_ports, complete)
     for answered in there.values():
         flow.link(answered, complete)
     return flow
@@ -458,6 +463,19 @@ class MakePorts(ServerTask):
         return ports.create_ports(self.recovery, self.server)
 
 
+class MakeVipPorts(task.Task):  # type: ignore[misc]
+    """Makes the ports that belong to no server."""
+
+    def __init__(self, recovery: Recovery, run: Run) -> None:
+        super().__init__(name=type(self).__name__)
+        self.recovery = recovery
+        self.run = run
+
+    @guarded
+    def execute(self) -> None:
+        ports.create_vip_ports(self.recovery)
+
+
 class Boot(ServerTask):
     gives = "server_id"
     takes = ("volumes", "ports")
@@ -472,7 +490,9 @@ class Boot(ServerTask):
         resumed = self.run.claim.number > 1
         if removed or (resumed and not _are_there(r.site, volumes.values())):
             volumes, ports = _provided_again(r, self.server)
-        return servers.boot(r, self.server, volumes, ports)
+        server_id = servers.boot(r, self.server, volumes, ports)
+        name_in_dns(r, self.server, ports)
+        return server_id
 
 
 class AwaitAnswer(ServerTask):

@@ -46,6 +46,7 @@ from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, 
 from antipode.runs import find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
+from antipode.topology.losses import losses
 from antipode.transfer import TRANSFERS, Transfer
 from antipode.vault import PROBE, Vault, generations, points, sealing, sync
 from antipode.vault.ensemble import Vaults
@@ -813,6 +814,7 @@ def _record(point: RecoveryPoint, run: Run) -> Json:
         "rpo_s": round(point.age_s, 3),
         "moments": dict(point.moments),
         "moments_apart_s": round(point.moments_apart_s, 3),
+        "warnings": list(losses(point.vnf, point.topology)),
     }
 
 

@@ -29,7 +29,7 @@ from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import GuestSilent, Hypervisor
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
 from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
-from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.neutron.service import Neutron
 from antipode.sandbox.nova.servers import Infrastructure
 from antipode.sandbox.nova.service import Nova
 from antipode.sandbox.store import Store

@@ -5,8 +5,9 @@ Neutron (step 1.1).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from antipode.cloud.api import Json
@@ -16,16 +17,15 @@ from antipode.errors import NotFound, ResourceFailed
 from antipode.model.marks import unmarked
 from antipode.model.topology import (
     Attachment,
-    FixedAddress,
     Flavor,
     Keypair,
-    Port,
     Server,
     ServerGroup,
     Topology,
     Volume,
 )
 from antipode.model.vnf import Vnf
+from antipode.topology.ports import Interfaces, discover_ports, listed
 
 
 def discover(vnf: Vnf, site: Site) -> Topology:
@@ -45,14 +45,14 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         attachments = pool.map(site.compute.attachments, ids)
         volumes = pool.submit(lambda: {v["id"]: v for v in site.volumes.volumes()})
         tags = pool.map(site.compute.interfaces, ids)
-        ports = pool.submit(_ports, site, servers)
+        ports = pool.submit(discover_ports, site, servers, _orders(vnf, servers), vnf.ports)
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
         groups = pool.submit(site.compute.server_groups)
         found = [
             _server(
                 server,
                 _attachments(site, server, attached, volumes.result()),
-                _tagged(ports.result()[server["id"]], tagged),
+                _tagged(ports.result().of_server[server["id"]], tagged),
                 keypair,
                 _server_group(server, groups.result()),
             )
@@ -61,8 +61,19 @@ def discover(vnf: Vnf, site: Site) -> Topology:
             )
         ]
     return Topology(
-        vnf=vnf.vnf, site=site.name, discovered_at=datetime.now(UTC).isoformat(), servers=found
+        vnf=vnf.vnf,
+        site=site.name,
+        discovered_at=datetime.now(UTC).isoformat(),
+        servers=found,
+        vip_ports=ports.result().of_nobody,
+        floating_ips=ports.result().floating_ips,
     )
+
+
+def _orders(vnf: Vnf, servers: Sequence[Json]) -> dict[str, Sequence[str]]:
+    """Server id -> the order of its interfaces, where the VNF file gives it."""
+    members = zip(vnf.members, servers, strict=True)
+    return {server["id"]: member.interfaces for member, server in members if member.interfaces}
 
 
 def find_members(vnf: Vnf, site: Site) -> list[Json]:
@@ -105,7 +116,7 @@ def find_members(vnf: Vnf, site: Site) -> list[Json]:
 def _server(
     server: Json,
     attachments: list[Attachment],
-    ports: list[Port],
+    interfaces: Interfaces,
     keypair: Keypair | None,
     group: ServerGroup | None,
 ) -> Server:
@@ -122,7 +133,8 @@ def _server(
             extra_specs=flavor.get("extra_specs", {}),
         ),
         attachments=attachments,
-        ports=ports,
+        ports=interfaces.ports,
+        interfaces_in_order=interfaces.in_order,
         metadata=unmarked(server["metadata"]),
         tags=server.get("tags", []),
         keypair=keypair,
@@ -146,7 +158,7 @@ def _attachments(
     attachments = [
         Attachment(
             volume=_volume(
-                _listed(volumes, a["volumeId"], f"{label} has volume", f"Cinder of {site.name}")
+                listed(volumes, a["volumeId"], f"{label} has volume", f"Cinder of {site.name}")
             ),
             device=a.get("device") or "",
             is_root=bool(a.get("device")) and a.get("device") == root_device,
@@ -177,85 +189,10 @@ def _volume(volume: Json) -> Volume:
     )
 
 
-def _ports(site: Site, servers: Collection[Json]) -> dict[str, list[Port]]:
-    """The ports of each server in the order in which Nova has plugged them."""
-    ports = site.networks.ports_of([s["id"] for s in servers])
-    networks = (
-        {n["id"]: n for n in site.networks.networks({p["network_id"] for p in ports})}
-        if ports
-        else {}
-    )
-    subnets = {s["id"]: s for s in site.networks.subnets(networks)}
-    groups = (
-        {g["id"]: g["name"] for g in site.networks.security_groups(site.project_id)}
-        if ports
-        else {}
-    )
-
-    neutron = f"Neutron of {site.name}"
-
-    def model(port: Json) -> Port:
-        label = f"port {port['id']} of server {port['device_id']}"
-        network = _listed(networks, port["network_id"], f"{label} is on network", neutron)
-        of_subnet = {
-            f["subnet_id"]: _listed(subnets, f["subnet_id"], f"{label} is on subnet", neutron)
-            for f in port["fixed_ips"]
-        }
-        return Port(
-            id=port["id"],
-            name=port["name"],
-            network=network["name"],
-            mac_address=port["mac_address"],
-            fixed=[
-                FixedAddress(
-                    address=f["ip_address"],
-                    subnet_cidr=of_subnet[f["subnet_id"]]["cidr"],
-                    subnet_name=of_subnet[f["subnet_id"]]["name"],
-                )
-                for f in port["fixed_ips"]
-            ],
-            security_groups=[groups.get(g, g) for g in port.get("security_groups", [])],
-            allowed_address_pairs=port.get("allowed_address_pairs", []),
-            port_security_enabled=port.get("port_security_enabled", True),
-            vnic_type=port.get("binding:vnic_type", "normal"),
-            tags=port.get("tags", []),
-        )
-
-    of_server: dict[str, list[Port]] = {}
-    for server in servers:
-        # Nova's listing of interfaces has Neutron's order; its addresses have that of the
-        # interfaces.
-        macs = [
-            a["OS-EXT-IPS-MAC:mac_addr"]
-            for addresses in server["addresses"].values()
-            for a in addresses
-        ]
-        rank = {mac: macs.index(mac) for mac in macs}
-        mine = sorted(
-            (p for p in ports if p["device_id"] == server["id"]),
-            key=lambda p: rank.get(p["mac_address"], len(macs)),
-        )
-        of_server[server["id"]] = [model(p) for p in mine]
-    return of_server
-
-
-def _listed(there: Mapping[str, Json], wanted: str, used: str, service: str) -> Json:
-    """A resource that another one refers to.
-
-    Raises:
-        ResourceFailed: the listing of its own service does not have it.
-    """
-    if wanted not in there:
-        raise ResourceFailed(
-            f"{used} {wanted}, which {service} does not list; detach it, or mend that service's "
-            "database"
-        )
-    return there[wanted]
-
-
-def _tagged(ports: list[Port], interfaces: list[Json]) -> list[Port]:
-    tags = {i["port_id"]: i.get("tag") for i in interfaces}
-    return [port.model_copy(update={"device_tag": tags.get(port.id)}) for port in ports]
+def _tagged(interfaces: Interfaces, plugged: list[Json]) -> Interfaces:
+    tags = {i["port_id"]: i.get("tag") for i in plugged}
+    ports = [p.model_copy(update={"device_tag": tags.get(p.id)}) for p in interfaces.ports]
+    return replace(interfaces, ports=ports)
 
 
 def _keypair(site: Site, server: Json) -> Keypair | None:

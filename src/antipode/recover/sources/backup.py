@@ -258,11 +258,12 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
 
 
 def _put_right(site: Site, volume: VolumePlan, restored: Json, ours: dict[str, str]) -> None:
-    """What a restore does not bring: our marks, the description; and what it should bring: the root
-    volume's bootable flag and image.
+    """What a restore does not bring: our marks, the description, no name; and what it should bring:
+    the bootable flag and the image.
     """
-    site.volumes.update_volume(restored["id"], volume.description, {**volume.metadata, **ours})
-    if volume.is_root and str(restored["bootable"]).lower() != "true":
+    metadata = {**volume.metadata, **ours}
+    site.volumes.update_volume(restored["id"], volume.name, volume.description, metadata)
+    if (volume.is_root or volume.bootable) and str(restored["bootable"]).lower() != "true":
         site.volumes.set_bootable(restored["id"])
     present = restored.get("volume_image_metadata", {})
     if missing := {k: v for k, v in volume.image_metadata.items() if present.get(k) != v}:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from antipode.sandbox.cinder.storage import Storage
 from antipode.sandbox.database import Json
 from antipode.sandbox.http import Call, Part, Refused, Route, Version
-from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.neutron.service import Neutron
 from antipode.sandbox.nova.servers import Servers
 
 
@@ -105,7 +105,7 @@ class Attachments(Part):
     async def _interfaces(self, call: Call, item: str) -> Json:
         server = self._servers.find(call, item)
         rows = []
-        for interface in server["_ports"]:
+        for interface in sorted(server["_ports"], key=lambda i: str(i["port_id"])):
             if port := self._neutron.ports.get(interface["port_id"]):
                 row: Json = {
                     "port_id": port["id"],

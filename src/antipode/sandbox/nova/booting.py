@@ -108,9 +108,10 @@ class Booting(Part):
         )
         if group:
             self._groups.join(group, server_id)
-        for interface in ports:
-            self._bind(interface["port_id"], server_id)
-        self._servers.start(self._build(server, disks, call.caller))
+        refusal = self._refusal(server, ports)
+        for interface in ports if refusal is None else []:
+            self._bind(interface["port_id"], server)
+        self._servers.start(self._build(server, disks, call.caller, refusal))
         return {
             "server": {
                 "id": server_id,
@@ -182,6 +183,8 @@ class Booting(Part):
                     raise Refused(400, f"Port {one['port']} could not be found.")
                 if port["device_id"]:
                     raise Refused(409, f"Port {port['id']} is still in use.")
+                if not port["fixed_ips"] and port["ip_allocation"] != "none":
+                    raise Refused(400, f"Port {port['id']} requires a FixedIP in order to be used.")
                 found.append({"port_id": port["id"], "tag": one.get("tag"), "made": False})
                 continue
             network = self._neutron.networks.get(one["uuid"])
@@ -194,16 +197,42 @@ class Booting(Part):
             found.append({"port_id": made["id"], "tag": one.get("tag"), "made": True})
         return found
 
-    def _bind(self, port_id: str, server_id: str) -> None:
+    def _refusal(self, server: Json, interfaces: Sequence[Json]) -> str | None:
+        """Why a host cannot plug the ports of a server; found when it is built."""
+        hostname = server["OS-EXT-SRV-ATTR:hostname"]
+        for port in (self._neutron.ports[i["port_id"]] for i in interfaces):
+            if port["dns_name"] not in ("", hostname):
+                return (
+                    "Exceeded maximum number of retries. Exhausted all hosts available for "
+                    "retrying build failures: PortNotUsableDNS"
+                )
+            if self._has_no_subnet_but_filters(port["network_id"]):
+                return "SecurityGroupCannotBeApplied: network requires a subnet"
+        return None
+
+    def _has_no_subnet_but_filters(self, network_id: str) -> bool:
+        subnets = self._neutron.subnets.where(lambda s: s["network_id"] == network_id)
+        return not subnets and self._neutron.networks[network_id]["port_security_enabled"]
+
+    def _bind(self, port_id: str, server: Json) -> None:
         port = self._neutron.ports[port_id]
-        owner = {"device_id": server_id, "device_owner": f"compute:{ZONE}", "status": "ACTIVE"}
+        owner = {
+            "device_id": server["id"],
+            "device_owner": f"compute:{ZONE}",
+            "status": "ACTIVE" if port["admin_state_up"] else "DOWN",
+            "dns_name": server["OS-EXT-SRV-ATTR:hostname"],
+        }
         self._neutron.ports.keep(
             port, **owner, **{"binding:host_id": self._servers.site, "binding:vif_type": "ovs"}
         )
 
-    async def _build(self, server: Json, disks: list[Json], caller: Caller) -> None:
+    async def _build(
+        self, server: Json, disks: list[Json], caller: Caller, refusal: str | None
+    ) -> None:
         try:
             await self._servers.conditions.take("server.create")
+            if refusal is not None:
+                raise OperationFailed(refusal)
             if self._groups.are_full(server["id"]):
                 raise OperationFailed("No valid host was found. There are not enough hosts.")
             for disk in disks:

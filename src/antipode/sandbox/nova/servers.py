@@ -18,7 +18,7 @@ from antipode.sandbox.database import Database, Json
 from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import Disks, Hypervisor, Machine
 from antipode.sandbox.http import Call, Caller, Part, Refused, Route, Version, page
-from antipode.sandbox.neutron import Neutron
+from antipode.sandbox.neutron.service import Neutron
 from antipode.sandbox.nova.server_groups import ServerGroups
 from antipode.sandbox.quotas import Quotas
 from antipode.sandbox.work import Work
@@ -71,6 +71,7 @@ class Servers(Part):
             Route("GET", f"{servers}/{{item}}", self._show),
             Route("DELETE", f"{servers}/{{item}}", self._delete, 204),
             Route("POST", f"{servers}/{{item}}/metadata", self._add_metadata),
+            Route("GET", f"{servers}/{{item}}/diagnostics", self._diagnostics, admin=True),
         ]
 
     def _usage_of(self, project: str) -> dict[str, int]:
@@ -159,16 +160,30 @@ class Servers(Part):
             port = self._neutron.ports.get(interface["port_id"])
             network = port and self._neutron.networks.get(port["network_id"])
             if port and network:
+                found.setdefault(network["name"], [])
                 for fixed in port["fixed_ips"]:
                     row = {
                         "addr": fixed["ip_address"],
                         "version": 6 if ":" in fixed["ip_address"] else 4,
                         "OS-EXT-IPS:type": "fixed",
                     }
-                    found.setdefault(network["name"], []).append(
+                    found[network["name"]].append(
                         {**row, "OS-EXT-IPS-MAC:mac_addr": port["mac_address"]}
                     )
         return found
+
+    async def _diagnostics(self, call: Call, item: str) -> Json:
+        """What the hypervisor knows of a server; of it only the interfaces, in the order of the
+        guest's.
+        """
+        server = self.find(call, item)
+        if (state := server["OS-EXT-STS:vm_state"]) != "active":
+            raise Refused(
+                409, f"Cannot 'get_diagnostics' instance {item} while it is in vm_state {state}"
+            )
+        ports = (self._neutron.ports.get(i["port_id"]) for i in server["_ports"])
+        nics = [{"mac_address": port["mac_address"]} for port in ports if port]
+        return {"state": "running", "driver": "libvirt", "nic_details": nics}
 
     async def _add_metadata(self, call: Call, item: str) -> Json:
         server = self.find(call, item)
@@ -207,6 +222,7 @@ class Servers(Part):
                     "status": "DOWN",
                     "binding:host_id": "",
                     "binding:vif_type": "unbound",
+                    "dns_name": "",
                 }
                 self._neutron.ports.keep(port, **free)
         self._groups.leave(server["id"])

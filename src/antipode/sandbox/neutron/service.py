@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 from aiohttp import web
 
 from antipode.sandbox.conditions import Conditions
-from antipode.sandbox.database import Database, Json, Table
-from antipode.sandbox.http import Call, Caller, Refused, Route, Service, page, public
+from antipode.sandbox.database import Database, Json
+from antipode.sandbox.http import Call, Refused, Route, Service, public
+from antipode.sandbox.neutron.floating_ips import FloatingIps
+from antipode.sandbox.neutron.qos import Qos
+from antipode.sandbox.neutron.resources import find, listed, refuse_unknown, sees
+from antipode.sandbox.neutron.trunks import Trunks
 from antipode.sandbox.quotas import Quotas
 
 QUOTAS = {
@@ -23,6 +27,34 @@ QUOTAS = {
     "router": 10,
     "floatingip": 50,
 }
+
+
+PORT = (
+    "network_id",
+    "name",
+    "description",
+    "mac_address",
+    "fixed_ips",
+    "admin_state_up",
+    "security_groups",
+    "allowed_address_pairs",
+    "port_security_enabled",
+    "extra_dhcp_opts",
+    "dns_name",
+    "dns_domain",
+    "qos_policy_id",
+    "numa_affinity_policy",
+    "propagate_uplink_status",
+    "binding:vnic_type",
+    "binding:profile",
+    "binding:host_id",
+    "device_id",
+    "device_owner",
+    "project_id",
+    "tenant_id",
+    "tags",
+)
+"""What a new port may be given; tags are accepted and forgotten."""
 
 
 class Neutron(Service):
@@ -38,6 +70,10 @@ class Neutron(Service):
         self._quotas = Quotas(database.table("network_quota"), lambda: QUOTAS)
         self._quotas.count(self._usage_of)
         self._conditions = conditions
+        self._qos = Qos(database, self._now)
+        self._trunks = Trunks(database, self.ports, self._now)
+        floating = FloatingIps(database, self.networks, self.subnets, self.ports, self._now)
+        self.parts = [self._qos, self._trunks, floating]
 
     def routes(self) -> Sequence[Route]:
         v2 = "/v2.0"
@@ -121,6 +157,14 @@ class Neutron(Service):
             "standard-attr-tag",
             "binding",
             "quotas",
+            "extra_dhcp_opt",
+            "dns-integration",
+            "dns-domain-ports",
+            "qos",
+            "trunk",
+            "router",
+            "port-numa-affinity-policy",
+            "uplink-status-propagation",
         )
         return {
             "extensions": [
@@ -131,14 +175,14 @@ class Neutron(Service):
     # ---- networks and subnets ----
 
     async def _list_networks(self, call: Call) -> Json:
-        return _list(
+        return listed(
             call,
             "networks",
-            (self._view_network(n) for n in self.networks if _sees(call.caller, n)),
+            (self._view_network(n) for n in self.networks if sees(call.caller, n)),
         )
 
     async def _show_network(self, call: Call, item: str) -> Json:
-        return {"network": self._view_network(_find(call, self.networks, item, "Network"))}
+        return {"network": self._view_network(find(call, self.networks, item, "Network"))}
 
     def _view_network(self, network: Json) -> Json:
         return {
@@ -172,7 +216,7 @@ class Neutron(Service):
         }
 
     async def _delete_network(self, call: Call, item: str) -> None:
-        network = _find(call, self.networks, item, "Network")
+        network = find(call, self.networks, item, "Network")
         on_it = self.ports.where(lambda p: p["network_id"] == network["id"])
         if any(not p["device_owner"].startswith("network:") for p in on_it):
             message = (
@@ -191,14 +235,14 @@ class Neutron(Service):
         self.networks.drop(item)
 
     async def _list_subnets(self, call: Call) -> Json:
-        return _list(call, "subnets", (public(s) for s in self.subnets if _sees(call.caller, s)))
+        return listed(call, "subnets", (public(s) for s in self.subnets if sees(call.caller, s)))
 
     async def _show_subnet(self, call: Call, item: str) -> Json:
-        return {"subnet": public(_find(call, self.subnets, item, "Subnet"))}
+        return {"subnet": public(find(call, self.subnets, item, "Subnet"))}
 
     async def _create_subnet(self, call: Call) -> Json:
         wanted = call.part("subnet")
-        network = _find(call, self.networks, wanted["network_id"], "Network")
+        network = find(call, self.networks, wanted["network_id"], "Network")
         try:
             cidr = ip_network(wanted["cidr"])
         except ValueError:
@@ -243,7 +287,7 @@ class Neutron(Service):
         return subnet
 
     async def _delete_subnet(self, call: Call, item: str) -> None:
-        subnet = _find(call, self.subnets, item, "Subnet")
+        subnet = find(call, self.subnets, item, "Subnet")
         using = self.ports.where(
             lambda p: any(f["subnet_id"] == subnet["id"] for f in p["fixed_ips"])
         )
@@ -260,16 +304,37 @@ class Neutron(Service):
     # ---- ports ----
 
     async def _list_ports(self, call: Call) -> Json:
-        return _list(call, "ports", (public(p) for p in self.ports if _sees(call.caller, p)))
+        seen = (self._view_port(call, p) for p in self.ports if sees(call.caller, p))
+        return listed(call, "ports", seen)
+
+    def _view_port(self, call: Call, port: Json) -> Json:
+        shown = public(port)
+        if trunk := self._trunks.of_parent(port["id"]):
+            shown["trunk_details"] = {
+                "trunk_id": trunk["id"],
+                "sub_ports": [
+                    {**below, "mac_address": self.ports[below["port_id"]]["mac_address"]}
+                    for below in trunk["sub_ports"]
+                ],
+            }
+        if not call.caller.is_admin:
+            for name in ("binding:profile", "binding:host_id", "binding:vif_type"):
+                shown.pop(name, None)
+        return shown
 
     async def _show_port(self, call: Call, item: str) -> Json:
-        return {"port": public(_find(call, self.ports, item, "Port"))}
+        return {"port": self._view_port(call, find(call, self.ports, item, "Port"))}
 
     async def _create_port(self, call: Call) -> Json:
         wanted = call.part("port")
-        network = _find(call, self.networks, str(wanted.get("network_id")), "Network")
+        refuse_unknown(wanted, PORT)
+        _refuse_profile(wanted)
+        if policy := wanted.get("qos_policy_id"):
+            self._qos.find(call, policy)
+        network = find(call, self.networks, str(wanted.get("network_id")), "Network")
         self._reserve(call.caller.project_id, "port")
-        return {"port": public(self.make_port(network, call.caller.project_id, wanted))}
+        made = self.make_port(network, call.caller.project_id, wanted)
+        return {"port": self._view_port(call, made)}
 
     def make_port(self, network: Json, project_id: str, wanted: Json) -> Json:
         """Create a port, with what is wanted of it.
@@ -299,7 +364,22 @@ class Neutron(Service):
                 raise Refused(
                     404, f"Security group {group} does not exist", "SecurityGroupNotFound"
                 )
+        pairs = wanted.get("allowed_address_pairs") or []
+        if pairs and not enabled:
+            raise Refused(
+                409,
+                "Port Security must be enabled in order to have allowed address pairs on a port.",
+                "AddressPairAndPortSecurityRequired",
+            )
+        if groups and not enabled:
+            raise Refused(
+                409,
+                "Port security must be enabled and port must have an IP address in order to use"
+                " security groups.",
+                "PortSecurityAndIPRequiredForSecurityGroups",
+            )
         now = self._now()
+        owner = wanted.get("device_owner", "")
         return self.ports.keep(
             {
                 "id": str(uuid.uuid4()),
@@ -311,18 +391,29 @@ class Neutron(Service):
                 "mac_address": mac.lower(),
                 "fixed_ips": self._addresses(network, on_it, wanted.get("fixed_ips")),
                 "security_groups": groups,
-                "allowed_address_pairs": wanted.get("allowed_address_pairs", []),
+                "allowed_address_pairs": [
+                    {"ip_address": p["ip_address"], "mac_address": p.get("mac_address") or mac}
+                    for p in pairs
+                ],
                 "port_security_enabled": enabled,
                 "device_id": wanted.get("device_id", ""),
-                "device_owner": wanted.get("device_owner", ""),
-                "status": "ACTIVE" if wanted.get("device_owner") else "DOWN",
-                "admin_state_up": True,
+                "device_owner": owner,
+                "status": "ACTIVE" if owner.startswith("network:") else "DOWN",
+                "admin_state_up": wanted.get("admin_state_up", True),
+                "ip_allocation": "none" if wanted.get("fixed_ips") == [] else "immediate",
+                "dns_name": wanted.get("dns_name", ""),
+                "dns_domain": wanted.get("dns_domain", ""),
+                "qos_policy_id": wanted.get("qos_policy_id"),
+                "numa_affinity_policy": wanted.get("numa_affinity_policy"),
+                "propagate_uplink_status": wanted.get("propagate_uplink_status", True),
                 "binding:vnic_type": wanted.get("binding:vnic_type", "normal"),
                 "binding:host_id": "",
                 "binding:vif_type": "unbound",
                 "binding:profile": {},
                 "binding:vif_details": {},
-                "extra_dhcp_opts": [],
+                "extra_dhcp_opts": [
+                    {"ip_version": 4, **option} for option in wanted.get("extra_dhcp_opts") or []
+                ],
                 "tags": [],
                 "created_at": now,
                 "updated_at": now,
@@ -364,21 +455,25 @@ class Neutron(Service):
         return found
 
     async def _update_port(self, call: Call, item: str) -> Json:
-        port = _find(call, self.ports, item, "Port")
+        port = find(call, self.ports, item, "Port")
+        _refuse_profile(call.part("port"))
         changes = {
             k: v
             for k, v in call.part("port").items()
             if k in port and k not in ("id", "project_id", "network_id", "fixed_ips")
         }
-        return {"port": public(self.ports.keep(port, **changes, updated_at=self._now()))}
+        kept = self.ports.keep(port, **changes, updated_at=self._now())
+        return {"port": self._view_port(call, kept)}
 
     async def _tag_port(self, call: Call, item: str) -> Json:
-        port = _find(call, self.ports, item, "Port")
+        port = find(call, self.ports, item, "Port")
         self.ports.keep(port, tags=sorted(call.body.get("tags", [])))
         return {"tags": port["tags"]}
 
     async def _delete_port(self, call: Call, item: str) -> None:
-        self.ports.drop(_find(call, self.ports, item, "Port")["id"])
+        port = find(call, self.ports, item, "Port")
+        self._trunks.refuse_its_port(port["id"])
+        self.ports.drop(port["id"])
 
     # ---- security groups ----
 
@@ -441,16 +536,14 @@ class Neutron(Service):
 
     async def _list_groups(self, call: Call) -> Json:
         self._default_group(call.query.get("project_id", call.caller.project_id))
-        return _list(
+        return listed(
             call,
             "security_groups",
-            (self._view_group(g) for g in self.groups if _sees(call.caller, g)),
+            (self._view_group(g) for g in self.groups if sees(call.caller, g)),
         )
 
     async def _show_group(self, call: Call, item: str) -> Json:
-        return {
-            "security_group": self._view_group(_find(call, self.groups, item, "Security group"))
-        }
+        return {"security_group": self._view_group(find(call, self.groups, item, "Security group"))}
 
     async def _create_group(self, call: Call) -> Json:
         wanted = call.part("security_group")
@@ -465,7 +558,7 @@ class Neutron(Service):
         }
 
     async def _delete_group(self, call: Call, item: str) -> None:
-        group = _find(call, self.groups, item, "Security group")
+        group = find(call, self.groups, item, "Security group")
         if self.ports.where(lambda p: item in p["security_groups"]):
             raise Refused(409, f"Security Group {item} in use.", "SecurityGroupInUse")
         if group["name"] == "default" and not call.caller.is_admin:
@@ -480,7 +573,7 @@ class Neutron(Service):
 
     async def _create_rule(self, call: Call) -> Json:
         wanted = call.part("security_group_rule")
-        group = _find(call, self.groups, wanted["security_group_id"], "Security group")
+        group = find(call, self.groups, wanted["security_group_id"], "Security group")
         same = (
             "direction",
             "ethertype",
@@ -576,41 +669,14 @@ class Neutron(Service):
         return self._conditions.now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _sees(caller: Caller, item: Json) -> bool:
-    return caller.may_see(item) or bool(item.get("shared") or item.get("router:external"))
-
-
-def _find(call: Call, table: Table, item_id: str, kind: str) -> Json:
-    item = table.get(item_id)
-    if item is None or not _sees(call.caller, item):
+def _refuse_profile(wanted: Json) -> None:
+    """Only services may write what the hypervisor is told of a port."""
+    if "binding:profile" in wanted:
         raise Refused(
-            404, f"{kind} {item_id} could not be found.", kind.title().replace(" ", "") + "NotFound"
+            403,
+            "(rule:create_port and rule:create_port:binding:profile) is disallowed by policy",
+            "PolicyNotAuthorized",
         )
-    return item
-
-
-def _list(call: Call, collection: str, items: Iterable[Json]) -> Json:
-    """The rows that pass the request's filters; oldest first, as Neutron has no order."""
-    wanted: dict[str, list[str]] = {}
-    for name in call.query:
-        if name not in ("limit", "marker", "fields", "sort_key", "sort_dir", "page_reverse"):
-            wanted[name] = call.query.getall(name)
-    found = [
-        item
-        for item in items
-        if all(_matches(item, name, values) for name, values in wanted.items())
-    ]
-    return page(call, collection, found[::-1], lambda item: item)
-
-
-def _matches(item: Json, name: str, values: list[str]) -> bool:
-    if name == "fixed_ips":
-        pairs = [v.split("=", 1) for v in values]
-        return any(f.get(key) == value for key, value in pairs for f in item["fixed_ips"])
-    if name == "tags":
-        return set(",".join(values).split(",")) <= set(item["tags"])
-    key = {"tenant_id": "project_id"}.get(name, name)
-    return key not in item or str(item[key]).lower() in {v.lower() for v in values}
 
 
 def _free_address(subnet: Json, used: set[str]) -> str | None:

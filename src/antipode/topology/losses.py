@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a VNF does not come back as it was, as far as its own site tells: said when it is looked
+at and protected, and not first in the disaster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from antipode.model.topology import Server, Topology
+from antipode.model.vnf import Member, Vnf
+
+
+def losses(vnf: Vnf, topology: Topology) -> Iterator[str]:
+    """One sentence for each thing that does not come back, or not as it was."""
+    for member, server in zip(vnf.members, topology.servers, strict=True):
+        yield from _of_server(member, server)
+    yield from _of_ports(vnf, topology)
+
+
+def _of_server(member: Member, server: Server) -> Iterator[str]:
+    if not server.interfaces_in_order:
+        ports = ", ".join(p.name or p.mac_address for p in server.ports)
+        yield (
+            f"server {server.name}: Nova does not tell the order of its interfaces; they come back "
+            f"as {ports}. Give their order: `interfaces` in the VNF file"
+        )
+    if server.user_data is not None and member.user_data is None:
+        yield (
+            f"server {server.name}: cloud-init runs its user_data again at the recovered server; "
+            "`user_data: keep` or `drop` in the VNF file says what is wanted"
+        )
+
+
+def _of_ports(vnf: Vnf, topology: Topology) -> Iterator[str]:
+    labels = {
+        p.id: f"server {s.name}"
+        for s in topology.servers
+        for port in s.ports
+        for p in port.with_subports
+    }
+    for port in topology.ports:
+        whose = labels.get(port.id, f"port {port.name or port.id}")
+        if port.binding_profile:
+            yield (
+                f"{whose}: the binding profile of port {port.name or port.id} "
+                f"({', '.join(sorted(port.binding_profile))}) comes back only where the policy of "
+                "the backup site's Neutron lets antipode write it"
+            )
+        if port.vnic_type == "direct-physical":
+            yield f"{whose}: port {port.name or port.id} gets the MAC address of its new device"
+    for floating in topology.floating_ips:
+        mapped = [m for m in (vnf.map, *vnf.maps.values()) if floating.address in m.floating_ips]
+        if not mapped:
+            whose = labels.get(floating.port, "a port of no server")
+            yield (
+                f"floating IP {floating.address} of {whose} is lost; map.floating_ips in the VNF "
+                "file may name one of the backup site in its place"
+            )
