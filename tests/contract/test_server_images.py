@@ -17,7 +17,9 @@ from tests.contract.conftest import (
     PATIENCE_S,
     Machine,
     Things,
+    agent_answers,
     compute,
+    flavor,
     refused,
     storage,
     there,
@@ -241,3 +243,70 @@ def test_a_tenant_has_images_of_its_servers_made(
     image = image_of(Things(tenant, things.prefix, things.removals), machine.id)
     assert image["owner"] == tenant.project_id
     assert compute(tenant).microversion is not None
+
+
+# ---- servers that boot from an image ----
+
+
+def booted_from(things: Things, image: dict[str, Any], **wanted: Any) -> dict[str, Any]:
+    """A server whose root disk is on the hypervisor, ACTIVE."""
+    site = things.site
+    body = {
+        "name": things.name(),
+        "flavorRef": flavor(site)["id"],
+        "imageRef": image["id"],
+        "networks": "none",
+        **wanted,
+    }
+    server_id = site.compute.create_server(body)
+    things.removals.append(lambda: things.remove_server(server_id))
+    return site.compute.watch.wait_for([server_id], wanted=("active",), timeout_s=PATIENCE_S)[
+        server_id
+    ]
+
+
+def test_an_image_of_a_server_that_boots_from_an_image_has_the_bytes_of_its_root_disk(
+    site: Site, things: Things, image: dict[str, Any]
+) -> None:
+    server = booted_from(things, image)
+    assert server["image"]["id"] == image["id"]
+    assert site.compute.attachments(server["id"]) == []
+    until(lambda: agent_answers(site, server["id"]), "the guest's agent answers")
+    name = things.name("root")
+    image_id = site.compute.create_image(server["id"], name, {"antipode:run": "run-1"}, ANSWER_S)
+    things.removals.append(lambda: site.images.delete_image(image_id))
+    until(lambda: there(site.images.image(image_id))["status"] == "active", "the image is uploaded")
+    made = there(site.images.image(image_id))
+    assert made["size"] > 0
+    assert made["os_hash_algo"] == "sha512"
+    assert len(made["os_hash_value"]) == 128
+    assert made["antipode:run"] == "run-1"
+    assert made["os_require_quiesce"] == "yes"
+    assert "block_device_mapping" not in made
+    assert snapshots_named(site, name) == []
+    until(
+        lambda: there(site.compute.server(server["id"]))["OS-EXT-STS:task_state"] is None,
+        "Nova has done with the server",
+    )
+
+
+def test_a_volume_beside_a_root_disk_on_the_hypervisor_is_the_second_device(
+    site: Site, things: Things, image: dict[str, Any]
+) -> None:
+    data = things.volume()
+    disk = {
+        "uuid": data["id"],
+        "source_type": "volume",
+        "destination_type": "volume",
+        "boot_index": -1,
+    }
+    root = {
+        "uuid": image["id"],
+        "source_type": "image",
+        "destination_type": "local",
+        "boot_index": 0,
+        "delete_on_termination": True,
+    }
+    server = booted_from(things, image, block_device_mapping_v2=[root, disk])
+    assert [a["volumeId"] for a in site.compute.attachments(server["id"])] == [data["id"]]
+    assert site.compute.attachments(server["id"])[0]["device"] == "/dev/vdb"

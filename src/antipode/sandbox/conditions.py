@@ -33,6 +33,7 @@ SECONDS = {
     "server.quiesce": 0.08,
     "server.unquiesce": 0.04,
     "image.create": 0.1,
+    "image.upload": 0.3,
     "guest.boot": 0.8,
 }
 """How long what happens takes, besides moving its bytes; each about a quarter of what the lab's

@@ -115,9 +115,18 @@ class Glance(Service):
 
     def register(self, owner: str, wanted: Json) -> Json:
         """An active image without bytes of its own."""
-        image = self._make(owner, wanted)
+        image = self.reserve(owner, wanted)
         self.store(image, b"")
         return image
+
+    def reserve(self, owner: str, wanted: Json) -> Json:
+        """An image whose bytes are still to come."""
+        return self._make(owner, wanted)
+
+    def forget(self, image: Json) -> None:
+        """Remove an image whose bytes will not come."""
+        self.images.drop(image["id"])
+        self.path(image).unlink(missing_ok=True)
 
     def _make(self, owner: str, wanted: Json) -> Json:
         now = self._conditions.now().strftime("%Y-%m-%dT%H:%M:%SZ")

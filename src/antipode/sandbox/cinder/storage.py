@@ -59,7 +59,7 @@ class Storage:
         self.quotas.count(self._usage_of)
         self.writing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         """volume -> held while its bytes are changed or copied"""
-        for part in ("volumes", "snapshots"):
+        for part in ("volumes", "snapshots", "disks"):
             (folder / part).mkdir(parents=True, exist_ok=True)
 
     def _default_quotas(self) -> dict[str, int]:
@@ -77,6 +77,10 @@ class Storage:
 
     def snapshot_path(self, snapshot_id: str) -> Path:
         return self.folder / "snapshots" / f"snapshot-{snapshot_id}"
+
+    def disk_path(self, server_id: str) -> Path:
+        """Where the root disk is of a server that boots from an image."""
+        return self.folder / "disks" / server_id
 
     @property
     def host(self) -> str:

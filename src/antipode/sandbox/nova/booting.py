@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import uuid
 from collections.abc import Sequence
 
+from antipode.sandbox import blocks
 from antipode.sandbox.cinder.volumes import NEWEST
 from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
@@ -36,6 +38,7 @@ class Booting(Part):
         self._storage = infrastructure.storage
         self._volumes = infrastructure.volumes
         self._neutron = infrastructure.neutron
+        self._glance = infrastructure.glance
 
     def routes(self) -> Sequence[Route]:
         return [Route("POST", "/v2.1/servers", self._create, 202)]
@@ -53,7 +56,8 @@ class Booting(Part):
             call.body.get("os:scheduler_hints") or call.body.get("OS-SCH-HNT:scheduler_hints") or {}
         )
         group = self._groups.hinted(hints.get("group"))
-        disks = self._disks(call, wanted)
+        image = self._image(call, wanted)
+        disks = self._disks(call, wanted, image)
         ports = self._ports_for(call, wanted)
         server_id, now = str(uuid.uuid4()), self._servers.conditions.timestamp()
         hostname = wanted.get("hostname") if call.version >= (2, 90) else None
@@ -87,7 +91,7 @@ class Booting(Part):
                     f"{call.caller.project_id}{self._servers.site}".encode()
                 ).hexdigest(),
                 "host_status": "UP",
-                "image": "",
+                "image": {"id": image["id"], "links": []} if image else "",
                 "key_name": keypair,
                 "links": [],
                 "locked": False,
@@ -121,23 +125,37 @@ class Booting(Part):
             }
         }
 
-    def _disks(self, call: Call, wanted: Json) -> list[Json]:
-        """The block devices wanted, the root first, each with its volume if that is there
-        already.
+    def _image(self, call: Call, wanted: Json) -> Json | None:
+        """The image whose bytes become the root disk on the hypervisor; None for a server that
+        boots from a volume.
         """
-        given = wanted.get("block_device_mapping_v2")
-        if not given:
-            raise Refused(
-                400,
-                "Only booting from a volume is supported by this cloud: give "
-                "block_device_mapping_v2",
-            )
+        if not (image_id := wanted.get("imageRef")):
+            return None
+        try:
+            image = self._glance.find(call.caller, str(image_id))
+        except Refused:
+            raise Refused(400, f"Can not find requested image {image_id}") from None
+        if image["status"] != "active":
+            raise Refused(400, f"Image {image_id} is not active.")
+        return image
+
+    def _disks(self, call: Call, wanted: Json, image: Json | None) -> list[Json]:
+        """The volumes wanted as block devices, the root first, each with its volume if that is
+        there already.
+        """
+        given = [
+            disk
+            for disk in wanted.get("block_device_mapping_v2") or []
+            if image is None or disk.get("destination_type") != "local"
+        ]
+        if not given and image is None:
+            raise Refused(400, "Block Device Mapping is Invalid: a server needs a root disk.")
         indices = sorted(
             d["boot_index"]
             for d in given
             if (d.get("boot_index") if d.get("boot_index") is not None else -1) >= 0
         )
-        if indices != list(range(len(indices))) or not indices:
+        if indices != list(range(len(indices))) or bool(indices) == (image is not None):
             message = (
                 "Block Device Mapping is Invalid: Boot sequence for the instance and "
                 "image/block device mapping combination is not valid."
@@ -235,6 +253,10 @@ class Booting(Part):
                 raise OperationFailed(refusal)
             if self._groups.are_full(server["id"]):
                 raise OperationFailed("No valid host was found. There are not enough hosts.")
+            if server["image"]:
+                source = self._glance.path(self._glance.images[server["image"]["id"]])
+                disk_path = self._storage.disk_path(server["id"])
+                await asyncio.to_thread(blocks.copy, source, disk_path)
             for disk in disks:
                 self._servers.attach(server, await self._volume_of(disk, caller), disk)
         except (OperationFailed, Refused, OSError) as error:
@@ -250,10 +272,17 @@ class Booting(Part):
         self._servers.power_on(server)
 
     def _image_properties(self, server: Json) -> dict[str, str]:
-        """What Nova keeps of the image of a root volume when its server boots."""
-        root = self._storage.volumes[server["_attachments"][0]["volume_id"]]
-        about = root["volume_image_metadata"]
-        return {k: str(v) for k, v in about.items() if k.startswith(("hw_", "os_", "img_"))}
+        """What Nova keeps of the image of a server, or of its root volume, when it boots."""
+        if server["image"]:
+            about = self._glance.images[server["image"]["id"]]
+        else:
+            root = self._storage.volumes[server["_attachments"][0]["volume_id"]]
+            about = root["volume_image_metadata"]
+        return {
+            k: v
+            for k, v in about.items()
+            if k.startswith(("hw_", "os_", "img_")) and isinstance(v, str)
+        }
 
     async def _volume_of(self, disk: Json, caller: Caller) -> Json:
         """The volume of a block device, made from an image if that is what it is to come from."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of servers (createImage): of a server that boots from a volume, Nova freezes the guest,
 has Cinder snapshot the volumes one after another, and makes an image without bytes that names the
-snapshots.
+snapshots. Of a server that boots from an image it uploads the bytes of the root disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from antipode.sandbox.database import Json
 from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import GuestFrozen, GuestSilent
 from antipode.sandbox.http import Call, Refused
-from antipode.sandbox.nova.servers import Infrastructure, Servers
+from antipode.sandbox.nova.servers import TASK, Infrastructure, Servers, says_yes
 
 LOG = logging.getLogger(__name__)
 RPC_TIMEOUT_S = 60.0
@@ -57,6 +57,11 @@ class ServerImages:
             )
         self._servers.refuse_task(server, "createImage")
         project = call.caller.project_id
+        if server["image"]:
+            image = self._glance.reserve(project, self._with_properties(server, wanted))
+            self._servers.table.keep(server, **{TASK: "image_snapshot"})
+            self._servers.start(self._upload_root(server, image))
+            return self._answer(call, image)
         if self._storage.quotas.exceeded(project, {"snapshots": len(server["_attachments"])}):
             raise Refused(403, "Quota exceeded, too many snapshots.")
         frozen = state == "active" and await self._freeze(server)
@@ -74,6 +79,9 @@ class ServerImages:
         except OperationFailed as error:
             raise Refused(500, f"{WRONG}: {error}") from error
         image = self._glance.register(project, self._described(server, snapshots, wanted))
+        return self._answer(call, image)
+
+    def _answer(self, call: Call, image: Json) -> Json | web.Response:
         if call.version >= (2, 45):
             return {"image_id": image["id"]}
         location = f"{call.base}{Glance.prefix}/v2/images/{image['id']}"
@@ -102,6 +110,34 @@ class ServerImages:
                 raise Refused(500, f"{WRONG}: InternalError") from error
             raise Refused(409, f"Failed to quiesce instance: {error}") from error
         return True
+
+    async def _upload_root(self, server: Json, image: Json) -> None:
+        """Copy the root disk of a server while its guest is frozen, and give the bytes to Glance;
+        the image goes when that fails.
+        """
+        try:
+            frozen = server["OS-EXT-STS:vm_state"] == "active" and await self._freeze(server)
+            try:
+                async with self._storage.writing[server["id"]]:
+                    content = await asyncio.to_thread(
+                        self._storage.disk_path(server["id"]).read_bytes
+                    )
+            finally:
+                if frozen:
+                    self._hypervisor.thaw(server["id"])
+            self._become(server, "image_uploading")
+            self._glance.images.keep(image, status="saving")
+            await self._conditions.take("image.upload")
+            self._glance.store(image, content)
+        except (Refused, GuestSilent, OperationFailed, OSError) as error:
+            LOG.warning("no image of server %s was made: %s", server["id"], error)
+            self._glance.forget(image)
+        finally:
+            self._become(server, None)
+
+    def _become(self, server: Json, task: str | None) -> None:
+        if server["id"] in self._servers.table and server[TASK] != "deleting":
+            self._servers.table.keep(server, **{TASK: task})
 
     def _snapshot(self, call: Call, attachment: Json, name: str) -> Json:
         volume = self._storage.volumes[attachment["volume_id"]]
@@ -146,17 +182,22 @@ class ServerImages:
             )
         ]
         return {
-            "name": wanted["name"],
-            "visibility": "private",
-            **server.get("_image_properties", {}),
-            **{key: str(value) for key, value in (wanted.get("metadata") or {}).items()},
+            **self._with_properties(server, wanted),
             "bdm_v2": "True",
             "root_device_name": server["OS-EXT-SRV-ATTR:root_device_name"],
             "block_device_mapping": json.dumps(mapping),
         }
 
+    def _with_properties(self, server: Json, wanted: Json) -> Json:
+        """Name and properties: those of the server's own image, and those asked for."""
+        return {
+            "name": wanted["name"],
+            "visibility": "private",
+            **server.get("_image_properties", {}),
+            **{key: str(value) for key, value in (wanted.get("metadata") or {}).items()},
+        }
+
 
 def _demands_quiesce(server: Json) -> bool:
     """Whether the image of a server, as it was when it booted, demands that it is frozen."""
-    demands = server.get("_image_properties", {}).get("os_require_quiesce", "")
-    return str(demands).lower() in ("yes", "true", "1")
+    return says_yes(server.get("_image_properties", {}).get("os_require_quiesce"))

@@ -211,6 +211,7 @@ class Servers(Part):
                 if attachment["delete_on_termination"]:
                     self._storage.forget_volume(volume)
                     self._storage.path(volume["id"]).unlink(missing_ok=True)
+        self._storage.disk_path(server["id"]).unlink(missing_ok=True)
         for interface in server["_ports"]:
             port = self._neutron.ports.get(interface["port_id"])
             if port and interface["made"]:
@@ -239,22 +240,22 @@ class Servers(Part):
             raise Refused(409, f"Instance {server['id']} is locked")
 
     def has_agent(self, server: Json) -> bool:
+        if server["image"]:
+            return says_yes(server["_image_properties"].get(AGENT))
         root = (
             self._storage.volumes.get(server["_attachments"][0]["volume_id"])
             if server["_attachments"]
             else None
         )
-        return str((root or {}).get("volume_image_metadata", {}).get(AGENT, "")).lower() in (
-            "yes",
-            "true",
-            "1",
-        )
+        return says_yes((root or {}).get("volume_image_metadata", {}).get(AGENT))
 
     def power_on(self, server: Json) -> None:
         self.become(server, "ACTIVE", "active")
         volumes = [a["volume_id"] for a in server["_attachments"]]
+        root = [self._storage.disk_path(server["id"])] if server["image"] else []
         disks = Disks(
-            [self._storage.path(v) for v in volumes], [self._storage.writing[v] for v in volumes]
+            [*root, *(self._storage.path(v) for v in volumes)],
+            [self._storage.writing[v] for v in [*(server["id"] for _ in root), *volumes]],
         )
         addresses = [
             (port["network_id"], fixed["ip_address"])
@@ -286,6 +287,7 @@ class Servers(Part):
         server.
         """
         used = {a["device"] for a in server["_attachments"]}
+        used |= {"/dev/vda"} if server["image"] else set()
         device = next(
             d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used
         )
@@ -311,3 +313,8 @@ class Servers(Part):
                 f"{over.limit} {over.name}"
             )
             raise Refused(403, f"Quota exceeded for {over.name}: {words}")
+
+
+def says_yes(value: object) -> bool:
+    """Whether a property of an image is set."""
+    return str(value or "").lower() in ("yes", "true", "1")
