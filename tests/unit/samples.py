@@ -179,6 +179,7 @@ class NamedSite:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.objects = SimpleNamespace(account=f"https://{name}/v1/AUTH_of_the_vnfs")
 
     def under(self, *_: object) -> NamedSite:
         return self

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.utils import formatdate
 
-from antipode.cloud.objects import StoredObject
+from antipode.cloud.objects import ContainerFacts, StoredObject
 from antipode.errors import NotFound
 
 
@@ -14,7 +15,12 @@ class MemoryObjects:
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
+        self.account = "https://b/v1/AUTH_1"
+        self.facts = ContainerFacts("", "", formatdate(usegmt=True))
         self.between: Callable[[], None] = lambda: None
+
+    def about(self, container: str) -> ContainerFacts:
+        return self.facts
 
     def ensure_container(self, container: str) -> None: ...
 

@@ -179,6 +179,8 @@ def test_site_check_looks_at_every_vault_store_and_vnf(
         ("backup store at-a", "site-a"): True,
         ("backup store at-b", "site-b"): True,
         ("places of hlr", "site-a"): True,
+        ("keys", "-"): True,
+        ("recovery kit", "-"): False,
     }
 
 

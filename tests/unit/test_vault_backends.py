@@ -6,22 +6,25 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from antipode.errors import Busy, InvalidInput, NotFound, Stopped, VaultError
-from antipode.model.state import ProtectedVnf
-from antipode.vault import PROBE, Vault, generations
+from antipode.errors import InvalidInput, Stopped, VaultError
+from antipode.operations import site_check
+from antipode.vault import Vault
 from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
 from antipode.vault.s3 import S3Vault
 from antipode.vault.swift import SwiftVault
 from tests.unit import storages
 from tests.unit.s3server import KEY, SECRET, S3Server
+from tests.vault_suite import *  # noqa: F403 the tests that run over all back ends
 
-HOSTS = 4
 _numbers = itertools.count(1)
 
 
@@ -49,63 +52,6 @@ def vault(request: pytest.FixtureRequest, tmp_path: Path) -> Vault:
         return SwiftVault(objects, "c", "site-b")
     server: S3Server = request.getfixturevalue("s3")
     return server.vault(request.getfixturevalue("bucket"))
-
-
-def test_what_is_put_is_read_and_a_second_put_replaces_it(vault: Vault) -> None:
-    for document in (b"one", b"", bytes(range(256)) * 5000):
-        vault.put("hlr/name of a document.json", document)
-        assert vault.get("hlr/name of a document.json") == document
-
-
-def test_a_document_is_created_once(vault: Vault) -> None:
-    assert vault.create("hlr/one", b"first")
-    assert not vault.create("hlr/one", b"second")
-    assert vault.get("hlr/one") == b"first"
-    vault.delete("hlr/one")
-    assert vault.create("hlr/one", b"third")
-    assert vault.get("hlr/one") == b"third"
-
-
-def test_what_is_not_there_is_not_found_and_can_be_deleted(vault: Vault) -> None:
-    with pytest.raises(NotFound):
-        vault.get("hlr/none")
-    vault.delete("hlr/none")
-    assert vault.versions("hlr/none") == []
-
-
-def test_names_are_listed_by_prefix_in_order_and_probes_are_not(vault: Vault) -> None:
-    assert vault.list("") == []
-    for name in ("hlr/b", "hlr/a", "hlr2/c", f"{PROBE}x"):
-        vault.put(name, b"")
-    assert vault.list("hlr/") == ["hlr/a", "hlr/b"]
-    assert vault.list("hlr") == ["hlr/a", "hlr/b", "hlr2/c"]
-    assert vault.list("") == ["hlr/a", "hlr/b", "hlr2/c"]
-
-
-def test_a_check_leaves_nothing(vault: Vault) -> None:
-    vault.check("run-1")
-    assert vault.versions(f"{PROBE}run-1") == []
-
-
-def test_of_hosts_that_claim_at_once_one_has_it_when_all_have_answers(vault: Vault) -> None:
-    expected = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
-
-    def claim(host: int) -> generations.Claim | None:
-        try:
-            return generations.claim(vault, expected, "site-b", f"failover-{host}")
-        except Busy:
-            return None
-
-    with ThreadPoolExecutor(HOSTS) as hosts:
-        claims = [claim for claim in hosts.map(claim, range(HOSTS)) if claim is not None]
-    standing = 0
-    for mine in claims:
-        try:
-            generations.confirm(vault, mine)
-            standing += 1
-        except Busy:
-            continue
-    assert standing == 1
 
 
 def test_more_names_than_one_answer_has_are_all_listed(
@@ -308,3 +254,44 @@ def test_without_boto3_the_extra_is_named(
     monkeypatch.setattr("antipode.vault.s3.find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match=r"antipode\[s3\]"):
         s3.vault(bucket)
+
+
+def test_a_container_that_others_may_use_is_remarked() -> None:
+    storage: Any = storages.MemoryObjects()
+    vault = SwiftVault(storage, "c", "site-b")
+    assert vault.remarks() == []
+    storage.facts = storage.facts._replace(writers="tenants:*", readers=".r:*")
+    written, read = vault.remarks()
+    assert "tenants:*" in written
+    assert ".r:*" in read
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_vault_with_a_wrong_clock_is_remarked(hours: int) -> None:
+    storage: Any = storages.MemoryObjects()
+    there = datetime.now(UTC) + timedelta(hours=hours)
+    storage.facts = storage.facts._replace(date=format_datetime(there, usegmt=True))
+    (remark,) = SwiftVault(storage, "c", "site-b").remarks()
+    assert "clock" in remark
+    storage.facts = storage.facts._replace(date="yesterday")
+    assert SwiftVault(storage, "c", "site-b").remarks() == []
+
+
+def test_a_bucket_that_is_open_to_everybody_is_remarked(s3: S3Server, bucket: str) -> None:
+    vault = s3.vault(bucket)
+    assert vault.remarks() == []
+    s3.client(bucket).put_bucket_acl(Bucket=bucket, ACL="public-read-write")
+    (remark,) = vault.remarks()
+    assert bucket in remark
+
+
+def test_a_container_in_the_project_of_the_vnfs_is_remarked() -> None:
+    """The account that a site's entry of clouds.yaml has is the one of the VNFs."""
+    storage: Any = storages.MemoryObjects()
+    vaults = Vaults({"b": lambda: SwiftVault(storage, "c", "site-b")}, all_needed=True)
+    site: Any = SimpleNamespace(name="site-b", objects=SimpleNamespace(account=storage.account))
+    deployment: Any = SimpleNamespace(connected_sites=lambda: [site])
+    (remark,) = site_check._projects_remarks(deployment, vaults)
+    assert "site-b" in remark
+    site.objects.account = "https://b/v1/AUTH_2"
+    assert list(site_check._projects_remarks(deployment, vaults)) == []

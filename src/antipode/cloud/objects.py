@@ -24,11 +24,26 @@ class StoredObject(NamedTuple):
     etag: str
 
 
+class ContainerFacts(NamedTuple):
+    """What `HEAD` of a container says of it to its owner."""
+
+    readers: str
+    """who else may read it, as Swift's ACL has it; empty: nobody"""
+    writers: str
+    date: str
+    """what the time is there, as HTTP writes it; empty where it does not say so"""
+
+
 class Objects:
-    def __init__(self, site: str, ask: Callable[..., Any], gate: Gate | None = None) -> None:
-        """`ask` is a login's for openstacksdk's object_store: it sends bytes and returns
-        responses.
+    def __init__(
+        self, site: str, ask: Callable[..., Any], gate: Gate | None = None, account: str = ""
+    ) -> None:
         """
+        Args:
+            ask: a login's for openstacksdk's object_store: it sends bytes and returns responses.
+            account: the URL of the account that the login's project has; names the project.
+        """
+        self.account = account
         self._site = site
         self._ask = ask
         self._gate = gate or Gate()
@@ -41,6 +56,16 @@ class Objects:
 
     def ensure_container(self, container: str) -> None:
         self._send("PUT", container)
+
+    def about(self, container: str) -> ContainerFacts:
+        """Who else may use a container, and what time it is there.
+
+        Raises:
+            NotFound: there is no such container.
+        """
+        headers = self._send("HEAD", container).headers
+        names = ("X-Container-Read", "X-Container-Write", "Date")
+        return ContainerFacts(*(answers.printable(headers.get(name) or "") for name in names))
 
     def put(self, container: str, name: str, data: bytes) -> None:
         """Write an object, over one of that name."""

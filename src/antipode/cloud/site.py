@@ -196,11 +196,11 @@ def _log_in(name: str, cloud: str, api_timeout_s: float) -> tuple[Any, Login]:
 def _objects(name: str, connection: Any, login: Login, gate: Gate) -> Objects:
     with answering(name):
         proxy = connection.object_store
-        if not proxy.get_endpoint():
+        if not (account := proxy.get_endpoint()):
             raise PreflightFailed(
                 f"The work with {name}", ["its catalog has no object-store service"]
             )
-    return Objects(name, partial(login.ask, proxy), gate)
+    return Objects(name, partial(login.ask, proxy), gate, account)
 
 
 def _api(site: str, service: str, login: Login, proxy: Any) -> Api:

@@ -24,6 +24,8 @@ from antipode.runs.protect import problems_of
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
 from antipode.vault import signing
+from antipode.vault.ensemble import Vaults
+from antipode.vault.swift import SwiftVault
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,32 @@ def _check_vault(deployment: Deployment, name: str) -> Iterator[Check]:
     vault = deployment.vaults([name])
     try:
         vault.check()
-        remarks = vault.remarks()
+        remarks = [*vault.remarks(), *_projects_remarks(deployment, vault)]
     except AntipodeError as error:
         yield Check(what, where, False, str(error))
         return
     yield Check(what, where, True, f"{vault.place}: written, read and cleaned")
     for remark in remarks:
         yield Check(what, where, False, remark, needed=False)
+
+
+def _projects_remarks(deployment: Deployment, vault: Vaults) -> Iterator[str]:
+    """What is to be said of a container that lies in the project of VNFs: everybody who may write
+    objects there may replace what a failover reads.
+    """
+    for copy in vault.copies():
+        if not isinstance(copy, SwiftVault):
+            continue
+        for site in deployment.connected_sites():
+            try:
+                account = site.objects.account
+            except AntipodeError:
+                continue  # it has no object storage
+            if account and account == copy.account:
+                yield (
+                    f"{copy.place} is in the project of the VNFs at {site.name}, whose tenants may "
+                    "write it: give the vault a project of its own (`cloud` of the vault)"
+                )
 
 
 def _check_keys(deployment: Deployment) -> Iterator[Check]:

@@ -114,18 +114,23 @@ class Swift(Service):
         key = f"{account}/{container}"
         if key in self._containers:
             return web.Response(status=202)
-        self._containers.keep({"id": key, "account": account, "name": container})
+        item = {"id": key, "account": account, "name": container}
+        self._containers.keep(item | _acl(call, {}))
         self._names[key] = []
         return web.Response(status=201)
 
     async def _post(self, call: Call, account: str, container: str, name: str = "") -> web.Response:
-        self._container(call, account, container)
+        key = self._container(call, account, container)
+        if not name:
+            item = self._containers[key]
+            self._containers.keep(item | _acl(call, item))
         return web.Response(status=202 if name else 204)
 
     async def _head_container(self, call: Call, account: str, container: str) -> web.Response:
         key = self._container(call, account, container)
+        acl = {name: acl for name, acl in _acl(call, self._containers[key]).items() if acl}
         return web.Response(
-            status=204, headers={"X-Container-Object-Count": str(len(self._names[key]))}
+            status=204, headers={"X-Container-Object-Count": str(len(self._names[key])), **acl}
         )
 
     async def _list_container(self, call: Call, account: str, container: str) -> web.Response:
@@ -226,6 +231,16 @@ class Swift(Service):
         if item is None:
             raise Refused(404, "The resource could not be found.")
         return item
+
+
+def _acl(call: Call, item: Json) -> Json:
+    """Who else may use a container, as the request says or as it was. It is kept and shown; that
+    another project may use it is not modelled.
+    """
+    return {
+        name: call.request.headers.get(name, item.get(name, ""))
+        for name in ("X-Container-Read", "X-Container-Write")
+    }
 
 
 def _headers(item: Json) -> dict[str, str]:

@@ -26,7 +26,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.transfer import removal
 from antipode.transfer.removal import Doomed
-from antipode.vault import Vault, generations, points
+from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points
 from antipode.vault.points import Examined
 
 LOG = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     _must_not_fail_over(expiry)
     found = standing(expiry.vault, expiry.vnf.vnf)
     policies = {p.option: p.keeps for p in expiry.vnf.protections}
-    latest, users = now + points.CLOCKS_DIFFER_BY, expiry.users()
+    latest, users = now + CLOCKS_DIFFER_BY, expiry.users()
     trusted = {p.point.id for p in found if p.trusted}
     # A point that nobody has signed may claim to be the newest: it makes none expire that is.
     of_all = judge([dated(p.point) for p in found], policies, latest, users)

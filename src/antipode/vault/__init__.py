@@ -6,6 +6,8 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 
 from antipode.errors import NotFound, VaultError
@@ -15,6 +17,29 @@ Answer = TypeVar("Answer")
 
 PROBE = ".probe-"
 """What names begin with that are not listed: probes and half-written files."""
+
+
+CLOCKS_DIFFER_BY = timedelta(minutes=2)
+"""A clock that is further away from ours than that is wrong."""
+
+
+def clock_remarks(place: str, date: str) -> list[str]:
+    """What is to be said of a vault's clock.
+
+    Args:
+        date: the time there, as HTTP writes it; empty where it is not known.
+    """
+    try:
+        ahead = parsedate_to_datetime(date) - datetime.now(UTC)
+    except (ValueError, TypeError):  # not known, or without its offset
+        return []
+    if abs(ahead) <= CLOCKS_DIFFER_BY:
+        return []
+    return [
+        f"the clock of {place} is {abs(ahead).total_seconds():.0f} s "
+        f"{'ahead of' if ahead > timedelta(0) else 'behind'} that of this host; keep both on time "
+        "by NTP, as the storage may order writes by its clock"
+    ]
 
 
 class Version(NamedTuple):

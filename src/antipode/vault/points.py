@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
 
@@ -22,12 +22,10 @@ from antipode.errors import (
     VaultError,
 )
 from antipode.model.point import RecoveryPoint
-from antipode.vault import Vault, generations, sealing
+from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, sealing
 from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
 
 LOG = logging.getLogger(__name__)
-CLOCKS_DIFFER_BY = timedelta(minutes=2)
-"""A point that is further ahead than that is of the future."""
 WITHDRAWN = ".withdrawn"
 AnyResult = TypeVar("AnyResult")
 

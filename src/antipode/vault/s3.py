@@ -17,13 +17,16 @@ from typing import Any
 from antipode.cloud.answers import printable
 from antipode.config import S3Vault as Settings
 from antipode.errors import InvalidInput, NotFound, VaultError
-from antipode.vault import PROBE, Vault
+from antipode.vault import PROBE, Vault, clock_remarks
 
 CONNECT_S, READ_S = 10, 60
 """How long a connection, and an answer, are waited for (seconds)."""
 ATTEMPTS = 3
 CONFLICTS = 5
 """How often a write is tried again while another one of the same name is under way."""
+_PUBLIC = ("/AllUsers", "/AuthenticatedUsers")
+"""How the names of the groups end that anybody is in."""
+_FORBIDDEN = 403
 _NOT_FOUND, _CONFLICT, _EXISTS, _NOT_IMPLEMENTED = 404, 409, 412, 501
 
 
@@ -101,12 +104,17 @@ class S3Vault(Vault):
             )
 
     def remarks(self) -> Sequence[str]:
+        with self._calling("read"):
+            headers = self._s3.head_bucket(Bucket=self._bucket)["ResponseMetadata"]["HTTPHeaders"]
+        remarks = clock_remarks(self.place, headers.get("date", ""))
+        if public := self._public_grants():
+            remarks.append(f"{self.place} is open to everybody ({public}): take that grant away")
         if self._settings.lock is None and self._locks() and not self._locks_by_itself():
-            return [
+            remarks.append(
                 f"{self.place} can lock objects and does not: give its vault lock: {{days: N}}, or "
                 "the bucket a default retention, so that nobody removes recovery points"
-            ]
-        return []
+            )
+        return remarks
 
     def _create(self, name: str, document: bytes) -> bool:
         self._go_on()
@@ -157,6 +165,17 @@ class S3Vault(Vault):
             arguments["ObjectLockMode"] = lock.mode.upper()
             arguments["ObjectLockRetainUntilDate"] = datetime.now(UTC) + timedelta(days=lock.days)
         return arguments
+
+    def _public_grants(self) -> str:
+        """What everybody may do with the bucket (GetBucketAcl), as far as this account may see."""
+        try:
+            with self._calling("read", _FORBIDDEN, _NOT_FOUND, _NOT_IMPLEMENTED):
+                grants = self._s3.get_bucket_acl(Bucket=self._bucket).get("Grants", [])
+        except self._s3.exceptions.ClientError:
+            return ""
+        return ", ".join(
+            sorted(g["Permission"] for g in grants if g["Grantee"].get("URI", "").endswith(_PUBLIC))
+        )
 
     def _locks(self) -> bool:
         """Whether objects of the bucket can be locked (GetObjectLockConfiguration)."""

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from antipode.errors import AntipodeError, NotFound, Stopped, VaultError
-from antipode.vault import PROBE, Vault
+from antipode.vault import PROBE, Vault, clock_remarks
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
@@ -75,6 +75,30 @@ class SwiftVault(Vault):
             raise
         except AntipodeError as error:
             raise VaultError(f"{self.place}: {name} cannot be removed: {error}") from error
+
+    def remarks(self) -> Sequence[str]:
+        try:
+            facts = self._objects.about(self._container)
+        except NotFound:
+            return []
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            raise VaultError(f"{self.place} cannot be read: {error}") from error
+        shared = [
+            f"{self.place} may be {what} by others ({acl}): take that away with {how}"
+            for what, acl, how in (
+                ("written", facts.writers, f"swift post --write-acl '' {self._container}"),
+                ("read", facts.readers, f"swift post --read-acl '' {self._container}"),
+            )
+            if acl
+        ]
+        return [*shared, *clock_remarks(self.place, facts.date)]
+
+    @property
+    def account(self) -> str:
+        """The URL of the account that the container is in; it names the project."""
+        return self._objects.account
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
