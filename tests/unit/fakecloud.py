@@ -186,7 +186,8 @@ class FakeCloud:
 
     def add_backup(self, volume: str, **fields: Any) -> str:
         """Somebody makes a backup of a volume."""
-        backup_id = f"backup-{next(self.ids)}"
+        # a backup of a snapshot gets known at another site, where no other may have its id
+        backup_id = f"{'backup' if 'snapshot_id' in fields else self.site.name}-{next(self.ids)}"
         self.backups[backup_id] = {
             **deepcopy(A_BACKUP),
             "id": backup_id,
@@ -468,6 +469,12 @@ class FakeCloud:
                 return {"snapshots": list(self.snapshots.values())}
             case "GET", ["backups", "detail"]:
                 self._age(self.backups)
+                under_way = {
+                    b["volume_id"] for b in self.backups.values() if b["status"] == "creating"
+                }
+                for volume in self.volumes.values():
+                    if volume["status"] == "backing-up" and volume["id"] not in under_way:
+                        volume["status"] = "available"
                 return {"backups": list(self.backups.values())}
             case "GET", ["types"]:
                 return {"volume_types": self.types}
@@ -491,7 +498,7 @@ class FakeCloud:
                 fields = {
                     k: self.backups[backup][k]
                     for k in ("id", "volume_id", "parent_id", "size", "object_count", "metadata")
-                }
+                } | {"service_metadata": f"objects-of-{backup}"}
                 url = base64.b64encode(json.dumps(fields).encode()).decode()
                 return {"backup-record": {"backup_service": SWIFT, "backup_url": url}}
             case "POST", ["backups", "import_record"]:
@@ -587,6 +594,8 @@ class FakeCloud:
         before the snapshot.
         """
         volume = wanted["volume_id"]
+        if "snapshot_id" not in wanted:
+            return self._backup_of_volume(wanted)
         if wanted["snapshot_id"] not in self.snapshots:
             refuse(404, "no such snapshot")
         if self._is_backed_up(wanted["snapshot_id"]):
@@ -609,6 +618,20 @@ class FakeCloud:
             looks=self.looks_until_available,
             data_timestamp=at,
             snapshot_id=wanted["snapshot_id"],
+        )
+
+    def _backup_of_volume(self, wanted: Json) -> str:
+        """A full backup of a volume that is attached to nothing."""
+        volume = self.volumes.get(wanted["volume_id"]) or refuse(404, "no such volume")
+        if volume["status"] != "available":
+            refuse(400, f"the volume is {volume['status']}")
+        self._happens(f"full backup {volume['name']}")
+        volume["status"] = "backing-up"
+        return self.add_backup(
+            wanted["volume_id"],
+            metadata=wanted["metadata"],
+            status="creating",
+            looks=self.looks_until_available,
         )
 
     def _is_backed_up(self, snapshot: str) -> bool:

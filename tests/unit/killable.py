@@ -28,7 +28,7 @@ from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
-from antipode.operations import abort, expiry, failover, protect, resume
+from antipode.operations import abort, expiry, failover, protect, recovery_points, resume
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import member
 from antipode.recover import rollback
@@ -69,6 +69,17 @@ class AskedVault(Vault):
 
     def delete(self, name: str) -> None:
         ask("vault", "delete", name)
+
+
+class AskedStore:
+    """A backup store that holds the same digests for every backup."""
+
+    def under(self, _go_on: object) -> AskedStore:
+        return self
+
+    def get(self, container: str, name: str) -> bytes:
+        assert name.endswith("_sha256file"), name
+        return json.dumps({"chunk_size": 1 << 29, "sha256s": ["0" * 64] * 2}).encode()
 
 
 def connect(name: str, cloud: str) -> Site:
@@ -166,6 +177,10 @@ def prepare() -> None:
 
 
 def do(job: dict[str, Any]) -> None:
+    verifies = job["what"] == "verify" or job.get("run", "").startswith("verify-")
+    if verifies:
+        deployment.Deployment.store_of = lambda *_: AskedStore()  # type: ignore[assignment]
+        config.Config.store_name = lambda *_: "backups"  # type: ignore[method-assign]
     here = deployment.Deployment(config.load(job["config"]))
     match job["what"]:
         case "protect":
@@ -177,6 +192,9 @@ def do(job: dict[str, Any]) -> None:
             failover.failover(here, prepared, Unobserved())
         case "expire":
             expiry.expire(here, job["vnf"], Unobserved())
+        case "verify":
+            row = recovery_points.deep_request(here, job["vnf"], None)
+            recovery_points.verify_deep(here, row, Unobserved())
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

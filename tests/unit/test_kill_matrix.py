@@ -576,7 +576,7 @@ class Matrix:
 
     def wrong_after(self, point: str, stage: Stage, expected: dict[str, Any]) -> list[str]:
         wrong = [*differences(picture(stage), expected), *done_twice(stage)]
-        if self.what == "failover" and "site-a" in stage.connected:
+        if self.what in AT_THE_BACKUP_SITE and "site-a" in stage.connected:
             wrong.append("the primary was connected to")
         return [f"killed at {point!r}: {w}" for w in wrong]
 
@@ -602,7 +602,8 @@ def matrices(
     return matrix
 
 
-COMMANDS = ("protect", "protect by server-snapshot", "failover", "expire")
+COMMANDS = ("protect", "protect by server-snapshot", "failover", "expire", "verify")
+AT_THE_BACKUP_SITE = ("failover", "verify")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -615,7 +616,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (8, 9, 9, 3), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (8, 9, 9, 3, 7), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):
@@ -645,6 +646,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
         ("protect by server-snapshot", "image db, not answered"),
         ("failover", "restore db-root, not answered"),
         ("expire", "delete backup of db-data, not answered"),
+        ("verify", "full backup db-root, not answered"),
     ],
 )
 def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(
@@ -672,6 +674,8 @@ ABORTED = (
     ("protect by server-snapshot", "snapshot db-data"),
     ("protect by server-snapshot", "incremental backup front-root, not answered"),
     ("failover", "boot front, not answered"),
+    ("verify", "restore db-root, not answered"),
+    ("verify", "full backup db-root, not answered"),
 )
 
 
@@ -684,10 +688,10 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
     abort(stage)
     points, aborted = stage.points, taken_back(stage)
     assert aborted["run"]["state"] == "aborted"
-    there, elsewhere = ("site-b", "site-a") if what == "failover" else ("site-a", "site-b")
+    there, elsewhere = ("site-b", "site-a") if what in AT_THE_BACKUP_SITE else ("site-a", "site-b")
     assert aborted[elsewhere] == matrix.before[elsewhere]
     kept = aborted[there] | (
-        {"backups": [], "keypairs": {}, "groups": []} if what == "failover" else {}
+        {"backups": [], "keypairs": {}, "groups": []} if what in AT_THE_BACKUP_SITE else {}
     )
     assert kept == matrix.before[there]
     assert aborted["points"] == matrix.before["points"]
@@ -726,7 +730,7 @@ WHEN = ("before", "after", "settled", "ended")
 successor makes in its place, after it, when what that one has made is there, or when the run has
 ended.
 """
-MAKES = re.compile("restore|boot|import|port|group|keypair|image|snapshot|full|incremental")
+MAKES = re.compile("restore|volume|boot|import|port|group|keypair|image|snapshot|full|incremental")
 
 
 def late_requests(matrix: Matrix) -> list[tuple[str, str]]:
@@ -786,7 +790,7 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
     matrix, wrong = matrices(what), list[str]()
     for point, when in late_requests(matrix):
         if when != "ended" or not re.match(
-            "restore|boot|port|image|snapshot|full|incremental|vault put", point
+            "restore|volume|boot|port|image|snapshot|full|incremental|vault put", point
         ):
             continue
         stage = matrix.killed_at(point)
@@ -795,14 +799,14 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
         abort(stage)
         stage.comes_through()
         assert stage.play("clean up") == 0, stage.errors()
-        site = "site-b" if what == "failover" else "site-a"
+        site = "site-b" if what in AT_THE_BACKUP_SITE else "site-a"
         shown = clouds(stage)[site] | {"backups": [], "keypairs": {}, "groups": []}
         before = matrix.before[site] | {"backups": [], "keypairs": {}, "groups": []}
         wrong += [f"{point!r}, late: {d}" for d in differences(shown, before)]
         wrong += [
             f"{point!r}, late: {d}" for d in differences(points(stage), matrix.before["points"])
         ]
-        if what != "failover":
+        if what not in AT_THE_BACKUP_SITE:
             wrong += [
                 f"{point!r}, late: {d}"
                 for d in differences(clouds(stage)[site]["backups"], matrix.before[site]["backups"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
 from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, span
-from antipode.errors import RecoveryPointInvalid
+from antipode.errors import InvalidInput, RecoveryPointInvalid
 
 if TYPE_CHECKING:
     from antipode.model.point import RecoveryPoint
@@ -138,20 +138,53 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
     """Verify a recovery point: its signature, its chains, and every object of its backups in the
     backup store.
 
-    Ends with exit code 1 when something does not verify.
+    With --deep each volume is also restored into a throw-away volume at a backup site, compared
+    block by block with what was captured, and removed. Ends with exit code 1 when something does
+    not verify.
     """
 
-    examples = ("antipode recovery-point verify hlr",)
+    examples = (
+        "antipode recovery-point verify hlr",
+        "antipode recovery-point verify hlr --deep",
+        "antipode recovery-point verify hlr --deep --at site-b --detach -f value -c run",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--deep",
+            action="store_true",
+            help="restore every volume into a throw-away one and compare every block",
+        )
+        parser.add_argument(
+            "--at",
+            metavar="SITE",
+            help="with --deep: where to restore (default: the first backup site)",
+        )
+        arguments.add_detach(parser)
+        return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        if not parsed_args.deep and (parsed_args.at or parsed_args.detach):
+            raise InvalidInput("--at and --detach go with --deep")
         deployment = self.app.deployment()
-        from antipode.operations.recovery_points import verify
+        from antipode.operations.recovery_points import deep_request, verify, verify_deep
 
-        findings = verify(deployment, parsed_args.vnf, parsed_args.point)
+        vnf, point = parsed_args.vnf, parsed_args.point
+        if parsed_args.detach:
+            from antipode.operations.submit import submit
+
+            record = submit(deployment, deep_request(deployment, vnf, point, parsed_args.at))
+            return tuple(record), [tuple(record.values())]
+        findings = verify(deployment, vnf, point)
+        if parsed_args.deep and all(f.ok for f in findings):
+            row = deep_request(deployment, vnf, findings[0].volume, parsed_args.at)
+            with progress.shown(self.app.stderr) as observer:
+                findings += verify_deep(deployment, row, observer)
         if not all(f.ok for f in findings):
             self.exit_code = RecoveryPointInvalid.exit_code
-        names = ("volume", "backup", "ok", "objects", "bytes", "detail")
-        return names, [(f.volume, f.backup, f.ok, f.objects, f.bytes, f.detail) for f in findings]
+        names = ("volume", "backup", "ok", "objects", "bytes", "first_difference", "detail")
+        return names, [tuple(getattr(f, name) for name in names) for f in findings]
 
 
 class RecoveryPointExpire(ShowCommand):

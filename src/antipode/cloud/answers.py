@@ -587,3 +587,12 @@ class _Object(TypedDict):
 OBJECTS = Shape("objects", list[_Object])
 OBJECT_LIST = Shape("objects", list[dict[Text, Any]])
 """what Cinder keeps beside the objects of a backup: each of the list has an object's name as key"""
+
+
+class _Digests(TypedDict):
+    chunk_size: Annotated[int, Field(gt=0, le=1 << 30)]
+    sha256s: list[Any]
+
+
+DIGESTS = Shape("digests", _Digests)
+"""what Cinder keeps of the blocks of a backed-up volume"""

@@ -32,21 +32,22 @@ class Backups:
     def create_backup(
         self,
         volume_id: str,
-        snapshot_id: str,
+        snapshot_id: str | None,
         name: str,
         metadata: Mapping[str, str],
         *,
         incremental: bool,
     ) -> str:
-        """Start a backup of a volume from one of its snapshots and return its id."""
-        backup = {
+        """Start a backup of a volume, from a snapshot of it if one is given, and return its id."""
+        backup: Json = {
             "volume_id": volume_id,
-            "snapshot_id": snapshot_id,
             "name": name,
             "incremental": incremental,
             "force": True,
             "metadata": dict(metadata),
         }
+        if snapshot_id is not None:
+            backup["snapshot_id"] = snapshot_id
         return str(self._api.post("/backups", {"backup": backup}, answers.MADE_BACKUP)["id"])
 
     def restore_into(self, backup_id: str, volume_id: str) -> None:

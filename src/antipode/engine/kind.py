@@ -36,9 +36,7 @@ class RunKind(ABC):
     rolls_back_failures: ClassVar[bool]
     """whether a run that fails is rolled back at once; else it can be resumed"""
     works_at_active_site: ClassVar[bool]
-    """whether it needs the site where the VNF runs: a recovery asks such runs to abort, and they
-    do not begin while one is open
-    """
+    """whether it needs the site where the VNF runs"""
     creates: ClassVar[str]
     """the resources that a rollback removes, for people; empty where it removes none"""
     volume_step: ClassVar[tuple[StepName, str] | None] = None
@@ -60,13 +58,18 @@ class RunKind(ABC):
     def is_recovery(self) -> bool:
         return self.priority is Priority.RECOVERY
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether a recovery asks such runs to abort, and they do not begin while one is open."""
+        return self.works_at_active_site
+
     def may_begin_beside(self, other: RunKind) -> bool:
         """Whether a run of this kind may begin while one of another kind is open for its VNF."""
-        return not (self.works_at_active_site and other.is_recovery)
+        return not (self.gives_way and other.is_recovery)
 
     def displaces(self, other: RunKind) -> bool:
         """Whether a run of this kind asks an open one of another kind to abort when it begins."""
-        return self.is_recovery and other.works_at_active_site
+        return self.is_recovery and other.gives_way
 
     def confirmation_lasts_s(self, config: Config) -> float | None:
         """For how many seconds an operator's confirmation is valid; None: it needs none."""

@@ -6,9 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from antipode.engine.deployment import Deployment
-from antipode.errors import VaultCorrupt
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Observer
+from antipode.errors import RecoveryPointInvalid, VaultCorrupt
 from antipode.model.point import RecoveryPoint
 from antipode.recover.sources import PROVIDERS
+from antipode.runs import verify as run_kind
+from antipode.store.tables import RunRow
 from antipode.vault import points
 from antipode.vault.sealing import Opened, Summary, Trust
 from antipode.vault.verify import Finding
@@ -59,6 +63,42 @@ def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]
             volume.name or volume.id, source, deployment.store_of(found.site, found.vnf.store)
         )
     ]
+
+
+def deep_request(
+    deployment: Deployment, vnf: str, point: str | None, site: str | None = None
+) -> RunRow:
+    """The run that proves the content of a recovery point, the newest by default; neither kept nor
+    begun.
+
+    Args:
+        site: where the volumes are restored; a backup site of the VNF by default.
+
+    Raises:
+        NotFound, VaultCorrupt: as for `recovery_point`; or there is no such site.
+        InvalidInput: its content cannot be proven; the message says why.
+        Busy: a recovery of the VNF has not ended.
+    """
+    return run_kind.requested(deployment, points.read(deployment.vault, vnf, point), site)
+
+
+def verify_deep(deployment: Deployment, row: RunRow, observer: Observer) -> list[Finding]:
+    """Restore each volume of a recovery point into a throw-away one and compare every block; a
+    finding for each volume.
+
+    Raises:
+        Busy: another verification of the VNF, or a recovery of it, is under way.
+        AntipodeError: it could not be done; nothing of it is left at the site.
+    """
+    with deployment.claims.begin(row) as claim:
+        run = claim.run
+        try:
+            execute(deployment, run_kind.KIND, claim, observer)
+        except RecoveryPointInvalid:
+            if not deployment.runs.get(run).result.get("volumes"):
+                raise  # there is nothing to compare with
+    found = deployment.runs.get(run).result["volumes"]
+    return [Finding.model_validate(finding) for finding in found]
 
 
 def stored_bytes(point: RecoveryPoint) -> int | None:

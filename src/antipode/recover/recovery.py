@@ -49,13 +49,15 @@ class Recovery:
     """by the size of a volume in GiB: seconds after which a restore without change is given up"""
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
+    keys: str = ""
+    """what the keys of its resources begin with; the recovery point's id by default"""
 
     def key(self, source_id: str) -> str:
         """The key of the resource that is created for one of the former site.
 
         It is the same at each attempt with one recovery point.
         """
-        return resource_key(self.point.id, source_id)
+        return resource_key(self.keys or self.point.id, source_id)
 
     def slots_of(self, server: str) -> Slots:
         """The slots for the volumes of a server: those of servers that boot earlier go first."""

@@ -13,6 +13,7 @@ KINDS: Registry[RunKind] = Registry(
         "protect": "antipode.runs.protect:KIND",
         "failover": "antipode.runs.failover:KIND",
         "expire": "antipode.runs.expire:KIND",
+        "verify": "antipode.runs.verify:KIND",
     },
 )
 

@@ -178,9 +178,19 @@ def unpack_into(
     data = zlib.decompress(stored) if compression == "zlib" else stored
     if len(data) != length:
         raise ValueError(f"{len(data)} bytes instead of {length}")
-    if not skip_zeros:
-        write(path, offset, data)
-        return
-    for begin in range(0, length, _SKIPPED):
-        if not _is_zeros(piece := data[begin : begin + _SKIPPED]):
-            write(path, offset + begin, piece)
+    with path.open("r+b", buffering=0) as file:
+        for begin in range(0, length, _SKIPPED):
+            piece, at = data[begin : begin + _SKIPPED], offset + begin
+            # a hole stays one where it holds the zeros already
+            if not _is_zeros(piece) or not (skip_zeros or _is_hole(file.fileno(), at, len(piece))):
+                os.pwrite(file.fileno(), piece, at)
+
+
+def _is_hole(handle: int, offset: int, length: int) -> bool:
+    """Whether the kernel says that a part of a file holds no data."""
+    if not KERNEL_TELLS:
+        return False
+    try:
+        return os.lseek(handle, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        return error.errno == errno.ENXIO

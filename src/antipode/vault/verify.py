@@ -59,6 +59,8 @@ class Finding(Model):
     objects: int = 0
     bytes: int = 0
     detail: str
+    first_difference: int | None = None
+    """the offset in bytes of the first block that does not hold what was captured"""
 
 
 def verify_chain(volume: str, chain: Sequence[BackupRecord], store: Store | None) -> list[Finding]:
@@ -82,7 +84,7 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
     Raises:
         RecoveryPointInvalid: an object is missing, empty, or the record is not of a chunked driver.
     """
-    prefix = _prefix(record)
+    prefix = prefix_of(record)
     object_list = f"backup {record.id}: its object list {prefix}_metadata"
     try:
         metadata = json.loads(store.get(record.container, f"{prefix}_metadata"))
@@ -116,7 +118,7 @@ def has_list(record: BackupRecord, store: Store) -> bool:
         RecoveryPointInvalid: the record does not say where its objects are.
         AntipodeError: the store does not answer, or has no such container.
     """
-    name = f"{_prefix(record)}_metadata"
+    name = f"{prefix_of(record)}_metadata"
     return any(found.name == name for found in store.listing(record.container, name))
 
 
@@ -211,7 +213,7 @@ def _all_objects(store: Store, container: str) -> Sequence[StoredObject]:
         return []
 
 
-def _prefix(record: BackupRecord) -> str:
+def prefix_of(record: BackupRecord) -> str:
     """What the names of a backup's objects begin with: `service_metadata` of its record
     (cinder/objects/backup.py, encode_record).
     """

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from antipode.errors import ResourceFailed
 from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource
@@ -91,6 +92,34 @@ class VolumeProvider(ABC):
             volume: its name, for the findings.
             store: the backup store, if one is configured.
         """
+
+    def unprovable(self, source: VolumeSource) -> str | None:
+        """Why what a source brings back cannot be compared with what was captured; None when it
+        can.
+        """
+        return f"a source of kind {source.kind} carries no digests"
+
+    def prove(
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
+    ) -> Finding:
+        """Bring a volume back as a throw-away one and compare each block with what was captured.
+
+        Called for sources that are not `unprovable`; safe to repeat. The volume is marked as all
+        that the run creates, and removed by the run.
+
+        Raises:
+            ResourceFailed: it cannot be brought back or compared.
+            RecoveryPointInvalid: there is nothing to compare with.
+        """
+        raise ResourceFailed(f"volume {volume.label}: {self.unprovable(source)}")
+
+    def remove_proofs(self, site: Site, run: str, timeline: Timeline) -> int:
+        """Remove what `prove` created beyond volumes; how much that was. Again is fine.
+
+        Raises:
+            ResourceFailed: not all could be removed.
+        """
+        return 0
 
 
 PROVIDERS: Registry[VolumeProvider] = Registry(

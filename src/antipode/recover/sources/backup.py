@@ -7,8 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, ExitStack
+from typing import TYPE_CHECKING, TypeVar
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
@@ -19,13 +19,14 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.recovery import Recovery
-from antipode.recover.sources import VolumeProvider, records, zeros
+from antipode.recover.sources import VolumeProvider, proof, records, zeros
 from antipode.vault.verify import Finding, has_list, verify_chain
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
 
 LOG = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 TIMEOUT_S = 24 * 3600.0
 LOOKS_AT_ONCE = 8
 """at the backup store"""
@@ -103,6 +104,22 @@ class FromBackups(VolumeProvider):
     def verify(self, volume: str, source: VolumeSource, store: Objects | None) -> list[Finding]:
         return verify_chain(volume, backup_chain(source), store)
 
+    def unprovable(self, source: VolumeSource) -> str | None:
+        last = backup_chain(source)[-1]
+        if zeros.is_chunked(last):
+            return None
+        return f"backups of driver {last.service} carry no digests of their blocks"
+
+    def prove(
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
+    ) -> Finding:
+        records.import_chains(recovery, volume.label, [volume.source_id])
+        made = restored_volume(recovery, volume, recovery.slots.hold())
+        return proof.prove(recovery, store, volume, made, backup_chain(source)[-1])
+
+    def remove_proofs(self, site: Site, run: str, timeline: Timeline) -> int:
+        return proof.remove_backups(site, run, timeline)
+
 
 PROVIDER = FromBackups()
 
@@ -124,17 +141,24 @@ def restore_volumes(
         with ExitStack() as slot:
             slot.enter_context(slots.hold())  # waited for here, so that no thread of the pool waits
             begun[volume.source_id] = recovery.pool.submit(
-                _restored, recovery, volume, slot.pop_all()
+                restored_volume, recovery, volume, slot.pop_all()
             )
     return {source: restored.result() for source, restored in begun.items()}
 
 
-def _restored(r: Recovery, volume: VolumePlan, slot: ExitStack) -> str:
-    """The id of a restored volume, for which a slot is held until then."""
+def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManager[object]) -> str:
+    """The id of a volume that is restored now, or was before.
+
+    Args:
+        slot: held until then.
+
+    Raises:
+        ResourceFailed: the restore failed.
+    """
     key = r.key(volume.source_id)
     with slot, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
         existing = _usable(r.site, r.found.volumes(key), volume)
-        volume_id = str(existing["id"]) if existing else _create(r.site, volume, key, r.run)
+        volume_id = str(existing["id"]) if existing else _create(r, volume, key, step)
         restored = _awaited(r, volume, volume_id, step)
         if _is_blank(restored, volume):
             _write_into(r, volume, volume_id, step)
@@ -214,30 +238,38 @@ def _write_into(r: Recovery, volume: VolumePlan, volume_id: str, step: Step) -> 
         ResourceFailed: Cinder does not begin to.
     """
     backup = volume.source_reference
+    try:
+        _once_free(r, backup, step, lambda: r.site.backups.restore_into(backup, volume_id))
+    except ApiError as error:
+        raise ResourceFailed(
+            f"{r.site.name}: backup {backup} could not be restored into volume {volume.label}"
+            f" ({volume_id}): {error.reason}"
+        ) from error
+
+
+def _once_free(r: Recovery, backup: str, step: Step, ask: Callable[[], Answer]) -> Answer:
+    """What Cinder answers once a backup is restored by nobody else, such as a verification: it
+    refuses to restore it into two volumes at once.
+    """
     while True:
-        # Somebody else may be restoring it, such as a verification.
-        r.site.backups.watch.wait_for([backup], timeout_s=TIMEOUT_S, tell=step.waits_for)
         try:
-            r.site.backups.restore_into(backup, volume_id)
-            return
+            return ask()
         except ApiError as error:
             listed = r.site.backups.backups()
             taken = any(b["id"] == backup and b["status"] == "restoring" for b in listed)
             if error.status != 400 or not taken:
-                raise ResourceFailed(
-                    f"{r.site.name}: backup {backup} could not be restored into volume"
-                    f" {volume.label} ({volume_id}): {error.reason}"
-                ) from error
+                raise
+        r.site.backups.watch.wait_for([backup], timeout_s=TIMEOUT_S, tell=step.waits_for)
 
 
-def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
+def _create(r: Recovery, volume: VolumePlan, key: str, step: Step) -> str:
     wanted: Json = {
         "size": volume.size_gib,
         # without a name, Cinder would put the backup's description over ours
         "name": volume.label,
         # a restore replaces the metadata, but leaves the description
-        "description": words(run, key),
-        "metadata": marks(run, key),
+        "description": words(r.run, key),
+        "metadata": marks(r.run, key),
     }
     if volume.way.sparse:
         # together with its restore: cinder-backup knows it to be new, and skips zeros
@@ -249,10 +281,12 @@ def _create(site: Site, volume: VolumePlan, key: str, run: str) -> str:
     if volume.availability_zone:
         wanted["availability_zone"] = volume.availability_zone
     try:
-        return site.volumes.create_volume(wanted)
+        return _once_free(
+            r, volume.source_reference, step, lambda: r.site.volumes.create_volume(wanted)
+        )
     except ApiError as error:
         raise ResourceFailed(
-            f"{site.name}: volume {volume.label} could not be created for backup"
+            f"{r.site.name}: volume {volume.label} could not be created for backup"
             f" {volume.source_reference}: {error.reason}"
         ) from error
 

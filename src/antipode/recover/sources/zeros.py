@@ -25,13 +25,18 @@ AT_ANY_SITE = (
 )
 
 
+def is_chunked(record: BackupRecord) -> bool:
+    """Whether a backup consists of objects, with a list and digests beside them."""
+    return _CHUNKED.fullmatch(record.service) is not None
+
+
 def way_of(chain: Sequence[BackupRecord]) -> RestoreWay:
     """How a chain is restored so that the bytes are right on every release of Cinder.
 
     Args:
         chain: base first.
     """
-    others = [r.service for r in chain if not _CHUNKED.fullmatch(r.service)]
+    others = [r.service for r in chain if not is_chunked(r)]
     if others:
         why = f"backup driver {others[0]} is not known to skip zeros rightly on every release"
         return RestoreWay(sparse=False, why=why)
