@@ -130,6 +130,10 @@ class Verify(RunKind):
     volume_step = (VerifySteps.VERIFY_VOLUME, "verified")
 
     @property
+    def command(self) -> str:
+        return "recovery-point verify --deep"
+
+    @property
     def gives_way(self) -> bool:
         return True  # Cinder restores a backup into one volume at a time
 
