@@ -425,7 +425,11 @@ def test_a_webhook_that_is_not_there_loses_nothing(world: World, http: Http) -> 
     http.close()
     an_event(world)
     world.now += 60
-    assert world.to["noc"].deliver() == delivering.PAUSES_S[0]
+    hook = world.settings.webhooks["noc"].model_copy(update={"url": f"{http.url}/s3cr3t"})
+    courier = Courier(world.deployment, "noc", WebhookReceiver(hook, "s"), lambda: world.now)
+    assert courier.deliver() == delivering.PAUSES_S[0]
+    assert courier.trouble is not None
+    assert "s3cr3t" not in courier.trouble
     assert world.deployment.events.pending()["noc"][0] == 1
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
@@ -107,7 +108,9 @@ class WebhookReceiver(Receiver):
             )
             answer.close()
         except requests.RequestException as error:
-            raise NotDelivered(f"{type(error).__name__}: {error}") from error
+            # a URL may have a secret in its path, and its words are in those of the error
+            host = urlsplit(self._url).netloc
+            raise NotDelivered(f"{host} does not answer ({type(error).__name__})") from error
         if not 200 <= answer.status_code < 300:
             raise NotDelivered(f"it answered {answer.status_code}")
 
