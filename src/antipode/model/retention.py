@@ -27,6 +27,11 @@ class Retention(Model):
     weekly: Count = 0
     monthly: Count = 0
 
+    @property
+    def most(self) -> int:
+        """How many points it keeps at most, of one clock."""
+        return self.last + self.hourly + self.daily + self.weekly + self.monthly
+
 
 DEFAULT_RETENTION = Retention(last=24, hourly=24, daily=7, weekly=4)
 ALL: Literal["all"] = "all"

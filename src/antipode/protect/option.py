@@ -69,6 +69,9 @@ class Protecting:
     """whether all bytes are transferred, whatever the other site has already"""
     full_every: FullEvery = DEFAULT_FULL_EVERY
     """when a chain ends"""
+    no_room: str = ""
+    """why all chains end now, so that the quota has room for the next points; empty if they go on
+    """
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
 

@@ -23,6 +23,7 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, successor
 from antipode.errors import AntipodeError, Busy, InvalidInput
 from antipode.model.base import Model
+from antipode.model.retention import ALL
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Unrecorded
 from antipode.model.vnf import Vnf
@@ -31,7 +32,7 @@ from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
 from antipode.transfer.expiry import Expiry
-from antipode.vault import points
+from antipode.vault import Vault, points
 
 LOG = logging.getLogger(__name__)
 AGAIN_S = 3600.0
@@ -108,14 +109,8 @@ def _expire(run: Run) -> None:
     no_recovery_in_the_way(run.deployment, run.vnf)
     state = activity.read(run.deployment, request.vnf)
     activity.must_be_active_at(state, request.site)
-    work = Expiry(
-        vnf=request.vnf,
-        vault=run.deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on),
-        site=run.site,
-        users=lambda: users(run.deployment, run.vnf),
-        timeline=run.timeline,
-        go_on=run.go_on,
-    )
+    vault = run.deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on)
+    work = expiry_of(run, request.vnf, vault)
     run.touches_clouds()
     run.result.update(vnf=run.vnf, expired=[])
     job = Job(run, request, state, work)
@@ -215,6 +210,33 @@ def users(deployment: Deployment, vnf: str) -> Mapping[str, str]:
     return found
 
 
+def expiry_of(run: Run, vnf: Vnf, vault: Vault) -> Expiry:
+    """An expiry as a part of a run.
+
+    Args:
+        vault: all vaults of the VNF, each of which must answer.
+    """
+    return Expiry(
+        vnf=vnf,
+        vault=vault,
+        site=run.site,
+        users=lambda: users(run.deployment, run.vnf),
+        timeline=run.timeline,
+        go_on=run.go_on,
+    )
+
+
+def make_room(work: Expiry, run: str, state: ProtectedVnf) -> None:
+    """Remove what has expired by now, for the backups of another run.
+
+    Raises:
+        AntipodeError: as `expiry.judged` and `expiry.finish`.
+    """
+    expired = expiry.judged(work, datetime.now(UTC)).expired
+    expiry.withdraw(work, expired, f"It was withdrawn by {run}.")
+    expiry.finish(work, state)
+
+
 def looking(deployment: Deployment, vnf: Vnf) -> Expiry:
     """An expiry that only looks."""
     return Expiry(
@@ -240,10 +262,11 @@ def due(deployment: Deployment, vnf: Vnf, *, again: bool) -> RunRow | None:
     no_recovery_in_the_way(deployment, vnf.vnf)
     state, context = activity.read(deployment, vnf), looking(deployment, vnf)
     hidden = points.list_all(context.vault, vnf.vnf).hidden
-    unfinished = hidden and (again or not _tried_lately(deployment, vnf.vnf))
-    if not unfinished and not expiry.judged(context, datetime.now(UTC)).expired:
-        return None
-    return requested(vnf, state)
+    if hidden and (again or not _tried_lately(deployment, vnf.vnf)):
+        return requested(vnf, state)
+    if all(protection.keeps == ALL for protection in vnf.protections):
+        return None  # without a look at any point
+    return requested(vnf, state) if expiry.judged(context, datetime.now(UTC)).expired else None
 
 
 def submit_due(

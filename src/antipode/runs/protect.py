@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +37,21 @@ from antipode.freezes.reaper import thaw_left_by
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Transferred, merged, new_bytes
 from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed
+from antipode.model.retention import ALL, Dated
+from antipode.model.room import AHEAD
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition
 from antipode.protect import checks, offsite
 from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
-from antipode.runs import find_kind, history, orphans
+from antipode.runs import expire, find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.topology.losses import losses
-from antipode.transfer import TRANSFERS, Transfer
+from antipode.transfer import TRANSFERS, Transfer, expiry
+from antipode.transfer.expiry import Expiry
 from antipode.vault import PROBE, Vault, generations, points, sealing, sync
 from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import SealedPoint, Trust
@@ -338,6 +342,7 @@ def protect_flow(job: Job) -> Any:
     return linear_flow.Flow(f"protect {job.request.vnf.vnf}").add(
         CollectOrphans(job),
         Discover(job),
+        MakeRoom(job),
         Check(job),
         *(CaptureBatch(job, number, batch) for number, batch in enumerate(batches, 1)),
         TransferCaptures(job, len(batches)),
@@ -419,6 +424,60 @@ class Discover(ProtectTask):
                 bytes_of_volumes=sizes,
             )
         return topology.model_dump(mode="json")
+
+
+class MakeRoom(ProtectTask):
+    """Removes recovery points that have expired, where their backups take the room of the new ones;
+    and has chains end while there is room for new ones beside them.
+    """
+
+    default_provides = "no_room"
+
+    @guarded
+    def execute(self, topology: Json) -> str:
+        job, found = self.job, Topology.model_validate(topology)
+        needs = job.transfer.needs(job.protecting, found)
+        if not any(need.limit >= 0 for need in needs):
+            return ""
+        work = expire.expiry_of(self.run, job.request.vnf, job.vault)
+        try:
+            if any(need.is_short for need in needs):
+                expire.make_room(work, self.run.id, job.must_be_active())
+                needs = job.transfer.needs(job.protecting, found)
+            return self._why_chains_end(work, needs, found)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            LOG.warning("no room could be made for the backups of %s: %s", self.run.vnf, error)
+            return ""
+
+    def _why_chains_end(self, work: Expiry, needs: Sequence[QuotaNeed], topology: Topology) -> str:
+        """Why all backups are full ones now: the chains that they end can go before the quota is
+        exhausted, and could not any more after one more increment. Empty if that is not so.
+        """
+        previous = points.newest_or_none(self.job.vault, self.run.vnf)
+        protection = self.job.request.vnf.protection(self.job.option.name)
+        if previous is None or self.job.protecting.full or protection is None:
+            return ""
+        if protection.keeps == ALL:
+            return ""  # no chain ever goes
+        plenty = protection.keeps.most + (protection.chain_ends.backups or AHEAD) + 1
+        now = datetime.now(UTC)
+        first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
+        since_s = max(previous.age_s, 1.0)
+        for need in needs:
+            free = need.limit - need.used
+            if need.limit < 0 or need.is_short or free >= plenty * need.needed:
+                continue
+            new = {v.id: 1 if need.resource == "backups" else v.size_gib for v in topology.volumes}
+            room, every = expiry.room(work, need, new), timedelta(seconds=since_s)
+            if room.lasts(first, previous.backups, every) or not room.lasts(first, (), every):
+                continue
+            return (
+                f"the quota {need.resource} ({need.used} of {need.limit} are used) has no room for"
+                " a longer chain beside the next one"
+            )
+        return ""
 
 
 class Check(ProtectTask):
@@ -520,11 +579,12 @@ class TransferCaptures(ProtectTask):
     default_provides = "transferred"
 
     def __init__(self, job: Job, batches: int) -> None:
-        super().__init__(job, requires=["topology", *_captures(batches)])
+        super().__init__(job, requires=["topology", "no_room", *_captures(batches)])
 
     @guarded
-    def execute(self, topology: Json, **captures: Json) -> Json:
+    def execute(self, topology: Json, no_room: str, **captures: Json) -> Json:
         p, found = self.job.protecting, Topology.model_validate(topology)
+        p = replace(p, no_room=no_room)
         previous = points.newest_or_none(self.job.vault, p.vnf.vnf)
         made = self.job.transfer.transfer(p, found, _merged(captures), previous)
         return made.model_dump(mode="json")

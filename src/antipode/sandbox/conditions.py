@@ -94,6 +94,10 @@ class Conditions:
         self.skew = timedelta()
         self.store_capacity: int | None = None
         """bytes that an account of the object store may hold"""
+        self.backup_block_size: int | None = None
+        """bytes of the blocks that an increment compares (backup_swift_block_size), where the
+        operator of the site has changed them
+        """
         self.skips_zeros = False
         """whether a volume that is created from a backup lacks the zeros of increments, as with
         Cinder 22 to 28; each backup's zeros are skipped then, and not only those of the full one

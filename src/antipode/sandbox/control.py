@@ -76,6 +76,7 @@ class Control:
                 "latency": c.factor,
                 "clock_skew_s": c.skew.total_seconds(),
                 "store_capacity": c.store_capacity,
+                "backup_block_size": c.backup_block_size,
                 "skips_zeros": c.skips_zeros,
                 "faults": len(c.rules),
                 "guests": len(self._hypervisor.seen()),
@@ -106,7 +107,9 @@ class Control:
         return await self._faults(request)
 
     async def _change(self, request: web.Request) -> web.Response:
-        """Change latency, clock_skew_s, store_capacity or skips_zeros, whichever the body has."""
+        """Change latency, clock_skew_s, store_capacity, backup_block_size or skips_zeros, whichever
+        the body has.
+        """
         body: dict[str, Any] = await request.json()
         if "latency" in body:
             self._conditions.factor = float(body["latency"])
@@ -114,6 +117,8 @@ class Control:
             self._conditions.skew = timedelta(seconds=float(body["clock_skew_s"]))
         if "store_capacity" in body:
             self._conditions.store_capacity = body["store_capacity"]
+        if "backup_block_size" in body:
+            self._conditions.backup_block_size = body["backup_block_size"]
         if "skips_zeros" in body:
             self._conditions.skips_zeros = bool(body["skips_zeros"])
         return await self._status(request)

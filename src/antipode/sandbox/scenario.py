@@ -19,6 +19,7 @@ class Conditions(Model):
     latency: float | None = Field(default=None, ge=0)
     clock_skew_s: float | None = None
     store_capacity: int | None = Field(default=None, ge=0)
+    backup_block_size: int | None = Field(default=None, ge=512)
     skips_zeros: bool | None = None
 
 
@@ -46,5 +47,10 @@ def end(sandbox: Sandbox, site: str) -> None:
     stays.
     """
     sandbox.ask(site, "DELETE", "/faults")
-    mended = {"clock_skew_s": 0, "store_capacity": None, "skips_zeros": False}
+    mended = {
+        "clock_skew_s": 0,
+        "store_capacity": None,
+        "backup_block_size": None,
+        "skips_zeros": False,
+    }
     sandbox.ask(site, "PUT", "/conditions", mended)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from antipode.model.capture import Capture, Transferred
 from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.protect.option import Protecting
@@ -26,6 +27,10 @@ class Transfer(ABC):
     @abstractmethod
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         """Look for everything that would fail later; one sentence for each problem."""
+
+    def needs(self, protecting: Protecting, topology: Topology) -> list[QuotaNeed]:
+        """What one more recovery point needs of quotas that the expiry of others gives back."""
+        return []
 
     @abstractmethod
     def transfer(

@@ -20,7 +20,7 @@ from antipode.errors import ResourceFailed, Stalled
 from antipode.model.capture import Capture, Transferred, new_bytes
 from antipode.model.marks import carries, made_by, marks
 from antipode.model.point import RecoveryPoint
-from antipode.model.quota import quota_needs
+from antipode.model.quota import QuotaNeed, quota_needs
 from antipode.model.source import BackupChain, BackupRecord
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology, Volume
@@ -49,10 +49,17 @@ class CinderBackup(Transfer):
         site = protecting.site
         if not site.backups.services_up():
             yield f"cinder-backup is not up at {site.name}"
-        volumes = topology.volumes
+        for need in self.needs(protecting, topology):
+            if need.is_short:
+                yield (
+                    f"{need}. A new recovery point needs room beside those that are kept, and their"
+                    " chains: raise the quota, or lower retention or full_every in the VNF file"
+                )
+
+    def needs(self, protecting: Protecting, topology: Topology) -> list[QuotaNeed]:
+        site, volumes = protecting.site, topology.volumes
         needed = Counter(backups=len(volumes), backup_gigabytes=sum(v.size_gib for v in volumes))
-        needs = quota_needs(needed, site.volumes.quota(site.project_id))
-        yield from (str(need) for need in needs if need.is_short)
+        return quota_needs(needed, site.volumes.quota(site.project_id))
 
     def transfer(
         self,
@@ -359,6 +366,8 @@ def _new_chains(
     """
     if p.full:
         return {v.id: "asked for with --full" for v in topology.volumes}
+    if p.no_room:
+        return {v.id: p.no_room for v in topology.volumes}
     if previous is None:
         return {}
     ended = _ended_chains(p, topology, previous)

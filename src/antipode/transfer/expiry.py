@@ -19,7 +19,9 @@ from antipode.cloud.site import Site
 from antipode.errors import Busy, NotFound, SiteUnreachable, VaultCorrupt, VaultError
 from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed
 from antipode.model.retention import Dated, Judgement, judge
+from antipode.model.room import Room
 from antipode.model.source import BackupRecord, backup_chain
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps, Timeline
@@ -82,6 +84,29 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     of_trusted = judge([dated(p.point) for p in found if p.trusted], policies, latest, users)
     kept = {i: why for i, why in of_all.kept.items() if i not in trusted} | dict(of_trusted.kept)
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
+
+
+def room(expiry: Expiry, need: QuotaNeed, new: Mapping[str, int]) -> Room:
+    """The room that a quota of backups has for more recovery points.
+
+    Args:
+        need: of the quota, of one more point.
+        new: what the backups of one more point count, by volume.
+
+    Raises:
+        VaultCorrupt, VaultError: as `judged`.
+    """
+    found = standing(expiry.vault, expiry.vnf.vnf)
+    weighted = [
+        (dated(e.point), {i: _weight(need, r) for i, r in e.point.backups.items()}) for e in found
+    ]
+    ours = sum({b: w for _, weights in weighted for b, w in weights.items()}.values())
+    policies = {p.option: p.keeps for p in expiry.vnf.protections}
+    return Room(weighted, policies, new, need.limit - max(need.used - ours, 0))
+
+
+def _weight(need: QuotaNeed, record: BackupRecord) -> int:
+    return 1 if need.resource == "backups" else record.size_gib
 
 
 def standing(vault: Vault, vnf: str, apart_from: Collection[str] = ()) -> list[Examined]:

@@ -397,7 +397,9 @@ class Backups(Part):
             self._storage.volumes.keep(volume, status=previous)
 
     async def _upload(self, backup: Json, parent: Json | None, volume: Json, source: Path) -> None:
-        block, chunk = self._store.settings.block_size, self._store.settings.object_size
+        changed = self._storage.conditions.backup_block_size
+        block = changed or self._store.settings.block_size
+        chunk = self._store.settings.object_size
         known = await self._digests_of(parent, block) if parent else None
         if parent and backup["size"] > parent["size"]:
             raise ValueError(
