@@ -421,3 +421,37 @@ def test_an_aborted_recovery_leaves_no_port_and_no_trunk(world: World) -> None:
     assert there.network("GET", "/trunks")["trunks"] == []
     assert {p["id"] for p in there.network("GET", "/ports")["ports"]} == at_first
     assert there.ask("volume", "GET", "/volumes")["volumes"] == []
+
+
+def test_a_member_that_is_off_and_locked_comes_back_so(world: World) -> None:
+    here, there = Cloud(world, PRIMARY), Cloud(world, BACKUP)
+    messy(here, furnish(here))
+    furnish(there, "-b")
+    know(world)
+    (server,) = here.ask("compute", "GET", "/servers")["servers"]
+    path = f"/servers/{server['id']}"
+    here.ask("compute", "POST", f"{path}/action", {"os-stop": None})
+    canary.await_that(
+        lambda: here.status("compute", "/servers", server["id"]) == "SHUTOFF", "it is off", 120
+    )
+    here.ask("compute", "POST", f"{path}/action", {"lock": {"locked_reason": "spare"}})
+    made = world.operator.ask("protect", "messy")
+    assert (made["volumes"], made["quiesce_window_per_member_s"]) == (3, {})
+    assert here.status("compute", "/servers", server["id"]) == "SHUTOFF"
+    world.sandbox.kill(PRIMARY)
+    world.operator.ask("failover", "messy", "--to", BACKUP, "--yes")
+    (recovered,) = there.ask("compute", "GET", "/servers/detail")["servers"]
+    assert (recovered["status"], recovered["locked"], recovered["locked_reason"]) == (
+        "SHUTOFF",
+        True,
+        "spare",
+    )
+    assert world.guests(BACKUP) == []
+    ports = {p["name"]: p["admin_state_up"] for p in there.network("GET", "/ports")["ports"]}
+    assert {n: ports[n] for n in ("first", "bare", "third", "vlan-100", "vlan-101")} == {
+        "first": True,
+        "bare": False,
+        "third": True,
+        "vlan-100": True,
+        "vlan-101": True,
+    }

@@ -390,6 +390,10 @@ class FakeCloud:
             if server in self.all_frozen:
                 refuse(409, "already quiesced")
             self.frozen.add(server)
+        elif action == "os-stop":
+            self.servers[server]["status"] = "SHUTOFF"
+        elif action == "lock":
+            self.servers[server]["locked"] = True
         else:
             self.frozen.discard(server)
             self.frozen_for_images.pop(server, None)

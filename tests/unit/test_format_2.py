@@ -112,6 +112,9 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "config_drive": True,
             "description": "the database",
             "interfaces_in_order": False,
+            "is_off": True,
+            "locked": True,
+            "locked_reason": "not to be touched",
             "availability_zone": "az-1",
             "server_group": topology.ServerGroup(
                 name="apart", policy="anti-affinity", rules={"max_server_per_host": 2}

@@ -14,9 +14,11 @@ from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Flavor, Server, ServerGroup
-from antipode.model.vnf import Mapping
+from antipode.model.vnf import Answers, Mapping
 from antipode.recover.plan import make_plan
+from antipode.recover.ports import complete_ports
 from antipode.runs.failover import FailoverRequest
+from tests.unit import parts
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_recovery import VNF, point, recover, there
 
@@ -228,3 +230,40 @@ def test_user_data_that_is_dropped_does_not_come_back_when_the_run_is_resumed_ei
     assert [s.user_data for s in kept.servers] == ["cm9sZQ==", None, "cm9sZQ=="]
     booted = recover(there, wanted, kept, "app")
     assert "user_data" not in there.servers[booted]
+
+
+# Servers that are off or locked.
+
+
+def test_a_server_that_was_off_boots_cut_off_from_its_networks_and_is_switched_off(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    wanted = changed(point, "app", is_off=True, locked=True, locked_reason="not to be touched")
+    plan = make_plan(wanted, there.site)
+    up: list[bool] = []
+
+    def look(event: str) -> None:
+        if event in ("boot app", "os-stop app"):
+            up.extend(p.get("admin_state_up", True) for p in there.ports.values())
+
+    there.before = look
+    booted = recover(there, wanted, plan, "app")
+    recovery = parts.recovery(there, wanted, plan)
+    complete_ports(recovery, "app", [n["port"] for n in there.servers[booted]["networks"]])
+    assert up == [False, False]
+    assert [p["admin_state_up"] for p in there.ports.values()] == [True]
+    assert (there.servers[booted]["status"], there.servers[booted]["locked"]) == ("SHUTOFF", True)
+    before = len(there.events)
+    assert recover(there, wanted, plan, "app") == booted
+    assert [e for e in there.events[before:] if e.startswith(("boot", "os-", "lock"))] == []
+
+
+def test_a_server_that_was_off_is_not_probed(point: RecoveryPoint, there: FakeCloud) -> None:
+    members = [
+        m.model_copy(update={"answers": Answers(tcp=22)}) if m.server == "app" else m
+        for m in point.vnf.members
+    ]
+    asked = point.model_copy(update={"vnf": point.vnf.model_copy(update={"members": members})})
+    assert make_plan(asked, there.site).server("app").answers is not None
+    off = changed(asked, "app", is_off=True)
+    assert make_plan(off, there.site).server("app").answers is None

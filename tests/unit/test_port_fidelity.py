@@ -13,7 +13,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.steps import Unrecorded
 from antipode.model.vnf import Mapping, Vnf
 from antipode.recover.plan import make_plan
-from antipode.recover.ports import create_ports, create_vip_ports, name_in_dns
+from antipode.recover.ports import complete_ports, create_ports, create_vip_ports
 from antipode.recover.rollback import remove
 from antipode.topology.discovery import discover
 from tests.unit import parts
@@ -175,10 +175,10 @@ def test_a_dns_name_that_is_no_hostname_is_given_when_the_server_is_active(
     recovery = parts.recovery(there, point, make_plan(point, there.site))
     made = create_ports(recovery, "db")
     assert not there.ports[made[0]].get("dns_name")
-    name_in_dns(recovery, "db", made)
+    complete_ports(recovery, "db", made)
     assert there.ports[made[0]]["dns_name"] == "signalling"
     others = create_ports(recovery, "app")
-    name_in_dns(recovery, "app", others)
+    complete_ports(recovery, "app", others)
     assert not there.ports[others[0]].get("dns_name")
 
 

@@ -165,7 +165,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     cloud = FakeCloud()
     cloud.add_on = False
     cloud.backup_state = "down"
-    cloud.servers["id-db"]["status"] = "SHUTOFF"
+    cloud.servers["id-db"]["status"] = "PAUSED"
     cloud.servers["id-app"]["OS-EXT-STS:task_state"] = "image_snapshot"
     cloud.servers["id-front"]["flavor"]["ephemeral"] = 1
     cloud.volumes["app-root"]["volume_image_metadata"] = {}
@@ -177,7 +177,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     found = "\n".join(failure.value.problems)
     for words in (
         "nova-quiesce add-on",
-        "server db is SHUTOFF",
+        "server db is PAUSED",
         "server app is busy (image_snapshot)",
         "server front has an ephemeral disk",
         "server app has no guest agent",
@@ -189,6 +189,19 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     ):
         assert words in found
     assert not cloud.events
+
+
+def test_a_member_that_is_off_needs_no_agent_and_a_vnf_that_is_off_no_add_on() -> None:
+    cloud = FakeCloud()
+    cloud.servers["id-db"]["status"] = "SHUTOFF"
+    cloud.volumes["db-root"]["volume_image_metadata"] = {}
+    check_protect(VNF, cloud)
+    cloud.add_on = False
+    with pytest.raises(PreflightFailed, match="add-on"):
+        check_protect(VNF, cloud)
+    for server in cloud.servers.values():
+        server["status"] = "SHUTOFF"
+    check_protect(VNF, cloud)
 
 
 def test_a_guest_agent_that_does_not_answer_is_found_before_anything_is_frozen() -> None:

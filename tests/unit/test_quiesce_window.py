@@ -134,6 +134,61 @@ def test_every_member_is_on_the_ledger_before_the_first_is_frozen() -> None:
     assert not scene.ledger.open
 
 
+def switched_off(*members: str) -> Scene:
+    """A scene in which members are off."""
+    scene = Scene()
+    for member in members:
+        scene.cloud.servers[f"id-{member}"] |= {"status": "SHUTOFF", "updated": "yesterday"}
+    scene.topology = discover(VNF, scene.cloud.site)
+    return scene
+
+
+def test_a_member_that_is_off_is_not_quiesced_and_its_volumes_are_snapshotted() -> None:
+    scene = switched_off("app")
+    result = scene.run()
+    assert scene.of("quiesce") == ["db", "front"]
+    assert scene.of("unquiesce") == ["front", "db"]
+    assert set(result.snapshots) == VOLUMES
+    assert result.window is not None
+    assert set(result.window.per_member_s) == {"db", "front"}
+    assert not scene.ledger.open
+
+
+def test_a_vnf_that_is_off_is_snapshotted_without_the_add_on() -> None:
+    scene = switched_off("db", "app", "front")
+    scene.cloud.add_on = False
+    result = scene.run()
+    assert set(result.snapshots) == VOLUMES
+    assert (scene.of("quiesce"), scene.ledger.deadlines) == ([], [])
+    assert result.window is not None
+    assert result.window.total_s == 0
+
+
+@pytest.mark.parametrize("event", ["quiesce front", "snapshot db-root"])
+@pytest.mark.parametrize(
+    "change", [{"status": "ACTIVE"}, {"status": "SHUTOFF", "updated": "just now"}]
+)
+def test_a_member_that_was_off_and_is_started_meanwhile_fails_the_window(
+    event: str, change: dict[str, str]
+) -> None:
+    scene = switched_off("app")
+    scene.fail(event, lambda: scene.cloud.servers["id-app"].update(change), times=1)
+    if (event, change["status"]) == ("quiesce front", "SHUTOFF"):
+        scene.run()  # before any snapshot: it is off then
+        return
+    with pytest.raises(ResourceFailed, match="app"):
+        scene.run()
+    assert scene.of("unquiesce") == ["front", "db"]
+    assert not scene.ledger.open
+
+
+def test_a_volume_that_comes_to_a_member_that_is_off_fails_the_window_too() -> None:
+    scene = switched_off("app")
+    scene.fail("quiesce front", lambda: attach(scene.cloud, "id-app", "new"), times=1)
+    with pytest.raises(ResourceFailed, match="new"):
+        scene.run()
+
+
 def attach(cloud: FakeCloud, server: str, volume: str) -> None:
     cloud.attachments[server].append({"volumeId": volume, "device": "/dev/vdc"})
 

@@ -202,6 +202,8 @@ def _probe(server: ServerPlan, site: str) -> str:
     """How it is seen that a server answers."""
     from antipode.model.probe import Probe, Reach
 
+    if server.is_off:
+        return "was off: it boots once, cut off from its networks, and is switched off again"
     if server.answers is None:
         return "counts as recovered once it is ACTIVE; its VNF file has no `answers`"
     address = next((a for port in server.ports[:1] for a in port.fixed), "")
@@ -223,6 +225,8 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
     yield f"  server {server.name}, flavor {server.flavor}{zone}{after}{there}"
     if group := server.server_group:
         yield f"    in server group {group.name}, policy {group.policy}"
+    if server.locked:
+        yield "    locked"
     if server.drops_user_data:
         yield "    without its user_data"
     for volume in server.volumes:

@@ -189,6 +189,8 @@ class _Server(_ServerExtensions):
     description: NotRequired[Maybe]
     tags: NotRequired[TextList]
     locked: NotRequired[Flag]
+    locked_reason: NotRequired[Maybe]
+    updated: NotRequired[Maybe]
     fault: NotRequired[_Fault | None]
     pinned_availability_zone: NotRequired[Maybe]
 

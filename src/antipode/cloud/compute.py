@@ -104,6 +104,24 @@ class Compute:
     def delete_server(self, server_id: str) -> None:
         self._api.delete(f"/servers/{server_id}")
 
+    def power_of(self, server_id: str, timeout_s: float) -> tuple[bool, str]:
+        """Whether a server is off (SHUTOFF), and when Nova changed it last; asked while members are
+        frozen.
+        """
+        server = self._api.get(
+            f"/servers/{server_id}", answers.SERVER, timeout_s=timeout_s, urgency=Urgency.WINDOW
+        )
+        return server["status"] == "SHUTOFF", str(server.get("updated") or "")
+
+    def stop_server(self, server_id: str) -> None:
+        """Begin to switch a server off; it is SHUTOFF in the end."""
+        self._api.post(f"/servers/{server_id}/action", {"os-stop": None})
+
+    def lock_server(self, server_id: str, reason: str | None) -> None:
+        """Lock a server; one that is locked stays so."""
+        wanted = {"locked_reason": reason} if reason else None
+        self._api.post(f"/servers/{server_id}/action", {"lock": wanted})
+
     def mark_server(self, server_id: str, metadata: Mapping[str, str]) -> None:
         """Add to the metadata of a server; other keys stay."""
         self._api.post(f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})

@@ -151,6 +151,10 @@ class ServerPlan(Model):
     answers: Answers | None
     drops_user_data: bool = False
     """whether it is to come back without the user_data it had"""
+    is_off: bool = False
+    """whether it is switched off in the end, as it was"""
+    locked: bool = False
+    locked_reason: str | None = None
 
 
 class RecoveryPlan(Model):

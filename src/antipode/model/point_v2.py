@@ -164,6 +164,9 @@ class Server(Part):
     availability_zone: Text = ""
     server_group: ServerGroup | None = None
     interfaces_in_order: bool = True
+    is_off: bool = False
+    locked: bool = False
+    locked_reason: Text | None = None
 
 
 class Found(Part):

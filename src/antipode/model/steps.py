@@ -46,6 +46,7 @@ class Steps(StepName):
     RESTORE_VOLUME = "1.7.1", "restore volume"
     CREATE_PORTS = "1.7.2", "create ports"
     BOOT_SERVER = "1.7.2", "boot server"
+    SWITCH_OFF = "1.7.2", "switch off server"
     PROBE = "1.7.2", "await answer"
     COMPLETE_GENERATION = "", "make this the active site"
     RELEASE_GENERATION = "", "give the VNF back to its former site"

@@ -170,6 +170,9 @@ class Server(Model):
     server_group: ServerGroup | None = None
     interfaces_in_order: bool = True
     """whether the order of the ports is known"""
+    is_off: bool = False
+    locked: bool = False
+    locked_reason: str | None = None
 
     @property
     def volumes(self) -> list[Volume]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from antipode.cloud.site import Site
 from antipode.model.topology import Server, Topology, Volume
@@ -19,16 +19,21 @@ most.
 VNIC_TYPES = ("normal", "direct", "macvtap", "direct-physical", "virtio-forwarder")
 
 
-def problems(vnf: Vnf, topology: Topology, site: Site) -> Iterator[str]:
-    """One sentence for each problem of the members as they are at their site."""
-    yield from _servers(vnf, topology, site)
+def problems(
+    vnf: Vnf, topology: Topology, site: Site, *, may_be_off: bool = False
+) -> Iterator[str]:
+    """One sentence for each problem of the members as they are at their site.
+
+    `may_be_off`: whether a member may be switched off.
+    """
+    yield from _servers(vnf, topology, site, ("ACTIVE", "SHUTOFF") if may_be_off else ("ACTIVE",))
     for server in topology.servers:
         for volume in server.volumes:
             yield from _volume(server, volume)
     yield from _busy_volumes(topology, site)
 
 
-def _servers(vnf: Vnf, topology: Topology, site: Site) -> Iterator[str]:
+def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]) -> Iterator[str]:
     for name, times in Counter(s.name for s in topology.servers).items():
         if times > 1:
             yield (
@@ -37,8 +42,8 @@ def _servers(vnf: Vnf, topology: Topology, site: Site) -> Iterator[str]:
             )
     for found, server in zip(find_members(vnf, site), topology.servers, strict=True):
         name = server.name
-        if found["status"] != "ACTIVE":
-            yield f"server {name} is {found['status']}; it must be ACTIVE"
+        if found["status"] not in statuses:
+            yield f"server {name} is {found['status']}; it must be {' or '.join(statuses)}"
         if task := found.get("OS-EXT-STS:task_state"):
             yield f"server {name} is busy ({task}); wait until that is over"
         if found.get("locked") and "admin" not in site.roles:

@@ -83,6 +83,7 @@ class Option(ABC):
     settings: ClassVar[type[Model]]
     transfer: ClassVar[str] = "cinder-backup"
     """how what it captures reaches the other site; see `antipode.transfer`"""
+    captures_members_that_are_off: ClassVar[bool] = False
 
     def batches(self, vnf: Vnf, settings: Model) -> list[list[str]]:
         """The members by the name in the VNF file, in batches that are captured one after another.

@@ -147,7 +147,10 @@ class _Planner:
             description=server.description,
             server_group=server.server_group and self._server_group(server.server_group),
             after=after,
-            answers=member.answers,
+            answers=None if server.is_off else member.answers,
+            is_off=server.is_off,
+            locked=server.locked,
+            locked_reason=server.locked_reason,
         )
 
     def _must_be_gone(self, server: Server) -> None:

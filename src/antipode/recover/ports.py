@@ -24,7 +24,9 @@ def create_ports(recovery: Recovery, server: str) -> list[str]:
         ResourceFailed: an address or MAC is in use, or Neutron refuses for another reason.
     """
     with recovery.timeline.step(Steps.CREATE_PORTS, server) as step:
-        ports = [_whole(recovery, port) for port in recovery.plan.server(server).ports]
+        planned = recovery.plan.server(server)
+        # One that was off boots once all the same: nothing of it reaches its networks.
+        ports = [_whole(recovery, port, cut_off=planned.is_off) for port in planned.ports]
         step.result(ports=ports)
         return ports
 
@@ -43,29 +45,47 @@ def create_vip_ports(recovery: Recovery) -> list[str]:
         return ports
 
 
-def name_in_dns(recovery: Recovery, server: str, ports: Sequence[str]) -> None:
-    """Give the ports of a server that is ACTIVE those DNS names that differ from its hostname.
+def complete_ports(recovery: Recovery, server: str, ports: Sequence[str]) -> None:
+    """Give the ports of a server what they cannot have before it has booted: DNS names that differ
+    from its hostname; and their networks, if it is off.
 
     Raises:
         ResourceFailed: Neutron refuses.
     """
-    planned = recovery.plan.server(server).ports
-    for port, port_id in zip(planned, ports, strict=True):
-        if port.dns_name:
-            try:
-                recovery.site.networks.update_port(port_id, {"dns_name": port.dns_name})
-            except ApiError as error:
-                raise ResourceFailed(
-                    f"{recovery.site.name}: {port.label} could not be named {port.dns_name}: "
-                    f"{error.reason}"
-                ) from error
+    planned = recovery.plan.server(server)
+    for port, port_id in zip(planned.ports, ports, strict=True):
+        changes: Json = {"dns_name": port.dns_name} if port.dns_name else {}
+        if planned.is_off and port.attributes.get("admin_state_up", True):
+            changes["admin_state_up"] = True
+        if changes:
+            _change(recovery.site, port, port_id, changes)
+        if planned.is_off and port.trunk is not None:
+            _connect_subports(recovery.site, port.trunk, port_id)
 
 
-def _whole(recovery: Recovery, port: PortPlan) -> str:
-    """A port with all that belongs to it."""
-    port_id = _port(recovery, port)
+def _connect_subports(site: Site, trunk: TrunkPlan, parent_id: str) -> None:
+    planned = {(s.segmentation_type, s.segmentation_id): s.port for s in trunk.subports}
+    for found in site.networks.trunks([parent_id]):
+        for below in found["sub_ports"]:
+            port = planned.get((below["segmentation_type"], below["segmentation_id"]))
+            if port is not None and port.attributes.get("admin_state_up", True):
+                _change(site, port, below["port_id"], {"admin_state_up": True})
+
+
+def _change(site: Site, port: PortPlan, port_id: str, changes: Json) -> None:
+    try:
+        site.networks.update_port(port_id, changes)
+    except ApiError as error:
+        raise ResourceFailed(
+            f"{site.name}: {port.label} could not be given {', '.join(changes)}: {error.reason}"
+        ) from error
+
+
+def _whole(recovery: Recovery, port: PortPlan, *, cut_off: bool = False) -> str:
+    """A port with all that belongs to it; `cut_off`: it is not to carry anything yet."""
+    port_id = _port(recovery, port, cut_off=cut_off)
     if port.trunk is not None:
-        _trunk(recovery, port, port_id, port.trunk)
+        _trunk(recovery, port, port_id, port.trunk, cut_off=cut_off)
     for floating in recovery.plan.floating_ips:
         if floating.source_port == port.source_id:
             try:
@@ -80,12 +100,12 @@ def _whole(recovery: Recovery, port: PortPlan) -> str:
     return port_id
 
 
-def _port(recovery: Recovery, port: PortPlan) -> str:
+def _port(recovery: Recovery, port: PortPlan, *, cut_off: bool = False) -> str:
     site, key = recovery.site, recovery.key(port.source_id)
     there = _found(site, port, key)
     if there is None:
         try:
-            there = _create(site, port, words(recovery.run, key))
+            there = _create(site, port, words(recovery.run, key), cut_off=cut_off)
         except ApiError as error:
             # The request of a process that died may have come through, and the port is ours.
             there = _found(site, port, key)
@@ -117,9 +137,11 @@ def _found(site: Site, port: PortPlan, key: str) -> Json | None:
     return next((p for p in on_it if port_carries(p, key)), None)
 
 
-def _create(site: Site, port: PortPlan, description: str) -> Json:
+def _create(site: Site, port: PortPlan, description: str, *, cut_off: bool) -> Json:
     """A new port as it is to be looked at."""
     wanted = _wanted(port, description)
+    if cut_off:
+        wanted["admin_state_up"] = False
     try:
         port_id = site.networks.create_port(wanted)
     except ApiError as error:
@@ -155,12 +177,14 @@ def _wanted(port: PortPlan, description: str) -> Json:
     return wanted
 
 
-def _trunk(recovery: Recovery, parent: PortPlan, parent_id: str, trunk: TrunkPlan) -> None:
+def _trunk(
+    recovery: Recovery, parent: PortPlan, parent_id: str, trunk: TrunkPlan, *, cut_off: bool
+) -> None:
     """A trunk is made whole in one call, before its server boots; a port has one at most."""
     site = recovery.site
     below = [
         {
-            "port_id": _port(recovery, subport.port),
+            "port_id": _port(recovery, subport.port, cut_off=cut_off),
             "segmentation_type": subport.segmentation_type,
             "segmentation_id": subport.segmentation_id,
         }

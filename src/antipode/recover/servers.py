@@ -24,7 +24,8 @@ _one_at_a_time = threading.Lock()
 
 
 def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Sequence[str]) -> str:
-    """Boot a server and wait until it is ACTIVE; one that an earlier attempt has booted is used.
+    """Boot a server and wait until it is ACTIVE, and switch it off again if it was off; one that an
+    earlier attempt has booted is used.
 
     Args:
         volumes: volume id at the former site -> id of the volume here.
@@ -57,11 +58,34 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
             if made_by(existing) != recovery.run:
                 # it is this run's now, to be rolled back with it
                 site.compute.mark_server(server_id, ours)
-        site.compute.watch.wait_for(
-            [server_id], wanted=("active",), timeout_s=TIMEOUT_S, tell=step.waits_for
-        )
+        booted = site.compute.watch.wait_for(
+            [server_id],
+            wanted=("active", "shutoff") if planned.is_off else ("active",),
+            timeout_s=TIMEOUT_S,
+            tell=step.waits_for,
+        )[server_id]
         step.result(server_id=server_id, found=existing is not None)
-        return str(server_id)
+    if planned.is_off and booted["status"] == "ACTIVE":
+        _switch_off(recovery, planned, server_id)
+    if planned.locked and not booted.get("locked"):
+        site.compute.lock_server(server_id, planned.locked_reason)
+    return str(server_id)
+
+
+def _switch_off(recovery: Recovery, planned: ServerPlan, server_id: str) -> None:
+    """Nova makes no server that is off: this one has booted, cut off from its networks."""
+    site = recovery.site
+    with recovery.timeline.step(Steps.SWITCH_OFF, planned.name) as step:
+        try:
+            site.compute.stop_server(server_id)
+        except ApiError as error:
+            if error.status != 409:  # it is being stopped already, by a process that died
+                raise ResourceFailed(
+                    f"{site.name}: server {planned.name} could not be switched off: {error.reason}"
+                ) from error
+        site.compute.watch.wait_for(
+            [server_id], wanted=("shutoff",), timeout_s=TIMEOUT_S, tell=step.waits_for
+        )
 
 
 def _usable(servers: Sequence[Json]) -> Json | None:

@@ -42,7 +42,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.recover import ports, probes, rollback, servers
 from antipode.recover.existing import Found
-from antipode.recover.ports import name_in_dns
+from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import find_kind, orphans
@@ -491,7 +491,7 @@ class Boot(ServerTask):
         if removed or (resumed and not _are_there(r.site, volumes.values())):
             volumes, ports = _provided_again(r, self.server)
         server_id = servers.boot(r, self.server, volumes, ports)
-        name_in_dns(r, self.server, ports)
+        complete_ports(r, self.server, ports)
         return server_id
 
 

@@ -553,7 +553,12 @@ def problems_of(
         for member in members
         if captured.count(member) != 1
     ]
-    problems += checks.problems(protecting.vnf, topology, protecting.site)
+    problems += checks.problems(
+        protecting.vnf,
+        topology,
+        protecting.site,
+        may_be_off=option.captures_members_that_are_off,
+    )
     problems += option.check(protecting, topology)
     problems += transfer.check(protecting, topology)
     return problems

@@ -147,6 +147,9 @@ def _server(
         )
         or "",
         server_group=group,
+        is_off=server["status"] == "SHUTOFF",
+        locked=server.get("locked", False),
+        locked_reason=server.get("locked_reason"),
     )
 
 

@@ -25,6 +25,11 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name}: Nova does not tell the order of its interfaces; they come back "
             f"as {ports}. Give their order: `interfaces` in the VNF file"
         )
+    if server.is_off:
+        yield (
+            f"server {server.name} is off: Nova makes no server that is off, so it boots once at "
+            "the recovery, cut off from its networks, and is switched off"
+        )
     if server.user_data is not None and member.user_data is None:
         yield (
             f"server {server.name}: cloud-init runs its user_data again at the recovered server; "

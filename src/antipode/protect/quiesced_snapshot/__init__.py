@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class QuiescedSnapshot(Option):
     name = "quiesced-snapshot"
     settings = Settings
+    captures_members_that_are_off = True
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
         assert isinstance(settings, Settings)

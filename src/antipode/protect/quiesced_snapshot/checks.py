@@ -18,8 +18,10 @@ def problems(site: Site, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
 
     Each guest agent is asked for an unquiesce, which does nothing to a server that is not frozen.
     """
-    yield from _add_on(site, quiesce)
-    yield from guest_agents.problems(site, topology)
+    running = [s for s in topology.servers if not s.is_off]
+    if running:
+        yield from _add_on(site, quiesce)
+    yield from guest_agents.problems(site, topology.model_copy(update={"servers": running}))
     yield from snapshot_quotas.problems(topology.volumes, site)
 
 

@@ -75,7 +75,8 @@ def quiesced_snapshots(
 
     Args:
         site: where the VNF runs.
-        topology: its members in quiesce order.
+        topology: its members in quiesce order. The volumes of one that is off are snapshotted with
+            the others, and it must stay off.
         quiesce: its timeout is the longest time from the first quiesce call until every snapshot is
             available.
         key: marks the snapshots; those of an earlier, interrupted attempt with this key are removed
@@ -89,8 +90,9 @@ def quiesced_snapshots(
     Raises:
         QuiesceFailed: a member could not be frozen, or may still be frozen: the message names it.
             All others are thawed.
-        ResourceFailed: a snapshot failed or was not ready in time, or a volume was attached to a
-            member or detached from it since the discovery. All members are thawed.
+        ResourceFailed: a snapshot failed or was not ready in time, a volume was attached to a
+            member or detached from it since the discovery, or a member that was off was started.
+            All members are thawed.
 
     Of a window that failed snapshots may be left, for the caller to remove: it knows whether that
     is worth waiting for.
@@ -107,7 +109,7 @@ def quiesced_snapshots(
         pools = _Pools(members, volumes, ends)
         _make_ready(site, pools, topology, quiesce)
         window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
-        rows = _announce(site, topology, quiesce, ledger)
+        rows = _announce(site, [m.server for m in window.members], quiesce, ledger)
         try:
             _run_uninterrupted(window, pools)
         finally:
@@ -136,7 +138,8 @@ def _make_ready(site: Site, pools: _Pools, topology: Topology, quiesce: Quiesce)
 
     for future in [p.submit(warm) for p, size in threads.items() for _ in range(size)]:
         future.result()
-    if not site.compute.quiesce_available():
+    has_to_quiesce = any(not s.is_off for s in topology.servers)
+    if has_to_quiesce and not site.compute.quiesce_available():
         raise PreflightFailed(
             "Quiescing",
             [
@@ -147,16 +150,16 @@ def _make_ready(site: Site, pools: _Pools, topology: Topology, quiesce: Quiesce)
 
 
 def _announce(
-    site: Site, topology: Topology, quiesce: Quiesce, ledger: FreezeLedger
+    site: Site, servers: Sequence[Server], quiesce: Quiesce, ledger: FreezeLedger
 ) -> dict[str, str]:
-    """Write a ledger row for every member; the row's key by server id.
+    """Write a ledger row for every member that is quiesced; the row's key by server id.
 
     On failure nothing is left in the ledger.
     """
     deadline = datetime.now(UTC) + timedelta(seconds=quiesce.timeout + LEDGER_GRACE_S)
     rows: dict[str, str] = {}
     try:
-        for server in topology.servers:
+        for server in servers:
             rows[server.id] = ledger.freezing(site.name, server.id, server.name, deadline)
     except BaseException:
         for row in rows.values():
@@ -229,7 +232,8 @@ class _Window:
     def __init__(
         self, site: Site, topology: Topology, quiesce: Quiesce, metadata: dict[str, str]
     ) -> None:
-        self.members = [_Member(server) for server in topology.servers]
+        self.members = [_Member(server) for server in topology.servers if not server.is_off]
+        self._off = [server for server in topology.servers if server.is_off]
         self.signal: str | None = None
         """the signal that asks the window to end"""
         self.error: BaseException | None = None
@@ -260,10 +264,12 @@ class _Window:
             for member in self.members:
                 self._freeze(member)
             self._see_that_all_are_frozen(pools.members)
+            at_rest = self._look_at_those_off(pools.members)
             self._consistent = _Moment.now()
             attached = self._ask_what_is_attached(pools.members)
             self._snapshot(pools.volumes)
             self._see_that_all_stayed_frozen(pools.members)
+            self._see_that_those_off_stayed_so(at_rest, pools.members)
             self._see_that_no_volume_came_or_went(attached)
             self._available = _Moment.now()
         except BaseException as error:
@@ -286,12 +292,13 @@ class _Window:
         if self.error is not None:
             raise self.error
         assert self._consistent is not None
-        first = self.members[0].asked
+        first = next((m.asked for m in self.members), None)
+        lengths = [_seconds(first, m.thawed) for m in self.members]
         return Capture(
             snapshots={volume: post.result() for volume, post in self._posts.items()},
             consistent_at=self._consistent.at.isoformat(),
             window=QuiesceWindow(
-                total_s=round(max(_seconds(first, m.thawed) for m in self.members), 3),
+                total_s=round(max(lengths, default=0.0), 3),
                 per_member_s={
                     m.server.name: round(_seconds(m.asked, m.thawed), 3) for m in self.members
                 },
@@ -423,25 +430,59 @@ class _Window:
             member.not_ours = freeze is not None and freeze.id != member.freeze.id
         self._refuse_thawed([m for m, freeze in now if freeze != m.freeze])
 
+    def _look_at_those_off(self, pool: ThreadPoolExecutor) -> list[str]:
+        """When each member that is off was changed last, asked at once.
+
+        Raises:
+            ResourceFailed: one is not off any more: nobody quiesces it.
+        """
+        power = self._site.compute.power_of
+        asked = [pool.submit(power, s.id, self._remaining()) for s in self._off]
+        answers = [answer.result() for answer in asked]
+        if started := [
+            s.name for s, (is_off, _) in zip(self._off, answers, strict=True) if not is_off
+        ]:
+            raise ResourceFailed(
+                f"{self._site.name}: {', '.join(started)} was off when the VNF was discovered, and "
+                "is not any more. Protect the VNF again"
+            )
+        return [changed for _, changed in answers]
+
+    def _see_that_those_off_stayed_so(
+        self, at_rest: Sequence[str], pool: ThreadPoolExecutor
+    ) -> None:
+        """A member that was started and stopped meanwhile has written while its volumes were
+        snapshotted.
+        """
+        now = self._look_at_those_off(pool)
+        changed = [s.name for s, a, b in zip(self._off, at_rest, now, strict=True) if a != b]
+        if changed:
+            raise ResourceFailed(
+                f"{self._site.name}: {', '.join(changed)}, which is off, was changed while the "
+                "snapshots were taken. Protect the VNF again"
+            )
+
     def _ask_what_is_attached(self, pool: ThreadPoolExecutor) -> list[Future[set[str]]]:
         """The volumes of each member now; answered while the snapshots are taken, so that the
         window does not wait for it.
         """
         attached = self._site.compute.attached_volumes
-        return [pool.submit(attached, m.server.id, self._remaining()) for m in self.members]
+        return [
+            pool.submit(attached, server.id, self._remaining()) for server in self._topology.servers
+        ]
 
     def _see_that_no_volume_came_or_went(self, attached: Sequence[Future[set[str]]]) -> None:
         """A volume attached since the discovery has no snapshot, and one detached since belongs to
         another application, or to none.
         """
         changes: list[str] = []
-        for member, answer in zip(self.members, attached, strict=True):
-            names = {v.id: v.name for v in member.server.volumes}
+        for server, answer in zip(self._topology.servers, attached, strict=True):
+            names = {v.id: v.name for v in server.volumes}
             now = answer.result()
             for change, volumes in (("attached", now - set(names)), ("detached", set(names) - now)):
                 changes += [
                     f"volume {' '.join(filter(None, (names.get(v), f'({v})')))} was {change}, "
-                    f"server {member.server.name}"
+                    f"server {server.name}"
                     for v in sorted(volumes)
                 ]
         if changes:
