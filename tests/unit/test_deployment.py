@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from antipode import config
 from antipode.cloud import site as cloud_site
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import Busy, NotFound, SiteUnreachable
+from antipode.errors import Busy, NotFound, PreflightFailed, SiteUnreachable
 from antipode.freezes import reaper
 from antipode.model.state import ProtectedVnf
 from antipode.operations import site_check
@@ -160,6 +161,37 @@ def test_a_site_that_hangs_is_in_nobodys_way(
         hanging.join()
 
 
+def test_site_check_says_on_the_day_what_a_recovery_would_lack(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(name: str, cloud: str) -> Any:
+        raise SiteUnreachable(f"{name} does not answer")
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    deployment.vnfs.put(samples.vnf())
+    missing = PreflightFailed("Recovering hlr", ["there is no flavor small"])
+    warned = samples.plan(warnings=["flavor small differs"])
+    outcomes: list[tuple[Any, list[tuple[bool, bool, str]]]] = [
+        (missing, [(False, True, "no flavor small")]),
+        (NotFound("hlr has no recovery point"), [(False, False, "no recovery point")]),
+        (warned, [(True, True, "could be recovered"), (False, False, "flavor small differs")]),
+    ]
+    for outcome, expected in outcomes:
+
+        def prepare(*asked: Any, outcome: Any = outcome) -> Any:
+            assert asked[1:3] == ("hlr", "site-b")
+            if isinstance(outcome, Exception):
+                raise outcome
+            return SimpleNamespace(point=samples.point(), plan=outcome)
+
+        monkeypatch.setattr(site_check, "prepare", prepare)
+        found = [c for c in site_check.check_all(deployment) if c.check == "recovery of hlr"]
+        assert [(c.site, c.ok, c.needed) for c in found] == [
+            ("site-b", ok, needed) for ok, needed, _ in expected
+        ]
+        assert all(words in c.detail for c, (_, _, words) in zip(found, expected, strict=True))
+
+
 def test_site_check_looks_at_every_vault_store_and_vnf(
     deployment: Deployment, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +205,7 @@ def test_site_check_looks_at_every_vault_store_and_vnf(
     assert found == {
         ("reachable", "site-a"): False,
         ("reachable", "site-b"): False,
+        ("recovery of hlr", "site-b"): False,
         ("vault a", "site-a"): True,
         ("vault b", "site-b"): True,
         ("vault third", "-"): False,

@@ -12,7 +12,7 @@ from antipode.errors import PreflightFailed
 
 class SiteCheck(ListCommand):
     """Check the sites, their services, the vault, the backup store, and whether each VNF can be
-    protected.
+    protected, and recovered at its backup sites.
 
     Ends with exit code 3 when something that is needed is missing.
     """

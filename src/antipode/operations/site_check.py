@@ -12,11 +12,12 @@ from antipode.cloud import health
 from antipode.cloud.site import Site
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, NotFound
+from antipode.errors import AntipodeError, NotFound, PreflightFailed
 from antipode.freezes.reaper import reap
 from antipode.model.steps import Unrecorded
 from antipode.model.vnf import Protection, Vnf
 from antipode.operations import kit
+from antipode.operations.failover import prepare
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.recover.sources import zeros
@@ -59,6 +60,9 @@ def check_all(deployment: Deployment) -> Iterator[Check]:
         yield _check_backup_store(deployment, name)
     for vnf in deployment.vnfs.all():
         yield _check_places(deployment, vnf, active[vnf.vnf])
+        for name in vnf.sites:
+            if name != active[vnf.vnf] and not isinstance(active[vnf.vnf], AntipodeError):
+                yield from _check_recovery(deployment, vnf, name)
 
 
 def _active_site(deployment: Deployment, vnf: Vnf) -> str | AntipodeError:
@@ -97,6 +101,26 @@ def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError)
     problems = offsite.problems(deployment.config, vnf, active)
     detail = "; ".join(problems) or f"recovery points and backups lie outside {active} too"
     return Check(what, active, not problems, detail)
+
+
+def _check_recovery(deployment: Deployment, vnf: Vnf, name: str) -> Iterator[Check]:
+    """Whether a VNF could be recovered at a backup site now: the plan of a failover, which creates
+    nothing. What is missing there is known on the day it goes missing, and not in the disaster.
+    """
+    what = f"recovery of {vnf.vnf}"
+    try:
+        prepared = prepare(deployment, vnf.vnf, name, None)
+    except PreflightFailed as error:
+        yield Check(what, name, False, "; ".join(error.problems))
+        return
+    except AntipodeError as error:
+        # There is no recovery point yet, a failover is open, or the site is down, which is said.
+        yield Check(what, name, False, str(error), needed=False)
+        return
+    point = prepared.point.id
+    yield Check(what, name, True, f"recovery point {point} could be recovered here")
+    for warning in prepared.plan.warnings:
+        yield Check(what, name, False, warning, needed=False)
 
 
 def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
