@@ -666,11 +666,10 @@ def test_backups_that_a_forged_point_names_are_kept_all_the_same(vault: Director
     assert named == set(samples.point().backups)
 
 
-def test_records_are_removed_with_the_last_point_that_needs_them(vault: DirectoryVault) -> None:
+def test_records_are_removed_with_the_backups_that_they_end_in(vault: DirectoryVault) -> None:
     points.commit(vault, samples.point())
-    needed = {"b-db-0", "b-front-0"}
-    assert points.remove_records(vault, "hlr", needed) == 1
-    assert {n.rpartition("/")[2].partition(".")[0] for n in vault.list("_records/hlr/")} <= needed
+    assert points.forget_records(vault, "hlr", {"b-db-1"}) == 1
+    assert vault.list("_records/hlr/b-db-1") == []
 
 
 def test_the_name_of_a_record_is_its_digest(vault: DirectoryVault) -> None:

@@ -66,7 +66,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return play
 
     monkeypatch.setattr(cloud_site, "connect", connect)
-    monkeypatch.setattr(CinderBackup, "remove_orphans", lambda *_: None)
+    monkeypatch.setattr(CinderBackup, "remove_orphans", lambda *_: ())
     for module, name in (
         (QuiescedSnapshot, "remove_orphans"),
         (rollback, "remove"),

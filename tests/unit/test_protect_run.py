@@ -75,8 +75,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     plays(QuiescedSnapshot, "capture", samples.snapshots)
     plays(CinderBackup, "transfer", samples.transferred)
     plays(QuiescedSnapshot, "release")
-    plays(CinderBackup, "roll_back")
-    plays(CinderBackup, "remove_orphans")
+    plays(CinderBackup, "roll_back", tuple)
+    plays(CinderBackup, "remove_orphans", tuple)
     return world
 
 
@@ -258,6 +258,23 @@ def test_nothing_that_goes_wrong_after_the_commit_takes_the_recovery_point_back(
     assert world.deployment.runs.get(record["run"]).state == "succeeded"
 
 
+def test_records_of_a_point_that_was_not_committed_go_with_its_backups(world: World) -> None:
+    create, written = DirectoryVault.create, list[str]()
+
+    def refuse_the_manifest(self: DirectoryVault, name: str, document: bytes) -> bool:
+        if name.startswith("hlr/"):
+            raise VaultError("the vault is full")
+        written.append(name)
+        return create(self, name, document)
+
+    world.patch.setattr(DirectoryVault, "create", refuse_the_manifest)
+    backups = [*samples.point().backups]
+    world.plays(CinderBackup, "roll_back", lambda: backups)
+    fails_with(world, VaultError)
+    assert any(name.startswith("_records/hlr/") for name in written)
+    assert world.deployment.vault.list("_records/") == []
+
+
 def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: World) -> None:
     def put_and_lose_the_answer(vault: Any, sealed: Any) -> None:
         vault.put(sealed.name, b"written")
@@ -380,7 +397,7 @@ def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery
     world.patch.setattr(
         CinderBackup,
         "remove_orphans",
-        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))),
+        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))) or (),  # type: ignore[func-returns-value]
     )
     protect(world.deployment, "hlr", Unobserved())
     assert asked[0] == ({dead}, set(points.read(world.deployment.vault, "hlr").backups))
@@ -414,7 +431,7 @@ def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
     world.patch.setattr(
         CinderBackup,
         "remove_orphans",
-        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))),
+        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))) or (),  # type: ignore[func-returns-value]
     )
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     protect(world.deployment, "hlr", Unobserved())
@@ -430,7 +447,7 @@ def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World)
     world.patch.setattr(
         CinderBackup,
         "remove_orphans",
-        lambda self, site, runs, needed, timeline: removed.append(needed()),
+        lambda self, site, runs, needed, timeline: removed.append(needed()) or (),  # type: ignore[func-returns-value]
     )
     protect(world.deployment, "hlr", Unobserved())
     assert removed == []
@@ -447,7 +464,7 @@ def test_orphans_are_compared_with_points_that_may_name_them_only(world: World) 
     world.patch.setattr(
         CinderBackup,
         "remove_orphans",
-        lambda self, site, runs, needed, timeline: named.append(set(needed())),
+        lambda self, site, runs, needed, timeline: named.append(set(needed())) or (),  # type: ignore[func-returns-value]
     )
     protect(world.deployment, "hlr", Unobserved())
     assert named == [set(), set()]  # the five points are older than the run that died

@@ -657,7 +657,9 @@ def _release(job: Job) -> None:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
             made = points.read(job.vault, p.vnf.vnf, job.point, Trust.UNSIGNED_TOO)
-            _remove(p.site, {p.run}, made.backups.keys, job.option, p.timeline)
+            gone = _remove(p.site, {p.run}, made.backups.keys, job.option, p.timeline)
+            if gone:
+                points.forget_records(job.vault, p.vnf.vnf, gone)
     except ClaimLost:
         raise
     except AntipodeError as error:
@@ -742,7 +744,8 @@ def _roll_back(run: Run) -> list[str]:
         vault = job.every_vault if started else job.vault
         points.withdraw(vault, run.vnf, job.point, started)
         vault.delete(f"{PROBE}{run.id}")  # of a check that was stopped
-        job.transfer.roll_back(p)
+        if gone := job.transfer.roll_back(p):
+            points.forget_records(job.vault, run.vnf, gone)
 
     for what, remove in (
         (f"the recovery point and backups of {run.id} at {p.site.name}", withdraw_and_remove),
@@ -778,15 +781,18 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
     of_option: dict[str, list[RunRow]] = {}
     for row in rows:
         of_option.setdefault(_option_of(row), []).append(row)
+    gone: set[str] = set()
     for name, of_one in of_option.items():
         part = OPTIONS.get(name)
         for row in (r for r in of_one if r.state == "succeeded"):
             made = points.read(vault, row.vnf, point_of(row.id), Trust.UNSIGNED_TOO)
-            _remove(site, {row.id}, made.backups.keys, part, timeline)
+            gone |= _remove(site, {row.id}, made.backups.keys, part, timeline)
         if over := {r.id for r in of_one if r.state != "succeeded"}:
             own = [point_of(run) for run in over]
             named = partial(points.named_backups, vault, rows[0].vnf, own)
-            _remove(site, over, named, part, timeline)
+            gone |= _remove(site, over, named, part, timeline)
+    if gone:
+        points.forget_records(vault, rows[0].vnf, gone)
 
 
 def _option_of(row: RunRow) -> str:
@@ -800,13 +806,14 @@ def _remove(
     needed: Callable[[], Collection[str]],
     option: Option,
     timeline: Timeline,
-) -> None:
+) -> set[str]:
+    """Remove what these runs made and no recovery point needs; the backups that are gone."""
     transfer, needed = TRANSFERS.get(option.transfer), cache(needed)
     # first, as Cinder deletes no snapshot that is being backed up
-    transfer.remove_orphans(site, runs, needed, timeline)
+    gone = set(transfer.remove_orphans(site, runs, needed, timeline))
     option.remove_orphans(site, runs, timeline)
     # again: a late request may have begun one until the snapshot was gone
-    transfer.remove_orphans(site, runs, needed, timeline)
+    return gone | set(transfer.remove_orphans(site, runs, needed, timeline))
 
 
 def _committed(run: Run) -> RecoveryPoint | None:

@@ -49,8 +49,10 @@ class Transfer(ABC):
         """
 
     @abstractmethod
-    def roll_back(self, protecting: Protecting) -> None:
-        """Remove what this run transferred for a recovery point that will not exist."""
+    def roll_back(self, protecting: Protecting) -> Collection[str]:
+        """Remove what this run transferred for a recovery point that will not exist; the ids of the
+        backups that are gone.
+        """
 
     @abstractmethod
     def remove_orphans(
@@ -59,8 +61,9 @@ class Transfer(ABC):
         runs: Collection[str],
         needed: Callable[[], Collection[str]],
         timeline: Timeline,
-    ) -> None:
-        """Remove what runs that have ended transferred, except what recovery points need.
+    ) -> Collection[str]:
+        """Remove what runs that have ended transferred, except what recovery points need; the ids
+        of the backups that are gone.
 
         Args:
             needed: the ids of backups that recovery points name; called only when the site has
@@ -85,8 +88,9 @@ class NoTransfer(Transfer):
     ) -> Transferred:
         return Transferred(sources=capture.sources)
 
-    def roll_back(self, protecting: Protecting) -> None:
+    def roll_back(self, protecting: Protecting) -> Collection[str]:
         """Nothing was made."""
+        return ()
 
     def remove_orphans(
         self,
@@ -94,8 +98,9 @@ class NoTransfer(Transfer):
         runs: Collection[str],
         needed: Callable[[], Collection[str]],
         timeline: Timeline,
-    ) -> None:
+    ) -> Collection[str]:
         """Nothing was made."""
+        return ()
 
 
 TRANSFERS: Registry[Transfer] = Registry(

@@ -79,8 +79,8 @@ class CinderBackup(Transfer):
             step.result(bytes=total, bytes_per_volume=each)
         return made
 
-    def roll_back(self, protecting: Protecting) -> None:
-        _remove(protecting.site, lambda b: carries(b, protecting.run), protecting.timeline)
+    def roll_back(self, protecting: Protecting) -> Collection[str]:
+        return _remove(protecting.site, lambda b: carries(b, protecting.run), protecting.timeline)
 
     def remove_orphans(
         self,
@@ -88,8 +88,8 @@ class CinderBackup(Transfer):
         runs: Collection[str],
         needed: Callable[[], Collection[str]],
         timeline: Timeline,
-    ) -> None:
-        _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed(), timeline)
+    ) -> Collection[str]:
+        return _remove(site, lambda b: made_by(b) in runs and b["id"] not in needed(), timeline)
 
 
 TRANSFER = CinderBackup()
@@ -415,8 +415,8 @@ def _with_fingerprints(made: Transferred, store: Store) -> Transferred:
     return made.model_copy(update={"sources": sources})
 
 
-def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> None:
-    """Delete backups and wait until they are gone.
+def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) -> Collection[str]:
+    """Delete backups and wait until they are gone; their ids.
 
     Raises:
         ResourceFailed: one cannot be deleted.
@@ -424,7 +424,7 @@ def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) ->
     """
     left = {b["id"]: b["status"] for b in site.backups.backups() if unwanted(b)}
     if not left:
-        return
+        return ()
     with timeline.step(Steps.REMOVE_BACKUPS, site.name) as step:
         if making := [b for b, status in left.items() if status == "creating"]:
             site.backups.watch.wait_for(
@@ -438,3 +438,4 @@ def _remove(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline) ->
                 site.backups.delete_backup(backup)
         site.backups.watch.wait_gone(list(left), timeout_s=REMOVAL_TIMEOUT_S, tell=step.waits_for)
         step.result(backups=len(left))
+    return list(left)

@@ -505,26 +505,5 @@ def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
     return named
 
 
-def remove_records(vault: Vault, vnf: str, needed: Collection[str]) -> int:
-    """Remove the records of a VNF that end in none of these backups; how many there were. One
-    listing, whatever there is.
-
-    Args:
-        needed: every backup that a recovery point names, or a run is about to.
-
-    Raises:
-        VaultError: not all could be removed.
-    """
-    folder = sealing.records_folder(vnf)
-    idle = [
-        name
-        for name in vault.list(folder)
-        if name.removeprefix(folder).removesuffix(MANIFEST).rpartition(".")[0] not in needed
-    ]
-    for name in idle:
-        vault.delete(name)
-    return len(idle)
-
-
 def _note(vnf: str, point: str) -> str:
     return f"{vnf}/{point}{WITHDRAWN}"
