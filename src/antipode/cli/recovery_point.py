@@ -17,20 +17,34 @@ if TYPE_CHECKING:
     from antipode.operations.expiry import Deletion
 
 
-class RecoveryPointList(ListCommand):
-    """List the recovery points of a VNF, the newest last.
+SHOWN = 100
+"""Recovery points that are listed where nobody asks for more."""
 
-    They are read from the vault; the protected site is not asked.
+
+class RecoveryPointList(ListCommand):
+    """List the newest recovery points of a VNF, the newest last.
+
+    They are read from the vault, one document for each that is shown; the protected site is not
+    asked.
     """
 
     examples = (
         "antipode recovery-point list hlr",
-        "antipode recovery-point list hlr -f json",
+        "antipode recovery-point list hlr --all -f json",
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         arguments.add_vnf(parser)
+        many = parser.add_mutually_exclusive_group()
+        many.add_argument(
+            "--last",
+            metavar="N",
+            type=arguments.count,
+            default=SHOWN,
+            help=f"show the last N recovery points (default: {SHOWN})",
+        )
+        many.add_argument("--all", action="store_true", help="show all of them")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -39,7 +53,8 @@ class RecoveryPointList(ListCommand):
         from antipode.vault.sealing import Summary
 
         rows: list[tuple[Any, ...]] = []
-        for point, found in recovery_points(deployment, parsed_args.vnf):
+        last = None if parsed_args.all else parsed_args.last
+        for point, found in recovery_points(deployment, parsed_args.vnf, last):
             if isinstance(found, Summary):
                 rows.append(
                     (
@@ -56,6 +71,8 @@ class RecoveryPointList(ListCommand):
                 )
             else:
                 rows.append((point, *[None] * 7, f"refused ({found.code}): {found}"))
+        if len(rows) == last:
+            print(f"The last {last} are shown; --all shows all.", file=self.app.stderr)
         return (
             "id",
             "generation",

@@ -19,14 +19,17 @@ from antipode.vault.verify import Finding
 
 
 def recovery_points(
-    deployment: Deployment, vnf: str
+    deployment: Deployment, vnf: str, last: int | None = None
 ) -> Iterator[tuple[str, Summary | VaultCorrupt]]:
-    """Every recovery point of a VNF, oldest first: its id, and its summary or its damage.
+    """The recovery points of a VNF, oldest first: the id of each, and its summary or its damage.
+
+    Args:
+        last: only so many, the last ones; the vault is asked no more often where there are more.
 
     Raises:
         VaultError: the vault cannot be read.
     """
-    return points.list_points(deployment.vault, vnf)
+    return points.list_points(deployment.vault, vnf, last)
 
 
 def recovery_point(deployment: Deployment, vnf: str, point: str | None) -> Opened:

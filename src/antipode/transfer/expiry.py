@@ -208,7 +208,12 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     # of the two sees the other.
     _must_not_fail_over(expiry)
     staying = standing(expiry.vault, vnf)
-    hidden, damaged = _hidden(expiry, there.hidden, staying)
+    # A run is kept before it reads its point: it finds the note, or is found here.
+    used = {i: run for i, run in expiry.users().items() if i in there.hidden}
+    outcome.left += [f"recovery point {i}: used by {run}" for i, run in sorted(used.items())]
+    staying += [points.examine(expiry.vault, vnf, point) for point in used]
+    going = [point for point in there.hidden if point not in used]
+    hidden, damaged = _hidden(expiry, going, staying)
     work = _Work(hidden, damaged, backups_of(staying))
     stuck: set[str] = set()
     for home in sorted({point.site for point in hidden} | {state.active_site}):

@@ -459,11 +459,17 @@ def forget_notes(vault: Vault, vnf: str, notes: Collection[str]) -> None:
         vault.delete(_note(vnf, point))
 
 
-def list_points(vault: Vault, vnf: str) -> Iterator[tuple[str, Summary | VaultCorrupt]]:
-    """Every recovery point of a VNF in the order of `list_ids`: its id and its summary, or what is
-    wrong with it. One document is read for each.
+def list_points(
+    vault: Vault, vnf: str, last: int | None = None
+) -> Iterator[tuple[str, Summary | VaultCorrupt]]:
+    """The recovery points of a VNF in the order of `list_ids`: the id of each and its summary, or
+    what is wrong with it. One document is read for each.
+
+    Args:
+        last: only so many, the last ones.
     """
-    for point in list_ids(vault, vnf):
+    ids = list_ids(vault, vnf)
+    for point in ids if last is None else ids[max(len(ids) - last, 0) :]:
         try:
             yield point, summary(vault, vnf, point)
         except VaultCorrupt as error:
