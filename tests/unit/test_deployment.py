@@ -209,6 +209,7 @@ def test_site_check_looks_at_every_vault_store_and_vnf(
         ("vault a", "site-a"): True,
         ("vault b", "site-b"): True,
         ("vault third", "-"): False,
+        ("vaults agree", "-"): False,
         ("backup store at-a", "site-a"): True,
         ("backup store at-b", "site-b"): True,
         ("places of hlr", "site-a"): True,

@@ -18,7 +18,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Answers
 from antipode.operations import protect as protecting
-from antipode.operations import vaults
+from antipode.operations import site_check, vaults
 from antipode.operations.failover import failover, prepare
 from antipode.operations.failover_checks import Accepted
 from antipode.operations.vaults import Synced
@@ -260,6 +260,16 @@ def test_what_disagrees_is_said_and_nothing_is_changed(places: Places) -> None:
         (f"hlr/{samples.point().id}.json", places.vault("three").place)
     }
     assert places.held() == before
+
+
+def test_site_check_says_whether_the_vaults_agree(places: Places) -> None:
+    points.commit(places.host().vaults(), samples.point())
+    assert site_check._check_agreement(places.host()).ok
+    points.commit(places.vault("two"), samples.point("20261122T170000Z-000000"))
+    found = site_check._check_agreement(places.host())
+    assert (found.ok, found.needed) == (False, False)
+    sync.catch_up(places.host().vaults(), "hlr")
+    assert site_check._check_agreement(places.host()).ok
 
 
 def test_two_versions_of_one_point_are_said(places: Places) -> None:

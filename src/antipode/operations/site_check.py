@@ -16,7 +16,7 @@ from antipode.errors import AntipodeError, NotFound, PreflightFailed
 from antipode.freezes.reaper import reap
 from antipode.model.steps import Unrecorded
 from antipode.model.vnf import Protection, Vnf
-from antipode.operations import kit
+from antipode.operations import kit, vaults
 from antipode.operations.failover import prepare
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
@@ -52,6 +52,8 @@ def check_all(deployment: Deployment) -> Iterator[Check]:
         yield from _check_site(deployment, name, active)
     for name in deployment.config.all_vaults:
         yield from _check_vault(deployment, name)
+    if len(deployment.config.all_vaults) > 1:
+        yield _check_agreement(deployment)
     yield from _check_keys(deployment)
     if not deployment.config.all_stores:
         detail = "none is configured: recovery points cannot be verified down to the objects"
@@ -173,6 +175,23 @@ def _check_vault(deployment: Deployment, name: str) -> Iterator[Check]:
     yield Check(what, where, True, f"{vault.place}: written, read and cleaned")
     for remark in remarks:
         yield Check(what, where, False, remark, needed=False)
+
+
+def _check_agreement(deployment: Deployment) -> Check:
+    """Whether the vaults of each VNF hold the same; of recovery points the newest is compared."""
+    what = "vaults agree"
+    try:
+        found = list(vaults.disagreements(deployment))
+    except AntipodeError as error:
+        return Check(what, "-", False, str(error), needed=False)
+    if not found:
+        return Check(what, "-", True, "each VNF's vaults hold the same of it")
+    first = found[0]
+    where = " ".join(part for part in (first.document or first.vnf, "in", first.place) if part)
+    detail = (
+        f"{len(found)} findings, the first is {where}: {first.problem}; see: antipode vault check"
+    )
+    return Check(what, "-", False, detail, needed=False)
 
 
 def _projects_remarks(deployment: Deployment, vault: Vaults) -> Iterator[str]:
