@@ -52,10 +52,8 @@ def down() -> None:
     for site in SITES.values():
         if exists(site):
             _run("ip", "netns", "delete", site.name)
-        if _succeeds("ip", "link", "show", _host_end(site)):
-            _run("ip", "link", "delete", _host_end(site))
-    if _succeeds("ip", "link", "show", WAN_BRIDGE):
-        _run("ip", "link", "delete", WAN_BRIDGE)
+        _delete_link(_host_end(site))
+    _delete_link(WAN_BRIDGE)
     while _succeeds("iptables", "-w", "-D", "OUTPUT", "-j", COUNTERS):
         pass
     if _succeeds("iptables", "-w", "-F", COUNTERS):
@@ -65,6 +63,14 @@ def down() -> None:
         folder.iterdir()
     ):  # `ip netns` made it a mount, to share namespaces
         _run("umount", str(folder))
+
+
+def _delete_link(name: str) -> None:
+    """Delete a link if it is there. The kernel may be about to do it: that of a namespace goes some
+    time after the namespace.
+    """
+    if not _succeeds("ip", "link", "delete", name) and _succeeds("ip", "link", "show", name):
+        _run("ip", "link", "delete", name)
 
 
 def remove_leftover_links(site: Site) -> None:
