@@ -6,11 +6,13 @@ nothing left at the site.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from antipode.cloud.backups import read_record
 from antipode.config import Config
@@ -18,14 +20,16 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, InvalidInput, NotFound, PreflightFailed, RecoveryPointInvalid
 from antipode.model.source import BackupChain
+from antipode.model.vnf import Vnf
 from antipode.operations import failover as failing
 from antipode.operations.failover import prepare
 from antipode.operations.recovery_points import deep_request, verify_deep
 from antipode.runs import failover as failover_run
 from antipode.runs import verify as verify_run
+from antipode.runs.verify import VerifyRequest
 from antipode.store.tables import RunRow
 from antipode.vault import points
-from tests.unit.test_durable_runs import World, world
+from tests.unit.test_durable_runs import VNF, World, world
 
 __all__ = ["world"]
 BLOCK = 1 << 28
@@ -159,6 +163,15 @@ def test_what_is_missing_at_the_site_is_named_before_anything_is_restored(
     assert world.b.volumes == {} and world.b.backups == {}
 
 
+def test_the_map_of_this_host_counts(world: World, store: Digested) -> None:
+    world.b.types = [{"id": "type-3", "name": "gold"}]
+    with pytest.raises(PreflightFailed):
+        verified(world, store)
+    mended = VNF.map.model_copy(update={"volume_types": {"fast": "gold"}})
+    world.here.vnfs.put(VNF.model_copy(update={"map": mended}))
+    assert all(f.ok for f in verified(world, store))
+
+
 def test_one_volume_and_one_backup_of_quota_suffice_beside_the_records(
     world: World,
     store: Digested,
@@ -212,3 +225,79 @@ def test_a_request_that_a_newer_antipode_made_is_refused_by_name() -> None:
     row = verify_run.new_run(verify_run.KIND, "v", {"depth": 2})
     with pytest.raises(InvalidInput, match=row.id):
         verify_run.VerifyRequest.of(row)
+
+
+# Periodic verification.
+
+
+class Clock:
+    """A day after all that has happened, and further when a test says so."""
+
+    def __init__(self) -> None:
+        self.at = time.time() + 86400
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def due(world: World, store: Digested, clock: Clock, *vnfs: Vnf) -> list[RunRow]:
+    """The runs that the service would queue now."""
+    queued: list[RunRow] = []
+    with configured(store):
+        verify_run.submit_due(world.here, vnfs, queued.append, clock)
+    return queued
+
+
+WEEKLY = VNF.model_copy(update={"verify_every": 7 * 86400.0})
+
+
+def test_the_newest_point_is_verified_as_often_as_the_vnf_file_says(
+    world: World, store: Digested
+) -> None:
+    clock = Clock()
+    assert due(world, store, clock, VNF) == []
+    [first] = due(world, store, clock, WEEKLY)
+    assert VerifyRequest.of(first).recovery_point == points.read(world.here.vault, "v").id
+    verified(world, store)
+    clock.at = time.time() + 6 * 86400
+    assert due(world, store, clock, WEEKLY) == []
+    clock.at += 86400
+    assert len(due(world, store, clock, WEEKLY)) == 1
+
+
+def test_a_periodic_verification_that_failed_is_tried_again_earlier(
+    world: World, store: Digested
+) -> None:
+    world.b.types = []
+    with pytest.raises(PreflightFailed):
+        verified(world, store)
+    clock = Clock()
+    clock.at = time.time() + 3600
+    assert due(world, store, clock, WEEKLY) == []
+    clock.at = time.time() + verify_run.AGAIN_S
+    assert len(due(world, store, clock, WEEKLY)) == 1
+
+
+def test_none_is_queued_beside_one_that_has_not_ended(world: World, store: Digested) -> None:
+    row = asked(world, store)
+    row.state = "queued"
+    world.here.runs.create(row)
+    assert due(world, store, Clock(), WEEKLY) == []
+
+
+def test_a_vnf_that_cannot_be_verified_keeps_no_other_from_it(
+    world: World, store: Digested
+) -> None:
+    stranger = WEEKLY.model_copy(update={"vnf": "without-points"})
+    [row] = due(world, store, Clock(), stranger, WEEKLY)
+    assert row.vnf == "v"
+
+
+@pytest.mark.parametrize("value", ["30m", "0s", "-1d", "weekly", ".inf"])
+def test_an_interval_that_makes_no_sense_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError):
+        Vnf.model_validate({**VNF.model_dump(mode="json"), "verify_every": value})
+    assert (
+        Vnf.model_validate({**VNF.model_dump(mode="json"), "verify_every": "7d"}).verify_every
+        == 7 * 86400
+    )

@@ -180,6 +180,10 @@ class Vnf(Model):
     ]
     rpo: Annotated[Seconds, Field(ge=60, allow_inf_nan=False)] | None = None
     """how old the newest recovery point may become, in seconds; None: no target"""
+    verify_every: Annotated[Seconds, Field(ge=3600, allow_inf_nan=False)] | None = None
+    """how often the service proves the content of the newest recovery point, in seconds; None: only
+    when it is asked to
+    """
     ports: list[str] = []
     """names or ids of ports that belong to it and to no server, beside those whose address a
     member's port may use, which are found

@@ -6,6 +6,7 @@ called.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,13 +23,21 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
-from antipode.errors import Busy, InvalidInput, PreflightFailed, RecoveryPointInvalid
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    RecoveryPointInvalid,
+)
 from antipode.model.base import Model
 from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import quota_needs
 from antipode.model.steps import StepName, Timeline
 from antipode.model.topology import Volume
+from antipode.model.vnf import Vnf
 from antipode.recover import rollback
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
@@ -42,7 +51,10 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
 
+LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
+AGAIN_S = 6 * 3600.0
+"""After a periodic proof that did not succeed, the next one begins so many seconds after it."""
 
 
 class VerifySteps(StepName):
@@ -85,6 +97,7 @@ def requested(deployment: Deployment, point: RecoveryPoint, site: str | None) ->
             has sources whose content cannot be proven.
         Busy: a recovery of the VNF has not ended.
     """
+    point = _as_defined_here(deployment, point)
     vnf = point.vnf
     elsewhere = [s for s in vnf.sites if s != point.site]
     chosen = site or (elsewhere[0] if elsewhere else point.site)
@@ -103,6 +116,14 @@ def requested(deployment: Deployment, point: RecoveryPoint, site: str | None) ->
     no_recovery_in_the_way(deployment, vnf.vnf)
     request = VerifyRequest(recovery_point=point.id, site=chosen)
     return new_run(KIND, vnf.vnf, request.model_dump(mode="json"))
+
+
+def _as_defined_here(deployment: Deployment, point: RecoveryPoint) -> RecoveryPoint:
+    """A point with the definition of this host, if it has one, as a failover takes it: its map may
+    have been mended.
+    """
+    local = deployment.vnfs.find(point.vnf.vnf)
+    return point if local is None else point.model_copy(update={"vnf": local})
 
 
 def no_recovery_in_the_way(deployment: Deployment, vnf: str) -> None:
@@ -167,6 +188,40 @@ class Verify(RunKind):
 KIND = Verify()
 
 
+def submit_due(
+    deployment: Deployment,
+    vnfs: Sequence[Vnf],
+    enqueue: Callable[[RunRow], None],
+    now: Callable[[], float] = time.time,
+) -> None:
+    """Have the content of the newest recovery point proven for each VNF whose `verify_every` is
+    over.
+
+    After a run that did not succeed it is tried again in `AGAIN_S`. What keeps one from being
+    queued is logged; the others are queued all the same.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    for vnf in vnfs:
+        if vnf.verify_every is None or not _is_due(deployment, vnf, vnf.verify_every, now()):
+            continue
+        try:
+            enqueue(requested(deployment, points.read(deployment.vault, vnf.vnf), None))
+        except (Busy, NotFound) as error:
+            LOG.debug("%s is not verified now: %s", vnf.vnf, error)
+        except AntipodeError as error:
+            LOG.warning("%s is due to be verified, and cannot be: %s", vnf.vnf, error)
+
+
+def _is_due(deployment: Deployment, vnf: Vnf, every_s: float, now: float) -> bool:
+    newest = next((row for row in deployment.runs.all(vnf.vnf) if row.kind == KIND.name), None)
+    if newest is None:
+        return True
+    pause_s = every_s if newest.state == "succeeded" else min(every_s, AGAIN_S)
+    return newest.ended_at is not None and now >= newest.started_at + pause_s
+
+
 def _remove(site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
     """Remove all that a proof created; what stays, and why. Backups first, as Cinder deletes no
     volume that is being backed up.
@@ -214,7 +269,9 @@ def throw_away(point: RecoveryPoint, volume: Volume, site: Site) -> VolumePlan:
 def _verify(run: Run) -> None:
     request, began = VerifyRequest.of(run.row), time.monotonic()
     no_recovery_in_the_way(run.deployment, run.vnf)
-    point = points.read(run.deployment.vault, run.vnf, request.recovery_point)
+    point = _as_defined_here(
+        run.deployment, points.read(run.deployment.vault, run.vnf, request.recovery_point)
+    )
     site = run.site(request.site)
     store = run.deployment.store_of(point.site, point.vnf.store)
     if store is None:

@@ -28,7 +28,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
-from antipode.runs import expire, history, orphans
+from antipode.runs import expire, history, orphans, verify
 from antipode.service import events
 from antipode.service.conductor import Conductor
 from antipode.service.courier import Courier, couriers
@@ -276,7 +276,8 @@ class _Told:
 
 def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
     """Every CLEAN_EVERY_S, delete the flows of runs that have ended and freezes that are long over,
-    compare the clocks, remove orphans at the sites, prune the history, and queue what expires.
+    compare the clocks, remove orphans at the sites, prune the history, and queue what expires or is
+    to be verified.
     """
     while True:
         try:
@@ -286,7 +287,9 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             orphans.collect(deployment)
             history.prune(deployment)
             events.clean_up(deployment)
-            expire.submit_due(deployment, deployment.vnfs.all(), partial(enqueue, deployment))
+            vnfs = deployment.vnfs.all()
+            expire.submit_due(deployment, vnfs, partial(enqueue, deployment))
+            verify.submit_due(deployment, vnfs, partial(enqueue, deployment))
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:
