@@ -91,18 +91,11 @@ class _Made:
 def _backed_up(r: Recovery, volume: VolumePlan, volume_id: str) -> _Made:
     """A full backup of a throw-away volume, a new one or that of an earlier try."""
     with r.timeline.step(ProofSteps.BACK_UP_AGAIN, volume.label) as step:
-        key = r.key(volume.source_id)
-        ours = [
-            b
-            for b in r.site.backups.backups()
-            if carries(b, key) and b["volume_id"] == volume_id and b["status"] != "deleting"
-        ]
+        ours = _ours(r, volume, volume_id)
         if failed := [b["id"] for b in ours if b["status"].startswith("error")]:
             _delete_backups(r.site, failed, step)
-        usable = sorted(
-            (b for b in ours if b["id"] not in failed), key=lambda b: (b["created_at"], b["id"])
-        )
-        backup_id = str(usable[0]["id"]) if usable else _started(r, volume, volume_id, key)
+        usable = [b for b in ours if b["id"] not in failed]
+        backup_id = str(usable[0]["id"]) if usable else _started(r, volume, volume_id)
         stalls_after_s = r.stalls_after_s(volume.size_gib)
         backup = r.site.backups.watch.wait_for(
             [backup_id],
@@ -114,16 +107,26 @@ def _backed_up(r: Recovery, volume: VolumePlan, volume_id: str) -> _Made:
         return _Made(backup_id, backup["container"], _prefix(r.site, backup))
 
 
-def _started(r: Recovery, volume: VolumePlan, volume_id: str, key: str) -> str:
+def _ours(r: Recovery, volume: VolumePlan, volume_id: str) -> list[Json]:
+    """The backups of a throw-away volume, the oldest first."""
+    key = r.key(volume.source_id)
+    found = [
+        b
+        for b in r.site.backups.backups()
+        if carries(b, key) and b["volume_id"] == volume_id and b["status"] != "deleting"
+    ]
+    return sorted(found, key=lambda b: (b["created_at"], b["id"]))
+
+
+def _started(r: Recovery, volume: VolumePlan, volume_id: str) -> str:
+    name, mark = f"antipode verifies {volume.label}"[:255], marks(r.run, r.key(volume.source_id))
     try:
-        return r.site.backups.create_backup(
-            volume_id,
-            None,
-            f"antipode verifies {volume.label}"[:255],
-            marks(r.run, key),
-            incremental=False,
-        )
+        return r.site.backups.create_backup(volume_id, None, name, mark, incremental=False)
     except ApiError as error:
+        # Cinder makes one backup of a volume at a time: the request of a process that died may
+        # have come through.
+        if ours := _ours(r, volume, volume_id):
+            return str(ours[0]["id"])
         raise ResourceFailed(
             f"{r.site.name}: the throw-away volume {volume_id} of {volume.label} could not be"
             f" backed up: {error.reason}"
