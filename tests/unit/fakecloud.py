@@ -452,6 +452,8 @@ class FakeCloud:
     def _volume(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
             case "GET", ["volumes", "detail"]:
+                self._age({i: b for i, b in self.backups.items() if b["snapshot_id"] is None})
+                self._end_backing_up()
                 listed = [dict(v) for v in self.volumes.values()]
                 for volume in list(self.volumes.values()):
                     if volume["status"] in ("restoring-backup", "detaching"):
@@ -473,12 +475,7 @@ class FakeCloud:
                 return {"snapshots": list(self.snapshots.values())}
             case "GET", ["backups", "detail"]:
                 self._age(self.backups)
-                under_way = {
-                    b["volume_id"] for b in self.backups.values() if b["status"] == "creating"
-                }
-                for volume in self.volumes.values():
-                    if volume["status"] == "backing-up" and volume["id"] not in under_way:
-                        volume["status"] = "available"
+                self._end_backing_up()
                 return {"backups": list(self.backups.values())}
             case "GET", ["types"]:
                 return {"volume_types": self.types}
@@ -623,6 +620,13 @@ class FakeCloud:
             data_timestamp=at,
             snapshot_id=wanted["snapshot_id"],
         )
+
+    def _end_backing_up(self) -> None:
+        """Volumes whose backups are made are available again."""
+        under_way = {b["volume_id"] for b in self.backups.values() if b["status"] == "creating"}
+        for volume in self.volumes.values():
+            if volume["status"] == "backing-up" and volume["id"] not in under_way:
+                volume["status"] = "available"
 
     def _backup_of_volume(self, wanted: Json) -> str:
         """A full backup of a volume that is attached to nothing."""

@@ -223,12 +223,22 @@ def _is_due(deployment: Deployment, vnf: Vnf, every_s: float, now: float) -> boo
 
 
 def _remove(site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
-    """Remove all that a proof created; what stays, and why. Backups first, as Cinder deletes no
-    volume that is being backed up.
+    """Remove all that a proof created; what stays, and why.
+
+    Backups first, as Cinder deletes no volume that is being backed up. Then once more: a late
+    request may have begun one until its volume was gone.
     """
-    for kind in PROVIDERS.names:
-        PROVIDERS.get(kind).remove_proofs(site, run, timeline)
-    return rollback.remove(site, run, None, timeline, go_on)
+    _remove_proofs(site, run, timeline)
+    left = rollback.remove(site, run, None, timeline, go_on)
+    if _remove_proofs(site, run, timeline):
+        return rollback.remove(site, run, None, timeline, go_on)
+    return left
+
+
+def _remove_proofs(site: Site, run: str, timeline: Timeline) -> int:
+    """Remove what a proof created beyond volumes; how much that was."""
+    kinds = [PROVIDERS.get(name) for name in PROVIDERS.names]
+    return sum(kind.remove_proofs(site, run, timeline) for kind in kinds)
 
 
 @dataclass(frozen=True)
