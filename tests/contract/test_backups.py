@@ -347,6 +347,54 @@ def test_a_chain_is_known_restored_and_forgotten_at_the_other_site(
     other_things.remove_backup(base["id"])
 
 
+def test_a_backup_is_restored_into_one_existing_volume_at_a_time(
+    site: Site, things: Things
+) -> None:
+    backup = backup_of(things, things.volume(metadata={"of": "the source"}, description="d")["id"])
+    blank, other = (
+        things.volume(metadata={"antipode:blank": backup["id"]}, description="key")
+        for _ in range(2)
+    )
+    site.backups.restore_into(backup["id"], blank["id"])
+    assert there(site.volumes.volume(blank["id"]))["status"] != "available", "before it answers"
+    error = refused(lambda: site.backups.restore_into(backup["id"], other["id"]))
+    assert error.status == 400
+    assert error.reason == "Invalid backup: Backup status must be available"
+    restored = site.volumes.watch.wait_for([blank["id"]], timeout_s=PATIENCE_S)[blank["id"]]
+    assert restored["description"] == "key", "its own name keeps it"
+    assert restored["metadata"]["of"] == "the source"
+    assert "antipode:blank" not in restored["metadata"]
+    assert restored["metadata"]["src_backup_id"] == backup["id"]
+    site.backups.watch.wait_for([backup["id"]], timeout_s=PATIENCE_S)
+    assert there(site.volumes.volume(other["id"]))["metadata"] == other["metadata"]
+
+
+def test_a_restored_volume_without_metadata_of_its_backup_keeps_its_own_beside_the_backup(
+    site: Site, things: Things
+) -> None:
+    backup = backup_of(things, things.volume()["id"])
+    blank = things.volume(metadata={"antipode:blank": backup["id"]})
+    site.backups.restore_into(backup["id"], blank["id"])
+    restored = site.volumes.watch.wait_for([blank["id"]], timeout_s=PATIENCE_S)[blank["id"]]
+    assert restored["metadata"] == {
+        "antipode:blank": backup["id"],
+        "src_backup_id": backup["id"],
+    }
+    site.backups.watch.wait_for([backup["id"]], timeout_s=PATIENCE_S)
+
+
+def test_a_backup_of_a_volume_itself_is_full(site: Site, things: Things) -> None:
+    volume = things.volume()
+    made = site.backups.create_backup(volume["id"], None, things.name(), {}, incremental=False)
+    things.removals.append(lambda: things.remove_backup(made))
+    shown = site.backups.watch.wait_for([made], timeout_s=PATIENCE_S)[made]
+    assert (shown["is_incremental"], shown["snapshot_id"]) == (False, None)
+    until(
+        lambda: there(site.volumes.volume(volume["id"]))["status"] == "available",
+        "the volume is free",
+    )
+
+
 def test_a_volume_smaller_than_its_backup_is_refused(site: Site, things: Things) -> None:
     backup = backup_of(things, things.volume(size=2)["id"])
     error = refused(
