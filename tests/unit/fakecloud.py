@@ -101,6 +101,8 @@ class FakeCloud:
         self.volume_zones: list[str] | None = None
         """of Cinder, where they are not those of Nova"""
         self.hosts = ["compute-1"]
+        self.host_of_new_servers: str | None = "compute-1"
+        """None: a server that is built has no host yet"""
         self.server_groups: list[Json] = []
         self.keypairs: dict[str, Json] = {
             "key": {"name": "key", "public_key": "ssh-ed25519 AAAA me", "type": "ssh"}
@@ -362,6 +364,7 @@ class FakeCloud:
             "id": server,
             "status": "BUILD",
             "hints": hints,
+            "OS-EXT-SRV-ATTR:host": self.host_of_new_servers,
         }
         self.attachments[server] = [
             {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}

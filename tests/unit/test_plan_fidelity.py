@@ -5,6 +5,9 @@ user_data; and whether it finds the quotas that would refuse it.
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,11 +19,12 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Flavor, Server, ServerGroup
 from antipode.model.vnf import Answers, Mapping
 from antipode.recover.plan import make_plan
-from antipode.recover.ports import complete_ports
+from antipode.recover.ports import complete_ports, create_ports
+from antipode.recover.servers import HOST, boot
 from antipode.runs.failover import FailoverRequest
 from tests.unit import parts
 from tests.unit.fakecloud import FakeCloud
-from tests.unit.test_recovery import VNF, point, recover, there
+from tests.unit.test_recovery import VNF, imported, point, recover, restored, there
 
 __all__ = ["point", "there"]
 
@@ -178,6 +182,46 @@ def test_a_group_is_mapped_by_name_and_another_policy_of_it_is_named(
     assert warned(plan, "server group b", "soft-affinity instead of anti-affinity")
     booted = recover(there, wanted, plan, "app")
     assert there.servers[booted]["hints"] == {"group": "g"}
+
+
+def test_servers_of_one_group_are_placed_one_after_another(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    wanted = grouped(point, "soft-anti-affinity")
+    there.host_of_new_servers = None
+    plan = make_plan(wanted, there.site)
+    waiting: set[str] = set()
+    deadline = time.monotonic() + 60
+
+    def look(event: str) -> None:
+        if event.startswith("boot "):
+            placed = [s.get(HOST) or s["status"] != "BUILD" for s in there.servers.values()]
+            assert all(placed), f"{event} while another has no host"
+
+    def go_on() -> None:
+        # a thread waits, for its turn or for a host; when all do, the first one gets its host
+        assert time.monotonic() < deadline, "another thread has failed"
+        waiting.add(threading.current_thread().name)
+        if len(waiting) == 3:
+            for server in there.servers.values():
+                server[HOST] = "compute-1"
+
+    there.before = look
+    volumes, ports = {}, {}
+    for server in ("db", "app", "front"):
+        ports[server] = create_ports(parts.recovery(there, wanted, plan), server)
+        imported(there, wanted, server)
+        volumes[server] = restored(there, wanted, plan, server)
+    recovery = parts.recovery(there, wanted, plan, go_on=go_on)
+    assert recovery.found.servers("none") == []  # listed once, before any is booted
+    with ThreadPoolExecutor(3) as pool:
+        booted = [
+            pool.submit(boot, recovery, server, volumes[server], ports[server])
+            for server in ("db", "app", "front")
+        ]
+        ids = [b.result(60) for b in booted]
+    assert len(set(ids)) == 3
+    assert [e for e in there.events if e.startswith("group ")] == ["group apart"]
 
 
 # Quotas.

@@ -167,6 +167,7 @@ _ServerExtensions = TypedDict(
     "_ServerExtensions",
     {
         "OS-EXT-AZ:availability_zone": NotRequired[Maybe],
+        "OS-EXT-SRV-ATTR:host": NotRequired[Maybe],
         "OS-EXT-SRV-ATTR:hostname": NotRequired[Maybe],
         "OS-EXT-SRV-ATTR:root_device_name": NotRequired[Maybe],
         "OS-EXT-SRV-ATTR:user_data": NotRequired[Maybe],

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
@@ -19,6 +21,11 @@ from antipode.recover.recovery import Recovery
 
 TIMEOUT_S = 900.0
 
+POLL_S = 0.5
+HOST = "OS-EXT-SRV-ATTR:host"
+_turns: dict[tuple[str, str, str], threading.Lock] = {}
+"""by run, site and server group"""
+_turns_lock = threading.Lock()
 _one_at_a_time = threading.Lock()
 """Servers boot at the same time and may share a keypair, which must be made once."""
 
@@ -44,7 +51,9 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
         existing = _usable(recovery.found.servers(key))
         if existing is None:
             try:
-                server_id = _create(site, planned, volumes, ports, ours)
+                with _its_turn(recovery, planned):
+                    server_id = _create(site, planned, volumes, ports, ours)
+                    _await_host(recovery, planned, server_id)
             except ApiError as error:
                 # The request of a process that died may have come through, and the server that
                 # uses its volumes or ports is ours.
@@ -86,6 +95,39 @@ def _switch_off(recovery: Recovery, planned: ServerPlan, server_id: str) -> None
         site.compute.watch.wait_for(
             [server_id], wanted=("shutoff",), timeout_s=TIMEOUT_S, tell=step.waits_for
         )
+
+
+@contextmanager
+def _its_turn(recovery: Recovery, planned: ServerPlan) -> Iterator[None]:
+    """Nova places servers of one group that boot at once without a look at each other: they are
+    placed one after another.
+    """
+    if planned.server_group is None:
+        yield
+        return
+    with _turns_lock:
+        turn = _turns.setdefault(
+            (recovery.run, recovery.site.name, planned.server_group.name), threading.Lock()
+        )
+    while not turn.acquire(timeout=POLL_S):
+        recovery.go_on()
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+def _await_host(recovery: Recovery, planned: ServerPlan, server_id: str) -> None:
+    """Wait until a server of a group has a host; where that is not shown, until it is built."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while planned.server_group is not None:
+        server = recovery.site.compute.server(server_id)
+        if server is None or server["status"] != "BUILD" or server.get(HOST):
+            return
+        recovery.go_on()
+        if time.monotonic() > deadline:
+            return  # the wait for ACTIVE says so
+        time.sleep(POLL_S)
 
 
 def _usable(servers: Sequence[Json]) -> Json | None:
