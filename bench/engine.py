@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 from unittest.mock import patch
 
@@ -270,10 +271,12 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
 
 
 class _Site:
-    """A connection to a site by which nothing is sent."""
+    """A connection to a site by which nothing is sent; it has no quotas."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.project_id = "none"
+        self.volumes = SimpleNamespace(quota=lambda _project: {})
 
     def under(self, *_: object) -> Self:
         return self

@@ -179,7 +179,9 @@ class NamedSite:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.project_id = "of-the-vnfs"
         self.objects = SimpleNamespace(account=f"https://{name}/v1/AUTH_of_the_vnfs")
+        self.volumes = SimpleNamespace(quota=lambda _project: {})  # no limits
 
     def under(self, *_: object) -> NamedSite:
         return self
