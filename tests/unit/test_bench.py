@@ -289,7 +289,7 @@ def test_the_command_line_script_restores_from_the_newest_of_a_chain_after_impor
 
 def test_what_the_engine_costs_is_measured_on_whole_runs_and_judged_beside_a_real_one() -> None:
     costs = engine.measure(protected=4, recovered=4)
-    assert (costs.protect.volumes, costs.protect.tasks, costs.failover.tasks) == (4, 8, 9)
+    assert (costs.protect.volumes, costs.protect.tasks, costs.failover.tasks) == (4, 9, 9)
     assert costs.failover.steps > costs.failover.tasks
     slow, fast = (next(costs.lines(costs.protect.seconds * times)) for times in (60, 40))
     assert slow.endswith("at most 2%: met")
