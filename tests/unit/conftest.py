@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of tests that any process can pass on (xdist sends them as UTF-8), and keys."""
+"""Reports of tests that any process can pass on (xdist sends them as UTF-8), keys, and waits that
+look often."""
 
 from __future__ import annotations
 
@@ -7,9 +8,14 @@ from collections.abc import Generator
 
 import pytest
 
+from antipode.cloud import watch
 from tests import keys
 
 keys.share()
+for _wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
+    assert _wait.__kwdefaults__ is not None
+    # a fake cloud may be asked as often as we like
+    _wait.__kwdefaults__["interval_s"] = 0.005
 
 
 @pytest.hookimpl(wrapper=True)
