@@ -36,6 +36,7 @@ from antipode.runs import kind_of, orphans
 from antipode.store import database
 from antipode.store.runs import Runs
 from antipode.vault import Vault
+from tests.unit import samples
 
 _of_thread = threading.local()
 _address = ""
@@ -78,8 +79,18 @@ class AskedStore:
         return self
 
     def get(self, container: str, name: str) -> bytes:
+        if name.endswith("_metadata"):
+            return self._of(name.removesuffix("_metadata")).get(container, name)
         assert name.endswith("_sha256file"), name
         return json.dumps({"chunk_size": 1 << 29, "sha256s": ["0" * 64] * 2}).encode()
+
+    def listing(self, container: str, prefix: str = "") -> list[Any]:
+        return self._of(prefix).listing(container, prefix)
+
+    def _of(self, prefix: str) -> samples.MemoryStore:
+        store = samples.MemoryStore()
+        store.hold_under(prefix)
+        return store
 
 
 def connect(name: str, cloud: str) -> Site:

@@ -164,8 +164,11 @@ class MemoryStore:
         ]
 
     def hold(self, backup: BackupRecord) -> None:
+        """Hold a backup under the prefix that its record names."""
+        self.hold_under(f"volume_{backup.volume_id}/{backup.id}")
+
+    def hold_under(self, prefix: str) -> None:
         """What Cinder's chunked driver leaves in a store for a backup of two data objects."""
-        prefix = f"volume_{backup.volume_id}/{backup.id}"
         names = [f"{prefix}-00001", f"{prefix}-00002"]
         self.objects |= {n: n.encode() for n in names}
         self.objects[f"{prefix}_metadata"] = json.dumps(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, InvalidInput, NotFound, PreflightFailed, RecoveryPointInvalid
-from antipode.model.source import BackupChain
+from antipode.model.source import BackupChain, BackupRecord, backup_chain
 from antipode.model.vnf import Vnf
 from antipode.operations import failover as failing
 from antipode.operations.failover import prepare
@@ -29,6 +29,8 @@ from antipode.runs import verify as verify_run
 from antipode.runs.verify import VerifyRequest
 from antipode.store.tables import RunRow
 from antipode.vault import points
+from antipode.vault.verify import prefix_of
+from tests.unit import samples
 from tests.unit.test_durable_runs import VNF, World, world
 
 __all__ = ["world"]
@@ -44,16 +46,32 @@ class Digested:
     def __init__(self, there: Any) -> None:
         self.there = there
         self.restored: dict[str, list[str]] = {}
+        self.kept: dict[str, list[str]] = {}
+        """backup -> the digests that it carries, if they are not those of all"""
+        self.lost: set[str] = set()
+        """objects that are gone"""
 
     def under(self, _go_on: object) -> Digested:
         return self
 
     def get(self, container: str, name: str) -> bytes:
+        if name.endswith("_metadata"):
+            return self.objects(name.removesuffix("_metadata")).get(container, name)
         backup = name.removeprefix("objects-of-").removesuffix("_sha256file")
         made = self.there.backups[backup]
         volume = self.there.volumes.get(made["volume_id"])
         sums = self.restored.get(volume["name"], CAPTURED) if volume else CAPTURED
-        return json.dumps({"chunk_size": BLOCK, "sha256s": sums}).encode()
+        return json.dumps({"chunk_size": BLOCK, "sha256s": self.kept.get(backup, sums)}).encode()
+
+    def listing(self, container: str, prefix: str = "") -> list[Any]:
+        return self.objects(prefix).listing(container, prefix)
+
+    def objects(self, prefix: str) -> samples.MemoryStore:
+        store = samples.MemoryStore()
+        store.hold_under(prefix)
+        for lost in self.lost:
+            store.objects.pop(lost, None)
+        return store
 
 
 @pytest.fixture
@@ -78,6 +96,13 @@ def asked(world: World, store: Digested, site: str | None = None) -> RunRow:
 def verified(world: World, store: Digested) -> list[Any]:
     with configured(store):
         return verify_deep(world.here, deep_request(world.here, "v", None), Unobserved())
+
+
+def chain_of(world: World, volume: str) -> Sequence[BackupRecord]:
+    """The backups of a volume by its name, base first."""
+    point = points.read(world.here.vault, "v")
+    [found] = [v.id for v in point.topology.volumes if v.name == volume]
+    return backup_chain(point.sources[found])
 
 
 def expect_nothing_left(world: World) -> None:
@@ -137,13 +162,36 @@ def test_a_volume_that_came_back_smaller_does_not_pass(
     assert findings["db-data"].first_difference == 3 * BLOCK
 
 
+def test_digests_of_a_part_of_the_volume_prove_nothing(world: World, store: Digested) -> None:
+    store.kept[chain_of(world, "db-data")[-1].id] = CAPTURED[:1]
+    findings = {f.volume: f for f in verified(world, store)}
+    assert not findings["db-data"].ok
+    assert findings["db-root"].ok
+    expect_nothing_left(world)
+
+
+def test_a_chain_whose_objects_have_changed_is_not_restored_at_all(
+    world: World, store: Digested
+) -> None:
+    store.lost.add(f"{prefix_of(chain_of(world, 'db-data')[0])}-00001")
+    before = len(world.b.events)
+    findings = {f.volume: f for f in verified(world, store)}
+    assert not findings["db-data"].ok
+    assert not [e for e in world.b.events[before:] if "db-data" in e]
+    expect_nothing_left(world)
+
+
 def test_digests_that_are_gone_fail_the_run_and_leave_nothing(
     world: World,
     store: Digested,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def gone(*_: object) -> bytes:
-        raise NotFound("no such object")
+    get = store.get
+
+    def gone(container: str, name: str) -> bytes:
+        if name.endswith("_sha256file"):
+            raise NotFound("no such object")
+        return get(container, name)
 
     monkeypatch.setattr(store, "get", gone)
     with pytest.raises(RecoveryPointInvalid):

@@ -113,9 +113,14 @@ class FromBackups(VolumeProvider):
     def prove(
         self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
     ) -> Finding:
+        chain = backup_chain(source)
+        # the store could have changed the digests with the data, but not the sealed fingerprint
+        for stored in verify_chain(volume.label, chain, store):
+            if not stored.ok:
+                return stored
         records.import_chains(recovery, volume.label, [volume.source_id])
         made = restored_volume(recovery, volume, recovery.slots.hold())
-        return proof.prove(recovery, store, volume, made, backup_chain(source)[-1])
+        return proof.prove(recovery, store, volume, made, chain[-1])
 
     def remove_proofs(self, site: Site, run: str, timeline: Timeline) -> int:
         return proof.remove_backups(site, run, timeline)

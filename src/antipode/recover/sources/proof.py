@@ -153,6 +153,15 @@ def _finding(
     volume: VolumePlan, record: BackupRecord, captured: Digests, restored: Digests
 ) -> Finding:
     size = f"{captured.blocks} blocks of {captured.block} bytes"
+    whole = -(-restored.blocks * record.size_gib // volume.size_gib)
+    if captured.blocks < whole:
+        return Finding(
+            volume=volume.label,
+            backup=record.id,
+            ok=False,
+            detail=f"the backup carries digests of {size}, and its volume has {whole} blocks: the"
+            " others cannot be compared",
+        )
     different = captured.differences(restored)
     first = different[0] if different else None
     return Finding(
