@@ -28,6 +28,7 @@ from antipode.errors import (
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.source import BackupChain
+from antipode.model.steps import Unrecorded
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
 from antipode.operations import expiry
@@ -35,6 +36,7 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.resume import resume
 from antipode.runs import expire as run_kind
+from antipode.runs.protect import remove_orphans_of
 from antipode.store.tables import RunRow
 from antipode.vault import points, sealing, signing
 from antipode.vault.directory import DirectoryVault
@@ -242,6 +244,78 @@ def test_a_damaged_point_that_is_deleted_leaves_no_backups_of_its_own(world: Wor
     delete(world, there[1])
     assert len(world.a.backups) == 2 * VOLUMES
     assert not [name for name in documents(world) if name == f"{there[1]}.json"]
+
+
+def test_the_plan_of_a_deletion_counts_the_backups_of_a_damaged_point(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    own = points.read(world.here.vault, "v", there[1]).backups
+    damage(world, there[1])
+    plan = expiry.plan_deletion(world.here, "v", [there[1]])
+    assert plan.backups == {i: record.size_gib for i, record in own.items()}
+
+
+def of_another_vnf(world: World, point: str) -> str:  # noqa: F811
+    """A backup that belongs to a point of another VNF of the project."""
+    return world.a.add_backup(
+        "front-root",
+        volume_id="of-another-vnf",
+        metadata={"antipode:run": f"protect-{point}"},
+    )
+
+
+def test_a_damaged_document_with_the_name_of_a_point_of_another_vnf_takes_nothing_of_it_along(
+    world: World,  # noqa: F811
+) -> None:
+    three_points(world)
+    other = "20260101T000000Z-abcdef"
+    backup = of_another_vnf(world, other)
+    (world.folder / "vault" / "v" / f"{other}.json").write_bytes(b"garbage")
+    assert expiry.plan_deletion(world.here, "v", [other]).backups == {}
+    delete(world, other)
+    assert backup in world.a.backups
+    assert len(world.a.backups) == 3 * VOLUMES + 1
+    assert f"{other}.json" not in documents(world)
+
+
+def test_a_point_in_the_folder_of_another_vnf_is_removed_there_and_keeps_its_backups(
+    world: World,  # noqa: F811
+) -> None:
+    there = three_points(world)
+    first = points.read(world.here.vault, "v", there[0])
+    other = first.model_copy(
+        update={
+            "id": "20260101T000000Z-abcdef",
+            "vnf": first.vnf.model_copy(update={"vnf": "other"}),
+        }
+    )
+    points.commit(world.here.vault, other)
+    # even a backup of a volume that is this VNF's: the point that needs it is intact
+    backup = world.a.add_backup("db-data", metadata={"antipode:run": f"protect-{other.id}"})
+    vault = world.folder / "vault"
+    (vault / "v" / f"{other.id}.json").write_bytes(
+        (vault / "other" / f"{other.id}.json").read_bytes()
+    )
+    assert expiry.plan_deletion(world.here, "v", [other.id]).backups == {}
+    delete(world, other.id)
+    assert backup in world.a.backups
+    assert len(world.a.backups) == 3 * VOLUMES + 1
+    assert f"{other.id}.json" not in documents(world)
+    assert points.list_ids(world.here.vault, "other") == [other.id]
+
+
+def test_orphans_of_a_vnf_are_removed_though_the_point_of_one_run_has_expired(
+    world: World,  # noqa: F811
+) -> None:
+    there = three_points(world)
+    runs = [world.here.runs.get(f"protect-{point}") for point in there]
+    keep(world, retention={"last": 2})
+    expire(world)
+    points.hide(world.here.vault, "v", there[1], "It has expired.")
+    orphan = world.a.add_backup("db-data", metadata={"antipode:run": runs[2].id})
+    remove_orphans_of(world.a.site, world.here.vault, runs, Unrecorded())
+    assert orphan not in world.a.backups
+    # those of the withdrawn point too: what it needs is the expiry's to remove
+    assert len(world.a.backups) == 2 * VOLUMES
 
 
 def delete(world: World, *wanted: str) -> dict[str, Any]:  # noqa: F811

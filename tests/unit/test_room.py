@@ -15,6 +15,7 @@ from antipode.model.room import Room
 from antipode.vault import points
 from tests.unit.test_durable_runs import World, world  # noqa: F401
 from tests.unit.test_expiry import VOLUMES, keep
+from tests.unit.test_vault_sync import three_vaults
 
 HOUR = timedelta(hours=1)
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -109,3 +110,18 @@ def test_what_has_expired_makes_room_before_the_window(world: World) -> None:  #
     world.protect()
     deleted = [i for i, e in enumerate(world.a.events) if e.startswith("delete backup")]
     assert deleted[VOLUMES - 1] < world.a.events.index("quiesce db")
+
+
+def test_a_silent_vault_makes_no_room(world: World) -> None:  # noqa: F811
+    places = three_vaults(world, "vaults_needed: 2\n")
+    keep(world, retention="all")
+    there = [world.protect()["recovery_point"] for _ in range(2)]
+    keep(world, retention={"last": 1})
+    quota(world, len(world.a.backups))
+    kept = set(world.a.backups)
+    places.away("two")  # it may have a point that rests on these backups
+    with pytest.raises(PreflightFailed):
+        world.protect()
+    assert set(world.a.backups) == kept
+    places.back("two")
+    assert points.list_ids(world.here.vaults(), "v") == there

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
@@ -13,7 +13,6 @@ from antipode.errors import InvalidInput, RecoveryPointInvalid
 
 if TYPE_CHECKING:
     from antipode.model.point import RecoveryPoint
-    from antipode.model.source import BackupRecord
     from antipode.operations.expiry import Deletion
 
 
@@ -236,7 +235,7 @@ class RecoveryPointExpire(ShowCommand):
                 "vnf": parsed_args.vnf,
                 "expired": [*found.withdrawn, *found.expired],
                 "kept": [{"id": i, "because": why} for i, why in sorted(found.kept.items())],
-                **_backups(found.backups.values()),
+                **_backups(found.backups),
             }
         )
 
@@ -273,7 +272,7 @@ class RecoveryPointDelete(ShowCommand):
         from antipode.operations.expiry import delete, plan_deletion
 
         plan = plan_deletion(deployment, parsed_args.vnf, parsed_args.points)
-        removed = _backups(plan.backups.values())
+        removed = _backups(plan.backups)
         if parsed_args.dry_run:
             return columns({"vnf": plan.vnf, "deleted": plan.points, "left": plan.left, **removed})
         if not parsed_args.yes:
@@ -293,10 +292,9 @@ def _question(plan: Deletion, backups: int) -> str:
     )
 
 
-def _backups(backups: Iterable[BackupRecord]) -> dict[str, int]:
+def _backups(sizes: Mapping[str, int]) -> dict[str, int]:
     """How many backups, and what they count of the quota."""
-    sizes = [backup.size_gib for backup in backups]
-    return {"backups": len(sizes), "backup_gib": sum(sizes)}
+    return {"backups": len(sizes), "backup_gib": sum(sizes.values())}
 
 
 def _volume(

@@ -5,7 +5,7 @@ that an operator deletes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,13 +14,11 @@ from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
-from antipode.errors import NotFound, VaultCorrupt
-from antipode.model.source import BackupRecord
+from antipode.errors import NotFound
 from antipode.runs import expire as run_kind
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
-from antipode.vault import Vault, points
-from antipode.vault.points import Examined
+from antipode.vault import points
 
 Json = dict[str, Any]
 
@@ -68,8 +66,8 @@ class Deletion:
     """whether the newest one that can be recovered from is among them"""
     left: int
     """how many points stay"""
-    backups: dict[str, BackupRecord]
-    """the backups that only these points need, by id"""
+    backups: dict[str, int]
+    """the backups that only these points need, and the GiB that each counts"""
 
 
 def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> Deletion:
@@ -80,7 +78,8 @@ def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> D
         VaultCorrupt: another point cannot be read, so that nobody knows what it needs.
         VaultError: a vault cannot be read.
     """
-    vault = run_kind.looking(deployment, deployment.vnfs.get(name)).vault
+    context = run_kind.looking(deployment, deployment.vnfs.get(name))
+    vault = context.vault
     there = points.list_all(vault, name)
     if missing := sorted(set(wanted) - {*there.ids, *there.hidden}):
         raise NotFound(
@@ -93,18 +92,8 @@ def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> D
         points=list(wanted),
         with_newest=newest is not None and newest.id in wanted,
         left=len(staying),
-        backups=expiry.needless(_readable(vault, name, wanted), staying),
+        backups=expiry.needless(context, wanted, staying),
     )
-
-
-def _readable(vault: Vault, vnf: str, wanted: Collection[str]) -> list[Examined]:
-    found: list[Examined] = []
-    for point in wanted:
-        try:
-            found.append(points.examine(vault, vnf, point))
-        except VaultCorrupt:
-            continue  # its own backups are found by their marks
-    return found
 
 
 @dataclass(frozen=True)
@@ -116,8 +105,8 @@ class Outlook:
     expired: list[str]
     withdrawn: list[str]
     """points that an earlier expiry has withdrawn and not finished with"""
-    backups: dict[str, BackupRecord]
-    """the backups that would be removed, by id"""
+    backups: dict[str, int]
+    """the backups that would be removed, and the GiB that each counts"""
 
 
 def look(deployment: Deployment, name: str) -> Outlook:
@@ -126,6 +115,6 @@ def look(deployment: Deployment, name: str) -> Outlook:
     context = run_kind.looking(deployment, vnf)
     found = expiry.judged(context, datetime.now(UTC))
     hidden = points.list_all(context.vault, name).hidden
-    going = _readable(context.vault, name, [*found.expired, *hidden])
     staying = expiry.standing(context.vault, name, apart_from=found.expired)
-    return Outlook(dict(found.kept), found.expired, hidden, expiry.needless(going, staying))
+    backups = expiry.needless(context, [*found.expired, *hidden], staying)
+    return Outlook(dict(found.kept), found.expired, hidden, backups)

@@ -51,7 +51,6 @@ from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.transfer import TRANSFERS, Transfer, expiry
-from antipode.transfer.expiry import Expiry
 from antipode.vault import PROBE, Vault, generations, points, sealing, sync
 from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import SealedPoint, Trust
@@ -439,19 +438,20 @@ class MakeRoom(ProtectTask):
         needs = job.transfer.needs(job.protecting, found)
         if not any(need.limit >= 0 for need in needs):
             return ""
-        work = expire.expiry_of(self.run, job.request.vnf, job.vault)
         try:
             if any(need.is_short for need in needs):
+                # A vault that is silent may have a point that needs what another lets go.
+                work = expire.expiry_of(self.run, job.request.vnf, job.every_vault)
                 expire.make_room(work, self.run.id, job.must_be_active())
                 needs = job.transfer.needs(job.protecting, found)
-            return self._why_chains_end(work, needs, found)
+            return self._why_chains_end(needs, found)
         except Stopped:
             raise
         except AntipodeError as error:
             LOG.warning("no room could be made for the backups of %s: %s", self.run.vnf, error)
             return ""
 
-    def _why_chains_end(self, work: Expiry, needs: Sequence[QuotaNeed], topology: Topology) -> str:
+    def _why_chains_end(self, needs: Sequence[QuotaNeed], topology: Topology) -> str:
         """Why all backups are full ones now: the chains that they end can go before the quota is
         exhausted, and could not any more after one more increment. Empty if that is not so.
         """
@@ -465,12 +465,13 @@ class MakeRoom(ProtectTask):
         now = datetime.now(UTC)
         first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
         since_s = max(previous.age_s, 1.0)
+        looking = expire.expiry_of(self.run, self.job.request.vnf, self.job.vault)
         for need in needs:
             free = need.limit - need.used
             if need.limit < 0 or need.is_short or free >= plenty * need.needed:
                 continue
             new = {v.id: 1 if need.resource == "backups" else v.size_gib for v in topology.volumes}
-            room, every = expiry.room(work, need, new), timedelta(seconds=since_s)
+            room, every = expiry.room(looking, need, new), timedelta(seconds=since_s)
             if room.lasts(first, previous.backups, every) or not room.lasts(first, (), every):
                 continue
             return (
@@ -785,14 +786,26 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
     for name, of_one in of_option.items():
         part = OPTIONS.get(name)
         for row in (r for r in of_one if r.state == "succeeded"):
-            made = points.read(vault, row.vnf, point_of(row.id), Trust.UNSIGNED_TOO)
-            gone |= _remove(site, {row.id}, made.backups.keys, part, timeline)
+            made = _what_it_made(vault, row)
+            if made is not None:
+                gone |= _remove(site, {row.id}, made.backups.keys, part, timeline)
         if over := {r.id for r in of_one if r.state != "succeeded"}:
             own = [point_of(run) for run in over]
             named = partial(points.named_backups, vault, rows[0].vnf, own)
             gone |= _remove(site, over, named, part, timeline)
     if gone:
         points.forget_records(vault, rows[0].vnf, gone)
+
+
+def _what_it_made(vault: Vault, row: RunRow) -> RecoveryPoint | None:
+    """The recovery point of a run that succeeded, which may have been withdrawn since; None where
+    it is gone: whether another point rests on what the run made is not known then, and that stays.
+    """
+    try:
+        return points.read_though_withdrawn(vault, row.vnf, point_of(row.id), Trust.UNSIGNED_TOO)
+    except NotFound as error:
+        LOG.info("orphans of %s are not looked for: %s", row.id, error)
+        return None
 
 
 def _option_of(row: RunRow) -> str:

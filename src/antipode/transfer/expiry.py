@@ -16,7 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from antipode.cloud.site import Site
-from antipode.errors import Busy, NotFound, SiteUnreachable, VaultCorrupt, VaultError
+from antipode.errors import (
+    Busy,
+    NotFound,
+    PointMisplaced,
+    SiteUnreachable,
+    VaultCorrupt,
+    VaultError,
+)
 from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
@@ -156,15 +163,23 @@ def _moment(text: str) -> datetime:
     return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
-def needless(going: Iterable[Examined], staying: Iterable[Examined]) -> dict[str, BackupRecord]:
-    """The backups that points which go rest on, and none that stays."""
-    needed = backups_of(staying)
-    return {
-        backup: record
-        for examined in going
-        for backup, record in examined.point.backups.items()
-        if backup not in needed
+def needless(expiry: Expiry, going: Iterable[str], staying: Collection[Examined]) -> dict[str, int]:
+    """The backups that would go with points, and the GiB that each counts. What damaged ones were
+    made of is looked for at the sites that answer.
+    """
+    work = _work(expiry, going, staying)
+    found = {
+        backup: record.size_gib
+        for point in work.hidden
+        for backup, record in point.backups.items()
+        if backup not in work.needed
     }
+    for name in expiry.vnf.sites if work.damaged else ():
+        try:
+            found |= work.strays(expiry.site(name))
+        except (NotFound, SiteUnreachable) as error:
+            LOG.warning("backups of damaged recovery points at %s are not counted: %s", name, error)
+    return found
 
 
 def backups_of(found: Iterable[Examined]) -> set[str]:
@@ -213,13 +228,12 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     outcome.left += [f"recovery point {i}: used by {run}" for i, run in sorted(used.items())]
     staying += [points.examine(expiry.vault, vnf, point) for point in used]
     going = [point for point in there.hidden if point not in used]
-    hidden, damaged = _hidden(expiry, going, staying)
-    work = _Work(hidden, damaged, backups_of(staying))
+    work = _work(expiry, going, staying)
     stuck: set[str] = set()
-    for home in sorted({point.site for point in hidden} | {state.active_site}):
+    for home in sorted({point.site for point in work.hidden} | {state.active_site}):
         stuck |= _remove_everywhere(expiry, work, home, state.active_site, outcome)
-    done = [p.id for p in hidden if not stuck.intersection(p.backups)]
-    done += [] if stuck else damaged
+    done = [p.id for p in work.hidden if not stuck.intersection(p.backups)]
+    done += [*work.misplaced, *([] if stuck else work.damaged)]
     if done:
         with expiry.timeline.step(Steps.FORGET_POINTS, vnf) as step:
             gone = work.gone(done)
@@ -238,8 +252,12 @@ class _Work:
     hidden: Sequence[RecoveryPoint]
     damaged: Collection[str]
     """withdrawn points that cannot be read: what they named is found by its marks"""
+    misplaced: Collection[str]
+    """withdrawn names under which another point was put: of them only the name goes"""
     needed: Collection[str]
     """backups that a point which counts needs"""
+    volumes: Collection[str]
+    """the volumes of the points of this VNF that a key trusted here has signed"""
 
     def doomed(self, home: str) -> dict[str, Doomed]:
         """The backups that go, of those that were made at a site."""
@@ -257,14 +275,21 @@ class _Work:
         there |= set(self.needed)
         return {b for p in self.hidden if p.id in done for b in p.backups} - there
 
-    def strays(self, site: Site) -> set[str]:
-        """The backups at a site that damaged points were made of, and that no other needs."""
+    def strays(self, site: Site) -> dict[str, int]:
+        """The backups at a site that damaged points were made of, and that no other needs, and the
+        GiB that each counts.
+
+        What a document is named proves nothing: its name may be that of a point of another VNF. So
+        only backups of volumes that are known to be this VNF's are looked for.
+        """
         if not self.damaged:
-            return set()
+            return {}
         return {
-            str(b["id"])
+            str(b["id"]): int(b["size"] or 0)
             for b in site.backups.backups()
-            if (made_by(b) or "").partition("-")[2] in self.damaged and b["id"] not in self.needed
+            if (made_by(b) or "").partition("-")[2] in self.damaged
+            and b["volume_id"] in self.volumes
+            and b["id"] not in self.needed
         }
 
 
@@ -282,21 +307,23 @@ def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
         points.forget_notes(expiry.vault, expiry.vnf.vnf, old)
 
 
-def _hidden(
-    expiry: Expiry, ids: Iterable[str], staying: Iterable[Examined]
-) -> tuple[list[RecoveryPoint], list[str]]:
-    """The withdrawn points whose backups may go, and the ids of those that cannot be read.
+def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> _Work:
+    """What is to be removed of withdrawn points.
 
     What a point names that nobody has signed goes only if it is of a volume that a signed one has:
     else whoever can write to the vault could have backups of another VNF deleted.
     """
     found: list[Examined] = []
     damaged: list[str] = []
+    misplaced: list[str] = []
     for point in ids:
         try:
             found.append(points.examine(expiry.vault, expiry.vnf.vnf, point))
         except NotFound:
             continue  # another host has finished with it
+        except PointMisplaced as error:
+            LOG.warning("only the name of withdrawn recovery point %s goes: %s", point, error)
+            misplaced.append(point)
         except VaultCorrupt as error:
             LOG.warning("withdrawn recovery point %s cannot be read: %s", point, error)
             damaged.append(point)
@@ -309,7 +336,8 @@ def _hidden(
             expiry.vnf.vnf,
             ", ".join(foreign),
         )
-    return [e.point for e in found if e.point.id not in foreign], damaged
+    hidden = [e.point for e in found if e.point.id not in foreign]
+    return _Work(hidden, damaged, misplaced, backups_of(staying), ours)
 
 
 def _remove_everywhere(

@@ -280,6 +280,17 @@ def find(
     return _open(vault, vnf, point, trust, digest)
 
 
+def read_though_withdrawn(vault: Vault, vnf: str, point: str, trust: Trust) -> RecoveryPoint:
+    """A recovery point, withdrawn or not, to find out what it needs; never to recover from.
+
+    Raises:
+        NotFound: its manifest is not there.
+        PointUnsigned, PointUntrusted, VaultCorrupt: as `find`.
+        VaultError: the vault cannot be read.
+    """
+    return _open(vault, vnf, point, trust).point
+
+
 class Examined(NamedTuple):
     """A recovery point, to find out what it needs; never to recover from."""
 
