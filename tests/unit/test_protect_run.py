@@ -30,6 +30,7 @@ from antipode.errors import (
     PreflightFailed,
     QuiesceFailed,
     ResourceFailed,
+    SiteUnreachable,
     VaultError,
 )
 from antipode.model.capture import Transferred
@@ -327,6 +328,17 @@ def test_snapshots_that_cannot_be_removed_after_the_commit_are_a_warning_and_the
         record = protect(world.deployment, "hlr", Unobserved())
     assert points.list_ids(world.deployment.vault, "hlr") == [record["recovery_point"]]
     assert "snapshots of run" in caplog.text
+
+
+def test_snapshots_that_a_silent_site_kept_after_the_commit_are_looked_for_as_orphans(
+    world: World,
+) -> None:
+    world.plays(QuiescedSnapshot, "release", failing(SiteUnreachable("site-a is silent")))
+    record = protect(world.deployment, "hlr", Unobserved())
+    run = world.deployment.runs.get(record["run"])
+    assert run.state == "succeeded"
+    assert run.result["not_done"] == record["not_done"] == "site-a is silent"
+    assert protect_flow.KIND.may_have_orphans(run)
 
 
 @pytest.mark.parametrize("step", ["capture", "transfer"])

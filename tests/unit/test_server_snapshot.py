@@ -532,6 +532,95 @@ def test_an_unquiesce_that_fails_is_tried_again() -> None:
     scene.expect_nothing_left()
 
 
+def frozen_by_an_agent_that_vanished(scene: Scene, status: int, reason: str) -> None:
+    """The agent takes the freeze and dies: createImage and each unquiesce are refused."""
+
+    def takes_it_and_dies() -> None:
+        scene.cloud.frozen_for_images["id-db"] = []
+        scene.cloud.before = lambda event: refuse(409, DOWN) if event == "unquiesce db" else None
+        refuse(status, reason)
+
+    scene.before("freeze db", takes_it_and_dies)
+
+
+DOWN = "Guest agent is not responding: QEMU guest agent is not connected"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (409, "Guest agent is not responding: Guest agent disappeared while executing command"),
+        (409, "no"),
+        (400, "Invalid volume: status must be available"),
+        (403, "VolumeSizeExceedsAvailableQuota"),
+    ],
+)
+def test_a_member_whose_agent_vanished_in_the_freeze_stays_on_the_ledger(
+    status: int, reason: str
+) -> None:
+    scene = Scene(timeout=0.3)
+    frozen_by_an_agent_that_vanished(scene, status, reason)
+    with pytest.raises(QuiesceFailed, match=r"server db.*may still be frozen"):
+        scene.capture()
+    assert scene.ledger.open == ["db"]
+
+
+def test_a_member_whose_agent_comes_back_is_unquiesced_after_a_conflict() -> None:
+    scene = Scene()
+    refusals = iter(range(3))
+
+    def takes_it_and_dies() -> None:
+        scene.cloud.frozen_for_images["id-db"] = []
+        scene.cloud.before = until_it_is_back
+        refuse(409, "Guest agent is not responding: Guest agent disappeared")
+
+    def until_it_is_back(event: str) -> None:
+        if event == "unquiesce db" and next(refusals, None) is not None:
+            refuse(409, DOWN)
+
+    scene.before("freeze db", takes_it_and_dies)
+    with pytest.raises(QuiesceFailed, match="could not be captured"):
+        scene.capture()
+    scene.expect_nothing_left()
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        DOWN,
+        "Cannot 'createImage' instance id-db while it is in task_state rebooting",
+        "Cannot 'createImage' instance id-db while it is in vm_state resized",
+        "Instance id-db is locked",
+    ],
+)
+def test_a_refusal_that_came_before_the_freeze_leaves_nothing_on_the_ledger(reason: str) -> None:
+    scene = Scene()
+
+    def refuses(event: str) -> None:
+        if event in ("freeze db", "unquiesce db"):
+            refuse(409, reason)
+
+    scene.cloud.before = refuses
+    with pytest.raises(QuiesceFailed, match="could not be captured"):
+        scene.capture()
+    scene.expect_nothing_left()
+
+
+def test_a_server_that_nova_cannot_freeze_is_not_taken_for_frozen() -> None:
+    scene = Scene()
+
+    def refuses(event: str) -> None:
+        if event == "freeze db":
+            refuse(400, "no")
+        if event == "unquiesce db":
+            refuse(409, "QEMU guest agent is not enabled")
+
+    scene.cloud.before = refuses
+    with pytest.raises(ResourceFailed):
+        scene.capture()
+    scene.expect_nothing_left()
+
+
 def test_a_ledger_that_cannot_be_written_freezes_nobody() -> None:
     scene = Scene()
 

@@ -670,6 +670,8 @@ def _release(job: Job) -> None:
             p.site.name,
             error,
         )
+        # they are orphans, and this has them looked for
+        job.run.result["not_done"] = str(error)
 
 
 def _catch_up(job: Job) -> None:

@@ -41,10 +41,13 @@ NOVA_LOOKS_S = 2.0
 """After which Nova has seen for certain that a snapshot is gone, and has unquiesced."""
 LEDGER_GRACE_S = 2.0
 """How much later than the capture ends by itself a reaper unquiesces."""
-_QUOTA = 403
-"""createImage has frozen the member, and made the first snapshots, when a quota is short for a
-later one.
-"""
+_NEVER_SENT = ("agent is not connected", "respond to synchronization")
+"""What libvirt says when it has not sent a freeze to the agent; see the add-on's guest.py."""
+_WRONG_STATE = ("while it is in task_state", "while it is in vm_state", "in an invalid state for")
+"""What Nova says of a server of which it makes no image now: it has asked for no freeze."""
+_LOCKED = ("is locked",)
+_NO_AGENT = ("agent is not enabled", "agent is not configured", "Quiescing is not supported")
+"""Why the unquiesce of a server is refused that Nova cannot freeze at all."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class _Freeze:
         self._unquiescing: _Moment | None = None
         self._unquiesced: _Moment | None = None
         self._denied = False
-        """createImage was refused before it could freeze anything"""
+        """createImage was refused before it froze anything, for certain"""
         self._thaw_error: str | None = None
         self._error: BaseException | None = None
         self._signal: str | None = None
@@ -270,7 +273,7 @@ class _Freeze:
                 self._server.id, maker.image_name, properties, self._remaining()
             )
         except ApiError as error:
-            self._denied = 400 <= error.status < 500 and error.status != _QUOTA
+            self._denied = _has_frozen_nothing(error)
             kind = (
                 QuiesceFailed
                 if error.status == 409
@@ -344,10 +347,12 @@ class _Freeze:
                 )
             except BaseException as error:
                 # Whatever it is, it is tried again, and reported if it stays.
-                is_refused = isinstance(error, ApiError) and 400 <= error.status < 500
                 self._thaw_error = error.reason if isinstance(error, ApiError) else str(error)
-                if self._denied and is_refused:
-                    return  # neither frozen nor unquiesced: it cannot be quiesced at all
+                if isinstance(error, ApiError) and 400 <= error.status < 500:
+                    # neither frozen nor unquiesced, if that is certain
+                    self._denied = self._denied or _says(error, _NO_AGENT)
+                    if self._denied:
+                        return
             else:
                 self._unquiesced, self._thaw_error = _Moment.now(), None
                 return
@@ -378,3 +383,16 @@ class _Freeze:
 
 def _is_yes(value: object) -> bool:
     return str(value or "").lower() in ("yes", "true", "1")
+
+
+def _has_frozen_nothing(error: ApiError) -> bool:
+    """Whether a createImage that failed has certainly sent no freeze to the guest agent.
+
+    Nova answers with a conflict, and does not thaw, also when the agent has vanished after it took
+    the freeze; and a quota or a volume may be at fault when the guest is frozen already.
+    """
+    return error.status == 409 and _says(error, (*_NEVER_SENT, *_WRONG_STATE, *_LOCKED))
+
+
+def _says(error: ApiError, texts: tuple[str, ...]) -> bool:
+    return any(text in error.reason for text in texts)
