@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from antipode.errors import (
     VaultCorrupt,
     VaultError,
 )
+from antipode.model import point_v2
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.source import BackupChain
@@ -36,11 +38,15 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.resume import resume
 from antipode.runs import expire as run_kind
+from antipode.runs import verify as verify_kind
 from antipode.runs.protect import remove_orphans_of
 from antipode.store.tables import RunRow
+from antipode.transfer import removal
 from antipode.vault import points, sealing, signing
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
+from antipode.vault.keys import Keyring
+from tests.unit import samples
 from tests.unit.test_durable_runs import World, world  # noqa: F401
 from tests.unit.test_kill_matrix import VNF
 
@@ -316,6 +322,64 @@ def test_orphans_of_a_vnf_are_removed_though_the_point_of_one_run_has_expired(
     assert orphan not in world.a.backups
     # those of the withdrawn point too: what it needs is the expiry's to remove
     assert len(world.a.backups) == 2 * VOLUMES
+
+
+def test_a_backup_that_cinder_could_not_delete_stays_and_is_not_waited_for(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [backup, *_] = world.a.backups
+    failed = {"status": "error", "fail_reason": "no answer from the store"}
+    monkeypatch.setattr(
+        world.a.site.backups, "delete_backup", lambda i: world.a.backups[i].update(failed)
+    )
+
+    def still_waits(what: str) -> None:
+        pytest.fail(what)
+
+    step: Any = SimpleNamespace(waits_for=still_waits)
+    done = removal.remove(world.a.site, {backup: removal.Doomed()}, (), step)
+    assert (done.gone, list(done.left)) == ({}, [backup])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["yesterday", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", ""]
+)
+def test_a_document_with_a_moment_that_is_none_is_damaged(wrong: str, tmp_path: Path) -> None:
+    keys = Keyring(tmp_path)
+    keys.prepare()
+    sealed = sealing.seal(samples.point(), keys)
+    payload = base64.b64decode(json.loads(sealed.manifest)["payload"])
+    manifest = json.dumps({**json.loads(payload), "consistent_at": wrong}).encode()
+    with pytest.raises(VaultCorrupt, match="consistent_at"):
+        point_v2.read_manifest(manifest, sealed.name)
+    name, document = next(iter(sealed.records.items()))
+    records = json.loads(document)
+    records["records"][0]["created_at"] = wrong
+    with pytest.raises(VaultCorrupt, match="created_at"):
+        point_v2.parsed(
+            point_v2.Records, json.dumps(records).encode(), name, point_v2.LARGEST_RECORDS
+        )
+
+
+@pytest.mark.parametrize("kind", [run_kind, verify_kind])
+def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Any,
+) -> None:
+    asked: list[str] = []
+
+    def fails(_deployment: Deployment, vnf: Vnf | str, *_: Any, **__: Any) -> None:
+        asked.append(vnf if isinstance(vnf, str) else vnf.vnf)
+        raise OverflowError("date value out of range")
+
+    monkeypatch.setattr(run_kind, "due", fails)
+    monkeypatch.setattr(verify_kind, "_is_due", fails)
+    first = world.here.vnfs.get("v").model_copy(update={"verify_every": 60.0})
+    second = first.model_copy(update={"vnf": "w"})
+    kind.submit_due(world.here, [first, second], lambda _row: None)
+    assert asked == ["v", "w"]
 
 
 def delete(world: World, *wanted: str) -> dict[str, Any]:  # noqa: F811

@@ -131,6 +131,13 @@ def test_waiting_until_things_are_gone_ends_when_they_are() -> None:
         watch.wait_gone(["a"], timeout_s=60)
 
 
+@pytest.mark.parametrize("status", ["error", "available", "error_deleting"])
+def test_what_is_not_deleting_any_more_is_not_waited_for_to_be_gone(status: str) -> None:
+    backups = Watch("s", "backup", Listing([item("a", status)]), deleted_in=("deleting",))
+    with pytest.raises(ResourceFailed, match=status):
+        backups.wait_gone(["a"], timeout_s=60, between=lambda: pytest.fail("it still waits"))
+
+
 def test_who_waits_is_told_what_is_not_there_yet_and_that_a_site_is_silent() -> None:
     listing = Listing([item("a", "creating", name="root"), item("b", "available")])
     told: list[str] = []

@@ -26,6 +26,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from antipode.errors import UnexpectedAnswer
+from antipode.model.source import CinderTime
 
 LONGEST = 1 << 22
 """Characters of a text: Nova's user_data, the largest, has at most 65,535."""
@@ -375,7 +376,7 @@ class _Backup(TypedDict):
     size: Count | None
     object_count: Count | None
     container: OrEmpty
-    created_at: Text
+    created_at: CinderTime
     data_timestamp: Maybe
     snapshot_id: Maybe
     metadata: Texts

@@ -22,7 +22,11 @@ class Backups:
         """`api` is Cinder's, its microversion negotiated (by Volumes)."""
         self._api = api
         self.watch = Watch(
-            api.site, "backup", partial(api.pages, "/backups/detail", answers.BACKUPS)
+            api.site,
+            "backup",
+            partial(api.pages, "/backups/detail", answers.BACKUPS),
+            # `DELETE` sets it before it answers; a driver that fails leaves `error`.
+            deleted_in=("deleting",),
         )
 
     def backups(self) -> list[Json]:

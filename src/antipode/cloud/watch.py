@@ -82,11 +82,20 @@ class Watch:
     A wait that finds the last listing too old makes the next one, for all.
     """
 
-    def __init__(self, site: str, kind: str, pages: Pages) -> None:
-        """`pages` lists the resources; it is read until all waited for are seen."""
+    def __init__(
+        self, site: str, kind: str, pages: Pages, *, deleted_in: Collection[str] = ()
+    ) -> None:
+        """
+        Args:
+            pages: lists the resources; it is read until all waited for are seen.
+            deleted_in: the statuses that a resource has from when its deletion is accepted until
+                it is gone: with any other the deletion has failed. Empty where only
+                `error_deleting` tells so.
+        """
         self._site = site
         self._kind = kind
         self._pages = pages
+        self._deleted_in = deleted_in
         self._changed = threading.Condition()
         self._waited_for: Counter[str] = Counter()
         self._seen: dict[str, Json] = {}
@@ -149,8 +158,8 @@ class Watch:
         between: Callable[[], None] = _nothing,
         tell: Callable[[str], None] = _nothing,
     ) -> None:
-        """Wait until none of the resources is listed any more; `between` and `tell` as in
-        `wait_for`.
+        """Wait until none of the resources, whose deletion was accepted, is listed any more;
+        `between` and `tell` as in `wait_for`.
 
         Raises:
             ResourceFailed: one could not be deleted, or not in time.
@@ -159,8 +168,14 @@ class Watch:
         def left(seen: dict[str, Json]) -> list[str]:
             there = [r for r in ids if r in seen]
             for resource in there:
-                if seen[resource]["status"].lower() == "error_deleting":
+                status = seen[resource]["status"].lower()
+                if status == "error_deleting":
                     self._refuse_failed(resource, seen[resource])
+                if self._deleted_in and status not in self._deleted_in:
+                    self._refuse_failed(resource, seen[resource])
+                    raise ResourceFailed(
+                        f"{self._site}: {self._kind} {resource} was to be deleted, and is {status}"
+                    )
             return there
 
         patience = _Patience("to be gone", timeout_s, interval_s, math.inf, between, tell)

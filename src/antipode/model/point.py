@@ -17,13 +17,18 @@ from pydantic import AfterValidator, Field, model_validator
 
 from antipode.model.base import Model
 from antipode.model.capture import Consistency, QuiesceWindow
-from antipode.model.source import AnySource, BackupRecord, backup_chain
+from antipode.model.source import (
+    AnySource,
+    BackupRecord,
+    backup_chain,
+    of_a_year_to_reckon_with,
+)
 from antipode.model.topology import Topology
 from antipode.model.vnf import Name, Vnf
 
 
 def _with_a_zone(moment: str) -> str:
-    if datetime.fromisoformat(moment).tzinfo is None:
+    if datetime.fromisoformat(of_a_year_to_reckon_with(moment)).tzinfo is None:
         raise ValueError(f"{moment} has no time zone")
     return moment
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from antipode.errors import VaultCorrupt
 from antipode.model.point import Moment, RecoveryPoint
-from antipode.model.source import BackupRecord, VolumeSource, backup_chain
+from antipode.model.source import BackupRecord, CinderTime, VolumeSource, backup_chain
 from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
@@ -327,7 +327,7 @@ class Record(Part):
     size_gib: Count
     object_count: Count
     container: Text
-    created_at: Text
+    created_at: CinderTime
     service: Text
     url: Text
     stored: StoredObjects | None = None

@@ -8,9 +8,10 @@ one registers its class here, and its provider in `antipode.recover.sources`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Annotated, Self, TypeVar
 
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, SerializeAsAny, model_validator
 
 from antipode.model.base import Model
 
@@ -81,6 +82,25 @@ class StoredObjects(Model):
     sha256: str
 
 
+YEARS = range(1970, 9999)
+"""Of the moments that are taken: in any zone they have a date."""
+
+
+def of_a_year_to_reckon_with(moment: str) -> str:
+    """A moment as it is given, if it can be compared with others in any time zone.
+
+    Raises:
+        ValueError: it is none of ISO 8601, or of another year than YEARS.
+    """
+    if datetime.fromisoformat(moment).year not in YEARS:
+        raise ValueError(f"{moment} is not of the years {YEARS[0]} to {YEARS[-1]}")
+    return moment
+
+
+CinderTime = Annotated[str, AfterValidator(of_a_year_to_reckon_with)]
+"""A moment as Cinder gives it: of UTC, with or without a zone."""
+
+
 class BackupRecord(Model):
     """One Cinder backup, and the record that makes it known to another Cinder (export_record)."""
 
@@ -91,7 +111,7 @@ class BackupRecord(Model):
     size_gib: int
     object_count: int
     container: str
-    created_at: str
+    created_at: CinderTime
     service: str
     """backup_service of the record: the driver class, the same at both sites"""
     url: str

@@ -275,7 +275,7 @@ def submit_due(
     """Have an expiry queued for each VNF that needs one.
 
     A VNF whose last expiry failed a short while ago is left alone. What keeps one from expiring is
-    logged, as nothing depends on it.
+    logged, a bug too, as nothing depends on it; the others are queued all the same.
     """
     for vnf in vnfs:
         try:
@@ -288,6 +288,8 @@ def submit_due(
             LOG.debug("nothing of %s expires now: %s", vnf.vnf, error)
         except AntipodeError as error:
             LOG.warning("whether recovery points of %s have expired is unknown: %s", vnf.vnf, error)
+        except Exception:
+            LOG.exception("whether recovery points of %s have expired is unknown", vnf.vnf)
 
 
 def _newest(deployment: Deployment, vnf: str) -> RunRow | None:

@@ -204,14 +204,16 @@ def submit_due(
         now: seconds since the epoch.
     """
     for vnf in vnfs:
-        if vnf.verify_every is None or not _is_due(deployment, vnf, vnf.verify_every, now()):
-            continue
         try:
+            if vnf.verify_every is None or not _is_due(deployment, vnf, vnf.verify_every, now()):
+                continue
             enqueue(requested(deployment, points.read(deployment.vault, vnf.vnf), None))
         except (Busy, NotFound) as error:
             LOG.debug("%s is not verified now: %s", vnf.vnf, error)
         except AntipodeError as error:
             LOG.warning("%s is due to be verified, and cannot be: %s", vnf.vnf, error)
+        except Exception:
+            LOG.exception("whether %s is due to be verified is unknown", vnf.vnf)
 
 
 def _is_due(deployment: Deployment, vnf: Vnf, every_s: float, now: float) -> bool:
