@@ -382,6 +382,102 @@ def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
     assert asked == ["v", "w"]
 
 
+def test_a_note_alone_does_not_cost_the_newest_point_its_backups(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    newest = points.read(world.here.vault, "v")
+    points.hide(world.here.vault, "v", there[2], "Written by a stranger.")
+    keep(world, retention={"last": 1})
+    record = expire(world)
+    assert record["expired"] == [there[0]]
+    assert any(there[2] in sentence for sentence in record["left"])
+    assert set(newest.backups) <= set(world.a.backups)
+    # nor the newest of those that are found
+    assert ids(world) == [there[1]]
+    world.here.vaults().delete(f"v/{there[2]}.withdrawn")
+    assert points.read(world.here.vault, "v").id == there[2]
+
+
+def test_a_note_beside_a_newest_point_that_was_damaged_stops_the_expiry(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    backups = set(world.a.backups)
+    damage(world, there[2])
+    points.hide(world.here.vault, "v", there[2], "Written by a stranger.")
+    keep(world, retention={"last": 1})
+    with pytest.raises(VaultCorrupt, match=there[2]):
+        expire(world)
+    assert set(world.a.backups) == backups
+    delete(world, there[2])
+    assert len(world.a.backups) == 2 * VOLUMES
+
+
+def test_a_forged_manifest_in_place_of_the_newest_and_a_note_take_no_backups_along(
+    world: World,  # noqa: F811
+) -> None:
+    there = three_points(world)
+    backups = set(world.a.backups)
+    forge(world, points.read(world.here.vault, "v"))
+    points.hide(world.here.vault, "v", there[2], "Written by a stranger.")
+    assert any(there[2] in sentence for sentence in expire(world)["left"])
+    assert set(world.a.backups) == backups
+
+
+def test_a_note_in_some_of_the_vaults_does_nothing_that_the_retention_would_not(
+    world: World,  # noqa: F811
+) -> None:
+    from tests.unit.test_vault_sync import three_vaults
+
+    places = three_vaults(world)
+    keep(world, retention="all")
+    there = [world.protect()["recovery_point"] for _ in range(3)]
+    backups = set(world.a.backups)
+    points.hide(DirectoryVault(places.folder / "two"), "v", there[1], "Written by a stranger.")
+    assert any(there[1] in sentence for sentence in expire(world)["left"])
+    assert set(world.a.backups) == backups
+    keep(world, retention={"last": 1})
+    assert expire(world)["left"] == []
+    assert points.list_ids(world.here.vaults(), "v") == there[2:]
+    assert not list((places.folder / "one" / "v").glob(f"{there[1]}.json"))
+
+
+def test_an_expiry_goes_by_the_retention_of_now(world: World) -> None:  # noqa: F811
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    row = run_kind.due(world.here, world.here.vnfs.get("v"), again=True)
+    assert row is not None
+    keep(world, retention={"last": 2})
+    with world.here.claims.begin(row) as claim:
+        run = claim.run
+    resume(world.here, run, Unobserved())
+    assert ids(world) == there[1:]
+
+
+def test_a_damaged_point_stays_while_a_site_that_may_have_its_backups_is_away(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = three_points(world)
+    damage(world, there[1])
+    unreachable(world, monkeypatch, "site-b")
+    assert delete(world, there[1])["left"]
+    assert f"{there[1]}.json" in documents(world)
+    unreachable(world, monkeypatch)
+    assert expire(world)["left"] == []
+    assert f"{there[1]}.json" not in documents(world)
+
+
+def test_a_backup_of_a_damaged_point_that_its_home_refuses_to_delete_stays_elsewhere_too(
+    world: World,  # noqa: F811
+) -> None:
+    there = three_points(world)
+    [backup, *_] = points.read(world.here.vault, "v", there[1]).backups
+    world.a.add_backup("db-data", parent_id=backup)
+    world.b.backups[backup] = dict(world.a.backups[backup])
+    damage(world, there[1])
+    delete(world, there[1])
+    assert backup in world.a.backups
+    assert backup in world.b.backups
+
+
 def delete(world: World, *wanted: str) -> dict[str, Any]:  # noqa: F811
     plan = expiry.plan_deletion(world.here, "v", wanted)
     return expiry.delete(world.here, plan, Unobserved())

@@ -78,14 +78,14 @@ def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> D
         VaultCorrupt: another point cannot be read, so that nobody knows what it needs.
         VaultError: a vault cannot be read.
     """
-    context = run_kind.looking(deployment, deployment.vnfs.get(name))
+    context = run_kind.looking(deployment, deployment.vnfs.get(name), asked=wanted)
     vault = context.vault
     there = points.list_all(vault, name)
     if missing := sorted(set(wanted) - {*there.ids, *there.hidden}):
         raise NotFound(
             f"{name} has no recovery point {missing[0]}; see: antipode recovery-point list {name}"
         )
-    staying = expiry.standing(vault, name, apart_from=wanted)
+    staying = expiry.standing(context, apart_from=wanted)
     newest = points.newest_or_none(vault, name)
     return Deletion(
         vnf=name,
@@ -114,7 +114,7 @@ def look(deployment: Deployment, name: str) -> Outlook:
     vnf = deployment.vnfs.get(name)
     context = run_kind.looking(deployment, vnf)
     found = expiry.judged(context, datetime.now(UTC))
-    hidden = points.list_all(context.vault, name).hidden
-    staying = expiry.standing(context.vault, name, apart_from=found.expired)
+    hidden = expiry.withdrawn(context).certain
+    staying = expiry.standing(context, apart_from=found.expired)
     backups = expiry.needless(context, [*found.expired, *hidden], staying)
     return Outlook(dict(found.kept), found.expired, hidden, backups)

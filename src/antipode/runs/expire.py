@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +32,7 @@ from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
 from antipode.transfer.expiry import Expiry
-from antipode.vault import Vault, points
+from antipode.vault import points
 
 LOG = logging.getLogger(__name__)
 AGAIN_S = 3600.0
@@ -109,8 +109,7 @@ def _expire(run: Run) -> None:
     no_recovery_in_the_way(run.deployment, run.vnf)
     state = activity.read(run.deployment, request.vnf)
     activity.must_be_active_at(state, request.site)
-    vault = run.deployment.vaults(request.vnf.vaults, all_needed=True, go_on=run.go_on)
-    work = expiry_of(run, request.vnf, vault)
+    work = replace(expiry_of(run, request.vnf), asked=request.delete)
     run.touches_clouds()
     run.result.update(vnf=run.vnf, expired=[])
     job = Job(run, request, state, work)
@@ -139,7 +138,7 @@ class Judge(ExpireTask):
     @guarded
     def execute(self) -> list[str]:
         work, wanted = self.job.expiry, self.job.request.delete
-        hidden = points.list_all(work.vault, work.vnf.vnf).hidden
+        hidden = expiry.withdrawn(work).certain
         with work.timeline.step(Steps.JUDGE_POINTS, work.vnf.vnf) as step:
             if wanted:
                 going = [*hidden, *self._deletable(wanted)]
@@ -160,7 +159,7 @@ class Judge(ExpireTask):
         for point, user in work.users().items():
             if point in wanted:
                 raise Busy(f"recovery point {point} of {work.vnf.vnf} is used by {user}")
-        expiry.standing(work.vault, work.vnf.vnf, apart_from=wanted)
+        expiry.standing(work, apart_from=wanted)
         return wanted
 
 
@@ -210,15 +209,17 @@ def users(deployment: Deployment, vnf: str) -> Mapping[str, str]:
     return found
 
 
-def expiry_of(run: Run, vnf: Vnf, vault: Vault) -> Expiry:
-    """An expiry as a part of a run.
+def expiry_of(run: Run, vnf: Vnf) -> Expiry:
+    """An expiry as a part of a run, with every vault.
 
     Args:
-        vault: all vaults of the VNF, each of which must answer.
+        vnf: as the run was asked for; the definition of this host counts now, as its retention may
+            have been replaced since.
     """
+    vnf = run.deployment.vnfs.find(vnf.vnf) or vnf
     return Expiry(
         vnf=vnf,
-        vault=vault,
+        vault=run.deployment.vaults(vnf.vaults, all_needed=True, go_on=run.go_on),
         site=run.site,
         users=lambda: users(run.deployment, run.vnf),
         timeline=run.timeline,
@@ -237,8 +238,12 @@ def make_room(work: Expiry, run: str, state: ProtectedVnf) -> None:
     expiry.finish(work, state)
 
 
-def looking(deployment: Deployment, vnf: Vnf) -> Expiry:
-    """An expiry that only looks."""
+def looking(deployment: Deployment, vnf: Vnf, asked: Sequence[str] = ()) -> Expiry:
+    """An expiry that only looks.
+
+    Args:
+        asked: points that an operator wants removed.
+    """
     return Expiry(
         vnf=vnf,
         vault=deployment.vaults(vnf.vaults, all_needed=True),
@@ -246,6 +251,7 @@ def looking(deployment: Deployment, vnf: Vnf) -> Expiry:
         users=lambda: users(deployment, vnf.vnf),
         timeline=Unrecorded(),
         go_on=lambda: None,
+        asked=asked,
     )
 
 

@@ -441,7 +441,7 @@ class MakeRoom(ProtectTask):
         try:
             if any(need.is_short for need in needs):
                 # A vault that is silent may have a point that needs what another lets go.
-                work = expire.expiry_of(self.run, job.request.vnf, job.every_vault)
+                work = expire.expiry_of(self.run, job.request.vnf)
                 expire.make_room(work, self.run.id, job.must_be_active())
                 needs = job.transfer.needs(job.protecting, found)
             return self._why_chains_end(needs, found)
@@ -465,7 +465,7 @@ class MakeRoom(ProtectTask):
         now = datetime.now(UTC)
         first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
         since_s = max(previous.age_s, 1.0)
-        looking = expire.expiry_of(self.run, self.job.request.vnf, self.job.vault)
+        looking = replace(expire.expiry_of(self.run, self.job.request.vnf), vault=self.job.vault)
         for need in needs:
             free = need.limit - need.used
             if need.limit < 0 or need.is_short or free >= plenty * need.needed:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from antipode.cloud.site import Site
 from antipode.errors import (
@@ -59,6 +60,8 @@ class Expiry:
     timeline: Timeline
     go_on: Callable[[], None]
     """called before each change; raises when the run must stop"""
+    asked: Collection[str] = ()
+    """points that an operator wants removed"""
 
 
 @dataclass
@@ -82,7 +85,7 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
         VaultError: a vault cannot be read completely.
     """
     _must_not_fail_over(expiry)
-    found = standing(expiry.vault, expiry.vnf.vnf)
+    found, doubtful = standing(expiry), withdrawn(expiry).doubtful
     policies = {p.option: p.keeps for p in expiry.vnf.protections}
     latest, users = now + CLOCKS_DIFFER_BY, expiry.users()
     trusted = {p.point.id for p in found if p.trusted}
@@ -90,6 +93,9 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     of_all = judge([dated(p.point) for p in found], policies, latest, users)
     of_trusted = judge([dated(p.point) for p in found if p.trusted], policies, latest, users)
     kept = {i: why for i, why in of_all.kept.items() if i not in trusted} | dict(of_trusted.kept)
+    # Nor does one that nobody finds any more, and stays.
+    found_by_all = [p for p in found if p.trusted and p.point.id not in doubtful]
+    kept |= judge([dated(p.point) for p in found_by_all], policies, latest, users).kept
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
 
 
@@ -103,7 +109,7 @@ def room(expiry: Expiry, need: QuotaNeed, new: Mapping[str, int]) -> Room:
     Raises:
         VaultCorrupt, VaultError: as `judged`.
     """
-    found = standing(expiry.vault, expiry.vnf.vnf)
+    found = standing(expiry)
     weighted = [
         (dated(e.point), {i: _weight(need, r) for i, r in e.point.backups.items()}) for e in found
     ]
@@ -116,8 +122,64 @@ def _weight(need: QuotaNeed, record: BackupRecord) -> int:
     return 1 if need.resource == "backups" else record.size_gib
 
 
-def standing(vault: Vault, vnf: str, apart_from: Collection[str] = ()) -> list[Examined]:
-    """Every recovery point that counts.
+class Withdrawn(NamedTuple):
+    """Points that were withdrawn, and whose manifests are still there, by what their notes prove.
+
+    Anybody that can write to a vault can write a note: one alone must not cost the newest point.
+    """
+
+    certain: list[str]
+    """their backups may go"""
+    doubtful: dict[str, str]
+    """these need their backups, although nobody finds them; and why"""
+
+
+def withdrawn(expiry: Expiry) -> Withdrawn:
+    """The points that were withdrawn. What an operator wants removed is not doubtful.
+
+    Raises:
+        VaultError: a vault cannot be read.
+    """
+    vault, vnf = expiry.vault, expiry.vnf.vnf
+    there = points.list_all(vault, vnf)
+    if not there.hidden:
+        return Withdrawn([], {})
+    newest, unproven = _newest_signed(vault, vnf, [*there.ids, *there.hidden])
+    doubtful: dict[str, str] = {}
+    for point in there.hidden:
+        if point in expiry.asked:
+            continue
+        if not points.is_hidden_everywhere(vault, vnf, point):
+            doubtful[point] = "only some of the vaults have the note that it was withdrawn"
+        elif point == newest or (point in unproven and point > newest):
+            doubtful[point] = "it may be the newest point, which does not expire"
+    return Withdrawn([point for point in there.hidden if point not in doubtful], doubtful)
+
+
+def _newest_signed(vault: Vault, vnf: str, ids: Iterable[str]) -> tuple[str, set[str]]:
+    """The newest of these points that a key trusted here has signed, empty if none is; and those
+    that cannot be read, or that none has signed: another may have been there in their place.
+    """
+    signed: list[points.Age] = []
+    unproven: set[str] = set()
+    for point in ids:
+        try:
+            found = points.summary(vault, vnf, point)
+        except NotFound:
+            continue
+        except VaultCorrupt:
+            unproven.add(point)
+            continue
+        if found.signed_by is None:
+            unproven.add(point)
+        else:
+            signed.append(points.Age(found.generation, found.consistent_at, found.id))
+    newest = max(signed, key=lambda age: age.key, default=None)
+    return ("" if newest is None else newest.id), unproven
+
+
+def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]:
+    """Every recovery point that counts; those too of which it is doubtful that they were withdrawn.
 
     Args:
         apart_from: points that are going to be withdrawn.
@@ -126,8 +188,9 @@ def standing(vault: Vault, vnf: str, apart_from: Collection[str] = ()) -> list[E
         VaultCorrupt: one cannot be read, so that nobody knows which backups it needs.
         VaultError: one that is listed is not there.
     """
+    vault, vnf = expiry.vault, expiry.vnf.vnf
     found: list[Examined] = []
-    for point in points.list_ids(vault, vnf):
+    for point in sorted({*points.list_ids(vault, vnf), *withdrawn(expiry).doubtful}):
         if point in apart_from:
             continue
         try:
@@ -219,15 +282,23 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     _forget_old_notes(expiry, there.notes)
     if not there.hidden:
         return outcome
+    certain, doubtful = withdrawn(expiry)
+    outcome.left += [
+        f"recovery point {i}: {why}. Nobody finds it; to remove it: antipode recovery-point delete"
+        f" {vnf} {i}"
+        for i, why in doubtful.items()
+    ]
+    if not certain:
+        return outcome
     # After the notes were written: a failover claims first and looks for a note then, so that one
     # of the two sees the other.
     _must_not_fail_over(expiry)
-    staying = standing(expiry.vault, vnf)
+    staying = standing(expiry)
     # A run is kept before it reads its point: it finds the note, or is found here.
-    used = {i: run for i, run in expiry.users().items() if i in there.hidden}
+    used = {i: run for i, run in expiry.users().items() if i in certain}
     outcome.left += [f"recovery point {i}: used by {run}" for i, run in sorted(used.items())]
     staying += [points.examine(expiry.vault, vnf, point) for point in used]
-    going = [point for point in there.hidden if point not in used]
+    going = [point for point in certain if point not in used]
     work = _work(expiry, going, staying)
     stuck: set[str] = set()
     for home in sorted({point.site for point in work.hidden} | {state.active_site}):
@@ -344,7 +415,7 @@ def _remove_everywhere(
     expiry: Expiry, work: _Work, home: str, active: str, outcome: Outcome
 ) -> set[str]:
     """Remove the backups that were made at one site, there and wherever their records were
-    imported; those that are still somewhere.
+    imported; those that are still somewhere, and the damaged points of which that is unknown.
 
     At the site that made them first: the Cinder there knows what rests on them, and deleting an
     imported record deletes the objects in the store too. A site that does not answer, and is not
@@ -357,24 +428,32 @@ def _remove_everywhere(
         if not (wanted or work.damaged):
             break
         try:
-            refused |= _remove_at(expiry, name, work, wanted, outcome)
+            refused |= _remove_at(expiry, name, work, wanted, refused, outcome)
         except NotFound as error:
             LOG.info("backups at %s are not removed: %s", name, error)
         except SiteUnreachable as error:
             if name == active:
                 raise
-            unknown |= set(wanted)
+            unknown |= {*wanted, *work.damaged}
             outcome.left.append(f"{len(wanted)} backups at {name}: {error}")
     return refused | unknown
 
 
 def _remove_at(
-    expiry: Expiry, name: str, work: _Work, wanted: Mapping[str, Doomed], outcome: Outcome
+    expiry: Expiry,
+    name: str,
+    work: _Work,
+    wanted: Mapping[str, Doomed],
+    refused: Collection[str],
+    outcome: Outcome,
 ) -> set[str]:
-    """Remove backups at one site; those that are left there."""
+    """Remove backups at one site, but for those that another has refused to delete; those that are
+    left there.
+    """
     site = expiry.site(name)
     with expiry.timeline.step(Steps.REMOVE_EXPIRED, name) as step:
-        removed = removal.remove(site, wanted, work.strays(site), step)
+        strays = [backup for backup in work.strays(site) if backup not in refused]
+        removed = removal.remove(site, wanted, strays, step)
         step.result(backups=len(removed.gone), gib=sum(removed.gone.values()))
     outcome.backups |= set(removed.gone)
     outcome.freed_gib += sum(removed.gone.values())

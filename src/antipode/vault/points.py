@@ -202,8 +202,17 @@ def hide(vault: Vault, vnf: str, point: str, why: str) -> None:
         VaultError: nobody knows whether it is hidden everywhere.
     """
     vault.each(lambda copy: copy.create(_note(vnf, point), f"{why}\n".encode()))
-    if len(vault.versions(_note(vnf, point))) < len(vault.copies()):
+    if not is_hidden_everywhere(vault, vnf, point):
         raise VaultError(f"{vault.place}: {_note(vnf, point)} was just written and is not there")
+
+
+def is_hidden_everywhere(vault: Vault, vnf: str, point: str) -> bool:
+    """Whether every vault has the note that a recovery point was withdrawn.
+
+    Raises:
+        VaultError: the vault cannot be read.
+    """
+    return len(vault.versions(_note(vnf, point))) >= len(vault.copies())
 
 
 def must_stand(vault: Vault, vnf: str, point: str) -> None:
