@@ -43,7 +43,7 @@ LOG = logging.getLogger(__name__)
 MOST_POINTS = 50
 """Points that are withdrawn in one run, so that it has an end."""
 NOTES_STAY = timedelta(days=7)
-"""How long it is noted of a point that is gone that it was withdrawn."""
+"""How long after a point was made it is noted that it was withdrawn, when it is gone."""
 
 
 @dataclass(frozen=True)
