@@ -519,12 +519,26 @@ def _twice(config: Config) -> Iterator[Problem]:
     known: dict[str, str] = {}
     for name, vault in config.vaults.items():
         places = {vault.place}
-        if vault.swift is not None and vault.swift.site in config.sites:
-            cloud = vault.swift.cloud or config.sites[vault.swift.site].cloud
-            places.add(f"container {vault.swift.container} of {cloud}")
+        if (swift := vault.swift) is not None:
+            # two entries of clouds.yaml at one site may be of one project
+            at_site = config.sites.get(swift.site) if swift.site else None
+            cloud = swift.cloud or (at_site.cloud if at_site else None)
+            places |= {f"container {swift.container} of {w}" for w in (swift.site, cloud) if w}
+        elif (s3 := vault.s3) is not None:
+            places.add(f"bucket {s3.bucket} of {_service(s3.endpoint)}")
+        elif vault.directory is not None:
+            places.add(f"directory {os.path.normpath(vault.directory)}")
         for other in {known[place] for place in places if place in known}:
             yield ("vaults", name), f"is at the same place as vault {other}: {vault.place}"
         known |= dict.fromkeys(places, name)
+
+
+def _service(endpoint: str | None) -> str:
+    """The same words for an S3 service however its address is written. A name of a bucket of Amazon
+    is one bucket in all regions.
+    """
+    host = (endpoint or "https://s3.amazonaws.com").split("://", 1)[1].strip("/").lower()
+    return "Amazon S3" if host.endswith(".amazonaws.com") else host
 
 
 def _state_problems(config: Config) -> Iterator[Problem]:

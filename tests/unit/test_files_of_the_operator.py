@@ -254,6 +254,15 @@ def test_a_single_vault_and_store_may_be_written_without_a_name(tmp_path: Path) 
         ("store: at-b", "store: at-x", 2, "sites.site-a.store"),
         ("{swift: {site: site-b, cloud", "{swift: {site: site-x, cloud", 7, "vaults.b.swift.site"),
         ("backup, site: site-a", "backup, site: site-x", 10, "stores.at-a.site"),
+        ("stores:", "  d: {swift: {site: site-b}}\nstores:", 9, "vaults.d"),
+        ("stores:", "  d: {directory: /v}\n  e: {directory: /w/../v}\nstores:", 10, "vaults.e"),
+        (
+            "stores:",
+            "  d: {s3: {bucket: points, endpoint: 'https://s3.example.org'}}\n"
+            "  e: {s3: {bucket: points, endpoint: 'https://S3.example.org/'}}\nstores:",
+            10,
+            "vaults.e",
+        ),
         ("stores:", "vault: {directory: /v}\nstores:", 9, "vault"),
         ("stores:", "backup_store: {cloud: x}\nstores:", 9, "backup_store"),
         ("cloud: elsewhere", 'cloud: "else\\0where"', 8, "vaults.third.swift.cloud"),

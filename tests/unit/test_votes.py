@@ -300,3 +300,31 @@ def test_a_run_is_not_both_completed_and_released(five: list[DirectoryVault]) ->
     with pytest.raises(AntipodeError):
         generations.release(reaching(five, [2, 3, 4]), mine)
     assert generations.present(reaching(five, [0, 1, 2]), "hlr", "site-a").active_site == "site-b"
+
+
+def test_a_claim_that_a_minority_still_has_does_not_stand(five: list[DirectoryVault]) -> None:
+    """Its host was cut off from the vaults in which another one has released it."""
+    three = five[:3]
+    mine = generations.claim(whole(three), EXPECTED, "site-b", "failover-1")
+    generations.confirm(reaching(three, [1, 2]), mine)
+    generations.release(reaching(three, [1, 2]), mine)
+    with pytest.raises(VaultError):
+        generations.confirm(reaching(three, [0]), mine)
+    with pytest.raises(Busy):
+        generations.confirm(reaching(three, [0, 1]), mine)
+
+
+def test_a_failover_has_not_succeeded_by_a_minority_that_says_so(
+    five: list[DirectoryVault],
+) -> None:
+    three = five[:3]
+    mine = generations.claim(whole(three), EXPECTED, "site-b", "failover-1")
+    everywhere = reaching(three, range(3))
+    assert not generations.has_succeeded(everywhere, "hlr", mine.run)
+    generations.complete(five[0], mine)  # killed before it wrote to the others
+    with pytest.raises(VaultError):
+        generations.has_succeeded(everywhere, "hlr", mine.run)
+    generations.complete(everywhere, mine)
+    assert generations.has_succeeded(everywhere, "hlr", mine.run)
+    with pytest.raises(VaultError):
+        generations.has_succeeded(reaching(three, [0]), "hlr", mine.run)

@@ -321,11 +321,14 @@ def _standing(run: Run) -> activity.Standing:
 
 
 def _is_active(run: Run) -> bool:
-    """Whether the vaults have it that this run has succeeded."""
+    """Whether the vaults have it that this run has succeeded.
+
+    Raises:
+        VaultError: whether it has is unknown.
+    """
     if "state" not in run.request:
         return False  # antipode 0.1 began it, and claimed no generation
-    found = generations.claim_of(_standing(run).vaults, run.vnf, run.id)
-    return found is not None and found[1] is not None
+    return generations.has_succeeded(_standing(run).vaults, run.vnf, run.id)
 
 
 def _give_back(run: Run) -> None:

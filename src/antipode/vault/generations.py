@@ -145,13 +145,18 @@ def confirm(vault: Vault, claim: Claim) -> None:
 
     Raises:
         Busy: another failover has it, or it was released.
-        VaultError: the vault cannot be read.
+        VaultError: too few vaults answer that have it: others may have released it meanwhile.
     """
-    for found, _ in _standing(vault, claim.vnf):
-        if found.run != claim.run:
-            raise Busy(_lost_to(found))
-        return
-    raise Busy(f"run {claim.run} has lost its claim to VNF {claim.vnf}")
+    standing = next(_standing(vault, claim.vnf), None)
+    if standing is None:
+        raise Busy(f"run {claim.run} has lost its claim to VNF {claim.vnf}")
+    if standing[0].run != claim.run:
+        raise Busy(_lost_to(standing[0]))
+    name = _name(claim, "claim")
+    released = {p for p, o in _read(vault, _name(claim, "outcome"), Outcome) if _is_release(o)}
+    having = [p for p, c in _read(vault, name, Claim) if c.run == claim.run and p not in released]
+    if not vault.decides(having, claim.former_site):
+        raise VaultError(_too_few(having, claim, f"claim {name}"))
 
 
 def complete(vault: Vault, claim: Claim) -> None:
@@ -181,6 +186,22 @@ def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
         VaultError: as `present`.
     """
     return next((found for found in _standing(vault, vnf) if found[0].run == run), None)
+
+
+def has_succeeded(vault: Vault, vnf: str, run: str) -> bool:
+    """Whether the vaults have it that a failover has succeeded.
+
+    Raises:
+        VaultError: as `present`; or too few have it, so that others may have it as released.
+    """
+    found = claim_of(vault, vnf, run)
+    if found is None or found[1] is None:
+        return False
+    name = _name(found[0], "outcome")
+    having = [p for p, o in _read(vault, name, Outcome) if o.run == run and not _is_release(o)]
+    if not vault.decides(having, found[0].former_site):
+        raise VaultError(_too_few(having, found[0], f"outcome {name}"))
+    return True
 
 
 def spread(vault: Vault, vnf: str) -> None:
@@ -298,7 +319,7 @@ def _claim_everywhere(vault: Vault, mine: Claim) -> None:
     _take_out(written, mine)
     if theirs:
         raise Busy(_lost_to(theirs[0]))
-    raise VaultError(_too_few(written, mine, f"claim {_name(mine, 'claim')}"))
+    raise VaultError(_too_few(_places(written), mine, f"claim {_name(mine, 'claim')}"))
 
 
 def _write_claim(vault: Vault, mine: Claim) -> tuple[dict[Vault, bool], list[Claim]]:
@@ -346,7 +367,7 @@ def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> 
     """
     noted = _write_outcome(vault, claim, outcome, None)
     if not vault.decides(_places(noted), claim.former_site):
-        raise VaultError(_too_few(noted, claim, f"outcome {_name(claim, 'outcome')}"))
+        raise VaultError(_too_few(_places(noted), claim, f"outcome {_name(claim, 'outcome')}"))
 
 
 def _write_outcome(
@@ -383,8 +404,12 @@ def _places(vaults: Iterable[Vault]) -> list[str]:
     return [vault.place for vault in vaults]
 
 
-def _too_few(having: Collection[Vault], claim: Claim, what: str) -> str:
-    places = ", ".join(_places(having)) or "none"
+def _is_release(outcome: Outcome) -> bool:
+    return outcome.outcome == "released"
+
+
+def _too_few(having: Collection[str], claim: Claim, what: str) -> str:
+    places = ", ".join(having) or "none"
     return (
         f"VNF {claim.vnf}: too few vaults answer for its {what} to count (it is in: {places}). "
         "Wait for the others; or name each that is lost for good with --lost-vault, once no other "
