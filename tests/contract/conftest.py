@@ -21,7 +21,9 @@ from antipode.cloud.api import Api, ApiError, Json
 from antipode.cloud.site import Site, connect
 from antipode.sandbox import desk
 from antipode.sandbox.supervision import Sandbox
+from tests import keys
 
+keys.share()
 PRIMARY, BACKUP = "site-a", "site-b"
 STORE = f"{BACKUP}-backup"
 CONTAINER = "volumebackups"

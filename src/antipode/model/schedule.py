@@ -113,6 +113,9 @@ class Schedule(Model):
             raise ValueError(
                 f"{self.timezone!r} is no time zone of this host; write for example Europe/Berlin"
             ) from error
+        if self.every is not None and self.every % 1:
+            # of others a float can lie before its own slot
+            raise ValueError(f"every must be whole seconds, and not {self.every!r}")
         if self.every is not None and self.jitter >= self.every:
             raise ValueError(f"jitter must be shorter than every ({self.every:g} s)")
         if self.cron is not None:
