@@ -14,13 +14,14 @@ from keystoneauth1 import exceptions
 from keystoneauth1.access import AccessInfoV3
 from keystoneauth1.identity.base import BaseIdentityPlugin
 from keystoneauth1.session import Session
+from openstack.exceptions import ServiceDisabledException
 
 from antipode.cloud import health
 from antipode.cloud.answers import Listing
 from antipode.cloud.api import Api, ApiError, Reply
 from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
-from antipode.cloud.transport import Login, Wire
+from antipode.cloud.transport import Login, Wire, answering
 from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
 from tests.unit.fakecloud import FakeCloud
 
@@ -299,3 +300,8 @@ def test_one_agent_of_a_kind_that_is_alive_is_enough_and_the_dead_one_is_named()
     finding = next(f for f in health.check(cloud.site) if f.check == "network agents")
     assert finding.ok
     assert "DHCP agent at net-2" in finding.detail
+
+
+def test_a_service_that_a_catalog_does_not_have_is_missing() -> None:
+    with pytest.raises(PreflightFailed), answering("site-a"):
+        raise ServiceDisabledException("no object-store")

@@ -97,7 +97,8 @@ class Site:
         with self._lock:
             if self._image is None:
                 assert self._login is not None  # connected
-                self._image = _api(self.name, "image", self._login, self._connection.image)
+                with answering(self.name):
+                    self._image = _api(self.name, "image", self._login, self._connection.image)
             return Images(self._image.behind(self._gate), self.project_id)
 
     def stay_authorized(self, seconds: float) -> None:

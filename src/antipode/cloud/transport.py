@@ -109,8 +109,11 @@ class Wire:
 
 @contextmanager
 def answering(site: str) -> Iterator[None]:
-    """Turn what keystoneauth raises when a site gives no answer, or no token, into our errors."""
+    """Turn what keystoneauth and openstacksdk raise when a site gives no answer, no token, or has
+    no such service into our errors.
+    """
     from keystoneauth1 import exceptions
+    from openstack.exceptions import ServiceDisabledException
 
     began = time.monotonic()
     try:
@@ -127,7 +130,7 @@ def answering(site: str) -> Iterator[None]:
         raise InvalidInput(
             f"Site {site} refuses the credentials of its clouds.yaml entry: {error}"
         ) from error
-    except exceptions.EndpointNotFound as error:
+    except (exceptions.EndpointNotFound, ServiceDisabledException) as error:
         raise PreflightFailed(
             f"The work with {site}", [f"a service is missing in its catalog: {error}"]
         ) from error
