@@ -320,7 +320,7 @@ class Config(Model):
     metrics: MetricsConfig | None = None
     """without it there are none"""
     events: EventsConfig | None = None
-    """without it nobody is told of events"""
+    """without it no events are delivered"""
 
     @model_validator(mode="after")
     def sites_are_apart(self) -> Self:

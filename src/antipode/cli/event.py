@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`antipode event list`: what the service has told others of."""
+"""`antipode event list`: the events that the service has made."""
 
 from __future__ import annotations
 

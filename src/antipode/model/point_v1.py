@@ -33,7 +33,7 @@ def canonical(document: object) -> bytes:
 
 
 def is_format_1(document: bytes) -> bool:
-    """Whether a document begins like one of format 1; told before it is parsed."""
+    """Whether a document begins like one of format 1; known before it is parsed."""
     beginning = document[:64].lstrip()
     return beginning.startswith(b"{") and beginning[1:].lstrip().startswith(b'"manifest"')
 

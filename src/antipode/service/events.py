@@ -31,7 +31,7 @@ LOOK_S = 2.0
 OVERLAP_S = 600.0
 """How late the end of a run may become visible."""
 LONGEST_S = 86400.0
-"""Of what has happened before, nobody is told."""
+"""No event is made of anything that happened before."""
 KEPT_S = 7 * 86400.0
 """How long events stay in the database."""
 MOST_PENDING = 10_000
@@ -55,7 +55,7 @@ class Condition(NamedTuple):
 
     key: str
     event: Event | None
-    """of its begin or its end; nobody is told of an end without one"""
+    """of its begin or its end; without one, its end makes no event"""
     is_there: bool
 
 
@@ -118,7 +118,7 @@ class Noticer:
                 self._deployment.events.end(key, event, to)
 
     def receivers(self, kind: str) -> list[str]:
-        """Who is told of events of a type."""
+        """The receivers of events of a type."""
         named = [
             name
             for name, hook in self._settings.webhooks.items()
@@ -174,7 +174,7 @@ class Noticer:
         for name, seen in observed.items():
             found = rpo(seen.vnf.rpo, states.get(name, seen.state), seen.newest, now)
             if found.state is RpoState.FAILING_OVER:
-                # points of the former copy say nothing any more: nobody is told that all is well
+                # points of the former copy say nothing any more: no all-clear is sent
                 yield Condition(f"{EXCEEDED}{name}", None, False)
                 yield Condition(f"{UNPROTECTED}{name}", None, False)
             elif self._judged.get(name) != seen.at:

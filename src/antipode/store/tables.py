@@ -128,7 +128,7 @@ class ScheduleRow(Base):
 
 
 class EventRow(Base):
-    """Something that has happened, and that others may be told of."""
+    """An event, as it may be delivered to others."""
 
     __tablename__ = "events"
     __table_args__ = (Index("events_by_time", "at"),)
@@ -157,7 +157,7 @@ class DeliveryRow(Base):
 
 
 class ConditionRow(Base):
-    """Something that is not as it should be, and was told; kept until it is over."""
+    """A condition that was reported; kept until it is over."""
 
     __tablename__ = "conditions"
 

@@ -382,7 +382,7 @@ def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> 
     """What is to be removed of withdrawn points.
 
     What a point names that nobody has signed goes only if it is of a volume that a signed one has:
-    else whoever can write to the vault could have backups of another VNF deleted.
+    else a writer of the vault could have backups of another VNF deleted.
     """
     found: list[Examined] = []
     damaged: list[str] = []

@@ -309,7 +309,7 @@ class Examined(NamedTuple):
 
 
 def examine(vault: Vault, vnf: str, point: str) -> Examined:
-    """A recovery point, withdrawn or not, whoever made it.
+    """A recovery point, withdrawn or not, signed by a trusted key or not.
 
     Raises:
         NotFound: its manifest is not there.
@@ -514,7 +514,7 @@ def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
     """The backups that these recovery points, and newer ones, name.
 
     Older points cannot name backups of the runs that were to make these. They are asked for by name
-    too, as a listing may lag behind. Whoever signed them: a backup too many is kept.
+    too, as a listing may lag behind. Signatures do not matter here: a backup too many is kept.
 
     Raises:
         VaultCorrupt: it is unknown what one of them needs.

@@ -113,7 +113,7 @@ def open_envelope(
 
 
 def unverified(document: bytes, name: str, payload_type: str) -> bytes:
-    """The payload of an envelope, whoever signed it: to learn what it would need, never to recover.
+    """The payload of an envelope with any signature: to learn what it would need, never to recover.
 
     Raises:
         VaultCorrupt: it is no envelope, or of another type.

@@ -670,7 +670,7 @@ class Neutron(Service):
 
 
 def _refuse_profile(wanted: Json) -> None:
-    """Only services may write what the hypervisor is told of a port."""
+    """Only services may write the binding of a port to its hypervisor."""
     if "binding:profile" in wanted:
         raise Refused(
             403,
