@@ -47,8 +47,10 @@ from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.keys import Keyring
 from tests.unit import samples
-from tests.unit.test_durable_runs import World, world  # noqa: F401
+from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
+
+__all__ = ["world"]
 
 VOLUMES = 3
 
@@ -61,15 +63,15 @@ def with_policy(**policy: Any) -> Vnf:
     )
 
 
-def keep(world: World, **policy: Any) -> None:  # noqa: F811
+def keep(world: World, **policy: Any) -> None:
     world.here.vnfs.put(with_policy(**policy))
 
 
-def ids(world: World) -> list[str]:  # noqa: F811
+def ids(world: World) -> list[str]:
     return points.list_ids(world.here.vault, "v")
 
 
-def three_points(world: World, **policy: Any) -> list[str]:  # noqa: F811
+def three_points(world: World, **policy: Any) -> list[str]:
     """Their ids; nothing has expired yet."""
     keep(world, retention="all", **policy)
     for _ in range(2):
@@ -77,15 +79,15 @@ def three_points(world: World, **policy: Any) -> list[str]:  # noqa: F811
     return ids(world)
 
 
-def expire(world: World, deployment: Deployment | None = None) -> dict[str, Any]:  # noqa: F811
+def expire(world: World, deployment: Deployment | None = None) -> dict[str, Any]:
     return expiry.expire(deployment or world.here, "v", Unobserved())
 
 
-def documents(world: World) -> list[str]:  # noqa: F811
+def documents(world: World) -> list[str]:
     return [path.name for path in (world.folder / "vault" / "v").iterdir()]
 
 
-def test_a_protection_removes_what_has_expired_and_the_backups_with_it(world: World) -> None:  # noqa: F811
+def test_a_protection_removes_what_has_expired_and_the_backups_with_it(world: World) -> None:
     keep(world, retention={"last": 1})
     first = ids(world)
     record = world.protect()
@@ -95,7 +97,7 @@ def test_a_protection_removes_what_has_expired_and_the_backups_with_it(world: Wo
     assert f"{first[0]}.json" not in documents(world)
 
 
-def test_a_chain_stays_as_long_as_a_point_rests_on_it_and_goes_newest_first(world: World) -> None:  # noqa: F811
+def test_a_chain_stays_as_long_as_a_point_rests_on_it_and_goes_newest_first(world: World) -> None:
     keep(world, retention={"last": 1}, full_every=3)
     for backups in (2, 3):
         world.protect()
@@ -108,7 +110,7 @@ def test_a_chain_stays_as_long_as_a_point_rests_on_it_and_goes_newest_first(worl
     assert len([e for e in world.a.events if e.startswith("delete backup")]) == 3 * VOLUMES
 
 
-def test_the_records_of_backups_that_are_gone_go_too(world: World) -> None:  # noqa: F811
+def test_the_records_of_backups_that_are_gone_go_too(world: World) -> None:
     keep(world, retention={"last": 1})
     world.protect()
     kept = points.read(world.here.vault, "v")
@@ -116,7 +118,7 @@ def test_the_records_of_backups_that_are_gone_go_too(world: World) -> None:  # n
     assert sorted(name.split(".")[0] for name in records) == sorted(kept.backups)
 
 
-def forge(world: World, point: RecoveryPoint) -> None:  # noqa: F811
+def forge(world: World, point: RecoveryPoint) -> None:
     """Put a point into the vault that a stranger has signed."""
     vault = world.here.vaults()
     sealed = sealing.seal(point, vault.keys)
@@ -126,7 +128,7 @@ def forge(world: World, point: RecoveryPoint) -> None:  # noqa: F811
     vault.put(sealed.name, signing.sign(POINT_TYPE, payload, Ed25519PrivateKey.generate()))
 
 
-def test_a_point_that_nobody_signed_makes_none_expire(world: World) -> None:  # noqa: F811
+def test_a_point_that_nobody_signed_makes_none_expire(world: World) -> None:
     there = three_points(world)
     newest = points.read(world.here.vault, "v", there[2])
     forged = newest.model_copy(update={"id": "20990101T000000Z-ffffff", "generation": 9})
@@ -138,7 +140,7 @@ def test_a_point_that_nobody_signed_makes_none_expire(world: World) -> None:  # 
 
 
 def test_a_withdrawn_point_that_nobody_signed_takes_no_backups_of_other_volumes_along(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     others = world.a.add_backup(
         "front-root", volume_id="of-another-vnf", metadata={"antipode:run": "protect-of-another"}
@@ -166,12 +168,12 @@ def test_a_withdrawn_point_that_nobody_signed_takes_no_backups_of_other_volumes_
     assert len(world.a.backups) == 3 * VOLUMES + 1
 
 
-def test_where_nothing_has_expired_there_is_no_run(world: World) -> None:  # noqa: F811
+def test_where_nothing_has_expired_there_is_no_run(world: World) -> None:
     assert expire(world)["run"] is None
     assert {row.kind for row in world.here.runs.all()} == {"protect"}
 
 
-def test_a_dry_run_names_what_would_go_and_changes_nothing(world: World) -> None:  # noqa: F811
+def test_a_dry_run_names_what_would_go_and_changes_nothing(world: World) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
     world.a.events.clear()
@@ -183,7 +185,7 @@ def test_a_dry_run_names_what_would_go_and_changes_nothing(world: World) -> None
     assert world.a.events == []
 
 
-def test_a_backup_of_somebody_else_is_never_removed(world: World) -> None:  # noqa: F811
+def test_a_backup_of_somebody_else_is_never_removed(world: World) -> None:
     foreign = world.a.add_backup("db-data")
     three_points(world)
     keep(world, retention={"last": 1})
@@ -191,7 +193,7 @@ def test_a_backup_of_somebody_else_is_never_removed(world: World) -> None:  # no
     assert set(world.a.backups) == {foreign, *points.read(world.here.vault, "v").backups}
 
 
-def test_a_backup_without_our_mark_is_not_removed_though_a_point_names_it(world: World) -> None:  # noqa: F811
+def test_a_backup_without_our_mark_is_not_removed_though_a_point_names_it(world: World) -> None:
     first = points.read(world.here.vault, "v", ids(world)[0])
     unmarked = first.chain("db-data")[0].id
     world.a.backups[unmarked]["metadata"] = {}
@@ -203,7 +205,7 @@ def test_a_backup_without_our_mark_is_not_removed_though_a_point_names_it(world:
 
 
 def test_what_an_increment_of_somebody_else_rests_on_stays_until_that_is_gone(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     there = three_points(world)
     first = points.read(world.here.vault, "v", there[0])
@@ -221,11 +223,11 @@ def test_what_an_increment_of_somebody_else_rests_on_stays_until_that_is_gone(
     assert f"{there[0]}.json" not in documents(world)
 
 
-def damage(world: World, point: str) -> None:  # noqa: F811
+def damage(world: World, point: str) -> None:
     (world.folder / "vault" / "v" / f"{point}.json").write_bytes(b"{}")
 
 
-def test_while_a_point_cannot_be_read_nothing_expires_until_it_is_deleted(world: World) -> None:  # noqa: F811
+def test_while_a_point_cannot_be_read_nothing_expires_until_it_is_deleted(world: World) -> None:
     there = three_points(world, full_every=100)
     damage(world, there[1])
     keep(world, retention={"last": 1}, full_every=100)
@@ -244,7 +246,7 @@ def test_while_a_point_cannot_be_read_nothing_expires_until_it_is_deleted(world:
     assert set(world.a.backups) == set(points.read(world.here.vault, "v").backups)
 
 
-def test_a_damaged_point_that_is_deleted_leaves_no_backups_of_its_own(world: World) -> None:  # noqa: F811
+def test_a_damaged_point_that_is_deleted_leaves_no_backups_of_its_own(world: World) -> None:
     there = three_points(world)
     damage(world, there[1])
     delete(world, there[1])
@@ -252,7 +254,7 @@ def test_a_damaged_point_that_is_deleted_leaves_no_backups_of_its_own(world: Wor
     assert not [name for name in documents(world) if name == f"{there[1]}.json"]
 
 
-def test_the_plan_of_a_deletion_counts_the_backups_of_a_damaged_point(world: World) -> None:  # noqa: F811
+def test_the_plan_of_a_deletion_counts_the_backups_of_a_damaged_point(world: World) -> None:
     there = three_points(world)
     own = points.read(world.here.vault, "v", there[1]).backups
     damage(world, there[1])
@@ -260,7 +262,7 @@ def test_the_plan_of_a_deletion_counts_the_backups_of_a_damaged_point(world: Wor
     assert plan.backups == {i: record.size_gib for i, record in own.items()}
 
 
-def of_another_vnf(world: World, point: str) -> str:  # noqa: F811
+def of_another_vnf(world: World, point: str) -> str:
     """A backup that belongs to a point of another VNF of the project."""
     return world.a.add_backup(
         "front-root",
@@ -270,7 +272,7 @@ def of_another_vnf(world: World, point: str) -> str:  # noqa: F811
 
 
 def test_a_damaged_document_with_the_name_of_a_point_of_another_vnf_takes_nothing_of_it_along(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     three_points(world)
     other = "20260101T000000Z-abcdef"
@@ -284,7 +286,7 @@ def test_a_damaged_document_with_the_name_of_a_point_of_another_vnf_takes_nothin
 
 
 def test_a_point_in_the_folder_of_another_vnf_is_removed_there_and_keeps_its_backups(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     there = three_points(world)
     first = points.read(world.here.vault, "v", there[0])
@@ -310,7 +312,7 @@ def test_a_point_in_the_folder_of_another_vnf_is_removed_there_and_keeps_its_bac
 
 
 def test_orphans_of_a_vnf_are_removed_though_the_point_of_one_run_has_expired(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     there = three_points(world)
     runs = [world.here.runs.get(f"protect-{point}") for point in there]
@@ -325,7 +327,7 @@ def test_orphans_of_a_vnf_are_removed_though_the_point_of_one_run_has_expired(
 
 
 def test_a_backup_that_cinder_could_not_delete_stays_and_is_not_waited_for(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     [backup, *_] = world.a.backups
@@ -364,7 +366,7 @@ def test_a_document_with_a_moment_that_is_none_is_damaged(wrong: str, tmp_path: 
 
 @pytest.mark.parametrize("kind", [run_kind, verify_kind])
 def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
     kind: Any,
 ) -> None:
@@ -382,7 +384,7 @@ def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
     assert asked == ["v", "w"]
 
 
-def test_a_note_alone_does_not_cost_the_newest_point_its_backups(world: World) -> None:  # noqa: F811
+def test_a_note_alone_does_not_cost_the_newest_point_its_backups(world: World) -> None:
     there = three_points(world)
     newest = points.read(world.here.vault, "v")
     points.hide(world.here.vault, "v", there[2], "Written by a stranger.")
@@ -397,7 +399,7 @@ def test_a_note_alone_does_not_cost_the_newest_point_its_backups(world: World) -
     assert points.read(world.here.vault, "v").id == there[2]
 
 
-def test_a_note_beside_a_newest_point_that_was_damaged_stops_the_expiry(world: World) -> None:  # noqa: F811
+def test_a_note_beside_a_newest_point_that_was_damaged_stops_the_expiry(world: World) -> None:
     there = three_points(world)
     backups = set(world.a.backups)
     damage(world, there[2])
@@ -411,7 +413,7 @@ def test_a_note_beside_a_newest_point_that_was_damaged_stops_the_expiry(world: W
 
 
 def test_a_forged_manifest_in_place_of_the_newest_and_a_note_take_no_backups_along(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     there = three_points(world)
     backups = set(world.a.backups)
@@ -422,7 +424,7 @@ def test_a_forged_manifest_in_place_of_the_newest_and_a_note_take_no_backups_alo
 
 
 def test_a_note_in_some_of_the_vaults_does_nothing_that_the_retention_would_not(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     from tests.unit.test_vault_sync import three_vaults
 
@@ -439,7 +441,7 @@ def test_a_note_in_some_of_the_vaults_does_nothing_that_the_retention_would_not(
     assert not list((places.folder / "one" / "v").glob(f"{there[1]}.json"))
 
 
-def test_an_expiry_goes_by_the_retention_of_now(world: World) -> None:  # noqa: F811
+def test_an_expiry_goes_by_the_retention_of_now(world: World) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
     row = run_kind.due(world.here, world.here.vnfs.get("v"), again=True)
@@ -452,7 +454,7 @@ def test_an_expiry_goes_by_the_retention_of_now(world: World) -> None:  # noqa: 
 
 
 def test_a_damaged_point_stays_while_a_site_that_may_have_its_backups_is_away(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = three_points(world)
@@ -466,7 +468,7 @@ def test_a_damaged_point_stays_while_a_site_that_may_have_its_backups_is_away(
 
 
 def test_a_backup_of_a_damaged_point_that_its_home_refuses_to_delete_stays_elsewhere_too(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     there = three_points(world)
     [backup, *_] = points.read(world.here.vault, "v", there[1]).backups
@@ -478,12 +480,12 @@ def test_a_backup_of_a_damaged_point_that_its_home_refuses_to_delete_stays_elsew
     assert backup in world.b.backups
 
 
-def delete(world: World, *wanted: str) -> dict[str, Any]:  # noqa: F811
+def delete(world: World, *wanted: str) -> dict[str, Any]:
     plan = expiry.plan_deletion(world.here, "v", wanted)
     return expiry.delete(world.here, plan, Unobserved())
 
 
-def test_the_points_that_an_operator_names_are_deleted_and_no_others(world: World) -> None:  # noqa: F811
+def test_the_points_that_an_operator_names_are_deleted_and_no_others(world: World) -> None:
     there = three_points(world)
     plan = expiry.plan_deletion(world.here, "v", [there[2]])
     assert (plan.with_newest, plan.left, len(plan.backups)) == (True, 2, VOLUMES)
@@ -499,7 +501,7 @@ def test_the_points_that_an_operator_names_are_deleted_and_no_others(world: Worl
 
 
 def test_a_point_that_a_run_uses_is_neither_deleted_nor_expired(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = three_points(world)
@@ -513,20 +515,20 @@ def test_a_point_that_a_run_uses_is_neither_deleted_nor_expired(
     assert set(points.read(world.here.vault, "v", there[0]).backups) <= set(world.a.backups)
 
 
-def test_a_run_of_any_kind_that_works_from_a_point_uses_it(world: World) -> None:  # noqa: F811
+def test_a_run_of_any_kind_that_works_from_a_point_uses_it(world: World) -> None:
     row = prepare_failover(world)
     run = row.id
     world.here.runs.create(row)
     assert run_kind.users(world.here, "v") == {ids(world)[0]: run}
 
 
-def prepare_failover(world: World) -> RunRow:  # noqa: F811
+def prepare_failover(world: World) -> RunRow:
     from antipode.operations.failover import request
 
     return request(prepare(world.here, "v", "site-b", None))
 
 
-def test_nothing_expires_while_another_host_fails_over(world: World, tmp_path: Path) -> None:  # noqa: F811
+def test_nothing_expires_while_another_host_fails_over(world: World, tmp_path: Path) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
     elsewhere = another_host(world, tmp_path)
@@ -538,7 +540,7 @@ def test_nothing_expires_while_another_host_fails_over(world: World, tmp_path: P
     assert ids(world) == there
 
 
-def another_host(world: World, tmp_path: Path) -> Deployment:  # noqa: F811
+def another_host(world: World, tmp_path: Path) -> Deployment:
     """With a database of its own, and the same vault."""
     folder = tmp_path / "another"
     folder.mkdir(exist_ok=True)
@@ -549,7 +551,7 @@ def another_host(world: World, tmp_path: Path) -> Deployment:  # noqa: F811
     return deployment
 
 
-def test_a_failover_from_a_point_that_is_withdrawn_meanwhile_creates_nothing(world: World) -> None:  # noqa: F811
+def test_a_failover_from_a_point_that_is_withdrawn_meanwhile_creates_nothing(world: World) -> None:
     there = three_points(world)
     prepared = prepare(world.here, "v", "site-b", there[0])
     points.hide(world.here.vault, "v", there[0], "It has expired.")
@@ -558,7 +560,7 @@ def test_a_failover_from_a_point_that_is_withdrawn_meanwhile_creates_nothing(wor
     assert not [e for e in world.b.events if e.startswith(("import", "restore", "port", "boot"))]
 
 
-def test_records_that_a_failover_has_imported_go_too(world: World) -> None:  # noqa: F811
+def test_records_that_a_failover_has_imported_go_too(world: World) -> None:
     there = three_points(world)
     world.b.networks = [{"id": "net-2", "name": "net-b"}]
     run = imported_by_an_aborted_failover(world, there[0])
@@ -569,7 +571,7 @@ def test_records_that_a_failover_has_imported_go_too(world: World) -> None:  # n
     assert len(world.a.backups) == VOLUMES
 
 
-def imported_by_an_aborted_failover(world: World, point: str) -> str:  # noqa: F811
+def imported_by_an_aborted_failover(world: World, point: str) -> str:
     def fail(event: str) -> None:
         if event.startswith("boot"):
             raise SiteUnreachable("no answer")
@@ -583,7 +585,7 @@ def imported_by_an_aborted_failover(world: World, point: str) -> str:  # noqa: F
     return run
 
 
-def unreachable(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:  # noqa: F811
+def unreachable(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     def connect(name: str, _cloud: str) -> Any:
         if name in names:
             raise SiteUnreachable(f"{name} does not answer")
@@ -594,7 +596,7 @@ def unreachable(world: World, monkeypatch: pytest.MonkeyPatch, *names: str) -> N
 
 
 def test_with_the_active_site_away_points_go_first_and_their_backups_once_it_answers(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = three_points(world)
@@ -610,7 +612,7 @@ def test_with_the_active_site_away_points_go_first_and_their_backups_once_it_ans
 
 
 def test_with_the_backup_site_away_its_records_go_once_it_answers(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = three_points(world)
@@ -626,7 +628,7 @@ def test_with_the_backup_site_away_its_records_go_once_it_answers(
 
 
 def test_a_listing_that_still_has_a_point_which_is_gone_stops_the_expiry(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     three_points(world)
@@ -644,7 +646,7 @@ def test_a_listing_that_still_has_a_point_which_is_gone_stops_the_expiry(
 
 @pytest.mark.parametrize("call", ["create", "delete"])
 def test_a_vault_that_fails_in_the_middle_loses_nothing_and_the_next_expiry_ends_it(
-    world: World,  # noqa: F811
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
     call: str,
 ) -> None:
@@ -681,7 +683,7 @@ def test_a_point_that_is_hidden_in_one_vault_is_hidden_in_all_by_the_next_try(
     assert one.list("v/") == other.list("v/") == ["v/p.withdrawn"]
 
 
-def test_two_hosts_that_expire_at_once_end_as_one(world: World, tmp_path: Path) -> None:  # noqa: F811
+def test_two_hosts_that_expire_at_once_end_as_one(world: World, tmp_path: Path) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
     hosts = [world.here, another_host(world, tmp_path)]
@@ -705,7 +707,7 @@ def test_two_hosts_that_expire_at_once_end_as_one(world: World, tmp_path: Path) 
     assert not [name for name in documents(world) if name.startswith(there[0]) and "json" in name]
 
 
-def test_a_point_of_the_future_keeps_all_others(world: World) -> None:  # noqa: F811
+def test_a_point_of_the_future_keeps_all_others(world: World) -> None:
     there = three_points(world)
     ahead = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     newest = points.read(world.here.vault, "v", there[0])
@@ -717,7 +719,7 @@ def test_a_point_of_the_future_keeps_all_others(world: World) -> None:  # noqa: 
 
 
 def test_an_expiry_that_fails_does_not_make_the_protection_fail(
-    world: World,  # noqa: F811
+    world: World,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     there = three_points(world)
@@ -729,7 +731,7 @@ def test_an_expiry_that_fails_does_not_make_the_protection_fail(
     assert world.here.runs.get(record["run"]).state == "succeeded"
 
 
-def test_an_aborted_expiry_leaves_the_rest_to_the_next(world: World) -> None:  # noqa: F811
+def test_an_aborted_expiry_leaves_the_rest_to_the_next(world: World) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
 
@@ -748,7 +750,7 @@ def test_an_aborted_expiry_leaves_the_rest_to_the_next(world: World) -> None:  #
     assert len(world.a.backups) == VOLUMES
 
 
-def test_an_expiry_whose_process_died_is_resumed(world: World) -> None:  # noqa: F811
+def test_an_expiry_whose_process_died_is_resumed(world: World) -> None:
     three_points(world)
     keep(world, retention={"last": 1})
     row = run_kind.due(world.here, world.here.vnfs.get("v"), again=True)
@@ -761,7 +763,7 @@ def test_an_expiry_whose_process_died_is_resumed(world: World) -> None:  # noqa:
 
 
 def test_the_service_queues_an_expiry_where_one_is_due_and_leaves_a_failed_one_alone(
-    world: World,  # noqa: F811
+    world: World,
 ) -> None:
     three_points(world)
     queued: list[RunRow] = []
@@ -781,7 +783,7 @@ def test_the_service_queues_an_expiry_where_one_is_due_and_leaves_a_failed_one_a
     assert queued == []
 
 
-def test_notes_of_points_that_are_long_gone_go_too(world: World) -> None:  # noqa: F811
+def test_notes_of_points_that_are_long_gone_go_too(world: World) -> None:
     three_points(world)
     old, young = "20200101T000000Z-000000", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000000"
     for point in (old, young):

@@ -14,8 +14,10 @@ from antipode.operations.recovery_points import recovery_points
 from antipode.vault import points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.sealing import Summary
-from tests.unit.test_durable_runs import World, world  # noqa: F401
+from tests.unit.test_durable_runs import World, world
 from tests.unit.test_expiry import keep, three_points
+
+__all__ = ["world"]
 
 CALLS = ("put", "create", "get", "list", "delete")
 MANY = 3000
@@ -36,7 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-def older_points(world: World, many: int) -> None:  # noqa: F811
+def older_points(world: World, many: int) -> None:
     """So many points of long ago, under whose names is nothing that could be read."""
     folder = world.folder / "vault" / "v"
     for number in range(many):
@@ -50,7 +52,7 @@ def measured(calls: Counter[str]) -> dict[str, int]:
 
 
 def test_protecting_listing_and_failing_over_cost_the_same_with_many_points(
-    world: World,  # noqa: F811
+    world: World,
     calls: Counter[str],
 ) -> None:
     there = three_points(world)
@@ -72,7 +74,7 @@ def test_protecting_listing_and_failing_over_cost_the_same_with_many_points(
     assert measured(calls)["get"] < 100
 
 
-def test_the_last_points_are_listed_and_all_where_there_are_fewer(world: World) -> None:  # noqa: F811
+def test_the_last_points_are_listed_and_all_where_there_are_fewer(world: World) -> None:
     keep(world, retention="all")
     world.protect()
     ids = points.list_ids(world.here.vault, "v")

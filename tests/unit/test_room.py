@@ -13,9 +13,11 @@ from antipode.errors import PreflightFailed
 from antipode.model.retention import Dated, Retention
 from antipode.model.room import Room
 from antipode.vault import points
-from tests.unit.test_durable_runs import World, world  # noqa: F401
+from tests.unit.test_durable_runs import World, world
 from tests.unit.test_expiry import VOLUMES, keep
 from tests.unit.test_vault_sync import three_vaults
+
+__all__ = ["world"]
 
 HOUR = timedelta(hours=1)
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -51,7 +53,7 @@ def test_the_look_ahead_sees_where_one_more_increment_ends(
     assert there.lasts(dated("n", NOW), (), HOUR) is full
 
 
-def quota(world: World, backups: int) -> None:  # noqa: F811
+def quota(world: World, backups: int) -> None:
     """The limit; what is used is what there is."""
 
     quotas: Any = world.a.quotas
@@ -61,7 +63,7 @@ def quota(world: World, backups: int) -> None:  # noqa: F811
 class Counted(Mapping[str, int]):
     """A quota whose use is counted when it is asked for."""
 
-    def __init__(self, limit: int, world: World) -> None:  # noqa: F811
+    def __init__(self, limit: int, world: World) -> None:
         self._limit, self._world = limit, world
 
     def __getitem__(self, key: str) -> int:
@@ -77,7 +79,7 @@ class Counted(Mapping[str, int]):
 @pytest.mark.parametrize("last", [1, 2, 3])
 @pytest.mark.parametrize("more", [0, 1, 2])
 def test_protections_go_on_for_ever_where_the_quota_has_room_for_one_point_more_than_are_kept(
-    world: World,  # noqa: F811
+    world: World,
     last: int,
     more: int,
 ) -> None:
@@ -88,7 +90,7 @@ def test_protections_go_on_for_ever_where_the_quota_has_room_for_one_point_more_
     assert len(points.list_ids(world.here.vault, "v")) == last
 
 
-def test_a_quota_without_room_is_named_before_anything_is_frozen(world: World) -> None:  # noqa: F811
+def test_a_quota_without_room_is_named_before_anything_is_frozen(world: World) -> None:
     keep(world, retention={"last": 1})
     quota(world, 2 * VOLUMES - 1)
     there = set(world.a.backups)
@@ -101,7 +103,7 @@ def test_a_quota_without_room_is_named_before_anything_is_frozen(world: World) -
     assert set(world.a.backups) == there
 
 
-def test_what_has_expired_makes_room_before_the_window(world: World) -> None:  # noqa: F811
+def test_what_has_expired_makes_room_before_the_window(world: World) -> None:
     keep(world, retention="all")
     world.protect()
     keep(world, retention={"last": 1})
@@ -112,7 +114,7 @@ def test_what_has_expired_makes_room_before_the_window(world: World) -> None:  #
     assert deleted[VOLUMES - 1] < world.a.events.index("quiesce db")
 
 
-def test_a_silent_vault_makes_no_room(world: World) -> None:  # noqa: F811
+def test_a_silent_vault_makes_no_room(world: World) -> None:
     places = three_vaults(world, "vaults_needed: 2\n")
     keep(world, retention="all")
     there = [world.protect()["recovery_point"] for _ in range(2)]

@@ -47,8 +47,10 @@ from antipode.store.tables import RunRow
 from antipode.vault import points
 from antipode.vault.verify import Finding
 from tests.unit import samples
-from tests.unit.test_durable_runs import World, until, world  # noqa: F401
+from tests.unit.test_durable_runs import World, until, world
 from tests.unit.test_kill_matrix import VNF
+
+__all__ = ["world"]
 
 # A source of volumes: a mirror at the other site, which is promoted.
 
@@ -143,7 +145,7 @@ class Mirrored(Option):
 
 
 @pytest.fixture
-def mirrored(world: World) -> Iterator[World]:  # noqa: F811
+def mirrored(world: World) -> Iterator[World]:
     for made in (Mirrored.captured, Mirrored.released, FromMirrors.promoted, FromMirrors.demoted):
         made.clear()
     with (
@@ -285,7 +287,7 @@ class Tagging(RunKind):
 
 
 @pytest.fixture
-def tagging(world: World) -> Iterator[World]:  # noqa: F811
+def tagging(world: World) -> Iterator[World]:
     Tagging.tags.clear()
     with KINDS.registered("tagging", Tagging()):
         yield world
@@ -295,7 +297,7 @@ def asked(vnf: str = "v") -> RunRow:
     return new_run(KINDS.get("tagging"), vnf, {"asked_by": "a test"})
 
 
-def die_in(world: World) -> str:  # noqa: F811
+def die_in(world: World) -> str:
     with world.here.claims.begin(asked()) as claim:
         return claim.run
 

@@ -20,23 +20,25 @@ from antipode.protect.server_snapshot import member
 from antipode.topology import answering
 from antipode.vault import points
 from tests.unit.fakecloud import refuse
-from tests.unit.test_durable_runs import World, world  # noqa: F401
+from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
+
+__all__ = ["world"]
 
 
 @pytest.fixture
-def two(world: World, monkeypatch: pytest.MonkeyPatch) -> World:  # noqa: F811
+def two(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(member, "POLL_S", 0.01)
     monkeypatch.setattr(member, "NOVA_LOOKS_S", 0.0)
     monkeypatch.setattr(answering, "PAUSE_S", 0.01)
     return world
 
 
-def by(world: World, option: str) -> Any:  # noqa: F811
+def by(world: World, option: str) -> Any:
     return protect(world.here, "v", Unobserved(), option=option)
 
 
-def expect_nothing_left(world: World) -> None:  # noqa: F811
+def expect_nothing_left(world: World) -> None:
     assert not world.a.images
     assert not world.a.snapshots
     assert not world.a.all_frozen
