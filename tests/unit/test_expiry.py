@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from antipode import config
+from antipode.cloud.watch import Watch
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
@@ -731,7 +732,12 @@ def test_an_expiry_that_fails_does_not_make_the_protection_fail(
     assert world.here.runs.get(record["run"]).state == "succeeded"
 
 
-def test_an_aborted_expiry_leaves_the_rest_to_the_next(world: World) -> None:
+def test_an_aborted_expiry_leaves_the_rest_to_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the run must see the request before it has waited for the last backup
+    for wait in (Watch.wait_for, Watch.wait_gone):
+        monkeypatch.setitem(wait.__kwdefaults__ or {}, "interval_s", 2.0)
     there = three_points(world)
     keep(world, retention={"last": 1})
 
