@@ -35,10 +35,10 @@ from antipode.operations import inspect
 from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
-from antipode.operations.failover_checks import Accepted
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.recover import probes, servers
+from antipode.runs.failover_checks import Accepted
 from antipode.store.database import open_database
 from antipode.store.states import States
 from antipode.vault import Vault, generations, points

@@ -27,7 +27,7 @@ from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.event import Event
-from antipode.runs import kind_of
+from antipode.runs import kind_of, preparation
 from antipode.store.vnfs import Vnfs
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud, refuse
@@ -344,7 +344,7 @@ class Typing:
         points.commit(deployment(antipode).vault, samples.point())
         monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
         monkeypatch.setattr(
-            failover_flow.plan,
+            preparation.plan,
             "make_plan",
             lambda *_: samples.plan(warnings=["the flavor has less memory"]),
         )
@@ -426,7 +426,6 @@ def test_the_plan_names_commands_and_addresses_that_both_sites_have(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from antipode.model.vnf import Answers
-    from antipode.operations import failover as failover_flow
 
     plan = samples.plan()
     asked = [Answers(tcp=5432), Answers(command=["check it", "{site}", "{address}"])]
@@ -434,7 +433,7 @@ def test_the_plan_names_commands_and_addresses_that_both_sites_have(
         s.model_copy(update={"answers": a}) for s, a in zip(plan.servers, asked, strict=True)
     ]
     plan = plan.model_copy(update={"servers": servers})
-    monkeypatch.setattr(failover_flow.plan, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(preparation.plan, "make_plan", lambda *_: plan)
     operator.types("")
     antipode("failover", "hlr", "--to", "site-b")
     (shared,) = (line for line in antipode.err.splitlines() if "10.0.0.4:5432" in line)
@@ -445,11 +444,9 @@ def test_the_plan_names_commands_and_addresses_that_both_sites_have(
 def test_a_name_cannot_forge_a_line_of_the_plan(
     antipode: Antipode, operator: Typing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antipode.operations import failover as failover_flow
-
     forged = "x\x1b[2K\n  server harmless"
     plan = samples.plan(warnings=[forged])
-    monkeypatch.setattr(failover_flow.plan, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(preparation.plan, "make_plan", lambda *_: plan)
     operator.types("")
     antipode("failover", "hlr", "--to", "site-b")
     assert "\x1b" not in antipode.err
@@ -561,11 +558,11 @@ sys.path.insert(0, {root!r})
 from tests.unit import samples
 from antipode.cli.main import main
 from antipode.engine import deployment
-from antipode.operations import failover as failover_flow
 from antipode.recover import ports
 from antipode.recover.sources.backup import FromBackups
+from antipode.runs import preparation
 deployment.cloud_site.connect = lambda name, cloud: samples.NamedSite(name)
-failover_flow.plan.make_plan = lambda *_: samples.plan()
+preparation.plan.make_plan = lambda *_: samples.plan()
 ports.create_ports = lambda *_: []
 def restore(*_):
     print("restoring\\n", end="", flush=True)  # in one piece: volumes are restored at once

@@ -34,12 +34,12 @@ from antipode.errors import (
 from antipode.model.source import BackupRecord
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps
-from antipode.operations import failover as operation
 from antipode.operations.failover import failover, prepare
-from antipode.operations.failover_checks import Accepted
 from antipode.recover.sources.backup import FromBackups
 from antipode.runs import failover as failover_flow
+from antipode.runs import preparation
 from antipode.runs import protect as protect_flow
+from antipode.runs.failover_checks import Accepted
 from antipode.vault import points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.sealing import seal
@@ -92,7 +92,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             note(f"answer {server}")
 
     monkeypatch.setattr(cloud_site, "connect", connect)
-    monkeypatch.setattr(operation.plan, "make_plan", lambda manifest, site: samples.plan())
+    monkeypatch.setattr(preparation.plan, "make_plan", lambda manifest, site: samples.plan())
     monkeypatch.setattr(FromBackups, "provide", provide)
     monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
     monkeypatch.setattr(failover_flow.rollback, "remove_failed", lambda *_: False)
@@ -136,7 +136,7 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
 ) -> None:
     plan = samples.plan()
     late_first = plan.model_copy(update={"servers": plan.servers[::-1]})
-    monkeypatch.setattr(operation.plan, "make_plan", lambda manifest, site: late_first)
+    monkeypatch.setattr(preparation.plan, "make_plan", lambda manifest, site: late_first)
     limits = world.deployment.limits
     slots = limits._of("site-b", "restores", 1)
     somebody_else = limits.restores("site-b", Party("imsi", 0, lambda: None))
@@ -198,7 +198,7 @@ def test_what_the_site_lacks_ends_the_failover_before_it_is_a_run(world: World) 
     def make_plan(*_: Any) -> Any:
         raise PreflightFailed("the recovery of hlr", ["no flavor small", "no network net"])
 
-    world.patch.setattr(operation.plan, "make_plan", make_plan)
+    world.patch.setattr(preparation.plan, "make_plan", make_plan)
     with pytest.raises(PreflightFailed, match="small"):
         prepare(world.deployment, "hlr", "site-b", None)
     assert world.deployment.runs.all() == []

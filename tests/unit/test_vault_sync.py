@@ -20,8 +20,8 @@ from antipode.model.vnf import Answers
 from antipode.operations import protect as protecting
 from antipode.operations import site_check, vaults
 from antipode.operations.failover import failover, prepare
-from antipode.operations.failover_checks import Accepted
 from antipode.operations.vaults import Synced
+from antipode.runs.failover_checks import Accepted
 from antipode.vault import generations, points, sealing, sync
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.keys import NO_KEYS

@@ -90,7 +90,7 @@ class Failover(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.operations.failover import failover, prepare, request
-        from antipode.operations.failover_checks import Accepted
+        from antipode.runs.failover_checks import Accepted
 
         accepted = Accepted(
             parsed_args.instead_of,

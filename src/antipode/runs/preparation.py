@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recovery that may begin: the state of the VNF, its recovery point, its definition and the plan,
+before anything is created. The active site is not called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.errors import InvalidInput
+from antipode.model.plan import RecoveryPlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.state import Claim, ProtectedVnf
+from antipode.model.vnf import Vnf
+from antipode.recover import plan
+from antipode.runs import failover, failover_checks
+from antipode.runs.failover_checks import Accepted
+from antipode.vault import generations, points
+from antipode.vault.generations import GivenUp
+from antipode.vault.sealing import Opened, Trust
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A failover that may begin once the operator has confirmed it: nothing has been created."""
+
+    point: RecoveryPoint
+    """with the definition of the VNF that the plan was made for"""
+    point_digest: str
+    """of the recovery point as it is in the vault"""
+    state: ProtectedVnf
+    """of the VNF before the failover"""
+    plan: RecoveryPlan
+    site: Site
+    warnings: list[str]
+    lost_vaults: Sequence[str] = ()
+    """those that the operator has given up"""
+    earlier_rto_s: float | None = None
+    """seconds that the newest failover of the VNF took that succeeded, as far as this host knows"""
+    instead_of: Claim | None = None
+    """the claim of a failover that is lost, which this one releases"""
+
+
+def prepare(
+    deployment: Deployment,
+    name: str,
+    to: str,
+    point: str | None,
+    accepted: Accepted | None = None,
+) -> Prepared:
+    """Read a recovery point and plan its recovery at a site.
+
+    Args:
+        to: the site.
+        point: the id of the recovery point; the newest by default.
+        accepted: what the operator accepts beyond the confirmation.
+
+    Raises:
+        NotFound: there is no such recovery point.
+        PointUnsigned, PointUntrusted, PointMisplaced, VaultCorrupt: the point is refused.
+        KeyMissing: no identity of this host opens what is encrypted of it.
+        InvalidInput: `to` is no backup site of the VNF or its active site, the point was taken
+            there, it has other members than the VNF file, or the failover that is to be lost has no
+            claim.
+        Busy: another failover of the VNF has not ended, here or on another host, or one to another
+            site has failed and was not aborted; or the one that is to be lost is known here.
+        VaultError, SiteUnreachable: no vault answers.
+        PreflightFailed: the site or the backup store lacks something; everything that it lacks is
+            named.
+    """
+    accepted = accepted or Accepted()
+    deployment.config.site(to)
+    local = deployment.vnfs.find(name)
+    if local is not None:
+        _must_be_backup_site(local, to)
+    state, vaults = activity.before_failover(deployment, name, to, lost=accepted.lost_vaults)
+    if to == state.active_site:
+        raise InvalidInput(f"{state}; a failover goes to another site")
+    given_up = GivenUp(failover.given_up_runs(deployment, name), accepted.instead_of)
+    lost = (
+        None
+        if accepted.instead_of is None
+        else failover_checks.claim_of_lost(deployment, state, accepted.instead_of)
+    )
+    generations.must_be_free(state, to, given_up)
+    trust = Trust.UNSIGNED_TOO if accepted.unsigned else Trust.SIGNED
+    opened, newer = points.find(vaults, name, point, trust), list[str]()
+    if point is None:
+        opened, newer = failover_checks.newest_known(deployment, vaults, opened, trust)
+    opened.must_be_open()
+    found = opened.point
+    origin = failover_checks.origin_warnings(found, state, to, accepted)
+    definition, warnings = _definition(opened, local)
+    warnings += [*newer, *origin]
+    _must_be_backup_site(definition, to)
+    site = deployment.site(to)
+    defined = found.model_copy(update={"vnf": definition})
+    if not accepted.store_unchecked:
+        warnings += failover_checks.store_warnings(deployment, defined, state)
+    if lost is not None:
+        warnings += failover_checks.lost_warnings(deployment, lost, to)
+    made = plan.make_plan(defined, site)
+    fence = (
+        f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
+        " that site. See that it is fenced: two active copies of a VNF destroy each other's service"
+    )
+    if found.generation < state.generation:
+        warnings.append(
+            f"recovery point {found.id} is of generation {found.generation}: what changed since"
+            f" {name} became active at {state.active_site} is not in it"
+        )
+    if opened.signed_by is None:
+        warnings.append(
+            f"recovery point {found.id} is not signed, and you accept it: anybody that could write"
+            " to the vault may have changed what is recovered"
+        )
+    warnings += [
+        f"vault {vault} has no say in it, as it is said to be lost: no other host must be failing"
+        f" over {name}"
+        for vault in accepted.lost_vaults
+    ]
+    return Prepared(
+        defined,
+        opened.digest,
+        state,
+        made,
+        site,
+        [fence, *warnings, *made.warnings],
+        accepted.lost_vaults,
+        _earlier_rto_s(deployment, name),
+        lost,
+    )
+
+
+def _earlier_rto_s(deployment: Deployment, name: str) -> float | None:
+    earlier = deployment.runs.newest_success(failover.KIND.name, name)
+    rto_s = (earlier.result or {}).get("rto_s") if earlier else None
+    return float(rto_s) if isinstance(rto_s, int | float) else None
+
+
+def _must_be_backup_site(vnf: Vnf, to: str) -> None:
+    if to not in vnf.sites:
+        sites = ", ".join(vnf.backup)
+        raise InvalidInput(f"{vnf.vnf} is backed up to {sites}; it cannot be recovered at {to}")
+
+
+def _definition(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
+    """The definition to recover by, and warnings.
+
+    The VNF file of this host counts, so that a mapping can be mended with the failed site gone.
+    Where there is none, commands are taken from a recovery point that is signed, and the plan lists
+    them; of one that is not, anybody that can write to a vault could have written them.
+
+    Raises:
+        InvalidInput: the file names other members than the recovery point.
+    """
+    point = opened.point
+    if local is not None:
+        ordered = local.ordered_as([m.server for m in point.vnf.members])
+        if ordered is None:
+            raise InvalidInput(
+                f"recovery point {point.id} has other members than the file of {local.vnf} on this"
+                f" host. Choose another point, or remove the file: antipode vnf remove {local.vnf}"
+            )
+        if ordered == point.vnf:
+            return ordered, []
+        return ordered, [
+            "the VNF file was changed since the recovery point was made; the file of this host is"
+            " used"
+        ]
+    commands = [m.server for m in point.vnf.members if m.answers and m.answers.command]
+    if not commands:
+        return point.vnf, []
+    if opened.signed_by is not None:
+        return point.vnf, [
+            f"the probes of {', '.join(commands)} are commands of the recovery point, which is"
+            f" signed by key {opened.signed_by[:16]}: this host has no VNF file. They are run on"
+            " this host; look at each of them above"
+        ]
+    members = [
+        m.model_copy(update={"answers": None}) if m.server in commands else m
+        for m in point.vnf.members
+    ]
+    return point.vnf.model_copy(update={"members": members}), [
+        f"the probes of {', '.join(commands)} are commands, and commands of a recovery point that"
+        " is not signed are never executed: these members are not probed. To probe them: antipode"
+        " vnf add FILE"
+    ]
