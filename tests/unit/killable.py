@@ -29,7 +29,7 @@ from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
-from antipode.operations import abort, expiry, failover, protect, recovery_points, resume
+from antipode.operations import abort, expiry, failover, precheck, protect, recovery_points, resume
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import member
 from antipode.recover import rollback
@@ -202,6 +202,8 @@ def do(job: dict[str, Any]) -> None:
         case "verify":
             row = recovery_points.deep_request(here, job["vnf"], None)
             recovery_points.verify_deep(here, row, Unobserved())
+        case "precheck":
+            precheck.precheck(here, precheck.request(here, job["vnf"]), Unobserved())
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

@@ -602,8 +602,8 @@ def matrices(
     return matrix
 
 
-COMMANDS = ("protect", "protect by server-snapshot", "failover", "expire", "verify")
-AT_THE_BACKUP_SITE = ("failover", "verify")
+COMMANDS = ("protect", "protect by server-snapshot", "failover", "expire", "verify", "precheck")
+AT_THE_BACKUP_SITE = ("failover", "verify", "precheck")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -616,7 +616,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 9, 3, 7), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 9, 3, 7, 0), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):

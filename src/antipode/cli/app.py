@@ -47,6 +47,7 @@ COMMANDS = {
     "key rotate": "key:KeyRotate",
     "key export": "key:KeyExport",
     "key import": "key:KeyImport",
+    "precheck": "precheck:Precheck",
     "failover": "failover:Failover",
     "event list": "event:EventList",
     "serve": "serve:Serve",

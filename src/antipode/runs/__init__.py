@@ -14,6 +14,7 @@ KINDS: Registry[RunKind] = Registry(
         "failover": "antipode.runs.failover:KIND",
         "expire": "antipode.runs.expire:KIND",
         "verify": "antipode.runs.verify:KIND",
+        "precheck": "antipode.runs.precheck:KIND",
     },
 )
 

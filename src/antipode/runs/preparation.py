@@ -97,7 +97,7 @@ def prepare(
     opened.must_be_open()
     found = opened.point
     origin = failover_checks.origin_warnings(found, state, to, accepted)
-    definition, warnings = _definition(opened, local)
+    definition, warnings = definition_of(opened, local)
     warnings += [*newer, *origin]
     _must_be_backup_site(definition, to)
     site = deployment.site(to)
@@ -134,12 +134,12 @@ def prepare(
         site,
         [fence, *warnings, *made.warnings],
         accepted.lost_vaults,
-        _earlier_rto_s(deployment, name),
+        earlier_rto_s(deployment, name),
         lost,
     )
 
 
-def _earlier_rto_s(deployment: Deployment, name: str) -> float | None:
+def earlier_rto_s(deployment: Deployment, name: str) -> float | None:
     earlier = deployment.runs.newest_success(failover.KIND.name, name)
     rto_s = (earlier.result or {}).get("rto_s") if earlier else None
     return float(rto_s) if isinstance(rto_s, int | float) else None
@@ -151,7 +151,7 @@ def _must_be_backup_site(vnf: Vnf, to: str) -> None:
         raise InvalidInput(f"{vnf.vnf} is backed up to {sites}; it cannot be recovered at {to}")
 
 
-def _definition(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
+def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     """The definition to recover by, and warnings.
 
     The VNF file of this host counts, so that a mapping can be mended with the failed site gone.
