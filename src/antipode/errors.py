@@ -6,6 +6,8 @@ operator can do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 
 class AntipodeError(Exception):
@@ -32,6 +34,40 @@ class InvalidInput(AntipodeError):
 
     code = "invalid-input"
     exit_code = 2
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a file of the operator."""
+
+    line: int | None
+    """counted from 1; None: the file has no lines that can be read"""
+    field: str
+    """as `members[1].server`; empty: the file as a whole"""
+    problem: str
+
+
+class InvalidFile(InvalidInput):
+    """A file of the operator has mistakes, each with its line and field; nothing was changed.
+
+    Args:
+        mistakes: those that are named, at least one.
+        more: whether the file has others.
+    """
+
+    code = "invalid-file"
+
+    def __init__(self, path: Path, mistakes: Sequence[Mistake], *, more: bool = False) -> None:
+        self.path = path
+        self.mistakes = list(mistakes)
+        lines = []
+        for mistake in self.mistakes:
+            line = "" if mistake.line is None else f":{mistake.line}"
+            field = f"{mistake.field}: " if mistake.field else ""
+            lines.append(f"{path}{line}: {field}{mistake.problem}")
+        if more:
+            lines.append(f"{path}: has more mistakes than these {len(lines)}")
+        super().__init__("\n".join(lines), resource=f"file {path}")
 
 
 class NotFound(InvalidInput):

@@ -18,7 +18,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
-from antipode.errors import InvalidInput
+from antipode.errors import InvalidFile, Mistake
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
@@ -44,7 +44,7 @@ def read(
         check: finds the problems of a value that has the right form.
 
     Raises:
-        InvalidInput: the file cannot be read or does not fit; names each wrong field with its line.
+        InvalidFile: the file cannot be read or does not fit; names each wrong field with its line.
     """
     document = _parse(path, _text(path))
     plain = _Plain()
@@ -61,13 +61,9 @@ def read(
     return value
 
 
-def _invalid(path: Path, document: Any, problems: Sequence[Problem]) -> InvalidInput:
-    lines = [
-        f"{path}:{_line(document, loc)}: {_field(loc)}{words}" for loc, words in problems[:SHOWN]
-    ]
-    if len(problems) > SHOWN:
-        lines.append(f"{path}: has more problems than these {SHOWN}")
-    return InvalidInput("\n".join(lines), resource=f"file {path}")
+def _invalid(path: Path, document: Any, problems: Sequence[Problem]) -> InvalidFile:
+    mistakes = [Mistake(_line(document, loc), _field(loc), words) for loc, words in problems]
+    return InvalidFile(path, mistakes[:SHOWN], more=len(mistakes) > SHOWN)
 
 
 def _text(path: Path) -> str:
@@ -83,31 +79,29 @@ def _text(path: Path) -> str:
         raise _unreadable(path, "it is not UTF-8 text") from error
 
 
-def _unreadable(path: Path, reason: str) -> InvalidInput:
-    return InvalidInput(f"{path}: cannot be read: {reason}", resource=f"file {path}")
+def _unreadable(path: Path, reason: str) -> InvalidFile:
+    return InvalidFile(path, [Mistake(None, "", f"cannot be read: {reason}")])
+
+
+def _at(path: Path, line: int, problem: str) -> InvalidFile:
+    return InvalidFile(path, [Mistake(line, "", problem)])
 
 
 def _parse(path: Path, text: str) -> Any:
     try:
         _check_size(path, text)
         document = YAML(typ="rt", pure=True).load(text)
-    except InvalidInput:
+    except InvalidFile:
         raise
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         problem = (error.problem or str(error)).splitlines()[0]
-        raise InvalidInput(
-            f"{path}:{line}: is not valid YAML: {problem}", resource=f"file {path}"
-        ) from error
+        raise _at(path, line, f"is not valid YAML: {problem}") from error
     except Exception as error:  # the parser lets many kinds through, for a wrong tag for example
-        raise InvalidInput(
-            f"{path}:1: is not valid YAML: {error}", resource=f"file {path}"
-        ) from error
+        raise _at(path, 1, f"is not valid YAML: {error}") from error
     if not isinstance(document, CommentedMap):
-        raise InvalidInput(
-            f"{path}:1: must be a mapping of fields to values", resource=f"file {path}"
-        )
+        raise _at(path, 1, "must be a mapping of fields to values")
     return document
 
 
@@ -116,7 +110,7 @@ def _check_size(path: Path, text: str) -> None:
     recursion.
 
     Raises:
-        InvalidInput: there are such values, or a merge key (`<<`), whose chains multiply.
+        InvalidFile: there are such values, or a merge key (`<<`), whose chains multiply.
     """
     depth = 0
     for number, event in enumerate(YAML(typ="rt", pure=True).parse(text)):
@@ -126,16 +120,11 @@ def _check_size(path: Path, text: str) -> None:
         elif isinstance(event, CollectionEndEvent):
             depth -= 1
         elif isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
-            raise InvalidInput(
-                f"{path}:{line}: merge keys (<<) are not supported", resource=f"file {path}"
-            )
+            raise _at(path, line, "merge keys (<<) are not supported")
         if number > 2 * MOST:  # a key and its value
-            raise InvalidInput(f"{path}:{line}: there are too many values", resource=f"file {path}")
+            raise _at(path, line, "there are too many values")
         if depth > DEEPEST:
-            raise InvalidInput(
-                f"{path}:{line}: values are nested more than {DEEPEST} levels deep",
-                resource=f"file {path}",
-            )
+            raise _at(path, line, f"values are nested more than {DEEPEST} levels deep")
 
 
 class _Plain:
@@ -204,7 +193,7 @@ def _field(loc: tuple[int | str, ...]) -> str:
     name = ""
     for part in loc:
         name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
-    return f"{name}: " if name else ""
+    return name
 
 
 def _words(error: ErrorDetails, model: type[BaseModel]) -> str:

@@ -21,7 +21,7 @@ from antipode.engine.flow_runner import guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Aborted, InvalidInput, ResourceFailed
+from antipode.errors import Aborted, InvalidFile, ResourceFailed
 from antipode.model.base import Model
 from antipode.model.capture import Capture
 from antipode.model.marks import marks
@@ -217,13 +217,16 @@ def test_the_settings_of_a_new_option_are_checked_with_line_and_field(
     file.write_text(
         samples.VNF_FILE + "protections:\n  - option: mirrored\n    lag: 3\n    lagg: 4\n"
     )
-    with pytest.raises(InvalidInput, match=r"v\.yaml:12: protections\[0\]\.lagg"):
+    with pytest.raises(InvalidFile) as caught:
         read_file(file, mirrored.here.config)
+    (mistake,) = caught.value.mistakes
+    assert (mistake.line, mistake.field) == (12, "protections[0].lagg")
     file.write_text(samples.VNF_FILE + "protections: mirrored\n")
     assert read_file(file, mirrored.here.config).protections[0].option == "mirrored"
     file.write_text(samples.VNF_FILE + "protections: [miror]\n")
-    with pytest.raises(InvalidInput, match="miror"):
+    with pytest.raises(InvalidFile) as caught:
         read_file(file, mirrored.here.config)
+    assert [mistake.field for mistake in caught.value.mistakes] == ["protections[0].option"]
 
 
 def test_a_point_with_a_kind_of_source_that_is_not_known_is_refused(mirrored: World) -> None:

@@ -83,7 +83,8 @@ exit codes:
   141  nobody read the output to its end; what the command does was done
 
 An error is written to stderr as: antipode: [CODE] MESSAGE. With -f json it is an object with the
-fields code, message, resource, exit_code and notes. docs/errors.md lists the codes.
+fields code, message, resource, exit_code and notes; for a wrong file also mistakes, each with line,
+field and problem. docs/errors.md lists the codes.
 """
 
 

@@ -7,9 +7,10 @@ import argparse
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from antipode.errors import AntipodeError, InvalidInput
+from antipode.errors import AntipodeError, InvalidFile, InvalidInput
 from antipode.screen import Screen, paragraph
 
 if TYPE_CHECKING:
@@ -26,13 +27,15 @@ def write_error(
     """
     notes = list(getattr(error, "__notes__", ()))
     if as_json:
-        record = {
+        record: dict[str, object] = {
             "code": error.code,
             "message": str(error),
             "resource": resource,
             "exit_code": error.exit_code,
             "notes": notes,
         }
+        if isinstance(error, InvalidFile):
+            record["mistakes"] = [asdict(mistake) for mistake in error.mistakes]
         print(json.dumps({"error": record}), file=stream)
     else:
         message = paragraph("\n".join([str(error), *notes]))
