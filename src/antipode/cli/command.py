@@ -6,8 +6,6 @@ columns.
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +19,8 @@ from stevedore.extension import Extension
 
 from antipode.cli import usage
 from antipode.cli.comma_separated import CommaSeparated
-from antipode.cli.layout import WIDTH, Nested, within
+from antipode.cli.layout import Nested, terminal_width, within
+from antipode.cli.table import Table
 from antipode.errors import AntipodeError, Interrupted, InvalidInput, NotConfirmed, Unexpected
 from antipode.screen import visible
 
@@ -94,13 +93,16 @@ class _Shown(_Ending):
     """whether the command changes something: its result is then shown in any case"""
 
     def _load_formatter_plugins(self) -> Any:
-        """Cliff's formatters, with ours for CSV, which cliff has for lists only, without the one
-        for the shell, which does not quote a name like `$(reboot)`.
+        """Cliff's formatters, with ours for CSV, which cliff has for lists only, and for tables;
+        without the one for the shell, which does not quote a name like `$(reboot)`.
         """
         manager = super()._load_formatter_plugins()  # type: ignore[misc]
-        entry = EntryPoint("csv", CommaSeparated.__module__, manager.namespace)
-        manager.extensions = [e for e in manager.extensions if e.name not in ("csv", "shell")]
-        manager.extensions.append(Extension("csv", entry, CommaSeparated, CommaSeparated()))
+        ours = {"csv": CommaSeparated, "table": Table}
+        others = [e for e in manager.extensions if e.name not in (*ours, "shell")]
+        manager.extensions = others + [
+            Extension(name, EntryPoint(name, form.__module__, manager.namespace), form, form())
+            for name, form in ours.items()
+        ]
         return manager
 
     def _check_columns(self, parsed_args: argparse.Namespace, column_names: Sequence[str]) -> None:
@@ -122,6 +124,9 @@ class TextCommand(_Ending, Command):  # type: ignore[misc]
 class ListCommand(_Shown, Lister):  # type: ignore[misc]
     """A command that shows a table."""
 
+    spared: Sequence[str] = ()
+    """columns that a terminal without enough room does not show, the first one first"""
+
     def produce_output(
         self,
         parsed_args: argparse.Namespace,
@@ -134,8 +139,7 @@ class ListCommand(_Shown, Lister):  # type: ignore[misc]
             InvalidInput: a column was asked for that there is not.
         """
         self._check_columns(parsed_args, column_names)
-        if parsed_args.formatter == "table":
-            data = [[visible(v) if isinstance(v, str) else v for v in row] for row in data]
+        parsed_args.spared = self.spared
         return int(super().produce_output(parsed_args, column_names, data))
 
 
@@ -152,17 +156,10 @@ class ShowCommand(_Shown, ShowOne):  # type: ignore[misc]
         """
         self._check_columns(parsed_args, column_names)
         if parsed_args.formatter == "table":
-            borders = len("|  |  |")
-            room = _width(parsed_args) - max(map(len, column_names), default=0) - borders
+            beside = max(map(len, column_names), default=0) + len("|  |  |")
+            room = terminal_width(parsed_args.max_width) - beside
             data = [within(value, room) for value in data]
         return int(super().produce_output(parsed_args, column_names, data))
-
-
-def _width(parsed_args: argparse.Namespace) -> int:
-    """The columns that a table may take."""
-    if parsed_args.max_width > 0:
-        return int(parsed_args.max_width)
-    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
 def confirm(app: Any, question: str, expected: str) -> None:

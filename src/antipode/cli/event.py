@@ -12,10 +12,11 @@ from antipode.cli.layout import Nested
 
 
 class EventList(ListCommand):
-    """List the newest events, the oldest of them first. The service notes them when `events` in
-    antipode.yaml says whom it tells.
+    """List the newest events, the oldest of them first. The service notes events when antipode.yaml
+    names receivers for them (`events`).
     """
 
+    spared = ("id", "subject")
     examples = ("antipode event list", "antipode event list --most 100 -f json")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

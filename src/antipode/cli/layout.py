@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -40,6 +42,13 @@ class Short(Laid):
     def lines(self, width: int) -> Iterator[str]:
         words = " ".join(visible(word) for word in (self._value or "").split())
         yield textwrap.shorten(words, min(width, 80), placeholder=" …")
+
+
+def terminal_width(asked: int = 0) -> int:
+    """The columns that a table may take: those asked for, or of the terminal, or `WIDTH`."""
+    if asked > 0:
+        return asked
+    return shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
 
 
 def within(value: object, width: int) -> str:

@@ -19,6 +19,7 @@ class ProtectionList(ListCommand):
     schedule has been kept.
     """
 
+    spared = ("last_due_at", "last_run", "missed", "reason", "paused_at")
     examples = ("antipode protection list", "antipode protection list hlr -f json")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

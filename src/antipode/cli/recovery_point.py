@@ -27,6 +27,7 @@ class RecoveryPointList(ListCommand):
     asked.
     """
 
+    spared = ("incremental", "volumes", "stored_bytes", "age", "generation")
     examples = (
         "antipode recovery-point list hlr",
         "antipode recovery-point list hlr --all -f json",
@@ -159,6 +160,7 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
     not verify.
     """
 
+    spared = ("objects", "bytes", "backup", "first_difference")
     examples = (
         "antipode recovery-point verify hlr",
         "antipode recovery-point verify hlr --deep",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class RunList(ListCommand):
     """List runs, the newest first."""
 
+    spared = ("recovery_point", "kind", "started_at", "seconds")
     examples = ("antipode run list", "antipode run list --vnf hlr -f json")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

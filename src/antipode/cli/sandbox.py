@@ -34,6 +34,7 @@ class SandboxCommand(ListCommand):
     """A command about the embedded sites; it shows them afterwards."""
 
     changes = True
+    spared = ("control_url", "auth_url")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -19,6 +19,7 @@ class VaultList(ListCommand):
     Ends with exit code 1 when one does not answer.
     """
 
+    spared = ("trouble", "kind")
     examples = ("antipode vault list", "antipode vault list -f json")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -36,6 +37,7 @@ class VaultList(ListCommand):
 class VaultShow(ListCommand):
     """Show what one vault holds of each VNF, as if there were no other vault."""
 
+    spared = ("newest_consistent_at", "trouble", "points")
     examples = ("antipode vault show third", "antipode vault show third -f json")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -42,6 +42,7 @@ class VnfAdd(ShowCommand):
 class VnfList(ListCommand):
     """List the VNFs that were added here or have a recovery point, and where each is active."""
 
+    spared = ("damaged", "rpo_target_s", "backup", "generation")
     examples = ("antipode vnf list", "antipode vnf list -f json")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
