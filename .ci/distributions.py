@@ -15,13 +15,15 @@ import tempfile
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 BUILT = PROJECT / "build" / "distributions"
-LICENSE = "LICENSE"
+LICENSE, MANUAL = "LICENSE", "antipode.1"
+CARRIED = {"antipode": (LICENSE, MANUAL)}
+"""The files that a distribution carries beside its code; others carry the licence."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def main() -> int:
         try:
             wheel, source = build(folder, BUILT / name)
             for archive in (wheel, source):
-                require_license(archive)
+                require(archive, CARRIED.get(name, (LICENSE,)))
             print(f"{name}: trying {wheel.name} in an empty environment", flush=True)
             try_out(name, wheel)
         except (Unfit, subprocess.CalledProcessError) as e:
@@ -83,10 +85,11 @@ def build(folder: Path, into: Path) -> tuple[Path, Path]:
     return wheel, source
 
 
-def require_license(archive: Path) -> None:
-    """Raises Unfit if an archive holds no licence."""
-    if not any(Path(name).name == LICENSE for name in contents(archive)):
-        raise Unfit(f"{archive.name} holds no {LICENSE}")
+def require(archive: Path, files: Iterable[str]) -> None:
+    """Raises Unfit if an archive lacks one of the files."""
+    missing = {*files} - {Path(name).name for name in contents(archive)}
+    if missing:
+        raise Unfit(f"{archive.name} does not hold {', '.join(sorted(missing))}")
 
 
 def contents(archive: Path) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reference pages that are made from the code: commands and error codes.
+"""The reference pages that are made from the code: commands, error codes and the manual page.
 
 `python -m tests.reference` writes them; tests/unit/test_reference.py compares them with the code.
 """
@@ -48,11 +48,15 @@ def commands_page() -> str:
     app = main.Antipode()
     sections = [COMMANDS_HEAD, "## antipode\n\nOptions that stand before the command:\n"]
     sections.append(_table(_options(app.parser)))
+    sections += [_section(name, parser) for name, parser in parsers(app)]
+    return "\n".join(sections)
+
+
+def parsers(app: main.Antipode) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command's name and the parser of its arguments."""
     for name in sorted(main.COMMANDS):
         factory = app.command_manager.commands[name].load()
-        parser = factory(app, None, cmd_name=name).get_parser(f"antipode {name}")
-        sections.append(_section(name, parser))
-    return "\n".join(sections)
+        yield name, factory(app, None, cmd_name=name).get_parser(f"antipode {name}")
 
 
 def errors_page() -> str:
@@ -78,7 +82,7 @@ def _section(name: str, parser: argparse.ArgumentParser) -> str:
     positional = [a for a in parser._actions if not a.option_strings]
     required = [a for a in parser._actions if a.option_strings and a.required]
     words = [*(_spelled(a) for a in required), *(_positional(a) for a in positional)]
-    own = _table([*((_positional(a), a.help or "") for a in positional), *_options(parser)])
+    own = _table([*((_positional(a), _help(parser, a)) for a in positional), *_options(parser)])
     parts = [
         f"## antipode {name}\n",
         f"```\nantipode {' '.join([name, *words])}\n```\n",
@@ -98,7 +102,12 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
             continue
         for action in group._group_actions:
             if action.option_strings and action.dest != "help":
-                yield _spelled(action), action.help or ""
+                yield _spelled(action), _help(parser, action)
+
+
+def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    """The help of an argument as the command prints it, with its default filled in."""
+    return parser._get_formatter()._expand_help(action) if action.help else ""
 
 
 def _formats(parser: argparse.ArgumentParser) -> list[str]:
@@ -157,8 +166,11 @@ def _error(error: type[errors.AntipodeError]) -> str:
 
 def write() -> None:
     """Write the pages."""
+    from tests import manual  # which reads the parsers of this module
+
     (DOCS / "commands.md").write_text(commands_page())
     (DOCS / "errors.md").write_text(errors_page())
+    (DOCS / "antipode.1").write_text(manual.manual_page())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from distributions import Unfit, distributions, imports, require_license
+from distributions import Unfit, distributions, imports, require
 
 PROJECT = Path(__file__).parents[3]
 
@@ -35,10 +35,14 @@ def test_every_folder_that_names_a_project_is_a_distribution(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["x-1-py3-none-any.whl", "x-1.tar.gz"])
-def test_an_archive_without_a_licence_is_unfit(tmp_path: Path, name: str) -> None:
-    require_license(archive(tmp_path / name, "x/__init__.py", "x-1.dist-info/licenses/LICENSE"))
-    with pytest.raises(Unfit):
-        require_license(archive(tmp_path / name, "x/__init__.py", "x-1.dist-info/METADATA"))
+def test_an_archive_that_lacks_a_licence_or_a_manual_page_is_unfit(
+    tmp_path: Path, name: str
+) -> None:
+    whole = ("x/__init__.py", "x-1.dist-info/licenses/LICENSE", "x-1.data/data/share/man/x.1")
+    require(archive(tmp_path / name, *whole), ["LICENSE", "x.1"])
+    for lacking in (whole[0], whole[1]), (whole[0], whole[2]):
+        with pytest.raises(Unfit):
+            require(archive(tmp_path / name, *lacking), ["LICENSE", "x.1"])
 
 
 def test_every_package_of_a_wheel_is_imported(tmp_path: Path) -> None:
