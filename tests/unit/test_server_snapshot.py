@@ -511,8 +511,8 @@ def test_a_member_of_which_somebody_makes_an_image_is_not_captured_meanwhile() -
     assert any("snapshot-1" in p for p in problems(scene))
 
 
-def test_an_unquiesce_that_never_succeeds_is_told_and_stays_on_the_ledger() -> None:
-    scene = Scene()
+def test_an_unquiesce_that_never_succeeds_is_an_error_and_stays_on_the_ledger() -> None:
+    scene = Scene(timeout=0.3)
     scene.before("unquiesce db", refusing(500))
     with pytest.raises(QuiesceFailed, match="server db"):
         scene.capture()

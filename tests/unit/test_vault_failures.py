@@ -14,7 +14,6 @@ from antipode.errors import AntipodeError, PreflightFailed, VaultError
 from antipode.operations import vaults
 from antipode.vault import generations, points
 from antipode.vault.directory import DirectoryVault
-from antipode.vault.s3 import S3Vault
 from tests.unit.s3server import S3Server
 from tests.unit.test_durable_runs import World
 from tests.unit.test_durable_runs import world as world  # the fixture
@@ -40,14 +39,8 @@ class Two:
         world.here = world.process()
         world.here.vnfs.put(VNF)
         server.make(self.bucket)
-
-    @property
-    def disk(self) -> DirectoryVault:
-        return DirectoryVault(self.world.folder / "disk")
-
-    @property
-    def s3(self) -> S3Vault:
-        return self.server.vault(self.bucket)
+        self.disk = DirectoryVault(world.folder / "disk")
+        self.s3 = server.vault(self.bucket)
 
     def ids(self) -> list[list[str]]:
         return [points.list_ids(vault, "v") for vault in (self.disk, self.s3)]
