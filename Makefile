@@ -1,12 +1,16 @@
-# The ways in. Everything runs from a virtual environment made here; only the lab needs root and Debian 12.
+# The ways in. Everything runs from a virtual environment made here; only the lab needs root and
+# Debian 12.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test-contract test-contract-lab test-contract-lab-core test-contract-lab-rest test-sandbox bench-scale distributed-servers test-distributed test-distributions test test-kill-matrix test-nova-quiesce test-lab test-lab-core test-lab-rest lab lab-from-nothing lab-down lab-wipe bench format clean
+.PHONY: demo lab-demo test test-kill-matrix test-contract test-contract-lab \
+	test-contract-lab-core test-contract-lab-rest test-sandbox distributed-servers \
+	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
+	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format clean
 
-demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: no root, no network, under a minute
+demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
 
 lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, Debian 12)
@@ -21,13 +25,13 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
 	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
 
-test-kill-matrix: $(READY)  ## a run killed at every task, change and write, and resumed; no cloud
+test-kill-matrix: $(READY)  ## a run killed at every task and write, and resumed; no cloud
 	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
 
 test-contract: $(READY)   ## what antipode calls, on the embedded sites
 	$(BIN)/pytest tests/contract -q -n 4 --timeout 1200
 
-test-contract-lab: lab    ## the same on the two real sites: what differs is a bug of the embedded ones
+test-contract-lab: lab    ## the same on the two real sites; differences are bugs of the embedded
 	$(BIN)/pytest tests/contract -q --sites lab
 
 test-contract-lab-core: lab  ## those of them that antipode relies on most
@@ -42,13 +46,13 @@ test-sandbox: $(READY)    ## antipode's command line on embedded sites, with fau
 distributed-servers: $(READY)  ## etcd, PostgreSQL, MariaDB and Redis, from Debian, as root
 	$(BIN)/python -m tests.distributed.packages
 
-test-distributed: distributed-servers  ## several hosts, on real etcd, PostgreSQL, MariaDB and Redis
+test-distributed: distributed-servers  ## several hosts, on real etcd, databases and Redis
 	$(BIN)/pytest tests/distributed -q -n 3 --timeout 600
 
 lab: $(READY)             ## bring the two sites up (idempotent)
 	$(BIN)/python -m lab up
 
-lab-from-nothing: $(READY)        ## the same from nothing: without the caches and the data of an earlier one
+lab-from-nothing: $(READY)        ## the same, without the caches and the data of an earlier one
 	$(BIN)/python -m lab wipe --all
 	$(BIN)/python -m lab up
 
@@ -67,10 +71,10 @@ test-lab-core: lab        ## those of them that every change has to pass
 test-lab-rest: lab        ## and all the others
 	$(BIN)/pytest tests/lab -q -m "not core"
 
-test-nova-quiesce: $(READY)  ## tests of the Nova add-on with an old, a middle and the newest Nova, or NOVAS="29 31"
+test-nova-quiesce: $(READY)  ## the Nova add-on with three Novas, old to new, or NOVAS="29 31"
 	$(BIN)/python -m lab test-nova-quiesce $(NOVAS)
 
-test-distributions: $(READY)  ## wheels and source archives: built, and tried in an empty environment
+test-distributions: $(READY)  ## wheels and sdists: built, and tried in an empty environment
 	$(BIN)/python .ci/distributions.py
 
 bench: lab                ## antipode beside a floor and beside the openstack command line
@@ -88,7 +92,8 @@ clean:
 	rm -rf $(VENV) build dist
 
 $(READY): pyproject.toml
-	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv; }
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		apt-get update -q && apt-get install -q -y --no-install-recommends python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --prefer-binary -e '.[lab,dev]'
 	touch $(READY)

@@ -332,6 +332,13 @@ def resigned(sealed: SealedPoint, change: Callable[[Json], None]) -> SealedPoint
     return sealed.model_copy(update={"manifest": envelope.decode()})
 
 
+def with_secret(text: str) -> Callable[[Json], None]:
+    def change(payload: Json) -> None:
+        payload["secret"] = text
+
+    return change
+
+
 def rewrapped(sealed: SealedPoint, **changes: Any) -> SealedPoint:
     envelope = json.loads(sealed.manifest) | changes
     return sealed.model_copy(update={"manifest": json.dumps(envelope)})
@@ -502,7 +509,7 @@ def test_a_definition_of_another_version_keeps_nobody_from_recovering() -> None:
         secret = point_v2.secret_of(samples.point())
         secret = secret.model_copy(update={"definition": {**secret.definition, **setting}})
         text = NO_KEYS.encrypt(point_v2.dumped(secret))
-        point = opened(resigned(SEALED, lambda p, text=text: p.update(secret=text))).point  # type: ignore[misc]
+        point = opened(resigned(SEALED, with_secret(text))).point
         assert [m.server for m in point.vnf.members] == ["db", "front"]
 
 

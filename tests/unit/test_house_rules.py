@@ -30,6 +30,7 @@ def _files(suffix: str, *folders: str) -> list[Path]:
 
 
 PYTHON = _files(".py", "src", "nova_quiesce", "lab", "bench", "tests", ".ci")
+SCRIPTS = [*_files(".sh", "bench", "lab", "tests"), ROOT / "Makefile", ROOT / ".ci" / "run"]
 PAGES = [*sorted(ROOT.glob("*.md")), *_files(".md", "docs", "nova_quiesce")]
 
 
@@ -56,6 +57,17 @@ def test_every_python_file_begins_with_the_licence_line() -> None:
         if SPDX not in lines[: 2 if lines[:1] and lines[0].startswith("#!") else 1]:
             without.append(str(path.relative_to(ROOT)))
     assert not without, f"make this the first line of each of them: {SPDX}"
+
+
+def test_no_line_of_code_is_longer_than_100_columns() -> None:
+    """ruff lets lines pass that end in a pragma, and does not read scripts."""
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*PYTHON, *SCRIPTS]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > WIDTH
+    ]
+    assert long == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

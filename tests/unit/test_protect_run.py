@@ -78,7 +78,20 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     plays(QuiescedSnapshot, "release")
     plays(CinderBackup, "roll_back", tuple)
     plays(CinderBackup, "remove_orphans", tuple)
+    world.notes_orphans = lambda: notes_orphans(monkeypatch)
     return world
+
+
+def notes_orphans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, set[str]]]:
+    """From now on: the dead runs of each search for orphans, and the backups that it spares."""
+    asked = []
+
+    def note(_self: object, _site: object, runs: Any, needed: Any, _timeline: object) -> Any:
+        asked.append((runs, set(needed())))
+        return ()
+
+    monkeypatch.setattr(CinderBackup, "remove_orphans", note)
+    return asked
 
 
 def failing(error: BaseException) -> Callable[[], Any]:
@@ -405,12 +418,7 @@ def test_a_run_collects_what_runs_before_it_have_left_and_spares_what_a_recovery
     dead = world.deployment.runs.all()[0].id
     world.plays(CinderBackup, "transfer", samples.transferred)
     protect(world.deployment, "hlr", Unobserved())
-    asked: list[Any] = []
-    world.patch.setattr(
-        CinderBackup,
-        "remove_orphans",
-        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))) or (),  # type: ignore[func-returns-value]
-    )
+    asked = world.notes_orphans()
     protect(world.deployment, "hlr", Unobserved())
     assert asked[0] == ({dead}, set(points.read(world.deployment.vault, "hlr").backups))
 
@@ -439,12 +447,7 @@ def test_a_dead_run_whose_point_the_listing_does_not_show_yet_keeps_its_backups(
 ) -> None:
     record = protect(world.deployment, "hlr", Unobserved())
     world.deployment.runs.end(record["run"], 1, "failed", 0, "killed just after its commit", {})
-    asked: list[Any] = []
-    world.patch.setattr(
-        CinderBackup,
-        "remove_orphans",
-        lambda self, site, runs, needed, timeline: asked.append((runs, set(needed()))) or (),  # type: ignore[func-returns-value]
-    )
+    asked = world.notes_orphans()
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     protect(world.deployment, "hlr", Unobserved())
     assert asked[0] == ({record["run"]}, set(samples.point().backups))
@@ -455,14 +458,9 @@ def test_nothing_is_collected_when_a_recovery_point_cannot_be_read(world: World)
     fails_with(world, ResourceFailed)
     world.plays(CinderBackup, "transfer", samples.transferred)
     world.deployment.vault.put("hlr/29990101T000000Z-000000.json", b"damaged")
-    removed: list[Any] = []
-    world.patch.setattr(
-        CinderBackup,
-        "remove_orphans",
-        lambda self, site, runs, needed, timeline: removed.append(needed()) or (),  # type: ignore[func-returns-value]
-    )
+    asked = world.notes_orphans()
     protect(world.deployment, "hlr", Unobserved())
-    assert removed == []
+    assert asked == []
 
 
 def test_orphans_are_compared_with_points_that_may_name_them_only(world: World) -> None:
@@ -472,14 +470,10 @@ def test_orphans_are_compared_with_points_that_may_name_them_only(world: World) 
     with pytest.raises(ResourceFailed):
         protect(world.deployment, "hlr", Unobserved())
     world.plays(CinderBackup, "transfer", samples.transferred)
-    named: list[Any] = []
-    world.patch.setattr(
-        CinderBackup,
-        "remove_orphans",
-        lambda self, site, runs, needed, timeline: named.append(set(needed())) or (),  # type: ignore[func-returns-value]
-    )
+    asked = world.notes_orphans()
     protect(world.deployment, "hlr", Unobserved())
-    assert named == [set(), set()]  # the five points are older than the run that died
+    # the five points are older than the run that died
+    assert [spared for _, spared in asked] == [set(), set()]
 
 
 def test_a_step_that_fails_after_the_commit_is_in_the_record_and_the_list(world: World) -> None:
