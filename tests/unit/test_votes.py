@@ -19,6 +19,7 @@ from antipode.vault import Vault, generations
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 
+OUTCOME = "hlr/generation-0000000002.outcome"
 EXPECTED = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
 
 
@@ -328,3 +329,73 @@ def test_a_failover_has_not_succeeded_by_a_minority_that_says_so(
     assert generations.has_succeeded(everywhere, "hlr", mine.run)
     with pytest.raises(VaultError):
         generations.has_succeeded(reaching(three, [0]), "hlr", mine.run)
+
+
+def note(vault: Vault, claim: Claim, outcome: str) -> None:
+    """Have one vault alone learn how a failover ended."""
+    end = {"active": generations.complete, "released": generations.release}[outcome]
+    end(vault, claim)
+
+
+OTHER = {"active": "released", "released": "active"}
+
+
+@pytest.mark.parametrize("decided", ["active", "released"])
+@pytest.mark.parametrize("wrong", range(3))
+def test_an_outcome_that_a_minority_contradicts_counts(
+    five: list[DirectoryVault],
+    caplog: pytest.LogCaptureFixture,
+    decided: str,
+    wrong: int,
+) -> None:
+    three, everywhere = five[:3], reaching(five[:3], range(3))
+    mine = generations.claim(everywhere, EXPECTED, "site-b", "failover-1")
+    for number, vault in enumerate(three):
+        note(vault, mine, OTHER[decided] if number == wrong else decided)
+    active_site = "site-b" if decided == "active" else "site-a"
+    state = generations.present(everywhere, "hlr", "site-a")
+    assert (state.active_site, state.state) == (active_site, VnfState.ACTIVE)
+    assert all(any(v.place in r.getMessage() for r in caplog.records) for v in three)
+    assert generations.has_succeeded(everywhere, "hlr", mine.run) is (decided == "active")
+    assert [place for place, *_ in generations.contradictions(everywhere, "hlr")] == [
+        three[wrong].place
+    ]
+    note(everywhere, mine, decided)  # again is fine
+    with pytest.raises(Busy):
+        note(everywhere, mine, OTHER[decided])
+    to = "site-c"
+    following = generations.claim(everywhere, state, to, "failover-2")
+    generations.complete(everywhere, following)
+    assert generations.present(everywhere, "hlr", "site-a").active_site == to
+
+
+@pytest.mark.parametrize("end", ["active", "released"])
+def test_contradicting_minorities_leave_the_claim_to_its_run(
+    five: list[DirectoryVault], end: str
+) -> None:
+    three, everywhere = five[:3], reaching(five[:3], range(3))
+    mine = generations.claim(everywhere, EXPECTED, "site-b", "failover-1")
+    note(three[0], mine, "active")
+    note(three[1], mine, "released")
+    for reached in ([0, 1], [0, 1, 2]):
+        state = generations.present(reaching(three, reached), "hlr", "site-a")
+        assert (state.state, state.claim) == (VnfState.FAILING_OVER, mine)
+        with pytest.raises(Busy):
+            generations.claim(reaching(three, reached), EXPECTED, "site-c", "failover-2")
+    generations.spread(everywhere, "hlr")
+    assert OUTCOME not in three[2].list("")
+    assert len(list(generations.contradictions(everywhere, "hlr"))) == 2
+    # the silent vault may have it as active
+    with pytest.raises(VaultError):
+        generations.has_succeeded(reaching(three, [0, 1]), "hlr", mine.run)
+    assert not generations.has_succeeded(everywhere, "hlr", mine.run)
+    # its run is resumed, or aborted, when more vaults answer
+    for reached in ([0, 1], [0, 1, 2]):
+        found = generations.claim(reaching(three, [0, 1, 2]), EXPECTED, "site-b", mine.run)
+        if len(reached) < 3:
+            with pytest.raises((Busy, VaultError)):
+                note(reaching(three, reached), found, end)
+        else:
+            note(reaching(three, reached), found, end)
+    active_site = "site-b" if end == "active" else "site-a"
+    assert generations.present(everywhere, "hlr", "site-a").active_site == active_site

@@ -243,7 +243,9 @@ def _held(vault: Vault, vnf: str) -> Held:
 
 def _disagreements(vaults: Vaults, vnf: str, every_point: bool) -> Iterator[Disagreement]:
     try:
-        generations.present(vaults, vnf, "unknown")
+        for place, name, outcome in generations.contradictions(vaults, vnf):
+            problem = f"says {outcome}, which the vaults that decide do not; remove what is wrong"
+            yield Disagreement(vnf, name, place, problem)
     except VaultCorrupt as error:
         yield Disagreement(vnf, "", vaults.place, str(error))
     for lack in sync.lacking(vaults, vnf):

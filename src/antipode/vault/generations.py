@@ -194,14 +194,18 @@ def has_succeeded(vault: Vault, vnf: str, run: str) -> bool:
     Raises:
         VaultError: as `present`; or too few have it, so that others may have it as released.
     """
-    found = claim_of(vault, vnf, run)
-    if found is None or found[1] is None:
+    if (found := claim_of(vault, vnf, run)) is None:
         return False
-    name = _name(found[0], "outcome")
+    name, former = _name(found[0], "outcome"), found[0].former_site
     having = [p for p, o in _read(vault, name, Outcome) if o.run == run and not _is_release(o)]
-    if not vault.decides(having, found[0].former_site):
-        raise VaultError(_too_few(having, found[0], f"outcome {name}"))
-    return True
+    if not having:
+        return False
+    if vault.decides(having, former):
+        return True
+    others = [place for place in _places(vault.copies()) if place not in having]
+    if found[1] is None and vault.decides(others, former):
+        return False  # some have it as released, and the silent ones cannot decide otherwise
+    raise VaultError(_too_few(having, found[0], f"outcome {name}"))
 
 
 def spread(vault: Vault, vnf: str) -> None:
@@ -263,7 +267,7 @@ def teach(vault: Vault, known: ProtectedVnf) -> None:
 
 def to_spread(vault: Vault, vnf: str, name: str) -> bytes | None:
     """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged, or
-    a claim that its run may not have.
+    a claim that its run may not have, or an outcome that is not decided.
     """
     if (match := _DOCUMENT.fullmatch(name.removeprefix(prefix(vnf)))) is None:
         return None
@@ -273,12 +277,28 @@ def to_spread(vault: Vault, vnf: str, name: str) -> bytes | None:
             return None
         claim, outcome = found
         if outcome is None:
+            if part == "outcome":
+                return None  # vaults contradict each other, and too few agree
             own = [p for p, c in _read(vault, name, Claim) if c.run == claim.run]
             return _document(claim) if vault.decides(own, claim.former_site) else None
     except VaultCorrupt as error:
         LOG.warning("not written to the other vaults: %s", error)
         return None
     return _document(claim if part == "claim" else outcome)
+
+
+def contradictions(vault: Vault, vnf: str) -> Iterator[tuple[str, str, str]]:
+    """The outcomes that vaults have otherwise than those that decide: the place of each vault, the
+    document's name and the outcome. Where too few agree, each of them.
+
+    Raises:
+        VaultError: as `present`.
+    """
+    for claim, outcome in _claims(vault, vnf, _numbers(vault, vnf)):
+        name = _name(claim, "outcome")
+        for place, found in _read(vault, name, Outcome):
+            if outcome is None or found.outcome != outcome.outcome:
+                yield place, name, found.outcome
 
 
 def _state(standing: Iterable[Found], vnf: str, primary: str) -> ProtectedVnf:
@@ -373,7 +393,8 @@ def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> 
 def _write_outcome(
     vault: Vault, claim: Claim, outcome: Literal["active", "released"], since: str | None
 ) -> list[Vault]:
-    """Write how a claim has ended to every vault that answers; those that have it.
+    """Write how a claim has ended to every vault that answers, until others have so many that it is
+    in vain; those that have it.
 
     Raises:
         Busy: it has ended otherwise.
@@ -381,7 +402,9 @@ def _write_outcome(
     wanted = Outcome(run=claim.run, outcome=outcome, since=since or _now())
     name = _name(claim, "outcome")
     noted: list[Vault] = []
-    for there in vault.copies():
+    other: Outcome | None = None
+    copies = list(vault.copies())
+    for number, there in enumerate(copies):
         try:
             if there.create(name, _document(wanted)):
                 noted.append(there)
@@ -390,13 +413,18 @@ def _write_outcome(
         except VaultError as error:
             vault.leave_out(there, error)
             continue
-        if (found.run, found.outcome) != (claim.run, outcome):
-            raise Busy(
-                f"run {claim.run} has lost its claim to VNF {claim.vnf}: generation "
-                f"{claim.generation} is {found.outcome} since {found.since}"
-            )
-        noted.append(there)
-        wanted = found  # all vaults have the same moment
+        if (found.run, found.outcome) == (claim.run, outcome):
+            noted.append(there)
+            wanted = found  # all vaults have the same moment
+            continue
+        other = found
+        if not vault.decides(_places([*noted, *copies[number + 1 :]]), claim.former_site):
+            break
+    if other is not None and not vault.decides(_places(noted), claim.former_site):
+        raise Busy(
+            f"run {claim.run} has lost its claim to VNF {claim.vnf}: generation "
+            f"{claim.generation} is {other.outcome} since {other.since}"
+        )
     return noted
 
 
@@ -467,15 +495,34 @@ def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
     for place, outcome in outcomes:
         if not claims or outcome.run != claims[0][1].run:
             raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
-        if outcome.outcome != outcomes[0][1].outcome:
-            raise VaultCorrupt(
-                f"{name}.outcome is {outcomes[0][1].outcome} in {outcomes[0][0]} and "
-                f"{outcome.outcome} in {place}. See whether run {outcome.run} has succeeded, "
-                "and remove the wrong one"
-            )
     if not claims:
         return None
-    return claims[0][1], outcomes[0][1] if outcomes else None
+    return claims[0][1], _decided_outcome(vault, claims[0][1], outcomes)
+
+
+def _decided_outcome(
+    vault: Vault, claim: Claim, outcomes: list[tuple[str, Outcome]]
+) -> Outcome | None:
+    """How a claim ended. Where vaults that were apart contradict each other, those that decide are
+    right; where neither side does, the claim has not ended: nothing is protected, and its run ends
+    it once more vaults answer.
+    """
+    sides: dict[str, list[tuple[str, Outcome]]] = {}
+    for place, outcome in outcomes:
+        sides.setdefault(outcome.outcome, []).append((place, outcome))
+    if len(sides) < 2:
+        return outcomes[0][1] if outcomes else None
+    places = {name: [place for place, _ in side] for name, side in sides.items()}
+    decided = [n for n, having in places.items() if vault.decides(having, claim.former_site)]
+    LOG.warning(
+        "%s is %s. %s",
+        _name(claim, "outcome"),
+        ", and ".join(f"{name} in {', '.join(having)}" for name, having in places.items()),
+        f"It is {decided[0]}; remove the other"
+        if decided
+        else f"Too few agree: until others answer, run {claim.run} counts as not ended",
+    )
+    return sides[decided[0]][0][1] if decided else None
 
 
 def _decided(
