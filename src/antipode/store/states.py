@@ -23,17 +23,14 @@ class States:
         """Keep a state that was read from the vaults, unless a later generation is known here: the
         vaults that were read may not have learned of it yet. The later of the two.
         """
-        try:
-            return self._keep(state)
-        except IntegrityError:  # another process has just written the first one
-            return self._keep(state)
-
-    def _keep(self, state: ProtectedVnf) -> ProtectedVnf:
         values = {
             "generation": state.generation,
             "state": state.model_dump(mode="json"),
             "read_at": time.time(),
         }
+        # An update that finds no row, before the insert, would be a deadlock in MariaDB.
+        if self.find(state.vnf) is None and self._add(StateRow(vnf=state.vnf, **values)):
+            return state
         # in one statement: of two that write at once, the higher generation stays
         ours = (
             update(StateRow)
@@ -41,11 +38,18 @@ class States:
             .values(values)
         )
         with Session(self._engine) as session, session.begin():
-            if not session.execute(ours).rowcount:  # type: ignore[attr-defined]
-                if (row := session.get(StateRow, state.vnf)) is not None:
-                    return ProtectedVnf.model_validate(row.state)
-                session.add(StateRow(vnf=state.vnf, **values))
-        return state
+            if session.execute(ours).rowcount:  # type: ignore[attr-defined]
+                return state
+        return self.find(state.vnf) or state  # None where the VNF was removed just now
+
+    def _add(self, row: StateRow) -> bool:
+        """Whether there was none yet."""
+        try:
+            with Session(self._engine) as session, session.begin():
+                session.add(row)
+        except IntegrityError:
+            return False
+        return True
 
     def find(self, vnf: str) -> ProtectedVnf | None:
         """The last known state of a VNF, if one was read here."""
