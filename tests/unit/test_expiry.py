@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from antipode import config
-from antipode.cloud.watch import Watch
 from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.run import Run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     AntipodeError,
@@ -735,15 +735,20 @@ def test_an_expiry_that_fails_does_not_make_the_protection_fail(
 def test_an_aborted_expiry_leaves_the_rest_to_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the run must see the request before it has waited for the last backup
-    for wait in (Watch.wait_for, Watch.wait_gone):
-        monkeypatch.setitem(wait.__kwdefaults__ or {}, "interval_s", 2.0)
     there = three_points(world)
     keep(world, retention={"last": 1})
+    seen, stop = threading.Event(), Run.stop
+
+    def stop_and_tell(run: Run, kind: type[AntipodeError], why: str) -> None:
+        stop(run, kind, why)
+        seen.set()
 
     def ask_to_abort(event: str) -> None:
         if event.startswith("delete backup"):
             world.here.runs.request_abort(world.here.runs.open("v")[0].id)
+            assert seen.wait(600)
+
+    monkeypatch.setattr(Run, "stop", stop_and_tell)
 
     world.a.before = ask_to_abort
     with pytest.raises(AntipodeError):
