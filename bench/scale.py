@@ -258,7 +258,7 @@ def _of_one_size(sandbox: Sandbox, vnfs: int, at_once: int) -> Iterator[dict[str
 
 def _without_verification(sandbox: Sandbox) -> None:
     """Leave the backup store out of the configuration, so that the store is asked by cinder-backup
-    only and calls can be told apart.
+    and calls can be distinguished.
     """
     path = sandbox.directory / desk.CONFIGURATION
     content = YAML().load(path)

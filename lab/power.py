@@ -53,7 +53,7 @@ def on(site: Site) -> bool:
     """
     if inside.init_pid(site) is not None:
         return False
-    wan.remove_leftover_links(site)
+    wan.remove_stale_links(site)
     for lost in (site.run, site.home / "tmp"):
         shutil.rmtree(lost, ignore_errors=True)
     make_folders(site)

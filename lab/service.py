@@ -32,7 +32,7 @@ class Service:
     Order of the calls for one service, on each `up`: `configure`, `prepare`, (its programs are
     started), `check_ready` until it returns, `populate`. A service is only begun when all named in
     `after` are through `populate`. All methods are idempotent: `up` calls them again on a lab that
-    is half there. They are executed outside the site's namespaces; what must happen inside is run
+    is half there. They are executed outside the site's namespaces; commands for the inside are run
     through `lab.inside.run(site, [...])`.
     """
 

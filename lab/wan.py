@@ -73,7 +73,7 @@ def _delete_link(name: str) -> None:
         _run("ip", "link", "delete", name)
 
 
-def remove_leftover_links(site: Site) -> None:
+def remove_stale_links(site: Site) -> None:
     """Delete what a killed site left in its namespace: taps and ports that outlive the process that
     made them.
     """

@@ -54,7 +54,7 @@ class S3Lock(Model):
 
     days: Annotated[int, Field(ge=1, le=36500)]
     mode: Literal["governance", "compliance"] = "governance"
-    """whether an account with a special right may lift a lock, or nobody"""
+    """whether an account with a special right may lift a lock, or no account"""
 
 
 class S3Vault(Model):
@@ -139,7 +139,7 @@ class Keys(Model):
     directory: Path | None = None
     """where key files are kept; `keys` in the state directory by default"""
     recipients: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    """who else may open what is encrypted: an escrow key, as age-keygen prints it (`age1…`)"""
+    """others that may open what is encrypted: an escrow key, as age-keygen prints it (`age1…`)"""
 
 
 class StallsAfter(Model):
@@ -468,7 +468,7 @@ def problems(config: Config) -> Iterator[Problem]:
         yield (
             ("database",),
             "a database server needs either a jobboard (several hosts) or a state_directory, the "
-            "same for all users of this host: without it nobody sees the runs of the others",
+            "same for all users of this host: without it no user sees the runs of the others",
         )
 
 

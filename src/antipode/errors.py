@@ -153,7 +153,7 @@ class VaultCorrupt(VaultError):
 
 
 class PointUnsigned(VaultCorrupt):
-    """A recovery point has no signature: nobody knows who wrote it."""
+    """A recovery point has no signature: its writer is unknown."""
 
     code = "recovery-point-unsigned"
 

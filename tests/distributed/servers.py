@@ -41,7 +41,7 @@ def as_nobody(command: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def folder_of_nobody() -> Iterator[Path]:
+def folder_unattached() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="antipode-test-"))
     try:
         if os.geteuid() == 0:
@@ -109,7 +109,7 @@ def etcd(
     *options: str, scheme: str = "http", folder: Path | None = None, port: int | None = None
 ) -> Iterator[str]:
     """An etcd; its endpoint."""
-    with folder_of_nobody() as own:
+    with folder_unattached() as own:
         client, peer = port or free_port(), free_port()
         data = folder or own
         urls = [
@@ -147,7 +147,7 @@ def etcd(
 @contextmanager
 def redis() -> Iterator[int]:
     """A Redis; its port."""
-    with folder_of_nobody() as folder:
+    with folder_unattached() as folder:
         port = free_port()
         command = [
             program("redis-server"),
@@ -166,7 +166,7 @@ def redis() -> Iterator[int]:
 
 @contextmanager
 def postgresql() -> Iterator[DatabaseServer]:
-    with folder_of_nobody() as folder:
+    with folder_unattached() as folder:
         data, port = folder / "data", free_port()
         initdb = [
             program("initdb"),
@@ -195,7 +195,7 @@ def postgresql() -> Iterator[DatabaseServer]:
 
 @contextmanager
 def mariadb() -> Iterator[DatabaseServer]:
-    with folder_of_nobody() as folder:
+    with folder_unattached() as folder:
         data, port, user = folder / "data", free_port(), "nobody" if os.geteuid() == 0 else None
         accounts = ["--auth-root-authentication-method=normal", "--skip-test-db"]
         small = [

@@ -55,7 +55,7 @@ def test_what_one_posts_another_finds_and_takes_off_when_it_is_done(make_board: 
     here, there = make_board(), make_board()
     here.post("run-1", first=False)
     hold = there.claim(the_posting(there))
-    assert the_posting(here).owner == there.who
+    assert the_posting(here).owner == there.name
     hold.finish()
     assert here.postings() == []
 
@@ -130,7 +130,7 @@ def test_what_is_let_go_of_can_be_claimed_by_another(make_board: MakeBoard) -> N
     here.post("run-1", first=False)
     here.claim(the_posting(here)).let_go()
     there.claim(the_posting(there))
-    assert the_posting(here).owner == there.who
+    assert the_posting(here).owner == there.name
 
 
 def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: MakeBoard) -> None:
@@ -144,7 +144,7 @@ def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: M
     while time.monotonic() < until:
         with suppress(BoardUnreachable):  # several tries fit into the time of a claim
             hold.renew()
-        assert the_posting(there).owner == here.who
+        assert the_posting(there).owner == here.name
         time.sleep(EXPIRES_S / 6)
     servers.until("the claim to expire", lambda: the_posting(there).owner is None)
     taken = there.claim(the_posting(there))
@@ -156,7 +156,7 @@ def test_a_claim_that_is_renewed_lasts_and_one_that_is_not_expires(make_board: M
         except (BoardUnreachable, ClaimLost):
             continue
     taken.renew()
-    assert the_posting(there).owner == there.who
+    assert the_posting(there).owner == there.name
 
 
 def answers(board: Board) -> bool:
@@ -211,7 +211,7 @@ def test_another_endpoint_is_used_when_one_does_not_answer(etcd: str, name: str)
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """One that the servers may read from."""
-    with servers.folder_of_nobody() as made:
+    with servers.folder_unattached() as made:
         yield made
 
 

@@ -244,7 +244,7 @@ def test_when_the_board_is_lost_a_run_stops_thawed_and_goes_on_when_it_is_back(
 ) -> None:
     port = servers.free_port()
     with (
-        servers.folder_of_nobody() as data,
+        servers.folder_unattached() as data,
         installation(
             tmp_path, database=database, jobboard=jobboard(f"http://127.0.0.1:{port}", name)
         ) as there,

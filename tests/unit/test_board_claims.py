@@ -201,7 +201,7 @@ def test_a_jobboard_needs_a_database_that_hosts_share_and_a_password_goes_by_tls
 class Silent:
     """A board that answers until something is to be put on it."""
 
-    who = "me"
+    name = "me"
     expires_s = EXPIRES_S
 
     def postings(self) -> list[Any]:
@@ -211,7 +211,7 @@ class Silent:
         raise BoardUnreachable("silence")
 
 
-def test_a_run_that_could_not_be_put_on_the_board_is_not_begun_by_anybody_later(
+def test_a_run_that_could_not_be_put_on_the_board_is_never_begun(
     tmp_path: Path,
 ) -> None:
     runs = StoredRuns(open_database(f"sqlite:///{tmp_path / 'antipode.db'}"))

@@ -346,7 +346,7 @@ def test_what_keeps_schedules_from_being_followed_is_told_in_the_status(
     made = Scheduler(deployment)
     with daemon._Reapers(deployment) as reapers:
         conductor, observer = Conductor(deployment), Observer(deployment)
-        told = daemon._Told(deployment, observer, conductor)
+        told = daemon._Events(deployment, observer, conductor)
         parts = daemon.Parts(conductor, made, reapers, observer, told)
         assert parts.trouble() == {}
         made.damaged = {"hlr": "its definition is damaged"}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from antipode.cli.streams import NOBODY_READS
+from antipode.cli.streams import OUTPUT_UNREAD
 from tests.unit import samples
 
 ANTIPODE = f"{shlex.quote(sys.executable)} -m antipode.cli.main"
@@ -58,7 +58,7 @@ def test_a_command_whose_output_nobody_reads_ends_without_a_traceback(
     os.close(writer)
     assert done.stderr == b""
     # cliff's pager ignores that nobody reads
-    assert done.returncode in ({NOBODY_READS} if "list -f" in command else {0, NOBODY_READS})
+    assert done.returncode in ({OUTPUT_UNREAD} if "list -f" in command else {0, OUTPUT_UNREAD})
 
 
 @pytest.mark.parametrize("command", ["vnf add {}", "vnf show nothing", "vnf list --bogus"])

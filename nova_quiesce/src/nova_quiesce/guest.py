@@ -55,7 +55,7 @@ class Guest:
         """Thaw all file systems of the guest and return when that is done; errors as for
         `freeze`.
         """
-        # Nova's own ComputeAPI.unquiesce_instance casts, so that nobody learns whether the guest
+        # Nova's own ComputeAPI.unquiesce_instance casts, so that it stays unknown whether the guest
         # was thawed.
         self._call(context, instance, "unquiesce_instance", CONF.rpc_response_timeout, mapping=None)
 

@@ -36,7 +36,7 @@ guest may be frozen.
 # Between two attempts to thaw a server: soon, since it is an outage, but no flood in the log.
 RETRY_SECONDS = 5
 
-# So long at least is it tried to thaw a guest of which nobody knows whether it is frozen: an agent
+# So long at least is it tried to thaw a guest that may or may not be frozen: an agent
 # that died is started again in seconds, one that waits for its storage answers when that is back.
 GIVE_UP_SECONDS = 120
 
@@ -120,8 +120,8 @@ class Record:
     @classmethod
     def read(cls, state: str, row: str | None) -> Record:
         # A Nova process that saves the system metadata that it had loaded before we added our row
-        # removes it: such a server is due now. What a newer release may have appended is left to
-        # it.
+        # removes it: such a server is due now. Fields that a newer release may have appended
+        # are left to it.
         return (
             cls(state, *json.loads(row)[:5])
             if row

@@ -165,7 +165,7 @@ class Watch:
             LOG.info("Server %s was deleted while it was quiesced.", server_id)
         except Exception as error:
             look_in = record.RETRY_SECONDS
-            # What the compute service has answered, it has logged; every few seconds a traceback of
+            # The compute service has logged its answer; every few seconds a traceback of
             # that would only hide the rest.
             unexpected = not isinstance(
                 error, (exception.NovaException, oslo_messaging.MessagingException)

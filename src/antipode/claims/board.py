@@ -78,7 +78,7 @@ class Board:
             InvalidInput: the driver is not installed, or refuses its settings.
             AntipodeError: the driver, or TaskFlow, is of a release that does not fit.
         """
-        self.who = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
+        self.name = f"{socket.gethostname()}/{uuid.uuid4().hex[:12]}"
         """a name of this process alone"""
         self.expires_s = settings.claim_expires
         self.kind = next(kind for kind in PACKAGES if getattr(settings, kind) is not None)
@@ -123,7 +123,7 @@ class Board:
             BoardUnreachable: it may or may not be there.
         """
         self.connect()
-        details = {"run": run, "for": self.who if for_me else None}
+        details = {"run": run, "for": self.name if for_me else None}
         with _reaching(self.kind):
             self._board.post(
                 f"run {run}",
@@ -172,9 +172,9 @@ class Board:
         try:
             with _reaching(self.kind):
                 if self.kind == "zookeeper":
-                    self._board.claim(job, self.who)
+                    self._board.claim(job, self.name)
                 else:
-                    self._board.claim(job, self.who, expiry=math.ceil(self.expires_s))
+                    self._board.claim(job, self.name, expiry=math.ceil(self.expires_s))
                 if self._client is not None:
                     return _EtcdHeld(self, self._board, job, self._client)
                 return _HOLDS[self.kind](self, self._board, job)
@@ -196,7 +196,7 @@ class _Held:
         with _reaching(self._board.kind):
             self._extend()
             owner = _owner(self._theirs, self._job)
-        if owner != self._board.who:
+        if owner != self._board.name:
             # asked after it was extended: only a claim sets an owner, and no other has our name
             raise ClaimLost(
                 f"the claim of {self._job.name} has expired; its owner is now {owner or 'unknown'}"
@@ -204,11 +204,11 @@ class _Held:
 
     def finish(self) -> None:
         with _reaching(self._board.kind), suppress(exceptions.NotFound):
-            self._theirs.consume(self._job, self._board.who)
+            self._theirs.consume(self._job, self._board.name)
 
     def let_go(self) -> None:
         with _reaching(self._board.kind), suppress(exceptions.NotFound):
-            self._theirs.abandon(self._job, self._board.who)
+            self._theirs.abandon(self._job, self._board.name)
 
     def _extend(self) -> None:
         """Extend the claim by its full time. ZooKeeper does so with every call."""
@@ -233,7 +233,7 @@ class _EtcdHeld(_Held):
         self._lock = job.key + theirs.LOCK_POSTFIX
         self._value = (self._client.get(self._lock) or [b"{}"])[0]
         mine = json.loads(self._value)
-        if mine.get("owner") != board.who:
+        if mine.get("owner") != board.name:
             raise exceptions.UnclaimableJob(f"the claim of {job.name} was lost at once")
         self._lease = Lease(mine["lease_id"], self._client)
 

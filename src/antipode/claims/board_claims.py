@@ -176,7 +176,7 @@ class BoardClaims:
                     f"run {other.id} of {run.vnf} is lost and must end first; a service resumes "
                     f"it, or: antipode run resume {other.id}"
                 )
-        run.claim, run.conductor = 1, self.board.who
+        run.claim, run.conductor = 1, self.board.name
         self._runs.create(run)
         try:
             claim = self._claim(self._posting(run_id, first))
@@ -197,7 +197,7 @@ class BoardClaims:
             # what was read before the board's claim was ours may be old
             known = self._runs.get(run).claim
             claim.number = self._runs.claim(
-                run, self.board.who, known, also_failed=also_failed, abort=abort
+                run, self.board.name, known, also_failed=also_failed, abort=abort
             )
         except BaseException:
             claim.release()

@@ -80,7 +80,7 @@ exit codes:
   7  another process has claimed the run, or the claim could not be renewed; the run continues
      there, or with: antipode run resume
   130  interrupted by a signal; frozen members were unquiesced
-  141  nobody read the output to its end; what the command does was done
+  141  the output was not read to its end; the command did its work
 
 An error is written to stderr as: antipode: [CODE] MESSAGE. With -f json it is an object with the
 fields code, message, resource, exit_code and notes; for a wrong file also mistakes, each with line,

@@ -40,8 +40,8 @@ class KeyList(ListCommand):
 
 
 class KeyRotate(ShowCommand):
-    """Sign and encrypt with new keys from now on. What the former keys have signed and encrypted
-    stays valid. Export a new recovery kit afterwards, and import it on the other hosts.
+    """Sign and encrypt with new keys from now on. All that the former keys have signed and
+    encrypted stays valid. Export a new recovery kit afterwards, and import it on the other hosts.
     """
 
     changes = True

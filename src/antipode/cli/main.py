@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = streams.NOBODY_READS
+        code = streams.OUTPUT_UNREAD
     except SystemExit as end:  # of the help, and of wrong arguments
         code = end.code if isinstance(end.code, int) else 0
     code = streams.flushed(code)

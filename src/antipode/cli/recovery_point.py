@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 100
-"""Recovery points that are listed where nobody asks for more."""
+"""Recovery points that are listed unless more are asked for."""
 
 
 class RecoveryPointList(ListCommand):

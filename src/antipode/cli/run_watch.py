@@ -100,7 +100,7 @@ class _View(ABC):
 
     def __init__(self, stream: TextIO | Screen) -> None:
         self._stream = stream
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
 
     def __enter__(self) -> _View:
         return self
@@ -110,8 +110,8 @@ class _View(ABC):
 
     def show(self, seen: Outlook) -> None:
         for step in seen.steps:
-            if step.state != "running" and step.id not in self._told:
-                self._told.add(step.id)
+            if step.state != "running" and step.id not in self._shown:
+                self._shown.add(step.id)
                 self.step_ended(step)
         self.state(seen)
 

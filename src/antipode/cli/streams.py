@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard streams that the caller has closed, or that nobody reads any more.
+"""Standard streams that are closed, or are not read any more.
 
 Nothing but the standard library's small modules is imported here.
 """
@@ -12,8 +12,8 @@ import signal
 import sys
 from typing import TextIO
 
-NOBODY_READS = 128 + signal.SIGPIPE
-"""The exit code of a command whose output nobody reads to its end, as of one that SIGPIPE ends."""
+OUTPUT_UNREAD = 128 + signal.SIGPIPE
+"""The exit code of a command whose output is not read to its end, as of one that SIGPIPE ends."""
 NOT_WRITTEN = 1
 
 
@@ -50,7 +50,7 @@ def flushed(code: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         _lead_nowhere(sys.stdout)
-        code = code or NOBODY_READS
+        code = code or OUTPUT_UNREAD
     except OSError as error:
         _lead_nowhere(sys.stdout)
         Heard(sys.stderr).write(f"antipode: [failed] stdout: {error.strerror}\n")
@@ -71,8 +71,8 @@ def _lead_nowhere(stream: TextIO) -> None:
 
 
 class Heard(io.TextIOBase):
-    """A stream of messages that fails nobody: a run does not end because nobody reads of its
-    progress any more.
+    """A stream of messages that makes nothing fail: a run does not end because its progress is not
+    read any more.
     """
 
     def __init__(self, raw: TextIO) -> None:

@@ -120,7 +120,7 @@ class VaultSync(_OfVnfs, ListCommand):
     """Catch up vaults that were away, and this host: every VNF of the vaults becomes known here,
     with its state and its recovery points.
 
-    On a new machine it needs antipode.yaml and clouds.yaml only. What is there is never written
+    On a new machine it needs antipode.yaml and clouds.yaml only. Nothing is ever written
     over. Ends with exit code 1 when something could not be done; do it again then.
     """
 

@@ -69,13 +69,13 @@ class Rate(Protocol):
 
 
 class Unlimited:
-    """A rate that keeps nobody waiting."""
+    """A rate that keeps no call waiting."""
 
     def wait(self) -> None:
         """At once."""
 
     def sent(self) -> None:
-        """Nobody waits for it."""
+        """No call waits."""
 
 
 class Gate(NamedTuple):

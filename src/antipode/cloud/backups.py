@@ -101,7 +101,7 @@ class Backups:
         no record, which changes nothing.
         """
         try:
-            # In base64, as Cinder looks at that before it looks at who asks.
+            # In base64, as Cinder looks at that before it looks at the account.
             self.import_record("antipode", base64.b64encode(b"not a record").decode())
         except ApiError as error:
             return error.status != 403

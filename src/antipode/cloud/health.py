@@ -76,7 +76,7 @@ def _service(binary: str, listing: Callable[[str], list[Json]]) -> Finding:
 
 def _network_agents(site: Site) -> Finding:
     """Whether an agent of each kind that this Neutron has is alive: without one, a server boots and
-    nobody reaches it.
+    no client reaches it.
     """
     try:
         agents = site.networks.agents()

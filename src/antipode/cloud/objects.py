@@ -28,7 +28,7 @@ class ContainerFacts(NamedTuple):
     """What `HEAD` of a container says of it to its owner."""
 
     readers: str
-    """who else may read it, as Swift's ACL has it; empty: nobody"""
+    """others that may read it, as Swift's ACL has it; empty: none"""
     writers: str
     date: str
     """what the time is there, as HTTP writes it; empty where it does not say so"""
@@ -106,7 +106,7 @@ class Objects:
 
         Raises:
             NotFound: there is no such container.
-            UnexpectedAnswer: what is answered is no listing, or has no end.
+            UnexpectedAnswer: the answer is no listing, or has no end.
         """
         found: list[StoredObject] = []
         marker = ""

@@ -94,7 +94,7 @@ class Wire:
     ) -> Reply:
         """Send one request; `timeout` in seconds, None: that of the connection."""
         options: dict[str, Any] = {} if timeout is None else {"timeout": max(timeout, 0.1)}
-        # What changes something is never sent twice.
+        # A call that changes something is never sent twice.
         options["connect_retries"] = 2 if method == "GET" and timeout is None else 0
         with answering(self._site):
             response = self._ask(

@@ -26,7 +26,7 @@ which may be a day.
 
 PAGE = 50
 """How many resources a look asks for at least."""
-TOLD = 3
+NAMED = 3
 """How many of those waited for are named."""
 
 
@@ -247,8 +247,8 @@ class Watch:
                 self._waited_for += Counter()  # drops resources with no waiter left
 
     def _states(self, ids: Collection[str], seen: dict[str, Json]) -> str:
-        shown = [f"{self._kind} {_named(r, seen.get(r))}" for r in list(ids)[:TOLD]]
-        return ", ".join(shown) + (f" and {len(ids) - TOLD} more" if len(ids) > TOLD else "")
+        shown = [f"{self._kind} {_named(r, seen.get(r))}" for r in list(ids)[:NAMED]]
+        return ", ".join(shown) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
 
     def _silence(self) -> str:
         return "" if self._failing_since is None else f"; {self._site} gives no usable answer"
@@ -298,7 +298,7 @@ class Watch:
 
     def _read(self, ids: set[str], timeout_s: float) -> dict[str, Json]:
         listed: dict[str, Json] = {}
-        # What is waited for is mostly what was made last: a first page with room for it spares the
+        # Mostly the resources that were made last are waited for: a first page with room spares the
         # rest of a large project.
         for page in self._pages(first=max(PAGE, 2 * len(ids)), timeout_s=timeout_s):
             listed.update((item["id"], item) for item in page)

@@ -73,7 +73,7 @@ def before_failover(
 ) -> Standing:
     """The state of a VNF that is to be recovered at site `to`, without a call to the site that it
     is active at, as far as that is known before a vault is asked; and its vaults apart from those
-    at that site, which decide who may recover it.
+    at that site, which decide about its recovery.
 
     Args:
         lost: vaults that the operator has given up: they are not asked, and decide nothing.

@@ -39,7 +39,7 @@ Connection = TypeVar("Connection")
 
 class Deployment:
     """The world of a command. Nothing is connected to before it is asked for, so that a dead site
-    is in nobody's way; connecting changes nothing at a site.
+    holds up no other; connecting changes nothing at a site.
     """
 
     def __init__(self, config: Config) -> None:
@@ -191,7 +191,7 @@ class Deployment:
         self, known: dict[str, Connection], name: str, connect: Callable[[], Connection]
     ) -> Connection:
         """A connection that is made once. Each has its own lock: one that does not answer keeps
-        nobody from the others.
+        no user from the others.
         """
         with self._lock:
             connecting = self._connecting[f"{id(known)} {name}"]

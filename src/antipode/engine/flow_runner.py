@@ -2,8 +2,9 @@
 """Runs a TaskFlow flow: forward only, stored in a database, resumed by another process, its first
 failure raised as it was.
 
-TaskFlow reverts nothing here: what a run made is found in the clouds and removed by one function
-for each kind of run. That works for a run whose process died, and can be killed and repeated.
+TaskFlow reverts nothing here: all that a run made is found in the clouds and removed by one
+function for each kind of run. That works for a run whose process died, and can be killed and
+repeated.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True)
 class Party:
-    """Who asks: a run of a VNF.
+    """A run of a VNF that asks.
 
     `check` raises when the run must stop.
     """
@@ -31,11 +31,11 @@ class Party:
     """of the run; the lowest goes first"""
     check: Callable[[], None]
     place: int = 0
-    """among those who ask for one VNF: the lowest goes first"""
+    """among the parties of one VNF: the lowest goes first"""
 
 
 class _Turns:
-    """Lets those who wait through one by one: failovers first, the VNF that has least, the one
+    """Lets waiting parties through one by one: failovers first, the VNF that has least, the one
     served longest ago, the lowest place.
     """
 
@@ -76,7 +76,7 @@ class _Turns:
 class Slots(_Turns):
     """At most so many at once.
 
-    One VNF with many volumes does not starve another with one: who holds fewest is next.
+    One VNF with many volumes does not starve another with one: the one that holds fewest is next.
     """
 
     def __init__(self, size: int) -> None:
@@ -114,7 +114,7 @@ class SlotsOf(AbstractContextManager[None]):
         self._held = threading.local()
 
     def at(self, place: int) -> SlotsOf:
-        """The way to the same slots of those who have this place among the run's own."""
+        """The way to the same slots of the parties with this place among the run's own."""
         return SlotsOf(self._slots, replace(self._party, place=place))
 
     def hold(self) -> AbstractContextManager[None]:

@@ -182,7 +182,7 @@ class Watcher:
             try:
                 self._run.claim.check()
             except ClaimLost as error:
-                # it may be over though nobody has taken it yet
+                # it may be over though no process has taken it yet
                 self._run.stop(ClaimLost, str(error))
             try:
                 claim, asked = self._run.deployment.runs.standing(self._run.id)

@@ -16,7 +16,7 @@ class Event:
     """Something that has happened."""
 
     id: str
-    """the same for everybody who notices it"""
+    """the same from every host that notices it"""
     type: str
     """such as `dr.failover.start`"""
     subject: str

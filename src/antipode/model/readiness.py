@@ -15,7 +15,7 @@ class Level(StrEnum):
     GREEN = "green"
     """it is as it should be"""
     YELLOW = "yellow"
-    """the VNF can be recovered all the same; what is lost or should be mended is said"""
+    """the VNF can be recovered all the same; losses and things to mend are named"""
     RED = "red"
     """the VNF cannot be recovered until it is mended"""
 

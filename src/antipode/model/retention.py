@@ -67,14 +67,14 @@ def judge(
     """Judge all recovery points of a VNF.
 
     The newest of the highest generation is kept by any policy. A clock may have been wrong when a
-    point was made, and of two points that two clocks order differently nobody knows which is the
-    older: what would be kept by either clock is kept. While a point claims to be of the future,
-    all are kept.
+    point was made, and where two clocks order two points differently, either may be the older: a
+    point that one of the clocks would keep is kept. While a point claims to be of the future, all
+    are kept.
 
     Args:
         points: all that can be read.
         policies: the retention of each option; points of others are kept.
-        latest: what is consistent after this moment is of the future; aware.
+        latest: a point that is consistent after this moment is of the future; aware.
         in_use: the points that runs use now, and the run.
     """
     in_order = sorted(points, key=_by_consistency)

@@ -24,7 +24,7 @@ _LOOK_BACK = (timedelta(minutes=5), timedelta(hours=3), timedelta(days=3), timed
 _LONGEST_LOOK = timedelta(days=366 * 8 + 1)
 """An expression for 29 February may have no slot for eight years."""
 MOST_COUNTED = 10_000
-"""Slots that are looked at one by one, when nobody has seen to them for very long."""
+"""Slots that are looked at one by one, when the scheduler has been away for very long."""
 
 
 class DailyHours(Model):

@@ -33,7 +33,7 @@ def expire(deployment: Deployment, name: str, observer: Observer, *, again: bool
     Raises:
         NotFound: the VNF is not known here.
         Busy: it is failing over, or another expiry of it is under way.
-        VaultCorrupt: a recovery point cannot be read, so that nobody knows what it needs.
+        VaultCorrupt: a recovery point cannot be read, so its needs are unknown.
         AntipodeError: not all could be removed; the next expiry continues.
     """
     row = run_kind.due(deployment, deployment.vnfs.get(name), again=again)
@@ -75,7 +75,7 @@ def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> D
 
     Raises:
         NotFound: the VNF or a point is not there.
-        VaultCorrupt: another point cannot be read, so that nobody knows what it needs.
+        VaultCorrupt: another point cannot be read, so its needs are unknown.
         VaultError: a vault cannot be read.
     """
     context = run_kind.looking(deployment, deployment.vnfs.get(name), asked=wanted)

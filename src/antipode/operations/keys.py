@@ -36,7 +36,8 @@ def generate(deployment: Deployment) -> Json:
 
 
 def rotate(deployment: Deployment) -> Json:
-    """Sign and encrypt with new keys from now on; what was made with the former ones stays valid.
+    """Sign and encrypt with new keys from now on; all that was made with the former keys stays
+    valid.
 
     Raises:
         KeyMissing: there are no keys to replace.
@@ -72,7 +73,7 @@ def take_over(deployment: Deployment, path: Path, opener: Opener) -> Json:
 
     Args:
         path: the folder of a kit, or a file with verification keys or identities.
-        opener: what opens the identities of the kit where they are encrypted.
+        opener: opens the identities of the kit where they are encrypted.
 
     Raises:
         InvalidInput: there is no kit or key, or nothing given opens its identities.

@@ -69,7 +69,7 @@ def _expire(deployment: Deployment, name: str, observer: Observer) -> list[str] 
     try:
         return list(expire(deployment, name, observer, again=False)["expired"])
     except Stopped as error:
-        LOG.warning("the recovery point is made; what expires is removed later: %s", error)
+        LOG.warning("the recovery point is made; expired ones are removed later: %s", error)
     except AntipodeError as error:
         LOG.warning(
             "the recovery point is made, but what has expired could not be removed: %s", error

@@ -107,7 +107,7 @@ def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError)
 
 def _check_recovery(deployment: Deployment, vnf: Vnf, name: str) -> Iterator[Check]:
     """Whether a VNF could be recovered at a backup site now: the plan of a failover, which creates
-    nothing. What is missing there is known on the day it goes missing, and not in the disaster.
+    nothing. So a gap is known on the day it appears, and not in the disaster.
     """
     what = f"recovery of {vnf.vnf}"
     try:
@@ -195,7 +195,7 @@ def _check_agreement(deployment: Deployment) -> Check:
 
 
 def _projects_remarks(deployment: Deployment, vault: Vaults) -> Iterator[str]:
-    """What is to be said of a container that lies in the project of VNFs: everybody who may write
+    """The warning about a container in the project of VNFs: every account that may write
     objects there may replace what a failover reads.
     """
     for copy in vault.copies():

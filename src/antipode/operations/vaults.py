@@ -71,7 +71,7 @@ class Synced:
 
 
 def statuses(deployment: Deployment) -> Iterator[VaultStatus]:
-    """Every vault of the configuration. Each is asked by itself: a dead one is in nobody's way."""
+    """Every vault of the configuration. Each is asked by itself: a dead one holds up no other."""
     for name, settings in deployment.config.all_vaults.items():
         vnfs = held = trouble = None
         try:

@@ -91,7 +91,7 @@ class _Planner:
         self._warn_of_user_data(servers)
         if self._point.moments_apart_s:
             self.warnings.append(_of_different_moments(self._point))
-        vip_ports = self._ports.of_nobody()
+        vip_ports = self._ports.unattached()
         floating_ips = self._ports.floating_ips()
         wanted = quotas.Wanted(servers, vip_ports)
         held = quotas.Held(self._there, self._flavors, self._ports.there, self._server_groups)
@@ -283,5 +283,5 @@ def _differences(flavor: Flavor, here: Json) -> Iterator[str]:
 
 
 def _key(public_key: str) -> list[str]:
-    """Type and key; the comment after them is nobody's identity."""
+    """Type and key; the comment after them identifies nothing."""
     return public_key.split()[:2]

@@ -74,7 +74,7 @@ class PortPlanner:
             planned.append(plan.model_copy(update={"dns_name": self._dns_name(port, hostname)}))
         return planned
 
-    def of_nobody(self) -> list[PortPlan]:
+    def unattached(self) -> list[PortPlan]:
         """The ports that belong to no server."""
         planned = []
         for port in self._point.topology.vip_ports:

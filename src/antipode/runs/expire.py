@@ -36,7 +36,7 @@ from antipode.vault import points
 
 LOG = logging.getLogger(__name__)
 AGAIN_S = 3600.0
-"""What an expiry could not remove is left alone for so long, but for an operator who asks."""
+"""Expiry leaves things that it could not remove alone for so long, unless an operator asks."""
 
 
 class ExpireRequest(Model):
@@ -74,7 +74,7 @@ class Expire(RunKind):
         _expire(run)
 
     def roll_back(self, run: Run) -> list[str]:
-        """Nothing was made. What was withdrawn stays so: its backups may be gone already."""
+        """Nothing was made. Withdrawn points stay so: their backups may be gone already."""
         return []
 
     def point_of_no_return(self, run: Run) -> str | None:
@@ -153,7 +153,7 @@ class Judge(ExpireTask):
 
         Raises:
             Busy: a run uses one.
-            VaultError: another point cannot be read, so that nobody knows what it needs.
+            VaultError: another point cannot be read, so its needs are unknown.
         """
         work = self.job.expiry
         for point, user in work.users().items():
@@ -280,7 +280,7 @@ def submit_due(
 ) -> None:
     """Have an expiry queued for each VNF that needs one.
 
-    A VNF whose last expiry failed a short while ago is left alone. What keeps one from expiring is
+    A VNF whose last expiry failed a short while ago is left alone. The obstacle to an expiry is
     logged, a bug too, as nothing depends on it; the others are queued all the same.
     """
     for vnf in vnfs:

@@ -42,7 +42,7 @@ class Accepted:
     store_unchecked: bool = False
     """it is not checked that the backup store has the backups"""
     unsigned: bool = False
-    """the recovery point may be one of format 1, which nobody has signed"""
+    """the recovery point may be one of format 1, which has no signature"""
     lost_vaults: Sequence[str] = ()
     """these vaults are lost, and no other host is failing over the VNF: they decide nothing"""
 

@@ -88,7 +88,7 @@ KIND = Precheck()
 
 
 class Looks:
-    """What is found, area by area. What goes wrong in one is a finding of it, so that the others
+    """What is found, area by area. An error in one is a finding of it, so that the others
     are looked at all the same.
     """
 

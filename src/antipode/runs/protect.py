@@ -675,7 +675,7 @@ def _release(job: Job) -> None:
 
 
 def _catch_up(job: Job) -> None:
-    """Write what vaults lack that were away, or are new; what is left is the next protection's."""
+    """Write what vaults lack that were away, or are new; the next protection writes the rest."""
     try:
         done = sync.catch_up(job.vault, job.run.vnf, CAUGHT_UP)
     except Stopped:

@@ -225,7 +225,7 @@ def _is_due(deployment: Deployment, vnf: Vnf, every_s: float, now: float) -> boo
 
 
 def _remove(site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
-    """Remove all that a proof created; what stays, and why.
+    """Remove all that a proof created; the names of resources that stay, and why.
 
     Backups first, as Cinder deletes no volume that is being backed up. Then once more: a late
     request may have begun one until its volume was gone.

@@ -16,8 +16,8 @@ SECURITY_GROUP = NAME
 GIB = 1
 """the size of each volume"""
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFudGlwb2RlLXNhbmRib3gtY2FuYXJ5LW5vLXNlY3Jl canary"
-"""A public key to be carried to the other site. Nobody has its private half: the guests have no SSH
-server.
+"""A public key to be carried to the other site. Its private half does not exist: the guests have
+no SSH server.
 """
 
 

@@ -65,7 +65,7 @@ class Quotas:
         limits = self.limits_of(project)
         limited = {name: amount for name, amount in needed.items() if limits.get(name, -1) >= 0}
         if not limited:
-            return None  # nobody needs to count
+            return None  # nothing needs to be counted
         used = self.usage_of(project)
         return next(
             (

@@ -12,7 +12,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Work:
-    """Keeps what was started until it has ended, and logs what ends by an error that nobody
+    """Keeps what was started until it has ended, and logs what ends by an error that no caller
     expected.
     """
 

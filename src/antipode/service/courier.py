@@ -138,7 +138,7 @@ def read_secret(path: Path) -> bytes:
 
 
 def signature(secret: bytes, event: str, at: int, body: bytes) -> dict[str, str]:
-    """The headers by which a receiver knows who has sent an event, and when."""
+    """The headers by which a receiver knows the sender and the time of an event."""
     signed = f"{event}.{at}.".encode() + body
     digest = base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)).decode()
     return {

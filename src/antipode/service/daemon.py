@@ -112,12 +112,12 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
                 target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
             )
         )
-        told = _Told(deployment, observer, conductor)
+        events = _Events(deployment, observer, conductor)
         if deployment.config.metrics is not None or deployment.config.events is not None:
             threads.append(
                 threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)
             )
-        threads += told.threads(stop)
+        threads += events.threads(stop)
         with _Reapers(deployment) as reapers, served(metrics, deployment.config.metrics):
             for thread in threads:
                 thread.start()
@@ -125,7 +125,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             status = Status(
                 socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
             )
-            parts = Parts(conductor, scheduler, reapers, observer, told)
+            parts = Parts(conductor, scheduler, reapers, observer, events)
             _beat(deployment, status, parts)
             LOG.info(
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
@@ -242,8 +242,8 @@ class _Reapers:
         return [site]
 
 
-class _Told:
-    """The parts that tell others of events, if the configuration names any."""
+class _Events:
+    """The parts that note and deliver events, if the configuration names any."""
 
     def __init__(self, deployment: Deployment, observer: Observer, conductor: Conductor) -> None:
         """
@@ -306,14 +306,14 @@ class Parts:
     scheduler: Scheduler
     reapers: _Reapers
     observer: Observer
-    told: _Told
+    events: _Events
 
     def trouble(self) -> dict[str, str]:
         """What does not work, and why."""
         found = {f"site {name}": why for name, why in self.reapers.trouble.items()}
         found |= {f"run {run}": why for run, why in self.conductor.waiting.items()}
         found |= self.observer.trouble
-        found |= self.told.trouble()
+        found |= self.events.trouble()
         found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}
         found |= {
             f"reaper of {name}": "its thread has ended; restart the service"

@@ -36,18 +36,18 @@ KEPT_S = 7 * 86400.0
 """How long events stay in the database."""
 MOST_PENDING = 10_000
 """Deliveries that wait for one receiver; the oldest ones beyond are dropped."""
-TOLD = (
+REPORTED = (
     *("recovery_point", "option", "generation", "consistency", "consistent_at", "incremental"),
     *("stored_bytes", "quiesce_window_s", "quiesce_budget_s", "rpo_s", "rto_s", "seconds", "site"),
 )
-"""What of a run's result is in its event, where it is there."""
+"""The fields of a run's result that its event has, where they are there."""
 EXCEEDED, UNPROTECTED = "rpo.exceeded/", "vnf.unprotected/"
 """The beginnings of the keys of conditions of a VNF."""
 ENDINGS = {"succeeded": "end", "failed": "error", "aborted": "abort"}
 
 
 Held = Mapping[str, float]
-"""The conditions that were told, and since when."""
+"""The conditions that were noted, and since when."""
 
 
 class Condition(NamedTuple):
@@ -82,7 +82,7 @@ class Noticer:
         self._now = now or partial(database.now, deployment.database)
         self._host = socket.gethostname()
         self._since: float | None = None
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         self._judged: dict[str, float] = {}
         self._missed: dict[tuple[str, str], int] | None = None
         self.trouble: str | None = None
@@ -111,7 +111,7 @@ class Noticer:
         held = self._deployment.events.conditions()
         for key, event, is_there in self._conditions(held, now):
             if is_there and key not in held:
-                assert event is not None  # of what begins everybody is told
+                assert event is not None  # every begin has an event
                 self._deployment.events.begin(key, event, self.receivers(event.type))
             elif not is_there and key in held:
                 to = self.receivers(event.type) if event else []
@@ -137,14 +137,14 @@ class Noticer:
         runs = self._deployment.runs
         rows = [*runs.open(), *runs.ended_since(self._since)]
         events = {event.id: event for row in rows for event in _of_run(row)}
-        new = events.keys() - self._told
+        new = events.keys() - self._noted
         for event in sorted(new - self._deployment.events.known(new), key=lambda e: events[e].at):
             self._note(events[event])
-        self._told = set(events)
+        self._noted = set(events)
         self._since = now - OVERLAP_S
 
     def _look_at_schedules(self, now: float) -> None:
-        """What was missed since this service has looked first."""
+        """Note the slots that were missed since the first look of this service."""
         rows = self._deployment.schedules.all()
         for key, row in rows.items():
             if self._missed is not None and row.missed > self._missed.get(key, 0):
@@ -251,7 +251,7 @@ def _of_run(row: RunRow) -> Iterator[Event]:
     yield _of_vnf(f"{row.id}/start", f"dr.{row.kind}.start", row.vnf, row.started_at, started)
     if row.ended_at is None or row.state not in ENDINGS:
         return
-    result = {name: row.result[name] for name in TOLD if row.result.get(name) is not None}
+    result = {name: row.result[name] for name in REPORTED if row.result.get(name) is not None}
     ended = {**said, "state": row.state, "reason": row.reason, **result}
     kind = f"dr.{row.kind}.{ENDINGS[row.state]}"
     yield _of_vnf(f"{row.id}/{row.state}/{row.claim}", kind, row.vnf, row.ended_at, ended)

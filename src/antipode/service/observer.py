@@ -61,8 +61,8 @@ class Observed:
 class Observer:
     """What the vaults and the database say of the VNFs that were added here.
 
-    The vaults are asked in a thread of the observer's own: nobody else waits for one that does not
-    answer. What was seen of a VNF stays until it is seen again.
+    The vaults are asked in a thread of the observer's own: no other part waits for a silent one.
+    The picture of a VNF stays until it is seen again.
     """
 
     def __init__(self, deployment: Deployment) -> None:

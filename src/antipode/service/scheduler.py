@@ -31,7 +31,7 @@ AGAIN_S = 10.0
 """The same while the database does not answer."""
 ON_TIME_S = 60.0
 """A slot that begins within this time after it was due has not been missed."""
-NOBODY = "no service was there to begin it"
+NO_SERVICE = "no service was there to begin it"
 AHEAD_S = 60.0
 """A settled slot that is further ahead than this comes of a clock that was wrong."""
 
@@ -110,7 +110,7 @@ class Scheduler:
     @staticmethod
     @contextmanager
     def _alone(vnf: str, damaged: dict[str, str]) -> Iterator[None]:
-        """What is wrong with one VNF keeps no other from being protected."""
+        """A fault of one VNF keeps no other from being protected."""
         try:
             yield
         except SQLAlchemyError:
@@ -175,7 +175,7 @@ class Scheduler:
         obstacle = self._obstacle(due)
         if due.is_late and due.schedule.catch_up == "none":
             missed += not due.is_avoided(due.slot)
-            why = obstacle or known.reason or NOBODY
+            why = obstacle or known.reason or NO_SERVICE
             if schedules.pass_over(known, due.slot, missed, why):
                 _log_missed(due, missed, why)
         elif obstacle is None:
@@ -232,7 +232,7 @@ class Scheduler:
             option,
             due.schedule,
         )
-        _log_missed(due, missed, due.progress.reason or NOBODY)
+        _log_missed(due, missed, due.progress.reason or NO_SERVICE)
         announce(self._deployment, name)
 
 

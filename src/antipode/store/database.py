@@ -32,7 +32,7 @@ must not keep the run from others.
 """
 _MIGRATION_LOCK = 0x616E7469706F6465  # "antipode"
 _ENDS_IDLE = {"postgresql": "SET idle_in_transaction_session_timeout = '{seconds}s'"}
-# MySQL has no such setting; what MariaDB executes here is a comment to MySQL
+# MySQL has no such setting, and takes for a comment what MariaDB executes here
 _ENDS_IDLE["mysql"] = _ENDS_IDLE["mariadb"] = (
     "SET @antipode = 1 /*M!100300 , SESSION idle_transaction_timeout = {seconds} */"
 )
@@ -55,7 +55,7 @@ def open_database(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except SQLAlchemyError as error:
-        given = "" if "@" in url else f" {url}"  # what stands before an @ may be a password
+        given = "" if "@" in url else f" {url}"  # a password may stand before an @
         raise InvalidInput(f"database{given}: {error}") from error
     shown = parsed.render_as_string()  # without the password
     try:
@@ -146,7 +146,7 @@ def _connected(url: URL) -> Engine:
         return on_server(url)
     if (path := _file_of(url)) is not None:
         make_private(path)
-    # what is written, user_data among it, is in no message of an error
+    # no message of an error has the values that are written, such as user_data
     engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine

@@ -119,7 +119,7 @@ class Events:
 
     def give_up(self, before: float, most: int) -> int:
         """Drop deliveries of events from before a moment, those to each receiver beyond the newest
-        `most`, and those to nobody that has them; how many.
+        `most`, and those without a receiver; how many.
         """
         rank = func.row_number().over(
             partition_by=DeliveryRow.receiver, order_by=DeliveryRow.at.desc()

@@ -67,7 +67,7 @@ class Words(TypeDecorator[str]):
 
 
 class Label(Words):
-    """Text to be read, not to be looked up: what is longer than its column is cut off."""
+    """Text to be read, not to be looked up: it is cut off at the length of its column."""
 
     cache_ok = True
 

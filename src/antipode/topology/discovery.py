@@ -65,7 +65,7 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         site=site.name,
         discovered_at=datetime.now(UTC).isoformat(),
         servers=found,
-        vip_ports=ports.result().of_nobody,
+        vip_ports=ports.result().unattached,
         floating_ips=ports.result().floating_ips,
     )
 

@@ -54,7 +54,7 @@ class Ports:
 
     of_server: Mapping[str, Interfaces]
     """by the id of the server"""
-    of_nobody: list[Port]
+    unattached: list[Port]
     floating_ips: list[FloatingIp]
 
 
@@ -83,7 +83,7 @@ def discover_ports(
         return Ports({s["id"]: Interfaces([], True) for s in servers}, [], [])
     trunks = site.networks.trunks([p["id"] for p in rows if p.get("trunk_details")])
     subports = site.networks.ports([s["port_id"] for t in trunks for s in t["sub_ports"]])
-    vips = _of_nobody(site, rows, wanted)
+    vips = _unattached(site, rows, wanted)
     names = _Names(site, [*rows, *subports, *vips])
     hostnames = {s["id"]: s.get("OS-EXT-SRV-ATTR:hostname") for s in servers}
     made = _with_trunks(names, [*rows, *vips], trunks, subports, hostnames)
@@ -210,7 +210,7 @@ def _with_trunks(
     }
 
 
-def _of_nobody(site: Site, rows: Sequence[Json], wanted: Collection[str]) -> list[Json]:
+def _unattached(site: Site, rows: Sequence[Json], wanted: Collection[str]) -> list[Json]:
     """The ports without a server that belong to the VNF."""
     pairs = {
         pair.get("ip_address", "") for p in rows for pair in p.get("allowed_address_pairs", [])

@@ -81,7 +81,7 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
 
     Raises:
         Busy: the VNF is failing over.
-        VaultCorrupt: a point cannot be read, so that nobody knows what it needs.
+        VaultCorrupt: a point cannot be read, so its needs are unknown.
         VaultError: a vault cannot be read completely.
     """
     _must_not_fail_over(expiry)
@@ -89,11 +89,11 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     policies = {p.option: p.keeps for p in expiry.vnf.protections}
     latest, users = now + CLOCKS_DIFFER_BY, expiry.users()
     trusted = {p.point.id for p in found if p.trusted}
-    # A point that nobody has signed may claim to be the newest: it makes none expire that is.
+    # An unsigned point may claim to be the newest: it makes none expire that is.
     of_all = judge([dated(p.point) for p in found], policies, latest, users)
     of_trusted = judge([dated(p.point) for p in found if p.trusted], policies, latest, users)
     kept = {i: why for i, why in of_all.kept.items() if i not in trusted} | dict(of_trusted.kept)
-    # Nor does one that nobody finds any more, and stays.
+    # Nor does one that is hidden from every host, and stays.
     found_by_all = [p for p in found if p.trusted and p.point.id not in doubtful]
     kept |= judge([dated(p.point) for p in found_by_all], policies, latest, users).kept
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
@@ -131,11 +131,11 @@ class Withdrawn(NamedTuple):
     certain: list[str]
     """their backups may go"""
     doubtful: dict[str, str]
-    """these need their backups, although nobody finds them; and why"""
+    """these need their backups, although no host finds them; and why"""
 
 
 def withdrawn(expiry: Expiry) -> Withdrawn:
-    """The points that were withdrawn. What an operator wants removed is not doubtful.
+    """The points that were withdrawn. A point that an operator wants removed is not doubtful.
 
     Raises:
         VaultError: a vault cannot be read.
@@ -185,7 +185,7 @@ def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]
         apart_from: points that are going to be withdrawn.
 
     Raises:
-        VaultCorrupt: one cannot be read, so that nobody knows which backups it needs.
+        VaultCorrupt: one cannot be read, so the backups that it needs are unknown.
         VaultError: one that is listed is not there.
     """
     vault, vnf = expiry.vault, expiry.vnf.vnf
@@ -197,7 +197,7 @@ def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]
             found.append(points.examine(vault, vnf, point))
         except VaultCorrupt as error:
             raise VaultCorrupt(
-                f"recovery point {point} of {vnf} cannot be read, so nothing expires: nobody knows"
+                f"recovery point {point} of {vnf} cannot be read, so nothing expires: it is unknown"
                 f" which backups it needs. Put it back from another vault, or remove it: antipode"
                 f" recovery-point delete {vnf} {point}. {error}"
             ) from error
@@ -254,7 +254,7 @@ def withdraw(expiry: Expiry, going: Collection[str], why: str) -> None:
     """Withdraw recovery points; `why` is a sentence. Again is fine.
 
     Raises:
-        VaultError: nobody knows whether all are withdrawn.
+        VaultError: it is unknown whether all are withdrawn.
     """
     if not going:
         return
@@ -284,7 +284,7 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
         return outcome
     certain, doubtful = withdrawn(expiry)
     outcome.left += [
-        f"recovery point {i}: {why}. Nobody finds it; to remove it: antipode recovery-point delete"
+        f"recovery point {i}: {why}. No host finds it; to remove it: antipode recovery-point delete"
         f" {vnf} {i}"
         for i, why in doubtful.items()
     ]
@@ -381,7 +381,7 @@ def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
 def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> _Work:
     """What is to be removed of withdrawn points.
 
-    What a point names that nobody has signed goes only if it is of a volume that a signed one has:
+    Backups that only an unsigned point names go if they are of a volume that a signed one has:
     else a writer of the vault could have backups of another VNF deleted.
     """
     found: list[Examined] = []

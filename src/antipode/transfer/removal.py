@@ -74,7 +74,7 @@ def remove(
         waiting -= set(wave)
         progress = bool(wave)
         if not waiting and len(removed.gone) > before:
-            # What rested on them, unknown to us, may be gone by now.
+            # Increments on them, unknown to us, may be gone by now.
             waiting, refused = set(refused), {}
     removed.left |= refused
     for backup_id in waiting:

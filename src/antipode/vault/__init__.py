@@ -60,7 +60,7 @@ class Vault(ABC):
         """Write a document in one act, over one of that name.
 
         Raises:
-            VaultError: it was not written, or nobody knows.
+            VaultError: it was not written, or that is unknown.
         """
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Vault(ABC):
             whether this call has written it. Of several that write at once, one has.
 
         Raises:
-            VaultError: it was not written, or nobody knows: read it to find out.
+            VaultError: it was not written, or that is unknown: read it to find out.
         """
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Vault(ABC):
         """Remove a document; one that is not there is no error.
 
         Raises:
-            VaultError: it was not removed, or nobody knows.
+            VaultError: it was not removed, or that is unknown.
         """
 
     @property
@@ -122,8 +122,8 @@ class Vault(ABC):
         return [question(self)]
 
     def decides(self, places: Collection[str], apart_from: str = "") -> bool:
-        """Whether the vaults at these places decide what nobody may do twice: no others can decide
-        otherwise.
+        """Whether the vaults at these places decide what may be done once only: no others can
+        decide otherwise.
 
         Args:
             apart_from: the site whose vaults have no say, as it is the one that may have failed.

@@ -79,7 +79,7 @@ def claim(
         Busy: another failover has the claim, and the message names its host, run and site; or the
             VNF is not active where it was expected.
         VaultCorrupt: a claim cannot be understood.
-        VaultError: it was not claimed everywhere, or nobody knows.
+        VaultError: it was not claimed everywhere, or that is unknown.
     """
     teach(vault, expected)
     # the number that is claimed follows the highest that the state was made of: a claim that
@@ -164,7 +164,7 @@ def complete(vault: Vault, claim: Claim) -> None:
 
     Raises:
         Busy: the claim was released meanwhile.
-        VaultError: it was not noted everywhere, or nobody knows.
+        VaultError: it was not noted everywhere, or that is unknown.
     """
     _end(vault, claim, "active")
 
@@ -174,7 +174,7 @@ def release(vault: Vault, claim: Claim) -> None:
 
     Raises:
         Busy: the failover has succeeded meanwhile.
-        VaultError: it was not noted everywhere, or nobody knows.
+        VaultError: it was not noted everywhere, or that is unknown.
     """
     _end(vault, claim, "released")
 
@@ -210,7 +210,7 @@ def has_succeeded(vault: Vault, vnf: str, run: str) -> bool:
 
 def spread(vault: Vault, vnf: str) -> None:
     """Write to each vault what others know of the generations and it does not, as it could not be
-    reached at that time. What is damaged is not spread, nor is what is not decided.
+    reached at that time. Damaged and undecided documents are not spread.
 
     Raises:
         VaultError: not all was written.
@@ -251,7 +251,7 @@ def teach(vault: Vault, known: ProtectedVnf) -> None:
 
     Raises:
         Busy: the vaults have another failover of that generation, or have it as aborted.
-        VaultError: it was not written everywhere, or nobody knows.
+        VaultError: it was not written everywhere, or that is unknown.
     """
     if known.state is not VnfState.ACTIVE or (claim := known.claim) is None:
         return
@@ -328,7 +328,7 @@ def _claim_everywhere(vault: Vault, mine: Claim) -> None:
     VNF leaves: of two runs that reach different vaults at most one has it.
 
     Raises:
-        Busy: another run has it, or nobody has while both try.
+        Busy: another run has it, or none has while both try.
         VaultError: too few vaults answer.
     """
     written, theirs = _write_claim(vault, mine)
@@ -553,7 +553,7 @@ def _decided(
 
 def _numbers(vault: Vault, vnf: str) -> list[int]:
     """The generations that are there, in rising order; the first needs no claim. A listing of Swift
-    may lag behind: what comes after the last that it has is asked for by name.
+    may lag behind: those after the last that it has are asked for by name.
     """
     listed = [_NUMBER.match(name) for name in vault.list(prefix(vnf))]
     numbers = sorted({1, *(int(match[1]) for match in listed if match)})

@@ -55,7 +55,7 @@ class Keyring:
         """
         Args:
             folder: of the key files; None where there are no keys.
-            recipients: who else may open what is encrypted, such as an escrow key.
+            recipients: others that may open what is encrypted, such as an escrow key.
         """
         self.folder = folder
         self._others = tuple(recipients)
@@ -86,7 +86,7 @@ class Keyring:
         return made
 
     def rotate(self) -> None:
-        """Sign and encrypt with new keys from now on. What the former ones have signed and
+        """Sign and encrypt with new keys from now on. All that the former ones have signed and
         encrypted stays valid, and can still be opened.
 
         Raises:
@@ -297,7 +297,7 @@ class Keyring:
 
 
 NO_KEYS = Keyring(None)
-"""Signs nothing and trusts nobody."""
+"""Signs nothing and trusts no key."""
 
 
 def _valid(read: Callable[[Content, str], Key], content: Content, place: str) -> Key:

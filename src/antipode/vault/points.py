@@ -135,7 +135,7 @@ def _have_record(copy: Vault, name: str, document: bytes) -> None:
 
 
 def _have_manifest(copy: Vault, name: str, document: bytes) -> None:
-    """Have a manifest. It is created only: what is there already under its name must be the same.
+    """Have a manifest. It is created only: one that is there under its name must be the same.
 
     Raises:
         VaultCorrupt: something else is there.
@@ -184,7 +184,7 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
             noted beside it that it does not count.
 
     Raises:
-        VaultError: nobody knows whether it is still there.
+        VaultError: it is unknown whether it is still there.
     """
     if on_its_way:
         vault.put(_note(vnf, point), b"This recovery point was withdrawn; its backups are gone.\n")
@@ -193,13 +193,13 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
 
 def hide(vault: Vault, vnf: str, point: str, why: str) -> None:
     """Withdraw a recovery point that was made to the end, before anything that it names is removed:
-    nobody finds it any more. Its manifest stays until it is forgotten. Again is fine.
+    no host finds it any more. Its manifest stays until it is forgotten. Again is fine.
 
     Args:
         why: a sentence, for people who look into the vault.
 
     Raises:
-        VaultError: nobody knows whether it is hidden everywhere.
+        VaultError: it is unknown whether it is hidden everywhere.
     """
     vault.each(lambda copy: copy.create(_note(vnf, point), f"{why}\n".encode()))
     if not is_hidden_everywhere(vault, vnf, point):
@@ -234,7 +234,7 @@ def forget_records(vault: Vault, vnf: str, backups: Collection[str]) -> int:
     rest on them: of a withdrawn point nothing else is needed any more.
 
     Raises:
-        VaultError: nobody knows whether all are removed.
+        VaultError: it is unknown whether all are removed.
     """
     folder = sealing.records_folder(vnf)
     ending = (name for name in vault.list(folder) if sealing.backup_of(vnf, name) in backups)
@@ -250,7 +250,7 @@ def forget(vault: Vault, vnf: str, point: str) -> None:
     was withdrawn stays: a vault that was away may still bring the manifest back.
 
     Raises:
-        VaultError: nobody knows whether it is still there.
+        VaultError: it is unknown whether it is still there.
     """
     vault.delete(sealing.manifest_name(vnf, point))
 
@@ -350,7 +350,7 @@ def newest_or_none(vault: Vault, vnf: str, trust: Trust = Trust.SIGNED) -> Recov
 def _newest(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> Opened | None:
     """The newest point by generation and consistent time.
 
-    Ids begin with the time of their run: what comes before a point of the present generation whose
+    Ids begin with the time of their run: those before a point of the present generation whose
     clock was right, by its id as by its consistent time, is older, and is not read.
     """
     ids = list_ids(vault, vnf)
@@ -473,7 +473,7 @@ def forget_notes(vault: Vault, vnf: str, notes: Collection[str]) -> None:
     """Remove notes of points that were withdrawn and are gone.
 
     Raises:
-        VaultError: nobody knows whether they are still there.
+        VaultError: it is unknown whether they are still there.
     """
     for point in notes:
         vault.delete(_note(vnf, point))

@@ -65,7 +65,7 @@ class S3Vault(Vault):
         """As `Vault.create` (PutObject with `If-None-Match: *`).
 
         A service that does not know the header would write over what is there, and say nothing. So
-        it has to refuse a probe first, once for each connection. What stays is read back, as some
+        it has to refuse a probe first, once for each connection. The rest is read back, as some
         services compare before they take the body in.
         """
         self._must_compare()
@@ -112,7 +112,7 @@ class S3Vault(Vault):
         if self._settings.lock is None and self._locks() and not self._locks_by_itself():
             remarks.append(
                 f"{self.place} can lock objects and does not: give its vault lock: {{days: N}}, or "
-                "the bucket a default retention, so that nobody removes recovery points"
+                "the bucket a default retention, so that recovery points cannot be removed"
             )
         return remarks
 
@@ -196,7 +196,7 @@ class S3Vault(Vault):
 
     @contextmanager
     def _calling(self, done: str, *passed: int) -> Iterator[None]:
-        """What fails in the block is the vault's.
+        """An error in the block is one of the vault.
 
         Args:
             done: what could not be done to the vault: "written".

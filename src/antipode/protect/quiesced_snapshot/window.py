@@ -257,9 +257,9 @@ class _Window:
         self.signal = name
 
     def run(self, pools: _Pools) -> None:
-        """Freeze, snapshot, thaw. What goes wrong is kept in `error` for the thread that waits."""
+        """Freeze, snapshot, thaw. An error is kept in `error` for the thread that waits."""
         try:
-            self._see_that_nobody_is_frozen(pools.members)
+            self._see_that_none_is_frozen(pools.members)
             self._deadline = min(self._deadline, time.monotonic() + self._timeout_s)
             for member in self.members:
                 self._freeze(member)
@@ -306,7 +306,7 @@ class _Window:
         )
 
     def tell(self, timeline: Timeline) -> None:
-        """Put what happened on the timeline, now that nobody is frozen."""
+        """Put what happened on the timeline, now that no member is frozen."""
         now = _Moment.now()
         for m in self.members:
             if m.asked:
@@ -365,7 +365,7 @@ class _Window:
     def _is_known_not_to_be_frozen(self, member: _Member) -> bool:
         """Asked after a refusal.
 
-        A member that is frozen now is so by us: nobody was before the window, and a request may
+        A member that is frozen now is so by us: none was before the window, and a request may
         come twice.
         """
         try:
@@ -405,14 +405,14 @@ class _Window:
                 f"{self._timeout_s:g} s"
             )
 
-    def _see_that_nobody_is_frozen(self, pool: ThreadPoolExecutor) -> None:
+    def _see_that_none_is_frozen(self, pool: ThreadPoolExecutor) -> None:
         """A member that is frozen now was frozen from outside: it is not ours to thaw, and what is
         frozen later is not his.
         """
         if frozen := [m.server.name for m, freeze in self._look(pool) if freeze is not None]:
             raise QuiesceFailed(
                 f"{self._site.name}: {', '.join(frozen)} is quiesced already, not by this run, "
-                "which froze nobody; try again later"
+                "which froze no member; try again later"
             )
 
     def _see_that_all_are_frozen(self, pool: ThreadPoolExecutor) -> None:
@@ -434,7 +434,7 @@ class _Window:
         """When each member that is off was changed last, asked at once.
 
         Raises:
-            ResourceFailed: one is not off any more: nobody quiesces it.
+            ResourceFailed: one is not off any more, and is not quiesced.
         """
         power = self._site.compute.power_of
         asked = [pool.submit(power, s.id, self._remaining()) for s in self._off]

@@ -83,7 +83,7 @@ def _remove(site: Site, unwanted: Callable[[Maker | None], bool], timeline: Time
 
 def _unquiesce_what_is_being_snapshot(site: Site, unwanted: Callable[[Maker | None], bool]) -> None:
     """Nova keeps a server frozen while its snapshots are being created. A request of a process that
-    is dead may have taken effect when nobody watched it any more.
+    is dead may have taken effect when no process watched it any more.
     """
     servers = {
         maker.server_id

@@ -167,7 +167,7 @@ class _Freeze:
         return self._asked is not None and self._unquiesced is None and not self._denied
 
     def run(self) -> None:
-        """Make the image, await the snapshots, unquiesce. What goes wrong is kept for `result`."""
+        """Make the image, await the snapshots, unquiesce. An error is kept for `result`."""
         try:
             self._see_that_it_is_not_frozen()
             self._create_image()

@@ -253,7 +253,7 @@ def _write_into(r: Recovery, volume: VolumePlan, volume_id: str, step: Step) -> 
 
 
 def _once_free(r: Recovery, backup: str, step: Step, ask: Callable[[], Answer]) -> Answer:
-    """What Cinder answers once a backup is restored by nobody else, such as a verification: it
+    """The answer of Cinder once nothing else restores the backup, such as a verification: it
     refuses to restore it into two volumes at once.
     """
     while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Snapshots: sparse copies of volumes, made while nobody writes."""
+"""Snapshots: sparse copies of volumes, made while nothing writes."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Volumes(Part):
         """A volume that is being created, and the work that creates it, which has to be started.
 
         Raises:
-            Refused: what it is to be made of does not exist or is not ready, or a quota is
+            Refused: its source does not exist or is not ready, or a quota is
                 exhausted.
         """
         size, kind = wanted.get("size"), wanted.get("volume_type")

@@ -202,7 +202,7 @@ class Quiescing(Part):
         )
 
     def _thaw_unasked(self, server: Json, record: Json) -> None:
-        """The add-on's own thaw, when nobody has unquiesced in time."""
+        """The add-on's own thaw, when no unquiesce came in time."""
         if self._become(server, record, None):
             self._thaw_if_up(server)
 

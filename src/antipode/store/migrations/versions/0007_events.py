@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events, to whom they are still to be delivered, and conditions that were told."""
+"""Events, the receivers that still lack them, and conditions that were noted."""
 
 from __future__ import annotations
 
