@@ -309,7 +309,7 @@ class Config(Model):
     """where locks, logs and the status of the service are kept, for all users of this host; beside
     the database when that is SQLite
     """
-    failover_confirmed_for: Annotated[Seconds, Field(gt=0, allow_inf_nan=False)] = 3600.0
+    failover_confirmed_for: Annotated[Seconds, Field(gt=0)] = 3600.0
     """how long after its confirmation, or last sign of life, a service may begin a failover or
     resume one (seconds)
     """

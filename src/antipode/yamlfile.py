@@ -200,9 +200,24 @@ def _words(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
         return "unknown field" + (f"; known here: {', '.join(known)}" if known else "")
-    if error["type"] == "missing":
-        return "is required and missing"
-    return error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        return f"{error['input']!r} does not fit the pattern {error['ctx']['pattern']}"
+    return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+
+
+_WORDS = {
+    "missing": "is required and missing",
+    "string_type": "must be text; write it in quotes",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of fields to values",
+    "finite_number": "must be a finite number",
+}
+"""By pydantic's type of error: its own words are of Python's types."""
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

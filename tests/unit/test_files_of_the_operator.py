@@ -18,6 +18,7 @@ from antipode.protect import offsite
 from antipode.protect.option import wrong_settings
 from tests.unit import samples
 
+WITHIN = "members[0].answers.within"
 LAUGHS = "a0: &a0 [x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)
 )
@@ -50,6 +51,11 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
         ),
         ("backup: site-b\n", "", 1, "backup"),
         ("vnf: hlr", "vnf: [hlr]", 1, "vnf"),
+        ("vnf: hlr", "vnf: hlr\nrpo: .inf", 2, "rpo"),
+        ("vnf: hlr", f"vnf: hlr\nrpo: {'9' * 400}d", 2, "rpo"),
+        ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: .inf}", 6, WITHIN),
+        ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: -1}", 6, WITHIN),
+        ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: .nan}", 6, WITHIN),
         ("[db]", "[dbb]", 1, ""),
         (
             "members:",

@@ -91,6 +91,8 @@ field and problem. docs/errors.md lists the codes.
 class Antipode(App):  # type: ignore[misc]
     """The application; gives commands the deployment that the configuration describes."""
 
+    NAME = "antipode"
+
     def __init__(self) -> None:
         commands = CommandManager(None)
         for name, target in COMMANDS.items():

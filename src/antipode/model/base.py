@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Model(BaseModel):
@@ -27,5 +27,5 @@ def parse_duration(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration)]
-"""A duration: seconds as a float, written by an operator as `10s`, `500ms`, `2m`, `1h`, `7d`."""
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+"""A duration that ends: seconds as a float, written by an operator as `10s`, `500ms`, `2m`, `1h`, `7d`."""

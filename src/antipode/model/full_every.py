@@ -14,7 +14,7 @@ class FullEvery(Model):
     """When a chain ends: after so many backups, or when its full one is so old."""
 
     backups: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    age: Annotated[Seconds, Field(gt=0, allow_inf_nan=False)] | None = None
+    age: Annotated[Seconds, Field(gt=0)] | None = None
     """seconds"""
 
     @model_validator(mode="after")

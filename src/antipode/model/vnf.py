@@ -29,7 +29,7 @@ class Answers(Model):
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
     at: dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:.-]+$")]] = {}
     command: Annotated[list[str], Field(min_length=1)] | None = None
-    within: Seconds = 300.0
+    within: Annotated[Seconds, Field(gt=0)] = 300.0
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:
@@ -178,9 +178,9 @@ class Vnf(Model):
     protections: Annotated[list[Protection], Field(min_length=1), BeforeValidator(_protections)] = [
         Protection()
     ]
-    rpo: Annotated[Seconds, Field(ge=60, allow_inf_nan=False)] | None = None
+    rpo: Annotated[Seconds, Field(ge=60)] | None = None
     """how old the newest recovery point may become, in seconds; None: no target"""
-    verify_every: Annotated[Seconds, Field(ge=3600, allow_inf_nan=False)] | None = None
+    verify_every: Annotated[Seconds, Field(ge=3600)] | None = None
     """how often the service proves the content of the newest recovery point, in seconds; None: only
     when it is asked to
     """
