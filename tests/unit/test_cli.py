@@ -152,6 +152,23 @@ def test_a_vnf_file_that_is_wrong_ends_with_2_and_names_file_line_and_field(
     assert antipode.mistakes("vnf", "add", str(path)) == [(7, "members[1].bootafter")]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ("db", "d" * 300, (5, "members[0].server")),
+        ("db", "d" * 300, (7, "members[1].boot_after[0]")),
+        ("db", "''", (5, "members[0].server")),
+        ("members:", "map: {networks: {'': net-b}}\nmembers:", (4, "map.networks..[key]")),
+    ],
+)
+def test_a_vnf_file_that_no_recovery_point_can_carry_is_refused(
+    antipode: Antipode, old: str, new: str, place: tuple[int, str]
+) -> None:
+    path = antipode.folder / "hlr.yaml"
+    path.write_text(samples.VNF_FILE.replace(old, new))
+    assert place in antipode.mistakes("vnf", "add", str(path))
+
+
 def test_a_vnf_whose_site_is_not_configured_is_refused_with_the_line(antipode: Antipode) -> None:
     path = antipode.folder / "hlr.yaml"
     path.write_text(samples.VNF_FILE.replace("backup: site-b", "backup: site-x"))

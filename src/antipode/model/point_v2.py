@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -435,6 +435,19 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
         plan=_plan(point.vnf),
         secret=secret,
     )
+
+
+def misfits(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """The parts of a definition that no recovery point can carry: places in the VNF file, and why.
+
+    They would fail a protection at its commit, after the freeze.
+    """
+    try:
+        _plan(vnf)
+    except ValidationError as error:
+        for found in error.errors():
+            place = ("answers" if part == "probe" else part for part in found["loc"])
+            yield tuple(place), f"no recovery point can carry it: {found['msg']}"
 
 
 def secret_of(point: RecoveryPoint) -> Secret:

@@ -9,6 +9,7 @@ from pathlib import Path
 from antipode import yamlfile
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
+from antipode.model.point_v2 import misfits
 from antipode.model.vnf import Vnf
 from antipode.protect import offsite
 from antipode.protect.option import wrong_settings
@@ -38,3 +39,4 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
     if (problem := offsite.vaults_problem(config, vnf.vnf, vnf.primary, vnf.vaults)) is not None:
         yield ("vaults" if vnf.vaults else "primary",), problem
     yield from wrong_settings(vnf)
+    yield from misfits(vnf)
