@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of libraries that are not their public interface and that antipode depends on: checked
-before they are used, so that a release without them is named and not found out in a recovery.
+"""Libraries that antipode depends on: those of extras, and parts that are not public interfaces.
+
+They are checked before they are used, so that one that is missing or does not fit is named, and not
+found out in a recovery.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 
-from antipode.errors import AntipodeError
+from antipode.errors import AntipodeError, InvalidInput
 
 TASKFLOW, ETCD3GW = ("taskflow", ">=6.5,<6.6"), ("etcd3gw", ">=2.7,<2.8")
 """Packages and the releases that antipode was tested with, as in pyproject.toml."""
@@ -34,6 +37,21 @@ ETCD_CLIENT = (
     "etcd3gw.exceptions:Etcd3Exception",
 )
 """What a claim on etcd uses beside TaskFlow's own calls."""
+
+
+def need(package: str, extra: str, user: str) -> None:
+    """See that a package of an extra is installed.
+
+    Args:
+        user: the part that needs it, for the message.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if find_spec(package) is None:
+        raise InvalidInput(
+            f"{user} needs the Python package {package}: pip install 'antipode[{extra}]'"
+        )
 
 
 def check(package: tuple[str, str], seams: Iterable[str]) -> None:

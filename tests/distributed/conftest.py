@@ -39,6 +39,13 @@ def redis() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture(params=["postgresql", "mariadb"])
+def new_database(request: pytest.FixtureRequest) -> str:
+    """The URL of a new database, on each of the servers."""
+    server: servers.DatabaseServer = request.getfixturevalue(request.param)
+    return server.new_database()
+
+
 @pytest.fixture
 def name() -> str:
     """A name that no other test has."""

@@ -288,7 +288,7 @@ def add_user(settings: Etcd, user: str, password: str, prefix: str) -> None:
 def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antipode.claims.board.find_spec", lambda package: None)
+    monkeypatch.setattr("antipode.libraries.find_spec", lambda package: None)
     with pytest.raises(InvalidInput, match=r"pip install 'antipode\[etcd\]'"):
         Board(Jobboard(etcd=Etcd(endpoints=["http://127.0.0.1:1"])))
 

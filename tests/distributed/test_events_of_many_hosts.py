@@ -19,11 +19,9 @@ Result = TypeVar("Result")
 EVENTS = [Event(f"e-{n}", "dr.protect.end", "vnf/hlr", float(n), {"größe": "💥"}) for n in range(9)]
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def hosts(request: pytest.FixtureRequest) -> list[Events]:
-    server: servers.DatabaseServer = request.getfixturevalue(request.param)
-    url = server.new_database()
-    return [Events(open_database(url)) for _ in range(4)]
+@pytest.fixture
+def hosts(new_database: str) -> list[Events]:
+    return [Events(open_database(new_database)) for _ in range(4)]
 
 
 def at_once(hosts: list[Events], work: Callable[[Events], Result]) -> list[Result]:

@@ -33,13 +33,12 @@ VNF = Vnf.model_validate(
 )
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> list[Deployment]:
-    server: servers.DatabaseServer = request.getfixturevalue(request.param)
+@pytest.fixture
+def hosts(new_database: str, tmp_path: Path) -> list[Deployment]:
     settings = {
         "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
         "vault": {"directory": str(tmp_path / "vault")},
-        "database": server.new_database(),
+        "database": new_database,
         "state_directory": str(tmp_path),
     }
     made = [Deployment(Config.model_validate(settings)) for _ in range(4)]

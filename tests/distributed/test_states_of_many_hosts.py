@@ -16,11 +16,9 @@ from tests.distributed import servers
 ROUNDS = 50
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
-def hosts(request: pytest.FixtureRequest) -> list[States]:
-    server: servers.DatabaseServer = request.getfixturevalue(request.param)
-    url = server.new_database()
-    return [States(open_database(url)) for _ in range(4)]
+@pytest.fixture
+def hosts(new_database: str) -> list[States]:
+    return [States(open_database(new_database)) for _ in range(4)]
 
 
 def test_of_hosts_that_first_keep_a_state_at_once_none_fails(hosts: list[States]) -> None:

@@ -18,6 +18,7 @@ from antipode.model.capture import Capture, QuiesceWindow, Transferred
 from antipode.model.plan import PortPlan, RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import BackupChain, BackupRecord
+from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.model.topology import Attachment, FixedAddress, Flavor, Port, Server, Topology, Volume
 from antipode.model.vnf import Vnf
 
@@ -140,6 +141,41 @@ def point(point: str = "20261122T160501Z-1a2b3c", **changes: Any) -> RecoveryPoi
         "made_by": "antipode 0",
     }
     return RecoveryPoint(**{**values, **changes})
+
+
+def moved(state: VnfState) -> ProtectedVnf:
+    """The VNF after its failover to site-b, in some state of it."""
+    since = "2026-11-29T12:05:00+00:00"
+    claim = Claim(
+        vnf="hlr",
+        generation=2,
+        site="site-b",
+        former_site="site-a",
+        run="failover-1",
+        host="h",
+        since=since,
+    )
+    active = state is VnfState.ACTIVE
+    return ProtectedVnf(
+        vnf="hlr",
+        active_site="site-b" if active else "site-a",
+        generation=2 if active else 1,
+        state=state,
+        since=since,
+        claim=claim,
+    )
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in a document."""
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [path, *(p for key, inner in items for p in places(inner, (*path, key)))]
 
 
 @dataclass

@@ -15,6 +15,7 @@ from antipode.errors import VaultCorrupt
 from antipode.model.point_v1 import canonical, unseal
 from antipode.model.source import BackupChain
 from antipode.recover.plan import make_plan
+from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_recovery import recover
 
@@ -149,19 +150,7 @@ def test_a_document_that_is_no_point_is_refused(document: bytes) -> None:
         unseal(document, "p")
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value in a document."""
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    return [path, *(p for key, inner in items for p in places(inner, (*path, key)))]
-
-
-PLACES = places(body_of(OF_0_1))[1:]
+PLACES = samples.places(body_of(OF_0_1))[1:]
 JUNK: Any = st.sampled_from(
     [None, [], {}, "", "\ud800", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99]
 )

@@ -513,22 +513,11 @@ def test_a_definition_of_another_version_keeps_nobody_from_recovering() -> None:
         assert [m.server for m in point.vnf.members] == ["db", "front"]
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    return [path, *(p for key, inner in items for p in places(inner, (*path, key)))]
-
-
 JUNK: Any = st.sampled_from([None, [], {}, "", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99])
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.sampled_from(places(payload_of(SEALED))[1:]), JUNK)
+@given(st.sampled_from(samples.places(payload_of(SEALED))[1:]), JUNK)
 def test_whatever_a_trusted_key_signs_gives_a_point_or_is_refused(
     place: tuple[Any, ...], junk: Any
 ) -> None:

@@ -26,7 +26,7 @@ from antipode.config import MetricsConfig
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, SiteUnreachable
-from antipode.model.state import Claim, ProtectedVnf, VnfState
+from antipode.model.state import VnfState
 from antipode.runs import kind_of
 from antipode.service import observer as observing
 from antipode.service.metrics import Metrics, served
@@ -83,28 +83,6 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def moved(state: VnfState) -> ProtectedVnf:
-    since = "2026-11-29T12:05:00+00:00"
-    claim = Claim(
-        vnf="hlr",
-        generation=2,
-        site="site-b",
-        former_site="site-a",
-        run="failover-1",
-        host="h",
-        since=since,
-    )
-    active = state is VnfState.ACTIVE
-    return ProtectedVnf(
-        vnf="hlr",
-        active_site="site-b" if active else "site-a",
-        generation=2 if active else 1,
-        state=state,
-        since=since,
-        claim=claim,
-    )
-
-
 POINT = "antipode_recovery_point_timestamp_seconds"
 STATUS = "antipode_vnf_protection_status"
 
@@ -139,7 +117,7 @@ def test_a_failover_clears_the_point_at_once_though_the_vaults_were_not_looked_a
         world.deployment.runs.create(row)
     else:
         state = VnfState.ACTIVE if how == "done" else VnfState.FAILING_OVER
-        world.deployment.states.keep(moved(state))
+        world.deployment.states.keep(samples.moved(state))
     assert world.series(POINT) == {}
     assert world.series(STATUS) == {("hlr",): 0}
 

@@ -23,7 +23,7 @@ from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import InvalidInput, NotFound
-from antipode.model.state import Claim, ProtectedVnf, VnfState
+from antipode.model.state import VnfState
 from antipode.model.vnf import Vnf
 from antipode.operations import protections, remove_vnf
 from antipode.operations.vnfs import add
@@ -243,36 +243,14 @@ def test_what_has_no_schedule_cannot_be_paused(path: Path) -> None:
 # The active site.
 
 
-def moved(state: VnfState) -> ProtectedVnf:
-    since = "2026-11-29T12:05:00+00:00"
-    claim = Claim(
-        vnf="hlr",
-        generation=2,
-        site="site-b",
-        former_site="site-a",
-        run="failover-1",
-        host="h",
-        since=since,
-    )
-    active = state is VnfState.ACTIVE
-    return ProtectedVnf(
-        vnf="hlr",
-        active_site="site-b" if active else "site-a",
-        generation=2 if active else 1,
-        state=state,
-        since=since,
-        claim=claim,
-    )
-
-
 def test_while_a_vnf_fails_over_nothing_begins_and_afterwards_its_new_site_is_protected(
     host: Host,
 ) -> None:
-    host.deployment.states.keep(moved(VnfState.FAILING_OVER))
+    host.deployment.states.keep(samples.moved(VnfState.FAILING_OVER))
     assert host.at(15) == host.at(30) == []
     assert "failing over" in str(host.progress().reason)
     assert host.progress().missed == 1
-    host.deployment.states.keep(moved(VnfState.ACTIVE))
+    host.deployment.states.keep(samples.moved(VnfState.ACTIVE))
     assert host.at(31) == [30]
     (row,) = host.deployment.runs.open()
     request = ProtectRequest.of(row)

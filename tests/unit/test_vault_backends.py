@@ -251,7 +251,7 @@ def test_a_profile_that_is_not_there_is_named(s3: S3Server, bucket: str) -> None
 def test_without_boto3_the_extra_is_named(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antipode.vault.s3.find_spec", lambda name: None)
+    monkeypatch.setattr("antipode.libraries.find_spec", lambda name: None)
     with pytest.raises(InvalidInput, match=r"antipode\[s3\]"):
         s3.vault(bucket)
 

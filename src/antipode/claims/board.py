@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from taskflow import exceptions, states
@@ -82,11 +81,7 @@ class Board:
         """a name of this process alone"""
         self.expires_s = settings.claim_expires
         self.kind = next(kind for kind in PACKAGES if getattr(settings, kind) is not None)
-        if find_spec(PACKAGES[self.kind]) is None:
-            raise InvalidInput(
-                f"jobboard: {self.kind} needs the Python package {PACKAGES[self.kind]}: pip "
-                f"install 'antipode[{self.kind}]'"
-            )
+        libraries.need(PACKAGES[self.kind], self.kind, f"the jobboard on {self.kind}")
         libraries.check(libraries.TASKFLOW, libraries.BOARD)
         try:
             # several attempts to renew a claim fit into its time

@@ -25,7 +25,9 @@ class RunList(ListCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--vnf", metavar="VNF", help="only runs of this VNF")
+        parser.add_argument(
+            "--vnf", metavar="VNF", type=arguments.name, help="only runs of this VNF"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:

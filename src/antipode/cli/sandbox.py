@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antipode import libraries
 from antipode.cli import arguments
 from antipode.cli.command import ListCommand
 from antipode.config import default_state_dir
-from antipode.errors import InvalidInput
 
 if TYPE_CHECKING:
     from antipode.sandbox.supervision import Sandbox
@@ -24,10 +23,7 @@ def require_packages() -> None:
     Raises:
         InvalidInput: they are not.
     """
-    if importlib.util.find_spec("aiohttp") is None:
-        raise InvalidInput(
-            "embedded sites need packages that are not installed: pip install 'antipode[sandbox]'"
-        )
+    libraries.need("aiohttp", "sandbox", "an embedded site")
 
 
 class SandboxCommand(ListCommand):
@@ -176,6 +172,7 @@ class SandboxFault(_OfOneSite):
         parser.add_argument(
             "scenario",
             metavar="FILE",
+            type=Path,
             nargs="?",
             help="YAML: conditions and faults; see docs/sandbox.md",
         )
@@ -185,6 +182,6 @@ class SandboxFault(_OfOneSite):
         from antipode.sandbox import scenario
 
         if parsed_args.scenario:
-            scenario.play(sandbox, parsed_args.site, Path(parsed_args.scenario))
+            scenario.play(sandbox, parsed_args.site, parsed_args.scenario)
         else:
             scenario.end(sandbox, parsed_args.site)

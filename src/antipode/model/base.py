@@ -28,4 +28,4 @@ def parse_duration(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
-"""A duration that ends: seconds as a float, written by an operator as `10s`, `500ms`, `2m`, `1h`, `7d`."""
+"""A duration that ends: seconds as a float, in a file also `10s`, `500ms`, `2m`, `1h`, `7d`."""

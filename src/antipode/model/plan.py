@@ -9,7 +9,7 @@ from typing import Any
 
 from antipode.model.base import Model
 from antipode.model.quota import QuotaNeed
-from antipode.model.topology import Keypair, ServerGroup
+from antipode.model.topology import Keypair, ServerGroup, all_ports
 from antipode.model.vnf import Answers
 
 
@@ -179,8 +179,7 @@ class RecoveryPlan(Model):
     @property
     def ports(self) -> list[PortPlan]:
         """All ports, those of trunks and of no server included."""
-        parents = [*(p for s in self.servers for p in s.ports), *self.vip_ports]
-        return [p for parent in parents for p in parent.with_subports]
+        return all_ports(self.servers, self.vip_ports)
 
     def server(self, name: str) -> ServerPlan:
         return next(s for s in self.servers if s.name == name)

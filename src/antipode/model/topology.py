@@ -5,9 +5,34 @@ them again elsewhere.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, Self, TypeVar
 
 from antipode.model.base import Model
+
+
+class Parent(Protocol):
+    """A port that may have a trunk: one that was found, or one that is planned."""
+
+    @property
+    def with_subports(self) -> list[Self]: ...
+
+
+AnyPort = TypeVar("AnyPort", bound=Parent)
+PortOfServer = TypeVar("PortOfServer", bound=Parent, covariant=True)
+
+
+class Owner(Protocol[PortOfServer]):
+    """A server with ports, found or planned."""
+
+    @property
+    def ports(self) -> Sequence[PortOfServer]: ...
+
+
+def all_ports(servers: Iterable[Owner[AnyPort]], vip_ports: Iterable[AnyPort]) -> list[AnyPort]:
+    """All ports of a VNF, those of trunks and of no server included."""
+    parents = [*(p for s in servers for p in s.ports), *vip_ports]
+    return [p for parent in parents for p in parent.with_subports]
 
 
 class Volume(Model):
@@ -196,8 +221,7 @@ class Topology(Model):
     @property
     def ports(self) -> list[Port]:
         """All ports, those of trunks and of no server included."""
-        parents = [*(p for s in self.servers for p in s.ports), *self.vip_ports]
-        return [p for parent in parents for p in parent.with_subports]
+        return all_ports(self.servers, self.vip_ports)
 
     @property
     def volumes(self) -> list[Volume]:

@@ -15,6 +15,7 @@ from antipode.model.marks import key_tag, port_key
 from antipode.model.plan import PortPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed, quota_needs
+from antipode.model.topology import all_ports
 from antipode.recover import server_groups
 from antipode.recover.existing import keys_of
 from antipode.recover.recovery import resource_key
@@ -30,8 +31,7 @@ class Wanted:
 
     @property
     def ports(self) -> list[PortPlan]:
-        parents = [*(p for s in self.servers for p in s.ports), *self.vip_ports]
-        return [p for parent in parents for p in parent.with_subports]
+        return all_ports(self.servers, self.vip_ports)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from antipode.errors import (
     Interrupted,
     InvalidInput,
 )
+from antipode.model import marks
 from antipode.model.base import Model
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
@@ -554,7 +555,7 @@ def _with_next_commands(error: AntipodeError, run: Run) -> AntipodeError:
     vnf, site, point = run.vnf, run.request["to"], run.request["recovery_point"]
     error.add_note(
         f"Nothing was removed at {site}; servers booted so far: {booted}."
-        f" Every created resource carries the metadata antipode:run={run.id}.\n"
+        f" Every created resource carries the metadata {marks.RUN}={run.id}.\n"
         f"To resume from the last finished step, once the cause is mended:"
         f" antipode run resume {run.id}\n"
         f"To plan again, with the resources that exist:"

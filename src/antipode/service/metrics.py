@@ -13,6 +13,7 @@ from collections import Counter as Counted
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 import prometheus_client as prometheus
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -268,21 +269,22 @@ def _of_freezes(rows: list[FreezeRow], sites: list[str]) -> Iterator[Metric]:
     )
 
 
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 Series = Iterable[tuple[str | float, ...]]
 """For each series the values of its labels, and its own."""
 
 
 def gauge(name: str, about: str, labels: list[str], series: Series) -> GaugeMetricFamily:
     """A family of gauges."""
-    family = GaugeMetricFamily(name, about, labels=labels)
-    for *values, number in series:
-        family.add_metric([str(v) for v in values], float(number))
-    return family
+    return _filled(GaugeMetricFamily(name, about, labels=labels), series)
 
 
 def counter(name: str, about: str, labels: list[str], series: Series) -> CounterMetricFamily:
     """A family of counters; its series end in `_total`."""
-    family = CounterMetricFamily(name, about, labels=labels)
+    return _filled(CounterMetricFamily(name, about, labels=labels), series)
+
+
+def _filled(family: Family, series: Series) -> Family:
     for *values, number in series:
         family.add_metric([str(v) for v in values], float(number))
     return family

@@ -6,9 +6,9 @@ from __future__ import annotations
 import time
 
 from sqlalchemy import Engine, Update, delete, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from antipode.store.rows import created
 from antipode.store.tables import RunRow, ScheduleRow
 
 Key = tuple[str, str]
@@ -34,21 +34,12 @@ class Schedules:
         """
         # An update that finds no row, before the insert, would be a deadlock in MariaDB.
         if known is None:
-            self._add(_new(of, schedule=schedule, due_at=due_at))
+            created(self._engine, _new(of, schedule=schedule, due_at=due_at))
             return
         changed = _row(of).where(ScheduleRow.settled == known.settled)
         values = {"schedule": schedule, "due_at": due_at, "settled": known.settled + 1}
         with Session(self._engine) as session, session.begin():
             session.execute(changed.values(**values, reason=None))
-
-    def _add(self, row: ScheduleRow) -> bool:
-        """Whether there was none yet."""
-        try:
-            with Session(self._engine) as session, session.begin():
-                session.add(row)
-        except IntegrityError:
-            return False
-        return True
 
     def start(self, known: ScheduleRow, due_at: float, missed: int, run: RunRow) -> bool:
         """Settle a slot by a new run, both or neither of them; whether this process did it.
@@ -91,7 +82,7 @@ class Schedules:
         paused = {"paused_at": time.time(), "paused_because": because}
         with Session(self._engine) as session:
             is_new = session.get(ScheduleRow, of) is None
-        if is_new and self._add(_new(of, schedule="", due_at=0.0, **paused)):
+        if is_new and created(self._engine, _new(of, schedule="", due_at=0.0, **paused)):
             return
         with Session(self._engine) as session, session.begin():
             session.execute(_row(of).where(ScheduleRow.paused_at.is_(None)).values(paused))

@@ -6,10 +6,10 @@ from __future__ import annotations
 import time
 
 from sqlalchemy import Engine, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from antipode.model.state import ProtectedVnf
+from antipode.store.rows import created
 from antipode.store.tables import StateRow
 
 
@@ -29,7 +29,8 @@ class States:
             "read_at": time.time(),
         }
         # An update that finds no row, before the insert, would be a deadlock in MariaDB.
-        if self.find(state.vnf) is None and self._add(StateRow(vnf=state.vnf, **values)):
+        row = StateRow(vnf=state.vnf, **values)
+        if self.find(state.vnf) is None and created(self._engine, row):
             return state
         # in one statement: of two that write at once, the higher generation stays
         ours = (
@@ -41,15 +42,6 @@ class States:
             if session.execute(ours).rowcount:  # type: ignore[attr-defined]
                 return state
         return self.find(state.vnf) or state  # None where the VNF was removed just now
-
-    def _add(self, row: StateRow) -> bool:
-        """Whether there was none yet."""
-        try:
-            with Session(self._engine) as session, session.begin():
-                session.add(row)
-        except IntegrityError:
-            return False
-        return True
 
     def find(self, vnf: str) -> ProtectedVnf | None:
         """The last known state of a VNF, if one was read here."""

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from antipode import libraries
 from antipode.cloud.answers import printable
 from antipode.config import S3Vault as Settings
 from antipode.errors import InvalidInput, NotFound, VaultError
@@ -228,10 +228,7 @@ class S3Vault(Vault):
 
 def _client(settings: Settings) -> Any:
     """A client for S3; nothing is sent yet. Errors as for `S3Vault`."""
-    if find_spec("boto3") is None:
-        raise InvalidInput(
-            "a vault in S3 needs the Python package boto3: pip install 'antipode[s3]'"
-        )
+    libraries.need("boto3", "s3", "a vault in S3")
     import boto3
     from botocore import exceptions
     from botocore.config import Config
