@@ -29,7 +29,7 @@ class Answers(Model):
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
     at: dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:.-]+$")]] = {}
     command: Annotated[list[str], Field(min_length=1)] | None = None
-    within: Annotated[Seconds, Field(gt=0)] = 300.0
+    within: Seconds = 300.0
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:
