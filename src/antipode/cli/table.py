@@ -50,8 +50,7 @@ class Table(TableFormatter):  # type: ignore[misc]
         super().emit_list(list(widths), rows, stdout, parsed_args)
         if left_out:
             print(
-                f"Not shown for lack of room: {', '.join(left_out)}. -f json shows all columns, "
-                "--max-width makes a wider table.",
+                f"Not shown for lack of room: {', '.join(left_out)} (see -f json, --max-width).",
                 file=sys.stderr,
             )
 
