@@ -5,6 +5,7 @@ volumes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
+from antipode.errors import SiteUnreachable
 from tests.contract.conftest import (
     PATIENCE_S,
     Machine,
@@ -310,3 +313,106 @@ def test_a_volume_beside_a_root_disk_on_the_hypervisor_is_the_second_device(
     server = booted_from(things, image, block_device_mapping_v2=[root, disk])
     assert [a["volumeId"] for a in site.compute.attachments(server["id"])] == [data["id"]]
     assert site.compute.attachments(server["id"])[0]["device"] == "/dev/vdb"
+
+
+def queued(things: Things, **properties: str) -> str:
+    """The id of an image that waits for its bytes."""
+    site = things.site
+    formats = {"disk_format": "raw", "container_format": "bare"}
+    image_id = site.images.create_image(things.name("copy"), {**formats, **properties})
+    things.removals.append(lambda: site.images.delete_image(image_id))
+    return image_id
+
+
+def pieces_of(content: bytes) -> Iterator[bytes]:
+    return iter([content[i : i + (1 << 20)] for i in range(0, len(content), 1 << 20)])
+
+
+CONTENT = bytes(range(256)) * (12 << 10)
+"""3 MiB."""
+
+
+@pytest.mark.core
+def test_an_image_takes_a_stream_of_known_length_and_tells_its_digest(things: Things) -> None:
+    site = things.site
+    image_id = queued(things, **{"antipode:run": "run-1", "hw_qemu_guest_agent": "yes"})
+    assert there(site.images.image(image_id))["status"] == "queued"
+    site.images.streams.write(image_id, Content(pieces_of(CONTENT), len(CONTENT)))
+    image = there(site.images.image(image_id))
+    assert (image["status"], image["size"]) == ("active", len(CONTENT))
+    assert image["os_hash_algo"] == "sha512"
+    assert image["os_hash_value"] == hashlib.sha512(CONTENT).hexdigest()
+    assert (image["antipode:run"], image["visibility"]) == ("run-1", "private")
+    assert site.images.sha512_of(image_id, lambda: None) == (image["os_hash_value"], len(CONTENT))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("begin", [1, 1 << 20, len(CONTENT) - 1])
+def test_the_bytes_of_an_image_are_read_from_wherever_a_stream_broke(
+    things: Things, begin: int
+) -> None:
+    site = things.site
+    image_id = queued(things)
+    site.images.streams.write(image_id, Content(pieces_of(CONTENT), len(CONTENT)))
+    with site.images.streams.read(image_id, begin) as pieces:
+        assert b"".join(pieces) == CONTENT[begin:]
+
+
+def test_an_image_whose_upload_breaks_off_does_not_become_active(things: Things) -> None:
+    site = things.site
+    image_id = queued(things)
+
+    def breaks() -> Iterator[bytes]:
+        yield CONTENT[: 1 << 20]
+        raise SiteUnreachable("the source does not answer")
+
+    with pytest.raises(SiteUnreachable):
+        site.images.streams.write(image_id, Content(breaks(), len(CONTENT)))
+    image = there(site.images.image(image_id))
+    assert image["status"] != "active"
+    assert image["os_hash_value"] is None
+    site.images.delete_image(image_id)
+    assert site.images.image(image_id) is None
+
+
+def test_an_image_that_has_its_bytes_takes_no_others(things: Things) -> None:
+    site = things.site
+    image_id = queued(things)
+    site.images.streams.write(image_id, Content(pieces_of(CONTENT), len(CONTENT)))
+    again = Content(pieces_of(b"x" * 1000), 1000)
+    assert refused(lambda: site.images.streams.write(image_id, again)).status == 409
+    assert there(site.images.image(image_id))["size"] == len(CONTENT)
+
+
+def test_the_bytes_of_an_image_that_is_not_there_are_refused(site: Site) -> None:
+    nobody = "00000000-0000-0000-0000-000000000007"
+
+    def read() -> None:
+        with site.images.streams.read(nobody):
+            raise AssertionError("there is nothing to read")
+
+    assert refused(read).status == 404
+    content = Content(iter([b"x"]), 1)
+    assert refused(lambda: site.images.streams.write(nobody, content)).status == 404
+
+
+def test_what_glance_limits_is_told_or_nothing_is(site: Site) -> None:
+    for name, (limit, used) in site.images.usage().items():
+        assert name.startswith("image_")
+        assert limit >= 0
+        assert used >= 0
+
+
+def test_a_server_boots_from_an_image_that_was_brought_by_us(
+    things: Things, image: dict[str, Any]
+) -> None:
+    site = things.site
+    source = there(site.images.image(image["id"]))
+    properties = {k: source[k] for k in ("hw_qemu_guest_agent", "disk_format", "container_format")}
+    copy = site.images.create_image(things.name("copy"), properties)
+    things.removals.append(lambda: site.images.delete_image(copy))
+    with site.images.streams.read(image["id"]) as pieces:
+        site.images.streams.write(copy, Content(iter(pieces), source["size"]))
+    assert there(site.images.image(copy))["os_hash_value"] == source["os_hash_value"]
+    server = booted_from(things, {"id": copy})
+    until(lambda: agent_answers(site, server["id"]), "the guest's agent answers")

@@ -6,6 +6,7 @@ and fails where a test wants it to.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from itertools import count
 from typing import Any
 
 from antipode.cloud.api import Api, Reply
+from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
 from antipode.model.steps import StepName
 
@@ -66,6 +68,9 @@ class FakeCloud:
         self.frozen_for_images: dict[str, list[str]] = {}
         """server -> the snapshots of its image: frozen by Nova until none is being created"""
         self.images: dict[str, Json] = {}
+        self.image_limits: dict[str, Json] = {}
+        self.root_disks: dict[str, bytes] = {}
+        """server -> what is on its disk on the hypervisor, of those that boot from an image"""
         self.looks_until_available = 2
         self.servers: dict[str, Json] = {}
         self.volumes: dict[str, Json] = {}
@@ -132,7 +137,9 @@ class FakeCloud:
             volume=Api(name, "block-storage", self._transport(self._volume), cinder),
             network=Api(name, "network", self._transport(self._network)),
         )
-        self.site._image = Api(name, "image", self._transport(self._image))
+        image = Api(name, "image", self._transport(self._image))
+        self.site._image = image
+        self.site._image_streams = lambda gate: CalledStreams(image.behind(gate))
 
     def add_server(self, name: str, index: int, server_id: str | None = None) -> str:
         server_id = server_id or f"id-{name}"
@@ -185,6 +192,29 @@ class FakeCloud:
             "description": "",
         }
         return server_id
+
+    def boots_from_image(self, server_id: str, content: bytes) -> str:
+        """Have a server boot from an image, and `content` be on its disk; the id of the image."""
+        image = f"base-of-{server_id}"
+        properties = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+        self.images[image] = {"id": image, "name": image, "owner": "others", **properties}
+        self._keep_image(image, b"as it was when it booted")
+        self.servers[server_id]["image"] = {"id": image}
+        self.servers[server_id]["flavor"] |= {"disk": 1}
+        self.attachments[server_id] = [
+            a for a in self.attachments[server_id] if a["device"] != "/dev/vda"
+        ]
+        self.root_disks[server_id] = content
+        return image
+
+    def _keep_image(self, image: str, content: bytes) -> None:
+        self.images[image] |= {
+            "status": "active",
+            "content": content,
+            "size": len(content),
+            "os_hash_algo": "sha512",
+            "os_hash_value": hashlib.sha512(content).hexdigest(),
+        }
 
     def add_backup(self, volume: str, **fields: Any) -> str:
         """Somebody makes a backup of a volume."""
@@ -350,7 +380,12 @@ class FakeCloud:
 
     def _boot(self, wanted: Json, hints: Json) -> str:
         """As Nova does it: volumes must be free, and so must ports."""
-        volumes = [d["uuid"] for d in wanted["block_device_mapping_v2"]]
+        disks = wanted["block_device_mapping_v2"]
+        volumes = [d["uuid"] for d in disks if d["destination_type"] == "volume"]
+        if (image := wanted.get("imageRef")) is not None:
+            assert [d["uuid"] for d in disks if d["destination_type"] == "local"] == [image]
+            if image not in self.images:
+                refuse(400, f"Can not find requested image {image}")
         ports = [n["port"] for n in wanted["networks"]] if wanted["networks"] != "none" else []
         if taken := [v for v in volumes if self.volumes[v]["status"] != "available"]:
             refuse(400, f"volume {taken[0]} is {self.volumes[taken[0]]['status']}")
@@ -413,6 +448,8 @@ class FakeCloud:
         """
         if server in self.frozen:
             refuse(409, "Cannot 'createImage' instance while it is in task_state quiesced")
+        if server in self.root_disks:
+            return self._image_of_root_disk(server, name, metadata)
         attachments = sorted(self.attachments[server], key=lambda a: a.get("device") or "")
         properties = self.volumes[attachments[0]["volumeId"]]["volume_image_metadata"]
         if server in self.frozen_for_images and properties.get("os_require_quiesce") == "yes":
@@ -440,13 +477,47 @@ class FakeCloud:
         }
         return image
 
+    def _image_of_root_disk(self, server: str, name: str, metadata: Json) -> str:
+        self._happens(f"image {self.servers[server]['name']}")
+        image = f"image-{next(self.ids)}"
+        base = self.images.get(self.servers[server]["image"]["id"], {})
+        inherited = {k: v for k, v in base.items() if k.startswith(("hw_", "os_r", "antipode:"))}
+        formats = {"disk_format": "raw", "container_format": "bare"}
+        self.images[image] = {
+            **inherited, **metadata, **formats, "id": image, "name": name, "owner": PROJECT,
+        }  # fmt: skip
+        self._keep_image(image, self.root_disks[server])
+        return image
+
     def _image(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
             case "GET", ["images"]:
-                return {"images": [i for i in self.images.values() if i["owner"] == PROJECT]}
+                mine = [i for i in self.images.values() if i["owner"] == PROJECT]
+                return {"images": [_without_bytes(i) for i in mine]}
             case "GET", ["images", image]:
-                return self.images.get(image) or refuse(404, "no such image")
+                return _without_bytes(self.images.get(image) or refuse(404, "no such image"))
+            case "POST", ["images"]:
+                self._happens(f"new image {body['name']}")
+                image = f"image-{next(self.ids)}"
+                queued = {"status": "queued", "owner": PROJECT, "size": None}
+                self.images[image] = {**body, **queued, "id": image}
+                return self.images[image]
+            case "PUT", ["images", image, "file"]:
+                if self.images[image]["status"] != "queued":
+                    refuse(409, f"the image is {self.images[image]['status']}")
+                self._happens(f"upload {self.images[image]['name']}")
+                self._keep_image(image, body["content"])
+                return None
+            case "GET", ["images", image, "file"]:
+                if image not in self.images:
+                    refuse(404, "no such image")
+                self.before(f"download image {self.images[image]['name'].split()[-1]}")
+                return self.images[image]["content"][params.get("begin", 0) :]
+            case "GET", ["info", "usage"]:
+                return {"usage": self.image_limits}
             case "DELETE", ["images", image]:
+                if image not in self.images:
+                    refuse(404, "no such image")
                 self._happens(f"delete image {self.images[image]['name'].split()[-1]}")
                 del self.images[image]
                 return None
@@ -770,6 +841,26 @@ class FakeCloud:
                 del self.ports[port]
                 return None
         raise AssertionError(f"network: {method} {path}")
+
+
+def _without_bytes(image: Json) -> Json:
+    return {k: v for k, v in image.items() if k != "content"}
+
+
+class CalledStreams:
+    """The bytes of images as bodies of calls, whole; an `ImageStreams`."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    @contextmanager
+    def read(self, image_id: str, begin: int = 0) -> Iterator[Iterator[bytes]]:
+        content = self._api.call("GET", f"/images/{image_id}/file", params={"begin": begin})
+        yield iter([content[i : i + 7] for i in range(0, len(content), 7)])
+
+    def write(self, image_id: str, content: Content) -> None:
+        whole = b"".join(content)
+        self._api.call("PUT", f"/images/{image_id}/file", {"content": whole})
 
 
 class Refuse(Exception):

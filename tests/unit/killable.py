@@ -13,6 +13,8 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Client
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ from taskflow import states
 from antipode import config
 from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
+from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
 from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
@@ -31,7 +34,7 @@ from antipode.errors import Aborted
 from antipode.freezes import reaper
 from antipode.operations import abort, expiry, failover, precheck, protect, recovery_points, resume
 from antipode.protect.quiesced_snapshot import window
-from antipode.protect.server_snapshot import member
+from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import rollback
 from antipode.runs import kind_of, orphans
 from antipode.store import database
@@ -89,6 +92,21 @@ class AskedStore:
         return [SimpleNamespace(name=name, bytes=1, etag="") for name in names]
 
 
+class AskedStreams:
+    """The bytes of images as bodies of calls; see `CalledStreams` of the cloud double."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    @contextmanager
+    def read(self, image_id: str, begin: int = 0) -> Iterator[Iterator[bytes]]:
+        yield iter([self._api.call("GET", f"/images/{image_id}/file", params={"begin": begin})])
+
+    def write(self, image_id: str, content: Content) -> None:
+        whole = b"".join(content)
+        self._api.call("PUT", f"/images/{image_id}/file", {"content": whole})
+
+
 def connect(name: str, cloud: str) -> Site:
     def service(which: str, newest: tuple[int, int] | None) -> Api:
         def send(
@@ -114,7 +132,8 @@ def connect(name: str, cloud: str) -> Site:
         volume=service("volume", (3, 70)),
         network=service("network", None),
     )
-    site._image = service("image", None)
+    site._image = image = service("image", None)
+    site._image_streams = lambda gate: AskedStreams(image.behind(gate))
     return site
 
 
@@ -167,6 +186,7 @@ load = taskflow.engines.load
 def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
     window.POLL_S = rollback.POLL_S = member.POLL_S = 0.005
+    image_booted.POLL_S = 0.005
     member.NOVA_LOOKS_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
@@ -192,7 +212,7 @@ def do(job: dict[str, Any]) -> None:
     match job["what"]:
         case "protect":
             protect.protect(here, job["vnf"], Unobserved())
-        case "protect by server-snapshot":
+        case "protect by server-snapshot" | "protect by server-snapshot, from an image":
             protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")
         case "failover":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)

@@ -636,7 +636,7 @@ def test_a_point_of_format_1_is_refused_unless_it_is_accepted(vault: DirectoryVa
         points.read(vault, vnf)
     assert points.read(vault, vnf, trust=Trust.UNSIGNED_TOO).id == point
     assert points.newest_or_none(vault, vnf) is None
-    assert points.named_backups(vault, vnf, [point]) >= set()
+    assert points.named_resources(vault, vnf, [point]) >= set()
     ((_, listed),) = points.list_points(vault, vnf)
     assert isinstance(listed, sealing.Summary)
     assert (listed.format, listed.signed_by) == (1, None)
@@ -658,7 +658,7 @@ def test_a_point_of_format_2_is_not_accepted_unsigned() -> None:
 def test_backups_that_a_forged_point_names_are_kept_all_the_same(vault: DirectoryVault) -> None:
     points.write(vault, SEALED)
     vault.put(SEALED.name, signature_of_a_stranger().manifest.encode())
-    named = points.named_backups(vault, "hlr", [samples.point().id])
+    named = points.named_resources(vault, "hlr", [samples.point().id])
     assert named == set(samples.point().backups)
 
 

@@ -399,6 +399,18 @@ def with_vnf(stage: Stage, vnf: Vnf) -> Stage:
     return stage
 
 
+def from_image(stage: Stage) -> Stage:
+    """Have the active member boot from an image, with a data volume beside its root disk."""
+    stage.clouds["site-a"].boots_from_image("id-db", b"the root disk of db")
+    protection = {
+        "option": "server-snapshot",
+        "quiesce": {"timeout": "5m", "required": False},
+    }
+    return with_vnf(
+        stage, Vnf.model_validate(VNF.model_dump(mode="json") | {"protections": [protection]})
+    )
+
+
 def after_protects(stage: Stage, protected: Stage) -> Stage:
     """Have a stage begin where two protections have ended."""
     there, then = stage.clouds["site-a"], protected.clouds["site-a"]
@@ -461,13 +473,22 @@ def clouds(stage: Stage) -> dict[str, Any]:
             "keypairs": cloud.keypairs,
             "frozen": sorted(cloud.all_frozen),
             "snapshots": cloud.snapshots,
-            "images": cloud.images,
+            "images": sorted(map(without_ids, cloud.images.values()), key=lambda i: i["name"]),
             "backups": sorted(
                 [b["volume_id"], b["parent_id"] is None, b["status"]]
                 for b in cloud.backups.values()
             ),
         }
     return renamed(shown, names)
+
+
+def without_ids(image: dict[str, Any]) -> dict[str, Any]:
+    """An image without its id, and that of the image of which it is a copy."""
+    return {
+        k: str(v) if k == "content" else v
+        for k, v in image.items()
+        if k not in ("id", "antipode:key")
+    }
 
 
 def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
@@ -592,17 +613,27 @@ def matrices(
 
     def matrix(what: str) -> Matrix:
         if what not in made:
-            made[what] = (
-                Matrix(expiring, request.getfixturevalue("protected_long"), what)
-                if what == "expire"
-                else Matrix(stages, protected, what)
+            long = what == "expire"
+            made[what] = Matrix(
+                {"expire": expiring, IMAGED: lambda: from_image(stages())}.get(what, stages),
+                request.getfixturevalue("protected_long") if long else protected,
+                what,
             )
         return made[what]
 
     return matrix
 
 
-COMMANDS = ("protect", "protect by server-snapshot", "failover", "expire", "verify", "precheck")
+IMAGED = "protect by server-snapshot, from an image"
+COMMANDS = (
+    "protect",
+    "protect by server-snapshot",
+    IMAGED,
+    "failover",
+    "expire",
+    "verify",
+    "precheck",
+)
 AT_THE_BACKUP_SITE = ("failover", "verify", "precheck")
 
 
@@ -616,7 +647,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 9, 3, 7, 0), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):
@@ -644,6 +675,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
     [
         ("protect", "snapshot db-data, not answered"),
         ("protect by server-snapshot", "image db, not answered"),
+        (IMAGED, "upload antipode root disk of db, not answered"),
         ("failover", "restore db-root, not answered"),
         ("expire", "delete backup of db-data, not answered"),
         ("verify", "full backup db-root, not answered"),
@@ -730,7 +762,9 @@ WHEN = ("before", "after", "settled", "ended")
 successor makes in its place, after it, when what that one has made is there, or when the run has
 ended.
 """
-MAKES = re.compile("restore|volume|boot|import|port|group|keypair|image|snapshot|full|incremental")
+MAKES = re.compile(
+    "restore|volume|boot|import|port|group|keypair|(new )?image|upload|snapshot|full|incremental"
+)
 
 
 def late_requests(matrix: Matrix) -> list[tuple[str, str]]:
@@ -790,7 +824,8 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
     matrix, wrong = matrices(what), list[str]()
     for point, when in late_requests(matrix):
         if when != "ended" or not re.match(
-            "restore|volume|boot|port|image|snapshot|full|incremental|vault put", point
+            "restore|volume|boot|port|(new )?image|upload|snapshot|full|incremental|vault put",
+            point,
         ):
             continue
         stage = matrix.killed_at(point)
@@ -803,6 +838,11 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
         shown = clouds(stage)[site] | {"backups": [], "keypairs": {}, "groups": []}
         before = matrix.before[site] | {"backups": [], "keypairs": {}, "groups": []}
         wrong += [f"{point!r}, late: {d}" for d in differences(shown, before)]
+        other = "site-a" if site == "site-b" else "site-b"
+        wrong += [
+            f"{point!r}, late: {d}"
+            for d in differences(clouds(stage)[other]["images"], matrix.before[other]["images"])
+        ]
         wrong += [
             f"{point!r}, late: {d}" for d in differences(points(stage), matrix.before["points"])
         ]

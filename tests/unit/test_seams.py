@@ -100,7 +100,7 @@ class FromMirrors(VolumeProvider):
         self.demoted.append("all")
         return ["the mirrors are demoted"]
 
-    def verify(self, volume: str, source: VolumeSource, store: Any) -> list[Finding]:
+    def verify(self, volume: str, source: VolumeSource, store: Any, site: Any) -> list[Finding]:
         return [Finding(volume=volume, backup=source.reference, ok=True, detail="it is in step")]
 
 

@@ -130,7 +130,7 @@ def test_a_manifest_that_arrives_after_its_point_was_taken_back_does_not_count(
     assert points.list_ids(vault, "hlr") == [kept.id]
     assert points.read(vault, "hlr") == points.newest_or_none(vault, "hlr") == kept
     assert [point for point, _ in points.list_points(vault, "hlr")] == [kept.id]
-    assert points.named_backups(vault, "hlr", [late.id]) == set(kept.backups)
+    assert points.named_resources(vault, "hlr", [late.id]) == set(kept.backups)
     with pytest.raises(NotFound, match=late.id):
         points.read(vault, "hlr", late.id)
 

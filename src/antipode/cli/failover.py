@@ -229,6 +229,9 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
         yield "    locked"
     if server.drops_user_data:
         yield "    without its user_data"
+    if disk := server.root_disk:
+        image = f"from image {disk.source_reference}"
+        yield f"    root disk on the hypervisor, {disk.size_gib} GiB, {image}"
     for volume in server.volumes:
         boot = ", boot" if volume.is_root else ""
         yield (

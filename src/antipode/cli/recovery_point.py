@@ -142,7 +142,7 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                 "volumes": [
                     _volume(point, s.name, v.id, v.name, v.size_gib)
                     for s in point.topology.servers
-                    for v in s.volumes
+                    for v in s.disks
                 ],
                 "made_by": point.made_by,
                 "signed_by": opened.signed_by,

@@ -15,7 +15,7 @@ from antipode.errors import InvalidInput
 from antipode.model.state import VnfState
 
 if TYPE_CHECKING:
-    from antipode.model.topology import Attachment, Port, Server
+    from antipode.model.topology import Attachment, Port, Server, Volume
     from antipode.model.vnf import Vnf
     from antipode.operations.inspect import Status
 
@@ -174,12 +174,18 @@ def _server(server: Server) -> dict[str, Any]:
         "flavor": server.flavor.name,
         "addresses": [f.address for p in server.ports for f in p.fixed],
         "volumes": [_volume(a) for a in server.attachments],
+        "root_disk": _root_disk(server.root_disk),
     }
 
 
 def _port(port: Port) -> str:
     addresses = ", ".join(f.address for f in port.fixed) or "no address"
     return f"{port.name or port.id} {addresses} on {port.network}"
+
+
+def _root_disk(disk: Volume | None) -> str | None:
+    """None for a server that boots from a volume."""
+    return None if disk is None else f"{disk.size_gib} GiB on the hypervisor, from an image"
 
 
 def _volume(attachment: Attachment) -> str:

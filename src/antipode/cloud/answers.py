@@ -555,7 +555,17 @@ class _Image(TypedDict):
     id: Id
     name: NotRequired[Maybe]
     status: Text
+    size: NotRequired[Count | None]
+    os_hash_algo: NotRequired[Maybe]
+    os_hash_value: NotRequired[Maybe]
+    disk_format: NotRequired[Maybe]
+    container_format: NotRequired[Maybe]
     block_device_mapping: NotRequired[Maybe]
+
+
+class _ImageUsage(TypedDict):
+    limit: int
+    usage: int
 
 
 class _BlockDevice(TypedDict):
@@ -572,6 +582,7 @@ def _names_its_snapshot(device: Any) -> Any:
 
 IMAGE = Shape("image", _Image)
 IMAGES = LinkedListing("images", _Image)
+IMAGE_USAGE = Shape("usage", dict[Text, _ImageUsage])
 MADE_IMAGE = Shape("image_id", Id)
 """of Nova's answer to createImage (2.45)"""
 BLOCK_DEVICE_MAPPING = Shape(

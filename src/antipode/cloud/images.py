@@ -3,17 +3,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
+from collections.abc import Callable, Mapping
 
 from antipode.cloud import answers
 from antipode.cloud.api import Api, Json
+from antipode.cloud.image_bytes import ImageStreams
+from antipode.model.source import Image
+
+UNLIMITED = -1
+ALGORITHM = "sha512"
+"""Of the digests that are compared: Glance's own by default (`hashing_algorithm`)."""
+LOOK_S = 1.0
+"""Between two looks whether the run must stop, while bytes are streamed."""
 
 
 class Images:
-    def __init__(self, api: Api, project_id: str) -> None:
-        """`project_id`: whose images are listed; an administrator is shown everybody's."""
+    def __init__(self, api: Api, project_id: str, streams: ImageStreams) -> None:
+        """
+        Args:
+            project_id: whose images are listed; an administrator is shown everybody's.
+            streams: of the same Glance.
+        """
         self._api = api
         self._project_id = project_id
+        self.streams = streams
 
     def images(self) -> list[Json]:
         """All images of the project; an image's own properties stand beside its fields."""
@@ -28,6 +44,45 @@ class Images:
     def delete_image(self, image_id: str) -> None:
         """Delete an image; the snapshots that it stands for stay."""
         self._api.delete(f"/images/{image_id}")
+
+    def create_image(self, name: str, properties: Mapping[str, object]) -> str:
+        """Make a private image that waits for its bytes (`POST /images`), and return its id.
+
+        Args:
+            properties: its fields, such as `disk_format`, and its own properties beside them.
+        """
+        wanted = {"name": name, "visibility": "private", **properties}
+        made = self._api.call("POST", "/images", wanted)
+        call = f"POST {self._api.service}/images"
+        return str(answers.IMAGE.check(made, self._api.site, call)["id"])
+
+    def sha512_of(self, image_id: str, go_on: Callable[[], None]) -> tuple[str, int]:
+        """The digest over all bytes that Glance gives of an image, and how many they are.
+
+        Args:
+            go_on: called once in a while; raises when the run must stop.
+
+        Raises:
+            ApiError, SiteUnreachable: it does not give them.
+        """
+        digest, size, looked_at = hashlib.sha512(), 0, time.monotonic()
+        with self.streams.read(image_id) as pieces:
+            for piece in pieces:
+                digest.update(piece)
+                size += len(piece)
+                if time.monotonic() > looked_at + LOOK_S:
+                    looked_at = time.monotonic()
+                    go_on()
+        return digest.hexdigest(), size
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """The limits that Glance has for the project, by name: the limit and what is used
+        (`image_size_total` in MiB, `image_count_total`); empty where it has none, or does not tell
+        (before 2.13).
+        """
+        found = self._api.find("/info/usage", answers.IMAGE_USAGE) or {}
+        limits = {name: (row["limit"], row["usage"]) for name, row in found.items()}
+        return {name: row for name, row in limits.items() if row[0] != UNLIMITED}
 
     def snapshots_of(self, image: Json) -> list[str]:
         """The snapshots that an image of a volume-backed server stands for, the root's first: in
@@ -44,3 +99,18 @@ class Images:
         mapping = answers.BLOCK_DEVICE_MAPPING.check(written, self._api.site, call)
         by_boot_index = sorted(mapping, key=lambda d: 0 if d.get("boot_index") == 0 else 1)
         return [d["snapshot_id"] for d in by_boot_index if d["source_type"] == "snapshot"]
+
+
+def why_not_whole(image: Json | None, source: Image) -> str | None:
+    """Why an image cannot be booted from in the place of a source: Glance does not have it, or has
+    other bytes by its own account; None if it can.
+    """
+    if image is None:
+        return "there is no such image"
+    if image["status"] != "active":
+        return f"it is {image['status']}"
+    if image.get("size") != source.image_bytes:
+        return f"it has {image.get('size')} bytes instead of {source.image_bytes}"
+    if image.get("os_hash_algo") == ALGORITHM and image.get("os_hash_value") != source.sha512:
+        return f"its {ALGORITHM} is another"
+    return None

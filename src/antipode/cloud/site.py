@@ -15,6 +15,7 @@ from antipode.cloud import credentials
 from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
+from antipode.cloud.image_bytes import ImageBytes, ImageStreams
 from antipode.cloud.images import Images
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
@@ -53,6 +54,7 @@ class Site:
         self._lock = threading.Lock()
         self._objects: Objects | None = None
         self._image: Api | None = None
+        self._image_streams: Callable[[Gate], ImageStreams] | None = None
         self._gate = Gate()
 
     def under(self, go_on: Callable[[], None], rate: Rate | None = None) -> Self:
@@ -98,8 +100,14 @@ class Site:
             if self._image is None:
                 assert self._login is not None  # connected
                 with answering(self.name):
-                    self._image = _api(self.name, "image", self._login, self._connection.image)
-            return Images(self._image.behind(self._gate), self.project_id)
+                    proxy = self._connection.image
+                    self._image = _api(self.name, "image", self._login, proxy)
+                self._image_streams = partial(
+                    ImageBytes, self.name, partial(self._login.ask, proxy)
+                )
+            assert self._image_streams is not None  # made together
+            streams = self._image_streams(self._gate)
+            return Images(self._image.behind(self._gate), self.project_id, streams)
 
     def stay_authorized(self, seconds: float) -> None:
         """Get a new token now unless the present one lasts for that long, so that none has to be

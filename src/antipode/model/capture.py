@@ -33,6 +33,8 @@ class Capture(Model):
     """volume id -> snapshot id"""
     sources: Mapping[str, AnySource] = {}
     """volume id -> source, for volumes that need no transfer"""
+    images: dict[str, str] = {}
+    """root disk id -> id of the image of it, still to be transferred"""
     consistent_at: str
     """RFC 3339, UTC: the moment whose state was captured"""
     window: QuiesceWindow | None
@@ -56,7 +58,7 @@ def new_bytes(
     """The bytes that the sources added to their stores: in all (None when one does not know), and
     by the name of the volume where it is known.
     """
-    found = {v.name or v.id: sources[v.id].new_bytes for v in topology.volumes}
+    found = {v.name or v.id: sources[v.id].new_bytes for v in topology.disks}
     known = {name: size for name, size in found.items() if size is not None}
     return (sum(known.values()) if len(known) == len(found) else None), known
 
@@ -74,6 +76,7 @@ def merged(captures: Sequence[Capture]) -> Capture:
     return Capture(
         snapshots={v: s for c in captures for v, s in c.snapshots.items()},
         sources={v: s for c in captures for v, s in c.sources.items()},
+        images={d: i for c in captures for d, i in c.images.items()},
         consistent_at=min((c.consistent_at for c in captures), key=datetime.fromisoformat),
         window=QuiesceWindow(
             total_s=max(w.total_s for w in windows),

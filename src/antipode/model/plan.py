@@ -155,6 +155,13 @@ class ServerPlan(Model):
     """whether it is switched off in the end, as it was"""
     locked: bool = False
     locked_reason: str | None = None
+    root_disk: VolumePlan | None = None
+    """on the hypervisor: the server boots from an image, and from none of its volumes"""
+
+    @property
+    def disks(self) -> list[VolumePlan]:
+        """Its volumes, and before them its root disk on the hypervisor, if it has one."""
+        return [*([self.root_disk] if self.root_disk else []), *self.volumes]
 
 
 class RecoveryPlan(Model):

@@ -20,7 +20,9 @@ from antipode.model.capture import Consistency, QuiesceWindow
 from antipode.model.source import (
     AnySource,
     BackupRecord,
+    Image,
     backup_chain,
+    image_copies,
     of_a_year_to_reckon_with,
 )
 from antipode.model.topology import Topology
@@ -75,12 +77,17 @@ class RecoveryPoint(Model):
             if member.server not in (server.name, server.id):
                 raise ValueError(f"member {member.server} has the server {server.name}")
         _refuse_doubles("server", [s.name for s in topology.servers])
-        _refuse_doubles("volume", [v.id for v in topology.volumes])
+        _refuse_doubles("volume", [v.id for v in topology.disks])
         _refuse_doubles("port", [p.id for p in topology.ports])
-        if set(self.sources) != {v.id for v in topology.volumes}:
-            differing = sorted(set(self.sources) ^ {v.id for v in topology.volumes})
+        if set(self.sources) != {v.id for v in topology.disks}:
+            differing = sorted(set(self.sources) ^ {v.id for v in topology.disks})
             raise ValueError(f"volumes and their sources differ: {', '.join(differing)}")
+        root_disks = {s.root_disk.id for s in topology.servers if s.root_disk}
         for volume, source in self.sources.items():
+            if isinstance(source, Image) and volume not in root_disks:
+                raise ValueError(f"volume {volume} has an image as its source")
+            if backup_chain(source) and volume in root_disks:
+                raise ValueError(f"root disk {volume} has backups as its source")
             for record in backup_chain(source):
                 if record.volume_id != volume:
                     raise ValueError(f"backup {record.id} is not of volume {volume}")
@@ -101,6 +108,19 @@ class RecoveryPoint(Model):
     def backups(self) -> dict[str, BackupRecord]:
         """Every backup that it rests on, by id."""
         return {r.id: r for source in self.sources.values() for r in backup_chain(source)}
+
+    @property
+    def images(self) -> dict[str, str]:
+        """Every image that it rests on: id -> the site at which it is."""
+        return {
+            image: site
+            for source in self.sources.values()
+            for site, image in image_copies(source).items()
+        }
+
+    def needed_ids(self) -> set[str]:
+        """The ids of all backups and images that it rests on."""
+        return {*self.backups, *self.images}
 
     @property
     def incremental(self) -> bool:

@@ -23,7 +23,7 @@ from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
 FORMAT: Literal[2] = 2
-MINOR = 0
+MINOR = 1
 POINT_TYPE = "application/vnd.antipode.recovery-point+json"
 """The payload type of the envelope that a manifest is signed in."""
 LARGEST_MANIFEST = 16 << 20
@@ -31,7 +31,9 @@ LARGEST_RECORDS = 4 << 20
 """Bytes; a larger document is refused before it is parsed."""
 SEGMENT = 64
 """The most records of a chain that are sealed in one document."""
-_KNOWN_REQUIREMENTS: frozenset[str] = frozenset()
+IMAGES = "images"
+"""Required by a point with root disks on hypervisors, whose sources are images."""
+_KNOWN_REQUIREMENTS = frozenset({IMAGES})
 """What a point may require of its reader, and this one knows."""
 _SECRET = ("user_data", "keypair")
 """Fields of a server that are encrypted."""
@@ -157,6 +159,8 @@ class Server(Part):
     flavor: Flavor
     attachments: Annotated[list[Attachment], Field(max_length=256)]
     ports: Annotated[list[Port], Field(max_length=256)]
+    root_disk: Volume | None = None
+    """on the hypervisor; of a server that boots from an image, since minor 1"""
     metadata: Words = {}
     tags: list[Text] = []
     config_drive: bool = False
@@ -416,6 +420,7 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
     return Manifest(
         format=FORMAT,
         minor=MINOR,
+        requires=[IMAGES] if point.images else [],
         id=point.id,
         vnf=point.vnf.vnf,
         run=point.run,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from antipode.model.base import Model
 
@@ -156,6 +156,36 @@ class BackupChain(VolumeSource):
     @property
     def incremental(self) -> bool:
         return self.last.incremental
+
+
+@source_kind
+class Image(VolumeSource):
+    """The root disk of a server that boots from an image: an image in Glance, with the same bytes
+    at each site at which the disk may be needed.
+    """
+
+    kind: str = "image"
+    sha512: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    """over all bytes of the image"""
+    image_bytes: Annotated[int, Field(ge=0)]
+    disk_format: str
+    copies: Annotated[dict[str, str], Field(min_length=1)]
+    """site -> the id of the image there"""
+    carried_bytes: Annotated[int, Field(ge=0)]
+    """what this point has brought to each of these sites: 0 where they had the bytes already"""
+
+    @property
+    def reference(self) -> str:
+        return f"sha512:{self.sha512[:12]}"
+
+    @property
+    def new_bytes(self) -> int | None:
+        return self.carried_bytes
+
+
+def image_copies(source: VolumeSource) -> Mapping[str, str]:
+    """The images that a source consists of, site -> id; none for another kind of source."""
+    return source.copies if isinstance(source, Image) else {}
 
 
 def chain_problem(backups: Sequence[BackupRecord]) -> str | None:

@@ -25,6 +25,7 @@ class Steps(StepName):
     """The steps of the runs that antipode brings along."""
 
     CONNECT = "", "connect"
+    CONNECT_ELSEWHERE = "", "connect to the other sites"
     DISCOVER = "1.1", "discover servers and volumes"
     CHECK = "", "check before anything is frozen"
     QUIESCE = "1.2", "quiesce"

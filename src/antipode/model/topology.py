@@ -184,6 +184,8 @@ class Server(Model):
     flavor: Flavor
     attachments: list[Attachment]
     ports: list[Port]
+    root_disk: Volume | None = None
+    """the disk on the hypervisor of a server that boots from an image; it is none of Cinder's"""
     metadata: dict[str, str] = {}
     tags: list[str] = []
     keypair: Keypair | None = None
@@ -202,6 +204,11 @@ class Server(Model):
     @property
     def volumes(self) -> list[Volume]:
         return [a.volume for a in self.attachments]
+
+    @property
+    def disks(self) -> list[Volume]:
+        """Its volumes, and before them its root disk on the hypervisor, if it has one."""
+        return [*([self.root_disk] if self.root_disk else []), *self.volumes]
 
 
 class Topology(Model):
@@ -226,6 +233,11 @@ class Topology(Model):
     @property
     def volumes(self) -> list[Volume]:
         return [v for s in self.servers for v in s.volumes]
+
+    @property
+    def disks(self) -> list[Volume]:
+        """All volumes, and the root disks on hypervisors."""
+        return [d for s in self.servers for d in s.disks]
 
     def server(self, name: str) -> Server:
         return next(s for s in self.servers if s.name == name)

@@ -38,7 +38,8 @@ def expire(deployment: Deployment, name: str, observer: Observer, *, again: bool
     """
     row = run_kind.due(deployment, deployment.vnfs.get(name), again=again)
     if row is None:
-        return {"run": None, "vnf": name, "expired": [], "backups_removed": 0, "left": []}
+        nothing = {"expired": [], "backups_removed": 0, "images_removed": 0, "left": []}
+        return {"run": None, "vnf": name, **nothing}
     return _execute(deployment, row, observer)
 
 

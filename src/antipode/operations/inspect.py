@@ -18,6 +18,8 @@ from antipode.model.rpo import Rpo, RpoState, rpo
 from antipode.model.state import ProtectedVnf
 from antipode.model.topology import Topology
 from antipode.model.vnf import NAME, Vnf
+from antipode.protect import checks
+from antipode.protect.option import OPTIONS
 from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.vault import points
@@ -57,7 +59,13 @@ class Look:
             m not in named for m, named in zip(members, servers, strict=True)
         ):
             return []
-        return list(losses(self.status.vnf, self.topology))
+        options = [OPTIONS.get(p.option) for p in self.status.vnf.protections]
+        left_out = [] if any(o.captures_root_disks for o in options) else self._root_disks_left_out
+        return [*losses(self.status.vnf, self.topology), *left_out]
+
+    @property
+    def _root_disks_left_out(self) -> list[str]:
+        return list(checks.root_disks_left_out(self.topology))
 
 
 def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:

@@ -60,10 +60,13 @@ def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]
     whole = Finding(volume=found.id, backup="", ok=signed_by is not None, detail=detail)
     return [whole] + [
         finding
-        for volume in found.topology.volumes
+        for volume in found.topology.disks
         for source in (found.sources[volume.id],)
         for finding in PROVIDERS.get(source.kind).verify(
-            volume.name or volume.id, source, deployment.store_of(found.site, found.vnf.store)
+            volume.name or volume.id,
+            source,
+            deployment.store_of(found.site, found.vnf.store),
+            deployment.site,
         )
     ]
 

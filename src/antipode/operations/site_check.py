@@ -159,6 +159,7 @@ def _protecting(deployment: Deployment, site: Site, vnf: Vnf, protection: Protec
         store=None,
         slots=nullcontext(),
         at_once=1,
+        elsewhere=lambda: [deployment.site(name) for name in vnf.sites if name != site.name],
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from antipode.cloud.site import Site
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Vnf
+from antipode.protect.option import OPTIONS
 from antipode.topology.discovery import find_members
 
 USABLE = ("in-use", "available")
@@ -20,13 +21,22 @@ VNIC_TYPES = ("normal", "direct", "macvtap", "direct-physical", "virtio-forwarde
 
 
 def problems(
-    vnf: Vnf, topology: Topology, site: Site, *, may_be_off: bool = False
+    vnf: Vnf,
+    topology: Topology,
+    site: Site,
+    *,
+    may_be_off: bool = False,
+    may_boot_from_image: bool = False,
 ) -> Iterator[str]:
     """One sentence for each problem of the members as they are at their site.
 
-    `may_be_off`: whether a member may be switched off.
+    Args:
+        may_be_off: whether a member may be switched off.
+        may_boot_from_image: whether a member may have its root disk on the hypervisor.
     """
     yield from _servers(vnf, topology, site, ("ACTIVE", "SHUTOFF") if may_be_off else ("ACTIVE",))
+    if not may_boot_from_image:
+        yield from root_disks_left_out(topology)
     for server in topology.servers:
         for volume in server.volumes:
             yield from _volume(server, volume)
@@ -48,12 +58,7 @@ def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]
             yield f"server {name} is busy ({task}); wait until that is over"
         if found.get("locked") and "admin" not in site.roles:
             yield f"server {name} is locked; unlock it"
-        if found.get("image"):
-            yield (
-                f"server {name} has its root disk on the hypervisor, not on a volume, which is "
-                "not supported"
-            )
-        elif not any(a.is_root for a in server.attachments):
+        if server.root_disk is None and not any(a.is_root for a in server.attachments):
             yield (
                 f"server {name}: its root volume is unknown; root_device_name is visible only "
                 "with the admin role in the project"
@@ -64,6 +69,18 @@ def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]
                 "data cannot be protected"
             )
         yield from _ports(server)
+
+
+def root_disks_left_out(topology: Topology) -> Iterator[str]:
+    """One sentence for each member whose root disk most options do not capture, and which do."""
+    able = [name for name in OPTIONS.names if OPTIONS.get(name).captures_root_disks]
+    for server in topology.servers:
+        if server.root_disk is not None:
+            yield (
+                f"server {server.name} boots from an image: its root disk is on the hypervisor,"
+                f" which only option {' or '.join(able)} captures; protect the VNF by it, or have"
+                " the server boot from a volume"
+            )
 
 
 def _ports(server: Server) -> Iterator[str]:

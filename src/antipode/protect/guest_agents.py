@@ -34,7 +34,8 @@ def problems(site: Site, topology: Topology) -> Iterator[str]:
 
 
 def root_of(server: Server) -> Volume | None:
-    return next((a.volume for a in server.attachments if a.is_root), None)
+    """The volume that it boots from, or its root disk on the hypervisor."""
+    return server.root_disk or next((a.volume for a in server.attachments if a.is_root), None)
 
 
 def says_yes(root: Volume, image_property: str) -> bool:

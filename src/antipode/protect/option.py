@@ -74,6 +74,8 @@ class Protecting:
     """
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
+    elsewhere: Callable[[], Sequence[Site]] = lambda: ()
+    """connects to the other sites of the VNF, for that which must be there beforehand"""
 
 
 class Option(ABC):
@@ -84,6 +86,8 @@ class Option(ABC):
     transfer: ClassVar[str] = "cinder-backup"
     """how what it captures reaches the other site; see `antipode.transfer`"""
     captures_members_that_are_off: ClassVar[bool] = False
+    captures_root_disks: ClassVar[bool] = False
+    """whether a member may have its root disk on the hypervisor, as it boots from an image"""
 
     def batches(self, vnf: Vnf, settings: Model) -> list[list[str]]:
         """The members by the name in the VNF file, in batches that are captured one after another.

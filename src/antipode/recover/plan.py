@@ -17,7 +17,7 @@ from antipode.errors import PreflightFailed
 from antipode.model.marks import carries
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup
+from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
 from antipode.recover import quotas, server_groups
 from antipode.recover.findings import Findings, by_name
@@ -137,6 +137,7 @@ class _Planner:
                 "Nova",
             ),
             volumes=[self._volume(a) for a in server.attachments],
+            root_disk=self._root_disk(server.root_disk) if server.root_disk else None,
             ports=self._ports.of_server(server.name, server.hostname, server.ports),
             metadata=server.metadata,
             tags=server.tags,
@@ -230,6 +231,26 @@ class _Planner:
             bootable=volume.bootable,
             delete_on_termination=attachment.delete_on_termination,
             tag=attachment.tag,
+            way=PROVIDERS.get(source.kind).way(source, self._site),
+        )
+
+    def _root_disk(self, disk: Volume) -> VolumePlan:
+        source = self._point.sources[disk.id]
+        return VolumePlan(
+            source_id=disk.id,
+            source_kind=source.kind,
+            source_reference=source.reference,
+            name=disk.name,
+            description="",
+            size_gib=disk.size_gib,
+            volume_type="",
+            availability_zone=None,
+            metadata={},
+            image_metadata={},
+            is_root=True,
+            bootable=True,
+            delete_on_termination=True,
+            tag=None,
             way=PROVIDERS.get(source.kind).way(source, self._site),
         )
 

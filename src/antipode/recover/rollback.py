@@ -101,7 +101,7 @@ def remove(
         )
     if plan is None:
         return left
-    for kind in sorted({v.source_kind for s in plan.servers for v in s.volumes}):
+    for kind in sorted({v.source_kind for s in plan.servers for v in s.disks}):
         left += PROVIDERS.get(kind).roll_back(site, run, plan, timeline, go_on)
     return [*left, *_left(site, run, plan)]
 

@@ -35,7 +35,8 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
     earlier attempt has booted is used.
 
     Args:
-        volumes: volume id at the former site -> id of the volume here.
+        volumes: volume id at the former site -> id of the volume here; and id of a root disk on
+            the hypervisor -> id of the image here.
         ports: ids of its ports in the order of its interfaces.
 
     Returns:
@@ -160,15 +161,18 @@ def _body(
         "flavorRef": planned.flavor_id,
         # Libvirt does not take device names: the order of the list is the order of the devices.
         "block_device_mapping_v2": [
-            {
-                "uuid": volumes[volume.source_id],
-                "source_type": "volume",
-                "destination_type": "volume",
-                "boot_index": 0 if volume.is_root else -1,
-                "delete_on_termination": volume.delete_on_termination,
-                **({"tag": volume.tag} if volume.tag else {}),
-            }
-            for volume in planned.volumes
+            *_root_disk(planned, volumes),
+            *(
+                {
+                    "uuid": volumes[volume.source_id],
+                    "source_type": "volume",
+                    "destination_type": "volume",
+                    "boot_index": 0 if volume.is_root else -1,
+                    "delete_on_termination": volume.delete_on_termination,
+                    **({"tag": volume.tag} if volume.tag else {}),
+                }
+                for volume in planned.volumes
+            ),
         ],
         "networks": [
             {"port": port_id, **({"tag": port.device_tag} if port.device_tag else {})}
@@ -179,6 +183,7 @@ def _body(
         "config_drive": planned.config_drive,
     }
     optional = {
+        "imageRef": volumes[planned.root_disk.source_id] if planned.root_disk else None,
         "user_data": planned.user_data,
         "key_name": planned.keypair.name if planned.keypair else None,
         "availability_zone": planned.availability_zone,
@@ -187,6 +192,18 @@ def _body(
         "hostname": planned.hostname if site.compute.takes_hostname else None,
     }
     return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def _root_disk(planned: ServerPlan, images: Mapping[str, str]) -> Iterator[Json]:
+    """The root disk on the hypervisor of a server that boots from an image."""
+    if planned.root_disk is not None:
+        yield {
+            "uuid": images[planned.root_disk.source_id],
+            "source_type": "image",
+            "destination_type": "local",
+            "boot_index": 0,
+            "delete_on_termination": True,
+        }
 
 
 def _ensure_keypair(site: Site, keypair: Keypair) -> None:

@@ -178,6 +178,7 @@ class Remove(ExpireTask):
         return {
             "backups_removed": len(done.backups),
             "freed_gib": done.freed_gib,
+            "images_removed": len(done.images),
             "left": done.left,
         }
 

@@ -492,7 +492,8 @@ class Boot(ServerTask):
         # Nova deletes volumes with a server that are marked so; a process that had the run before
         # may have died just then.
         resumed = self.run.claim.number > 1
-        if removed or (resumed and not _are_there(r.site, volumes.values())):
+        attached = [volumes[v.source_id] for v in r.plan.server(self.server).volumes]
+        if removed or (resumed and not _are_there(r.site, attached)):
             volumes, ports = _provided_again(r, self.server)
         server_id = servers.boot(r, self.server, volumes, ports)
         complete_ports(r, self.server, ports)
@@ -526,8 +527,10 @@ class CompleteGeneration(task.Task):  # type: ignore[misc]
 
 
 def _provided(r: Recovery, server: str) -> dict[str, str]:
-    """The volumes of a server, each from the provider of its source."""
-    planned = r.plan.server(server).volumes
+    """The volumes of a server, each from the provider of its source; and what it boots from
+    without one.
+    """
+    planned = r.plan.server(server).disks
     volumes: dict[str, str] = {}
     for kind in dict.fromkeys(v.source_kind for v in planned):
         of_kind = [v for v in planned if v.source_kind == kind]

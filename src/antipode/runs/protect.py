@@ -187,7 +187,11 @@ class Protect(RunKind):
         vault = deployment.vaults(wanted, all_needed=True, go_on=alone)
         for row in rows:
             vault.delete(f"{PROBE}{row.id}")
-        remove_orphans_of(site, vault, rows, timeline)
+
+        def brought_to(row: RunRow) -> list[Site]:
+            return _brought_to(deployment, row, lambda name: deployment.site(name).under(alone))
+
+        remove_orphans_of(site, vault, rows, timeline, brought_to)
         return []
 
 
@@ -232,6 +236,7 @@ class Job:
             full=request.full,
             full_every=protection.chain_ends,
             go_on=run.go_on,
+            elsewhere=lambda: [run.site(name) for name in _elsewhere(request)],
         )
         transfer = TRANSFERS.get(option.transfer)
         needed = deployment.config.vaults_needed
@@ -267,6 +272,23 @@ class Job:
                 f"have decided it. These answer: {', '.join(heard)}"
             )
         return state
+
+
+def _elsewhere(request: ProtectRequest) -> list[str]:
+    """The sites of the VNF beside the one where it is protected."""
+    return [name for name in request.vnf.sites if name != request.site]
+
+
+def _brought_to(deployment: Deployment, row: RunRow, connect: Callable[[str], Site]) -> list[Site]:
+    """The other sites to which a protection may have brought bytes by itself; none are connected
+    to for one that did not begin to.
+
+    Raises:
+        NotFound, SiteUnreachable: one of them is not configured any more, or does not answer.
+    """
+    if all(s.name != Steps.CONNECT_ELSEWHERE.words for s in deployment.runs.steps(row.id)):
+        return []
+    return [connect(name) for name in _elsewhere(ProtectRequest.of(row))]
 
 
 def _protect(run: Run) -> None:
@@ -379,7 +401,13 @@ class CollectOrphans(ProtectTask):
             ]
             here = [row for row in over if _is_of(row, p.site.name)]
             if here:
-                remove_orphans_of(p.site, self.job.every_vault, here, p.timeline)
+                remove_orphans_of(
+                    p.site,
+                    self.job.every_vault,
+                    here,
+                    p.timeline,
+                    partial(_brought_to, deployment, connect=self.run.site),
+                )
             orphans.note_collected(deployment, here)
         except ClaimLost:
             raise
@@ -416,7 +444,7 @@ class Discover(ProtectTask):
         p = self.job.protecting
         with p.timeline.step(Steps.DISCOVER, p.vnf.vnf) as step:
             topology = discovery.discover(p.vnf, p.site)
-            sizes = {v.name or v.id: v.size_gib << 30 for v in topology.volumes}
+            sizes = {v.name or v.id: v.size_gib << 30 for v in topology.disks}
             step.result(
                 servers=len(topology.servers),
                 volumes=len(topology.volumes),
@@ -559,6 +587,7 @@ def problems_of(
         topology,
         protecting.site,
         may_be_off=option.captures_members_that_are_off,
+        may_boot_from_image=option.captures_root_disks,
     )
     problems += option.check(protecting, topology)
     problems += transfer.check(protecting, topology)
@@ -591,8 +620,12 @@ class TransferCaptures(ProtectTask):
     def execute(self, topology: Json, no_room: str, **captures: Json) -> Json:
         p, found = self.job.protecting, Topology.model_validate(topology)
         p = replace(p, no_room=no_room)
-        previous = points.newest_or_none(self.job.vault, p.vnf.vnf)
-        made = self.job.transfer.transfer(p, found, _merged(captures), previous)
+        previous, taken = points.newest_or_none(self.job.vault, p.vnf.vnf), _merged(captures)
+        if taken.images:
+            with p.timeline.step(Steps.CONNECT_ELSEWHERE, p.vnf.vnf) as step:
+                step.result(sites=[site.name for site in p.elsewhere()])
+            self.run.timeline.flush()  # a rollback knows that they may have something of this run
+        made = self.job.transfer.transfer(p, found, taken, previous)
         return made.model_dump(mode="json")
 
 
@@ -658,7 +691,8 @@ def _release(job: Job) -> None:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
             made = points.read(job.vault, p.vnf.vnf, job.point, Trust.UNSIGNED_TOO)
-            gone = _remove(p.site, {p.run}, made.backups.keys, job.option, p.timeline)
+            sites = _brought_to(job.run.deployment, job.run.row, job.run.site)
+            gone = _remove(p.site, {p.run}, made.needed_ids, job.option, p.timeline, sites)
             if gone:
                 points.forget_records(job.vault, p.vnf.vnf, gone)
     except ClaimLost:
@@ -750,8 +784,15 @@ def _roll_back(run: Run) -> list[str]:
         if gone := job.transfer.roll_back(p):
             points.forget_records(job.vault, run.vnf, gone)
 
+    def remove_elsewhere() -> None:
+        sites = _brought_to(run.deployment, run.row, run.site)
+        own = [job.point]
+        named = cache(partial(points.named_resources, job.every_vault, run.vnf, own))
+        job.transfer.remove_elsewhere(sites, {run.id}, named, p.timeline)
+
     for what, remove in (
         (f"the recovery point and backups of {run.id} at {p.site.name}", withdraw_and_remove),
+        (f"what {run.id} has brought to other sites", remove_elsewhere),
         (f"the snapshots of {run.id} at {p.site.name}", lambda: job.option.release(p)),
     ):
         try:
@@ -769,9 +810,18 @@ def _cannot_be_removed(what: str, error: Exception) -> str:
     return f"{what}: {error}"
 
 
-def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline: Timeline) -> None:
+def remove_orphans_of(
+    site: Site,
+    vault: Vault,
+    rows: Sequence[RunRow],
+    timeline: Timeline,
+    brought_to: Callable[[RunRow], Sequence[Site]],
+) -> None:
     """Remove what protections of one VNF left at a site and in the vault, and no recovery point
     that counts.
+
+    Args:
+        brought_to: connects to the other sites at which a protection may have left something.
 
     Raises:
         VaultCorrupt: the needs of a recovery point are unknown; no backup was removed.
@@ -790,11 +840,15 @@ def remove_orphans_of(site: Site, vault: Vault, rows: Sequence[RunRow], timeline
         for row in (r for r in of_one if r.state == "succeeded"):
             made = _what_it_made(vault, row)
             if made is not None:
-                gone |= _remove(site, {row.id}, made.backups.keys, part, timeline)
-        if over := {r.id for r in of_one if r.state != "succeeded"}:
-            own = [point_of(run) for run in over]
-            named = partial(points.named_backups, vault, rows[0].vnf, own)
-            gone |= _remove(site, over, named, part, timeline)
+                sites = brought_to(row)
+                gone |= _remove(site, {row.id}, made.needed_ids, part, timeline, sites)
+        over = [r for r in of_one if r.state != "succeeded"]
+        if over:
+            own = [point_of(row.id) for row in over]
+            named = partial(points.named_resources, vault, rows[0].vnf, own)
+            places = {s.name: s for row in over for s in brought_to(row)}
+            runs = {row.id for row in over}
+            gone |= _remove(site, runs, named, part, timeline, list(places.values()))
     if gone:
         points.forget_records(vault, rows[0].vnf, gone)
 
@@ -821,12 +875,14 @@ def _remove(
     needed: Callable[[], Collection[str]],
     option: Option,
     timeline: Timeline,
+    elsewhere: Sequence[Site],
 ) -> set[str]:
     """Remove what these runs made and no recovery point needs; the backups that are gone."""
     transfer, needed = TRANSFERS.get(option.transfer), cache(needed)
     # first, as Cinder deletes no snapshot that is being backed up
     gone = set(transfer.remove_orphans(site, runs, needed, timeline))
     option.remove_orphans(site, runs, timeline)
+    transfer.remove_elsewhere(elsewhere, runs, needed, timeline)
     # again: a late request may have begun one until the snapshot was gone
     return gone | set(transfer.remove_orphans(site, runs, needed, timeline))
 

@@ -109,7 +109,7 @@ def requested(deployment: Deployment, point: RecoveryPoint, site: str | None) ->
             f"no backup store is configured for {point.site}, and the digests of the backups of"
             f" {vnf.vnf} are read from it: add it to `stores` in antipode.yaml"
         )
-    for volume in point.topology.volumes:
+    for volume in point.topology.disks:
         source = point.sources[volume.id]
         if why := PROVIDERS.get(source.kind).unprovable(source):
             raise InvalidInput(f"volume {volume.name or volume.id} cannot be verified deep: {why}")
@@ -309,9 +309,7 @@ def _verify(run: Run) -> None:
         results = run_flow(verify_flow(job), run)
     finally:
         pool.shutdown(wait=False)
-    findings = [
-        Finding.model_validate(results[f"finding of {v.id}"]) for v in point.topology.volumes
-    ]
+    findings = [Finding.model_validate(results[f"finding of {v.id}"]) for v in point.topology.disks]
     run.result["volumes"] = [f.model_dump(mode="json") for f in findings]
     run.result["bytes_compared"] = sum(f.bytes for f in findings)
     run.result["verify_s"] = round(time.monotonic() - began, 3)
@@ -324,7 +322,7 @@ def _verify(run: Run) -> None:
 
 def verify_flow(job: Job) -> Any:
     """The recipe: one volume after another, so that one volume and one backup of quota suffice."""
-    planned = [throw_away(job.point, v, job.site) for v in job.point.topology.volumes]
+    planned = [throw_away(job.point, v, job.site) for v in job.point.topology.disks]
     flow = linear_flow.Flow(f"verify {job.point.vnf.vnf}").add(Check(job, planned))
     for volume in planned:
         flow.add(VerifyVolume(job, volume), Remove(job, volume))
@@ -352,9 +350,12 @@ class Check(task.Task):  # type: ignore[misc]
     def _problems(self) -> list[str]:
         point, site = self._job.point, self._job.site
         problems: list[str] = []
-        largest = max((v.size_gib for v in self._planned), default=0)
+        restored = [v for v in self._planned if PROVIDERS.get(v.source_kind).makes_volumes]
+        largest = max((v.size_gib for v in restored), default=0)
         # and a backup of the throw-away volume
-        needed = Counter(volumes=1, gigabytes=largest, backups=1, backup_gigabytes=largest)
+        needed = Counter[str]()
+        if restored:
+            needed += Counter(volumes=1, gigabytes=largest, backups=1, backup_gigabytes=largest)
         for kind in sorted({v.source_kind for v in self._planned}):
             problems += PROVIDERS.get(kind).check(point, site)
             needed += PROVIDERS.get(kind).quotas(point, site)

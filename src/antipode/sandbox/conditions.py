@@ -92,6 +92,8 @@ class Conditions:
         """`factor` multiplies all latencies; 0: nothing takes any time but the work itself."""
         self.factor = factor
         self.skew = timedelta()
+        self.image_limits: dict[str, int] = {}
+        """of Glance, for each project: `image_size_total` in MiB, `image_count_total`"""
         self.store_capacity: int | None = None
         """bytes that an account of the object store may hold"""
         self.backup_block_size: int | None = None

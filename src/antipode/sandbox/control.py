@@ -75,6 +75,7 @@ class Control:
                 "isolated": c.isolated,
                 "latency": c.factor,
                 "clock_skew_s": c.skew.total_seconds(),
+                "image_limits": c.image_limits,
                 "store_capacity": c.store_capacity,
                 "backup_block_size": c.backup_block_size,
                 "skips_zeros": c.skips_zeros,
@@ -107,14 +108,16 @@ class Control:
         return await self._faults(request)
 
     async def _change(self, request: web.Request) -> web.Response:
-        """Change latency, clock_skew_s, store_capacity, backup_block_size or skips_zeros, whichever
-        the body has.
+        """Change latency, clock_skew_s, image_limits, store_capacity, backup_block_size or
+        skips_zeros, whichever the body has.
         """
         body: dict[str, Any] = await request.json()
         if "latency" in body:
             self._conditions.factor = float(body["latency"])
         if "clock_skew_s" in body:
             self._conditions.skew = timedelta(seconds=float(body["clock_skew_s"]))
+        if "image_limits" in body:
+            self._conditions.image_limits = dict(body["image_limits"])
         if "store_capacity" in body:
             self._conditions.store_capacity = body["store_capacity"]
         if "backup_block_size" in body:

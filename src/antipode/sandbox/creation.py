@@ -71,7 +71,10 @@ class Creation:
 
     def _server(self, member: Member, server: Any, group: str) -> str:
         if server is None:
-            server = self._create_server(member, self._port(member), self._volumes(member), group)
+            image = self.cloud.image.find_image(self.image, ignore_missing=False).id
+            volumes = self._volumes(member, image)
+            root = image if member.boots_from_image else None
+            server = self._create_server(member, self._port(member), _disks(volumes, root), group)
         else:
             self.start(server)
         self.cloud.compute.wait_for_server(server, interval=self.interval_s, wait=self.patience_s)
@@ -92,14 +95,12 @@ class Creation:
             )
         return str(port.id)
 
-    def _volumes(self, member: Member) -> Sequence[str]:
-        """The root and the data volume, both available."""
-        image = self.cloud.image.find_image(self.image, ignore_missing=False).id
+    def _volumes(self, member: Member, image: str) -> Sequence[str]:
+        """The root volume, of a member that has one, and the data volume, both available."""
         data_type = TENANTS[self.site].volume_type
-        volumes = [
-            self._volume(f"{member.server}-root", image_id=image),
-            self._volume(f"{member.server}-data", volume_type=data_type),
-        ]
+        volumes = [self._volume(f"{member.server}-data", volume_type=data_type)]
+        if not member.boots_from_image:
+            volumes.insert(0, self._volume(f"{member.server}-root", image_id=image))
         for volume in volumes:
             self.cloud.block_storage.wait_for_status(
                 volume, "available", ["error"], interval=self.interval_s, wait=self.patience_s
@@ -111,26 +112,41 @@ class Creation:
         found = next(iter(storage.volumes(name=name)), None)
         return found or storage.create_volume(name=name, size=GIB, **options)
 
-    def _create_server(self, member: Member, port: str, volumes: Sequence[str], group: str) -> Any:
+    def _create_server(
+        self, member: Member, port: str, disks: Sequence[dict[str, Any]], group: str
+    ) -> Any:
         compute = self.cloud.compute
-        disks = [
-            {
-                "uuid": volume,
-                "source_type": "volume",
-                "destination_type": "volume",
-                "boot_index": boot_index,
-                "delete_on_termination": False,
-            }
-            for volume, boot_index in zip(volumes, (0, -1), strict=True)
-        ]
+        image = {"image_id": disks[0]["uuid"]} if member.boots_from_image else {}
         return compute.create_server(
             name=member.server,
             flavor_id=compute.find_flavor(FLAVOR, ignore_missing=False).id,
             networks=[{"port": port}],
-            block_device_mapping=disks,
+            block_device_mapping=list(disks),
+            **image,
             config_drive=True,
             user_data=base64.b64encode(member.user_data(self.period_ms).encode()).decode(),
             metadata={"vnf": NAME, "role": member.role},
             key_name=NAME,
             scheduler_hints={"group": group},
         )
+
+
+def _disks(volumes: Sequence[str], image: str | None) -> list[dict[str, Any]]:
+    """The disks of a server as Nova wants them, the root first: on the hypervisor where an image is
+    given.
+    """
+    disks: list[dict[str, Any]] = [
+        {
+            "uuid": volume,
+            "source_type": "volume",
+            "destination_type": "volume",
+            "boot_index": -1,
+            "delete_on_termination": False,
+        }
+        for volume in volumes
+    ]
+    if image is not None:
+        local = {"source_type": "image", "destination_type": "local"}
+        disks.insert(0, {"uuid": image, **local, "delete_on_termination": True})
+    disks[0]["boot_index"] = 0
+    return disks

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from aiohttp import web
 
-from antipode.sandbox.conditions import Conditions
+from antipode.sandbox.conditions import Conditions, OperationFailed
 from antipode.sandbox.database import Database, Json
 from antipode.sandbox.http import Call, Caller, Refused, Route, Service, page, public
+
+PIECE = 1 << 20
+"""Bytes that are moved at once."""
 
 
 class Glance(Service):
@@ -34,8 +39,9 @@ class Glance(Service):
             Route("GET", "/v2/images/{image}", self._show),
             Route("PATCH", "/v2/images/{image}", self._update),
             Route("DELETE", "/v2/images/{image}", self._delete, 204),
-            Route("PUT", "/v2/images/{image}/file", self._upload, 204),
+            Route("PUT", "/v2/images/{image}/file", self._upload, 204, streams=True),
             Route("GET", "/v2/images/{image}/file", self._download),
+            Route("GET", "/v2/info/usage", self._usage),
         ]
 
     def fault(self, refused: Refused) -> web.Response:
@@ -180,25 +186,110 @@ class Glance(Service):
         self.path(item).unlink(missing_ok=True)
 
     async def _upload(self, call: Call, image: str) -> None:
-        self.store(self.find(call.caller, image), await call.request.read())
+        """Take the bytes in, piece by piece; an upload that breaks off, or for which there is no
+        room, leaves an image that waits for its bytes.
+        """
+        item = self.find(call.caller, image)
+        if item["status"] != "queued":
+            raise Refused(
+                409, f"Image status transition from {item['status']} to saving is not allowed"
+            )
+        self.images.keep(item, status="saving")
+        sha512, md5, size = hashlib.sha512(), hashlib.md5(usedforsecurity=False), 0
+        path = self.path(item)
+        try:
+            await self._conditions.take("image.upload")
+            with path.open("wb") as file:
+                async for piece in call.request.content.iter_chunked(PIECE):
+                    size += len(piece)
+                    if size > self._room(item["owner"]):
+                        raise Refused(413, "Image storage media is full: there is not enough room")
+                    sha512.update(piece)
+                    md5.update(piece)
+                    await asyncio.to_thread(file.write, piece)
+        except (Exception, asyncio.CancelledError) as error:
+            path.unlink(missing_ok=True)
+            if image in self.images:
+                self.images.keep(item, status="queued")
+            if isinstance(error, OperationFailed):
+                raise Refused(500, str(error)) from error
+            raise
+        if image not in self.images:  # deleted meanwhile
+            path.unlink(missing_ok=True)
+            raise Refused(410, f"Image {image} could not be found after upload.")
+        self._become_active(item, size, sha512.hexdigest(), md5.hexdigest())
+
+    def _room(self, owner: str) -> int:
+        """The bytes that an owner's images may still have."""
+        limit = self._conditions.image_limits.get("image_size_total")
+        return 1 << 62 if limit is None else (limit << 20) - self._used(owner)
+
+    def _used(self, owner: str) -> int:
+        return sum(i["size"] or 0 for i in self.images if i["owner"] == owner)
+
+    async def _usage(self, call: Call) -> Json:
+        """The limits that Keystone keeps for Glance, and what is used; none unless a test has set
+        some.
+        """
+        owner = call.caller.project_id
+        used = {
+            "image_size_total": self._used(owner) >> 20,
+            "image_count_total": len(self.images.where(lambda i: i["owner"] == owner)),
+        }
+        return {
+            "usage": {
+                name: {"limit": limit, "usage": used[name]}
+                for name, limit in self._conditions.image_limits.items()
+            }
+        }
 
     def store(self, image: Json, data: bytes) -> None:
         """Give an image its bytes and make it active."""
         self.path(image).write_bytes(data)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        self._become_active(image, len(data), hashlib.sha512(data).hexdigest(), md5)
+
+    def _become_active(self, image: Json, size: int, sha512: str, md5: str) -> None:
         self.images.keep(
             image,
             status="active",
-            size=len(data),
-            virtual_size=len(data),
-            checksum=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+            size=size,
+            virtual_size=size,
+            checksum=md5,
             os_hash_algo="sha512",
-            os_hash_value=hashlib.sha512(data).hexdigest(),
+            os_hash_value=sha512,
         )
 
-    async def _download(self, call: Call, image: str) -> web.Response:
+    async def _download(self, call: Call, image: str) -> web.StreamResponse:
         item = self.find(call.caller, image)
         if item["status"] != "active":
             return web.Response(status=204)
-        return web.Response(
-            body=self.path(item).read_bytes(), content_type="application/octet-stream"
-        )
+        path, size = self.path(item), int(item["size"])
+        begin, end = _range(call.request.headers.get("Range", ""), size)
+        response = web.StreamResponse(status=200 if end - begin == size else 206)
+        response.content_type = "application/octet-stream"
+        response.content_length = end - begin
+        if response.status == 206:
+            response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+        await response.prepare(call.request)
+        with path.open("rb") as file:
+            file.seek(begin)
+            while piece := await asyncio.to_thread(file.read, min(PIECE, end - file.tell())):
+                await response.write(piece)
+        await response.write_eof()
+        return response
+
+
+def _range(asked: str, size: int) -> tuple[int, int]:
+    """The bytes that a request wants: from, and up to.
+
+    Raises:
+        Refused: there are no such bytes.
+    """
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
+    if not found:
+        return 0, size
+    begin, end = int(found[1]), min(int(found[2]) + 1 if found[2] else size, size)
+    if begin >= end:
+        raise Refused(416, f"Invalid Range: {asked}")
+    return begin, end

@@ -95,6 +95,8 @@ class Route(NamedTuple):
     status: int = 200
     admin: bool = False
     open: bool = False
+    streams: bool = False
+    """whether the handler itself reads the body, which is not held as a whole"""
 
 
 @dataclass
@@ -197,7 +199,7 @@ class _Door:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         conditions = self._gate.conditions
-        raw = await request.read()
+        raw = b"" if self._route.streams else await request.read()
         body = _decoded(raw) if request.content_type == "application/json" else {}
         action = f" {next(iter(body))}" if self._route.path.endswith("/action") and body else ""
         self._gate.calls[
@@ -221,7 +223,7 @@ class _Door:
         if rule and rule.effect == "slow":
             await asyncio.sleep(rule.seconds)
         answer = await self._answer(request, body)
-        if rule and rule.effect == "twice":
+        if rule and rule.effect == "twice" and not self._route.streams:
             answer = await self._answer(request, body)
         if conditions.isolated:
             await conditions.joined()

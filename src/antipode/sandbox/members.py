@@ -40,6 +40,8 @@ class Member:
     """what its server is called by, where several members have one role; the role by default"""
     leads: bool = False
     """whether it makes records by itself, as the head of the chain does"""
+    boots_from_image: bool = False
+    """whether its root disk is on the hypervisor, and not a volume"""
 
     @property
     def server(self) -> str:

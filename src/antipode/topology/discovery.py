@@ -47,6 +47,7 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         tags = pool.map(site.compute.interfaces, ids)
         ports = pool.submit(discover_ports, site, servers, _orders(vnf, servers), vnf.ports)
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
+        root_disks = pool.map(lambda s: _root_disk(site, s), servers)
         groups = pool.submit(site.compute.server_groups)
         found = [
             _server(
@@ -55,9 +56,9 @@ def discover(vnf: Vnf, site: Site) -> Topology:
                 _tagged(ports.result().of_server[server["id"]], tagged),
                 keypair,
                 _server_group(server, groups.result()),
-            )
-            for server, attached, tagged, keypair in zip(
-                servers, attachments, tags, keypairs, strict=True
+            ).model_copy(update={"root_disk": root_disk})
+            for server, attached, tagged, keypair, root_disk in zip(
+                servers, attachments, tags, keypairs, root_disks, strict=True
             )
         ]
     return Topology(
@@ -172,6 +173,23 @@ def _attachments(
     ]
     # vdb before vdaa: a longer device name comes later.
     return sorted(attachments, key=lambda a: (not a.is_root, len(a.device), a.device))
+
+
+def _root_disk(site: Site, server: Json) -> Volume | None:
+    """The disk on the hypervisor of a server that boots from an image; None for any other. Its
+    image properties are those of the image, if that is still there.
+    """
+    if not server.get("image"):
+        return None
+    image = site.images.image(server["image"]["id"]) or {}
+    return Volume(
+        id=f"{server['id']}_disk",
+        name=f"{server['name']} root disk",
+        size_gib=server["flavor"]["disk"],
+        volume_type="",
+        bootable=True,
+        image_metadata={k: v for k, v in image.items() if isinstance(v, str)},
+    )
 
 
 def _volume(volume: Json) -> Volume:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from antipode.model.capture import Capture, Transferred
@@ -70,6 +70,24 @@ class Transfer(ABC):
                 backups of these runs.
         """
 
+    def remove_elsewhere(
+        self,
+        sites: Sequence[Site],
+        runs: Collection[str],
+        needed: Callable[[], Collection[str]],
+        timeline: Timeline,
+    ) -> int:
+        """Remove what runs that have ended brought to other sites than the active one, except what
+        recovery points need; how much that was. Nothing by default.
+
+        Args:
+            needed: as for `remove_orphans`, of whatever these sites have of these runs.
+
+        Raises:
+            AntipodeError: not all could be removed.
+        """
+        return 0
+
 
 class NoTransfer(Transfer):
     """For storage that replicates itself: a capture names sources at the other site already."""
@@ -104,6 +122,10 @@ class NoTransfer(Transfer):
 
 
 TRANSFERS: Registry[Transfer] = Registry(
-    "transfer", {"cinder-backup": "antipode.transfer.cinder_backup:TRANSFER"}
+    "transfer",
+    {
+        "cinder-backup": "antipode.transfer.cinder_backup:TRANSFER",
+        "images-and-backups": "antipode.transfer.images:TRANSFER",
+    },
 )
 TRANSFERS.register(NoTransfer.name, NoTransfer())

@@ -34,7 +34,7 @@ from antipode.model.source import BackupRecord, backup_chain
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
-from antipode.transfer import removal
+from antipode.transfer import images, removal
 from antipode.transfer.removal import Doomed
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points
 from antipode.vault.points import Examined
@@ -72,6 +72,8 @@ class Outcome:
     """the backups that were removed, by id"""
     freed_gib: int = 0
     """what they counted of the quota, at all sites"""
+    images: set[str] = field(default_factory=set)
+    """the images of root disks that were removed, by id"""
     left: list[str] = field(default_factory=list)
     """what is still to be removed, and why, in sentences"""
 
@@ -303,7 +305,8 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     stuck: set[str] = set()
     for home in sorted({point.site for point in work.hidden} | {state.active_site}):
         stuck |= _remove_everywhere(expiry, work, home, state.active_site, outcome)
-    done = [p.id for p in work.hidden if not stuck.intersection(p.backups)]
+    stuck |= _remove_images(expiry, work, state.active_site, outcome)
+    done = [p.id for p in work.hidden if not stuck.intersection(p.needed_ids())]
     done += [*work.misplaced, *([] if stuck else work.damaged)]
     if done:
         with expiry.timeline.step(Steps.FORGET_POINTS, vnf) as step:
@@ -326,7 +329,7 @@ class _Work:
     misplaced: Collection[str]
     """withdrawn names under which another point was put: of them only the name goes"""
     needed: Collection[str]
-    """backups that a point which counts needs"""
+    """backups and images that a point which counts needs"""
     volumes: Collection[str]
     """the volumes of the points of this VNF that a key trusted here has signed"""
 
@@ -408,7 +411,41 @@ def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> 
             ", ".join(foreign),
         )
     hidden = [e.point for e in found if e.point.id not in foreign]
-    return _Work(hidden, damaged, misplaced, backups_of(staying), ours)
+    needed = {i for e in staying for i in e.point.needed_ids()}
+    return _Work(hidden, damaged, misplaced, needed, ours)
+
+
+def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
+    """Remove the images of root disks of withdrawn points at each site; those that are still there.
+
+    Only a copy that antipode has made for this VNF goes, and none that a server boots from. A site
+    that does not answer, and is not the active one, may be gone for good: the others continue.
+    """
+    doomed: dict[str, set[str]] = {}
+    for point in work.hidden:
+        for image, name in point.images.items():
+            if image not in work.needed:
+                doomed.setdefault(name, set()).add(image)
+    stuck: set[str] = set()
+    for name, ids in sorted(doomed.items()):
+        try:
+            site = expiry.site(name)
+            with expiry.timeline.step(images.ImageSteps.REMOVE, name) as step:
+                there = images.copies_at(site, expiry.vnf.vnf, ids)
+                left = images.remove(site, list(there.values()))
+                step.result(images=len(there) - len(left))
+        except NotFound as error:
+            LOG.info("images at %s are not removed: %s", name, error)
+        except SiteUnreachable as error:
+            if name == active:
+                raise
+            stuck |= ids
+            outcome.left.append(f"{len(ids)} images at {name}: {error}")
+        else:
+            outcome.images |= set(there) - set(left)
+            outcome.left += [f"image {i} at {name}: {why}" for i, why in sorted(left.items())]
+            stuck |= set(left)
+    return stuck
 
 
 def _remove_everywhere(

@@ -510,11 +510,11 @@ def summary(vault: Vault, vnf: str, point: str) -> Summary:
     return _first_intact(vault, sealing.manifest_name(vnf, point), read_summary)[1]
 
 
-def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
-    """The backups that these recovery points, and newer ones, name.
+def named_resources(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
+    """The backups and images that these recovery points, and newer ones, name.
 
-    Older points cannot name backups of the runs that were to make these. They are asked for by name
-    too, as a listing may lag behind. Signatures do not matter here: a backup too many is kept.
+    Older points cannot name those of the runs that were to make these. They are asked for by name
+    too, as a listing may lag behind. Signatures do not matter here: one too many is kept.
 
     Raises:
         VaultCorrupt: it is unknown what one of them needs.
@@ -524,7 +524,7 @@ def named_backups(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
     named: set[str] = set()
     for point in {*listed, *points}:
         try:
-            named |= set(read(vault, vnf, point, Trust.ANYBODY).backups)
+            named |= read(vault, vnf, point, Trust.ANYBODY).needed_ids()
         except NotFound:
             if point in listed:
                 raise

@@ -14,8 +14,10 @@ from antipode.model.capture import Capture
 from antipode.model.steps import Timeline
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Member, Vnf
+from antipode.protect import snapshots
 from antipode.protect.option import Option, Protecting
 from antipode.protect.server_snapshot import checks, holdings
+from antipode.protect.server_snapshot.image_booted import ImageBootedCapture
 from antipode.protect.server_snapshot.member import MemberCapture
 from antipode.protect.server_snapshot.order import members_after, members_in_order
 from antipode.protect.server_snapshot.settings import Settings
@@ -32,6 +34,9 @@ LOOK_S = 0.5
 class ServerSnapshot(Option):
     name = "server-snapshot"
     settings = Settings
+    transfer = "images-and-backups"
+    captures_members_that_are_off = True
+    captures_root_disks = True
 
     def batches(self, vnf: Vnf, settings: Model) -> list[list[str]]:
         return [[member] for member in members_in_order(vnf)]
@@ -48,18 +53,24 @@ class ServerSnapshot(Option):
         (server,) = topology.servers
         p = protecting
         quiesce = _settings(p).quiesce
-        taken = MemberCapture(p.site, server, p.run, quiesce, p.ledger, p.timeline).capture()
+        taken = (
+            MemberCapture(p.site, server, p.run, quiesce, p.ledger, p.timeline).capture()
+            if server.root_disk is None
+            else ImageBootedCapture(p, server, topology, quiesce).capture()
+        )
         member = next(m for m in p.vnf.members if m.server in (server.name, server.id))
-        if following := members_after(p.vnf, member.server):
+        following = members_after(p.vnf, member.server)
+        if following and not server.is_off:
             _await_health(p, member, server, following)
         return taken
 
     def release(self, protecting: Protecting) -> None:
         p = protecting
-        holdings.remove_of_runs(p.site, {p.run}, p.timeline)
+        self.remove_orphans(p.site, {p.run}, p.timeline)
 
     def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
         holdings.remove_of_runs(site, runs, timeline)
+        snapshots.remove_snapshots_of(site, runs, timeline)  # of members that boot from an image
 
 
 def _await_health(p: Protecting, member: Member, server: Server, following: list[str]) -> None:

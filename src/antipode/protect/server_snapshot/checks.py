@@ -26,16 +26,43 @@ def problems(site: Site, topology: Topology, quiesce: Quiesce, run: str) -> Iter
         site.images.images()
     except AntipodeError as error:
         yield f"images cannot be made at {site.name}: {error}"
+    running = topology.model_copy(
+        update={"servers": [s for s in topology.servers if not s.is_off and not s.root_disk]}
+    )
     if quiesce.required:
-        yield from guest_agents.problems(site, topology)
-        for name in _without_demand(topology):
+        yield from guest_agents.problems(site, running)
+        for name in _without_demand(running):
             yield (
                 f"server {name} might be captured without being quiesced: image property {REQUIRED}"
                 " of its root volume is not yes; set it and boot the server again, or write"
                 " quiesce: {required: false} in the VNF file"
             )
+    yield from _of_image_booted(site, topology, quiesce)
     yield from snapshots_under_way(site, topology.servers, run)
     yield from snapshot_quotas.problems(topology.volumes, site)
+
+
+def _of_image_booted(site: Site, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
+    """Of members that run and boot from an image: Nova does not say whether it has quiesced them,
+    and their volumes need the add-on.
+    """
+    servers = [s for s in topology.servers if s.root_disk and not s.is_off]
+    for server in servers if quiesce.required else ():
+        yield (
+            f"server {server.name} boots from an image, and Nova does not say whether it quiesces"
+            " such a server when it copies its root disk; write quiesce: {required: false} in the"
+            " VNF file to have it captured all the same, or switch it off for the capture"
+        )
+    with_volumes = [s for s in servers if s.volumes]
+    if not with_volumes:
+        return
+    if not site.compute.quiesce_available():
+        names = ", ".join(s.name for s in with_volumes)
+        yield (
+            f"{site.name} has no quiesce add-on, and the volumes of {names} are captured with it,"
+            " as createImage of a server that boots from an image leaves them out"
+        )
+    yield from guest_agents.problems(site, topology.model_copy(update={"servers": with_volumes}))
 
 
 def _without_demand(topology: Topology) -> list[str]:
@@ -72,7 +99,15 @@ def warnings(site: Site, vnf: Vnf, topology: Topology, quiesce: Quiesce) -> Iter
             "frozen can be neither limited nor seen. Nova unquiesces a member when none of its "
             "snapshots is being created any more"
         )
-    if not quiesce.required and (names := _without_demand(topology)):
+    for server in topology.servers:
+        if server.root_disk and server.volumes and not server.is_off:
+            yield (
+                f"server {server.name} boots from an image: its root disk is of a later moment than"
+                " its volumes, so the consistency is `volume` only"
+            )
+    of_volumes = [s for s in topology.servers if not s.root_disk and not s.is_off]
+    running = topology.model_copy(update={"servers": of_volumes})
+    if not quiesce.required and (names := _without_demand(running)):
         yield (
             f"{', '.join(names)}: Nova may snapshot without a quiesce, so the consistency is "
             f"`volume` only; image property {REQUIRED} demands it"

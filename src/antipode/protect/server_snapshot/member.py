@@ -170,9 +170,10 @@ class _Freeze:
         """Make the image, await the snapshots, unquiesce. An error is kept for `result`."""
         try:
             self._see_that_it_is_not_frozen()
+            before = self._power()
             self._create_image()
             self._await_snapshots()
-            self._see_that_it_is_still_active()
+            self._see_that_it_stayed(before)
         except BaseException as error:
             self._error = error
         finally:
@@ -193,14 +194,14 @@ class _Freeze:
         if self._error is not None:
             raise self._error
         assert self._asked is not None
-        is_quiesced = _is_yes(self._image.get(REQUIRED))
+        is_quiesced = self._server.is_off or _is_yes(self._image.get(REQUIRED))
         if self._quiesce.required and not is_quiesced:
             raise QuiesceFailed(
                 f"{self._label} may have been captured without being quiesced: when it booted, "
                 f"image property {REQUIRED} of its root volume was not yes. Boot it again"
             )
         window = None
-        if self._unquiesced is not None and is_quiesced:
+        if self._unquiesced is not None and is_quiesced and not self._server.is_off:
             frozen_s = round(self._unquiesced.s - self._asked.s, 3)
             window = QuiesceWindow(total_s=frozen_s, per_member_s={self._server.name: frozen_s})
         moment = self._asked.at.isoformat()
@@ -318,8 +319,20 @@ class _Freeze:
                 "the VNF again"
             )
 
-    def _see_that_it_is_still_active(self) -> None:
-        """A server that is off or being changed is captured without being quiesced."""
+    def _power(self) -> tuple[bool, str] | None:
+        """Whether a member that is to be off is off, and since when; None of any other."""
+        if not self._server.is_off:
+            return None
+        return self._site.compute.power_of(self._server.id, self._remaining())
+
+    def _see_that_it_stayed(self, before: tuple[bool, str] | None) -> None:
+        """A server that is being changed is captured without being quiesced, and so is one that was
+        off and is started.
+        """
+        if before is not None:
+            if not before[0] or self._power() != before:
+                raise ResourceFailed(f"{self._label} was off and was started during its capture")
+            return
         server = self._site.compute.server(self._server.id)
         status = "gone" if server is None else server["status"]
         if status != "ACTIVE":

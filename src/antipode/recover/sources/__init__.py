@@ -26,6 +26,8 @@ class VolumeProvider(ABC):
     """Provides volumes from sources of one kind. An instance has no state."""
 
     kind: ClassVar[str]
+    makes_volumes: ClassVar[bool] = True
+    """whether it provides volumes; else what a server boots from without one"""
 
     @abstractmethod
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
@@ -85,12 +87,19 @@ class VolumeProvider(ABC):
         return []
 
     @abstractmethod
-    def verify(self, volume: str, source: VolumeSource, store: Objects | None) -> list[Finding]:
+    def verify(
+        self,
+        volume: str,
+        source: VolumeSource,
+        store: Objects | None,
+        site: Callable[[str], Site],
+    ) -> list[Finding]:
         """Check that a source still holds what it held when the point was made.
 
         Args:
             volume: its name, for the findings.
             store: the backup store, if one is configured.
+            site: connects to a site, for what is not in the store.
         """
 
     def unprovable(self, source: VolumeSource) -> str | None:
@@ -123,5 +132,9 @@ class VolumeProvider(ABC):
 
 
 PROVIDERS: Registry[VolumeProvider] = Registry(
-    "kind of volume source", {"backup-chain": "antipode.recover.sources.backup:PROVIDER"}
+    "kind of volume source",
+    {
+        "backup-chain": "antipode.recover.sources.backup:PROVIDER",
+        "image": "antipode.recover.sources.image:PROVIDER",
+    },
 )

@@ -101,7 +101,13 @@ class FromBackups(VolumeProvider):
             " them, and deleting a backup in Cinder deletes its data in the store"
         ]
 
-    def verify(self, volume: str, source: VolumeSource, store: Objects | None) -> list[Finding]:
+    def verify(
+        self,
+        volume: str,
+        source: VolumeSource,
+        store: Objects | None,
+        site: Callable[[str], Site],
+    ) -> list[Finding]:
         return verify_chain(volume, backup_chain(source), store)
 
     def unprovable(self, source: VolumeSource) -> str | None:

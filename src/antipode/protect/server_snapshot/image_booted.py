@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The capture of a member that boots from an image: Nova copies its root disk into an image; its
+volumes, which that image does not name, are snapshotted in a quiesce window of their own.
+
+Nova copies the disk while the member works, and quiesces it for an instant at the end. It does not
+say whether it could (`_live_snapshot`, and not at all where the storage makes the copy), so nothing
+better than `volume` is promised of a member that runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from antipode.cloud.api import ApiError, Json
+from antipode.errors import AntipodeError, QuiesceFailed, ResourceFailed
+from antipode.freezes.unquiesce import thaw
+from antipode.model.capture import Capture
+from antipode.model.marks import marks
+from antipode.model.steps import Step
+from antipode.model.topology import Server, Topology
+from antipode.protect.option import Protecting
+from antipode.protect.quiesced_snapshot.settings import Quiesce as Window
+from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
+from antipode.protect.server_snapshot.holdings import Maker, remove_of_server
+from antipode.protect.server_snapshot.settings import Quiesce
+from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
+
+POLL_S = 1.0
+"""Between two looks at the image."""
+LONGEST_S = 24 * 3600.0
+"""For one image; the time it takes depends on the size of the disk."""
+CALL_S = 60.0
+TASK = "OS-EXT-STS:task_state"
+
+
+@dataclass(frozen=True)
+class ImageBootedCapture:
+    """One member of one run, and all that its capture works with."""
+
+    protecting: Protecting
+    server: Server
+    topology: Topology
+    """of this member only"""
+    quiesce: Quiesce
+
+    def capture(self) -> Capture:
+        """Snapshot the volumes, then make the image and wait until it is active.
+
+        Returns:
+            the snapshots and the image. `member` consistency of a member that is off, else
+            `volume`: its disks are of different moments.
+
+        Raises:
+            QuiesceFailed: the member could not be quiesced for its snapshots, or may still be
+                frozen.
+            ResourceFailed: a snapshot or the image failed, or took too long, or the member was
+                changed meanwhile.
+
+        Of a capture that failed an image and snapshots may be left, for the caller to remove.
+        """
+        p, server = self.protecting, self.server
+        assert server.root_disk is not None  # it boots from an image
+        remove_of_server(p.site, Maker(p.run, server.id), p.timeline)
+        began = datetime.now(UTC).isoformat()
+        volumes = self._snapshots() if server.volumes else None
+        image = self._image()
+        moment = volumes.consistent_at if volumes else began
+        return Capture(
+            snapshots=volumes.snapshots if volumes else {},
+            images={server.root_disk.id: image},
+            consistent_at=moment,
+            window=volumes.window if volumes else None,
+            consistency="member" if server.is_off else "volume",
+            moments={server.name: moment},
+        )
+
+    def _snapshots(self) -> Capture:
+        p = self.protecting
+        window = Window(timeout=self.quiesce.timeout)
+        key = f"{p.run}/{self.server.id}"
+        return quiesced_snapshots(
+            p.site, self.topology, window, key, p.ledger, p.timeline, run=p.run
+        )
+
+    def _image(self) -> str:
+        """Have Nova make the image; whatever happens, the member is unquiesced where that can be
+        done: Nova leaves it frozen when it fails between the freeze and its end.
+        """
+        p, server = self.protecting, self.server
+        limit_s = min(p.stalls_after_s(max(1, self._gib)), LONGEST_S)
+        thaws = p.site.compute.quiesce_available()
+        row = None
+        with p.timeline.step(Steps.CREATE_IMAGE, server.name) as step:
+            self._await_no_task(step, limit_s)
+            if thaws:
+                until = datetime.now(UTC) + timedelta(seconds=limit_s)
+                row = p.ledger.freezing(p.site.name, server.id, server.name, until)
+            try:
+                image_id = self._create()
+                step.result(image=image_id)
+                self._await_image(image_id, step, limit_s)
+            finally:
+                if row is not None:
+                    self._unquiesce(row)
+            self._await_no_task(step, limit_s)
+            self._must_be_as_before()
+        return image_id
+
+    @property
+    def _gib(self) -> int:
+        return self.server.root_disk.size_gib if self.server.root_disk else 0
+
+    @property
+    def _label(self) -> str:
+        return f"{self.protecting.site.name}: server {self.server.name} ({self.server.id})"
+
+    def _create(self) -> str:
+        p, server = self.protecting, self.server
+        maker = Maker(p.run, server.id)
+        p.go_on()
+        try:
+            return p.site.compute.create_image(
+                server.id, maker.image_name, marks(p.run, f"{p.run} {server.id}"), CALL_S
+            )
+        except ApiError as error:
+            raise ResourceFailed(
+                f"{self._label}: no image of it could be made: {error.reason}"
+            ) from error
+
+    def _await_image(self, image_id: str, step: Step, limit_s: float) -> None:
+        images = self.protecting.site.images
+
+        def state() -> str:
+            image = images.image(image_id)
+            status = "deleted" if image is None else str(image["status"])
+            if status not in ("queued", "saving", "active"):
+                raise ResourceFailed(
+                    f"{self._label}: image {image_id} of it is {status}: Nova could not make it, or"
+                    " somebody deleted it; see the log of nova-compute, then protect the VNF again"
+                )
+            return status
+
+        self._await(state, "active", f"image {image_id}", step, limit_s)
+
+    def _await_no_task(self, step: Step, limit_s: float) -> None:
+        """Wait until Nova does nothing with the server: a dead process may have an image made."""
+
+        def task() -> str:
+            return str(self._found().get(TASK) or "")
+
+        self._await(task, "", f"the task of server {self.server.name}", step, limit_s)
+
+    def _await(
+        self, look: Callable[[], str], wanted: str, what: str, step: Step, limit_s: float
+    ) -> None:
+        """Wait for a state.
+
+        Raises:
+            ResourceFailed: nothing has changed for `limit_s` seconds.
+        """
+        seen, since = look(), time.monotonic()
+        while seen != wanted:
+            step.waits_for(f"{what} is {seen}, to be {wanted or 'over'}")
+            self.protecting.go_on()
+            if time.monotonic() > since + limit_s:
+                raise ResourceFailed(f"{self._label}: {what} has been {seen} for {limit_s:.0f} s")
+            threading.Event().wait(POLL_S)
+            if (now := look()) != seen:
+                seen, since = now, time.monotonic()
+
+    def _found(self) -> Json:
+        found = self.protecting.site.compute.server(self.server.id)
+        if found is None:
+            raise ResourceFailed(f"{self._label} is gone; protect the VNF again")
+        return found
+
+    def _must_be_as_before(self) -> None:
+        wanted = "SHUTOFF" if self.server.is_off else "ACTIVE"
+        if (status := self._found()["status"]) != wanted:
+            raise ResourceFailed(
+                f"{self._label} is {status} after its capture; it must still be {wanted}"
+            )
+
+    def _unquiesce(self, row: str) -> None:
+        p = self.protecting
+        try:
+            thaw(p.site, self.server.id)
+        except AntipodeError as error:
+            raise QuiesceFailed(
+                f"{self._label} may still be frozen: {error}. It is tried again; or use: POST"
+                f' /servers/{self.server.id}/action {{"unquiesce": null}}'
+            ) from error
+        p.ledger.thawed(row)

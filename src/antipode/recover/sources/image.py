@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root disks on hypervisors, from images that were brought to the site beforehand (step 2.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from antipode.cloud.api import ApiError
+from antipode.cloud.images import why_not_whole
+from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
+from antipode.model.plan import VolumePlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.source import Image, VolumeSource
+from antipode.model.steps import StepName
+from antipode.recover.recovery import Recovery
+from antipode.recover.sources import VolumeProvider
+from antipode.vault.verify import Finding
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
+
+
+class ImageSteps(StepName):
+    FIND = "2.7", "find image of root disk"
+
+
+class FromImages(VolumeProvider):
+    """Nothing is made: a server boots from the copy that its site has had since the recovery point
+    was committed.
+    """
+
+    kind = "image"
+    makes_volumes = False
+
+    def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        for server in point.topology.servers:
+            if server.root_disk is None:
+                continue
+            if problem := _problem(site, _image(point.sources[server.root_disk.id])):
+                yield f"server {server.name} cannot be booted: {problem}"
+
+    def provide(
+        self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
+    ) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for disk in volumes:
+            source = _image(recovery.point.sources[disk.source_id])
+            with recovery.timeline.step(ImageSteps.FIND, server) as step:
+                if problem := _problem(recovery.site, source):
+                    raise ResourceFailed(f"server {server} cannot be booted: {problem}")
+                found[disk.source_id] = source.copies[recovery.site.name]
+                step.result(image_id=found[disk.source_id])
+        return found
+
+    def verify(
+        self,
+        volume: str,
+        source: VolumeSource,
+        store: Objects | None,
+        site: Callable[[str], Site],
+    ) -> list[Finding]:
+        image = _image(source)
+        return [_look(volume, image, name, copy, site) for name, copy in image.copies.items()]
+
+    def unprovable(self, source: VolumeSource) -> str | None:
+        return None
+
+    def prove(
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
+    ) -> Finding:
+        """All bytes that Glance gives of the copy at the site are digested; nothing is made."""
+        site, image = recovery.site, _image(source)
+        if problem := _problem(site, image):
+            return Finding(volume=volume.label, backup="", ok=False, detail=problem)
+        copy = image.copies[site.name]
+        try:
+            digest, size = site.images.sha512_of(copy, recovery.go_on)
+        except ApiError as error:
+            raise ResourceFailed(f"{site.name}: image {copy} cannot be read: {error}") from error
+        ok = (digest, size) == (image.sha512, image.image_bytes)
+        detail = "all bytes are as they were captured" if ok else "it has other bytes than captured"
+        return Finding(volume=volume.label, backup=copy, ok=ok, bytes=size, detail=detail)
+
+
+PROVIDER = FromImages()
+
+
+def _image(source: VolumeSource) -> Image:
+    assert isinstance(source, Image)  # by its kind
+    return source
+
+
+def _problem(site: Site, source: Image) -> str | None:
+    """Why a root disk cannot be had at a site; None if it can."""
+    copy = source.copies.get(site.name)
+    if copy is None:
+        places = ", ".join(sorted(source.copies))
+        return f"the image of its root disk was not brought to {site.name}; it is at {places}"
+    why = why_not_whole(site.images.image(copy), source)
+    return why and f"image {copy} at {site.name} of its root disk: {why}"
+
+
+def _look(
+    volume: str, source: Image, name: str, copy: str, connect: Callable[[str], Site]
+) -> Finding:
+    """What Glance of one site says of a copy."""
+    why = why_not_whole(connect(name).images.image(copy), source)
+    detail = why or "as it was when it was made, by size and sha512"
+    size = 0 if why else source.image_bytes
+    return Finding(volume=volume, backup=copy, ok=not why, bytes=size, detail=f"{name}: {detail}")
