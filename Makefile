@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: demo lab-demo test test-kill-matrix test-contract test-contract-lab \
 	test-contract-lab-core test-contract-lab-rest test-sandbox distributed-servers \
 	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
-	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format clean
+	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format test-tempest clean
 
 demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: under a minute
 	$(BIN)/antipode demo --report build/demo-report.json
@@ -73,6 +73,9 @@ test-lab-rest: lab        ## and all the others
 
 test-nova-quiesce: $(READY)  ## the Nova add-on with three Novas, old to new, or NOVAS="29 31"
 	$(BIN)/python -m lab test-nova-quiesce $(NOVAS)
+
+test-tempest: lab         ## Tempest's compute API tests, with the add-on and without
+	$(BIN)/python -m lab.tempest
 
 test-distributions: $(READY)  ## wheels and sdists: built, and tried in an empty environment
 	$(BIN)/python .ci/distributions.py

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from antipode.sandbox import configuration
 from antipode.sandbox.creation import Creation
-from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, Member
+from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, PAIR, Member
 from lab import clouds, guest_access, inside
 from lab.checker import CHAIN, check, records_of_image
 from lab.errors import LabError
@@ -99,9 +99,10 @@ def _remove_keypair(cloud: Connection) -> list[str]:
 
 
 def _remove(cloud: Connection) -> list[str]:
-    servers = [s for m in MEMBERS for s in cloud.compute.servers(name=f"^{m.server}$")]
+    members = (*MEMBERS, *PAIR)
+    servers = [s for m in members for s in cloud.compute.servers(name=f"^{m.server}$")]
     ports = {p.id: p for s in servers for p in cloud.network.ports(device_id=s.id)}
-    ports |= {p.id: p for m in MEMBERS for p in cloud.network.ports(name=m.port)}
+    ports |= {p.id: p for m in members for p in cloud.network.ports(name=m.port)}
     attached = {a.volume_id for s in servers for a in cloud.compute.volume_attachments(s)}
     volumes = [
         v
