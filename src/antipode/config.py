@@ -243,7 +243,7 @@ class MetricsConfig(Model):
     def is_of_this_host(self) -> Self:
         if not self.address.is_loopback:
             raise ValueError(
-                f"{self.address} is no loopback address; let a proxy of your own answer to others"
+                f"{self.address} is not a loopback address; let a proxy answer other hosts"
             )
         return self
 

@@ -116,7 +116,7 @@ class UnexpectedAnswer(AntipodeError):
         self.problem = problem
         super().__init__(
             f"{site}: the answer to {call} cannot be used: {problem}. Look at the log of that "
-            "service, and at whatever stands between it and antipode"
+            "service, and of proxies before it"
         )
 
 

@@ -74,7 +74,7 @@ class BoardClaim:
         if self._clock() >= self._until:
             raise ClaimLost(
                 f"run {self.run}: its claim could not be renewed for {self._lasts_s:.0f} s, so "
-                "that another host may have it, and nothing more is changed here. A service "
+                "another host may have it, and nothing more is changed here. A service "
                 f"resumes it, or: antipode run resume {self.run}"
             )
 

@@ -172,7 +172,7 @@ def confirm(app: Any, question: str, expected: str) -> None:
     typed = app.stdin.readline().strip()
     if typed != expected:
         raise NotConfirmed(
-            f"{typed or 'nothing'!r} was typed and not {expected!r}; nothing was changed"
+            f"{typed or 'nothing'!r} was typed instead of {expected!r}; nothing was changed"
         )
 
 

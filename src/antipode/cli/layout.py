@@ -41,7 +41,7 @@ class Short(Laid):
 
     def lines(self, width: int) -> Iterator[str]:
         words = " ".join(visible(word) for word in (self._value or "").split())
-        yield textwrap.shorten(words, min(width, 80), placeholder=" …")
+        yield from wrapped(textwrap.shorten(words, 80, placeholder=" …"), width)
 
 
 def terminal_width(asked: int = 0) -> int:

@@ -184,7 +184,7 @@ class RecoveryPointVerify(_OnePoint, ListCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         if not parsed_args.deep and (parsed_args.at or parsed_args.detach):
-            raise InvalidInput("--at and --detach go with --deep")
+            raise InvalidInput("--at and --detach need --deep")
         deployment = self.app.deployment()
         from antipode.operations.recovery_points import deep_request, verify, verify_deep
 

@@ -176,8 +176,8 @@ class Api:
         """
         if self.newest is None:
             raise SiteUnreachable(
-                f"Site {self.site}: its {self.service} service does not tell its versions; look "
-                "whether it is up"
+                f"Site {self.site}: its {self.service} service does not list its versions; check "
+                "that it is up"
             )
         if self.newest < least:
             offered, needed = (f"{major}.{minor}" for major, minor in (self.newest, least))
@@ -240,7 +240,7 @@ class Api:
         if silent_s >= self._gate.patience_s:
             raise SiteUnreachable(
                 f"Site {self.site}: its {self.service} service has given no answer for "
-                f"{silent_s:.0f} s, and is not asked any more for now"
+                f"{silent_s:.0f} s, and is not called again for now"
             )
         return self._gate.patience_s - silent_s
 

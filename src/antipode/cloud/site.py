@@ -196,8 +196,8 @@ def _log_in(name: str, cloud: str, api_timeout_s: float) -> tuple[Any, Login]:
             connection.session.get_token()
         except (exceptions.BadRequest, exceptions.NotFound) as error:
             raise InvalidInput(
-                f"Site {name}: its identity service cannot make anything of cloud {cloud} in "
-                f"clouds.yaml, see its auth_url and auth: {error}"
+                f"Site {name}: its identity service cannot be used with cloud {cloud} of "
+                f"clouds.yaml; check its auth_url and auth: {error}"
             ) from error
     return connection, Login(connection.session)
 

@@ -174,7 +174,7 @@ class Watch:
                 if self._deleted_in and status not in self._deleted_in:
                     self._refuse_failed(resource, seen[resource])
                     raise ResourceFailed(
-                        f"{self._site}: {self._kind} {resource} was to be deleted, and is {status}"
+                        f"{self._site}: {self._kind} {resource} was to be deleted, but is {status}"
                     )
             return there
 
@@ -233,8 +233,8 @@ class Watch:
                     raise Stalled(
                         f"{self._site}: {states} without any change since "
                         f"{progress.since:%Y-%m-%d %H:%M:%S} UTC ({progress.still_for_s:.0f} s). "
-                        "Look at the service that works on it, or allow for more time in the "
-                        "limits of the configuration"
+                        "Look at the log of the service that works on it, or allow more time under "
+                        "limits in antipode.yaml"
                     )
                 if time.monotonic() >= deadline:
                     raise ResourceFailed(

@@ -111,11 +111,11 @@ class Schedule(Model):
             zone = ZoneInfo(self.timezone)
         except (OSError, ValueError, LookupError) as error:
             raise ValueError(
-                f"{self.timezone!r} is no time zone of this host; write for example Europe/Berlin"
+                f"{self.timezone!r} is not a time zone of this host; for example: Europe/Berlin"
             ) from error
         if self.every is not None and self.every % 1:
             # of others a float can lie before its own slot
-            raise ValueError(f"every must be whole seconds, and not {self.every!r}")
+            raise ValueError(f"every must be whole seconds, not {self.every!r}")
         if self.every is not None and self.jitter >= self.every:
             raise ValueError(f"jitter must be shorter than every ({self.every:g} s)")
         if self.cron is not None:

@@ -59,4 +59,4 @@ def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
             f" antipode {kind_of(run.kind).command} {run.vnf}"
         )
     if (later := successor(deployment, run)) is not None:
-        raise InvalidInput(f"{run.id} failed, and {later} was begun after it; resume that one")
+        raise InvalidInput(f"{run.id} failed, and {later} was begun after it; resume that run")

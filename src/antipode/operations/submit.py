@@ -26,7 +26,7 @@ def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
     enqueue(deployment, run)
     if deployment.config.jobboard is None and not _is_served(deployment):
         LOG.warning(
-            "run %s is queued, and no service is at work on this host to carry it out: antipode "
+            "run %s is queued, but no service runs on this host to execute it; start one: antipode "
             "serve",
             run_id,
         )

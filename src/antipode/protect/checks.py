@@ -110,5 +110,5 @@ def _busy_volumes(topology: Topology, site: Site) -> Iterator[str]:
             if (now := status.get(volume.id, "gone")) not in USABLE:
                 yield (
                     f"volume {volume.name or volume.id} of server {server.name} is {now}; it "
-                    "must be in-use to be snapshot"
+                    "must be in-use to be snapshotted"
                 )

@@ -94,8 +94,8 @@ def _whole(recovery: Recovery, port: PortPlan, *, cut_off: bool = False) -> str:
                 )
             except ApiError as error:
                 raise ResourceFailed(
-                    f"{recovery.site.name}: floating IP {floating.address} could not be led to "
-                    f"{port.label}: {error.reason}"
+                    f"{recovery.site.name}: floating IP {floating.address} could not be associated "
+                    f"with {port.label}: {error.reason}"
                 ) from error
     return port_id
 

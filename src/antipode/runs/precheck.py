@@ -169,7 +169,7 @@ def _state(run: Run, to: str, area: Area) -> Standing:
     standing = activity.before_failover(run.deployment, run.vnf, to, run.go_on)
     state = standing.state
     if state.active_site == to:
-        area.red(f"{state}; a failover goes to another site")
+        area.red(f"{state}; fail over to another site")
         return standing
     given_up = GivenUp(failover.given_up_runs(run.deployment, run.vnf), None)
     generations.must_be_free(state, to, given_up)

@@ -82,7 +82,7 @@ def prepare(
         _must_be_backup_site(local, to)
     state, vaults = activity.before_failover(deployment, name, to, lost=accepted.lost_vaults)
     if to == state.active_site:
-        raise InvalidInput(f"{state}; a failover goes to another site")
+        raise InvalidInput(f"{state}; fail over to another site")
     given_up = GivenUp(failover.given_up_runs(deployment, name), accepted.instead_of)
     lost = (
         None

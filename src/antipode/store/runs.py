@@ -88,7 +88,7 @@ class Runs:
             raise self._busy(slot_of(row.kind, row.vnf)) from error
         now = self.get(run)
         if now.claim == known:
-            raise Busy(f"run {run} has {now.state} meanwhile")
+            raise Busy(f"run {run} has {now.state} in the meantime")
         raise ClaimLost(f"run {run} was taken by another process at the same moment")
 
     def release(self, run: str, claim: int) -> None:

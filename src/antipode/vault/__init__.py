@@ -180,9 +180,9 @@ class Vault(ABC):
             found = self.get(name)
         except NotFound as error:
             raise VaultError(
-                f"{self.place}: what was just written is not there: {error}"
+                f"{self.place}: a document that was just written is not there: {error}"
             ) from error
         finally:
             self.delete(name)
         if found != content:
-            raise VaultError(f"{self.place}: what was just written reads differently")
+            raise VaultError(f"{self.place}: a document that was just written reads differently")

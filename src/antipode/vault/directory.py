@@ -62,7 +62,7 @@ class DirectoryVault(Vault):
         folder = self._root / prefix.rpartition("/")[0]
         try:
             if not self._root.is_dir():
-                raise VaultError(f"{self.place} is not there; see that it is mounted")
+                raise VaultError(f"{self.place} does not exist; see that it is mounted")
             names = [
                 str((above / name).relative_to(self._root))
                 for above, name in _files_below(folder)
@@ -102,7 +102,7 @@ class DirectoryVault(Vault):
         half = path.parent / f"{PROBE}{secrets.token_hex(8)}"
         if not self._root.is_dir():
             # not made here: a file system that is not mounted would go unseen
-            raise VaultError(f"{self.place} is not there; see that it is mounted, or make it")
+            raise VaultError(f"{self.place} does not exist; mount it, or create it")
         try:
             private.make_folder(path.parent)
             try:

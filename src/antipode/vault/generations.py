@@ -98,7 +98,7 @@ def claim(
     if (now.active_site, now.generation) != (expected.active_site, expected.generation):
         raise Busy(f"{now}, and not at {expected.active_site} any more. Plan the failover again")
     if now.active_site == to:
-        raise Busy(f"{now} already; a failover goes to another site")
+        raise Busy(f"{now} already; fail over to another site")
     must_be_free(now, to, instead_of)
     generation = _next(vault, now.vnf, numbers)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:

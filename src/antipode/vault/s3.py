@@ -209,8 +209,8 @@ class S3Vault(Vault):
         except self._s3.exceptions.ClientError as error:
             if error.response["Error"].get("Code") == "NoSuchBucket":
                 raise VaultError(
-                    f"{self.place} is not there; make it, with versioning and object lock if the "
-                    "service has them"
+                    f"{self.place} does not exist; create it, with versioning and object lock if "
+                    "the service has them"
                 ) from error
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in passed:
                 raise

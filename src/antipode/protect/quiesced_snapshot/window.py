@@ -284,8 +284,8 @@ class _Window:
         if left := [m for m in self.members if m.may_be_frozen]:
             names = ", ".join(f"{m.server.name} ({m.server.id}): {m.thaw_error}" for m in left)
             raise QuiesceFailed(
-                f"{self._site.name}: may still be frozen: {names}. It is tried again; the "
-                "quiesce add-on unquiesces by itself after "
+                f"{self._site.name}: members that may still be frozen: {names}. antipode tries "
+                "again; the quiesce add-on unquiesces by itself after "
                 f'{math.ceil(self._timeout_s)} s, or use: POST /servers/ID/action {{"unquiesce": '
                 f"null}}"
             ) from self.error
@@ -411,8 +411,8 @@ class _Window:
         """
         if frozen := [m.server.name for m, freeze in self._look(pool) if freeze is not None]:
             raise QuiesceFailed(
-                f"{self._site.name}: {', '.join(frozen)} is quiesced already, not by this run, "
-                "which froze no member; try again later"
+                f"{self._site.name}: quiesced already by another request: {', '.join(frozen)}. "
+                "This run froze no member; try again later"
             )
 
     def _see_that_all_are_frozen(self, pool: ThreadPoolExecutor) -> None:
@@ -443,8 +443,8 @@ class _Window:
             s.name for s, (is_off, _) in zip(self._off, answers, strict=True) if not is_off
         ]:
             raise ResourceFailed(
-                f"{self._site.name}: {', '.join(started)} was off when the VNF was discovered, and "
-                "is not any more. Protect the VNF again"
+                f"{self._site.name}: members that were off when the VNF was discovered, and are "
+                f"on now: {', '.join(started)}. Protect the VNF again"
             )
         return [changed for _, changed in answers]
 
@@ -458,8 +458,8 @@ class _Window:
         changed = [s.name for s, a, b in zip(self._off, at_rest, now, strict=True) if a != b]
         if changed:
             raise ResourceFailed(
-                f"{self._site.name}: {', '.join(changed)}, which is off, was changed while the "
-                "snapshots were taken. Protect the VNF again"
+                f"{self._site.name}: members that are off changed while the snapshots were "
+                f"taken: {', '.join(changed)}. Protect the VNF again"
             )
 
     def _ask_what_is_attached(self, pool: ThreadPoolExecutor) -> list[Future[set[str]]]:
@@ -495,8 +495,8 @@ class _Window:
         if members:
             names = ", ".join(m.server.name for m in members)
             raise ResourceFailed(
-                f"{self._site.name}: {names} was unquiesced by another request while the "
-                "snapshots were taken; try again"
+                f"{self._site.name}: unquiesced by another request while the snapshots were "
+                f"taken: {names}. Try again"
             )
 
     def _look(self, pool: ThreadPoolExecutor) -> list[tuple[_Member, Freeze | None]]:
@@ -522,7 +522,7 @@ class _Window:
                 if post in done and (error := post.exception()) is not None:
                     raise ResourceFailed(
                         f"{self._site.name}: volume {names[volume]} ({volume}) could not be "
-                        f"snapshot: {error}"
+                        f"snapshotted: {error}"
                     ) from error
 
     def _go_on(self) -> None:

@@ -87,8 +87,8 @@ def _await_health(p: Protecting, member: Member, server: Server, following: list
                 )
             except ResourceFailed as error:
                 raise ResourceFailed(
-                    f"{error}. It was captured just before; {', '.join(following)} are left alone. "
-                    "See to it, then protect the VNF again",
+                    f"{error}. It was captured just before, so the next members are left alone: "
+                    f"{', '.join(following)}. Repair it, then protect the VNF again",
                     resource=error.resource,
                 ) from error
             step.result(asked=str(probe))

@@ -188,7 +188,7 @@ class _Freeze:
             self._error = KeyboardInterrupt(self._signal)
         if self._limited and self.may_be_frozen:
             raise QuiesceFailed(
-                f"{self._label} may still be frozen: {self._thaw_error}. It is tried again; or "
+                f"{self._label} may still be frozen: {self._thaw_error}. antipode tries again; or "
                 f'use: POST /servers/{self._server.id}/action {{"unquiesce": null}}'
             ) from self._error
         if self._error is not None:

@@ -177,7 +177,7 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
             if _is_blank(restored, volume):
                 raise ResourceFailed(
                     f"{r.site.name}: Cinder says that volume {volume.label} ({volume_id}) is"
-                    f" {restored['status']}, and not that backup {volume.source_reference} was"
+                    f" {restored['status']}, but not that backup {volume.source_reference} was"
                     " restored into it. Look at the log of cinder-backup, then resume the run"
                 )
         _put_right(r.site, volume, restored, marks(r.run, key))
