@@ -170,6 +170,15 @@ def test_diagnostics_are_for_administrators(tenant: Site, machine: Machine) -> N
     assert tenant.compute.plugged(machine.id) is None
 
 
+def test_the_console_log_of_a_server_is_its_guests_words(site: Site, machine: Machine) -> None:
+    log = until(
+        lambda: "canary: " in (text := site.compute.console(machine.id)) and text,
+        "its guest has printed a line",
+    )
+    assert isinstance(log, str)
+    assert refused(lambda: site.compute.console(NOBODY)).status == 404
+
+
 @pytest.mark.core
 def test_the_volumes_of_a_server_are_in_use_and_say_by_whom(site: Site, machine: Machine) -> None:
     volume = there(site.volumes.volume(machine.root["id"]))

@@ -98,6 +98,8 @@ class FakeCloud:
         self.policies: list[Json] = []
         self.trunks: dict[str, Json] = {}
         self.floating_ips: list[Json] = []
+        self.console = "[    0.0] Linux\n{name} login: \n"
+        """what a server's console log has"""
         self.nics: dict[str, list[str]] = {}
         """server id -> MAC addresses as its hypervisor has them"""
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
@@ -365,6 +367,8 @@ class FakeCloud:
             case "POST", ["servers", server, "action"]:
                 if server not in self.servers:
                     refuse(404, "no such server")
+                if "os-getConsoleOutput" in body:
+                    return {"output": self.console.format(**self.servers[server])}
                 if "createImage" in body:
                     return {"image_id": self._create_image(server, **body["createImage"])}
                 return self._action(server, *body)

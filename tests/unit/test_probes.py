@@ -15,11 +15,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from antipode.cloud.api import ApiError
 from antipode.errors import InvalidInput, ResourceFailed
 from antipode.model.probe import Probe
 from antipode.model.topology import Topology
-from antipode.model.vnf import Answers
+from antipode.model.vnf import Answers, Member
 from antipode.recover import probes
 from antipode.topology import answering
 from tests.unit import samples
@@ -177,3 +179,75 @@ def test_a_name_that_is_more_than_a_word_does_not_become_part_of_a_command(
     with pytest.raises(InvalidInput):
         Probe.of(answers, "site-b", server, address)
     assert Probe.of(answers, "site-b", "db-1.x", "2001:db8::1").command[1] == "db-1.x"
+
+
+class Console(Recovering):
+    """A site whose server prints a line more at each look."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__()
+        self.lines, self.looks = list(lines), 0
+        self.compute = SimpleNamespace(console=self.read)
+
+    def read(self, server_id: str) -> str:
+        assert server_id == "new-srv-db"
+        self.looks += 1
+        return "\n".join(self.lines[: self.looks])
+
+
+def test_a_text_in_the_console_log_is_an_answer_of_this_site(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answering, "PAUSE_S", 0.0)
+    site = Console("[    0.0] Linux", "[  OK  ] Reached target", "db login: ")
+    assert ask(Answers(console="db login:"), site)["reaches"] == "this-site"
+    assert site.looks == 3
+
+
+def test_a_text_that_is_not_in_the_console_log_in_time_is_no_answer() -> None:
+    with pytest.raises(ResourceFailed) as caught:
+        ask(Answers(console="login:", within=0), Console("kernel \x1b[31mpanic"))
+    assert "panic" in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_a_console_log_that_cannot_be_read_is_no_answer() -> None:
+    site = Console()
+    refusal = ApiError("site-b", "POST /servers/new-srv-db/action", 501, "no console")
+
+    def refuse(server_id: str) -> str:
+        raise refusal
+
+    site.compute.console = refuse
+    with pytest.raises(ResourceFailed):
+        ask(Answers(console="login:", within=0), site)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "is_in"),
+    [
+        ("login:", "db login: ", True),
+        ("[  OK  ]*network", "[  OK  ] Reached target network", True),
+        ("a*b", "b a", False),
+        ("a*b", "a\nb", False),
+        ("(a+)+$", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!", False),
+    ],
+)
+def test_a_star_stands_for_any_text_within_a_line_and_nothing_else_is_special(
+    text: str, line: str, is_in: bool
+) -> None:
+    probe = Probe.of(Answers(console=text), "site-b", "db", "")
+    assert probe.is_in(f"first\n{line}\nlast") is is_in
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"answers": {"console": "x", "tcp": 1}},
+        {"answers": {}},
+        {"answers": {"console": ""}},
+        {"answers": {"console": "x", "at": {"site-b": "10.0.0.1"}}},
+    ],
+)
+def test_a_member_is_asked_in_one_way(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Member.model_validate({"server": "db", **wrong})

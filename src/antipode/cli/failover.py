@@ -210,6 +210,8 @@ def _probe(server: ServerPlan, site: str) -> str:
     probe = Probe.of(server.answers, site, server.name, address)
     if probe.reaches is Reach.COMMAND:
         return f"answers when this command exits with 0: {probe}"
+    if probe.console is not None:
+        return f"answers when there is {probe}"
     if probe.reaches is Reach.THIS_SITE:
         return f"answers when {probe} accepts a connection"
     return (

@@ -583,6 +583,8 @@ def _names_its_snapshot(device: Any) -> Any:
 IMAGE = Shape("image", _Image)
 IMAGES = LinkedListing("images", _Image)
 IMAGE_USAGE = Shape("usage", dict[Text, _ImageUsage])
+CONSOLE = Shape("output", str)
+"""of Nova's answer to os-getConsoleOutput"""
 MADE_IMAGE = Shape("image_id", Id)
 """of Nova's answer to createImage (2.45)"""
 BLOCK_DEVICE_MAPPING = Shape(

@@ -91,6 +91,15 @@ class Compute:
             return None
         return [nic["mac_address"].lower() for nic in nics]
 
+    def console(self, server_id: str) -> str:
+        """The console log of a server, as far as its host keeps it (os-getConsoleOutput).
+
+        Raises:
+            ApiError: 409: the server has no host yet; 404, 501: its hypervisor keeps no log.
+        """
+        asked = {"os-getConsoleOutput": {}}
+        return str(self._api.post(f"/servers/{server_id}/action", asked, answers.CONSOLE))
+
     def create_server(self, server: Json, hints: Json | None = None) -> str:
         """Boot a server and return its id; it is not ACTIVE yet.
 

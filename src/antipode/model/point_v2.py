@@ -187,6 +187,7 @@ class Probe(Part):
 
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
     at: dict[Name, Text] = {}
+    console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
 
 
@@ -584,7 +585,8 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
     commands = {} if secret is None else secret.commands
     for member in plan["members"]:
         probe, command = member.pop("probe"), commands.get(member["server"])
-        if probe is not None and (command is not None or probe["tcp"] is not None):
+        ways = probe and [command, probe["tcp"], probe["console"]]
+        if ways and any(way is not None for way in ways):
             member["answers"] = {**probe, "command": command}
     needed = {"vnf": manifest.vnf, **plan}
     more = {} if secret is None else secret.definition

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,12 +30,13 @@ _HARMLESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]*")
 
 @dataclass(frozen=True)
 class Probe:
-    """A TCP connection to `address`, or a command."""
+    """A TCP connection to `address`, a command, or a text in the console log."""
 
     address: str
     port: int | None
     command: tuple[str, ...]
     reaches: Reach
+    console: str | None = None
 
     @classmethod
     def of(cls, answers: Answers, site: str, server: str, fixed_address: str) -> Probe:
@@ -63,12 +65,29 @@ class Probe:
             reaches=Reach.COMMAND
             if words
             else Reach.THIS_SITE
-            if site in answers.at
+            if site in answers.at or answers.console is not None
             else Reach.EITHER_SITE,
+            console=answers.console,
         )
 
+    def is_in(self, log: str) -> bool:
+        """Whether a line of a console log has the text; a `*` in it stands for any text."""
+        parts = (self.console or "").split("*")
+        return any(_in_order(parts, line) for line in log.splitlines())
+
     def __str__(self) -> str:
+        if self.console is not None:
+            return f"{self.console!r} in the console log"
         return f"TCP {self.address}:{self.port}" if self.port else shlex.join(self.command)
+
+
+def _in_order(parts: Sequence[str], line: str) -> bool:
+    at = 0
+    for part in parts:
+        if (found := line.find(part, at)) < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 def _filled_in(word: str, values: dict[str, str]) -> str:

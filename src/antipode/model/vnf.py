@@ -19,22 +19,25 @@ Name = Annotated[str, StringConstraints(pattern=NAME)]
 
 
 class Answers(Model):
-    """How to see that a member answers: a TCP port accepts a connection, or a command exits with 0.
+    """How to see that a member answers: a TCP port accepts a connection, a command exits with 0, or
+    a line of its console log has a text.
 
     `tcp` is a port of the first fixed address, which exists at both sites; `at` gives, by site, an
     address that leads to that site only. In `command`, `{site}`, `{server}` and `{address}` are
-    replaced; it is run without a shell until it succeeds or `within` is over.
+    replaced; it is run without a shell until it succeeds or `within` is over. In `console`, a `*`
+    stands for any text.
     """
 
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
     at: dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:.-]+$")]] = {}
     command: Annotated[list[str], Field(min_length=1)] | None = None
+    console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     within: Seconds = 300.0
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:
-        if (self.tcp is None) == (self.command is None):
-            raise ValueError("give either tcp or command")
+        if sum(way is not None for way in (self.tcp, self.command, self.console)) != 1:
+            raise ValueError("give one of tcp, command and console")
         if self.at and self.tcp is None:
             raise ValueError("at goes with tcp; a command has {site}")
         return self

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.probe import Probe, Reach
@@ -72,6 +73,8 @@ def _fixed_address(server: Server) -> str:
 
 def _ask(probe: Probe, site: Site, server: Server, server_id: str) -> str | None:
     """Ask once; None when the member answers, else why it does not count as answering."""
+    if probe.console is not None:
+        return _read(probe, site, server_id)
     if probe.port is None:
         return _run(probe)
     if not probe.address:
@@ -81,6 +84,18 @@ def _ask(probe: Probe, site: Site, server: Server, server_id: str) -> str | None
     ):
         return not_active
     return _connect(probe.address, probe.port)
+
+
+def _read(probe: Probe, site: Site, server_id: str) -> str | None:
+    """Look for the text in the console log."""
+    try:
+        log = site.compute.console(server_id)
+    except ApiError as error:
+        return f"the console log cannot be read: {error.reason}"
+    if probe.is_in(log):
+        return None
+    last = next((line for line in reversed(log.splitlines()) if line.strip()), "")
+    return f"not yet {probe}; its last line: {visible(last.strip()[-SHOWN:])}"
 
 
 def _port_not_active(site: Site, server: Server, server_id: str) -> str | None:
