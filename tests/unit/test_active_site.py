@@ -37,7 +37,7 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
-from antipode.recover import probes, servers
+from antipode.recover import probes, rollback, servers
 from antipode.runs.failover_checks import Accepted
 from antipode.store.database import open_database
 from antipode.store.states import States
@@ -355,9 +355,10 @@ def test_a_failover_that_wakes_up_after_it_was_replaced_boots_nothing(
             generations.claim(there.vault, now, "site-c", "failover-other", instead)
         return booted
 
-    with monkeypatch.context() as patched, pytest.raises(Busy):
+    with monkeypatch.context() as patched, pytest.raises(Busy) as caught:
         patched.setattr(servers, "boot", sleeps)
         world.failover()
+    assert "run resume" not in "".join(caught.value.__notes__)
     assert not world.b.servers
     assert state(world).claim == generations.present(there.vault, "v", "site-a").claim
 
@@ -393,6 +394,56 @@ def test_a_failover_that_succeeds_after_it_was_taken_for_lost_is_not_replaced(
         failover(there, prepared, Unobserved())
     assert [e for e in world.b.events if e.startswith("boot")] == booted
     assert state(world).generation == 2
+
+
+def test_a_lost_failover_that_makes_more_after_the_plan_is_not_replaced(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_a_failover(world, monkeypatch, servers, "boot")
+    there = other_host(world, tmp_path / "other")
+    prepared = prepare(there, "v", "site-b", None, Accepted(instead_of=lost))
+    with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+        patched.setattr(probes, "await_answer", fail)
+        resume(world.here, lost, Unobserved())  # it was only slow
+    booted = dict(world.b.servers)
+    assert booted
+    with pytest.raises(PreflightFailed) as caught:
+        failover(there, prepared, Unobserved())
+    assert all(any(i in p for p in caught.value.problems) for i in booted)
+    assert world.b.servers == booted
+    now = state(world)
+    assert (now.active_site, now.state) == ("site-a", VnfState.ACTIVE)
+    assert there.runs.all()[0].state == "failed"
+    failover(there, prepare(there, "v", "site-b", None), Unobserved())
+    assert state(world).active_site == "site-b"
+
+
+def test_a_failover_that_has_taken_the_place_of_a_lost_one_is_resumed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_a_failover(world, monkeypatch, servers, "boot")
+    there = other_host(world, tmp_path / "other")
+    prepared = prepare(there, "v", "site-b", None, Accepted(instead_of=lost))
+    with monkeypatch.context() as patched, pytest.raises(ResourceFailed):
+        patched.setattr(probes, "await_answer", fail)
+        failover(there, prepared, Unobserved())
+    # what it makes itself is no sign of life of the other one
+    monkeypatch.setattr(rollback, "made_at", lambda *_: {"server-x": "server x"})
+    resume(there, there.runs.all()[0].id, Unobserved())
+    assert state(world).active_site == "site-b"
+
+
+def test_a_failover_that_has_lost_its_claim_is_to_be_aborted(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = lose_a_failover(world, monkeypatch, probes, "await_answer")
+    there = other_host(world, tmp_path / "other")
+    failover(there, prepare(there, "v", "site-b", None, Accepted(lost)), Unobserved())
+    with pytest.raises(Busy) as caught:
+        resume(world.here, lost, Unobserved())
+    notes = "".join(caught.value.__notes__)
+    assert f"run abort {lost}" in notes
+    assert "run resume" not in notes
 
 
 def test_a_failover_that_this_host_knows_is_not_lost(

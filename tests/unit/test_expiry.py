@@ -23,6 +23,7 @@ from antipode.errors import (
     AntipodeError,
     Busy,
     NotFound,
+    RecoveryPointInvalid,
     SiteUnreachable,
     VaultCorrupt,
     VaultError,
@@ -31,6 +32,7 @@ from antipode.model import point_v2
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.source import BackupChain
+from antipode.model.state import Claim, VnfState
 from antipode.model.steps import Unrecorded
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
@@ -43,7 +45,7 @@ from antipode.runs import verify as verify_kind
 from antipode.runs.protect import remove_orphans_of
 from antipode.store.tables import RunRow
 from antipode.transfer import removal
-from antipode.vault import points, sealing, signing
+from antipode.vault import generations, points, sealing, signing
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.keys import Keyring
@@ -559,6 +561,74 @@ def test_a_failover_from_a_point_that_is_withdrawn_meanwhile_creates_nothing(wor
     with pytest.raises(NotFound, match="withdrawn"):
         failover(world.here, prepared, Unobserved())
     assert not [e for e in world.b.events if e.startswith(("import", "restore", "port", "boot"))]
+
+
+def hidden_once_it_is_claimed(world: World, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    """An expiry withdraws a point between a failover's first look at it and its claim."""
+    claims = generations.claim
+
+    def claim(*given: Any) -> Claim:
+        made = claims(*given)
+        points.hide(world.here.vault, "v", point, "It has expired.")
+        return made
+
+    monkeypatch.setattr(generations, "claim", claim)
+
+
+def test_a_failover_whose_point_goes_while_it_claims_gives_its_claim_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = three_points(world)
+    prepared = prepare(world.here, "v", "site-b", there[0])
+    with monkeypatch.context() as patched, pytest.raises(RecoveryPointInvalid) as caught:
+        hidden_once_it_is_claimed(world, patched, there[0])
+        failover(world.here, prepared, Unobserved())
+    assert caught.value.exit_code == 1
+    assert not [e for e in world.b.events if e.startswith(("import", "restore", "port", "boot"))]
+    now = generations.present(world.here.vault, "v", "site-a")
+    assert (now.state, now.active_site) == (VnfState.ACTIVE, "site-a")
+    world.protect()
+
+
+def test_a_failover_that_was_killed_while_it_claimed_gives_the_claim_of_a_lost_point_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = three_points(world)
+    prepared = prepare(world.here, "v", "site-b", there[0])
+
+    def no_answer(*_: object) -> None:
+        raise VaultError("no answer")
+
+    with monkeypatch.context() as patched, pytest.raises(VaultError):
+        patched.setattr(generations, "confirm", no_answer)
+        failover(world.here, prepared, Unobserved())
+    points.hide(world.here.vault, "v", there[0], "It has expired.")
+    with pytest.raises(RecoveryPointInvalid):
+        resume(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert generations.present(world.here.vault, "v", "site-a").state is VnfState.ACTIVE
+
+
+def test_a_failover_that_has_begun_keeps_its_claim_though_its_point_is_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = three_points(world)
+    prepared = prepare(world.here, "v", "site-b", there[0])
+    with monkeypatch.context() as patched, pytest.raises(SiteUnreachable):
+        patched.setattr(world.b, "before", no_boot)
+        failover(world.here, prepared, Unobserved())
+    points.hide(world.here.vault, "v", there[0], "It was deleted.")
+    run = world.here.runs.all()[0].id
+    with pytest.raises(RecoveryPointInvalid) as caught:
+        resume(world.here, run, Unobserved())
+    assert f"abort {run}" in "".join(caught.value.__notes__)
+    now = generations.present(world.here.vault, "v", "site-a")
+    assert now.claim is not None and now.claim.run == run
+    assert now.state is VnfState.FAILING_OVER
+
+
+def no_boot(event: str) -> None:
+    if event.startswith("boot"):
+        raise SiteUnreachable("no answer")
 
 
 def test_records_that_a_failover_has_imported_go_too(world: World) -> None:

@@ -24,6 +24,7 @@ def request(prepared: Prepared) -> RunRow:
         prepared.plan,
         prepared.state,
         prepared.instead_of.run if prepared.instead_of else None,
+        prepared.made_by_lost,
         prepared.lost_vaults,
     )
 

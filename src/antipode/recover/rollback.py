@@ -106,17 +106,16 @@ def remove(
     return [*left, *_left(site, run, plan)]
 
 
-def made_at(site: Site, run: str) -> list[str]:
-    """The servers, ports and volumes at a site that carry the mark of a run, for people."""
-    return [
-        *(f"server {s['name']} ({s['id']})" for s in site.compute.servers() if made_by(s) == run),
-        *(f"port {p['id']}" for p in _ports(site, None) if maker_in(p.get("description")) == run),
-        *(
-            f"volume {v['name']} ({v['id']})"
-            for v in site.volumes.volumes()
-            if volume_maker(v) == run
-        ),
-    ]
+def made_at(site: Site, run: str) -> dict[str, str]:
+    """The servers, ports and volumes at a site that carry the mark of a run: by id, for people."""
+    servers = {s["id"]: s["name"] for s in site.compute.servers() if made_by(s) == run}
+    ports = [p["id"] for p in _ports(site, None) if maker_in(p.get("description")) == run]
+    volumes = {v["id"]: v["name"] for v in site.volumes.volumes() if volume_maker(v) == run}
+    return {
+        **{id_: f"server {name} ({id_})" for id_, name in servers.items()},
+        **{id_: f"port {id_}" for id_ in ports},
+        **{id_: f"volume {name} ({id_})" for id_, name in volumes.items()},
+    }
 
 
 def remove_twins(

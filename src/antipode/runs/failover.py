@@ -33,6 +33,10 @@ from antipode.errors import (
     Halted,
     Interrupted,
     InvalidInput,
+    NotFound,
+    PreflightFailed,
+    RecoveryPointInvalid,
+    SiteUnreachable,
 )
 from antipode.model import marks
 from antipode.model.base import Model
@@ -66,6 +70,7 @@ PHASES = {
     Steps.PROBE.words: "answers",
 }
 """The phase of a recovery that a step is part of."""
+_ABORT = "antipode run abort"
 MOST_THREADS = 128
 """for the tasks of one run; a server has four tasks, two of which may wait for minutes"""
 
@@ -91,6 +96,8 @@ class FailoverRequest(Model):
     instead_of: str | None = None
     """a failover that is lost with its host and database, as the operator says: it loses its claim
     """
+    made_by_lost: list[str] = Field(default_factory=list)
+    """the ids of what that one had made when this one was planned, as far as its site answered"""
     lost_vaults: list[str] = Field(default_factory=list)
     """vaults that the operator has given up"""
 
@@ -102,6 +109,7 @@ class FailoverRequest(Model):
         plan: RecoveryPlan,
         state: ProtectedVnf,
         instead_of: str | None = None,
+        made_by_lost: Sequence[str] = (),
         lost_vaults: Sequence[str] = (),
     ) -> FailoverRequest:
         """The request for a plan that an operator confirms now."""
@@ -115,6 +123,7 @@ class FailoverRequest(Model):
             confirmed_at=time.time(),
             state=state,
             instead_of=instead_of,
+            made_by_lost=list(made_by_lost),
             lost_vaults=list(lost_vaults),
         )
 
@@ -134,6 +143,7 @@ def requested(
     plan: RecoveryPlan,
     state: ProtectedVnf,
     instead_of: str | None = None,
+    made_by_lost: Sequence[str] = (),
     lost_vaults: Sequence[str] = (),
 ) -> RunRow:
     """A failover that an operator confirms now; it is not kept yet.
@@ -143,9 +153,12 @@ def requested(
         point_digest: of the recovery point as it is in the vault.
         state: of the VNF when the failover was planned.
         instead_of: a failover that is lost with its host and database.
+        made_by_lost: the ids of what that one had made when this one was planned.
         lost_vaults: those that the operator has given up.
     """
-    request = FailoverRequest.confirmed(point, point_digest, plan, state, instead_of, lost_vaults)
+    request = FailoverRequest.confirmed(
+        point, point_digest, plan, state, instead_of, made_by_lost, lost_vaults
+    )
     return new_run(KIND, point.vnf.vnf, request.model_dump(mode="json"))
 
 
@@ -249,14 +262,24 @@ def _fail_over(run: Run) -> None:
             run.deployment.runs.request_abort(row.id)
     site = run.site(request.to)
     vaults = _standing(run).vaults
-    # its digest was confirmed, and that is as good as a signature for a point that has none
-    confirmed = points.find(
-        vaults, run.vnf, request.recovery_point, Trust.UNSIGNED_TOO, digest=request.point_digest
-    )
-    confirmed.must_be_open()
-    point = confirmed.point.model_copy(update={"vnf": request.vnf})
-    rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
-    run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
+    has_begun = _has_begun(run, site)
+    try:
+        point = _confirmed(run, request, vaults)
+        run.touches_clouds()
+        claim = _claim(run, request, vaults, is_first=not has_begun)
+    except (NotFound, PreflightFailed) as error:
+        if not run.touched:
+            raise
+        noted = _abort_it if has_begun else _released
+        if isinstance(error, PreflightFailed):
+            raise noted(error, run) from error.__cause__
+        # exit code 2 would say that nothing was changed
+        raise noted(RecoveryPointInvalid(str(error)), run) from error
+    except Busy as error:
+        if has_begun:
+            _abort_it(error, run)
+        raise
+    run.result["generation"] = claim.generation
     # never waited for: work that a signal has left behind ends at its next safe point
     pool = ThreadPoolExecutor(
         run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)
@@ -273,16 +296,6 @@ def _fail_over(run: Run) -> None:
         stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
         go_on=run.go_on,
     )
-    run.touches_clouds()
-    with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
-        run.timeline.flush()  # a rollback knows that a claim may be on its way
-        given_up = GivenUp(given_up_runs(run.deployment, run.vnf), request.instead_of)
-        claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
-        generations.confirm(vaults, claim)
-        # An expiry withdraws a point first and looks for a claim then, so that one sees the other.
-        points.must_stand(vaults, run.vnf, point.id)
-        step.result(generation=claim.generation)
-    run.result["generation"] = claim.generation
     try:
         workers = min(4 * len(recovery.plan.servers), MOST_THREADS)
         results = run_flow(failover_flow(recovery, run, vaults, claim), run, workers=workers)
@@ -296,6 +309,8 @@ def _fail_over(run: Run) -> None:
             "interrupted by a signal; requests that were under way take effect at the site"
         )
         raise _with_next_commands(interrupted, run) from error
+    except Busy as error:  # its claim is lost, and never comes back
+        raise _abort_it(error, run) from error.__cause__
     except AntipodeError as error:
         raise _with_next_commands(error, run) from error.__cause__
     finally:
@@ -313,6 +328,104 @@ def _fail_over(run: Run) -> None:
     # Cinder makes a volume twice.
     if left := rollback.remove_twins(site, recovery.plan, run.timeline, run.go_on):
         run.result["left"] = left
+
+
+def _has_begun(run: Run, site: Site) -> bool:
+    """Whether an earlier process of a run had its claim, and may have created something. The site
+    is asked too, as an outage of the database may have kept the step from the timeline.
+    """
+    if run.claim.number == 1:
+        return False
+    return any(
+        s.name == Steps.CLAIM_GENERATION.words and s.state == "succeeded"
+        for s in run.timeline.kept()
+    ) or bool(rollback.made_at(site, run.id))
+
+
+def _confirmed(run: Run, request: FailoverRequest, vaults: Vault) -> RecoveryPoint:
+    """The recovery point that the operator has confirmed.
+
+    Raises:
+        NotFound: it was withdrawn since.
+        VaultCorrupt: it was changed since.
+        VaultError, SiteUnreachable: it cannot be read.
+    """
+    # its digest was confirmed, and that is as good as a signature for a point that has none
+    found = points.find(
+        vaults, run.vnf, request.recovery_point, Trust.UNSIGNED_TOO, digest=request.point_digest
+    )
+    found.must_be_open()
+    point = found.point.model_copy(update={"vnf": request.vnf})
+    rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
+    run.result.update(vnf=run.vnf, site=request.to, recovery_point=point.id, rpo_s=round(rpo_s, 3))
+    return point
+
+
+def _claim(run: Run, request: FailoverRequest, vaults: Vault, *, is_first: bool) -> Claim:
+    """Claim the generation, and see that what was confirmed still holds.
+
+    Args:
+        is_first: whether nothing was created yet: what is there of a lost failover may be the
+            run's own afterwards.
+
+    Raises:
+        Busy: another failover has it, or the run has lost it.
+        NotFound: the recovery point was withdrawn.
+        PreflightFailed: the failover that is lost has made more since the plan.
+        VaultError, SiteUnreachable: not all of this is known; the claim stays.
+    """
+    with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
+        run.timeline.flush()  # a rollback knows that a claim may be on its way
+        given_up = GivenUp(given_up_runs(run.deployment, run.vnf), request.instead_of)
+        claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
+        generations.confirm(vaults, claim)
+        # An expiry withdraws a point first and looks for a claim then, so that one sees the other.
+        points.must_stand(vaults, run.vnf, request.recovery_point)
+        if is_first:
+            _see_that_the_lost_made_no_more(run, request)
+        step.result(generation=claim.generation)
+    run.timeline.flush()  # what is created from now on is kept with its claim
+    return claim
+
+
+def _see_that_the_lost_made_no_more(run: Run, request: FailoverRequest) -> None:
+    """Look again for what a failover has made that was taken for lost, now that it has lost its
+    claim: it may have been only slow.
+
+    Raises:
+        PreflightFailed: it has made something that the operator was not shown.
+        SiteUnreachable: that cannot be seen at the site of this failover.
+    """
+    lost = request.state.claim
+    if request.instead_of is None or lost is None:
+        return
+    try:
+        made = rollback.made_at(run.site(lost.site), lost.run)
+    except SiteUnreachable as error:
+        if lost.site == request.to:
+            raise
+        LOG.warning("what %s has made at %s is not known: %s", lost.run, lost.site, error)
+        return
+    if new := [what for id_, what in made.items() if id_ not in request.made_by_lost]:
+        raise PreflightFailed(
+            f"a failover of {run.vnf} to {request.to} instead of {lost.run}",
+            [
+                f"{what} at {lost.site} was made by {lost.run} since the plan, so it was not dead;"
+                " stop it, delete what serves, and plan the failover again"
+                for what in new
+            ],
+        )
+
+
+def _released(error: AntipodeError, run: Run) -> AntipodeError:
+    """The error of a run that has created nothing, whose claim is released."""
+    try:
+        _give_back(run)
+    except ClaimLost:
+        raise
+    except AntipodeError as left:
+        error.add_note(f"Its claim is not released ({left}): antipode run abort {run.id}")
+    return error
 
 
 def _standing(run: Run) -> activity.Standing:
@@ -552,17 +665,29 @@ def _are_there(site: Site, ids: Iterable[str]) -> bool:
     )
 
 
+def _abort_it(error: AntipodeError, run: Run) -> AntipodeError:
+    """The error of a run that can never be resumed with success, with a note on what it left."""
+    error.add_note(f"{_left_behind(run)}\nTo remove what the run created: {_ABORT} {run.id}")
+    return error
+
+
+def _left_behind(run: Run) -> str:
+    booted = ", ".join(_booted(run.timeline.kept())) or "none"
+    return (
+        f"Nothing was removed at {run.request['to']}; servers booted so far: {booted}."
+        f" Every created resource carries the metadata {marks.RUN}={run.id}."
+    )
+
+
 def _with_next_commands(error: AntipodeError, run: Run) -> AntipodeError:
     """The error with a note on what is left behind and the commands that continue."""
-    booted = ", ".join(_booted(run.timeline.kept())) or "none"
     vnf, site, point = run.vnf, run.request["to"], run.request["recovery_point"]
     error.add_note(
-        f"Nothing was removed at {site}; servers booted so far: {booted}."
-        f" Every created resource carries the metadata {marks.RUN}={run.id}.\n"
+        f"{_left_behind(run)}\n"
         f"To resume from the last finished step, once the cause is mended:"
         f" antipode run resume {run.id}\n"
         f"To plan again, with the resources that exist:"
         f" antipode failover {vnf} --to {site} --recovery-point {point}\n"
-        f"To remove what the run created: antipode run abort {run.id}"
+        f"To remove what the run created: {_ABORT} {run.id}"
     )
     return error

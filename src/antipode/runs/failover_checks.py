@@ -5,6 +5,7 @@ backup store has its backups, and whether a failover that is said to be lost has
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ from antipode.vault import points
 from antipode.vault.ensemble import Vaults
 from antipode.vault.points import Age
 from antipode.vault.sealing import Opened, Trust
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,35 +125,47 @@ def claim_of_lost(deployment: Deployment, state: ProtectedVnf, run: str) -> Clai
     return claim
 
 
-def lost_warnings(deployment: Deployment, lost: Claim, to: str) -> list[str]:
-    """What a lost failover has made, and what releasing its claim means.
+def made_by_lost(deployment: Deployment, lost: Claim, to: str) -> dict[str, str] | None:
+    """What a lost failover has made, by id; None where its site does not answer.
 
     Raises:
         PreflightFailed: it has made a copy at another site, which may serve.
+        SiteUnreachable: its site is the one to recover at.
     """
-    warnings = [
-        f"{lost.run} of host {lost.host} claimed {lost.vnf} for {lost.site} at {lost.since} and "
-        "loses its claim: see that its host and its process are dead, or two copies may serve"
-    ]
     try:
         made = rollback.made_at(deployment.site(lost.site), lost.run)
     except SiteUnreachable as error:
         if lost.site == to:
             raise
-        warnings.append(
-            f"what {lost.run} has made at {lost.site} is not known, as that site does not answer "
-            f"({error}): see that nothing of it runs there, now or later"
-        )
-        return warnings
+        LOG.info("what %s has made at %s is not known: %s", lost.run, lost.site, error)
+        return None
     if made and lost.site != to:
         raise PreflightFailed(
             f"a failover of {lost.vnf} to {to} instead of {lost.run}",
-            [f"{what} at {lost.site} is of {lost.run}; delete it" for what in made],
+            [f"{what} at {lost.site} is of {lost.run}; delete it" for what in made.values()],
         )
-    if made:
+    return made
+
+
+def lost_warnings(lost: Claim, made: dict[str, str] | None) -> list[str]:
+    """What releasing the claim of a lost failover means.
+
+    Args:
+        made: what it has made; None where that is not known.
+    """
+    warnings = [
+        f"{lost.run} of host {lost.host} claimed {lost.vnf} for {lost.site} at {lost.since} and "
+        "loses its claim: see that its host and its process are dead, or two copies may serve"
+    ]
+    if made is None:
         warnings.append(
-            f"made at {to} by {lost.run}, and used where the recovery point is the same: "
-            + ", ".join(made)
+            f"what {lost.run} has made at {lost.site} is not known, as that site does not answer: "
+            "see that nothing of it runs there, now or later"
+        )
+    elif made:
+        warnings.append(
+            f"made at {lost.site} by {lost.run}, and used where the recovery point is the same: "
+            + ", ".join(made.values())
         )
     return warnings
 

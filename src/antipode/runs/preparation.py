@@ -46,6 +46,8 @@ class Prepared:
     """seconds that the newest failover of the VNF took that succeeded, as far as this host knows"""
     instead_of: Claim | None = None
     """the claim of a failover that is lost, which this one releases"""
+    made_by_lost: Sequence[str] = ()
+    """the ids of what that one has made, as far as its site answers"""
 
 
 def prepare(
@@ -104,9 +106,10 @@ def prepare(
     defined = found.model_copy(update={"vnf": definition})
     if not accepted.store_unchecked:
         warnings += failover_checks.store_warnings(deployment, defined, state)
+    made = None if lost is None else failover_checks.made_by_lost(deployment, lost, to)
     if lost is not None:
-        warnings += failover_checks.lost_warnings(deployment, lost, to)
-    made = plan.make_plan(defined, site)
+        warnings += failover_checks.lost_warnings(lost, made)
+    planned = plan.make_plan(defined, site)
     fence = (
         f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
         " that site. See that it is fenced: two active copies of a VNF destroy each other's service"
@@ -130,12 +133,13 @@ def prepare(
         defined,
         opened.digest,
         state,
-        made,
+        planned,
         site,
-        [fence, *warnings, *made.warnings],
+        [fence, *warnings, *planned.warnings],
         accepted.lost_vaults,
         earlier_rto_s(deployment, name),
         lost,
+        list(made or ()),
     )
 
 
