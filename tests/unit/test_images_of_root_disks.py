@@ -26,6 +26,7 @@ from antipode.operations.failover import failover, prepare
 from antipode.operations.inspect import look
 from antipode.operations.protect import protect
 from antipode.protect.server_snapshot import image_booted, member
+from antipode.runs.protect import answering_sites
 from antipode.vault import points
 from tests.unit.fakecloud import FakeCloud, refuse
 from tests.unit.test_durable_runs import World, world
@@ -447,3 +448,44 @@ def test_a_point_with_an_image_requires_a_reader_that_knows_images(imaged: World
     assert point_v2.manifest_of(point, {}, "").requires == ["images"]
     before = points.read(imaged.here.vault, "v", points.list_ids(imaged.here.vault, "v")[0])
     assert point_v2.manifest_of(before, {}, "").requires == []
+
+
+def test_a_volume_that_is_attached_meanwhile_fails_the_run(imaged: World) -> None:
+    def attached(event: str) -> None:
+        if event == "image front":
+            imaged.a.attachments["id-front"].append({"volumeId": "db-data", "device": "/dev/vdb"})
+
+    imaged.a.before = attached
+    with pytest.raises(ResourceFailed, match="db-data"):
+        by_option_2(imaged)
+    assert not copies(imaged.b)
+
+
+def test_a_flavor_whose_disk_is_too_small_is_found_by_the_plan(imaged: World) -> None:
+    imaged.a.servers["id-front"]["flavor"]["disk"] = 2
+    by_option_2(imaged)
+    with pytest.raises(PreflightFailed, match="2 GiB"):
+        prepare(imaged.here, "v", "site-b", None)
+    imaged.b.flavors[0]["disk"] = 0
+    prepare(imaged.here, "v", "site-b", None)
+
+
+def test_one_of_several_backup_sites_that_is_away_does_not_keep_a_vnf_from_being_protected(
+    imaged: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    vnf = of_option_2().model_copy(update={"backup": ["site-b", "site-c"]})
+    assert [s.name for s in answering_sites(vnf, "site-a", _but_for("site-c", imaged))] == [
+        "site-b"
+    ]
+    assert any("site-c" in r.message for r in caplog.records)
+    with pytest.raises(SiteUnreachable):
+        answering_sites(of_option_2(), "site-a", _but_for("site-b", imaged))
+
+
+def _but_for(away: str, world: World) -> Any:
+    def connect(name: str) -> Any:
+        if name == away:
+            raise SiteUnreachable(f"{name} does not answer")
+        return world.b.site
+
+    return connect

@@ -705,6 +705,7 @@ ABORTED = (
     ("protect", "incremental backup front-root, not answered"),
     ("protect by server-snapshot", "snapshot db-data"),
     ("protect by server-snapshot", "incremental backup front-root, not answered"),
+    (IMAGED, "upload antipode root disk of db, not answered"),
     ("failover", "boot front, not answered"),
     ("verify", "restore db-root, not answered"),
     ("verify", "full backup db-root, not answered"),

@@ -21,7 +21,7 @@ from antipode.operations.failover import prepare
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.recover.sources import zeros
-from antipode.runs.protect import problems_of
+from antipode.runs.protect import answering_sites, problems_of
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
 from antipode.vault import signing
@@ -159,7 +159,7 @@ def _protecting(deployment: Deployment, site: Site, vnf: Vnf, protection: Protec
         store=None,
         slots=nullcontext(),
         at_once=1,
-        elsewhere=lambda: [deployment.site(name) for name in vnf.sites if name != site.name],
+        elsewhere=lambda: answering_sites(vnf, site.name, deployment.site),
     )
 
 

@@ -129,7 +129,9 @@ class _Planner:
             name=server.name,
             hostname=server.hostname,
             flavor=self._map.flavors.get(server.flavor.name, server.flavor.name),
-            flavor_id=self._flavor(server.name, server.flavor),
+            flavor_id=self._flavor(
+                server.name, server.flavor, server.root_disk.size_gib if server.root_disk else 0
+            ),
             availability_zone=self._zone(
                 f"server {server.name}",
                 self._map.server_zone(server.availability_zone) if server.availability_zone else "",
@@ -178,13 +180,19 @@ class _Planner:
             self.warnings.append(f"server group {here.name} has another form here: {differs}")
         return here
 
-    def _flavor(self, server: str, flavor: Flavor) -> str:
+    def _flavor(self, server: str, flavor: Flavor, root_gib: int) -> str:
+        """`root_gib`: of the root disk on the hypervisor; 0 where the server has none there."""
         name = self._map.flavors.get(flavor.name, flavor.name)
         needs = (
             f"server {server} ({flavor.vcpus} VCPUs, {flavor.ram_mib} MiB, disk "
             f"{flavor.disk_gib} GiB)"
         )
         flavor_id = self._findings.one("flavor", name, self._flavors, needs)
+        if flavor_id and 0 < self._flavors[name][0].get("disk", 0) < root_gib:
+            self.problems.append(
+                f"flavor {name} has a disk of {self._flavors[name][0]['disk']} GiB, and the root "
+                f"disk of server {server} has {root_gib} GiB"
+            )
         if flavor_id and (differs := ", ".join(_differences(flavor, self._flavors[name][0]))):
             self.warnings.append(
                 f"flavor {name} is another here than for server {server}: {differs}"

@@ -236,7 +236,7 @@ class Job:
             full=request.full,
             full_every=protection.chain_ends,
             go_on=run.go_on,
-            elsewhere=lambda: [run.site(name) for name in _elsewhere(request)],
+            elsewhere=lambda: answering_sites(request.vnf, request.site, run.site),
         )
         transfer = TRANSFERS.get(option.transfer)
         needed = deployment.config.vaults_needed
@@ -277,6 +277,27 @@ class Job:
 def _elsewhere(request: ProtectRequest) -> list[str]:
     """The sites of the VNF beside the one where it is protected."""
     return [name for name in request.vnf.sites if name != request.site]
+
+
+def answering_sites(vnf: Vnf, active: str, connect: Callable[[str], Site]) -> list[Site]:
+    """The sites of a VNF that answer, beside the one where it is protected, for bytes to be brought
+    there.
+
+    Raises:
+        SiteUnreachable: none answers.
+    """
+    found: list[Site] = []
+    silent: list[SiteUnreachable] = []
+    for name in (name for name in vnf.sites if name != active):
+        try:
+            found.append(connect(name))
+        except SiteUnreachable as error:
+            silent.append(error)
+    if silent and not found:
+        raise silent[0]
+    for why in silent:
+        LOG.warning("%s cannot be recovered there from the point that is made: %s", vnf.vnf, why)
+    return found
 
 
 def _brought_to(deployment: Deployment, row: RunRow, connect: Callable[[str], Site]) -> list[Site]:

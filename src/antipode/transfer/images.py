@@ -38,7 +38,7 @@ MOST_BREAKS = 5
 """How often in a row a stream may break off without a byte more."""
 _FIELDS = ("disk_format", "container_format", "min_disk", "min_ram", "architecture")
 _INHERITED = ("hw_", "os_", "img_", "trait:", "hypervisor_type", "vm_mode")
-_OF_ITS_SITE = ("os_hash_", "os_hidden", "os_glance_", "img_signature", "img_config_drive_")
+_OF_ITS_SITE = ("os_hash_", "os_hidden", "os_glance_", "img_signature")
 """Properties that are Glance's own, or that are right for other bytes only."""
 
 

@@ -184,6 +184,12 @@ class ImageBootedCapture:
             raise ResourceFailed(
                 f"{self._label} is {status} after its capture; it must still be {wanted}"
             )
+        attached = {a["volumeId"] for a in self.protecting.site.compute.attachments(self.server.id)}
+        if changed := sorted(attached ^ {v.id for v in self.server.volumes}):
+            raise ResourceFailed(
+                f"{self._label} was changed after it was discovered: volumes were attached or"
+                f" detached: {', '.join(changed)}. Protect the VNF again"
+            )
 
     def _unquiesce(self, row: str) -> None:
         p = self.protecting
