@@ -50,6 +50,7 @@ RULES: Mapping[str, Set[Lane]] = {
     "bench/": _UNIT,
     "monitoring/": {Lane.CHECKS, Lane.DISTRIBUTED},
     "docs/": _UNIT,
+    "docs/antipode.1": {Lane.CHECKS, Lane.DISTRIBUTIONS},
     "README.md": {Lane.CHECKS, Lane.DISTRIBUTIONS},
     "LICENSE": {Lane.CHECKS, Lane.DISTRIBUTIONS},
     "CHANGELOG.md": _UNIT,

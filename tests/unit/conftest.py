@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports of tests that any process can pass on (xdist sends them as UTF-8), keys, and waits that
-look often."""
+"""Reports of tests that any process can pass on (xdist sends them as UTF-8), keys, waits that look
+often, and databases that do not wait for the disk.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
 from antipode.cloud import watch
+from antipode.store import database
 from tests import keys
 
 keys.share()
@@ -16,6 +19,17 @@ for _wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
     assert _wait.__kwdefaults__ is not None
     # a fake cloud may be asked as often as we like
     _wait.__kwdefaults__["interval_s"] = 0.005
+
+_prepare = database._prepare_sqlite
+
+
+def _prepare_for_tests(connection: Any, record: object) -> None:
+    """A test's database has no power cut to survive; a killed process loses nothing by this."""
+    _prepare(connection, record)
+    connection.execute("PRAGMA synchronous = OFF")
+
+
+database._prepare_sqlite = _prepare_for_tests
 
 
 @pytest.hookimpl(wrapper=True)

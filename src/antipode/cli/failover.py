@@ -61,7 +61,7 @@ class Failover(ShowCommand):
             "--to-origin",
             action="store_true",
             help="accept a recovery point that was taken at SITE itself before the VNF moved away: "
-            "what changed since is lost",
+            "changes since then are lost",
         )
         parser.add_argument(
             "--instead-of",

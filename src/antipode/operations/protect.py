@@ -71,7 +71,5 @@ def _expire(deployment: Deployment, name: str, observer: Observer) -> list[str] 
     except Stopped as error:
         LOG.warning("the recovery point is made; expired ones are removed later: %s", error)
     except AntipodeError as error:
-        LOG.warning(
-            "the recovery point is made, but what has expired could not be removed: %s", error
-        )
+        LOG.warning("the recovery point is made, but expired ones could not be removed: %s", error)
     return None

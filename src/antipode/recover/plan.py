@@ -171,7 +171,7 @@ class _Planner:
         if again:
             self.warnings.append(
                 f"cloud-init takes {', '.join(again)} for new servers and runs their user_data "
-                f"again; `user_data: keep` or `drop` in the VNF file says what is wanted"
+                f"again; choose `user_data: keep` or `drop` in the VNF file"
             )
 
     def _server_group(self, group: ServerGroup) -> ServerGroup:

@@ -116,8 +116,8 @@ def prepare(
     )
     if found.generation < state.generation:
         warnings.append(
-            f"recovery point {found.id} is of generation {found.generation}: what changed since"
-            f" {name} became active at {state.active_site} is not in it"
+            f"recovery point {found.id} is of generation {found.generation}: changes since"
+            f" {name} became active at {state.active_site} are not in it"
         )
     if opened.signed_by is None:
         warnings.append(

@@ -813,7 +813,7 @@ def _roll_back(run: Run) -> list[str]:
 
     for what, remove in (
         (f"the recovery point and backups of {run.id} at {p.site.name}", withdraw_and_remove),
-        (f"what {run.id} has brought to other sites", remove_elsewhere),
+        (f"copies of {run.id} at other sites", remove_elsewhere),
         (f"the snapshots of {run.id} at {p.site.name}", lambda: job.option.release(p)),
     ):
         try:

@@ -27,4 +27,4 @@ class Work:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            LOG.error("what was begun after an answer has failed", exc_info=error)
+            LOG.error("work that was begun after an answer has failed", exc_info=error)

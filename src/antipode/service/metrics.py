@@ -65,7 +65,7 @@ class Metrics(Collector):
         )
         self._bytes = prometheus.Histogram(
             "antipode_protect_data_bytes",
-            "What protections that succeeded added to the backup store.",
+            "Bytes that successful protections added to the backup store.",
             ["vnf"],
             buckets=BYTES_BUCKETS,
             registry=self.registry,

@@ -77,7 +77,8 @@ def open_database(url: str) -> Engine:
         raise InvalidInput(f"database {shown}: {error}") from error
     except SQLAlchemyError as error:
         raise AntipodeError(
-            f"database {shown} cannot be opened: {error.__cause__ or error}"
+            f"database {shown} cannot be opened: {error.__cause__ or error}. See that it is up; a "
+            "damaged one is restored from a backup"
         ) from error
     except OSError as error:
         raise AntipodeError(f"database {shown}: {error.filename}: {error.strerror}") from error

@@ -33,7 +33,7 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
     if server.user_data is not None and member.user_data is None:
         yield (
             f"server {server.name}: cloud-init runs its user_data again at the recovered server; "
-            "`user_data: keep` or `drop` in the VNF file says what is wanted"
+            "choose `user_data: keep` or `drop` in the VNF file"
         )
 
 
