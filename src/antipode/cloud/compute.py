@@ -97,7 +97,7 @@ class Compute:
         Raises:
             ApiError: 409: the server has no host yet; 404, 501: its hypervisor keeps no log.
         """
-        asked = {"os-getConsoleOutput": {}}
+        asked: Json = {"os-getConsoleOutput": {}}
         return str(self._api.post(f"/servers/{server_id}/action", asked, answers.CONSOLE))
 
     def create_server(self, server: Json, hints: Json | None = None) -> str:
