@@ -23,9 +23,9 @@ for _wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
 _prepare = database._prepare_sqlite
 
 
-def _prepare_for_tests(connection: Any, record: object) -> None:
+def _prepare_for_tests(connection: Any, _record: object) -> None:
     """A test's database has no power cut to survive; a killed process loses nothing by this."""
-    _prepare(connection, record)
+    _prepare(connection, _record)
     connection.execute("PRAGMA synchronous = OFF")
 
 
