@@ -6,7 +6,9 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +47,15 @@ from antipode.runs import verify as verify_kind
 from antipode.runs.protect import remove_orphans_of
 from antipode.store.tables import RunRow
 from antipode.transfer import removal
-from antipode.vault import generations, points, sealing, signing
+from antipode.vault import (
+    Vault,
+    generations,
+    points,
+    sealing,
+    signing,
+    statements,
+    withdrawals,
+)
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.keys import Keyring
@@ -866,10 +876,97 @@ def test_the_service_queues_an_expiry_where_one_is_due_and_leaves_a_failed_one_a
 
 def test_notes_of_points_that_are_long_gone_go_too(world: World) -> None:
     three_points(world)
-    old, young = "20200101T000000Z-000000", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000000"
-    for point in (old, young):
-        points.hide(world.here.vault, "v", point, "It has expired.")
+    old, late = "20200101T000000Z-000000", "20200101T000000Z-000001"
+    forged, young = "20200101T000000Z-000002", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000000"
+    put_note(world, old, timedelta(days=8))
+    put_note(world, late, timedelta(days=6))
+    world.here.vault.put(f"v/{forged}.withdrawn", b"It has expired.\n")
+    put_note(world, young, timedelta(0))
     keep(world, retention={"last": 1})
     expire(world)
-    assert f"{old}.withdrawn" not in documents(world)
-    assert f"{young}.withdrawn" in documents(world)
+    left = documents(world)
+    assert f"{old}.withdrawn" not in left
+    assert f"{forged}.withdrawn" not in left
+    assert {f"{late}.withdrawn", f"{young}.withdrawn"} <= set(left)
+
+
+def put_note(world: World, point: str, ago: timedelta) -> None:
+    """A note as an expiry wrote it a while ago."""
+    at = (datetime.now(UTC) - ago).isoformat()
+    note = withdrawals.Withdrawal(vnf="v", point=point, at=at, why="It has expired.")
+    vault = world.here.vaults()
+    vault.put(
+        withdrawals.name_of("v", point), statements.sealed(vault.keys, withdrawals.KIND, note)
+    )
+
+
+def test_a_note_that_nobody_has_signed_hides_no_point_and_costs_no_backup(world: World) -> None:
+    there = three_points(world)
+    for point in there:
+        world.here.vault.put(f"v/{point}.withdrawn", b"It has expired.\n")
+    assert ids(world) == there
+    keep(world, retention={"last": 3})
+    backups = set(world.a.backups)
+    assert expire(world)["expired"] == []
+    assert set(world.a.backups) == backups
+    # nor does it keep the true one from being written
+    keep(world, retention={"last": 1})
+    expire(world)
+    assert ids(world) == there[2:]
+
+
+def test_a_note_of_another_point_hides_none(world: World) -> None:
+    there = three_points(world)
+    vault = world.here.vaults()
+    withdrawals.write(vault, "v", there[0], "It has expired.")
+    note = vault.get(withdrawals.name_of("v", there[0]))
+    for point in there[1:]:
+        vault.put(withdrawals.name_of("v", point), note)
+    assert ids(world) == there[1:]
+
+
+def test_a_note_keeps_its_time_however_often_it_is_written(world: World) -> None:
+    [point, *_] = three_points(world)
+    put_note(world, point, timedelta(days=5))
+    name, vault = withdrawals.name_of("v", point), world.here.vaults()
+    before = vault.get(name)
+    points.hide(vault, "v", point, "Again.")
+    assert vault.get(name) == before
+    now = datetime.now(UTC)
+    assert withdrawals.is_older(vault, "v", point, now - timedelta(days=4))
+    assert not withdrawals.is_older(vault, "v", point, now - timedelta(days=6))
+
+
+@pytest.mark.parametrize("state", ["holds it", "is silent", "does not have it"])
+def test_a_note_stays_while_a_vault_of_the_configuration_may_bring_the_point_back(
+    world: World, state: str, tmp_path: Path
+) -> None:
+    three_points(world)
+    (tmp_path / "other").mkdir()
+    other, point = DirectoryVault(tmp_path / "other"), "20200101T000000Z-000000"
+    if state == "holds it":
+        other.put(f"v/{point}.json", b"{}")
+    put_note(world, point, timedelta(days=30))
+
+    def every_vault() -> Vault:
+        if state == "is silent":
+            raise SiteUnreachable("no answer")
+        return other
+
+    with patched_every_vault(every_vault):
+        keep(world, retention={"last": 1})
+        expire(world)
+    assert (f"{point}.withdrawn" in documents(world)) is (state != "does not have it")
+
+
+@contextmanager
+def patched_every_vault(every_vault: Callable[[], Vault]) -> Iterator[None]:
+    """Expiries find these vaults in the configuration."""
+    made = run_kind.expiry_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            run_kind,
+            "expiry_of",
+            lambda run, vnf: replace(made(run, vnf), every_vault=every_vault),
+        )
+        yield

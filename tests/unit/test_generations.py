@@ -14,10 +14,11 @@ import pytest
 
 from antipode.errors import Busy, SiteUnreachable, VaultCorrupt, VaultError
 from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
-from antipode.vault import Vault, Version, ensemble, generations, points
+from antipode.vault import Vault, Version, ensemble, generations, points, statements
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.generations import GivenUp
+from antipode.vault.statements import Kind
 from antipode.vault.swift import SwiftVault
 from tests.unit import storages
 
@@ -166,6 +167,12 @@ def test_a_claim_that_the_listing_does_not_have_yet_is_found(vault: Vault) -> No
     assert now(vault).generation == 2
 
 
+def put(vault: Vault, kind: Kind[Any], statement: Any, name: str | None = None) -> None:
+    """Write a signed statement, under its own name by default."""
+    document = statements.sealed(vault.keys, kind, statement)
+    vault.put(name or kind.name_of(statement), document)
+
+
 def lone(vault: Vault, generation: int, outcome: str) -> None:
     """A generation far above all others, as no failover leaves it."""
     written = Claim(
@@ -177,10 +184,9 @@ def lone(vault: Vault, generation: int, outcome: str) -> None:
         host="h",
         since=MOMENT,
     )
-    ended = Outcome.model_validate({"run": "far", "outcome": outcome, "since": MOMENT})
-    name = f"hlr/generation-{generation:010d}"
-    vault.put(f"{name}.claim", written.model_dump_json().encode())
-    vault.put(f"{name}.outcome", ended.model_dump_json().encode())
+    ended = Outcome.model_validate({"claim": written, "outcome": outcome, "since": MOMENT})
+    put(vault, generations.CLAIM, written)
+    put(vault, generations.OUTCOME, ended)
 
 
 def few(vault: Vault, most: int = 50) -> None:
@@ -227,44 +233,6 @@ def test_a_gap_that_a_listing_shows_is_filled_by_name(vault: Vault) -> None:
 
     vault.list = lagging  # type: ignore[method-assign]
     assert (now(vault).active_site, now(vault).generation) == ("site-b", 2)
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b'{"vnf": "other"}',
-        b'{"format":1,"vnf":"hlr","generation":7,"site":"site-b","former_site":"site-a",'
-        b'"run":"r","host":"h","since":"2026-11-22T16:05:01+00:00"}',
-        b'{"format":1,"vnf":"hlr","generation":2,"site":"site-a","former_site":"site-a",'
-        b'"run":"r","host":"h","since":"2026-11-22T16:05:01+00:00"}',
-        b'{"format":1,"vnf":"hlr","generation":2,"site":"site-b","former_site":"site-a",'
-        b'"run":"r","host":"h","since":"yesterday"}',
-    ],
-)
-def test_a_claim_that_cannot_be_understood_is_never_ignored(vault: Vault, document: bytes) -> None:
-    vault.put(CLAIM, document)
-    with pytest.raises(VaultCorrupt, match=CLAIM):
-        now(vault)
-    with pytest.raises(VaultCorrupt):
-        generations.claim(
-            vault, ProtectedVnf(vnf="hlr", active_site="site-a", generation=1), "site-b", "r-2"
-        )
-
-
-@pytest.mark.parametrize("document", [b"", b"{}", b'{"run": "r", "outcome": "lost"}'])
-def test_an_outcome_that_cannot_be_understood_is_never_ignored(
-    vault: Vault, document: bytes
-) -> None:
-    mine = claimed(vault)
-    vault.put(OUTCOME, document)
-    for attempt in (now, lambda v: generations.complete(v, mine)):
-        with pytest.raises(VaultCorrupt):
-            attempt(vault)
 
 
 def claim_as_host(folder: str, vnf: str, number: int) -> str:
@@ -457,22 +425,20 @@ def test_a_failover_goes_on_past_a_damaged_copy_of_its_own_documents(
 
 
 @pytest.mark.parametrize("name", [CLAIM, OUTCOME])
-def test_a_damaged_copy_does_not_count_as_ours(
+def test_a_resumed_failover_writes_what_was_damaged_again(
     pair: tuple[DirectoryVault, DirectoryVault], name: str
 ) -> None:
     expected, mine = now(both(pair)), claimed(both(pair))
     generations.complete(both(pair), mine)  # killed then, and resumed
     pair[0].put(name, b"{")  # which breaks ties
-    with pytest.raises(VaultError):
-        generations.claim(both(pair), expected, "site-b", mine.run)
-        generations.complete(both(pair), mine)
-    # the operator says that it is lost
-    alone = Vaults({"third": lambda: pair[1]}, all_needed=False)
-    assert generations.claim(alone, expected, "site-b", mine.run) == mine
-    generations.complete(alone, mine)
+    assert generations.claim(both(pair), expected, "site-b", mine.run) == mine
+    generations.complete(both(pair), mine)
+    alone = Vaults({"b": lambda: pair[0]}, all_needed=False)
+    assert now(alone).claim == mine
+    assert now(alone).state is VnfState.ACTIVE
 
 
-def test_a_damaged_document_is_not_spread(
+def test_a_damaged_document_is_not_spread_and_the_vault_that_has_it_gets_the_right_one(
     pair: tuple[DirectoryVault, DirectoryVault], tmp_path: Path
 ) -> None:
     generations.complete(both(pair), claimed(both(pair)))
@@ -482,7 +448,8 @@ def test_a_damaged_document_is_not_spread(
     members = {"x": lambda: x, "b": lambda: pair[0], "third": lambda: pair[1]}
     three = Vaults(members, all_needed=True)
     generations.spread(three, "hlr")
-    assert now(x) == now(pair[1])
+    assert now(x) == now(pair[1]) == now(pair[0])
+    assert list(generations.lacking(three, "hlr")) == []
 
 
 def test_what_must_be_known_by_all_vaults_is_not_known_without_one(

@@ -136,6 +136,13 @@ class VaultSync(_OfVnfs, ListCommand):
         parser.add_argument(
             "--plan", action="store_true", help="show what would be done; change nothing"
         )
+        parser.add_argument(
+            "--accept-unsigned",
+            action="store_true",
+            help="sign the claims, outcomes and withdrawals that an unreleased antipode has left"
+            " unsigned; anybody that can write to a vault can write such a document, so look at"
+            " them first",
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -147,7 +154,13 @@ class VaultSync(_OfVnfs, ListCommand):
             self.exit_code = VaultError.exit_code
             print(visible(f"antipode: vault {name} is left out: {reason}"), file=self.app.stderr)
         rows = []
-        for row in synchronize(deployment, parsed_args.vnf, silent=silent, plan=parsed_args.plan):
+        for row in synchronize(
+            deployment,
+            parsed_args.vnf,
+            silent=silent,
+            plan=parsed_args.plan,
+            accept_unsigned=parsed_args.accept_unsigned,
+        ):
             if row.trouble:
                 self.exit_code = VaultError.exit_code
             record = {
@@ -157,6 +170,7 @@ class VaultSync(_OfVnfs, ListCommand):
                 "generation": row.generation,
                 "points": row.points,
                 "written": row.written,
+                "signed": row.signed,
                 "trouble": row.trouble,
             }
             rows.append(columns(record)[1])
@@ -167,6 +181,7 @@ class VaultSync(_OfVnfs, ListCommand):
             "generation",
             "points",
             "written",
+            "signed",
             "trouble",
         ), rows
 

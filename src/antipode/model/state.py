@@ -53,9 +53,8 @@ class Claim(Model):
 class Outcome(Model):
     """How a claim ended, as it is written to the vaults beside it."""
 
-    format: Literal[1] = 1
-    run: Annotated[str, Field(min_length=1, max_length=128)]
-    """whose claim it is"""
+    format: Literal[2] = 2
+    claim: Claim
     outcome: Literal["active", "released"]
     """active: the VNF runs at the claim's site; released: it is active where it was before"""
     since: Moment

@@ -10,9 +10,16 @@ from functools import partial
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, InvalidInput, NotFound, VaultCorrupt, VaultError
+from antipode.errors import (
+    AntipodeError,
+    InvalidInput,
+    KeyMissing,
+    NotFound,
+    VaultCorrupt,
+    VaultError,
+)
 from antipode.model.vnf import NAME, Vnf
-from antipode.vault import Vault, generations, points, sync
+from antipode.vault import Vault, generations, points, sync, withdrawals
 from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import MANIFEST, Trust
 
@@ -67,6 +74,8 @@ class Synced:
     points: int | None = None
     written: dict[str, int] = field(default_factory=dict)
     """how many documents each vault got, or would get, by its place"""
+    signed: list[str] = field(default_factory=list)
+    """documents that were not signed, and are now"""
     trouble: list[str] = field(default_factory=list)
 
 
@@ -127,6 +136,7 @@ def synchronize(
     *,
     silent: Collection[str] = (),
     plan: bool = False,
+    accept_unsigned: bool = False,
 ) -> Iterator[Synced]:
     """Have all vaults of each VNF hold the same, and all VNFs known to this host. Again is fine.
 
@@ -137,6 +147,8 @@ def synchronize(
         only: a VNF; all by default.
         silent: vaults that are not asked, as they do not answer.
         plan: whether it is only said what would be done.
+        accept_unsigned: whether the claims, outcomes and withdrawals that an unreleased antipode
+            has left unsigned are true, and are signed.
 
     Raises:
         NotFound: no vault knows of such a VNF, nor does this host.
@@ -145,6 +157,8 @@ def synchronize(
     for vnf in _vnfs(deployment, only, silent):
         row = Synced(vnf, "known")
         try:
+            if accept_unsigned and not plan:
+                row.signed = _adopt(deployment, vnf, silent)
             _synchronize(deployment, row, silent, plan)
         except AntipodeError as error:
             row.trouble.append(str(error))
@@ -176,6 +190,13 @@ def _synchronize(deployment: Deployment, row: Synced, silent: Collection[str], p
         state = activity.read(deployment, local, vaults)
     row.active_site, row.generation = state.active_site, state.generation
     row.points = len(points.list_ids(vaults, row.vnf))
+
+
+def _adopt(deployment: Deployment, vnf: str, silent: Collection[str]) -> list[str]:
+    """Sign what an unreleased antipode has left unsigned of a VNF; the names of the documents."""
+    local = deployment.vnfs.find(vnf) or _from_vaults(deployment, vnf, silent)
+    vaults = deployment.vaults(local.vaults, lost=silent)
+    return [*generations.adopt(vaults, vnf), *withdrawals.adopt(vaults, vnf)]
 
 
 def _from_vaults(deployment: Deployment, vnf: str, silent: Collection[str]) -> Vnf:
@@ -227,7 +248,7 @@ def _held(vault: Vault, vnf: str) -> Held:
         newest = points.newest_or_none(vault, vnf, Trust.UNSIGNED_TOO)
         primary = newest.vnf.primary if newest else "unknown"
         state = generations.present(vault, vnf, primary)
-    except VaultCorrupt as error:
+    except (KeyMissing, VaultCorrupt) as error:
         return Held(vnf, len(ids), None, None, None, None, None, str(error))
     return Held(
         vnf,
@@ -248,6 +269,8 @@ def _disagreements(vaults: Vaults, vnf: str, every_point: bool) -> Iterator[Disa
             yield Disagreement(vnf, name, place, problem)
     except VaultCorrupt as error:
         yield Disagreement(vnf, "", vaults.place, str(error))
+    for place, name, why in generations.refused(vaults, vnf):
+        yield Disagreement(vnf, name, place, f"counts for nothing: {why}")
     for lack in sync.lacking(vaults, vnf):
         for there in lack.without:
             problem = "is not there; write it with: antipode vault sync"

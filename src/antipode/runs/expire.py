@@ -221,6 +221,7 @@ def expiry_of(run: Run, vnf: Vnf) -> Expiry:
     return Expiry(
         vnf=vnf,
         vault=run.deployment.vaults(vnf.vaults, all_needed=True, go_on=run.go_on),
+        every_vault=lambda: run.deployment.vaults(all_needed=True, go_on=run.go_on),
         site=run.site,
         users=lambda: users(run.deployment, run.vnf),
         timeline=run.timeline,
@@ -248,6 +249,7 @@ def looking(deployment: Deployment, vnf: Vnf, asked: Sequence[str] = ()) -> Expi
     return Expiry(
         vnf=vnf,
         vault=deployment.vaults(vnf.vaults, all_needed=True),
+        every_vault=lambda: deployment.vaults(all_needed=True),
         site=deployment.site,
         users=lambda: users(deployment, vnf.vnf),
         timeline=Unrecorded(),

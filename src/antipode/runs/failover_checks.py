@@ -26,7 +26,7 @@ from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.recover import rollback
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import protect
-from antipode.vault import points
+from antipode.vault import Vault, generations, points
 from antipode.vault.ensemble import Vaults
 from antipode.vault.points import Age
 from antipode.vault.sealing import Opened, Trust
@@ -76,6 +76,16 @@ def newest_known(
             f"this host has made a newer recovery point, {point}, as of {moment}, and it cannot be"
             f" had: {error}. It was removed, or the vault that has it does not answer"
         ]
+
+
+def refused_warnings(vaults: Vault, vnf: str) -> list[str]:
+    """What is to be said of claims in the vaults that count for nothing: another installation of
+    the operator may have written them.
+    """
+    return [
+        f"{place}: {why}. It counts for nothing; see that no other host is failing over {vnf}"
+        for place, _name, why in generations.refused(vaults, vnf)
+    ]
 
 
 def origin_warnings(

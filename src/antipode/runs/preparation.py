@@ -98,6 +98,7 @@ def prepare(
         opened, newer = failover_checks.newest_known(deployment, vaults, opened, trust)
     opened.must_be_open()
     found = opened.point
+    newer += failover_checks.refused_warnings(vaults, name)
     origin = failover_checks.origin_warnings(found, state, to, accepted)
     definition, warnings = definition_of(opened, local)
     warnings += [*newer, *origin]

@@ -36,14 +36,14 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.transfer import images, removal
 from antipode.transfer.removal import Doomed
-from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points
+from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points, sealing, withdrawals
 from antipode.vault.points import Examined
 
 LOG = logging.getLogger(__name__)
 MOST_POINTS = 50
 """Points that are withdrawn in one run, so that it has an end."""
 NOTES_STAY = timedelta(days=7)
-"""How long after a point was made it is noted that it was withdrawn, when it is gone."""
+"""How long after a point was withdrawn it is noted, when it is gone."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Expiry:
     vnf: Vnf
     vault: Vault
     """every vault of the VNF, each of which must answer"""
+    every_vault: Callable[[], Vault]
+    """connects to all vaults of the configuration, each of which must answer"""
     site: Callable[[str], Site]
     """connects to a site; raises NotFound for one that is not configured"""
     users: Callable[[], Mapping[str, str]]
@@ -374,11 +376,22 @@ def _must_not_fail_over(expiry: Expiry) -> None:
 
 
 def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
-    before = f"{datetime.now(UTC) - NOTES_STAY:%Y%m%dT%H%M%SZ}"
-    old = [point for point in notes if point < before][:MOST_POINTS]
-    if old:
-        expiry.go_on()
-        points.forget_notes(expiry.vault, expiry.vnf.vnf, old)
+    """Remove notes on points that were withdrawn so long ago and that no vault of the configuration
+    holds any more: one that the VNF does not name now may be named again.
+    """
+    vnf, before = expiry.vnf.vnf, datetime.now(UTC) - NOTES_STAY
+    made_before = [point for point in notes if point < f"{before:%Y%m%dT%H%M%SZ}"][:MOST_POINTS]
+    old = [i for i in made_before if withdrawals.is_older(expiry.vault, vnf, i, before)]
+    if not old:
+        return
+    try:
+        listed = set(expiry.every_vault().list(f"{vnf}/"))
+    except (VaultError, SiteUnreachable) as error:
+        LOG.warning("notes of withdrawn recovery points of %s stay: %s", vnf, error)
+        return
+    expiry.go_on()
+    gone = [point for point in old if sealing.manifest_name(vnf, point) not in listed]
+    withdrawals.forget(expiry.vault, vnf, gone)
 
 
 def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> _Work:

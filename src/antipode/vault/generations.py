@@ -3,12 +3,12 @@
 
 `<vnf>/generation-0000000002.claim` is written by a failover before it creates anything, and only
 if there is none: of several failovers on several hosts, one continues. `….outcome` beside it
-says how it ended. Neither is ever changed or removed, so that no number is used twice.
+says how it ended. Both are signed, and count for nothing otherwise. Neither is ever changed or
+removed, so that no number is used twice.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import socket
@@ -16,18 +16,32 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from antipode.errors import Busy, VaultCorrupt, VaultError
-from antipode.model.base import Model
-from antipode.model.state import HIGHEST_GENERATION, Claim, Outcome, ProtectedVnf, VnfState
-from antipode.vault import Vault
+from antipode.model.state import (
+    HIGHEST_GENERATION,
+    Claim,
+    Moment,
+    Outcome,
+    ProtectedVnf,
+    VnfState,
+)
+from antipode.vault import Vault, statements
+from antipode.vault.statements import AnyStatement, Kind
 
 LOG = logging.getLogger(__name__)
-AnyDocument = TypeVar("AnyDocument", bound=Model)
+AnyUnsigned = TypeVar("AnyUnsigned", bound=BaseModel)
 Found = tuple[Claim, Outcome | None]
 """A claim, and how it ended if it did."""
-LARGEST_BYTES = 1 << 16
+
+
+class UnsignedOutcome(BaseModel):
+    """An outcome as unreleased versions of antipode wrote it, unsigned."""
+
+    run: str
+    outcome: Literal["active", "released"]
+    since: Moment
 
 
 class GivenUp(NamedTuple):
@@ -84,8 +98,7 @@ def claim(
     teach(vault, expected)
     # the number that is claimed follows the highest that the state was made of: a claim that
     # another host has made since then is in the way of it
-    numbers = _numbers(vault, expected.vnf)
-    claims = list(_until_active(_claims(vault, expected.vnf, numbers)))
+    claims = list(_until_active(_claims(vault, expected.vnf, _numbers(vault, expected.vnf))))
     now = _state(_unreleased(claims), expected.vnf, expected.active_site)
     for mine, outcome in claims:
         if mine.run == run:
@@ -100,7 +113,7 @@ def claim(
     if now.active_site == to:
         raise Busy(f"{now} already; fail over to another site")
     must_be_free(now, to, instead_of)
-    generation = _next(vault, now.vnf, numbers)
+    generation = _next(vault, now.vnf, claims)
     if now.state is VnfState.FAILING_OVER and now.claim is not None:
         _write_claim(vault, now.claim)  # its run may have died before it was everywhere
         release(vault, now.claim)
@@ -152,9 +165,10 @@ def confirm(vault: Vault, claim: Claim) -> None:
         raise Busy(f"run {claim.run} has lost its claim to VNF {claim.vnf}")
     if standing[0].run != claim.run:
         raise Busy(_lost_to(standing[0]))
+    released = {p for p, o in _outcomes(vault, claim) if _is_release(o)}
     name = _name(claim, "claim")
-    released = {p for p, o in _read(vault, _name(claim, "outcome"), Outcome) if _is_release(o)}
-    having = [p for p, c in _read(vault, name, Claim) if c.run == claim.run and p not in released]
+    own = {p for p, c in _read(vault, CLAIM, name) if c.run == claim.run}
+    having = sorted(own - released)
     if not vault.decides(having, claim.former_site):
         raise VaultError(_too_few(having, claim, f"claim {name}"))
 
@@ -196,8 +210,8 @@ def has_succeeded(vault: Vault, vnf: str, run: str) -> bool:
     """
     if (found := claim_of(vault, vnf, run)) is None:
         return False
-    name, former = _name(found[0], "outcome"), found[0].former_site
-    having = [p for p, o in _read(vault, name, Outcome) if o.run == run and not _is_release(o)]
+    former, outcomes = found[0].former_site, _outcomes(vault, found[0])
+    having = [p for p, o in outcomes if o.claim.run == run and not _is_release(o)]
     if not having:
         return False
     if vault.decides(having, former):
@@ -205,7 +219,7 @@ def has_succeeded(vault: Vault, vnf: str, run: str) -> bool:
     others = [place for place in _places(vault.copies()) if place not in having]
     if found[1] is None and vault.decides(others, former):
         return False  # some have it as released, and the silent ones cannot decide otherwise
-    raise VaultError(_too_few(having, found[0], f"outcome {name}"))
+    raise VaultError(_too_few(having, found[0], f"outcome {_name(found[0], 'outcome')}"))
 
 
 def spread(vault: Vault, vnf: str) -> None:
@@ -238,16 +252,20 @@ def lacking(vault: Vault, vnf: str) -> Iterator[tuple[Vault, str, bytes]]:
             known[there] = set(there.list(prefix(vnf)))
         except VaultError as error:
             vault.leave_out(there, error)
-    for name in sorted(set[str]().union(*known.values())):
-        without = [there for there, names in known.items() if name not in names]
+    all_names = {statements.base_of(n) for names in known.values() for n in names}
+    for name in sorted(all_names):
+        if (match := _DOCUMENT.fullmatch(name.removeprefix(prefix(vnf)))) is None:
+            continue
+        having = set(_places_of(vault, name, match[2]))
+        without = [there for there in known if there.place not in having]
         if without and (document := to_spread(vault, vnf, name)) is not None:
             for there in without:
-                yield there, name, document
+                yield there, statements.free_name(name, known[there].__contains__), document
 
 
 def teach(vault: Vault, known: ProtectedVnf) -> None:
     """Write the failover that has made a known state to vaults that lack it: those that have it may
-    have failed with the site, or have been replaced by empty ones.
+    have failed with the site, or have been replaced by empty ones, or by older copies.
 
     Raises:
         Busy: the vaults have another failover of that generation, or have it as aborted.
@@ -260,31 +278,102 @@ def teach(vault: Vault, known: ProtectedVnf) -> None:
         # it was decided when it was made, by vaults that may be others than these
         written, theirs = _write_claim(vault, claim)
         if theirs:
-            _take_out(written, claim)
+            _take_out(written)
             raise Busy(_lost_to(theirs[0]))
         _write_outcome(vault, claim, "active", known.since)
 
 
 def to_spread(vault: Vault, vnf: str, name: str) -> bytes | None:
-    """A claim or an outcome as it is written to the vaults that lack it; None if it is damaged, or
-    a claim that its run may not have, or an outcome that is not decided.
+    """A claim or an outcome as it is written to the vaults that lack it; None if none counts, or
+    it is a claim that its run may not have, or an outcome that is not decided.
     """
-    if (match := _DOCUMENT.fullmatch(name.removeprefix(prefix(vnf)))) is None:
+    base = statements.base_of(name)
+    if (match := _DOCUMENT.fullmatch(base.removeprefix(prefix(vnf)))) is None:
         return None
     number, part = match.groups()
     try:
         if (found := _found(vault, vnf, int(number))) is None:
             return None
-        claim, outcome = found
-        if outcome is None:
-            if part == "outcome":
-                return None  # vaults contradict each other, and too few agree
-            own = [p for p, c in _read(vault, name, Claim) if c.run == claim.run]
-            return _document(claim) if vault.decides(own, claim.former_site) else None
     except VaultCorrupt as error:
         LOG.warning("not written to the other vaults: %s", error)
         return None
-    return _document(claim if part == "claim" else outcome)
+    claim, outcome = found
+    if part == "outcome":
+        if outcome is None:
+            return None
+        return statements.document_of(vault, vault.keys, OUTCOME, outcome)
+    own = [p for p, c in _read(vault, CLAIM, base) if c.run == claim.run]
+    if outcome is None and not vault.decides(own, claim.former_site):
+        return None
+    return statements.document_of(vault, vault.keys, CLAIM, claim)
+
+
+def refused(vault: Vault, vnf: str) -> Iterator[tuple[str, str, str]]:
+    """What lies in the vaults under the names of claims and outcomes and counts for nothing: the
+    vault's place, the name, and why.
+
+    Raises:
+        KeyMissing: there is a signed one, and this host has no key at all to judge it by.
+        VaultError: a vault cannot be read.
+    """
+    for name in vault.list(prefix(vnf)):
+        match = _DOCUMENT.fullmatch(statements.base_of(name).removeprefix(prefix(vnf)))
+        if match is None:
+            continue
+        for place, document in vault.versions(name):
+            if why := _why_refused(vault, match[2], name, document):
+                yield place, name, why
+
+
+def _why_refused(vault: Vault, part: str, name: str, document: bytes) -> str | None:
+    try:
+        if part == "claim":
+            statements.opened(vault.keys, CLAIM, name, document)
+        else:
+            statements.opened(vault.keys, OUTCOME, name, document)
+    except VaultCorrupt as error:
+        return str(error)
+    return None
+
+
+def adopt(vault: Vault, vnf: str) -> list[str]:
+    """Sign the claims and outcomes that an unreleased antipode has left unsigned, as the operator
+    says that they are true; the names of those that count from now on.
+
+    Raises:
+        Busy: a signed one contradicts it.
+        KeyMissing, KeyUnusable: there is no key to sign with.
+        VaultCorrupt: vaults contradict each other.
+        VaultError: it was not written everywhere.
+    """
+    adopted: list[str] = []
+    for generation in _numbers(vault, vnf)[1:]:
+        name = f"{prefix(vnf)}{generation:010d}"
+        if _read(vault, OUTCOME, f"{name}.outcome"):
+            continue
+        signed = _read(vault, CLAIM, f"{name}.claim")
+        unsigned = [c for c in _unsigned(vault, f"{name}.claim", Claim) if _is_named(c, name)]
+        claims = [claim for _, claim in signed] or unsigned
+        outcomes = _unsigned(vault, f"{name}.outcome", UnsignedOutcome) if claims else []
+        said = {(c.run, None) for c in claims} | {(o.run, o.outcome) for o in outcomes}
+        if len({run for run, _ in said}) > 1 or len({o.outcome for o in outcomes}) > 1:
+            raise VaultCorrupt(
+                f"{name}: what is not signed contradicts itself. See which copy of {vnf} serves,"
+                " and remove the documents that are wrong"
+            )
+        if unsigned and not signed:
+            _, theirs = _write_claim(vault, claims[0])
+            if theirs:
+                raise Busy(_lost_to(theirs[0]))
+            adopted.append(f"{name}.claim")
+        for outcome in outcomes[:1]:
+            _write_outcome(vault, claims[0], outcome.outcome, outcome.since)
+            adopted.append(f"{name}.outcome")
+    return adopted
+
+
+def _is_named(claim: Claim, name: str) -> bool:
+    return _name(claim, "claim") == f"{name}.claim"
 
 
 def contradictions(vault: Vault, vnf: str) -> Iterator[tuple[str, str, str]]:
@@ -296,7 +385,7 @@ def contradictions(vault: Vault, vnf: str) -> Iterator[tuple[str, str, str]]:
     """
     for claim, outcome in _claims(vault, vnf, _numbers(vault, vnf)):
         name = _name(claim, "outcome")
-        for place, found in _read(vault, name, Outcome):
+        for place, found in _outcomes(vault, claim):
             if outcome is None or found.outcome != outcome.outcome:
                 yield place, name, found.outcome
 
@@ -336,46 +425,44 @@ def _claim_everywhere(vault: Vault, mine: Claim) -> None:
         for other in theirs:
             LOG.warning("the claim of %s comes to nothing: run %s has it", _holder(other), mine.run)
         return
-    _take_out(written, mine)
+    _take_out(written)
     if theirs:
         raise Busy(_lost_to(theirs[0]))
     raise VaultError(_too_few(_places(written), mine, f"claim {_name(mine, 'claim')}"))
 
 
-def _write_claim(vault: Vault, mine: Claim) -> tuple[dict[Vault, bool], list[Claim]]:
+def _write_claim(vault: Vault, mine: Claim) -> tuple[dict[Vault, str | None], list[Claim]]:
     """Write a claim to every vault that answers, until others have so many that it is in vain.
 
     Returns:
-        the vaults that have it, each with whether this call has written it; and the claims of
-        other runs that were in its way.
+        the vaults that have it, each with the name under which this call has written it, if it
+        has; and the claims of other runs that were in its way.
     """
-    name, document = _name(mine, "claim"), _document(mine)
-    written: dict[Vault, bool] = {}
+    written: dict[Vault, str | None] = {}
     theirs: list[Claim] = []
     copies = list(vault.copies())
     for number, there in enumerate(copies):
         try:
-            is_new = there.create(name, document)
-            found = mine if is_new else _the_one(there, name, Claim)
+            created = statements.create(there, vault.keys, CLAIM, mine)
         except VaultError as error:
             vault.leave_out(there, error)
             continue
-        if found.run == mine.run:
-            written[there] = is_new
+        if created.statement.run == mine.run:
+            written[there] = created.name if created.is_new else None
             continue
-        theirs.append(found)
+        theirs.append(created.statement)
         if not vault.decides(_places([*written, *copies[number + 1 :]]), mine.former_site):
             break
     return written, theirs
 
 
-def _take_out(written: Mapping[Vault, bool], mine: Claim) -> None:
+def _take_out(written: Mapping[Vault, str | None]) -> None:
     """Remove a claim from the vaults that it was just written to: nothing was built on it yet, and
     that of another run is to be there.
     """
-    for there, is_new in written.items():
-        if is_new:
-            there.delete(_name(mine, "claim"))
+    for there, name in written.items():
+        if name is not None:
+            there.delete(name)
 
 
 def _end(vault: Vault, claim: Claim, outcome: Literal["active", "released"]) -> None:
@@ -399,21 +486,17 @@ def _write_outcome(
     Raises:
         Busy: it has ended otherwise.
     """
-    wanted = Outcome(run=claim.run, outcome=outcome, since=since or _now())
-    name = _name(claim, "outcome")
+    wanted = Outcome(claim=claim, outcome=outcome, since=since or _now())
     noted: list[Vault] = []
     other: Outcome | None = None
     copies = list(vault.copies())
     for number, there in enumerate(copies):
         try:
-            if there.create(name, _document(wanted)):
-                noted.append(there)
-                continue
-            found = _the_one(there, name, Outcome)
+            found = statements.create(there, vault.keys, OUTCOME, wanted).statement
         except VaultError as error:
             vault.leave_out(there, error)
             continue
-        if (found.run, found.outcome) == (claim.run, outcome):
+        if (found.claim.run, found.outcome) == (claim.run, outcome):
             noted.append(there)
             wanted = found  # all vaults have the same moment
             continue
@@ -472,7 +555,7 @@ def _claims(vault: Vault, vnf: str, numbers: Collection[int]) -> Iterator[Found]
     gap, which no failover leaves, is passed over in one step.
 
     Raises:
-        VaultCorrupt: a document cannot be understood, or two vaults contradict each other.
+        VaultCorrupt: two vaults contradict each other.
     """
     generation = max(numbers)
     while generation > 1:
@@ -490,11 +573,10 @@ def _found(vault: Vault, vnf: str, generation: int) -> Found | None:
         VaultCorrupt: as `_claims`.
     """
     name = f"{prefix(vnf)}{generation:010d}"
-    outcomes = _read(vault, f"{name}.outcome", Outcome)
-    claims = _decided(vault, _read(vault, f"{name}.claim", Claim), outcomes)
-    for place, outcome in outcomes:
-        if not claims or outcome.run != claims[0][1].run:
-            raise VaultCorrupt(_damaged(place, f"{name}.outcome", "it is of another claim"))
+    outcomes = _read(vault, OUTCOME, f"{name}.outcome")
+    # an outcome proves the claim whose it is, where that one is damaged or gone
+    proven = [(place, outcome.claim) for place, outcome in outcomes]
+    claims = _decided(vault, [*_read(vault, CLAIM, f"{name}.claim"), *proven], outcomes)
     if not claims:
         return None
     return claims[0][1], _decided_outcome(vault, claims[0][1], outcomes)
@@ -541,7 +623,8 @@ def _decided(
         return claims
     for run, own in of_run.items():
         places = [place for place, _ in own]
-        if vault.decides(places, own[0][1].former_site) and all(o.run == run for _, o in outcomes):
+        ended = all(o.claim.run == run for _, o in outcomes)
+        if ended and vault.decides(places, own[0][1].former_site):
             return own
     (one_place, one), (place, other) = (own[0] for own in list(of_run.values())[:2])
     raise VaultCorrupt(
@@ -562,13 +645,14 @@ def _numbers(vault: Vault, vnf: str) -> list[int]:
     return numbers
 
 
-def _next(vault: Vault, vnf: str, numbers: Collection[int]) -> int:
-    """The generation after these.
+def _next(vault: Vault, vnf: str, claims: Collection[Found]) -> int:
+    """The generation after these, which begin with the highest.
 
     Raises:
         VaultCorrupt: there is none, as the numbers are used up.
     """
-    if (highest := max(numbers)) >= HIGHEST_GENERATION:
+    highest = next((claim.generation for claim, _ in claims), 1)
+    if highest >= HIGHEST_GENERATION:
         raise VaultCorrupt(
             f"{vault.place}: {prefix(vnf)}{highest:010d}.claim has the highest number that there "
             "is, which no failover has reached. Remove it and its outcome"
@@ -576,58 +660,30 @@ def _next(vault: Vault, vnf: str, numbers: Collection[int]) -> int:
     return highest + 1
 
 
-def _the_one(vault: Vault, name: str, kind: type[AnyDocument]) -> AnyDocument:
-    """A document that is known to be there."""
-    for _, found in _read(vault, name, kind):
-        return found
-    raise VaultError(f"{vault.place}: {name} is there and cannot be read; try again")
+def _read(vault: Vault, kind: Kind[AnyStatement], name: str) -> list[tuple[str, AnyStatement]]:
+    return statements.read(vault, vault.keys, kind, name)
 
 
-def _read(vault: Vault, name: str, kind: type[AnyDocument]) -> list[tuple[str, AnyDocument]]:
-    """A document as each vault holds it that holds it undamaged, with the vault's place; nothing if
-    there is none.
+def _places_of(vault: Vault, name: str, part: str) -> list[str]:
+    """Where a claim or an outcome is."""
+    if part == "claim":
+        return [place for place, _ in _read(vault, CLAIM, name)]
+    return [place for place, _ in _read(vault, OUTCOME, name)]
 
-    Raises:
-        VaultCorrupt: it is there, and damaged wherever it is.
-    """
-    undamaged: list[tuple[str, AnyDocument]] = []
-    damaged: list[VaultCorrupt] = []
+
+def _outcomes(vault: Vault, claim: Claim) -> list[tuple[str, Outcome]]:
+    return _read(vault, OUTCOME, _name(claim, "outcome"))
+
+
+def _unsigned(vault: Vault, name: str, kind: type[AnyUnsigned]) -> list[AnyUnsigned]:
+    """What unreleased versions of antipode have written under a name, by any vault."""
+    found: list[AnyUnsigned] = []
     for place, document in vault.versions(name):
         try:
-            undamaged.append((place, _understood(place, name, document, kind)))
-        except VaultCorrupt as error:
-            damaged.append(error)
-    if damaged and not undamaged:
-        raise damaged[0]
-    for passed_over in damaged:
-        LOG.warning("a copy is passed over, as another vault has it undamaged: %s", passed_over)
-    return undamaged
-
-
-def _understood(place: str, name: str, document: bytes, kind: type[AnyDocument]) -> AnyDocument:
-    """The document that was read at a place.
-
-    Raises:
-        VaultCorrupt: it is damaged.
-    """
-    if len(document) > LARGEST_BYTES:
-        raise VaultCorrupt(_damaged(place, name, f"it has {len(document)} bytes"))
-    try:
-        value = kind.model_validate(json.loads(document))
-    except (ValidationError, ValueError, RecursionError) as error:
-        raise VaultCorrupt(_damaged(place, name, type(error).__name__)) from error
-    if isinstance(value, Claim) and (
-        _name(value, "claim") != name or value.site == value.former_site
-    ):
-        raise VaultCorrupt(_damaged(place, name, "it contradicts its own name"))
-    return value
-
-
-def _damaged(place: str, name: str, why: str) -> str:
-    return (
-        f"{place}: {name} cannot be understood ({why}), so it is not known where the VNF is "
-        "active. Put it back as it was, from another vault or a backup of this one"
-    )
+            found.append(kind.model_validate_json(document[: statements.LARGEST_BYTES]))
+        except ValidationError as error:
+            LOG.info("%s: %s is no unsigned statement: %s", place, name, error.title)
+    return found
 
 
 def _lost_to(claim: Claim) -> str:
@@ -641,10 +697,6 @@ def _holder(claim: Claim) -> str:
     return f"run {claim.run} on host {claim.host}, to {claim.site}, since {claim.since}"
 
 
-def _document(value: Model) -> bytes:
-    return value.model_dump_json(indent=1).encode()
-
-
 def _name(claim: Claim, part: str) -> str:
     return f"{prefix(claim.vnf)}{claim.generation:010d}.{part}"
 
@@ -654,8 +706,12 @@ def prefix(vnf: str) -> str:
     return f"{vnf}/generation-"
 
 
+CLAIM = Kind(Claim, "application/vnd.antipode.claim+json", lambda c: _name(c, "claim"))
+OUTCOME = Kind(
+    Outcome, "application/vnd.antipode.outcome+json", lambda o: _name(o.claim, "outcome")
+)
 _DOCUMENT = re.compile(r"(\d{10})\.(claim|outcome)", re.ASCII)
-_NUMBER = re.compile(r".*/generation-(\d{10})\.claim$", re.DOTALL)
+_NUMBER = re.compile(r".*/generation-(\d{10})\.(?:claim|outcome)(?:\.\d+)?$", re.DOTALL)
 
 
 def _now() -> str:

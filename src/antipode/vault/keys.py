@@ -10,6 +10,7 @@ exported.json    when the newest recovery kit was exported, and of which signing
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import stat
@@ -22,16 +23,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import ValidationError
 
 from antipode import private
-from antipode.errors import KeyMissing, KeyUnusable
+from antipode.errors import KeyMissing, KeyUnusable, PointUntrusted
 from antipode.model.base import Model
 from antipode.vault import encryption, signing
 from antipode.vault.signing import Signed
 
+LOG = logging.getLogger(__name__)
 SIGNING_KEY, IDENTITIES, TRUSTED = "signing.pem", "identities.txt", "trusted"
 EXPORTED = "exported.json"
 SIGNING_VARIABLE = "ANTIPODE_SIGNING_KEY"
 TRUSTED_VARIABLE = "ANTIPODE_TRUSTED_KEYS"
 IDENTITIES_VARIABLE = "ANTIPODE_IDENTITIES"
+STATEMENTS = b"antipode: statements about a VNF"
+"""What keys that are derived from identities are for."""
 LARGEST_BYTES = 1 << 20
 Content = TypeVar("Content", str, bytes)
 Key = TypeVar("Key")
@@ -199,6 +203,44 @@ class Keyring:
             KeyUnusable: as `trusted`.
         """
         return signing.open_envelope(document, name, payload_type, self.trusted())
+
+    def sign_statement(self, payload_type: str, payload: bytes) -> bytes:
+        """The envelope of a statement about a VNF: signed by the key of this host, which is
+        generated if it is missing, and by those that hosts with the same identities share.
+
+        Raises:
+            KeyMissing, KeyUnusable: as `signing_key`.
+        """
+        if not self.can_sign:
+            for path in self.prepare():
+                LOG.warning("generated %s. Export a new recovery kit: antipode key export", path)
+        return signing.sign(payload_type, payload, self.signing_key(), *self._shared())
+
+    def open_statement(self, document: bytes, name: str, payload_type: str) -> bytes:
+        """The payload of a statement that a trusted key has signed, or a host that has an identity
+        of this one: a host that had nothing but the recovery kit signs with a new key.
+
+        Raises:
+            VaultCorrupt: as `signing.open_envelope`.
+            KeyMissing: it is signed, and this host has no key at all to judge it by.
+            KeyUnusable: as `trusted` and `identities`.
+        """
+        shared = (key.public_key() for key in self._shared())
+        trusted = self.trusted() | {signing.key_id(key): key for key in shared}
+        try:
+            return signing.open_envelope(document, name, payload_type, trusted).payload
+        except PointUntrusted as error:
+            if trusted:
+                raise
+            raise KeyMissing(
+                f"{name} is signed, and this host has no keys to judge it by{self._where()}. Import"
+                " the recovery kit: antipode key import KIT; or begin with other keys: antipode key"
+                " generate"
+            ) from error
+
+    def _shared(self) -> list[Ed25519PrivateKey]:
+        """Keys for statements, which each host derives that has the same identities."""
+        return [signing.derived_key(identity, STATEMENTS) for identity in self.identities()]
 
     def encrypt(self, plain: bytes) -> str:
         """Armored text that each of the `recipients` can open. Raises as these."""

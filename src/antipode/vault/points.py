@@ -22,11 +22,11 @@ from antipode.errors import (
     VaultError,
 )
 from antipode.model.point import RecoveryPoint
-from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, sealing
+from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, sealing, withdrawals
 from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
+from antipode.vault.withdrawals import WITHDRAWN
 
 LOG = logging.getLogger(__name__)
-WITHDRAWN = ".withdrawn"
 AnyResult = TypeVar("AnyResult")
 
 
@@ -160,7 +160,7 @@ def spread(vault: Vault, vnf: str, point: str) -> None:
         NotFound, VaultCorrupt: as `read`.
         VaultError: it was not written everywhere.
     """
-    if vault.versions(_note(vnf, point)):
+    if withdrawals.places_of(vault, vnf, point):
         raise NotFound(f"recovery point {point} of {vnf} was withdrawn")
     name, records = sealing.manifest_name(vnf, point), dict[str, str]()
 
@@ -187,7 +187,7 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
         VaultError: it is unknown whether it is still there.
     """
     if on_its_way:
-        vault.put(_note(vnf, point), b"This recovery point was withdrawn; its backups are gone.\n")
+        withdrawals.write(vault, vnf, point, "It was not made to the end.")
     vault.delete(sealing.manifest_name(vnf, point))
 
 
@@ -201,9 +201,10 @@ def hide(vault: Vault, vnf: str, point: str, why: str) -> None:
     Raises:
         VaultError: it is unknown whether it is hidden everywhere.
     """
-    vault.each(lambda copy: copy.create(_note(vnf, point), f"{why}\n".encode()))
+    withdrawals.write(vault, vnf, point, why)
     if not is_hidden_everywhere(vault, vnf, point):
-        raise VaultError(f"{vault.place}: {_note(vnf, point)} was just written and is not there")
+        note = withdrawals.name_of(vnf, point)
+        raise VaultError(f"{vault.place}: {note} was just written and is not there")
 
 
 def is_hidden_everywhere(vault: Vault, vnf: str, point: str) -> bool:
@@ -212,7 +213,7 @@ def is_hidden_everywhere(vault: Vault, vnf: str, point: str) -> bool:
     Raises:
         VaultError: the vault cannot be read.
     """
-    return len(vault.versions(_note(vnf, point))) >= len(vault.copies())
+    return len(withdrawals.places_of(vault, vnf, point)) >= len(vault.copies())
 
 
 def must_stand(vault: Vault, vnf: str, point: str) -> None:
@@ -222,7 +223,7 @@ def must_stand(vault: Vault, vnf: str, point: str) -> None:
         NotFound: it was.
         VaultError: the vault cannot be read.
     """
-    if vault.versions(_note(vnf, point)):
+    if withdrawals.places_of(vault, vnf, point):
         raise NotFound(
             f"recovery point {point} of {vnf} was withdrawn: it was not made to the end, has"
             f" expired or was deleted. See the others: antipode recovery-point list {vnf}"
@@ -453,30 +454,27 @@ class Listing(NamedTuple):
     hidden: list[str]
     """points that were withdrawn, and whose manifests are still there"""
     notes: list[str]
-    """points that were withdrawn, and whose manifests are gone"""
+    """points that are said to be withdrawn, and whose manifests are gone"""
 
 
 def list_all(vault: Vault, vnf: str) -> Listing:
-    """The recovery points of a VNF, and those that were withdrawn."""
-    written = [PurePosixPath(name) for name in vault.list(f"{vnf}/")]
-    withdrawn = [name.stem for name in written if name.suffix == WITHDRAWN]
-    manifests = [name.stem for name in written if name.suffix == MANIFEST]
-    not_standing, there = set(withdrawn), set(manifests)
-    return Listing(
-        ids=[point for point in manifests if point not in not_standing],
-        hidden=[point for point in manifests if point in not_standing],
-        notes=[point for point in withdrawn if point not in there],
-    )
-
-
-def forget_notes(vault: Vault, vnf: str, notes: Collection[str]) -> None:
-    """Remove notes of points that were withdrawn and are gone.
+    """The recovery points of a VNF, and those that were withdrawn. Notes beside manifests are read:
+    one that no trusted key has signed hides nothing.
 
     Raises:
-        VaultError: it is unknown whether they are still there.
+        KeyMissing: there is a signed note, and this host has no key at all to judge it by.
+        VaultError: the vault cannot be read.
     """
-    for point in notes:
-        vault.delete(_note(vnf, point))
+    written = [PurePosixPath(name) for name in vault.list(f"{vnf}/")]
+    noted = [name.stem for name in written if name.suffix == WITHDRAWN]
+    manifests = [name.stem for name in written if name.suffix == MANIFEST]
+    there = set(manifests)
+    hidden = {p for p in noted if p in there and withdrawals.places_of(vault, vnf, p)}
+    return Listing(
+        ids=[point for point in manifests if point not in hidden],
+        hidden=[point for point in manifests if point in hidden],
+        notes=[point for point in noted if point not in there],
+    )
 
 
 def list_points(
@@ -529,7 +527,3 @@ def named_resources(vault: Vault, vnf: str, points: Collection[str]) -> set[str]
             if point in listed:
                 raise
     return named
-
-
-def _note(vnf: str, point: str) -> str:
-    return f"{vnf}/{point}{WITHDRAWN}"

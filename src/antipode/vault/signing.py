@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from antipode.errors import PointUntrusted, VaultCorrupt
@@ -60,17 +61,27 @@ def pre_authentication(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def sign(payload_type: str, payload: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The envelope of a payload, with one signature."""
-    signature = key.sign(pre_authentication(payload_type, payload))
+def sign(payload_type: str, payload: bytes, *keys: Ed25519PrivateKey) -> bytes:
+    """The envelope of a payload, with a signature of each key."""
+    signed = pre_authentication(payload_type, payload)
     envelope = {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": payload_type,
         "signatures": [
-            {"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}
+            {
+                "keyid": key_id(key.public_key()),
+                "sig": base64.b64encode(key.sign(signed)).decode(),
+            }
+            for key in keys[:MOST_SIGNATURES]
         ],
     }
     return json.dumps(envelope, indent=1).encode()
+
+
+def derived_key(secret: str, purpose: bytes) -> Ed25519PrivateKey:
+    """The signing key for one purpose that all who share a secret have in common (HKDF-SHA256)."""
+    seed = HKDF(hashes.SHA256(), length=32, salt=None, info=purpose).derive(secret.encode())
+    return Ed25519PrivateKey.from_private_bytes(seed)
 
 
 def open_envelope(

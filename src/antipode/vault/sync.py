@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from antipode.errors import AntipodeError, NotFound, Stopped, VaultCorrupt, VaultError
-from antipode.vault import Vault, generations, sealing
-from antipode.vault.points import WITHDRAWN
+from antipode.vault import Vault, generations, points, sealing, statements, withdrawals
 from antipode.vault.sealing import MANIFEST, Trust
+from antipode.vault.withdrawals import WITHDRAWN
 
 
 class Lack(NamedTuple):
@@ -40,17 +40,17 @@ def lacking(vault: Vault, vnf: str) -> Iterator[Lack]:
     listed = {copy: _names(vault, copy, vnf) for copy in vault.copies()}
     held = {copy: names for copy, names in listed.items() if names is not None}
     known = set[str]().union(*held.values())
-    withdrawn = {name.removesuffix(WITHDRAWN) for name in known if name.endswith(WITHDRAWN)}
+    hidden = points.list_all(vault, vnf).hidden
     records = sealing.records_folder(vnf)
     manifests = {
         name
         for name in known
         if name.startswith(f"{vnf}/")
         and name.endswith(MANIFEST)
-        and name.removesuffix(MANIFEST) not in withdrawn
+        and name.removeprefix(f"{vnf}/").removesuffix(MANIFEST) not in hidden
     }
     for name in (
-        *sorted(name + WITHDRAWN for name in withdrawn),
+        *sorted(name for name in known if name.endswith(WITHDRAWN)),
         *sorted(manifests, reverse=True),
         *sorted(name for name in known if name.startswith(records)),
     ):
@@ -113,8 +113,8 @@ def _intact(vault: Vault, vnf: str, name: str) -> dict[str, bytes]:
         return {name: document}
     if name.startswith(sealing.records_folder(vnf)):
         return {name: _record(vault, name, name.removesuffix(MANIFEST).rpartition(".")[2])}
-    if not name.endswith(MANIFEST):
-        return {name: vault.get(name)}
+    if name.endswith(WITHDRAWN):
+        return {name: _note(vault, name)}
     point = name.removeprefix(f"{vnf}/").removesuffix(MANIFEST)
     records: dict[str, bytes] = {}
 
@@ -130,6 +130,14 @@ def _intact(vault: Vault, vnf: str, name: str) -> dict[str, bytes]:
         except VaultCorrupt as error:
             damaged = VaultCorrupt(f"{place}: {error}")
     raise damaged or NotFound(f"{vault.place} has it no more")
+
+
+def _note(vault: Vault, name: str) -> bytes:
+    """A note that a recovery point was withdrawn, from any vault that has one which counts."""
+    for place, document in vault.versions(name):
+        if statements.counting(vault.keys, withdrawals.KIND, place, name, document) is not None:
+            return document
+    raise VaultCorrupt(f"{vault.place}: no key that is trusted here has signed it")
 
 
 def _record(vault: Vault, name: str, sha256: str) -> bytes:
