@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,7 +23,7 @@ from antipode.errors import (
     PointUntrusted,
     VaultCorrupt,
 )
-from antipode.model import point_v2, topology
+from antipode.model import point_v2, requirements, topology
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.source import BackupRecord, StoredObjects
@@ -237,6 +237,84 @@ def test_what_is_secret_is_in_no_document_in_clear() -> None:
     for document in (payload, *(r.encode() for r in sealed.records.values())):
         for secret in (b"c2VjcmV0", b"ssh-ed25519", b'"check"', b'quiesced-snapshot","quiesce'):
             assert secret not in document
+
+
+# ---------------------------------------------------------------------- what readers must know
+
+REACHABLE = [
+    *(point_v2.Volume, point_v2.Attachment, point_v2.FixedAddress, point_v2.Port),
+    *(point_v2.DhcpOption, point_v2.Subport, point_v2.Trunk, point_v2.FloatingIp),
+    *(point_v2.Flavor, point_v2.ServerGroup, point_v2.Server, point_v2.Found, point_v2.Probe),
+    *(point_v2.Member, point_v2.Names, point_v2.Plan),
+]
+
+
+def parts_below(part: type[Any]) -> set[type[Any]]:
+    """A part, and every part that its members can hold."""
+    found, waiting = set[type[Any]](), [part]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found.add(one)
+            waiting += [
+                p
+                for annotation in get_type_hints(one).values()
+                for p in REACHABLE
+                if p in mentioned(annotation)
+            ]
+    return found
+
+
+def mentioned(annotation: Any) -> list[Any]:
+    below = [mentioned(a) for a in getattr(annotation, "__args__", ())]
+    return [annotation, *(one for found in below for one in found)]
+
+
+def test_every_part_of_what_comes_back_says_what_it_requires() -> None:
+    parts = parts_below(point_v2.Found) | parts_below(point_v2.Plan)
+    assert {p.__name__ for p in parts} == set(requirements.FIRST)
+    assert parts == set(REACHABLE)
+    for part in parts:
+        assert requirements.FIRST[part.__name__] <= set(part.model_fields)
+
+
+def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, full = seal(samples.point(), NO_KEYS), seal(full_point(), NO_KEYS)
+    assert payload_of(plain)["requires"] == []
+    assert set(payload_of(full)["requires"]) == OF_VOLUMES
+    monkeypatch.setattr(point_v2, "KNOWN_REQUIREMENTS", frozenset())
+    assert opened(plain).point == samples.point()
+    with pytest.raises(VaultCorrupt):
+        opened(full)
+
+
+OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES}
+"""What a point requires whose members boot from volumes."""
+
+
+@pytest.mark.parametrize("known", sorted(OF_VOLUMES))
+def test_a_reader_that_lacks_any_one_of_them_refuses_it(
+    monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    less = point_v2.KNOWN_REQUIREMENTS - {known}
+    monkeypatch.setattr(point_v2, "KNOWN_REQUIREMENTS", less)
+    with pytest.raises(VaultCorrupt):
+        opened(seal(full_point(), NO_KEYS))
+
+
+def test_a_member_of_a_later_version_is_required_without_being_named_here() -> None:
+    class Server(point_v2.Server):
+        is_paused: bool = False
+
+    before = json.loads(point_v2.dumped(point_v2.Found.model_validate(SERVERS)))["servers"][0]
+    paused = Server.model_validate({**before, "is_paused": True})
+    assert "Server.is_paused" in requirements.required_by(paused)
+    assert "Server.is_paused" not in requirements.required_by(Server.model_validate(before))
+    assert "Server.is_paused" in requirements.known_to([Server])
+
+
+SERVERS = full_point().topology.model_dump(mode="json")
 
 
 # ------------------------------------------------------------------------------ size and calls

@@ -4,7 +4,7 @@
 The schema is frozen. It has no class in common with the VNF file or with the models that antipode
 works with, so that these can change and no point becomes unreadable. docs/recovery-point.md has the
 rules: a newer minor may add members, which a reader ignores; that which it must not ignore is named
-in `requires`; all else needs a new format.
+in `requires`, as `requirements` finds it; all else needs a new format.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antipode.errors import VaultCorrupt
+from antipode.model import requirements
 from antipode.model.point import Moment, RecoveryPoint
 from antipode.model.source import BackupRecord, CinderTime, VolumeSource, backup_chain
 from antipode.model.vnf import Vnf
@@ -33,8 +34,6 @@ SEGMENT = 64
 """The most records of a chain that are sealed in one document."""
 IMAGES = "images"
 """Required by a point with root disks on hypervisors, whose sources are images."""
-_KNOWN_REQUIREMENTS = frozenset({IMAGES})
-"""What a point may require of its reader, and this one knows."""
 _SECRET = ("user_data", "keypair")
 """Fields of a server that are encrypted."""
 
@@ -233,6 +232,15 @@ class Plan(Part):
     store: Name | None = None
 
 
+KNOWN_REQUIREMENTS = requirements.known_to(
+    [
+        *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
+        *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
+    ]
+) | {IMAGES}
+"""What a point may require of its reader, and this one knows."""
+
+
 class Window(Part):
     total_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     per_member_s: dict[Id, float]
@@ -402,7 +410,7 @@ def read_manifest(payload: bytes, name: str) -> Manifest:
         VaultCorrupt: as `parsed`; or it requires what this antipode does not know.
     """
     manifest = parsed(Manifest, payload, name, LARGEST_MANIFEST)
-    if unknown := sorted(set(manifest.requires) - _KNOWN_REQUIREMENTS):
+    if unknown := sorted(set(manifest.requires) - KNOWN_REQUIREMENTS):
         raise VaultCorrupt(
             f"{name} requires {', '.join(unknown)}, which this antipode does not know. Use a newer"
             " antipode"
@@ -417,11 +425,16 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
         chains: volume id -> the document that the records of its chain end in.
         secret: `secret_of` the point, encrypted.
     """
-    topology = point.topology.model_dump(mode="json")
+    found = Found.model_validate(point.topology.model_dump(mode="json"))
+    plan = _plan(point.vnf)
     return Manifest(
         format=FORMAT,
         minor=MINOR,
-        requires=[IMAGES] if point.images else [],
+        requires=sorted(
+            requirements.required_by(found)
+            | requirements.required_by(plan)
+            | ({IMAGES} if point.images else set())
+        ),
         id=point.id,
         vnf=point.vnf.vnf,
         run=point.run,
@@ -436,9 +449,9 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
         else Window.model_validate(point.quiesce_window.model_dump()),
         moments=dict(point.moments),
         made_by=point.made_by,
-        found=Found.model_validate(topology),
+        found=found,
         sources={v: _source(s, chains.get(v)) for v, s in point.sources.items()},
-        plan=_plan(point.vnf),
+        plan=plan,
         secret=secret,
     )
 

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recovery point of format 2 requires of its reader: each member that changes how a VNF
+comes back, where it says something and the first readers of the format do not know it.
+
+An older reader refuses such a point, and does not bring a server back otherwise than it was. A new
+member of these parts needs nothing here: it is required as soon as a point has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pydantic import BaseModel
+
+FIRST: Mapping[str, frozenset[str]] = {
+    part: frozenset(members.split())
+    for part, members in {
+        "Volume": "id name size_gib volume_type bootable encrypted multiattach availability_zone"
+        " description metadata image_metadata backend_host backend_name",
+        "Attachment": "volume device is_root delete_on_termination tag",
+        "FixedAddress": "address subnet_cidr subnet_name",
+        "Port": "id name network mac_address fixed security_groups allowed_address_pairs"
+        " port_security_enabled vnic_type device_tag tags",
+        "DhcpOption": "name value ip_version",
+        "Subport": "port segmentation_type segmentation_id",
+        "Trunk": "name description admin_state_up tags subports",
+        "FloatingIp": "address fixed_address port description",
+        "Flavor": "name vcpus ram_mib disk_gib extra_specs",
+        "ServerGroup": "name policy rules",
+        "Server": "id name hostname flavor attachments ports metadata tags config_drive description"
+        " availability_zone server_group",
+        "Found": "discovered_at servers",
+        "Probe": "tcp at within",
+        "Member": "server boot_before boot_after user_data probe",
+        "Names": "networks volume_types flavors security_groups availability_zones server_zones"
+        " volume_zones server_groups server_group_policies",
+        "Plan": "primary backup members map maps store",
+    }.items()
+}
+"""The members of each part that are not required by name: those of format 2.0, and of a part that
+came later those that it came with, as the member that holds it is required. Never extended for a
+part that is here.
+"""
+NOT_NAMED = frozenset({"Member.role", "Member.pause", "Server.root_disk"})
+"""The first two say nothing of how a VNF comes back; a root disk is required as `images`."""
+
+
+def required_by(part: BaseModel) -> set[str]:
+    """What a part of a manifest, and the parts in it, require: `Part.member`."""
+    found: set[str] = set()
+    for member, value in part:
+        name = f"{type(part).__name__}.{member}"
+        default = type(part).model_fields[member].get_default(call_default_factory=True)
+        if _is_later(type(part), member) and value != default:
+            found.add(name)
+        for below in _parts_in(value):
+            found |= required_by(below)
+    return found
+
+
+def known_to(parts: Iterable[type[BaseModel]]) -> frozenset[str]:
+    """What a reader with these parts knows that may be required."""
+    return frozenset(
+        f"{part.__name__}.{member}"
+        for part in parts
+        for member in part.model_fields
+        if _is_later(part, member)
+    )
+
+
+def _is_later(part: type[BaseModel], member: str) -> bool:
+    first = FIRST.get(part.__name__, frozenset(part.model_fields))
+    return member not in first and f"{part.__name__}.{member}" not in NOT_NAMED
+
+
+def _parts_in(value: object) -> Iterator[BaseModel]:
+    if isinstance(value, BaseModel):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _parts_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _parts_in(item)
