@@ -80,6 +80,18 @@ def add_service(site: Site, user: str, url: str, *types: str) -> None:
             )
 
 
+def s3_keys(cloud: Any) -> tuple[str, str]:
+    """An access key and its secret, with which S3 clients act for a user in its project."""
+    user, project = cloud.current_user_id, cloud.current_project_id
+    path = f"/users/{user}/credentials/OS-EC2"
+    known = cloud.identity.get(path).json()["credentials"]
+    ours = next((c for c in known if c["tenant_id"] == project), None)
+    if ours is None:
+        answer = cloud.identity.post(path, json={"tenant_id": project})
+        ours = answer.json()["credential"]
+    return ours["access"], ours["secret"]
+
+
 def ask(site: Site, port: int, path: str, user: str = "admin", project: str = "admin") -> Any:
     """The answer of an API to a user's GET, as JSON; raises `NotReady` without one.
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Swift behind Keystone, at one site: the store of both sites' backups and the vault of the
-manifests.
+manifests. It speaks S3, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LARGE_CHUNKS = dict.fromkeys(
 Objects of 32 MiB in Swift's 64 KiB steps would be a loop in Python that the CPU notices.
 """
 PIPELINE = (
-    "catch_errors gatekeeper healthcheck cache listing_formats bulk authtoken "
+    "catch_errors gatekeeper healthcheck cache listing_formats bulk s3api s3token authtoken "
     "keystoneauth copy slo dlo proxy-server"
 )
 
@@ -114,6 +114,8 @@ def _proxy(site: Site) -> Sections:
                     "healthcheck",
                     "listing_formats",
                     "bulk",
+                    "s3api",
+                    "s3token",
                     "copy",
                     "slo",
                     "dlo",
@@ -125,6 +127,11 @@ def _proxy(site: Site) -> Sections:
     }
     filters["cache"]["memcache_servers"] = "127.0.0.1:11211"
     filters["keystoneauth"]["operator_roles"] = "admin, member"
+    # Keystone checks signatures for those only that log in as a service
+    filters["s3token"] |= {
+        "auth_uri": site.url(KEYSTONE_PORT, "/v3"),
+        **{name: str(value) for name, value in credentials(site, "swift").items()},
+    }
     authtoken = {
         "paste.filter_factory": "keystonemiddleware.auth_token:filter_factory",
         "www_authenticate_uri": site.url(KEYSTONE_PORT, "/v3"),

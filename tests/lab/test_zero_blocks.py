@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Zeroed:
 
 
 @pytest.fixture(scope="module")
-def old_cinder_backup() -> Iterator[None]:
+def old_cinder_backup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """site-b's cinder-backup is the old one."""
     if OLD is None:
         pytest.skip("ANTIPODE_LAB_OLD_CINDER names no virtual environment with an old Cinder")
@@ -95,34 +95,45 @@ def old_cinder_backup() -> Iterator[None]:
     ]
     supervision.stop(site, ["cinder-backup"])
     path = f"{Path(OLD) / 'bin'}:{inside.environment(site)['PATH']}"
+    began = datetime.now(UTC).replace(tzinfo=None)
+    log = tmp_path_factory.mktemp("cinder") / "cinder-backup.log"
     command = [
         f"{OLD}/bin/cinder-backup",
         "--config-file",
         str(site.etc / "cinder" / "cinder.conf"),
     ]
-    process = inside.popen(
-        site,
-        command,
-        {"PATH": path},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
     try:
-        # until it takes them, the broker keeps its requests
-        wait_until(lambda: is_up(site), f"cinder-backup of {OLD} is up", timeout=300)
-        assert process.poll() is None, "it has ended"
-        yield
+        with log.open("w") as said:
+            process = inside.popen(
+                site, command, {"PATH": path}, stdout=said, stderr=said, start_new_session=True
+            )
+        try:
+
+            def is_there() -> bool:
+                assert process.poll() is None, f"it has ended: {log.read_text()[-2000:]}"
+                return has_reported(site, began)
+
+            # until it takes them, the broker keeps its requests
+            wait_until(is_there, f"cinder-backup of {OLD} is up", timeout=300)
+            yield
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(180)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(180)
         supervision.start(site, programs)
 
 
-def is_up(site: Site) -> bool:
+def has_reported(site: Site, since: datetime) -> bool:
+    """Whether a cinder-backup of a site is up, by a report of its own after a moment (UTC): Cinder
+    takes one that has stopped for alive for a while.
+    """
     cloud = identity.connect(site, "antipode", PROJECT)
     return any(
-        s.binary == "cinder-backup" and s.state == "up" for s in cloud.block_storage.services()
+        s.binary == "cinder-backup"
+        and s.state == "up"
+        and datetime.fromisoformat(s.updated_at) > since
+        for s in cloud.block_storage.services()
     )
 
 
