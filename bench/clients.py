@@ -47,7 +47,7 @@ class Client(Protocol):
     def act(self, act: Act, round: int) -> Turn: ...
 
 
-def _environment() -> dict[str, str]:
+def client_environment() -> dict[str, str]:
     """The environment of all three: the clouds, and this `python` for an `answers` command."""
     return {
         "OS_CLIENT_CONFIG_FILE": str(clouds_file()),
@@ -87,7 +87,7 @@ class Floor:
             *state,
             *(["--incremental"] if act == "incremental" else []),
         ]
-        return _turn(run(command, _environment(), self._folder / f"floor-{round}-{act}.log"))
+        return _turn(run(command, client_environment(), self._folder / f"floor-{round}-{act}.log"))
 
 
 class CommandLine:
@@ -106,7 +106,7 @@ class CommandLine:
         for member in self._vnf.members:
             (state / f"answers-{member.server}").write_text(self._answers(member.server))
         environment = {
-            **_environment(),
+            **client_environment(),
             "PRIMARY": self._vnf.primary,
             "BACKUP": self._vnf.backup[0],
             "MEMBERS": " ".join(m.server for m in self._vnf.members),
@@ -163,7 +163,7 @@ class Antipode:
             else ["protect", name]
         )
         command = [str(Path(sys.executable).with_name("antipode")), *arguments, "-f", "json"]
-        environment = {**_environment(), "ANTIPODE_CONFIG": str(self._desk.configuration)}
+        environment = {**client_environment(), "ANTIPODE_CONFIG": str(self._desk.configuration)}
         return self._turn(
             act, run(command, environment, self._folder / f"antipode-{round}-{act}.log")
         )

@@ -289,8 +289,17 @@ def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
         opened(full)
 
 
-OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES}
-"""What a point requires whose members boot from volumes."""
+OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES, "Probe.console"}
+"""What a point requires whose members boot from volumes and are asked by TCP or a command."""
+
+
+def test_a_probe_of_the_console_log_is_required_too() -> None:
+    point = full_point()
+    db, front = point.vnf.members
+    asked = front.model_copy(update={"answers": Answers(console="ready")})
+    vnf = point.vnf.model_copy(update={"members": [db, asked]})
+    payload = payload_of(seal(point.model_copy(update={"vnf": vnf}), NO_KEYS))
+    assert "Probe.console" in payload["requires"]
 
 
 @pytest.mark.parametrize("known", sorted(OF_VOLUMES))
