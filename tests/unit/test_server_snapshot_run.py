@@ -14,6 +14,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed
 from antipode.model.vnf import Answers
 from antipode.operations.failover import prepare
+from antipode.operations.inspect import look
 from antipode.operations.protect import protect
 from antipode.operations.site_check import check_all
 from antipode.protect.server_snapshot import member
@@ -87,6 +88,16 @@ def test_a_plan_says_that_the_members_are_of_different_moments(two: World) -> No
     warned = [w for w in prepare(two.here, "v", "site-b", None).warnings if "moments" in w]
     assert len(warned) == 1
     assert "quiesced-snapshot" in warned[0]
+
+
+def test_the_vnf_is_shown_with_how_far_the_members_of_its_newest_point_are_apart(
+    two: World,
+) -> None:
+    by(two, "quiesced-snapshot")
+    assert not any("moments" in w for w in look(two.here, "v").warnings)
+    by(two, "server-snapshot")
+    (warned,) = [w for w in look(two.here, "v").warnings if "moments" in w]
+    assert "quiesced-snapshot" in warned
 
 
 def test_a_vnf_is_recovered_from_a_point_of_option_2(two: World) -> None:

@@ -20,6 +20,7 @@ from antipode.model.topology import Topology
 from antipode.model.vnf import NAME, Vnf
 from antipode.protect import checks
 from antipode.protect.option import OPTIONS
+from antipode.recover.plan import of_different_moments
 from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.vault import points
@@ -61,7 +62,14 @@ class Look:
             return []
         options = [OPTIONS.get(p.option) for p in self.status.vnf.protections]
         left_out = [] if any(o.captures_root_disks for o in options) else self._root_disks_left_out
-        return [*losses(self.status.vnf, self.topology), *left_out]
+        return [*losses(self.status.vnf, self.topology), *left_out, *self._moments_apart]
+
+    @property
+    def _moments_apart(self) -> list[str]:
+        newest = self.status.newest
+        if newest is None or not newest.moments_apart_s:
+            return []
+        return [f"in recovery point {newest.id} {of_different_moments(newest)}"]
 
     @property
     def _root_disks_left_out(self) -> list[str]:

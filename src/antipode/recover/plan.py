@@ -90,7 +90,7 @@ class _Planner:
         )
         self._warn_of_user_data(servers)
         if self._point.moments_apart_s:
-            self.warnings.append(_of_different_moments(self._point))
+            self.warnings.append(of_different_moments(self._point))
         vip_ports = self._ports.unattached()
         floating_ips = self._ports.floating_ips()
         wanted = quotas.Wanted(servers, vip_ports)
@@ -284,13 +284,15 @@ class _Planner:
         return planned
 
 
-def _of_different_moments(point: RecoveryPoint) -> str:
+def of_different_moments(point: RecoveryPoint) -> str:
+    """How far the members of a point are apart, and what that means, in a sentence or two."""
     moments = sorted(point.moments.items(), key=lambda item: datetime.fromisoformat(item[1]))
     each = ", ".join(f"{server} at {at}" for server, at in moments)
+    from_images = any(s.root_disk for s in point.topology.servers)  # option 1 takes no such VNF
+    other = "" if from_images else ". A point of option quiesced-snapshot has one moment for all"
     return (
         f"the members are of different moments, up to {point.moments_apart_s:.1f} s apart ({each}):"
-        " a transaction over several members may be in one of them only. A point of option"
-        " quiesced-snapshot has one moment for all of them"
+        f" a transaction over several members may be in one of them only{other}"
     )
 
 
