@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VNF of 100 members and 200 volumes: the threads of its runs do not grow with it, and those that
+"""A VNF of 200 members and 400 volumes: the threads of its runs do not grow with it, and those that
 wait do not keep the others from their work.
 """
 
@@ -24,7 +24,7 @@ from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_kill_matrix import VNF, backup_site
 
-MEMBERS = [f"m{number:03}" for number in range(100)]
+MEMBERS = [f"m{number:03}" for number in range(200)]
 FIRST = MEMBERS[-1]
 """All others boot after it, and are before it in the file: they must not take its threads."""
 
@@ -68,7 +68,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
         yield lambda: most
 
 
-def test_a_vnf_of_100_members_is_protected_and_recovered_by_fewer_threads_than_members(
+def test_a_vnf_of_200_members_is_protected_and_recovered_by_fewer_threads_than_members(
     deployment: Deployment, clouds: dict[str, FakeCloud], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with counted(monkeypatch) as most:
