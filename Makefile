@@ -23,7 +23,8 @@ test: $(READY)            ## unit tests and static checks; no cloud
 	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
-	$(BIN)/pytest tests/unit -q -n 2 --ignore tests/unit/test_kill_matrix.py --timeout 600
+	$(BIN)/pytest tests/unit -q -n 2 --dist worksteal --timeout 600 \
+		--ignore tests/unit/test_kill_matrix.py
 
 test-kill-matrix: $(READY)  ## a run killed at every task and write, and resumed; no cloud
 	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
