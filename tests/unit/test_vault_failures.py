@@ -6,12 +6,15 @@ commit, takes nothing, or is away.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from antipode.errors import AntipodeError, PreflightFailed, VaultError
+from antipode.engine.timeline import Unobserved
+from antipode.errors import AntipodeError, PreflightFailed, SiteUnreachable, VaultError
 from antipode.operations import vaults
+from antipode.operations.abort import abort
+from antipode.operations.resume import resume
 from antipode.vault import generations, points
 from antipode.vault.directory import DirectoryVault
 from tests.unit.s3server import S3Server
@@ -99,6 +102,73 @@ def test_a_point_that_a_needed_vault_does_not_take_stands_nowhere(two: Two, stat
     assert not two.world.a.frozen
     made = two.world.protect()["recovery_point"]
     assert two.ids() == [[made]] * 2
+
+
+@pytest.mark.parametrize("asked", [resume, abort])
+def test_a_protection_that_died_between_two_vaults_keeps_its_point_until_both_have_it(
+    two: Two, asked: Callable[..., object]
+) -> None:
+    record = two.world.protect()
+    made, run = record["recovery_point"], record["run"]
+    lose(two, made)
+    two.world.dies_before_its_end(run)
+    backups, frozen = set(two.world.a.backups), two.quiesced()
+    for _ in range(2):
+        full = two.server.refusing("PUT", MANIFESTS, "507", "InsufficientStorage")
+        with full, pytest.raises(VaultError, match="third"):
+            asked(two.world.here, run, Unobserved())
+        assert two.world.here.runs.get(run).state in ("failed", "running")
+        assert two.ids() == [[made], []]
+    assert set(two.world.a.backups) == backups
+    if asked is abort:
+        assert not [row.trouble for row in vaults.synchronize(two.world.here) if row.trouble]
+    assert resume(two.world.here, run, Unobserved())["recovery_point"] == made
+    assert two.ids() == [[made], [made]]
+    assert two.quiesced() == frozen
+
+
+def test_a_resumed_protection_does_not_succeed_without_a_vault_that_is_silent(two: Two) -> None:
+    record = two.world.protect()
+    made, run = record["recovery_point"], record["run"]
+    lose(two, made)
+    two.world.dies_before_its_end(run)
+    two.server.down()
+    with pytest.raises(VaultError, match="third"):
+        resume(two.world.here, run, Unobserved())
+    assert two.world.here.runs.get(run).state == "failed"
+    assert points.list_ids(two.disk, "v") == [made]
+
+
+@pytest.mark.parametrize("more", ["vaults_needed: 1\n"])
+def test_a_resumed_protection_succeeds_with_as_many_vaults_as_it_needs(two: Two) -> None:
+    record = two.world.protect()
+    lose(two, record["recovery_point"])
+    two.world.dies_before_its_end(record["run"])
+    two.server.down()
+    assert resume(two.world.here, record["run"], Unobserved())["run"] == record["run"]
+    assert two.world.here.runs.get(record["run"]).state == "succeeded"
+
+
+def test_a_resumed_protection_writes_its_point_to_every_vault_though_its_site_is_gone(
+    two: Two,
+) -> None:
+    record = two.world.protect()
+    lose(two, record["recovery_point"])
+    two.world.dies_before_its_end(record["run"])
+    two.world.a.before = no_answer
+    resume(two.world.here, record["run"], Unobserved())
+    assert two.ids() == [[record["recovery_point"]]] * 2
+
+
+def no_answer(event: str) -> None:
+    raise SiteUnreachable("site-a does not answer")
+
+
+def lose(two: Two, point: str) -> None:
+    """The vault in S3 never got a point, as the process that committed it died before that."""
+    for name in two.s3.list(""):
+        if point in name:
+            two.s3.delete(name)
 
 
 def test_a_vault_that_takes_nothing_is_found_before_anything_is_frozen(two: Two) -> None:

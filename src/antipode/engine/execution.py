@@ -24,6 +24,8 @@ from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
+NOT_ROLLED_BACK = "not_rolled_back"
+"""In the result of a run that failed, and may have passed its point of no return: it is resumed."""
 
 
 def execute(
@@ -158,6 +160,7 @@ def _is_done_all_the_same(run: Run, kind: RunKind, why: BaseException, reason: s
     except ClaimLost:
         raise
     except AntipodeError as error:
+        run.result[NOT_ROLLED_BACK] = str(error)
         _end(
             run,
             "failed",
@@ -174,6 +177,8 @@ def _is_done_all_the_same(run: Run, kind: RunKind, why: BaseException, reason: s
 
 def _end(run: Run, state: str, reason: str | None) -> None:
     ended_at = time.time()
+    if state != "failed":
+        run.result.pop(NOT_ROLLED_BACK, None)
     run.result["seconds"] = round(ended_at - run.started_at, 3)
     run.timeline.flush()  # of a run that has ended no step is under way
     run.deployment.runs.end(run.id, run.claim.number, state, ended_at, reason, run.result)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
+from antipode.engine.execution import NOT_ROLLED_BACK, execute
 from antipode.engine.run import successor
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
@@ -53,7 +53,8 @@ def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
         )
     if run.state != "failed":
         return
-    if run.ending is not None or kind_of(run.kind).rolls_back_failures:
+    kept = NOT_ROLLED_BACK in run.result
+    if run.ending is not None or (kind_of(run.kind).rolls_back_failures and not kept):
         raise InvalidInput(
             f"{run.id} failed ({run.reason}) and was rolled back. Once the cause is mended:"
             f" antipode {kind_of(run.kind).command} {run.vnf}"

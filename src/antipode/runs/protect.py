@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 from taskflow import task
@@ -166,7 +166,14 @@ class Protect(RunKind):
         return _roll_back(run)
 
     def point_of_no_return(self, run: Run) -> str | None:
-        if (made := _committed(run)) is None or not _is_in_enough_vaults(run, made):
+        if (made := _committed(run)) is None:
+            return None
+        held = _held(run, made)
+        if not held.is_enough:
+            # Somebody may recover from a point that a process which died has committed.
+            is_older = run.claim.number > 1 and run.row.ending is None
+            if is_older or held.may_be_enough:
+                raise VaultError(held.too_few(made, run))
             return None
         run.result.update(_record(made, run))
         return f"recovery point {made.id} is committed"
@@ -239,10 +246,7 @@ class Job:
             elsewhere=lambda: answering_sites(request.vnf, request.site, run.site),
         )
         transfer = TRANSFERS.get(option.transfer)
-        needed = deployment.config.vaults_needed
-        vault = deployment.vaults(
-            request.vnf.vaults, all_needed=needed is None, needed=needed or 1, go_on=run.go_on
-        )
+        vault = _vaults(run, request.vnf.vaults)
         return cls(run, request, protecting, option, transfer, vault)
 
     @property
@@ -310,6 +314,14 @@ def _brought_to(deployment: Deployment, row: RunRow, connect: Callable[[str], Si
     if all(s.name != Steps.CONNECT_ELSEWHERE.words for s in deployment.runs.steps(row.id)):
         return []
     return [connect(name) for name in _elsewhere(ProtectRequest.of(row))]
+
+
+def _vaults(run: Run, wanted: Sequence[str]) -> Vaults:
+    """The vaults of a VNF, of which as many must answer as need a recovery point of it."""
+    needed = run.deployment.config.vaults_needed
+    return run.deployment.vaults(
+        wanted, all_needed=needed is None, needed=needed or 1, go_on=run.go_on
+    )
 
 
 def _protect(run: Run) -> None:
@@ -755,28 +767,37 @@ def _merged(captures: dict[str, Json]) -> Capture:
 def _finish(run: Run, made: RecoveryPoint) -> None:
     """End a run whose process died after its commit.
 
-    A recovery from its point may be under way: nothing of it is made again.
+    A recovery from its point may be under way: nothing of it is made again, nor rolled back.
+
+    Raises:
+        VaultError: too few vaults have the point; the run can be resumed when more answer.
     """
     run.cannot_be_aborted()
+    problems: list[str] = []
+    _or_note(run.thaw, "servers of run %s may be frozen: %s", run, problems)
     with run.timeline.step(Steps.COMMIT, f"{run.vnf}/{made.id}") as step:
         step.result(found=True)
-    run.result.update(_record(made, run))
-    try:
-        run.thaw()
-        job = Job.of(run)
         # the process may have died between two vaults
-        points.spread(job.vault, run.vnf, made.id)
-        _release(job)
+        spread = partial(points.spread, _vaults(run, made.vnf.vaults), run.vnf, made.id)
+        _or_note(spread, "the recovery point of run %s is not in every vault: %s", run, problems)
+        if not (held := _held(run, made)).is_enough:
+            raise VaultError(held.too_few(made, run))
+    run.result.update(_record(made, run))
+    release = lambda: _release(Job.of(run))  # noqa: E731
+    _or_note(release, "snapshots of run %s are left: %s", run, problems)
+    if problems:
+        run.result["not_done"] = "; ".join(problems)
+
+
+def _or_note(do: Callable[[], object], what: str, run: Run, problems: list[str]) -> None:
+    """Do something that is no failure of a run whose recovery point is committed."""
+    try:
+        do()
     except Stopped:
         raise
     except AntipodeError as error:
-        LOG.warning(
-            "the recovery point is committed, but not in every vault, or snapshots of run %s are "
-            "left: %s",
-            run.id,
-            error,
-        )
-        run.result["not_done"] = str(error)
+        LOG.warning(what, run.id, error)
+        problems.append(str(error))
 
 
 def _roll_back(run: Run) -> list[str]:
@@ -920,31 +941,49 @@ def _committed(run: Run) -> RecoveryPoint | None:
         return None
 
 
-def _is_in_enough_vaults(run: Run, made: RecoveryPoint) -> bool:
-    """Whether so many vaults have a recovery point that it counts.
+class _Held(NamedTuple):
+    """Which vaults have a recovery point, by their names."""
 
-    Raises:
-        VaultError: that depends on vaults that do not answer.
-    """
-    wanted, config = made.vnf.vaults, run.deployment.config
-    of_vnf = len(config.vault_names(wanted))
-    needed = min(config.vaults_needed or of_vnf, of_vnf)
-    having = silent = 0
-    for name in config.vault_names(wanted):
+    needed: int
+    having: list[str]
+    lacking: list[str]
+    silent: list[str]
+
+    @property
+    def is_enough(self) -> bool:
+        return len(self.having) >= self.needed
+
+    @property
+    def may_be_enough(self) -> bool:
+        """Whether those that do not answer could make it so."""
+        return len(self.having) + len(self.silent) >= self.needed
+
+    def too_few(self, made: RecoveryPoint, run: Run) -> str:
+        """The vaults that lack it, and how it is mended."""
+        lacking = f"; not in: {', '.join(self.lacking)}" if self.lacking else ""
+        silent = f"; no answer from: {', '.join(self.silent)}" if self.silent else ""
+        return (
+            f"recovery point {made.id} of {run.vnf} is in {len(self.having)} of the {self.needed} "
+            f"vaults that it needs{lacking}{silent}. It is kept; once they can be written: "
+            f"antipode vault sync, then: antipode run resume {run.id}"
+        )
+
+
+def _held(run: Run, made: RecoveryPoint) -> _Held:
+    """Which vaults of a VNF have a recovery point."""
+    config = run.deployment.config
+    names = config.vault_names(made.vnf.vaults)
+    held = _Held(min(config.vaults_needed or len(names), len(names)), [], [], [])
+    for name in names:
         try:
             points.read(run.deployment.vaults([name]), run.vnf, made.id, Trust.UNSIGNED_TOO)
-            having += 1
+            held.having.append(name)
         except (NotFound, VaultCorrupt):
-            continue
+            held.lacking.append(name)
         except (VaultError, SiteUnreachable) as error:
             LOG.warning("whether vault %s has %s is not known: %s", name, made.id, error)
-            silent += 1
-    if having < needed <= having + silent:
-        raise VaultError(
-            f"recovery point {made.id} of {run.vnf} is in {having} of the {needed} vaults that it "
-            f"needs, and {silent} do not answer"
-        )
-    return having >= needed
+            held.silent.append(name)
+    return held
 
 
 def _record(point: RecoveryPoint, run: Run) -> Json:
