@@ -76,7 +76,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float = 60) -> str:
+def ended(
+    world: World,
+    kind: str,
+    state: str,
+    *,
+    claim: int = 1,
+    ago_s: float = 60,
+    result: dict[str, Any] | None = None,
+) -> str:
     plan = samples.plan().model_dump(mode="json")
     request = (
         {"vnf": samples.vnf().model_dump(mode="json")}
@@ -87,7 +95,7 @@ def ended(world: World, kind: str, state: str, *, claim: int = 1, ago_s: float =
     run.started_at, run.claim, run_id = time.time() - ago_s - 10, claim, run.id
     world.deployment.runs.create(run)
     if state != "running":
-        world.deployment.runs.end(run_id, claim, state, time.time() - ago_s, None, {})
+        world.deployment.runs.end(run_id, claim, state, time.time() - ago_s, None, result or {})
     return run_id
 
 
@@ -111,10 +119,50 @@ def test_what_runs_have_left_is_removed_where_they_made_it(
     assert world.connected == [site for _, site in removed]
 
 
-def test_a_point_that_cannot_be_read_keeps_what_its_run_has_made(world: World) -> None:
-    ended(world, "protect", "succeeded", claim=2)
+def test_a_point_that_is_gone_keeps_the_backups_of_its_run_and_no_snapshots(world: World) -> None:
+    def removes_backups(*_: Any) -> Any:
+        raise AssertionError("another point may rest on them")
+
+    world.patch.setattr(CinderBackup, "remove_orphans", removes_backups)
+    run = ended(world, "protect", "succeeded", claim=2)
     orphans.collect(world.deployment)  # the vault has no such point
-    assert world.calls == []
+    assert world.calls == [("remove_orphans", "site-a")]
+    assert not orphans.is_collected(world.deployment.runs.get(run))
+
+
+@pytest.mark.parametrize(
+    ("kind", "claim", "not_done", "call"),
+    [
+        ("protect", 1, {"not_done": "site-a is silent"}, ("remove_orphans", "site-a")),
+        ("protect", 2, {}, ("remove_orphans", "site-a")),
+        ("failover", 1, {"not_done": "site-b is silent"}, ("remove_twins", "site-b")),
+        ("failover", 3, {}, ("remove_twins", "site-b")),
+    ],
+)
+def test_what_a_success_could_not_remove_is_removed_once_however_long_its_site_was_away(
+    world: World, kind: str, claim: int, not_done: dict[str, str], call: tuple[str, str]
+) -> None:
+    with world.patch.context() as away:
+        away.setattr(cloud_site, "connect", silent)
+        old = ended(
+            world, kind, "succeeded", claim=claim, ago_s=3 * orphans.LATE_S, result=not_done
+        )
+        orphans.collect(world.deployment)
+    assert not orphans.is_collected(world.deployment.runs.get(old))
+    for _ in range(3):
+        orphans.collect(world.deployment)
+    assert world.calls == [call]
+    assert orphans.is_collected(world.deployment.runs.get(old))
+    assert old not in [run.id for run in world.deployment.runs.to_collect(time.time())]
+
+
+def test_a_success_that_did_all_is_never_looked_for_again(world: World) -> None:
+    ended(world, "protect", "succeeded", ago_s=3 * orphans.LATE_S)
+    assert world.deployment.runs.to_collect(time.time() - orphans.LATE_S) == []
+
+
+def silent(name: str, cloud: str) -> Any:
+    raise SiteUnreachable("no answer")
 
 
 def test_a_run_that_failed_is_looked_at_for_a_day_and_once_more_when_nothing_can_come_late(

@@ -196,7 +196,8 @@ class Failover(RunKind):
 
     def may_have_orphans(self, row: RunRow) -> bool:
         # a failed recovery is resumed: nothing of it is an orphan
-        wanted = row.state == "aborted" or orphans.ended_lately(row)
+        late = orphans.ended_lately(row) or orphans.may_have_come_late(row)
+        wanted = row.state == "aborted" or late
         return row.state != "failed" and wanted and "plan" in (row.request or {})
 
     def remove_orphans(

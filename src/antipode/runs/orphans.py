@@ -28,8 +28,8 @@ A kernel sends for minutes what it has kept back while a network was cut off.
 
 
 def collect(deployment: Deployment) -> None:
-    """Remove the orphans of runs that ended in the last `LATE_S`, and of those that ended without
-    success and were not collected since.
+    """Remove the orphans of runs that ended in the last `LATE_S`, and of those that may have left
+    some and were not collected since.
 
     What cannot be removed now is tried again the next time.
     """
@@ -59,12 +59,13 @@ def collect(deployment: Deployment) -> None:
 
 def may_have_come_late(run: RunRow) -> bool:
     """Whether a run that succeeded may have orphans: its last steps failed, or requests of a
-    process that died took effect after its end.
+    process that died took effect after its end. Once they were collected long enough after its end,
+    it has none.
 
     A process that executed the run from its beginning to its end has had an answer to everything.
     """
     incomplete = run.claim > 1 or "not_done" in run.result
-    return run.state == "succeeded" and incomplete and ended_lately(run)
+    return run.state == "succeeded" and incomplete and run.collected_at is None
 
 
 def ended_lately(run: RunRow) -> bool:

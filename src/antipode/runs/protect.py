@@ -884,6 +884,8 @@ def remove_orphans_of(
             if made is not None:
                 sites = brought_to(row)
                 gone |= _remove(site, {row.id}, made.needed_ids, part, timeline, sites)
+            else:
+                part.remove_orphans(site, {row.id}, timeline)
         over = [r for r in of_one if r.state != "succeeded"]
         if over:
             own = [point_of(row.id) for row in over]
@@ -897,12 +899,12 @@ def remove_orphans_of(
 
 def _what_it_made(vault: Vault, row: RunRow) -> RecoveryPoint | None:
     """The recovery point of a run that succeeded, which may have been withdrawn since; None where
-    it is gone: whether another point rests on what the run made is not known then, and that stays.
+    it is gone: whether another point rests on backups of the run is not known then, and they stay.
     """
     try:
         return points.read_though_withdrawn(vault, row.vnf, point_of(row.id), Trust.UNSIGNED_TOO)
     except NotFound as error:
-        LOG.info("orphans of %s are not looked for: %s", row.id, error)
+        LOG.info("backups of %s are not looked for: %s", row.id, error)
         return None
 
 

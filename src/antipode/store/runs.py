@@ -9,7 +9,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Select, Update, and_, delete, func, or_, select, update
+from sqlalchemy import (
+    JSON,
+    Engine,
+    Select,
+    Update,
+    and_,
+    delete,
+    func,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -230,9 +242,12 @@ class Runs:
 
     def to_collect(self, since: float, vnf: str | None = None) -> list[RunRow]:
         """The runs whose orphans are looked for, the newest first: those that ended after a moment
-        (seconds since the epoch), and those that ended without success and were not collected.
+        (seconds since the epoch), and those that were not collected, as far as they may have left
+        something: they ended without success, with steps that were not done, or were resumed.
         """
-        not_yet = and_(RunRow.state.in_(("failed", "aborted")), RunRow.collected_at.is_(None))
+        not_done = type_coerce(RunRow.result, JSON)["not_done"].as_string().is_not(None)
+        may_have_left = or_(RunRow.state.in_(("failed", "aborted")), RunRow.claim > 1, not_done)
+        not_yet = and_(RunRow.state.in_(ENDED), RunRow.collected_at.is_(None), may_have_left)
         wanted = _of(vnf).where(or_(RunRow.ended_at > since, not_yet))
         return self._rows(wanted.order_by(RunRow.started_at.desc()))
 
