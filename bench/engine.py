@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -193,10 +193,7 @@ def _plays(installation: _Installation) -> list[tuple[Any, str, Any]]:
     def capture(_: object, protecting: Protecting, vnf: Topology) -> Capture:
         now = datetime.now(UTC)
         p = protecting
-        rows = [
-            p.ledger.freezing(p.site.name, s.id, s.name, now + timedelta(minutes=1))
-            for s in vnf.servers
-        ]
+        rows = [p.ledger.freezing(p.site.name, s.id, s.name, 60.0) for s in vnf.servers]
         for name in (Steps.QUIESCE, Steps.UNQUIESCE):
             for server in vnf.servers:
                 p.timeline.past(name, server.name, started=now, ended=now)

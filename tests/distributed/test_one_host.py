@@ -6,7 +6,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -89,7 +88,7 @@ def test_what_another_process_has_frozen_and_died_on_is_thawed_though_the_other_
     there: Installation, host: Host, here: Deployment
 ) -> None:
     there.backup.silent.set()
-    past = datetime.now(UTC) - timedelta(seconds=5)
+    past = -5.0
     hanging = 8
     for number in range(hanging):
         here.freezes.freezing("site-b", f"id-{number}", f"x-{number}", past)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -883,12 +883,13 @@ class FakeLedger:
     def __init__(self) -> None:
         self.open: list[str] = []
         self.deadlines: list[datetime] = []
+        """the earliest moment that each can be"""
         self.may_write: Callable[[str], None] = lambda server: None
 
-    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
+    def freezing(self, site: str, server_id: str, server: str, lasts_s: float) -> str:
         self.may_write(server)
         self.open.append(server)
-        self.deadlines.append(deadline)
+        self.deadlines.append(datetime.now(UTC) + timedelta(seconds=lasts_s))
         return server
 
     def thawed(self, row: str) -> None:

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -382,9 +381,8 @@ def test_a_protect_that_takes_the_place_of_one_that_died_in_its_window_thaws_fir
     world: World,
 ) -> None:
     run = world.die_in("protect")
-    deadline = datetime.now(UTC) + timedelta(seconds=30)
     for server in ("db", "front"):
-        world.here.freezes.of(run).freezing("site-a", f"id-{server}", server, deadline)
+        world.here.freezes.of(run).freezing("site-a", f"id-{server}", server, 3600)
         world.a.frozen.add(f"id-{server}")
     world.protect()
     assert world.here.runs.get(run).state == "failed"

@@ -305,8 +305,8 @@ def test_a_vault_that_is_down_and_up_again_is_told(world: World) -> None:
 
 
 def test_a_member_that_stays_frozen_is_told_until_it_is_unquiesced(world: World) -> None:
-    deadline = datetime.fromtimestamp(NOON + 15, UTC)
-    key = world.deployment.freezes.freezing("site-a", "s-1", "db", deadline)
+    ledger = world.deployment.freezes
+    key = ledger.freezing("site-a", "s-1", "db", NOON + 15 - ledger.now())
     assert world.noticed() == []
     assert world.noticed() == ["dr.member.frozen"]
     [told] = world.deployment.events.newest(1)

@@ -201,10 +201,10 @@ def test_a_window_is_shown_with_its_budget(world: World) -> None:
 
 
 def test_a_server_is_overdue_only_past_its_newest_deadline(world: World) -> None:
-    ledger, now = world.deployment.freezes, datetime.now(UTC)
-    ledger.freezing("site-a", "s-1", "db", now - timedelta(minutes=5))
-    ledger.freezing("site-a", "s-1", "db", now + timedelta(minutes=5))
-    over = ledger.freezing("site-a", "s-2", "front", now - timedelta(minutes=5))
+    ledger = world.deployment.freezes
+    ledger.freezing("site-a", "s-1", "db", -300)
+    ledger.freezing("site-a", "s-1", "db", 3600)
+    over = ledger.freezing("site-a", "s-2", "front", -300)
     assert world.series("antipode_server_frozen") == {("site-a",): 2, ("site-b",): 0}
     assert world.series("antipode_server_frozen_overdue") == {("site-a",): 1, ("site-b",): 0}
     ledger.thawed(over)

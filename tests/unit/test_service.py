@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -232,14 +231,14 @@ def test_freezes_that_are_long_over_are_forgotten_and_open_ones_never(
     deployment: Deployment,
 ) -> None:
     ledger = deployment.freezes
-    long_ago = datetime.now(UTC) - timedelta(days=90)
+    long_ago = -90 * 86400.0
     over = ledger.freezing("site-a", "s-1", "db", long_ago)
     ledger.freezing("site-a", "s-2", "app", long_ago)
     ledger.thawed(over)
-    ledger.forget(time.time() - 60)
+    ledger.forget(3600)
     ledger.thawed(over)  # it is still there, as it was over a moment ago
-    ledger.forget(time.time() + 60)
-    assert [row.server for row in ledger.overdue("site-a", time.time())] == ["app"]
+    ledger.forget(-60)
+    assert [row.server for row in ledger.overdue("site-a")] == ["app"]
 
 
 def test_the_clean_up_looks_for_what_runs_have_left_and_outlives_what_goes_wrong_there(

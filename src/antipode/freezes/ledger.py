@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from datetime import datetime
 
 from sqlalchemy import Engine, Select, delete, select, update
 from sqlalchemy.orm import Session, aliased
 
+from antipode.store import database
 from antipode.store.tables import FreezeRow
 
 
 class Freezes:
-    """Satisfies the `FreezeLedger` of a quiesce window."""
+    """Satisfies the `FreezeLedger` of a quiesce window. All moments are by the database's clock:
+    a host whose clock is wrong neither unquiesces too early nor too late.
+    """
 
     def __init__(self, engine: Engine, run: str | None = None) -> None:
         """`run` is the run whose quiesce windows are noted."""
@@ -25,11 +26,15 @@ class Freezes:
         """The same ledger, for the quiesce windows of this run."""
         return Freezes(self._engine, run)
 
-    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
-        """Note that a server is about to be frozen, until `deadline` at most; the key of the row,
-        which is durable when this returns.
+    def now(self) -> float:
+        """Seconds since the epoch by the clock that deadlines go by."""
+        return database.now(self._engine)
+
+    def freezing(self, site: str, server_id: str, server: str, lasts_s: float) -> str:
+        """Note that a server is about to be frozen, for so many seconds from now at most; the key
+        of the row, which is durable when this returns.
         """
-        key = uuid.uuid4().hex
+        key, now = uuid.uuid4().hex, self.now()
         with Session(self._engine) as session, session.begin():
             session.add(
                 FreezeRow(
@@ -37,8 +42,8 @@ class Freezes:
                     site=site,
                     server_id=server_id,
                     server=server,
-                    noted_at=time.time(),
-                    deadline=deadline.timestamp(),
+                    noted_at=now,
+                    deadline=now + lasts_s,
                     run=self._run,
                 )
             )
@@ -46,24 +51,25 @@ class Freezes:
 
     def thawed(self, row: str) -> None:
         """Note that a server is confirmed to be unquiesced."""
+        now = self.now()
         with Session(self._engine) as session, session.begin():
-            session.execute(
-                update(FreezeRow).where(FreezeRow.id == row).values(thawed_at=time.time())
-            )
+            session.execute(update(FreezeRow).where(FreezeRow.id == row).values(thawed_at=now))
 
-    def forget(self, before: float) -> None:
-        """Delete the rows of servers unquiesced before that moment (seconds since the epoch)."""
+    def forget(self, older_than_s: float) -> None:
+        """Delete the rows of servers that were unquiesced longer ago."""
+        before = self.now() - older_than_s
         with Session(self._engine) as session, session.begin():
             session.execute(delete(FreezeRow).where(FreezeRow.thawed_at < before))
 
-    def overdue(self, site: str, now: float) -> list[FreezeRow]:
+    def overdue(self, site: str, now: float | None = None) -> list[FreezeRow]:
         """The servers of a site that should have been unquiesced before `now` (seconds since the
-        epoch) and are not known to be.
+        epoch, by the database's clock; by default this moment) and are not known to be.
 
         Servers that a newer row allows to be frozen at `now` are left out: to unquiesce them would
         tear the snapshots of a window under way. The older row stays, as that window may yet be
         refused, and unquiesces only what it has frozen.
         """
+        now = self.now() if now is None else now
         with Session(self._engine, expire_on_commit=False) as session:
             return list(session.scalars(_overdue(site, now).order_by(FreezeRow.noted_at.desc())))
 
@@ -79,6 +85,17 @@ class Freezes:
         with Session(self._engine, expire_on_commit=False) as session:
             left = select(FreezeRow).where(FreezeRow.run == run, FreezeRow.thawed_at.is_(None))
             return list(session.scalars(left.order_by(FreezeRow.noted_at.desc())))
+
+    def is_frozen_rightly(self, site: str, server_id: str) -> bool:
+        """Whether a server may be frozen now, by a window whose deadline is not over."""
+        rightly = select(FreezeRow.id).where(
+            FreezeRow.site == site,
+            FreezeRow.server_id == server_id,
+            FreezeRow.thawed_at.is_(None),
+            FreezeRow.deadline >= self.now(),
+        )
+        with Session(self._engine) as session:
+            return session.scalar(rightly.limit(1)) is not None
 
     def is_overdue(self, row: FreezeRow, now: float) -> bool:
         """Whether a row is still overdue: its server was not unquiesced meanwhile, and is in no

@@ -31,12 +31,13 @@ MOST_THREADS = 16
 """Servers of a dead run that are unquiesced at once."""
 
 
-def reap(freezes: Freezes, site: Site, now: float) -> list[str]:
-    """Unquiesce every server of a site whose deadline is before `now` (seconds since the epoch);
-    the names of those unquiesced.
+def reap(freezes: Freezes, site: Site, now: float | None = None) -> list[str]:
+    """Unquiesce every server of a site whose deadline is before `now` (seconds since the epoch, by
+    the database's clock; by default this moment); the names of those unquiesced.
 
     One that fails stays in the ledger and is tried again by the next reaper.
     """
+    now = freezes.now() if now is None else now
     return [row.server for row in freezes.overdue(site.name, now) if _thaw(freezes, site, row, now)]
 
 
@@ -103,12 +104,12 @@ class Reaper:
         """Unquiesce what is overdue. A server that fails is tried after longer and longer pauses,
         so that it does not delay the others.
         """
-        for row in self._freezes.overdue(site.name, time.time()):
-            if time.time() < self._next.get(row.id, 0):
+        for row in self._freezes.overdue(site.name):
+            if time.monotonic() < self._next.get(row.id, 0):
                 continue
-            if not _thaw(self._freezes, site, row, time.time()):
+            if not _thaw(self._freezes, site, row, self._freezes.now()):
                 self._pause[row.id] = min(2 * self._pause.get(row.id, EVERY_S), LONGEST_PAUSE_S)
-                self._next[row.id] = time.time() + self._pause[row.id]
+                self._next[row.id] = time.monotonic() + self._pause[row.id]
 
 
 def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:

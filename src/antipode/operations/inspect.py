@@ -147,7 +147,7 @@ def look(deployment: Deployment, name: str) -> Look:
     active = found.state.active_site
     try:
         site = deployment.site(active)
-        reap(deployment.freezes, site, time.time())
+        reap(deployment.freezes, site)
         return Look(found, discovery.discover(known, site), f"live at {active}")
     except SiteUnreachable as error:
         if found.newest is None:

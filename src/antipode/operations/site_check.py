@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ def _check_site(
         yield Check("reachable", name, False, str(error))
         return
     yield Check("reachable", name, True, f"cloud {deployment.config.site(name).cloud}")
-    if unquiesced := reap(deployment.freezes, site, time.time()):
+    if unquiesced := reap(deployment.freezes, site):
         detail = f"were past their freeze deadline and are unquiesced: {', '.join(unquiesced)}"
         yield Check("quiesced servers", name, True, detail)
     for finding in health.check(site):

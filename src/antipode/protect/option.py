@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import ValidationError
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 class FreezeLedger(Protocol):
     """The servers that may be frozen, kept so that another process can unquiesce them."""
 
-    def freezing(self, site: str, server_id: str, server: str, deadline: datetime) -> str:
-        """Note that a member is about to be frozen and must be unquiesced by `deadline`.
+    def freezing(self, site: str, server_id: str, server: str, lasts_s: float) -> str:
+        """Note that a member is about to be frozen, and must be unquiesced in so many seconds.
 
         The note is durable when this returns its key.
         """

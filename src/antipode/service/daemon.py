@@ -222,7 +222,7 @@ class _Reapers:
         if time.monotonic() < at:
             return []
         try:
-            if not self._deployment.freezes.overdue(name, time.time()):
+            if not self._deployment.freezes.overdue(name):
                 self.trouble.pop(name, None)
                 return []
             site = self._deployment.site(name)
@@ -282,7 +282,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
     while True:
         try:
             forget_what_has_ended(deployment)
-            deployment.freezes.forget(time.time() - KEPT_S)
+            deployment.freezes.forget(KEPT_S)
             must_agree_on_time(deployment)
             orphans.collect(deployment)
             history.prune(deployment)

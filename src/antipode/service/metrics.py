@@ -145,7 +145,8 @@ class Metrics(Collector):
             ["vnf", "option"],
             [(*key, int(row.paused_at is not None)) for key, row in schedules.items()],
         )
-        yield from _of_freezes(freezes, list(deployment.config.sites))
+        now = deployment.freezes.now()
+        yield from _of_freezes(freezes, list(deployment.config.sites), now)
         yield gauge(
             "antipode_run_state",
             "Runs that have not ended, by their kind and state.",
@@ -246,14 +247,13 @@ def _budget_s(seen: Observed) -> float | None:
     return min((b for b in budgets if b is not None), default=None)
 
 
-def _of_freezes(rows: list[FreezeRow], sites: list[str]) -> Iterator[Metric]:
+def _of_freezes(rows: list[FreezeRow], sites: list[str], now: float) -> Iterator[Metric]:
     """How many servers may be frozen: a server with a newer row is allowed what that says."""
     until: dict[tuple[str, str], float] = {}
     for row in rows:
         key = row.site, row.server_id
         until[key] = max(until.get(key, 0.0), row.deadline)
     frozen = Counted(site for site, _ in until)
-    now = time.time()
     overdue = Counted(site for (site, _), deadline in until.items() if deadline < now)
     yield gauge(
         "antipode_server_frozen",

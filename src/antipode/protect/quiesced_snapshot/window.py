@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
 
@@ -156,11 +156,11 @@ def _announce(
 
     On failure nothing is left in the ledger.
     """
-    deadline = datetime.now(UTC) + timedelta(seconds=quiesce.timeout + LEDGER_GRACE_S)
+    lasts_s = quiesce.timeout + LEDGER_GRACE_S
     rows: dict[str, str] = {}
     try:
         for server in servers:
-            rows[server.id] = ledger.freezing(site.name, server.id, server.name, deadline)
+            rows[server.id] = ledger.freezing(site.name, server.id, server.name, lasts_s)
     except BaseException:
         for row in rows.values():
             ledger.thawed(row)

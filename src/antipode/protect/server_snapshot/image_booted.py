@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import AntipodeError, QuiesceFailed, ResourceFailed
@@ -97,8 +97,7 @@ class ImageBootedCapture:
         with p.timeline.step(Steps.CREATE_IMAGE, server.name) as step:
             self._await_no_task(step, limit_s)
             if thaws:
-                until = datetime.now(UTC) + timedelta(seconds=limit_s)
-                row = p.ledger.freezing(p.site.name, server.id, server.name, until)
+                row = p.ledger.freezing(p.site.name, server.id, server.name, limit_s)
             try:
                 image_id = self._create()
                 step.result(image=image_id)

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
@@ -110,8 +110,8 @@ class MemberCapture:
         return freeze.result()
 
     def _announce(self) -> str:
-        deadline = datetime.now(UTC) + timedelta(seconds=self.quiesce.timeout + LEDGER_GRACE_S)
-        return self.ledger.freezing(self.site.name, self.server.id, self.server.name, deadline)
+        lasts_s = self.quiesce.timeout + LEDGER_GRACE_S
+        return self.ledger.freezing(self.site.name, self.server.id, self.server.name, lasts_s)
 
 
 @dataclass
