@@ -121,6 +121,24 @@ def test_nothing_about_the_server_tells_of_its_image_and_it_is_unquiesced_afterw
     until(lambda: can_be_quiesced(site, machine.id), "the guest is unquiesced")
 
 
+def test_an_image_changes_no_moment_of_the_server_and_an_unquiesce_does(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    """By this it is seen that somebody has ended a freeze of Nova in the middle."""
+
+    def changed_at() -> str:
+        return str(there(site.compute.server(machine.id))["updated"])
+
+    def changes_it() -> bool:
+        site.compute.unquiesce(machine.id, 30)
+        return changed_at() != before
+
+    before = changed_at()
+    image_of(things, machine.id)
+    assert changed_at() == before
+    until(changes_it, "an unquiesce changes the server")
+
+
 def can_be_quiesced(site: Site, server_id: str) -> bool:
     from antipode.cloud.api import ApiError
 

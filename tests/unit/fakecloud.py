@@ -60,6 +60,7 @@ class FakeCloud:
         """called with each event before it takes effect; what it raises is what the caller gets"""
         self.lock = threading.RLock()
         self.ids = count(1)
+        self.changes = count(1)
         self.clock = count(1)
         self.add_on = True
         self.may_import = True
@@ -428,6 +429,8 @@ class FakeCloud:
 
     def _action(self, server: str, action: str) -> None:
         self._happens(f"{action} {self.servers[server]['name']}")
+        if "quiesce" in action:
+            self.servers[server]["updated"] = f"change {next(self.changes)}"
         if action == "quiesce":
             if server in self.all_frozen:
                 refuse(409, "already quiesced")
@@ -882,6 +885,7 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.open: list[str] = []
+        self.frozen_rightly: set[tuple[str, str]] = set()
         self.deadlines: list[datetime] = []
         """the earliest moment that each can be"""
         self.may_write: Callable[[str], None] = lambda server: None
@@ -889,11 +893,15 @@ class FakeLedger:
     def freezing(self, site: str, server_id: str, server: str, lasts_s: float) -> str:
         self.may_write(server)
         self.open.append(server)
+        self.frozen_rightly.add((site, server_id))
         self.deadlines.append(datetime.now(UTC) + timedelta(seconds=lasts_s))
         return server
 
     def thawed(self, row: str) -> None:
         self.open.remove(row)
+
+    def is_frozen_rightly(self, site: str, server_id: str) -> bool:
+        return (site, server_id) in self.frozen_rightly
 
 
 class FakeTimeline:

@@ -187,7 +187,7 @@ def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
     window.POLL_S = rollback.POLL_S = member.POLL_S = 0.005
     image_booted.POLL_S = 0.005
-    member.NOVA_LOOKS_S = 0.0
+    member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):

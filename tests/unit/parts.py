@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 from antipode.model.plan import RecoveryPlan
@@ -15,7 +14,7 @@ from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Settings
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
-from tests.unit.fakecloud import FakeCloud, FakeTimeline
+from tests.unit.fakecloud import FakeCloud, FakeLedger, FakeTimeline
 
 POOL = ThreadPoolExecutor(4, "volume")
 
@@ -37,7 +36,7 @@ def protecting(cloud: FakeCloud, vnf: Vnf, run: str, **changes: Any) -> Protecti
         "vnf": vnf,
         "settings": Settings.model_validate(vnf.protections[0].settings),
         "site": cloud.site,
-        "ledger": SimpleNamespace(),
+        "ledger": FakeLedger(),
         "timeline": FakeTimeline(),
         "store": None,
         "slots": NoLimit(),

@@ -465,7 +465,7 @@ def clouds(stage: Stage) -> dict[str, Any]:
         names |= {f'"{i}"': f'"port {p["mac_address"]}"' for i, p in cloud.ports.items()}
         names |= {f'"{g["id"]}"': f'"group {g["name"]}"' for g in cloud.server_groups}
         shown[site] = {
-            "servers": by(cloud.servers, "name"),
+            "servers": {n: s | {"updated": ""} for n, s in by(cloud.servers, "name").items()},
             "volumes": {n: v | {"created_at": ""} for n, v in by(cloud.volumes, "name").items()},
             "ports": by(cloud.ports, "mac_address"),
             "attachments": cloud.attachments,

@@ -41,6 +41,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member, "THAW_PAUSE_S", 0.01)
     monkeypatch.setattr(member, "THAW_LONGEST_S", 0.3)
     monkeypatch.setattr(member, "NOVA_LOOKS_S", 0.0)
+    monkeypatch.setattr(member, "UPDATED_EVERY_S", 0.0)
     monkeypatch.setattr(answering, "PAUSE_S", 0.01)
     monkeypatch.setattr(snapshots, "SNAPSHOT_TIMEOUT_S", 0.1)
 
@@ -509,6 +510,18 @@ def test_a_member_of_which_somebody_makes_an_image_is_not_captured_meanwhile() -
         scene.capture()
     assert "id-db" in scene.cloud.all_frozen, "their freeze is not ended by us"
     assert any("snapshot-1" in p for p in problems(scene))
+
+
+@pytest.mark.parametrize("moment", ["snapshot db-root", "snapshot db-data", "image db"])
+def test_a_member_that_somebody_unquiesces_in_between_is_not_taken_for_quiesced(
+    moment: str,
+) -> None:
+    scene = Scene()
+    scene.before(moment, lambda: scene.cloud.site.compute.unquiesce("id-db", 1.0))
+    with pytest.raises(ResourceFailed):
+        scene.capture()
+    assert not scene.cloud.all_frozen
+    assert not scene.ledger.open
 
 
 def test_an_unquiesce_that_never_succeeds_is_an_error_and_stays_on_the_ledger() -> None:

@@ -31,6 +31,7 @@ __all__ = ["world"]
 def two(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(member, "POLL_S", 0.01)
     monkeypatch.setattr(member, "NOVA_LOOKS_S", 0.0)
+    monkeypatch.setattr(member, "UPDATED_EVERY_S", 0.0)
     monkeypatch.setattr(answering, "PAUSE_S", 0.01)
     return world
 

@@ -20,7 +20,7 @@ from antipode.operations.failover import prepare
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.recover.sources import zeros
-from antipode.runs.protect import answering_sites, problems_of
+from antipode.runs.protect import answering_sites, problems_of, under_way
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
 from antipode.vault import signing
@@ -130,9 +130,12 @@ def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
     try:
         topology = discovery.discover(vnf, site)
         problems, warnings = list[str](), list[str]()
+        run = under_way(deployment, vnf.vnf)
+        if run is not None:
+            warnings.append(f"its guest agents are not asked, as {run} may freeze its members")
         for protection in vnf.protections:
             option = OPTIONS.get(protection.option)
-            protecting = _protecting(deployment, site, vnf, protection)
+            protecting = _protecting(deployment, site, vnf, protection, asks_guests=run is None)
             problems += problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
             warnings += option.warnings(protecting, topology)
     except AntipodeError as error:
@@ -146,7 +149,9 @@ def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
         yield Check(what, site.name, False, warning, needed=False)
 
 
-def _protecting(deployment: Deployment, site: Site, vnf: Vnf, protection: Protection) -> Protecting:
+def _protecting(
+    deployment: Deployment, site: Site, vnf: Vnf, protection: Protection, *, asks_guests: bool
+) -> Protecting:
     """The context of a protection that is not made."""
     return Protecting(
         run="",
@@ -159,6 +164,7 @@ def _protecting(deployment: Deployment, site: Site, vnf: Vnf, protection: Protec
         slots=nullcontext(),
         at_once=1,
         elsewhere=lambda: answering_sites(vnf, site.name, deployment.site),
+        asks_guests=asks_guests,
     )
 
 

@@ -10,17 +10,21 @@ from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
 from antipode.model.topology import Server, Topology, Volume
+from antipode.protect import snapshots
+from antipode.protect.option import Protecting
 
 AGENT = "hw_qemu_guest_agent"
 AGENT_ANSWER_S = 15.0
 """How long a guest agent may take to answer an unquiesce when nothing is frozen."""
 
 
-def problems(site: Site, topology: Topology) -> Iterator[str]:
+def problems(protecting: Protecting, topology: Topology) -> Iterator[str]:
     """One sentence for each member without an agent, or whose agent does not answer.
 
-    Each guest agent is asked for an unquiesce, which does nothing to a server that is not frozen;
-    where the add-on is not installed, none can be asked.
+    Each guest agent is asked for an unquiesce, which does nothing to a server that is not frozen,
+    and ends the freeze of one that is. So none is asked whose server may be frozen, by the add-on
+    or by Nova: the point of that capture would be less consistent than it says. Where the add-on is
+    not installed, none can be asked.
     """
     for server in topology.servers:
         root = root_of(server)
@@ -30,7 +34,7 @@ def problems(site: Site, topology: Topology) -> Iterator[str]:
                 f"volume {root.id} is not yes; install qemu-guest-agent in it, set the property "
                 "and boot it again"
             )
-    yield from _silent(topology, site)
+    yield from _silent(topology, protecting)
 
 
 def root_of(server: Server) -> Volume | None:
@@ -43,11 +47,18 @@ def says_yes(root: Volume, image_property: str) -> bool:
     return str(root.image_metadata.get(image_property, "")).lower() in ("yes", "true", "1")
 
 
-def _silent(topology: Topology, site: Site) -> Iterator[str]:
-    """Ask those agents that Nova knows of, at once."""
-    if not site.compute.quiesce_available():
+def _silent(topology: Topology, p: Protecting) -> Iterator[str]:
+    """Ask those agents, at once, that Nova knows of and whose servers are not frozen."""
+    site = p.site
+    if not p.asks_guests or not site.compute.quiesce_available():
         return
-    asked = [s for s in topology.servers if (r := root_of(s)) is not None and says_yes(r, AGENT)]
+    known = [s for s in topology.servers if (r := root_of(s)) is not None and says_yes(r, AGENT)]
+    captured = {server.id for server, *_ in snapshots.being_created(site, known)}
+    asked = [
+        server
+        for server in known
+        if server.id not in captured and not p.ledger.is_frozen_rightly(site.name, server.id)
+    ]
     with ThreadPoolExecutor(8, "guest-agent") as pool:
         for server, silence in zip(
             asked, pool.map(lambda s: _silence(s, site), asked), strict=True

@@ -41,6 +41,10 @@ class FreezeLedger(Protocol):
         """Note that the member is unquiesced."""
         ...
 
+    def is_frozen_rightly(self, site: str, server_id: str) -> bool:
+        """Whether a server may be frozen now by a window, of any host, whose time is not over."""
+        ...
+
 
 @dataclass(frozen=True)
 class Protecting:
@@ -71,6 +75,8 @@ class Protecting:
     no_room: str = ""
     """why all chains end now, so that the quota has room for the next points; empty if they go on
     """
+    asks_guests: bool = True
+    """whether guest agents may be asked by an unquiesce: not while another run protects the VNF"""
     go_on: Callable[[], None] = lambda: None
     """called in waits; raises when the run must stop"""
     elsewhere: Callable[[], Sequence[Site]] = lambda: ()

@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removes temporary snapshots at the active site: only those that are known to be of runs."""
+"""Snapshots at the active site: those that are being created, and the removal of temporary ones,
+only of those that are known to be of runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.model.marks import carries, made_by
 from antipode.model.steps import Steps, Timeline
+from antipode.model.topology import Server, Volume
 
 TIMEOUT_S = 600.0
 SNAPSHOT_TIMEOUT_S = 60.0
 """A snapshot takes seconds. One that is not made by then is left to the next run."""
+
+
+def being_created(site: Site, servers: Sequence[Server]) -> Iterator[tuple[Server, Volume, Json]]:
+    """The snapshots of volumes of these servers that are being created, each with its server and
+    volume. Nova may be making an image of the server, and have frozen it for that.
+    """
+    of_volume = {v.id: (server, v) for server in servers for v in server.volumes}
+    for snapshot in site.volumes.snapshots():
+        if snapshot["status"] == "creating" and snapshot["volume_id"] in of_volume:
+            yield *of_volume[snapshot["volume_id"]], snapshot
 
 
 def remove_snapshots(site: Site, key: str, timeline: Timeline) -> None:

@@ -34,7 +34,7 @@ class QuiescedSnapshot(Option):
         return settings.quiesce.budget
 
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
-        yield from checks.problems(protecting.site, topology, _settings(protecting).quiesce)
+        yield from checks.problems(protecting, topology, _settings(protecting).quiesce)
 
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         p = protecting

@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from antipode.cloud.site import Site
 from antipode.model.topology import Topology
 from antipode.protect import guest_agents, snapshot_quotas
+from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Quiesce
 
 
-def problems(site: Site, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
-    """Check the quiesce add-on, the guest agents and the quotas for snapshots.
-
-    Each guest agent is asked for an unquiesce, which does nothing to a server that is not frozen.
-    """
+def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
+    """Check the quiesce add-on, the guest agents and the quotas for snapshots."""
+    site = protecting.site
     running = [s for s in topology.servers if not s.is_off]
     if running:
         yield from _add_on(site, quiesce)
-    yield from guest_agents.problems(site, topology.model_copy(update={"servers": running}))
+    yield from guest_agents.problems(protecting, topology.model_copy(update={"servers": running}))
     yield from snapshot_quotas.problems(topology.volumes, site)
 
 

@@ -43,7 +43,7 @@ class ServerSnapshot(Option):
 
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         p = protecting
-        yield from checks.problems(p.site, topology, _settings(p).quiesce, p.run)
+        yield from checks.problems(p, topology, _settings(p).quiesce)
 
     def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         p = protecting

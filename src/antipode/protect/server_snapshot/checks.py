@@ -9,19 +9,19 @@ from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
-from antipode.protect import guest_agents, snapshot_quotas
+from antipode.protect import guest_agents, snapshot_quotas, snapshots
+from antipode.protect.option import Protecting
 from antipode.protect.server_snapshot.holdings import maker_of_snapshot
 from antipode.protect.server_snapshot.settings import Quiesce
 
 REQUIRED = "os_require_quiesce"
 
 
-def problems(site: Site, topology: Topology, quiesce: Quiesce, run: str) -> Iterator[str]:
-    """Check Glance, the guest agents, what the images demand, and the quotas for snapshots.
-
-    Args:
-        run: what it has made itself, before it was resumed, is no problem.
+def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
+    """Check Glance, the guest agents, what the images demand, and the quotas for snapshots. What
+    the run has made itself, before it was resumed, is no problem.
     """
+    site = protecting.site
     try:
         site.images.images()
     except AntipodeError as error:
@@ -30,19 +30,19 @@ def problems(site: Site, topology: Topology, quiesce: Quiesce, run: str) -> Iter
         update={"servers": [s for s in topology.servers if not s.is_off and not s.root_disk]}
     )
     if quiesce.required:
-        yield from guest_agents.problems(site, running)
+        yield from guest_agents.problems(protecting, running)
         for name in _without_demand(running):
             yield (
                 f"server {name} might be captured without being quiesced: image property {REQUIRED}"
                 " of its root volume is not yes; set it and boot the server again, or write"
                 " quiesce: {required: false} in the VNF file"
             )
-    yield from _of_image_booted(site, topology, quiesce)
-    yield from snapshots_under_way(site, topology.servers, run)
+    yield from _of_image_booted(protecting, topology, quiesce)
+    yield from snapshots_under_way(site, topology.servers, protecting.run)
     yield from snapshot_quotas.problems(topology.volumes, site)
 
 
-def _of_image_booted(site: Site, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
+def _of_image_booted(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
     """Of members that run and boot from an image: Nova does not say whether it has quiesced them,
     and their volumes need the add-on.
     """
@@ -56,13 +56,15 @@ def _of_image_booted(site: Site, topology: Topology, quiesce: Quiesce) -> Iterat
     with_volumes = [s for s in servers if s.volumes]
     if not with_volumes:
         return
+    site = protecting.site
     if not site.compute.quiesce_available():
         names = ", ".join(s.name for s in with_volumes)
         yield (
             f"{site.name} has no quiesce add-on, and the volumes of {names} are captured with it,"
             " as createImage of a server that boots from an image leaves them out"
         )
-    yield from guest_agents.problems(site, topology.model_copy(update={"servers": with_volumes}))
+    asked = topology.model_copy(update={"servers": with_volumes})
+    yield from guest_agents.problems(protecting, asked)
 
 
 def _without_demand(topology: Topology) -> list[str]:
@@ -78,16 +80,11 @@ def snapshots_under_way(site: Site, servers: Sequence[Server], run: str = "") ->
     Nova may be making an image of the server: it unquiesces the server once more when the last of
     them is made, in the middle of the next quiesce.
     """
-    labels = {
-        v.id: f"volume {v.name or v.id} of server {s.name}" for s in servers for v in s.volumes
-    }
     return [
-        f"snapshot {snapshot['id']} of {labels[snapshot['volume_id']]} is being created; if it "
-        "stays so, set its status to error and delete it"
-        for snapshot in site.volumes.snapshots()
-        if snapshot["status"] == "creating"
-        and snapshot["volume_id"] in labels
-        and ((maker := maker_of_snapshot(snapshot)) is None or maker.run != run)
+        f"snapshot {snapshot['id']} of volume {volume.name or volume.id} of server {server.name} "
+        "is being created; if it stays so, set its status to error and delete it"
+        for server, volume, snapshot in snapshots.being_created(site, servers)
+        if (maker := maker_of_snapshot(snapshot)) is None or maker.run != run
     ]
 
 

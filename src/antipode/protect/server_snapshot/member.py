@@ -39,6 +39,8 @@ POLL_S = 0.2
 """Between two looks at the snapshots."""
 NOVA_LOOKS_S = 2.0
 """After which Nova has seen for certain that a snapshot is gone, and has unquiesced."""
+UPDATED_EVERY_S = 1.0
+"""The precision of the moments at which Nova says that a server was changed."""
 LEDGER_GRACE_S = 2.0
 """How much later than the capture ends by itself a reaper unquiesces."""
 _NEVER_SENT = ("agent is not connected", "respond to synchronization")
@@ -98,8 +100,12 @@ class MemberCapture:
             # unquiesces then. That must not end the freeze that follows, and cannot be seen.
             time.sleep(NOVA_LOOKS_S)
         limited = self.site.compute.quiesce_available()
+        changed, looked_at = self._changed_at(), time.monotonic()
         self.site.stay_authorized(self.quiesce.timeout + THAW_LONGEST_S)
-        freeze = _Freeze(self, maker, limited)
+        if limited and not self.server.is_off:
+            # There is no state to wait for: a change from now on is of another second.
+            time.sleep(max(0.0, looked_at + UPDATED_EVERY_S - time.monotonic()))
+        freeze = _Freeze(self, maker, limited, changed)
         row = self._announce() if limited else None
         try:
             run_uninterrupted(freeze.run, freeze.note_signal, "server-image")
@@ -108,6 +114,10 @@ class MemberCapture:
                 self.ledger.thawed(row)
             freeze.tell(self.timeline)
         return freeze.result()
+
+    def _changed_at(self) -> str:
+        """When Nova, or the add-on, has changed the member last."""
+        return str((self.site.compute.server(self.server.id) or {}).get("updated"))
 
     def _announce(self) -> str:
         lasts_s = self.quiesce.timeout + LEDGER_GRACE_S
@@ -137,13 +147,18 @@ class _NovaFailed(ResourceFailed):
 class _Freeze:
     """From the call of createImage to the confirmed unquiesce."""
 
-    def __init__(self, member: MemberCapture, maker: Maker, limited: bool) -> None:
-        """`limited`: whether the add-on is there, which ends the freeze."""
+    def __init__(self, member: MemberCapture, maker: Maker, limited: bool, changed: str) -> None:
+        """
+        Args:
+            limited: whether the add-on is there, which ends the freeze.
+            changed: when the member was changed last, before it is frozen.
+        """
         self._site = member.site
         self._server = member.server
         self._quiesce = member.quiesce
         self._maker = maker
         self._limited = limited
+        self._changed = changed
         self._deadline = time.monotonic() + member.quiesce.timeout
         self._asked: _Moment | None = None
         self._answered: _Moment | None = None
@@ -327,7 +342,8 @@ class _Freeze:
 
     def _see_that_it_stayed(self, before: tuple[bool, str] | None) -> None:
         """A server that is being changed is captured without being quiesced, and so is one that was
-        off and is started.
+        off and is started. The add-on notes each unquiesce as a change of the server before it
+        acts: a request that ends the freeze of Nova in the middle is seen by that.
         """
         if before is not None:
             if not before[0] or self._power() != before:
@@ -337,6 +353,11 @@ class _Freeze:
         status = "gone" if server is None else server["status"]
         if status != "ACTIVE":
             raise ResourceFailed(f"{self._label} is {status} after its capture; it must be ACTIVE")
+        if server is not None and str(server.get("updated")) != self._changed:
+            raise ResourceFailed(
+                f"{self._label} was changed or unquiesced by another request while its snapshots "
+                "were taken. Protect the VNF again"
+            )
 
     def _is_quiesced_by_others(self) -> bool:
         """Whether createImage was refused because somebody has quiesced the member: it is left to

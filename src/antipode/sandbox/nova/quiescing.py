@@ -101,7 +101,7 @@ class Quiescing(Part):
             "since": _iso(now),
             "expires_at": _iso(now + timedelta(seconds=timeout_s, microseconds=999_999)),
         }
-        self._servers.table.keep(server, **{TASK: QUIESCING}, _quiesced=record)
+        self._keep(server, QUIESCING, _quiesced=record)
         try:
             async with asyncio.timeout(min(timeout_s, RPC_TIMEOUT_S)):
                 self._refuse_without_agent(server)
@@ -144,7 +144,7 @@ class Quiescing(Part):
             "since": _iso(self._conditions.now()),
             "expires_at": _iso(self._conditions.now()),
         }
-        self._servers.table.keep(server, **{TASK: UNQUIESCING}, _quiesced=claim)
+        self._keep(server, UNQUIESCING, _quiesced=claim)
         try:
             self._refuse_without_agent(server)
             async with self._hypervisor.agent_of(server["id"]):
@@ -191,8 +191,13 @@ class Quiescing(Part):
             return False
         if state is None and (timer := self._timers.pop(server["id"], None)):
             timer.cancel()
-        self._servers.table.keep(server, **{TASK: state})
+        self._keep(server, state)
         return True
+
+    def _keep(self, server: Json, state: str | None, **more: Json) -> None:
+        """Nova's database notes the moment of each change of a server."""
+        now = self._conditions.timestamp()
+        self._servers.table.keep(server, updated=now, **{TASK: state}, **more)
 
     def _thaw_in(self, seconds: float, server: Json, record: Json) -> None:
         if timer := self._timers.pop(server["id"], None):
