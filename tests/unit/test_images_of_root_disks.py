@@ -21,7 +21,7 @@ from antipode.model import point_v2
 from antipode.model.source import Image
 from antipode.model.vnf import Vnf
 from antipode.operations import recovery_points
-from antipode.operations.expiry import expire
+from antipode.operations.expiry import delete, expire, plan_deletion
 from antipode.operations.failover import failover, prepare
 from antipode.operations.inspect import look
 from antipode.operations.protect import protect
@@ -489,3 +489,15 @@ def _but_for(away: str, world: World) -> Any:
         return world.b.site
 
     return connect
+
+
+def test_the_image_of_a_damaged_point_that_is_deleted_goes_too(imaged: World) -> None:
+    by_option_2(imaged)
+    damaged, copy = points.read(imaged.here.vault, "v").id, source_of(imaged).copies["site-b"]
+    imaged.a.root_disks["id-front"] += b"more"
+    by_option_2(imaged)
+    kept = source_of(imaged).copies["site-b"]
+    imaged.here.vault.put(f"v/{damaged}.json", b"{")
+    delete(imaged.here, plan_deletion(imaged.here, "v", [damaged]), Unobserved())
+    assert copy not in imaged.b.images
+    assert kept in imaged.b.images

@@ -724,7 +724,7 @@ def _release(job: Job) -> None:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
             made = points.read(job.vault, p.vnf.vnf, job.point, Trust.UNSIGNED_TOO)
-            sites = _brought_to(job.run.deployment, job.run.row, job.run.site)
+            sites = partial(_brought_to, job.run.deployment, job.run.row, job.run.site)
             gone = _remove(p.site, {p.run}, made.needed_ids, job.option, p.timeline, sites)
             if gone:
                 points.forget_records(job.vault, p.vnf.vnf, gone)
@@ -882,7 +882,7 @@ def remove_orphans_of(
         for row in (r for r in of_one if r.state == "succeeded"):
             made = _what_it_made(vault, row)
             if made is not None:
-                sites = brought_to(row)
+                sites = partial(brought_to, row)
                 gone |= _remove(site, {row.id}, made.needed_ids, part, timeline, sites)
             else:
                 part.remove_orphans(site, {row.id}, timeline)
@@ -890,11 +890,17 @@ def remove_orphans_of(
         if over:
             own = [point_of(row.id) for row in over]
             named = partial(points.named_resources, vault, rows[0].vnf, own)
-            places = {s.name: s for row in over for s in brought_to(row)}
             runs = {row.id for row in over}
-            gone |= _remove(site, runs, named, part, timeline, list(places.values()))
+            places = partial(_brought_to_by_any, over, brought_to)
+            gone |= _remove(site, runs, named, part, timeline, places)
     if gone:
         points.forget_records(vault, rows[0].vnf, gone)
+
+
+def _brought_to_by_any(
+    rows: Sequence[RunRow], brought_to: Callable[[RunRow], Sequence[Site]]
+) -> list[Site]:
+    return list({site.name: site for row in rows for site in brought_to(row)}.values())
 
 
 def _what_it_made(vault: Vault, row: RunRow) -> RecoveryPoint | None:
@@ -919,16 +925,19 @@ def _remove(
     needed: Callable[[], Collection[str]],
     option: Option,
     timeline: Timeline,
-    elsewhere: Sequence[Site],
+    elsewhere: Callable[[], Sequence[Site]],
 ) -> set[str]:
-    """Remove what these runs made and no recovery point needs; the backups that are gone."""
+    """Remove what these runs made and no recovery point needs; the backups that are gone. What is
+    at other sites goes last: one that is away keeps nothing here.
+    """
     transfer, needed = TRANSFERS.get(option.transfer), cache(needed)
     # first, as Cinder deletes no snapshot that is being backed up
     gone = set(transfer.remove_orphans(site, runs, needed, timeline))
     option.remove_orphans(site, runs, timeline)
-    transfer.remove_elsewhere(elsewhere, runs, needed, timeline)
     # again: a late request may have begun one until the snapshot was gone
-    return gone | set(transfer.remove_orphans(site, runs, needed, timeline))
+    gone |= set(transfer.remove_orphans(site, runs, needed, timeline))
+    transfer.remove_elsewhere(elsewhere(), runs, needed, timeline)
+    return gone
 
 
 def _committed(run: Run) -> RecoveryPoint | None:

@@ -431,10 +431,11 @@ def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> 
 def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
     """Remove the images of root disks of withdrawn points at each site; those that are still there.
 
-    Only a copy that antipode has made for this VNF goes, and none that a server boots from. A site
-    that does not answer, and is not the active one, may be gone for good: the others continue.
+    Only a copy that antipode has made for this VNF goes, and none that a server boots from. Those
+    of damaged points are found by their marks. A site that does not answer, and is not the active
+    one, may be gone for good: the others continue.
     """
-    doomed: dict[str, set[str]] = {}
+    doomed: dict[str, set[str]] = {name: set() for name in expiry.vnf.sites if work.damaged}
     for point in work.hidden:
         for image, name in point.images.items():
             if image not in work.needed:
@@ -444,7 +445,8 @@ def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
         try:
             site = expiry.site(name)
             with expiry.timeline.step(images.ImageSteps.REMOVE, name) as step:
-                there = images.copies_at(site, expiry.vnf.vnf, ids)
+                found = images.copies_at(site, expiry.vnf.vnf, ids, work.damaged)
+                there = {i: image for i, image in found.items() if i not in work.needed}
                 left = images.remove(site, list(there.values()))
                 step.result(images=len(there) - len(left))
         except NotFound as error:
@@ -452,8 +454,8 @@ def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
         except SiteUnreachable as error:
             if name == active:
                 raise
-            stuck |= ids
-            outcome.left.append(f"{len(ids)} images at {name}: {error}")
+            stuck |= {*ids, *work.damaged}
+            outcome.left.append(f"images of root disks at {name}: {error}")
         else:
             outcome.images |= set(there) - set(left)
             outcome.left += [f"image {i} at {name}: {why}" for i, why in sorted(left.items())]

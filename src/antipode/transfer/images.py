@@ -389,10 +389,16 @@ class _Carriage:
             raise ResourceFailed(f"{site.name}: image {copy} has other bytes than {self._label}")
 
 
-def copies_at(site: Site, vnf: str, ids: Collection[str]) -> Mapping[str, Json]:
-    """Of these images those that are at a site and are copies of root disks of this VNF."""
+def copies_at(
+    site: Site, vnf: str, ids: Collection[str], of_points: Collection[str] = ()
+) -> Mapping[str, Json]:
+    """The copies of root disks of this VNF at a site that are among these images, or that were
+    made for one of these recovery points.
+    """
     return {
         image["id"]: image
         for image in site.images.images()
-        if image["id"] in ids and maker_of(image) is not None and image.get(VNF) == vnf
+        if (maker := maker_of(image)) is not None
+        and image.get(VNF) == vnf
+        and (image["id"] in ids or maker.partition("-")[2] in of_points)
     }
