@@ -34,7 +34,7 @@ LARGE_CHUNKS = dict.fromkeys(
 Objects of 32 MiB in Swift's 64 KiB steps would be a loop in Python that the CPU notices.
 """
 PIPELINE = (
-    "catch_errors gatekeeper healthcheck cache listing_formats bulk s3api s3token authtoken "
+    "catch_errors gatekeeper healthcheck cache listing_formats bulk authtoken s3api s3token "
     "keystoneauth copy slo dlo proxy-server"
 )
 

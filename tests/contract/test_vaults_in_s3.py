@@ -53,13 +53,6 @@ def vault(service: Settings, prefix: str) -> Iterator[S3Vault]:
     made._s3.delete_bucket(Bucket=made._bucket)
 
 
-def test_more_names_than_one_answer_has_are_all_listed(vault: S3Vault) -> None:
-    names = [f"hlr/{number:04d}" for number in range(1010)]
-    for name in names:
-        vault.put(name, b"")
-    assert vault.list("hlr/") == names
-
-
 def test_a_bucket_of_our_own_is_open_to_no_others(vault: S3Vault) -> None:
     assert vault.remarks() == []
 
