@@ -11,8 +11,8 @@ import pytest
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import as_tags, port_carries, port_maker
-from tests.contract.conftest import Things, network, refused, tenant_network
+from antipode.model.marks import as_tags, neutron_carries, neutron_maker
+from tests.contract.conftest import Things, network, refused, tenant_network, until
 
 NOBODY = str(uuid.UUID(int=7))
 
@@ -198,8 +198,8 @@ def test_tags_are_not_taken_when_a_port_is_made_and_may_be_as_long_as_our_marks(
     site.networks.tag_port(port["id"], ["own", *marks])
     assert sorted(shown(site, port)["tags"]) == sorted(["own", *marks])
     (listed,) = [p for p in site.networks.ports_on([port["network_id"]]) if p["id"] == port["id"]]
-    assert port_carries(listed, f"20261122T160501Z-1a2b3c/{NOBODY}")
-    assert port_maker(listed) == "failover-20261122T160501Z-1a2b3c"
+    assert neutron_carries(listed, f"20261122T160501Z-1a2b3c/{NOBODY}")
+    assert neutron_maker(listed) == "failover-20261122T160501Z-1a2b3c"
 
 
 def test_a_port_is_off_has_dhcp_options_and_a_description_of_any_script(
@@ -329,3 +329,158 @@ def test_a_floating_ip_leads_to_an_address_only_through_a_router(
     assert error.status == 404
     (found,) = [f for f in site.networks.floating_ips() if f["id"] == floating]
     assert (found["floating_ip_address"], found["port_id"]) == ("203.0.113.77", None)
+
+
+# ---- networks and security groups that are created ----
+
+
+def test_a_network_is_made_with_its_attributes_and_gets_its_tags_afterwards(
+    site: Site, things: Things
+) -> None:
+    api = network(site)
+    wanted = {
+        "name": things.name("net"),
+        "description": "für alle",
+        "mtu": 1400,
+        "port_security_enabled": False,
+        "admin_state_up": False,
+    }
+    made = site.networks.create_network(wanted)
+    things.removals.append(lambda: site.networks.delete_network(made))
+    error = refused(lambda: api.post("/networks", {"network": {**wanted, "tags": ["x"]}}))
+    assert error.status == 400
+    marks = as_tags("failover-20261122T160501Z-1a2b3c", f"network/{NOBODY}")
+    site.networks.tag("networks", made, ["red", *marks])
+    site.networks.describe("networks", made, "other")
+    (found,) = site.networks.networks([made])
+    assert {k: found[k] for k in wanted} == {**wanted, "description": "other"}
+    assert sorted(found["tags"]) == sorted(["red", *marks])
+    assert found["provider:network_type"]
+    assert neutron_maker(found) == "failover-20261122T160501Z-1a2b3c"
+    too_much = refused(lambda: site.networks.create_network({"name": "x", "mtu": 99999}))
+    assert too_much.status == 400
+    assert "mtu" in too_much.reason.lower()
+
+
+@pytest.mark.core
+def test_a_subnet_is_made_without_dhcp_and_served_later(site: Site, things: Things) -> None:
+    home = site.networks.create_network({"name": things.name("net")})
+    things.removals.append(lambda: site.networks.delete_network(home))
+    wanted = {
+        "network_id": home,
+        "name": things.name("subnet"),
+        "ip_version": 4,
+        "cidr": "10.77.0.0/24",
+        "gateway_ip": None,
+        "enable_dhcp": False,
+        "dns_nameservers": ["10.77.0.53"],
+        "host_routes": [{"destination": "192.0.2.0/24", "nexthop": "10.77.0.7"}],
+        "allocation_pools": [{"start": "10.77.0.2", "end": "10.77.0.9"}],
+    }
+    made = site.networks.create_subnet(wanted)
+    site.networks.tag("subnets", made, ["blue"])
+    (found,) = site.networks.subnets([home])
+    assert {k: found[k] for k in wanted} == wanted
+    assert found["tags"] == ["blue"]
+    assert site.networks.ports_on([home]) == []
+    again = refused(lambda: site.networks.create_subnet(wanted))
+    assert again.status == 400
+    port = site.networks.create_port(
+        {"network_id": home, "fixed_ips": [{"ip_address": "10.77.0.2", "subnet_id": made}]}
+    )
+    things.removals.append(lambda: site.networks.delete_port(port))
+    site.networks.serve_addresses(made)
+    until(
+        lambda: [p for p in site.networks.ports_on([home]) if p["device_owner"] == "network:dhcp"],
+        "DHCP has an address of its own",
+    )
+    in_use = refused(lambda: site.networks.delete_network(home))
+    assert in_use.status == 409
+
+
+def test_an_ipv6_subnet_with_a_mode_is_refused_without_dhcp(site: Site, things: Things) -> None:
+    home = site.networks.create_network({"name": things.name("net")})
+    things.removals.append(lambda: site.networks.delete_network(home))
+    wanted = {
+        "network_id": home,
+        "ip_version": 6,
+        "cidr": "fd00:77::/64",
+        "enable_dhcp": False,
+        "ipv6_address_mode": "slaac",
+        "ipv6_ra_mode": "slaac",
+    }
+    assert refused(lambda: site.networks.create_subnet(wanted)).status == 400
+    site.networks.create_subnet({**wanted, "enable_dhcp": True})
+    (found,) = site.networks.subnets([home])
+    assert (found["ipv6_address_mode"], found["ipv6_ra_mode"]) == ("slaac", "slaac")
+
+
+@pytest.mark.core
+def test_rules_of_a_group_are_made_all_or_none_and_may_be_about_other_groups(
+    site: Site, things: Things
+) -> None:
+    made = [
+        site.networks.create_security_group({"name": things.name(n), "description": "für alle"})
+        for n in ("web", "peers")
+    ]
+    for group in made:
+        things.removals.append(partial(site.networks.delete_security_group, group["id"]))
+    web, peers = made
+    born = web["security_group_rules"]
+    assert {(r["direction"], r["ethertype"]) for r in born} == {
+        ("egress", "IPv4"),
+        ("egress", "IPv6"),
+    }
+
+    def rule(**more: Any) -> Json:
+        of = {"security_group_id": web["id"], "direction": "ingress", "ethertype": "IPv4"}
+        return {**of, **more}
+
+    ssh = rule(protocol="tcp", port_range_min=22, port_range_max=22, description="Zugang")
+    others = [rule(remote_group_id=peers["id"]), rule(remote_ip_prefix="10.7.0.5/24")]
+    twice = refused(lambda: site.networks.create_rules([ssh, rule(direction="egress")]))
+    assert twice.status == 409
+    unknown = refused(lambda: site.networks.create_rules([ssh, rule(remote_group_id=NOBODY)]))
+    assert unknown.status == 404
+    null = refused(lambda: site.networks.create_rules([rule(protocol="udp", description=None)]))
+    assert null.status == 400
+    site.networks.delete_rule(next(r["id"] for r in born if r["ethertype"] == "IPv6"))
+    site.networks.create_rules([ssh, *others])
+
+    def rules() -> set[tuple[Any, ...]]:
+        groups = site.networks.security_groups(site.project_id)
+        found = next(g for g in groups if g["id"] == web["id"])["security_group_rules"]
+        return {
+            (r["direction"], r["protocol"], r["remote_group_id"], r["remote_ip_prefix"])
+            for r in found
+        }
+
+    assert rules() == {
+        ("egress", None, None, None),
+        ("ingress", "tcp", None, None),
+        ("ingress", None, peers["id"], None),
+        ("ingress", None, None, "10.7.0.5/24"),
+    }
+    site.networks.delete_security_group(peers["id"])
+    assert ("ingress", None, peers["id"], None) not in rules()
+
+
+def test_the_group_default_cannot_be_made_and_tags_are_not_taken_with_a_group(
+    site: Site, things: Things
+) -> None:
+    site.networks.security_groups(site.project_id)
+    default = refused(lambda: site.networks.create_security_group({"name": "default"}))
+    assert default.status == 409
+    tagged = {"name": things.name(), "tags": ["x"]}
+    assert refused(lambda: site.networks.create_security_group(tagged)).status == 400
+    group = site.networks.create_security_group({"name": things.name()})["id"]
+    things.removals.append(lambda: site.networks.delete_security_group(group))
+    site.networks.tag("security-groups", group, ["one"])
+    port = things.port(security_groups=[group])
+    assert refused(lambda: site.networks.delete_security_group(group)).status == 409
+    site.networks.delete_port(port["id"])
+
+
+def test_a_network_that_no_router_is_on_has_no_ports_of_routers(site: Site) -> None:
+    assert site.networks.ports_of_routers([]) == []
+    assert site.networks.ports_of_routers([NOBODY]) == []

@@ -769,12 +769,27 @@ class FakeCloud:
         }
         return {"backup_id": backup, "volume_id": volume_id, "volume_name": volume["name"]}
 
+    def _rows(self, collection: str) -> list[Json]:
+        return {"networks": self.networks, "subnets": self.subnets, "security-groups": self.groups}[
+            collection
+        ]
+
+    def _of(self, rows: list[Json], item: str) -> Json:
+        return next((r for r in rows if r["id"] == item), None) or refuse(404, f"no {item}")
+
+    def _made(self, rows: list[Json], wanted: Json) -> Json:
+        """A network, subnet or group, as Neutron makes it: without tags."""
+        self._happens(f"make {wanted['name']}")
+        made = {"tags": [], "project_id": self.site.project_id, **wanted}
+        rows.append(made | {"id": f"made-{next(self.ids)}"})
+        return rows[-1]
+
     def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         def chosen(items: Any) -> list[Json]:
             wanted = {
                 k: v if isinstance(v, list) else [v] for k, v in params.items() if k != "project_id"
             }
-            return [i for i in items if all(i[k] in v for k, v in wanted.items())]
+            return [i for i in items if all(i.get(k) in v for k, v in wanted.items())]
 
         match method, path:
             case "GET", ["ports"]:
@@ -816,6 +831,56 @@ class FakeCloud:
                 return {"subnets": chosen(self.subnets)}
             case "GET", ["security-groups"]:
                 return {"security_groups": self.groups}
+            case "GET", ["routers" | "address-groups"]:
+                return {path[0].replace("-", "_"): []}
+            case "POST", ["networks"]:
+                return {"network": self._made(self.networks, body["network"])}
+            case "POST", ["subnets"]:
+                wanted = body["subnet"]
+                if any(
+                    (s["network_id"], s["cidr"]) == (wanted["network_id"], wanted["cidr"])
+                    for s in self.subnets
+                ):
+                    refuse(400, "Requested subnet overlaps with another subnet")
+                return {"subnet": self._made(self.subnets, wanted)}
+            case "POST", ["security-groups"]:
+                born = {"direction": "egress", "ethertype": "IPv4", "id": f"rule-{next(self.ids)}"}
+                wanted = {**body["security_group"], "security_group_rules": [born]}
+                return {"security_group": self._made(self.groups, wanted)}
+            case "POST", ["security-group-rules"]:
+                self._happens("rules")
+                for rule in body["security_group_rules"]:
+                    group = self._of(self.groups, rule["security_group_id"])
+                    if any(
+                        rule.items() <= there.items() for there in group["security_group_rules"]
+                    ):
+                        refuse(409, "Security group rule already exists")
+                    group["security_group_rules"].append({**rule, "id": f"rule-{next(self.ids)}"})
+                return None
+            case "DELETE", ["security-group-rules", rule]:
+                self._happens("delete rule")
+                for group in self.groups:
+                    rules = group.get("security_group_rules", [])
+                    rules[:] = [r for r in rules if r["id"] != rule]
+                return None
+            case "PUT", ["networks" | "subnets" | "security-groups", item, "tags"]:
+                self._happens(f"tags of {path[0]}")
+                self._of(self._rows(path[0]), item)["tags"] = body["tags"]
+                return None
+            case "PUT", ["networks" | "subnets" | "security-groups", item]:
+                self._happens(f"change of {path[0]}")
+                self._of(self._rows(path[0]), item).update(next(iter(body.values())))
+                return None
+            case "DELETE", ["networks" | "security-groups", item]:
+                if any(
+                    item in (p["network_id"], *p.get("security_groups", []))
+                    for p in self.ports.values()
+                ):
+                    refuse(409, f"{item} is in use")
+                self._happens(f"delete of {path[0]}")
+                self._rows(path[0]).remove(self._of(self._rows(path[0]), item))
+                self.subnets = [s for s in self.subnets if s["network_id"] != item]
+                return None
             case "GET", ["quotas", _, "details.json"]:
                 return {"quota": self._quota()["quota_set"]}
             case "POST", ["ports"]:

@@ -12,7 +12,7 @@ from antipode.cli.command import ShowCommand, columns, confirm, span
 from antipode.screen import visible
 
 if TYPE_CHECKING:
-    from antipode.model.plan import PortPlan, ServerPlan
+    from antipode.model.plan import NetworkPlan, PortPlan, SecurityGroupPlan, ServerPlan
     from antipode.operations.failover import Prepared
 
 
@@ -147,11 +147,19 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "boot_order": point.vnf.boot_waves(),
         "vip_ports": [p.model_dump(mode="json") for p in plan.vip_ports],
         "floating_ips": {f.former: f.address for f in plan.floating_ips},
+        "networks": [_planned_network(n) for n in plan.networks],
+        "security_groups": [_planned_network(g) for g in plan.security_groups],
         "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
         "quotas": [q.model_dump() for q in plan.quotas],
         "already_there": plan.already_there,
         "warnings": prepared.warnings,
     }
+
+
+def _planned_network(one: NetworkPlan | SecurityGroupPlan) -> dict[str, Any]:
+    """A network or security group of a plan: whether it is created or mapped, and its changes."""
+    found = one.model_dump(mode="json", exclude={"is_created"})
+    return {**found, "how": "created" if one.is_created else "mapped"}
 
 
 def _planned_server(server: ServerPlan, site: str) -> dict[str, Any]:
@@ -178,6 +186,17 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield ""
         yield from _server(server, is_there=server.name in plan.already_there)
         yield f"    {_probe(server, plan.site)}"
+    if plan.networks or plan.security_groups:
+        yield ""
+        for network in plan.networks:
+            yield from _network("network", network)
+            for subnet in network.subnets:
+                dhcp = ", with DHCP" if subnet.serves_addresses else ""
+                yield f"    subnet {subnet.attributes['cidr']}{dhcp}"
+        for group in plan.security_groups:
+            yield from _network("security group", group)
+            if group.is_created:
+                yield f"    {len(group.rules)} rules"
     if plan.vip_ports:
         yield ""
         yield "  ports of no server"
@@ -196,6 +215,17 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield ""
         yield f"  WARNING: {warning}"
     yield ""
+
+
+def _network(kind: str, one: NetworkPlan | SecurityGroupPlan) -> Iterator[str]:
+    if one.is_created:
+        yield f"  {kind} {one.name} is created"
+    elif one.name != one.former:
+        yield f"  {kind} {one.name} takes the place of {one.former}"
+    else:
+        yield f"  {kind} {one.name} is there"
+    for change in one.changes:
+        yield f"    {change}"
 
 
 def _probe(server: ServerPlan, site: str) -> str:

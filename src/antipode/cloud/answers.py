@@ -501,7 +501,15 @@ class _FloatingIp(TypedDict):
     description: NotRequired[OrEmpty]
 
 
-_NetworkExtensions = TypedDict("_NetworkExtensions", {"router:external": NotRequired[Flag]})
+_NetworkExtensions = TypedDict(
+    "_NetworkExtensions",
+    {
+        "router:external": NotRequired[Flag],
+        "provider:network_type": NotRequired[Maybe],
+        "provider:physical_network": NotRequired[Maybe],
+        "provider:segmentation_id": NotRequired[Count | None],
+    },
+)
 
 
 class _Network(_NetworkExtensions):
@@ -510,6 +518,13 @@ class _Network(_NetworkExtensions):
     project_id: NotRequired[Maybe]
     shared: NotRequired[Flag]
     port_security_enabled: NotRequired[bool]
+    description: NotRequired[OrEmpty]
+    tags: NotRequired[TextList]
+    admin_state_up: NotRequired[bool]
+    mtu: NotRequired[Count | None]
+    dns_domain: NotRequired[OrEmpty]
+    qos_policy_id: NotRequired[Maybe]
+    vlan_transparent: NotRequired[Flag]
 
 
 class _Subnet(TypedDict):
@@ -517,6 +532,30 @@ class _Subnet(TypedDict):
     name: OrEmpty
     network_id: Id
     cidr: Annotated[Text, AfterValidator(_cidr)]
+    ip_version: NotRequired[Count]
+    gateway_ip: NotRequired[Maybe]
+    enable_dhcp: NotRequired[bool]
+    dns_nameservers: NotRequired[TextList]
+    host_routes: NotRequired[Annotated[list[Texts], _or(list)]]
+    allocation_pools: NotRequired[Annotated[list[Texts], _or(list)]]
+    ipv6_address_mode: NotRequired[Maybe]
+    ipv6_ra_mode: NotRequired[Maybe]
+    service_types: NotRequired[TextList]
+    description: NotRequired[OrEmpty]
+    tags: NotRequired[TextList]
+
+
+class _SecurityGroupRule(TypedDict):
+    id: Id
+    direction: Text
+    ethertype: Text
+    protocol: NotRequired[Maybe]
+    port_range_min: NotRequired[int | None]
+    port_range_max: NotRequired[int | None]
+    remote_ip_prefix: NotRequired[Maybe]
+    remote_group_id: NotRequired[Maybe]
+    remote_address_group_id: NotRequired[Maybe]
+    description: NotRequired[Maybe]
 
 
 class _SecurityGroup(TypedDict):
@@ -524,6 +563,15 @@ class _SecurityGroup(TypedDict):
     name: OrEmpty
     project_id: NotRequired[Maybe]
     shared: NotRequired[Flag]
+    description: NotRequired[OrEmpty]
+    tags: NotRequired[TextList]
+    stateful: NotRequired[bool]
+    security_group_rules: NotRequired[Annotated[list[_SecurityGroupRule], _or(list)]]
+
+
+class _AddressGroup(TypedDict):
+    id: Id
+    addresses: TextList
 
 
 class _Agent(TypedDict):
@@ -544,6 +592,10 @@ FLOATING_IPS = Listing("floatingips", _FloatingIp)
 NETWORKS = Listing("networks", _Network)
 SUBNETS = Listing("subnets", _Subnet)
 SECURITY_GROUPS = Listing("security_groups", _SecurityGroup)
+ADDRESS_GROUPS = Listing("address_groups", _AddressGroup)
+MADE_NETWORK = Shape("network", _Made)
+MADE_SUBNET = Shape("subnet", _Made)
+MADE_SECURITY_GROUP = Shape("security_group", _SecurityGroup)
 AGENTS = Listing("agents", _Agent)
 NETWORK_QUOTA = Shape("quota", Annotated[dict[Text, _NetworkQuota], BeforeValidator(_rows)])
 

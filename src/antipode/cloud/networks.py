@@ -5,10 +5,17 @@ they need.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from antipode.cloud import answers
 from antipode.cloud.api import Api, ApiError, Json
+
+ROUTER_INTERFACES = (
+    "network:router_interface",
+    "network:router_interface_distributed",
+    "network:ha_router_replicated_interface",
+)
+"""The owners of ports that are interfaces of routers."""
 
 
 class Networks:
@@ -29,6 +36,17 @@ class Networks:
             self._api.all("/ports", answers.PORTS, network_id=list(network_ids))
             if network_ids
             else []
+        )
+
+    def ports_of_routers(self, network_ids: Collection[str]) -> list[Json]:
+        """The ports on these networks that are interfaces of routers, as far as we may see them."""
+        if not network_ids:
+            return []
+        return self._api.all(
+            "/ports",
+            answers.PORTS,
+            network_id=list(network_ids),
+            device_owner=list(ROUTER_INTERFACES),
         )
 
     def ports(self, ids: Collection[str]) -> list[Json]:
@@ -111,6 +129,69 @@ class Networks:
             if network_ids
             else []
         )
+
+    def create_network(self, network: Json) -> str:
+        """Create a network, arguments as for `POST /networks`, and return its id. Neutron gives it
+        no tags.
+        """
+        return str(self._api.post("/networks", {"network": network}, answers.MADE_NETWORK)["id"])
+
+    def delete_network(self, network_id: str) -> None:
+        """Delete a network with its subnets; refused while others than Neutron have ports on it."""
+        self._api.delete(f"/networks/{network_id}")
+
+    def create_subnet(self, subnet: Json) -> str:
+        """Create a subnet, arguments as for `POST /subnets`, and return its id."""
+        return str(self._api.post("/subnets", {"subnet": subnet}, answers.MADE_SUBNET)["id"])
+
+    def serve_addresses(self, subnet_id: str) -> None:
+        """Have DHCP serve a subnet; again is fine."""
+        self._api.call("PUT", f"/subnets/{subnet_id}", {"subnet": {"enable_dhcp": True}})
+
+    def describe(self, collection: str, item: str, description: str) -> None:
+        """Give a network, subnet or security group this description.
+
+        Args:
+            collection: as in the API's paths: networks, subnets, security-groups.
+        """
+        kind = collection.removesuffix("s").replace("-", "_")
+        self._api.call("PUT", f"/{collection}/{item}", {kind: {"description": description}})
+
+    def tag(self, collection: str, item: str, tags: Collection[str]) -> None:
+        """Give a resource of Neutron exactly these tags; `collection` as for `describe`."""
+        self._api.call("PUT", f"/{collection}/{item}/tags", {"tags": list(tags)})
+
+    def create_security_group(self, group: Json) -> Json:
+        """Create a security group, arguments as for `POST /security-groups`; it is returned with
+        the rules that it is born with.
+        """
+        made: Json = self._api.post(
+            "/security-groups", {"security_group": group}, answers.MADE_SECURITY_GROUP
+        )
+        return made
+
+    def delete_security_group(self, group_id: str) -> None:
+        """Delete a security group, its rules, and the rules of others that name it; refused while
+        a port has it.
+        """
+        self._api.delete(f"/security-groups/{group_id}")
+
+    def create_rules(self, rules: Sequence[Json]) -> None:
+        """Create security group rules, all or none of them."""
+        if rules:
+            self._api.call("POST", "/security-group-rules", {"security_group_rules": list(rules)})
+
+    def delete_rule(self, rule_id: str) -> None:
+        self._api.delete(f"/security-group-rules/{rule_id}")
+
+    def address_groups(self) -> list[Json]:
+        """The address groups that the project may use; none where Neutron does not know them."""
+        try:
+            return self._api.all("/address-groups", answers.ADDRESS_GROUPS)
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise
 
     def security_groups(self, project_id: str) -> list[Json]:
         """The security groups of a project, and those that others share with it."""

@@ -85,12 +85,12 @@ def undescribed(description: object) -> str:
     return "" if key_said(description) is not None else str(description or "")
 
 
-def port_carries(port: Mapping[str, object], key: str) -> bool:
+def neutron_carries(port: Mapping[str, object], key: str) -> bool:
     """Whether a port carries this key."""
-    return port_key(port) == key_tag(key)
+    return neutron_key(port) == key_tag(key)
 
 
-def port_key(port: Mapping[str, object]) -> str | None:
+def neutron_key(port: Mapping[str, object]) -> str | None:
     """The tag of the key that a port carries: in its tags, or in its description until it has any;
     None for what is not ours.
     """
@@ -99,7 +99,7 @@ def port_key(port: Mapping[str, object]) -> str | None:
     return next(tagged, None) or (key_tag(said) if said is not None else None)
 
 
-def port_maker(port: Mapping[str, object]) -> str | None:
+def neutron_maker(port: Mapping[str, object]) -> str | None:
     """The run that made a port; None for what is not ours."""
     prefix = f"{RUN}="
     tagged = (tag.removeprefix(prefix) for tag in _tags(port) if tag.startswith(prefix))

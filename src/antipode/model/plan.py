@@ -5,6 +5,7 @@ before anything is created.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from antipode.model.base import Model
@@ -59,6 +60,76 @@ class VolumePlan(Model):
         return self.name or self.source_id
 
 
+_STAND_IN = "new:"
+
+
+def stand_in(source_id: str) -> str:
+    """What stands in a plan for the id of a network, subnet or security group that it creates.
+
+    Args:
+        source_id: its id at the former site.
+    """
+    return f"{_STAND_IN}{source_id}"
+
+
+def is_stand_in(resource_id: str) -> bool:
+    """Whether this is no id, but stands for one that is not known yet."""
+    return resource_id.startswith(_STAND_IN)
+
+
+class SubnetPlan(Model):
+    """A subnet of a network that is created."""
+
+    subnet_id: str
+    """its id, where an earlier attempt has made it; else a stand-in"""
+    attributes: dict[str, Any]
+    """as for `POST /subnets`, without its network, and without DHCP"""
+    tags: list[str] = []
+    serves_addresses: bool
+    """whether DHCP is switched on, once the ports of the VNF have their addresses"""
+
+
+class NetworkPlan(Model):
+    """A network that ports of the VNF are going to be on."""
+
+    source_id: str
+    """id of the network at the former site"""
+    former: str
+    """its name there"""
+    name: str
+    network_id: str
+    """a stand-in, where it does not exist yet"""
+    is_created: bool
+    """False: it is one of the backup site"""
+    changes: list[str] = []
+    """in which respects it differs from the one at the former site"""
+    description: str = ""
+    attributes: dict[str, Any] = {}
+    """of one that is created, as for `POST /networks`"""
+    tags: list[str] = []
+    subnets: list[SubnetPlan] = []
+
+
+class SecurityGroupPlan(Model):
+    """A security group that ports of the VNF, or rules of such groups, are going to name."""
+
+    source_id: str
+    former: str
+    name: str
+    group_id: str
+    """a stand-in, where it does not exist yet"""
+    is_created: bool
+    changes: list[str] = []
+    description: str = ""
+    attributes: dict[str, Any] = {}
+    """of one that is created, as for `POST /security-groups`"""
+    tags: list[str] = []
+    rules: list[dict[str, Any]] = []
+    """as for `POST /security-group-rules`, without the group; a group that a rule is about may be a
+    stand-in
+    """
+
+
 class PortPlan(Model):
     """A port to be created. The list in `ServerPlan.ports` has the order of the interfaces."""
 
@@ -67,6 +138,7 @@ class PortPlan(Model):
     name: str
     network: str
     network_id: str
+    """as the ids of its subnets and security groups, a stand-in where a plan creates it"""
     mac_address: str
     """empty where the port gets that of its device"""
     fixed: dict[str, str]
@@ -91,6 +163,26 @@ class PortPlan(Model):
     def with_subports(self) -> list[PortPlan]:
         """The port, and those of its trunk."""
         return [self, *(s.port for s in (self.trunk.subports if self.trunk else []))]
+
+    def placed(self, ids: Mapping[str, str]) -> PortPlan:
+        """The same with the ids of what has been created in the place of stand-ins, the ports of
+        its trunk included.
+        """
+        trunk = self.trunk and self.trunk.model_copy(
+            update={
+                "subports": [
+                    s.model_copy(update={"port": s.port.placed(ids)}) for s in self.trunk.subports
+                ]
+            }
+        )
+        return self.model_copy(
+            update={
+                "network_id": ids.get(self.network_id, self.network_id),
+                "fixed": {a: ids.get(s, s) for a, s in self.fixed.items()},
+                "security_group_ids": [ids.get(g, g) for g in self.security_group_ids],
+                "trunk": trunk,
+            }
+        )
 
     @property
     def label(self) -> str:
@@ -182,6 +274,15 @@ class RecoveryPlan(Model):
     vip_ports: list[PortPlan] = []
     """those that belong to no server"""
     floating_ips: list[FloatingIpPlan] = []
+    networks: list[NetworkPlan] = []
+    security_groups: list[SecurityGroupPlan] = []
+
+    @property
+    def creates_networks(self) -> bool:
+        """Whether it creates networks or security groups."""
+        return any(n.is_created for n in self.networks) or any(
+            g.is_created for g in self.security_groups
+        )
 
     @property
     def ports(self) -> list[PortPlan]:

@@ -87,6 +87,7 @@ class Port(Part):
     id: Id
     name: Text
     network: Text
+    network_id: Text = ""
     mac_address: Text
     fixed: list[FixedAddress]
     security_groups: list[Text] = []
@@ -135,6 +136,62 @@ class FloatingIp(Part):
     description: Text = ""
 
 
+class Subnet(Part):
+    id: Id
+    name: Text
+    cidr: Text
+    ip_version: Count
+    gateway_ip: Text | None
+    enable_dhcp: bool
+    dns_nameservers: list[Text] = []
+    host_routes: list[Words] = []
+    allocation_pools: list[Words] = []
+    ipv6_address_mode: Text | None = None
+    ipv6_ra_mode: Text | None = None
+    service_types: list[Text] = []
+    description: Text = ""
+    tags: list[Text] = []
+    has_router: bool = False
+
+
+class Network(Part):
+    id: Id
+    name: Text
+    subnets: Annotated[list[Subnet], Field(max_length=1000)]
+    description: Text = ""
+    tags: list[Text] = []
+    admin_state_up: bool = True
+    mtu: Count | None = None
+    port_security_enabled: bool | None = None
+    dns_domain: Text = ""
+    qos_policy: Text | None = None
+    vlan_transparent: bool = False
+    shared: bool = False
+    is_own: bool = True
+    provider: dict[Id, Any] = {}
+
+
+class SecurityGroupRule(Part):
+    direction: Text
+    ethertype: Text
+    protocol: Text | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: Text | None = None
+    remote_group: Id | None = None
+    description: Text = ""
+
+
+class SecurityGroup(Part):
+    id: Id
+    name: Text
+    rules: Annotated[list[SecurityGroupRule], Field(max_length=10_000)]
+    description: Text = ""
+    tags: list[Text] = []
+    stateful: bool = True
+    is_own: bool = True
+
+
 class Flavor(Part):
     name: Text
     vcpus: Count
@@ -179,6 +236,8 @@ class Found(Part):
     servers: Annotated[list[Server], Field(min_length=1, max_length=1000)]
     vip_ports: Annotated[list[Port], Field(max_length=1000)] = []
     floating_ips: Annotated[list[FloatingIp], Field(max_length=1000)] = []
+    networks: Annotated[list[Network], Field(max_length=1000)] = []
+    security_groups: Annotated[list[SecurityGroup], Field(max_length=1000)] = []
 
 
 class Probe(Part):
@@ -217,6 +276,7 @@ class Names(Part):
     server_groups: Words = {}
     server_group_policies: Words = {}
     qos_policies: Words = {}
+    physical_networks: Words = {}
     floating_ips: Words = {}
 
 
@@ -229,6 +289,8 @@ class Plan(Part):
     map: Names = Names()
     maps: dict[Name, Names] = {}
     ports: list[Text] = []
+    networks: Literal["map", "create"] = "map"
+    provider_attributes: Literal["drop", "keep"] = "drop"
     store: Name | None = None
 
 
@@ -514,6 +576,8 @@ def point_of(
                 "servers": servers,
                 "vip_ports": fields["found"]["vip_ports"],
                 "floating_ips": fields["found"]["floating_ips"],
+                "networks": fields["found"]["networks"],
+                "security_groups": fields["found"]["security_groups"],
             },
             "sources": {v: _fields_of(s, chains.get(v)) for v, s in manifest.sources.items()},
             "locked": secret is None,

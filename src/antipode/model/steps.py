@@ -45,6 +45,8 @@ class Steps(StepName):
     CLAIM_GENERATION = "", "claim the next generation"
     IMPORT_RECORDS = "1.7.1", "import backup records"
     RESTORE_VOLUME = "1.7.1", "restore volume"
+    CREATE_NETWORKS = "1.7.2", "create networks and security groups"
+    START_DHCP = "1.7.2", "have DHCP serve the new subnets"
     CREATE_PORTS = "1.7.2", "create ports"
     BOOT_SERVER = "1.7.2", "boot server"
     SWITCH_OFF = "1.7.2", "switch off server"
@@ -54,6 +56,7 @@ class Steps(StepName):
     REMOVE_FAILED_SERVER = "1.7.2", "remove server in ERROR"
     REMOVE_SERVERS = "", "remove servers"
     REMOVE_PORTS = "", "remove ports"
+    REMOVE_NETWORKS = "", "remove networks and security groups"
     REMOVE_VOLUMES = "", "remove volumes"
     REMOVE_SECOND_VOLUMES = "", "remove second volumes"
 

@@ -72,6 +72,77 @@ class Attachment(Model):
     tag: str | None = None
 
 
+class Subnet(Model):
+    """A range of addresses of a network, and what its DHCP gives out."""
+
+    id: str
+    name: str
+    cidr: str
+    ip_version: int
+    gateway_ip: str | None
+    enable_dhcp: bool
+    dns_nameservers: list[str] = []
+    host_routes: list[dict[str, str]] = []
+    """each {destination, nexthop}"""
+    allocation_pools: list[dict[str, str]] = []
+    """each {start, end}"""
+    ipv6_address_mode: str | None = None
+    ipv6_ra_mode: str | None = None
+    service_types: list[str] = []
+    description: str = ""
+    tags: list[str] = []
+    has_router: bool = False
+    """whether a router has an interface in it"""
+
+
+class Network(Model):
+    """A network with ports of the VNF."""
+
+    id: str
+    name: str
+    subnets: list[Subnet]
+    description: str = ""
+    tags: list[str] = []
+    admin_state_up: bool = True
+    mtu: int | None = None
+    port_security_enabled: bool | None = None
+    """of its ports, where they do not say otherwise; None where Neutron has no port security"""
+    dns_domain: str = ""
+    qos_policy: str | None = None
+    """name"""
+    vlan_transparent: bool = False
+    shared: bool = False
+    is_own: bool = True
+    """whether it belongs to the project of the VNF"""
+    provider: dict[str, Any] = {}
+    """network_type, physical_network and segmentation_id, where an administrator was shown them"""
+
+
+class SecurityGroupRule(Model):
+    direction: str
+    ethertype: str
+    protocol: str | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: str | None = None
+    remote_group: str | None = None
+    """id of the group whose ports it is about"""
+    description: str = ""
+
+
+class SecurityGroup(Model):
+    """A security group of ports of the VNF, or one that a rule of such a group is about."""
+
+    id: str
+    name: str
+    rules: list[SecurityGroupRule]
+    description: str = ""
+    tags: list[str] = []
+    stateful: bool = True
+    is_own: bool = True
+    """whether it belongs to the project of the VNF"""
+
+
 class FixedAddress(Model):
     address: str
     subnet_cidr: str
@@ -95,6 +166,8 @@ class Port(Model):
     name: str
     network: str
     """name of the network at the primary"""
+    network_id: str = ""
+    """its id there; empty in a point of antipode before 0.2"""
     mac_address: str
     fixed: list[FixedAddress]
     security_groups: list[str] = []
@@ -224,6 +297,10 @@ class Topology(Model):
     vip_ports: list[Port] = []
     """those that belong to no server"""
     floating_ips: list[FloatingIp] = []
+    networks: list[Network] = []
+    """those that its ports are on; none in a point of antipode before 0.2"""
+    security_groups: list[SecurityGroup] = []
+    """those of its ports, and those that their rules are about"""
 
     @property
     def ports(self) -> list[Port]:

@@ -86,6 +86,7 @@ class Mapping(Model):
     volume_zones: dict[str, str] = {}
     server_groups: dict[str, str] = {}
     qos_policies: dict[str, str] = {}
+    physical_networks: dict[str, str] = {}
     floating_ips: dict[str, str] = {}
     """a public address -> the one that takes its place at the backup site"""
     server_group_policies: dict[str, Policy] = {}
@@ -191,6 +192,12 @@ class Vnf(Model):
     """names or ids of ports that belong to it and to no server, beside those whose address a
     member's port may use, which are found
     """
+    networks: Literal["map", "create"] = "map"
+    """create: networks of its project and security groups that the backup site does not have are
+    made there as they were; map: they must be there
+    """
+    provider_attributes: Literal["drop", "keep"] = "drop"
+    """of networks that are created: keep their type, physical network and segmentation id"""
     map: Mapping = Mapping()
     maps: dict[Name, Mapping] = {}
     """by backup site, for those at which `map` does not hold"""

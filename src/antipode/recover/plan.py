@@ -93,7 +93,8 @@ class _Planner:
             self.warnings.append(of_different_moments(self._point))
         vip_ports = self._ports.unattached()
         floating_ips = self._ports.floating_ips()
-        wanted = quotas.Wanted(servers, vip_ports)
+        networks = self._ports.networks
+        wanted = quotas.Wanted(servers, vip_ports, networks.planned, networks.planned_groups)
         held = quotas.Held(self._there, self._flavors, self._ports.there, self._server_groups)
         needs = quotas.needs(self._point, self._site, wanted, held)
         self.problems += [str(need) for need in needs if need.is_short]
@@ -108,6 +109,8 @@ class _Planner:
             warnings=list(dict.fromkeys(self.warnings)),
             vip_ports=vip_ports,
             floating_ips=floating_ips,
+            networks=networks.planned,
+            security_groups=networks.planned_groups,
         )
 
     def _server(self, server: Server, member: Member, after: list[str]) -> ServerPlan:

@@ -12,15 +12,14 @@ from typing import Any
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import key_tag, port_key, port_maker
+from antipode.model.marks import key_tag, neutron_key, neutron_maker
 from antipode.model.plan import FloatingIpPlan, PortPlan, SubportPlan, TrunkPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import Port, Trunk
-from antipode.recover.findings import Findings, by_name, usable
+from antipode.recover.findings import Findings
+from antipode.recover.network_plans import NetworkPlanner
 from antipode.recover.recovery import resource_key
 
-NONE = "none"
-"""In the place of a QoS policy: the port comes back without one."""
 WHOLE_DEVICE = "direct-physical"
 """A port of this vnic type has the MAC address of the device that it gets."""
 EXTENSIONS = {
@@ -41,23 +40,12 @@ class PortPlanner:
         self._findings = findings
         self._map = point.vnf.map_between(point.site, site.name)
         ports = point.topology.ports
-        self._networks = usable(by_name(site.networks.networks()), site.project_id)
-        self._groups = usable(
-            by_name(site.networks.security_groups(site.project_id)), site.project_id
-        )
-        wanted = {self._map.networks.get(p.network, p.network) for p in ports}
-        of_them = [n for name in wanted for n in self._networks.get(name, [])]
-        self._network = {n["id"]: n for n in of_them}
-        self._subnets = site.networks.subnets(list(self._network))
-        self.there = site.networks.ports_on(list(self._network))
+        self.networks = NetworkPlanner(point, site, findings)
+        self.there = self.networks.ports_there
         """the ports on the networks of the VNF"""
         self._extensions = site.networks.extensions()
-        has_qos = any(p.qos_policy for p in ports)
-        self._policies = usable(
-            by_name(site.networks.qos_policies() if has_qos else []), site.project_id
-        )
         keys = {key_tag(resource_key(point.id, p.id)) for p in ports}
-        self._ours = {p["id"] for p in self.there if port_key(p) in keys}
+        self._ours = {p["id"] for p in self.there if neutron_key(p) in keys}
         """ids of the ports that an earlier attempt has made"""
         others = [p for p in self.there if p["id"] not in self._ours]
         self._taken = {
@@ -127,8 +115,7 @@ class PortPlanner:
         return planned
 
     def _port(self, whose: str, port: Port) -> PortPlan:
-        network = self._map.networks.get(port.network, port.network)
-        network_id = self._findings.one("network", network, self._networks, whose)
+        network, network_id = self.networks.of(whose, port)
         if network_id:
             self._see_that_it_is_free(whose, port, network, network_id)
         has_security = "port-security" in self._extensions
@@ -149,7 +136,7 @@ class PortPlanner:
                 self._findings.one(
                     "security group",
                     self._map.security_groups.get(group, group),
-                    self._groups,
+                    self.networks.groups,
                     whose,
                 )
                 for group in port.security_groups
@@ -191,13 +178,8 @@ class PortPlanner:
     def _qos(self, whose: str, port: Port) -> dict[str, Any]:
         if port.qos_policy is None:
             return {}
-        name = self._map.qos_policies.get(port.qos_policy, port.qos_policy)
-        if name == NONE:
-            self._findings.warnings.append(
-                f"{whose} comes back without its QoS policy {port.qos_policy}, as the VNF file says"
-            )
-            return {}
-        return {"qos_policy_id": self._findings.one("QoS policy", name, self._policies, whose)}
+        policy = self.networks.qos_policy(whose, port.qos_policy)
+        return {} if policy is None else {"qos_policy_id": policy}
 
     def _dns_name(self, port: Port, hostname: str) -> str:
         if not port.dns_name or port.dns_name == hostname:
@@ -239,14 +221,13 @@ class PortPlanner:
 
     def _see_that_nova_takes_it(self, server: str, port: Port) -> None:
         """Nova boots no server on a network without subnets that filters its ports."""
-        name = self._map.networks.get(port.network, port.network)
-        for network in self._networks.get(name, []):
-            bare = not any(s["network_id"] == network["id"] for s in self._subnets)
+        for network in self.networks.candidates(port):
+            bare = not self.networks.subnets_of(network["id"])
             if bare and network.get("port_security_enabled"):
                 self._findings.problems.append(
-                    f"network {name} has no subnet and port security that is on: Nova boots no "
-                    f"server on it, needed for server {server}. Switch off the port security of "
-                    "the network"
+                    f"network {network['name']} has no subnet and port security that is on: Nova "
+                    f"boots no server on it, needed for server {server}. Switch off the port "
+                    "security of the network"
                 )
 
     def _see_that_it_is_free(self, whose: str, port: Port, network: str, network_id: str) -> None:
@@ -270,7 +251,7 @@ class PortPlanner:
                 )
 
     def _subnet(self, whose: str, network: str, network_id: str, address: str) -> str:
-        mine = [s for s in self._subnets if s["network_id"] == network_id]
+        mine = self.networks.subnets_of(network_id)
         for subnet in mine:
             if ip_address(address) in ip_network(subnet["cidr"]):
                 return str(subnet["id"])
@@ -288,7 +269,7 @@ def _of_pairs(pairs: Sequence[AnyMapping[str, str]]) -> set[str]:
 
 def owner(port: Json) -> str:
     """A port that is in the way, and how it is removed if it is one of ours."""
-    maker = port_maker(port)
+    maker = neutron_maker(port)
     by = (
         f", made by {maker}; if that was aborted, again: antipode run abort {maker}"
         if maker

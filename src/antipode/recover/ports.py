@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import as_tags, port_carries, words
+from antipode.model.marks import as_tags, neutron_carries, words
 from antipode.model.plan import PortPlan, TrunkPlan
 from antipode.model.steps import Steps
+from antipode.recover.networks import placed
 from antipode.recover.recovery import Recovery
 
 
@@ -25,8 +26,9 @@ def create_ports(recovery: Recovery, server: str) -> list[str]:
     """
     with recovery.timeline.step(Steps.CREATE_PORTS, server) as step:
         planned = recovery.plan.server(server)
+        wanted = placed(recovery.site, recovery.plan, planned.ports)
         # One that was off boots once all the same: nothing of it reaches its networks.
-        ports = [_whole(recovery, port, cut_off=planned.is_off) for port in planned.ports]
+        ports = [_whole(recovery, port, cut_off=planned.is_off) for port in wanted]
         step.result(ports=ports)
         return ports
 
@@ -40,7 +42,8 @@ def create_vip_ports(recovery: Recovery) -> list[str]:
     if not recovery.plan.vip_ports:
         return []
     with recovery.timeline.step(Steps.CREATE_PORTS, "of no server") as step:
-        ports = [_whole(recovery, port) for port in recovery.plan.vip_ports]
+        wanted = placed(recovery.site, recovery.plan, recovery.plan.vip_ports)
+        ports = [_whole(recovery, port) for port in wanted]
         step.result(ports=ports)
         return ports
 
@@ -113,7 +116,7 @@ def _port(recovery: Recovery, port: PortPlan, *, cut_off: bool = False) -> str:
                 raise ResourceFailed(
                     f"{site.name}: {port.label} could not be created: {error.reason}"
                 ) from error
-    if not port_carries(there, key):
+    if not neutron_carries(there, key):
         raise ResourceFailed(
             f"{site.name}: MAC address {port.mac_address} is in use on network {port.network} by "
             f"port {there['id']}"
@@ -134,7 +137,7 @@ def _found(site: Site, port: PortPlan, key: str) -> Json | None:
     if port.mac_address:
         return site.networks.port_with_mac(port.network_id, port.mac_address)
     on_it = site.networks.ports_on([port.network_id])
-    return next((p for p in on_it if port_carries(p, key)), None)
+    return next((p for p in on_it if neutron_carries(p, key)), None)
 
 
 def _create(site: Site, port: PortPlan, description: str, *, cut_off: bool) -> Json:

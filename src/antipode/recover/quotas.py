@@ -11,8 +11,15 @@ from dataclasses import dataclass
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import key_tag, port_key
-from antipode.model.plan import PortPlan, ServerPlan, VolumePlan
+from antipode.model.marks import key_tag, neutron_key
+from antipode.model.plan import (
+    NetworkPlan,
+    PortPlan,
+    SecurityGroupPlan,
+    ServerPlan,
+    VolumePlan,
+    is_stand_in,
+)
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed, quota_needs
 from antipode.model.topology import all_ports
@@ -21,6 +28,9 @@ from antipode.recover.existing import keys_of
 from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
 
+BORN_WITH = 2
+"""Rules of a new security group, unless the site says otherwise."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -28,6 +38,8 @@ class Wanted:
 
     servers: Sequence[ServerPlan]
     vip_ports: Sequence[PortPlan]
+    networks: Sequence[NetworkPlan] = ()
+    security_groups: Sequence[SecurityGroupPlan] = ()
 
     @property
     def ports(self) -> list[PortPlan]:
@@ -55,15 +67,28 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
         return resource_key(point.id, planned.source_id)
 
     volumes = [v for s in wanted.servers for v in s.volumes if key(v) not in there]
-    ports_there = {port_key(p) for p in held.ports}
+    ports_there = {neutron_key(p) for p in held.ports}
     ports = [p for p in wanted.ports if key_tag(key(p)) not in ports_there]
     of_compute = site.compute.quota(site.project_id)
     return [
         *quota_needs(_compute(point, new_servers, held), of_compute),
         *_members(wanted.servers, held, of_compute),
         *_storage(point, site, volumes),
-        *quota_needs(Counter(port=len(ports)), site.networks.quota(site.project_id), "used"),
+        *quota_needs(_networking(wanted, ports), site.networks.quota(site.project_id), "used"),
     ]
+
+
+def _networking(wanted: Wanted, ports: Sequence[PortPlan]) -> Counter[str]:
+    """Of Neutron; `ports` are those that do not exist yet."""
+    groups = [g for g in wanted.security_groups if is_stand_in(g.group_id)]
+    return Counter(
+        port=len(ports),
+        network=sum(is_stand_in(n.network_id) for n in wanted.networks),
+        subnet=sum(is_stand_in(s.subnet_id) for n in wanted.networks for s in n.subnets),
+        security_group=len(groups),
+        # a group is born with rules, which count until they make way
+        security_group_rule=sum(max(len(g.rules), BORN_WITH) for g in groups),
+    )
 
 
 def _compute(point: RecoveryPoint, servers: Sequence[ServerPlan], held: Held) -> Counter[str]:

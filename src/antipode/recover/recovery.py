@@ -67,3 +67,10 @@ class Recovery:
 def resource_key(point: str, source_id: str) -> str:
     """The key of the resource that a recovery from a point creates for one of the former site."""
     return f"{point}/{source_id}"
+
+
+def network_key(source_id: str) -> str:
+    """The key of a network or security group that is created for one of the former site. It is the
+    same for all points and VNFs: they share it.
+    """
+    return f"network/{source_id}"

@@ -12,9 +12,10 @@ from functools import partial
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import carries, key_tag, made_by, maker_in, port_key, port_maker
-from antipode.model.plan import RecoveryPlan
+from antipode.model.marks import carries, key_tag, made_by, maker_in, neutron_key, neutron_maker
+from antipode.model.plan import RecoveryPlan, is_stand_in
 from antipode.model.steps import Step, Steps, Timeline
+from antipode.recover import networks
 from antipode.recover.existing import by_key, keys_of
 from antipode.recover.recovery import Recovery, resource_key
 from antipode.recover.sources import PROVIDERS
@@ -36,8 +37,8 @@ _UNUSED = (*_DELETABLE, "creating", "restoring-backup", "downloading")
 def remove(
     site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, go_on: Callable[[], None]
 ) -> list[str]:
-    """Delete the servers, then the ports and volumes that carry the mark of a run, and wait until
-    they are gone. Again is fine.
+    """Delete the servers, then the ports, networks, security groups and volumes that carry the mark
+    of a run, and wait until they are gone. Again is fine.
 
     Ports first: the next recovery needs their addresses. A volume that is being restored for long
     is left, and named.
@@ -65,7 +66,7 @@ def remove(
                     [s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for
                 )
     kept: list[str] = []
-    if not problems and (ports := [p for p in _ports(site, plan) if port_maker(p) == run]):
+    if not problems and (ports := [p for p in _ports(site, plan) if neutron_maker(p) == run]):
         # ours are gone: a server that is there is of a failover which has replaced this one
         serving = {s["id"] for s in site.compute.servers()}
         kept = [
@@ -86,6 +87,12 @@ def remove(
                 problems += _refused(
                     f"port {port['id']}", partial(site.networks.delete_port, port["id"])
                 )
+    if not problems and networks.made_by(site, run):
+        with timeline.step(Steps.REMOVE_NETWORKS, site.name) as step:
+            refused, in_use = networks.remove(site, run)
+            problems += refused
+            kept += in_use
+            step.result(left=len(in_use))
     left = kept
     if volumes := [v for v in site.volumes.volumes() if volume_maker(v) == run]:
         with timeline.step(Steps.REMOVE_VOLUMES, site.name) as step:
@@ -107,25 +114,29 @@ def remove(
 
 
 def made_at(site: Site, run: str) -> dict[str, str]:
-    """The servers, ports and volumes at a site that carry the mark of a run: by id, for people."""
+    """The servers, ports, volumes, networks and security groups at a site that carry the mark of a
+    run: by id, for people.
+    """
     servers = {s["id"]: s["name"] for s in site.compute.servers() if made_by(s) == run}
-    ports = [p["id"] for p in _ports(site, None) if maker_in(p.get("description")) == run]
+    ports = [p["id"] for p in _ports(site, None) if neutron_maker(p) == run]
     volumes = {v["id"]: v["name"] for v in site.volumes.volumes() if volume_maker(v) == run}
     return {
         **{id_: f"server {name} ({id_})" for id_, name in servers.items()},
         **{id_: f"port {id_}" for id_ in ports},
         **{id_: f"volume {name} ({id_})" for id_, name in volumes.items()},
+        **networks.made_by(site, run),
     }
 
 
 def remove_twins(
     site: Site, plan: RecoveryPlan, timeline: Timeline, go_on: Callable[[], None]
 ) -> list[str]:
-    """Delete volumes that a request made a second time which came through when its sender was dead,
-    and its successor had made its own.
+    """Delete volumes, networks and security groups that a request made a second time which came
+    through when its sender was dead, and its successor had made its own.
 
-    Of volumes for the same thing the one in use stays. Nothing else can be there twice: Neutron
-    gives no address to two ports, Nova no volume to two servers, and Cinder knows a backup once.
+    Of volumes for the same thing the one in use stays; of networks, the one that is complete.
+    Nothing else can be there twice: Neutron gives no address to two ports, Nova no volume to two
+    servers, and Cinder knows a backup once.
 
     Args:
         plan: of a recovery whose servers are all there.
@@ -136,6 +147,7 @@ def remove_twins(
     Raises:
         ResourceFailed: one could not be deleted. It can be tried again.
     """
+    left = networks.remove_twins(site, plan)
     there = by_key(site.volumes.volumes(), keys_of)
     same = [
         there.get(resource_key(plan.recovery_point, v.source_id), [])
@@ -150,17 +162,17 @@ def remove_twins(
         if v["status"] in _UNUSED
     }
     if not twins:
-        return []
+        return left
     with timeline.step(Steps.REMOVE_SECOND_VOLUMES, site.name) as step:
-        problems, left = _delete_volumes(
+        problems, unfinished = _delete_volumes(
             site, lambda v: v["id"] in twins and v["status"] in _UNUSED, go_on, step
         )
-        step.result(volumes=len(twins), left=len(left))
+        step.result(volumes=len(twins), left=len(unfinished))
     if problems:
         raise ResourceFailed(
             f"{site.name}: volumes that are there twice could not be removed: {'; '.join(problems)}"
         )
-    return left
+    return [*left, *unfinished]
 
 
 def remove_failed(recovery: Recovery, server: str) -> bool:
@@ -281,10 +293,11 @@ def _refused(what: str, delete: Callable[[], None]) -> list[str]:
 
 
 def _ports(site: Site, plan: RecoveryPlan | None) -> list[Json]:
-    networks = (
-        {p.network_id for p in plan.ports} if plan else {n["id"] for n in site.networks.networks()}
-    )
-    return site.networks.ports_on(sorted(networks))
+    if plan is None:
+        return site.networks.ports_on(sorted(n["id"] for n in site.networks.networks()))
+    ids = networks.ids_of_made(site, plan)
+    on = {p.placed(ids).network_id for p in plan.ports}
+    return site.networks.ports_on(sorted(n for n in on if not is_stand_in(n)))
 
 
 def _left(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
@@ -319,7 +332,12 @@ def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
             for v in site.volumes.volumes()
             if any(carries(v, k) for k in volumes)
         ),
-        *((f"port {p['id']}", port_maker(p)) for p in _ports(site, plan) if port_key(p) in ports),
+        *networks.made_by_others(site, run, plan),
+        *(
+            (f"port {p['id']}", neutron_maker(p))
+            for p in _ports(site, plan)
+            if neutron_key(p) in ports
+        ),
     ]
     for what, maker in made:
         if maker is not None and maker != run:

@@ -45,7 +45,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
-from antipode.recover import ports, probes, rollback, servers
+from antipode.recover import networks, ports, probes, rollback, servers
 from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
@@ -168,7 +168,7 @@ class Failover(RunKind):
     priority = Priority.RECOVERY
     rolls_back_failures = False
     works_at_active_site = False
-    creates = "servers, volumes and ports"
+    creates = "servers, volumes, ports and networks"
     volume_step = (Steps.RESTORE_VOLUME, "restored")
 
     def confirmation_lasts_s(self, config: Config) -> float | None:
@@ -511,16 +511,20 @@ def _answered_from(steps: list[StepRow]) -> dict[str, str]:
 def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> Any:
     """The recipe, for each server: provide its volumes and create its ports, boot it once its
     predecessors answer, await its answer. When all answer, the VNF is active here.
+
+    Networks that the plan creates are there before the ports, and their DHCP starts when all ports
+    have their addresses.
     """
     flow = graph_flow.Flow(f"failover {recovery.point.vnf.vnf}")
     names = [server.name for server in recovery.plan.servers]
     still_ours = partial(generations.confirm, vaults, claim)
     boots = {name: Boot(recovery, run, name, still_ours) for name in names}
     there = {name: AwaitAnswer(recovery, run, name, still_ours) for name in names}
+    made_ports = {name: MakePorts(recovery, run, name, still_ours) for name in names}
     for name in names:
         flow.add(
             ProvideVolumes(recovery, run, name, still_ours),
-            MakePorts(recovery, run, name, still_ours),
+            made_ports[name],
             boots[name],
             there[name],
         )
@@ -529,12 +533,21 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
             flow.link(there[predecessor], boots[server.name])
     complete = CompleteGeneration(run, vaults, claim)
     flow.add(complete)
-    if recovery.plan.vip_ports:
-        vip_ports = MakeVipPorts(recovery, run)
-        flow.add(vip_ports)
-        flow.link(vip_ports, complete)
+    vip_ports = [MakeVipPorts(recovery, run)] if recovery.plan.vip_ports else []
+    for made in vip_ports:
+        flow.add(made)
+        flow.link(made, complete)
     for answered in there.values():
         flow.link(answered, complete)
+    if recovery.plan.creates_networks:
+        networks_made, dhcp = MakeNetworks(recovery, run, still_ours), StartDhcp(recovery, run)
+        flow.add(networks_made, dhcp)
+        addressed: list[task.Task] = [*made_ports.values(), *vip_ports]
+        for ports_made in addressed:
+            flow.link(networks_made, ports_made)
+            flow.link(ports_made, dhcp)
+        for boot in boots.values():
+            flow.link(dhcp, boot)
     return flow
 
 
@@ -579,6 +592,34 @@ class MakePorts(ServerTask):
     def execute(self) -> list[str]:
         self.must_have_claim()
         return ports.create_ports(self.recovery, self.server)
+
+
+class MakeNetworks(task.Task):  # type: ignore[misc]
+    """Makes the networks and security groups that the plan creates."""
+
+    def __init__(self, recovery: Recovery, run: Run, must_have_claim: Callable[[], None]) -> None:
+        super().__init__(name=type(self).__name__)
+        self.recovery = recovery
+        self.run = run
+        self.must_have_claim = must_have_claim
+
+    @guarded
+    def execute(self) -> None:
+        self.must_have_claim()
+        networks.create_networks(self.recovery)
+
+
+class StartDhcp(task.Task):  # type: ignore[misc]
+    """Has DHCP serve the subnets that were created."""
+
+    def __init__(self, recovery: Recovery, run: Run) -> None:
+        super().__init__(name=type(self).__name__)
+        self.recovery = recovery
+        self.run = run
+
+    @guarded
+    def execute(self) -> None:
+        networks.start_dhcp(self.recovery)
 
 
 class MakeVipPorts(task.Task):  # type: ignore[misc]

@@ -68,6 +68,8 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         servers=found,
         vip_ports=ports.result().unattached,
         floating_ips=ports.result().floating_ips,
+        networks=ports.result().networks,
+        security_groups=ports.result().security_groups,
     )
 
 

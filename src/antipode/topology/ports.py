@@ -19,10 +19,13 @@ from antipode.model.topology import (
     DhcpOption,
     FixedAddress,
     FloatingIp,
+    Network,
     Port,
+    SecurityGroup,
     Subport,
     Trunk,
 )
+from antipode.topology.networks import groups_of, networks_of
 
 _OF_THE_HYPERVISOR = {
     "arq",
@@ -56,6 +59,8 @@ class Ports:
     """by the id of the server"""
     unattached: list[Port]
     floating_ips: list[FloatingIp]
+    networks: list[Network]
+    security_groups: list[SecurityGroup]
 
 
 def discover_ports(
@@ -80,7 +85,7 @@ def discover_ports(
     """
     rows = site.networks.ports_of([s["id"] for s in servers])
     if not rows and not wanted:
-        return Ports({s["id"]: Interfaces([], True) for s in servers}, [], [])
+        return Ports({s["id"]: Interfaces([], True) for s in servers}, [], [], [], [])
     trunks = site.networks.trunks([p["id"] for p in rows if p.get("trunk_details")])
     subports = site.networks.ports([s["port_id"] for t in trunks for s in t["sub_ports"]])
     vips = _unattached(site, rows, wanted)
@@ -97,7 +102,13 @@ def discover_ports(
         )
         for server in servers
     }
-    return Ports(of_server, [made[p["id"]] for p in vips], _floating_ips(site, made.values()))
+    return Ports(
+        of_server,
+        [made[p["id"]] for p in vips],
+        _floating_ips(site, made.values()),
+        names.networks(),
+        names.security_groups(),
+    )
 
 
 class _Names:
@@ -105,15 +116,26 @@ class _Names:
 
     def __init__(self, site: Site, ports: Sequence[Json]) -> None:
         listed = site.networks.networks({p["network_id"] for p in ports})
+        self._site = site
         self._networks = {n["id"]: n for n in listed}
         self._subnets = {s["id"]: s for s in site.networks.subnets(self._networks)}
-        groups = site.networks.security_groups(site.project_id)
-        self._groups = {g["id"]: g["name"] for g in groups}
-        has_qos = any(p.get("qos_policy_id") for p in ports)
+        self._all_groups = site.networks.security_groups(site.project_id)
+        self._groups = {g["id"]: g["name"] for g in self._all_groups}
+        self._used_groups = {g for p in ports for g in p.get("security_groups", [])}
+        has_qos = any(row.get("qos_policy_id") for row in (*ports, *listed))
         self._policies = {
             q["id"]: q["name"] for q in (site.networks.qos_policies() if has_qos else [])
         }
         self._neutron = f"Neutron of {site.name}"
+
+    def networks(self) -> list[Network]:
+        """The networks of the ports."""
+        subnets = list(self._subnets.values())
+        return networks_of(self._site, list(self._networks.values()), subnets, self._policies)
+
+    def security_groups(self) -> list[SecurityGroup]:
+        """The security groups of the ports, and those that their rules are about."""
+        return groups_of(self._site, self._all_groups, self._used_groups)
 
     def port(self, row: Json, hostname: str | None, trunk: Trunk | None = None) -> Port:
         """A port as a model.
@@ -133,6 +155,7 @@ class _Names:
             id=row["id"],
             name=row["name"],
             network=network["name"],
+            network_id=network["id"],
             mac_address=row["mac_address"],
             fixed=[self._fixed(label, fixed) for fixed in row["fixed_ips"]],
             security_groups=[self._groups.get(g, g) for g in row.get("security_groups", [])],

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from antipode.sandbox.database import Json, Table
 from antipode.sandbox.http import Call, Caller, Refused, page
 
+LONGEST_TAG = 60
+
 
 def sees(caller: Caller, item: Json) -> bool:
     """Whether a caller is shown a resource."""
@@ -53,3 +55,21 @@ def refuse_unknown(wanted: Json, allowed: Iterable[str], what: str = "POST") -> 
     for name in wanted:
         if name not in allowed:
             raise Refused(400, f"Attribute '{name}' not allowed in {what}", "HTTPBadRequest")
+
+
+def tagged(call: Call, table: Table, item: Json) -> list[str]:
+    """The tags that a resource has from now on: those of the request and no others.
+
+    Raises:
+        Refused: one is longer than Neutron takes.
+    """
+    tags = sorted(call.body.get("tags", []))
+    if too_long := [t for t in tags if len(t) > LONGEST_TAG]:
+        raise Refused(
+            400,
+            f"Invalid input for tags. Reason: '{too_long[0]}' exceeds maximum length"
+            f" of {LONGEST_TAG}.",
+            "HTTPBadRequest",
+        )
+    table.keep(item, tags=tags)
+    return tags

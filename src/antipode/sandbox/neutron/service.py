@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neutron of an embedded site: networks, subnets, ports and security groups."""
+"""Neutron of an embedded site: networks, subnets and ports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from ipaddress import ip_address, ip_network
 from aiohttp import web
 
 from antipode.sandbox.conditions import Conditions
-from antipode.sandbox.database import Database, Json
+from antipode.sandbox.database import Database, Json, Table
 from antipode.sandbox.http import Call, Refused, Route, Service, public
 from antipode.sandbox.neutron.floating_ips import FloatingIps
 from antipode.sandbox.neutron.qos import Qos
-from antipode.sandbox.neutron.resources import find, listed, refuse_unknown, sees
+from antipode.sandbox.neutron.resources import find, listed, refuse_unknown, sees, tagged
+from antipode.sandbox.neutron.security_groups import SecurityGroups
 from antipode.sandbox.neutron.trunks import Trunks
 from antipode.sandbox.quotas import Quotas
 
@@ -55,6 +56,41 @@ PORT = (
     "tags",
 )
 """What a new port may be given; tags are accepted and forgotten."""
+NETWORK = (
+    "name",
+    "description",
+    "admin_state_up",
+    "shared",
+    "router:external",
+    "mtu",
+    "port_security_enabled",
+    "dns_domain",
+    "qos_policy_id",
+    "vlan_transparent",
+    "provider:network_type",
+    "provider:physical_network",
+    "provider:segmentation_id",
+    "project_id",
+    "tenant_id",
+)
+SUBNET = (
+    "network_id",
+    "name",
+    "description",
+    "cidr",
+    "ip_version",
+    "allocation_pools",
+    "gateway_ip",
+    "enable_dhcp",
+    "dns_nameservers",
+    "host_routes",
+    "service_types",
+    "ipv6_address_mode",
+    "ipv6_ra_mode",
+    "project_id",
+    "tenant_id",
+)
+LARGEST_MTU = 1450
 
 
 class Neutron(Service):
@@ -65,15 +101,14 @@ class Neutron(Service):
         self.networks = database.table("network")
         self.subnets = database.table("subnet")
         self.ports = database.table("port")
-        self.groups = database.table("security_group")
-        self._rules = database.table("security_group_rule")
         self._quotas = Quotas(database.table("network_quota"), lambda: QUOTAS)
         self._quotas.count(self._usage_of)
         self._conditions = conditions
         self._qos = Qos(database, self._now)
         self._trunks = Trunks(database, self.ports, self._now)
         floating = FloatingIps(database, self.networks, self.subnets, self.ports, self._now)
-        self.parts = [self._qos, self._trunks, floating]
+        self._groups = SecurityGroups(database, self.ports, self._reserve, self._now)
+        self.parts = [self._qos, self._trunks, floating, self._groups]
 
     def routes(self) -> Sequence[Route]:
         v2 = "/v2.0"
@@ -85,10 +120,14 @@ class Neutron(Service):
             Route("GET", f"{v2}/networks", self._list_networks),
             Route("POST", f"{v2}/networks", self._create_network, 201),
             Route("GET", f"{v2}/networks/{{item}}", self._show_network),
+            Route("PUT", f"{v2}/networks/{{item}}", self._update_network),
+            Route("PUT", f"{v2}/networks/{{item}}/tags", self._tag_network),
             Route("DELETE", f"{v2}/networks/{{item}}", self._delete_network, 204),
             Route("GET", f"{v2}/subnets", self._list_subnets),
             Route("POST", f"{v2}/subnets", self._create_subnet, 201),
             Route("GET", f"{v2}/subnets/{{item}}", self._show_subnet),
+            Route("PUT", f"{v2}/subnets/{{item}}", self._update_subnet),
+            Route("PUT", f"{v2}/subnets/{{item}}/tags", self._tag_subnet),
             Route("DELETE", f"{v2}/subnets/{{item}}", self._delete_subnet, 204),
             Route("GET", f"{v2}/ports", self._list_ports),
             Route("POST", f"{v2}/ports", self._create_port, 201),
@@ -96,11 +135,6 @@ class Neutron(Service):
             Route("PUT", f"{v2}/ports/{{item}}", self._update_port),
             Route("DELETE", f"{v2}/ports/{{item}}", self._delete_port, 204),
             Route("PUT", f"{v2}/ports/{{item}}/tags", self._tag_port),
-            Route("GET", f"{v2}/security-groups", self._list_groups),
-            Route("POST", f"{v2}/security-groups", self._create_group, 201),
-            Route("GET", f"{v2}/security-groups/{{item}}", self._show_group),
-            Route("DELETE", f"{v2}/security-groups/{{item}}", self._delete_group, 204),
-            Route("POST", f"{v2}/security-group-rules", self._create_rule, 201),
             Route("GET", f"{v2}/agents", self._list_agents, admin=True),
             Route("GET", f"{v2}/quotas/{{project}}/details.json", self._quota_details),
             Route("GET", f"{v2}/quotas/{{project}}", self._quota),
@@ -178,15 +212,18 @@ class Neutron(Service):
         return listed(
             call,
             "networks",
-            (self._view_network(n) for n in self.networks if sees(call.caller, n)),
+            (self._view_network(call, n) for n in self.networks if sees(call.caller, n)),
         )
 
     async def _show_network(self, call: Call, item: str) -> Json:
-        return {"network": self._view_network(find(call, self.networks, item, "Network"))}
+        return {"network": self._view_network(call, find(call, self.networks, item, "Network"))}
 
-    def _view_network(self, network: Json) -> Json:
+    def _view_network(self, call: Call, network: Json) -> Json:
+        shown = public(network)
+        if not call.caller.is_admin:
+            shown = {k: v for k, v in shown.items() if not k.startswith("provider:")}
         return {
-            **public(network),
+            **shown,
             "subnets": [
                 s["id"] for s in self.subnets.where(lambda s: s["network_id"] == network["id"])
             ],
@@ -194,21 +231,47 @@ class Neutron(Service):
 
     async def _create_network(self, call: Call) -> Json:
         wanted = call.part("network")
+        refuse_unknown(wanted, NETWORK)
+        if wanted.get("mtu", 0) > LARGEST_MTU:
+            message = (
+                f"Invalid input for operation: Requested MTU is too big, maximum is {LARGEST_MTU}."
+            )
+            raise Refused(400, message, "InvalidInput")
         self._reserve(call.caller.project_id, "network")
         return {
             "network": self._view_network(
-                self.networks.keep(self._new_network(self._owner(call, wanted), wanted))
+                call, self.networks.keep(self._new_network(self._owner(call, wanted), wanted))
             )
         }
+
+    async def _update_network(self, call: Call, item: str) -> Json:
+        network = find(call, self.networks, item, "Network")
+        wanted = call.part("network")
+        refuse_unknown(wanted, NETWORK, "PUT")
+        return {"network": self._view_network(call, self._changed(self.networks, network, wanted))}
+
+    async def _tag_network(self, call: Call, item: str) -> Json:
+        network = find(call, self.networks, item, "Network")
+        return {"tags": tagged(call, self.networks, network)}
+
+    def _changed(self, table: Table, item: Json, wanted: Json) -> Json:
+        return table.keep(item, **wanted, updated_at=self._now())
 
     def _new_network(self, project_id: str, wanted: Json) -> Json:
         return {
             **self._common(project_id, wanted),
-            "admin_state_up": True,
+            "admin_state_up": wanted.get("admin_state_up", True),
             "status": "ACTIVE",
             "shared": bool(wanted.get("shared", False)),
             "router:external": bool(wanted.get("router:external", False)),
-            "mtu": wanted.get("mtu", 1450),
+            "mtu": wanted.get("mtu") or LARGEST_MTU,
+            "dns_domain": wanted.get("dns_domain", ""),
+            "qos_policy_id": wanted.get("qos_policy_id"),
+            "vlan_transparent": wanted.get("vlan_transparent"),
+            "provider:network_type": wanted.get("provider:network_type", "vxlan"),
+            "provider:physical_network": wanted.get("provider:physical_network"),
+            "provider:segmentation_id": wanted.get("provider:segmentation_id")
+            or 1 + len(self.networks),
             "port_security_enabled": wanted.get("port_security_enabled", True),
             "availability_zones": ["nova"],
             "availability_zone_hints": [],
@@ -242,6 +305,8 @@ class Neutron(Service):
 
     async def _create_subnet(self, call: Call) -> Json:
         wanted = call.part("subnet")
+        refuse_unknown(wanted, SUBNET)
+        _refuse_modes_without_dhcp(wanted)
         network = find(call, self.networks, wanted["network_id"], "Network")
         try:
             cidr = ip_network(wanted["cidr"])
@@ -274,17 +339,39 @@ class Neutron(Service):
                 "gateway_ip": wanted.get("gateway_ip", str(cidr[1])),
                 "enable_dhcp": wanted.get("enable_dhcp", True),
                 "dns_nameservers": wanted.get("dns_nameservers", []),
-                "host_routes": [],
+                "host_routes": wanted.get("host_routes", []),
+                "service_types": wanted.get("service_types", []),
+                "ipv6_address_mode": wanted.get("ipv6_address_mode"),
+                "ipv6_ra_mode": wanted.get("ipv6_ra_mode"),
                 "shared": network["shared"],
             }
         )
         if subnet["enable_dhcp"]:
-            self.make_port(
-                network,
-                project_id,
-                {"device_id": f"dhcp-{network['id']}", "device_owner": "network:dhcp"},
-            )
+            self._serve(network, subnet)
         return subnet
+
+    def _serve(self, network: Json, subnet: Json) -> None:
+        """DHCP takes an address of the subnet for itself."""
+        wanted = {
+            "device_id": f"dhcp-{network['id']}",
+            "device_owner": "network:dhcp",
+            "fixed_ips": [{"subnet_id": subnet["id"]}],
+        }
+        self.make_port(network, subnet["project_id"], wanted)
+
+    async def _update_subnet(self, call: Call, item: str) -> Json:
+        subnet = find(call, self.subnets, item, "Subnet")
+        wanted = call.part("subnet")
+        fixed = ("network_id", "cidr", "ip_version", "ipv6_address_mode", "ipv6_ra_mode")
+        refuse_unknown(wanted, [name for name in SUBNET if name not in fixed], "PUT")
+        starts = wanted.get("enable_dhcp", False) and not subnet["enable_dhcp"]
+        kept = self._changed(self.subnets, subnet, wanted)
+        if starts:
+            self._serve(self.networks[subnet["network_id"]], kept)
+        return {"subnet": public(kept)}
+
+    async def _tag_subnet(self, call: Call, item: str) -> Json:
+        return {"tags": tagged(call, self.subnets, find(call, self.subnets, item, "Subnet"))}
 
     async def _delete_subnet(self, call: Call, item: str) -> None:
         subnet = find(call, self.subnets, item, "Subnet")
@@ -355,12 +442,12 @@ class Neutron(Service):
         groups = wanted.get("security_groups")
         if groups is None:
             groups = (
-                [self._default_group(project_id)["id"]]
+                [self._groups.default(project_id)["id"]]
                 if enabled and not wanted.get("device_owner", "").startswith("network:")
                 else []
             )
         for group in groups:
-            if group not in self.groups:
+            if group not in self._groups.table:
                 raise Refused(
                     404, f"Security group {group} does not exist", "SecurityGroupNotFound"
                 )
@@ -466,131 +553,12 @@ class Neutron(Service):
         return {"port": self._view_port(call, kept)}
 
     async def _tag_port(self, call: Call, item: str) -> Json:
-        port = find(call, self.ports, item, "Port")
-        self.ports.keep(port, tags=sorted(call.body.get("tags", [])))
-        return {"tags": port["tags"]}
+        return {"tags": tagged(call, self.ports, find(call, self.ports, item, "Port"))}
 
     async def _delete_port(self, call: Call, item: str) -> None:
         port = find(call, self.ports, item, "Port")
         self._trunks.refuse_its_port(port["id"])
         self.ports.drop(port["id"])
-
-    # ---- security groups ----
-
-    def _default_group(self, project_id: str) -> Json:
-        """The project's group `default`, made when it is first needed."""
-        there = self.groups.where(
-            lambda g: g["project_id"] == project_id and g["name"] == "default"
-        )
-        return (
-            there[0] if there else self._make_group(project_id, "default", "Default security group")
-        )
-
-    def _make_group(self, project_id: str, name: str, description: str) -> Json:
-        now = self._now()
-        group = {
-            "id": str(uuid.uuid4()),
-            "name": name,
-            "description": description,
-            "project_id": project_id,
-            "tenant_id": project_id,
-        }
-        made = self.groups.keep(
-            {
-                **group,
-                "stateful": True,
-                "shared": False,
-                "tags": [],
-                "created_at": now,
-                "updated_at": now,
-            }
-        )
-        for family in ("IPv4", "IPv6"):
-            self._make_rule(made, {"direction": "egress", "ethertype": family})
-        return made
-
-    def _make_rule(self, group: Json, wanted: Json) -> Json:
-        optional = (
-            "protocol",
-            "port_range_min",
-            "port_range_max",
-            "remote_ip_prefix",
-            "remote_group_id",
-        )
-        return self._rules.keep(
-            {
-                "id": str(uuid.uuid4()),
-                "security_group_id": group["id"],
-                "project_id": group["project_id"],
-                "tenant_id": group["project_id"],
-                "direction": wanted["direction"],
-                "ethertype": wanted.get("ethertype", "IPv4"),
-                "description": wanted.get("description", ""),
-                **{name: wanted.get(name) for name in optional},
-            }
-        )
-
-    def _view_group(self, group: Json) -> Json:
-        rules = self._rules.where(lambda r: r["security_group_id"] == group["id"])
-        return {**public(group), "security_group_rules": [public(r) for r in rules]}
-
-    async def _list_groups(self, call: Call) -> Json:
-        self._default_group(call.query.get("project_id", call.caller.project_id))
-        return listed(
-            call,
-            "security_groups",
-            (self._view_group(g) for g in self.groups if sees(call.caller, g)),
-        )
-
-    async def _show_group(self, call: Call, item: str) -> Json:
-        return {"security_group": self._view_group(find(call, self.groups, item, "Security group"))}
-
-    async def _create_group(self, call: Call) -> Json:
-        wanted = call.part("security_group")
-        self._default_group(call.caller.project_id)
-        self._reserve(call.caller.project_id, "security_group")
-        return {
-            "security_group": self._view_group(
-                self._make_group(
-                    call.caller.project_id, wanted["name"], wanted.get("description", "")
-                )
-            )
-        }
-
-    async def _delete_group(self, call: Call, item: str) -> None:
-        group = find(call, self.groups, item, "Security group")
-        if self.ports.where(lambda p: item in p["security_groups"]):
-            raise Refused(409, f"Security Group {item} in use.", "SecurityGroupInUse")
-        if group["name"] == "default" and not call.caller.is_admin:
-            raise Refused(
-                409,
-                "Removing the default security group is not allowed.",
-                "SecurityGroupCannotRemoveDefault",
-            )
-        for rule in self._rules.where(lambda r: r["security_group_id"] == item):
-            self._rules.drop(rule["id"])
-        self.groups.drop(item)
-
-    async def _create_rule(self, call: Call) -> Json:
-        wanted = call.part("security_group_rule")
-        group = find(call, self.groups, wanted["security_group_id"], "Security group")
-        same = (
-            "direction",
-            "ethertype",
-            "protocol",
-            "port_range_min",
-            "port_range_max",
-            "remote_ip_prefix",
-            "remote_group_id",
-        )
-        for rule in self._rules.where(lambda r: r["security_group_id"] == group["id"]):
-            if all(rule[k] == wanted.get(k, "IPv4" if k == "ethertype" else None) for k in same):
-                raise Refused(
-                    409,
-                    f"Security group rule already exists. Rule id is {rule['id']}.",
-                    "SecurityGroupRuleExists",
-                )
-        return {"security_group_rule": public(self._make_rule(group, wanted))}
 
     def furnish(
         self, project_id: str, network: str, cidr: str, pool: dict[str, str], group: str
@@ -602,8 +570,7 @@ class Neutron(Service):
             project_id,
             {"name": network, "cidr": cidr, "allocation_pools": [pool], "gateway_ip": None},
         )
-        self._default_group(project_id)
-        self._make_rule(self._make_group(project_id, group, ""), {"direction": "ingress"})
+        self._groups.furnish(project_id, group)
 
     # ---- quotas ----
 
@@ -612,15 +579,16 @@ class Neutron(Service):
             "network": self.networks,
             "subnet": self.subnets,
             "port": self.ports,
-            "security_group": self.groups,
+            "security_group": self._groups.table,
+            "security_group_rule": self._groups.rules,
         }
         return {
             name: len(table.where(lambda i: i["project_id"] == project))
             for name, table in tables.items()
         }
 
-    def _reserve(self, project: str, resource: str) -> None:
-        if self._quotas.exceeded(project, {resource: 1}):
+    def _reserve(self, project: str, resource: str, amount: int = 1) -> None:
+        if self._quotas.exceeded(project, {resource: amount}):
             raise Refused(409, f"Quota exceeded for resources: ['{resource}'].", "OverQuota")
 
     async def _quota(self, call: Call, project: str) -> Json:
@@ -667,6 +635,16 @@ class Neutron(Service):
 
     def _now(self) -> str:
         return self._conditions.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _refuse_modes_without_dhcp(wanted: Json) -> None:
+    modes = wanted.get("ipv6_address_mode") or wanted.get("ipv6_ra_mode")
+    if modes and not wanted.get("enable_dhcp", True):
+        message = (
+            "Invalid input for operation: ipv6_ra_mode or ipv6_address_mode cannot be set when "
+            "enable_dhcp is set to False."
+        )
+        raise Refused(400, message, "InvalidInput")
 
 
 def _refuse_profile(wanted: Json) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from antipode.sandbox.database import Database, Json, Table
 from antipode.sandbox.http import Call, Part, Refused, Route, public
-from antipode.sandbox.neutron.resources import find, listed, refuse_unknown, sees
+from antipode.sandbox.neutron.resources import find, listed, refuse_unknown, sees, tagged
 
 TRUNK = (
     "port_id",
@@ -124,9 +124,7 @@ class Trunks(Part):
         self._trunks.drop(trunk["id"])
 
     async def _tag(self, call: Call, item: str) -> Json:
-        trunk = find(call, self._trunks, item, "Trunk")
-        self._trunks.keep(trunk, tags=sorted(call.body.get("tags", [])))
-        return {"tags": trunk["tags"]}
+        return {"tags": tagged(call, self._trunks, find(call, self._trunks, item, "Trunk"))}
 
 
 def _below(trunk: Json) -> set[str]:
