@@ -48,6 +48,8 @@ RULE = (
     "description",
 )
 
+MOVED = {"10.20.0.0/24": "10.21.0.0/24"}
+
 
 def furnish(cloud: Cloud) -> list[Json]:
     """Networks, groups and ports as an owner may make them; the ports."""
@@ -195,31 +197,38 @@ def protected(world: World) -> Iterator[tuple[World, Cloud, Json]]:
     yield world, there, before
 
 
-def test_networks_and_groups_are_created_as_they_were(
+def hows(planned: Json, kind: str) -> dict[str, str]:
+    return {one["former"]: one["how"] for one in planned[kind]}
+
+
+def test_networks_and_groups_are_created_once_and_as_they_were(
     protected: tuple[World, Cloud, Json],
 ) -> None:
     world, there, before = protected
     planned = world.operator.ask("failover", "messy", "--to", BACKUP, "--plan")
-    assert {n["former"]: n["how"] for n in planned["networks"]} == {
-        "inside": "created",
-        "bare": "created",
-    }
-    assert {g["former"]: g["how"] for g in planned["security_groups"]} == {
-        "peers": "created",
-        "web": "created",
-    }
+    assert hows(planned, "networks") == {"inside": "created", "bare": "created"}
+    assert hows(planned, "security_groups") == {"peers": "created", "web": "created"}
     assert seen(there) == {"networks": [], "groups": {}}
+    world.fault(BACKUP, r"^server\.create$", "error")
+    failed = world.operator.run("failover", "messy", "--to", BACKUP, "--yes")
+    assert failed.returncode != 0
+    made = there.names("/networks", "networks")
     world.operator.ask("failover", "messy", "--to", BACKUP, "--yes")
+    assert there.names("/networks", "networks") == made
     assert seen(there) == before
     ports = {p["name"]: p for p in there.network("GET", "/ports")["ports"]}
     assert [f["ip_address"] for f in ports["member"]["fixed_ips"]] == ["10.20.0.2", "fd00:20::2"]
     assert ports["bare"]["fixed_ips"] == []
 
 
-def test_an_aborted_recovery_leaves_no_network_and_no_group(
+def test_an_aborted_recovery_leaves_none_of_them_and_those_that_are_there_are_used(
     protected: tuple[World, Cloud, Json],
 ) -> None:
     world, there, _before = protected
+    know(world, networks="map")
+    refused = world.operator.run("failover", "messy", "--to", BACKUP, "--plan")
+    assert refused.returncode == 3
+    know(world)
     networks = there.names("/networks", "networks")
     groups = there.names("/security-groups", "security_groups")
     world.fault(BACKUP, r"^server\.create$", "error", times=None)
@@ -231,48 +240,22 @@ def test_an_aborted_recovery_leaves_no_network_and_no_group(
     assert there.names("/networks", "networks") == networks
     assert there.names("/security-groups", "security_groups") == groups
 
-
-def test_a_second_try_uses_what_the_first_has_created(
-    protected: tuple[World, Cloud, Json],
-) -> None:
-    world, there, before = protected
-    world.fault(BACKUP, r"^server\.create$", "error")
-    failed = world.operator.run("failover", "messy", "--to", BACKUP, "--yes")
-    assert failed.returncode != 0
-    made = there.names("/networks", "networks")
-    world.operator.ask("failover", "messy", "--to", BACKUP, "--yes")
-    assert there.names("/networks", "networks") == made
-    assert seen(there) == before
-
-
-def test_networks_that_the_backup_site_lacks_stand_in_the_way_of_a_recovery_that_maps_them(
-    protected: tuple[World, Cloud, Json],
-) -> None:
-    world, there, _before = protected
-    know(world, networks="map")
-    refused = world.operator.run("failover", "messy", "--to", BACKUP, "--plan")
-    assert refused.returncode == 3
-    assert seen(there) == {"networks": [], "groups": {}}
-
-
-def test_the_network_of_a_name_that_is_there_is_used_and_its_differences_are_named(
-    protected: tuple[World, Cloud, Json],
-) -> None:
-    world, there, _before = protected
-    network = there.make("network", "/networks", name="inside")
-    there.make(
-        "subnet",
-        "/subnets",
-        network_id=network["id"],
-        ip_version=4,
-        cidr="10.20.0.0/24",
-        enable_dhcp=False,
-    )
-    there.make("subnet", "/subnets", network_id=network["id"], ip_version=6, cidr="fd00:20::/64")
+    inside = there.make("network", "/networks", name="inside")["id"]
+    for version, cidr in ((4, "10.20.0.0/24"), (6, "fd00:20::/64")):
+        wanted = {"network_id": inside, "ip_version": version, "enable_dhcp": False, "cidr": cidr}
+        there.make("subnet", "/subnets", **wanted)
     planned = world.operator.ask("failover", "messy", "--to", BACKUP, "--plan")
     (mapped,) = [n for n in planned["networks"] if n["former"] == "inside"]
-    assert (mapped["how"], mapped["network_id"]) == ("mapped", network["id"])
+    assert (mapped["how"], mapped["network_id"]) == ("mapped", inside)
     changed = " ".join(mapped["changes"])
     for word in ("DHCP", "10.20.0.254", "10.20.0.53", "192.0.2.0/24"):
         assert word in changed
     assert [w for w in planned["warnings"] if "10.20.0.254" in w]
+
+    know(world, map={"volume_types": {"fast": "standard"}, "addresses": MOVED})
+    refused = world.operator.run("failover", "messy", "--to", BACKUP, "--plan")
+    assert refused.returncode == 3  # the network that is there has no such subnet
+    there.network("DELETE", f"/networks/{inside}")
+    world.operator.ask("failover", "messy", "--to", BACKUP, "--yes")
+    (port,) = [p for p in there.network("GET", "/ports")["ports"] if p["name"] == "member"]
+    assert [f["ip_address"] for f in port["fixed_ips"]] == ["10.21.0.2", "fd00:20::2"]

@@ -237,7 +237,7 @@ def _probe(server: ServerPlan, site: str) -> str:
     if server.answers is None:
         return "counts as recovered once it is ACTIVE; its VNF file has no `answers`"
     address = next((a for port in server.ports[:1] for a in port.fixed), "")
-    probe = Probe.of(server.answers, site, server.name, address)
+    probe = Probe.of(server.answers, site, server.name, address, is_moved=server.is_moved)
     if probe.reaches is Reach.COMMAND:
         return f"answers when this command exits with 0: {probe}"
     if probe.console is not None:
@@ -275,10 +275,14 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
 
 
 def _port(port: PortPlan) -> Iterator[str]:
-    addresses = ", ".join(port.fixed) or "no address"
     mac = port.mac_address or "the MAC address of its device"
     kind = "" if port.vnic_type == "normal" else f", {port.vnic_type}"
-    yield f"    port on {port.network}: {addresses}, {mac}{kind}"
+    yield f"    port on {port.network}: {_addresses(port)}, {mac}{kind}"
     for below in port.trunk.subports if port.trunk else []:
         tag = f"{below.segmentation_type} {below.segmentation_id}"
-        yield f"      {tag} on {below.port.network}: {', '.join(below.port.fixed) or 'no address'}"
+        yield f"      {tag} on {below.port.network}: {_addresses(below.port)}"
+
+
+def _addresses(port: PortPlan) -> str:
+    each = (f"{a} (was {port.former[a]})" if a in port.former else a for a in port.fixed)
+    return ", ".join(each) or "no address"

@@ -143,6 +143,8 @@ class PortPlan(Model):
     """empty where the port gets that of its device"""
     fixed: dict[str, str]
     """address -> id of its subnet"""
+    former: dict[str, str] = {}
+    """address -> the one at the former site, where it has changed"""
     security_group_ids: list[str]
     allowed_address_pairs: list[dict[str, str]]
     port_security_enabled: bool | None
@@ -254,6 +256,12 @@ class ServerPlan(Model):
     def disks(self) -> list[VolumePlan]:
         """Its volumes, and before them its root disk on the hypervisor, if it has one."""
         return [*([self.root_disk] if self.root_disk else []), *self.volumes]
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether its first address is not the one of the copy at the former site."""
+        first = next((p for p in self.ports[:1]), None)
+        return first is not None and next(iter(first.fixed), None) in first.former
 
 
 class RecoveryPlan(Model):

@@ -277,6 +277,7 @@ class Names(Part):
     server_group_policies: Words = {}
     qos_policies: Words = {}
     physical_networks: Words = {}
+    addresses: Words = {}
     floating_ips: Words = {}
 
 

@@ -17,7 +17,7 @@ class Reach(StrEnum):
     """The copies of a member that may answer a probe."""
 
     THIS_SITE = "this-site"
-    """the address leads to the recovering site only"""
+    """the address leads to the recovering site only, or the copy at the other site has another"""
     EITHER_SITE = "either-site"
     """the fixed address, which the copy at the other site has too"""
     COMMAND = "command"
@@ -39,11 +39,20 @@ class Probe:
     console: str | None = None
 
     @classmethod
-    def of(cls, answers: Answers, site: str, server: str, fixed_address: str) -> Probe:
+    def of(
+        cls,
+        answers: Answers,
+        site: str,
+        server: str,
+        fixed_address: str,
+        *,
+        is_moved: bool = False,
+    ) -> Probe:
         """The probe of a server at the site where it is recovered.
 
         Args:
             fixed_address: the first fixed address of the server; empty when it has none.
+            is_moved: whether the copy at the other site has another address.
 
         Raises:
             InvalidInput: a name or an address, which may come from a recovery point, is not
@@ -65,7 +74,7 @@ class Probe:
             reaches=Reach.COMMAND
             if words
             else Reach.THIS_SITE
-            if site in answers.at or answers.console is not None
+            if site in answers.at or is_moved or answers.console is not None
             else Reach.EITHER_SITE,
             console=answers.console,
         )

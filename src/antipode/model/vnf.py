@@ -6,8 +6,16 @@ from __future__ import annotations
 from collections.abc import Mapping as AnyMapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
+from antipode.model.addresses import checked, moved_within, translated, translated_range
 from antipode.model.base import Model, Seconds
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 from antipode.model.retention import DEFAULT_RETENTION, Retention
@@ -89,8 +97,22 @@ class Mapping(Model):
     physical_networks: dict[str, str] = {}
     floating_ips: dict[str, str] = {}
     """a public address -> the one that takes its place at the backup site"""
+    addresses: Annotated[dict[str, str], AfterValidator(checked)] = {}
+    """a subnet or an address -> the one that takes its place, with the same host parts"""
     server_group_policies: dict[str, Policy] = {}
     """by the name of the group at the backup site: the policy that it gets there"""
+
+    def address(self, address: str) -> str:
+        """The address that takes the place of one."""
+        return translated(address, self.addresses)
+
+    def moved_within(self, cidr: str) -> str:
+        """Those ranges in a range that get another place, which the range itself does not."""
+        return ", ".join(moved_within(cidr, self.addresses))
+
+    def range(self, cidr: str) -> str:
+        """The range that takes the place of one."""
+        return translated_range(cidr, self.addresses)
 
     def server_zone(self, zone: str) -> str:
         """Nova's zone for a server of this one; empty or `ANY` where the site may choose."""

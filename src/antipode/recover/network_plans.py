@@ -17,6 +17,7 @@ from antipode.model.marks import KEY, key_tag, neutron_key
 from antipode.model.plan import NetworkPlan, SecurityGroupPlan, SubnetPlan, stand_in
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import Network, Port, SecurityGroup, SecurityGroupRule, Subnet
+from antipode.model.vnf import Mapping
 from antipode.recover.findings import Findings, Named, by_name, usable
 from antipode.recover.recovery import network_key
 
@@ -37,7 +38,9 @@ class NetworkPlanner:
         self._findings = findings
         self._vnf = point.vnf
         self._map = point.vnf.map_between(point.site, site.name)
-        self._former = {n.id: n for n in point.topology.networks}
+        self._former = {n.id: moved(n, self._map) for n in point.topology.networks}
+        self._ranges = {s.id: s.cidr for n in point.topology.networks for s in n.subnets}
+        """id of a subnet -> its range at the former site"""
         self._rows = site.networks.networks()
         self._group_rows = site.networks.security_groups(site.project_id)
         self.networks: Named = usable(by_name(self._rows), site.project_id)
@@ -202,6 +205,8 @@ class NetworkPlanner:
     def _not_carried(self, network: Network) -> Iterator[str]:
         """What a network that is created does not have; said as warnings, too."""
         for subnet in network.subnets:
+            if (was := self._ranges[subnet.id]) != subnet.cidr:
+                yield f"subnet {subnet.cidr} instead of {was}"
             if subnet.has_router:
                 yield f"no router in subnet {subnet.cidr}"
                 self._findings.warnings.append(
@@ -258,7 +263,8 @@ class NetworkPlanner:
         self, group: SecurityGroup, planned: dict[str, tuple[str, Json | None, bool]]
     ) -> SecurityGroupPlan:
         name, row, is_created = planned[group.id]
-        lost = [r for r in group.rules if r.remote_group and not planned.get(r.remote_group)]
+        rules = [self._moved_rule(name, r) for r in group.rules]
+        lost = [r for r in rules if r.remote_group and not planned.get(r.remote_group)]
         for rule in lost if is_created else []:
             self._findings.warnings.append(
                 f"security group {name} loses the rule {_words(_body(rule), '')} about a group "
@@ -266,7 +272,7 @@ class NetworkPlanner:
             )
         wanted = [
             _body(r) | self._remote(r, planned, is_created=is_created)
-            for r in group.rules
+            for r in rules
             if r not in lost
         ]
         changes = (
@@ -288,6 +294,17 @@ class NetworkPlanner:
             tags=group.tags,
             rules=wanted if is_created else [],
         )
+
+    def _moved_rule(self, group: str, rule: SecurityGroupRule) -> SecurityGroupRule:
+        """A rule about the range that takes the place of its former one."""
+        if not (was := rule.remote_ip_prefix):
+            return rule
+        if (covered := self._map.moved_within(was)) and ip_network(was, strict=False).prefixlen:
+            self._findings.warnings.append(
+                f"security group {group} has a rule about {was}, of which only {covered} has "
+                "another place at this site: look whether it still says what it should"
+            )
+        return rule.model_copy(update={"remote_ip_prefix": self._map.range(was)})
 
     def _remote(
         self,
@@ -312,6 +329,33 @@ class NetworkPlanner:
                 yield f"it lacks {_words(were[key], names.get(key[-1] or '', ''))}"
             elif key not in were:
                 yield f"it also has {_words(here[key], names.get(key[-1] or '', ''))}"
+
+
+def moved(network: Network, mapping: Mapping) -> Network:
+    """A network with the ranges and addresses that take the place of its former ones."""
+    if not mapping.addresses:
+        return network
+
+    def of(subnet: Subnet) -> Subnet:
+        changes: dict[str, Any] = {
+            "cidr": mapping.range(subnet.cidr),
+            "gateway_ip": subnet.gateway_ip and mapping.address(subnet.gateway_ip),
+            "dns_nameservers": [mapping.address(a) for a in subnet.dns_nameservers],
+            "host_routes": [
+                {
+                    "destination": mapping.range(r["destination"]),
+                    "nexthop": mapping.address(r["nexthop"]),
+                }
+                for r in subnet.host_routes
+            ],
+            "allocation_pools": [
+                {end: mapping.address(a) for end, a in pool.items()}
+                for pool in subnet.allocation_pools
+            ],
+        }
+        return subnet.model_copy(update=changes)
+
+    return network.model_copy(update={"subnets": [of(s) for s in network.subnets]})
 
 
 def made_for(source_id: str, rows: Sequence[Json]) -> Json | None:

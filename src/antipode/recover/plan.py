@@ -89,6 +89,7 @@ class _Planner:
             self._site,
         )
         self._warn_of_user_data(servers)
+        self._warn_of_addresses(servers)
         if self._point.moments_apart_s:
             self.warnings.append(of_different_moments(self._point))
         vip_ports = self._ports.unattached()
@@ -175,6 +176,16 @@ class _Planner:
             self.warnings.append(
                 f"cloud-init takes {', '.join(again)} for new servers and runs their user_data "
                 f"again; choose `user_data: keep` or `drop` in the VNF file"
+            )
+
+    def _warn_of_addresses(self, servers: list[ServerPlan]) -> None:
+        """Say whose addresses change: antipode does not look into their guests."""
+        changed = [s.name for s in servers if any(p.former for p in s.ports)]
+        if changed:
+            self.warnings.append(
+                f"{', '.join(changed)} get other addresses, as `map.addresses` says: a guest that "
+                "does not get its addresses by DHCP or from its configuration drive keeps the "
+                "former ones, and so do configurations of the application"
             )
 
     def _server_group(self, group: ServerGroup) -> ServerGroup:

@@ -109,7 +109,9 @@ class PortPlanner:
                         address=wanted,
                         floating_ip_id=row["id"],
                         source_port=one.port,
-                        fixed_address=one.fixed_address,
+                        fixed_address=self._map.address(one.fixed_address)
+                        if one.fixed_address
+                        else "",
                     )
                 )
         return planned
@@ -128,10 +130,16 @@ class PortPlanner:
             network_id=network_id,
             mac_address="" if port.vnic_type == WHOLE_DEVICE else port.mac_address,
             fixed={
-                f.address: self._subnet(whose, network, network_id, f.address) for f in port.fixed
+                a: self._subnet(whose, network, network_id, a)
+                for a in (self._map.address(f.address) for f in port.fixed)
             }
             if network_id
             else {},
+            former={
+                there: f.address
+                for f in port.fixed
+                if (there := self._map.address(f.address)) != f.address
+            },
             security_group_ids=[
                 self._findings.one(
                     "security group",
@@ -141,7 +149,7 @@ class PortPlanner:
                 )
                 for group in port.security_groups
             ],
-            allowed_address_pairs=port.allowed_address_pairs,
+            allowed_address_pairs=self._pairs(port),
             port_security_enabled=port.port_security_enabled if has_security else None,
             vnic_type=port.vnic_type,
             device_tag=port.device_tag,
@@ -151,6 +159,14 @@ class PortPlanner:
             binding_profile=port.binding_profile,
             trunk=self._trunk(whose, port.trunk) if port.trunk else None,
         )
+
+    def _pairs(self, port: Port) -> list[dict[str, str]]:
+        return [
+            {**pair, "ip_address": self._map.range(pair["ip_address"])}
+            if "ip_address" in pair
+            else pair
+            for pair in port.allowed_address_pairs
+        ]
 
     def _attributes(self, whose: str, port: Port) -> dict[str, Any]:
         """More attributes of a port; those that Neutron has no extension for are named as lost."""
@@ -232,7 +248,7 @@ class PortPlanner:
 
     def _see_that_it_is_free(self, whose: str, port: Port, network: str, network_id: str) -> None:
         """The addresses and the MAC address of a port are not somebody else's."""
-        for address in (f.address for f in port.fixed):
+        for address in (self._map.address(f.address) for f in port.fixed):
             if other := self._taken.get((network_id, address)):
                 self._findings.problems.append(
                     f"address {address} of {whose} is in use on network {network} by {owner(other)}"
@@ -243,7 +259,7 @@ class PortPlanner:
                 f"MAC address {port.mac_address} of {whose} is in use on network {network} by "
                 f"{owner(other)}"
             )
-        for address in sorted(_of_pairs(port.allowed_address_pairs)):
+        for address in sorted(_of_pairs(self._pairs(port))):
             if other := self._taken.get((network_id, address)):
                 self._findings.warnings.append(
                     f"address {address}, which {whose} may use too, is in use on network {network} "

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from antipode.model.plan import ServerPlan
 from antipode.model.steps import Steps
+from antipode.model.topology import Server
 from antipode.recover.recovery import Recovery
 from antipode.topology import answering
 
@@ -23,16 +25,35 @@ def await_answer(recovery: Recovery, server: str, server_id: str) -> None:
     Raises:
         ResourceFailed: the member does not answer within the time that its VNF file gives it.
     """
-    answers = recovery.plan.server(server).answers
+    planned = recovery.plan.server(server)
+    answers = planned.answers
     if answers is None:
         return
     with recovery.timeline.step(Steps.PROBE, server) as step:
         probe = answering.await_answer(
             recovery.site,
-            recovery.point.topology.server(server),
+            _as_planned(recovery.point.topology.server(server), planned),
             server_id,
             answers,
+            is_moved=planned.is_moved,
             tell=step.waits_for,
             go_on=recovery.go_on,
         )
         step.result(asked=str(probe), reaches=probe.reaches.value)
+
+
+def _as_planned(server: Server, planned: ServerPlan) -> Server:
+    """A server of the former site with the addresses that it has at this one."""
+    new = {was: here for port in planned.ports for here, was in port.former.items()}
+    ports = [
+        port.model_copy(
+            update={
+                "fixed": [
+                    f.model_copy(update={"address": new.get(f.address, f.address)})
+                    for f in port.fixed
+                ]
+            }
+        )
+        for port in server.ports
+    ]
+    return server.model_copy(update={"ports": ports})

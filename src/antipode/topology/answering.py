@@ -39,6 +39,7 @@ def await_answer(
     *,
     tell: Callable[[str], None],
     go_on: Callable[[], None],
+    is_moved: bool = False,
 ) -> Probe:
     """Ask a server until it answers; the probe that it has answered.
 
@@ -48,11 +49,12 @@ def await_answer(
         server_id: of the server at this site.
         tell: called after each attempt with what is waited for, in words.
         go_on: called between two attempts; what it raises ends the wait.
+        is_moved: whether no other copy has its address.
 
     Raises:
         ResourceFailed: it does not answer within the time that its VNF file gives it.
     """
-    probe = Probe.of(answers, site.name, server.name, _fixed_address(server))
+    probe = Probe.of(answers, site.name, server.name, _fixed_address(server), is_moved=is_moved)
     deadline = time.monotonic() + answers.within
     while (silence := _ask(probe, site, server, server_id)) is not None:
         if time.monotonic() > deadline:
