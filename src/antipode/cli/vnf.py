@@ -157,7 +157,7 @@ class VnfRemove(ShowCommand):
 
 
 def _summary(vnf: Vnf) -> dict[str, Any]:
-    members = [m.server for m in vnf.members]
+    members = [f"{m.name} ({m.select})" if m.is_open else m.server for m in vnf.members]
     return {
         "vnf": vnf.vnf,
         "primary": vnf.primary,

@@ -249,8 +249,17 @@ class Probe(Part):
     within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
 
 
+class Selector(Part):
+    tag: Text | None = None
+    metadata: Words | None = None
+    server_group: Text | None = None
+
+
 class Member(Part):
     server: Id
+    name: Name | None = None
+    """of the entry of the VNF file that has selected it"""
+    select: Selector | None = None
     boot_before: list[Id] = []
     boot_after: list[Id] = []
     user_data: Literal["keep", "drop"] | None = None

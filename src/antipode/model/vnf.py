@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -55,10 +56,37 @@ Role = Annotated[str, StringConstraints(pattern=r"^(active|standby|cluster=[A-Za
 """What a member is to the VNF: its active or its standby member, or one of a cluster."""
 
 
-class Member(Model):
-    """One server of the VNF. The order of the members is the quiesce order."""
+class Selector(Model):
+    """Which servers of the project are members, in one of three ways."""
 
-    server: str
+    tag: Annotated[str, Field(min_length=1)] | None = None
+    metadata: Annotated[dict[str, str], Field(min_length=1)] | None = None
+    """all of these"""
+    server_group: Annotated[str, Field(min_length=1)] | None = None
+    """its name at the primary"""
+
+    @model_validator(mode="after")
+    def exactly_one_way(self) -> Self:
+        if [self.tag, self.metadata, self.server_group].count(None) != 2:
+            raise ValueError("give one of tag, metadata and server_group")
+        return self
+
+    def __str__(self) -> str:
+        if self.metadata is not None:
+            return "metadata " + ", ".join(f"{k}={v}" for k, v in sorted(self.metadata.items()))
+        return f"tag {self.tag}" if self.tag else f"server group {self.server_group}"
+
+
+class Member(Model):
+    """One server of the VNF, or all that a selector finds. The order of the members is the quiesce
+    order.
+    """
+
+    server: str = ""
+    """name or id; empty in an entry of a VNF file that selects its servers"""
+    name: Name | None = None
+    """of an entry that selects servers: the boot order may name it"""
+    select: Selector | None = None
     role: Role | None = None
     """where members are captured one after another: standby members first, active ones last"""
     pause: Annotated[Seconds, Field(ge=0, le=3600)] = 0.0
@@ -74,6 +102,22 @@ class Member(Model):
     """names, ids or MAC addresses of its ports in the order of its interfaces, where Nova does not
     tell it
     """
+
+    @model_validator(mode="after")
+    def is_named_or_selected(self) -> Self:
+        if (self.select is None) != (self.name is None) or not (self.server or self.select):
+            raise ValueError("a member has a server, or select and a name for those selected")
+        return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not known yet which servers it stands for."""
+        return not self.server
+
+    @property
+    def label(self) -> str:
+        """As the boot order names it."""
+        return self.server or self.name or ""
 
 
 ANY = "any"
@@ -241,13 +285,13 @@ class Vnf(Model):
         _refuse_doubles("option of a protection", [p.option for p in self.protections])
         if strangers := sorted(set(self.maps) - set(self.backup)):
             raise ValueError(f"maps names {', '.join(strangers)}, which is no backup site")
-        names = [m.server for m in self.members]
+        names = [m.label for m in self.members]
         _refuse_doubles("member", names)
         for member in self.members:
             for other in (*member.boot_before, *member.boot_after):
                 if other not in names:
                     raise ValueError(
-                        f"boot order of {member.server} names {other}, which is not a member"
+                        f"boot order of {member.label} names {other}, which is not a member"
                     )
         self.boot_waves()
         return self
@@ -273,10 +317,10 @@ class Vnf(Model):
 
     def predecessors(self) -> dict[str, set[str]]:
         """For each member the members that must be there before it is booted."""
-        before: dict[str, set[str]] = {m.server: set(m.boot_after) for m in self.members}
+        before: dict[str, set[str]] = {m.label: set(m.boot_after) for m in self.members}
         for member in self.members:
             for other in member.boot_before:
-                before[other].add(member.server)
+                before[other].add(member.label)
         return before
 
     def boot_waves(self) -> list[list[str]]:
@@ -290,7 +334,7 @@ class Vnf(Model):
         done: set[str] = set()
         while len(done) < len(before):
             wave = [
-                m.server for m in self.members if m.server not in done and before[m.server] <= done
+                m.label for m in self.members if m.label not in done and before[m.label] <= done
             ]
             if not wave:
                 cycle = ", ".join(sorted(set(before) - done))
@@ -312,6 +356,48 @@ class Vnf(Model):
                 ]
             }
         )
+
+    @property
+    def selects(self) -> bool:
+        """Whether some members are not known before the site is asked."""
+        return any(m.is_open for m in self.members)
+
+    @property
+    def selected(self) -> dict[str, list[str]]:
+        """Name of an entry that selects -> the servers that it stands for, where they are known."""
+        found: dict[str, list[str]] = {}
+        for member in self.members:
+            if member.name is not None and member.server:
+                found.setdefault(member.name, []).append(member.server)
+        return found
+
+    def with_selected(self, found: AnyMapping[str, Sequence[str]]) -> Vnf:
+        """The same definition with servers in the place of the entries that select them.
+
+        Args:
+            found: name of such an entry -> names or ids of servers. An entry that it does not
+                name stands for none.
+        """
+
+        opened = {m.label for m in self.members if m.is_open}
+
+        def there(labels: Sequence[str]) -> list[str]:
+            """What these labels stand for."""
+            of = [found.get(label, []) if label in opened else [label] for label in labels]
+            return [server for servers in of for server in servers]
+
+        members = [
+            member.model_copy(
+                update={
+                    "server": server,
+                    "boot_before": there(member.boot_before),
+                    "boot_after": there(member.boot_after),
+                }
+            )
+            for member in self.members
+            for server in (found.get(member.label, []) if member.is_open else [member.server])
+        ]
+        return self.model_copy(update={"members": members})
 
     def ordered_as(self, servers: list[str]) -> Vnf | None:
         """The same definition, its members in this order; None when they are other members."""

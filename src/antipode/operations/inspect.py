@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -148,7 +148,8 @@ def look(deployment: Deployment, name: str) -> Look:
     try:
         site = deployment.site(active)
         reap(deployment.freezes, site)
-        return Look(found, discovery.discover(known, site), f"live at {active}")
+        now = discovery.resolve(known, site)
+        return Look(replace(found, vnf=now), discovery.discover(now, site), f"live at {active}")
     except SiteUnreachable as error:
         if found.newest is None:
             raise

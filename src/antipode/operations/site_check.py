@@ -128,6 +128,7 @@ def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
     """Whether a VNF that is active here could be protected now; its guest agents are asked."""
     what = f"vnf {vnf.vnf}"
     try:
+        vnf = discovery.resolve(vnf, site)
         topology = discovery.discover(vnf, site)
         problems, warnings = list[str](), list[str]()
         run = under_way(deployment, vnf.vnf)

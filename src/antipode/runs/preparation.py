@@ -168,7 +168,9 @@ def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     """
     point = opened.point
     if local is not None:
-        ordered = local.ordered_as([m.server for m in point.vnf.members])
+        # Its selectors stand for the servers that they had found when the point was made.
+        known = local.with_selected(point.vnf.selected)
+        ordered = known.ordered_as([m.server for m in point.vnf.members])
         if ordered is None:
             raise InvalidInput(
                 f"recovery point {point.id} has other members than the file of {local.vnf} on this"

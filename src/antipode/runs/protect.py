@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -50,6 +50,7 @@ from antipode.runs import expire, find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
 from antipode.topology.losses import losses
+from antipode.topology.members import select_members
 from antipode.transfer import TRANSFERS, Transfer, expiry
 from antipode.vault import PROBE, Vault, generations, points, sealing, sync
 from antipode.vault.ensemble import Vaults
@@ -249,6 +250,15 @@ class Job:
         vault = _vaults(run, request.vnf.vaults)
         return cls(run, request, protecting, option, transfer, vault)
 
+    def of_members(self, selected: Mapping[str, Sequence[str]]) -> Job:
+        """The same work with the servers that selectors have found."""
+        vnf = self.request.vnf.with_selected(selected)
+        return replace(
+            self,
+            request=self.request.model_copy(update={"vnf": vnf}),
+            protecting=replace(self.protecting, vnf=vnf),
+        )
+
     @property
     def every_vault(self) -> Vaults:
         """The vaults where backups are to be removed: one that is silent may have a point that
@@ -338,6 +348,8 @@ def _protect(run: Run) -> None:
         state = job.must_be_active()
         generations.spread(job.vault, run.vnf)
         generations.teach(job.vault, state)
+    if job.request.vnf.selects:
+        job = job.of_members(_selected(job))
     run.touches_clouds()
     run.result["recovery_point"] = None
     flow = protect_flow(job)
@@ -346,6 +358,21 @@ def _protect(run: Run) -> None:
     last_capture = [t.name for t, _ in flow.iter_nodes() if isinstance(t, CaptureBatch)][-1]
     results = run_flow(flow, run, restart_without=last_capture)
     run.result.update(_record(RecoveryPoint.model_validate(results["point"]), run))
+
+
+def _selected(job: Job) -> dict[str, list[str]]:
+    """The servers that the selectors of the VNF file find: those of the first try of a run, which
+    may have captured them.
+    """
+    run, vnf = job.run, job.request.vnf
+    for kept in run.timeline.kept():
+        if kept.name == Steps.SELECT_MEMBERS.words and kept.state == "succeeded":
+            return {name: list(ids) for name, ids in kept.result["selected"].items()}
+    with run.timeline.step(Steps.SELECT_MEMBERS, run.vnf) as step:
+        selected = select_members(vnf, job.protecting.site)
+        step.result(selected=selected)
+    run.timeline.flush()  # a process that resumes the run has the same members
+    return selected
 
 
 def no_run_in_the_way(deployment: Deployment, vnf: str) -> None:
@@ -477,6 +504,8 @@ class Discover(ProtectTask):
         p = self.job.protecting
         with p.timeline.step(Steps.DISCOVER, p.vnf.vnf) as step:
             topology = discovery.discover(p.vnf, p.site)
+            if p.vnf.selected:
+                step.result(**_changed_members(self.job, topology))
             sizes = {v.name or v.id: v.size_gib << 30 for v in topology.disks}
             step.result(
                 servers=len(topology.servers),
@@ -484,6 +513,26 @@ class Discover(ProtectTask):
                 bytes_of_volumes=sizes,
             )
         return topology.model_dump(mode="json")
+
+
+def _changed_members(job: Job, topology: Topology) -> Json:
+    """Which members have come and gone since the newest recovery point; said in the log, too."""
+    previous = points.newest_or_none(job.vault, job.run.vnf)
+    before = {} if previous is None else {s.id: s.name for s in previous.topology.servers}
+    now = {s.id: s.name for s in topology.servers}
+    if previous is None or previous.site != topology.site:
+        return {}  # servers have other ids at another site
+    added = sorted(now[i] for i in now.keys() - before.keys())
+    removed = sorted(before[i] for i in before.keys() - now.keys())
+    if added or removed:
+        LOG.warning(
+            "members of %s have changed since recovery point %s: new %s, gone %s",
+            job.run.vnf,
+            previous.id,
+            ", ".join(added) or "none",
+            ", ".join(removed) or "none",
+        )
+    return {"members_added": added, "members_removed": removed}
 
 
 class MakeRoom(ProtectTask):
@@ -1026,10 +1075,19 @@ def _record(point: RecoveryPoint, run: Run) -> Json:
         else {},
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
         "rpo_s": round(point.age_s, 3),
+        "members": [s.name for s in point.topology.servers],
+        **_member_changes(run),
         "moments": dict(point.moments),
         "moments_apart_s": round(point.moments_apart_s, 3),
         "warnings": list(losses(point.vnf, point.topology)),
     }
+
+
+def _member_changes(run: Run) -> Json:
+    """The members that have come and gone, as the step of the discovery has them."""
+    found = [s.result for s in run.timeline.kept() if s.name == Steps.DISCOVER.words]
+    names = ("members_added", "members_removed")
+    return {n: found[-1][n] for n in names if found and n in (found[-1] or {})}
 
 
 def _budget_s(run: Run) -> float | None:

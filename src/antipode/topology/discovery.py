@@ -25,7 +25,19 @@ from antipode.model.topology import (
     Volume,
 )
 from antipode.model.vnf import Vnf
+from antipode.topology.members import select_members
 from antipode.topology.ports import Interfaces, discover_ports, listed
+
+
+def resolve(vnf: Vnf, site: Site) -> Vnf:
+    """The definition of a VNF with the servers that its selectors find at a site now, by id. Those
+    that it names by themselves are not selected.
+
+    Raises:
+        NotFound: a selector finds no server, or two find the same.
+        ResourceFailed: Nova does not tell of some servers, as a cell does not answer.
+    """
+    return vnf.with_selected(select_members(vnf, site)) if vnf.selects else vnf
 
 
 def discover(vnf: Vnf, site: Site) -> Topology:

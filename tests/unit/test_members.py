@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Members that a VNF file selects: found at each protection, and known in a disaster."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from antipode.engine.timeline import Unobserved
+from antipode.errors import InvalidInput, NotFound, ResourceFailed
+from antipode.model import point_v2
+from antipode.model.capture import Transferred
+from antipode.model.point import RecoveryPoint
+from antipode.model.topology import Server, Topology
+from antipode.model.vnf import Vnf
+from antipode.operations.protect import protect
+from antipode.runs import protect as protect_flow
+from antipode.runs.preparation import definition_of
+from antipode.topology.discovery import discover, resolve
+from antipode.topology.members import select_members
+from antipode.transfer.cinder_backup import CinderBackup
+from antipode.vault import points
+from antipode.vault.sealing import Opened
+from tests.unit import samples
+from tests.unit.fakecloud import FakeCloud
+from tests.unit.test_protect_run import world
+
+__all__ = ["world"]
+
+FRONTS: dict[str, Any] = {
+    "name": "fronts",
+    "select": {"tag": "front"},
+    "boot_after": ["db"],
+    "user_data": "keep",
+}
+
+
+def vnf(*entries: dict[str, Any], **changes: Any) -> Vnf:
+    members = [{"server": "db"}, *(entries or [FRONTS])]
+    return Vnf.model_validate(
+        {
+            "vnf": "v",
+            "primary": "site-a",
+            "backup": "site-b",
+            "members": members,
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+def cloud() -> FakeCloud:
+    found = FakeCloud()
+    found.servers["id-front"]["tags"] = ["front"]
+    found.servers["id-app"] |= {"tags": ["front", "more"], "metadata": {"part": "web", "no": "1"}}
+    found.servers["id-db"] |= {"tags": ["front"], "metadata": {"part": "web"}}
+    found.server_groups = [
+        {"id": "g", "name": "apart", "policy": "anti-affinity", "members": ["id-app", "id-db"]}
+    ]
+    return found
+
+
+def test_a_tag_selects_servers_in_the_order_of_their_names_but_for_those_named(
+    cloud: FakeCloud,
+) -> None:
+    assert select_members(vnf(), cloud.site) == {"fronts": ["id-app", "id-front"]}
+    found = resolve(vnf(), cloud.site)
+    assert [m.server for m in found.members] == ["db", "id-app", "id-front"]
+    assert [s.name for s in discover(found, cloud.site).servers] == ["db", "app", "front"]
+    assert found.boot_waves() == [["db"], ["id-app", "id-front"]]
+    assert {m.user_data for m in found.members[1:]} == {"keep"}
+
+
+@pytest.mark.parametrize(
+    "select", [{"metadata": {"part": "web", "no": "1"}}, {"server_group": "apart"}]
+)
+def test_metadata_and_server_groups_select_too(cloud: FakeCloud, select: dict[str, Any]) -> None:
+    members = {"name": "some", "select": select}
+    cloud.server_groups[0]["members"] = ["id-app", "id-db"]
+    with_group = FakeGroups(cloud)
+    assert select_members(vnf(members), with_group) == {"some": ["id-app"]}
+
+
+class FakeGroups:
+    """A site whose groups have the members that a test gives them."""
+
+    def __init__(self, cloud: FakeCloud) -> None:
+        self.name = cloud.site.name
+        self.compute = SimpleNamespace(
+            servers=cloud.site.compute.servers, server_groups=lambda: cloud.server_groups
+        )
+
+
+def test_a_boot_order_that_names_a_selection_names_all_of_it(cloud: FakeCloud) -> None:
+    first = {**FRONTS, "boot_after": [], "boot_before": ["db"]}
+    assert resolve(vnf(first), cloud.site).boot_waves() == [["id-app", "id-front"], ["db"]]
+    entries = ({"server": "x", "boot_after": ["fronts"]}, {**FRONTS, "boot_after": []})
+    waves = vnf(*entries).with_selected({"fronts": ["a", "b"]}).boot_waves()
+    assert waves == [["db", "a", "b"], ["x"]]
+
+
+def test_the_name_of_a_group_is_translated_where_the_vnf_is_active_elsewhere(
+    cloud: FakeCloud,
+) -> None:
+    there = FakeCloud("site-b")
+    there.server_groups = [{"id": "g", "name": "apart-b", "members": ["id-app"]}]
+    members = {"name": "some", "select": {"server_group": "apart"}}
+    mapped = vnf(members, map={"server_groups": {"apart": "apart-b"}})
+    assert select_members(mapped, FakeGroups(there)) == {"some": ["id-app"]}  # type: ignore[arg-type]
+
+
+def test_a_selection_of_nothing_or_of_the_same_server_twice_is_refused(cloud: FakeCloud) -> None:
+    with pytest.raises(NotFound):
+        select_members(vnf({"name": "none", "select": {"tag": "nobody"}}), cloud.site)
+    again = {"name": "again", "select": {"tag": "more"}}
+    with pytest.raises(NotFound):
+        select_members(vnf(FRONTS, again), cloud.site)
+
+
+def test_a_cell_that_does_not_answer_leaves_the_set_unknown(cloud: FakeCloud) -> None:
+    cloud.servers["id-x"] = {"id": "id-x", "status": "UNKNOWN"}
+    with pytest.raises(ResourceFailed):
+        select_members(vnf(), cloud.site)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"select": {"tag": "x"}},
+        {"name": "x", "server": "y"},
+        {"name": "x"},
+        {},
+        {"name": "x", "select": {}},
+        {"name": "x", "select": {"tag": "x", "server_group": "y"}},
+        {"name": "db", "select": {"tag": "x"}},
+        {"name": "x", "select": {"tag": "x"}, "boot_after": ["nobody"]},
+    ],
+)
+def test_an_entry_that_says_too_little_or_too_much_is_refused(entry: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        vnf(entry)
+
+
+# ---- protections and recoveries ----
+
+
+def scaled(*names: str) -> Topology:
+    """The topology of the example with its second server under these names."""
+    known = samples.topology()
+    front = known.server("front")
+
+    def named(name: str) -> Server:
+        attached = [
+            a.model_copy(update={"volume": a.volume.model_copy(update={"id": f"vol-{name}"})})
+            for a in front.attachments
+        ]
+        ports = [p.model_copy(update={"id": f"port-{name}"}) for p in front.ports]
+        changes = {"id": f"srv-{name}", "name": name, "attachments": attached, "ports": ports}
+        return front.model_copy(update=changes)
+
+    return known.model_copy(update={"servers": [known.server("db"), *map(named, names)]})
+
+
+def play(world: Any, *names: str) -> None:
+    """Have the site of a deployment have these servers beside `db`."""
+    world.plays(protect_flow, "select_members", lambda: {"fronts": [f"srv-{n}" for n in names]})
+    world.plays(protect_flow.discovery, "discover", lambda: scaled(*names))
+    sources = {
+        f"vol-{n}": samples.chain(samples.record(f"b-{n}-{len(names)}", f"vol-{n}"))
+        for n in ("db", *names)
+    }
+    world.plays(CinderBackup, "transfer", lambda: Transferred(sources=sources))
+
+
+def test_members_are_found_at_each_protection_and_their_changes_are_reported(world: Any) -> None:
+    world.deployment.vnfs.put(samples.vnf(members=[{"server": "db"}, FRONTS]))
+    play(world, "one", "two")
+    first = protect(world.deployment, "hlr", Unobserved())
+    assert first["members"] == ["db", "one", "two"]
+    assert "members_added" not in first
+    play(world, "two", "three")
+    second = protect(world.deployment, "hlr", Unobserved())
+    assert (second["members_added"], second["members_removed"]) == (["three"], ["one"])
+    made = points.newest(world.deployment.vault, "hlr").point
+    assert [m.server for m in made.vnf.members] == ["db", "srv-two", "srv-three"]
+    assert made.vnf.selected == {"fronts": ["srv-two", "srv-three"]}
+    assert made.vnf.boot_waves() == [["db"], ["srv-two", "srv-three"]]
+
+
+def point_of(*names: str) -> RecoveryPoint:
+    selected = [f"srv-{n}" for n in names]
+    definition = samples.vnf(members=[{"server": "db"}, FRONTS]).with_selected({"fronts": selected})
+    sources = {
+        f"vol-{n}": samples.chain(samples.record(f"b-{n}", f"vol-{n}")) for n in ("db", *names)
+    }
+    return samples.point(vnf=definition, topology=scaled(*names), sources=sources)
+
+
+def opened(point: RecoveryPoint) -> Opened:
+    return SimpleNamespace(point=point, signed_by="x" * 64)  # type: ignore[return-value]
+
+
+def test_the_file_of_a_host_holds_for_the_members_of_the_point(world: Any) -> None:
+    point = point_of("one", "two")
+    file = samples.vnf(
+        members=[{"server": "db"}, {**FRONTS, "user_data": "drop"}],
+        map={"networks": {"net": "net-b"}},
+    )
+    found, _ = definition_of(opened(point), file)
+    assert [(m.server, m.user_data) for m in found.members] == [
+        ("db", None),
+        ("srv-one", "drop"),
+        ("srv-two", "drop"),
+    ]
+    assert found.map.networks == {"net": "net-b"}
+    other = samples.vnf(members=[{"server": "db"}, {**FRONTS, "name": "others"}])
+    with pytest.raises(InvalidInput):
+        definition_of(opened(point), other)
+
+
+def test_a_point_keeps_which_members_were_selected_and_how() -> None:
+    point = point_of("one", "two")
+    manifest = point_v2.manifest_of(point, {}, "")
+    again = point_v2.read_manifest(point_v2.dumped(manifest), "x")
+    records = {v: s.backups for v, s in point.sources.items()}  # type: ignore[union-attr]
+    chains = {v: point_v2.records_of("hlr", len(r), r, None).records for v, r in records.items()}
+    found = point_v2.point_of(again, chains, point_v2.secret_of(point)).vnf
+    assert found.selected == point.vnf.selected
+    assert found.members == point.vnf.members
