@@ -533,8 +533,9 @@ def misfits(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
 
     They would fail a protection at its commit, after the freeze.
     """
+    each = {m.label: [m.label] for m in vnf.members if m.is_open}  # selects at least one
     try:
-        _plan(vnf)
+        _plan(vnf.with_selected(each))
     except ValidationError as error:
         for found in error.errors():
             place = ("answers" if part == "probe" else part for part in found["loc"])

@@ -22,7 +22,7 @@ from antipode.recover.findings import Findings, Named, by_name, usable
 from antipode.recover.recovery import network_key
 
 DEFAULT = "default"
-"""Each project has one security group of this name, which nobody can create."""
+"""Each project has one security group of this name, and Neutron makes no other."""
 NO_POLICY = "none"
 """In the place of a QoS policy: what had it comes back without one."""
 RULE = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max")
