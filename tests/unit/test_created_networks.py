@@ -396,6 +396,16 @@ def test_a_recovery_from_another_point_finds_it(here: FakeCloud, there: FakeClou
     assert not [q for q in plan.quotas if q.resource in ("network", "subnet", "security_group")]
 
 
+def test_a_network_that_is_complete_is_never_changed_again(
+    here: FakeCloud, there: FakeCloud
+) -> None:
+    point = point_of(here)
+    recover(there, point)
+    there.ports.clear()
+    there.subnets.clear()
+    assert any("has no subnet 10.0.0.0/24" in p for p in problems_of(point, there))
+
+
 def test_a_point_without_networks_maps_them(here: FakeCloud, there: FakeCloud) -> None:
     point = point_of(here)
     bare = point.topology.model_copy(update={"networks": [], "security_groups": []})

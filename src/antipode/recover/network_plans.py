@@ -142,6 +142,11 @@ class NetworkPlanner:
         for subnet in network.subnets:
             same = next((s for s in there if s["cidr"] == subnet.cidr), None)
             if same is None:
+                if is_complete(row):
+                    self._findings.problems.append(
+                        f"network {network.name} ({row['id']}) was made by an earlier recovery and "
+                        f"has no subnet {subnet.cidr}; create it there, or delete the network"
+                    )
                 same = {
                     "id": stand_in(subnet.id),
                     "network_id": row["id"],

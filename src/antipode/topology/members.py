@@ -62,7 +62,7 @@ def _is_selected(server: Json, selector: Selector, members: Collection[str]) -> 
     if selector.tag is not None:
         return selector.tag in server.get("tags", [])
     if selector.metadata is not None:
-        return selector.metadata.items() <= server["metadata"].items()
+        return all(server["metadata"].get(k) == v for k, v in selector.metadata.items())
     return server["id"] in members
 
 

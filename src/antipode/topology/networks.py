@@ -89,7 +89,7 @@ def groups_of(site: Site, groups: Sequence[Json], used: Collection[str]) -> list
     """The models of security groups, with all those that their rules are about.
 
     A rule about an address group is taken as one rule for each of its addresses: an address group
-    has no tags, so one that antipode makes could not be told from its owner's.
+    has no tags, so one that antipode makes could not be distinguished from its owner's.
 
     Args:
         groups: those that the project sees, as Neutron lists them.
