@@ -184,7 +184,8 @@ def test_members_are_found_at_each_protection_and_their_changes_are_reported(wor
     play(world, "two", "three")
     second = protect(world.deployment, "hlr", Unobserved())
     assert (second["members_added"], second["members_removed"]) == (["three"], ["one"])
-    made = points.newest(world.deployment.vault, "hlr").point
+    made = points.newest_or_none(world.deployment.vault, "hlr")
+    assert made is not None
     assert [m.server for m in made.vnf.members] == ["db", "srv-two", "srv-three"]
     assert made.vnf.selected == {"fronts": ["srv-two", "srv-three"]}
     assert made.vnf.boot_waves() == [["db"], ["srv-two", "srv-three"]]

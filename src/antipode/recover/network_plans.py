@@ -101,7 +101,10 @@ class NetworkPlanner:
         if self._vnf.networks != "create":
             return
         mine = [
-            r for r in self._rows if r.get("project_id") == self._site.project_id or r.get("shared")
+            r
+            for r in self._rows
+            if r.get("project_id", self._site.project_id) == self._site.project_id
+            or r.get("shared")
         ]
         for network in self._former.values():
             if not network.is_own or network.name in self._map.networks:
