@@ -98,11 +98,12 @@ def moving(cloud: FakeCloud, **more: Any) -> RecoveryPoint:
 def test_a_network_that_is_created_has_the_new_range_and_its_ports_the_new_addresses(
     here: FakeCloud, there: FakeCloud
 ) -> None:
-    here.subnets[0] |= {
+    more: dict[str, Any] = {
         "gateway_ip": "10.0.0.1",
         "allocation_pools": [{"start": "10.0.0.2", "end": "10.0.0.99"}],
         "host_routes": [{"destination": "10.0.0.128/25", "nexthop": "10.0.0.3"}],
     }
+    here.subnets[0] |= more
     here.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": "10.0.0.200"}]
     rules = here.groups[2]["security_group_rules"]
     rules[1]["remote_ip_prefix"] = "10.0.0.5/24"

@@ -371,7 +371,7 @@ def test_a_network_that_came_through_late_is_removed_and_never_the_one_in_use(
     plan = make_plan(point, there.site)
     (port,) = recover(there, point)
     used = there.ports[port]["network_id"]
-    late = {
+    late: Json = {
         "id": "a-late-one",
         "name": "net",
         "description": f"antipode:key={network_key('net-1')} antipode:run=run",

@@ -27,7 +27,7 @@ from antipode.model import point_v2, requirements, topology
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.source import BackupRecord, StoredObjects
-from antipode.model.vnf import Answers, Mapping, Member, Vnf
+from antipode.model.vnf import Answers, Mapping, Member, Selector, Vnf
 from antipode.vault import points, sealing, signing
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.keys import NO_KEYS
@@ -83,6 +83,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
                 "numa_affinity_policy": "required",
                 "propagate_uplink_status": True,
                 "binding_profile": {"trusted": "true"},
+                "network_id": "net-1",
             }
         )
     )
@@ -98,6 +99,60 @@ def full_point(**changes: Any) -> RecoveryPoint:
     vip = below.model_copy(update={"id": "port-vip", "device_owner": "vip:hlr"})
     floating = topology.FloatingIp(
         address="203.0.113.7", fixed_address="10.0.0.4", port="port-vip", description="of all"
+    )
+    network = topology.Network(
+        id="net-1",
+        name="net",
+        description="of all",
+        tags=["red"],
+        admin_state_up=False,
+        mtu=1400,
+        port_security_enabled=False,
+        dns_domain="example.",
+        qos_policy="gold",
+        vlan_transparent=True,
+        shared=True,
+        is_own=False,
+        provider={"segmentation_id": 7, "network_type": "vlan"},
+        subnets=[
+            topology.Subnet(
+                id="subnet-1",
+                name="six",
+                cidr="fd00::/64",
+                ip_version=6,
+                gateway_ip=None,
+                enable_dhcp=True,
+                dns_nameservers=["fd00::53"],
+                host_routes=[{"destination": "fd01::/64", "nexthop": "fd00::7"}],
+                allocation_pools=[{"start": "fd00::2", "end": "fd00::9"}],
+                ipv6_address_mode="slaac",
+                ipv6_ra_mode="slaac",
+                service_types=["compute:nova"],
+                description="of six",
+                tags=["six"],
+                has_router=True,
+            )
+        ],
+    )
+    group = topology.SecurityGroup(
+        id="group-1",
+        name="web",
+        description="of the web",
+        tags=["public"],
+        stateful=False,
+        is_own=False,
+        rules=[
+            topology.SecurityGroupRule(
+                direction="ingress",
+                ethertype="IPv4",
+                protocol="tcp",
+                port_range_min=80,
+                port_range_max=81,
+                remote_ip_prefix="10.0.0.0/24",
+                remote_group="group-1",
+                description="web",
+            )
+        ],
     )
     flavor = base.servers[0].flavor.model_copy(update={"extra_specs": {"hw:cpu_policy": "shared"}})
     server = base.servers[0].model_copy(
@@ -132,6 +187,8 @@ def full_point(**changes: Any) -> RecoveryPoint:
             },
             {
                 "server": "front",
+                "name": "fronts",
+                "select": {"metadata": {"part": "front"}},
                 "boot_after": ["db"],
                 "answers": {"tcp": 22, "at": {"site-b": "b.example"}},
             },
@@ -139,7 +196,10 @@ def full_point(**changes: Any) -> RecoveryPoint:
         map={
             **{field: {"here": "there"} for field in Mapping.model_fields},
             "server_group_policies": {"there": "soft-affinity"},
+            "addresses": {"10.0.0.0/24": "10.9.0.0/24"},
         },
+        networks="create",
+        provider_attributes="keep",
         maps={"site-b": {"networks": {"net": "net-b"}}},
         ports=["vip"],
         vaults=["third"],
@@ -159,6 +219,8 @@ def full_point(**changes: Any) -> RecoveryPoint:
                     "servers": [server, base.servers[1]],
                     "vip_ports": [vip],
                     "floating_ips": [floating],
+                    "networks": [network],
+                    "security_groups": [group],
                 }
             ),
             "sources": {**samples.point().sources, "vol-db": chain},
@@ -207,6 +269,11 @@ LEFT_OUT: dict[type[Any], set[str]] = {
         (topology.Trunk, point_v2.Trunk),
         (topology.Subport, point_v2.Subport),
         (topology.FloatingIp, point_v2.FloatingIp),
+        (topology.Network, point_v2.Network),
+        (topology.Subnet, point_v2.Subnet),
+        (topology.SecurityGroup, point_v2.SecurityGroup),
+        (topology.SecurityGroupRule, point_v2.SecurityGroupRule),
+        (Selector, point_v2.Selector),
         (BackupRecord, point_v2.Record),
         (StoredObjects, point_v2.StoredObjects),
         (Mapping, point_v2.Names),

@@ -14,6 +14,7 @@ from antipode.errors import InvalidInput, NotFound, ResourceFailed
 from antipode.model import point_v2
 from antipode.model.capture import Transferred
 from antipode.model.point import RecoveryPoint
+from antipode.model.source import backup_chain
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
 from antipode.operations.protect import protect
@@ -80,8 +81,8 @@ def test_a_tag_selects_servers_in_the_order_of_their_names_but_for_those_named(
 def test_metadata_and_server_groups_select_too(cloud: FakeCloud, select: dict[str, Any]) -> None:
     members = {"name": "some", "select": select}
     cloud.server_groups[0]["members"] = ["id-app", "id-db"]
-    with_group = FakeGroups(cloud)
-    assert select_members(vnf(members), with_group) == {"some": ["id-app"]}
+    found = select_members(vnf(members), FakeGroups(cloud))  # type: ignore[arg-type]
+    assert found == {"some": ["id-app"]}
 
 
 class FakeGroups:
@@ -109,7 +110,8 @@ def test_the_name_of_a_group_is_translated_where_the_vnf_is_active_elsewhere(
     there.server_groups = [{"id": "g", "name": "apart-b", "members": ["id-app"]}]
     members = {"name": "some", "select": {"server_group": "apart"}}
     mapped = vnf(members, map={"server_groups": {"apart": "apart-b"}})
-    assert select_members(mapped, FakeGroups(there)) == {"some": ["id-app"]}  # type: ignore[arg-type]
+    found = select_members(mapped, FakeGroups(there))  # type: ignore[arg-type]
+    assert found == {"some": ["id-app"]}
 
 
 def test_a_selection_of_nothing_or_of_the_same_server_twice_is_refused(cloud: FakeCloud) -> None:
@@ -226,7 +228,7 @@ def test_a_point_keeps_which_members_were_selected_and_how() -> None:
     point = point_of("one", "two")
     manifest = point_v2.manifest_of(point, {}, "")
     again = point_v2.read_manifest(point_v2.dumped(manifest), "x")
-    records = {v: s.backups for v, s in point.sources.items()}  # type: ignore[union-attr]
+    records = {v: backup_chain(s) for v, s in point.sources.items()}
     chains = {v: point_v2.records_of("hlr", len(r), r, None).records for v, r in records.items()}
     found = point_v2.point_of(again, chains, point_v2.secret_of(point)).vnf
     assert found.selected == point.vnf.selected
