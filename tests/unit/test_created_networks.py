@@ -341,7 +341,7 @@ def test_a_rollback_removes_them_and_keeps_those_that_others_use(
     point = point_of(here)
     plan = make_plan(point, there.site)
     recover(there, point)
-    assert {w.split(" (")[0] for w in made_at(there.site, "run")} >= {
+    assert {w.split(" (")[0] for w in made_at(there.site, "run").values()} >= {
         "network net",
         "security group web",
         "security group peers",
