@@ -178,10 +178,10 @@ def test_a_point_says_that_addresses_change_to_readers_that_would_not_know() -> 
     assert plain.requires == []
     vnf = samples.vnf(maps={"site-b": {"addresses": {"10.0.0.0/24": "10.9.1.0/24"}}})
     moved = point_v2.manifest_of(samples.point(vnf=vnf), {}, "")
-    assert moved.requires == ["addresses"]
+    assert moved.requires == ["Names.addresses"]
     again = point_v2.read_manifest(point_v2.dumped(moved), "x")
     assert again.plan.maps["site-b"].addresses == {"10.0.0.0/24": "10.9.1.0/24"}
-    unknown = moved.model_copy(update={"requires": ["addresses", "more"]})
+    unknown = moved.model_copy(update={"requires": ["Names.addresses", "more"]})
     with pytest.raises(VaultCorrupt):
         point_v2.read_manifest(point_v2.dumped(unknown), "x")
 

@@ -313,6 +313,8 @@ REACHABLE = [
     *(point_v2.DhcpOption, point_v2.Subport, point_v2.Trunk, point_v2.FloatingIp),
     *(point_v2.Flavor, point_v2.ServerGroup, point_v2.Server, point_v2.Found, point_v2.Probe),
     *(point_v2.Member, point_v2.Names, point_v2.Plan),
+    *(point_v2.Network, point_v2.Subnet, point_v2.SecurityGroup, point_v2.SecurityGroupRule),
+    point_v2.Selector,
 ]
 
 

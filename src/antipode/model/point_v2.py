@@ -308,6 +308,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
     [
         *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
         *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
+        *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector),
     ]
 ) | {IMAGES}
 """What a point may require of its reader, and this one knows."""

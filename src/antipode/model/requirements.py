@@ -25,6 +25,15 @@ FIRST: Mapping[str, frozenset[str]] = {
         "Subport": "port segmentation_type segmentation_id",
         "Trunk": "name description admin_state_up tags subports",
         "FloatingIp": "address fixed_address port description",
+        "Network": "id name subnets description tags admin_state_up mtu port_security_enabled"
+        " dns_domain qos_policy vlan_transparent shared is_own provider",
+        "Subnet": "id name cidr ip_version gateway_ip enable_dhcp dns_nameservers host_routes"
+        " allocation_pools ipv6_address_mode ipv6_ra_mode service_types description tags"
+        " has_router",
+        "SecurityGroup": "id name rules description tags stateful is_own",
+        "SecurityGroupRule": "direction ethertype protocol port_range_min port_range_max"
+        " remote_ip_prefix remote_group description",
+        "Selector": "tag metadata server_group",
         "Flavor": "name vcpus ram_mib disk_gib extra_specs",
         "ServerGroup": "name policy rules",
         "Server": "id name hostname flavor attachments ports metadata tags config_drive description"
@@ -41,8 +50,21 @@ FIRST: Mapping[str, frozenset[str]] = {
 came later those that it came with, as the member that holds it is required. Never extended for a
 part that is here.
 """
-NOT_NAMED = frozenset({"Member.role", "Member.pause", "Server.root_disk"})
-"""The first two say nothing of how a VNF comes back; a root disk is required as `images`."""
+NOT_NAMED = frozenset(
+    {
+        "Member.role",
+        "Member.pause",
+        "Member.name",
+        "Member.select",
+        "Server.root_disk",
+        "Found.networks",
+        "Found.security_groups",
+        "Port.network_id",
+    }
+)
+"""Those of a member say nothing of how a VNF comes back; a root disk is required as `images`;
+networks and groups count only where they are created, and that is required as `Plan.networks`.
+"""
 
 
 def required_by(part: BaseModel) -> set[str]:
