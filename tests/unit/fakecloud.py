@@ -80,7 +80,7 @@ class FakeCloud:
         self.attachments: dict[str, list[Json]] = {}
         self.ports: dict[str, Json] = {}
         self.networks: list[Json] = [{"id": "net-1", "name": "net"}]
-        self.subnets = [
+        self.subnets: list[Json] = [
             {"id": "subnet-1", "name": "subnet", "network_id": "net-1", "cidr": "10.0.0.0/24"}
         ]
         self.groups: list[Json] = [{"id": "group-1", "name": "default"}]
