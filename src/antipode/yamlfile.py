@@ -7,7 +7,7 @@ A file of any content is refused in bounded time and memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +55,7 @@ def read(
         value = model.model_validate(content)
     except ValidationError as error:
         errors = error.errors()[: SHOWN + 1]
-        raise _invalid(path, document, [(e["loc"], _words(e, model)) for e in errors]) from error
+        raise _invalid(path, document, list(_problems(errors, model))) from error
     if problems := list(check(value)):
         raise _invalid(path, document, problems)
     return value
@@ -196,10 +196,23 @@ def _field(loc: tuple[int | str, ...]) -> str:
     return name
 
 
-def _words(error: ErrorDetails, model: type[BaseModel]) -> str:
+def _problems(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> Iterator[Problem]:
+    """Each error in words. The known fields of a place are named once."""
+    named = set[tuple[int | str, ...]]()
+    for error in errors:
+        place = error["loc"][:-1]
+        if error["type"] == "extra_forbidden" and place not in named:
+            named.add(place)
+            known = _fields_at(model, place)
+            words = "unknown field" + (f"; known here: {', '.join(known)}" if known else "")
+            yield error["loc"], words
+        else:
+            yield error["loc"], _words(error)
+
+
+def _words(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
-        known = _fields_at(model, error["loc"][:-1])
-        return "unknown field" + (f"; known here: {', '.join(known)}" if known else "")
+        return "unknown field"
     if error["type"] == "string_pattern_mismatch":
         return f"{error['input']!r} does not fit the pattern {error['ctx']['pattern']}"
     return _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")

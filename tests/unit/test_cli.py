@@ -157,7 +157,7 @@ def test_a_vnf_file_that_is_wrong_ends_with_2_and_names_file_line_and_field(
     [
         ("db", "d" * 300, (5, "members[0].server")),
         ("db", "d" * 300, (7, "members[1].boot_after[0]")),
-        ("db", "''", (5, "members[0].server")),
+        ("db", "''", (5, "members[0]")),
         ("members:", "map: {networks: {'': net-b}}\nmembers:", (4, "map.networks..[key]")),
     ],
 )
