@@ -15,8 +15,6 @@ KINDS: Registry[RunKind] = Registry(
         "expire": "antipode.runs.expire:KIND",
         "verify": "antipode.runs.verify:KIND",
         "precheck": "antipode.runs.precheck:KIND",
-        "drill": "antipode.runs.drill:KIND",
-        "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
     },
 )
 
