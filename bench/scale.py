@@ -53,6 +53,7 @@ def vnf(number: int) -> dict[str, Any]:
         "vnf": f"vnf-{number}",
         "primary": SITES[0],
         "backup": SITES[1],
+        "store_at_active_site": "accepted",
         "protections": {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}},
         "members": members,
     }
@@ -264,8 +265,6 @@ def _without_verification(sandbox: Sandbox) -> None:
     content = YAML().load(path)
     content.pop("backup_store", None)
     YAML().dump(content, path)
-    path = sandbox.directory / desk.VNF_FILE
-    YAML().dump({**YAML().load(path), "store_at_active_site": "accepted"}, path)
 
 
 def exponents(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
