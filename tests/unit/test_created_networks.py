@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from antipode.cloud.api import ApiError
-from antipode.errors import PreflightFailed, ResourceFailed
+from antipode.errors import Busy, PreflightFailed, ResourceFailed
 from antipode.model.marks import as_tags
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import Unrecorded
@@ -18,6 +18,7 @@ from antipode.recover.plan import make_plan
 from antipode.recover.ports import create_ports
 from antipode.recover.recovery import network_key
 from antipode.recover.rollback import made_at, remove
+from antipode.runs import failover
 from antipode.topology.discovery import discover
 from tests.unit import parts
 from tests.unit.fakecloud import FakeCloud, Refuse
@@ -119,7 +120,7 @@ def problems_of(point: RecoveryPoint, cloud: FakeCloud) -> list[str]:
 
 
 def whole(cloud: FakeCloud) -> Json:
-    """What an owner sees of the networks and groups of a site."""
+    """The networks and groups of a site, as their owner sees them."""
 
     def own(row: Json) -> Json:
         kept = {k: v for k, v in row.items() if k not in ("id", "network_id", "project_id", "tags")}
@@ -216,6 +217,21 @@ def test_dhcp_starts_only_when_all_ports_have_their_addresses(
     before = len(there.events)
     start_dhcp(recovery)
     assert there.events[before:] == []
+
+
+@pytest.mark.parametrize("kind", [failover.MakeNetworks, failover.StartDhcp, failover.MakeVipPorts])
+def test_a_failover_without_its_claim_changes_no_network(
+    here: FakeCloud, there: FakeCloud, kind: Any
+) -> None:
+    def is_lost() -> None:
+        raise Busy("another failover has the claim")
+
+    point = point_of(here)
+    recovery = parts.recovery(there, point, make_plan(point, there.site))
+    before = list(there.events)
+    with pytest.raises(Busy):
+        kind.execute.__wrapped__(kind(recovery, None, is_lost))
+    assert there.events == before
 
 
 def test_an_ipv6_subnet_with_a_mode_has_dhcp_from_the_beginning(

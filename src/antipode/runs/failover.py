@@ -533,14 +533,15 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
             flow.link(there[predecessor], boots[server.name])
     complete = CompleteGeneration(run, vaults, claim)
     flow.add(complete)
-    vip_ports = [MakeVipPorts(recovery, run)] if recovery.plan.vip_ports else []
+    vip_ports = [MakeVipPorts(recovery, run, still_ours)] if recovery.plan.vip_ports else []
     for made in vip_ports:
         flow.add(made)
         flow.link(made, complete)
     for answered in there.values():
         flow.link(answered, complete)
     if recovery.plan.creates_networks:
-        networks_made, dhcp = MakeNetworks(recovery, run, still_ours), StartDhcp(recovery, run)
+        networks_made = MakeNetworks(recovery, run, still_ours)
+        dhcp = StartDhcp(recovery, run, still_ours)
         flow.add(networks_made, dhcp)
         addressed: list[task.Task] = [*made_ports.values(), *vip_ports]
         for ports_made in addressed:
@@ -594,8 +595,8 @@ class MakePorts(ServerTask):
         return ports.create_ports(self.recovery, self.server)
 
 
-class MakeNetworks(task.Task):  # type: ignore[misc]
-    """Makes the networks and security groups that the plan creates."""
+class VnfTask(task.Task):  # type: ignore[misc]
+    """A task about the whole VNF of a recovery, for as long as the run has its claim."""
 
     def __init__(self, recovery: Recovery, run: Run, must_have_claim: Callable[[], None]) -> None:
         super().__init__(name=type(self).__name__)
@@ -603,35 +604,31 @@ class MakeNetworks(task.Task):  # type: ignore[misc]
         self.run = run
         self.must_have_claim = must_have_claim
 
+
+class MakeNetworks(VnfTask):
+    """Makes the networks and security groups that the plan creates."""
+
     @guarded
     def execute(self) -> None:
         self.must_have_claim()
         networks.create_networks(self.recovery)
 
 
-class StartDhcp(task.Task):  # type: ignore[misc]
+class StartDhcp(VnfTask):
     """Has DHCP serve the subnets that were created."""
-
-    def __init__(self, recovery: Recovery, run: Run) -> None:
-        super().__init__(name=type(self).__name__)
-        self.recovery = recovery
-        self.run = run
 
     @guarded
     def execute(self) -> None:
+        self.must_have_claim()
         networks.start_dhcp(self.recovery)
 
 
-class MakeVipPorts(task.Task):  # type: ignore[misc]
+class MakeVipPorts(VnfTask):
     """Makes the ports that belong to no server."""
-
-    def __init__(self, recovery: Recovery, run: Run) -> None:
-        super().__init__(name=type(self).__name__)
-        self.recovery = recovery
-        self.run = run
 
     @guarded
     def execute(self) -> None:
+        self.must_have_claim()
         ports.create_vip_ports(self.recovery)
 
 
@@ -682,8 +679,8 @@ class CompleteGeneration(task.Task):  # type: ignore[misc]
 
 
 def _provided(r: Recovery, server: str) -> dict[str, str]:
-    """The volumes of a server, each from the provider of its source; and what it boots from
-    without one.
+    """The volumes of a server, each from the provider of its source, and its image where it boots
+    from one.
     """
     planned = r.plan.server(server).disks
     volumes: dict[str, str] = {}
