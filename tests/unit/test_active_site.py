@@ -342,13 +342,15 @@ def test_a_failover_that_wakes_up_after_it_was_replaced_boots_nothing(
     boot, replaced = servers.boot, threading.Event()
 
     def sleeps(*given: Any) -> Any:
-        """The first server boots; then the process is taken for dead, and its copy is removed."""
+        """The first server boots; then the process is taken for dead, and the server is removed.
+        Volumes of the other server may still be restored at that moment, and stay.
+        """
         booted = boot(*given)
         if not replaced.is_set():
             replaced.set()
             claim = state(world).claim
             assert claim is not None
-            for held in (world.b.servers, world.b.volumes, world.b.ports, world.b.attachments):
+            for held in (world.b.servers, world.b.attachments):
                 held.clear()
             now = generations.present(there.vault, "v", "site-a")
             instead = generations.GivenUp(lost=claim.run)
