@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What option 2 costs beside option 1, on embedded sites: calls, snapshots, images, seconds, bytes.
+"""The cost of option 2 beside option 1 on embedded sites: calls, snapshots, images, seconds, bytes.
 
 `python -m bench.options` protects a pair of members twice by each option, and once more a pair of
 which one boots from an image, and counts the second, incremental recovery point.
@@ -47,7 +47,7 @@ COUNTED = {
 
 
 def cases() -> Iterator[dict[str, Any]]:
-    """What the incremental recovery point of each case took."""
+    """The cost of the incremental recovery point of each case."""
     for from_image in (False, True):
         with tempfile.TemporaryDirectory(prefix="antipode-options-") as folder:
             sandbox = Sandbox(Path(folder))

@@ -55,7 +55,7 @@ def _copies(site: Site) -> list[Any]:
 
 
 def _left_at(site: Site) -> list[str]:
-    """What createImage leaves behind until it is removed."""
+    """The resources that createImage leaves until they are removed."""
     cloud = identity.connect(site, "antipode", PROJECT)
     images = [i.name for i in cloud.image.images() if i.name.startswith("antipode protect-")]
     snapshots = [s.name for s in cloud.block_storage.snapshots() if "antipode" in (s.name or "")]

@@ -359,7 +359,7 @@ def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
 
 
 OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES, "Probe.console"}
-"""What a point requires whose members boot from volumes and are asked by TCP or a command."""
+"""The requirements of a point with members on volumes and probes by TCP or a command."""
 
 
 def test_a_probe_of_the_console_log_is_required_too() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A precheck: what stands in the way of a recovery is red, what is lost is yellow; it changes
+"""A precheck: an obstacle to a recovery is red, a loss is yellow; it changes
 nothing, and needs nothing of the active site.
 """
 

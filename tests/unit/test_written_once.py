@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What two parts need is written once: a change cannot forget the other copy."""
+"""Code that two parts need is written once: a change cannot miss the other copy."""
 
 from __future__ import annotations
 

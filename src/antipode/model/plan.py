@@ -64,7 +64,7 @@ _STAND_IN = "new:"
 
 
 def stand_in(source_id: str) -> str:
-    """What stands in a plan for the id of a network, subnet or security group that it creates.
+    """The placeholder in a plan for the id of a network, subnet or security group to be created.
 
     Args:
         source_id: its id at the former site.

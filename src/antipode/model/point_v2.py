@@ -311,7 +311,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
         *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector),
     ]
 ) | {IMAGES}
-"""What a point may require of its reader, and this one knows."""
+"""All requirements of recovery points that this reader can meet."""
 
 
 class Window(Part):

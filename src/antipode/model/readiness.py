@@ -10,7 +10,7 @@ from antipode.model.base import Model
 
 
 class Level(StrEnum):
-    """What a finding means for a recovery."""
+    """The meaning of a finding for a recovery."""
 
     GREEN = "green"
     """it is as it should be"""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recovery point of format 2 requires of its reader: each member that changes how a VNF
-comes back, where it says something and the first readers of the format do not know it.
+"""The features that a recovery point of format 2 requires of its reader: each member that is set,
+changes how a VNF comes back, and is unknown to the first readers of the format.
 
-An older reader refuses such a point, and does not bring a server back otherwise than it was. A new
-member of these parts needs nothing here: it is required as soon as a point has it.
+An older reader refuses such a point rather than recover a server differently. A new member of these
+parts needs no entry here: it is required as soon as a point has it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ networks and groups count only where they are created, and that is required as `
 
 
 def required_by(part: BaseModel) -> set[str]:
-    """What a part of a manifest, and the parts in it, require: `Part.member`."""
+    """The requirements of a part of a manifest and of the parts in it, as `Part.member`."""
     found: set[str] = set()
     for member, value in part:
         name = f"{type(part).__name__}.{member}"
@@ -81,7 +81,7 @@ def required_by(part: BaseModel) -> set[str]:
 
 
 def known_to(parts: Iterable[type[BaseModel]]) -> frozenset[str]:
-    """What a reader with these parts knows that may be required."""
+    """All requirements that a reader with these parts can meet."""
     return frozenset(
         f"{part.__name__}.{member}"
         for part in parts

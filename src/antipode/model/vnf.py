@@ -382,7 +382,7 @@ class Vnf(Model):
         opened = {m.label for m in self.members if m.is_open}
 
         def there(labels: Sequence[str]) -> list[str]:
-            """What these labels stand for."""
+            """The servers behind these labels."""
             of = [found.get(label, []) if label in opened else [label] for label in labels]
             return [server for servers in of for server in servers]
 

@@ -211,7 +211,7 @@ class NetworkPlanner:
                 )
 
     def _not_carried(self, network: Network) -> Iterator[str]:
-        """What a network that is created does not have; said as warnings, too."""
+        """The features that a created network does not have; warnings name them, too."""
         for subnet in network.subnets:
             if (was := self._ranges[subnet.id]) != subnet.cidr:
                 yield f"subnet {subnet.cidr} instead of {was}"
@@ -386,7 +386,7 @@ def is_complete(row: Json) -> bool:
 
 
 def rule_key(rule: Json) -> tuple[Any, ...]:
-    """What Neutron takes two rules for the same by."""
+    """The fields by which Neutron considers two rules equal."""
     prefix = rule.get("remote_ip_prefix")
     return (
         *(rule.get(name) for name in RULE),

@@ -36,7 +36,7 @@ from antipode.vault import points
 
 LOG = logging.getLogger(__name__)
 AGAIN_S = 3600.0
-"""Expiry leaves things that it could not remove alone for so long, unless an operator asks."""
+"""How long expiry waits before it retries a failed removal, unless an operator asks."""
 
 
 class ExpireRequest(Model):

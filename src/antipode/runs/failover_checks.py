@@ -79,8 +79,8 @@ def newest_known(
 
 
 def refused_warnings(vaults: Vault, vnf: str) -> list[str]:
-    """What is to be said of claims in the vaults that count for nothing: another installation of
-    the operator may have written them.
+    """Warnings about claims in the vaults that do not count: another installation of the operator
+    may have written them.
     """
     return [
         f"{place}: {why}. It counts for nothing; see that no other host is failing over {vnf}"
@@ -136,7 +136,7 @@ def claim_of_lost(deployment: Deployment, state: ProtectedVnf, run: str) -> Clai
 
 
 def made_by_lost(deployment: Deployment, lost: Claim, to: str) -> dict[str, str] | None:
-    """What a lost failover has made, by id; None where its site does not answer.
+    """The resources that a lost failover has made, by id; None where its site does not answer.
 
     Raises:
         PreflightFailed: it has made a copy at another site, which may serve.
@@ -147,7 +147,7 @@ def made_by_lost(deployment: Deployment, lost: Claim, to: str) -> dict[str, str]
     except SiteUnreachable as error:
         if lost.site == to:
             raise
-        LOG.info("what %s has made at %s is not known: %s", lost.run, lost.site, error)
+        LOG.info("the resources that %s made at %s are not known: %s", lost.run, lost.site, error)
         return None
     if made and lost.site != to:
         raise PreflightFailed(
@@ -158,10 +158,10 @@ def made_by_lost(deployment: Deployment, lost: Claim, to: str) -> dict[str, str]
 
 
 def lost_warnings(lost: Claim, made: dict[str, str] | None) -> list[str]:
-    """What releasing the claim of a lost failover means.
+    """Warnings about the release of the claim of a lost failover.
 
     Args:
-        made: what it has made; None where that is not known.
+        made: the resources that it has made; None where that is not known.
     """
     warnings = [
         f"{lost.run} of host {lost.host} claimed {lost.vnf} for {lost.site} at {lost.since} and "

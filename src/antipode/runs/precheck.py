@@ -88,8 +88,8 @@ KIND = Precheck()
 
 
 class Looks:
-    """What is found, area by area. An error in one is a finding of it, so that the others
-    are looked at all the same.
+    """The findings, area by area. An error in one area is a finding of it, and the others are still
+    checked.
     """
 
     def __init__(self, run: Run) -> None:

@@ -976,8 +976,8 @@ def _remove(
     timeline: Timeline,
     elsewhere: Callable[[], Sequence[Site]],
 ) -> set[str]:
-    """Remove what these runs made and no recovery point needs; the backups that are gone. What is
-    at other sites goes last: one that is away keeps nothing here.
+    """Remove the resources that these runs made and no recovery point needs; the backups that are
+    gone. Resources at other sites come last, so that a site that is away does not stop the rest.
     """
     transfer, needed = TRANSFERS.get(option.transfer), cache(needed)
     # first, as Cinder deletes no snapshot that is being backed up

@@ -376,7 +376,7 @@ def _must_not_fail_over(expiry: Expiry) -> None:
 
 
 def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
-    """Remove notes on points that were withdrawn so long ago and that no vault of the configuration
+    """Remove notes on points that were withdrawn long ago and that no vault of the configuration
     holds any more: one that the VNF does not name now may be named again.
     """
     vnf, before = expiry.vnf.vnf, datetime.now(UTC) - NOTES_STAY

@@ -32,8 +32,8 @@ LOG = logging.getLogger(__name__)
 VNF = "antipode:vnf"
 """of a copy: the VNF of whose root disk it is"""
 NAMED = "antipode root disk of "
-"""What the names of our copies begin with. A server that boots from one hands its properties on to
-its own images, but not its name."""
+"""The beginning of the names of our copies. A server that boots from one passes its properties on
+to its own images, but not its name."""
 MOST_BREAKS = 5
 """How often in a row a stream may break off without a byte more."""
 _FIELDS = ("disk_format", "container_format", "min_disk", "min_ram", "architecture")
@@ -153,7 +153,7 @@ def remove(site: Site, images: Sequence[Json]) -> dict[str, str]:
 
 
 def _sites_problems(p: Protecting, needed_mib: int, images: int) -> Iterator[str]:
-    """What keeps the images of root disks from being brought to the other sites."""
+    """Problems that keep the images of root disks from being copied to the other sites."""
     try:
         sites = p.elsewhere()
     except AntipodeError as error:

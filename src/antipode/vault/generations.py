@@ -309,7 +309,7 @@ def to_spread(vault: Vault, vnf: str, name: str) -> bytes | None:
 
 
 def refused(vault: Vault, vnf: str) -> Iterator[tuple[str, str, str]]:
-    """What lies in the vaults under the names of claims and outcomes and counts for nothing: the
+    """Documents in the vaults that have the names of claims and outcomes and do not count: the
     vault's place, the name, and why.
 
     Raises:
@@ -676,7 +676,7 @@ def _outcomes(vault: Vault, claim: Claim) -> list[tuple[str, Outcome]]:
 
 
 def _unsigned(vault: Vault, name: str, kind: type[AnyUnsigned]) -> list[AnyUnsigned]:
-    """What unreleased versions of antipode have written under a name, by any vault."""
+    """The documents of unreleased versions of antipode under a name, in any vault."""
     found: list[AnyUnsigned] = []
     for place, document in vault.versions(name):
         try:

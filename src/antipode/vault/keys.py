@@ -35,7 +35,7 @@ SIGNING_VARIABLE = "ANTIPODE_SIGNING_KEY"
 TRUSTED_VARIABLE = "ANTIPODE_TRUSTED_KEYS"
 IDENTITIES_VARIABLE = "ANTIPODE_IDENTITIES"
 STATEMENTS = b"antipode: statements about a VNF"
-"""What keys that are derived from identities are for."""
+"""The purpose of keys that are derived from identities."""
 LARGEST_BYTES = 1 << 20
 Content = TypeVar("Content", str, bytes)
 Key = TypeVar("Key")

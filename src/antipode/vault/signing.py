@@ -79,7 +79,7 @@ def sign(payload_type: str, payload: bytes, *keys: Ed25519PrivateKey) -> bytes:
 
 
 def derived_key(secret: str, purpose: bytes) -> Ed25519PrivateKey:
-    """The signing key for one purpose that all who share a secret have in common (HKDF-SHA256)."""
+    """The signing key that all holders of a secret derive for one purpose (HKDF-SHA256)."""
     seed = HKDF(hashes.SHA256(), length=32, salt=None, info=purpose).derive(secret.encode())
     return Ed25519PrivateKey.from_private_bytes(seed)
 

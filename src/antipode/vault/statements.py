@@ -37,7 +37,7 @@ class Kind(NamedTuple, Generic[AnyStatement]):
 
 
 class Created(NamedTuple, Generic[AnyStatement]):
-    """What a vault holds once a statement was to be created in it."""
+    """The content of a vault after the attempt to create a statement in it."""
 
     name: str
     is_new: bool
@@ -137,7 +137,7 @@ def _read(
     name: str,
     known: dict[str, AnyStatement],
 ) -> dict[str, AnyStatement]:
-    """What is known by the place of each vault, with what lies under one name more."""
+    """The documents known by the place of each vault, and those under one more name."""
     more = {
         place: found
         for place, document in vault.versions(name)

@@ -29,7 +29,7 @@ class Withdrawal(Model):
     point: Annotated[str, Field(min_length=1, max_length=63)]
     at: Moment
     why: Annotated[str, Field(max_length=1000)]
-    """a sentence, for people who look into the vault"""
+    """a sentence for human readers of the vault"""
 
 
 def name_of(vnf: str, point: str) -> str:

@@ -105,7 +105,7 @@ def _problem(site: Site, source: Image) -> str | None:
 def _look(
     volume: str, source: Image, name: str, copy: str, connect: Callable[[str], Site]
 ) -> Finding:
-    """What Glance of one site says of a copy."""
+    """A copy as Glance of one site describes it."""
     why = why_not_whole(connect(name).images.image(copy), source)
     detail = why or "as it was when it was made, by size and sha512"
     size = 0 if why else source.image_bytes

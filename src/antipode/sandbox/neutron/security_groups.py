@@ -21,7 +21,7 @@ SAME = (
     "normalized_cidr",
     "remote_group_id",
 )
-"""What two rules are the same by."""
+"""The fields by which two rules are considered equal."""
 RULE = (
     "security_group_id",
     "direction",
