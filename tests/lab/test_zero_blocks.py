@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import canary, inside, supervision
+from lab import canary
 from lab.desk import EXAMPLE, Desk
-from lab.service import Program
-from lab.services import ceph, cinder, identity
+from lab.services import identity
 from lab.services.tenant import PROJECT
 from lab.site import SITES, Site
-from lab.waiting import wait_until
+from tests.lab.images import execute
+from tests.lab.substitute import own, substituted
 
 pytestmark = [pytest.mark.lab, pytest.mark.last]
 VNF = "canary"
@@ -62,12 +59,6 @@ with rados.Rados(conffile="/etc/ceph/ceph.conf") as c, c.open_ioctx(pool) as io:
 ZEROS = hashlib.sha256(bytes(MIB)).hexdigest()
 
 
-def of_image(site: Site, script: str, volume: str, *more: int) -> str:
-    """What a script says of the image of a volume, read or written behind OpenStack's back."""
-    arguments = [ceph.POOL, f"volume-{volume}", *map(str, more)]
-    return inside.run(site, ["python3", "-c", script, *arguments]).stdout.strip()
-
-
 @dataclass
 class Zeroed:
     """The canary with two recovery points, between which a mebibyte of a data volume was zeroed."""
@@ -87,54 +78,10 @@ def old_cinder_backup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     if OLD is None:
         pytest.skip("ANTIPODE_LAB_OLD_CINDER names no virtual environment with an old Cinder")
     site = SITES["site-b"]
-    programs: list[Program] = [
-        p
-        for service in cinder.SERVICES
-        for p in service.programs(site)
-        if p.name == "cinder-backup"
-    ]
-    supervision.stop(site, ["cinder-backup"])
-    path = f"{Path(OLD) / 'bin'}:{inside.environment(site)['PATH']}"
-    began = datetime.now(UTC).replace(tzinfo=None)
+    command = [f"{OLD}/bin/cinder-backup", *own(site).command[1:]]
     log = tmp_path_factory.mktemp("cinder") / "cinder-backup.log"
-    command = [
-        f"{OLD}/bin/cinder-backup",
-        "--config-file",
-        str(site.etc / "cinder" / "cinder.conf"),
-    ]
-    try:
-        with log.open("w") as said:
-            process = inside.popen(
-                site, command, {"PATH": path}, stdout=said, stderr=said, start_new_session=True
-            )
-        try:
-
-            def is_there() -> bool:
-                assert process.poll() is None, f"it has ended: {log.read_text()[-2000:]}"
-                return has_reported(site, began)
-
-            # until it takes them, the broker keeps its requests
-            wait_until(is_there, f"cinder-backup of {OLD} is up", timeout=300)
-            yield
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(180)
-    finally:
-        supervision.start(site, programs)
-
-
-def has_reported(site: Site, since: datetime) -> bool:
-    """Whether a cinder-backup of a site is up, by a report of its own after a moment (UTC): Cinder
-    takes one that has stopped for alive for a while.
-    """
-    cloud = identity.connect(site, "antipode", PROJECT)
-    return any(
-        s.binary == "cinder-backup"
-        and s.state == "up"
-        and datetime.fromisoformat(s.updated_at) > since
-        for s in cloud.block_storage.services()
-    )
+    with substituted(site, command, log, path=f"{OLD}/bin"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -148,9 +95,9 @@ def zeroed(old_cinder_backup: None, tmp_path_factory: pytest.TempPathFactory) ->
     canary.fill(site_a, 8)
     desk.ask("protect", VNF)
     role, volume = next(iter(canary.data_volumes(site_a).items()))
-    at = int(of_image(site_a, FIND, volume))
-    before = of_image(site_a, READ, volume, at)
-    of_image(site_a, ZERO, volume, at)
+    at = int(execute(site_a, FIND, volume))
+    before = execute(site_a, READ, volume, at)
+    execute(site_a, ZERO, volume, at)
     second = desk.ask("protect", VNF)
     assert second["incremental"]
     [chain] = [
@@ -179,7 +126,7 @@ def test_a_volume_created_from_the_increment_has_the_old_data(zeroed: Zeroed) ->
     volume = storage.create_volume(name="created", size=1, backup_id=zeroed.backup)
     try:
         storage.wait_for_status(volume, "available", failures=["error"], wait=600)
-        assert of_image(site, READ, volume.id, zeroed.at) == zeroed.before
+        assert execute(site, READ, volume.id, zeroed.at) == zeroed.before
     finally:
         storage.delete_volume(volume)
         storage.wait_for_delete(volume, wait=600)
@@ -190,4 +137,4 @@ def test_a_failover_brings_back_the_zeros(zeroed: Zeroed) -> None:
     canary.remove(site_a)
     zeroed.desk.ask("failover", VNF, "--to", "site-b", "--yes", timeout=3600)
     volume = canary.data_volumes(site_b)[zeroed.role]
-    assert of_image(site_b, READ, volume, zeroed.at) == ZEROS
+    assert execute(site_b, READ, volume, zeroed.at) == ZEROS
