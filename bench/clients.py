@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from keystoneauth1.adapter import Adapter
 
+from antipode.model.steps import Steps
 from antipode.model.vnf import Vnf
 from bench.cloud import Cloud, clouds_file
 from bench.spent import ClientFailed, Spent, run
@@ -127,7 +128,7 @@ class CommandLine:
             return "true\n"
         if wanted.command is None:
             raise ValueError(f"{server}: the bench asks members by command only, not by tcp")
-        said = {"site": self._vnf.backup, "server": server, "address": "ADDRESS"}
+        said = {"site": self._vnf.backup[0], "server": server, "address": "ADDRESS"}
         return (
             shlex.join(part.format(**said) for part in wanted.command).replace("ADDRESS", '"$1"')
             + " >&2\n"
@@ -158,7 +159,7 @@ class Antipode:
             )
             self._desk.tell("vnf", "add", str(file))
         arguments = (
-            ["failover", name, "--to", self._vnf.backup, "--yes"]
+            ["failover", name, "--to", self._vnf.backup[0], "--yes"]
             if act == "recover"
             else ["protect", name]
         )
@@ -179,7 +180,7 @@ class Antipode:
         ended = (
             shown["ended_at"]
             if act == "recover"
-            else next(s["ended_at"] for s in shown["steps"] if s["step"] == "commit the manifest")
+            else next(s["ended_at"] for s in shown["steps"] if s["step"] == Steps.COMMIT.words)
         )
         done = datetime.fromisoformat(ended).timestamp()
         if act == "incremental" and not said["incremental"]:

@@ -14,11 +14,11 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from bench.clients import client_environment
 from bench.cloud import POLL_S, Cloud, Failed, Json, await_status
@@ -44,6 +44,8 @@ def restored_into_blank(site: Cloud, backup: str, volume: Json) -> str:
     site.volume.post(f"/backups/{backup}/restore", json={"restore": {"volume_id": made}})
     # it is `available` until cinder-api has taken the request, which it has when it answers
     await_status(site.volume, "volume", made, "available", RESTORE_S)
+    # Cinder ends the restore of the backup after that of the volume, and refuses another meanwhile
+    await_status(site.volume, "backup", backup, "available", RESTORE_S)
     return made
 
 
@@ -119,6 +121,13 @@ def measure_floor(site: Cloud, chains: Sequence[Json], way: str) -> float:
     return spent[0]
 
 
+class Asked(Protocol):
+    """An installation of antipode whose command line is asked."""
+
+    def ask(self, *arguments: str) -> Any:
+        """The decoded output of `antipode ARGUMENTS -f json`, which must succeed."""
+
+
 def verified(desk: Desk, folder: Path, number: int) -> Spent:
     """A deep verification of the newest point by antipode's command line."""
     command = [str(Path(sys.executable).with_name("antipode"))]
@@ -127,7 +136,7 @@ def verified(desk: Desk, folder: Path, number: int) -> Spent:
     return run(command, where, folder / f"verify-{number}.log")
 
 
-def chains_of(desk: Desk, site: Cloud) -> list[Json]:
+def chains_of(desk: Asked, site: Cloud) -> list[Json]:
     """The newest backup of each volume of the newest point, and the size of the volume."""
     shown: Any = desk.ask("recovery-point", "show", VNF)
     newest = [volume["chain"][-1] for volume in shown["volumes"] if volume["chain"]]
@@ -135,14 +144,38 @@ def chains_of(desk: Desk, site: Cloud) -> list[Json]:
     return [{"backup": backup, "size": sizes[backup]} for backup in newest]
 
 
-def main() -> int:
-    """Measure, print and write build/restores.json; 0 when all was measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.restores")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    folder = BUILD / "bench-restores"
-    folder.mkdir(parents=True, exist_ok=True)
-    primary, backup = SITES["site-a"], SITES["site-b"]
+def report(
+    ways: Mapping[str, Sequence[float]],
+    deep: Sequence[Spent],
+    floors: Mapping[str, Sequence[float]],
+    chains: Sequence[Json],
+) -> Json:
+    """What was measured, as JSON values; times in seconds.
+
+    Args:
+        ways: of each way of restoring, the time of each volume in each round.
+        deep: each deep verification.
+        floors: of each way, the time of a deep verification's calls in each round.
+    """
+    verified_s = median(spent.wall_s for spent in deep)
+    return {
+        "ways_s": {way: list(samples) for way, samples in ways.items()},
+        "ways_median_s": {way: median(samples) for way, samples in ways.items()},
+        "verify_deep_s": [spent.wall_s for spent in deep],
+        "verify_deep_cpu_s": [spent.cpu_s for spent in deep],
+        "verify_deep_calls": [spent.calls for spent in deep],
+        "floor_s": {way: list(samples) for way, samples in floors.items()},
+        "verify_deep_by_floor": {
+            way: verified_s / median(samples) for way, samples in floors.items()
+        },
+        "volumes": len(chains),
+        "gib": sum(chain["size"] for chain in chains),
+    }
+
+
+def protected(folder: Path) -> Desk:
+    """The canary at site-a with a recovery point that is an increment, and an operator's desk."""
+    primary = SITES["site-a"]
     canary.create(primary)
     canary.fill(primary, FILL_MIB)
     desk = Desk((folder / "antipode").resolve(), vault=f"antipode-bench-{time.time_ns()}")
@@ -150,27 +183,44 @@ def main() -> int:
     desk.ask("protect", VNF)
     canary.fill(primary, CHANGED_MIB, seed=time.time_ns())
     desk.ask("protect", VNF)
-    verified(desk, folder, 0)  # imports the records, and learns what the site can do
-    site = Cloud(backup.name)
+    return desk
+
+
+def at_least_one(text: str) -> int:
+    """The value of an argument that counts."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.restores",
+        description="The two ways in which Cinder brings a backup back, and the cost of a deep"
+        " verification, beside a floor; on the lab.",
+    )
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="3 by default")
+    return parser
+
+
+def main() -> int:
+    """Measure, print and write build/restores.json; 0 when all was measured."""
+    rounds = arguments().parse_args().rounds
+    folder = BUILD / "bench-restores"
+    folder.mkdir(parents=True, exist_ok=True)
+    desk = protected(folder)
+    verified(desk, folder, 0)  # imports the records
+    site = Cloud(SITES["site-b"].name)
     chains = chains_of(desk, site)
-    ways = measure_ways(site, chains, options.rounds)
-    deep = [verified(desk, folder, number) for number in range(1, options.rounds + 1)]
-    floors = {way: measure_floor(site, chains, way) for way in WAYS}
-    report = {
-        "ways_s": ways,
-        "ways_median_s": {way: median(samples) for way, samples in ways.items()},
-        "verify_deep_s": [spent.wall_s for spent in deep],
-        "verify_deep_cpu_s": [spent.cpu_s for spent in deep],
-        "verify_deep_calls": [spent.calls for spent in deep],
-        "floor_s": floors,
-        "verify_deep_by_floor": {
-            way: median(spent.wall_s for spent in deep) / floor for way, floor in floors.items()
-        },
-        "volumes": len(chains),
-        "gib": sum(chain["size"] for chain in chains),
-    }
-    (BUILD / "restores.json").write_text(json.dumps(report, indent=1))
-    print(json.dumps(report, indent=1))
+    ways = measure_ways(site, chains, rounds)
+    deep, floors = list[Spent](), {way: list[float]() for way in WAYS}
+    for number in range(1, rounds + 1):
+        deep.append(verified(desk, folder, number))
+        for way in WAYS:
+            floors[way].append(measure_floor(site, chains, way))
+    text = json.dumps(report(ways, deep, floors, chains), indent=1)
+    (BUILD / "restores.json").write_text(text)
+    print(text)
     return 0
 
 

@@ -12,16 +12,17 @@ import shlex
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 from keystoneauth1.exceptions import ClientException
 
-from bench import engine
-from bench.cloud import Cloud
+from bench import engine, restores
+from bench.cloud import Cloud, Json
 from bench.floor import snapshot_quiesced
-from bench.spent import ClientFailed, run
+from bench.spent import ClientFailed, Spent, run
 from bench.verdict import GOALS, Sample, judge, medians, ratio, report, table
 
 
@@ -294,3 +295,51 @@ def test_what_the_engine_costs_is_measured_on_whole_runs_and_judged_beside_a_rea
     slow, fast = (next(costs.lines(costs.protect.seconds * times)) for times in (60, 40))
     assert slow.endswith("at most 2%: met")
     assert fast.endswith("at most 2%: NOT MET")
+
+
+def test_the_ways_of_restoring_take_turns_and_leave_no_volume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def way(name: str) -> Callable[[Cloud, str, Json], str]:
+        def restore(site: Cloud, backup: str, volume: Json) -> str:
+            done.append(f"{name} {backup}")
+            return f"{name}-{backup}"
+
+        return restore
+
+    monkeypatch.setattr(restores, "WAYS", {name: way(name) for name in ("created", "blank")})
+    monkeypatch.setattr(
+        restores, "remove", lambda site, kind, resource: done.append(f"remove {resource}")
+    )
+    chain = {"backup": "b", "size": 1}
+    measured = restores.measure_ways(cast("Cloud", Brittle()), [chain], rounds=2)
+    assert {name: len(of) for name, of in measured.items()} == {"created": 2, "blank": 2}
+    in_turn = ("created", "blank", "blank", "created")
+    assert done == [x for name in in_turn for x in (f"{name} b", f"remove {name}-b")]
+
+
+def test_a_deep_verification_is_compared_with_the_median_of_each_floor() -> None:
+    spent = [Spent("", 0.0, wall, 1.0, 100) for wall in (30.0, 20.0, 90.0)]
+    document = restores.report(
+        {"created": [1.0, 9.0, 2.0]},
+        spent,
+        {"created": [15.0, 10.0, 20.0], "blank": [60.0]},
+        [{"backup": "a", "size": 1}, {"backup": "b", "size": 3}],
+    )
+    assert json.loads(json.dumps(document)) == document
+    assert document["verify_deep_by_floor"] == {"created": 2.0, "blank": 0.5}
+    assert document["ways_median_s"] == {"created": 2.0}
+    assert (document["volumes"], document["gib"]) == (2, 4)
+
+
+@pytest.mark.parametrize(("given", "rounds"), [([], 3), (["--rounds", "1"], 1)])
+def test_the_rounds_of_the_restores_are_an_argument(given: list[str], rounds: int) -> None:
+    assert restores.arguments().parse_args(given).rounds == rounds
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "many"])
+def test_less_than_a_round_is_refused(rounds: str) -> None:
+    with pytest.raises(SystemExit):
+        restores.arguments().parse_args(["--rounds", rounds])
