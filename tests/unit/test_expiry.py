@@ -436,6 +436,38 @@ def test_a_forged_manifest_in_place_of_the_newest_and_a_note_take_no_backups_alo
     assert set(world.a.backups) == backups
 
 
+def test_no_point_expires_in_favour_of_one_whose_backups_are_gone(world: World) -> None:
+    there = three_points(world)
+    newest = points.read(world.here.vault, "v")
+    for backup in newest.backups:
+        del world.a.backups[backup]
+    keep(world, retention={"last": 1})
+    assert expire(world)["expired"] == [there[0]]
+    assert ids(world) == there[1:]
+    assert set(points.read(world.here.vault, "v", there[1]).backups) <= set(world.a.backups)
+    # the next one that can be recovered from is kept instead
+    made = world.protect()["recovery_point"]
+    assert ids(world) == [made]
+
+
+def test_a_point_that_is_put_back_after_its_withdrawal_costs_no_other_its_backups(
+    world: World,
+) -> None:
+    there = three_points(world)
+    manifest = world.folder / "vault" / "v" / f"{there[2]}.json"
+    document = manifest.read_bytes()
+    records = {p: p.read_bytes() for p in (world.folder / "vault" / "_records").rglob("*.json")}
+    expiry.delete(world.here, expiry.plan_deletion(world.here, "v", [there[2]]), Unobserved())
+    # a writer of the vault has kept what it saw
+    manifest.write_bytes(document)
+    manifest.with_suffix(".withdrawn").unlink()
+    for path, content in records.items():
+        path.write_bytes(content)
+    keep(world, retention={"last": 1})
+    expire(world)
+    assert set(points.read(world.here.vault, "v", there[1]).backups) <= set(world.a.backups)
+
+
 def test_a_note_in_some_of_the_vaults_does_nothing_that_the_retention_would_not(
     world: World,
 ) -> None:

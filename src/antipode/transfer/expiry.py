@@ -44,6 +44,8 @@ MOST_POINTS = 50
 """Points that are withdrawn in one run, so that it has an end."""
 NOTES_STAY = timedelta(days=7)
 """How long after a point was withdrawn it is noted, when it is gone."""
+_USABLE = ("available", "restoring")
+"""The states of a backup that can be restored."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
         VaultCorrupt: a point cannot be read, so its needs are unknown.
         VaultError: a vault cannot be read completely.
     """
-    _must_not_fail_over(expiry)
+    state = _must_not_fail_over(expiry)
     found, doubtful = standing(expiry), withdrawn(expiry).doubtful
     policies = {p.option: p.keeps for p in expiry.vnf.protections}
     latest, users = now + CLOCKS_DIFFER_BY, expiry.users()
@@ -100,7 +102,36 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     # Nor does one that is hidden from every host, and stays.
     found_by_all = [p for p in found if p.trusted and p.point.id not in doubtful]
     kept |= judge([dated(p.point) for p in found_by_all], policies, latest, users).kept
+    if len(kept) < len(found):
+        # Nor does one that cannot be recovered from.
+        whole = _with_backups(expiry, state.active_site, [p.point for p in found_by_all])
+        kept |= judge([dated(point) for point in whole], policies, latest, users).kept
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
+
+
+def _with_backups(
+    expiry: Expiry, active: str, found: Collection[RecoveryPoint]
+) -> list[RecoveryPoint]:
+    """The points without those whose backups are gone at the site where the VNF is active: deleted
+    by hand, or with a point that was put back into the vault since. It is unknown of other sites,
+    which may be gone for good, and of one that does not answer.
+    """
+    try:
+        listed = expiry.site(active).backups.backups()
+    except (NotFound, SiteUnreachable) as error:
+        LOG.warning("whether backups at %s are gone is unknown: %s", active, error)
+        return list(found)
+    there = {str(b["id"]) for b in listed if b["status"] in _USABLE}
+    gone = {p.id for p in found if p.site == active and not there.issuperset(p.backups)}
+    if gone:
+        LOG.warning(
+            "backups of recovery points of %s are gone at %s, and no other expires in their"
+            " favour: %s",
+            expiry.vnf.vnf,
+            active,
+            ", ".join(sorted(gone)),
+        )
+    return [point for point in found if point.id not in gone]
 
 
 def room(expiry: Expiry, need: QuotaNeed, new: Mapping[str, int]) -> Room:
@@ -369,10 +400,11 @@ class _Work:
         }
 
 
-def _must_not_fail_over(expiry: Expiry) -> None:
+def _must_not_fail_over(expiry: Expiry) -> ProtectedVnf:
     state = generations.present(expiry.vault, expiry.vnf.vnf, expiry.vnf.primary)
     if state.state is VnfState.FAILING_OVER:
         raise Busy(f"{state}. Nothing expires meanwhile, as it may recover from any point")
+    return state
 
 
 def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
