@@ -342,6 +342,18 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
     assert len(antipode.json("recovery-point", "verify", "hlr")) == 4
 
 
+@pytest.mark.parametrize("verb", ["show", "verify", "delete"])
+def test_a_point_that_is_not_there_is_named_as_such(antipode: Antipode, verb: str) -> None:
+    from antipode.vault import points
+
+    points.commit(deployment(antipode).vault, samples.point())
+    antipode.add_vnf()
+    assert antipode("recovery-point", verb, "hlr", "20261122T160501Z-000000", "-f", "json") == 2
+    error = json.loads(antipode.err)["error"]
+    assert error["code"] == "not-found"
+    assert error["resource"] == "recovery point 20261122T160501Z-000000"
+
+
 def test_a_point_that_does_not_verify_ends_with_1_after_its_findings(
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

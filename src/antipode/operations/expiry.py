@@ -84,7 +84,8 @@ def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> D
     there = points.list_all(vault, name)
     if missing := sorted(set(wanted) - {*there.ids, *there.hidden}):
         raise NotFound(
-            f"{name} has no recovery point {missing[0]}; see: antipode recovery-point list {name}"
+            f"{name} has no recovery point {missing[0]}; see: antipode recovery-point list {name}",
+            resource=f"recovery point {missing[0]}",
         )
     staying = expiry.standing(context, apart_from=wanted)
     newest = points.newest_or_none(vault, name)

@@ -172,7 +172,7 @@ def spread(vault: Vault, vnf: str, point: str) -> None:
     def intact(document: bytes) -> Opened:
         return sealing.unseal(document, vnf, point, vault.keys, fetch_and_keep, Trust.UNSIGNED_TOO)
 
-    document, _ = _first_intact(vault, name, intact)
+    document, _ = _first_intact(vault, vnf, point, intact)
     write(vault, SealedPoint(name=name, manifest=document.decode(), records=records))
 
 
@@ -226,7 +226,8 @@ def must_stand(vault: Vault, vnf: str, point: str) -> None:
     if withdrawals.places_of(vault, vnf, point):
         raise NotFound(
             f"recovery point {point} of {vnf} was withdrawn: it was not made to the end, has"
-            f" expired or was deleted. See the others: antipode recovery-point list {vnf}"
+            f" expired or was deleted. See the others: antipode recovery-point list {vnf}",
+            resource=f"recovery point {point}",
         )
 
 
@@ -404,7 +405,7 @@ def _open(vault: Vault, vnf: str, point: str, trust: Trust, digest: str | None =
             )
         return opened
 
-    return _first_intact(vault, sealing.manifest_name(vnf, point), intact)[1]
+    return _first_intact(vault, vnf, point, intact)[1]
 
 
 def _fetch(vault: Vault, name: str, sha256: str) -> bytes:
@@ -423,22 +424,26 @@ def _fetch(vault: Vault, name: str, sha256: str) -> bytes:
 
 
 def _first_intact(
-    vault: Vault, name: str, read: Callable[[bytes], AnyResult]
+    vault: Vault, vnf: str, point: str, read: Callable[[bytes], AnyResult]
 ) -> tuple[bytes, AnyResult]:
-    """The first of the vaults' versions of a document that can be read, and what it says.
+    """The first of the vaults' versions of a manifest that can be read, and what it says.
 
     Raises:
         NotFound: no vault has one.
         VaultCorrupt: none can be read; the reason of the last one.
     """
     damaged: VaultCorrupt | None = None
-    for place, document in vault.versions(name):
+    for place, document in vault.versions(sealing.manifest_name(vnf, point)):
         try:
             return document, read(document)
         except VaultCorrupt as error:
             LOG.warning("%s: %s", place, error)
             damaged = error
-    raise damaged or NotFound(f"{vault.place} has no {name}")
+    raise damaged or NotFound(
+        f"There is no recovery point {point} of VNF {vnf} in {vault.place}. See those that there"
+        f" are: antipode recovery-point list {vnf}",
+        resource=f"recovery point {point}",
+    )
 
 
 def list_ids(vault: Vault, vnf: str) -> list[str]:
@@ -505,7 +510,7 @@ def summary(vault: Vault, vnf: str, point: str) -> Summary:
     def read_summary(document: bytes) -> Summary:
         return sealing.summarize(document, vnf, point, vault.keys)
 
-    return _first_intact(vault, sealing.manifest_name(vnf, point), read_summary)[1]
+    return _first_intact(vault, vnf, point, read_summary)[1]
 
 
 def named_resources(vault: Vault, vnf: str, points: Collection[str]) -> set[str]:
