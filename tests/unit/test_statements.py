@@ -156,6 +156,19 @@ def test_a_forged_claim_takes_over_no_vnf_and_blocks_none(
 
 
 @forged
+def test_a_forged_claim_of_a_high_number_hides_no_claim_that_a_listing_lacks_yet(
+    vault: Vault, forger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generations.complete(vault, claimed(vault))
+    vault.put(CLAIM.name_of(claim(1000)), forger(vault)(CLAIM, claim(1000)))
+    complete = vault.list("")
+    third = claimed(vault, "failover-3", "site-a")
+    monkeypatch.setattr(vault, "list", lambda begin: [n for n in complete if n.startswith(begin)])
+    found = now(vault)
+    assert (found.state, found.claim) == (VnfState.FAILING_OVER, third)
+
+
+@forged
 @pytest.mark.parametrize("outcome", ["active", "released"])
 def test_a_forged_outcome_ends_no_failover(vault: Vault, forger: Any, outcome: str) -> None:
     mine = claimed(vault)

@@ -636,13 +636,16 @@ def _decided(
 
 def _numbers(vault: Vault, vnf: str) -> list[int]:
     """The generations that are there, in rising order; the first needs no claim. A listing of Swift
-    may lag behind: those after the last that it has are asked for by name.
+    may lag behind: where it has a gap or an end, the next one is asked for by name. The gap is what
+    a forged claim of a high number makes, or a listing that lags.
     """
     listed = [_NUMBER.match(name) for name in vault.list(prefix(vnf))]
-    numbers = sorted({1, *(int(match[1]) for match in listed if match)})
-    while vault.versions(f"{prefix(vnf)}{numbers[-1] + 1:010d}.claim"):
-        numbers.append(numbers[-1] + 1)
-    return numbers
+    numbers = {1, *(int(match[1]) for match in listed if match)}
+    for last in sorted(n for n in numbers if n + 1 not in numbers):
+        while vault.versions(f"{prefix(vnf)}{last + 1:010d}.claim"):
+            last += 1
+            numbers.add(last)
+    return sorted(numbers)
 
 
 def _next(vault: Vault, vnf: str, claims: Collection[Found]) -> int:
