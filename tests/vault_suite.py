@@ -23,6 +23,15 @@ def test_what_is_put_is_read_and_a_second_put_replaces_it(vault: Vault) -> None:
         assert vault.get("hlr/name of a document.json") == document
 
 
+def test_of_a_document_that_is_too_large_only_the_beginning_is_read(vault: Vault) -> None:
+    vault.put("hlr/large", bytes(range(256)) * 5000)
+    for largest in (0, 1, 100_000):
+        vault.largest = largest
+        assert vault.get("hlr/large") == (bytes(range(256)) * 5000)[: largest + 1]
+    vault.largest = 256 * 5000
+    assert len(vault.get("hlr/large")) == 256 * 5000
+
+
 def test_a_document_is_created_once(vault: Vault) -> None:
     assert vault.create("hlr/one", b"first")
     assert not vault.create("hlr/one", b"second")

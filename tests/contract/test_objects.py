@@ -35,6 +35,16 @@ def test_what_is_put_is_there_to_be_read(objects: Objects, container: str) -> No
     assert objects.get(container, "vnf/point 1.json") == b'{"a": "\xc3\xa4"}'
 
 
+@pytest.mark.parametrize(("size", "at_most"), [(0, 1), (10, 4), (10, 10), (10, 11), (3 << 20, 9)])
+def test_of_a_large_object_only_the_beginning_is_read(
+    objects: Objects, container: str, size: int, at_most: int
+) -> None:
+    content = bytes(i % 251 for i in range(size))
+    objects.put(container, "name", content)
+    assert objects.get(container, "name", at_most) == content[:at_most]
+    assert objects.get(container, "name") == content
+
+
 def test_a_second_put_replaces_the_first(objects: Objects, container: str) -> None:
     objects.put(container, "name", b"one")
     objects.put(container, "name", b"the other")

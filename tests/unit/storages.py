@@ -34,10 +34,10 @@ class MemoryObjects:
         self.held[name] = data
         return True
 
-    def get(self, container: str, name: str) -> bytes:
+    def get(self, container: str, name: str, at_most: int | None = None) -> bytes:
         if name not in self.held:
             raise NotFound(name)
-        return self.held[name]
+        return self.held[name][:at_most]
 
     def delete(self, container: str, name: str) -> None:
         self.held.pop(name, None)

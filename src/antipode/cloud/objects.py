@@ -11,9 +11,11 @@ from urllib.parse import quote
 from antipode.cloud import answers
 from antipode.cloud.api import Gate, Rate, Unlimited, Urgency
 from antipode.cloud.transport import answering
-from antipode.errors import AntipodeError, NotFound, UnexpectedAnswer
+from antipode.errors import AntipodeError, NotFound, SiteUnreachable, UnexpectedAnswer
 
 _PRECONDITION_FAILED = 412
+_PIECE = 1 << 18
+"""Bytes of an object that are read at once, where not all of it may be read."""
 
 
 class StoredObject(NamedTuple):
@@ -86,14 +88,38 @@ class Objects:
         response = self._send("PUT", container, name, allowed=refused, data=data, headers=headers)
         return bool(response.status_code != refused)
 
-    def get(self, container: str, name: str) -> bytes:
+    def get(self, container: str, name: str, at_most: int | None = None) -> bytes:
         """The bytes of an object.
+
+        Args:
+            at_most: bytes; of a larger object only so many are read, from its beginning.
 
         Raises:
             NotFound: there is no such object.
+            SiteUnreachable: the bytes broke off.
         """
-        content: bytes = self._send("GET", container, name).content
-        return content
+        response = self._send("GET", container, name, stream=at_most is not None)
+        if at_most is None:
+            content: bytes = response.content
+            return content
+        return self._beginning(response, at_most)
+
+    def _beginning(self, response: Any, at_most: int) -> bytes:
+        from requests import RequestException
+
+        found = bytearray()
+        try:
+            for piece in response.iter_content(_PIECE):
+                found += piece
+                if len(found) >= at_most:
+                    break
+        except RequestException as error:
+            raise SiteUnreachable(
+                f"Site {self._site}: the bytes of an object broke off after {len(found)}: {error}"
+            ) from error
+        finally:
+            response.close()
+        return bytes(found[:at_most])
 
     def delete(self, container: str, name: str) -> None:
         try:

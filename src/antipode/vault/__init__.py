@@ -11,13 +11,15 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 
 from antipode.errors import NotFound, VaultError
+from antipode.model import point_v1
 from antipode.vault.keys import NO_KEYS, Keyring
 
 Answer = TypeVar("Answer")
 
 PROBE = ".probe-"
 """What names begin with that are not listed: probes and half-written files."""
-
+LARGEST_DOCUMENT = point_v1.LARGEST_BYTES
+"""Bytes of the largest document that any reader takes: a manifest of format 1."""
 
 CLOCKS_DIFFER_BY = timedelta(minutes=2)
 """A clock that is further away from ours than that is wrong."""
@@ -54,6 +56,8 @@ class Vault(ABC):
 
     keys: Keyring = NO_KEYS
     """what recovery points in it are sealed and opened with"""
+    largest = LARGEST_DOCUMENT
+    """bytes of a document that are read at most, and one more, which says that there are more"""
 
     @abstractmethod
     def put(self, name: str, document: bytes) -> None:
@@ -76,7 +80,8 @@ class Vault(ABC):
 
     @abstractmethod
     def get(self, name: str) -> bytes:
-        """Read a document.
+        """Read a document, or the beginning of one that is larger than any reader takes: what lies
+        there may have been put there to fill the memory of this host.
 
         Raises:
             NotFound: there is none of this name.

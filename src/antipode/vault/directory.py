@@ -52,7 +52,8 @@ class DirectoryVault(Vault):
     def get(self, name: str) -> bytes:
         path = self._path(name)
         try:
-            return path.read_bytes()
+            with path.open("rb") as file:
+                return file.read(self.largest + 1)
         except FileNotFoundError as error:
             raise NotFound(f"{self.place} has no {name}") from error
         except OSError as error:

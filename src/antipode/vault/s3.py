@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ class S3Vault(Vault):
         try:
             with self._calling("read", _NOT_FOUND):
                 answer = self._s3.get_object(Bucket=self._bucket, Key=name)
-                content: bytes = answer["Body"].read()
+                with closing(answer["Body"]) as body:
+                    content: bytes = body.read(self.largest + 1)
                 return content
         except self._s3.exceptions.NoSuchKey as error:
             raise NotFound(f"{self.place} has no {name}") from error

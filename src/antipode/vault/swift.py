@@ -43,11 +43,11 @@ class SwiftVault(Vault):
         with self._writing():
             if not self._objects.create(self._container, name, document):
                 return False
-            return self._objects.get(self._container, name) == document
+            return self.get(name) == document
 
     def get(self, name: str) -> bytes:
         try:
-            return self._objects.get(self._container, name)
+            return self._objects.get(self._container, name, self.largest + 1)
         except NotFound as error:
             raise NotFound(f"{self.place} has no {name}") from error
         except Stopped:
