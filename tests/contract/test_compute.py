@@ -609,3 +609,65 @@ def test_a_server_that_is_off_is_refused_with_409_and_counts_as_thawed(
         409,
         f"Cannot 'stop' instance {server['id']} while it is in vm_state stopped",
     )
+
+
+# ---- what a fence calls ----
+
+
+@pytest.mark.core
+def test_a_locked_server_says_why_and_refuses_members_and_no_administrator(
+    things: Things, site: Site, tenant: Site, image: dict[str, Any]
+) -> None:
+    server = things.server(things.volume(imageRef=image["id"]))["id"]
+    site.compute.lock_server(server, "antipode: old copy")
+    found = there(site.compute.server(server))
+    assert (found["locked"], found["locked_reason"]) == (True, "antipode: old copy")
+    site.compute.lock_server(server, "another reason")
+    assert there(site.compute.server(server))["locked_reason"] == "antipode: old copy"
+    for call in (
+        partial(tenant.compute.stop_server, server),
+        partial(tenant.compute.mark_server, server, {"a": "b"}),
+        partial(tenant.compute.delete_server, server),
+    ):
+        error = refused(call)
+        assert (error.status, error.reason) == (409, f"Instance {server} is locked")
+    site.compute.mark_server(server, {"a": "b"})
+    site.compute.stop_server(server)
+    until(lambda: there(site.compute.server(server))["status"] == "SHUTOFF", "it is off")
+    start = partial(compute(tenant).post, f"/servers/{server}/action", {"os-start": None})
+    assert refused(start).status == 409
+    site.compute.unlock_server(server)
+    site.compute.unlock_server(server)
+    found = there(site.compute.server(server))
+    assert (found["locked"], found["locked_reason"]) == (False, None)
+    assert found["metadata"]["a"] == "b"
+
+
+@pytest.mark.core
+def test_a_server_that_is_being_stopped_can_be_locked(
+    things: Things, site: Site, image: dict[str, Any]
+) -> None:
+    server = things.server(things.volume(imageRef=image["id"]))["id"]
+    site.compute.stop_server(server)
+    site.compute.lock_server(server, "antipode: old copy")
+    until(lambda: there(site.compute.server(server))["status"] == "SHUTOFF", "it is off")
+    assert there(site.compute.server(server))["locked"] is True
+    site.compute.unlock_server(server)
+
+
+@pytest.mark.core
+def test_the_port_of_a_server_is_put_down_and_up_again(site: Site, machine: Machine) -> None:
+    port = machine.port["id"]
+
+    def status() -> str:
+        (found,) = site.networks.ports([port])
+        assert found["device_id"] == machine.id
+        return str(found["status"])
+
+    site.networks.update_port(port, {"admin_state_up": False})
+    site.networks.update_port(port, {"admin_state_up": False})
+    (found,) = site.networks.ports_of([machine.id])
+    assert found["admin_state_up"] is False
+    until(lambda: status() == "DOWN", "it is down")
+    site.networks.update_port(port, {"admin_state_up": True})
+    until(lambda: status() == "ACTIVE", "it is up again")

@@ -437,8 +437,8 @@ class FakeCloud:
             self.frozen.add(server)
         elif action == "os-stop":
             self.servers[server]["status"] = "SHUTOFF"
-        elif action == "lock":
-            self.servers[server]["locked"] = True
+        elif action in ("lock", "unlock"):
+            self.servers[server]["locked"] = action == "lock"
         else:
             self.frozen.discard(server)
             self.frozen_for_images.pop(server, None)

@@ -32,10 +32,19 @@ from antipode.engine import deployment, execution, flow_runner, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
-from antipode.operations import abort, expiry, failover, precheck, protect, recovery_points, resume
+from antipode.operations import (
+    abort,
+    expiry,
+    failover,
+    fence,
+    precheck,
+    protect,
+    recovery_points,
+    resume,
+)
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
-from antipode.recover import rollback
+from antipode.recover import fencing, rollback
 from antipode.runs import kind_of, orphans
 from antipode.store import database
 from antipode.store.runs import Runs
@@ -186,7 +195,7 @@ load = taskflow.engines.load
 def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
     window.POLL_S = rollback.POLL_S = member.POLL_S = 0.005
-    image_booted.POLL_S = 0.005
+    image_booted.POLL_S = fencing.POLL_S = 0.005
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
@@ -224,6 +233,10 @@ def do(job: dict[str, Any]) -> None:
             recovery_points.verify_deep(here, row, Unobserved())
         case "precheck":
             precheck.precheck(here, precheck.request(here, job["vnf"]), Unobserved())
+        case "fence":
+            fence.fence(
+                here, fence.request(fence.prepare(here, job["vnf"], "site-a")), Unobserved()
+            )
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

@@ -123,6 +123,8 @@ class Stage:
         """the request in the middle of which the process was killed, before it took effect: it may
         still take effect
         """
+        self.has_moved = False
+        """whether the VNF has failed over once its points are there"""
         self.when = "never"
         """when it does, see WHEN"""
         self._seen = 0
@@ -411,12 +413,25 @@ def from_image(stage: Stage) -> Stage:
     )
 
 
+def moved(stage: Stage) -> Stage:
+    """Have the VNF be active at the backup site, by a failover of another host."""
+    stage.has_moved = True
+    return stage
+
+
 def after_protects(stage: Stage, protected: Stage) -> Stage:
     """Have a stage begin where two protections have ended."""
     there, then = stage.clouds["site-a"], protected.clouds["site-a"]
     there.backups = {b: dict(fields) for b, fields in then.backups.items()}
     there.clock, there.ids = itertools.count(1000), itertools.count(1000)
     stage.vault = dict(protected.vault)
+    if stage.has_moved:
+        held: Any = storages.MemoryObjects()
+        held.held = stage.vault
+        vault = SwiftVault(held, "c", "site-b")
+        now = generations.present(vault, VNF.vnf, "site-a")
+        claim = generations.claim(vault, now, "site-b", "failover-of-another-host")
+        generations.complete(vault, claim)
     return stage
 
 
@@ -615,7 +630,11 @@ def matrices(
         if what not in made:
             long = what == "expire"
             made[what] = Matrix(
-                {"expire": expiring, IMAGED: lambda: from_image(stages())}.get(what, stages),
+                {
+                    "expire": expiring,
+                    IMAGED: lambda: from_image(stages()),
+                    "fence": lambda: moved(stages()),
+                }.get(what, stages),
                 request.getfixturevalue("protected_long") if long else protected,
                 what,
             )
@@ -633,6 +652,7 @@ COMMANDS = (
     "expire",
     "verify",
     "precheck",
+    "fence",
 )
 AT_THE_BACKUP_SITE = ("failover", "verify", "precheck")
 
@@ -647,7 +667,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0, 0), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):
@@ -679,6 +699,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
         ("failover", "restore db-root, not answered"),
         ("expire", "delete backup of db-data, not answered"),
         ("verify", "full backup db-root, not answered"),
+        ("fence", "os-stop db, not answered"),
     ],
 )
 def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(

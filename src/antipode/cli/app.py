@@ -49,6 +49,7 @@ COMMANDS = {
     "key import": "key:KeyImport",
     "precheck": "precheck:Precheck",
     "failover": "failover:Failover",
+    "fence": "fence:Fence",
     "event list": "event:EventList",
     "serve": "serve:Serve",
     "service status": "serve:ServiceStatus",

@@ -131,6 +131,10 @@ class Compute:
         wanted = {"locked_reason": reason} if reason else None
         self._api.post(f"/servers/{server_id}/action", {"lock": wanted})
 
+    def unlock_server(self, server_id: str) -> None:
+        """Unlock a server; one that is not locked stays so."""
+        self._api.post(f"/servers/{server_id}/action", {"unlock": None})
+
     def mark_server(self, server_id: str, metadata: Mapping[str, str]) -> None:
         """Add to the metadata of a server; other keys stay."""
         self._api.post(f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})

@@ -107,6 +107,38 @@ def before_failover(
         failed, wanted, presumed = meant, named, False
 
 
+def decided(
+    deployment: Deployment,
+    name: str,
+    go_on: Callable[[], None] | None = None,
+    lost: Sequence[str] = (),
+) -> Standing:
+    """The state of a VNF as its vaults prove it, those at every site included: what is known here
+    or said by too few of them does not count.
+
+    Args:
+        lost: vaults that the operator has given up: they are not asked, and decide nothing.
+
+    Raises:
+        NotFound: nothing is known of the VNF, here or in the vaults.
+        VaultCorrupt: a claim in a vault cannot be understood.
+        VaultError, SiteUnreachable: too few vaults answer to be sure.
+    """
+    local = deployment.vnfs.find(name)
+    vaults = deployment.vaults(local.vaults if local else (), lost=lost, go_on=go_on)
+    if local is None:
+        _must_be_in(vaults, name)
+    state = _present(vaults, name, local)
+    generations.must_be_decided(vaults, state)
+    known = deployment.states.keep(state)
+    if known.generation > state.generation:
+        raise VaultError(
+            f"{vaults.place} does not know that {known}: it was replaced, or is an older copy. See:"
+            " antipode vault check, antipode vault sync"
+        )
+    return Standing(state, vaults)
+
+
 def _named(deployment: Deployment, vaults: Vaults, name: str, local: Vnf | None) -> list[str]:
     """The vaults of a VNF: as its file here names them, else as its newest recovery point does, so
     that hosts with and without the file let the same vaults decide.

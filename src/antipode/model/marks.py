@@ -13,6 +13,12 @@ RUN = "antipode:run"
 KEY = "antipode:key"
 BLANK = "antipode:blank"
 """of a volume: nothing has been restored into it yet"""
+FENCED = "antipode:fenced"
+"""of a server: the run that fenced it; of a port, as a tag: the run that put it down, and only of
+one that was up
+"""
+FENCED_FROM = "antipode:fenced-from"
+"""of a server that is fenced: its status and its lock before"""
 
 
 def marks(run: str, key: str) -> dict[str, str]:
@@ -73,6 +79,16 @@ def as_tags(run: str, key: str) -> list[str]:
     A tag has at most 60 characters, so the key stands there as a digest.
     """
     return [f"{RUN}={run}", key_tag(key)]
+
+
+def fenced_tag(run: str) -> str:
+    """The mark of a port that a run puts down."""
+    return f"{FENCED}={run}"
+
+
+def is_fenced_port(port: Mapping[str, object]) -> bool:
+    """Whether a port was up before it was fenced."""
+    return any(tag.startswith(f"{FENCED}=") for tag in _tags(port))
 
 
 def untagged(tags: Iterable[str]) -> list[str]:

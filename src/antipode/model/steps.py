@@ -59,6 +59,8 @@ class Steps(StepName):
     REMOVE_PORTS = "", "remove ports"
     REMOVE_NETWORKS = "", "remove networks and security groups"
     REMOVE_VOLUMES = "", "remove volumes"
+    FIND_OLD_COPY = "", "find the old copy"
+    FENCE = "", "cut off, stop and lock the old copy"
     REMOVE_SECOND_VOLUMES = "", "remove second volumes"
 
 

@@ -15,6 +15,7 @@ KINDS: Registry[RunKind] = Registry(
         "expire": "antipode.runs.expire:KIND",
         "verify": "antipode.runs.verify:KIND",
         "precheck": "antipode.runs.precheck:KIND",
+        "fence": "antipode.runs.fence:KIND",
     },
 )
 

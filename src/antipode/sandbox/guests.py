@@ -17,7 +17,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +61,8 @@ class Machine:
     user_data: str | None
     """base64; None without config drive"""
     disks: Disks
-    addresses: list[tuple[str, str]]
-    """(network, address) of each interface"""
+    addresses: Callable[[], list[tuple[str, str]]]
+    """(network, address) of each interface whose port is up now"""
 
 
 @dataclass
@@ -202,7 +202,7 @@ class Hypervisor:
             if (
                 canary
                 and canary.http == port
-                and address in {a for _, a in guest.machine.addresses}
+                and address in {a for _, a in guest.machine.addresses()}
             ):
                 if "mib" in query:
                     await self._fill(guest, int(query["mib"]), int(query.get("seed", 1)))
@@ -306,12 +306,12 @@ class Hypervisor:
 
     def _peer(self, guest: Guest, address: str, port: int) -> Guest | None:
         """The guest that listens on that address of one of this guest's networks."""
-        networks = {network for network, _ in guest.machine.addresses}
+        networks = {network for network, _ in guest.machine.addresses()}
         for other in self._guests.values():
             if (
                 other.canary
                 and other.canary.peer == port
-                and any((n, address) in other.machine.addresses for n in networks)
+                and any((n, address) in other.machine.addresses() for n in networks)
             ):
                 return other
         return None

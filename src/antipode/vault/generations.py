@@ -202,6 +202,32 @@ def claim_of(vault: Vault, vnf: str, run: str) -> Found | None:
     return next((found for found in _standing(vault, vnf) if found[0].run == run), None)
 
 
+def history(vault: Vault, vnf: str) -> list[Found]:
+    """Every claim and how it ended, those that were released included; the highest generation
+    first.
+
+    Raises:
+        VaultError: as `present`.
+    """
+    return list(_claims(vault, vnf, _numbers(vault, vnf)))
+
+
+def must_be_decided(vault: Vault, state: ProtectedVnf) -> None:
+    """See that no vault that is silent can know of a later generation than this state, which was
+    just read: a failover from the active site would have needed one of those that answer.
+
+    Raises:
+        VaultError: one can.
+    """
+    having = _places(vault.copies())
+    if not vault.decides(having, state.active_site):
+        raise VaultError(
+            f"{state}, as far as the vaults that answer know ({', '.join(having) or 'none'}); too"
+            " few of them answer to be sure that it is not active elsewhere by now. Wait for the"
+            " others; or name each that is lost for good with --lost-vault"
+        )
+
+
 def has_succeeded(vault: Vault, vnf: str, run: str) -> bool:
     """Whether the vaults have it that a failover has succeeded.
 

@@ -549,6 +549,8 @@ class Neutron(Service):
             for k, v in call.part("port").items()
             if k in port and k not in ("id", "project_id", "network_id", "fixed_ips")
         }
+        if "admin_state_up" in changes and port["binding:host_id"]:
+            changes["status"] = "ACTIVE" if changes["admin_state_up"] else "DOWN"
         kept = self.ports.keep(port, **changes, updated_at=self._now())
         return {"port": self._view_port(call, kept)}
 

@@ -37,7 +37,11 @@ class Actions(Part):
         if action in ("lock", "unlock") and server[TASK] in STATES:
             self._servers.refuse_task(server, action)
         if action == "lock":
-            self._servers.table.keep(server, locked=True, locked_reason=wanted.get("locked_reason"))
+            # an owner's lock of what is locked changes nothing, its reason included
+            if not server["locked"] or server["tenant_id"] != call.caller.project_id:
+                self._servers.table.keep(
+                    server, locked=True, locked_reason=wanted.get("locked_reason")
+                )
         elif action == "unlock":
             self._servers.table.keep(server, locked=False, locked_reason=None)
         elif action == "createImage":

@@ -27,6 +27,8 @@ LOG = logging.getLogger(__name__)
 
 TASK = "OS-EXT-STS:task_state"
 AGENT = "hw_qemu_guest_agent"
+_WITH_METADATA = ("active", "paused", "suspended", "stopped")
+"""The states in which the metadata of a server may be changed."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,13 @@ class Servers(Part):
 
     async def _add_metadata(self, call: Call, item: str) -> Json:
         server = self.find(call, item)
+        self.refuse_locked(server, call.caller)
+        if (state := server["OS-EXT-STS:vm_state"]) not in _WITH_METADATA:
+            raise Refused(
+                409,
+                f"Cannot 'update_instance_metadata' instance {item} while it is in vm_state"
+                f" {state}",
+            )
         self.table.keep(server, metadata={**server["metadata"], **call.part("metadata")})
         return {"metadata": server["metadata"]}
 
@@ -257,12 +266,16 @@ class Servers(Part):
             [*root, *(self._storage.path(v) for v in volumes)],
             [self._storage.writing[v] for v in [*(server["id"] for _ in root), *volumes]],
         )
-        addresses = [
-            (port["network_id"], fixed["ip_address"])
-            for interface in server["_ports"]
-            if (port := self._neutron.ports.get(interface["port_id"]))
-            for fixed in port["fixed_ips"]
-        ]
+
+        def addresses() -> list[tuple[str, str]]:
+            return [
+                (port["network_id"], fixed["ip_address"])
+                for interface in server["_ports"]
+                if (port := self._neutron.ports.get(interface["port_id"]))
+                and port["admin_state_up"]
+                for fixed in port["fixed_ips"]
+            ]
+
         user_data = server["OS-EXT-SRV-ATTR:user_data"] if server["config_drive"] else None
         self.hypervisor.start(Machine(server["id"], server["name"], user_data, disks, addresses))
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`antipode fence`: stop, lock and cut off the old copy of a VNF at a site."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from antipode.cli import arguments, progress
+from antipode.cli.command import ShowCommand, columns, confirm
+from antipode.screen import visible
+
+if TYPE_CHECKING:
+    from antipode.operations.fence import Prepared
+
+
+class Fence(ShowCommand):
+    """Fence the old copy of a VNF at a site where it is not active any more: its ports are put
+    down, its servers stopped and locked. The active copy is never touched.
+
+    The plan is shown first, and begins when you type the name of the VNF. Again is fine.
+    """
+
+    changes = True
+    examples = (
+        "antipode fence hlr --site site-a",
+        "antipode fence hlr --site site-a --plan -f json",
+        "antipode fence hlr --site site-a --yes --detach",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        parser.add_argument("--site", metavar="SITE", required=True, help="where the old copy is")
+        parser.add_argument(
+            "--lost-vault",
+            metavar="NAME",
+            action="append",
+            default=[],
+            type=arguments.name,
+            help="states that this vault is lost, and that no other host is failing over the VNF: "
+            "the others decide without it; may be repeated",
+        )
+        parser.add_argument(
+            "--plan",
+            action="store_true",
+            help="show which servers and ports are the old copy and what would be done with them; "
+            "change nothing",
+        )
+        arguments.add_detach(parser)
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.fence import fence, prepare, request
+
+        prepared = prepare(deployment, parsed_args.vnf, parsed_args.site, parsed_args.lost_vault)
+        if parsed_args.plan:
+            return columns(prepared.record())
+        for line in _plan(prepared):
+            print(visible(line), file=self.app.stderr, flush=True)
+        if not parsed_args.yes:
+            confirm(
+                self.app,
+                f"Type the name of the VNF to fence its old copy at {prepared.site} "
+                f"({parsed_args.vnf}):",
+                parsed_args.vnf,
+            )
+        row = request(prepared)
+        if parsed_args.detach:
+            from antipode.operations.submit import submit
+
+            return columns(submit(deployment, row))
+        with progress.shown(self.app.stderr) as observer:
+            return columns(fence(deployment, row, observer))
+
+
+def _plan(prepared: Prepared) -> Iterator[str]:
+    """The plan for the operator, a line each."""
+    yield f"The old copy of VNF {prepared.state.vnf} at {prepared.site} is going to be fenced"
+    yield f"  {prepared.state}, generation {prepared.state.generation}; that copy is not touched"
+    for server in prepared.servers:
+        locked = ", locked" if server["locked"] else ""
+        does = " and ".join(server["does"]) or "nothing to do"
+        yield f"  server {server['server']} ({server['id']}), {server['status']}{locked}: {does}"
+    for port in prepared.ports:
+        yield f"  port {port['id']} of {port['server']}: put down"
+    if prepared.gone:
+        yield f"  not there any more: {', '.join(prepared.gone)}"
+    for stranger in prepared.strangers:
+        yield (
+            f"  WARNING: server {stranger} has the name of a member, and nothing proves that it is"
+            " of the old copy: it is left alone"
+        )
+    yield ""

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which servers at a site are an old copy of a VNF: by the signed claims and recovery points of
+older generations, and never by their names.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from antipode.errors import NotFound, VaultCorrupt
+from antipode.model.marks import made_by
+from antipode.model.point import RecoveryPoint
+from antipode.vault import Vault, generations, points
+
+LOG = logging.getLogger(__name__)
+
+
+class OldCopy(NamedTuple):
+    """What proves that a server is of an old copy of a VNF, and what proves that it is not."""
+
+    site: str
+    servers: Mapping[str, str]
+    """id of a server -> its name, as recovery points of older generations have them"""
+    runs: Collection[str]
+    """the failovers that made the VNF run there: their servers carry their mark"""
+    spared: Collection[str]
+    """ids of servers of the present generation"""
+    spared_runs: Collection[str]
+    """the failovers that made, or are making, the present generation"""
+
+    def has(self, server: Mapping[str, Any]) -> bool:
+        """Whether a server, as a listing of the site shows it, is a member of the old copy."""
+        if server["id"] in self.spared or made_by(server) in self.spared_runs:
+            return False
+        return server["id"] in self.servers or made_by(server) in self.runs
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of its members that are known without the site."""
+        return sorted(set(self.servers) - set(self.spared))
+
+
+def find(
+    vault: Vault,
+    vnf: str,
+    site: str,
+    before: int,
+    left_by: Callable[[str], Mapping[str, str]] = lambda run: {},
+) -> OldCopy:
+    """The old copy of a VNF at a site.
+
+    Of each generation the newest valid point counts: what it does not have was no member any more.
+
+    Args:
+        before: the present generation; older ones are old.
+        left_by: the servers, by id, that a failover was to replace, as far as they are recorded:
+            the recovery points of that generation may have expired.
+
+    Raises:
+        NotFound: the vaults do not say which servers the old copy has.
+        VaultCorrupt: a claim cannot be understood.
+        VaultError: the vaults cannot be read.
+    """
+    claims = generations.history(vault, vnf)
+    spared_runs = {claim.run for claim, _ in claims if claim.generation >= before}
+    runs = {
+        claim.run
+        for claim, outcome in claims
+        if claim.site == site
+        and claim.generation < before
+        and outcome is not None
+        and outcome.outcome == "active"
+    }
+    old: dict[str, str] = {}
+    for claim, _ in claims:
+        if claim.former_site == site and claim.generation <= before:
+            old |= left_by(claim.run)
+    spared: set[str] = set()
+    seen: set[int] = set()
+    for point, summary in reversed(list(points.list_points(vault, vnf))):
+        if isinstance(summary, VaultCorrupt):
+            LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, summary)
+            continue
+        is_old = summary.generation < before
+        if summary.generation in seen or (is_old and summary.site != site):
+            continue
+        if (found := _read(vault, vnf, point)) is None:
+            continue
+        seen.add(summary.generation)
+        if is_old:
+            old |= {server.id: server.name for server in found.topology.servers}
+        else:
+            spared |= {server.id for server in found.topology.servers}
+    if not old and not runs:
+        raise NotFound(
+            f"no valid recovery point of {vnf} says which servers it had at {site}: an old copy"
+            f" there cannot be recognized. See what runs at {site}, and stop and lock it by hand",
+            resource=f"VNF {vnf}",
+        )
+    return OldCopy(site, old, runs, spared, spared_runs)
+
+
+def _read(vault: Vault, vnf: str, point: str) -> RecoveryPoint | None:
+    """A signed recovery point; None for one that is damaged, not trusted, or gone meanwhile."""
+    try:
+        return points.read(vault, vnf, point)
+    except (NotFound, VaultCorrupt) as error:
+        LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, error)
+        return None
