@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installs the servers that these tests run, where they are missing: Debian packages, none of which
-may start a service of the machine.
+"""Installs the servers and tools that these tests run, where they are missing: Debian packages,
+none of which may start a service of the machine.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ PACKAGES = {
     "mariadbd": "mariadb-server",
     "redis-server": "redis-server",
     "openssl": "openssl",
+    "age": "age",
+    "jq": "jq",
     "promtool": "prometheus",
 }
 

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import stat
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +17,6 @@ from ruamel.yaml import YAML
 from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.errors import InvalidInput, KeyMissing, KeyUnusable, PointUntrusted
-from antipode.model import point_v2
 from antipode.operations import keys as operation
 from antipode.operations import kit, site_check
 from antipode.operations.kit import Opener, Wanted
@@ -226,40 +222,6 @@ def test_a_recipient_that_is_none_is_refused_before_anything_is_sealed(tmp_path:
     ring.prepare()
     with pytest.raises(KeyUnusable):
         ring.recipients()
-
-
-def test_the_age_program_opens_what_is_encrypted(tmp_path: Path) -> None:
-    age = shutil.which("age")
-    if age is None:
-        pytest.skip("Debian's package age is not installed")
-    escrow = encryption.new_identity()
-    ring = Keyring(tmp_path / "keys", [encryption.recipient_of(escrow)])
-    ring.prepare()
-    sealed = ring.encrypt(b"the secret")
-    for identity in (escrow, ring.identities()[0]):
-        path = tmp_path / "identity"
-        path.write_text(f"{identity}\n")
-        done = subprocess.run(
-            [age, "-d", "-i", str(path)], input=sealed.encode(), capture_output=True, check=True
-        )
-        assert done.stdout == b"the secret"
-
-
-def test_openssl_verifies_a_signature(tmp_path: Path, ring: Keyring) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
-    import base64
-
-    envelope = json.loads(ring.sign(point_v2.POINT_TYPE, b"payload"))
-    (tmp_path / "signed").write_bytes(signing.pre_authentication(point_v2.POINT_TYPE, b"payload"))
-    (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
-    (public,) = ring.trusted_files()
-    command = f"pkeyutl -verify -pubin -inkey {public} -rawin -in {tmp_path}/signed"
-    done = subprocess.run(
-        [openssl, *command.split(), "-sigfile", f"{tmp_path}/sig"], capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 # ------------------------------------------------------------------------------- recovery kit
