@@ -90,6 +90,9 @@ def test_nothing_but_the_kit_is_needed_to_recover(own_world: World, tmp_path: Pa
     closed = host.run("key", "import", str(folder))
     assert closed.returncode == 2
     host.ask("key", "import", str(folder), "--identity", str(tmp_path / "escrow.txt"))
+    (synced,) = host.ask("vault", "sync")
+    assert (synced["vnf"], synced["here"], synced["points"]) == ("canary", "added", 1)
+    assert (synced["active_site"], synced["generation"]) == (PRIMARY, 1)
     assert host.ask("recovery-point", "list", "canary")[0]["state"] == "signed"
     record = host.ask("failover", "canary", "--to", BACKUP, "--yes")
     assert record["generation"] == 2
