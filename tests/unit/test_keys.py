@@ -282,6 +282,17 @@ def test_with_nothing_but_the_kit_points_are_read(
             assert "AGE-SECRET-KEY" not in path.read_text()
     operation.take_over(here, tmp_path / "kit", opener)
     assert points.read(here.vault, "hlr") == full_point()
+    assert here.keys.retired() == ({escrow} if form == "escrow" else set())
+
+
+def test_a_kit_says_which_identities_are_retired(deployment: Deployment, tmp_path: Path) -> None:
+    operation.rotate(deployment, retire=True)
+    retired = deployment.keys.retired()
+    kit.export(deployment, Wanted(tmp_path / "kit"))
+    here = bare(tmp_path / "bare", tmp_path / "kit")
+    operation.take_over(here, tmp_path / "kit", Opener())
+    assert here.keys.identities() == deployment.keys.identities()
+    assert here.keys.retired() == retired != set()
 
 
 def test_a_kit_is_for_its_owner_only_and_has_no_passwords_unless_asked_for(

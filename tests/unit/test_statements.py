@@ -316,6 +316,38 @@ def test_hosts_that_share_an_identity_believe_each_others_claims(
     assert now(from_kit).active_site == "site-a"
 
 
+def test_a_retired_identity_opens_and_what_it_alone_has_signed_does_not_count(
+    vault: Vault, tmp_path: Path
+) -> None:
+    [leaked] = vault.keys.identities()
+    thief = on_host(tmp_path, keyring(tmp_path / "thief", leaked))
+    sealed = vault.keys.encrypt(b"secret")
+    stolen = claimed(thief, "failover-666")
+    assert now(vault).claim == stolen
+    vault.keys.rotate(retire=True)
+    assert vault.keys.decrypt(sealed) == b"secret"
+    assert now(vault).state is VnfState.ACTIVE
+    assert leaked not in vault.keys.identities()[:1]
+    assert encryption.recipient_of(leaked) not in vault.keys.recipients()
+    # nor does one count that has rotated since
+    vault.keys.rotate()
+    assert now(vault).state is VnfState.ACTIVE
+
+
+def test_a_host_that_takes_over_a_retired_identity_retires_it(vault: Vault, tmp_path: Path) -> None:
+    [leaked] = vault.keys.identities()
+    other = on_host(tmp_path, keyring(tmp_path / "other", leaked))
+    vault.keys.rotate(retire=True)
+    ours = vault.keys
+    other.keys.take_over(ours.trusted(), ours.identities(), ours.retired())
+    assert other.keys.retired() == {leaked}
+    assert set(other.keys.identities()) == set(ours.identities())
+    claimed(on_host(tmp_path, keyring(tmp_path / "thief", leaked)), "failover-666")
+    assert now(other).state is VnfState.ACTIVE
+    assert now(vault, "hlr") == now(other, "hlr")
+    assert claimed(vault) == now(other).claim
+
+
 def test_hosts_that_share_nothing_do_not(vault: Vault, tmp_path: Path) -> None:
     generations.complete(vault, claimed(vault))
     assert now(on_host(tmp_path, keyring(tmp_path / "others"))).active_site == "site-a"

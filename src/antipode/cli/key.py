@@ -45,10 +45,15 @@ class KeyRotate(ShowCommand):
     """
 
     changes = True
-    examples = ("antipode key rotate",)
+    examples = ("antipode key rotate", "antipode key rotate --retire")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
+        parser.add_argument(
+            "--retire",
+            action="store_true",
+            help="the former identities only open from now on: they may be known to others",
+        )
         arguments.add_yes(parser)
         return parser
 
@@ -63,7 +68,7 @@ class KeyRotate(ShowCommand):
                 " Type rotate to continue:",
                 "rotate",
             )
-        return columns(keys.rotate(deployment))
+        return columns(keys.rotate(deployment, retire=parsed_args.retire))
 
 
 class KeyExport(ShowCommand):
@@ -146,7 +151,8 @@ class KeyImport(ShowCommand):
             "--identity",
             metavar="FILE",
             type=Path,
-            help="the identity (escrow key) that opens those of the kit; it is imported too",
+            help="the identity (escrow key) that opens those of the kit; it is imported too, and"
+            " only opens",
         )
         return parser
 

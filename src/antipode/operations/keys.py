@@ -35,9 +35,13 @@ def generate(deployment: Deployment) -> Json:
     return {"generated": [str(path) for path in made], **_present(deployment)}
 
 
-def rotate(deployment: Deployment) -> Json:
+def rotate(deployment: Deployment, *, retire: bool = False) -> Json:
     """Sign and encrypt with new keys from now on; all that was made with the former keys stays
     valid.
+
+    Args:
+        retire: the former identities only open from now on; statements that only they have signed
+            count no more.
 
     Raises:
         KeyMissing: there are no keys to replace.
@@ -45,7 +49,7 @@ def rotate(deployment: Deployment) -> Json:
     """
     if not deployment.keys.can_sign:
         raise KeyMissing("this host has no keys to rotate. Make them: antipode key generate")
-    deployment.keys.rotate()
+    deployment.keys.rotate(retire=retire)
     return _present(deployment)
 
 
@@ -60,8 +64,10 @@ def list_keys(deployment: Deployment) -> Iterator[KeyOfHost]:
     for number in sorted(keys.trusted(), key=lambda n: (n != present, n)):
         does = "signs and verifies" if number == present else "verifies"
         yield KeyOfHost("signature", number, does)
+    retired = keys.retired()
     for index, identity in enumerate(keys.identities()):
         does = "encrypts and opens" if index == 0 else "opens"
+        does = "opens (retired)" if identity in retired else does
         yield KeyOfHost("encryption", encryption.recipient_of(identity), does)
     for recipient in deployment.config.keys.recipients:
         yield KeyOfHost("encryption", recipient, "encrypts, and another holder opens")
@@ -82,7 +88,7 @@ def take_over(deployment: Deployment, path: Path, opener: Opener) -> Json:
     found = kit.read(path, opener)
     if not (found.trusted or found.identities):
         raise InvalidInput(f"{path} holds no key", resource=f"file {path}")
-    deployment.keys.take_over(found.trusted, found.identities)
+    deployment.keys.take_over(found.trusted, found.identities, found.retired)
     return {
         "trusted": sorted(found.trusted),
         "opens": [encryption.recipient_of(i) for i in found.identities],

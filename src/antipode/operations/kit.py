@@ -57,6 +57,8 @@ class Found(NamedTuple):
 
     trusted: Mapping[str, Ed25519PublicKey]
     identities: Sequence[str]
+    retired: Collection[str]
+    """those of the identities that only open"""
 
 
 def export(deployment: Deployment, wanted: Wanted) -> Json:
@@ -68,7 +70,9 @@ def export(deployment: Deployment, wanted: Wanted) -> Json:
     """
     keys, folder = deployment.keys, wanted.folder.expanduser()
     signing_key = signing.key_id(keys.signing_key().public_key())
-    identities_name, identities = _identities(keys.identities(), wanted)
+    identities_name, identities = _identities(
+        encryption.file_of(keys.identities(), keys.retired()), wanted
+    )
     entries = credentials.entries(_clouds(deployment.config))
     if not wanted.with_passwords:
         entries = {name: without_secrets(entry) for name, entry in entries.items()}
@@ -101,11 +105,12 @@ def read(path: Path, opener: Opener) -> Found:
     try:
         if path.is_dir():
             trusted = signing.public_keys(_read(path / VERIFICATION_KEYS), VERIFICATION_KEYS)
-            return Found(trusted, list(dict.fromkeys(_identities_of(path, opener))))
+            return Found(trusted, *_identities_of(path, opener))
         content = _read(path)
         if b"PUBLIC KEY" in content:
-            return Found(signing.public_keys(content, str(path)), [])
-        return Found({}, encryption.identities(content.decode(errors="replace"), str(path)))
+            return Found(signing.public_keys(content, str(path)), [], ())
+        text = content.decode(errors="replace")
+        return Found({}, encryption.identities(text, str(path)), encryption.retired(text))
     except ValueError as error:
         raise InvalidInput(f"{error}; give a recovery kit, or a file of keys") from error
 
@@ -124,13 +129,12 @@ def _is_secret(name: object) -> bool:
     return any(part in str(name).lower() for part in secret)
 
 
-def _identities(found: Sequence[str], wanted: Wanted) -> tuple[str, str]:
+def _identities(clear: str, wanted: Wanted) -> tuple[str, str]:
     """The name of the file of identities, and what is in it."""
-    if not found:
+    if not clear:
         raise InvalidInput(
             "this host has no identity that opens recovery points; keep a kit of a host that has"
         )
-    clear = "".join(f"{line}\n" for line in found)
     if wanted.passphrase is not None:
         sealed = encryption.encrypt_with_passphrase(clear.encode(), wanted.passphrase)
         return SEALED_IDENTITIES, sealed
@@ -142,8 +146,8 @@ def _identities(found: Sequence[str], wanted: Wanted) -> tuple[str, str]:
     return IDENTITIES, clear
 
 
-def _identities_of(folder: Path, opener: Opener) -> Iterator[str]:
-    """The identities of a kit, and that which opens them."""
+def _identities_of(folder: Path, opener: Opener) -> tuple[list[str], set[str]]:
+    """The identities of a kit, and that which opens them; and those of them that are retired."""
     sealed, clear = folder / SEALED_IDENTITIES, folder / IDENTITIES
     given = (
         []
@@ -167,9 +171,13 @@ def _identities_of(folder: Path, opener: Opener) -> Iterator[str]:
                 " (--passphrase-file) or the escrow key (--identity)",
                 resource=f"file {sealed}",
             )
-    if text is not None:
-        yield from encryption.identities(text.decode(errors="replace"), str(clear))
-    yield from given
+    if text is None:
+        return given, set()
+    kept = text.decode(errors="replace")
+    found = encryption.identities(kept, str(clear))
+    # an escrow key is held by others than the hosts: it opens, and signs nothing for them
+    retired = encryption.retired(kept) | (set(given) - set(found))
+    return list(dict.fromkeys([*found, *given])), retired
 
 
 def _clouds(config: Config) -> Collection[str]:

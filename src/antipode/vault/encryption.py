@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import pyrage
+
+RETIRED = "# Retired: these open what is encrypted, and sign no statements."
+"""The line of a file of identities after which the retired ones are; a comment for age."""
 
 
 class Recipient(Protocol):
@@ -65,6 +68,20 @@ def identities(text: str, place: str) -> list[str]:
     if not found:
         raise ValueError(f"{place} holds no identity of age")
     return found
+
+
+def retired(text: str) -> set[str]:
+    """The retired identities in a file of identities that can be read."""
+    lines = [line.strip() for line in text.splitlines()]
+    after = lines[lines.index(RETIRED) + 1 :] if RETIRED in lines else []
+    return {line for line in after if line and not line.startswith("#")}
+
+
+def file_of(found: Sequence[str], retired: Collection[str]) -> str:
+    """The text of a file of identities, as `identities` and `retired` read it."""
+    present, former = ([i for i in found if (i in retired) is old] for old in (False, True))
+    lines = [*present, *([RETIRED, *former] if former else [])]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def encrypt(plain: bytes, to: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 
 signing.pem      signs recovery points (Ed25519, PKCS #8); one, replaced by a rotation
 trusted/*.pem    verify them; those of former keys stay
-identities.txt   open what is encrypted (age), the present one first; former ones stay
+identities.txt   open what is encrypted (age), the present one first; former ones stay, and sign
+                 no statements once they are retired
 exported.json    when the newest recovery kit was exported, and of which signing key
 """
 
@@ -14,7 +15,7 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -89,9 +90,12 @@ class Keyring:
             made += self._create(IDENTITIES, f"{encryption.new_identity()}\n".encode())
         return made
 
-    def rotate(self) -> None:
+    def rotate(self, *, retire: bool = False) -> None:
         """Sign and encrypt with new keys from now on. All that the former ones have signed and
         encrypted stays valid, and can still be opened.
+
+        Args:
+            retire: the former identities open only: what they sign counts no more.
 
         Raises:
             KeyUnusable: the present keys are unusable, or come from the environment: rotate them
@@ -109,8 +113,9 @@ class Keyring:
         key = Ed25519PrivateKey.generate()
         self._trust(key.public_key())
         if former or not self._others:
-            lines = [encryption.new_identity(), *former]
-            self._replace(IDENTITIES, "".join(f"{line}\n" for line in lines).encode())
+            retired = self.retired() | (set(former) if retire else set())
+            text = encryption.file_of([encryption.new_identity(), *former], retired)
+            self._replace(IDENTITIES, text.encode())
         self._replace(SIGNING_KEY, signing.private_pem(key))
 
     def signing_key(self) -> Ed25519PrivateKey:
@@ -165,13 +170,26 @@ class Keyring:
             KeyUnusable: their file may be read by others, or holds something else.
         """
         found: list[str] = []
+        for place, text in self._identity_texts():
+            found += _valid(encryption.identities, text, place)
+        return list(dict.fromkeys(found))
+
+    def retired(self) -> set[str]:
+        """Those of the identities that only open: what they sign does not count, as they may be
+        known to others.
+
+        Raises:
+            KeyUnusable: as `identities`.
+        """
+        return {i for _, text in self._identity_texts() for i in encryption.retired(text)}
+
+    def _identity_texts(self) -> Iterator[tuple[str, str]]:
+        """Each place of identities, and the text there."""
         if (text := os.environ.get(IDENTITIES_VARIABLE)) is not None:
-            found += _valid(encryption.identities, text, f"${IDENTITIES_VARIABLE}")
+            yield f"${IDENTITIES_VARIABLE}", text
         if self.folder is not None and self._is_there(IDENTITIES):
             path = self.folder / IDENTITIES
-            text = _read(path, private_to_us=True).decode(errors="replace")
-            found += _valid(encryption.identities, text, f"file {path}")
-        return list(dict.fromkeys(found))
+            yield f"file {path}", _read(path, private_to_us=True).decode(errors="replace")
 
     def recipients(self) -> list[str]:
         """Those that can open what is encrypted from now on: the present identity's, and the others
@@ -183,7 +201,7 @@ class Keyring:
         """
         for text in self._others:
             _valid(lambda t, _: encryption.recipient(t), text, "keys.recipients")
-        own = [encryption.recipient_of(i) for i in self.identities()[:1]]
+        own = [encryption.recipient_of(i) for i in self._present()[:1]]
         if not (all_ := list(dict.fromkeys([*own, *self._others]))):
             raise KeyMissing(
                 f"this host has no key to encrypt recovery points with{self._where()}. Make one:"
@@ -240,7 +258,12 @@ class Keyring:
 
     def _shared(self) -> list[Ed25519PrivateKey]:
         """Keys for statements, which each host derives that has the same identities."""
-        return [signing.derived_key(identity, STATEMENTS) for identity in self.identities()]
+        return [signing.derived_key(identity, STATEMENTS) for identity in self._present()]
+
+    def _present(self) -> list[str]:
+        """The identities that are not retired."""
+        retired = self.retired()
+        return [identity for identity in self.identities() if identity not in retired]
 
     def encrypt(self, plain: bytes) -> str:
         """Armored text that each of the `recipients` can open. Raises as these."""
@@ -254,17 +277,26 @@ class Keyring:
         """
         return encryption.decrypt(sealed, self.identities())
 
-    def take_over(self, trusted: Mapping[str, Ed25519PublicKey], identities: Sequence[str]) -> None:
+    def take_over(
+        self,
+        trusted: Mapping[str, Ed25519PublicKey],
+        identities: Sequence[str],
+        retired: Collection[str] = (),
+    ) -> None:
         """Trust the keys, and open with the identities, of another host; ours stay and come first.
+
+        Args:
+            retired: those of the identities that only open; here, too, from now on.
 
         Raises:
             KeyUnusable: as `prepare`.
         """
         for key in trusted.values():
             self._trust(key)
-        if new := [i for i in identities if i not in self.identities()]:
-            lines = [*self.identities(), *new]
-            self._replace(IDENTITIES, "".join(f"{line}\n" for line in lines).encode())
+        ours, ours_retired = self.identities(), self.retired()
+        all_, all_retired = list(dict.fromkeys([*ours, *identities])), ours_retired | set(retired)
+        if (all_, all_retired) != (ours, ours_retired):
+            self._replace(IDENTITIES, encryption.file_of(all_, all_retired).encode())
 
     def note_export(self, at: str) -> None:
         """Note that a recovery kit with the present keys was exported.
