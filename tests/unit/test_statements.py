@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,26 @@ def test_a_forged_claim_of_a_high_number_hides_no_claim_that_a_listing_lacks_yet
     monkeypatch.setattr(vault, "list", lambda begin: [n for n in complete if n.startswith(begin)])
     found = now(vault)
     assert (found.state, found.claim) == (VnfState.FAILING_OVER, third)
+
+
+@pytest.mark.parametrize("form", ["folder", "pipe", "dangling link", "loop", "zeros"])
+@pytest.mark.parametrize("part", ["claim", "outcome"])
+def test_what_is_no_file_under_the_name_of_a_statement_blocks_nothing(
+    vault: Vault, tmp_path: Path, form: str, part: str
+) -> None:
+    vault.largest = 1 << 20
+    path = tmp_path / "vault" / "hlr" / f"generation-0000000002.{part}"
+    path.parent.mkdir()
+    if form == "folder":
+        path.mkdir()
+    elif form == "pipe":
+        os.mkfifo(path)
+    else:
+        to = {"dangling link": "nowhere", "loop": path.name, "zeros": "/dev/zero"}[form]
+        path.symlink_to(to)
+    assert now(vault).state is VnfState.ACTIVE
+    generations.complete(vault, claimed(vault))
+    assert now(vault).active_site == "site-b"
 
 
 @forged

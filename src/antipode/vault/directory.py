@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,14 +52,31 @@ class DirectoryVault(Vault):
             return True
 
     def get(self, name: str) -> bytes:
+        """As `Vault.get`. Anything but a file is a document without content, which no reader takes:
+        a folder or a pipe under the name of a document must not keep a reader from the others.
+        """
         path = self._path(name)
         try:
-            with path.open("rb") as file:
-                return file.read(self.largest + 1)
+            return self._read(path)
         except FileNotFoundError as error:
+            if path.is_symlink():
+                return b""
             raise NotFound(f"{self.place} has no {name}") from error
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return b""
             raise VaultError(f"{self.place} cannot be read: {path}: {error.strerror}") from error
+
+    def _read(self, path: Path) -> bytes:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                LOG.warning("%s is no file", path)
+                return b""
+            with open(handle, "rb", closefd=False) as file:
+                return file.read(self.largest + 1)
+        finally:
+            os.close(handle)
 
     def list(self, prefix: str) -> list[str]:
         folder = self._root / prefix.rpartition("/")[0]
