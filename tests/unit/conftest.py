@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports of tests that any process can pass on (xdist sends them as UTF-8), keys, waits that look
-often, and databases that do not wait for the disk.
+often, and databases that are made at once and do not wait for the disk.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from antipode.cloud import watch
 from antipode.store import database
 from tests import keys
+from tests.unit import databases
 
 keys.share()
 for _wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
@@ -30,6 +32,21 @@ def _prepare_for_tests(connection: Any, _record: object) -> None:
 
 
 database._prepare_sqlite = _prepare_for_tests
+database._migrate = databases.make_tables
+
+
+@pytest.fixture
+def migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New databases are migrated from nothing, as an operator's are."""
+    monkeypatch.setattr(database, "_migrate", databases.migrate)
+
+
+def pytest_collection_finish() -> None:
+    """What is there when the tests begin stays until they end: it need not be looked through each
+    time that garbage is collected.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

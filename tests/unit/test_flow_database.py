@@ -17,6 +17,8 @@ from antipode.errors import AntipodeError
 from antipode.store.database import open_database
 from tests.unit import samples
 
+pytestmark = pytest.mark.usefixtures("migrations")
+
 AT_ONCE = 8
 WITHIN_S = 120
 

@@ -24,6 +24,8 @@ from antipode.store.tables import Base, RunRow, StepRow
 from antipode.store.vnfs import Vnfs
 from tests.unit import samples
 
+pytestmark = pytest.mark.usefixtures("migrations")
+
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
