@@ -24,7 +24,7 @@ FLOWS = (
     "taskflow.storage:Storage.fetch_all",
     "taskflow.engines.action_engine.engine:ActionEngine.storage",
 )
-"""What `engine.flow_runner` replaces in, or needs of, TaskFlow."""
+"""What `engine.flows` and `engine.flow_runner` replace in, or need of, TaskFlow."""
 BOARD = ("taskflow.jobs.base:JobBoard.find_owner",)
 ETCD_BOARD = (
     "taskflow.jobs.backends.impl_etcd:EtcdJobBoard.LOCK_POSTFIX",

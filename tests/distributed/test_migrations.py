@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from antipode import config
-from antipode.engine import flow_runner
+from antipode.engine.flows import Flows
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.runs import kind_of
@@ -300,12 +300,13 @@ def test_many_processes_that_open_a_new_database_at_once_all_find_it_ready(
 FIRST_FLOWS = """
 from concurrent.futures import ThreadPoolExecutor
 from antipode.config import Config
-from antipode.engine import flow_runner
+from antipode.engine.flows import Flows
 from antipode.store.database import open_database
 config = Config.model_validate({settings!r})
 open_database(config.database).dispose()
+flows = Flows(config)
 def begin(_):
-    with flow_runner._backend(config) as backend:
+    with flows.backend() as backend:
         return list(backend.get_connection().get_logbooks(lazy=True))
 with ThreadPoolExecutor(3) as threads:
     assert list(threads.map(begin, range(3))) == [[]] * 3
@@ -345,14 +346,15 @@ def test_a_database_that_was_made_again_under_a_service_gets_the_tables_of_flows
             "state_directory": str(tmp_path),
         }
     )
-    assert not flow_runner.is_complete(settings, "protect-1")
+    flows = Flows(settings)
+    assert not flows.is_complete("protect-1")
     engine = create_engine(url)
     with engine.begin() as connection:
         every = MetaData()
         every.reflect(connection)
         every.drop_all(connection)
     engine.dispose()
-    assert not flow_runner.is_complete(settings, "protect-1")
+    assert not flows.is_complete("protect-1")
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])

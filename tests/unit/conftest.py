@@ -6,12 +6,13 @@ often, and databases that are made at once and do not wait for the disk.
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 
 from antipode.cloud import watch
+from antipode.engine import flows
 from antipode.store import database
 from tests import keys
 from tests.unit import databases
@@ -22,16 +23,19 @@ for _wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
     # a fake cloud may be asked as often as we like
     _wait.__kwdefaults__["interval_s"] = 0.005
 
-_prepare = database._prepare_sqlite
 
-
-def _prepare_for_tests(connection: Any, _record: object) -> None:
+def _unsynced(prepare: Callable[..., None]) -> Callable[..., None]:
     """A test's database has no power cut to survive; a killed process loses nothing by this."""
-    _prepare(connection, _record)
-    connection.execute("PRAGMA synchronous = OFF")
+
+    def prepare_for_tests(connection: Any, record: object) -> None:
+        prepare(connection, record)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    return prepare_for_tests
 
 
-database._prepare_sqlite = _prepare_for_tests
+database._prepare_sqlite = _unsynced(database._prepare_sqlite)
+flows._prepare_sqlite = _unsynced(flows._prepare_sqlite)
 database._migrate = databases.make_tables
 
 

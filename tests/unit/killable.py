@@ -28,7 +28,7 @@ from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
-from antipode.engine import deployment, execution, flow_runner, run
+from antipode.engine import deployment, execution, flows, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
@@ -203,13 +203,13 @@ def prepare() -> None:
         assert wait.__kwdefaults__ is not None
         wait.__kwdefaults__["interval_s"] = 0.005
     # a killed process loses nothing that the kernel has; only a power cut would need the disk
-    database._prepare_sqlite = flow_runner._prepare_sqlite = unsynced
+    database._prepare_sqlite = flows._prepare_sqlite = unsynced
     deployment.cloud_site.connect = connect  # type: ignore[assignment]
     deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[assignment]
     taskflow.engines.load = load_with_points
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)
-    with_points(flow_runner, "forget")
+    with_points(flows.Flows, "forget")
 
 
 def do(job: dict[str, Any]) -> None:

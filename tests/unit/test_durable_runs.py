@@ -18,7 +18,6 @@ import pytest
 
 from antipode import config
 from antipode.claims.host import LETS_GO_S, HostClaims, Lock
-from antipode.engine import flow_runner
 from antipode.engine import run as runs
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.execution import execute
@@ -174,7 +173,7 @@ def test_a_failover_under_way_stops_within_seconds_and_all_that_it_made_is_remov
     assert [left for left in told["left"] if left.startswith("keypair key")]
     assert len(world.b.backups) == 3
     assert world.a.events == primary_events
-    assert flow_runner.books(world.here.config) == []
+    assert world.here.flows.books() == []
     assert abort(world.here, told["run"], Unobserved()) == told
 
 
@@ -418,10 +417,10 @@ def test_the_logbook_of_a_failed_failover_is_kept_until_another_has_taken_its_pl
     world.b.before = lambda event: refuse(500, "Nova is broken") if event == "boot db" else None
     with pytest.raises(ResourceFailed):
         world.failover()
-    assert flow_runner.books(world.here.config) == [world.here.runs.all()[0].id]
+    assert world.here.flows.books() == [world.here.runs.all()[0].id]
     world.b.before = lambda event: None
     world.failover()
-    assert flow_runner.books(world.here.config) == []
+    assert world.here.flows.books() == []
 
 
 @pytest.mark.parametrize(

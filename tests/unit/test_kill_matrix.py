@@ -29,9 +29,9 @@ from typing import Any
 import pytest
 
 from antipode import config
-from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
+from antipode.engine.flows import Flows
 from antipode.errors import NotFound
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
@@ -357,7 +357,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     deployment = Deployment(settings)
     deployment.vnfs.put(VNF)
     deployment.database.dispose()
-    assert flow_runner.books(settings) == []
+    assert Flows(settings).books() == []
     return folder
 
 
@@ -463,7 +463,7 @@ def picture(stage: Stage) -> dict[str, Any]:
         ),
         "steps under way": [s.name for s in deployment.runs.steps(run.id) if s.state == "running"],
         "ledger": [row.server for row in deployment.freezes.left_by(run.id)],
-        "flows": flow_runner.books(deployment.config),
+        "flows": deployment.flows.books(),
         "probes": [name for name in stage.vault if name.startswith(PROBE)],
     }
     deployment.database.dispose()

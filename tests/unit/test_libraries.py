@@ -12,7 +12,7 @@ from taskflow.storage import Storage
 
 from antipode import config, libraries
 from antipode.claims.board import Board
-from antipode.engine import flow_runner
+from antipode.engine.flows import Flows
 from antipode.errors import AntipodeError
 
 ALL = [
@@ -48,7 +48,7 @@ def test_a_flow_is_not_begun_with_a_taskflow_that_does_not_fit(
         }
     )
     with pytest.raises(AntipodeError) as refused:
-        flow_runner.is_complete(settings, "protect-1")
+        Flows(settings).is_complete("protect-1")
     assert f"taskflow {version('taskflow')}" in str(refused.value)
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from antipode.claims.board_claims import BoardClaims
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
+    from antipode.engine.flows import Flows
 
 Connection = TypeVar("Connection")
 
@@ -70,6 +71,13 @@ class Deployment:
         from antipode.claims.board_claims import BoardClaims
 
         return BoardClaims(Board(self.config.jobboard), self.runs)
+
+    @cached_property
+    def flows(self) -> Flows:
+        """Where the finished steps of runs are kept, for the process that resumes one."""
+        from antipode.engine.flows import Flows
+
+        return Flows(self.config)
 
     @cached_property
     def keys(self) -> Keyring:

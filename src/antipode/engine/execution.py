@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from typing import Any
 
 from antipode.claims.claim import Claim
-from antipode.engine import flow_runner
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
 from antipode.engine.run import Run, Watcher, successor
@@ -189,13 +188,13 @@ def _end(run: Run, state: str, reason: str | None) -> None:
 
 def forget_what_has_ended(deployment: Deployment) -> None:
     """Delete the flow details of runs that can never be resumed: they hold user_data of servers."""
-    for run_id in flow_runner.books(deployment.config):
+    for run_id in deployment.flows.books():
         try:
             row = deployment.runs.get(run_id)
         except NotFound:
             continue  # of a database that this one has replaced
         if is_over_for_good(deployment, row):
-            flow_runner.forget(deployment.config, run_id)
+            deployment.flows.forget(run_id)
 
 
 def is_over_for_good(deployment: Deployment, row: RunRow) -> bool:

@@ -20,7 +20,7 @@ from taskflow.patterns import graph_flow
 
 from antipode import logs
 from antipode.config import Config
-from antipode.engine import activity, flow_runner
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.flow_runner import guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
@@ -191,7 +191,7 @@ class Failover(RunKind):
         return left
 
     def point_of_no_return(self, run: Run) -> str | None:
-        complete = flow_runner.is_complete(run.deployment.config, run.id)
+        complete = run.deployment.flows.is_complete(run.id)
         return f"{run.vnf} is recovered" if complete or _is_active(run) else None
 
     def may_have_orphans(self, row: RunRow) -> bool:
