@@ -5,7 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo lab-demo test test-kill-matrix test-contract test-contract-lab \
+STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
+	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci && \
+	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src && \
+	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
+
+.PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-contract test-contract-lab \
 	test-contract-lab-core test-contract-lab-rest test-sandbox distributed-servers \
 	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
 	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format test-tempest clean
@@ -16,15 +21,16 @@ demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: 
 lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, Debian 12)
 	$(BIN)/python -m lab.demo
 
-test: $(READY)            ## unit tests and static checks; no cloud
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci
-	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
-	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
+test: $(READY)            ## unit tests and static checks, side by side; no cloud
+	$(MAKE) --no-print-directory -j 2 test-unit test-static
+
+test-unit: $(READY)       ## what needs no cloud, except for the kill matrix
 	$(BIN)/pytest tests/unit -q -n 2 --dist worksteal --timeout 600 \
 		--ignore tests/unit/test_kill_matrix.py
+
+test-static: $(READY)     ## style, imports and types; shown in one piece
+	mkdir -p build
+	@( $(STATIC) ) >build/static.log 2>&1; status=$$?; cat build/static.log; exit $$status
 
 test-kill-matrix: $(READY)  ## a run killed at every task and write, and resumed; no cloud
 	$(BIN)/pytest tests/unit/test_kill_matrix.py -q -n 2 --timeout 1800
