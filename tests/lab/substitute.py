@@ -78,15 +78,29 @@ def _running(site: Site, command: Sequence[str], log: Path, path: str | None) ->
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a process and its children: two of them must never serve one queue."""
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
+    """End a process and its group, which it may leave behind: two of them must never serve one
+    queue.
+    """
+
+    def is_gone() -> bool:
+        process.poll()
+        return not _send(process, 0)
+
+    _send(process, signal.SIGTERM)
     try:
-        process.wait(DOWN_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        wait_until(is_gone, f"{NAME} in place of the site's own has ended", timeout=DOWN_S)
+    except LabError:
+        _send(process, signal.SIGKILL)
+        wait_until(is_gone, f"{NAME} in place of the site's own is killed", timeout=DOWN_S)
+
+
+def _send(process: subprocess.Popen[str], number: int) -> bool:
+    """Send a signal to the group of a process; whether there was one."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def has_reported(site: Site, since: datetime) -> bool:
