@@ -259,7 +259,7 @@ def _inode(file: Path) -> tuple[int, int] | None:
 
 def _empty_log(engine: Engine) -> bool:
     """Move all changes from SQLite's write-ahead log to the file, and forget what the log held;
-    whether nobody was in the way.
+    whether no other connection was in the way.
     """
     with engine.connect() as connection:
         in_the_way, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
