@@ -8,6 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +32,9 @@ from antipode.operations.fence import fence, prepare, request
 from antipode.operations.resume import resume
 from antipode.recover import fencing
 from antipode.runs import KINDS, kind_of
-from antipode.vault import generations, old_copies, points, sealing
+from antipode.vault import Vault, generations, old_copies, points, sealing
+from antipode.vault.directory import DirectoryVault
+from antipode.vault.ensemble import Vaults
 from tests.unit.fakecloud import FakeCloud, refuse
 from tests.unit.test_durable_runs import World, world
 
@@ -237,6 +241,30 @@ def test_a_vault_that_is_silent_stops_it(moved: World, monkeypatch: pytest.Monke
     assert refused(moved, "site-a", here) is SiteUnreachable
 
 
+def test_vaults_that_could_not_have_decided_the_next_move_are_too_few(tmp_path: Path) -> None:
+    def silent() -> Vault:
+        raise SiteUnreachable("black hole")
+
+    def judge(*answering: str) -> None:
+        vaults = Vaults(
+            {
+                name: partial(DirectoryVault, tmp_path / name) if name in answering else silent
+                for name in ("a", "b", "third")
+            },
+            all_needed=False,
+            sites={"a": "site-a", "b": "site-b", "third": None},
+        )
+        now = ProtectedVnf(vnf="v", active_site="site-b", generation=2)
+        generations.must_be_decided(vaults, now)
+
+    judge("a", "b", "third")
+    judge("a", "third")
+    judge("a", "b")  # of the two that would have a say the first breaks the tie
+    for too_few in (("b",), ("third",), ("b", "third")):
+        with pytest.raises(VaultError):
+            judge(*too_few)
+
+
 def test_a_vnf_that_moves_in_between_is_not_fenced_any_more(moved: World) -> None:
     here = moved.process()
     row = request(prepare(here, "v", "site-a"))
@@ -304,7 +332,8 @@ def test_a_server_of_the_present_generation_is_spared_though_an_older_point_name
 
 def silence(world: World, monkeypatch: pytest.MonkeyPatch, service: str, times: int) -> None:
     """Have a service of site-a not answer so many times."""
-    api = {"compute": world.a.site.compute, "network": world.a.site.networks}[service]._api
+    site = world.a.site
+    api = site.compute._api if service == "compute" else site.networks._api
     send, left = api._send, [times]
 
     def silent(*arguments: Any, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from antipode import config
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, moment
 from antipode.cli.layout import Short
 from antipode.errors import InvalidInput
 from antipode.model.state import VnfState
@@ -57,6 +57,7 @@ class VnfList(ListCommand):
             "newest_point_age_s",
             "rpo_target_s",
             "rpo",
+            "two_active_copies",
             "backup",
         )
         rows = []
@@ -121,6 +122,11 @@ def _state(found: Status) -> dict[str, Any]:
         "rpo_target_s": found.rpo.target_s,
         "rpo_s": None if found.rpo.age_s is None else round(found.rpo.age_s),
         "rpo": found.rpo.state.value,
+        "two_active_copies": [
+            f"the old copy at {site} runs, seen since {moment(since)}: antipode fence"
+            f" {state.vnf} --site {site}"
+            for site, since in found.old_copies.items()
+        ],
         "trouble": found.trouble,
     }
 

@@ -254,6 +254,10 @@ class Vnf(Model):
     """how often the service proves the content of the newest recovery point, in seconds; None: only
     when it is asked to
     """
+    on_return: Literal["alarm", "fence"] = "alarm"
+    """what the service does when members of an old copy run at a site that has returned; fence: it
+    also stops and locks them and puts their ports down
+    """
     ports: list[str] = []
     """names or ids of ports that belong to it and to no server, beside those whose address a
     member's port may use, which are found

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -21,6 +22,7 @@ from antipode.model.vnf import NAME, Vnf
 from antipode.protect import checks
 from antipode.protect.option import OPTIONS
 from antipode.recover.plan import of_different_moments
+from antipode.service.returning import two_copies
 from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.vault import points
@@ -35,6 +37,10 @@ class Status:
     newest: RecoveryPoint | None
     trouble: str | None
     """why the vaults could not be read; then the state is the last that is known here"""
+    old_copies: Mapping[str, float] = field(default_factory=dict)
+    """the sites at which the service has seen an old copy of it run, and since when (seconds since
+    the epoch)
+    """
 
     @property
     def rpo(self) -> Rpo:
@@ -113,7 +119,7 @@ def status(deployment: Deployment, name: str) -> Status:
         NotFound: it is neither known here nor has it a recovery point.
         VaultError, SiteUnreachable: it is not known here, and the vaults cannot be read.
     """
-    vnf = deployment.vnfs.find(name)
+    vnf, running = deployment.vnfs.find(name), two_copies(deployment).get(name, {})
     try:
         vaults = deployment.vaults(vnf.vaults if vnf else ())
         newest = points.newest_or_none(vaults, name)
@@ -121,14 +127,15 @@ def status(deployment: Deployment, name: str) -> Status:
             raise NotFound(f"VNF {name} is not known here, and {vaults.place} has no point of it")
         vnf = vnf or (newest.vnf if newest else None)
         assert vnf is not None  # one of the two is there
-        return Status(vnf, activity.read(deployment, vnf, vaults), newest, None)
+        return Status(vnf, activity.read(deployment, vnf, vaults), newest, None, running)
     except NotFound:
         raise
     except AntipodeError as error:
         if vnf is None:
             raise
         initial = ProtectedVnf(vnf=name, active_site=vnf.primary, generation=1)
-        return Status(vnf, deployment.states.find(name) or initial, None, str(error))
+        known = deployment.states.find(name) or initial
+        return Status(vnf, known, None, str(error), running)
 
 
 def look(deployment: Deployment, name: str) -> Look:

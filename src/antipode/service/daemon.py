@@ -36,6 +36,7 @@ from antipode.service.events import Noticer
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
 from antipode.service.queue import enqueue
+from antipode.service.returning import Returning
 from antipode.service.scheduler import Scheduler
 from antipode.store.database import server_clock
 
@@ -112,6 +113,13 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
                 target=_clean_up, args=(deployment, stop), name="clean-up", daemon=True
             )
         )
+        returning = [Returning(deployment, name) for name in deployment.config.sites]
+        threads += [
+            threading.Thread(
+                target=look.follow, args=(stop,), name=f"old copies at {look.site}", daemon=True
+            )
+            for look in returning
+        ]
         events = _Events(deployment, observer, conductor)
         if deployment.config.metrics is not None or deployment.config.events is not None:
             threads.append(
@@ -125,7 +133,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             status = Status(
                 socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
             )
-            parts = Parts(conductor, scheduler, reapers, observer, events)
+            parts = Parts(conductor, scheduler, reapers, observer, events, returning)
             _beat(deployment, status, parts)
             LOG.info(
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
@@ -307,6 +315,7 @@ class Parts:
     reapers: _Reapers
     observer: Observer
     events: _Events
+    returning: Sequence[Returning] = ()
 
     def trouble(self) -> dict[str, str]:
         """What does not work, and why."""
@@ -314,6 +323,11 @@ class Parts:
         found |= {f"run {run}": why for run, why in self.conductor.waiting.items()}
         found |= self.observer.trouble
         found |= self.events.trouble()
+        found |= {
+            f"old copy of {vnf} at {look.site}": why
+            for look in self.returning
+            for vnf, why in look.trouble.items()
+        }
         found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}
         found |= {
             f"reaper of {name}": "its thread has ended; restart the service"

@@ -119,12 +119,7 @@ class Noticer:
 
     def receivers(self, kind: str) -> list[str]:
         """The receivers of events of a type."""
-        named = [
-            name
-            for name, hook in self._settings.webhooks.items()
-            if any(kind.startswith(beginning) for beginning in hook.types)
-        ]
-        return [*named, *([LOG_RECEIVER] if self._settings.log else [])]
+        return receivers(self._settings, kind)
 
     def _note(self, event: Event) -> None:
         self._deployment.events.note(event, self.receivers(event.type))
@@ -226,6 +221,18 @@ class Noticer:
             ours = key.startswith(prefix) and key.endswith(suffix)
             if ours and key.removeprefix(prefix).removesuffix(suffix) not in waiting:
                 yield Condition(key, None, False)
+
+
+def receivers(settings: EventsConfig | None, kind: str) -> list[str]:
+    """The receivers of events of a type; none where the configuration names none."""
+    if settings is None:
+        return []
+    named = [
+        name
+        for name, hook in settings.webhooks.items()
+        if any(kind.startswith(beginning) for beginning in hook.types)
+    ]
+    return [*named, *([LOG_RECEIVER] if settings.log else [])]
 
 
 def clean_up(deployment: Deployment) -> None:

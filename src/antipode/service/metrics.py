@@ -30,6 +30,7 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
 from antipode.runs import find_kind, protect
 from antipode.service.observer import Observed, Observer
+from antipode.service.returning import two_copies
 from antipode.store.tables import FreezeRow, RunRow
 
 LOG = logging.getLogger(__name__)
@@ -144,6 +145,12 @@ class Metrics(Collector):
             "Whether the schedule of a protection is paused.",
             ["vnf", "option"],
             [(*key, int(row.paused_at is not None)) for key, row in schedules.items()],
+        )
+        yield gauge(
+            "antipode_vnf_old_copy_running",
+            "Whether members of an old copy of a VNF run at a site where it is not active.",
+            ["vnf", "site"],
+            [(v, site, 1) for v, sites in two_copies(deployment).items() for site in sites],
         )
         now = deployment.freezes.now()
         yield from _of_freezes(freezes, list(deployment.config.sites), now)

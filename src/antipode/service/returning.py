@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks whether an old copy of a VNF runs at a site that has returned, and has it fenced where the
+VNF file says so. What is seen is a condition in the database, for all hosts.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.cloud.api import Json
+from antipode.engine.deployment import Deployment
+from antipode.errors import AntipodeError, Busy, InvalidInput, SiteUnreachable, VaultError
+from antipode.model.event import Event
+from antipode.model.state import ProtectedVnf, VnfState
+from antipode.model.vnf import Vnf
+from antipode.recover import fencing
+from antipode.runs import fence
+from antipode.service import events
+from antipode.service.queue import enqueue
+from antipode.store import database
+
+if TYPE_CHECKING:
+    from antipode.vault.old_copies import OldCopy
+
+LOG = logging.getLogger(__name__)
+LOOK_S = 20.0
+"""Between two looks at a site."""
+AGAIN_S = 300.0
+"""Between two fencings of one copy: one of them tries for minutes by itself."""
+TWO_COPIES = "vnf.two-copies/"
+"""The beginning of the keys of conditions: a VNF and the site of its old copy follow."""
+
+
+class Seen(NamedTuple):
+    """An old copy as its site shows it."""
+
+    running: list[str]
+    """names of the members whose guests run"""
+    unfenced: list[str]
+    """names of those that run or are not locked"""
+
+
+def two_copies(deployment: Deployment) -> dict[str, dict[str, float]]:
+    """By VNF, the sites at which an old copy of it was seen to run, and since when (seconds since
+    the epoch).
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, since in deployment.events.conditions().items():
+        if key.startswith(TWO_COPIES):
+            vnf, site = key.removeprefix(TWO_COPIES).split("@", 1)
+            found.setdefault(vnf, {})[site] = since
+    return found
+
+
+class Returning:
+    """Looks at one site."""
+
+    def __init__(self, deployment: Deployment, site: str) -> None:
+        self.site = site
+        self._deployment = deployment
+        self._copies: dict[str, tuple[int, OldCopy]] = {}
+        self._fenced_at: dict[str, float] = {}
+        self.trouble: dict[str, str] = {}
+        """by VNF: why it is not known whether its old copy runs, or it is not fenced"""
+
+    def follow(self, stop: threading.Event) -> None:
+        """Look until `stop` is set."""
+        while True:
+            try:
+                self.look()
+            except SQLAlchemyError as error:
+                LOG.warning("old copies at %s are not looked for now: %s", self.site, error)
+            except Exception:
+                LOG.exception("old copies at %s are not looked for now; trying again", self.site)
+            if stop.wait(LOOK_S):
+                return
+
+    def look(self) -> None:
+        """Look at the old copies of all VNFs once. A site that does not answer has not returned.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        moved = {vnf.vnf: vnf for vnf in self._deployment.vnfs.all() if self._may_be_old(vnf)}
+        for name, sites in two_copies(self._deployment).items():
+            if self.site in sites and name not in moved:
+                self._deployment.events.end(self._key(name), None, [])
+        if not moved:
+            return
+        try:
+            servers = self._deployment.site(self.site).compute.servers()
+        except (SiteUnreachable, InvalidInput) as error:
+            LOG.debug("%s has not returned: %s", self.site, error)
+            return
+        trouble: dict[str, str] = {}
+        for name, vnf in moved.items():
+            try:
+                self._judge(vnf, servers)
+            except Busy as error:
+                LOG.info("the old copy of VNF %s at %s: %s", name, self.site, error)
+            except AntipodeError as error:
+                trouble[name] = str(error)
+        for name in trouble.keys() - self.trouble.keys():
+            LOG.error("the old copy of VNF %s at %s: %s", name, self.site, trouble[name])
+        self.trouble = trouble
+
+    def _known(self, vnf: Vnf) -> ProtectedVnf | None:
+        return self._deployment.states.find(vnf.vnf)
+
+    def _may_be_old(self, vnf: Vnf) -> bool:
+        """Whether the copy of a VNF at the site may be an old one, by what is known here."""
+        if self.site not in vnf.sites or (known := self._known(vnf)) is None:
+            return False
+        is_settled = known.state is VnfState.ACTIVE and known.claim is not None
+        return is_settled and known.active_site != self.site
+
+    def _judge(self, vnf: Vnf, servers: list[Json]) -> None:
+        """Say whether an old copy runs, and have it fenced.
+
+        Raises:
+            AntipodeError: it is not known whether it is old; nothing is fenced then.
+        """
+        seen = self._seen(self._copy(vnf), servers)
+        if not seen.unfenced:
+            self._note(vnf.vnf, seen)
+            return
+        try:
+            standing = fence.must_be_old(self._deployment, vnf.vnf, self.site)
+        except (VaultError, SiteUnreachable):
+            self._note(vnf.vnf, seen)  # an alarm goes by what was known last; a fence does not
+            raise
+        self._note(vnf.vnf, seen)
+        again_at = self._fenced_at.get(vnf.vnf, -math.inf) + AGAIN_S
+        if vnf.on_return != "fence" or time.monotonic() < again_at:
+            return
+        row = fence.requested(standing.state, self.site, by_policy=True)
+        LOG.warning(
+            "the old copy of VNF %s at %s is going to be fenced by %s: %s",
+            *(vnf.vnf, self.site, row.id, ", ".join(seen.unfenced)),
+        )
+        enqueue(self._deployment, row)
+        self._fenced_at[vnf.vnf] = time.monotonic()
+
+    def _copy(self, vnf: Vnf) -> OldCopy:
+        """What proves that a server is of the old copy; kept, as it does not grow any more.
+
+        Raises:
+            AntipodeError: it is not known, or no vault says so now.
+        """
+        known, kept = self._known(vnf), self._copies.get(vnf.vnf)
+        if kept is not None and known is not None and kept[0] == known.generation:
+            return kept[1]
+        standing = fence.must_be_old(self._deployment, vnf.vnf, self.site)
+        copy = fence.old_copy(self._deployment, standing, self.site)
+        self._copies[vnf.vnf] = standing.state.generation, copy
+        return copy
+
+    @staticmethod
+    def _seen(copy: OldCopy, servers: list[Json]) -> Seen:
+        members = [s for s in servers if copy.has(s)]
+        running = [s["name"] for s in members if not fencing.is_off(s)]
+        unlocked = [s["name"] for s in members if fencing.is_off(s) and not s.get("locked")]
+        return Seen(running, [*running, *unlocked])
+
+    def _note(self, vnf: str, seen: Seen) -> None:
+        """Note in the database whether two copies run, with an event of the change."""
+        key, is_there = self._key(vnf), bool(seen.running)
+        if is_there == (key in self._deployment.events.conditions()):
+            return
+        now = database.now(self._deployment.database)
+        kind = "dr.vnf.two-copies" if is_there else "dr.vnf.one-copy"
+        data = {"vnf": vnf, "site": self.site, "running": seen.running}
+        event = Event(f"{key}/{now * 1000:.0f}", kind, f"vnf/{vnf}", now, data)
+        to = events.receivers(self._deployment.config.events, kind)
+        if is_there:
+            LOG.error(
+                "VNF %s has two active copies: %s of the old one run at %s",
+                *(vnf, ", ".join(seen.running), self.site),
+            )
+            self._deployment.events.begin(key, event, to)
+        else:
+            self._deployment.events.end(key, event, to)
+
+    def _key(self, vnf: str) -> str:
+        return f"{TWO_COPIES}{vnf}@{self.site}"
