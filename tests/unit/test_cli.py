@@ -126,6 +126,7 @@ def test_a_vnf_is_added_listed_and_replaced(antipode: Antipode) -> None:
             "newest_point_age_s": None,
             "rpo_target_s": None,
             "rpo": "no-point",
+            "two_active_copies": [],
             "backup": ["site-b"],
             "damaged": None,
         }

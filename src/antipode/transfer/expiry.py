@@ -66,6 +66,22 @@ class Expiry:
     """called before each change; raises when the run must stop"""
     asked: Collection[str] = ()
     """points that an operator wants removed"""
+    _examined: dict[str, Examined] = field(default_factory=dict, repr=False)
+    _summaries: dict[str, sealing.Summary] = field(default_factory=dict, repr=False)
+
+    def examined(self, point: str) -> Examined:
+        """As `points.examine`. A recovery point never changes, so each is read once; what it needs
+        stays known, whatever becomes of its document meanwhile.
+        """
+        if point not in self._examined:
+            self._examined[point] = points.examine(self.vault, self.vnf.vnf, point)
+        return self._examined[point]
+
+    def summary(self, point: str) -> sealing.Summary:
+        """As `points.summary`, read once."""
+        if point not in self._summaries:
+            self._summaries[point] = points.summary(self.vault, self.vnf.vnf, point)
+        return self._summaries[point]
 
 
 @dataclass
@@ -179,7 +195,7 @@ def withdrawn(expiry: Expiry) -> Withdrawn:
     there = points.list_all(vault, vnf)
     if not there.hidden:
         return Withdrawn([], {})
-    newest, unproven = _newest_signed(vault, vnf, [*there.ids, *there.hidden])
+    newest, unproven = _newest_signed(expiry, [*there.ids, *there.hidden])
     doubtful: dict[str, str] = {}
     for point in there.hidden:
         if point in expiry.asked:
@@ -191,7 +207,7 @@ def withdrawn(expiry: Expiry) -> Withdrawn:
     return Withdrawn([point for point in there.hidden if point not in doubtful], doubtful)
 
 
-def _newest_signed(vault: Vault, vnf: str, ids: Iterable[str]) -> tuple[str, set[str]]:
+def _newest_signed(expiry: Expiry, ids: Iterable[str]) -> tuple[str, set[str]]:
     """The newest of these points that a key trusted here has signed, empty if none is; and those
     that cannot be read, or that none has signed: another may have been there in their place.
     """
@@ -199,7 +215,7 @@ def _newest_signed(vault: Vault, vnf: str, ids: Iterable[str]) -> tuple[str, set
     unproven: set[str] = set()
     for point in ids:
         try:
-            found = points.summary(vault, vnf, point)
+            found = expiry.summary(point)
         except NotFound:
             continue
         except VaultCorrupt:
@@ -229,7 +245,7 @@ def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]
         if point in apart_from:
             continue
         try:
-            found.append(points.examine(vault, vnf, point))
+            found.append(expiry.examined(point))
         except VaultCorrupt as error:
             raise VaultCorrupt(
                 f"recovery point {point} of {vnf} cannot be read, so nothing expires: it is unknown"
@@ -332,7 +348,7 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     # A run is kept before it reads its point: it finds the note, or is found here.
     used = {i: run for i, run in expiry.users().items() if i in certain}
     outcome.left += [f"recovery point {i}: used by {run}" for i, run in sorted(used.items())]
-    staying += [points.examine(expiry.vault, vnf, point) for point in used]
+    staying += [expiry.examined(point) for point in used]
     going = [point for point in certain if point not in used]
     work = _work(expiry, going, staying)
     stuck: set[str] = set()
