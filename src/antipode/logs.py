@@ -28,7 +28,6 @@ NOISY = (
     "stevedore",
     "urllib3",
     "alembic",
-    "boto3",
     "botocore",
     "cliff",
     "requests",

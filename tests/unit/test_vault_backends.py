@@ -248,7 +248,7 @@ def test_a_profile_that_is_not_there_is_named(s3: S3Server, bucket: str) -> None
         s3.vault(bucket, profile="nobody")
 
 
-def test_without_boto3_the_extra_is_named(
+def test_without_botocore_the_extra_is_named(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("antipode.libraries.find_spec", lambda name: None)

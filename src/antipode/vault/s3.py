@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class S3Vault(Vault):
             go_on: of the run that it is used by: raises when nothing more may be changed.
 
         Raises:
-            InvalidInput: boto3 is not installed, there are no credentials, or what the settings
+            InvalidInput: botocore is not installed, there are no credentials, or what the settings
                 name is not there.
         """
         self._settings = settings
@@ -229,13 +230,13 @@ class S3Vault(Vault):
 
 def _client(settings: Settings) -> Any:
     """A client for S3; nothing is sent yet. Errors as for `S3Vault`."""
-    libraries.need("boto3", "s3", "a vault in S3")
-    import boto3
+    libraries.need("botocore", "s3", "a vault in S3")
     from botocore import exceptions
     from botocore.config import Config
     from botocore.session import Session
 
     session = Session()
+    session.register_component("data_loader", _descriptions())
     if settings.credentials_file is not None:
         session.set_config_variable("credentials_file", str(_private(settings.credentials_file)))
     try:
@@ -246,7 +247,7 @@ def _client(settings: Settings) -> Any:
                 f"vault bucket {settings.bucket}: there are no credentials. Name a profile or a "
                 "credentials_file, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
-        return boto3.Session(botocore_session=session).client(
+        return session.create_client(
             "s3",
             endpoint_url=settings.endpoint,
             region_name=settings.region or session.get_config_variable("region") or "us-east-1",
@@ -264,6 +265,14 @@ def _client(settings: Settings) -> Any:
         )
     except (exceptions.BotoCoreError, ValueError) as error:
         raise InvalidInput(f"vault bucket {settings.bucket}: {printable(str(error))}") from error
+
+
+@cache
+def _descriptions() -> Any:
+    """Amazon's descriptions of its services: files of megabytes, which a process reads once."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _private(path: Path) -> Path:
