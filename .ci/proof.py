@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The proof that a change is sound: its steps in their order, as far as the change needs them.
 
-The lab is built beside the steps that need no cloud, and the add-on is tried with Nova beside the
-embedded sites. The steps on the lab run alone, as its virtual machines need both cores.
+The lab is built beside the steps that need no cloud, several hosts are tried beside the kill
+matrix, and the add-on with Nova beside the embedded sites. The steps on the lab run alone, as its
+virtual machines need both cores.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
         ),
         Step("checks", "unit tests and static checks", ["make", "test"], frozenset({Lane.CHECKS})),
         Step(
+            "distributed",
+            "several hosts, on real servers",
+            ["make", "test-distributed"],
+            DISTRIBUTED,
+            after=["servers", "checks"],
+            beside=True,  # it waits more than it works
+        ),
+        Step(
             "kill-matrix",
             "killed at every step",
             ["make", "test-kill-matrix"],
@@ -60,13 +69,6 @@ def all_steps(selection: Selection, *, full: bool) -> list[Step]:
             "what is published, in an empty environment",
             ["make", "test-distributions"],
             frozenset({Lane.DISTRIBUTIONS}),
-        ),
-        Step(
-            "distributed",
-            "several hosts, on real servers",
-            ["make", "test-distributed"],
-            DISTRIBUTED,
-            after=["servers"],
         ),
         Step("demo", "the demo on embedded sites", ["make", "demo"], EMBEDDED),
         Step(
