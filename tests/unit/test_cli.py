@@ -104,6 +104,24 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert HEAVY & {m.split(".")[0] for m in done.stderr.split()} == set()
 
 
+@pytest.mark.parametrize("arguments", [["vnf", "list"], ["vnf", "show", "hlr"], ["run", "list"]])
+def test_a_look_at_what_the_database_has_imports_no_engine(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    config = str(samples.write_config(tmp_path))
+    code = (
+        f"import sys; sys.argv = ['antipode', '--config', {config!r}, *{arguments!r}]\n"
+        "from antipode.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('imported', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = done.stdout.rpartition("imported")[2].split()
+    assert "antipode.engine.deployment" in imported
+    assert {"taskflow", "networkx"} & set(imported) == set()
+
+
 def test_help_names_every_command_and_every_exit_code() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "antipode.cli.main", "--help"],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antipode.engine.activity import two_copies
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
@@ -16,7 +17,7 @@ from antipode.errors import SiteUnreachable, VaultError
 from antipode.operations import inspect
 from antipode.recover import fencing
 from antipode.runs import kind_of
-from antipode.service.returning import Returning, two_copies
+from antipode.service.returning import Returning
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_fence_run import OLD, back, is_fenced, picture
 from tests.unit.test_kill_matrix import VNF

@@ -17,6 +17,9 @@ from antipode.vault.sealing import Trust
 
 LOG = logging.getLogger(__name__)
 
+TWO_COPIES = "vnf.two-copies/"
+"""The beginning of the keys of conditions: a VNF and the site of its old copy follow."""
+
 
 class Standing(NamedTuple):
     """The state of a VNF, and the vaults that it was read from."""
@@ -215,3 +218,15 @@ def must_be_active_at(state: ProtectedVnf, site: str) -> None:
         raise Busy(f"{state}. Resume or abort that before it is protected")
     if state.active_site != site:
         raise Busy(f"{state}: the copy at {site} is an old one, and is not protected")
+
+
+def two_copies(deployment: Deployment) -> dict[str, dict[str, float]]:
+    """By VNF, the sites at which an old copy of it was seen to run, and since when (seconds since
+    the epoch).
+    """
+    found: dict[str, dict[str, float]] = {}
+    for key, since in deployment.events.conditions().items():
+        if key.startswith(TWO_COPIES):
+            vnf, site = key.removeprefix(TWO_COPIES).split("@", 1)
+            found.setdefault(vnf, {})[site] = since
+    return found

@@ -22,7 +22,6 @@ from antipode.model.vnf import NAME, Vnf
 from antipode.protect import checks
 from antipode.protect.option import OPTIONS
 from antipode.recover.plan import of_different_moments
-from antipode.service.returning import two_copies
 from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.vault import points
@@ -119,7 +118,7 @@ def status(deployment: Deployment, name: str) -> Status:
         NotFound: it is neither known here nor has it a recovery point.
         VaultError, SiteUnreachable: it is not known here, and the vaults cannot be read.
     """
-    vnf, running = deployment.vnfs.find(name), two_copies(deployment).get(name, {})
+    vnf, running = deployment.vnfs.find(name), activity.two_copies(deployment).get(name, {})
     try:
         vaults = deployment.vaults(vnf.vaults if vnf else ())
         newest = points.newest_or_none(vaults, name)

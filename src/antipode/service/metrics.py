@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode import __version__
 from antipode.config import MetricsConfig
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import state_of
 from antipode.errors import AntipodeError
@@ -30,7 +31,6 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
 from antipode.runs import find_kind, protect
 from antipode.service.observer import Observed, Observer
-from antipode.service.returning import two_copies
 from antipode.store.tables import FreezeRow, RunRow
 
 LOG = logging.getLogger(__name__)
@@ -150,7 +150,11 @@ class Metrics(Collector):
             "antipode_vnf_old_copy_running",
             "Whether members of an old copy of a VNF run at a site where it is not active.",
             ["vnf", "site"],
-            [(v, site, 1) for v, sites in two_copies(deployment).items() for site in sites],
+            [
+                (v, site, 1)
+                for v, sites in activity.two_copies(deployment).items()
+                for site in sites
+            ],
         )
         now = deployment.freezes.now()
         yield from _of_freezes(freezes, list(deployment.config.sites), now)

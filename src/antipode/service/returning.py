@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.cloud.api import Json
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, Busy, InvalidInput, SiteUnreachable, VaultError
 from antipode.model.event import Event
@@ -33,8 +34,6 @@ LOOK_S = 20.0
 """Between two looks at a site."""
 AGAIN_S = 300.0
 """Between two fencings of one copy: one of them tries for minutes by itself."""
-TWO_COPIES = "vnf.two-copies/"
-"""The beginning of the keys of conditions: a VNF and the site of its old copy follow."""
 
 
 class Seen(NamedTuple):
@@ -44,18 +43,6 @@ class Seen(NamedTuple):
     """names of the members whose guests run"""
     unfenced: list[str]
     """names of those that run or are not locked"""
-
-
-def two_copies(deployment: Deployment) -> dict[str, dict[str, float]]:
-    """By VNF, the sites at which an old copy of it was seen to run, and since when (seconds since
-    the epoch).
-    """
-    found: dict[str, dict[str, float]] = {}
-    for key, since in deployment.events.conditions().items():
-        if key.startswith(TWO_COPIES):
-            vnf, site = key.removeprefix(TWO_COPIES).split("@", 1)
-            found.setdefault(vnf, {})[site] = since
-    return found
 
 
 class Returning:
@@ -88,7 +75,7 @@ class Returning:
             SQLAlchemyError: the database does not answer.
         """
         moved = {vnf.vnf: vnf for vnf in self._deployment.vnfs.all() if self._may_be_old(vnf)}
-        for name, sites in two_copies(self._deployment).items():
+        for name, sites in activity.two_copies(self._deployment).items():
             if self.site in sites and name not in moved:
                 self._deployment.events.end(self._key(name), None, [])
         if not moved:
@@ -188,4 +175,4 @@ class Returning:
             self._deployment.events.end(key, event, to)
 
     def _key(self, vnf: str) -> str:
-        return f"{TWO_COPIES}{vnf}@{self.site}"
+        return f"{activity.TWO_COPIES}{vnf}@{self.site}"
