@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Tests start antipode hundreds of times, and without bytecode each start compiles all of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
 	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci && \
 	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src && \
