@@ -408,7 +408,8 @@ class FakeCloud:
         }
         self.attachments[server] = [
             {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
-            for d in wanted["block_device_mapping_v2"]
+            for d in disks
+            if d["destination_type"] == "volume"
         ]
         for volume in volumes:
             self.volumes[volume]["status"] = "in-use"
@@ -829,6 +830,58 @@ class FakeCloud:
                 return {"networks": chosen(self.networks)}
             case "GET", ["subnets"]:
                 return {"subnets": chosen(self.subnets)}
+            case "POST", ["networks"]:
+                self._happens(f"network {body['network']['name']}")
+                network = {"tags": [], **body["network"], "id": f"made-network-{next(self.ids)}"}
+                self.networks.append(network)
+                return {"network": network}
+            case "POST", ["subnets"]:
+                wanted = body["subnet"]
+                if not any(n["id"] == wanted["network_id"] for n in self.networks):
+                    refuse(404, "no such network")
+                same = [s for s in self.subnets if s["network_id"] == wanted["network_id"]]
+                if any(s["cidr"] == wanted["cidr"] for s in same):
+                    refuse(400, "the range overlaps with another subnet")
+                self._happens(f"subnet {wanted['cidr']} {wanted['name']}")
+                self.subnets.append({**wanted, "id": f"made-subnet-{next(self.ids)}"})
+                return {"subnet": self.subnets[-1]}
+            case "PUT", ["subnets", subnet]:
+                row = next(s for s in self.subnets if s["id"] == subnet)
+                self._happens(f"change subnet {row['cidr']}")
+                row.update(body["subnet"])
+                if row.get("enable_dhcp"):
+                    dhcp = f"port-dhcp-{subnet}"
+                    self.ports[dhcp] = {
+                        **A_PORT,
+                        "id": dhcp,
+                        "network_id": row["network_id"],
+                        "mac_address": f"fa:16:3d:{subnet}",
+                        "device_owner": "network:dhcp",
+                        "device_id": f"dhcp-{subnet}",
+                    }
+                return {"subnet": row}
+            case "PUT", ["networks", network, "tags"]:
+                row = next(n for n in self.networks if n["id"] == network)
+                self._happens(f"tag network {row['name']}")
+                row["tags"] = body["tags"]
+                return None
+            case "PUT", ["networks", network]:
+                row = next(n for n in self.networks if n["id"] == network)
+                self._happens(f"describe network {row['name']}")
+                row.update(body["network"])
+                return {"network": row}
+            case "DELETE", ["networks", network]:
+                row = next((n for n in self.networks if n["id"] == network), None)
+                if row is None:
+                    refuse(404, "no such network")
+                on_it = [p for p in self.ports.values() if p["network_id"] == network]
+                if any(p.get("device_owner") != "network:dhcp" for p in on_it):
+                    refuse(409, "there are ports on the network")
+                self._happens(f"delete network {row['name']}")
+                self.ports = {i: p for i, p in self.ports.items() if p not in on_it}
+                self.subnets = [s for s in self.subnets if s["network_id"] != network]
+                self.networks.remove(row)
+                return None
             case "GET", ["security-groups"]:
                 return {"security_groups": self.groups}
             case "GET", ["routers" | "address-groups"]:

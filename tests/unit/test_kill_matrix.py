@@ -483,6 +483,8 @@ def clouds(stage: Stage) -> dict[str, Any]:
             "servers": {n: s | {"updated": ""} for n, s in by(cloud.servers, "name").items()},
             "volumes": {n: v | {"created_at": ""} for n, v in by(cloud.volumes, "name").items()},
             "ports": by(cloud.ports, "mac_address"),
+            "networks": [n["name"] for n in cloud.networks],
+            "subnets": [s["name"] for s in cloud.subnets],
             "attachments": cloud.attachments,
             "groups": cloud.server_groups,
             "keypairs": cloud.keypairs,
@@ -565,7 +567,7 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [f"{where}: {one!r} and not {other!r}"]
 
 
-ONCE = ("restore", "import", "boot", "port", "group", "keypair")
+ONCE = ("restore", "import", "boot", "port", "group", "keypair", "network", "subnet")
 """What must happen once and never again, whatever is killed."""
 
 
@@ -653,8 +655,9 @@ COMMANDS = (
     "verify",
     "precheck",
     "fence",
+    "drill",
 )
-AT_THE_BACKUP_SITE = ("failover", "verify", "precheck")
+AT_THE_BACKUP_SITE = ("failover", "verify", "precheck", "drill")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -667,7 +670,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0, 0), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0, 0, 15), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):
@@ -700,6 +703,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_ends_as_if_nothing_had_happen
         ("expire", "delete backup of db-data, not answered"),
         ("verify", "full backup db-root, not answered"),
         ("fence", "os-stop db, not answered"),
+        ("drill", "restore db-root, not answered"),
     ],
 )
 def test_a_resume_that_is_killed_in_its_turn_can_be_resumed(
@@ -730,6 +734,8 @@ ABORTED = (
     ("failover", "boot front, not answered"),
     ("verify", "restore db-root, not answered"),
     ("verify", "full backup db-root, not answered"),
+    ("drill", "network net-b drill-1a2b3c, not answered"),
+    ("drill", "boot db-drill-1a2b3c, not answered"),
 )
 
 
@@ -785,7 +791,8 @@ successor makes in its place, after it, when what that one has made is there, or
 ended.
 """
 MAKES = re.compile(
-    "restore|volume|boot|import|port|group|keypair|(new )?image|upload|snapshot|full|incremental"
+    "restore|volume|boot|import|port|network|subnet|group|keypair|(new )?image|upload|snapshot"
+    "|full|incremental"
 )
 
 
@@ -846,7 +853,8 @@ def test_a_request_that_takes_effect_when_its_run_was_aborted_is_cleaned_up(
     matrix, wrong = matrices(what), list[str]()
     for point, when in late_requests(matrix):
         if when != "ended" or not re.match(
-            "restore|volume|boot|port|(new )?image|upload|snapshot|full|incremental|vault put",
+            "restore|volume|boot|port|network|(new )?image|upload|snapshot|full|incremental"
+            "|vault put",
             point,
         ):
             continue

@@ -26,13 +26,18 @@ from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
 
 
-def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
+def make_plan(point: RecoveryPoint, site: Site, *, beside: bool = False) -> RecoveryPlan:
     """Plan the recovery of a VNF at `site` from one recovery point. Creates nothing.
+
+    Args:
+        beside: it is made beside the VNF's own copies, on networks of its own: neither servers of
+            the same names nor addresses in use are in its way, and nothing that an earlier attempt
+            has made is used.
 
     Raises:
         PreflightFailed: with everything that is missing or in the way.
     """
-    planner = _Planner(point, site)
+    planner = _Planner(point, site, beside=beside)
     plan = planner.plan()
     if planner.problems:
         raise PreflightFailed(
@@ -45,8 +50,9 @@ def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
 class _Planner:
     """What the backup site has, read once, and what is wrong with it for this recovery point."""
 
-    def __init__(self, point: RecoveryPoint, site: Site) -> None:
+    def __init__(self, point: RecoveryPoint, site: Site, *, beside: bool) -> None:
         self._findings = Findings()
+        self._beside = beside
         self.problems = self._findings.problems
         self.warnings = self._findings.warnings
         self._point = point
@@ -54,7 +60,7 @@ class _Planner:
         self._map = point.vnf.map_between(point.site, site.name)
         self._flavors = by_name(site.compute.flavors())
         self._types = by_name(site.volumes.types())
-        self._ports = PortPlanner(point, site, self._findings)
+        self._ports = PortPlanner(point, site, self._findings, beside=beside)
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
         self._servers = by_name(site.compute.servers())
@@ -115,19 +121,8 @@ class _Planner:
         )
 
     def _server(self, server: Server, member: Member, after: list[str]) -> ServerPlan:
-        self._must_be_gone(server)
-        for other in self._servers.get(server.name, []):
-            if not carries(other, resource_key(self._point.id, server.id)):
-                self.problems.append(f"there is a server {server.name} already ({other['id']})")
-            elif other["status"] == "ERROR":
-                reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
-                self.warnings.append(
-                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in "
-                    f"ERROR: {reason}; it is removed and made again"
-                )
-                self._to_be_replaced.append(other["id"])
-            else:
-                self._there[server.name] = other["id"]
+        if not self._beside:
+            self._look_for_copies(server)
         return ServerPlan(
             source_id=server.id,
             name=server.name,
@@ -159,6 +154,22 @@ class _Planner:
             locked=server.locked,
             locked_reason=server.locked_reason,
         )
+
+    def _look_for_copies(self, server: Server) -> None:
+        """See that no other server has its name, and find the one of an earlier attempt."""
+        self._must_be_gone(server)
+        for other in self._servers.get(server.name, []):
+            if not carries(other, resource_key(self._point.id, server.id)):
+                self.problems.append(f"there is a server {server.name} already ({other['id']})")
+            elif other["status"] == "ERROR":
+                reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
+                self.warnings.append(
+                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in "
+                    f"ERROR: {reason}; it is removed and made again"
+                )
+                self._to_be_replaced.append(other["id"])
+            else:
+                self._there[server.name] = other["id"]
 
     def _must_be_gone(self, server: Server) -> None:
         """See that the server that was captured is not at this site, under whatever name."""
