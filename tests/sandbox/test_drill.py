@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from antipode.sandbox import desk
+from antipode.sandbox.answer import ask
+from antipode.sandbox.members import HTTP_PORT
 from tests.sandbox.conftest import BACKUP, PRIMARY, World, until
 
 pytestmark = pytest.mark.sandbox
@@ -39,6 +41,15 @@ def inventory(world: World) -> dict[str, set[str]]:
             o.name for o in world.cloud(f"{BACKUP}-backup").object_store.objects("volumebackups")
         },
     }
+
+
+def answers(world: World, address: str) -> bool:
+    """Whether a member answers from outside on an address at the backup site."""
+    try:
+        ask(world.sandbox.settings(BACKUP).url, address, HTTP_PORT)
+    except OSError:
+        return False
+    return True
 
 
 def result(world: World) -> dict[str, Any]:
@@ -79,8 +90,18 @@ def test_a_drill_of_a_dead_site_needs_nothing_of_it_and_a_failover_follows(
     assert {**inventory(own_world), "objects": set()} == {**before, "objects": set()}
     own_world.operator.tell("drill", "canary", "--yes", "--keep", "1h")
     assert len(own_world.guests(BACKUP)) == 3
+    for port in own_world.cloud(BACKUP).network.ports():
+        for fixed in port.fixed_ips:
+            assert not answers(own_world, fixed["ip_address"])
     own_world.operator.tell("failover", "canary", "--to", BACKUP, "--yes")
     assert len(own_world.guests(BACKUP)) == 6
+    member = desk.vnf(own_world.sandbox)["members"][0]["server"]
+    address = next(
+        port.fixed_ips[0]["ip_address"]
+        for server in own_world.cloud(BACKUP).compute.servers(name=f"^{member}$")
+        for port in own_world.cloud(BACKUP).network.ports(device_id=server.id)
+    )
+    assert answers(own_world, address)
     own_world.operator.tell("drill", "cleanup", "canary", "--yes")
     servers = {s.name for s in own_world.cloud(BACKUP).compute.servers()}
     assert servers == {m["server"] for m in desk.vnf(own_world.sandbox)["members"]}

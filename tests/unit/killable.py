@@ -200,7 +200,7 @@ def prepare() -> None:
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
-    drill.secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment]
+    drill.secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment,misc]
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
         assert wait.__kwdefaults__ is not None
         wait.__kwdefaults__["interval_s"] = 0.005

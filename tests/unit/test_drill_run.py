@@ -16,6 +16,8 @@ from antipode.config import Config
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
+    Aborted,
+    AntipodeError,
     Busy,
     DrillNotPassed,
     InvalidInput,
@@ -24,15 +26,20 @@ from antipode.errors import (
     PreflightFailed,
     SiteUnreachable,
 )
-from antipode.model.vnf import Answers
+from antipode.model.vnf import Answers, Mapping
+from antipode.operations import failover as failing
+from antipode.operations.abort import abort
 from antipode.operations.drill import cleanup, drill, prepare, request, uncleaned
+from antipode.operations.protect import protect
 from antipode.operations.recovery_points import deep_request
+from antipode.recover import isolation
 from antipode.runs import drill as drill_run
 from antipode.runs import drill_cleanup, failover_checks, orphans
 from antipode.store.tables import RunRow
 from antipode.vault import generations
-from tests.unit.test_durable_runs import VNF, World, world
+from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
 from tests.unit.test_images_of_root_disks import by_option_2, imaged, source_of
+from tests.unit.test_port_fidelity import vip
 from tests.unit.test_verify_run import Digested, store
 
 __all__ = ["imaged", "store", "world"]
@@ -96,7 +103,7 @@ def test_a_drill_recovers_probes_and_removes_all_of_it(world: World) -> None:
     assert record["passed"] is True
     assert [a["ok"] for a in record["answers"]] == [True, True]
     assert record["leaks"] == []
-    assert record["made_by_others_meanwhile"] == {}
+    assert record["appeared_meanwhile"] == {}
     inventories = (record["inventory_before"], record["inventory_after"])
     assert {**inventories[0], "backups": 0} == {**inventories[1], "backups": 0}
     expect_nothing_left(world)
@@ -230,7 +237,7 @@ STRANGER = {
 
 def test_no_guest_boots_where_somebody_else_has_a_port(world: World) -> None:
     def before(event: str) -> None:
-        if event.startswith("change subnet"):
+        if event.startswith("change of subnets"):
             network = world.b.networks[-1]["id"]
             world.b.ports["port-of-a-stranger"] = {**STRANGER, "network_id": network}
 
@@ -252,7 +259,7 @@ def test_no_guest_boots_where_somebody_else_has_a_port(world: World) -> None:
 @pytest.mark.parametrize("flag", ["shared", "router:external"])
 def test_no_guest_boots_on_a_network_that_leads_elsewhere(world: World, flag: str) -> None:
     def before(event: str) -> None:
-        if event.startswith("change subnet"):
+        if event.startswith("change of subnets"):
             world.b.networks[-1][flag] = True
 
     world.b.before = before
@@ -309,7 +316,7 @@ def test_a_drill_whose_time_is_over_is_removed_by_the_service(world: World) -> N
     run = drilled(world, keep_s=0.001)["run"]
     queued: list[RunRow] = []
     drill_cleanup.submit_due(world.here, queued.append)
-    assert [row.request["drills"] for row in queued] == [[run]]
+    assert [row.request and row.request["drills"] for row in queued] == [[run]]
     here = world.process()
     cleanup(here, uncleaned(here, "v"), Unobserved())
     expect_nothing_left(world)
@@ -349,6 +356,153 @@ def test_a_quota_of_networks_that_is_short_is_named(world: World) -> None:
     world.b.quotas["network"] = {"limit": 0}
     with pytest.raises(PreflightFailed):
         prepare(world.here, "v")
+
+
+def test_each_quota_is_counted_once_and_for_all_that_the_drill_creates(world: World) -> None:
+    world.b.quotas["network"] = world.b.quotas["subnet"] = {"limit": 9}
+    needs = {q.resource: q.needed for q in prepare(world.here, "v").plan.quotas}
+    assert len(needs) == len(prepare(world.here, "v").plan.quotas)
+    assert (needs["network"], needs["subnet"]) == (1, 1)
+
+
+def test_the_backups_that_compare_content_are_counted(world: World, store: Digested) -> None:
+    drilled(world)  # imports the records, which stay
+    world.b.quotas["backups"] = {"limit": 0}
+    assert prepare(world.here, "v")
+    with configured(store), pytest.raises(PreflightFailed):
+        prepare(world.here, "v")
+
+
+def test_networks_that_a_failover_would_create_are_copied_and_counted_once(world: World) -> None:
+    world.b.networks, world.b.subnets = [], []
+    world.b.quotas["network"] = {"limit": 1}
+    mapping = Mapping(volume_types={"fast": "standard"})
+    world.here.vnfs.put(VNF.model_copy(update={"networks": "create", "map": mapping}))
+    world.protect()
+    record = drilled(world)
+    assert record["passed"] is True and record["isolation"]["ports_of_the_drill"] == 2
+    assert (world.b.networks, world.b.subnets, world.b.ports) == ([], [], {})
+
+
+def test_ports_of_no_server_are_on_its_networks_too_and_leave_nothing(world: World) -> None:
+    vip(world.a)
+    world.a.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": "10.0.0.200"}]
+    world.protect()
+    record = drilled(world)
+    assert record["isolation"]["ports_of_the_drill"] == 3
+    expect_nothing_left(world)
+
+
+def test_a_name_that_is_as_long_as_it_can_be_keeps_the_drill() -> None:
+    name = isolation.named("n" * 255, "drill-1a2b3c")
+    assert len(name) == 255 and name.endswith(" drill-1a2b3c")
+
+
+def test_a_second_drill_of_the_vnf_does_not_begin_beside_it(world: World) -> None:
+    with world.here.claims.begin(request(prepare(world.here, "v"))), pytest.raises(Busy):
+        drilled(world)
+    assert world.b.servers == {}
+
+
+def test_drills_of_two_vnfs_with_the_same_names_and_addresses_do_not_meet(world: World) -> None:
+    world.here.vnfs.put(VNF.model_copy(update={"vnf": "w"}))
+    point = protect(world.process(), "w", Unobserved())["recovery_point"]
+    with pytest.raises(NotFound):
+        prepare(world.here, "v", point=point)
+    drilled(world, keep_s=3600.0)
+    kept = {*world.b.servers, *world.b.ports, *world.b.volumes}
+    here = world.process()
+    record = drill(here, request(prepare(here, "w")), Unobserved())
+    assert (record["passed"], record["leaks"]) == (True, [])
+    assert kept == {*world.b.servers, *world.b.ports, *world.b.volumes}
+    cleanup(here, uncleaned(here, "v"), Unobserved())
+    expect_nothing_left(world)
+
+
+def test_a_protection_goes_on_during_a_drill_and_removes_nothing_of_it(world: World) -> None:
+    made: list[Any] = []
+
+    def before(event: str) -> None:
+        if event.startswith("boot") and not made:
+            made.append(world.protect(world.process()))
+
+    world.b.before = before
+    record = drilled(world)
+    assert (record["passed"], record["leaks"]) == (True, [])
+    assert made[0]["recovery_point"] != record["recovery_point"]
+    expect_nothing_left(world)
+
+
+def test_a_failover_during_a_drill_ends_it_and_has_all_of_its_own(world: World) -> None:
+    there = world.process()
+    planned = failing.prepare(there, "v", "site-b", None)
+    ordered: list[InBackground] = []
+
+    def before(event: str) -> None:
+        if event.startswith("boot front-") and not ordered:
+            ordered.append(InBackground(lambda: failing.failover(there, planned, Unobserved())))
+            until(lambda: newest(world).abort_requested_at is not None)
+
+    world.b.before = before
+    with pytest.raises(Aborted):
+        drilled(world)
+    ordered[0].join()
+    assert ordered[0].error is None
+    state = generations.present(world.here.vault, "v", "site-a")
+    assert (state.generation, state.active_site) == (2, "site-b")
+    assert newest(world).state == "aborted"
+    assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
+    assert all(v["status"] == "in-use" for v in world.b.volumes.values())
+    assert [n["name"] for n in world.b.networks] == ["net-b"]
+    assert {p["network_id"] for p in world.b.ports.values()} == {world.b.networks[0]["id"]}
+
+
+def test_a_drill_that_waited_until_the_vnf_is_active_at_its_site_is_not_made(world: World) -> None:
+    row = request(prepare(world.here, "v"))
+    world.failover()
+    servers = dict(world.b.servers)
+    with pytest.raises(InvalidInput):
+        drill(world.process(), row, Unobserved())
+    assert world.b.servers == servers
+    assert [n["name"] for n in world.b.networks] == ["net-b"]
+
+
+def test_a_failover_that_lacks_room_names_the_drills_that_hold_it(world: World) -> None:
+    run = drilled(world, keep_s=3600.0)["run"]
+    world.b.quotas["volumes"] = {"limit": len(world.b.volumes)}
+    with pytest.raises(PreflightFailed) as lacks:
+        world.failover()
+    assert [run in note for note in lacks.value.__notes__] == [True]
+    cleanup(world.here, uncleaned(world.here, "v"), Unobserved())
+    world.failover()
+
+
+def test_a_kept_drill_that_was_not_passed_can_be_aborted(world: World) -> None:
+    probed(world, within=0.05)
+    world.b.console = "kernel panic"
+    with pytest.raises(DrillNotPassed):
+        drilled(world, keep_s=3600.0)
+    assert len(world.b.servers) == 2
+    assert abort(world.process(), newest(world).id, Unobserved())["left"] == []
+    expect_nothing_left(world)
+    assert not drill_run.is_kept(newest(world))
+
+
+def test_a_clean_up_that_fails_in_the_middle_is_repeated_and_leaves_nothing(world: World) -> None:
+    drilled(world, keep_s=3600.0)
+
+    def before(event: str) -> None:
+        if event.startswith("delete volume"):
+            raise SiteUnreachable("site-b: no answer")
+
+    world.b.before = before
+    with pytest.raises(AntipodeError):
+        cleanup(world.process(), uncleaned(world.here, "v"), Unobserved())
+    world.b.before = lambda event: None
+    assert world.b.volumes
+    here = world.process()
+    assert cleanup(here, uncleaned(here, "v"), Unobserved())["leaks"] == []
+    expect_nothing_left(world)
 
 
 def test_it_is_not_made_at_the_active_site_or_with_a_point_that_is_not_there(world: World) -> None:

@@ -567,7 +567,7 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [f"{where}: {one!r} and not {other!r}"]
 
 
-ONCE = ("restore", "import", "boot", "port", "group", "keypair", "network", "subnet")
+ONCE = ("restore", "import", "boot", "port", "group", "keypair", "network", "subnet", "security")
 """What must happen once and never again, whatever is killed."""
 
 
@@ -746,7 +746,7 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
     matrix, wrong = matrices(what), list[str]()
     stage = matrix.killed_at(first)
     abort(stage)
-    points, aborted = stage.points, taken_back(stage)
+    points, aborted = stage.points, taken_back(stage, what)
     assert aborted["run"]["state"] == "aborted"
     there, elsewhere = ("site-b", "site-a") if what in AT_THE_BACKUP_SITE else ("site-a", "site-b")
     assert aborted[elsewhere] == matrix.before[elsewhere]
@@ -763,18 +763,21 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
         abort(stage)
         wrong += [
             f"killed at {first!r}, then {point!r}: {d}"
-            for d in differences(taken_back(stage), aborted)
+            for d in differences(taken_back(stage, what), aborted)
         ]
         stage.close()
     assert not wrong, "\n".join(wrong)
 
 
-def taken_back(stage: Stage) -> dict[str, Any]:
+def taken_back(stage: Stage, what: str) -> dict[str, Any]:
     """What there is after an abort; how far several threads had come when their process was killed
-    differs from time to time.
+    differs from time to time. A drill makes networks while it imports records, which stay.
     """
     shown = picture(stage)
     del shown["run"]["steps done"]
+    if what == "drill":
+        imported = shown["site-a"]["backups"]
+        shown["site-b"]["backups"] = [b for b in shown["site-b"]["backups"] if b not in imported]
     return shown
 
 
@@ -791,8 +794,8 @@ successor makes in its place, after it, when what that one has made is there, or
 ended.
 """
 MAKES = re.compile(
-    "restore|volume|boot|import|port|network|subnet|group|keypair|(new )?image|upload|snapshot"
-    "|full|incremental"
+    "restore|volume|boot|import|port|network|subnet|(security )?group|keypair|(new )?image"
+    "|upload|snapshot|full|incremental"
 )
 
 

@@ -50,8 +50,8 @@ class Drill(ShowCommand):
             "--keep",
             metavar="TIME",
             type=arguments.duration,
-            help="leave all of it for so long (30m, 2h, 7d at most), to look around; then the "
-            "service removes it, or: antipode drill cleanup",
+            help="leave all of it for so long after the end (30m, 2h, 7d at most), to look around; "
+            "then the service removes it, or: antipode drill cleanup",
         )
         parser.add_argument(
             "--plan",
@@ -184,6 +184,7 @@ def _plan(prepared: PreparedDrill, keep_s: float | None) -> Iterator[str]:
     if keep_s is None:
         yield "  all of it is removed at the end"
     else:
-        yield f"  all of it stays for {span(keep_s)}; remove it: antipode drill cleanup {plan.vnf}"
+        yield f"  all of it stays for {span(keep_s)} after the end of the drill"
+        yield f"  remove it earlier: antipode drill cleanup {plan.vnf}"
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

@@ -40,7 +40,7 @@ def request(prepared: PreparedDrill, keep_s: float | None = None) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun.
 
     Args:
-        keep_s: for how many seconds all stays, counted from now; None: it is removed at once.
+        keep_s: for how many seconds all stays after its end; None: it is removed at once.
     """
     return run_kind.requested(prepared, keep_s)
 

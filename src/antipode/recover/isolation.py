@@ -21,11 +21,12 @@ from antipode.model.plan import (
     SubnetPlan,
     stand_in,
 )
-from antipode.model.quota import QuotaNeed, quota_needs
 from antipode.model.vnf import Answers, Vnf
 
 OF_NEUTRON = ("network:dhcp", "network:distributed")
 """The owners of ports by which Neutron itself serves the addresses of a network."""
+LONGEST_NAME = 255
+"""Nova and Neutron take no longer ones."""
 _OF_SUBNET = (
     "cidr",
     "ip_version",
@@ -40,7 +41,7 @@ _PUBLISHED = ("dns_domain", "dns_name")
 """Attributes of a port that Neutron may publish in a DNS zone."""
 
 
-def isolated(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPlan:
+def isolate(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPlan:
     """The plan of a recovery on networks that are created for a drill, with the addresses and MAC
     addresses of the members.
 
@@ -69,7 +70,9 @@ def isolated(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPl
         _server(s, [inside(p) for p in s.ports], member.drill, drill, imported)
         for s, member in zip(plan.servers, vnf.members, strict=True)
     ]
-    isolated_plan = plan.model_copy(
+    if not site.compute.takes_hostname:
+        warnings.append("Nova gives the guests other hostnames in the drill: it is older than 2.90")
+    return plan.model_copy(
         update={
             "servers": servers,
             "vip_ports": [inside(p) for p in plan.vip_ports],
@@ -78,16 +81,14 @@ def isolated(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPl
             "keypairs_to_import": [],
             "floating_ips": [],
             "already_there": [],
-        }
-    )
-    if not site.compute.takes_hostname:
-        warnings.append("Nova gives the guests other hostnames in the drill: it is older than 2.90")
-    return isolated_plan.model_copy(
-        update={
             "warnings": list(dict.fromkeys(warnings)),
-            "quotas": [*plan.quotas, *_quotas(isolated_plan, site)],
         }
     )
+
+
+def named(name: str, drill: str, between: str = " ") -> str:
+    """The name of a copy in a drill; a long one loses its end, not the drill."""
+    return f"{name[: LONGEST_NAME - len(between) - len(drill)]}{between}{drill}"
 
 
 def prove(site: Site, run: str, plan: RecoveryPlan, ids: Iterable[str]) -> Json:
@@ -169,9 +170,9 @@ def _copies_of_planned(plan: RecoveryPlan, drill: str) -> list[NetworkPlan]:
         n.model_copy(
             update={
                 "source_id": f"{drill}/{n.network_id}",
-                "name": f"{n.name} {drill}",
+                "name": named(n.name, drill),
                 "network_id": stand_in(f"{drill}/{n.network_id}"),
-                "attributes": _attributes(f"{n.name} {drill}", n.attributes),
+                "attributes": _attributes(named(n.name, drill), n.attributes),
                 "subnets": [
                     s.model_copy(update={"subnet_id": stand_in(f"{drill}/{s.subnet_id}")})
                     for s in n.subnets
@@ -186,17 +187,18 @@ def _copies_of_planned(plan: RecoveryPlan, drill: str) -> list[NetworkPlan]:
 def _copies_of_existing(plan: RecoveryPlan, site: Site, drill: str) -> list[NetworkPlan]:
     """Networks of the site that a failover would use; a drill has a copy of each."""
     created = {n.network_id for n in plan.networks if n.is_created}
-    wanted = [i for i in dict.fromkeys(p.network_id for p in plan.ports) if i not in created]
+    used = dict.fromkeys(p.network_id for p in plan.ports)
+    wanted = [i for i in used if i and i not in created]
     rows = site.networks.networks(wanted) if wanted else []
     subnets = site.networks.subnets([n["id"] for n in rows])
     return [
         NetworkPlan(
             source_id=f"{drill}/{row['id']}",
             former=row["name"],
-            name=f"{row['name']} {drill}",
+            name=named(row["name"], drill),
             network_id=stand_in(f"{drill}/{row['id']}"),
             is_created=True,
-            attributes=_attributes(f"{row['name']} {drill}", row),
+            attributes=_attributes(named(row["name"], drill), row),
             subnets=[
                 SubnetPlan(
                     subnet_id=stand_in(f"{drill}/{s['id']}"),
@@ -249,9 +251,9 @@ def _copies_of_groups(groups: Sequence[SecurityGroupPlan], drill: str) -> list[S
         g.model_copy(
             update={
                 "source_id": f"{drill}/{g.group_id}",
-                "name": f"{g.name} {drill}",
+                "name": named(g.name, drill),
                 "group_id": stand_in(f"{drill}/{g.group_id}"),
-                "attributes": {**g.attributes, "name": f"{g.name} {drill}"},
+                "attributes": {**g.attributes, "name": named(g.name, drill)},
                 "rules": [renamed(rule) for rule in g.rules],
             }
         )
@@ -298,7 +300,7 @@ def _server(
     keypair = server.keypair
     return server.model_copy(
         update={
-            "called": f"{server.name}-{drill}",
+            "called": named(server.name, drill, "-"),
             "ports": ports,
             "answers": None if server.is_off else asked,
             "keypair": None if keypair is None or keypair.name in imported else keypair,
@@ -309,11 +311,3 @@ def _server(
             ],
         }
     )
-
-
-def _quotas(plan: RecoveryPlan, site: Site) -> list[QuotaNeed]:
-    needed = {
-        "network": len(plan.networks),
-        "subnet": sum(len(n.subnets) for n in plan.networks),
-    }
-    return quota_needs(needed, site.networks.quota(site.project_id), "used")

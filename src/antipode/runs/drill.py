@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import failover, find_kind, orphans, verify
-from antipode.runs.drill_preparation import PreparedDrill
+from antipode.runs.drill_preparation import PreparedDrill, compared_with, must_be_elsewhere
 from antipode.runs.failover import Boot, MakePorts, MakeVipPorts, ProvideVolumes, ServerTask
 from antipode.store.tables import RunRow
 from antipode.vault import points
@@ -74,7 +74,7 @@ class DrillRequest(Model):
     confirmed_at: float
     """seconds since the epoch"""
     keep_s: float | None = None
-    """for how many seconds all stays, for a person to look around; None: it is removed at once"""
+    """for how many seconds all stays after its end, to look around; None: it is removed at once"""
 
     @classmethod
     def of(cls, row: RunRow) -> DrillRequest:
@@ -105,7 +105,7 @@ def requested(prepared: PreparedDrill, keep_s: float | None) -> RunRow:
     """A drill that an operator confirms now; it is not kept yet.
 
     Args:
-        keep_s: for how many seconds all stays; None: it is removed at once.
+        keep_s: for how many seconds all stays after its end; None: it is removed at once.
     """
     bare = [s.model_copy(update={"user_data": None}) for s in prepared.plan.servers]
     request = DrillRequest(
@@ -173,7 +173,7 @@ KIND = Drill()
 
 def is_kept(row: RunRow) -> bool:
     """Whether what a drill has made was to stay after its end."""
-    return "kept_until" in (row.result or {})
+    return row.state != "aborted" and "kept_until" in (row.result or {})
 
 
 def has_expired(row: RunRow) -> bool:
@@ -232,6 +232,7 @@ def _drill(run: Run) -> None:
     no_recovery_in_the_way(run.deployment, run.vnf)
     site = run.site(request.site)
     state, vaults = activity.before_failover(run.deployment, run.vnf, site.name, run.go_on)
+    must_be_elsewhere(state, site.name)  # it may have waited for long since it was planned
     opened = points.find(
         vaults, run.vnf, request.recovery_point, Trust.SIGNED, digest=request.point_digest
     )
@@ -239,10 +240,11 @@ def _drill(run: Run) -> None:
     point = opened.point.model_copy(update={"vnf": request.vnf})
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
-    store, not_compared = _store(run, point, state.active_site)
+    store, not_compared = compared_with(run.deployment.config, point, state.active_site)
     pool = ThreadPoolExecutor(
         run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)
     )
+    digests = None if store is None else run.deployment.store(store).under(run.go_on)
     recovery = Recovery(
         run=run.id,
         point=point,
@@ -260,13 +262,13 @@ def _drill(run: Run) -> None:
     workers = min(4 * len(recovery.plan.servers), failover.MOST_THREADS)
     try:
         found = run_flow(
-            drill_flow(Job(run, request, recovery, store, not_compared)), run, workers=workers
+            drill_flow(Job(run, request, recovery, digests, not_compared)), run, workers=workers
         )
     finally:
         pool.shutdown(wait=False)
     problems = _keep_findings(run, recovery.plan, found)
     if request.keep_s is not None:
-        run.result["kept_until"] = round(request.confirmed_at + request.keep_s, 3)
+        run.result["kept_until"] = round(time.time() + request.keep_s, 3)
     else:
         problems += _clean_up(run, site, found["inventory"])
     run.result["passed"] = not problems
@@ -278,17 +280,6 @@ def _drill(run: Run) -> None:
         if request.keep_s is not None:
             error.add_note(f"All of it stays for now; remove it: antipode drill cleanup {run.vnf}")
         raise error
-
-
-def _store(run: Run, point: RecoveryPoint, active_site: str) -> tuple[Objects | None, str]:
-    """The backup store, from which the digests are read; or why it is not asked."""
-    config = run.deployment.config
-    name = config.store_name(point.site, point.vnf.store)
-    if name is None:
-        return None, f"no backup store of {point.site} is configured"
-    if config.site_of_store(name) == active_site:
-        return None, f"backup store {name} is at {active_site}, which a drill does not call"
-    return run.deployment.store(name).under(run.go_on), ""
 
 
 def _keep_findings(run: Run, plan: RecoveryPlan, found: Json) -> list[str]:
@@ -322,7 +313,7 @@ def _clean_up(run: Run, site: Site, before: inventory.Inventory) -> list[str]:
             inventory_after=inventory.counts(after),
             leaks=leaks,
             backup_records_known_since=len(records),
-            made_by_others_meanwhile=new,
+            appeared_meanwhile=new,
         )
         step.result(leaks=len(leaks))
     return [f"left at {site.name}: {what}" for what in leaks]
@@ -350,7 +341,7 @@ def drill_flow(job: Job) -> Any:
     ports = {n: MakePorts(recovery, run, n, _nothing) for n in names}
     boots = {n: Boot(recovery, run, n, _nothing) for n in names}
     answers = {n: Ask(job, n) for n in names}
-    unattached = [MakeVipPorts(recovery, run)] if recovery.plan.vip_ports else []
+    unattached = [MakeVipPorts(recovery, run, _nothing)] if recovery.plan.vip_ports else []
     flow.add(before, made, dhcp, proof, again, *unattached)
     flow.add(*volumes.values(), *compared.values(), *ports.values())
     flow.add(*boots.values(), *answers.values())
@@ -447,7 +438,7 @@ class CompareContent(ServerTask):
         r, store = self.recovery, self.job.store
         found: list[Json] = []
         # the listing of its volumes is older than they are
-        now = Recovery(**{**vars(r), "found": Found(r.site)})
+        now = replace(r, found=Found(r.site))
         for volume in r.plan.server(self.server).disks:
             source = r.point.sources[volume.source_id]
             provider = PROVIDERS.get(source.kind)

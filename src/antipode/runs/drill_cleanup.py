@@ -38,6 +38,22 @@ def uncleaned(deployment: Deployment, vnf: str) -> list[RunRow]:
     ]
 
 
+def held_at(deployment: Deployment, site: str) -> list[str]:
+    """The drills of any VNF that hold resources at a site, and how to remove these; for people."""
+    found = []
+    for row in deployment.runs.uncollected(drill.KIND.name):
+        if drill.KIND.site_of(row) != site:
+            continue
+        if row.state not in ENDED:
+            found.append(f"{row.id} is under way at {site}; stop it: antipode run abort {row.id}")
+        elif drill.is_kept(row) or row.result.get("left"):
+            found.append(
+                f"{row.id} holds resources at {site}; remove them: antipode drill cleanup"
+                f" {row.vnf} --at {site}"
+            )
+    return found
+
+
 def requested(vnf: str, rows: Sequence[RunRow]) -> RunRow:
     """A clean-up of drills of a VNF at one site that is not kept yet."""
     site = drill.KIND.site_of(rows[0])

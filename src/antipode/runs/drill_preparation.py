@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import Busy, InvalidInput, PreflightFailed
+from antipode.errors import Busy, InvalidInput
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf, VnfState
@@ -55,10 +57,7 @@ def prepare(
     """
     deployment.config.site(to)
     state, vaults = activity.before_failover(deployment, name, to)
-    if to == state.active_site:
-        raise InvalidInput(f"{state}; a drill is made at another site")
-    if state.state is VnfState.FAILING_OVER:
-        raise Busy(f"{state}; drill when that has ended")
+    must_be_elsewhere(state, to)
     opened, warnings = points.find(vaults, name, point), list[str]()
     if point is None:
         opened, warnings = failover_checks.newest_known(deployment, vaults, opened, Trust.SIGNED)
@@ -69,10 +68,11 @@ def prepare(
     defined = opened.point.model_copy(update={"vnf": definition})
     unchecked = failover_checks.store_warnings(deployment, defined, state)
     site = deployment.site(to)
-    made = plan.make_plan(defined, site, beside=True)
-    isolated = isolation.isolated(made, definition, site, drill)
-    if short := [str(need) for need in isolated.quotas if need.is_short]:
-        raise PreflightFailed(f"the drill of {name} at {to}", short)
+    store, not_compared = compared_with(deployment.config, defined, state.active_site)
+    if store is None:
+        unchecked.append(f"content of volumes is not compared: {not_compared}")
+    isolate = partial(isolation.isolate, vnf=definition, site=site, drill=drill)
+    isolated = plan.make_plan(defined, site, plan.Beside(isolate, compares=store is not None))
     return PreparedDrill(
         drill,
         defined,
@@ -81,3 +81,26 @@ def prepare(
         isolated,
         [*warnings, *differs, *unchecked, *isolated.warnings],
     )
+
+
+def must_be_elsewhere(state: ProtectedVnf, site: str) -> None:
+    """See that a VNF is not active at the site of a drill, and is not being recovered.
+
+    Raises:
+        InvalidInput: it is active there.
+        Busy: a failover of it has not ended.
+    """
+    if site == state.active_site:
+        raise InvalidInput(f"{state}; a drill is made at another site")
+    if state.state is VnfState.FAILING_OVER:
+        raise Busy(f"{state}; drill when that has ended")
+
+
+def compared_with(config: Config, point: RecoveryPoint, active_site: str) -> tuple[str | None, str]:
+    """The backup store with whose digests content is compared, by name; else why with none."""
+    name = config.store_name(point.site, point.vnf.store)
+    if name is None:
+        return None, f"no backup store of {point.site} is configured"
+    if config.site_of_store(name) == active_site:
+        return None, f"backup store {name} is at {active_site}, which a drill does not call"
+    return name, ""
