@@ -469,11 +469,12 @@ def test_a_drill_that_waited_until_the_vnf_is_active_at_its_site_is_not_made(wor
 
 def test_a_failover_that_lacks_room_names_the_drills_that_hold_it(world: World) -> None:
     run = drilled(world, keep_s=3600.0)["run"]
-    world.b.quotas["volumes"] = {"limit": len(world.b.volumes)}
+    world.b.quotas["volumes"] = {"limit": 0}
     with pytest.raises(PreflightFailed) as lacks:
         world.failover()
     assert [run in note for note in lacks.value.__notes__] == [True]
     cleanup(world.here, uncleaned(world.here, "v"), Unobserved())
+    world.b.quotas["volumes"] = {"limit": 9}
     world.failover()
 
 
