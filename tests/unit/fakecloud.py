@@ -408,8 +408,7 @@ class FakeCloud:
         }
         self.attachments[server] = [
             {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
-            for d in disks
-            if d["destination_type"] == "volume"
+            for d in wanted["block_device_mapping_v2"]
         ]
         for volume in volumes:
             self.volumes[volume]["status"] = "in-use"
@@ -639,8 +638,7 @@ class FakeCloud:
                     refuse(400, "increments rest on this backup")
                 if self.backups[backup]["status"] == "creating":
                     refuse(400, "a backup that is being made cannot be deleted")
-                of = self.backups[backup]["volume_id"]
-                self._happens(f"delete backup of {self.volumes.get(of, {}).get('name') or of}")
+                self._happens(f"delete backup of {self.backups[backup]['volume_id']}")
                 del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
@@ -779,24 +777,12 @@ class FakeCloud:
     def _of(self, rows: list[Json], item: str) -> Json:
         return next((r for r in rows if r["id"] == item), None) or refuse(404, f"no {item}")
 
-    def _made(self, what: str, rows: list[Json], wanted: Json) -> Json:
+    def _made(self, rows: list[Json], wanted: Json) -> Json:
         """A network, subnet or group, as Neutron makes it: without tags."""
-        self._happens(f"{what} {wanted['name']}")
+        self._happens(f"make {wanted['name']}")
         made = {"tags": [], "project_id": self.site.project_id, **wanted}
         rows.append(made | {"id": f"made-{next(self.ids)}"})
         return rows[-1]
-
-    def _serve_addresses(self, subnet: Json) -> None:
-        """Neutron has a port of its own where DHCP serves."""
-        port = f"port-dhcp-{subnet['id']}"
-        self.ports[port] = {
-            **A_PORT,
-            "id": port,
-            "network_id": subnet["network_id"],
-            "mac_address": f"fa:16:3d:{subnet['id']}",
-            "device_owner": "network:dhcp",
-            "device_id": f"dhcp-{subnet['id']}",
-        }
 
     def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         def chosen(items: Any) -> list[Json]:
@@ -848,20 +834,19 @@ class FakeCloud:
             case "GET", ["routers" | "address-groups"]:
                 return {path[0].replace("-", "_"): []}
             case "POST", ["networks"]:
-                return {"network": self._made("network", self.networks, body["network"])}
+                return {"network": self._made(self.networks, body["network"])}
             case "POST", ["subnets"]:
                 wanted = body["subnet"]
-                self._of(self.networks, wanted["network_id"])
                 if any(
                     (s["network_id"], s["cidr"]) == (wanted["network_id"], wanted["cidr"])
                     for s in self.subnets
                 ):
                     refuse(400, "Requested subnet overlaps with another subnet")
-                return {"subnet": self._made("subnet", self.subnets, wanted)}
+                return {"subnet": self._made(self.subnets, wanted)}
             case "POST", ["security-groups"]:
                 born = {"direction": "egress", "ethertype": "IPv4", "id": f"rule-{next(self.ids)}"}
                 wanted = {**body["security_group"], "security_group_rules": [born]}
-                return {"security_group": self._made("security group", self.groups, wanted)}
+                return {"security_group": self._made(self.groups, wanted)}
             case "POST", ["security-group-rules"]:
                 self._happens("rules")
                 for rule in body["security_group_rules"]:
@@ -884,22 +869,16 @@ class FakeCloud:
                 return None
             case "PUT", ["networks" | "subnets" | "security-groups", item]:
                 self._happens(f"change of {path[0]}")
-                row = self._of(self._rows(path[0]), item)
-                row.update(next(iter(body.values())))
-                if path[0] == "subnets" and row.get("enable_dhcp"):
-                    self._serve_addresses(row)
+                self._of(self._rows(path[0]), item).update(next(iter(body.values())))
                 return None
             case "DELETE", ["networks" | "security-groups", item]:
-                using = {
-                    i: p.get("device_owner")
-                    for i, p in self.ports.items()
-                    if item in (p["network_id"], *p.get("security_groups", []))
-                }
-                if set(using.values()) - {"network:dhcp"}:
+                if any(
+                    item in (p["network_id"], *p.get("security_groups", []))
+                    for p in self.ports.values()
+                ):
                     refuse(409, f"{item} is in use")
                 self._happens(f"delete of {path[0]}")
                 self._rows(path[0]).remove(self._of(self._rows(path[0]), item))
-                self.ports = {i: p for i, p in self.ports.items() if i not in using}
                 self.subnets = [s for s in self.subnets if s["network_id"] != item]
                 return None
             case "GET", ["quotas", _, "details.json"]:

@@ -48,8 +48,6 @@ COMMANDS = {
     "key export": "key:KeyExport",
     "key import": "key:KeyImport",
     "precheck": "precheck:Precheck",
-    "drill": "drill:Drill",
-    "drill cleanup": "drill:DrillCleanup",
     "failover": "failover:Failover",
     "fence": "fence:Fence",
     "event list": "event:EventList",

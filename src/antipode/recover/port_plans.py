@@ -34,11 +34,7 @@ EXTENSIONS = {
 class PortPlanner:
     """What Neutron of the backup site has, read once, and what is wrong with it for the ports."""
 
-    def __init__(
-        self, point: RecoveryPoint, site: Site, findings: Findings, *, beside: bool = False
-    ) -> None:
-        """`beside`: see `plan.make_plan`."""
-        self._beside = beside
+    def __init__(self, point: RecoveryPoint, site: Site, findings: Findings) -> None:
         self._point = point
         self._site = site
         self._findings = findings
@@ -81,8 +77,7 @@ class PortPlanner:
         """The floating IPs that take the place of those of the former site; those that nothing
         takes the place of are named as lost.
         """
-        former = self._point.topology.floating_ips
-        if not former or self._beside:
+        if not (former := self._point.topology.floating_ips):
             return []
         there = {
             row["floating_ip_address"]: row
@@ -123,7 +118,7 @@ class PortPlanner:
 
     def _port(self, whose: str, port: Port) -> PortPlan:
         network, network_id = self.networks.of(whose, port)
-        if network_id and not self._beside:
+        if network_id:
             self._see_that_it_is_free(whose, port, network, network_id)
         has_security = "port-security" in self._extensions
         if not has_security and not port.port_security_enabled:
