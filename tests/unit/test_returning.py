@@ -13,7 +13,7 @@ from antipode.engine.activity import two_copies
 from antipode.engine.deployment import Deployment, cloud_site
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
-from antipode.errors import SiteUnreachable, VaultError
+from antipode.errors import SiteUnreachable, UnexpectedAnswer, VaultError
 from antipode.operations import inspect
 from antipode.recover import fencing
 from antipode.runs import kind_of
@@ -73,6 +73,41 @@ def test_with_the_policy_alarm_it_is_said_and_nothing_is_changed(returned: World
     Returning(here, "site-a").look()
     assert (list(two_copies(here)), queued(here)) == (["v"], [])
     assert picture(returned.a) == before
+
+
+def test_a_bug_with_one_vnf_is_shown_and_keeps_no_other_from_being_looked_at(
+    returned: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = returned.process()
+    look, judge = Returning(here, "site-a"), Returning._judge
+    other = VNF.model_copy(update={"vnf": "a-vnf-before-it"})
+    monkeypatch.setattr(look, "_may_be_old", lambda vnf: True)
+    here.vnfs.put(other)
+
+    def wrong_with_one(self: Returning, vnf: Any, servers: Any) -> None:
+        if vnf.vnf == other.vnf:
+            raise KeyError("a bug")
+        judge(self, vnf, servers)
+
+    monkeypatch.setattr(Returning, "_judge", wrong_with_one)
+    look.look()
+    assert list(look.trouble) == [other.vnf]
+    assert len(queued(here)) == 1
+
+
+def test_an_answer_of_the_site_that_cannot_be_used_is_shown(
+    returned: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = returned.process()
+
+    def servers() -> Any:
+        raise UnexpectedAnswer("site-a", "GET /servers/detail", "it has no servers")
+
+    monkeypatch.setattr(here.site("site-a").compute, "servers", servers)
+    look = Returning(here, "site-a")
+    look.look()
+    assert list(look.trouble) == ["v"]
+    assert queued(here) == []
 
 
 def test_a_copy_that_is_off_and_not_locked_is_fenced_and_no_alarm(returned: World) -> None:

@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from antipode.cloud.api import Json
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, Busy, InvalidInput, SiteUnreachable, VaultError
+from antipode.errors import AntipodeError, Busy, SiteUnreachable, VaultError
 from antipode.model.event import Event
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Vnf
@@ -78,24 +79,49 @@ class Returning:
         for name, sites in activity.two_copies(self._deployment).items():
             if self.site in sites and name not in moved:
                 self._deployment.events.end(self._key(name), None, [])
+        trouble: dict[str, str] = {}
+        for name, problem in self._judged(moved).items():
+            if isinstance(problem, Busy):
+                LOG.info("the old copy of VNF %s at %s: %s", name, self.site, problem)
+                continue
+            trouble[name] = (
+                str(problem)
+                if isinstance(problem, AntipodeError)
+                else f"{type(problem).__name__}: {problem}"
+            )
+            if name not in self.trouble:
+                LOG.error(
+                    "the old copy of VNF %s at %s: %s",
+                    *(name, self.site, trouble[name]),
+                    exc_info=None if isinstance(problem, AntipodeError) else problem,
+                )
+        self.trouble = trouble
+
+    def _judged(self, moved: Mapping[str, Vnf]) -> dict[str, Exception]:
+        """Judge the old copy of each of these VNFs; by VNF, why that was not possible. A bug with
+        one of them leaves the others looked at.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
         if not moved:
-            return
+            return {}
         try:
             servers = self._deployment.site(self.site).compute.servers()
-        except (SiteUnreachable, InvalidInput) as error:
+        except SiteUnreachable as error:
             LOG.debug("%s has not returned: %s", self.site, error)
-            return
-        trouble: dict[str, str] = {}
+            return {}
+        except AntipodeError as error:
+            return dict.fromkeys(moved, error)
+        problems: dict[str, Exception] = {}
         for name, vnf in moved.items():
             try:
                 self._judge(vnf, servers)
-            except Busy as error:
-                LOG.info("the old copy of VNF %s at %s: %s", name, self.site, error)
-            except AntipodeError as error:
-                trouble[name] = str(error)
-        for name in trouble.keys() - self.trouble.keys():
-            LOG.error("the old copy of VNF %s at %s: %s", name, self.site, trouble[name])
-        self.trouble = trouble
+            except SQLAlchemyError:
+                raise
+            except Exception as error:
+                problems[name] = error
+        return problems
 
     def _known(self, vnf: Vnf) -> ProtectedVnf | None:
         return self._deployment.states.find(vnf.vnf)
