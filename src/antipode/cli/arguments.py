@@ -33,6 +33,18 @@ def add_yes(parser: argparse.ArgumentParser, means: str = "") -> None:
     )
 
 
+def add_lost_vault(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lost-vault",
+        metavar="NAME",
+        action="append",
+        default=[],
+        type=name,
+        help="states that this vault is lost, and that no other host is failing over the VNF: the "
+        "others decide without it; may be repeated",
+    )
+
+
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be removed, and remove nothing"

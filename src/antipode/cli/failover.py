@@ -42,15 +42,7 @@ class Failover(ShowCommand):
             type=arguments.name,
             help="the recovery point to recover from (default: the newest)",
         )
-        parser.add_argument(
-            "--lost-vault",
-            metavar="NAME",
-            action="append",
-            default=[],
-            type=arguments.name,
-            help="states that this vault is lost, and that no other host is failing over the VNF: "
-            "the others decide without it; may be repeated",
-        )
+        arguments.add_lost_vault(parser)
         parser.add_argument(
             "--plan",
             action="store_true",

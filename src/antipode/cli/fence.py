@@ -19,7 +19,7 @@ class Fence(ShowCommand):
     """Fence the old copy of a VNF at a site where it is not active any more: its ports are put
     down, its servers stopped and locked. The active copy is never touched.
 
-    The plan is shown first, and begins when you type the name of the VNF. Again is fine.
+    The plan is shown first, and begins when you type the name of the VNF. It is safe to repeat.
     """
 
     changes = True
@@ -33,15 +33,7 @@ class Fence(ShowCommand):
         parser = super().get_parser(prog_name)
         arguments.add_vnf(parser)
         parser.add_argument("--site", metavar="SITE", required=True, help="where the old copy is")
-        parser.add_argument(
-            "--lost-vault",
-            metavar="NAME",
-            action="append",
-            default=[],
-            type=arguments.name,
-            help="states that this vault is lost, and that no other host is failing over the VNF: "
-            "the others decide without it; may be repeated",
-        )
+        arguments.add_lost_vault(parser)
         parser.add_argument(
             "--plan",
             action="store_true",
