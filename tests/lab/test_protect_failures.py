@@ -117,7 +117,7 @@ def test_wrong_credentials_are_named_and_change_nothing(
 def test_a_vault_that_cannot_be_written_is_named_before_anything_is_frozen(
     desk: Desk, site_a: Site
 ) -> None:
-    no_folder = "/sys/antipode"  # the kernel makes the folders there, and no other process can
+    no_folder = "/sys/antipode"  # only the kernel makes folders there
     settings = yaml.safe_load(desk.configuration.read_text()) | {"vault": {"directory": no_folder}}
     desk.configuration.write_text(yaml.safe_dump(settings))
     desk.tell("vnf", "add", str(EXAMPLE))

@@ -294,7 +294,7 @@ def test_a_vnf_that_moves_while_it_is_fenced_stops_the_fencing(
     assert len(passes) == 1
 
 
-def test_points_that_nobody_trusted_has_signed_name_no_old_server(moved: World) -> None:
+def test_points_without_a_trusted_signature_name_no_old_server(moved: World) -> None:
     vault = moved.here.vault
     here = moved.process()
     for point in points.list_ids(vault, "v"):

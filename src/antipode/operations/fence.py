@@ -70,6 +70,7 @@ def prepare(
     members = [server for server in listed if copy.has(server)]
     ids = {server["id"] for server in members}
     names = {server["id"]: server["name"] for server in members}
+    known = set(copy.servers.values())
     return Prepared(
         standing.state,
         site,
@@ -83,7 +84,7 @@ def prepare(
         [
             f"{server['name']} ({server['id']})"
             for server in listed
-            if server["id"] not in ids and server["name"] in set(copy.servers.values())
+            if server["id"] not in ids and server["name"] in known
         ],
         lost_vaults,
     )

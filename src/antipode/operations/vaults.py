@@ -138,7 +138,7 @@ def synchronize(
     plan: bool = False,
     accept_unsigned: bool = False,
 ) -> Iterator[Synced]:
-    """Have all vaults of each VNF hold the same, and all VNFs known to this host. Again is fine.
+    """Have all vaults of each VNF hold the same, and all VNFs known to this host. Safe to repeat.
 
     The definition of a VNF that this host does not know is taken from its newest recovery point,
     without the commands that probe its members: commands come from VNF files only.

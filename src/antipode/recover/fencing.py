@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fences the old copy of a VNF at a site: its ports are put down, its servers stopped and locked.
 
-Each pass looks what is not as it should be and changes that, until nothing is left to change. So a
+Each pass finds what is not as it should be and changes it, until nothing is left to change. So a
 pass may be lost, repeated or done by two processes at once.
 """
 

@@ -38,7 +38,7 @@ def remove(
     site: Site, run: str, plan: RecoveryPlan | None, timeline: Timeline, go_on: Callable[[], None]
 ) -> list[str]:
     """Delete the servers, then the ports, networks, security groups and volumes that carry the mark
-    of a run, and wait until they are gone. Again is fine.
+    of a run, and wait until they are gone. Safe to repeat.
 
     Ports first: the next recovery needs their addresses. A volume that is being restored for long
     is left, and named.

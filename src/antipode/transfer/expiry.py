@@ -302,7 +302,7 @@ def backups_of(found: Iterable[Examined]) -> set[str]:
 
 
 def withdraw(expiry: Expiry, going: Collection[str], why: str) -> None:
-    """Withdraw recovery points; `why` is a sentence. Again is fine.
+    """Withdraw recovery points; `why` is a sentence. Safe to repeat.
 
     Raises:
         VaultError: it is unknown whether all are withdrawn.

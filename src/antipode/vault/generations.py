@@ -174,7 +174,7 @@ def confirm(vault: Vault, claim: Claim) -> None:
 
 
 def complete(vault: Vault, claim: Claim) -> None:
-    """The failover has succeeded: the VNF is active at its site. Again is fine.
+    """The failover has succeeded: the VNF is active at its site. Safe to repeat.
 
     Raises:
         Busy: the claim was released meanwhile.
@@ -184,7 +184,7 @@ def complete(vault: Vault, claim: Claim) -> None:
 
 
 def release(vault: Vault, claim: Claim) -> None:
-    """The failover is aborted: the VNF is active where it was before. Again is fine.
+    """The failover is aborted: the VNF is active where it was before. Safe to repeat.
 
     Raises:
         Busy: the failover has succeeded meanwhile.

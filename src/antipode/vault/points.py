@@ -100,7 +100,7 @@ def commit(vault: Vault, point: RecoveryPoint) -> str:
 
 def write(vault: Vault, sealed: SealedPoint) -> str:
     """Write a recovery point: its records, and then the manifest, the act that makes it exist. All
-    is read back. Again is fine: with several vaults it goes to those that do not have it yet.
+    is read back. Safe to repeat: with several vaults it goes to those that do not have it yet.
 
     Returns:
         the name of the manifest.
@@ -193,7 +193,7 @@ def withdraw(vault: Vault, vnf: str, point: str, on_its_way: bool) -> None:
 
 def hide(vault: Vault, vnf: str, point: str, why: str) -> None:
     """Withdraw a recovery point that was made to the end, before anything that it names is removed:
-    no host finds it any more. Its manifest stays until it is forgotten. Again is fine.
+    no host finds it any more. Its manifest stays until it is forgotten. Safe to repeat.
 
     Args:
         why: a sentence, for people who look into the vault.

@@ -60,7 +60,7 @@ def lacking(vault: Vault, vnf: str) -> Iterator[Lack]:
 
 def catch_up(vault: Vault, vnf: str, at_most: int | None = None) -> CaughtUp:
     """Write to each of the vaults that answer what it lacks of a VNF. A document that is there
-    is never written over, and a damaged one is not written. Again is fine.
+    is never written over, and a damaged one is not written. Safe to repeat.
 
     Args:
         at_most: how many documents are looked at; the rest is left to the next time.

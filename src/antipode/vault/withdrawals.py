@@ -44,7 +44,7 @@ KIND = Kind(
 
 
 def write(vault: Vault, vnf: str, point: str, why: str) -> None:
-    """Note in every vault that a recovery point was withdrawn. Again is fine: a note that counts
+    """Note in every vault that a recovery point was withdrawn. Safe to repeat: a note that counts
     stays, and keeps its time.
 
     Raises:

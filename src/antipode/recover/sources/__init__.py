@@ -123,7 +123,7 @@ class VolumeProvider(ABC):
         raise ResourceFailed(f"volume {volume.label}: {self.unprovable(source)}")
 
     def remove_proofs(self, site: Site, run: str, timeline: Timeline) -> int:
-        """Remove what `prove` created beyond volumes; how much that was. Again is fine.
+        """Remove what `prove` created beyond volumes; how much that was. Safe to repeat.
 
         Raises:
             ResourceFailed: not all could be removed.

@@ -58,7 +58,7 @@ def prove(
 
 
 def remove_backups(site: Site, run: str, timeline: Timeline) -> int:
-    """Delete the throw-away backups of a run; how many there were. Again is fine.
+    """Delete the throw-away backups of a run; how many there were. Safe to repeat.
 
     Imported records carry the marks of the protections that made them, and are never among them.
 
