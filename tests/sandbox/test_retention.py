@@ -60,6 +60,22 @@ def test_a_quota_for_two_points_lasts_for_ever(keeping_one: World) -> None:
     world.verify()
 
 
+def test_a_clock_of_cinder_that_goes_back_by_an_hour_costs_not_the_newest_point(
+    keeping_one: World,
+) -> None:
+    world = keeping_one
+    world.protect()
+    world.conditions(PRIMARY, clock_skew_s=-3600)
+    newest = world.protect()["recovery_point"]
+    assert newest in world.points()
+    world.verify()
+    world.conditions(PRIMARY, clock_skew_s=0)
+    newest = world.protect()["recovery_point"]
+    assert world.points() == [newest]
+    assert len(world.backups()) == VOLUMES * len(world.points())
+    world.verify()
+
+
 def test_a_changed_block_size_costs_full_backups_with_the_reason_and_no_failure(
     keeping_one: World,
 ) -> None:

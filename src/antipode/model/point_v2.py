@@ -359,6 +359,7 @@ class Manifest(Part):
     vnf: Name
     run: Id
     generation: Annotated[int, Field(ge=1)]
+    serial: Count = 0
     option: Name
     site: Name
     consistent_at: Moment
@@ -512,6 +513,7 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
         vnf=point.vnf.vnf,
         run=point.run,
         generation=point.generation,
+        serial=point.serial,
         option=point.option,
         site=point.site,
         consistent_at=point.consistent_at,
@@ -602,6 +604,7 @@ _AS_IT_IS = (
     "run",
     "option",
     "generation",
+    "serial",
     "consistent_at",
     "created_at",
     "consistency",

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -48,6 +48,8 @@ class Dated(NamedTuple):
     """by the clock of the host that made it"""
     stored_at: datetime
     """by the clock of the Cinder that made its backups"""
+    serial: int = 0
+    """in the order in which they were made, as far as that was known then; see `RecoveryPoint`"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ def judge(
     """Judge all recovery points of a VNF.
 
     The newest of the highest generation is kept by any policy. A clock may have been wrong when a
-    point was made, and where two clocks order two points differently, either may be the older: a
-    point that one of the clocks would keep is kept. While a point claims to be of the future, all
-    are kept.
+    point was made, or both of them, and where their orders and that of the serial numbers differ,
+    each may be right: a point that one of the orders would keep is kept. While a point claims to be
+    of the future, all are kept.
 
     Args:
         points: all that can be read.
@@ -89,7 +91,7 @@ def judge(
             why = "retention: all" if option in policies else f"no protection {option} any more"
             kept |= {p.id: why for p in of_option}
             continue
-        for order, moment in ((_by_storage, _stored_at), (_by_consistency, _consistent_at)):
+        for order, moment in _ORDERS:
             kept |= _kept(sorted(of_option, key=order, reverse=True), policy, moment)
     if in_order:
         kept.setdefault(in_order[-1].id, "the newest")
@@ -139,3 +141,15 @@ def _by_consistency(point: Dated) -> tuple[int, datetime, str]:
 
 def _by_storage(point: Dated) -> tuple[int, datetime, str]:
     return point.generation, point.stored_at, point.id
+
+
+def _by_serial(point: Dated) -> tuple[int, int, datetime, str]:
+    return point.generation, point.serial, point.consistent_at, point.id
+
+
+_ORDERS: Sequence[tuple[Callable[[Dated], tuple[Any, ...]], Callable[[Dated], datetime]]] = (
+    (_by_storage, _stored_at),
+    (_by_serial, _consistent_at),
+    (_by_consistency, _consistent_at),
+)
+"""The orders in which points may have been made, and the moment that they go by."""

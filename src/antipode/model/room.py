@@ -38,6 +38,7 @@ class Room:
             every: the time between two points.
         """
         held = list(self.points)
+        serial = 1 + max((point.serial for point, _ in held), default=0)
         known = {backup: size for _, weights in held for backup, size in weights.items()}
         for number in range(AHEAD):
             weights = {f"{number}/{volume}": size for volume, size in self.new.items()}
@@ -50,6 +51,7 @@ class Room:
                 id=f"{first.id}+{number:03}",
                 consistent_at=first.consistent_at + number * every,
                 stored_at=first.stored_at + number * every,
+                serial=serial + number,
             )
             held.append((point, weights))
             held = self._kept(held, point.consistent_at)

@@ -730,6 +730,7 @@ class Seal(ProtectTask):
             run=p.run,
             option=job.option.name,
             generation=job.request.generation,
+            serial=points.next_serial(job.vault, p.vnf.vnf),
             consistent_at=taken.consistent_at,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             consistency=taken.consistency,

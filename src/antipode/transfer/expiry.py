@@ -266,9 +266,8 @@ def dated(point: RecoveryPoint) -> Dated:
     consistent_at = datetime.fromisoformat(point.consistent_at)
     chains = [backup_chain(source) for source in point.sources.values()]
     made = [_moment(chain[-1].created_at) for chain in chains if chain]
-    return Dated(
-        point.id, point.option, point.generation, consistent_at, max(made, default=consistent_at)
-    )
+    stored_at = max(made, default=consistent_at)
+    return Dated(point.id, point.option, point.generation, consistent_at, stored_at, point.serial)
 
 
 def _moment(text: str) -> datetime:

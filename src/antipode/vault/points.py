@@ -349,32 +349,23 @@ def newest_or_none(vault: Vault, vnf: str, trust: Trust = Trust.SIGNED) -> Recov
     return None if found is None else found.point
 
 
-def _newest(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> Opened | None:
-    """The newest point by generation and consistent time.
+def next_serial(vault: Vault, vnf: str) -> int:
+    """The serial number of a recovery point that is made now.
 
-    Ids begin with the time of their run: those before a point of the present generation whose
-    clock was right, by its id as by its consistent time, is older, and is not read.
+    Raises:
+        VaultError: the vault cannot be read.
     """
-    ids = list_ids(vault, vnf)
-    if not ids:
-        return None
-    generation, now = generations.active_generation(vault, vnf), datetime.now(UTC)
-    future = f"{now + CLOCKS_DIFFER_BY:%Y%m%dT%H%M%SZ}"
+    found = _last(vault, vnf, Trust.SIGNED, pass_over_damaged=True)
+    return 1 + max((opened.point.serial for opened in found), default=0)
+
+
+def _newest(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> Opened | None:
+    """The newest point by generation and consistent time."""
     newest: Opened | None = None
-    for point in reversed(ids):
-        try:
-            found = _open(vault, vnf, point, trust)
-        except VaultCorrupt as error:
-            if not pass_over_damaged:
-                raise
-            LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, error)
-            continue
-        age = _age(found.point)
-        if newest is None or age.key > _age(newest.point).key:
+    for found in _last(vault, vnf, trust, pass_over_damaged=pass_over_damaged):
+        if newest is None or _age(found.point).key > _age(newest.point).key:
             newest = found
-        if age.generation >= generation and not age.is_ahead_of(now) and point <= future:
-            break
-    if newest is not None and _age(newest.point).is_ahead_of(now):
+    if newest is not None and _age(newest.point).is_ahead_of(datetime.now(UTC)):
         LOG.warning(
             "The newest recovery point of %s, %s, says that it is of %s, which is in the future: a "
             "clock was wrong. See the others: antipode recovery-point list %s",
@@ -384,6 +375,31 @@ def _newest(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) ->
             vnf,
         )
     return newest
+
+
+def _last(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> Iterator[Opened]:
+    """The points of which one is the newest, the last id first.
+
+    Ids begin with the time of their run: those before a point of the present generation whose
+    clock was right, by its id as by its consistent time, are older, and are not read.
+    """
+    ids = list_ids(vault, vnf)
+    if not ids:
+        return
+    generation, now = generations.active_generation(vault, vnf), datetime.now(UTC)
+    future = f"{now + CLOCKS_DIFFER_BY:%Y%m%dT%H%M%SZ}"
+    for point in reversed(ids):
+        try:
+            found = _open(vault, vnf, point, trust)
+        except VaultCorrupt as error:
+            if not pass_over_damaged:
+                raise
+            LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, error)
+            continue
+        yield found
+        age = _age(found.point)
+        if age.generation >= generation and not age.is_ahead_of(now) and point <= future:
+            return
 
 
 def _age(manifest: RecoveryPoint) -> Age:
