@@ -22,6 +22,7 @@ from antipode.model.source import Image
 from antipode.model.vnf import Vnf
 from antipode.operations import recovery_points
 from antipode.operations.expiry import delete, expire, plan_deletion
+from antipode.operations.expiry import look as look_at_expiry
 from antipode.operations.failover import failover, prepare
 from antipode.operations.inspect import look
 from antipode.operations.protect import protect
@@ -324,6 +325,66 @@ def test_an_image_goes_with_the_last_point_that_needs_it(imaged: World) -> None:
     for point in points.list_ids(imaged.here.vault, "v"):
         for image in points.read(imaged.here.vault, "v", point).images:
             assert image in imaged.b.images
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        None,
+        {"status": "deactivated"},
+        {"os_hash_value": "0" * 128},
+        {"size": 1},
+    ],
+    ids=str,
+)
+def test_no_point_expires_in_favour_of_one_whose_image_is_gone_or_has_other_bytes(
+    imaged: World, monkeypatch: pytest.MonkeyPatch, changed: dict[str, object] | None
+) -> None:
+    there = [by_option_2(imaged)["recovery_point"]]
+    for _ in range(2):
+        imaged.a.root_disks["id-front"] += b"more"
+        there.append(by_option_2(imaged)["recovery_point"])
+    newest = source_of(imaged).copies["site-b"]
+    if changed is None:
+        del imaged.b.images[newest]
+    else:
+        imaged.b.images[newest].update(changed)
+    imaged.here.vnfs.put(of_option_2(retention={"last": 1}))
+    calls = calls_of_glance(imaged, monkeypatch)
+    assert look_at_expiry(imaged.here, "v").expired == there[:1]
+    assert calls == ["GET /images"], "one list, whatever there is"
+    assert expire(imaged.here, "v", Unobserved())["expired"] == there[:1]
+    assert source_of(imaged, there[1]).copies["site-b"] in imaged.b.images
+    # the next one that can be recovered from is kept instead
+    assert by_option_2(imaged)["expired"] == there[1:]
+
+
+def test_a_backup_site_that_does_not_answer_keeps_no_point_from_expiring(
+    imaged: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = [by_option_2(imaged)["recovery_point"] for _ in range(2)]
+    imaged.here.vnfs.put(of_option_2(retention={"last": 1}))
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise SiteUnreachable("site-b does not answer")
+
+    monkeypatch.setattr(imaged.b.site._image, "_send", away)
+    assert look_at_expiry(imaged.here, "v").expired == there[:1]
+
+
+def calls_of_glance(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The calls of Glance at the backup site from now on."""
+    calls: list[str] = []
+    glance = world.b.site._image
+    assert glance is not None
+    send = glance._send
+
+    def called(method: str, path: str, *about: Any, **more: Any) -> Any:
+        calls.append(f"{method} {path}")
+        return send(method, path, *about, **more)
+
+    monkeypatch.setattr(glance, "_send", called)
+    return calls
 
 
 def test_an_image_that_a_server_boots_from_stays_when_its_point_expires(imaged: World) -> None:

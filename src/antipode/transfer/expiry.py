@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from antipode.cloud.images import why_not_whole
 from antipode.cloud.site import Site
 from antipode.errors import (
     Busy,
@@ -30,7 +31,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.retention import Dated, Judgement, judge
 from antipode.model.room import Room
-from antipode.model.source import BackupRecord, backup_chain
+from antipode.model.source import BackupRecord, Image, backup_chain
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
@@ -120,34 +121,59 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     kept |= judge([dated(p.point) for p in found_by_all], policies, latest, users).kept
     if len(kept) < len(found):
         # Nor does one that cannot be recovered from.
-        whole = _with_backups(expiry, state.active_site, [p.point for p in found_by_all])
+        whole = _recoverable(expiry, state.active_site, [p.point for p in found_by_all])
         kept |= judge([dated(point) for point in whole], policies, latest, users).kept
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
 
 
-def _with_backups(
+def _recoverable(
     expiry: Expiry, active: str, found: Collection[RecoveryPoint]
 ) -> list[RecoveryPoint]:
-    """The points without those whose backups are gone at the site where the VNF is active: deleted
-    by hand, or with a point that was put back into the vault since. It is unknown of other sites,
-    which may be gone for good, and of one that does not answer.
+    """The points without those that sites have lost backups or images of: deleted by hand, or with
+    a point that was put back into the vault since.
+    """
+    gone = _without_backups(expiry, active, found) | _without_images(expiry, found)
+    if gone:
+        LOG.warning(
+            "backups or images of recovery points of %s are gone, and no other expires in their"
+            " favour: %s",
+            expiry.vnf.vnf,
+            ", ".join(sorted(gone)),
+        )
+    return [point for point in found if point.id not in gone]
+
+
+def _without_backups(expiry: Expiry, active: str, found: Collection[RecoveryPoint]) -> set[str]:
+    """The points whose backups are gone at the site where the VNF is active. It is unknown of other
+    sites, which may be gone for good, and of one that does not answer.
     """
     try:
         listed = expiry.site(active).backups.backups()
     except (NotFound, SiteUnreachable) as error:
         LOG.warning("whether backups at %s are gone is unknown: %s", active, error)
-        return list(found)
+        return set()
     there = {str(b["id"]) for b in listed if b["status"] in _USABLE}
-    gone = {p.id for p in found if p.site == active and not there.issuperset(p.backups)}
-    if gone:
-        LOG.warning(
-            "backups of recovery points of %s are gone at %s, and no other expires in their"
-            " favour: %s",
-            expiry.vnf.vnf,
-            active,
-            ", ".join(sorted(gone)),
-        )
-    return [point for point in found if point.id not in gone]
+    return {p.id for p in found if p.site == active and not there.issuperset(p.backups)}
+
+
+def _without_images(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str]:
+    """The points of which an image of a root disk is gone, or has other bytes by Glance's account,
+    at a site that answers.
+    """
+    images = [(p.id, s) for p in found for s in p.sources.values() if isinstance(s, Image)]
+    gone: set[str] = set()
+    for site in sorted({name for _, source in images for name in source.copies}):
+        try:
+            listed = {str(i["id"]): i for i in expiry.site(site).images.images()}
+        except (NotFound, SiteUnreachable) as error:
+            LOG.warning("whether images at %s are gone is unknown: %s", site, error)
+            continue
+        gone |= {
+            point
+            for point, source in images
+            if site in source.copies and why_not_whole(listed.get(source.copies[site]), source)
+        }
+    return gone
 
 
 def room(expiry: Expiry, need: QuotaNeed, new: Mapping[str, int]) -> Room:
