@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from typing import Any
 
 from antipode.cloud.api import Api, Reply
@@ -59,9 +59,10 @@ class FakeCloud:
         self.before: Callable[[str], None] = lambda event: None
         """called with each event before it takes effect; what it raises is what the caller gets"""
         self.lock = threading.RLock()
-        self.ids = count(1)
-        self.changes = count(1)
-        self.clock = count(1)
+        # iterators that can be copied, as those of `itertools` cannot for much longer
+        self.ids: Iterator[int] = iter(range(1, sys.maxsize))
+        self.changes = iter(range(1, sys.maxsize))
+        self.clock: Iterator[int] = iter(range(1, sys.maxsize))
         self.add_on = True
         self.may_import = True
         self.frozen: set[str] = set()
@@ -143,6 +144,11 @@ class FakeCloud:
         image = Api(name, "image", self._transport(self._image))
         self.site._image = image
         self.site._image_streams = lambda gate: CalledStreams(image.behind(gate))
+
+    def becomes(self, other: FakeCloud) -> None:
+        """Have all that another cloud has now, and share nothing with it."""
+        own = ("before", "lock", "site")
+        vars(self).update(deepcopy({k: v for k, v in vars(other).items() if k not in own}))
 
     def add_server(self, name: str, index: int, server_id: str | None = None) -> str:
         server_id = server_id or f"id-{name}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,9 @@ class S3Server:
             f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
         )
         self.credentials.chmod(0o600)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # it looks as often whether it is to end, and each test waits for that
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.02)
+        threading.Thread(target=serve, daemon=True).start()
 
     def down(self) -> None:
         """Take no more requests."""

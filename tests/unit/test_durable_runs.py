@@ -6,11 +6,17 @@ left in the end.
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
+import shutil
 import socket
+import sqlite3
+import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +53,7 @@ from antipode.runs import kind_of
 from antipode.topology import answering
 from antipode.vault import points
 from tests.unit import samples
-from tests.unit.fakecloud import refuse
+from tests.unit.fakecloud import FakeCloud, refuse
 from tests.unit.test_kill_matrix import VNF, backup_site, primary
 
 Json = dict[str, Any]
@@ -64,8 +70,26 @@ class World:
         self.a, self.b = primary(), backup_site()
         self.a.hosts.append("compute-2")  # for the server group, whose members stay in it
         self.config = samples.write_config(folder)
+
+    @property
+    def clouds(self) -> dict[str, FakeCloud]:
+        return {"site-a": self.a, "site-b": self.b}
+
+    @functools.cached_property
+    def here(self) -> Deployment:
+        return self.process()
+
+    def becomes(self, other: World) -> None:
+        """Have all that a world which was made once has at its sites, in its vault and in its
+        databases. Nothing has happened in this one, or what has is in the other, too.
+        """
+        for database in self.folder.glob("*.db*"):
+            database.unlink()
+        ours = shutil.ignore_patterns(self.config.name, "*.db-*")
+        shutil.copytree(other.folder, self.folder, ignore=ours, dirs_exist_ok=True)
+        self.a.becomes(other.a)
+        self.b.becomes(other.b)
         self.here = self.process()
-        self.here.vnfs.put(VNF)
 
     def process(self) -> Deployment:
         """As another process sees it."""
@@ -98,6 +122,34 @@ class World:
             return claim.run
 
 
+def made_once(make: Callable[[World], object]) -> Callable[[], World]:
+    """A world that `make` has changed, for other worlds to become like it: a process makes it when
+    it is first asked for.
+    """
+
+    @functools.cache
+    def made() -> World:
+        folder = tempfile.TemporaryDirectory(prefix="world-")
+        world = World(Path(folder.name))
+        weakref.finalize(world, folder.cleanup)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(cloud_site, "connect", lambda name, cloud: world.clouds[name].site)
+            make(world)
+        for file in world.folder.glob("*.db"):
+            with closing(sqlite3.connect(file)) as database:
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all is in the file itself
+        return world
+
+    return made
+
+
+@made_once
+def protected(world: World) -> None:
+    """A world whose VNF has one recovery point."""
+    world.here.vnfs.put(VNF)
+    world.protect()
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     for module, pause in (
@@ -109,10 +161,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     ):
         monkeypatch.setattr(module, pause, 0.02)
     world = World(tmp_path)
-    monkeypatch.setattr(
-        cloud_site, "connect", lambda name, cloud: {"site-a": world.a, "site-b": world.b}[name].site
-    )
-    world.protect()
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: world.clouds[name].site)
+    world.becomes(protected())
     return world
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -60,7 +61,7 @@ from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.keys import Keyring
 from tests.unit import samples
-from tests.unit.test_durable_runs import World, world
+from tests.unit.test_durable_runs import World, made_once, protected, world
 from tests.unit.test_kill_matrix import VNF
 
 __all__ = ["world"]
@@ -84,11 +85,26 @@ def ids(world: World) -> list[str]:
     return points.list_ids(world.here.vault, "v")
 
 
-def three_points(world: World, **policy: Any) -> list[str]:
-    """Their ids; nothing has expired yet."""
+def two_more_points(world: World, **policy: Any) -> list[str]:
+    """The ids of three; nothing has expired yet."""
     keep(world, retention="all", **policy)
     for _ in range(2):
         world.protect()
+    return ids(world)
+
+
+@functools.cache
+def with_three_points(full_every: int) -> Callable[[], World]:
+    def make(world: World) -> None:
+        world.becomes(protected())
+        two_more_points(world, full_every=full_every)
+
+    return made_once(make)
+
+
+def three_points(world: World, full_every: int = 1) -> list[str]:
+    """The ids of those of a world in which nothing else has happened; nothing has expired yet."""
+    world.becomes(with_three_points(full_every)())
     return ids(world)
 
 
@@ -158,7 +174,7 @@ def test_a_withdrawn_point_that_nobody_signed_takes_no_backups_of_other_volumes_
     others = world.a.add_backup(
         "front-root", volume_id="of-another-vnf", metadata={"antipode:run": "protect-of-another"}
     )
-    there = three_points(world)
+    there = two_more_points(world)
     first = points.read(world.here.vault, "v", there[0])
     topology = first.topology.model_dump()
     volume = topology["servers"][0]["attachments"][0]["volume"]
@@ -200,7 +216,7 @@ def test_a_dry_run_names_what_would_go_and_changes_nothing(world: World) -> None
 
 def test_a_backup_of_somebody_else_is_never_removed(world: World) -> None:
     foreign = world.a.add_backup("db-data")
-    three_points(world)
+    two_more_points(world)
     keep(world, retention={"last": 1})
     expire(world)
     assert set(world.a.backups) == {foreign, *points.read(world.here.vault, "v").backups}
@@ -210,7 +226,7 @@ def test_a_backup_without_our_mark_is_not_removed_though_a_point_names_it(world:
     first = points.read(world.here.vault, "v", ids(world)[0])
     unmarked = first.chain("db-data")[0].id
     world.a.backups[unmarked]["metadata"] = {}
-    three_points(world)
+    two_more_points(world)
     keep(world, retention={"last": 1})
     record = expire(world)
     assert unmarked in world.a.backups
