@@ -405,7 +405,7 @@ def test_a_bug_with_one_vnf_keeps_no_other_from_being_looked_at(
         asked.append(vnf if isinstance(vnf, str) else vnf.vnf)
         raise OverflowError("date value out of range")
 
-    monkeypatch.setattr(run_kind, "due", fails)
+    monkeypatch.setattr(run_kind, "may_be_due", fails)
     monkeypatch.setattr(verify_kind, "_is_due", fails)
     first = world.here.vnfs.get("v").model_copy(update={"verify_every": 60.0})
     second = first.model_copy(update={"vnf": "w"})
@@ -505,7 +505,7 @@ def test_a_note_in_some_of_the_vaults_does_nothing_that_the_retention_would_not(
 def test_an_expiry_goes_by_the_retention_of_now(world: World) -> None:
     there = three_points(world)
     keep(world, retention={"last": 1})
-    row = run_kind.due(world.here, world.here.vnfs.get("v"), again=True)
+    row = run_kind.may_be_due(world.here, world.here.vnfs.get("v"))
     assert row is not None
     keep(world, retention={"last": 2})
     with world.here.claims.begin(row) as claim:
@@ -598,6 +598,9 @@ def test_nothing_expires_while_another_host_fails_over(world: World, tmp_path: P
         failover(elsewhere, prepare(elsewhere, "v", "site-b", there[0]), Unobserved())
     with pytest.raises(Busy):
         expire(world)
+    queued: list[RunRow] = []
+    run_kind.submit_due(world.here, world.here.vnfs.all(), queued.append)
+    assert queued == []
     assert ids(world) == there
 
 
@@ -892,7 +895,7 @@ def test_an_aborted_expiry_leaves_the_rest_to_the_next(
 def test_an_expiry_whose_process_died_is_resumed(world: World) -> None:
     three_points(world)
     keep(world, retention={"last": 1})
-    row = run_kind.due(world.here, world.here.vnfs.get("v"), again=True)
+    row = run_kind.may_be_due(world.here, world.here.vnfs.get("v"))
     assert row is not None
     with world.here.claims.begin(row) as claim:
         run = claim.run

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
     from antipode.engine.flows import Flows
+    from antipode.transfer.expiry import Seen
 
 Connection = TypeVar("Connection")
 
@@ -53,6 +54,8 @@ class Deployment:
         self.schedules = Schedules(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)
+        self.points_seen: dict[str, Mapping[str, Seen]] = {}
+        """by VNF and id: what a service need not read at each look for expired points"""
         self._sites: dict[str, Site] = {}
         self._objects: dict[str, Objects] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)

@@ -36,11 +36,12 @@ def expire(deployment: Deployment, name: str, observer: Observer, *, again: bool
         VaultCorrupt: a recovery point cannot be read, so its needs are unknown.
         AntipodeError: not all could be removed; the next expiry continues.
     """
-    row = run_kind.due(deployment, deployment.vnfs.get(name), again=again)
+    context = run_kind.looking(deployment, deployment.vnfs.get(name))
+    row = run_kind.due(deployment, context, again=again)
     if row is None:
         nothing = {"expired": [], "backups_removed": 0, "images_removed": 0, "left": []}
         return {"run": None, "vnf": name, **nothing}
-    return _execute(deployment, row, observer)
+    return _execute(deployment, row, observer, run_kind.Expire(context.reading))
 
 
 def delete(deployment: Deployment, deletion: Deletion, observer: Observer) -> Json:
@@ -49,12 +50,15 @@ def delete(deployment: Deployment, deletion: Deletion, observer: Observer) -> Js
     """
     vnf = deployment.vnfs.get(deletion.vnf)
     state = activity.read(deployment, vnf)
-    return _execute(deployment, run_kind.requested(vnf, state, deletion.points), observer)
+    row = run_kind.requested(vnf, state, deletion.points)
+    return _execute(deployment, row, observer, run_kind.KIND)
 
 
-def _execute(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
+def _execute(
+    deployment: Deployment, row: RunRow, observer: Observer, kind: run_kind.Expire
+) -> Json:
     with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+        return execute(deployment, kind, claim, observer)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from antipode.runs import find_kind
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
-from antipode.transfer.expiry import Expiry
+from antipode.transfer.expiry import Expiry, Reading
 from antipode.vault import points
 
 LOG = logging.getLogger(__name__)
@@ -63,6 +63,14 @@ class Expire(RunKind):
     works_at_active_site = True
     creates = ""
 
+    def __init__(self, reading: Reading | None = None) -> None:
+        """
+        Args:
+            reading: what the command has read to find out that this run is due: the run begins with
+                it. One that is resumed, or that another process executes, reads all itself.
+        """
+        self._reading = reading
+
     @property
     def command(self) -> str:
         return "recovery-point expire"
@@ -71,7 +79,7 @@ class Expire(RunKind):
         return _request(row).site
 
     def execute(self, run: Run) -> None:
-        _expire(run)
+        _expire(run, self._reading or Reading())
 
     def roll_back(self, run: Run) -> list[str]:
         """Nothing was made. Withdrawn points stay so: their backups may be gone already."""
@@ -104,12 +112,12 @@ class Job:
     expiry: Expiry
 
 
-def _expire(run: Run) -> None:
+def _expire(run: Run, reading: Reading) -> None:
     request = _request(run.row)
     no_recovery_in_the_way(run.deployment, run.vnf)
     state = activity.read(run.deployment, request.vnf)
     activity.must_be_active_at(state, request.site)
-    work = replace(expiry_of(run, request.vnf), asked=request.delete)
+    work = replace(expiry_of(run, request.vnf), asked=request.delete, reading=reading)
     run.touches_clouds()
     run.result.update(vnf=run.vnf, expired=[])
     job = Job(run, request, state, work)
@@ -258,24 +266,51 @@ def looking(deployment: Deployment, vnf: Vnf, asked: Sequence[str] = ()) -> Expi
     )
 
 
-def due(deployment: Deployment, vnf: Vnf, *, again: bool) -> RunRow | None:
+def due(deployment: Deployment, context: Expiry, *, again: bool) -> RunRow | None:
     """The expiry that a VNF needs now; None when nothing is to be removed.
 
     Args:
+        context: that looks at the VNF.
         again: whether it is worth a run to try once more what the last one has left, a short while
             ago.
 
     Raises:
         AntipodeError: this cannot be known now.
     """
+    return _due(
+        deployment, context, again, lambda: bool(expiry.judged(context, datetime.now(UTC)).expired)
+    )
+
+
+def may_be_due(deployment: Deployment, vnf: Vnf) -> RunRow | None:
+    """As `due`, by what this process remembers of the points that it has read: whether they can be
+    recovered from, and what they need, is left to the run.
+    """
+    context = looking(deployment, vnf)
+
+    def may_have_expired() -> bool:
+        newest = _newest(deployment, vnf.vnf)
+        if newest and _tried_lately(deployment, vnf.vnf) and not newest.result.get("expired"):
+            return False  # it would be in vain again
+        seen = expiry.seen_points(context, deployment.points_seen.get(vnf.vnf, {}))
+        deployment.points_seen[vnf.vnf] = seen
+        return expiry.may_have_expired(context, seen.values(), datetime.now(UTC))
+
+    return _due(deployment, context, False, may_have_expired)
+
+
+def _due(
+    deployment: Deployment, context: Expiry, again: bool, has_expired: Callable[[], bool]
+) -> RunRow | None:
+    vnf = context.vnf
     no_recovery_in_the_way(deployment, vnf.vnf)
-    state, context = activity.read(deployment, vnf), looking(deployment, vnf)
+    state = activity.read(deployment, vnf)
     hidden = points.list_all(context.vault, vnf.vnf).hidden
     if hidden and (again or not _tried_lately(deployment, vnf.vnf)):
         return requested(vnf, state)
     if all(protection.keeps == ALL for protection in vnf.protections):
         return None  # without a look at any point
-    return requested(vnf, state) if expiry.judged(context, datetime.now(UTC)).expired else None
+    return requested(vnf, state) if has_expired() else None
 
 
 def submit_due(
@@ -291,7 +326,7 @@ def submit_due(
             newest = _newest(deployment, vnf.vnf)
             if newest and newest.state == "failed" and _tried_lately(deployment, vnf.vnf):
                 continue
-            if row := due(deployment, vnf, again=False):
+            if row := may_be_due(deployment, vnf):
                 enqueue(row)
         except Busy as error:
             LOG.debug("nothing of %s expires now: %s", vnf.vnf, error)

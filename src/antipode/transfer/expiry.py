@@ -50,6 +50,25 @@ _USABLE = ("available", "restoring")
 
 
 @dataclass(frozen=True)
+class Reading:
+    """The recovery points that were read, each once: a point never changes. What it needs stays
+    known, whatever becomes of its document meanwhile.
+    """
+
+    examined: dict[str, Examined] = field(default_factory=dict)
+    """by id"""
+
+
+class Seen(NamedTuple):
+    """What a process remembers of a recovery point that it has read, to find out whether an expiry
+    is worth a run. Nothing is removed by it.
+    """
+
+    dated: Dated
+    trusted: bool
+
+
+@dataclass(frozen=True)
 class Expiry:
     """All that the expiry of one VNF works with."""
 
@@ -67,22 +86,14 @@ class Expiry:
     """called before each change; raises when the run must stop"""
     asked: Collection[str] = ()
     """points that an operator wants removed"""
-    _examined: dict[str, Examined] = field(default_factory=dict, repr=False)
-    _summaries: dict[str, sealing.Summary] = field(default_factory=dict, repr=False)
+    reading: Reading = field(default_factory=Reading, repr=False)
 
     def examined(self, point: str) -> Examined:
-        """As `points.examine`. A recovery point never changes, so each is read once; what it needs
-        stays known, whatever becomes of its document meanwhile.
-        """
-        if point not in self._examined:
-            self._examined[point] = points.examine(self.vault, self.vnf.vnf, point)
-        return self._examined[point]
-
-    def summary(self, point: str) -> sealing.Summary:
-        """As `points.summary`, read once."""
-        if point not in self._summaries:
-            self._summaries[point] = points.summary(self.vault, self.vnf.vnf, point)
-        return self._summaries[point]
+        """As `points.examine`, read once."""
+        found = self.reading.examined
+        if point not in found:
+            found[point] = points.examine(self.vault, self.vnf.vnf, point)
+        return found[point]
 
 
 @dataclass
@@ -109,21 +120,68 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     """
     state = _must_not_fail_over(expiry)
     found, doubtful = standing(expiry), withdrawn(expiry).doubtful
-    policies = {p.option: p.keeps for p in expiry.vnf.protections}
-    latest, users = now + CLOCKS_DIFFER_BY, expiry.users()
-    trusted = {p.point.id for p in found if p.trusted}
-    # An unsigned point may claim to be the newest: it makes none expire that is.
-    of_all = judge([dated(p.point) for p in found], policies, latest, users)
-    of_trusted = judge([dated(p.point) for p in found if p.trusted], policies, latest, users)
-    kept = {i: why for i, why in of_all.kept.items() if i not in trusted} | dict(of_trusted.kept)
-    # Nor does one that is hidden from every host, and stays.
-    found_by_all = [p for p in found if p.trusted and p.point.id not in doubtful]
-    kept |= judge([dated(p.point) for p in found_by_all], policies, latest, users).kept
+    users = expiry.users()
+    kept = _kept_by_policy(expiry, [_seen(p) for p in found], now, users)
+    # None expires in favour of one that is hidden from every host, and stays.
+    found_by_all = [p.point for p in found if p.trusted and p.point.id not in doubtful]
+    kept |= _judged(expiry, map(dated, found_by_all), now, users)
     if len(kept) < len(found):
-        # Nor does one that cannot be recovered from.
-        whole = _recoverable(expiry, state.active_site, [p.point for p in found_by_all])
-        kept |= judge([dated(point) for point in whole], policies, latest, users).kept
+        # Nor in favour of one that cannot be recovered from.
+        whole = _recoverable(expiry, state.active_site, found_by_all)
+        kept |= _judged(expiry, map(dated, whole), now, users)
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
+
+
+def seen_points(expiry: Expiry, known: Mapping[str, Seen]) -> dict[str, Seen]:
+    """The recovery points that are listed, by id. Those that are not known are read.
+
+    Args:
+        known: what is remembered of points, by id.
+
+    Raises:
+        VaultCorrupt, VaultError: as `standing`.
+    """
+    found: dict[str, Seen] = {}
+    for point in points.list_ids(expiry.vault, expiry.vnf.vnf):
+        if point in known:
+            found[point] = known[point]
+        elif (examined := _standing(expiry, point)) is not None:
+            found[point] = _seen(examined)
+    return found
+
+
+def may_have_expired(expiry: Expiry, found: Collection[Seen], now: datetime) -> bool:
+    """Whether any of these recovery points has expired by the policy. `judged` keeps no fewer.
+
+    Raises:
+        Busy: the VNF is failing over.
+    """
+    _must_not_fail_over(expiry)
+    return len(_kept_by_policy(expiry, found, now, expiry.users())) < len(found)
+
+
+def _seen(found: Examined) -> Seen:
+    return Seen(dated(found.point), found.trusted)
+
+
+def _kept_by_policy(
+    expiry: Expiry, found: Collection[Seen], now: datetime, users: Mapping[str, str]
+) -> dict[str, str]:
+    """The points that the policy keeps, and why. One that no trusted key has signed may claim to be
+    the newest: it makes none expire that is signed.
+    """
+    signed = [p.dated for p in found if p.trusted]
+    of_all = _judged(expiry, [p.dated for p in found], now, users)
+    unsigned = {p.dated.id for p in found if not p.trusted}
+    kept = {i: why for i, why in of_all.items() if i in unsigned}
+    return kept | _judged(expiry, signed, now, users)
+
+
+def _judged(
+    expiry: Expiry, found: Iterable[Dated], now: datetime, users: Mapping[str, str]
+) -> dict[str, str]:
+    policies = {p.option: p.keeps for p in expiry.vnf.protections}
+    return dict(judge(list(found), policies, now + CLOCKS_DIFFER_BY, users).kept)
 
 
 def _recoverable(
@@ -241,18 +299,34 @@ def _newest_signed(expiry: Expiry, ids: Iterable[str]) -> tuple[str, set[str]]:
     unproven: set[str] = set()
     for point in ids:
         try:
-            found = expiry.summary(point)
+            age = _age_if_signed(expiry, point)
         except NotFound:
             continue
-        except VaultCorrupt:
-            unproven.add(point)
-            continue
-        if found.signed_by is None:
+        if age is None:
             unproven.add(point)
         else:
-            signed.append(points.Age(found.generation, found.consistent_at, found.id))
+            signed.append(age)
     newest = max(signed, key=lambda age: age.key, default=None)
     return ("" if newest is None else newest.id), unproven
+
+
+def _age_if_signed(expiry: Expiry, point: str) -> points.Age | None:
+    """What the age of a point goes by; None if no key trusted here has signed it. Its records need
+    not be there for that.
+    """
+    try:
+        found = expiry.examined(point)
+        if not found.trusted:
+            return None
+        return points.Age(found.point.generation, found.point.consistent_at, point)
+    except VaultCorrupt:
+        try:
+            summary = points.summary(expiry.vault, expiry.vnf.vnf, point)
+        except VaultCorrupt:
+            return None
+        if summary.signed_by is None:
+            return None
+        return points.Age(summary.generation, summary.consistent_at, point)
 
 
 def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]:
@@ -268,23 +342,29 @@ def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]
     vault, vnf = expiry.vault, expiry.vnf.vnf
     found: list[Examined] = []
     for point in sorted({*points.list_ids(vault, vnf), *withdrawn(expiry).doubtful}):
-        if point in apart_from:
-            continue
-        try:
-            found.append(expiry.examined(point))
-        except VaultCorrupt as error:
-            raise VaultCorrupt(
-                f"recovery point {point} of {vnf} cannot be read, so nothing expires: it is unknown"
-                f" which backups it needs. Put it back from another vault, or remove it: antipode"
-                f" recovery-point delete {vnf} {point}. {error}"
-            ) from error
-        except NotFound as error:
-            if point in points.list_ids(vault, vnf):
-                raise VaultError(
-                    f"{vault.place} lists recovery point {point} of {vnf} and does not have it; its"
-                    " listing may lag behind. Nothing expires; try again in some minutes"
-                ) from error
+        if point not in apart_from and (examined := _standing(expiry, point)) is not None:
+            found.append(examined)
     return found
+
+
+def _standing(expiry: Expiry, point: str) -> Examined | None:
+    """A recovery point that was listed; None if it has gone since. Raises as `standing`."""
+    vault, vnf = expiry.vault, expiry.vnf.vnf
+    try:
+        return expiry.examined(point)
+    except VaultCorrupt as error:
+        raise VaultCorrupt(
+            f"recovery point {point} of {vnf} cannot be read, so nothing expires: it is unknown"
+            f" which backups it needs. Put it back from another vault, or remove it: antipode"
+            f" recovery-point delete {vnf} {point}. {error}"
+        ) from error
+    except NotFound as error:
+        if point in points.list_ids(vault, vnf):
+            raise VaultError(
+                f"{vault.place} lists recovery point {point} of {vnf} and does not have it; its"
+                " listing may lag behind. Nothing expires; try again in some minutes"
+            ) from error
+        return None
 
 
 def dated(point: RecoveryPoint) -> Dated:
@@ -478,7 +558,7 @@ def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> 
     misplaced: list[str] = []
     for point in ids:
         try:
-            found.append(points.examine(expiry.vault, expiry.vnf.vnf, point))
+            found.append(expiry.examined(point))
         except NotFound:
             continue  # another host has finished with it
         except PointMisplaced as error:
