@@ -695,6 +695,8 @@ class FakeCloud:
             for b in self.backups.values()
             if b["volume_id"] == volume and b["status"] == "available" and b["data_timestamp"] < at
         ]
+        if wanted["incremental"] and not older:
+            refuse(400, "Invalid backup: No backups available to do an incremental backup.")
         parent = (
             max(older, key=lambda b: b["data_timestamp"])["id"] if wanted["incremental"] else None
         )

@@ -94,3 +94,28 @@ def test_a_clock_that_goes_back_costs_not_the_point_that_was_made_last(
     assert needed_backups_are_there(world)
     made = failover(world.here, prepare(world.here, "v", "site-b", last), Unobserved())
     assert made["recovery_point"] == last
+
+
+@pytest.mark.parametrize("of", ["host", "cinder", "both"])
+def test_once_time_has_gone_on_no_point_stays_that_was_made_while_clocks_were_wrong(
+    world: World, clocks: Clocks, of: str
+) -> None:
+    keep(world, retention={"last": 1}, full_every=1)
+    clocks.set(of, -HOUR)
+    for _ in range(3):
+        world.protect()
+    clocks.set(of, timedelta(minutes=5))
+    newest = world.protect()["recovery_point"]
+    assert ids(world) == [newest]
+    assert set(world.a.backups) == set(points.read(world.here.vault, "v").backups)
+
+
+def test_a_clock_of_cinder_that_goes_back_behind_all_backups_costs_full_ones(
+    world: World, clocks: Clocks
+) -> None:
+    keep(world, retention={"last": 1}, full_every=100)
+    clocks.set("cinder", -400 * HOUR)
+    last = world.protect()
+    assert not last["incremental"]
+    assert last["recovery_point"] in ids(world)
+    assert needed_backups_are_there(world)

@@ -49,8 +49,8 @@ class RecoveryPoint(Model):
     generation: Annotated[int, Field(ge=1)] = 1
     """grows each time the VNF changes its active site"""
     serial: Annotated[int, Field(ge=0)] = 0
-    """greater than those of the points that were there when it was made, whatever clocks said; 0
-    where that is unknown
+    """greater than that of the point that was made before it, whatever clocks said; 0 where that is
+    unknown
     """
     consistent_at: Moment
     """UTC: the moment whose state it holds"""

@@ -350,13 +350,15 @@ def newest_or_none(vault: Vault, vnf: str, trust: Trust = Trust.SIGNED) -> Recov
 
 
 def next_serial(vault: Vault, vnf: str) -> int:
-    """The serial number of a recovery point that is made now.
+    """The serial number of a recovery point that is made now: milliseconds since 1970, or one more
+    than the last one's where this clock is behind (a hybrid logical clock).
 
     Raises:
         VaultError: the vault cannot be read.
     """
     found = _last(vault, vnf, Trust.SIGNED, pass_over_damaged=True)
-    return 1 + max((opened.point.serial for opened in found), default=0)
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    return max(now, 1 + max((opened.point.serial for opened in found), default=0))
 
 
 def _newest(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> Opened | None:
