@@ -6,7 +6,9 @@ from __future__ import annotations
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from subprocess import run
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +19,19 @@ from keystoneauth1.session import Session
 from openstack.exceptions import ServiceDisabledException
 
 from antipode.cloud import health
+from antipode.cloud import objects as objects_of_swift
 from antipode.cloud.answers import Listing
 from antipode.cloud.api import Api, ApiError, Reply
 from antipode.cloud.objects import Objects
 from antipode.cloud.site import connect
 from antipode.cloud.transport import Login, Wire, answering
-from antipode.errors import InvalidInput, NotFound, PreflightFailed, SiteUnreachable
+from antipode.errors import (
+    AntipodeError,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    SiteUnreachable,
+)
 from tests.unit.fakecloud import FakeCloud
 
 THINGS = Listing("things", dict[str, str])
@@ -254,6 +263,63 @@ def test_missing_objects_are_not_found_and_listings_are_followed() -> None:
         objects.get("vault", "x")
     objects.delete("vault", "x")
     assert objects.listing("vault") == [("a", 1, "h")]
+
+
+class Swift:
+    """An object that is written when a status says so, or all the same."""
+
+    def __init__(self, *statuses: int, holds: bytes | None = None) -> None:
+        self.left = [*statuses]
+        self.holds = holds
+
+    def ask(self, path: str, method: str, data: bytes = b"", **_: Any) -> Any:
+        if method == "GET":
+            return SimpleNamespace(
+                status_code=200, iter_content=lambda _: iter([self.holds]), close=lambda: None
+            )
+        status = self.left.pop(0)
+        if self.holds is None and status != 413:
+            self.holds = data
+        return SimpleNamespace(status_code=status, text="")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "succeeds"),
+    [
+        ([201], True),
+        ([503, 201], True),
+        ([500, 498, 201], True),
+        ([503, 503, 503], False),
+        ([413], False),
+        ([507], False),
+    ],
+)
+def test_a_write_that_swift_could_not_do_at_once_is_sent_again(
+    statuses: list[int], succeeds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_of_swift, "PAUSES_S", (0.0, 0.0))
+    swift = Swift(*statuses)
+    objects = Objects("s", swift.ask)
+    with nullcontext() if succeeds else pytest.raises(AntipodeError):
+        objects.put("vault", "x", b"content")
+    assert swift.left == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "there", "written"),
+    [
+        ([201], None, True),
+        ([412], b"content", False),
+        ([503, 412], None, True),
+        ([503, 412], b"another's", False),
+    ],
+)
+def test_of_a_creation_that_is_sent_again_it_is_known_whose_object_is_there(
+    statuses: list[int], there: bytes | None, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_of_swift, "PAUSES_S", (0.0, 0.0))
+    objects = Objects("s", Swift(*statuses, holds=there).ask)
+    assert objects.create("vault", "x", b"content") is written
 
 
 def test_a_site_tells_what_it_lacks() -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import logging
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
@@ -13,7 +15,13 @@ from antipode.cloud.api import Gate, Rate, Unlimited, Urgency
 from antipode.cloud.transport import answering
 from antipode.errors import AntipodeError, NotFound, SiteUnreachable, UnexpectedAnswer
 
+LOG = logging.getLogger(__name__)
 _PRECONDITION_FAILED = 412
+_PASSES = (429, 498, 500, 502, 503, 504)
+"""What Swift answers when it is overloaded, or one of its servers fails: each request to it may be
+sent again. 498 is its rate limit."""
+PAUSES_S = (0.5, 2.0)
+"""Before the second attempt, and before the last one."""
 _PIECE = 1 << 18
 """Bytes of an object that are read at once, where not all of it may be read."""
 
@@ -85,8 +93,12 @@ class Objects:
         """
         refused = _PRECONDITION_FAILED
         headers = {"If-None-Match": "*"}
-        response = self._send("PUT", container, name, allowed=refused, data=data, headers=headers)
-        return bool(response.status_code != refused)
+        answers = self._attempts(_path(container, name), "PUT", data=data, headers=headers)
+        response = self._accepted(answers[-1], "PUT", container, name, allowed=refused)
+        if response.status_code != refused:
+            return True
+        # an attempt that was answered with an error may have written it
+        return len(answers) > 1 and self.get(container, name, len(data) + 1) == data
 
     def get(self, container: str, name: str, at_most: int | None = None) -> bytes:
         """The bytes of an object.
@@ -159,14 +171,29 @@ class Objects:
         method: str,
         container: str,
         name: str | None = None,
-        allowed: int | None = None,
         **arguments: Any,
     ) -> Any:
+        answers = self._attempts(_path(container, name), method, **arguments)
+        return self._accepted(answers[-1], method, container, name)
+
+    def _attempts(self, path: str, method: str, **arguments: Any) -> list[Any]:
+        """The answers to a request that is sent again while it may pass."""
+        answers: list[Any] = []
+        for pause in (*PAUSES_S, None):
+            self._gate.let(method, Urgency.USUAL)
+            with answering(self._site):
+                answers.append(self._ask(path, method, **arguments))
+            status = answers[-1].status_code
+            if pause is None or status not in _PASSES:
+                break
+            LOG.info("%s: %s %s is sent again after a %d", self._site, method, path, status)
+            time.sleep(pause)
+        return answers
+
+    def _accepted(
+        self, response: Any, method: str, container: str, name: str | None, allowed: int = 0
+    ) -> Any:
         """`allowed`: a status of 400 or more that is an answer and no error."""
-        path = "/" + quote(container, safe="") + ("" if name is None else "/" + quote(name))
-        self._gate.let(method, Urgency.USUAL)
-        with answering(self._site):
-            response = self._ask(path, method, **arguments)
         if response.status_code == allowed:
             return response
         if response.status_code == 404:
@@ -181,3 +208,7 @@ class Objects:
                 f"refused with {answer}"
             )
         return response
+
+
+def _path(container: str, name: str | None) -> str:
+    return "/" + quote(container, safe="") + ("" if name is None else "/" + quote(name))
