@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from antipode.sandbox import blocks, canary, demo, desk
+from antipode.sandbox import blocks, canary, desk
 from antipode.sandbox.guests import RECORDS_END
 from antipode.sandbox.supervision import Sandbox
+from tests.sandbox import forked
 
 PRIMARY, BACKUP = "site-a", "site-b"
 LATENCY = 0.3
@@ -30,7 +31,7 @@ class World:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.operator = demo.Operator(sandbox.directory)
+        self.operator = forked.Operator(sandbox.directory)
 
     # ---- what goes wrong ----
 

@@ -25,20 +25,23 @@ class Operator:
     """Calls antipode's command line as an operator does, in a separate process."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a command."""
+        files = {
+            "OS_CLIENT_CONFIG_FILE": str(self.directory / desk.CLOUDS),
+            "ANTIPODE_CONFIG": str(self.directory / desk.CONFIGURATION),
+        }
+        # of these two the latter counts where both are
+        return os.environ | files | {"NO_PROXY": "*", "no_proxy": "*"}
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `antipode ARGUMENTS`; what it prints is to be read by `communicate`."""
-        files = {
-            "OS_CLIENT_CONFIG_FILE": str(self._directory / desk.CLOUDS),
-            "ANTIPODE_CONFIG": str(self._directory / desk.CONFIGURATION),
-        }
         return subprocess.Popen(
             [sys.executable, "-m", "antipode.cli.main", *arguments],
-            env=os.environ
-            | files
-            | {"NO_PROXY": "*", "no_proxy": "*"},  # of which the latter counts where both are
-            cwd=self._directory,
+            env=self.environment(),
+            cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
