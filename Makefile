@@ -51,7 +51,7 @@ test-contract-lab-rest: lab  ## and all the others
 	$(BIN)/pytest tests/contract -q --sites lab -m "not core"
 
 test-sandbox: $(READY)    ## antipode's command line on embedded sites, with faults
-	$(BIN)/pytest tests/sandbox -q -n 3 --timeout 1200
+	$(BIN)/pytest tests/sandbox -q -n 6 --timeout 1200
 
 distributed-servers: $(READY)  ## etcd, PostgreSQL, MariaDB and Redis, from Debian, as root
 	$(BIN)/python -m tests.distributed.packages

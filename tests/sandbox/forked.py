@@ -7,6 +7,7 @@ signals to a command begins it as an operator does.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,15 @@ from antipode.sandbox import demo
 from antipode.sandbox.supervision import SandboxError
 
 _PROJECT = Path(__file__).parents[2]
+_LATE = (
+    "cliff.formatters.table",
+    "keystoneauth1.identity",
+    "openstack.connection",
+    "prettytable",
+    "sqlalchemy.dialects.sqlite",
+    "taskflow.engines.action_engine.engine",
+)
+"""What antipode's modules import only while they work."""
 
 
 class Operator(demo.Operator):
@@ -132,9 +142,11 @@ def _execute(job: dict[str, Any]) -> NoReturn:
 
 
 def _serve(folder: Path) -> None:
-    for module in pkgutil.walk_packages(antipode.__path__, "antipode."):
-        if ".migrations" not in module.name and not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    ours = (module.name for module in pkgutil.walk_packages(antipode.__path__, "antipode."))
+    for name in (*ours, *_LATE):
+        if ".migrations" not in name and not name.endswith("__main__"):
+            importlib.import_module(name)
+    gc.freeze()  # what is there by now need not be looked through in each fork
     try:
         with _Server(folder) as server:
             print(server.server_address, flush=True)

@@ -37,6 +37,7 @@ def _unsynced(prepare: Callable[..., None]) -> Callable[..., None]:
 database._prepare_sqlite = _unsynced(database._prepare_sqlite)
 flows._prepare_sqlite = _unsynced(flows._prepare_sqlite)
 database._migrate = databases.make_tables
+database._connected = databases.connect
 
 
 @pytest.fixture

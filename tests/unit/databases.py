@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""New databases of tests, made by the statements that the migrations come to."""
+"""New databases of tests: made by the statements that the migrations come to, and with queries that
+are compiled once for all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,15 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, Engine, make_url
 
 from antipode.store import database
 
 migrate = database._migrate
 """Alembic's way, revision by revision."""
+connected = database._connected
+_engines: dict[str, Engine] = {}
+"""The first of each driver."""
 
 
 def make_tables(url: URL) -> None:
@@ -42,3 +47,15 @@ def _statements() -> list[str]:
         finally:
             migrated.close()
     return [s for s in dump if s not in ("BEGIN TRANSACTION;", "COMMIT;")]
+
+
+def connect(url: URL) -> Engine:
+    """Instead of `connected`: SQLite's engines have one cache of compiled queries among them, and
+    the dialect that it belongs to.
+    """
+    engine = connected(url)
+    if url.get_backend_name() == "sqlite":
+        first = _engines.setdefault(url.drivername, engine)
+        engine.dialect = engine.pool._dialect = first.dialect
+        engine._compiled_cache = first._compiled_cache
+    return engine

@@ -8,6 +8,8 @@ process id and exit code it prints.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import sys
@@ -190,6 +192,14 @@ def unsynced(connection: Any, _record: object) -> None:
 
 
 load = taskflow.engines.load
+LATE = (
+    "sqlalchemy.dialects.sqlite",
+    "taskflow.engines.action_engine.engine",
+    "antipode.recover.sources.backup",
+    "antipode.recover.sources.image",
+    "antipode.recover.sources.proof",
+)
+"""What antipode's modules import only while they work; imported once for all forks."""
 
 
 def prepare() -> None:
@@ -251,7 +261,10 @@ def do(job: dict[str, Any]) -> None:
 
 def main() -> None:
     global _address
+    for module in LATE:
+        importlib.import_module(module)
     prepare()
+    gc.freeze()  # what is there by now need not be looked through in each fork
     for line in sys.stdin:
         job = json.loads(line)
         if (pid := os.fork()) == 0:
