@@ -14,7 +14,7 @@ from pydantic import Field, IPvAnyAddress, model_validator
 
 from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
-from antipode.model.base import Model, Seconds
+from antipode.model.base import Model, Number, Seconds, Whole
 from antipode.model.vnf import Name
 from antipode.yamlfile import Problem
 
@@ -52,7 +52,7 @@ class SwiftVault(Model):
 class S3Lock(Model):
     """How long S3 keeps what is written from being changed or removed (S3 Object Lock)."""
 
-    days: Annotated[int, Field(ge=1, le=36500)]
+    days: Annotated[Whole, Field(ge=1, le=36500)]
     mode: Literal["governance", "compliance"] = "governance"
     """whether an account with a special right may lift a lock, or no account"""
 
@@ -161,17 +161,17 @@ class StallsAfter(Model):
 class Limits(Model):
     """How much one antipode process does at once; for N hosts, divide."""
 
-    runs: Annotated[int, Field(ge=1)] = 4
+    runs: Annotated[Whole, Field(ge=1)] = 4
     """protects at once, and as many failovers beside them: a failover never waits for a protect
     (service only)
     """
-    restores: Annotated[int, Field(ge=1)] = 8
+    restores: Annotated[Whole, Field(ge=1)] = 8
     """volumes restored at once at a site"""
-    backups: Annotated[int, Field(ge=1)] = 8
+    backups: Annotated[Whole, Field(ge=1)] = 8
     """volumes backed up at once at a site"""
     backup_stalls_after: StallsAfter = StallsAfter()
     restore_stalls_after: StallsAfter = StallsAfter()
-    api_calls_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    api_calls_per_second: Annotated[Number, Field(gt=0, allow_inf_nan=False)] | None = None
     """to the API of a site, on average; a call while a server is frozen is counted, but never
     waits
     """
@@ -180,9 +180,9 @@ class Limits(Model):
 class History(Model):
     """Which runs that have ended stay in the database, with their timelines."""
 
-    days: Annotated[float, Field(gt=0)] = 90
+    days: Annotated[Number, Field(gt=0)] = 90
     """how long each run stays after its end"""
-    keep_at_least: Annotated[int, Field(ge=0)] = 20
+    keep_at_least: Annotated[Whole, Field(ge=0)] = 20
     """the newest runs of each VNF, which stay longer"""
 
 
@@ -237,7 +237,7 @@ class MetricsConfig(Model):
     """Where the service answers to Prometheus. There is no authentication, so it is this host."""
 
     address: IPvAnyAddress = IPv4Address("127.0.0.1")
-    port: Annotated[int, Field(ge=1, le=65535)]
+    port: Annotated[Whole, Field(ge=1, le=65535)]
 
     @model_validator(mode="after")
     def is_of_this_host(self) -> Self:
@@ -296,7 +296,7 @@ class Config(Model):
     vault: VaultConfig | None = None
     """the only vault, written without a name"""
     vaults: dict[Name, VaultConfig] = Field(default_factory=dict)
-    vaults_needed: Annotated[int, Field(ge=1)] | None = None
+    vaults_needed: Annotated[Whole, Field(ge=1)] | None = None
     """how many of a VNF's vaults must have a recovery point before it counts; all by default"""
     backup_store: BackupStore | None = None
     """the only backup store, written without a name"""

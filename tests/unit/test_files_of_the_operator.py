@@ -19,6 +19,8 @@ from antipode.protect.option import wrong_settings
 from tests.unit import samples
 
 WITHIN = "members[0].answers.within"
+RETENTION = "protections[0].retention"
+RATE = "limits.api_calls_per_second"
 LAUGHS = "a0: &a0 [x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)
 )
@@ -54,6 +56,15 @@ def test_a_right_vnf_file_is_read(tmp_path: Path) -> None:
         ("vnf: hlr", "vnf: hlr\nrpo: .inf", 2, "rpo"),
         ("vnf: hlr", f"vnf: hlr\nrpo: {'9' * 400}d", 2, "rpo"),
         ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: .inf}", 6, WITHIN),
+        ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: on}", 6, WITHIN),
+        ("  - server: db", "  - server: db\n    answers: {tcp: on}", 6, "members[0].answers.tcp"),
+        ("members:", "protections: {retention: {}}\nmembers:", 4, f"{RETENTION}.Retention"),
+        (
+            "members:",
+            "protections: {retention: {last: 3, daily: yes}}\nmembers:",
+            4,
+            f"{RETENTION}.Retention.daily",
+        ),
         ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: -1}", 6, WITHIN),
         ("  - server: db", "  - server: db\n    answers: {tcp: 1, within: .nan}", 6, WITHIN),
         ("[db]", "[dbb]", 1, ""),
@@ -300,12 +311,9 @@ def test_a_single_vault_and_store_may_be_written_without_a_name(tmp_path: Path) 
         ("stores:", "state_directory: FOLDER/file/below\nstores:", 9, "state_directory"),
         ("stores:", 'state_directory: "/v/\\0"\nstores:', 9, "state_directory"),
         ("stores:", f"state_directory: /{'v' * 5000}\nstores:", 9, "state_directory"),
-        (
-            "stores:",
-            "limits: {api_calls_per_second: .nan}\nstores:",
-            9,
-            "limits.api_calls_per_second",
-        ),
+        ("stores:", "limits: {api_calls_per_second: .nan}\nstores:", 9, RATE),
+        ("stores:", "vaults_needed: yes\nstores:", 9, "vaults_needed"),
+        ("stores:", "limits: {api_calls_per_second: on}\nstores:", 9, RATE),
         ("stores:", "failover_confirmed_for: .inf\nstores:", 9, "failover_confirmed_for"),
     ],
 )

@@ -58,7 +58,7 @@ def test_a_period_without_a_point_counts_for_nothing() -> None:
 def test_retention_all_keeps_all_and_so_does_a_protection_that_is_gone() -> None:
     points = every(timedelta(hours=1), 100)
     assert judge(points, {OPTION: ALL}, NOON, {}).expired == []
-    assert judge(points, {"another": Retention()}, NOON, {}).expired == []
+    assert judge(points, {"another": Retention(last=1)}, NOON, {}).expired == []
 
 
 def test_each_protection_has_its_own_policy() -> None:

@@ -15,6 +15,19 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _no_boolean(value: object) -> object:
+    """YAML has `yes` and `on` for true, which pydantic would take for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, and is {str(value).lower()}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+"""A whole number of a file."""
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+"""A number of a file."""
+
+
 def parse_duration(value: object) -> object:
     """Turn `10s`, `500ms`, `2m`, `1h`, `7d` or a plain number (seconds) into seconds; anything else
     is left for pydantic to refuse.
@@ -24,7 +37,7 @@ def parse_duration(value: object) -> object:
         if match is None:
             raise ValueError(f"{value!r} is not a duration; write for example 10s, 500ms or 2m")
         return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-    return value
+    return _no_boolean(value)
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]

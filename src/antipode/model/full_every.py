@@ -7,13 +7,13 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from antipode.model.base import Model, Seconds
+from antipode.model.base import Model, Seconds, Whole
 
 
 class FullEvery(Model):
     """When a chain ends: after so many backups, or when its full one is so old."""
 
-    backups: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    backups: Annotated[Whole, Field(ge=1, le=100_000)] | None = None
     age: Annotated[Seconds, Field(gt=0)] | None = None
     """seconds"""
 

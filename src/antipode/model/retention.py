@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from antipode.model.base import Model
+from antipode.model.base import Model, Whole
 
 MOST = 100_000
-Count = Annotated[int, Field(ge=0, le=MOST)]
+Count = Annotated[Whole, Field(ge=0, le=MOST)]
 
 
 class Retention(Model):
@@ -21,11 +21,18 @@ class Retention(Model):
     the last hours, days, weeks and months that have one. All of UTC.
     """
 
-    last: Annotated[int, Field(ge=1, le=MOST)] = 1
+    last: Annotated[Whole, Field(ge=1, le=MOST)] = 1
     hourly: Count = 0
     daily: Count = 0
     weekly: Count = 0
     monthly: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def says_something(cls, value: object) -> object:
+        if value == {}:
+            raise ValueError("name a rule, such as last: 24; without retention there is a default")
+        return value
 
     @property
     def most(self) -> int:

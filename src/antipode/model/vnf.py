@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from antipode.model.addresses import checked, moved_within, translated, translated_range
-from antipode.model.base import Model, Seconds
+from antipode.model.base import Model, Seconds, Whole
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 from antipode.model.retention import DEFAULT_RETENTION, Retention
 from antipode.model.schedule import Schedule
@@ -37,7 +37,7 @@ class Answers(Model):
     stands for any text.
     """
 
-    tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tcp: Annotated[Whole, Field(ge=1, le=65535)] | None = None
     at: dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:.-]+$")]] = {}
     command: Annotated[list[str], Field(min_length=1)] | None = None
     console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
