@@ -53,6 +53,7 @@ def imaged(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The member front boots from an image."""
     monkeypatch.setattr(member, "POLL_S", 0.01)
     monkeypatch.setattr(member, "NOVA_LOOKS_S", 0.0)
+    monkeypatch.setattr(member, "UPDATED_EVERY_S", 0.0)
     monkeypatch.setattr(image_booted, "POLL_S", 0.01)
     world.a.boots_from_image("id-front", DISK)
     for cloud in (world.a, world.b):
