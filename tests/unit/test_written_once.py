@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from antipode.cli import app as main
@@ -24,38 +23,42 @@ LONG = 40
 def _modules(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            yield path.relative_to(ROOT), _parsed(path)
+            # none is kept: garbage collections go through all nodes that there are
+            yield path.relative_to(ROOT), ast.parse(path.read_text())
 
 
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+def _spell(part: object, names: dict[str, str], into: list[object]) -> None:
+    """Write a part of a syntax tree down. Arguments and variables have the names that their order
+    gives, so that copies are spelled alike; types of arguments are left out.
+    """
+    match part:
+        case ast.Name():
+            into += ast.Name, type(part.ctx), names.setdefault(part.id, f"v{len(names)}")
+        case ast.arg():
+            into += ast.arg, names.setdefault(part.arg, f"v{len(names)}")
+        case ast.AST():
+            into.append(type(part))
+            for field in part._fields:
+                _spell(getattr(part, field), names, into)
+        case list():
+            into.append(len(part))
+            for item in part:
+                _spell(item, names, into)
+        case _:
+            into.append(repr(part))
 
 
-class _Unnamed(ast.NodeTransformer):
-    """Gives arguments and variables the names that their order gives: copies look alike."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-
-    def visit_Name(self, node: ast.Name) -> ast.Name:
-        node.id = self._names.setdefault(node.id, f"v{len(self._names)}")
-        return node
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.arg = self._names.setdefault(node.arg, f"v{len(self._names)}")
-        node.annotation = None
-        return node
-
-
-def shape(function: ast.FunctionDef) -> str | None:
+def shape(function: ast.FunctionDef) -> tuple[object, ...] | None:
     """The body of a function without its names and its docstring; None for a short one."""
     body = function.body[1:] if ast.get_docstring(function) else function.body
-    if sum(1 for part in body for _ in ast.walk(part)) < LONG:
+    nodes = (node for part in body for node in ast.walk(part))
+    if next(islice(nodes, LONG - 1, None), None) is None:
         return None
-    unnamed = _Unnamed()
-    unnamed.visit(copy.deepcopy(function.args))
-    return "\n".join(ast.dump(unnamed.visit(copy.deepcopy(part))) for part in body)
+    names: dict[str, str] = {}
+    spelled: list[object] = []
+    _spell(function.args, names, [])
+    _spell(body, names, spelled)
+    return tuple(spelled)
 
 
 def copies(modules: Iterator[tuple[Path, ast.Module]]) -> list[list[str]]:
