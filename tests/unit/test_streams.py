@@ -11,16 +11,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from antipode.cli.streams import OUTPUT_UNREAD
-from tests.unit import samples
+from antipode.store.database import open_database
+from antipode.store.vnfs import Vnfs
+from tests.unit import databases, samples
 
 ANTIPODE = f"{shlex.quote(sys.executable)} -m antipode.cli.main"
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:
+    """The option of a configuration, whose database is there already."""
     (tmp_path / "hlr.yaml").write_text(samples.VNF_FILE)
+    databases.make_tables(make_url(f"sqlite:///{tmp_path / 'antipode.db'}"))
     return f"--config {shlex.quote(str(samples.write_config(tmp_path)))}"
 
 
@@ -30,15 +35,27 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("closed", "is_new"),
+    [
+        ("<&-", False),
+        (">&-", False),
+        ("2>&-", False),
+        (">&- 2>&-", False),
+        ("<&- >&- 2>&-", False),
+        ("<&- >&- 2>&-", True),
+    ],
+)
 def test_a_command_does_its_work_with_closed_streams(
-    config: str, closed: str, tmp_path: Path
+    config: str, closed: str, is_new: bool, tmp_path: Path
 ) -> None:
+    database = tmp_path / "antipode.db"
+    if is_new:
+        database.unlink()
     done = shell(f"{ANTIPODE} {config} vnf add {tmp_path}/hlr.yaml {closed}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "antipode.db").read_bytes().startswith(b"SQLite format 3")
-    listed = shell(f"{ANTIPODE} {config} vnf list -f json")
-    assert [vnf["vnf"] for vnf in json.loads(listed.stdout)] == ["hlr"]
+    assert database.read_bytes().startswith(b"SQLite format 3")
+    assert Vnfs(open_database(f"sqlite:///{database}")).names() == ["hlr"]
 
 
 def unread() -> int:
