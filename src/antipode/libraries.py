@@ -23,6 +23,8 @@ FLOWS = (
     "taskflow.storage:Storage.set_task_progress",
     "taskflow.storage:Storage.fetch_all",
     "taskflow.engines.action_engine.engine:ActionEngine.storage",
+    "taskflow.patterns.graph_flow:Flow._link",
+    "taskflow.patterns.graph_flow:Flow._swap",
 )
 """What `engine.flows` and `engine.flow_runner` replace in, or need of, TaskFlow."""
 BOARD = ("taskflow.jobs.base:JobBoard.find_owner",)

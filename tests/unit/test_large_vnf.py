@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from taskflow.types.graph import DiGraph
 
 from antipode import config
 from antipode.engine.deployment import Deployment, cloud_site
@@ -68,6 +69,22 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
         yield lambda: most
 
 
+@contextmanager
+def copied(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[DiGraph]]:
+    """The graphs that TaskFlow makes of another."""
+    copies: list[DiGraph] = []
+    init = DiGraph.__init__
+
+    def noted(graph: DiGraph, incoming: Any = None, **how: Any) -> None:
+        if incoming is not None:
+            copies.append(graph)
+        init(graph, incoming, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DiGraph, "__init__", noted)
+        yield copies
+
+
 def test_a_vnf_of_200_members_is_protected_and_recovered_by_fewer_threads_than_members(
     deployment: Deployment, clouds: dict[str, FakeCloud], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,11 +93,12 @@ def test_a_vnf_of_200_members_is_protected_and_recovered_by_fewer_threads_than_m
     assert most() < len(MEMBERS)
     assert not clouds["site-a"].frozen
     assert len(points.read(deployment.vault, "v").sources) == 2 * len(MEMBERS)
-    with counted(monkeypatch) as most:
+    with counted(monkeypatch) as most, copied(monkeypatch) as copies:
         record: dict[str, Any] = failover(
             deployment, prepare(deployment, "v", "site-b", None), Unobserved()
         )
     assert most() < len(MEMBERS)
+    assert len(copies) < 10
     assert set(record["servers"]) == set(MEMBERS)
     there = clouds["site-b"]
     assert (len(there.servers), len(there.volumes)) == (len(MEMBERS), 2 * len(MEMBERS))

@@ -12,12 +12,14 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import taskflow.engines
 from taskflow.exceptions import TaskFlowException, WrappedFailure
+from taskflow.patterns import graph_flow
+from taskflow.types.graph import DiGraph
 
 from antipode import logs
 from antipode.engine.flows import in_words, open_book
@@ -78,6 +80,29 @@ def _foreseen(error: BaseException) -> AntipodeError:
         foreseen = AntipodeError(f"unexpected {type(error).__name__}: {error}")
     foreseen.__cause__ = error
     return foreseen
+
+
+class _Graph(graph_flow.Flow):  # type: ignore[misc]
+    """Has all its links made at once. TaskFlow's `link` copies the graph for each of them, which
+    takes seconds where there are hundreds of servers.
+    """
+
+    def link_all(self, links: Iterable[tuple[Any, Any]]) -> None:
+        graph = DiGraph(self._graph)
+        for before, after in links:
+            self._link(before, after, graph=graph, manual=True)
+        self._swap(graph)
+
+
+def graph_of(name: str, tasks: Iterable[Any], links: Iterable[tuple[Any, Any]]) -> Any:
+    """A flow whose tasks run as soon as those have ended that provide what they need.
+
+    Args:
+        links: pairs of tasks, of which the second also waits for the first.
+    """
+    flow = _Graph(name).add(*tasks)
+    flow.link_all(links)
+    return flow
 
 
 def run_flow(

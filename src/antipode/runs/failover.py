@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
 from taskflow import task
-from taskflow.patterns import graph_flow
 
 from antipode import logs
 from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.flow_runner import guarded, run_flow
+from antipode.engine.flow_runner import graph_of, guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import (
@@ -515,41 +514,34 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
     Networks that the plan creates are there before the ports, and their DHCP starts when all ports
     have their addresses.
     """
-    flow = graph_flow.Flow(f"failover {recovery.point.vnf.vnf}")
     names = [server.name for server in recovery.plan.servers]
     still_ours = partial(generations.confirm, vaults, claim)
     boots = {name: Boot(recovery, run, name, still_ours) for name in names}
     there = {name: AwaitAnswer(recovery, run, name, still_ours) for name in names}
     made_ports = {name: MakePorts(recovery, run, name, still_ours) for name in names}
+    tasks: list[task.Task] = []
     for name in names:
-        flow.add(
-            ProvideVolumes(recovery, run, name, still_ours),
-            made_ports[name],
-            boots[name],
-            there[name],
-        )
-    for server in recovery.plan.servers:
-        for predecessor in server.after:
-            flow.link(there[predecessor], boots[server.name])
+        volumes = ProvideVolumes(recovery, run, name, still_ours)
+        tasks += volumes, made_ports[name], boots[name], there[name]
+    links: list[tuple[task.Task, task.Task]] = [
+        (there[predecessor], boots[server.name])
+        for server in recovery.plan.servers
+        for predecessor in server.after
+    ]
     complete = CompleteGeneration(run, vaults, claim)
-    flow.add(complete)
     vip_ports = [MakeVipPorts(recovery, run, still_ours)] if recovery.plan.vip_ports else []
-    for made in vip_ports:
-        flow.add(made)
-        flow.link(made, complete)
-    for answered in there.values():
-        flow.link(answered, complete)
+    tasks += complete, *vip_ports
+    links += ((answered, complete) for answered in there.values())
+    links += ((made, complete) for made in vip_ports)
     if recovery.plan.creates_networks:
         networks_made = MakeNetworks(recovery, run, still_ours)
         dhcp = StartDhcp(recovery, run, still_ours)
-        flow.add(networks_made, dhcp)
+        tasks += networks_made, dhcp
         addressed: list[task.Task] = [*made_ports.values(), *vip_ports]
         for ports_made in addressed:
-            flow.link(networks_made, ports_made)
-            flow.link(ports_made, dhcp)
-        for boot in boots.values():
-            flow.link(dhcp, boot)
-    return flow
+            links += (networks_made, ports_made), (ports_made, dhcp)
+        links += ((dhcp, boot) for boot in boots.values())
+    return graph_of(f"failover {recovery.point.vnf.vnf}", tasks, links)
 
 
 class ServerTask(task.Task):  # type: ignore[misc]
