@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox itself: what survives a kill, and records that an inconsistent snapshot gives away."""
+"""The sandbox itself: what survives a kill, and records that an inconsistent snapshot gives
+away.
+"""
 
 from __future__ import annotations
 
