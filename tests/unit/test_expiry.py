@@ -168,6 +168,27 @@ def test_a_point_that_nobody_signed_makes_none_expire(world: World) -> None:
     assert ids(world) == [there[2], forged.id]
 
 
+def test_of_points_whose_key_is_not_trusted_here_none_expires_in_favour_of_another(
+    world: World,
+) -> None:
+    # one may be of a host whose kit was not imported yet, the other of a writer of the vault
+    there = three_points(world)
+    newest = points.read(world.here.vault, "v", there[2])
+    for number, generation in enumerate((2, 9)):
+        update = {"id": f"2099010{number + 1}T000000Z-ffffff", "generation": generation}
+        forge(world, newest.model_copy(update=update))
+    keep(world, retention={"last": 1})
+    assert expiry.look(world.here, "v").expired == there[:2]
+
+
+def test_a_point_that_nobody_signed_expires_in_favour_of_signed_ones(world: World) -> None:
+    there = three_points(world)
+    first = points.read(world.here.vault, "v", there[0])
+    forge(world, first.model_copy(update={"id": "20200101T000000Z-000000"}))
+    keep(world, retention={"last": 3})
+    assert expiry.look(world.here, "v").expired == ["20200101T000000Z-000000"]
+
+
 def test_a_withdrawn_point_that_nobody_signed_takes_no_backups_of_other_volumes_along(
     world: World,
 ) -> None:

@@ -120,15 +120,16 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     """
     state = _must_not_fail_over(expiry)
     found, doubtful = standing(expiry), withdrawn(expiry).doubtful
+    seen = [_seen(p) for p in found]
     users = expiry.users()
-    kept = _kept_by_policy(expiry, [_seen(p) for p in found], now, users)
+    kept = _kept_by_policy(expiry, seen, now, users)
     # None expires in favour of one that is hidden from every host, and stays.
     found_by_all = [p.point for p in found if p.trusted and p.point.id not in doubtful]
-    kept |= _judged(expiry, map(dated, found_by_all), now, users)
+    kept |= _kept_by_policy(expiry, _only(seen, found_by_all), now, users)
     if len(kept) < len(found):
         # Nor in favour of one that cannot be recovered from.
         whole = _recoverable(expiry, state.active_site, found_by_all)
-        kept |= _judged(expiry, map(dated, whole), now, users)
+        kept |= _kept_by_policy(expiry, _only(seen, whole), now, users)
     return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
 
 
@@ -168,20 +169,25 @@ def _kept_by_policy(
     expiry: Expiry, found: Collection[Seen], now: datetime, users: Mapping[str, str]
 ) -> dict[str, str]:
     """The points that the policy keeps, and why. One that no trusted key has signed may claim to be
-    the newest: it makes none expire that is signed.
+    the newest: it makes none expire, and each of these expires in favour of signed ones only.
     """
-    signed = [p.dated for p in found if p.trusted]
-    of_all = _judged(expiry, [p.dated for p in found], now, users)
-    unsigned = {p.dated.id for p in found if not p.trusted}
-    kept = {i: why for i, why in of_all.items() if i in unsigned}
-    return kept | _judged(expiry, signed, now, users)
-
-
-def _judged(
-    expiry: Expiry, found: Iterable[Dated], now: datetime, users: Mapping[str, str]
-) -> dict[str, str]:
     policies = {p.option: p.keeps for p in expiry.vnf.protections}
-    return dict(judge(list(found), policies, now + CLOCKS_DIFFER_BY, users).kept)
+
+    def kept_among(points: Sequence[Dated]) -> Mapping[str, str]:
+        return judge(points, policies, now + CLOCKS_DIFFER_BY, users).kept
+
+    signed = [p.dated for p in found if p.trusted]
+    kept = dict(kept_among(signed))
+    for unsigned in (p.dated for p in found if not p.trusted):
+        if (why := kept_among([*signed, unsigned]).get(unsigned.id)) is not None:
+            kept[unsigned.id] = why
+    return kept
+
+
+def _only(seen: Iterable[Seen], signed: Iterable[RecoveryPoint]) -> list[Seen]:
+    """What was seen, with these signed points only."""
+    ids = {point.id for point in signed}
+    return [p for p in seen if not p.trusted or p.dated.id in ids]
 
 
 def _recoverable(
