@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
@@ -19,6 +20,7 @@ from antipode.runs import protect as protect_kind
 from antipode.store.tables import RunRow
 from antipode.vault import points
 from antipode.vault.directory import DirectoryVault
+from antipode.vault.keys import Keyring
 from antipode.vault.sealing import Summary
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_expiry import expire, ids, keep, three_points
@@ -149,6 +151,21 @@ def test_a_service_reads_each_new_point_once_until_one_may_have_expired(
         execute(world.here, expire_kind.KIND, claim, Unobserved())
     assert ids(world) == there[1:]
     assert manifests(reads) == dict.fromkeys(there, 1)
+
+
+def test_a_service_looks_again_at_points_whose_key_was_not_trusted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = three_points(world)
+    keep(world, retention={"last": 1})
+    with monkeypatch.context() as before_the_import:
+        stranger = Ed25519PrivateKey.generate().public_key()
+        before_the_import.setattr(Keyring, "trusted", lambda _keys: {"stranger": stranger})
+        assert service_queues(world) == []
+    (row,) = service_queues(world)
+    with world.here.claims.begin(row) as claim:
+        execute(world.here, expire_kind.KIND, claim, Unobserved())
+    assert ids(world) == there[2:]
 
 
 def test_what_a_service_remembers_of_points_removes_nothing(world: World) -> None:

@@ -293,7 +293,8 @@ def may_be_due(deployment: Deployment, vnf: Vnf) -> RunRow | None:
         if newest and _tried_lately(deployment, vnf.vnf) and not newest.result.get("expired"):
             return False  # it would be in vain again
         seen = expiry.seen_points(context, deployment.points_seen.get(vnf.vnf, {}))
-        deployment.points_seen[vnf.vnf] = seen
+        # a key that is imported later makes others trusted
+        deployment.points_seen[vnf.vnf] = {i: point for i, point in seen.items() if point.trusted}
         return expiry.may_have_expired(context, seen.values(), datetime.now(UTC))
 
     return _due(deployment, context, False, may_have_expired)
