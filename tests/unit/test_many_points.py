@@ -117,6 +117,20 @@ def test_an_expiry_reads_each_recovery_point_once(world: World, reads: Counter[s
     assert manifests(reads) == dict.fromkeys(there[1:], 1)
 
 
+def test_an_expiry_reads_what_the_points_of_a_chain_have_in_common_once(
+    world: World, reads: Counter[str]
+) -> None:
+    keep(world, retention="all", full_every=100)
+    for _ in range(4):
+        world.protect()
+    keep(world, retention={"last": 3})
+    reads.clear()
+    assert len(expire(world)["expired"]) == 2
+    records = {name: times for name, times in reads.items() if name.startswith("_records/")}
+    assert records
+    assert set(records.values()) == {1}
+
+
 def test_an_expiry_that_goes_on_with_withdrawn_points_reads_each_once(
     world: World, reads: Counter[str]
 ) -> None:

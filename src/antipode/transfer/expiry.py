@@ -57,6 +57,8 @@ class Reading:
 
     examined: dict[str, Examined] = field(default_factory=dict)
     """by id"""
+    records: dict[str, bytes] = field(default_factory=dict)
+    """documents of their records, by name"""
 
 
 class Seen(NamedTuple):
@@ -90,9 +92,9 @@ class Expiry:
 
     def examined(self, point: str) -> Examined:
         """As `points.examine`, read once."""
-        found = self.reading.examined
+        found, records = self.reading.examined, self.reading.records
         if point not in found:
-            found[point] = points.examine(self.vault, self.vnf.vnf, point)
+            found[point] = points.examine(self.vault, self.vnf.vnf, point, records)
         return found[point]
 
 

@@ -310,8 +310,14 @@ class Examined(NamedTuple):
     """whether a key that is trusted here has signed it"""
 
 
-def examine(vault: Vault, vnf: str, point: str) -> Examined:
+def examine(
+    vault: Vault, vnf: str, point: str, records: dict[str, bytes] | None = None
+) -> Examined:
     """A recovery point, withdrawn or not, signed by a trusted key or not.
+
+    Args:
+        records: documents of records that were read, by name; brought up to date. Points on one
+            chain have most of them in common.
 
     Raises:
         NotFound: its manifest is not there.
@@ -319,9 +325,9 @@ def examine(vault: Vault, vnf: str, point: str) -> Examined:
         VaultError: the vault cannot be read.
     """
     try:
-        return Examined(_open(vault, vnf, point, Trust.SIGNED).point, True)
+        return Examined(_open(vault, vnf, point, Trust.SIGNED, records=records).point, True)
     except (PointUnsigned, PointUntrusted):
-        return Examined(_open(vault, vnf, point, Trust.ANYBODY).point, False)
+        return Examined(_open(vault, vnf, point, Trust.ANYBODY, records=records).point, False)
 
 
 def _newest_of_all(vault: Vault, vnf: str, trust: Trust) -> Opened:
@@ -408,11 +414,21 @@ def _age(manifest: RecoveryPoint) -> Age:
     return Age(manifest.generation, manifest.consistent_at, manifest.id)
 
 
-def _open(vault: Vault, vnf: str, point: str, trust: Trust, digest: str | None = None) -> Opened:
+def _open(
+    vault: Vault,
+    vnf: str,
+    point: str,
+    trust: Trust,
+    digest: str | None = None,
+    records: dict[str, bytes] | None = None,
+) -> Opened:
     """A point that was not withdrawn, from any vault that holds it undamaged."""
+    read = {} if records is None else records
 
     def fetch(name: str, sha256: str) -> bytes:
-        return _fetch(vault, name, sha256)
+        if name not in read:  # it has the digest in it
+            read[name] = _fetch(vault, name, sha256)
+        return read[name]
 
     def intact(document: bytes) -> Opened:
         opened = sealing.unseal(document, vnf, point, vault.keys, fetch, trust)
