@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from antipode.engine.timeline import Unobserved
+from antipode.errors import SiteUnreachable
 from antipode.operations.failover import failover, prepare
+from antipode.runs import expire as run_kind
+from antipode.store.tables import RunRow
 from antipode.vault import points
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_expiry import expire, ids, keep
@@ -65,6 +68,22 @@ def clocks(world: World, monkeypatch: pytest.MonkeyPatch) -> Clocks:
     clocks = Clocks(world, monkeypatch)
     clocks.set("both", timedelta())
     return clocks
+
+
+def test_an_expiry_that_failed_while_the_clock_was_ahead_holds_up_no_other(
+    world: World, clocks: Clocks
+) -> None:
+    keep(world, retention="all")
+    world.protect()
+    keep(world, retention={"last": 1})
+    clocks.set("host", 10_000 * HOUR)
+    world.a.before = lambda event: (_ for _ in ()).throw(SiteUnreachable("no answer"))
+    with pytest.raises(SiteUnreachable):
+        expire(world)
+    clocks.set("host", timedelta())
+    queued: list[RunRow] = []
+    run_kind.submit_due(world.here, world.here.vnfs.all(), queued.append)
+    assert [row.kind for row in queued] == ["expire"]
 
 
 def needed_backups_are_there(world: World) -> bool:

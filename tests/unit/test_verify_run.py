@@ -326,6 +326,17 @@ def test_a_periodic_verification_that_failed_is_tried_again_earlier(
     assert len(due(world, store, clock, WEEKLY)) == 1
 
 
+def test_a_verification_that_failed_while_the_clock_was_ahead_holds_up_no_other(
+    world: World, store: Digested
+) -> None:
+    world.b.types = []
+    with pytest.raises(PreflightFailed):
+        verified(world, store)
+    clock = Clock()
+    clock.at = time.time() - 365 * 86400
+    assert len(due(world, store, clock, WEEKLY)) == 1
+
+
 def test_none_is_queued_beside_one_that_has_not_ended(world: World, store: Digested) -> None:
     row = asked(world, store)
     row.state = "queued"

@@ -289,8 +289,8 @@ def may_be_due(deployment: Deployment, vnf: Vnf) -> RunRow | None:
     context = looking(deployment, vnf)
 
     def may_have_expired() -> bool:
-        newest = _newest(deployment, vnf.vnf)
-        if newest and _tried_lately(deployment, vnf.vnf) and not newest.result.get("expired"):
+        lately = _tried_lately(deployment, vnf.vnf)
+        if lately is not None and not lately.result.get("expired"):
             return False  # it would be in vain again
         seen = expiry.seen_points(context, deployment.points_seen.get(vnf.vnf, {}))
         # a key that is imported later makes others trusted
@@ -324,8 +324,8 @@ def submit_due(
     """
     for vnf in vnfs:
         try:
-            newest = _newest(deployment, vnf.vnf)
-            if newest and newest.state == "failed" and _tried_lately(deployment, vnf.vnf):
+            lately = _tried_lately(deployment, vnf.vnf)
+            if lately is not None and lately.state == "failed":
                 continue
             if row := may_be_due(deployment, vnf):
                 enqueue(row)
@@ -337,11 +337,13 @@ def submit_due(
             LOG.exception("whether recovery points of %s have expired is unknown", vnf.vnf)
 
 
-def _newest(deployment: Deployment, vnf: str) -> RunRow | None:
-    """The newest expiry of a VNF."""
-    return next((row for row in deployment.runs.all(vnf) if row.kind == KIND.name), None)
-
-
-def _tried_lately(deployment: Deployment, vnf: str) -> bool:
-    newest = _newest(deployment, vnf)
-    return newest is not None and (newest.ended_at or 0) > time.time() - AGAIN_S
+def _tried_lately(deployment: Deployment, vnf: str) -> RunRow | None:
+    """The newest expiry of a VNF, if it ended a short while ago. One of the future was begun while
+    the clock was wrong, and says nothing.
+    """
+    now = time.time()
+    found = [row for row in deployment.runs.all(vnf) if row.kind == KIND.name]
+    newest = next((row for row in found if row.started_at <= now), None)
+    if newest is None or newest.ended_at is None or not now - AGAIN_S < newest.ended_at <= now:
+        return None
+    return newest
