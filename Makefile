@@ -9,9 +9,8 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
-	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci && \
-	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src && \
-	$(BIN)/mypy --cache-dir .mypy_cache/tests tests
+	$(BIN)/mypy --strict src lab bench nova_quiesce/src .ci tests && \
+	$(BIN)/mypy --strict --platform darwin --cache-dir .mypy_cache/darwin src
 
 .PHONY: demo lab-demo test test-unit test-static test-kill-matrix test-contract test-contract-lab \
 	test-contract-lab-core test-contract-lab-rest test-sandbox distributed-servers \

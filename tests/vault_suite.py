@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from antipode.errors import Busy, NotFound, VaultError
-from antipode.model.state import ProtectedVnf
+from antipode.model.state import Claim, ProtectedVnf
 from antipode.vault import PROBE, Vault, generations, points
 from tests.unit import samples
 
@@ -65,7 +65,7 @@ def test_a_check_leaves_nothing(vault: Vault) -> None:
 def test_of_hosts_that_claim_at_once_one_has_it_when_all_have_answers(vault: Vault) -> None:
     expected = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
 
-    def claim(host: int) -> generations.Claim | None:
+    def claim(host: int) -> Claim | None:
         try:
             return generations.claim(vault, expected, "site-b", f"failover-{host}")
         except Busy:

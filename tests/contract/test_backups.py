@@ -15,7 +15,7 @@ import pytest
 
 from antipode.cloud.backups import read_record
 from antipode.cloud.site import Site
-from antipode.model.point import BackupRecord
+from antipode.model.source import BackupRecord
 from antipode.vault.verify import stored_objects
 from tests.contract.conftest import (
     CONTAINER,

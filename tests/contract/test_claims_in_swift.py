@@ -11,7 +11,7 @@ import pytest
 
 from antipode.cloud.site import connect_objects
 from antipode.errors import Busy
-from antipode.model.state import ProtectedVnf
+from antipode.model.state import Claim, ProtectedVnf
 from antipode.vault import generations
 from antipode.vault.swift import SwiftVault
 from tests.contract.conftest import BACKUP
@@ -35,7 +35,7 @@ def test_of_hosts_that_claim_at_once_one_has_it_when_all_have_answers(
     for number in range(5):
         expected = ProtectedVnf(vnf=f"vnf-{number}", active_site="site-a", generation=1)
 
-        def claim(host: int, expected: ProtectedVnf = expected) -> generations.Claim | None:
+        def claim(host: int, expected: ProtectedVnf = expected) -> Claim | None:
             try:
                 return generations.claim(hosts[host], expected, BACKUP, f"failover-{host}")
             except Busy:

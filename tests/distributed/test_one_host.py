@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from antipode.engine.deployment import Deployment
-from antipode.protect.quiesced_snapshot.window import THAW_CALL_S
+from antipode.freezes.unquiesce import THAW_CALL_S
 from antipode.service.daemon import STOPS_WITHIN_S
 from antipode.vault import points
 from tests.distributed.hosts import Host, Installation, has_ended, installation, look_from, vnf

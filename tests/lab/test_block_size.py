@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from antipode.sandbox.members import MEMBERS
 from lab import canary
 from lab.checker import check
 from lab.desk import EXAMPLE, Desk
@@ -28,7 +29,7 @@ from tests.lab.substitute import own, substituted
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
-VOLUMES = 2 * len(canary.MEMBERS)
+VOLUMES = 2 * len(MEMBERS)
 FULL_MIB, CHANGED_MIB = 8, 2
 BLOCKS_OF_A_MIB = (1 << 20) // 4096
 OTHER_BLOCK_SIZE = 128 << 10

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from antipode.sandbox.members import TENANTS
+from antipode.sandbox.members import MEMBERS, TENANTS
 from antipode.sandbox.story import recovered_last
 from lab import canary, wan
 from lab.checker import check
@@ -80,7 +80,7 @@ def as_shown_at(site: Site) -> list[dict[str, Any]]:
     cloud = identity.connect(site, "antipode", PROJECT)
     server_groups = list(cloud.compute.server_groups())
     shown = []
-    for member in canary.MEMBERS:
+    for member in MEMBERS:
         server = cloud.compute.get_server(
             cloud.compute.find_server(member.server, ignore_missing=False)
         )
@@ -123,9 +123,7 @@ def test_the_second_recovery_point_is_incremental_and_both_tell_the_truth_about_
         protected.second["recovery_point"],
     }
     assert {p["consistency"] for p in listed} == {"application"}
-    assert set(protected.second["quiesce_window_per_member_s"]) == {
-        m.server for m in canary.MEMBERS
-    }
+    assert set(protected.second["quiesce_window_per_member_s"]) == {m.server for m in MEMBERS}
 
 
 def test_protect_leaves_no_snapshot_behind_and_nobody_frozen(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from antipode.sandbox.members import MEMBERS
 from antipode.sandbox.story import recovered_last
 from lab import canary
 from lab.checker import check
@@ -27,7 +28,7 @@ from tests.lab.holdings import what_is_there
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
-VOLUMES = 2 * len(canary.MEMBERS)
+VOLUMES = 2 * len(MEMBERS)
 
 
 @dataclass
@@ -168,8 +169,8 @@ def test_a_failover_killed_while_volumes_are_restored_restores_none_twice_and_lo
     resumed = protected.desk.ask("run", "resume", run_id(protected.desk, "failover"), "--yes")
     new = {kind: ids - nothing_at_site_b[kind] for kind, ids in what_is_there(site_b).items()}
     assert (len(new["servers"]), len(new["ports"]), len(new["volumes"])) == (
-        len(canary.MEMBERS),
-        len(canary.MEMBERS),
+        len(MEMBERS),
+        len(MEMBERS),
         VOLUMES,
     )
     assert began <= new["volumes"], "what was being restored is what is used"

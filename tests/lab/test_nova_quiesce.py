@@ -25,6 +25,7 @@ import pytest
 from lab import canary, inside, supervision
 from lab.desk import PROJECT
 from lab.guest_agent import in_guest
+from lab.service import NotReady
 from lab.services import identity, mariadb, nova, tenant, wsgi
 from lab.site import VENV, Site
 from lab.waiting import wait_until
@@ -103,7 +104,7 @@ def kill(pids: Sequence[int]) -> None:
 def answers(api: NovaApi) -> bool:
     try:
         wsgi.check_answers(api.site.url(api.port, "/"))
-    except wsgi.NotReady:
+    except NotReady:
         return False
     return True
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -238,7 +239,7 @@ def test_a_file_system_that_does_not_tell_of_holes_is_read(
     def refuse(*_: int) -> int:
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    monkeypatch.setattr(blocks.os, "lseek", refuse)
+    monkeypatch.setattr(os, "lseek", refuse)
     with path.open("rb") as file:
         handle = file.fileno()
         (found,) = blocks.extents(handle)

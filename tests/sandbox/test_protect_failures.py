@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from antipode.protect.quiesced_snapshot.window import THAW_CALL_S, THAW_LONGEST_S
+from antipode.freezes.unquiesce import THAW_CALL_S
+from antipode.protect.quiesced_snapshot.window import THAW_LONGEST_S
 from tests.sandbox.conftest import PRIMARY, World, await_thaw, quiesced_within, until
 
 pytestmark = pytest.mark.sandbox

@@ -6,6 +6,7 @@ away.
 from __future__ import annotations
 
 import fcntl
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import antipode
-from antipode.sandbox import canary, demo, desk, records, site, supervision
+from antipode.sandbox import canary, demo, desk, records, site
 from antipode.sandbox.guests import records_of
 from antipode.sandbox.records import CHAIN
 from antipode.sandbox.supervision import SITES, Sandbox, SandboxError
@@ -79,7 +80,7 @@ def test_sites_that_begin_at_the_same_moment_do_not_take_each_others_ports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # all would have the lowest that are free
-    monkeypatch.setattr(supervision.random, "sample", lambda ports, count: list(ports))
+    monkeypatch.setattr(random, "sample", lambda ports, count: list(ports))
     sandboxes = [Sandbox(tmp_path / str(number)) for number in range(2)]
     try:
         with ThreadPoolExecutor(2) as beside:

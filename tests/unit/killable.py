@@ -26,6 +26,7 @@ import taskflow.engines
 from taskflow import states
 
 from antipode import config
+from antipode.cloud import site as cloud_site
 from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.image_bytes import Content
@@ -214,8 +215,8 @@ def prepare() -> None:
         wait.__kwdefaults__["interval_s"] = 0.005
     # a killed process loses nothing that the kernel has; only a power cut would need the disk
     database._prepare_sqlite = flows._prepare_sqlite = unsynced
-    deployment.cloud_site.connect = connect  # type: ignore[assignment]
-    deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[assignment]
+    cloud_site.connect = connect  # type: ignore[assignment]
+    deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[method-assign]
     taskflow.engines.load = load_with_points
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)

@@ -16,9 +16,11 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from antipode import config
+from antipode.cloud import site as cloud_site
 from antipode.config import VaultConfig
 from antipode.engine import activity
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
@@ -32,12 +34,12 @@ from antipode.errors import (
 )
 from antipode.model.state import Claim, ProtectedVnf, VnfState
 from antipode.operations import inspect
-from antipode.operations import protect as protecting
 from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.recover import probes, rollback, servers
+from antipode.runs import protect as run_kind
 from antipode.runs.failover_checks import Accepted
 from antipode.store.database import open_database
 from antipode.store.states import States
@@ -97,11 +99,9 @@ def test_the_old_copy_is_protected_from_no_host_after_a_failover(
     before = points.list_ids(world.here.vault, "v")
     events = list(world.a.events)
     there = other_host(world, tmp_path / "other")
-    row = protecting.run_kind.requested(
-        VNF, ProtectedVnf(vnf="v", active_site="site-a", generation=1)
-    )
+    row = run_kind.requested(VNF, ProtectedVnf(vnf="v", active_site="site-a", generation=1))
     with pytest.raises(Busy) as caught, there.claims.begin(row) as claim:
-        protecting.execute(there, protecting.run_kind.KIND, claim, Unobserved())
+        execute(there, run_kind.KIND, claim, Unobserved())
     assert "site-b" in str(caught.value)
     assert str(since) in str(caught.value)
     assert points.list_ids(world.here.vault, "v") == before
@@ -112,7 +112,7 @@ def test_a_failover_during_a_protection_keeps_it_from_committing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = points.list_ids(world.here.vault, "v")
-    transfer = protecting.run_kind.TransferCaptures.execute
+    transfer = run_kind.TransferCaptures.execute
 
     def meanwhile(task: Any, **given: Any) -> Any:
         done = transfer(task, **given)
@@ -122,7 +122,7 @@ def test_a_failover_during_a_protection_keeps_it_from_committing(
         )
         return done
 
-    monkeypatch.setattr(protecting.run_kind.TransferCaptures, "execute", meanwhile)
+    monkeypatch.setattr(run_kind.TransferCaptures, "execute", meanwhile)
     with pytest.raises(Busy):
         world.protect()
     assert points.list_ids(world.here.vault, "v") == before
@@ -173,7 +173,7 @@ def test_a_protection_that_fails_early_has_taught_an_empty_vault_all_the_same(
     world.failover()
     before = state(world)
     renew(world.folder / "vault")
-    monkeypatch.setattr(protecting.run_kind.Check, "execute", refuse_to_start)
+    monkeypatch.setattr(run_kind.Check, "execute", refuse_to_start)
     with pytest.raises(PreflightFailed):
         world.protect()
     assert state(world) == before

@@ -20,14 +20,16 @@ from typing import Any
 
 import pytest
 
-from antipode import config
+from antipode import config, logs
 from antipode.cli import app, main, progress
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.cloud import site as cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.engine.timeline import StepRecord
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.event import Event
-from antipode.runs import kind_of, preparation
+from antipode.recover import plan as planning
+from antipode.runs import kind_of
 from antipode.store.vnfs import Vnfs
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud, refuse
@@ -83,8 +85,8 @@ class Antipode:
 def antipode(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Antipode:
-    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(app.logs, "log_to_stream", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logs, "log_to_stream", lambda *_: None)
     return Antipode(tmp_path, capsys)
 
 
@@ -397,7 +399,7 @@ class Typing:
         points.commit(deployment(antipode).vault, samples.point())
         monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
         monkeypatch.setattr(
-            preparation.plan,
+            planning,
             "make_plan",
             lambda *_: samples.plan(warnings=["the flavor has less memory"]),
         )
@@ -486,7 +488,7 @@ def test_the_plan_names_commands_and_addresses_that_both_sites_have(
         s.model_copy(update={"answers": a}) for s, a in zip(plan.servers, asked, strict=True)
     ]
     plan = plan.model_copy(update={"servers": servers})
-    monkeypatch.setattr(preparation.plan, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(planning, "make_plan", lambda *_: plan)
     operator.types("")
     antipode("failover", "hlr", "--to", "site-b")
     (shared,) = (line for line in antipode.err.splitlines() if "10.0.0.4:5432" in line)
@@ -499,7 +501,7 @@ def test_a_name_cannot_forge_a_line_of_the_plan(
 ) -> None:
     forged = "x\x1b[2K\n  server harmless"
     plan = samples.plan(warnings=[forged])
-    monkeypatch.setattr(preparation.plan, "make_plan", lambda *_: plan)
+    monkeypatch.setattr(planning, "make_plan", lambda *_: plan)
     operator.types("")
     antipode("failover", "hlr", "--to", "site-b")
     assert "\x1b" not in antipode.err

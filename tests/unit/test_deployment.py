@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from antipode import config
+from antipode.cloud import health
 from antipode.cloud import site as cloud_site
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -127,7 +128,7 @@ def test_connecting_to_a_site_unquiesces_nothing_and_site_check_does(
     unquiesced: list[str] = []
     monkeypatch.setattr(reaper, "thaw", lambda _, server: unquiesced.append(server))
     monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
-    monkeypatch.setattr(site_check.health, "check", lambda site: [])
+    monkeypatch.setattr(health, "check", lambda site: [])
     deployment.freezes.freezing("site-a", "srv-db", "db", -60)
     deployment.site("site-a")
     assert unquiesced == []

@@ -24,8 +24,9 @@ import pytest
 
 from antipode import config
 from antipode.claims.host import LETS_GO_S, HostClaims, Lock
+from antipode.cloud import site as cloud_site
 from antipode.engine import run as runs
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.run import state_of
 from antipode.engine.timeline import Unobserved

@@ -19,7 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from antipode import config
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.cloud import site as cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.run import Run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (

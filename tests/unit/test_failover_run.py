@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from antipode import config
+from antipode.cloud import site as cloud_site
 from antipode.cloud.backups import read_record
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.limits import Party
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
@@ -35,9 +36,11 @@ from antipode.model.source import BackupRecord
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps
 from antipode.operations.failover import failover, prepare
+from antipode.recover import plan as planning
+from antipode.recover import ports as plugging
+from antipode.recover import probes, rollback
+from antipode.recover import servers as booting
 from antipode.recover.sources.backup import FromBackups
-from antipode.runs import failover as failover_flow
-from antipode.runs import preparation
 from antipode.runs import protect as protect_flow
 from antipode.runs.failover_checks import Accepted
 from antipode.vault import points
@@ -92,13 +95,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
             note(f"answer {server}")
 
     monkeypatch.setattr(cloud_site, "connect", connect)
-    monkeypatch.setattr(preparation.plan, "make_plan", lambda manifest, site: samples.plan())
+    monkeypatch.setattr(planning, "make_plan", lambda manifest, site: samples.plan())
     monkeypatch.setattr(FromBackups, "provide", provide)
-    monkeypatch.setattr(failover_flow.ports, "create_ports", create_ports)
-    monkeypatch.setattr(failover_flow.rollback, "remove_failed", lambda *_: False)
-    monkeypatch.setattr(failover_flow.rollback, "remove_twins", lambda *_: [])
-    monkeypatch.setattr(failover_flow.servers, "boot", boot)
-    monkeypatch.setattr(failover_flow.probes, "await_answer", await_answer)
+    monkeypatch.setattr(plugging, "create_ports", create_ports)
+    monkeypatch.setattr(rollback, "remove_failed", lambda *_: False)
+    monkeypatch.setattr(rollback, "remove_twins", lambda *_: [])
+    monkeypatch.setattr(booting, "boot", boot)
+    monkeypatch.setattr(probes, "await_answer", await_answer)
     return world
 
 
@@ -136,7 +139,7 @@ def test_with_too_few_slots_the_volumes_of_the_server_that_others_wait_for_are_r
 ) -> None:
     plan = samples.plan()
     late_first = plan.model_copy(update={"servers": plan.servers[::-1]})
-    monkeypatch.setattr(preparation.plan, "make_plan", lambda manifest, site: late_first)
+    monkeypatch.setattr(planning, "make_plan", lambda manifest, site: late_first)
     limits = world.deployment.limits
     slots = limits._of("site-b", "restores", 1)
     somebody_else = limits.restores("site-b", Party("imsi", 0, lambda: None))
@@ -176,7 +179,7 @@ def test_a_failover_that_stops_says_what_is_left_and_how_to_go_on(
     def boot(*arguments: Any) -> str:
         raise ResourceFailed(f"server {arguments[1]} is in error")
 
-    world.patch.setattr(failover_flow.servers, "boot", boot)
+    world.patch.setattr(booting, "boot", boot)
     with (
         caplog.at_level(logging.ERROR),
         pytest.raises(ResourceFailed, match="db") as caught,
@@ -198,7 +201,7 @@ def test_what_the_site_lacks_ends_the_failover_before_it_is_a_run(world: World) 
     def make_plan(*_: Any) -> Any:
         raise PreflightFailed("the recovery of hlr", ["no flavor small", "no network net"])
 
-    world.patch.setattr(preparation.plan, "make_plan", make_plan)
+    world.patch.setattr(planning, "make_plan", make_plan)
     with pytest.raises(PreflightFailed, match="small"):
         prepare(world.deployment, "hlr", "site-b", None)
     assert world.deployment.runs.all() == []
@@ -301,7 +304,7 @@ def test_the_record_of_a_failover_says_which_copies_may_have_answered(world: Wor
         with recovery.timeline.step(Steps.PROBE, server) as step:
             step.result(asked="TCP 10.0.0.5:22", reaches="either-site")
 
-    world.patch.setattr(failover_flow.probes, "await_answer", await_answer)
+    world.patch.setattr(probes, "await_answer", await_answer)
     prepared = prepare(world.deployment, "hlr", "site-b", None)
     record = failover(world.deployment, prepared, Unobserved())
     assert record["answered_from"] == {"db": "either-site", "front": "either-site"}
@@ -423,7 +426,7 @@ def test_an_error_that_nobody_foresaw_is_named(world: World) -> None:
     def create_ports(*_: Any) -> Any:
         raise KeyError("net")
 
-    world.patch.setattr(failover_flow.ports, "create_ports", create_ports)
+    world.patch.setattr(plugging, "create_ports", create_ports)
     with pytest.raises(AntipodeError, match="KeyError"):
         failover(world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved())
 
@@ -434,7 +437,7 @@ def test_what_cannot_be_said_of_late_requests_after_all_members_answer_fails_no_
     def remove_twins(*_: Any) -> list[str]:
         raise ResourceFailed("the site is tired")
 
-    world.patch.setattr(failover_flow.rollback, "remove_twins", remove_twins)
+    world.patch.setattr(rollback, "remove_twins", remove_twins)
     record = failover(
         world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
     )
@@ -445,9 +448,7 @@ def test_what_cannot_be_said_of_late_requests_after_all_members_answer_fails_no_
 def test_a_volume_that_is_there_twice_and_cannot_be_removed_yet_is_in_the_record(
     world: World,
 ) -> None:
-    world.patch.setattr(
-        failover_flow.rollback, "remove_twins", lambda *_: ["volume x: it is restoring-backup"]
-    )
+    world.patch.setattr(rollback, "remove_twins", lambda *_: ["volume x: it is restoring-backup"])
     record = failover(
         world.deployment, prepare(world.deployment, "hlr", "site-b", None), Unobserved()
     )

@@ -36,9 +36,9 @@ from antipode.errors import NotFound
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
 from antipode.vault import PROBE, generations, sealing
-from antipode.vault import points as manifests
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.swift import SwiftVault
+from antipode.vault.withdrawals import WITHDRAWN
 from tests.unit import storages
 from tests.unit.fakecloud import FakeCloud
 
@@ -533,7 +533,7 @@ def counts(stage: Stage, name: str) -> bool:
     return (
         name.endswith(sealing.MANIFEST)
         and not name.startswith(sealing.RECORDS)
-        and f"{name.removesuffix(sealing.MANIFEST)}{manifests.WITHDRAWN}" not in stage.vault
+        and f"{name.removesuffix(sealing.MANIFEST)}{WITHDRAWN}" not in stage.vault
     )
 
 

@@ -15,7 +15,8 @@ import pytest
 from taskflow.types.graph import DiGraph
 
 from antipode import config
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.cloud import site as cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
 from antipode.model.vnf import Vnf
 from antipode.operations.failover import failover, prepare

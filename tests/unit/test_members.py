@@ -20,6 +20,7 @@ from antipode.model.vnf import Vnf
 from antipode.operations.protect import protect
 from antipode.runs import protect as protect_flow
 from antipode.runs.preparation import definition_of
+from antipode.topology import discovery
 from antipode.topology.discovery import discover, resolve
 from antipode.topology.members import select_members
 from antipode.transfer.cinder_backup import CinderBackup
@@ -169,7 +170,7 @@ def scaled(*names: str) -> Topology:
 def play(world: Any, *names: str) -> None:
     """Have the site of a deployment have these servers beside `db`."""
     world.plays(protect_flow, "select_members", lambda: {"fronts": [f"srv-{n}" for n in names]})
-    world.plays(protect_flow.discovery, "discover", lambda: scaled(*names))
+    world.plays(discovery, "discover", lambda: scaled(*names))
     sources = {
         f"vol-{n}": samples.chain(samples.record(f"b-{n}-{len(names)}", f"vol-{n}"))
         for n in ("db", *names)

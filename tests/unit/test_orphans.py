@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import update
 
 from antipode import config
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.cloud import site as cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, ResourceFailed, SiteUnreachable
@@ -38,7 +39,7 @@ class GatedSite(samples.NamedSite):
 
     def under(self, *gates: Any) -> Any:
         site = type(self)(self.name)
-        site.go_on, *_ = gates  # type: ignore[method-assign]
+        site.go_on, *_ = gates
         return site
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antipode.engine.deployment import cloud_site
+from antipode.cloud import site as cloud_site
 from antipode.engine.timeline import Unobserved
 from antipode.errors import InvalidInput, NotFound, SiteUnreachable
 from antipode.operations.precheck import precheck, request

@@ -19,7 +19,8 @@ import pytest
 from sqlalchemy import update
 
 from antipode import config
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.cloud import site as cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
@@ -36,11 +37,13 @@ from antipode.errors import (
 from antipode.model.capture import Transferred
 from antipode.model.state import ProtectedVnf
 from antipode.operations.protect import protect
+from antipode.protect import checks
 from antipode.protect.quiesced_snapshot import QuiescedSnapshot
 from antipode.runs import kind_of
 from antipode.runs import protect as protect_flow
 from antipode.runs.protect import KIND
 from antipode.store.tables import RunRow
+from antipode.topology import discovery
 from antipode.transfer import cinder_backup
 from antipode.transfer.cinder_backup import CinderBackup
 from antipode.vault import points
@@ -67,8 +70,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     world.plays = plays
     monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: samples.NamedSite(name))
-    plays(protect_flow.discovery, "discover", samples.topology)
-    plays(protect_flow.checks, "problems", list)
+    plays(discovery, "discover", samples.topology)
+    plays(checks, "problems", list)
     plays(QuiescedSnapshot, "check", list)
     plays(QuiescedSnapshot, "remove_orphans")
     plays(CinderBackup, "check", list)
@@ -142,9 +145,7 @@ def test_a_protection_that_succeeds_leaves_no_user_data_beside_the_database(worl
     secret = "password: of the guest"
     topology = samples.topology()
     servers = [s.model_copy(update={"user_data": secret}) for s in topology.servers]
-    world.plays(
-        protect_flow.discovery, "discover", lambda: topology.model_copy(update={"servers": servers})
-    )
+    world.plays(discovery, "discover", lambda: topology.model_copy(update={"servers": servers}))
     protect(world.deployment, "hlr", Unobserved())
     kept = [path for path in world.folder.iterdir() if path.is_file()]
     assert {"flows.db", "antipode.db"} <= {path.name for path in kept}
@@ -171,7 +172,7 @@ def test_a_window_over_its_budget_is_reported_and_the_point_is_kept(
 
 def test_a_run_that_was_queued_until_the_hours_to_avoid_begins_no_window(world: World) -> None:
     noon = datetime(2026, 11, 29, 12, tzinfo=UTC)
-    world.patch.setattr(protect_flow.time, "time", noon.timestamp)
+    world.patch.setattr(time, "time", noon.timestamp)
     settings = {"schedule": {"every": "15m"}, "quiesce": {"avoid": "11:30-12:30"}}
     vnf = samples.vnf(protections=settings)
     state = ProtectedVnf(vnf="hlr", active_site="site-a", generation=1)
@@ -186,7 +187,7 @@ def test_a_run_that_was_queued_until_the_hours_to_avoid_begins_no_window(world: 
 def test_a_preflight_that_fails_names_everything_that_is_wrong_before_anything_is_frozen(
     world: World,
 ) -> None:
-    world.plays(protect_flow.checks, "problems", lambda: ["db has no agent", "front is SHUTOFF"])
+    world.plays(checks, "problems", lambda: ["db has no agent", "front is SHUTOFF"])
     world.patch.setattr(
         DirectoryVault, "put", lambda *_: failing(VaultError("the vault is full"))()
     )
@@ -253,8 +254,8 @@ def test_a_silent_site_is_not_waited_for_in_a_rollback_or_after_the_commit(
 def test_a_write_to_the_vault_that_may_still_arrive_is_taken_back_before_the_backups(
     world: World,
 ) -> None:
-    world.patch.setattr(protect_flow.points, "write", lambda *_: lose_the_answer())
-    world.plays(protect_flow.points, "withdraw")
+    world.patch.setattr(points, "write", lambda *_: lose_the_answer())
+    world.plays(points, "withdraw")
     assert fails_with(world, VaultError) == "no answer to the write"
     assert world.calls[-3:] == ["withdraw", "roll_back", "release"]
 
@@ -294,10 +295,8 @@ def test_backups_of_a_point_that_may_have_been_committed_are_not_removed(world: 
         vault.put(sealed.name, b"written")
         raise VaultError("no answer to the write")
 
-    world.patch.setattr(protect_flow.points, "write", put_and_lose_the_answer)
-    world.patch.setattr(
-        protect_flow.points, "withdraw", lambda *_: failing(VaultError("still no answer"))()
-    )
+    world.patch.setattr(points, "write", put_and_lose_the_answer)
+    world.patch.setattr(points, "withdraw", lambda *_: failing(VaultError("still no answer"))())
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())
     assert "roll_back" not in world.calls
@@ -307,13 +306,13 @@ def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_no
     world: World,
 ) -> None:
 
-    write = protect_flow.points.write
+    write = points.write
 
     def write_and_lose_the_answer(vault: Any, sealed: Any) -> None:
         write(vault, sealed)
         lose_the_answer()
 
-    world.patch.setattr(protect_flow.points, "write", write_and_lose_the_answer)
+    world.patch.setattr(points, "write", write_and_lose_the_answer)
     world.patch.setattr(type(world.deployment.vault), "list", lambda *_: [])
     record = protect(world.deployment, "hlr", Unobserved())
     assert points.read(world.deployment.vault, "hlr", record["recovery_point"]).run == record["run"]
@@ -323,9 +322,9 @@ def test_backups_of_a_committed_point_are_not_removed_though_the_listing_does_no
 def test_backups_are_not_removed_when_nobody_can_tell_whether_the_point_was_committed(
     world: World,
 ) -> None:
-    world.patch.setattr(protect_flow.points, "write", lambda *_: lose_the_answer())
+    world.patch.setattr(points, "write", lambda *_: lose_the_answer())
     world.patch.setattr(
-        protect_flow.points, "read", lambda *_: failing(VaultError("the vault cannot be read"))()
+        points, "read", lambda *_: failing(VaultError("the vault cannot be read"))()
     )
     with pytest.raises(VaultError):
         protect(world.deployment, "hlr", Unobserved())

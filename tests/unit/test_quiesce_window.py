@@ -22,6 +22,7 @@ from antipode.errors import (
     SiteUnreachable,
     UnexpectedAnswer,
 )
+from antipode.freezes.unquiesce import one_after_another
 from antipode.model.capture import Capture
 from antipode.model.topology import Topology
 from antipode.model.vnf import Member, Vnf
@@ -752,7 +753,7 @@ def test_thaws_keep_their_order_and_one_that_hangs_keeps_the_next_waiting_for_a_
             thaw("app"),
             thaw("db", lambda: None),
         ]
-        assert window.one_after_another(pool, thaws) == ["front", "cache", "app", "db"]
+        assert one_after_another(pool, thaws) == ["front", "cache", "app", "db"]
     assert ended == ["front", "app", "db", "cache"]
 
 

@@ -60,7 +60,7 @@ def there() -> FakeCloud:
     return cloud
 
 
-class OneSlot(threading.Semaphore):  # type: ignore[misc]
+class OneSlot(threading.Semaphore):
     """Slots for one volume at once."""
 
     def at(self, _place: int) -> OneSlot:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from antipode.model.full_every import FullEvery
 from antipode.model.retention import ALL, Dated, Judgement, Retention, judge
 from antipode.model.vnf import Protection, Vnf
-from antipode.operations.vnfs import wrong_settings
+from antipode.protect.option import wrong_settings
 from tests.unit import samples
 
 NOON = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud import site as cloud_site
 from antipode.engine.activity import two_copies
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import SiteUnreachable, UnexpectedAnswer, VaultError

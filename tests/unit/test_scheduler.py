@@ -31,6 +31,7 @@ from antipode.runs import kind_of
 from antipode.runs.protect import ProtectRequest
 from antipode.service import scheduler
 from antipode.service.scheduler import AHEAD_S, ON_TIME_S, Scheduler
+from antipode.store import database
 from antipode.store.tables import RunRow, ScheduleRow, VnfRow
 from tests.unit import samples
 
@@ -324,7 +325,7 @@ def test_the_clock_of_a_file_is_that_of_the_host(path: Path) -> None:
     deployment = Deployment(config.load(str(path)))
     before = datetime.now().timestamp()
     Scheduler(deployment).look()
-    assert scheduler.database.now(deployment.database) >= before
+    assert database.now(deployment.database) >= before
 
 
 # Several hosts, and what may happen to them.

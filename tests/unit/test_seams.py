@@ -245,7 +245,7 @@ class TagSteps(StepName):
     TAG = "", "tag a server"
 
 
-class Tag(task.Task):  # type: ignore[misc]
+class Tag(task.Task):
     def __init__(self, run: Run, server: str) -> None:
         super().__init__(name=f"tag {server}", provides=f"tag of {server}")
         self.run, self.server = run, server

@@ -22,7 +22,7 @@ from antipode.engine.run import new_run
 from antipode.errors import ClaimLost
 from antipode.freezes.reaper import Reaper
 from antipode.operations.submit import submit
-from antipode.runs import kind_of
+from antipode.runs import kind_of, orphans
 from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
 from antipode.service.observer import Observer
@@ -250,7 +250,7 @@ def test_the_clean_up_looks_for_what_runs_have_left_and_outlives_what_goes_wrong
         looked.release()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(daemon.orphans, "collect", collect)
+    monkeypatch.setattr(orphans, "collect", collect)
     monkeypatch.setattr(daemon, "CLEAN_EVERY_S", 0.01)
     stop = threading.Event()
     thread = threading.Thread(target=daemon._clean_up, args=(deployment, stop))

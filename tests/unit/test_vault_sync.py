@@ -12,15 +12,16 @@ import pytest
 
 from antipode import config
 from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import NotFound, VaultError
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Answers
-from antipode.operations import protect as protecting
 from antipode.operations import site_check, vaults
 from antipode.operations.failover import failover, prepare
 from antipode.operations.vaults import Synced
+from antipode.runs import protect as run_kind
 from antipode.runs.failover_checks import Accepted
 from antipode.vault import generations, points, sealing, sync
 from antipode.vault.directory import DirectoryVault
@@ -380,11 +381,9 @@ def test_nothing_is_protected_while_the_silent_vaults_could_have_let_it_fail_ove
     places.away("one")
     places.away("two")
     before = quiesced(world)
-    row = protecting.run_kind.requested(
-        VNF, ProtectedVnf(vnf="v", active_site="site-a", generation=1)
-    )
+    row = run_kind.requested(VNF, ProtectedVnf(vnf="v", active_site="site-a", generation=1))
     with pytest.raises(VaultError), world.here.claims.begin(row) as claim:
-        protecting.execute(world.here, protecting.run_kind.KIND, claim, Unobserved())
+        execute(world.here, run_kind.KIND, claim, Unobserved())
     assert quiesced(world) == before
     assert ids(places) == [[], [], []]
 

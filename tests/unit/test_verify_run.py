@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from antipode.cloud.backups import read_record
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
+from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Busy, InvalidInput, NotFound, PreflightFailed, RecoveryPointInvalid
 from antipode.model.source import BackupChain, BackupRecord, backup_chain
@@ -270,7 +271,7 @@ def test_no_verification_begins_beside_a_failover_which_asks_one_to_abort(
 
 
 def test_a_request_that_a_newer_antipode_made_is_refused_by_name() -> None:
-    row = verify_run.new_run(verify_run.KIND, "v", {"depth": 2})
+    row = new_run(verify_run.KIND, "v", {"depth": 2})
     with pytest.raises(InvalidInput, match=row.id):
         verify_run.VerifyRequest.of(row)
 

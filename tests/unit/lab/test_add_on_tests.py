@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from lab import __main__ as command_line
-from lab import add_on_tests
+from lab import add_on_tests, packages
 from lab.add_on_tests import RELEASES
 
 
@@ -21,7 +21,7 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(release.name)
         return ""
 
-    monkeypatch.setattr(add_on_tests.packages, "openstack_is_current", lambda: True)
+    monkeypatch.setattr(packages, "openstack_is_current", lambda: True)
     monkeypatch.setattr(add_on_tests, "_failure", failure)
     return names
 
