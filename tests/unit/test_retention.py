@@ -178,6 +178,15 @@ def test_the_policy_of_a_vnf_file_is_read_and_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    ("days", "ends"), [(0, False), (6, False), (7, True), (-6, False), (-365, True)]
+)
+def test_a_chain_ends_by_its_age_though_a_clock_was_ahead_when_it_began(
+    days: float, ends: bool
+) -> None:
+    assert (FullEvery(age=7 * 86400.0).reason(2, days * 86400) is not None) is ends
+
+
+@pytest.mark.parametrize(
     "policy",
     [
         {"retention": {"last": 0}},

@@ -29,6 +29,8 @@ class FullEvery(Model):
             return f"the chain has {backups} backups (full_every: {self.backups})"
         if self.age is not None and age_s >= self.age:
             return f"the chain began {age_s / 86400:.1f} days ago (full_every)"
+        if self.age is not None and age_s <= -self.age:
+            return "the chain began in the future: a clock was wrong (full_every)"
         return None
 
 
