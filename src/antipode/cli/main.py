@@ -6,6 +6,7 @@ Nothing but the standard library's small modules is imported before a signal can
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -21,8 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ours:
         signal.signal(signal.SIGINT, _end)
+    gc.disable()  # what is imported stays: looking through it is a tenth of a short command
     from antipode.cli.app import Antipode
 
+    gc.freeze()
+    gc.enable()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
