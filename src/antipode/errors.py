@@ -190,6 +190,22 @@ class RecoveryPointInvalid(AntipodeError):
     code = "recovery-point-invalid"
 
 
+class DrillNotPassed(AntipodeError):
+    """A drill was made to its end, and a member did not answer, its content differs, or something
+    was left at the site.
+    """
+
+    code = "drill-not-passed"
+
+
+class NotIsolated(AntipodeError):
+    """Something else than a drill is on its networks, or leads to them; no guest was booted, or all
+    of it was removed.
+    """
+
+    code = "not-isolated"
+
+
 class Busy(AntipodeError):
     """Another run of the same VNF is under way."""
 

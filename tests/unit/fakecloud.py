@@ -414,7 +414,8 @@ class FakeCloud:
         }
         self.attachments[server] = [
             {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
-            for d in wanted["block_device_mapping_v2"]
+            for d in disks
+            if d["destination_type"] == "volume"
         ]
         for volume in volumes:
             self.volumes[volume]["status"] = "in-use"
@@ -644,7 +645,8 @@ class FakeCloud:
                     refuse(400, "increments rest on this backup")
                 if self.backups[backup]["status"] == "creating":
                     refuse(400, "a backup that is being made cannot be deleted")
-                self._happens(f"delete backup of {self.backups[backup]['volume_id']}")
+                of = self.backups[backup]["volume_id"]
+                self._happens(f"delete backup of {self.volumes.get(of, {}).get('name') or of}")
                 del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
@@ -785,12 +787,24 @@ class FakeCloud:
     def _of(self, rows: list[Json], item: str) -> Json:
         return next((r for r in rows if r["id"] == item), None) or refuse(404, f"no {item}")
 
-    def _made(self, rows: list[Json], wanted: Json) -> Json:
+    def _made(self, what: str, rows: list[Json], wanted: Json) -> Json:
         """A network, subnet or group, as Neutron makes it: without tags."""
-        self._happens(f"make {wanted['name']}")
+        self._happens(f"{what} {wanted['name']}")
         made = {"tags": [], "project_id": self.site.project_id, **wanted}
         rows.append(made | {"id": f"made-{next(self.ids)}"})
         return rows[-1]
+
+    def _serve_addresses(self, subnet: Json) -> None:
+        """Neutron has a port of its own where DHCP serves."""
+        port = f"port-dhcp-{subnet['id']}"
+        self.ports[port] = {
+            **A_PORT,
+            "id": port,
+            "network_id": subnet["network_id"],
+            "mac_address": f"fa:16:3d:{subnet['id']}",
+            "device_owner": "network:dhcp",
+            "device_id": f"dhcp-{subnet['id']}",
+        }
 
     def _network(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         def chosen(items: Any) -> list[Json]:
@@ -842,19 +856,20 @@ class FakeCloud:
             case "GET", ["routers" | "address-groups"]:
                 return {path[0].replace("-", "_"): []}
             case "POST", ["networks"]:
-                return {"network": self._made(self.networks, body["network"])}
+                return {"network": self._made("network", self.networks, body["network"])}
             case "POST", ["subnets"]:
                 wanted = body["subnet"]
+                self._of(self.networks, wanted["network_id"])
                 if any(
                     (s["network_id"], s["cidr"]) == (wanted["network_id"], wanted["cidr"])
                     for s in self.subnets
                 ):
                     refuse(400, "Requested subnet overlaps with another subnet")
-                return {"subnet": self._made(self.subnets, wanted)}
+                return {"subnet": self._made("subnet", self.subnets, wanted)}
             case "POST", ["security-groups"]:
                 born = {"direction": "egress", "ethertype": "IPv4", "id": f"rule-{next(self.ids)}"}
                 wanted = {**body["security_group"], "security_group_rules": [born]}
-                return {"security_group": self._made(self.groups, wanted)}
+                return {"security_group": self._made("security group", self.groups, wanted)}
             case "POST", ["security-group-rules"]:
                 self._happens("rules")
                 for rule in body["security_group_rules"]:
@@ -877,16 +892,22 @@ class FakeCloud:
                 return None
             case "PUT", ["networks" | "subnets" | "security-groups", item]:
                 self._happens(f"change of {path[0]}")
-                self._of(self._rows(path[0]), item).update(next(iter(body.values())))
+                row = self._of(self._rows(path[0]), item)
+                row.update(next(iter(body.values())))
+                if path[0] == "subnets" and row.get("enable_dhcp"):
+                    self._serve_addresses(row)
                 return None
             case "DELETE", ["networks" | "security-groups", item]:
-                if any(
-                    item in (p["network_id"], *p.get("security_groups", []))
-                    for p in self.ports.values()
-                ):
+                using = {
+                    i: p.get("device_owner")
+                    for i, p in self.ports.items()
+                    if item in (p["network_id"], *p.get("security_groups", []))
+                }
+                if set(using.values()) - {"network:dhcp"}:
                     refuse(409, f"{item} is in use")
                 self._happens(f"delete of {path[0]}")
                 self._rows(path[0]).remove(self._of(self._rows(path[0]), item))
+                self.ports = {i: p for i, p in self.ports.items() if i not in using}
                 self.subnets = [s for s in self.subnets if s["network_id"] != item]
                 return None
             case "GET", ["quotas", _, "details.json"]:

@@ -37,6 +37,7 @@ from antipode.errors import Aborted
 from antipode.freezes import reaper
 from antipode.operations import (
     abort,
+    drill,
     expiry,
     failover,
     fence,
@@ -48,7 +49,7 @@ from antipode.operations import (
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import fencing, rollback
-from antipode.runs import kind_of, orphans
+from antipode.runs import failover_checks, kind_of, orphans
 from antipode.store import database
 from antipode.store.runs import Runs
 from antipode.vault import Vault
@@ -210,6 +211,7 @@ def prepare() -> None:
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
+    drill.secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment,misc]
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
         assert wait.__kwdefaults__ is not None
         wait.__kwdefaults__["interval_s"] = 0.005
@@ -224,9 +226,11 @@ def prepare() -> None:
 
 
 def do(job: dict[str, Any]) -> None:
-    verifies = job["what"] == "verify" or job.get("run", "").startswith("verify-")
-    if verifies:
+    if job["what"] in ("verify", "drill") or job.get("run", "").startswith(("verify-", "drill-")):
+        deployment.Deployment.store = lambda *_: AskedStore()  # type: ignore[assignment]
         deployment.Deployment.store_of = lambda *_: AskedStore()  # type: ignore[assignment]
+        config.Config.site_of_store = lambda *_: None  # type: ignore[assignment]
+        failover_checks.store_warnings = lambda *_: []  # type: ignore[assignment]
         config.Config.store_name = lambda *_: "backups"  # type: ignore[method-assign]
     here = deployment.Deployment(config.load(job["config"]))
     match job["what"]:
@@ -242,6 +246,9 @@ def do(job: dict[str, Any]) -> None:
         case "verify":
             row = recovery_points.deep_request(here, job["vnf"], None)
             recovery_points.verify_deep(here, row, Unobserved())
+        case "drill":
+            row = drill.request(drill.prepare(here, job["vnf"]))
+            drill.drill(here, row, Unobserved())
         case "precheck":
             precheck.precheck(here, precheck.request(here, job["vnf"]), Unobserved())
         case "fence":

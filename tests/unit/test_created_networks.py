@@ -156,12 +156,12 @@ def test_what_the_site_lacks_is_created_as_it_was(here: FakeCloud, there: FakeCl
 
 
 EVENTS = (
-    "make web",
+    "security group web",
     "rules",
     "tags of security-groups",
     "change of security-groups",
-    "make net",
-    "make subnet",
+    "network net",
+    "subnet subnet",
     "tags of subnets",
     "tags of networks",
     "change of networks",
@@ -260,7 +260,7 @@ def test_an_mtu_that_the_site_cannot_carry_is_left_to_it(here: FakeCloud, there:
     tried: list[Json] = []
 
     def refuse(event: str) -> None:
-        if event == "make net" and not tried:
+        if event == "network net" and not tried:
             tried.append({})
             raise Refuse(400, "Requested MTU is too big, maximum is 1350")
 
@@ -276,7 +276,7 @@ def test_a_refusal_that_is_not_about_the_mtu_is_a_failure(
     point = point_of(here)
 
     def refuse(event: str) -> None:
-        if event == "make net":
+        if event == "network net":
             raise Refuse(400, "no tenant network is available for allocation")
 
     there.before = refuse

@@ -191,6 +191,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
                 "select": {"metadata": {"part": "front"}},
                 "boot_after": ["db"],
                 "answers": {"tcp": 22, "at": {"site-b": "b.example"}},
+                "drill": {"console": "front login:", "within": "9s"},
             },
         ],
         map={
@@ -314,7 +315,7 @@ REACHABLE = [
     *(point_v2.Flavor, point_v2.ServerGroup, point_v2.Server, point_v2.Found, point_v2.Probe),
     *(point_v2.Member, point_v2.Names, point_v2.Plan),
     *(point_v2.Network, point_v2.Subnet, point_v2.SecurityGroup, point_v2.SecurityGroupRule),
-    point_v2.Selector,
+    *(point_v2.Selector, point_v2.DrillProbe),
 ]
 
 
@@ -369,6 +370,15 @@ def test_a_probe_of_the_console_log_is_required_too() -> None:
     vnf = point.vnf.model_copy(update={"members": [db, asked]})
     payload = payload_of(seal(point.model_copy(update={"vnf": vnf}), NO_KEYS))
     assert "Probe.console" in payload["requires"]
+
+
+def test_how_a_member_is_probed_in_a_drill_is_required_of_no_reader() -> None:
+    db = {"server": "db", "drill": {"console": "ready"}}
+    vnf = samples.vnf(members=[db, {"server": "front"}])
+    point = samples.point(vnf=vnf)
+    sealed = seal(point, NO_KEYS)
+    assert payload_of(sealed)["requires"] == []
+    assert opened(sealed).point == point
 
 
 @pytest.mark.parametrize("known", sorted(OF_VOLUMES))

@@ -246,8 +246,11 @@ def test_a_star_stands_for_any_text_within_a_line_and_nothing_else_is_special(
         {"answers": {}},
         {"answers": {"console": ""}},
         {"answers": {"console": "x", "at": {"site-b": "10.0.0.1"}}},
+        {"drill": {"tcp": 22}},
+        {"drill": {"command": ["true"]}},
     ],
 )
-def test_a_member_is_asked_in_one_way(wrong: dict[str, Any]) -> None:
+def test_a_member_is_asked_in_one_way_and_in_a_drill_by_its_console(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Member.model_validate({"server": "db", **wrong})
+    Member.model_validate({"server": "db", "answers": {"tcp": 22}, "drill": {"console": "x"}})

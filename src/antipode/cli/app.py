@@ -48,6 +48,8 @@ COMMANDS = {
     "key export": "key:KeyExport",
     "key import": "key:KeyImport",
     "precheck": "precheck:Precheck",
+    "drill": "drill:Drill",
+    "drill cleanup": "drill:DrillCleanup",
     "failover": "failover:Failover",
     "fence": "fence:Fence",
     "event list": "event:EventList",

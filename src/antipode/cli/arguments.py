@@ -67,6 +67,22 @@ def count(text: str) -> int:
     return int(text)
 
 
+LONGEST_S = 7 * 86400.0
+
+
+def duration(text: str) -> float:
+    """A duration of up to a week, as in a VNF file; in seconds."""
+    from antipode.model.base import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not (isinstance(seconds, float) and 0 < seconds <= LONGEST_S):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of up to 7 days")
+    return seconds
+
+
 def factor(text: str) -> float:
     """A number that is finite and not negative."""
     try:

@@ -135,7 +135,7 @@ def _backward(run: Run, kind: RunKind, ending: str, why: BaseException) -> Json:
     reason = "interrupted" if interrupted else str(why) or type(why).__name__
     if run.touched and (done := _is_done_all_the_same(run, kind, why, reason)) is not None:
         return done
-    if run.touched and (ending == "aborted" or kind.rolls_back_failures):
+    if run.touched and (ending == "aborted" or kind.rolls_back(run)):
         run.rolls_back()
         run.deployment.runs.begin_ending(run.id, run.claim.number, ending, reason)
         try:

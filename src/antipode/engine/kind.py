@@ -88,6 +88,10 @@ class RunKind(ABC):
     def execute(self, run: Run) -> None:
         """Begin, or resume from the last step that was finished. Fills the run's result."""
 
+    def rolls_back(self, run: Run) -> bool:
+        """Whether a run that has failed is rolled back at once."""
+        return self.rolls_back_failures
+
     @abstractmethod
     def roll_back(self, run: Run) -> list[str]:
         """Remove everything that the run created; it may be called again.

@@ -227,6 +227,8 @@ class ServerPlan(Model):
     source_id: str
     """id of the server at the primary"""
     name: str
+    called: str = ""
+    """what Nova calls it, where that is not its name"""
     hostname: str
     flavor: str
     flavor_id: str

@@ -249,6 +249,13 @@ class Probe(Part):
     within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
 
 
+class DrillProbe(Part):
+    """How to see that a member answers in a drill, which no recovery needs."""
+
+    console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
+
+
 class Selector(Part):
     tag: Text | None = None
     metadata: Words | None = None
@@ -270,6 +277,7 @@ class Member(Part):
     """seconds after its capture before the next member's"""
     interfaces: list[Text] = []
     probe: Probe | None = None
+    drill: DrillProbe | None = None
 
 
 class Names(Part):
@@ -680,6 +688,9 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
         ways = probe and [command, probe["tcp"], probe["console"]]
         if ways and any(way is not None for way in ways):
             member["answers"] = {**probe, "command": command}
+        drill = member.pop("drill")
+        if drill is not None and drill["console"] is not None:
+            member["drill"] = drill
     needed = {"vnf": manifest.vnf, **plan}
     more = {} if secret is None else secret.definition
     known = {k: v for k, v in more.items() if k in Vnf.model_fields and k not in needed}

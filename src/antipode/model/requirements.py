@@ -40,6 +40,7 @@ FIRST: Mapping[str, frozenset[str]] = {
         " availability_zone server_group",
         "Found": "discovered_at servers",
         "Probe": "tcp at within",
+        "DrillProbe": "console within",
         "Member": "server boot_before boot_after user_data probe",
         "Names": "networks volume_types flavors security_groups availability_zones server_zones"
         " volume_zones server_groups server_group_policies",
@@ -56,6 +57,7 @@ NOT_NAMED = frozenset(
         "Member.pause",
         "Member.name",
         "Member.select",
+        "Member.drill",
         "Server.root_disk",
         "Found.networks",
         "Found.security_groups",

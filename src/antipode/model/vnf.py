@@ -94,6 +94,8 @@ class Member(Model):
     boot_before: list[str] = []
     boot_after: list[str] = []
     answers: Answers | None = None
+    drill: Answers | None = None
+    """how it is seen that it answers in a drill, whose networks nothing reaches from outside"""
     user_data: Literal["keep", "drop"] | None = None
     """whether its user_data, which cloud-init runs again, comes back; by default it does, and
     antipode warns of it
@@ -118,6 +120,12 @@ class Member(Model):
     def label(self) -> str:
         """As the boot order names it."""
         return self.server or self.name or ""
+
+    @model_validator(mode="after")
+    def is_probed_by_its_console_in_a_drill(self) -> Self:
+        if self.drill is not None and self.drill.console is None:
+            raise ValueError("drill takes console: a drill's networks are not reached from outside")
+        return self
 
 
 ANY = "any"

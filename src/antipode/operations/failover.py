@@ -8,12 +8,29 @@ from typing import Any
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
+from antipode.errors import PreflightFailed
+from antipode.runs import drill_cleanup, preparation
 from antipode.runs import failover as run_kind
-from antipode.runs.preparation import Prepared, prepare
+from antipode.runs.failover_checks import Accepted
+from antipode.runs.preparation import Prepared
 from antipode.store.tables import RunRow
 
 __all__ = ["Prepared", "failover", "prepare", "request"]
 Json = dict[str, Any]
+
+
+def prepare(
+    deployment: Deployment, name: str, to: str, point: str | None, accepted: Accepted | None = None
+) -> Prepared:
+    """Read a recovery point and plan its recovery at a site, as `preparation.prepare`. Where the
+    site lacks something, drills that hold resources there are named.
+    """
+    try:
+        return preparation.prepare(deployment, name, to, point, accepted)
+    except PreflightFailed as error:
+        for drill in drill_cleanup.held_at(deployment, to):
+            error.add_note(drill)
+        raise
 
 
 def request(prepared: Prepared) -> RunRow:

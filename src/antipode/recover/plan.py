@@ -8,7 +8,8 @@ Nothing at the primary is asked: the point and the backup site are enough.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from antipode.cloud.api import Json
@@ -17,6 +18,7 @@ from antipode.errors import PreflightFailed
 from antipode.model.marks import carries
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
+from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
 from antipode.recover import quotas, server_groups
@@ -26,13 +28,29 @@ from antipode.recover.recovery import resource_key
 from antipode.recover.sources import PROVIDERS
 
 
-def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
+@dataclass(frozen=True)
+class Beside:
+    """How a recovery is made beside the VNF's own copies, on networks of its own: neither servers
+    of the same names nor addresses in use are in its way, and nothing that an earlier attempt has
+    made is used.
+    """
+
+    isolate: Callable[[RecoveryPlan], RecoveryPlan]
+    """puts it on networks of its own"""
+    compares: bool
+    """whether the content of its volumes is compared by backups that are thrown away"""
+
+
+def make_plan(point: RecoveryPoint, site: Site, beside: Beside | None = None) -> RecoveryPlan:
     """Plan the recovery of a VNF at `site` from one recovery point. Creates nothing.
+
+    Args:
+        beside: how, where it is made beside the VNF's own copies.
 
     Raises:
         PreflightFailed: with everything that is missing or in the way.
     """
-    planner = _Planner(point, site)
+    planner = _Planner(point, site, beside)
     plan = planner.plan()
     if planner.problems:
         raise PreflightFailed(
@@ -45,8 +63,9 @@ def make_plan(point: RecoveryPoint, site: Site) -> RecoveryPlan:
 class _Planner:
     """What the backup site has, read once, and what is wrong with it for this recovery point."""
 
-    def __init__(self, point: RecoveryPoint, site: Site) -> None:
+    def __init__(self, point: RecoveryPoint, site: Site, beside: Beside | None) -> None:
         self._findings = Findings()
+        self._beside = beside
         self.problems = self._findings.problems
         self.warnings = self._findings.warnings
         self._point = point
@@ -54,7 +73,7 @@ class _Planner:
         self._map = point.vnf.map_between(point.site, site.name)
         self._flavors = by_name(site.compute.flavors())
         self._types = by_name(site.volumes.types())
-        self._ports = PortPlanner(point, site, self._findings)
+        self._ports = PortPlanner(point, site, self._findings, beside=beside is not None)
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
         self._servers = by_name(site.compute.servers())
@@ -95,17 +114,13 @@ class _Planner:
         vip_ports = self._ports.unattached()
         floating_ips = self._ports.floating_ips()
         networks = self._ports.networks
-        wanted = quotas.Wanted(servers, vip_ports, networks.planned, networks.planned_groups)
-        held = quotas.Held(self._there, self._flavors, self._ports.there, self._server_groups)
-        needs = quotas.needs(self._point, self._site, wanted, held)
-        self.problems += [str(need) for need in needs if need.is_short]
-        return RecoveryPlan(
+        plan = RecoveryPlan(
             recovery_point=self._point.id,
             vnf=vnf.vnf,
             site=self._site.name,
             servers=servers,
             keypairs_to_import=list(self._keypairs_to_import.values()),
-            quotas=needs,
+            quotas=[],
             already_there=list(self._there),
             warnings=list(dict.fromkeys(self.warnings)),
             vip_ports=vip_ports,
@@ -113,21 +128,26 @@ class _Planner:
             networks=networks.planned,
             security_groups=networks.planned_groups,
         )
+        if self._beside is not None:
+            plan = self._beside.isolate(plan)
+        needs = self._quotas(plan)
+        self.problems += [str(need) for need in needs if need.is_short]
+        return plan.model_copy(update={"quotas": needs})
+
+    def _quotas(self, plan: RecoveryPlan) -> list[QuotaNeed]:
+        wanted = quotas.Wanted(plan.servers, plan.vip_ports, plan.networks, plan.security_groups)
+        if self._beside is None:
+            volumes, ports = self._site.volumes.volumes(), self._ports.there
+        else:
+            volumes, ports = [], []
+            if self._beside.compares:
+                wanted = replace(wanted, compared=quotas.comparable(self._point, plan))
+        held = quotas.Held(self._there, self._flavors, ports, self._server_groups, volumes)
+        return quotas.needs(self._point, self._site, wanted, held)
 
     def _server(self, server: Server, member: Member, after: list[str]) -> ServerPlan:
-        self._must_be_gone(server)
-        for other in self._servers.get(server.name, []):
-            if not carries(other, resource_key(self._point.id, server.id)):
-                self.problems.append(f"there is a server {server.name} already ({other['id']})")
-            elif other["status"] == "ERROR":
-                reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
-                self.warnings.append(
-                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in "
-                    f"ERROR: {reason}; it is removed and made again"
-                )
-                self._to_be_replaced.append(other["id"])
-            else:
-                self._there[server.name] = other["id"]
+        if self._beside is None:
+            self._look_for_copies(server)
         return ServerPlan(
             source_id=server.id,
             name=server.name,
@@ -159,6 +179,22 @@ class _Planner:
             locked=server.locked,
             locked_reason=server.locked_reason,
         )
+
+    def _look_for_copies(self, server: Server) -> None:
+        """See that no other server has its name, and find the one of an earlier attempt."""
+        self._must_be_gone(server)
+        for other in self._servers.get(server.name, []):
+            if not carries(other, resource_key(self._point.id, server.id)):
+                self.problems.append(f"there is a server {server.name} already ({other['id']})")
+            elif other["status"] == "ERROR":
+                reason = (other.get("fault") or {}).get("message", "Nova gives no reason")
+                self.warnings.append(
+                    f"server {server.name} ({other['id']}), made by an earlier attempt, is in "
+                    f"ERROR: {reason}; it is removed and made again"
+                )
+                self._to_be_replaced.append(other["id"])
+            else:
+                self._there[server.name] = other["id"]
 
     def _must_be_gone(self, server: Server) -> None:
         """See that the server that was captured is not at this site, under whatever name."""

@@ -34,7 +34,11 @@ EXTENSIONS = {
 class PortPlanner:
     """What Neutron of the backup site has, read once, and what is wrong with it for the ports."""
 
-    def __init__(self, point: RecoveryPoint, site: Site, findings: Findings) -> None:
+    def __init__(
+        self, point: RecoveryPoint, site: Site, findings: Findings, *, beside: bool = False
+    ) -> None:
+        """`beside`: see `plan.make_plan`."""
+        self._beside = beside
         self._point = point
         self._site = site
         self._findings = findings
@@ -77,7 +81,8 @@ class PortPlanner:
         """The floating IPs that take the place of those of the former site; those that nothing
         takes the place of are named as lost.
         """
-        if not (former := self._point.topology.floating_ips):
+        former = self._point.topology.floating_ips
+        if not former or self._beside:
             return []
         there = {
             row["floating_ip_address"]: row
@@ -118,7 +123,7 @@ class PortPlanner:
 
     def _port(self, whose: str, port: Port) -> PortPlan:
         network, network_id = self.networks.of(whose, port)
-        if network_id:
+        if network_id and not self._beside:
             self._see_that_it_is_free(whose, port, network, network_id)
         has_security = "port-security" in self._extensions
         if not has_security and not port.port_security_enabled:

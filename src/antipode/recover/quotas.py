@@ -15,6 +15,7 @@ from antipode.model.marks import key_tag, neutron_key
 from antipode.model.plan import (
     NetworkPlan,
     PortPlan,
+    RecoveryPlan,
     SecurityGroupPlan,
     ServerPlan,
     VolumePlan,
@@ -40,6 +41,8 @@ class Wanted:
     vip_ports: Sequence[PortPlan]
     networks: Sequence[NetworkPlan] = ()
     security_groups: Sequence[SecurityGroupPlan] = ()
+    compared: Sequence[VolumePlan] = ()
+    """volumes that are backed up once more, one after another, to compare their content"""
 
     @property
     def ports(self) -> list[PortPlan]:
@@ -56,12 +59,13 @@ class Held:
     """by name"""
     ports: Collection[Json]
     server_groups: Sequence[Json]
+    volumes: Collection[Json]
 
 
 def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[QuotaNeed]:
     """The needs of those quotas that the site has."""
     new_servers = [s for s in wanted.servers if s.name not in held.servers]
-    there = {key for volume in site.volumes.volumes() for key in keys_of(volume)}
+    there = {key for volume in held.volumes for key in keys_of(volume)}
 
     def key(planned: VolumePlan | PortPlan) -> str:
         return resource_key(point.id, planned.source_id)
@@ -73,7 +77,7 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
     return [
         *quota_needs(_compute(point, new_servers, held), of_compute),
         *_members(wanted.servers, held, of_compute),
-        *_storage(point, site, volumes),
+        *_storage(point, site, volumes, wanted.compared),
         *quota_needs(_networking(wanted, ports), site.networks.quota(site.project_id), "used"),
     ]
 
@@ -128,12 +132,29 @@ def _members(
     return needed
 
 
-def _storage(point: RecoveryPoint, site: Site, volumes: Sequence[VolumePlan]) -> list[QuotaNeed]:
+def comparable(point: RecoveryPoint, plan: RecoveryPlan) -> list[VolumePlan]:
+    """The volumes of a plan whose content can be compared with what was captured."""
+    found = []
+    for volume in (v for s in plan.servers for v in s.volumes):
+        source = point.sources[volume.source_id]
+        if PROVIDERS.get(source.kind).unprovable(source) is None:
+            found.append(volume)
+    return found
+
+
+def _storage(
+    point: RecoveryPoint,
+    site: Site,
+    volumes: Sequence[VolumePlan],
+    compared: Sequence[VolumePlan],
+) -> list[QuotaNeed]:
     quota = site.volumes.quota(site.project_id)
     size = sum(v.size_gib for v in volumes)
     needed = Counter(volumes=len(volumes), gigabytes=size)
     for kind in sorted({source.kind for source in point.sources.values()}):
         needed += PROVIDERS.get(kind).quotas(point, site)
+    if compared:
+        needed += Counter(backups=1, backup_gigabytes=max(v.size_gib for v in compared))
     for volume in volumes:
         needed[f"volumes_{volume.volume_type}"] += 1
         needed[f"gigabytes_{volume.volume_type}"] += volume.size_gib

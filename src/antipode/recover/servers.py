@@ -157,7 +157,7 @@ def _body(
     ours: dict[str, str],
 ) -> Json:
     body: Json = {
-        "name": planned.name,
+        "name": planned.called or planned.name,
         "flavorRef": planned.flavor_id,
         # Libvirt does not take device names: the order of the list is the order of the devices.
         "block_device_mapping_v2": [

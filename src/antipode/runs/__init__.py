@@ -16,6 +16,8 @@ KINDS: Registry[RunKind] = Registry(
         "verify": "antipode.runs.verify:KIND",
         "precheck": "antipode.runs.precheck:KIND",
         "fence": "antipode.runs.fence:KIND",
+        "drill": "antipode.runs.drill:KIND",
+        "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
     },
 )
 

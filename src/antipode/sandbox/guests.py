@@ -190,19 +190,28 @@ class Hypervisor:
             for guest in self._guests.values()
         ]
 
-    async def answer(self, address: str, port: int, query: Mapping[str, str]) -> str:
+    async def answer(
+        self,
+        address: str,
+        port: int,
+        query: Mapping[str, str],
+        is_reached: Callable[[str], bool],
+    ) -> str:
         """What a guest says on one of its addresses; with `mib` and `seed` in the query it first
         writes so much.
 
+        Args:
+            is_reached: whether a network, by its id, is reached from outside the site.
+
         Raises:
-            GuestSilent: no guest listens there.
+            GuestSilent: no guest listens there, or nothing leads there.
         """
         for guest in self._guests.values():
             canary = guest.canary
             if (
                 canary
                 and canary.http == port
-                and address in {a for _, a in guest.machine.addresses()}
+                and any(a == address and is_reached(n) for n, a in guest.machine.addresses())
             ):
                 if "mib" in query:
                     await self._fill(guest, int(query["mib"]), int(query.get("seed", 1)))

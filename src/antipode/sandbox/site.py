@@ -53,8 +53,8 @@ class Gateway(Service):
     type = "guests"
     prefix = "/guests"
 
-    def __init__(self, hypervisor: Hypervisor) -> None:
-        self._hypervisor = hypervisor
+    def __init__(self, hypervisor: Hypervisor, neutron: Neutron) -> None:
+        self._hypervisor, self._neutron = hypervisor, neutron
 
     def routes(self) -> Sequence[Route]:
         return [Route("GET", "/{address}/{port}", self._answer, open=True)]
@@ -64,7 +64,10 @@ class Gateway(Service):
 
     async def _answer(self, call: Call, address: str, port: str) -> web.Response:
         try:
-            return web.Response(text=await self._hypervisor.answer(address, int(port), call.query))
+            said = await self._hypervisor.answer(
+                address, int(port), call.query, self._neutron.is_reached
+            )
+            return web.Response(text=said)
         except GuestSilent as error:
             raise Refused(504, str(error)) from error
 
@@ -106,7 +109,7 @@ class Site:
             site.name, site.region, self.conditions, {**catalog, "identity": Keystone.prefix}
         )
         self.gate = Gate(self.conditions, self.keystone.authenticate)
-        self._services = [*services, self.keystone, Gateway(self.hypervisor)]
+        self._services = [*services, self.keystone, Gateway(self.hypervisor, self.neutron)]
         self._is_new = not len(self.nova.flavors)
 
     def application(self) -> web.Application:

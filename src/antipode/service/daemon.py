@@ -28,7 +28,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
-from antipode.runs import expire, history, orphans, verify
+from antipode.runs import drill_cleanup, expire, history, orphans, verify
 from antipode.service import events
 from antipode.service.conductor import Conductor
 from antipode.service.courier import Courier, couriers
@@ -298,6 +298,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             vnfs = deployment.vnfs.all()
             expire.submit_due(deployment, vnfs, partial(enqueue, deployment))
             verify.submit_due(deployment, vnfs, partial(enqueue, deployment))
+            drill_cleanup.submit_due(deployment, partial(enqueue, deployment))
         except AntipodeError as error:
             LOG.error("%s", error)
         except Exception:

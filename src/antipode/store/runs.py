@@ -251,6 +251,13 @@ class Runs:
         wanted = _of(vnf).where(or_(RunRow.ended_at > since, not_yet))
         return self._rows(wanted.order_by(RunRow.started_at.desc()))
 
+    def uncollected(self, kind: str, vnf: str | None = None) -> list[RunRow]:
+        """The runs of a kind of which it is not noted that nothing of them is left, the newest
+        first.
+        """
+        wanted = _of(vnf).where(RunRow.kind == kind, RunRow.collected_at.is_(None))
+        return self._rows(wanted.order_by(RunRow.started_at.desc()))
+
     def collected(self, runs: Sequence[RunRow]) -> None:
         """Note that no orphans of these runs are left, and none can appear any more.
 

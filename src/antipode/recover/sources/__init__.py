@@ -28,6 +28,8 @@ class VolumeProvider(ABC):
     kind: ClassVar[str]
     makes_volumes: ClassVar[bool] = True
     """whether it provides volumes; else what a server boots from without one"""
+    proves_by_store: ClassVar[bool] = True
+    """whether the digests that `prove` compares with are in the backup store"""
 
     @abstractmethod
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
@@ -109,12 +111,15 @@ class VolumeProvider(ABC):
         return f"a source of kind {source.kind} carries no digests"
 
     def prove(
-        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects | None
     ) -> Finding:
         """Bring a volume back as a throw-away one and compare each block with what was captured.
 
         Called for sources that are not `unprovable`; safe to repeat. The volume is marked as all
         that the run creates, and removed by the run.
+
+        Args:
+            store: the backup store; None where there is none and `proves_by_store` is false.
 
         Raises:
             ResourceFailed: it cannot be brought back or compared.

@@ -117,8 +117,9 @@ class FromBackups(VolumeProvider):
         return f"backups of driver {last.service} carry no digests of their blocks"
 
     def prove(
-        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects | None
     ) -> Finding:
+        assert store is not None  # its digests are there
         chain = backup_chain(source)
         # the store could have changed the digests with the data, but not the sealed fingerprint
         for stored in verify_chain(volume.label, chain, store):

@@ -33,6 +33,7 @@ class FromImages(VolumeProvider):
 
     kind = "image"
     makes_volumes = False
+    proves_by_store = False
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         for server in point.topology.servers:
@@ -68,7 +69,7 @@ class FromImages(VolumeProvider):
         return None
 
     def prove(
-        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects | None
     ) -> Finding:
         """All bytes that Glance gives of the copy at the site are digested; nothing is made."""
         site, image = recovery.site, _image(source)

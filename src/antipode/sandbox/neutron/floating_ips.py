@@ -139,6 +139,15 @@ class FloatingIps(Part):
             "ExternalGatewayForFloatingIPNotFound",
         )
 
+    def routers_lead_to(self, network_id: str) -> bool:
+        """Whether a router with a gateway has an interface on a network."""
+        on_it = {s["id"] for s in self._subnets.where(lambda s: s["network_id"] == network_id)}
+        return any(
+            on_it.intersection(router["_subnets"])
+            for router in self._routers
+            if (router["external_gateway_info"] or {}).get("network_id")
+        )
+
     async def _delete(self, call: Call, item: str) -> None:
         self._floating.drop(find(call, self._floating, item, "Floating IP")["id"])
 

@@ -107,6 +107,7 @@ class Neutron(Service):
         self._qos = Qos(database, self._now)
         self._trunks = Trunks(database, self.ports, self._now)
         floating = FloatingIps(database, self.networks, self.subnets, self.ports, self._now)
+        self._lead_to = floating.routers_lead_to
         self._groups = SecurityGroups(database, self.ports, self._reserve, self._now)
         self.parts = [self._qos, self._trunks, floating, self._groups]
 
@@ -238,11 +239,8 @@ class Neutron(Service):
             )
             raise Refused(400, message, "InvalidInput")
         self._reserve(call.caller.project_id, "network")
-        return {
-            "network": self._view_network(
-                call, self.networks.keep(self._new_network(self._owner(call, wanted), wanted))
-            )
-        }
+        made = self._new_network(self._owner(call, wanted), wanted) | {"_of_a_project": True}
+        return {"network": self._view_network(call, self.networks.keep(made))}
 
     async def _update_network(self, call: Call, item: str) -> Json:
         network = find(call, self.networks, item, "Network")
@@ -573,6 +571,16 @@ class Neutron(Service):
             {"name": network, "cidr": cidr, "allocation_pools": [pool], "gateway_ip": None},
         )
         self._groups.furnish(project_id, group)
+
+    def is_reached(self, network_id: str) -> bool:
+        """Whether a network is reached from outside the site: one that the site came with, an
+        external one, or one with a router to such a network.
+        """
+        network = self.networks.get(network_id)
+        if network is None:
+            return False
+        came_with_the_site = "_of_a_project" not in network
+        return came_with_the_site or network["router:external"] or self._lead_to(network_id)
 
     # ---- quotas ----
 

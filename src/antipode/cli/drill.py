@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`antipode drill`: rehearse a failover on isolated networks, and remove all of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from antipode.cli import arguments, progress
+from antipode.cli.command import ShowCommand, columns, confirm, moment, span
+from antipode.screen import visible
+
+if TYPE_CHECKING:
+    from antipode.model.plan import ServerPlan
+    from antipode.runs.drill_preparation import PreparedDrill
+
+
+class Drill(ShowCommand):
+    """Rehearse a failover: recover a VNF on networks that are created for it and lead nowhere,
+    probe its members by their console logs, compare content, and remove all of it.
+
+    The VNF runs on, and is protected meanwhile. The plan is shown first, and begins when you type
+    the name of the VNF. Ends with exit code 1 when the drill is not passed.
+    """
+
+    changes = True
+    examples = (
+        "antipode drill hlr",
+        "antipode drill hlr --recovery-point 20261122T160501Z-1a2b3c --yes",
+        "antipode drill hlr --keep 2h",
+        "antipode drill hlr --plan -f json",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        parser.add_argument(
+            "--to",
+            metavar="SITE",
+            help="where (default: the first site of the VNF at which it is not active)",
+        )
+        parser.add_argument(
+            "--recovery-point",
+            metavar="ID",
+            type=arguments.name,
+            help="the recovery point to drill with (default: the newest)",
+        )
+        parser.add_argument(
+            "--keep",
+            metavar="TIME",
+            type=arguments.duration,
+            help="leave all of it for so long after the end (30m, 2h, 7d at most), to look around; "
+            "then the service removes it, or: antipode drill cleanup",
+        )
+        parser.add_argument(
+            "--plan",
+            action="store_true",
+            help="show what would be created, or what stands in the way; change nothing",
+        )
+        arguments.add_detach(parser)
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.drill import drill, prepare, request
+
+        prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
+        if parsed_args.plan:
+            return columns(_planned(prepared))
+        for line in _plan(prepared, parsed_args.keep):
+            print(visible(line), file=self.app.stderr, flush=True)
+        if not parsed_args.yes:
+            confirm(
+                self.app,
+                f"Type the name of the VNF to begin the drill ({parsed_args.vnf}):",
+                parsed_args.vnf,
+            )
+        row = request(prepared, parsed_args.keep)
+        if parsed_args.detach:
+            from antipode.operations.submit import submit
+
+            return columns(submit(deployment, row))
+        with progress.shown(self.app.stderr) as observer:
+            return columns(drill(deployment, row, observer))
+
+
+class DrillCleanup(ShowCommand):
+    """Remove all that drills of a VNF have left at a site: those that were kept, and those whose
+    own clean-up was not complete. Nothing else is touched.
+    """
+
+    changes = True
+    examples = ("antipode drill cleanup hlr", "antipode drill cleanup hlr --plan -f json")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        parser.add_argument(
+            "--at", metavar="SITE", help="where (default: the site of the newest such drill)"
+        )
+        parser.add_argument(
+            "--plan", action="store_true", help="show what would be removed; change nothing"
+        )
+        arguments.add_detach(parser)
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.drill import cleanup, cleanup_request, left_by, uncleaned
+
+        vnf = parsed_args.vnf
+        rows = uncleaned(deployment, vnf, parsed_args.at)
+        found = left_by(deployment, rows)
+        if parsed_args.plan:
+            drills = [
+                {"run": r.id, "state": r.state, "kept_until": moment(r.result.get("kept_until"))}
+                for r in rows
+            ]
+            return columns({"vnf": vnf, "drills": drills, "removed": found})
+        for what in found:
+            print(visible(f"  {what}"), file=self.app.stderr, flush=True)
+        if not parsed_args.yes:
+            confirm(self.app, f"Type the name of the VNF to remove this ({vnf}):", vnf)
+        if parsed_args.detach:
+            from antipode.operations.submit import submit
+
+            return columns(submit(deployment, cleanup_request(rows)))
+        with progress.shown(self.app.stderr) as observer:
+            return columns(cleanup(deployment, rows, observer))
+
+
+def _planned(prepared: PreparedDrill) -> dict[str, Any]:
+    """The plan as a record."""
+    plan, point = prepared.plan, prepared.point
+    return {
+        "vnf": plan.vnf,
+        "site": plan.site,
+        "recovery_point": plan.recovery_point,
+        "consistent_at": point.consistent_at,
+        "rpo_s": round(point.age_s),
+        "restored_gib": sum(v.size_gib for s in plan.servers for v in s.volumes),
+        "networks": [
+            {"name": n.name, "subnets": [s.attributes["cidr"] for s in n.subnets]}
+            for n in plan.networks
+        ],
+        "servers": [
+            {
+                "name": s.name,
+                "called": s.called,
+                "addresses": [a for p in s.ports for a in p.fixed],
+                "mac_addresses": [p.mac_address for p in s.ports],
+                "answers": _probe(s),
+            }
+            for s in plan.servers
+        ],
+        "quotas": [q.model_dump() for q in plan.quotas],
+        "warnings": list(prepared.warnings),
+    }
+
+
+def _probe(server: ServerPlan) -> str:
+    if server.answers is None:
+        return "is not probed: the VNF file has no `console` text for it"
+    return f"answers when its console log has {server.answers.console!r}"
+
+
+def _plan(prepared: PreparedDrill, keep_s: float | None) -> Iterator[str]:
+    """The plan for the operator, a line each."""
+    plan, point = prepared.plan, prepared.point
+    yield f"Drill of VNF {plan.vnf} at {plan.site}; it stays active at {prepared.state.active_site}"
+    yield f"  from recovery point {plan.recovery_point}, as of {point.consistent_at}"
+    for network in plan.networks:
+        ranges = ", ".join(s.attributes["cidr"] for s in network.subnets) or "no subnet"
+        yield f"  network {network.name} ({ranges}): no router, not shared"
+    for server in plan.servers:
+        addresses = ", ".join(a for p in server.ports for a in p.fixed) or "no address"
+        yield f"  server {server.called}, {len(server.volumes)} volumes, {addresses}"
+        if disk := server.root_disk:
+            yield f"    root disk on the hypervisor, from image {disk.source_reference}"
+        yield f"    {_probe(server)}"
+    if keep_s is None:
+        yield "  all of it is removed at the end"
+    else:
+        yield f"  all of it stays for {span(keep_s)} after the end of the drill"
+        yield f"  remove it earlier: antipode drill cleanup {plan.vnf}"
+    for warning in prepared.warnings:
+        yield f"  WARNING: {warning}"

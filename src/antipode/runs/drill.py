@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kind of run that rehearses a failover: a VNF is recovered on isolated networks at a backup
+site, probed, its content compared, and all of it removed. It claims no generation, and the active
+site is not called.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from taskflow import task
+from taskflow.patterns import graph_flow
+
+from antipode import logs
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.engine.flow_runner import guarded, run_flow
+from antipode.engine.kind import Priority, RunKind
+from antipode.engine.run import Run, new_run, state_of
+from antipode.errors import (
+    Busy,
+    DrillNotPassed,
+    InvalidInput,
+    RecoveryPointInvalid,
+    ResourceFailed,
+    Stopped,
+)
+from antipode.model.base import Model
+from antipode.model.marks import made_by
+from antipode.model.plan import RecoveryPlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.steps import StepName, Steps, Timeline
+from antipode.model.vnf import Vnf
+from antipode.recover import inventory, isolation, networks, probes, rollback
+from antipode.recover.existing import Found
+from antipode.recover.recovery import Recovery
+from antipode.recover.sources import PROVIDERS
+from antipode.runs import failover, find_kind, orphans, verify
+from antipode.runs.drill_preparation import PreparedDrill, compared_with, must_be_elsewhere
+from antipode.runs.failover import Boot, MakePorts, MakeVipPorts, ProvideVolumes, ServerTask
+from antipode.store.tables import RunRow
+from antipode.vault import points
+from antipode.vault.sealing import Trust
+
+if TYPE_CHECKING:
+    from antipode.cloud.objects import Objects
+    from antipode.cloud.site import Site
+
+Json = dict[str, Any]
+
+
+class DrillSteps(StepName):
+    INVENTORY = "", "list what the project has"
+    PROVE_ISOLATION = "", "prove that the networks are isolated"
+    COMPARE = "", "compare content"
+    CLEAN_UP = "", "clean up"
+
+
+class DrillRequest(Model):
+    """A drill as the operator confirmed it."""
+
+    site: str
+    recovery_point: str
+    point_digest: str
+    vnf: Vnf
+    plan: RecoveryPlan
+    """without the user_data of its servers, which is in the recovery point"""
+    confirmed_at: float
+    """seconds since the epoch"""
+    keep_s: float | None = None
+    """for how many seconds all stays after its end, to look around; None: it is removed at once"""
+
+    @classmethod
+    def of(cls, row: RunRow) -> DrillRequest:
+        """The request of a run.
+
+        Raises:
+            InvalidInput: this antipode cannot read it.
+        """
+        try:
+            return cls.model_validate(row.request or {})
+        except ValidationError as error:
+            raise InvalidInput(
+                f"the request of {row.id} for {row.vnf} cannot be read: another version of antipode"
+                " made it; use that version"
+            ) from error
+
+    def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
+        """The plan with the user_data of its servers."""
+        user_data = {s.id: s.user_data for s in point.topology.servers}
+        whole = [
+            s if s.drops_user_data else s.model_copy(update={"user_data": user_data[s.source_id]})
+            for s in self.plan.servers
+        ]
+        return self.plan.model_copy(update={"servers": whole})
+
+
+def requested(prepared: PreparedDrill, keep_s: float | None) -> RunRow:
+    """A drill that an operator confirms now; it is not kept yet.
+
+    Args:
+        keep_s: for how many seconds all stays after its end; None: it is removed at once.
+    """
+    bare = [s.model_copy(update={"user_data": None}) for s in prepared.plan.servers]
+    request = DrillRequest(
+        site=prepared.plan.site,
+        recovery_point=prepared.point.id,
+        point_digest=prepared.point_digest,
+        vnf=prepared.point.vnf,
+        plan=prepared.plan.model_copy(update={"servers": bare}),
+        confirmed_at=time.time(),
+        keep_s=keep_s,
+    )
+    return new_run(KIND, prepared.point.vnf.vnf, request.model_dump(mode="json"))
+
+
+class Drill(RunKind):
+    name = "drill"
+    flow_version = 1
+    priority = Priority.UPKEEP
+    rolls_back_failures = True
+    works_at_active_site = False
+    creates = "networks, servers, volumes, ports and throw-away backups of the drill"
+    volume_step = (Steps.RESTORE_VOLUME, "restored")
+
+    @property
+    def gives_way(self) -> bool:
+        return True  # a failover needs the backups, and the room
+
+    def site_of(self, row: RunRow) -> str:
+        return str((row.request or {})["site"])
+
+    def execute(self, run: Run) -> None:
+        _drill(run)
+
+    def rolls_back(self, run: Run) -> bool:
+        return "kept_until" not in run.result
+
+    def roll_back(self, run: Run) -> list[str]:
+        return remove(run.site(self.site_of(run.row)), run.id, run.timeline, run.go_on)
+
+    def point_of_no_return(self, run: Run) -> str | None:
+        return None
+
+    def may_have_orphans(self, row: RunRow) -> bool:
+        return row.state != "succeeded" or is_kept(row) or orphans.may_have_come_late(row)
+
+    def remove_orphans(
+        self,
+        deployment: Deployment,
+        rows: Sequence[RunRow],
+        timeline: Timeline,
+        alone: Callable[[], None],
+    ) -> list[str]:
+        site = deployment.site(self.site_of(rows[0])).under(alone)
+        left: list[str] = []
+        for row in rows:
+            if is_kept(row) and not has_expired(row):
+                left.append(f"{row.id} at {site.name} is kept: antipode drill cleanup {row.vnf}")
+            else:
+                left += remove(site, row.id, timeline, alone)
+        return left
+
+
+KIND = Drill()
+
+
+def is_kept(row: RunRow) -> bool:
+    """Whether what a drill has made was to stay after its end."""
+    return row.state != "aborted" and "kept_until" in (row.result or {})
+
+
+def has_expired(row: RunRow) -> bool:
+    """Whether the time is over for which what a drill has made was to stay."""
+    return time.time() > float((row.result or {}).get("kept_until") or 0)
+
+
+def no_recovery_in_the_way(deployment: Deployment, vnf: str) -> None:
+    """See that no run is open beside which a VNF must not be drilled: a recovery, or a proof of
+    content, which restores the same backups.
+
+    Raises:
+        Busy: one is.
+    """
+    for row in deployment.runs.open(vnf):
+        other = find_kind(row.kind)
+        if row.kind == verify.KIND.name or (other and not KIND.may_begin_beside(other)):
+            raise Busy(
+                f"{row.id} of {vnf} is {state_of(row, deployment)}, and needs the backups itself."
+                " Drill when it has ended"
+            )
+
+
+def remove(site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
+    """Remove all that a drill has created; what stays, and why. Again is fine.
+
+    Backups first, as Cinder deletes no volume that is being backed up.
+    """
+    _remove_proofs(site, run, timeline)
+    left = rollback.remove(site, run, None, timeline, go_on)
+    if _remove_proofs(site, run, timeline):  # a late request had begun one until its volume went
+        left = rollback.remove(site, run, None, timeline, go_on)
+    return left
+
+
+def _remove_proofs(site: Site, run: str, timeline: Timeline) -> int:
+    kinds = [PROVIDERS.get(name) for name in PROVIDERS.names]
+    return sum(kind.remove_proofs(site, run, timeline) for kind in kinds)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the tasks of one drill work with."""
+
+    run: Run
+    request: DrillRequest
+    recovery: Recovery
+    store: Objects | None
+    """the backup store; None where content is not compared"""
+    not_compared: str
+    """why not"""
+
+
+def _drill(run: Run) -> None:
+    request = DrillRequest.of(run.row)
+    no_recovery_in_the_way(run.deployment, run.vnf)
+    site = run.site(request.site)
+    state, vaults = activity.before_failover(run.deployment, run.vnf, site.name, run.go_on)
+    must_be_elsewhere(state, site.name)  # it may have waited for long since it was planned
+    opened = points.find(
+        vaults, run.vnf, request.recovery_point, Trust.SIGNED, digest=request.point_digest
+    )
+    opened.must_be_open()
+    point = opened.point.model_copy(update={"vnf": request.vnf})
+    rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
+    run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
+    store, not_compared = compared_with(run.deployment.config, point, state.active_site)
+    pool = ThreadPoolExecutor(
+        run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)
+    )
+    digests = None if store is None else run.deployment.store(store).under(run.go_on)
+    recovery = Recovery(
+        run=run.id,
+        point=point,
+        plan=request.whole_plan(point),
+        site=site,
+        found=Found(site),
+        slots=run.deployment.limits.restores(site.name, run.party),
+        pool=pool,
+        timeline=run.timeline,
+        stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
+        go_on=run.go_on,
+        keys=run.id,
+    )
+    run.touches_clouds()
+    workers = min(4 * len(recovery.plan.servers), failover.MOST_THREADS)
+    try:
+        found = run_flow(
+            drill_flow(Job(run, request, recovery, digests, not_compared)), run, workers=workers
+        )
+    finally:
+        pool.shutdown(wait=False)
+    problems = _keep_findings(run, recovery.plan, found)
+    if request.keep_s is not None:
+        run.result["kept_until"] = round(time.time() + request.keep_s, 3)
+    else:
+        problems += _clean_up(run, site, found["inventory"])
+    run.result["passed"] = not problems
+    if problems:
+        error = DrillNotPassed(
+            f"the drill of {run.vnf} at {site.name} from {point.id} is not passed: "
+            + "; ".join(problems)
+        )
+        if request.keep_s is not None:
+            error.add_note(f"All of it stays for now; remove it: antipode drill cleanup {run.vnf}")
+        raise error
+
+
+def _keep_findings(run: Run, plan: RecoveryPlan, found: Json) -> list[str]:
+    """Keep what the tasks have found; what of it means that the drill is not passed."""
+    answers = [found[f"answer of {s.name}"] for s in plan.servers]
+    content = [finding for s in plan.servers for finding in found[f"content of {s.name}"]]
+    run.result.update(
+        servers={s.name: found[f"server_id of {s.name}"] for s in plan.servers},
+        answers=answers,
+        content=content,
+        isolation=found["isolation"],
+        isolation_in_the_end=found["isolation in the end"],
+        recovered_s=round(max(a["at"] for a in answers) - run.request["confirmed_at"], 3),
+    )
+    return [
+        *(f"{a['server']} does not answer: {a['detail']}" for a in answers if a["ok"] is False),
+        *(f"volume {c['volume']}: {c['detail']}" for c in content if c["ok"] is False),
+    ]
+
+
+def _clean_up(run: Run, site: Site, before: inventory.Inventory) -> list[str]:
+    """Remove all that the drill has made, and compare the inventories; what was left."""
+    with run.timeline.step(DrillSteps.CLEAN_UP, site.name) as step:
+        left = remove(site, run.id, run.timeline, run.go_on)
+        leaks = [*left, *made_at(site, run.id)]
+        after = inventory.take(site)
+        new = inventory.appeared(before, after)
+        records = new.pop("backups", {})
+        run.result.update(
+            inventory_before=inventory.counts(before),
+            inventory_after=inventory.counts(after),
+            leaks=leaks,
+            backup_records_known_since=len(records),
+            appeared_meanwhile=new,
+        )
+        step.result(leaks=len(leaks))
+    return [f"left at {site.name}: {what}" for what in leaks]
+
+
+def made_at(site: Site, run: str) -> list[str]:
+    """All at a site that carries the mark of a drill, for people."""
+    return [
+        *rollback.made_at(site, run).values(),
+        *(f"backup {b['id']}" for b in site.backups.backups() if made_by(b) == run),
+    ]
+
+
+def drill_flow(job: Job) -> Any:
+    """The recipe: networks, ports, DHCP, the proof that nothing else is there; volumes, and their
+    content compared before a guest writes to them; boots in order, probes; and the proof again.
+    """
+    recovery, run = job.recovery, job.run
+    names = [server.name for server in recovery.plan.servers]
+    flow = graph_flow.Flow(f"drill {run.vnf}")
+    before, made, dhcp = TakeInventory(job), MakeNetworks(job), StartDhcp(job)
+    proof, again = ProveIsolation(job), ProveIsolation(job, "in the end")
+    volumes = {n: ProvideVolumes(recovery, run, n, _nothing) for n in names}
+    compared = {n: CompareContent(job, n) for n in names}
+    ports = {n: MakePorts(recovery, run, n, _nothing) for n in names}
+    boots = {n: Boot(recovery, run, n, _nothing) for n in names}
+    answers = {n: Ask(job, n) for n in names}
+    unattached = [MakeVipPorts(recovery, run, _nothing)] if recovery.plan.vip_ports else []
+    flow.add(before, made, dhcp, proof, again, *unattached)
+    flow.add(*volumes.values(), *compared.values(), *ports.values())
+    flow.add(*boots.values(), *answers.values())
+    flow.link(before, made)
+    for some_ports in (*ports.values(), *unattached):
+        flow.link(made, some_ports)
+        flow.link(some_ports, dhcp)
+    flow.link(dhcp, proof)
+    for n, previous in zip(names, [None, *names], strict=False):
+        flow.link(before, volumes[n])
+        flow.link(proof, boots[n])
+        flow.link(compared[n], boots[n])
+        flow.link(answers[n], again)
+        if previous is not None:  # one after another: a backup of quota suffices
+            flow.link(compared[previous], compared[n])
+    for server in recovery.plan.servers:
+        for predecessor in server.after:
+            flow.link(answers[predecessor], boots[server.name])
+    return flow
+
+
+def _nothing() -> None:
+    """A drill has claimed no generation that it could lose."""
+
+
+class DrillTask(task.Task):  # type: ignore[misc]
+    """A task about a drill as a whole."""
+
+    gives = ""
+
+    def __init__(self, job: Job, which: str = "") -> None:
+        words = f" {which}" if which else ""
+        super().__init__(
+            name=f"{type(self).__name__}{words}",
+            provides=f"{self.gives}{words}" if self.gives else None,
+        )
+        self.job, self.run, self.recovery = job, job.run, job.recovery
+        self.site = job.recovery.site
+
+
+class TakeInventory(DrillTask):
+    gives = "inventory"
+
+    @guarded
+    def execute(self) -> dict[str, dict[str, str]]:
+        with self.run.timeline.step(DrillSteps.INVENTORY, self.site.name) as step:
+            found = inventory.take(self.site)
+            step.result(**{k.replace(" ", "_"): n for k, n in inventory.counts(found).items()})
+            return found
+
+
+class MakeNetworks(DrillTask):
+    @guarded
+    def execute(self) -> None:
+        networks.create_networks(self.recovery)
+
+
+class StartDhcp(DrillTask):
+    @guarded
+    def execute(self) -> None:
+        networks.start_dhcp(self.recovery)
+
+
+class ProveIsolation(DrillTask):
+    """Sees that nothing but the drill is on its networks: before a guest boots, and in the end."""
+
+    gives = "isolation"
+
+    @guarded
+    def execute(self) -> Json:
+        plan = self.recovery.plan
+        with self.run.timeline.step(DrillSteps.PROVE_ISOLATION, self.site.name) as step:
+            ids = networks.ids_of_made(self.site, plan)
+            made = {ids[n.network_id] for n in plan.networks if n.network_id in ids}
+            facts = isolation.prove(self.site, self.run.id, plan, made)
+            step.result(**facts)
+            return facts
+
+
+class CompareContent(ServerTask):
+    """Compares the disks that a server boots from and uses with what was captured, where digests
+    exist.
+    """
+
+    gives = "content"
+    takes = ("volumes",)
+
+    def __init__(self, job: Job, server: str) -> None:
+        super().__init__(job.recovery, job.run, server, _nothing)
+        self.job = job
+
+    @guarded
+    def execute(self, volumes: dict[str, str]) -> list[Json]:
+        r, store = self.recovery, self.job.store
+        found: list[Json] = []
+        # the listing of its volumes is older than they are
+        now = replace(r, found=Found(r.site))
+        for volume in r.plan.server(self.server).disks:
+            source = r.point.sources[volume.source_id]
+            provider = PROVIDERS.get(source.kind)
+            with r.timeline.step(DrillSteps.COMPARE, volume.label) as step:
+                why = provider.unprovable(source)
+                if why is None and store is None and provider.proves_by_store:
+                    why = self.job.not_compared
+                ok: bool | None = None
+                detail = f"not compared: {why}"
+                if why is None:
+                    try:
+                        finding = provider.prove(now, volume, source, store)
+                        ok, detail = finding.ok, finding.detail
+                    except RecoveryPointInvalid as error:
+                        detail = f"not compared: {error}"
+                    provider.remove_proofs(r.site, self.run.id, r.timeline)
+                step.result(ok=ok, detail=detail)
+            found.append({"volume": volume.label, "ok": ok, "detail": detail})
+        return found
+
+
+class Ask(ServerTask):
+    """Probes a server. One that does not answer is a result of the drill, and those after it are
+    booted all the same: a drill is to find all that is wrong.
+    """
+
+    gives = "answer"
+    takes = ("server_id",)
+
+    def __init__(self, job: Job, server: str) -> None:
+        super().__init__(job.recovery, job.run, server, _nothing)
+
+    @guarded
+    def execute(self, server_id: str) -> Json:
+        answers = self.recovery.plan.server(self.server).answers
+        answer: Json = {"server": self.server, "ok": None, "detail": "ACTIVE; no console probe"}
+        if answers is not None:
+            try:
+                probes.await_answer(self.recovery, self.server, server_id)
+                answer |= {"ok": True, "detail": f"{answers.console!r} in its console log"}
+            except Stopped:
+                raise
+            except ResourceFailed as error:
+                answer |= {"ok": False, "detail": str(error)}
+        return {**answer, "at": round(time.time(), 3)}

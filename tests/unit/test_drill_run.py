@@ -1,0 +1,534 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A drill: the VNF is recovered where nothing else is, probed and compared, and nothing of it is
+left; production, its protection and its failover go on as if there were no drill.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from antipode.config import Config
+from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.timeline import Unobserved
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    Busy,
+    DrillNotPassed,
+    InvalidInput,
+    NotFound,
+    NotIsolated,
+    PreflightFailed,
+    SiteUnreachable,
+)
+from antipode.model.vnf import Answers, Mapping
+from antipode.operations import failover as failing
+from antipode.operations.abort import abort
+from antipode.operations.drill import cleanup, drill, prepare, request, uncleaned
+from antipode.operations.protect import protect
+from antipode.operations.recovery_points import deep_request
+from antipode.recover import isolation
+from antipode.runs import drill as drill_run
+from antipode.runs import drill_cleanup, failover_checks, orphans
+from antipode.store.tables import RunRow
+from antipode.vault import generations
+from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
+from tests.unit.test_images_of_root_disks import by_option_2, imaged, source_of
+from tests.unit.test_port_fidelity import vip
+from tests.unit.test_verify_run import Digested, store
+
+__all__ = ["imaged", "store", "world"]
+
+
+@contextmanager
+def configured(store: Digested) -> Iterator[None]:
+    """The backup store is known to the configuration, and at a third place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Deployment, "store", lambda *_: store)
+        patch.setattr(Deployment, "store_of", lambda *_: store)
+        patch.setattr(Config, "store_name", lambda *_: "backups")
+        patch.setattr(Config, "site_of_store", lambda *_: None)
+        patch.setattr(failover_checks, "store_warnings", lambda *_: [])
+        yield
+
+
+def drilled(world: World, keep_s: float | None = None, **wanted: Any) -> dict[str, Any]:
+    here = world.process()
+    return drill(here, request(prepare(here, "v", **wanted), keep_s), Unobserved())
+
+
+def newest(world: World) -> RunRow:
+    return next(r for r in world.here.runs.all("v") if r.kind == "drill")
+
+
+def probed(world: World, within: float = 60.0) -> None:
+    """Have the members probed by their consoles."""
+    members = [
+        m.model_copy(update={"drill": Answers(console="login:", within=within)})
+        for m in VNF.members
+    ]
+    world.here.vnfs.put(VNF.model_copy(update={"members": members}))
+
+
+def expect_nothing_left(world: World) -> None:
+    assert world.b.servers == {}
+    assert world.b.volumes == {}
+    assert world.b.ports == {}
+    assert [n["name"] for n in world.b.networks] == ["net-b"]
+    assert [s["name"] for s in world.b.subnets] == ["s"]
+    assert (world.b.server_groups, world.b.keypairs) == ([], {})
+
+
+def looks(world: World, event: str, look: Callable[[], Any]) -> list[Any]:
+    """What is seen whenever an event that begins so is about to happen at the backup site."""
+    seen: list[Any] = []
+
+    def before(happens: str) -> None:
+        if happens.startswith(event):
+            seen.append(look())
+
+    world.b.before = before
+    return seen
+
+
+def test_a_drill_recovers_probes_and_removes_all_of_it(world: World) -> None:
+    probed(world)
+    before = len(world.a.events)
+    record = drilled(world)
+    assert record["passed"] is True
+    assert [a["ok"] for a in record["answers"]] == [True, True]
+    assert record["leaks"] == []
+    assert record["appeared_meanwhile"] == {}
+    inventories = (record["inventory_before"], record["inventory_after"])
+    assert {**inventories[0], "backups": 0} == {**inventories[1], "backups": 0}
+    expect_nothing_left(world)
+    assert world.a.events[before:] == []
+    assert newest(world).state == "succeeded"
+
+
+def test_members_have_their_addresses_on_networks_that_only_they_are_on(world: World) -> None:
+    seen = looks(
+        world,
+        "boot",
+        lambda: (list(world.b.networks), [dict(p) for p in world.b.ports.values()]),
+    )
+    record = drilled(world)
+    networks, ports = seen[-1]
+    [its_own] = [n for n in networks if n["name"] != "net-b"]
+    ours = [p for p in ports if p.get("device_owner") != "network:dhcp"]
+    assert {p["network_id"] for p in ports} == {its_own["id"]}
+    taken = {(p["mac_address"], p["fixed_ips"][0]["ip_address"]) for p in ours}
+    there = {(p["mac_address"], p["fixed_ips"][0]["ip_address"]) for p in world.a.ports.values()}
+    assert taken == there
+    for proof in (record["isolation"], record["isolation_in_the_end"]):
+        assert proof["ports_of_the_drill"] == 2
+        found = ("shared", "external", "routers", "floating_ips", "ports_of_others")
+        assert [proof[what] for what in found] == [0] * 5
+
+
+def test_it_claims_no_generation_and_its_servers_have_names_of_their_own(world: World) -> None:
+    seen = looks(world, "delete server", lambda: {s["name"] for s in world.b.servers.values()})
+    drilled(world)
+    assert not seen[0] & {"db", "front"}
+    state = generations.present(world.here.vault, "v", "site-a")
+    assert (state.generation, state.active_site) == (1, "site-a")
+    assert world.failover()["generation"] == 2
+
+
+def test_the_active_site_is_not_called(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(name: str, cloud: str) -> Any:
+        if name == "site-a":
+            raise SiteUnreachable("site-a: black hole")
+        return world.b.site
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    assert drilled(world)["passed"] is True
+    expect_nothing_left(world)
+
+
+def test_a_member_that_does_not_answer_fails_the_drill_and_the_others_are_booted_all_the_same(
+    world: World,
+) -> None:
+    probed(world, within=0.05)
+    world.b.console = "kernel panic"
+    with pytest.raises(DrillNotPassed):
+        drilled(world)
+    row = newest(world)
+    assert (row.state, row.result["passed"]) == ("failed", False)
+    assert [a["ok"] for a in row.result["answers"]] == [False, False]
+    assert sum(e.startswith("boot") for e in world.b.events) == 2
+    expect_nothing_left(world)
+
+
+def test_content_is_compared_before_a_guest_writes(world: World, store: Digested) -> None:
+    with configured(store):
+        record = drilled(world)
+    assert [c["ok"] for c in record["content"]] == [True] * 3
+    assert record["leaks"] == []
+    expect_nothing_left(world)
+    events = [e for e in world.b.events if e.startswith(("full backup", "boot"))]
+    db = [e for e in events if "db" in e]
+    assert [e.split()[0] for e in db] == ["full", "full", "boot"]
+
+
+def test_content_that_differs_fails_the_drill(world: World, store: Digested) -> None:
+    store.restored["db-data"] = ["00" * 32] * 4
+    with configured(store), pytest.raises(DrillNotPassed):
+        drilled(world)
+    found = {c["volume"]: c["ok"] for c in newest(world).result["content"]}
+    assert found == {"db-root": True, "db-data": False, "front-root": True}
+    expect_nothing_left(world)
+
+
+def test_without_a_backup_store_it_is_said_that_content_is_not_compared(world: World) -> None:
+    assert {c["ok"] for c in drilled(world)["content"]} == {None}
+
+
+def test_the_image_of_a_root_disk_is_compared_without_a_backup_store_and_stays(
+    imaged: World,
+) -> None:
+    by_option_2(imaged)
+    copy = source_of(imaged).copies["site-b"]
+    seen = looks(imaged, "delete server", lambda: [*imaged.b.servers.values()])
+    record = drilled(imaged)
+    assert len(record["content"]) == 3
+    assert [c["ok"] for c in record["content"]].count(None) == 2
+    assert [c["ok"] for c in record["content"] if "front" in c["volume"]] == [True]
+    assert [s["imageRef"] for s in seen[0] if "imageRef" in s] == [copy]
+    assert copy in imaged.b.images
+    expect_nothing_left(imaged)
+
+
+def test_an_image_with_other_bytes_than_captured_fails_the_drill(imaged: World) -> None:
+    by_option_2(imaged)
+    copy = imaged.b.images[source_of(imaged).copies["site-b"]]
+    copy["content"] = copy["content"].replace(b"front", b"FRONT")
+    with pytest.raises(DrillNotPassed):
+        drilled(imaged)
+    content = newest(imaged).result["content"]
+    assert [c["ok"] for c in content if "front" in c["volume"]] == [False]
+    expect_nothing_left(imaged)
+
+
+def test_an_image_that_is_gone_is_named_before_anything_is_created(imaged: World) -> None:
+    by_option_2(imaged)
+    imaged.b.images.clear()
+    before = list(imaged.b.events)
+    with pytest.raises(PreflightFailed, match="front"):
+        prepare(imaged.here, "v")
+    assert imaged.b.events == before
+
+
+STRANGER = {
+    "id": "port-of-a-stranger",
+    "name": "",
+    "mac_address": "fa:16:3e:ff:ff:ff",
+    "device_id": "somebody",
+    "device_owner": "compute:nova",
+    "fixed_ips": [],
+    "description": "",
+}
+
+
+def test_no_guest_boots_where_somebody_else_has_a_port(world: World) -> None:
+    def before(event: str) -> None:
+        if event.startswith("change of subnets"):
+            network = world.b.networks[-1]["id"]
+            world.b.ports["port-of-a-stranger"] = {**STRANGER, "network_id": network}
+
+    world.b.before = before
+    with pytest.raises(NotIsolated):
+        drilled(world)
+    assert not [e for e in world.b.events if e.startswith("boot")]
+    owners = {p["device_owner"] for p in world.b.ports.values()}
+    assert owners == {"compute:nova", "network:dhcp"}
+    assert world.b.volumes == {}
+    row = newest(world)
+    assert row.state == "failed" and len(row.result["left"]) == 1
+    del world.b.ports["port-of-a-stranger"]
+    here = world.process()
+    assert cleanup(here, uncleaned(here, "v"), Unobserved())["leaks"] == []
+    expect_nothing_left(world)
+
+
+@pytest.mark.parametrize("flag", ["shared", "router:external"])
+def test_no_guest_boots_on_a_network_that_leads_elsewhere(world: World, flag: str) -> None:
+    def before(event: str) -> None:
+        if event.startswith("change of subnets"):
+            world.b.networks[-1][flag] = True
+
+    world.b.before = before
+    with pytest.raises(NotIsolated):
+        drilled(world)
+    assert not [e for e in world.b.events if e.startswith("boot")]
+    expect_nothing_left(world)
+
+
+def test_a_failure_in_the_middle_leaves_nothing(world: World) -> None:
+    def before(event: str) -> None:
+        if event.startswith("boot front"):
+            raise SiteUnreachable("site-b: no answer")
+
+    world.b.before = before
+    with pytest.raises(SiteUnreachable):
+        drilled(world)
+    assert newest(world).state == "failed"
+    expect_nothing_left(world)
+
+
+def test_a_drill_that_is_kept_stays_until_it_is_cleaned_up_and_is_in_nobodys_way(
+    world: World,
+) -> None:
+    record = drilled(world, keep_s=3600.0)
+    assert record["kept_until"] > time.time()
+    assert len(world.b.servers) == 2
+    orphans.collect(world.here)
+    drill_cleanup.submit_due(world.here, lambda row: pytest.fail("it has not expired"))
+    world.protect()
+    assert len(world.b.servers) == 2
+    world.failover()
+    assert sorted(s["name"] for s in world.b.servers.values())[:1] == ["db"]
+    here = world.process()
+    told = cleanup(here, uncleaned(here, "v"), Unobserved())
+    assert (told["leaks"], told["removed"]["servers"]) == ([], 2)
+    assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
+    assert all(v["status"] == "in-use" for v in world.b.volumes.values())
+    with pytest.raises(NotFound):
+        uncleaned(world.here, "v")
+
+
+def test_a_drill_that_is_not_passed_and_kept_stays_too(world: World) -> None:
+    probed(world, within=0.05)
+    world.b.console = "kernel panic"
+    with pytest.raises(DrillNotPassed):
+        drilled(world, keep_s=3600.0)
+    assert newest(world).state == "failed"
+    orphans.collect(world.here)
+    assert len(world.b.servers) == 2
+
+
+def test_a_drill_whose_time_is_over_is_removed_by_the_service(world: World) -> None:
+    run = drilled(world, keep_s=0.001)["run"]
+    queued: list[RunRow] = []
+    drill_cleanup.submit_due(world.here, queued.append)
+    assert [row.request and row.request["drills"] for row in queued] == [[run]]
+    here = world.process()
+    cleanup(here, uncleaned(here, "v"), Unobserved())
+    expect_nothing_left(world)
+    drill_cleanup.submit_due(world.here, lambda row: pytest.fail("it was removed"))
+
+
+def test_a_failover_has_an_open_drill_aborted(world: World) -> None:
+    row = request(prepare(world.here, "v"))
+    with world.here.claims.begin(row) as claim:
+        run = claim.run
+    world.failover()
+    assert world.here.runs.get(run).abort_requested_at is not None
+
+
+def test_it_does_not_begin_beside_a_recovery_or_a_proof(world: World, store: Digested) -> None:
+    with (
+        configured(store),
+        world.here.claims.begin(deep_request(world.here, "v", None)),
+        pytest.raises(Busy),
+    ):
+        prepare(world.here, "v")
+    world.die_in("failover")
+    with pytest.raises(Busy):
+        prepare(world.here, "v")
+
+
+def test_what_the_site_lacks_is_named_before_anything_is_created(world: World) -> None:
+    world.b.flavors = []
+    world.b.quotas["volumes"] = {"limit": 1}
+    with pytest.raises(PreflightFailed) as caught:
+        prepare(world.here, "v")
+    assert len(caught.value.problems) >= 2
+    assert world.b.events == []
+
+
+def test_a_quota_of_networks_that_is_short_is_named(world: World) -> None:
+    world.b.quotas["network"] = {"limit": 0}
+    with pytest.raises(PreflightFailed):
+        prepare(world.here, "v")
+
+
+def test_each_quota_is_counted_once_and_for_all_that_the_drill_creates(world: World) -> None:
+    world.b.quotas["network"] = world.b.quotas["subnet"] = {"limit": 9}
+    needs = {q.resource: q.needed for q in prepare(world.here, "v").plan.quotas}
+    assert len(needs) == len(prepare(world.here, "v").plan.quotas)
+    assert (needs["network"], needs["subnet"]) == (1, 1)
+
+
+def test_the_backups_that_compare_content_are_counted(world: World, store: Digested) -> None:
+    drilled(world)  # imports the records, which stay
+    world.b.quotas["backups"] = {"limit": 0}
+    assert prepare(world.here, "v")
+    with configured(store), pytest.raises(PreflightFailed):
+        prepare(world.here, "v")
+
+
+def test_networks_that_a_failover_would_create_are_copied_and_counted_once(world: World) -> None:
+    world.b.networks, world.b.subnets = [], []
+    world.b.quotas["network"] = {"limit": 1}
+    mapping = Mapping(volume_types={"fast": "standard"})
+    world.here.vnfs.put(VNF.model_copy(update={"networks": "create", "map": mapping}))
+    world.protect()
+    record = drilled(world)
+    assert record["passed"] is True and record["isolation"]["ports_of_the_drill"] == 2
+    assert (world.b.networks, world.b.subnets, world.b.ports) == ([], [], {})
+
+
+def test_ports_of_no_server_are_on_its_networks_too_and_leave_nothing(world: World) -> None:
+    vip(world.a)
+    world.a.ports["port-id-db"]["allowed_address_pairs"] = [{"ip_address": "10.0.0.200"}]
+    world.protect()
+    record = drilled(world)
+    assert record["isolation"]["ports_of_the_drill"] == 3
+    expect_nothing_left(world)
+
+
+def test_a_name_that_is_as_long_as_it_can_be_keeps_the_drill() -> None:
+    name = isolation.named("n" * 255, "drill-1a2b3c")
+    assert len(name) == 255 and name.endswith(" drill-1a2b3c")
+
+
+def test_a_second_drill_of_the_vnf_does_not_begin_beside_it(world: World) -> None:
+    with world.here.claims.begin(request(prepare(world.here, "v"))), pytest.raises(Busy):
+        drilled(world)
+    assert world.b.servers == {}
+
+
+def test_drills_of_two_vnfs_with_the_same_names_and_addresses_do_not_meet(world: World) -> None:
+    world.here.vnfs.put(VNF.model_copy(update={"vnf": "w"}))
+    point = protect(world.process(), "w", Unobserved())["recovery_point"]
+    with pytest.raises(NotFound):
+        prepare(world.here, "v", point=point)
+    drilled(world, keep_s=3600.0)
+    kept = {*world.b.servers, *world.b.ports, *world.b.volumes}
+    here = world.process()
+    record = drill(here, request(prepare(here, "w")), Unobserved())
+    assert (record["passed"], record["leaks"]) == (True, [])
+    assert kept == {*world.b.servers, *world.b.ports, *world.b.volumes}
+    cleanup(here, uncleaned(here, "v"), Unobserved())
+    expect_nothing_left(world)
+
+
+def test_a_protection_goes_on_during_a_drill_and_removes_nothing_of_it(world: World) -> None:
+    made: list[Any] = []
+
+    def before(event: str) -> None:
+        if event.startswith("boot") and not made:
+            made.append(world.protect(world.process()))
+
+    world.b.before = before
+    record = drilled(world)
+    assert (record["passed"], record["leaks"]) == (True, [])
+    assert made[0]["recovery_point"] != record["recovery_point"]
+    expect_nothing_left(world)
+
+
+def test_a_failover_during_a_drill_ends_it_and_has_all_of_its_own(world: World) -> None:
+    there = world.process()
+    planned = failing.prepare(there, "v", "site-b", None)
+    ordered: list[InBackground] = []
+
+    def before(event: str) -> None:
+        if event.startswith("boot front-") and not ordered:
+            ordered.append(InBackground(lambda: failing.failover(there, planned, Unobserved())))
+            until(lambda: newest(world).abort_requested_at is not None)
+
+    world.b.before = before
+    with pytest.raises(Aborted):
+        drilled(world)
+    ordered[0].join()
+    assert ordered[0].error is None
+    state = generations.present(world.here.vault, "v", "site-a")
+    assert (state.generation, state.active_site) == (2, "site-b")
+    assert newest(world).state == "aborted"
+    assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
+    assert all(v["status"] == "in-use" for v in world.b.volumes.values())
+    assert [n["name"] for n in world.b.networks] == ["net-b"]
+    assert {p["network_id"] for p in world.b.ports.values()} == {world.b.networks[0]["id"]}
+
+
+def test_a_drill_that_waited_until_the_vnf_is_active_at_its_site_is_not_made(world: World) -> None:
+    row = request(prepare(world.here, "v"))
+    world.failover()
+    servers = dict(world.b.servers)
+    with pytest.raises(InvalidInput):
+        drill(world.process(), row, Unobserved())
+    assert world.b.servers == servers
+    assert [n["name"] for n in world.b.networks] == ["net-b"]
+
+
+def test_a_failover_that_lacks_room_names_the_drills_that_hold_it(world: World) -> None:
+    run = drilled(world, keep_s=3600.0)["run"]
+    world.b.quotas["volumes"] = {"limit": 0}
+    with pytest.raises(PreflightFailed) as lacks:
+        world.failover()
+    assert [run in note for note in lacks.value.__notes__] == [True]
+    cleanup(world.here, uncleaned(world.here, "v"), Unobserved())
+    world.b.quotas["volumes"] = {"limit": 9}
+    world.failover()
+
+
+def test_a_kept_drill_that_was_not_passed_can_be_aborted(world: World) -> None:
+    probed(world, within=0.05)
+    world.b.console = "kernel panic"
+    with pytest.raises(DrillNotPassed):
+        drilled(world, keep_s=3600.0)
+    assert len(world.b.servers) == 2
+    assert abort(world.process(), newest(world).id, Unobserved())["left"] == []
+    expect_nothing_left(world)
+    assert not drill_run.is_kept(newest(world))
+
+
+def test_a_clean_up_that_fails_in_the_middle_is_repeated_and_leaves_nothing(world: World) -> None:
+    drilled(world, keep_s=3600.0)
+
+    def before(event: str) -> None:
+        if event.startswith("delete volume"):
+            raise SiteUnreachable("site-b: no answer")
+
+    world.b.before = before
+    with pytest.raises(AntipodeError):
+        cleanup(world.process(), uncleaned(world.here, "v"), Unobserved())
+    world.b.before = lambda event: None
+    assert world.b.volumes
+    here = world.process()
+    assert cleanup(here, uncleaned(here, "v"), Unobserved())["leaks"] == []
+    expect_nothing_left(world)
+
+
+def test_it_is_not_made_at_the_active_site_or_with_a_point_that_is_not_there(world: World) -> None:
+    with pytest.raises(InvalidInput):
+        prepare(world.here, "v", to="site-a")
+    with pytest.raises(NotFound):
+        prepare(world.here, "v", point="20200101T000000Z-000000")
+
+
+def test_addresses_and_names_in_use_at_the_site_are_not_in_its_way(world: World) -> None:
+    world.b.add_server("db", 0)
+    assert drilled(world)["passed"] is True
+    assert [s["name"] for s in world.b.servers.values()] == ["db"]
+
+
+def test_nothing_of_it_is_published_or_shared(world: World) -> None:
+    world.a.ports["port-id-db"]["dns_domain"] = "vnf.example."
+    world.protect()
+    seen = looks(world, "boot", lambda: [dict(p) for p in world.b.ports.values()])
+    drilled(world)
+    assert all(not p.get("dns_domain") for ports in seen for p in ports)
+    assert not [e for e in world.b.events if e.startswith(("group", "keypair", "associate"))]
+
+
+def test_its_points_do_not_expire_and_it_is_no_recovery(world: World) -> None:
+    row = request(prepare(world.here, "v"))
+    assert drill_run.KIND.point_in_use(row) is not None
+    assert not drill_run.KIND.is_recovery
