@@ -226,14 +226,15 @@ def prepare() -> None:
 
 
 def do(job: dict[str, Any]) -> None:
-    if job["what"] in ("verify", "drill") or job.get("run", "").startswith(("verify-", "drill-")):
+    compares = ("verify", "drill")
+    if job["what"].startswith(compares) or job.get("run", "").startswith(compares):
         deployment.Deployment.store = lambda *_: AskedStore()  # type: ignore[assignment]
         deployment.Deployment.store_of = lambda *_: AskedStore()  # type: ignore[assignment]
         config.Config.site_of_store = lambda *_: None  # type: ignore[assignment]
         failover_checks.store_warnings = lambda *_: []  # type: ignore[assignment]
         config.Config.store_name = lambda *_: "backups"  # type: ignore[method-assign]
     here = deployment.Deployment(config.load(job["config"]))
-    match job["what"]:
+    match what := job["what"]:
         case "protect":
             protect.protect(here, job["vnf"], Unobserved())
         case "protect by server-snapshot" | "protect by server-snapshot, from an image":
@@ -246,9 +247,13 @@ def do(job: dict[str, Any]) -> None:
         case "verify":
             row = recovery_points.deep_request(here, job["vnf"], None)
             recovery_points.verify_deep(here, row, Unobserved())
-        case "drill":
-            row = drill.request(drill.prepare(here, job["vnf"]))
+        case "drill" | "drill that is kept":
+            row = drill.request(drill.prepare(here, job["vnf"]), None if what == "drill" else 3600)
             drill.drill(here, row, Unobserved())
+        case "drill cleanup":
+            site, rows = drill.uncleaned(here, job["vnf"])
+            row = drill.cleanup_request(job["vnf"], site, [r.id for r in rows])
+            drill.cleanup(here, row, Unobserved())
         case "precheck":
             precheck.precheck(here, precheck.request(here, job["vnf"]), Unobserved())
         case "fence":

@@ -29,7 +29,16 @@ from antipode.errors import (
 from antipode.model.vnf import Answers, Mapping
 from antipode.operations import failover as failing
 from antipode.operations.abort import abort
-from antipode.operations.drill import cleanup, drill, prepare, request, uncleaned
+from antipode.operations.drill import (
+    cleanup,
+    cleanup_request,
+    drill,
+    left_by,
+    of_another_host,
+    prepare,
+    request,
+    uncleaned,
+)
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import deep_request
 from antipode.recover import isolation
@@ -60,6 +69,12 @@ def configured(store: Digested) -> Iterator[None]:
 def drilled(world: World, keep_s: float | None = None, **wanted: Any) -> dict[str, Any]:
     here = world.process()
     return drill(here, request(prepare(here, "v", **wanted), keep_s), Unobserved())
+
+
+def cleaned(here: Deployment) -> dict[str, Any]:
+    """What drills of the VNF have left is removed; the record of it."""
+    site, rows = uncleaned(here, "v")
+    return cleanup(here, cleanup_request("v", site, [row.id for row in rows]), Unobserved())
 
 
 def newest(world: World) -> RunRow:
@@ -252,7 +267,7 @@ def test_no_guest_boots_where_somebody_else_has_a_port(world: World) -> None:
     assert row.state == "failed" and len(row.result["left"]) == 1
     del world.b.ports["port-of-a-stranger"]
     here = world.process()
-    assert cleanup(here, uncleaned(here, "v"), Unobserved())["leaks"] == []
+    assert cleaned(here)["leaks"] == []
     expect_nothing_left(world)
 
 
@@ -294,7 +309,7 @@ def test_a_drill_that_is_kept_stays_until_it_is_cleaned_up_and_is_in_nobodys_way
     world.failover()
     assert sorted(s["name"] for s in world.b.servers.values())[:1] == ["db"]
     here = world.process()
-    told = cleanup(here, uncleaned(here, "v"), Unobserved())
+    told = cleaned(here)
     assert (told["leaks"], told["removed"]["servers"]) == ([], 2)
     assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
     assert all(v["status"] == "in-use" for v in world.b.volumes.values())
@@ -318,7 +333,7 @@ def test_a_drill_whose_time_is_over_is_removed_by_the_service(world: World) -> N
     drill_cleanup.submit_due(world.here, queued.append)
     assert [row.request and row.request["drills"] for row in queued] == [[run]]
     here = world.process()
-    cleanup(here, uncleaned(here, "v"), Unobserved())
+    cleaned(here)
     expect_nothing_left(world)
     drill_cleanup.submit_due(world.here, lambda row: pytest.fail("it was removed"))
 
@@ -415,7 +430,7 @@ def test_drills_of_two_vnfs_with_the_same_names_and_addresses_do_not_meet(world:
     record = drill(here, request(prepare(here, "w")), Unobserved())
     assert (record["passed"], record["leaks"]) == (True, [])
     assert kept == {*world.b.servers, *world.b.ports, *world.b.volumes}
-    cleanup(here, uncleaned(here, "v"), Unobserved())
+    cleaned(here)
     expect_nothing_left(world)
 
 
@@ -473,7 +488,7 @@ def test_a_failover_that_lacks_room_names_the_drills_that_hold_it(world: World) 
     with pytest.raises(PreflightFailed) as lacks:
         world.failover()
     assert [run in note for note in lacks.value.__notes__] == [True]
-    cleanup(world.here, uncleaned(world.here, "v"), Unobserved())
+    cleaned(world.here)
     world.b.quotas["volumes"] = {"limit": 9}
     world.failover()
 
@@ -498,12 +513,43 @@ def test_a_clean_up_that_fails_in_the_middle_is_repeated_and_leaves_nothing(worl
 
     world.b.before = before
     with pytest.raises(AntipodeError):
-        cleanup(world.process(), uncleaned(world.here, "v"), Unobserved())
+        cleaned(world.process())
     world.b.before = lambda event: None
     assert world.b.volumes
     here = world.process()
-    assert cleanup(here, uncleaned(here, "v"), Unobserved())["leaks"] == []
+    assert cleaned(here)["leaks"] == []
     expect_nothing_left(world)
+
+
+def test_a_drill_whose_host_and_database_are_lost_is_removed_by_its_marks(world: World) -> None:
+    lost, other = drilled(world, keep_s=3600.0)["run"], drilled(world, keep_s=3600.0)["run"]
+    for file in world.folder.glob("*.db*"):
+        file.unlink()
+    here = world.process()
+    with pytest.raises(NotFound):
+        cleaned(here)
+    site = of_another_host(here, "site-b", lost)
+    assert len(left_by(here, site, [lost])) == len(left_by(here, site, [other])) > 0
+    told = cleanup(here, cleanup_request("v", site, [lost]), Unobserved())
+    assert (told["leaks"], told["removed"]["servers"]) == ([], 2)
+    assert left_by(here, site, [lost]) == []
+    assert len(world.b.servers) == 2
+    cleanup(here, cleanup_request("v", site, [other]), Unobserved())
+    expect_nothing_left(world)
+
+
+@pytest.mark.parametrize(
+    ("site", "run"), [("site-b", "failover-20261122T160501Z-1a2b3c"), ("site-c", "drill-1")]
+)
+def test_what_is_no_drill_or_no_site_is_refused(world: World, site: str, run: str) -> None:
+    with pytest.raises(AntipodeError):
+        of_another_host(world.here, site, run)
+
+
+def test_a_drill_that_is_under_way_is_not_cleaned_up(world: World) -> None:
+    row = request(prepare(world.here, "v"))
+    with world.here.claims.begin(row) as claim, pytest.raises(Busy):
+        cleanup(world.process(), cleanup_request("v", "site-b", [claim.run]), Unobserved())
 
 
 def test_it_is_not_made_at_the_active_site_or_with_a_point_that_is_not_there(world: World) -> None:

@@ -123,6 +123,10 @@ class Stage:
         """the request in the middle of which the process was killed, before it took effect: it may
         still take effect
         """
+        self.begins_with = ""
+        """what has been done once the points are there"""
+        self.earlier = ""
+        """the run of it"""
         self.has_moved = False
         """whether the VNF has failed over once its points are there"""
         self.when = "never"
@@ -192,10 +196,10 @@ class Stage:
         return path.read_text()[-3000:] if path.exists() else "no error"
 
     def run(self) -> tuple[str, str] | None:
-        """Id and state of the newest run."""
+        """Id and state of the newest run, but for the one that the stage began with."""
         with closing(sqlite3.connect(self.folder / "antipode.db")) as database:
             row: tuple[str, str] | None = database.execute(
-                "SELECT id, state FROM runs ORDER BY started_at DESC"
+                "SELECT id, state FROM runs WHERE id != ? ORDER BY started_at DESC", [self.earlier]
             ).fetchone()
         return row
 
@@ -419,6 +423,12 @@ def moved(stage: Stage) -> Stage:
     return stage
 
 
+def drilled(stage: Stage) -> Stage:
+    """Have a drill be kept at the backup site."""
+    stage.begins_with = "drill that is kept"
+    return stage
+
+
 def after_protects(stage: Stage, protected: Stage) -> Stage:
     """Have a stage begin where two protections have ended."""
     there, then = stage.clouds["site-a"], protected.clouds["site-a"]
@@ -432,6 +442,13 @@ def after_protects(stage: Stage, protected: Stage) -> Stage:
         now = generations.present(vault, VNF.vnf, "site-a")
         claim = generations.claim(vault, now, "site-b", "failover-of-another-host")
         generations.complete(vault, claim)
+    if stage.begins_with:
+        assert stage.play(stage.begins_with) == 0, stage.errors()
+        found = stage.run()
+        assert found is not None
+        stage.earlier = found[0]
+        for cloud in stage.clouds.values():
+            cloud.events.clear()
     return stage
 
 
@@ -636,6 +653,7 @@ def matrices(
                     "expire": expiring,
                     IMAGED: lambda: from_image(stages()),
                     "fence": lambda: moved(stages()),
+                    "drill cleanup": lambda: drilled(stages()),
                 }.get(what, stages),
                 request.getfixturevalue("protected_long") if long else protected,
                 what,
@@ -656,8 +674,9 @@ COMMANDS = (
     "precheck",
     "fence",
     "drill",
+    "drill cleanup",
 )
-AT_THE_BACKUP_SITE = ("failover", "verify", "precheck", "drill")
+AT_THE_BACKUP_SITE = ("failover", "verify", "precheck", "drill", "drill cleanup")
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -670,7 +689,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0, 0, 15), strict=True))[what]
+    assert len(tasks) == dict(zip(COMMANDS, (9, 10, 10, 9, 3, 7, 0, 0, 15, 0), strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
     for event in set(matrix.events):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
 from antipode.cli.command import ShowCommand, columns, confirm, moment, span
+from antipode.errors import InvalidInput
 from antipode.screen import visible
 
 if TYPE_CHECKING:
@@ -89,16 +90,28 @@ class Drill(ShowCommand):
 class DrillCleanup(ShowCommand):
     """Remove all that drills of a VNF have left at a site: those that were kept, and those whose
     own clean-up was not complete. Nothing else is touched.
+
+    A drill of another host, whose database is lost, is named by --drill and --at.
     """
 
     changes = True
-    examples = ("antipode drill cleanup hlr", "antipode drill cleanup hlr --plan -f json")
+    examples = (
+        "antipode drill cleanup hlr",
+        "antipode drill cleanup hlr --plan -f json",
+        "antipode drill cleanup hlr --at site-b --drill drill-20261122T160501Z-1a2b3c",
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         arguments.add_vnf(parser)
         parser.add_argument(
             "--at", metavar="SITE", help="where (default: the site of the newest such drill)"
+        )
+        parser.add_argument(
+            "--drill",
+            metavar="RUN",
+            help="a drill that this database does not know, with --at: the id that its servers have"
+            " in their metadata as antipode:run. No host may be at work on it",
         )
         parser.add_argument(
             "--plan", action="store_true", help="show what would be removed; change nothing"
@@ -109,27 +122,35 @@ class DrillCleanup(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.operations.drill import cleanup, cleanup_request, left_by, uncleaned
+        from antipode.operations import drill as operation
 
-        vnf = parsed_args.vnf
-        rows = uncleaned(deployment, vnf, parsed_args.at)
-        found = left_by(deployment, rows)
-        if parsed_args.plan:
+        vnf, lost = parsed_args.vnf, parsed_args.drill
+        if lost is not None:
+            if parsed_args.at is None:
+                raise InvalidInput("--drill needs --at SITE")
+            site = operation.of_another_host(deployment, parsed_args.at, lost)
+            drills = [{"run": lost}]
+        else:
+            site, rows = operation.uncleaned(deployment, vnf, parsed_args.at)
             drills = [
                 {"run": r.id, "state": r.state, "kept_until": moment(r.result.get("kept_until"))}
                 for r in rows
             ]
-            return columns({"vnf": vnf, "drills": drills, "removed": found})
+        ids = [str(d["run"]) for d in drills]
+        found = operation.left_by(deployment, site, ids)
+        if parsed_args.plan:
+            return columns({"vnf": vnf, "site": site, "drills": drills, "removed": found})
         for what in found:
             print(visible(f"  {what}"), file=self.app.stderr, flush=True)
         if not parsed_args.yes:
             confirm(self.app, f"Type the name of the VNF to remove this ({vnf}):", vnf)
+        row = operation.cleanup_request(vnf, site, ids)
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
-            return columns(submit(deployment, cleanup_request(rows)))
+            return columns(submit(deployment, row))
         with progress.shown(self.app.stderr) as observer:
-            return columns(cleanup(deployment, rows, observer))
+            return columns(operation.cleanup(deployment, row, observer))
 
 
 def _planned(prepared: PreparedDrill) -> dict[str, Any]:

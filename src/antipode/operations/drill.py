@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
-from antipode.errors import NotFound
+from antipode.errors import InvalidInput, NotFound
 from antipode.runs import drill as run_kind
 from antipode.runs import drill_cleanup, drill_preparation
 from antipode.runs.drill_preparation import PreparedDrill
@@ -58,8 +59,10 @@ def drill(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
         return execute(deployment, run_kind.KIND, claim, observer)
 
 
-def uncleaned(deployment: Deployment, vnf: str, site: str | None = None) -> list[RunRow]:
-    """The drills of a VNF, at one site, that have ended and may have left something.
+def uncleaned(
+    deployment: Deployment, vnf: str, site: str | None = None
+) -> tuple[str, list[RunRow]]:
+    """A site, and the drills of a VNF at it that have ended and may have left something.
 
     Args:
         site: by default that of the newest of them.
@@ -73,26 +76,40 @@ def uncleaned(deployment: Deployment, vnf: str, site: str | None = None) -> list
     if not found:
         where = f" at {site}" if site else ""
         raise NotFound(f"no drill of {vnf}{where} has left anything; see: antipode run list")
-    return found
+    return at, found
 
 
-def left_by(deployment: Deployment, rows: list[RunRow]) -> list[str]:
-    """What drills at one site have left there, for people."""
-    site = deployment.site(run_kind.KIND.site_of(rows[0]))
-    return [what for row in rows for what in run_kind.made_at(site, row.id)]
+def of_another_host(deployment: Deployment, site: str, drill: str) -> str:
+    """A drill that this database may not know, such as one whose host is lost; its site.
+
+    Args:
+        drill: the run, as it stands in the metadata of the servers.
+
+    Raises:
+        InvalidInput: that is no drill, or there is no such site.
+    """
+    if not drill.startswith(f"{run_kind.KIND.name}-"):
+        raise InvalidInput(f"{drill} is no drill; its servers have its id in their metadata")
+    return deployment.site(site).name
 
 
-def cleanup(deployment: Deployment, rows: list[RunRow], observer: Observer) -> Json:
+def left_by(deployment: Deployment, site: str, drills: Sequence[str]) -> list[str]:
+    """What drills have left at a site, for people."""
+    there = deployment.site(site)
+    return [what for drill in drills for what in run_kind.made_at(there, drill)]
+
+
+def cleanup(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     """Remove all that drills at one site have left; a record of it.
 
     Raises:
-        Busy: another clean-up of the VNF is under way.
+        Busy: another clean-up of the VNF is under way, or one of the drills.
         ResourceFailed: something stays, and why.
     """
-    with deployment.claims.begin(cleanup_request(rows)) as claim:
+    with deployment.claims.begin(row) as claim:
         return execute(deployment, drill_cleanup.KIND, claim, observer)
 
 
-def cleanup_request(rows: list[RunRow]) -> RunRow:
+def cleanup_request(vnf: str, site: str, drills: Sequence[str]) -> RunRow:
     """The run that removes what drills at one site have left; neither kept nor begun."""
-    return drill_cleanup.requested(rows[0].vnf, rows)
+    return drill_cleanup.requested(vnf, site, drills)

@@ -54,10 +54,13 @@ def held_at(deployment: Deployment, site: str) -> list[str]:
     return found
 
 
-def requested(vnf: str, rows: Sequence[RunRow]) -> RunRow:
-    """A clean-up of drills of a VNF at one site that is not kept yet."""
-    site = drill.KIND.site_of(rows[0])
-    request = CleanupRequest(site=site, drills=[r.id for r in rows])
+def requested(vnf: str, site: str, drills: Sequence[str]) -> RunRow:
+    """A clean-up of drills of a VNF at one site that is not kept yet.
+
+    Args:
+        drills: the runs; those that the database does not know are known by their marks.
+    """
+    request = CleanupRequest(site=site, drills=list(drills))
     return new_run(KIND, vnf, request.model_dump(mode="json"))
 
 
@@ -97,9 +100,9 @@ def _clean_up(run: Run) -> None:
     if working := [r.id for r in rows if r.state not in ENDED]:
         raise Busy(f"{', '.join(working)} has not ended: antipode run abort {working[0]}")
     before, left = inventory.take(site), list[str]()
-    for row in rows:
-        left += drill.remove(site, row.id, run.timeline, run.go_on)
-        left += drill.made_at(site, row.id)
+    for made_by in request.drills:
+        left += drill.remove(site, made_by, run.timeline, run.go_on)
+        left += drill.made_at(site, made_by)
     after = inventory.take(site)
     gone = inventory.counts(inventory.appeared(after, before))
     run.result.update(removed=gone, leaks=left)
@@ -112,7 +115,7 @@ def _row(run: Run, drill_run: str) -> RunRow | None:
     try:
         return run.deployment.runs.get(drill_run)
     except NotFound:
-        return None  # pruned: it had been collected
+        return None  # of another host's database, or pruned
 
 
 def submit_due(deployment: Deployment, enqueue: Callable[[RunRow], None]) -> None:
@@ -126,7 +129,7 @@ def submit_due(deployment: Deployment, enqueue: Callable[[RunRow], None]) -> Non
             due.setdefault((row.vnf, drill.KIND.site_of(row)), []).append(row)
     for (vnf, site), rows in due.items():
         try:
-            enqueue(requested(vnf, rows))
+            enqueue(requested(vnf, site, [row.id for row in rows]))
         except Busy as error:
             LOG.debug("drills of %s at %s are not removed now: %s", vnf, site, error)
         except AntipodeError as error:
