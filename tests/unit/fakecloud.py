@@ -921,6 +921,8 @@ class FakeCloud:
                     for p in self.ports.values()
                 ):
                     refuse(409, "the MAC address is in use")
+                if wanted["network_id"] not in {n["id"] for n in self.networks}:
+                    refuse(404, f"network {wanted['network_id']} could not be found")
                 if wanted.get("binding:profile") is not None:
                     refuse(403, "rule:create_port:binding:profile is disallowed by policy")
                 self._happens(f"port {wanted['mac_address']}")

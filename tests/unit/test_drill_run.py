@@ -186,9 +186,8 @@ def test_content_is_compared_before_a_guest_writes(world: World, store: Digested
     assert [c["ok"] for c in record["content"]] == [True] * 3
     assert record["leaks"] == []
     expect_nothing_left(world)
-    events = [e for e in world.b.events if e.startswith(("full backup", "boot"))]
-    db = [e for e in events if "db" in e]
-    assert [e.split()[0] for e in db] == ["full", "full", "boot"]
+    of_db = [e for e in world.b.events if e.startswith(("full backup db-", "boot db-"))]
+    assert [e.split()[0] for e in of_db] == ["full", "full", "boot"]
 
 
 def test_content_that_differs_fails_the_drill(world: World, store: Digested) -> None:

@@ -113,6 +113,40 @@ def remove(
     return [*left, *_left(site, run, plan)]
 
 
+def remove_throw_away(
+    site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]
+) -> list[str]:
+    """Remove all that a run has restored only to look at it, with the proofs of its content; what
+    stays, and why. Safe to repeat.
+
+    Backups first, as Cinder deletes no volume that is being backed up. Then once more: a late
+    request may have begun one until its volume was gone.
+
+    Raises:
+        ResourceFailed: not all of it could be deleted. It can be tried again.
+    """
+    remove_proofs(site, run, timeline)
+    left = remove(site, run, None, timeline, go_on)
+    if remove_proofs(site, run, timeline):
+        return remove(site, run, None, timeline, go_on)
+    return left
+
+
+def remove_proofs(
+    site: Site, run: str, timeline: Timeline, volumes: Collection[str] | None = None
+) -> int:
+    """Remove what proofs of content created beyond volumes; how much that was. Safe to repeat.
+
+    Args:
+        volumes: of these throw-away volumes only; None: of all.
+
+    Raises:
+        ResourceFailed: not all could be removed.
+    """
+    kinds = [PROVIDERS.get(name) for name in PROVIDERS.names]
+    return sum(kind.remove_proofs(site, run, timeline, volumes) for kind in kinds)
+
+
 def made_at(site: Site, run: str) -> dict[str, str]:
     """The servers, ports, volumes, networks and security groups at a site that carry the mark of a
     run: by id, for people.

@@ -143,7 +143,8 @@ class Drill(RunKind):
         return "kept_until" not in run.result
 
     def roll_back(self, run: Run) -> list[str]:
-        return remove(run.site(self.site_of(run.row)), run.id, run.timeline, run.go_on)
+        site = run.site(self.site_of(run.row))
+        return rollback.remove_throw_away(site, run.id, run.timeline, run.go_on)
 
     def point_of_no_return(self, run: Run) -> str | None:
         return None
@@ -164,7 +165,7 @@ class Drill(RunKind):
             if is_kept(row) and not has_expired(row):
                 left.append(f"{row.id} at {site.name} is kept: antipode drill cleanup {row.vnf}")
             else:
-                left += remove(site, row.id, timeline, alone)
+                left += rollback.remove_throw_away(site, row.id, timeline, alone)
         return left
 
 
@@ -195,23 +196,6 @@ def no_recovery_in_the_way(deployment: Deployment, vnf: str) -> None:
                 f"{row.id} of {vnf} is {state_of(row, deployment)}, and needs the backups itself."
                 " Drill when it has ended"
             )
-
-
-def remove(site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
-    """Remove all that a drill has created; what stays, and why. Again is fine.
-
-    Backups first, as Cinder deletes no volume that is being backed up.
-    """
-    _remove_proofs(site, run, timeline)
-    left = rollback.remove(site, run, None, timeline, go_on)
-    if _remove_proofs(site, run, timeline):  # a late request had begun one until its volume went
-        left = rollback.remove(site, run, None, timeline, go_on)
-    return left
-
-
-def _remove_proofs(site: Site, run: str, timeline: Timeline) -> int:
-    kinds = [PROVIDERS.get(name) for name in PROVIDERS.names]
-    return sum(kind.remove_proofs(site, run, timeline) for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -303,7 +287,7 @@ def _keep_findings(run: Run, plan: RecoveryPlan, found: Json) -> list[str]:
 def _clean_up(run: Run, site: Site, before: inventory.Inventory) -> list[str]:
     """Remove all that the drill has made, and compare the inventories; what was left."""
     with run.timeline.step(DrillSteps.CLEAN_UP, site.name) as step:
-        left = remove(site, run.id, run.timeline, run.go_on)
+        left = rollback.remove_throw_away(site, run.id, run.timeline, run.go_on)
         leaks = [*left, *made_at(site, run.id)]
         after = inventory.take(site)
         new = inventory.appeared(before, after)
@@ -339,7 +323,7 @@ def drill_flow(job: Job) -> Any:
     volumes = {n: ProvideVolumes(recovery, run, n, _nothing) for n in names}
     compared = {n: CompareContent(job, n) for n in names}
     ports = {n: MakePorts(recovery, run, n, _nothing) for n in names}
-    boots = {n: Boot(recovery, run, n, _nothing) for n in names}
+    boots = {n: BootDrilled(recovery, run, n, _nothing) for n in names}
     answers = {n: Ask(job, n) for n in names}
     unattached = [MakeVipPorts(recovery, run, _nothing)] if recovery.plan.vip_ports else []
     flow.add(before, made, dhcp, proof, again, *unattached)
@@ -454,10 +438,24 @@ class CompareContent(ServerTask):
                         ok, detail = finding.ok, finding.detail
                     except RecoveryPointInvalid as error:
                         detail = f"not compared: {error}"
-                    provider.remove_proofs(r.site, self.run.id, r.timeline)
+                    provider.remove_proofs(r.site, self.run.id, r.timeline, None)
                 step.result(ok=ok, detail=detail)
             found.append({"volume": volume.label, "ok": ok, "detail": detail})
         return found
+
+
+class BootDrilled(Boot):
+    """Boots a server whose volumes were proven before."""
+
+    def boot(self, volumes: dict[str, str], ports: list[str]) -> str:
+        try:
+            return super().boot(volumes, ports)
+        except ResourceFailed:
+            # the late request of a process that died may back a volume up once more
+            r = self.recovery
+            if not rollback.remove_proofs(r.site, self.run.id, r.timeline, list(volumes.values())):
+                raise
+            return super().boot(volumes, ports)
 
 
 class Ask(ServerTask):

@@ -13,7 +13,7 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, NotFound, ResourceFailed
 from antipode.model.base import Model
-from antipode.recover import inventory
+from antipode.recover import inventory, rollback
 from antipode.runs import drill
 from antipode.store.runs import ENDED
 from antipode.store.tables import RunRow
@@ -101,7 +101,7 @@ def _clean_up(run: Run) -> None:
         raise Busy(f"{', '.join(working)} has not ended: antipode run abort {working[0]}")
     before, left = inventory.take(site), list[str]()
     for made_by in request.drills:
-        left += drill.remove(site, made_by, run.timeline, run.go_on)
+        left += rollback.remove_throw_away(site, made_by, run.timeline, run.go_on)
         left += drill.made_at(site, made_by)
     after = inventory.take(site)
     gone = inventory.counts(inventory.appeared(after, before))

@@ -639,9 +639,13 @@ class Boot(ServerTask):
         attached = [volumes[v.source_id] for v in r.plan.server(self.server).volumes]
         if removed or (resumed and not _are_there(r.site, attached)):
             volumes, ports = _provided_again(r, self.server)
-        server_id = servers.boot(r, self.server, volumes, ports)
+        server_id = self.boot(volumes, ports)
         complete_ports(r, self.server, ports)
         return server_id
+
+    def boot(self, volumes: dict[str, str], ports: list[str]) -> str:
+        """Boot the server; its id."""
+        return servers.boot(self.recovery, self.server, volumes, ports)
 
 
 class AwaitAnswer(ServerTask):

@@ -166,7 +166,7 @@ class Verify(RunKind):
 
     def roll_back(self, run: Run) -> list[str]:
         site = run.site(self.site_of(run.row))
-        return _remove(site, run.id, run.timeline, run.go_on)
+        return rollback.remove_throw_away(site, run.id, run.timeline, run.go_on)
 
     def point_of_no_return(self, run: Run) -> str | None:
         return None
@@ -182,7 +182,11 @@ class Verify(RunKind):
         alone: Callable[[], None],
     ) -> list[str]:
         site = deployment.site(self.site_of(rows[0])).under(alone)
-        return [what for row in rows for what in _remove(site, row.id, timeline, alone)]
+        return [
+            what
+            for row in rows
+            for what in rollback.remove_throw_away(site, row.id, timeline, alone)
+        ]
 
 
 KIND = Verify()
@@ -226,25 +230,6 @@ def _is_due(deployment: Deployment, vnf: Vnf, every_s: float, now: float) -> boo
         return True
     pause_s = every_s if newest.state == "succeeded" else min(every_s, AGAIN_S)
     return now >= newest.started_at + pause_s
-
-
-def _remove(site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]) -> list[str]:
-    """Remove all that a proof created; the names of resources that stay, and why.
-
-    Backups first, as Cinder deletes no volume that is being backed up. Then once more: a late
-    request may have begun one until its volume was gone.
-    """
-    _remove_proofs(site, run, timeline)
-    left = rollback.remove(site, run, None, timeline, go_on)
-    if _remove_proofs(site, run, timeline):
-        return rollback.remove(site, run, None, timeline, go_on)
-    return left
-
-
-def _remove_proofs(site: Site, run: str, timeline: Timeline) -> int:
-    """Remove what a proof created beyond volumes; how much that was."""
-    kinds = [PROVIDERS.get(name) for name in PROVIDERS.names]
-    return sum(kind.remove_proofs(site, run, timeline) for kind in kinds)
 
 
 @dataclass(frozen=True)
@@ -406,6 +391,8 @@ class Remove(task.Task):  # type: ignore[misc]
 
     @guarded
     def execute(self) -> None:
-        left = _remove(self._job.site, self.run.id, self.run.timeline, self.run.go_on)
+        left = rollback.remove_throw_away(
+            self._job.site, self.run.id, self.run.timeline, self.run.go_on
+        )
         if left:
             self.run.result["left"] = left

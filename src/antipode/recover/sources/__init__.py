@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from antipode.errors import ResourceFailed
@@ -127,8 +127,13 @@ class VolumeProvider(ABC):
         """
         raise ResourceFailed(f"volume {volume.label}: {self.unprovable(source)}")
 
-    def remove_proofs(self, site: Site, run: str, timeline: Timeline) -> int:
+    def remove_proofs(
+        self, site: Site, run: str, timeline: Timeline, volumes: Collection[str] | None
+    ) -> int:
         """Remove what `prove` created beyond volumes; how much that was. Safe to repeat.
+
+        Args:
+            volumes: of these throw-away volumes only; None: of all.
 
         Raises:
             ResourceFailed: not all could be removed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, TypeVar
@@ -129,8 +129,10 @@ class FromBackups(VolumeProvider):
         made = restored_volume(recovery, volume, recovery.slots.hold())
         return proof.prove(recovery, store, volume, made, chain[-1])
 
-    def remove_proofs(self, site: Site, run: str, timeline: Timeline) -> int:
-        return proof.remove_backups(site, run, timeline)
+    def remove_proofs(
+        self, site: Site, run: str, timeline: Timeline, volumes: Collection[str] | None
+    ) -> int:
+        return proof.remove_backups(site, run, timeline, volumes)
 
 
 PROVIDER = FromBackups()

@@ -6,6 +6,7 @@ blocks are compared with those that the chain carries.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,15 +58,24 @@ def prove(
     return finding
 
 
-def remove_backups(site: Site, run: str, timeline: Timeline) -> int:
+def remove_backups(
+    site: Site, run: str, timeline: Timeline, volumes: Collection[str] | None = None
+) -> int:
     """Delete the throw-away backups of a run; how many there were. Safe to repeat.
+
+    Args:
+        volumes: those of these volumes only; None: all.
 
     Imported records carry the marks of the protections that made them, and are never among them.
 
     Raises:
         ResourceFailed, ApiError: one cannot be deleted.
     """
-    made = [b for b in site.backups.backups() if made_by(b) == run]
+    made = [
+        b
+        for b in site.backups.backups()
+        if made_by(b) == run and (volumes is None or b["volume_id"] in volumes)
+    ]
     if not made:
         return 0
     with timeline.step(ProofSteps.REMOVE_BACKUPS, site.name) as step:
