@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import secrets
 import sys
 import threading
 import traceback
@@ -211,7 +212,7 @@ def prepare() -> None:
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
-    drill.secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment,misc]
+    secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment,misc]
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
         assert wait.__kwdefaults__ is not None
         wait.__kwdefaults__["interval_s"] = 0.005
@@ -230,8 +231,8 @@ def do(job: dict[str, Any]) -> None:
     if job["what"].startswith(compares) or job.get("run", "").startswith(compares):
         deployment.Deployment.store = lambda *_: AskedStore()  # type: ignore[assignment]
         deployment.Deployment.store_of = lambda *_: AskedStore()  # type: ignore[assignment]
-        config.Config.site_of_store = lambda *_: None  # type: ignore[assignment]
-        failover_checks.store_warnings = lambda *_: []  # type: ignore[assignment]
+        config.Config.site_of_store = lambda *_: None  # type: ignore[method-assign]
+        failover_checks.store_warnings = lambda *_: []
         config.Config.store_name = lambda *_: "backups"  # type: ignore[method-assign]
     here = deployment.Deployment(config.load(job["config"]))
     match what := job["what"]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud import site as cloud_site
 from antipode.config import Config
-from antipode.engine.deployment import Deployment, cloud_site
+from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
