@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from taskflow import task
-from taskflow.patterns import graph_flow
 
 from antipode import logs
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.flow_runner import guarded, run_flow
+from antipode.engine.flow_runner import graph_of, guarded, run_flow
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import (
@@ -317,7 +317,6 @@ def drill_flow(job: Job) -> Any:
     """
     recovery, run = job.recovery, job.run
     names = [server.name for server in recovery.plan.servers]
-    flow = graph_flow.Flow(f"drill {run.vnf}")
     before, made, dhcp = TakeInventory(job), MakeNetworks(job), StartDhcp(job)
     proof, again = ProveIsolation(job), ProveIsolation(job, "in the end")
     volumes = {n: ProvideVolumes(recovery, run, n, _nothing) for n in names}
@@ -326,25 +325,22 @@ def drill_flow(job: Job) -> Any:
     boots = {n: BootDrilled(recovery, run, n, _nothing) for n in names}
     answers = {n: Ask(job, n) for n in names}
     unattached = [MakeVipPorts(recovery, run, _nothing)] if recovery.plan.vip_ports else []
-    flow.add(before, made, dhcp, proof, again, *unattached)
-    flow.add(*volumes.values(), *compared.values(), *ports.values())
-    flow.add(*boots.values(), *answers.values())
-    flow.link(before, made)
+    of_servers = [t for each in (volumes, compared, ports, boots, answers) for t in each.values()]
+    links: list[tuple[task.Task, task.Task]] = [(before, made), (dhcp, proof)]
     for some_ports in (*ports.values(), *unattached):
-        flow.link(made, some_ports)
-        flow.link(some_ports, dhcp)
-    flow.link(dhcp, proof)
-    for n, previous in zip(names, [None, *names], strict=False):
-        flow.link(before, volumes[n])
-        flow.link(proof, boots[n])
-        flow.link(compared[n], boots[n])
-        flow.link(answers[n], again)
-        if previous is not None:  # one after another: a backup of quota suffices
-            flow.link(compared[previous], compared[n])
-    for server in recovery.plan.servers:
-        for predecessor in server.after:
-            flow.link(answers[predecessor], boots[server.name])
-    return flow
+        links += (made, some_ports), (some_ports, dhcp)
+    for n in names:
+        links += (before, volumes[n]), (proof, boots[n]), (compared[n], boots[n])
+        links.append((answers[n], again))
+    # one after another: a backup of quota suffices
+    links += ((compared[n], compared[following]) for n, following in pairwise(names))
+    links += (
+        (answers[predecessor], boots[server.name])
+        for server in recovery.plan.servers
+        for predecessor in server.after
+    )
+    tasks = [before, made, dhcp, proof, again, *unattached, *of_servers]
+    return graph_of(f"drill {run.vnf}", tasks, links)
 
 
 def _nothing() -> None:
