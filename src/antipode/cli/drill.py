@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from antipode.cli import arguments, progress
 from antipode.cli.command import ShowCommand, columns, confirm, moment, span
 from antipode.errors import InvalidInput
+from antipode.model import marks
 from antipode.screen import visible
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class DrillCleanup(ShowCommand):
             "--drill",
             metavar="RUN",
             help="a drill that this database does not know, with --at: the id that its servers have"
-            " in their metadata as antipode:run. No host may be at work on it",
+            f" in their metadata as {marks.RUN}. No host may be at work on it",
         )
         parser.add_argument(
             "--plan", action="store_true", help="show what would be removed; change nothing"
