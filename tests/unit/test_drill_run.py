@@ -528,7 +528,7 @@ def test_a_drill_whose_host_and_database_are_lost_is_removed_by_its_marks(world:
     here = world.process()
     with pytest.raises(NotFound):
         cleaned(here)
-    site = of_another_host(here, "site-b", lost)
+    site = of_another_host(here, "v", "site-b", lost)
     assert len(left_by(here, site, [lost])) == len(left_by(here, site, [other])) > 0
     told = cleanup(here, cleanup_request("v", site, [lost]), Unobserved())
     assert (told["leaks"], told["removed"]["servers"]) == ([], 2)
@@ -543,13 +543,29 @@ def test_a_drill_whose_host_and_database_are_lost_is_removed_by_its_marks(world:
 )
 def test_what_is_no_drill_or_no_site_is_refused(world: World, site: str, run: str) -> None:
     with pytest.raises(AntipodeError):
-        of_another_host(world.here, site, run)
+        of_another_host(world.here, "v", site, run)
 
 
 def test_a_drill_that_is_under_way_is_not_cleaned_up(world: World) -> None:
     row = request(prepare(world.here, "v"))
-    with world.here.claims.begin(row) as claim, pytest.raises(Busy):
-        cleanup(world.process(), cleanup_request("v", "site-b", [claim.run]), Unobserved())
+    with world.here.claims.begin(row) as claim:
+        with pytest.raises(Busy):
+            cleanup(world.process(), cleanup_request("v", "site-b", [claim.run]), Unobserved())
+        with pytest.raises(Busy):
+            of_another_host(world.here, "v", "site-b", claim.run)
+
+
+@pytest.mark.parametrize(("vnf", "site"), [("v", "site-a"), ("w", "site-b")])
+def test_a_drill_that_is_known_is_cleaned_up_for_its_own_vnf_at_its_own_site_only(
+    world: World, vnf: str, site: str
+) -> None:
+    run = drilled(world, keep_s=3600.0)["run"]
+    with pytest.raises(InvalidInput):
+        of_another_host(world.here, vnf, site, run)
+    with pytest.raises(InvalidInput):
+        cleanup(world.process(), cleanup_request(vnf, site, [run]), Unobserved())
+    assert len(world.b.servers) == 2
+    assert [row.id for row in uncleaned(world.here, "v")[1]] == [run]
 
 
 def test_it_is_not_made_at_the_active_site_or_with_a_point_that_is_not_there(world: World) -> None:

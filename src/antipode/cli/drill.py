@@ -129,7 +129,7 @@ class DrillCleanup(ShowCommand):
         if lost is not None:
             if parsed_args.at is None:
                 raise InvalidInput("--drill needs --at SITE")
-            site = operation.of_another_host(deployment, parsed_args.at, lost)
+            site = operation.of_another_host(deployment, vnf, parsed_args.at, lost)
             drills = [{"run": lost}]
         else:
             site, rows = operation.uncleaned(deployment, vnf, parsed_args.at)

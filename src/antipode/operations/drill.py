@@ -79,18 +79,22 @@ def uncleaned(
     return at, found
 
 
-def of_another_host(deployment: Deployment, site: str, drill: str) -> str:
+def of_another_host(deployment: Deployment, vnf: str, site: str, drill: str) -> str:
     """A drill that this database may not know, such as one whose host is lost; its site.
 
     Args:
         drill: the run, as it stands in the metadata of the servers.
 
     Raises:
-        InvalidInput: that is no drill, or there is no such site.
+        InvalidInput: that is no drill, or the database knows it as one of another VNF or site.
+        NotFound: there is no such site.
+        Busy: the database knows it, and it has not ended.
     """
     if not drill.startswith(f"{run_kind.KIND.name}-"):
         raise InvalidInput(f"{drill} is no drill; its servers have its id in their metadata")
-    return deployment.site(site).name
+    there = deployment.site(site).name
+    drill_cleanup.known(deployment, vnf, there, [drill])
+    return there
 
 
 def left_by(deployment: Deployment, site: str, drills: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
-from antipode.errors import AntipodeError, Busy, NotFound, ResourceFailed
+from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, ResourceFailed
 from antipode.model.base import Model
 from antipode.recover import inventory, rollback
 from antipode.runs import drill
@@ -96,9 +96,7 @@ def _clean_up(run: Run) -> None:
     request = CleanupRequest.model_validate(run.request)
     site = run.site(request.site)
     run.result.update(vnf=run.vnf, site=site.name, drills=request.drills)
-    rows = [row for i in request.drills if (row := _row(run, i)) is not None]
-    if working := [r.id for r in rows if r.state not in ENDED]:
-        raise Busy(f"{', '.join(working)} has not ended: antipode run abort {working[0]}")
+    rows = known(run.deployment, run.vnf, site.name, request.drills)
     before, left = inventory.take(site), list[str]()
     for made_by in request.drills:
         left += rollback.remove_throw_away(site, made_by, run.timeline, run.go_on)
@@ -111,9 +109,30 @@ def _clean_up(run: Run) -> None:
     run.deployment.runs.collected(rows)
 
 
-def _row(run: Run, drill_run: str) -> RunRow | None:
+def known(deployment: Deployment, vnf: str, site: str, drills: Sequence[str]) -> list[RunRow]:
+    """Those of these drills that the database knows, once they may be cleaned up.
+
+    Raises:
+        InvalidInput: one is no drill of this VNF at this site, where nothing of it would be found.
+        Busy: one has not ended.
+    """
+    rows = [row for i in drills if (row := _row(deployment, i)) is not None]
+    for row in rows:
+        if row.kind != drill.KIND.name:
+            raise InvalidInput(f"{row.id} is no drill, but a run of kind {row.kind}")
+        if (row.vnf, drill.KIND.site_of(row)) != (vnf, site):
+            raise InvalidInput(
+                f"{row.id} is a drill of {row.vnf} at {drill.KIND.site_of(row)}, and is cleaned up"
+                f" there: antipode drill cleanup {row.vnf} --at {drill.KIND.site_of(row)}"
+            )
+    if working := [r.id for r in rows if r.state not in ENDED]:
+        raise Busy(f"{', '.join(working)} has not ended: antipode run abort {working[0]}")
+    return rows
+
+
+def _row(deployment: Deployment, drill_run: str) -> RunRow | None:
     try:
-        return run.deployment.runs.get(drill_run)
+        return deployment.runs.get(drill_run)
     except NotFound:
         return None  # of another host's database, or pruned
 
