@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from antipode.engine.timeline import Unobserved
 from antipode.errors import InvalidInput, NotFound, ResourceFailed
-from antipode.model import point_v2
+from antipode.model import marks, point_v2
 from antipode.model.capture import Transferred
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import backup_chain
@@ -74,6 +74,15 @@ def test_a_tag_selects_servers_in_the_order_of_their_names_but_for_those_named(
     assert [s.name for s in discover(found, cloud.site).servers] == ["db", "app", "front"]
     assert found.boot_waves() == [["db"], ["id-app", "id-front"]]
     assert {m.user_data for m in found.members[1:]} == {"keep"}
+
+
+def test_the_servers_of_a_drill_are_selected_by_nothing_and_those_of_a_failover_are(
+    cloud: FakeCloud,
+) -> None:
+    drill, failover = "drill-20261122T160501Z-1a2b3c", "failover-20261122T160501Z-1a2b3c"
+    cloud.servers["id-app"]["metadata"] |= marks.marks(drill, f"{drill}/id-front")
+    cloud.servers["id-front"]["metadata"] |= marks.marks(failover, "20261122T150000Z-aabbcc/s")
+    assert select_members(vnf(), cloud.site) == {"fronts": ["id-front"]}
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,15 @@ def made_by(resource: Mapping[str, object]) -> str | None:
     return metadata.get(RUN) if isinstance(metadata, dict) else None
 
 
+def is_throw_away(resource: Mapping[str, object]) -> bool:
+    """Whether a run has made a resource only to look at it, and removes it again: then its key
+    begins with the run.
+    """
+    maker, metadata = made_by(resource), resource.get("metadata")
+    key = metadata.get(KEY) if isinstance(metadata, dict) else None
+    return maker is not None and str(key).startswith(f"{maker}/")
+
+
 def words(run: str, key: str) -> str:
     """The same marks as a description, for what has no metadata, or loses them for a while."""
     return f"{KEY}={key} {RUN}={run}"

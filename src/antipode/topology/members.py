@@ -11,13 +11,15 @@ from antipode.cloud.api import Json
 from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
 from antipode.errors import NotFound, ResourceFailed
+from antipode.model.marks import is_throw_away
 from antipode.model.vnf import Selector, Vnf
 
 
 def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
     """Name of an entry that selects -> the ids of its servers, in the order of their names.
 
-    A server that the file names by itself is selected by no entry.
+    A server that the file names by itself is selected by no entry, and neither is one of a drill:
+    it has the tags and metadata of the member that it is a copy of.
 
     Raises:
         NotFound: an entry finds no server, or two find the same.
@@ -35,7 +37,8 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
     groups = site.compute.server_groups() if by_group else []
     named = {m.server for m in vnf.members if not m.is_open}
     free = sorted(
-        (s for s in servers if not {s["name"], s["id"]} & named), key=lambda s: (s["name"], s["id"])
+        (s for s in servers if not {s["name"], s["id"]} & named and not is_throw_away(s)),
+        key=lambda s: (s["name"], s["id"]),
     )
     here = vnf.map_between(vnf.primary, site.name)
     found: dict[str, list[str]] = {}
