@@ -42,14 +42,14 @@ from antipode.operations.drill import (
 )
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import deep_request
-from antipode.recover import isolation
+from antipode.recover import isolation, probes
 from antipode.runs import drill as drill_run
 from antipode.runs import drill_cleanup, failover_checks, orphans
 from antipode.store.tables import RunRow
 from antipode.vault import generations
 from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
 from tests.unit.test_images_of_root_disks import by_option_2, imaged, source_of
-from tests.unit.test_port_fidelity import vip
+from tests.unit.test_port_fidelity import trunked, vip
 from tests.unit.test_verify_run import Digested, store
 
 __all__ = ["imaged", "store", "world"]
@@ -284,6 +284,51 @@ def test_no_guest_boots_on_a_network_that_leads_elsewhere(world: World, flag: st
     expect_nothing_left(world)
 
 
+def led_out(world: World, what: str) -> None:
+    """Somebody connects the last server of a drill, whose ports stay the drill's, with others."""
+    ours = [p for p in world.b.ports.values() if p.get("tags")]
+    match what:
+        case "router":
+            ours[-1] |= {"device_id": "r", "device_owner": "network:router_interface"}
+        case "server of somebody":
+            world.b.add_server("somebody", 9)
+            ours[-1] |= {"device_id": "id-somebody", "device_owner": "compute:nova"}
+        case "second interface":
+            server, network = ours[-1]["device_id"], world.b.networks[0]["id"]
+            world.b.ports["second"] = {**STRANGER, "network_id": network, "device_id": server}
+        case "subport":
+            network = world.b.networks[0]["id"]
+            below = {**STRANGER, "device_owner": "trunk:subport", "network_id": network}
+            world.b.ports["below"] = {**below, "id": "below", "device_id": "t"}
+            ours[-1]["trunk_details"] = {"trunk_id": "t"}
+            world.b.trunks["t"] = {
+                "id": "t",
+                "name": "",
+                "port_id": ours[-1]["id"],
+                "sub_ports": [
+                    {"port_id": "below", "segmentation_type": "vlan", "segmentation_id": 7}
+                ],
+            }
+
+
+@pytest.mark.parametrize("what", ["router", "server of somebody", "second interface", "subport"])
+def test_a_drill_that_somebody_has_led_out_of_its_networks_is_not_isolated(
+    world: World, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = probes.await_answer
+
+    def then(recovery: Any, server: str, server_id: str) -> None:
+        answers(recovery, server, server_id)
+        if server == "front":
+            led_out(world, what)
+
+    probed(world)
+    monkeypatch.setattr(probes, "await_answer", then)
+    with pytest.raises(NotIsolated):
+        drilled(world)
+    assert "isolation_in_the_end" not in newest(world).result
+
+
 def test_a_failure_in_the_middle_leaves_nothing(world: World) -> None:
     def before(event: str) -> None:
         if event.startswith("boot front"):
@@ -405,6 +450,20 @@ def test_ports_of_no_server_are_on_its_networks_too_and_leave_nothing(world: Wor
     world.protect()
     record = drilled(world)
     assert record["isolation"]["ports_of_the_drill"] == 3
+    expect_nothing_left(world)
+
+
+def test_a_trunk_has_its_subports_on_networks_of_the_drill_and_leaves_nothing(
+    world: World,
+) -> None:
+    trunked(world.a)
+    world.protect()
+    seen = looks(world, "boot", lambda: [*world.b.trunks.values()])
+    record = drilled(world)
+    assert len(seen[0][0]["sub_ports"]) == 1
+    for proof in (record["isolation"], record["isolation_in_the_end"]):
+        assert proof["ports_of_the_drill"] == 3
+    assert world.b.trunks == {}
     expect_nothing_left(world)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import NotIsolated
-from antipode.model.marks import neutron_maker
+from antipode.model.marks import made_by, neutron_maker
 from antipode.model.plan import (
     NetworkPlan,
     PortPlan,
@@ -94,8 +94,10 @@ def named(name: str, drill: str, between: str = " ") -> str:
 def prove(site: Site, run: str, plan: RecoveryPlan, ids: Iterable[str]) -> Json:
     """See that the networks of a drill are isolated; the facts.
 
-    They are neither shared nor external, no router has an interface on them, every port on them is
-    the drill's or Neutron's own for DHCP, and no floating IP leads to one.
+    They are neither shared nor external. Every port on them, and every port of the drill's servers
+    and trunks, is the drill's own, on these networks, and used by nothing else: by no router, and
+    by no server of others. Neutron's own for DHCP are there beside them. No floating IP leads to
+    one.
 
     Args:
         run: the drill.
@@ -106,9 +108,13 @@ def prove(site: Site, run: str, plan: RecoveryPlan, ids: Iterable[str]) -> Json:
     """
     wanted = sorted(ids)
     rows = site.networks.networks(wanted) if wanted else []
-    ports = site.networks.ports_on(wanted)
-    ours = [p for p in ports if neutron_maker(p) == run]
-    others = [p for p in ports if neutron_maker(p) != run]
+    ports, within = _connected(site, run, wanted)
+    ours = [
+        p
+        for p in ports
+        if neutron_maker(p) == run and p["network_id"] in wanted and p["id"] in within
+    ]
+    others = [p for p in ports if p not in ours]
     dhcp = [p for p in others if str(p.get("device_owner")).startswith(OF_NEUTRON)]
     problems = [
         *(f"network {n['name']} ({n['id']}) is not there" for n in _missing(plan, rows, wanted)),
@@ -133,6 +139,21 @@ def prove(site: Site, run: str, plan: RecoveryPlan, ids: Iterable[str]) -> Json:
         "ports_of_the_drill": len(ours),
         "ports_of_dhcp": len(dhcp),
     }
+
+
+def _connected(site: Site, run: str, networks: Sequence[str]) -> tuple[list[Json], set[str]]:
+    """The ports on the networks of a drill, and those of its servers and trunks wherever they are;
+    and the ids of those that nothing uses but these servers and trunks.
+    """
+    there = site.networks.ports_on(networks)  # first, so that a server that uses one is listed
+    servers = [s["id"] for s in site.compute.servers() if made_by(s) == run]
+    there += site.networks.ports_of(servers) if servers else []
+    parents = {p["id"] for p in there if p.get("trunk_details") and neutron_maker(p) == run}
+    trunks = site.networks.trunks(sorted(parents))
+    below = {subport["port_id"] for trunk in trunks for subport in trunk["sub_ports"]}
+    there += site.networks.ports(sorted(below))
+    free = {p["id"] for p in there if not p["device_id"] or p["device_id"] in servers}
+    return list({port["id"]: port for port in there}.values()), free | below
 
 
 def _missing(plan: RecoveryPlan, rows: Sequence[Json], wanted: Sequence[str]) -> list[Json]:
