@@ -5,6 +5,7 @@ left; production, its protection and its failover go on as if there were no dril
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,14 @@ import pytest
 from antipode.cloud import site as cloud_site
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
     AntipodeError,
     Busy,
     DrillNotPassed,
+    Halted,
     InvalidInput,
     NotFound,
     NotIsolated,
@@ -42,6 +45,7 @@ from antipode.operations.drill import (
 )
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import deep_request
+from antipode.operations.resume import resume
 from antipode.recover import isolation, probes
 from antipode.runs import drill as drill_run
 from antipode.runs import drill_cleanup, failover_checks, orphans
@@ -327,6 +331,34 @@ def test_a_drill_that_somebody_has_led_out_of_its_networks_is_not_isolated(
     with pytest.raises(NotIsolated):
         drilled(world)
     assert "isolation_in_the_end" not in newest(world).result
+
+
+def test_a_drill_that_is_resumed_boots_no_guest_before_its_networks_are_proven_once_more(
+    world: World,
+) -> None:
+    probed(world)
+    answers, world.b.console = world.b.console, "not yet"
+    row, halt = request(prepare(world.here, "v")), threading.Event()
+    with world.here.claims.begin(row) as claim:
+        run = claim.run
+
+    def conduct() -> None:
+        there = world.process()
+        with there.claims.take(run) as claim:
+            execute(there, drill_run.KIND, claim, Unobserved(), halt)
+
+    conducting = InBackground(conduct)
+    until(lambda: any(e.startswith("boot db-") for e in world.b.events))
+    halt.set()
+    conducting.join()
+    assert isinstance(conducting.error, Halted)
+    world.b.console = answers
+    router = {"network_id": world.b.networks[-1]["id"], "device_owner": "network:router_interface"}
+    world.b.ports["port-of-a-stranger"] = {**STRANGER, **router}
+    with pytest.raises(NotIsolated):
+        resume(world.process(), run, Unobserved())
+    assert sum(e.startswith("boot") for e in world.b.events) == 1
+    assert (world.b.servers, world.b.volumes) == ({}, {})
 
 
 def test_a_failure_in_the_middle_leaves_nothing(world: World) -> None:

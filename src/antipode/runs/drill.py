@@ -242,12 +242,13 @@ def _drill(run: Run) -> None:
         go_on=run.go_on,
         keys=run.id,
     )
+    job = Job(run, request, recovery, digests, not_compared)
     run.touches_clouds()
     workers = min(4 * len(recovery.plan.servers), failover.MOST_THREADS)
     try:
-        found = run_flow(
-            drill_flow(Job(run, request, recovery, digests, not_compared)), run, workers=workers
-        )
+        if _was_proven(run):
+            _prove_isolation(job)
+        found = run_flow(drill_flow(job), run, workers=workers)
     finally:
         pool.shutdown(wait=False)
     problems = _keep_findings(run, recovery.plan, found)
@@ -264,6 +265,30 @@ def _drill(run: Run) -> None:
         if request.keep_s is not None:
             error.add_note(f"All of it stays for now; remove it: antipode drill cleanup {run.vnf}")
         raise error
+
+
+def _was_proven(run: Run) -> bool:
+    """Whether a process that died has proven the isolation, maybe long ago, and left guests to be
+    booted.
+    """
+    return (
+        run.claim.number > 1
+        and not run.deployment.flows.is_complete(run.id)
+        and any(
+            step.name == DrillSteps.PROVE_ISOLATION.words and step.state == "succeeded"
+            for step in run.timeline.kept()
+        )
+    )
+
+
+def _prove_isolation(job: Job) -> Json:
+    site, plan = job.recovery.site, job.recovery.plan
+    with job.run.timeline.step(DrillSteps.PROVE_ISOLATION, site.name) as step:
+        ids = networks.ids_of_made(site, plan)
+        made = {ids[n.network_id] for n in plan.networks if n.network_id in ids}
+        facts = isolation.prove(site, job.run.id, plan, made)
+        step.result(**facts)
+        return facts
 
 
 def _keep_findings(run: Run, plan: RecoveryPlan, found: Json) -> list[str]:
@@ -392,13 +417,7 @@ class ProveIsolation(DrillTask):
 
     @guarded
     def execute(self) -> Json:
-        plan = self.recovery.plan
-        with self.run.timeline.step(DrillSteps.PROVE_ISOLATION, self.site.name) as step:
-            ids = networks.ids_of_made(self.site, plan)
-            made = {ids[n.network_id] for n in plan.networks if n.network_id in ids}
-            facts = isolation.prove(self.site, self.run.id, plan, made)
-            step.result(**facts)
-            return facts
+        return _prove_isolation(self.job)
 
 
 class CompareContent(ServerTask):
