@@ -5,10 +5,12 @@ where the VNF file has it so; never the active copy, and never without the vault
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
+from antipode import config
 from antipode.cloud import site as cloud_site
 from antipode.engine.activity import two_copies
 from antipode.engine.deployment import Deployment
@@ -18,8 +20,10 @@ from antipode.errors import SiteUnreachable, UnexpectedAnswer, VaultError
 from antipode.operations import inspect
 from antipode.recover import fencing
 from antipode.runs import kind_of
+from antipode.service import observer, returning
+from antipode.service.daemon import serve
 from antipode.service.returning import Returning
-from tests.unit.test_durable_runs import World, world
+from tests.unit.test_durable_runs import InBackground, World, until, world
 from tests.unit.test_fence_run import OLD, back, is_fenced, picture
 from tests.unit.test_kill_matrix import VNF
 
@@ -65,6 +69,25 @@ def test_a_copy_that_runs_at_a_returned_site_is_fenced_and_then_it_is_over(
     assert (two_copies(here), queued(here), look.trouble) == ({}, [], {})
     types = [event.type for event in here.events.newest(9)]
     assert types == ["dr.vnf.two-copies", "dr.vnf.one-copy"]
+
+
+def test_a_service_notices_it_where_a_host_with_another_database_has_failed_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.folder / "another.yaml"
+    file.write_text(world.config.read_text().replace("antipode.db", "another.db"))
+    here, stop = Deployment(config.load(str(file))), threading.Event()
+    here.vnfs.put(VNF)
+    for module in (returning, observer):
+        monkeypatch.setattr(module, "LOOK_S", 0.05)
+    serving = InBackground(lambda: serve(here, stop))
+    try:
+        until(lambda: here.states.find("v") is not None)
+        world.failover()
+        until(lambda: list(two_copies(here)) == ["v"])
+    finally:
+        stop.set()
+        serving.join()
 
 
 def test_with_the_policy_alarm_it_is_said_and_nothing_is_changed(returned: World) -> None:

@@ -121,10 +121,9 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             for look in returning
         ]
         events = _Events(deployment, observer, conductor)
-        if deployment.config.metrics is not None or deployment.config.events is not None:
-            threads.append(
-                threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)
-            )
+        threads.append(
+            threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)
+        )
         threads += events.threads(stop)
         with _Reapers(deployment) as reapers, served(metrics, deployment.config.metrics):
             for thread in threads:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The observer: reads from the vaults, again and again, what each VNF would lose now."""
+"""The observer: reads from the vaults, again and again, where each VNF is active and what it would
+lose now.
+"""
 
 from __future__ import annotations
 
@@ -62,6 +64,8 @@ class Observer:
     """What the vaults and the database say of the VNFs that were added here.
 
     The vaults are asked in a thread of the observer's own: no other part waits for a silent one.
+    Where a VNF is active is kept in the database, so that a service with a database of its own
+    learns of the failovers of other hosts.
     The picture of a VNF stays until it is seen again.
     """
 
