@@ -6,6 +6,7 @@ where the VNF file has it so; never the active copy, and never without the vault
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -236,12 +237,16 @@ def test_a_vnf_that_never_moved_costs_no_call(
     assert called == []
 
 
-def test_an_old_copy_that_cannot_be_fenced_is_not_tried_at_every_look(returned: World) -> None:
-    here = returned.process()
-    look = Returning(here, "site-a")
-    look.look()
+@pytest.mark.parametrize(("ended_ago_s", "runs"), [(1.0, 0), (301.0, 1), (-3600.0, 1)])
+def test_an_old_copy_that_cannot_be_fenced_is_not_tried_at_every_look_of_any_service(
+    returned: World, ended_ago_s: float, runs: int
+) -> None:
+    here, there = returned.process(), returned.process()
+    Returning(here, "site-a").look()
     (run,) = queued(here)
     with here.claims.take(run) as claim:
-        here.runs.end(run, claim.number, "failed", 0.0, "not all of it is fenced", {})
-    look.look()
-    assert queued(here) == []
+        ended_at = time.time() - ended_ago_s
+        here.runs.end(run, claim.number, "failed", ended_at, "not all of it is fenced", {})
+    for deployment in (here, there):
+        Returning(deployment, "site-a").look()
+    assert len(queued(here)) == runs

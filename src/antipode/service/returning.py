@@ -6,7 +6,6 @@ VNF file says so. What is seen is a condition in the database, for all hosts.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ LOG = logging.getLogger(__name__)
 LOOK_S = 20.0
 """Between two looks at a site."""
 AGAIN_S = 300.0
-"""Between two fencings of one copy: one of them tries for minutes by itself."""
+"""From the end of a fencing to the next of the same copy: one tries for minutes by itself."""
 
 
 class Seen(NamedTuple):
@@ -53,7 +52,6 @@ class Returning:
         self.site = site
         self._deployment = deployment
         self._copies: dict[str, tuple[int, OldCopy]] = {}
-        self._fenced_at: dict[str, float] = {}
         self.trouble: dict[str, str] = {}
         """by VNF: why it is not known whether its old copy runs, or it is not fenced"""
 
@@ -149,8 +147,7 @@ class Returning:
             self._note(vnf.vnf, seen)  # an alarm goes by what was known last; a fence does not
             raise
         self._note(vnf.vnf, seen)
-        again_at = self._fenced_at.get(vnf.vnf, -math.inf) + AGAIN_S
-        if vnf.on_return != "fence" or time.monotonic() < again_at:
+        if vnf.on_return != "fence" or self._was_fenced_lately(vnf.vnf):
             return
         row = fence.requested(standing.state, self.site, by_policy=True)
         LOG.warning(
@@ -158,7 +155,19 @@ class Returning:
             *(vnf.vnf, self.site, row.id, ", ".join(seen.unfenced)),
         )
         enqueue(self._deployment, row)
-        self._fenced_at[vnf.vnf] = time.monotonic()
+
+    def _was_fenced_lately(self, vnf: str) -> bool:
+        """Whether a fencing at the site has ended a short while ago, of whatever service. One that
+        ended in the future did so while the clock was wrong, and says nothing.
+        """
+        now = time.time()
+        return any(
+            row.kind == fence.KIND.name
+            and fence.KIND.site_of(row) == self.site
+            and row.ended_at is not None
+            and now - AGAIN_S < row.ended_at <= now
+            for row in self._deployment.runs.all(vnf)
+        )
 
     def _copy(self, vnf: Vnf) -> OldCopy:
         """What proves that a server is of the old copy; kept, as it does not grow any more.
