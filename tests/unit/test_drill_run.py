@@ -681,6 +681,29 @@ def test_nothing_of_it_is_published_or_shared(world: World) -> None:
     assert not [e for e in world.b.events if e.startswith(("group", "keypair", "associate"))]
 
 
+def test_a_vnf_without_networks_is_drilled(world: World) -> None:
+    world.a.ports.clear()
+    world.protect()
+    seen = looks(world, "boot", lambda: [n["name"] for n in world.b.networks])
+    record = drilled(world)
+    assert (record["passed"], record["leaks"]) == (True, [])
+    assert (record["isolation"]["networks"], seen) == ({}, [["net-b"]] * 2)
+    expect_nothing_left(world)
+
+
+def test_a_member_that_was_off_is_off_in_the_drill_and_said_to_be_so(world: World) -> None:
+    probed(world)
+    world.a.servers["id-front"]["status"] = "SHUTOFF"
+    world.protect()
+    seen = looks(world, "delete server", lambda: {s["status"] for s in world.b.servers.values()})
+    record = drilled(world)
+    db, front = record["answers"]
+    assert (db["ok"], front["ok"]) == (True, None)
+    assert "ACTIVE" not in front["detail"]
+    assert seen[0] == {"ACTIVE", "SHUTOFF"}
+    expect_nothing_left(world)
+
+
 def test_its_points_do_not_expire_and_it_is_no_recovery(world: World) -> None:
     row = request(prepare(world.here, "v"))
     assert drill_run.KIND.point_in_use(row) is not None

@@ -184,6 +184,8 @@ def _planned(prepared: PreparedDrill) -> dict[str, Any]:
 
 
 def _probe(server: ServerPlan) -> str:
+    if server.is_off:
+        return "is not probed: it was off, and is switched off again"
     if server.answers is None:
         return "is not probed: the VNF file has no `console` text for it"
     return f"answers when its console log has {server.answers.console!r}"

@@ -486,8 +486,10 @@ class Ask(ServerTask):
 
     @guarded
     def execute(self, server_id: str) -> Json:
-        answers = self.recovery.plan.server(self.server).answers
-        answer: Json = {"server": self.server, "ok": None, "detail": "ACTIVE; no console probe"}
+        planned = self.recovery.plan.server(self.server)
+        answers = planned.answers
+        detail = "SHUTOFF, as it was" if planned.is_off else "ACTIVE; no console probe"
+        answer: Json = {"server": self.server, "ok": None, "detail": detail}
         if answers is not None:
             try:
                 probes.await_answer(self.recovery, self.server, server_id)
