@@ -504,6 +504,21 @@ def test_a_name_that_is_as_long_as_it_can_be_keeps_the_drill() -> None:
     assert len(name) == 255 and name.endswith(" drill-1a2b3c")
 
 
+def test_a_volume_that_somebody_restored_from_a_backup_of_a_drilled_one_is_theirs_and_stays(
+    world: World,
+) -> None:
+    drilled(world, keep_s=3600.0)
+    saved = next(iter(world.b.volumes.values()))
+    # Cinder gives it all metadata of the volume that was backed up
+    world.b.volumes["saved"] = {**saved, "id": "saved", "status": "available"}
+    here = world.process()
+    assert cleaned(here)["leaks"] == []
+    assert list(world.b.volumes) == ["saved"]
+    world.failover()
+    assert world.b.volumes["saved"]["status"] == "available"
+    assert len(world.b.volumes) == 4
+
+
 def test_a_second_drill_of_the_vnf_does_not_begin_beside_it(world: World) -> None:
     with world.here.claims.begin(request(prepare(world.here, "v"))), pytest.raises(Busy):
         drilled(world)

@@ -314,6 +314,7 @@ def test_restored_volumes_have_their_own_metadata_back_and_our_marks(
         "kind": "data",
         "antipode:run": "run",
         "antipode:key": "two/app-data",
+        "antipode:volume": data["id"],
     }
     assert data["description"] == ""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from antipode.model.marks import VOLUME
 from antipode.model.point import RecoveryPoint
 from antipode.recover import rollback
 from antipode.recover.plan import make_plan
@@ -89,8 +90,22 @@ def test_a_port_that_a_server_of_another_run_uses_is_left_and_named(
 def twin_of(cloud: FakeCloud, name: str, status: str) -> str:
     """A second volume for the same thing, as a request makes it that comes through late."""
     first = next(v for v in cloud.volumes.values() if v["name"] == name)
-    cloud.volumes["twin"] = {**first, "id": "twin", "status": status}
+    as_made = {k: v for k, v in first["metadata"].items() if k != VOLUME}
+    cloud.volumes["twin"] = {**first, "id": "twin", "status": status, "metadata": as_made}
     return str(first["id"])
+
+
+def test_a_volume_that_somebody_restored_from_a_backup_of_a_recovered_one_is_no_twin_of_it(
+    recovered: FakeCloud,
+    point: RecoveryPoint,  # noqa: F811
+) -> None:
+    plan = make_plan(point, recovered.site)
+    first = next(v for v in recovered.volumes.values() if v["name"] == "app-data")
+    recovered.volumes["saved"] = {**first, "id": "saved", "status": "available"}
+    assert rollback.remove_twins(recovered.site, plan, FakeTimeline(), lambda: None) == []
+    assert recovered.volumes["saved"]["status"] == "available"
+    remove(recovered, point)
+    assert list(recovered.volumes) == ["saved"]
 
 
 @pytest.mark.parametrize("status", ["available", "restoring-backup", "error_restoring"])

@@ -13,6 +13,8 @@ RUN = "antipode:run"
 KEY = "antipode:key"
 BLANK = "antipode:blank"
 """of a volume: nothing has been restored into it yet"""
+VOLUME = "antipode:volume"
+"""of a volume: its own id, as Cinder gives its metadata to all that is restored from its backups"""
 FENCED = "antipode:fenced"
 """of a server: the run that fenced it; of a port, as a tag: the run that put it down, and only of
 one that was up
@@ -43,6 +45,13 @@ def made_by(resource: Mapping[str, object]) -> str | None:
     """The run that made a resource, as a listing shows it; None for what is not ours."""
     metadata = resource.get("metadata")
     return metadata.get(RUN) if isinstance(metadata, dict) else None
+
+
+def is_copied(volume: Mapping[str, object]) -> bool:
+    """Whether the marks of a volume are those of another, from whose backup it was restored."""
+    metadata = volume.get("metadata")
+    marked = metadata.get(VOLUME) if isinstance(metadata, dict) else None
+    return marked is not None and marked != volume["id"]
 
 
 def is_throw_away(resource: Mapping[str, object]) -> bool:

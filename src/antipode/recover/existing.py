@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
-from antipode.model.marks import KEY, key_said
+from antipode.model.marks import KEY, is_copied, key_said
 
 ByKey = dict[str, list[Json]]
 
@@ -72,13 +72,14 @@ def _key_of_server(server: Json) -> list[str]:
 def keys_of(volume: Json) -> set[str]:
     """The keys by which a volume may be found.
 
-    Its description tells what it was made for while its metadata are those of the backup.
+    Its description tells what it was made for while its metadata are those of the backup. A volume
+    that somebody has restored is not ours by the metadata of another.
     """
     description = volume.get("description")
     if (said := key_said(description)) is not None:
         return {said}
     carried = {
-        (volume.get("metadata") or {}).get(KEY),
+        None if is_copied(volume) else (volume.get("metadata") or {}).get(KEY),
         description,
     }  # the latter as antipode 0.1.0 has marked it
     return {str(key) for key in carried if key}

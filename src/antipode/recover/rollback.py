@@ -12,7 +12,15 @@ from functools import partial
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import carries, key_tag, made_by, maker_in, neutron_key, neutron_maker
+from antipode.model.marks import (
+    carries,
+    is_copied,
+    key_tag,
+    made_by,
+    maker_in,
+    neutron_key,
+    neutron_maker,
+)
 from antipode.model.plan import RecoveryPlan, is_stand_in
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover import networks
@@ -243,11 +251,13 @@ def remove_failed(recovery: Recovery, server: str) -> bool:
 
 
 def volume_maker(volume: Json) -> str | None:
-    """The run that made a volume.
+    """The run that made a volume; None for what is not ours.
 
-    While it is being restored its metadata are those of the backup, and its description tells.
+    While it is being restored its metadata are those of the backup, and its description tells. So
+    are those of a volume that somebody restores, and that one is theirs.
     """
-    return maker_in(volume.get("description")) or made_by(volume)
+    said = maker_in(volume.get("description"))
+    return said if said is not None or is_copied(volume) else made_by(volume)
 
 
 def _delete_server(site: Site, server_id: str) -> None:

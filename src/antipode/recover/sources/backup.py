@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import BLANK, marks, words
+from antipode.model.marks import BLANK, VOLUME, marks, words
 from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
@@ -309,7 +309,7 @@ def _put_right(site: Site, volume: VolumePlan, restored: Json, ours: dict[str, s
     """What a restore does not bring: our marks, the description, no name; and what it should bring:
     the bootable flag and the image.
     """
-    metadata = {**volume.metadata, **ours}
+    metadata = {**volume.metadata, **ours, VOLUME: restored["id"]}
     site.volumes.update_volume(restored["id"], volume.name, volume.description, metadata)
     if (volume.is_root or volume.bootable) and str(restored["bootable"]).lower() != "true":
         site.volumes.set_bootable(restored["id"])
