@@ -404,6 +404,27 @@ def test_a_server_in_error_is_stopped_where_its_guest_may_run(moved: World) -> N
     assert moved.a.servers["id-front"]["locked"]
 
 
+@pytest.mark.parametrize(
+    ("status", "task"),
+    [("SHUTOFF", "powering-on"), ("SUSPENDED", "resuming"), ("SHELVED_OFFLOADED", "spawning")],
+)
+def test_a_server_that_is_being_started_is_waited_for_and_stopped(
+    moved: World, monkeypatch: pytest.MonkeyPatch, status: str, task: str
+) -> None:
+    real, looks = fencing.members, itertools.count(1)
+    moved.a.servers["id-db"] |= {"status": status, "OS-EXT-STS:task_state": task}
+
+    def members(*args: Any) -> list[dict[str, Any]]:
+        if next(looks) == 5:
+            moved.a.servers["id-db"] |= {"status": "ACTIVE", "OS-EXT-STS:task_state": None}
+        return [dict(server) for server in real(*args)]
+
+    monkeypatch.setattr(fencing, "members", members)
+    fenced(moved)
+    assert next(looks) > 5
+    assert is_fenced(moved.a, "id-db")
+
+
 def test_a_change_that_is_refused_for_a_moment_is_tried_again(moved: World) -> None:
     refusals = {"os-stop db": 2, "lock front": 2, "mark db": 1}
 

@@ -31,6 +31,14 @@ WITHIN_S = 300.0
 """
 _OFF = {"SHUTOFF", "PAUSED", "SUSPENDED", "SHELVED", "SHELVED_OFFLOADED", "DELETED", "SOFT_DELETED"}
 """No guest runs in these, and a lock keeps it so."""
+_STARTS = {
+    *("powering-on", "resuming", "unpausing", "restoring", "unshelving", "spawning", "rescuing"),
+    *("rebooting", "reboot_pending", "reboot_started"),
+    *("rebooting_hard", "reboot_pending_hard", "reboot_started_hard"),
+}
+"""Tasks of Nova after which the guest runs of a server that is off; a lock comes too late for one
+that is under way.
+"""
 _RUNNING = 1
 """A power state of Nova."""
 
@@ -97,7 +105,9 @@ def ports_of(site: Site, servers: list[str]) -> list[Json]:
 
 
 def is_off(server: Json) -> bool:
-    """Whether no guest of a server runs."""
+    """Whether no guest of a server runs, nor is being started."""
+    if server.get("OS-EXT-STS:task_state") in _STARTS:
+        return False
     if server["status"] == "ERROR":
         # such a server has no host, or its hypervisor says so
         return bool(server.get("OS-EXT-STS:power_state", _RUNNING) != _RUNNING)
