@@ -317,6 +317,16 @@ def test_an_old_copy_is_known_when_its_points_have_expired(moved: World) -> None
     assert all(is_fenced(moved.a, server) for server in OLD)
 
 
+def test_a_failover_that_was_aborted_names_no_old_server(world: World) -> None:
+    vault = world.here.vault
+    generations.release(vault, claimed(world, "failover-aborted", "site-b"))
+    world.failover()
+    state = generations.present(vault, "v", "site-a")
+    planned = {"failover-aborted": {"id-app": "a member then"}}
+    copy = old_copies.find(vault, "v", "site-a", state.generation, lambda run: planned.get(run, {}))
+    assert set(copy.servers) == set(OLD)
+
+
 def test_a_server_of_the_present_generation_is_spared_though_an_older_point_names_it() -> None:
     copy = old_copies.OldCopy("site-a", {"s1": "db", "s2": "db"}, {"f2"}, {"s1"}, {"f3"})
     assert not copy.has({"id": "s1", "metadata": {}})

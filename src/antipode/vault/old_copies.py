@@ -65,16 +65,11 @@ def find(
     """
     claims = generations.history(vault, vnf)
     spared_runs = {claim.run for claim, _ in claims if claim.generation >= before}
-    runs = {
-        claim.run
-        for claim, outcome in claims
-        if claim.site == site
-        and claim.generation < before
-        and outcome is not None
-        and outcome.outcome == "active"
-    }
+    # one that was released has moved nothing
+    succeeded = [claim for claim, o in claims if o is not None and o.outcome == "active"]
+    runs = {c.run for c in succeeded if c.site == site and c.generation < before}
     old: dict[str, str] = {}
-    for claim, _ in claims:
+    for claim in succeeded:
         if claim.former_site == site and claim.generation <= before:
             old |= left_by(claim.run)
     spared: set[str] = set()
