@@ -17,15 +17,15 @@ from antipode.engine.activity import two_copies
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
-from antipode.errors import SiteUnreachable, UnexpectedAnswer, VaultError
+from antipode.errors import Busy, SiteUnreachable, UnexpectedAnswer, VaultError
 from antipode.operations import inspect
 from antipode.recover import fencing
-from antipode.runs import kind_of
+from antipode.runs import fence, kind_of
 from antipode.service import observer, returning
 from antipode.service.daemon import serve
 from antipode.service.returning import Returning
 from tests.unit.test_durable_runs import InBackground, World, until, world
-from tests.unit.test_fence_run import OLD, back, is_fenced, picture
+from tests.unit.test_fence_run import OLD, back, claimed, is_fenced, picture
 from tests.unit.test_kill_matrix import VNF
 
 __all__ = ["world"]
@@ -193,6 +193,20 @@ def test_without_the_vaults_it_is_said_and_nothing_is_fenced(
     look.look()
     assert list(two_copies(here)) == ["v"]
     assert (queued(here), list(look.trouble)) == ([], ["v"])
+
+
+def test_the_alarm_stays_while_the_vnf_is_failing_over_once_more(returned: World) -> None:
+    here = returned.process()
+    policy(returned, "alarm")
+    look = Returning(here, "site-a")
+    look.look()
+    since = two_copies(here)
+    assert list(since) == ["v"]
+    claimed(returned, "failover-next", "site-a")
+    with pytest.raises(Busy):
+        fence.must_be_old(here, "v", "site-a")  # this host has learned of it
+    look.look()
+    assert two_copies(here) == since
 
 
 def test_no_alarm_is_raised_about_a_copy_that_is_the_active_one_again(returned: World) -> None:

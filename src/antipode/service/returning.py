@@ -73,9 +73,12 @@ class Returning:
         Raises:
             SQLAlchemyError: the database does not answer.
         """
-        moved = {vnf.vnf: vnf for vnf in self._deployment.vnfs.all() if self._may_be_old(vnf)}
+        vnfs = self._deployment.vnfs.all()
+        moved = {vnf.vnf: vnf for vnf in vnfs if self._may_be_old(vnf)}
+        undecided = {vnf.vnf for vnf in vnfs if self._is_failing_over(vnf)}
         for name, sites in activity.two_copies(self._deployment).items():
-            if self.site in sites and name not in moved:
+            # where it fails over once more, what runs here is as old as it was
+            if self.site in sites and name not in moved and name not in undecided:
                 self._deployment.events.end(self._key(name), None, [])
         trouble: dict[str, str] = {}
         for name, problem in self._judged(moved).items():
@@ -130,6 +133,10 @@ class Returning:
             return False
         is_settled = known.state is VnfState.ACTIVE and known.claim is not None
         return is_settled and known.active_site != self.site
+
+    def _is_failing_over(self, vnf: Vnf) -> bool:
+        known = self._known(vnf)
+        return known is not None and known.state is VnfState.FAILING_OVER
 
     def _judge(self, vnf: Vnf, servers: list[Json]) -> None:
         """Say whether an old copy runs, and have it fenced.
