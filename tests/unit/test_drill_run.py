@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from antipode.cloud import site as cloud_site
+from antipode.cloud.networks import AT_ONCE
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
@@ -694,6 +695,31 @@ def test_nothing_of_it_is_published_or_shared(world: World) -> None:
     drilled(world)
     assert all(not p.get("dns_domain") for ports in seen for p in ports)
     assert not [e for e in world.b.events if e.startswith(("group", "keypair", "associate"))]
+
+
+def test_where_many_networks_are_visible_no_query_is_too_long_and_only_ours_are_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = {**STRANGER, "project_id": "others", "network_id": "other-0"}
+    others = [
+        {"id": f"other-{n}", "name": f"other-{n}", "project_id": "others"} for n in range(120)
+    ]
+    world.b.networks += others
+    world.b.ports["port-of-a-stranger"] = stranger
+    api = world.b.site.networks._api
+    send, asked = api._send, list[int]()
+
+    def counted(method: str, path: str, **options: Any) -> Any:
+        ids = [v for v in (options.get("params") or {}).values() if isinstance(v, list)]
+        asked.extend(len(v) for v in ids)
+        return send(method, path, **options)
+
+    monkeypatch.setattr(api, "_send", counted)
+    record = drilled(world)
+    assert (record["passed"], record["leaks"]) == (True, [])
+    assert record["inventory_before"]["ports"] == 0
+    assert max(asked) == AT_ONCE
+    assert world.b.ports == {"port-of-a-stranger": stranger}
 
 
 def test_a_vnf_without_networks_is_drilled(world: World) -> None:

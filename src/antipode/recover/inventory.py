@@ -15,13 +15,13 @@ Inventory = Mapping[str, Mapping[str, str]]
 def take(site: Site) -> dict[str, dict[str, str]]:
     """The resources of the project that a recovery may create."""
     networks = site.networks.networks()
-    own = [n for n in networks if n.get("project_id", site.project_id) == site.project_id]
+    own = _own(networks, site)
     ids = [n["id"] for n in networks]
     return {
         "servers": _named(site.compute.servers()),
         "volumes": _named(site.volumes.volumes()),
         "backups": _named(site.backups.backups()),
-        "ports": _named(site.networks.ports_on(ids)),
+        "ports": _named(_own(site.networks.ports_on(ids), site)),
         "networks": _named(own),
         "subnets": _named(site.networks.subnets([n["id"] for n in own])),
         "security groups": _named(site.networks.security_groups(site.project_id)),
@@ -41,6 +41,11 @@ def appeared(before: Inventory, after: Inventory) -> dict[str, dict[str, str]]:
         for kind, found in after.items()
     }
     return {kind: found for kind, found in new.items() if found}
+
+
+def _own(rows: list[Json], site: Site) -> list[Json]:
+    """Those of the project: an administrator is shown those of others too."""
+    return [row for row in rows if row.get("project_id", site.project_id) == site.project_id]
 
 
 def _named(rows: list[Json]) -> dict[str, str]:
