@@ -722,6 +722,34 @@ def test_where_many_networks_are_visible_no_query_is_too_long_and_only_ours_are_
     assert world.b.ports == {"port-of-a-stranger": stranger}
 
 
+def test_no_rule_of_the_site_is_about_the_ports_of_a_drill(world: World) -> None:
+    within = {"id": "r-1", "direction": "ingress", "ethertype": "IPv4"}
+    from_db = {**within, "id": "r-2", "remote_group_id": "db"}
+    world.b.groups += [
+        {"id": "db", "name": "db", "security_group_rules": []},
+        {"id": "others", "name": "others", "project_id": "others", "shared": True},
+    ]
+    world.b.groups[0]["security_group_rules"] = [{**within, "remote_group_id": "group-1"}, from_db]
+    world.a.groups.append({"id": "o", "name": "others"})
+    world.a.ports["port-id-db"]["security_groups"] = ["group-1", "o"]
+    world.protect()
+    there, seen = list(world.b.groups), list[Any]()
+
+    def before(event: str) -> None:
+        if event.startswith("boot db-"):
+            seen.append((list(world.b.ports.values()), list(world.b.groups)))
+
+    world.b.before = before
+    record = drilled(world)
+    ports, groups = seen[0]
+    [copy] = [g for g in groups if g not in there]
+    named = [p["security_groups"] for p in ports if p.get("tags")]
+    assert named == [[copy["id"], "others"], [copy["id"]]]
+    assert {r["remote_group_id"] for r in copy["security_group_rules"]} == {copy["id"], "db"}
+    assert (record["passed"], world.b.groups) == (True, there)
+    expect_nothing_left(world)
+
+
 def test_a_vnf_without_networks_is_drilled(world: World) -> None:
     world.a.ports.clear()
     world.protect()

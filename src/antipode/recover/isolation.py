@@ -22,6 +22,7 @@ from antipode.model.plan import (
     stand_in,
 )
 from antipode.model.vnf import Answers, Vnf
+from antipode.recover.network_plans import RULE
 
 OF_NEUTRON = ("network:dhcp", "network:distributed")
 """The owners of ports by which Neutron itself serves the addresses of a network."""
@@ -37,6 +38,7 @@ _OF_SUBNET = (
     "ipv6_address_mode",
     "ipv6_ra_mode",
 )
+_OF_RULE = (*RULE, "remote_ip_prefix", "remote_group_id", "remote_address_group_id", "description")
 _PUBLISHED = ("dns_domain", "dns_name")
 """Attributes of a port that Neutron may publish in a DNS zone."""
 
@@ -54,10 +56,10 @@ def isolate(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPla
         drill: an id of the drill, a part of all its names and keys.
     """
     networks = [*_copies_of_planned(plan, drill), *_copies_of_existing(plan, site, drill)]
-    created = [g for g in plan.security_groups if g.is_created]
+    groups = _groups(plan, site)
     ids = {
         **{former: stand_in(f"{drill}/{former}") for former in _ids_on(plan)},
-        **{g.group_id: stand_in(f"{drill}/{g.group_id}") for g in created},
+        **{g.group_id: stand_in(f"{drill}/{g.group_id}") for g in groups},
     }
     warnings = list(plan.warnings)
 
@@ -77,7 +79,7 @@ def isolate(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPla
             "servers": servers,
             "vip_ports": [inside(p) for p in plan.vip_ports],
             "networks": networks,
-            "security_groups": _copies_of_groups(created, drill),
+            "security_groups": _copies_of_groups(groups, drill),
             "keypairs_to_import": [],
             "floating_ips": [],
             "already_there": [],
@@ -259,8 +261,35 @@ def _of_subnet(row: Json) -> dict[str, Any]:
     }
 
 
+def _groups(plan: RecoveryPlan, site: Site) -> list[SecurityGroupPlan]:
+    """The security groups that a drill has copies of: those that a failover would create, and those
+    of the project that it would use. In these the drill's ports would let their addresses, and
+    those that they may use too, in wherever a rule of the site is about the group.
+    """
+    created = [g for g in plan.security_groups if g.is_created]
+    used = {i for p in plan.ports for i in p.security_group_ids} - {g.group_id for g in created}
+    rows = site.networks.security_groups(site.project_id) if used else []
+    own = [r for r in rows if r.get("project_id", site.project_id) == site.project_id]
+    return [*created, *(_as_created(r) for r in own if r["id"] in used)]
+
+
+def _as_created(row: Json) -> SecurityGroupPlan:
+    """A group of the site as one that is created."""
+    return SecurityGroupPlan(
+        source_id=row["id"],
+        former=row["name"],
+        name=row["name"],
+        group_id=row["id"],
+        is_created=True,
+        attributes={} if row.get("stateful", True) else {"stateful": False},
+        rules=[
+            {k: rule[k] for k in _OF_RULE if rule.get(k) not in (None, "")}
+            for rule in row.get("security_group_rules", [])
+        ],
+    )
+
+
 def _copies_of_groups(groups: Sequence[SecurityGroupPlan], drill: str) -> list[SecurityGroupPlan]:
-    """Security groups that a failover would create; those that exist are used as they are."""
     created = {g.group_id for g in groups}
 
     def renamed(rule: Json) -> Json:
