@@ -750,6 +750,19 @@ def test_no_rule_of_the_site_is_about_the_ports_of_a_drill(world: World) -> None
     expect_nothing_left(world)
 
 
+def test_the_proof_has_the_segments_of_its_networks(world: World) -> None:
+    def before(event: str) -> None:
+        if event.startswith("change of subnets"):
+            world.b.networks[-1] |= {
+                "provider:network_type": "vlan",
+                "provider:segmentation_id": 7,
+                "provider:physical_network": "dc",
+            }
+
+    world.b.before = before
+    assert list(drilled(world)["isolation"]["segments"].values()) == ["vlan 7 dc"]
+
+
 def test_a_vnf_without_networks_is_drilled(world: World) -> None:
     world.a.ports.clear()
     world.protect()

@@ -133,6 +133,7 @@ def prove(site: Site, run: str, plan: RecoveryPlan, ids: Iterable[str]) -> Json:
         raise NotIsolated(f"the drill {run} at {site.name} is not isolated: {'; '.join(problems)}")
     return {
         "networks": {n["name"]: n["id"] for n in rows},
+        "segments": {n["name"]: segment for n in rows if (segment := _segment(n))},
         "shared": 0,
         "external": 0,
         "routers": 0,
@@ -141,6 +142,14 @@ def prove(site: Site, run: str, plan: RecoveryPlan, ids: Iterable[str]) -> Json:
         "ports_of_the_drill": len(ours),
         "ports_of_dhcp": len(dhcp),
     }
+
+
+def _segment(network: Json) -> str:
+    """What carries a network, where Neutron shows it: to administrators. What a switch connects
+    with a VLAN is not known to Neutron.
+    """
+    fields = ("network_type", "segmentation_id", "physical_network")
+    return " ".join(str(v) for f in fields if (v := network.get(f"provider:{f}")) is not None)
 
 
 def _connected(site: Site, run: str, networks: Sequence[str]) -> tuple[list[Json], set[str]]:
