@@ -435,6 +435,31 @@ def test_a_server_that_is_being_started_is_waited_for_and_stopped(
     assert is_fenced(moved.a, "id-db")
 
 
+def test_a_member_whose_cell_answers_late_keeps_what_it_was_before(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks, left = fencing.members, itertools.count(1), list[str]()
+    note = fencing._pause
+
+    def members(*args: Any) -> list[dict[str, Any]]:
+        down = {"id": "id-db", "status": "UNKNOWN", "name": ""}
+        return [
+            down if next(looks) < 4 and server["id"] == "id-db" else dict(server)
+            for server in real(*args)
+        ]
+
+    def pause(fencing: Any, fenced: Any, *args: Any, **more: Any) -> None:
+        left.extend(fenced.left)
+        note(fencing, fenced, *args, **more)
+
+    monkeypatch.setattr(fencing, "members", members)
+    monkeypatch.setattr(fencing, "_pause", pause)
+    fenced(moved)
+    assert "db" in left[0] and "UNKNOWN" not in left[0]
+    assert is_fenced(moved.a, "id-db")
+    assert moved.a.servers["id-db"]["metadata"][marks.FENCED_FROM] == "ACTIVE unlocked"
+
+
 def test_a_change_that_is_refused_for_a_moment_is_tried_again(moved: World) -> None:
     refusals = {"os-stop db": 2, "lock front": 2, "mark db": 1}
 

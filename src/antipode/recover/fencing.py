@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError, Json
+from antipode.cloud.compute import is_unreadable
 from antipode.errors import ResourceFailed, SiteUnreachable
 from antipode.model.marks import FENCED, FENCED_FROM, fenced_tag, is_fenced_port
 from antipode.model.steps import Step, Steps, Timeline
@@ -176,9 +177,15 @@ class _Pass:
         copy = self._fencing.copy
         names, ids, servers = dict(copy.servers), copy.ids, list[Json]()
         with self._answers("its servers are not known"):
-            servers = members(self._site, copy)
-            ids = [s["id"] for s in servers]
+            listed = members(self._site, copy)
+            servers = [s for s in listed if not is_unreadable(s)]
+            ids = [s["id"] for s in listed]
             names |= {s["id"]: s["name"] for s in servers}
+            self.left += [
+                f"server {names[s['id']]} ({s['id']}) is in a cell that does not answer Nova"
+                for s in listed
+                if is_unreadable(s)
+            ]
         for server in servers:
             self._note(server)
         with self._answers("its ports are not all down"):

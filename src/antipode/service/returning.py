@@ -192,9 +192,11 @@ class Returning:
 
     @staticmethod
     def _seen(copy: OldCopy, servers: list[Json]) -> Seen:
-        members = [s for s in servers if copy.has(s)]
-        running = [s["name"] for s in members if not fencing.is_off(s)]
-        unlocked = [s["name"] for s in members if fencing.is_off(s) and not s.get("locked")]
+        # one whose cell does not answer may run
+        names = copy.servers
+        members = [(s, s["name"] or names.get(s["id"], s["id"])) for s in servers if copy.has(s)]
+        running = [name for s, name in members if not fencing.is_off(s)]
+        unlocked = [name for s, name in members if fencing.is_off(s) and not s.get("locked")]
         return Seen(running, [*running, *unlocked])
 
     def _note(self, vnf: str, seen: Seen) -> None:
