@@ -811,6 +811,8 @@ class FakeCloud:
             wanted = {
                 k: v if isinstance(v, list) else [v] for k, v in params.items() if k != "project_id"
             }
+            if (of := params.get("project_id")) is not None:
+                items = [i for i in items if i.get("project_id", of) == of]
             return [i for i in items if all(i.get(k) in v for k, v in wanted.items())]
 
         match method, path:

@@ -451,7 +451,6 @@ _PortExtensions = TypedDict(
 class _Port(_PortExtensions):
     id: Id
     name: OrEmpty
-    project_id: NotRequired[Maybe]
     network_id: Id
     device_id: OrEmpty
     mac_address: Text

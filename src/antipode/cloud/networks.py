@@ -33,6 +33,10 @@ class Networks:
         """The ports of these servers, in no order."""
         return self._all_of("/ports", answers.PORTS, "device_id", server_ids)
 
+    def ports_of_project(self, project_id: str) -> list[Json]:
+        """The ports that belong to a project, those of DHCP on its networks included."""
+        return self._api.all("/ports", answers.PORTS, project_id=project_id)
+
     def ports_on(self, network_ids: Collection[str]) -> list[Json]:
         """All ports on these networks that we may see."""
         return self._all_of("/ports", answers.PORTS, "network_id", network_ids)

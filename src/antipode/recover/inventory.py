@@ -14,16 +14,15 @@ Inventory = Mapping[str, Mapping[str, str]]
 
 def take(site: Site) -> dict[str, dict[str, str]]:
     """The resources of the project that a recovery may create."""
-    networks = site.networks.networks()
-    own = _own(networks, site)
-    ids = [n["id"] for n in networks]
+    # an administrator is shown those of others too
+    networks = [n for n in site.networks.networks() if _is_own(n, site)]
     return {
         "servers": _named(site.compute.servers()),
         "volumes": _named(site.volumes.volumes()),
         "backups": _named(site.backups.backups()),
-        "ports": _named(_own(site.networks.ports_on(ids), site)),
-        "networks": _named(own),
-        "subnets": _named(site.networks.subnets([n["id"] for n in own])),
+        "ports": _named(site.networks.ports_of_project(site.project_id)),
+        "networks": _named(networks),
+        "subnets": _named(site.networks.subnets([n["id"] for n in networks])),
         "security groups": _named(site.networks.security_groups(site.project_id)),
         "server groups": _named(site.compute.server_groups()),
     }
@@ -43,9 +42,8 @@ def appeared(before: Inventory, after: Inventory) -> dict[str, dict[str, str]]:
     return {kind: found for kind, found in new.items() if found}
 
 
-def _own(rows: list[Json], site: Site) -> list[Json]:
-    """Those of the project: an administrator is shown those of others too."""
-    return [row for row in rows if row.get("project_id", site.project_id) == site.project_id]
+def _is_own(network: Json, site: Site) -> bool:
+    return bool(network.get("project_id", site.project_id) == site.project_id)
 
 
 def _named(rows: list[Json]) -> dict[str, str]:

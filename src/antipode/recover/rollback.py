@@ -338,7 +338,7 @@ def _refused(what: str, delete: Callable[[], None]) -> list[str]:
 
 def _ports(site: Site, plan: RecoveryPlan | None) -> list[Json]:
     if plan is None:
-        return site.networks.ports_on(sorted(n["id"] for n in site.networks.networks()))
+        return site.networks.ports_of_project(site.project_id)
     ids = networks.ids_of_made(site, plan)
     on = {p.placed(ids).network_id for p in plan.ports}
     return site.networks.ports_on(sorted(n for n in on if not is_stand_in(n)))
