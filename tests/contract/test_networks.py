@@ -70,9 +70,11 @@ def test_a_port_is_found_by_its_mac_on_its_network(site: Site, things: Things) -
     assert site.networks.port_with_mac(port["network_id"], "fa:16:3e:00:00:00") is None
 
 
-def test_ports_are_listed_by_network_and_by_server(site: Site, things: Things) -> None:
+def test_ports_are_listed_by_network_by_server_and_by_project(site: Site, things: Things) -> None:
     port = things.port()
     assert port["id"] in {p["id"] for p in site.networks.ports_on([port["network_id"]])}
+    assert port["id"] in {p["id"] for p in site.networks.ports_of_project(site.project_id)}
+    assert site.networks.ports_of_project(NOBODY) == []
     assert site.networks.ports_on([NOBODY]) == []
     assert site.networks.ports_of([NOBODY]) == []
 
