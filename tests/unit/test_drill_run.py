@@ -51,6 +51,7 @@ from antipode.recover import isolation, probes
 from antipode.runs import drill as drill_run
 from antipode.runs import drill_cleanup, failover_checks, orphans
 from antipode.store.tables import RunRow
+from antipode.topology.discovery import discover
 from antipode.vault import generations
 from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
 from tests.unit.test_images_of_root_disks import by_option_2, imaged, source_of
@@ -484,6 +485,19 @@ def test_ports_of_no_server_are_on_its_networks_too_and_leave_nothing(world: Wor
     record = drilled(world)
     assert record["isolation"]["ports_of_the_drill"] == 3
     expect_nothing_left(world)
+
+
+def test_a_port_that_the_vnf_file_names_is_not_found_in_a_drill(world: World) -> None:
+    name = vip(world.a)["name"]
+    vnf = VNF.model_copy(update={"ports": [name]})
+    world.here.vnfs.put(vnf)
+    world.protect()
+    drilled(world, keep_s=3600.0)
+    world.failover()
+    named = [p["id"] for p in world.b.ports.values() if p["name"] == name]
+    assert len(named) == 2
+    found = discover(vnf, world.b.site).vip_ports
+    assert [p.network for p in found] == ["net-b"]
 
 
 def test_a_trunk_has_its_subports_on_networks_of_the_drill_and_leaves_nothing(

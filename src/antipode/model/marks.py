@@ -15,6 +15,8 @@ BLANK = "antipode:blank"
 """of a volume: nothing has been restored into it yet"""
 VOLUME = "antipode:volume"
 """of a volume: its own id, as Cinder gives its metadata to all that is restored from its backups"""
+THROW_AWAY = "antipode:throw-away"
+"""of a port, as a tag: a run has made it only to look at it, and removes it again"""
 FENCED = "antipode:fenced"
 """of a server: the run that fenced it; of a port, as a tag: the run that put it down, and only of
 one that was up
@@ -61,6 +63,11 @@ def is_throw_away(resource: Mapping[str, object]) -> bool:
     maker, metadata = made_by(resource), resource.get("metadata")
     key = metadata.get(KEY) if isinstance(metadata, dict) else None
     return maker is not None and str(key).startswith(f"{maker}/")
+
+
+def is_throw_away_port(port: Mapping[str, object]) -> bool:
+    """Whether a run has made a port only to look at it; its key is a digest and does not say so."""
+    return THROW_AWAY in _tags(port)
 
 
 def words(run: str, key: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import NotIsolated
-from antipode.model.marks import made_by, neutron_maker
+from antipode.model.marks import THROW_AWAY, made_by, neutron_maker
 from antipode.model.plan import (
     NetworkPlan,
     PortPlan,
@@ -335,6 +335,7 @@ def _inside(port: PortPlan) -> PortPlan:
     return port.model_copy(
         update={
             "attributes": attributes,
+            "tags": [*port.tags, THROW_AWAY],
             "dns_name": "",
             "vnic_type": "normal",
             "binding_profile": {},

@@ -14,7 +14,7 @@ from typing import Any
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import key_said, undescribed, untagged
+from antipode.model.marks import is_throw_away_port, key_said, undescribed, untagged
 from antipode.model.topology import (
     DhcpOption,
     FixedAddress,
@@ -249,6 +249,7 @@ def _unattached(site: Site, rows: Sequence[Json], wanted: Collection[str]) -> li
         if p.get("project_id", site.project_id) == site.project_id
         # a port of a recovery that was given up belongs to that, not to the VNF
         and key_said(p.get("description")) is None
+        and not is_throw_away_port(p)
         and not p.get("device_owner", "").startswith(("network:", "trunk:"))
     ]
     named = [p for p in free if {p["name"], p["id"]} & set(wanted)]
