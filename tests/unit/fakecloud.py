@@ -442,8 +442,8 @@ class FakeCloud:
             if server in self.all_frozen:
                 refuse(409, "already quiesced")
             self.frozen.add(server)
-        elif action == "os-stop":
-            self.servers[server]["status"] = "SHUTOFF"
+        elif action in ("os-stop", "os-start"):
+            self.servers[server]["status"] = "SHUTOFF" if action == "os-stop" else "ACTIVE"
         elif action in ("lock", "unlock"):
             self.servers[server]["locked"] = action == "lock"
         else:

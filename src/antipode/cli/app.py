@@ -52,6 +52,7 @@ COMMANDS = {
     "drill cleanup": "drill:DrillCleanup",
     "failover": "failover:Failover",
     "fence": "fence:Fence",
+    "migrate": "migrate:Migrate",
     "event list": "event:EventList",
     "serve": "serve:Serve",
     "service status": "serve:ServiceStatus",

@@ -126,6 +126,10 @@ class Compute:
         """Begin to switch a server off; it is SHUTOFF in the end."""
         self._api.post(f"/servers/{server_id}/action", {"os-stop": None})
 
+    def start_server(self, server_id: str) -> None:
+        """Begin to switch a server on; it is ACTIVE in the end."""
+        self._api.post(f"/servers/{server_id}/action", {"os-start": None})
+
     def lock_server(self, server_id: str, reason: str | None) -> None:
         """Lock a server; one that is locked stays so."""
         wanted = {"locked_reason": reason} if reason else None

@@ -106,7 +106,7 @@ class RecordedTimeline:
     def __init__(self, runs: Runs, run: str, claim: int, observer: Observer) -> None:
         """`claim` is the number of the claim with which the run is written."""
         self._run = run
-        self._observer = observer
+        self.observer = observer
         self._entries: queue.SimpleQueue[StepRecord | threading.Event | None] = queue.SimpleQueue()
         self._writer = _Writer(runs, run, claim, self._entries)
         self._warnings = _Warnings(run, lambda words: self.note(words, WARNING), self._writer)
@@ -158,7 +158,7 @@ class RecordedTimeline:
         """
         began = StepRecord(name.number, name.words, resource, started_at=time.time())
         self._entries.put(began)
-        self._observer.step_began(began)
+        self.observer.step_began(began)
         under_way, state = (
             StepUnderWay(lambda facts: self._waits(replace(began, result=facts))),
             "failed",
@@ -213,11 +213,11 @@ class RecordedTimeline:
 
     def _waits(self, step: StepRecord) -> None:
         self._entries.put(step)
-        self._observer.step_waits(step)
+        self.observer.step_waits(step)
 
     def _ended(self, step: StepRecord) -> None:
         self._entries.put(step)
-        self._observer.step_ended(step)
+        self.observer.step_ended(step)
 
 
 class _Writer(threading.Thread):

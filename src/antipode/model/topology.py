@@ -5,7 +5,7 @@ them again elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 from antipode.model.base import Model
@@ -318,3 +318,10 @@ class Topology(Model):
 
     def server(self, name: str) -> Server:
         return next(s for s in self.servers if s.name == name)
+
+    def with_on(self, ids: Collection[str]) -> Topology:
+        """The same, with these servers on, by id: they were off for a moment only."""
+        servers = [
+            s.model_copy(update={"is_off": False}) if s.id in ids else s for s in self.servers
+        ]
+        return self.model_copy(update={"servers": servers})

@@ -15,6 +15,7 @@ KINDS: Registry[RunKind] = Registry(
         "expire": "antipode.runs.expire:KIND",
         "verify": "antipode.runs.verify:KIND",
         "precheck": "antipode.runs.precheck:KIND",
+        "migrate": "antipode.runs.migrate:KIND",
         "fence": "antipode.runs.fence:KIND",
         "drill": "antipode.runs.drill:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",

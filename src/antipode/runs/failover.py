@@ -99,6 +99,8 @@ class FailoverRequest(Model):
     """the ids of what that one had made when this one was planned, as far as its site answered"""
     lost_vaults: list[str] = Field(default_factory=list)
     """vaults that the operator has given up"""
+    part_of: str | None = None
+    """the run that it is a part of"""
 
     @classmethod
     def confirmed(
@@ -257,7 +259,7 @@ def _fail_over(run: Run) -> None:
     request = FailoverRequest.model_validate(run.request)
     for row in run.deployment.runs.open(run.vnf):
         other = find_kind(row.kind)
-        if other is not None and KIND.displaces(other):
+        if other is not None and row.id != request.part_of and KIND.displaces(other):
             # not waited for: it may hang at the failed site, and nothing here depends on it
             run.deployment.runs.request_abort(row.id)
     site = run.site(request.to)

@@ -39,6 +39,8 @@ class FenceRequest(Model):
     """vaults that the operator has given up"""
     by_policy: bool = False
     """whether the service has begun it, as the site has returned"""
+    part_of: str | None = None
+    """the run that it is a part of"""
 
 
 def requested(

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from taskflow import task
 from taskflow.patterns import linear_flow
 
@@ -80,6 +80,10 @@ class ProtectRequest(Model):
     """the slot of the schedule that it was begun for, in seconds since the epoch; None where
     somebody asked for it
     """
+    part_of: str | None = None
+    """the run that it is a part of"""
+    switched_off: list[str] = Field(default_factory=list)
+    """the ids of members that are off only while the VNF moves: a recovery boots them"""
 
     @classmethod
     def of(cls, row: RunRow) -> ProtectRequest:
@@ -108,6 +112,7 @@ def requested(
     option: str | None = None,
     full: bool = False,
     due_at: float | None = None,
+    switched_off: Sequence[str] = (),
 ) -> RunRow:
     """A protection that is not kept yet.
 
@@ -116,6 +121,7 @@ def requested(
         option: which of the VNF's protections; the first by default.
         full: whether every volume is transferred whole.
         due_at: the slot of the schedule that it is begun for, in seconds since the epoch.
+        switched_off: the ids of members that are off only while the VNF moves.
 
     Raises:
         InvalidInput: the VNF has no such protection, or its settings are wrong.
@@ -132,6 +138,7 @@ def requested(
         generation=state.generation,
         full=full,
         due_at=due_at,
+        switched_off=list(switched_off),
     )
     return new_run(KIND, vnf.vnf, request.model_dump(mode="json"))
 
@@ -336,7 +343,7 @@ def _vaults(run: Run, wanted: Sequence[str]) -> Vaults:
 
 def _protect(run: Run) -> None:
     request = ProtectRequest.of(run.row)
-    no_run_in_the_way(run.deployment, run.vnf)
+    no_run_in_the_way(run.deployment, run.vnf, request.part_of)
     with run.timeline.step(Steps.CONNECT, request.site):
         site = run.site(request.site)
     # Before anything else that could hang, and before the deadline: a member that is frozen cannot
@@ -375,15 +382,18 @@ def _selected(job: Job) -> dict[str, list[str]]:
     return selected
 
 
-def no_run_in_the_way(deployment: Deployment, vnf: str) -> None:
+def no_run_in_the_way(deployment: Deployment, vnf: str, whole: str | None = None) -> None:
     """See that no run is open beside which the VNF must not be protected.
+
+    Args:
+        whole: the run that the protection is a part of, which is not in its way.
 
     Raises:
         Busy: one is.
     """
     for row in deployment.runs.open(vnf):
         other = find_kind(row.kind)
-        if other is not None and not KIND.may_begin_beside(other):
+        if other is not None and row.id != whole and not KIND.may_begin_beside(other):
             raise Busy(
                 f"{row.id} of {vnf} is {state_of(row, deployment)}, and the VNF is not protected"
                 f" meanwhile. If its process died: antipode run resume {row.id}, or antipode run"
@@ -736,7 +746,7 @@ class Seal(ProtectTask):
             consistency=taken.consistency,
             quiesce_window=taken.window,
             moments=taken.moments,
-            topology=Topology.model_validate(topology),
+            topology=Topology.model_validate(topology).with_on(job.request.switched_off),
             sources=Transferred.model_validate(transferred).sources,
             made_by=f"antipode {__version__}",
         )

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that are parts of another run: begun, awaited or taken back by the run that they belong to.
+
+A part is a run of its own, with its own flow, steps and rollback; its request names the whole
+(`part_of`). The whole has a step whose resource is the part, and which is kept before the part
+begins, so that a process that resumes the whole finds the part again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from antipode import logs
+from antipode.claims.claim import Claim
+from antipode.engine.execution import execute
+from antipode.engine.kind import RunKind
+from antipode.engine.run import Run
+from antipode.errors import Aborted, AntipodeError, Busy, NotFound, ResourceFailed
+from antipode.model.steps import StepName
+from antipode.store.runs import OPEN
+from antipode.store.tables import RunRow
+
+Json = dict[str, Any]
+PART_OF = "part_of"
+"""In the request of a part: the run that it belongs to."""
+LOOK_S = 0.3
+"""How often it is looked whether the whole must stop, or whether a part has ended that another
+process executes.
+"""
+
+
+def part_of(row: RunRow) -> str | None:
+    """The run that a run is a part of."""
+    found = (row.request or {}).get(PART_OF)
+    return None if found is None else str(found)
+
+
+def newest(whole: Run, step: StepName) -> RunRow | None:
+    """The part that was begun last in a step, by any process of the whole."""
+    for kept in reversed(whole.timeline.kept()):
+        if kept.name == step.words:
+            with suppress(NotFound):  # its process died before it was stored
+                return whole.deployment.runs.get(kept.resource)
+    return None
+
+
+def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) -> RunRow:
+    """Have a part of a run done, if an earlier process has not; the part as it ended.
+
+    Args:
+        step: of the whole, in which the part is done. It is done once in it.
+        kind: of the part.
+        make: a part that is not kept yet, for where there is none, or it has failed.
+
+    Raises:
+        Stopped: the whole must stop; the part has stopped, too, and is resumed or taken back with
+            it.
+        AntipodeError: the part has failed.
+    """
+    earlier = newest(whole, step)
+    if earlier is not None and earlier.state == "succeeded":
+        return earlier
+    row = make() if earlier is None or earlier.state not in OPEN else earlier
+    part = row.id
+    with whole.timeline.step(step, part):
+        if row is earlier:
+            claim = _taken(whole, part)
+        else:
+            row.request = {**(row.request or {}), PART_OF: whole.id}
+            _must_be_kept(whole, step, part)
+            claim = whole.deployment.claims.begin(row)
+        if claim is not None:
+            with claim:
+                _conduct(whole, kind, claim)
+        ended = whole.deployment.runs.get(part)
+        if ended.state != "succeeded":
+            raise ResourceFailed(f"{part} {ended.state}: {ended.reason}")
+        return ended
+
+
+def take_back(whole: Run, step: StepName, kind: RunKind) -> list[str]:
+    """Roll a part back that was begun in a step and has not succeeded; what stays, and why. Safe to
+    repeat.
+
+    Raises:
+        AntipodeError: not all of it could be rolled back.
+    """
+    row = newest(whole, step)
+    while row is not None and row.state not in ("succeeded", "aborted"):
+        try:
+            claim = whole.deployment.claims.take(row.id, abort=True)
+        except Busy:
+            if row.state not in OPEN:
+                raise
+            whole.deployment.runs.request_abort(row.id)
+            threading.Event().wait(LOOK_S)
+        else:
+            with claim, suppress(Aborted):
+                execute(whole.deployment, kind, claim, whole.timeline.observer)
+        row = whole.deployment.runs.get(row.id)
+    return [] if row is None else list((row.result or {}).get("left", []))
+
+
+def _must_be_kept(whole: Run, step: StepName, part: str) -> None:
+    if all((kept.name, kept.resource) != (step.words, part) for kept in whole.timeline.kept()):
+        raise AntipodeError(
+            f"the database does not keep that {part} is a part of {whole.id}; it is not begun"
+        )
+
+
+def _taken(whole: Run, part: str) -> Claim | None:
+    """A part that no process executes, to be resumed; None when it has ended, maybe in another
+    process, such as a service, which resumes what it finds lost.
+    """
+    while whole.deployment.runs.get(part).state in OPEN:
+        try:
+            return whole.deployment.claims.take(part)
+        except Busy:
+            whole.go_on()
+            threading.Event().wait(LOOK_S)
+    return None
+
+
+def _conduct(whole: Run, kind: RunKind, claim: Claim) -> None:
+    """Execute a part in a thread of its own, and stop it with the whole.
+
+    Raises:
+        AntipodeError: as `execute`, or why the whole must stop.
+    """
+    halt = threading.Event()
+    with ThreadPoolExecutor(1, "part", initializer=logs.adopt, initargs=(whole.id,)) as pool:
+        part = pool.submit(execute, whole.deployment, kind, claim, whole.timeline.observer, halt)
+        try:
+            _await(whole, part)
+        except Aborted:
+            whole.deployment.runs.request_abort(claim.run)
+            raise
+        except BaseException:
+            halt.set()
+            raise
+
+
+def _await(whole: Run, part: Future[Json]) -> None:
+    while not part.done():
+        whole.go_on()
+        try:
+            part.result(timeout=LOOK_S)
+        except TimeoutError:
+            if part.done():
+                raise
+    part.result()

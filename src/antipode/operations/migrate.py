@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving a VNF to another site while both answer: plan, confirm, execute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Observer
+from antipode.errors import InvalidInput
+from antipode.model.plan import RecoveryPlan
+from antipode.model.state import ProtectedVnf
+from antipode.runs import migrate as run_kind
+from antipode.runs import preparation, protect
+from antipode.runs.precheck import default_site
+from antipode.store.tables import RunRow
+from antipode.vault import points
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A migration that may begin once the operator has confirmed it: nothing was changed."""
+
+    state: ProtectedVnf
+    to: str
+    option: str | None
+    plan: RecoveryPlan | None
+    """of a recovery from the newest point; None where there is none of the active site yet"""
+    warnings: Sequence[str]
+
+
+def prepare(
+    deployment: Deployment, vnf: str, to: str | None = None, option: str | None = None
+) -> Prepared:
+    """Plan a migration.
+
+    Args:
+        to: the site; by default the first of the VNF at which it is not active.
+        option: which of the VNF's protections makes the points; the first by default.
+
+    Raises:
+        NotFound: the VNF or the site is not known here.
+        InvalidInput: the VNF is active at that site, or has no such protection.
+        Busy: a recovery of it has not ended.
+        PreflightFailed: the site lacks something; all of it is named.
+        VaultError, SiteUnreachable: where it is active is not known, or one of both sites does not
+            answer.
+    """
+    known = deployment.vnfs.get(vnf)
+    site = to or default_site(deployment, vnf)
+    protect.no_run_in_the_way(deployment, vnf)
+    standing = activity.decided(deployment, vnf)
+    state = standing.state
+    activity.must_be_active_at(state, state.active_site)
+    if site == state.active_site:
+        raise InvalidInput(f"{state}; move it to another site")
+    protect.requested(known, state, option=option)  # refuses an option that it has not
+    deployment.site(state.active_site)
+    newest = points.newest_or_none(standing.vaults, vnf)
+    if newest is None or newest.site != state.active_site:
+        return Prepared(state, site, option, None, [])
+    plan = preparation.prepare(deployment, vnf, site, newest.id).plan
+    return Prepared(state, site, option, plan, plan.warnings)
+
+
+def request(prepared: Prepared) -> RunRow:
+    """The run that the operator confirms now; neither kept nor begun."""
+    return run_kind.requested(prepared.state, prepared.to, prepared.option)
+
+
+def migrate(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
+    """Move the VNF; a record of it.
+
+    Raises:
+        Busy: another run of the VNF is under way, or it has moved since.
+        AntipodeError: it stopped; the copy at the other site was removed, and the members were
+            switched on again, unless the error says otherwise.
+    """
+    with deployment.claims.begin(row) as claim:
+        return execute(deployment, run_kind.KIND, claim, observer)

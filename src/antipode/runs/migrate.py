@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kind of run that moves a VNF to another site while both sites answer, without loss: it makes
+a recovery point while the VNF runs, switches the members off, makes a last point, recovers the VNF
+from it, and fences the old copy.
+
+Each of these but the switching is a run of its own. What fails before the other site is the active
+one is taken back, and the members are switched on again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from antipode.cloud.api import ApiError, Json
+from antipode.config import Config
+from antipode.engine import activity, parts
+from antipode.engine.kind import Priority, RunKind
+from antipode.engine.run import Run, new_run
+from antipode.errors import AntipodeError, Busy, ResourceFailed
+from antipode.model.base import Model
+from antipode.model.point import RecoveryPoint
+from antipode.model.state import ProtectedVnf, VnfState
+from antipode.model.steps import Step, StepName
+from antipode.runs import failover, fence, preparation, protect
+from antipode.store.tables import RunRow
+from antipode.vault import points
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+POLL_S = 1.0
+SWITCHED_WITHIN_S = 600.0
+"""How long the members of one wave may take to be off, or on: Nova waits for a guest for a minute,
+then cuts its power; an image may say longer.
+"""
+WAS_ON = "was_on"
+"""In the result of the step that sees which members are on: their ids and names."""
+WAVES = "waves"
+"""In the same: the ids of all members, in the waves in which they boot."""
+
+
+class MigrateSteps(StepName):
+    FIRST_POINT = "", "protect the VNF while it runs"
+    SEE_THAT_IT_FITS = "", "plan the recovery at the other site"
+    SEE_WHAT_IS_ON = "", "see which members are on"
+    SWITCH_OFF = "", "switch the members off"
+    LAST_POINT = "", "protect the VNF with its members off"
+    RECOVER = "", "recover at the other site"
+    FENCE = "", "fence the old copy"
+    SWITCH_ON = "", "switch the members on again"
+
+
+class MigrateRequest(Model):
+    """A migration as the operator confirmed it."""
+
+    site: str
+    """the active site"""
+    to: str
+    option: str | None = None
+    """which of the VNF's protections makes the points; the first by default"""
+    state: ProtectedVnf
+    """of the VNF when it was confirmed"""
+    confirmed_at: float
+    """seconds since the epoch"""
+
+
+def requested(state: ProtectedVnf, to: str, option: str | None = None) -> RunRow:
+    """A migration that an operator confirms now; it is not kept yet."""
+    request = MigrateRequest(
+        site=state.active_site, to=to, option=option, state=state, confirmed_at=time.time()
+    )
+    return new_run(KIND, state.vnf, request.model_dump(mode="json"))
+
+
+class Migrate(RunKind):
+    name = "migrate"
+    flow_version = 1
+    priority = Priority.RECOVERY
+    rolls_back_failures = True
+    works_at_active_site = True
+    creates = "the copy at the other site, while that is not the active one"
+
+    def confirmation_lasts_s(self, config: Config) -> float | None:
+        return config.failover_confirmed_for
+
+    def site_of(self, row: RunRow) -> str:
+        return MigrateRequest.model_validate(row.request or {}).to
+
+    def execute(self, run: Run) -> None:
+        _migrate(run)
+
+    def roll_back(self, run: Run) -> list[str]:
+        left: list[str] = []
+        for step, kind in reversed(list(_PARTS.items())):
+            left += parts.take_back(run, step, kind)
+        return [*left, *_switch_on(run)]
+
+    def point_of_no_return(self, run: Run) -> str | None:
+        recovery = parts.newest(run, MigrateSteps.RECOVER)
+        if recovery is None:
+            return None
+        state = activity.decided(run.deployment, run.vnf).state
+        ours = state.claim is not None and state.claim.run == recovery.id
+        moved = ours and state.state is not VnfState.FAILING_OVER
+        return f"{run.vnf} is active at {state.active_site}" if moved else None
+
+
+KIND = Migrate()
+_PARTS: Mapping[StepName, RunKind] = {
+    MigrateSteps.FIRST_POINT: protect.KIND,
+    MigrateSteps.LAST_POINT: protect.KIND,
+    MigrateSteps.RECOVER: failover.KIND,
+}
+"""The parts that are taken back, in their order."""
+
+
+def _migrate(run: Run) -> None:
+    request = MigrateRequest.model_validate(run.request)
+    run.result.update(vnf=run.vnf, site=request.site, to=request.to)
+    if parts.newest(run, MigrateSteps.RECOVER) is None:
+        protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
+        _must_be_active(run, request)
+    run.touches_clouds()
+    vnf = run.deployment.vnfs.get(run.vnf)
+
+    def protection(switched_off: Sequence[str] = ()) -> RunRow:
+        state = _must_be_active(run, request)
+        return protect.requested(vnf, state, option=request.option, switched_off=switched_off)
+
+    def recovery() -> RunRow:
+        p = preparation.prepare(run.deployment, run.vnf, request.to, last)
+        return failover.requested(p.point, p.point_digest, p.plan, p.state)
+
+    def fencing() -> RunRow:
+        standing = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
+        return fence.requested(standing.state, request.site)
+
+    first = _point(parts.done(run, MigrateSteps.FIRST_POINT, protect.KIND, protection))
+    point = _see_that_it_fits(run, request, first)
+    members = _switch_off(run, request, point)
+    last = _point(
+        parts.done(
+            run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
+        )
+    )
+    run.result["recovery_point"] = last
+    recovered = parts.done(run, MigrateSteps.RECOVER, failover.KIND, recovery)
+    run.cannot_be_aborted()
+    run.result["servers"] = (recovered.result or {}).get("servers", {})
+    run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
+    parts.done(run, MigrateSteps.FENCE, fence.KIND, fencing)
+
+
+def _point(row: RunRow) -> str:
+    """The recovery point that a protection has made."""
+    return str((row.result or {})["recovery_point"])
+
+
+def _must_be_active(run: Run, request: MigrateRequest) -> ProtectedVnf:
+    """The state of the VNF, which is still as it was when the migration was confirmed.
+
+    Raises:
+        Busy: it is active elsewhere, is failing over, or has moved and come back.
+        VaultError, SiteUnreachable: too few vaults answer to be sure.
+    """
+    state = activity.decided(run.deployment, run.vnf, run.go_on).state
+    activity.must_be_active_at(state, request.site)
+    if state.generation != request.state.generation:
+        raise Busy(f"{state}: it has moved and come back since {run.id} was confirmed")
+    return state
+
+
+def _see_that_it_fits(run: Run, request: MigrateRequest, first: str) -> RecoveryPoint:
+    """The first recovery point, from which the VNF could be recovered at the other site now.
+
+    Raises:
+        PreflightFailed: the other site lacks something; no member was switched off.
+    """
+    with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
+        if parts.newest(run, MigrateSteps.RECOVER) is None:
+            return preparation.prepare(run.deployment, run.vnf, request.to, first).point
+        vaults = run.deployment.vaults(run.deployment.vnfs.get(run.vnf).vaults)
+        return points.find(vaults, run.vnf, first).point
+
+
+# ---- the members ----
+
+
+def _waves(point: RecoveryPoint) -> list[list[str]]:
+    """The ids of the members, in the waves in which they boot."""
+    ids = {
+        member.label: server.id
+        for member, server in zip(point.vnf.members, point.topology.servers, strict=True)
+    }
+    return [[ids[label] for label in wave] for wave in point.vnf.boot_waves()]
+
+
+class Members(NamedTuple):
+    """The members of a VNF before they were switched off."""
+
+    were_on: dict[str, str]
+    """id -> name"""
+    waves: list[list[str]]
+    """the ids of all, in the waves in which they boot"""
+    at: float
+    """seconds since the epoch"""
+
+
+def _members(run: Run) -> Members | None:
+    """The members that the run may have switched off; None where it has switched off none."""
+    for kept in run.timeline.kept():
+        if kept.name == MigrateSteps.SEE_WHAT_IS_ON.words and kept.state == "succeeded":
+            return Members(kept.result[WAS_ON], kept.result[WAVES], kept.started_at)
+    return None
+
+
+def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Members:
+    """Switch the members off against their boot order; what they were before.
+
+    Raises:
+        ResourceFailed: one does not go off.
+    """
+    site = run.site(request.site)
+    if (members := _members(run)) is None:
+        waves = _waves(point)
+        wanted = {id_ for wave in waves for id_ in wave}
+        with run.timeline.step(MigrateSteps.SEE_WHAT_IS_ON, site.name) as step:
+            servers = [s for s in site.compute.servers() if s["id"] in wanted]
+            on = {s["id"]: s["name"] for s in servers if s["status"] != "SHUTOFF"}
+            step.result(**{WAS_ON: on, WAVES: waves})
+        if (members := _members(run)) is None:
+            raise AntipodeError(
+                f"the database does not keep which members of {run.vnf} are on, so none is"
+                " switched off"
+            )
+    with run.timeline.step(MigrateSteps.SWITCH_OFF, site.name) as step:
+        for wave in reversed(members.waves):
+            _switch(run, site, [i for i in wave if i in members.were_on], "SHUTOFF", step)
+    return members
+
+
+def _switch_on(run: Run) -> list[str]:
+    """Switch the members on again that the run has switched off, in their boot order; why it did
+    not, if that is not safe.
+    """
+    if (members := _members(run)) is None:
+        return []
+    request = MigrateRequest.model_validate(run.request)
+    state = activity.decided(run.deployment, run.vnf).state
+    is_here = state.active_site == request.site and state.state is not VnfState.FAILING_OVER
+    if not is_here or state.generation != request.state.generation:
+        names = ", ".join(sorted(members.were_on.values()))
+        return [
+            f"{names} at {request.site} stay off, as to start them may make two active copies:"
+            f" {state}"
+        ]
+    site = run.site(request.site)
+    with run.timeline.step(MigrateSteps.SWITCH_ON, site.name) as step:
+        for wave in members.waves:
+            _switch(run, site, [i for i in wave if i in members.were_on], "ACTIVE", step)
+    return []
+
+
+def _switch(run: Run, site: Site, ids: Sequence[str], to: str, step: Step) -> None:
+    """Have servers be SHUTOFF or ACTIVE.
+
+    Raises:
+        ResourceFailed: one is gone, Nova refuses, or it takes too long.
+    """
+    act = site.compute.stop_server if to == "SHUTOFF" else site.compute.start_server
+    deadline, asked = time.monotonic() + SWITCHED_WITHIN_S, set[str]()
+    while True:
+        there = {s["id"]: s for s in site.compute.servers()}
+        if gone := [i for i in ids if i not in there]:
+            raise ResourceFailed(f"{site.name}: {', '.join(gone)} of {run.vnf} is not there")
+        other = [there[i] for i in ids if there[i]["status"] != to]
+        if not other:
+            return
+        if time.monotonic() > deadline:
+            raise ResourceFailed(f"{site.name}: {_said(other)}, and not {to}")
+        for server in other:
+            if server["id"] not in asked and not server.get("OS-EXT-STS:task_state"):
+                try:
+                    act(server["id"])
+                except ApiError as error:
+                    if error.status != 409:  # it is on its way, by a process that died
+                        raise ResourceFailed(
+                            f"{site.name}: server {server['name']} does not become {to}:"
+                            f" {error.reason}"
+                        ) from error
+                asked.add(server["id"])
+        step.waits_for(f"{_said(other)} to be {to}")
+        run.go_on()
+        time.sleep(POLL_S)
+
+
+def _said(servers: Sequence[Json]) -> str:
+    return ", ".join(f"server {s['name']} is {s['status']}" for s in servers)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A planned migration: the last point is taken with all members off, the VNF is recovered from it,
+and its old copy is fenced. Whatever fails before that leaves the VNF running where it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antipode.engine import parts
+from antipode.engine.timeline import Unobserved
+from antipode.errors import AntipodeError, Busy, InvalidInput, PreflightFailed, SiteUnreachable
+from antipode.operations.abort import abort
+from antipode.operations.migrate import migrate, prepare, request
+from antipode.operations.protect import protect
+from antipode.operations.resume import resume
+from antipode.runs import migrate as migrate_run
+from antipode.store.tables import RunRow
+from antipode.vault import points
+from tests.unit.test_durable_runs import World, until, world
+
+__all__ = ["world"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+
+
+def migrated(world: World, **wanted: Any) -> dict[str, Any]:
+    here = world.process()
+    return migrate(here, request(prepare(here, "v", **wanted)), Unobserved())
+
+
+def newest(world: World) -> RunRow:
+    return next(r for r in world.here.runs.all("v") if r.kind == "migrate")
+
+
+def parts_of(world: World, kind: str) -> list[RunRow]:
+    return [r for r in world.here.runs.all("v") if r.kind == kind and parts.part_of(r)]
+
+
+def statuses(cloud: Any) -> dict[str, str]:
+    return {s["name"]: s["status"] for s in cloud.servers.values()}
+
+
+def expect_as_before(world: World) -> None:
+    """The VNF runs at site-a as if nothing had happened, and may be protected."""
+    assert set(statuses(world.a).values()) == {"ACTIVE"}
+    assert (world.b.servers, world.b.volumes, world.b.ports) == ({}, {}, {})
+    assert world.a.all_frozen == set()
+    protect(world.process(), "v", Unobserved())
+
+
+def test_a_vnf_moves_and_its_old_copy_is_off_and_locked(world: World) -> None:
+    record = migrated(world)
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+    assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
+    assert all(s["locked"] for s in world.a.servers.values())
+    assert record["downtime_s"] >= 0
+    state = prepare(world.process(), "v", to="site-a").state
+    assert (state.active_site, state.generation) == ("site-b", 2)
+
+
+def test_members_are_switched_off_against_their_boot_order_before_the_last_point(
+    world: World,
+) -> None:
+    migrated(world)
+    events = world.a.events
+    off = [e for e in events if e.startswith("os-stop")]
+    assert off == ["os-stop front", "os-stop db"]
+    last = [e for e in events[events.index("os-stop db") :] if " backup " in e]
+    assert len(last) == 3
+    assert not [e for e in events[events.index("os-stop front") :] if e.startswith("quiesce")]
+
+
+def test_the_last_point_has_members_that_are_on_as_they_were(world: World) -> None:
+    world.a.servers["id-front"]["status"] = "SHUTOFF"
+    record = migrated(world)
+    here = world.process()
+    point = points.find(here.vaults(()), "v", record["recovery_point"]).point
+    assert {s.name: s.is_off for s in point.topology.servers} == {"db": False, "front": True}
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "SHUTOFF"}
+    assert "os-stop front" not in world.a.events
+
+
+def test_what_the_other_site_lacks_is_named_and_no_member_is_switched_off(world: World) -> None:
+    world.b.quotas["instances"] = {"limit": 1}
+    with pytest.raises(PreflightFailed):
+        migrated(world)
+    assert not [e for e in world.a.events if e.startswith("os-stop")]
+    assert [r.kind for r in world.here.runs.all("v")].count("migrate") == 0
+
+
+@pytest.mark.parametrize(
+    ("site", "event"),
+    [
+        ("site-a", "os-stop db"),
+        ("site-a", "snapshot db-data"),
+        ("site-b", "restore db-root"),
+        ("site-b", "boot db"),
+        ("site-b", "boot front"),
+    ],
+)
+def test_after_a_failure_the_members_are_on_again_and_nothing_is_left(
+    world: World, site: str, event: str
+) -> None:
+    switched_off: list[str] = []
+
+    def before(happens: str) -> None:
+        switched_off.extend([happens] if happens.startswith("os-stop") else [])
+        if happens == event and (site == "site-b" or switched_off):
+            raise SiteUnreachable(f"{site}: no answer")
+
+    world.clouds[site].before = before
+    if site == "site-b":
+        world.a.before = lambda happens: None
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    for cloud in world.clouds.values():
+        cloud.before = lambda happens: None
+    assert newest(world).state == "failed"
+    expect_as_before(world)
+
+
+def test_an_abort_while_it_recovers_takes_it_back(world: World) -> None:
+    def before(happens: str) -> None:
+        if happens == "boot db":
+            world.here.runs.request_abort(newest(world).id)
+            until(lambda: any(r.abort_requested_at for r in parts_of(world, "failover")))
+
+    world.b.before = before
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    world.b.before = lambda happens: None
+    assert newest(world).state == "aborted"
+    expect_as_before(world)
+
+
+def test_it_is_too_late_to_abort_one_that_has_moved(world: World) -> None:
+    record = migrated(world)
+    with pytest.raises(InvalidInput):
+        abort(world.process(), record["run"], Unobserved())
+
+
+def test_one_whose_old_copy_cannot_be_fenced_has_moved_all_the_same(world: World) -> None:
+    def before(happens: str) -> None:
+        if happens.startswith("lock"):
+            raise SiteUnreachable("site-a: no answer")
+
+    world.a.before = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("antipode.recover.fencing.WITHIN_S", 0.1)
+        patch.setattr("antipode.recover.fencing.POLL_S", 0.01)
+        record = migrated(world)
+    assert record["not_done"]
+    assert newest(world).state == "succeeded"
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+    assert set(statuses(world.a).values()) == {"SHUTOFF"}
+
+
+def test_a_protection_does_not_begin_beside_it(world: World) -> None:
+    with world.here.claims.begin(request(prepare(world.here, "v"))), pytest.raises(Busy):
+        protect(world.process(), "v", Unobserved())
+
+
+def test_it_does_not_begin_beside_a_protection(world: World) -> None:
+    from antipode.operations.protect import request as protection
+
+    with world.here.claims.begin(protection(world.here, "v")), pytest.raises(Busy):
+        migrated(world)
+    assert not [e for e in world.a.events if e.startswith("os-stop")]
+
+
+def test_there_and_back(world: World) -> None:
+    migrated(world)
+    for server in world.a.servers.values():
+        server["locked"] = False
+    with pytest.raises(AntipodeError):  # the old copy has its names and addresses
+        migrated(world, to="site-a")
+
+
+def test_it_is_not_moved_to_where_it_is(world: World) -> None:
+    with pytest.raises(InvalidInput):
+        prepare(world.here, "v", to="site-a")
+
+
+def test_a_lost_one_is_resumed(world: World) -> None:
+    row = request(prepare(world.here, "v"))
+    with world.here.claims.begin(row) as claim:
+        run = claim.run
+    record = resume(world.process(), run, Unobserved())
+    assert record["run"] == run
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
