@@ -32,7 +32,7 @@ from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
 from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
-from antipode.engine import deployment, execution, flows, run
+from antipode.engine import deployment, execution, flows, parts, run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted
 from antipode.freezes import reaper
@@ -42,6 +42,7 @@ from antipode.operations import (
     expiry,
     failover,
     fence,
+    migrate,
     precheck,
     protect,
     recovery_points,
@@ -51,6 +52,7 @@ from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import fencing, rollback
 from antipode.runs import failover_checks, kind_of, orphans
+from antipode.runs import migrate as migrate_run
 from antipode.store import database
 from antipode.store.runs import Runs
 from antipode.vault import Vault
@@ -208,7 +210,7 @@ LATE = (
 def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
     window.POLL_S = rollback.POLL_S = member.POLL_S = 0.005
-    image_booted.POLL_S = fencing.POLL_S = 0.005
+    image_booted.POLL_S = fencing.POLL_S = migrate_run.POLL_S = parts.LOOK_S = 0.005
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
@@ -261,6 +263,8 @@ def do(job: dict[str, Any]) -> None:
             fence.fence(
                 here, fence.request(fence.prepare(here, job["vnf"], "site-a")), Unobserved()
             )
+        case "migrate":
+            migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

@@ -62,12 +62,11 @@ def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) 
         AntipodeError: the part has failed.
     """
     earlier = newest(whole, step)
-    if earlier is not None and earlier.state == "succeeded":
-        return earlier
-    row = make() if earlier is None or earlier.state not in OPEN else earlier
+    goes_on = earlier is not None and earlier.state in ("succeeded", *OPEN)
+    row = earlier if earlier is not None and goes_on else make()
     part = row.id
     with whole.timeline.step(step, part):
-        if row is earlier:
+        if goes_on:
             claim = _taken(whole, part)
         else:
             row.request = {**(row.request or {}), PART_OF: whole.id}
