@@ -80,7 +80,7 @@ class Migrate(RunKind):
     priority = Priority.RECOVERY
     rolls_back_failures = True
     works_at_active_site = True
-    creates = "the copy at the other site, while that is not the active one"
+    creates = "servers, volumes, ports and networks at the other site"
 
     def confirmation_lasts_s(self, config: Config) -> float | None:
         return config.failover_confirmed_for
