@@ -14,6 +14,7 @@ from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
 from antipode.model.plan import RecoveryPlan
 from antipode.model.state import ProtectedVnf
+from antipode.protect import offsite
 from antipode.runs import migrate as run_kind
 from antipode.runs import preparation, protect
 from antipode.runs.precheck import default_site
@@ -62,11 +63,15 @@ def prepare(
         raise InvalidInput(f"{state}; move it to another site")
     protect.requested(known, state, option=option)  # refuses an option that it has not
     deployment.site(state.active_site)
+    warnings = [
+        f"it is not protected at {site} as things are: {problem}"
+        for problem in offsite.problems(deployment.config, known, site)
+    ]
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
-        return Prepared(state, site, option, None, [])
+        return Prepared(state, site, option, None, warnings)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
-    return Prepared(state, site, option, plan, plan.warnings)
+    return Prepared(state, site, option, plan, [*warnings, *plan.warnings])
 
 
 def request(prepared: Prepared) -> RunRow:

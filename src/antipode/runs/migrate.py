@@ -25,7 +25,6 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Step, StepName
 from antipode.runs import failover, fence, preparation, protect
 from antipode.store.tables import RunRow
-from antipode.vault import points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -120,8 +119,36 @@ def _migrate(run: Run) -> None:
     request = MigrateRequest.model_validate(run.request)
     run.result.update(vnf=run.vnf, site=request.site, to=request.to)
     if parts.newest(run, MigrateSteps.RECOVER) is None:
-        protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
-        _must_be_active(run, request)
+        _capture(run, request)
+    last, members = parts.newest(run, MigrateSteps.LAST_POINT), _members(run)
+    assert last is not None and members is not None
+    run.result["recovery_point"] = _point(last)
+
+    def recovery() -> RunRow:
+        p = preparation.prepare(run.deployment, run.vnf, request.to, _point(last))
+        return failover.requested(p.point, p.point_digest, p.plan, p.state)
+
+    def fencing() -> RunRow:
+        standing = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
+        return fence.requested(standing.state, request.site)
+
+    recovered = parts.done(run, MigrateSteps.RECOVER, failover.KIND, recovery)
+    run.cannot_be_aborted()
+    run.result["servers"] = (recovered.result or {}).get("servers", {})
+    run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
+    parts.done(run, MigrateSteps.FENCE, fence.KIND, fencing)
+
+
+def _capture(run: Run, request: MigrateRequest) -> None:
+    """Make the recovery point that has all that the members have ever written; they are off then.
+
+    Raises:
+        Busy: another run of the VNF is in the way, or it has moved.
+        PreflightFailed: the other site lacks something; no member was switched off.
+        AntipodeError: a protection has failed, or a member is not off.
+    """
+    protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
+    _must_be_active(run, request)
     run.touches_clouds()
     vnf = run.deployment.vnfs.get(run.vnf)
 
@@ -129,28 +156,13 @@ def _migrate(run: Run) -> None:
         state = _must_be_active(run, request)
         return protect.requested(vnf, state, option=request.option, switched_off=switched_off)
 
-    def recovery() -> RunRow:
-        p = preparation.prepare(run.deployment, run.vnf, request.to, last)
-        return failover.requested(p.point, p.point_digest, p.plan, p.state)
-
-    def fencing() -> RunRow:
-        standing = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
-        return fence.requested(standing.state, request.site)
-
     first = _point(parts.done(run, MigrateSteps.FIRST_POINT, protect.KIND, protection))
-    point = _see_that_it_fits(run, request, first)
+    with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
+        point = preparation.prepare(run.deployment, run.vnf, request.to, first).point
     members = _switch_off(run, request, point)
-    last = _point(
-        parts.done(
-            run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
-        )
+    parts.done(
+        run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
     )
-    run.result["recovery_point"] = last
-    recovered = parts.done(run, MigrateSteps.RECOVER, failover.KIND, recovery)
-    run.cannot_be_aborted()
-    run.result["servers"] = (recovered.result or {}).get("servers", {})
-    run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
-    parts.done(run, MigrateSteps.FENCE, fence.KIND, fencing)
 
 
 def _point(row: RunRow) -> str:
@@ -170,19 +182,6 @@ def _must_be_active(run: Run, request: MigrateRequest) -> ProtectedVnf:
     if state.generation != request.state.generation:
         raise Busy(f"{state}: it has moved and come back since {run.id} was confirmed")
     return state
-
-
-def _see_that_it_fits(run: Run, request: MigrateRequest, first: str) -> RecoveryPoint:
-    """The first recovery point, from which the VNF could be recovered at the other site now.
-
-    Raises:
-        PreflightFailed: the other site lacks something; no member was switched off.
-    """
-    with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
-        if parts.newest(run, MigrateSteps.RECOVER) is None:
-            return preparation.prepare(run.deployment, run.vnf, request.to, first).point
-        vaults = run.deployment.vaults(run.deployment.vnfs.get(run.vnf).vaults)
-        return points.find(vaults, run.vnf, first).point
 
 
 # ---- the members ----
