@@ -9,6 +9,7 @@ begins, so that a process that resumes the whole finds the part again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -96,7 +97,7 @@ def take_back(whole: Run, step: StepName, kind: RunKind) -> list[str]:
             if row.state not in OPEN:
                 raise
             whole.deployment.runs.request_abort(row.id)
-            threading.Event().wait(LOOK_S)
+            time.sleep(LOOK_S)
         else:
             with claim, suppress(Aborted):
                 execute(whole.deployment, kind, claim, whole.timeline.observer)
@@ -120,7 +121,7 @@ def _taken(whole: Run, part: str) -> Claim | None:
             return whole.deployment.claims.take(part)
         except Busy:
             whole.go_on()
-            threading.Event().wait(LOOK_S)
+            time.sleep(LOOK_S)
     return None
 
 
