@@ -854,6 +854,21 @@ def test_an_aborted_migration_leaves_the_vnf_running_where_it_was_however_often_
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("first", ["os-stop db, not answered", "lock front"])
+def test_an_aborted_fence_undoes_nothing_and_the_next_one_completes_it(
+    matrices: Callable[[str], Matrix], first: str
+) -> None:
+    stage = matrices("fence").killed_at(first)
+    before = clouds(stage)
+    abort(stage)
+    assert clouds(stage) == before
+    assert stage.play("fence") == 0, stage.errors()
+    old = stage.clouds["site-a"]
+    assert {(s["status"], s["locked"]) for s in old.servers.values()} == {("SHUTOFF", True)}
+    assert {p["admin_state_up"] for p in old.ports.values() if p["device_id"]} == {False}
+    stage.close()
+
+
 def not_as_before(stage: Stage, before: dict[str, Any]) -> list[str]:
     """What an aborted migration has changed, but for the points that it has made."""
     shown, any_of_these = clouds(stage), {"backups": [], "keypairs": {}, "groups": []}
