@@ -51,7 +51,8 @@ from antipode.operations import (
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import fencing, rollback
-from antipode.runs import failover_checks, kind_of, orphans
+from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans
+from antipode.runs import fence as fence_run
 from antipode.runs import migrate as migrate_run
 from antipode.store import database
 from antipode.store.runs import Runs
@@ -214,6 +215,7 @@ def prepare() -> None:
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
+    old_copy_removal.must_be_replaced = lambda standing: None
     secrets.token_hex = lambda _bytes: "1a2b3c"  # type: ignore[assignment,misc]
     for wait in (watch.Watch.wait_for, watch.Watch.wait_gone):
         assert wait.__kwdefaults__ is not None
@@ -263,6 +265,11 @@ def do(job: dict[str, Any]) -> None:
             fence.fence(
                 here, fence.request(fence.prepare(here, job["vnf"], "site-a")), Unobserved()
             )
+        case "old copy removal":
+            standing = fence_run.must_be_old(here, job["vnf"], "site-a")
+            row = old_copy_removal.requested(standing.state, "site-a")
+            with here.claims.begin(row) as claim:
+                execution.execute(here, old_copy_removal.KIND, claim, Unobserved())
         case "migrate":
             migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
         case "resume":

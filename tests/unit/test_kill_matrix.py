@@ -433,6 +433,12 @@ def moving(stage: Stage) -> Stage:
     return stage
 
 
+def fenced(stage: Stage) -> Stage:
+    """Have the VNF be active at the backup site, and its old copy fenced."""
+    stage.begins_with = "fence"
+    return moved(stage)
+
+
 def drilled(stage: Stage) -> Stage:
     """Have a drill be kept at the backup site."""
     stage.begins_with = "drill that is kept"
@@ -673,6 +679,7 @@ def matrices(
                     "fence": lambda: moved(stages()),
                     "drill cleanup": lambda: drilled(stages()),
                     "migrate": lambda: moving(stages()),
+                    "old copy removal": lambda: fenced(stages()),
                 }.get(what, stages),
                 request.getfixturevalue("protected_long") if long else protected,
                 what,
@@ -695,6 +702,7 @@ COMMANDS = (
     "drill",
     "drill cleanup",
     "migrate",
+    "old copy removal",
 )
 SPARSE = {"migrate": 5}
 """Of whose points only every so many are in a matrix: its parts have matrices of their own."""
@@ -711,7 +719,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 3, 7, 0, 0, 15, 0, 18)
+    counts = (9, 10, 10, 9, 3, 7, 0, 0, 15, 0, 18, 0)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
@@ -871,7 +879,8 @@ def test_an_aborted_fence_undoes_nothing_and_the_next_one_completes_it(
 
 def not_as_before(stage: Stage, before: dict[str, Any]) -> list[str]:
     """What an aborted migration has changed, but for the points that it has made."""
-    shown, any_of_these = clouds(stage), {"backups": [], "keypairs": {}, "groups": []}
+    shown = clouds(stage)
+    any_of_these: dict[str, Any] = {"backups": [], "keypairs": {}, "groups": []}
     return [
         d
         for site in stage.clouds

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from antipode.engine import parts
+from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, Busy, InvalidInput, PreflightFailed, SiteUnreachable
 from antipode.operations.abort import abort
 from antipode.operations.migrate import migrate, prepare, request
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
+from antipode.runs import fence, old_copy_removal
 from antipode.runs import migrate as migrate_run
 from antipode.store.tables import RunRow
 from antipode.vault import points
@@ -40,6 +42,11 @@ def newest(world: World) -> RunRow:
 
 def parts_of(world: World, kind: str) -> list[RunRow]:
     return [r for r in world.here.runs.all("v") if r.kind == kind and parts.part_of(r)]
+
+
+def stops(world: World, part: RunRow) -> bool:
+    """Whether a part has seen that it must stop."""
+    return any("stops" in step.name for step in world.here.runs.steps(part.id))
 
 
 def statuses(cloud: Any) -> dict[str, str]:
@@ -129,7 +136,7 @@ def test_an_abort_while_it_recovers_takes_it_back(world: World) -> None:
     def before(happens: str) -> None:
         if happens == "boot db":
             world.here.runs.request_abort(newest(world).id)
-            until(lambda: any(r.abort_requested_at for r in parts_of(world, "failover")))
+            until(lambda: any(stops(world, part) for part in parts_of(world, "failover")))
 
     world.b.before = before
     with pytest.raises(AntipodeError):
@@ -174,14 +181,6 @@ def test_it_does_not_begin_beside_a_protection(world: World) -> None:
     assert not [e for e in world.a.events if e.startswith("os-stop")]
 
 
-def test_there_and_back(world: World) -> None:
-    migrated(world)
-    for server in world.a.servers.values():
-        server["locked"] = False
-    with pytest.raises(AntipodeError):  # the old copy has its names and addresses
-        migrated(world, to="site-a")
-
-
 def test_it_is_not_moved_to_where_it_is(world: World) -> None:
     with pytest.raises(InvalidInput):
         prepare(world.here, "v", to="site-a")
@@ -194,3 +193,95 @@ def test_a_lost_one_is_resumed(world: World) -> None:
     record = resume(world.process(), run, Unobserved())
     assert record["run"] == run
     assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
+def test_back_at_a_site_with_its_old_copy_it_needs_that_removed(world: World) -> None:
+    migrated(world)
+    plan = prepare(world.process(), "v", back=True)
+    assert (plan.to, plan.plan) == ("site-a", None)
+    assert plan.removes is not None
+    assert sorted(plan.removes.servers.values()) == ["db", "front"]
+    assert set(plan.removes.volumes) == set(world.a.volumes)
+
+
+def test_nothing_is_removed_before_there_is_a_point_of_the_active_copy(world: World) -> None:
+    migrated(world)
+    world.b.before = lambda happens: fail("no answer") if happens.startswith("quiesce") else None
+    with pytest.raises(AntipodeError):
+        migrated(world, back=True)
+    assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
+def test_an_old_copy_that_runs_is_not_removed(world: World) -> None:
+    migrated(world)
+    world.a.servers["id-db"]["status"] = "ACTIVE"
+    with pytest.raises(PreflightFailed):
+        prepare(world.process(), "v", back=True)
+
+
+def removed(world: World) -> dict[str, Any]:
+    """The old copy at site-a is removed."""
+    here = world.process()
+    standing = fence.must_be_old(here, "v", "site-a")
+    row = old_copy_removal.requested(standing.state, "site-a")
+    with here.claims.begin(row) as claim:
+        return execute(here, old_copy_removal.KIND, claim, Unobserved())
+
+
+def test_the_last_other_copy_is_not_removed(world: World) -> None:
+    migrated(world)
+    with pytest.raises(PreflightFailed):  # the VNF has not been protected since it moved
+        removed(world)
+    assert statuses(world.a) == {"db": "SHUTOFF", "front": "SHUTOFF"}
+
+
+@pytest.fixture
+def replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A VNF that has moved, and has points of its new generation."""
+    migrated(world)
+    monkeypatch.setattr(old_copy_removal, "must_be_replaced", lambda standing: None)
+    return world
+
+
+def test_servers_ports_and_volumes_of_the_old_copy_are_removed_and_nothing_else(
+    replaced: World,
+) -> None:
+    a = replaced.a
+    a.servers["stranger"] = {**a.servers["id-db"], "id": "stranger", "metadata": {}}
+    a.attachments["stranger"] = []
+    a.volumes["of-a-stranger"] = {**a.volumes["db-data"], "id": "of-a-stranger"}
+    a.volumes["db-data"]["attachments"] = [{"server_id": "id-db"}, {"server_id": "stranger"}]
+    backups = set(a.backups)
+    record = removed(replaced)
+    assert set(a.servers) == {"stranger"}
+    assert set(a.volumes) == {"of-a-stranger", "db-data"}
+    assert a.ports == {}
+    assert set(a.backups) == backups
+    assert len(record["left"]) == 1  # a volume that another server uses
+    assert statuses(replaced.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
+def test_a_removal_that_fails_in_the_middle_is_repeated_with_what_is_left(
+    replaced: World,
+) -> None:
+    def before(happens: str) -> None:
+        if happens == "delete server front":
+            fail("no answer")
+
+    replaced.a.before = before
+    with pytest.raises(AntipodeError):
+        removed(replaced)
+    replaced.a.before = lambda happens: None
+    assert replaced.a.volumes and replaced.a.ports
+    removed(replaced)
+    assert (replaced.a.servers, replaced.a.volumes, replaced.a.ports) == ({}, {}, {})
+
+
+def test_one_that_has_never_moved_does_not_go_back(world: World) -> None:
+    with pytest.raises(InvalidInput):
+        prepare(world.here, "v", back=True)
+
+
+def fail(why: str) -> None:
+    raise SiteUnreachable(f"site: {why}")

@@ -53,6 +53,7 @@ COMMANDS = {
     "failover": "failover:Failover",
     "fence": "fence:Fence",
     "migrate": "migrate:Migrate",
+    "failback": "migrate:Failback",
     "event list": "event:EventList",
     "serve": "serve:Serve",
     "service status": "serve:ServiceStatus",

@@ -31,13 +31,18 @@ class Migrate(ShowCommand):
         "antipode migrate hlr --yes --detach",
     )
 
+    back = False
+    """whether it goes back to where it came from, and the old copy there is removed first"""
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         arguments.add_vnf(parser)
         parser.add_argument(
             "--to",
             metavar="SITE",
-            help="where (default: the first site of the VNF at which it is not active)",
+            help="where (default: the site that it came from)"
+            if self.back
+            else "where (default: the first site of the VNF at which it is not active)",
         )
         parser.add_argument(
             "--option",
@@ -57,7 +62,9 @@ class Migrate(ShowCommand):
         deployment = self.app.deployment()
         from antipode.operations.migrate import migrate, prepare, request
 
-        prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.option)
+        prepared = prepare(
+            deployment, parsed_args.vnf, parsed_args.to, parsed_args.option, back=self.back
+        )
         if parsed_args.plan:
             return columns(_planned(prepared))
         for line in _plan(prepared):
@@ -77,6 +84,21 @@ class Migrate(ShowCommand):
             return columns(migrate(deployment, row, observer))
 
 
+class Failback(Migrate):
+    """Move a VNF back to the site that it came from, as `antipode migrate` does. Its old copy there
+    is removed first, once a new recovery point is made: its servers, their ports and volumes.
+
+    The plan names all that is going to be removed, and begins when you type the name of the VNF.
+    """
+
+    back = True
+    examples = (
+        "antipode failback hlr",
+        "antipode failback hlr --plan -f json",
+        "antipode failback hlr --to site-a --yes --detach",
+    )
+
+
 def _planned(prepared: Prepared) -> dict[str, Any]:
     """The plan as a record."""
     state, plan = prepared.state, prepared.plan
@@ -87,6 +109,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "generation": state.generation + 1,
         "planned_from": None if plan is None else plan.recovery_point,
         "servers": [] if plan is None else [s.name for s in plan.servers],
+        "removes": None if prepared.removes is None else prepared.removes.record(),
         "quotas": [] if plan is None else [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
     }
@@ -97,6 +120,12 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     state, plan = prepared.state, prepared.plan
     yield f"VNF {state.vnf} moves from {state.active_site} to {prepared.to}"
     yield "  1. a recovery point is made while it runs"
+    if (removes := prepared.removes) is not None:
+        yield f"     then its old copy at {prepared.to} is removed, for good:"
+        for kind, what in (("server", removes.servers), ("volume", removes.volumes)):
+            for id_, name in what.items():
+                yield f"       {kind} {name or 'without a name'} ({id_})"
+        yield f"       {len(removes.ports)} ports"
     yield "  2. its members are switched off, against their boot order; it does not serve from here"
     yield "  3. a last recovery point is made, with all members off"
     yield f"  4. it is recovered at {prepared.to} from that point"

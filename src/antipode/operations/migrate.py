@@ -15,8 +15,9 @@ from antipode.errors import InvalidInput
 from antipode.model.plan import RecoveryPlan
 from antipode.model.state import ProtectedVnf
 from antipode.protect import offsite
+from antipode.runs import fence, old_copy_removal, preparation, protect
 from antipode.runs import migrate as run_kind
-from antipode.runs import preparation, protect
+from antipode.runs.old_copy_removal import Holdings
 from antipode.runs.precheck import default_site
 from antipode.store.tables import RunRow
 from antipode.vault import points
@@ -32,18 +33,29 @@ class Prepared:
     to: str
     option: str | None
     plan: RecoveryPlan | None
-    """of a recovery from the newest point; None where there is none of the active site yet"""
+    """of a recovery from the newest point; None where there is none of the active site yet, or the
+    old copy is removed first
+    """
     warnings: Sequence[str]
+    removes: Holdings | None = None
+    """what is removed first of the old copy at the other site"""
 
 
 def prepare(
-    deployment: Deployment, vnf: str, to: str | None = None, option: str | None = None
+    deployment: Deployment,
+    vnf: str,
+    to: str | None = None,
+    option: str | None = None,
+    *,
+    back: bool = False,
 ) -> Prepared:
     """Plan a migration.
 
     Args:
-        to: the site; by default the first of the VNF at which it is not active.
+        to: the site; by default the first of the VNF at which it is not active, and with `back`
+            the one that it came from.
         option: which of the VNF's protections makes the points; the first by default.
+        back: whether the old copy at that site is removed first.
 
     Raises:
         NotFound: the VNF or the site is not known here.
@@ -54,11 +66,14 @@ def prepare(
             answer.
     """
     known = deployment.vnfs.get(vnf)
-    site = to or default_site(deployment, vnf)
     protect.no_run_in_the_way(deployment, vnf)
     standing = activity.decided(deployment, vnf)
     state = standing.state
     activity.must_be_active_at(state, state.active_site)
+    if back and state.claim is None:
+        raise InvalidInput(f"{state} and has never moved: there is nowhere to go back to")
+    former = state.claim.former_site if back and state.claim is not None else None
+    site = to or former or default_site(deployment, vnf)
     if site == state.active_site:
         raise InvalidInput(f"{state}; move it to another site")
     protect.requested(known, state, option=option)  # refuses an option that it has not
@@ -67,6 +82,10 @@ def prepare(
         f"it is not protected at {site} as things are: {problem}"
         for problem in offsite.problems(deployment.config, known, site)
     ]
+    if back:
+        fence.must_be_old(deployment, vnf, site)
+        found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
+        return Prepared(state, site, option, None, [*warnings, *found.left], found)
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
         return Prepared(state, site, option, None, warnings)
@@ -76,7 +95,12 @@ def prepare(
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(prepared.state, prepared.to, prepared.option)
+    return run_kind.requested(
+        prepared.state,
+        prepared.to,
+        prepared.option,
+        removes_old_copy=prepared.removes is not None,
+    )
 
 
 def migrate(deployment: Deployment, row: RunRow, observer: Observer) -> Json:

@@ -17,6 +17,7 @@ KINDS: Registry[RunKind] = Registry(
         "precheck": "antipode.runs.precheck:KIND",
         "migrate": "antipode.runs.migrate:KIND",
         "fence": "antipode.runs.fence:KIND",
+        "old-copy-removal": "antipode.runs.old_copy_removal:KIND",
         "drill": "antipode.runs.drill:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
     },

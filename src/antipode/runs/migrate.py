@@ -23,7 +23,7 @@ from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Step, StepName
-from antipode.runs import failover, fence, preparation, protect
+from antipode.runs import failover, fence, old_copy_removal, preparation, protect
 from antipode.store.tables import RunRow
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ WAVES = "waves"
 
 class MigrateSteps(StepName):
     FIRST_POINT = "", "protect the VNF while it runs"
+    REMOVE_OLD_COPY = "", "remove the old copy at the other site"
     SEE_THAT_IT_FITS = "", "plan the recovery at the other site"
     SEE_WHAT_IS_ON = "", "see which members are on"
     SWITCH_OFF = "", "switch the members off"
@@ -63,12 +64,21 @@ class MigrateRequest(Model):
     """of the VNF when it was confirmed"""
     confirmed_at: float
     """seconds since the epoch"""
+    removes_old_copy: bool = False
+    """whether the old copy at the other site, with its names and addresses, is removed first"""
 
 
-def requested(state: ProtectedVnf, to: str, option: str | None = None) -> RunRow:
+def requested(
+    state: ProtectedVnf, to: str, option: str | None = None, *, removes_old_copy: bool = False
+) -> RunRow:
     """A migration that an operator confirms now; it is not kept yet."""
     request = MigrateRequest(
-        site=state.active_site, to=to, option=option, state=state, confirmed_at=time.time()
+        site=state.active_site,
+        to=to,
+        option=option,
+        state=state,
+        confirmed_at=time.time(),
+        removes_old_copy=removes_old_copy,
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -156,7 +166,13 @@ def _capture(run: Run, request: MigrateRequest) -> None:
         state = _must_be_active(run, request)
         return protect.requested(vnf, state, option=request.option, switched_off=switched_off)
 
+    def removal() -> RunRow:
+        standing = fence.must_be_old(run.deployment, run.vnf, request.to, run.go_on)
+        return old_copy_removal.requested(standing.state, request.to)
+
     first = _point(parts.done(run, MigrateSteps.FIRST_POINT, protect.KIND, protection))
+    if request.removes_old_copy:
+        parts.done(run, MigrateSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal)
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
         point = preparation.prepare(run.deployment, run.vnf, request.to, first).point
     members = _switch_off(run, request, point)

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kind of run that removes the old copy of a VNF at a site: its servers, their ports and their
+volumes. What belongs to it is known by proof, as for a fence; networks, keypairs and the like stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from antipode.cloud.api import ApiError, Json
+from antipode.engine.kind import Priority, RunKind
+from antipode.engine.run import Run, new_run
+from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
+from antipode.model.base import Model
+from antipode.model.state import ProtectedVnf
+from antipode.model.steps import StepName
+from antipode.recover import fencing
+from antipode.runs import fence
+from antipode.store.tables import RunRow
+from antipode.vault import points
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+    from antipode.engine.activity import Standing
+    from antipode.engine.deployment import Deployment
+
+GONE_WITHIN_S = 600.0
+_USERS = ("servers", "ports", "volumes")
+
+
+class RemovalSteps(StepName):
+    FIND = "", "find what the old copy has"
+    REMOVE = "", "remove the old copy"
+
+
+class RemovalRequest(Model):
+    """A removal as it was confirmed."""
+
+    site: str
+    """where the old copy is"""
+    state: ProtectedVnf
+    """of the VNF when it was confirmed: with another one nothing is removed"""
+    part_of: str | None = None
+    """the run that it is a part of"""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What an old copy has at its site: id -> name."""
+
+    servers: dict[str, str]
+    ports: dict[str, str]
+    volumes: dict[str, str]
+    left: Sequence[str] = ()
+    """what it uses and is not removed, and why"""
+
+    def record(self) -> Json:
+        """As JSON."""
+        return {
+            "servers": self.servers,
+            "ports": self.ports,
+            "volumes": self.volumes,
+            "left": list(self.left),
+        }
+
+
+def requested(state: ProtectedVnf, site: str) -> RunRow:
+    """A removal that is not kept yet."""
+    request = RemovalRequest(site=site, state=state)
+    return new_run(KIND, state.vnf, request.model_dump(mode="json"))
+
+
+class OldCopyRemoval(RunKind):
+    name = "old-copy-removal"
+    flow_version = 1
+    priority = Priority.UPKEEP
+    rolls_back_failures = True
+    works_at_active_site = False
+    creates = ""
+
+    @property
+    def command(self) -> str:
+        return "old-copy remove"
+
+    def site_of(self, row: RunRow) -> str:
+        return RemovalRequest.model_validate(row.request or {}).site
+
+    def execute(self, run: Run) -> None:
+        _remove(run)
+
+    def roll_back(self, run: Run) -> list[str]:
+        """Nothing comes back: what is not removed yet stays."""
+        return []
+
+    def point_of_no_return(self, run: Run) -> str | None:
+        return None
+
+
+KIND = OldCopyRemoval()
+
+
+def must_be_replaced(standing: Standing) -> None:
+    """See that an old copy of a VNF is not the last copy of its data but for the active one.
+
+    Raises:
+        PreflightFailed: the VNF has not been protected since it moved.
+    """
+    state = standing.state
+    newest = points.newest_or_none(standing.vaults, state.vnf)
+    if newest is None or newest.generation < state.generation:
+        raise PreflightFailed(
+            f"a removal of the old copy of {state.vnf}",
+            [
+                f"{state.vnf} has no recovery point since it is active at {state.active_site}:"
+                f" protect it first: antipode protect {state.vnf}"
+            ],
+        )
+
+
+def holdings(deployment: Deployment, standing: Standing, site: Site) -> Holdings:
+    """What the old copy of a VNF has at a site, and what is left of what earlier removals have
+    begun to remove.
+
+    Raises:
+        PreflightFailed: a server of it runs.
+        NotFound: nothing tells which servers it has.
+        VaultError, SiteUnreachable: the vaults cannot be read, or the site does not answer.
+    """
+    copy = fence.old_copy(deployment, standing, site.name)
+    servers = fencing.members(site, copy)
+    if running := [s["name"] for s in servers if not fencing.is_off(s)]:
+        raise PreflightFailed(
+            f"a removal of the old copy of {standing.state.vnf} at {site.name}",
+            [
+                f"server {name} runs; fence the copy first: antipode fence"
+                f" {standing.state.vnf} --site {site.name}"
+                for name in running
+            ],
+        )
+    ids = [s["id"] for s in servers]
+    unfinished = list(_unfinished(deployment, standing.state.vnf, site.name))
+    attached = {a["volumeId"] for i in ids for a in site.compute.attachments(i)}
+    attached |= {id_ for earlier in unfinished for id_ in earlier.volumes}
+    volumes = [v for v in site.volumes.volumes() if v["id"] in attached]
+    shared = [v for v in volumes if _users(v) - set(ids)]
+    lost = sorted({id_ for earlier in unfinished for id_ in earlier.ports})
+    ports = [*fencing.ports_of(site, ids), *(site.networks.ports(lost) if lost else [])]
+    return Holdings(
+        {s["id"]: s["name"] for s in servers},
+        {
+            p["id"]: str(p.get("name") or "")
+            for p in ports
+            if (p.get("device_id") or "") in ("", *ids) or p["id"] not in lost
+        },
+        {v["id"]: str(v.get("name") or "") for v in volumes if v not in shared},
+        [f"volume {v['name'] or v['id']} ({v['id']}): another server uses it" for v in shared],
+    )
+
+
+def _unfinished(deployment: Deployment, vnf: str, site: str) -> Iterator[Holdings]:
+    """What earlier removals have begun to remove: where a server is gone, nothing else tells its
+    ports and volumes.
+    """
+    for row in deployment.runs.all(vnf):
+        if row.kind == KIND.name and row.state != "succeeded" and KIND.site_of(row) == site:
+            for step in deployment.runs.steps(row.id):
+                if step.name == RemovalSteps.FIND.words and step.state == "succeeded":
+                    yield Holdings(**step.result)
+
+
+def _users(volume: Json) -> set[str]:
+    """The ids of the servers that a volume is attached to, as Cinder lists them."""
+    return {str(a["server_id"]) for a in volume.get("attachments") or () if a.get("server_id")}
+
+
+def _remove(run: Run) -> None:
+    request = RemovalRequest.model_validate(run.request)
+    run.result.update(vnf=run.vnf, site=request.site)
+
+    def confirmed() -> Standing:
+        """The state of the VNF, which is still as it was confirmed."""
+        now = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
+        if now.state.generation != request.state.generation:
+            raise Busy(f"{now.state}, and has moved since this was confirmed")
+        return now
+
+    standing = confirmed()
+    must_be_replaced(standing)
+    site = run.site(request.site)
+    found = _found(run, standing, site)
+    run.touches_clouds()
+    with run.timeline.step(RemovalSteps.REMOVE, site.name) as step:
+        problems = _delete_servers(run, site, found, confirmed)
+        if not problems:
+            site.compute.watch.wait_gone(
+                list(found.servers), timeout_s=GONE_WITHIN_S, tell=step.waits_for
+            )
+            problems += _delete_ports(site, found, confirmed)
+            problems += _delete_volumes(run, site, found, confirmed)
+        step.result(**{kind: len(getattr(found, kind)) for kind in _USERS})
+    run.result.update(removed=found.record(), left=list(found.left))
+    if problems:
+        raise ResourceFailed(
+            f"{site.name}: not all of the old copy of {run.vnf} is removed: {'; '.join(problems)}"
+        )
+
+
+def _found(run: Run, standing: Standing, site: Site) -> Holdings:
+    """What the old copy had when the removal began: once a server is gone, nothing tells its ports
+    and volumes any more.
+    """
+    for kept in run.timeline.kept():
+        if kept.name == RemovalSteps.FIND.words and kept.state == "succeeded":
+            return Holdings(**kept.result)
+    with run.timeline.step(RemovalSteps.FIND, site.name) as step:
+        found = holdings(run.deployment, standing, site)
+        step.result(**found.record())
+    if all(k.name != RemovalSteps.FIND.words for k in run.timeline.kept()):
+        raise AntipodeError("the database does not keep what is to be removed; nothing is")
+    return found
+
+
+def _delete_servers(
+    run: Run, site: Site, found: Holdings, confirmed: Callable[[], object]
+) -> list[str]:
+    """Begin to delete the servers, and none of their volumes: these are deleted by themselves.
+
+    Returns:
+        what was refused.
+    """
+    problems: list[str] = []
+    for server in site.compute.servers():
+        if server["id"] not in found.servers:
+            continue
+        confirmed()
+        what = f"server {server['name']} ({server['id']})"
+        if not fencing.is_off(server):
+            problems.append(f"{what} runs")
+            continue
+        problems += _refused(what, partial(_delete_server, run, site, server))
+    return problems
+
+
+def _delete_server(run: Run, site: Site, server: Json) -> None:
+    if server.get("locked"):
+        site.compute.unlock_server(server["id"])
+    for attachment in site.compute.attachments(server["id"]):
+        if attachment.get("delete_on_termination"):
+            site.compute.keep_volume(server["id"], attachment["volumeId"])
+    run.go_on()
+    site.compute.delete_server(server["id"])
+
+
+def _delete_ports(site: Site, found: Holdings, confirmed: Callable[[], object]) -> list[str]:
+    there = site.networks.ports(list(found.ports)) if found.ports else []
+    free = [p for p in there if (p.get("device_id") or "") in ("", *found.servers)]
+    problems = [f"port {p['id']}: {p['device_id']} uses it by now" for p in there if p not in free]
+    confirmed()
+    # Neutron deletes no port of a trunk
+    for trunk in site.networks.trunks([p["id"] for p in free if p.get("trunk_details")]):
+        delete = partial(site.networks.delete_trunk, trunk["id"])
+        problems += _refused(f"trunk {trunk['name'] or trunk['id']}", delete)
+    for port in free:
+        problems += _refused(f"port {port['id']}", partial(site.networks.delete_port, port["id"]))
+    return problems
+
+
+def _delete_volumes(
+    run: Run, site: Site, found: Holdings, confirmed: Callable[[], object]
+) -> list[str]:
+    there = _of(site, found.volumes)
+    detaching = [v["id"] for v in there if v["status"] in ("in-use", "detaching")]
+    if detaching:
+        site.volumes.watch.wait_for(detaching, wanted=("available",), timeout_s=GONE_WITHIN_S)
+        there = _of(site, found.volumes)
+    confirmed()
+    problems, asked = list[str](), list[str]()
+    for volume in there:
+        run.go_on()
+        what = f"volume {volume['name'] or volume['id']} ({volume['id']})"
+        if volume["status"] == "deleting":
+            asked.append(volume["id"])
+        elif _users(volume):
+            problems.append(f"{what}: another server uses it by now")
+        elif refused := _refused(what, partial(site.volumes.delete_volume, volume["id"])):
+            problems += refused
+        else:
+            asked.append(volume["id"])
+    site.volumes.watch.wait_gone(asked, timeout_s=GONE_WITHIN_S)
+    return problems
+
+
+def _of(site: Site, ids: Collection[str]) -> list[Json]:
+    return [v for v in site.volumes.volumes() if v["id"] in ids]
+
+
+def _refused(what: str, delete: Callable[[], None]) -> list[str]:
+    try:
+        delete()
+    except ApiError as error:
+        return [] if error.status == 404 else [f"{what}: {error.reason}"]
+    return []
