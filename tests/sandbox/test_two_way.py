@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two sites, each the backup of the other, with a vault at both and the backups at a third place:
-each site dies once.
+each site dies once, and a VNF is moved there, back and there again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from antipode.sandbox.keystone import BACKUP as BACKUP_USER
 from antipode.sandbox.store import StoreSettings
 from antipode.sandbox.supervision import STORE, Sandbox
 from tests.sandbox.conftest import BACKUP, LATENCY, PRIMARY, World
+from tests.sandbox.test_migrate import boots, last, statuses
 
 THIRD = "third-place"
 
@@ -104,6 +105,25 @@ def test_each_site_is_the_backup_of_the_other(world: World) -> None:
     canary.await_work(sandbox, PRIMARY)
     (listed,) = operator.ask("vnf", "list")
     assert (listed["active_site"], listed["generation"]) == (PRIMARY, 3)
+
+
+def test_there_and_back_and_there_again_no_record_is_lost(world: World) -> None:
+    know(world)
+    sandbox = world.sandbox
+    canary.await_records(sandbox, PRIMARY, 20)
+    boot = boots(world, PRIMARY)
+    assert world.operator.run("migrate", "canary", "--to", BACKUP, "--yes").returncode == 0
+    for here, there in ((BACKUP, PRIMARY), (PRIMARY, BACKUP)):
+        assert last(world, here, boot) == last(world, there, boot)
+        canary.await_records(sandbox, here, 20)
+        boot = boots(world, here)
+        world.operator.tell("failback", "canary", "--yes")
+        assert last(world, there, boot) == last(world, here, boot)
+        assert (statuses(world, there), statuses(world, here)) == ({"ACTIVE"}, {"SHUTOFF"})
+        assert len(list(world.cloud(there).compute.servers())) == 3
+        assert len(list(world.cloud(there).block_storage.volumes())) == 6
+    canary.await_records(sandbox, BACKUP, 10)
+    assert world.operator.ask("vnf", "list")[0]["generation"] == 4
 
 
 def remove_old_copy(world: World) -> None:

@@ -131,7 +131,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     yield f"  4. it is recovered at {prepared.to} from that point"
     yield f"  5. its old copy at {state.active_site} is locked, and its ports are put down"
     if plan is None:
-        yield f"  it has no recovery point yet: what {prepared.to} lacks is known after step 1"
+        yield f"  what {prepared.to} lacks is known after step 1, when no member is off yet"
     for server in plan.servers if plan else ():
         addresses = ", ".join(a for p in server.ports for a in p.fixed) or "no address"
         yield f"  server {server.name}, {len(server.volumes)} volumes, {addresses}"
