@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from antipode.claims.claim import Claim
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
-from antipode.engine.run import Run, Watcher, successor
+from antipode.engine.run import Run, Watcher, part_of, successor
 from antipode.engine.timeline import Observer, RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotFound
 from antipode.freezes.reaper import Reaper
@@ -93,7 +93,7 @@ def _why_not_forward(run: Run, row: RunRow, kind: RunKind) -> tuple[str, BaseExc
     if row.ending is not None:
         return "aborted", Aborted(row.reason or f"run {run.id} was asked to abort")
     known = row.flow_version == kind.flow_version
-    if known and row.abort_requested_at is None:
+    if known and row.abort_requested_at is None and not _whole_is_taken_back(run, row):
         return None
     late = kind.point_of_no_return(run)
     if known and late is None:
@@ -109,6 +109,17 @@ def _why_not_forward(run: Run, row: RunRow, kind: RunKind) -> tuple[str, BaseExc
         _end(run, "failed", f"{reason}; {late}, and nothing is rolled back")
         raise AntipodeError(f"{reason}; {late}, and nothing is rolled back")
     return "aborted", Aborted(reason)
+
+
+def _whole_is_taken_back(run: Run, row: RunRow) -> bool:
+    """Whether a run is a part of one that is rolled back, or was: nothing of it may go on, though
+    its process, or a service that has found it lost, does not know.
+    """
+    if (whole := part_of(row)) is None:
+        return False
+    with suppress(NotFound):  # it is pruned
+        return run.deployment.runs.get(whole).ending is not None
+    return False
 
 
 def _forward(run: Run, kind: RunKind) -> Json:

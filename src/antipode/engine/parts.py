@@ -19,25 +19,31 @@ from antipode import logs
 from antipode.claims.claim import Claim
 from antipode.engine.execution import execute
 from antipode.engine.kind import RunKind
-from antipode.engine.run import Run
-from antipode.errors import Aborted, AntipodeError, Busy, NotFound, ResourceFailed
+from antipode.engine.run import PART_OF, Run, part_of
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    Busy,
+    ClaimLost,
+    NotFound,
+    ResourceFailed,
+    Stopped,
+)
 from antipode.model.steps import StepName
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
-PART_OF = "part_of"
-"""In the request of a part: the run that it belongs to."""
+__all__ = ["PART_OF", "done", "goes_on", "newest", "part_of", "take_back"]
 LOOK_S = 0.3
 """How often it is looked whether the whole must stop, or whether a part has ended that another
 process executes.
 """
 
 
-def part_of(row: RunRow) -> str | None:
-    """The run that a run is a part of."""
-    found = (row.request or {}).get(PART_OF)
-    return None if found is None else str(found)
+def goes_on(part: RunRow) -> bool:
+    """Whether a part is done, or is resumed, so that no other is begun in its place."""
+    return part.state in ("succeeded", *OPEN)
 
 
 def newest(whole: Run, step: StepName) -> RunRow | None:
@@ -63,19 +69,24 @@ def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) 
         AntipodeError: the part has failed.
     """
     earlier = newest(whole, step)
-    goes_on = earlier is not None and earlier.state in ("succeeded", *OPEN)
-    row = earlier if earlier is not None and goes_on else make()
+    is_kept = earlier is not None and goes_on(earlier)
+    row = earlier if earlier is not None and is_kept else make()
     part = row.id
     with whole.timeline.step(step, part):
-        if goes_on:
+        if is_kept:
             claim = _taken(whole, part)
         else:
             row.request = {**(row.request or {}), PART_OF: whole.id}
             _must_be_kept(whole, step, part)
+            whole.go_on()
             claim = whole.deployment.claims.begin(row)
-        if claim is not None:
-            with claim:
-                _conduct(whole, kind, claim)
+        while claim is not None:
+            try:
+                with claim:
+                    _conduct(whole, kind, claim)
+            except Stopped:
+                whole.go_on()  # the part alone: it was aborted, or another process has it
+            claim = _taken(whole, part)
         ended = whole.deployment.runs.get(part)
         if ended.state != "succeeded":
             raise ResourceFailed(f"{part} {ended.state}: {ended.reason}")
@@ -119,7 +130,7 @@ def _taken(whole: Run, part: str) -> Claim | None:
     while whole.deployment.runs.get(part).state in OPEN:
         try:
             return whole.deployment.claims.take(part)
-        except Busy:
+        except (Busy, ClaimLost):  # another process has it, or was faster
             whole.go_on()
             time.sleep(LOOK_S)
     return None

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 LOOK_S = 0.5
 """Between two looks whether the run is to be aborted, or another's."""
+PART_OF = "part_of"
+"""In the request of a run that is a part of another: that one; see `parts`."""
 
 
 def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
@@ -54,6 +56,12 @@ def _new_name() -> str:
     now = datetime.now(UTC)
     fraction = now.microsecond * 4096 // 1_000_000
     return f"{now:%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbelow(4096):03x}"
+
+
+def part_of(row: RunRow) -> str | None:
+    """The run that a run is a part of."""
+    found = (row.request or {}).get(PART_OF)
+    return None if found is None else str(found)
 
 
 def state_of(run: RunRow, deployment: Deployment) -> str:
