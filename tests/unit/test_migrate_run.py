@@ -5,22 +5,34 @@ and its old copy is fenced. Whatever fails before that leaves the VNF running wh
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
-from antipode.engine import parts
+from antipode.engine import activity, parts
+from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
+from antipode.engine.run import Run
 from antipode.engine.timeline import Unobserved
-from antipode.errors import AntipodeError, Busy, InvalidInput, PreflightFailed, SiteUnreachable
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    Busy,
+    Halted,
+    InvalidInput,
+    PreflightFailed,
+    SiteUnreachable,
+)
+from antipode.operations import failover as failing
 from antipode.operations.abort import abort
 from antipode.operations.migrate import migrate, prepare, request
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
-from antipode.runs import fence, old_copy_removal
+from antipode.runs import failover, fence, old_copy_removal
 from antipode.runs import migrate as migrate_run
 from antipode.store.tables import RunRow
-from antipode.vault import points
+from antipode.vault import generations, points
 from tests.unit.test_durable_runs import World, until, world
 
 __all__ = ["world"]
@@ -195,6 +207,130 @@ def test_a_lost_one_is_resumed(world: World) -> None:
     assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
 
 
+def halted(world: World, row: RunRow, halt: threading.Event) -> None:
+    """A migration is executed until it is halted, and can be resumed."""
+    here = world.process()
+    with here.claims.begin(row) as claim, pytest.raises(Halted):
+        execute(here, migrate_run.KIND, claim, Unobserved(), halt)
+
+
+def test_one_whose_member_was_started_after_the_last_point_does_not_recover_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt, made = threading.Event(), failover.requested
+
+    def requested(*args: Any, **kwargs: Any) -> RunRow:
+        halt.set()
+        until(lambda: stops(world, newest(world)))
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(failover, "requested", requested)
+    row = request(prepare(world.here, "v"))
+    run = row.id
+    halted(world, row, halt)
+    assert set(statuses(world.a).values()) == {"SHUTOFF"}
+    world.a.servers["id-db"]["status"] = "ACTIVE"  # and it writes
+    with pytest.raises(AntipodeError):
+        resume(world.process(), run, Unobserved())
+    assert newest(world).state == "failed"
+    expect_as_before(world)
+
+
+def test_a_member_that_runs_while_the_last_point_is_made_stops_it(world: World) -> None:
+    def before(happens: str) -> None:
+        if " backup " in happens and "os-stop db" in world.a.events:
+            world.a.servers["id-front"]["status"] = "ACTIVE"
+
+    world.a.before = before
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    world.a.before = lambda happens: None
+    expect_as_before(world)
+
+
+def test_where_a_member_is_gone_the_others_are_on_again(world: World) -> None:
+    def before(happens: str) -> None:
+        if happens == "restore db-root":
+            del world.a.servers["id-db"]
+            fail("no answer")
+
+    world.b.before = before
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    assert statuses(world.a) == {"front": "ACTIVE"}
+    assert [left for left in newest(world).result["left"] if "id-db" in left]
+
+
+def claims_it(world: World) -> None:
+    """Another host begins to fail the VNF over."""
+    state, vaults = activity.decided(world.process(), "v")
+    other = "site-a" if state.active_site == "site-b" else "site-b"
+    generations.claim(vaults, state, other, "failover-of-another-host")
+
+
+def test_no_more_members_are_switched_on_once_a_failover_begins(world: World) -> None:
+    world.b.before = lambda happens: fail("no answer") if happens == "restore db-root" else None
+    world.a.before = lambda happens: claims_it(world) if happens == "os-start db" else None
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    assert statuses(world.a)["front"] == "SHUTOFF"
+    assert [left for left in newest(world).result["left"] if "front" in left]
+
+
+def test_one_that_has_moved_has_succeeded_though_the_vnf_moves_on(world: World) -> None:
+    run = migrated(world)["run"]
+    claims_it(world)
+    world.dies_before_its_end(run)
+    with pytest.raises(InvalidInput):
+        abort(world.process(), run, Unobserved())
+    assert newest(world).state == "succeeded"
+
+
+def test_one_whose_part_is_aborted_fails_and_is_taken_back(world: World) -> None:
+    def before(happens: str) -> None:
+        if happens == "boot db":
+            world.here.runs.request_abort(parts_of(world, "failover")[0].id)
+            until(lambda: stops(world, parts_of(world, "failover")[0]))
+
+    world.b.before = before
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    world.b.before = lambda happens: None
+    assert newest(world).state == "failed"
+    expect_as_before(world)
+
+
+def test_after_one_that_is_not_taken_back_no_other_begins(world: World) -> None:
+    def before(happens: str) -> None:
+        if happens == "boot db" or happens.startswith("delete"):
+            fail("no answer")
+
+    world.b.before = before
+    with pytest.raises(AntipodeError):
+        migrated(world)
+    assert newest(world).result["may_be_off"] == ["db", "front"]
+    world.b.before = lambda happens: None
+    with pytest.raises(Busy):
+        prepare(world.process(), "v")
+    abort(world.process(), newest(world).id, Unobserved())
+    assert "may_be_off" not in newest(world).result
+    prepare(world.process(), "v")
+    expect_as_before(world)
+
+
+def test_a_part_does_not_go_on_when_its_whole_is_taken_back(world: World) -> None:
+    here = world.here
+    with here.claims.begin(request(prepare(here, "v"))) as whole:
+        here.runs.begin_ending(whole.run, whole.number, "aborted", "was asked to")
+    part = failing.request(failing.prepare(here, "v", "site-b", None))
+    part.request = {**(part.request or {}), parts.PART_OF: whole.run}
+    with here.claims.begin(part) as claim:
+        lost = claim.run
+    with pytest.raises(Aborted):
+        resume(world.process(), lost, Unobserved())
+    assert (world.b.servers, world.b.volumes, world.b.ports) == ({}, {}, {})
+
+
 def test_back_at_a_site_with_its_old_copy_it_needs_that_removed(world: World) -> None:
     migrated(world)
     plan = prepare(world.process(), "v", back=True)
@@ -220,12 +356,15 @@ def test_an_old_copy_that_runs_is_not_removed(world: World) -> None:
         prepare(world.process(), "v", back=True)
 
 
+def removal(here: Deployment) -> RunRow:
+    """A removal of the old copy at site-a."""
+    return old_copy_removal.requested(fence.must_be_old(here, "v", "site-a").state, "site-a")
+
+
 def removed(world: World) -> dict[str, Any]:
     """The old copy at site-a is removed."""
     here = world.process()
-    standing = fence.must_be_old(here, "v", "site-a")
-    row = old_copy_removal.requested(standing.state, "site-a")
-    with here.claims.begin(row) as claim:
+    with here.claims.begin(removal(here)) as claim:
         return execute(here, old_copy_removal.KIND, claim, Unobserved())
 
 
@@ -276,6 +415,36 @@ def test_a_removal_that_fails_in_the_middle_is_repeated_with_what_is_left(
     assert replaced.a.volumes and replaced.a.ports
     removed(replaced)
     assert (replaced.a.servers, replaced.a.volumes, replaced.a.ports) == ({}, {}, {})
+
+
+def test_a_removal_under_way_ends_with_its_migration(
+    replaced: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, halt = replaced, threading.Event()
+
+    def only_removes(run: Run, wanted: object) -> None:
+        run.touches_clouds()
+        parts.done(
+            run,
+            migrate_run.MigrateSteps.REMOVE_OLD_COPY,
+            old_copy_removal.KIND,
+            lambda: removal(run.deployment),
+        )
+
+    def before(happens: str) -> None:
+        if happens.startswith("delete server"):
+            halt.set()
+            until(lambda: any(stops(world, r) for r in parts_of(world, "old-copy-removal")))
+
+    monkeypatch.setattr(migrate_run, "_capture", only_removes)
+    world.a.before = before
+    row = request(prepare(world.process(), "v", back=True))
+    run = row.id
+    halted(world, row, halt)
+    world.a.before = lambda happens: None
+    abort(world.process(), run, Unobserved())
+    assert [r.state for r in parts_of(world, "old-copy-removal")] == ["aborted"]
+    assert world.a.servers
 
 
 def test_one_that_has_never_moved_does_not_go_back(world: World) -> None:

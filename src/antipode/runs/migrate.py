@@ -10,7 +10,8 @@ one is taken back, and the members are switched on again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from antipode.cloud.api import ApiError, Json
@@ -21,13 +22,16 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, ResourceFailed
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
-from antipode.model.state import ProtectedVnf, VnfState
+from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Step, StepName
+from antipode.recover import fencing
 from antipode.runs import failover, fence, old_copy_removal, preparation, protect
 from antipode.store.tables import RunRow
+from antipode.vault import generations, points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
+    from antipode.engine.deployment import Deployment
 
 POLL_S = 1.0
 SWITCHED_WITHIN_S = 600.0
@@ -38,6 +42,10 @@ WAS_ON = "was_on"
 """In the result of the step that sees which members are on: their ids and names."""
 WAVES = "waves"
 """In the same: the ids of all members, in the waves in which they boot."""
+MAY_BE_OFF = "may_be_off"
+"""In the result of a migration whose rollback is not complete: the members that it may have left
+off.
+"""
 
 
 class MigrateSteps(StepName):
@@ -101,24 +109,47 @@ class Migrate(RunKind):
         _migrate(run)
 
     def roll_back(self, run: Run) -> list[str]:
+        if (members := _members(run)) is not None:
+            run.result[MAY_BE_OFF] = sorted(members.were_on.values())
         left: list[str] = []
         for step, kind in reversed(list(_PARTS.items())):
             left += parts.take_back(run, step, kind)
-        return [*left, *_switch_on(run)]
+        left += _switch_on(run)
+        run.result.pop(MAY_BE_OFF, None)
+        return left
 
     def point_of_no_return(self, run: Run) -> str | None:
         recovery = parts.newest(run, MigrateSteps.RECOVER)
         if recovery is None:
             return None
-        state = activity.decided(run.deployment, run.vnf).state
-        ours = state.claim is not None and state.claim.run == recovery.id
-        moved = ours and state.state is not VnfState.FAILING_OVER
-        return f"{run.vnf} is active at {state.active_site}" if moved else None
+        # it stays true when the VNF has moved on since
+        vaults = activity.decided(run.deployment, run.vnf).vaults
+        moved = generations.has_succeeded(vaults, run.vnf, recovery.id)
+        return f"{run.vnf} was recovered at {self.site_of(run.row)}" if moved else None
 
 
 KIND = Migrate()
+
+
+def must_be_taken_back(deployment: Deployment, vnf: str) -> None:
+    """See that no migration of a VNF has left members off: another one would take them for members
+    that were off before, and would not boot them at the other site.
+
+    Raises:
+        Busy: one has.
+    """
+    for row in deployment.runs.all(vnf):
+        off = (row.result or {}).get(MAY_BE_OFF)
+        if row.kind == KIND.name and row.state == "failed" and off:
+            raise Busy(
+                f"{row.id} is not taken back, and {', '.join(off)} may be off. Take it back first:"
+                f" antipode run abort {row.id}"
+            )
+
+
 _PARTS: Mapping[StepName, RunKind] = {
     MigrateSteps.FIRST_POINT: protect.KIND,
+    MigrateSteps.REMOVE_OLD_COPY: old_copy_removal.KIND,
     MigrateSteps.LAST_POINT: protect.KIND,
     MigrateSteps.RECOVER: failover.KIND,
 }
@@ -128,17 +159,19 @@ _PARTS: Mapping[StepName, RunKind] = {
 def _migrate(run: Run) -> None:
     request = MigrateRequest.model_validate(run.request)
     run.result.update(vnf=run.vnf, site=request.site, to=request.to)
-    if parts.newest(run, MigrateSteps.RECOVER) is None:
+    recovery_begun = parts.newest(run, MigrateSteps.RECOVER)
+    if recovery_begun is None or not parts.goes_on(recovery_begun):
         _capture(run, request)
     last, members = parts.newest(run, MigrateSteps.LAST_POINT), _members(run)
     assert last is not None and members is not None
     run.result["recovery_point"] = _point(last)
 
     def recovery() -> RunRow:
+        _must_be_active(run, request)
         p = preparation.prepare(run.deployment, run.vnf, request.to, _point(last))
         return failover.requested(p.point, p.point_digest, p.plan, p.state)
 
-    def fencing() -> RunRow:
+    def fence_of_it() -> RunRow:
         standing = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
         return fence.requested(standing.state, request.site)
 
@@ -146,7 +179,7 @@ def _migrate(run: Run) -> None:
     run.cannot_be_aborted()
     run.result["servers"] = (recovered.result or {}).get("servers", {})
     run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
-    parts.done(run, MigrateSteps.FENCE, fence.KIND, fencing)
+    parts.done(run, MigrateSteps.FENCE, fence.KIND, fence_of_it)
 
 
 def _capture(run: Run, request: MigrateRequest) -> None:
@@ -176,9 +209,13 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
         point = preparation.prepare(run.deployment, run.vnf, request.to, first).point
     members = _switch_off(run, request, point)
-    parts.done(
+    last = parts.done(
         run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
     )
+    vaults = activity.decided(run.deployment, run.vnf, run.go_on).vaults
+    made = points.find(vaults, run.vnf, _point(last)).point
+    # as it has them: a selector may have found one that was not there before
+    _must_be_off(run.site(request.site), {server.id for server in made.topology.servers})
 
 
 def _point(row: RunRow) -> str:
@@ -250,62 +287,104 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
                 f"the database does not keep which members of {run.vnf} are on, so none is"
                 " switched off"
             )
+    if parts.newest(run, MigrateSteps.LAST_POINT) is not None:
+        # one that is on was started since, and its records may be in no point: it is not hidden
+        _must_be_off(site, {id_ for wave in members.waves for id_ in wave})
+        return members
     with run.timeline.step(MigrateSteps.SWITCH_OFF, site.name) as step:
         for wave in reversed(members.waves):
-            _switch(run, site, [i for i in wave if i in members.were_on], "SHUTOFF", step)
+            ids = [i for i in wave if i in members.were_on]
+            if problems := _switch(run, site, ids, "SHUTOFF", step, run.go_on):
+                raise ResourceFailed(f"{site.name}: {'; '.join(problems)}")
     return members
+
+
+def _must_be_off(site: Site, ids: Collection[str]) -> None:
+    """See that the last point has all that the members have written.
+
+    Raises:
+        ResourceFailed: one of them runs, or is being started.
+    """
+    servers = [s for s in site.compute.servers() if s["id"] in ids]
+    if on := [s for s in servers if s["status"] != "SHUTOFF" or not fencing.is_off(s)]:
+        raise ResourceFailed(
+            f"{site.name}: {_said(on)}, and was not off all the time since the members were"
+            " switched off: the last recovery point may lack what it has written"
+        )
 
 
 def _switch_on(run: Run) -> list[str]:
     """Switch the members on again that the run has switched off, in their boot order; why it did
     not, if that is not safe.
+
+    Raises:
+        ResourceFailed: one is not on. All that can be are.
     """
     if (members := _members(run)) is None:
         return []
     request = MigrateRequest.model_validate(run.request)
-    state = activity.decided(run.deployment, run.vnf).state
-    is_here = state.active_site == request.site and state.state is not VnfState.FAILING_OVER
-    if not is_here or state.generation != request.state.generation:
+    gone: list[str] = []
+    problems: list[str] = []
+    try:
+        _must_be_active(run, request)
+        site = run.site(request.site)
+        there = {s["id"] for s in site.compute.servers()}
+        gone = [f"server {n} ({i}) is gone" for i, n in members.were_on.items() if i not in there]
+        with run.timeline.step(MigrateSteps.SWITCH_ON, site.name) as step:
+            for wave in members.waves:
+                ids = [i for i in wave if i in members.were_on and i in there]
+                problems += _switch(
+                    run, site, ids, "ACTIVE", step, partial(_must_be_active, run, request)
+                )
+            if problems:
+                raise ResourceFailed(f"{site.name}: {'; '.join(problems)}")
+    except Busy as error:
         names = ", ".join(sorted(members.were_on.values()))
         return [
-            f"{names} at {request.site} stay off, as to start them may make two active copies:"
-            f" {state}"
+            *gone,
+            f"those of {names} at {request.site} that are off stay off, as to start them may make"
+            f" two active copies: {error}",
         ]
-    site = run.site(request.site)
-    with run.timeline.step(MigrateSteps.SWITCH_ON, site.name) as step:
-        for wave in members.waves:
-            _switch(run, site, [i for i in wave if i in members.were_on], "ACTIVE", step)
-    return []
+    return gone
 
 
-def _switch(run: Run, site: Site, ids: Sequence[str], to: str, step: Step) -> None:
-    """Have servers be SHUTOFF or ACTIVE.
+def _switch(
+    run: Run, site: Site, ids: Sequence[str], to: str, step: Step, may: Callable[[], object]
+) -> list[str]:
+    """Have servers be SHUTOFF or ACTIVE, as far as Nova does it.
 
-    Raises:
-        ResourceFailed: one is gone, Nova refuses, or it takes too long.
+    Args:
+        may: raises when no server may be changed any more; asked before each change.
+
+    Returns:
+        what is not so, and why: one is gone, Nova refuses, or it takes too long.
     """
     act = site.compute.stop_server if to == "SHUTOFF" else site.compute.start_server
-    deadline, asked = time.monotonic() + SWITCHED_WITHIN_S, set[str]()
+    deadline, asked, conflicts = time.monotonic() + SWITCHED_WITHIN_S, set[str](), set[str]()
+    problems: dict[str, str] = {}
     while True:
         there = {s["id"]: s for s in site.compute.servers()}
-        if gone := [i for i in ids if i not in there]:
-            raise ResourceFailed(f"{site.name}: {', '.join(gone)} of {run.vnf} is not there")
-        other = [there[i] for i in ids if there[i]["status"] != to]
-        if not other:
-            return
-        if time.monotonic() > deadline:
-            raise ResourceFailed(f"{site.name}: {_said(other)}, and not {to}")
+        problems |= {i: f"{i} of {run.vnf} is not there" for i in ids if i not in there}
+        other = [there[i] for i in ids if i not in problems and there[i]["status"] != to]
+        late = time.monotonic() > deadline
+        if late or not other:
+            return [*problems.values(), *([f"{_said(other)}, and not {to}"] if other else [])]
         for server in other:
-            if server["id"] not in asked and not server.get("OS-EXT-STS:task_state"):
-                try:
-                    act(server["id"])
-                except ApiError as error:
-                    if error.status != 409:  # it is on its way, by a process that died
-                        raise ResourceFailed(
-                            f"{site.name}: server {server['name']} does not become {to}:"
-                            f" {error.reason}"
-                        ) from error
-                asked.add(server["id"])
+            id_ = server["id"]
+            if id_ in asked or server.get("OS-EXT-STS:task_state"):
+                continue
+            may()
+            try:
+                act(id_)
+                asked.add(id_)
+            except ApiError as error:
+                if error.status == 409 and id_ not in conflicts:
+                    conflicts.add(id_)  # it may be on its way, by a process that died
+                    continue
+                problems[id_] = (
+                    f"server {server['name']} is {server['status']} and does not become {to}:"
+                    f" {error.reason}"
+                )
         step.waits_for(f"{_said(other)} to be {to}")
         run.go_on()
         time.sleep(POLL_S)
