@@ -401,6 +401,19 @@ def test_servers_ports_and_volumes_of_the_old_copy_are_removed_and_nothing_else(
     assert statuses(replaced.b) == {"db": "ACTIVE", "front": "ACTIVE"}
 
 
+def test_what_the_plan_has_not_named_is_not_removed(replaced: World) -> None:
+    a, here = replaced.a, replaced.process()
+    plan = prepare(here, "v", back=True)
+    assert plan.removes is not None
+    row = old_copy_removal.requested(plan.state, "site-a", plan.removes.ids)
+    a.volumes["new"] = {**a.volumes["db-data"], "id": "new"}
+    a.attachments["id-db"].append({**a.attachments["id-db"][0], "volumeId": "new"})
+    before = set(a.servers), set(a.volumes), set(a.ports)
+    with here.claims.begin(row) as claim, pytest.raises(PreflightFailed):
+        execute(here, old_copy_removal.KIND, claim, Unobserved())
+    assert (set(a.servers), set(a.volumes), set(a.ports)) == before
+
+
 def test_a_removal_that_fails_in_the_middle_is_repeated_with_what_is_left(
     replaced: World,
 ) -> None:

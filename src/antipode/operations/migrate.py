@@ -100,7 +100,7 @@ def request(prepared: Prepared) -> RunRow:
         prepared.state,
         prepared.to,
         prepared.option,
-        removes_old_copy=prepared.removes is not None,
+        removes=None if prepared.removes is None else prepared.removes.ids,
     )
 
 

@@ -72,21 +72,30 @@ class MigrateRequest(Model):
     """of the VNF when it was confirmed"""
     confirmed_at: float
     """seconds since the epoch"""
-    removes_old_copy: bool = False
-    """whether the old copy at the other site, with its names and addresses, is removed first"""
+    removes: list[str] | None = None
+    """the ids of what the old copy at the other site has, with its names and addresses, which is
+    removed first; None where it stays
+    """
 
 
 def requested(
-    state: ProtectedVnf, to: str, option: str | None = None, *, removes_old_copy: bool = False
+    state: ProtectedVnf,
+    to: str,
+    option: str | None = None,
+    removes: Sequence[str] | None = None,
 ) -> RunRow:
-    """A migration that an operator confirms now; it is not kept yet."""
+    """A migration that an operator confirms now; it is not kept yet.
+
+    Args:
+        removes: the ids of what is removed first of the old copy; None where it stays.
+    """
     request = MigrateRequest(
         site=state.active_site,
         to=to,
         option=option,
         state=state,
         confirmed_at=time.time(),
-        removes_old_copy=removes_old_copy,
+        removes=None if removes is None else list(removes),
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -201,10 +210,10 @@ def _capture(run: Run, request: MigrateRequest) -> None:
 
     def removal() -> RunRow:
         standing = fence.must_be_old(run.deployment, run.vnf, request.to, run.go_on)
-        return old_copy_removal.requested(standing.state, request.to)
+        return old_copy_removal.requested(standing.state, request.to, request.removes)
 
     first = _point(parts.done(run, MigrateSteps.FIRST_POINT, protect.KIND, protection))
-    if request.removes_old_copy:
+    if request.removes is not None:
         parts.done(run, MigrateSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal)
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
         point = preparation.prepare(run.deployment, run.vnf, request.to, first).point

@@ -43,6 +43,8 @@ class RemovalRequest(Model):
     """where the old copy is"""
     state: ProtectedVnf
     """of the VNF when it was confirmed: with another one nothing is removed"""
+    confirmed: list[str] | None = None
+    """the ids of all that the plan has named; None where there was no plan"""
     part_of: str | None = None
     """the run that it is a part of"""
 
@@ -57,6 +59,11 @@ class Holdings:
     left: Sequence[str] = ()
     """what it uses and is not removed, and why"""
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all that is removed."""
+        return [*self.servers, *self.ports, *self.volumes]
+
     def record(self) -> Json:
         """As JSON."""
         return {
@@ -67,9 +74,14 @@ class Holdings:
         }
 
 
-def requested(state: ProtectedVnf, site: str) -> RunRow:
-    """A removal that is not kept yet."""
-    request = RemovalRequest(site=site, state=state)
+def requested(state: ProtectedVnf, site: str, confirmed: Sequence[str] | None = None) -> RunRow:
+    """A removal that is not kept yet.
+
+    Args:
+        confirmed: the ids of all that the plan has named.
+    """
+    named = None if confirmed is None else list(confirmed)
+    request = RemovalRequest(site=site, state=state, confirmed=named)
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
 
@@ -217,10 +229,31 @@ def _found(run: Run, standing: Standing, site: Site) -> Holdings:
             return Holdings(**kept.result)
     with run.timeline.step(RemovalSteps.FIND, site.name) as step:
         found = holdings(run.deployment, standing, site)
+        _must_be_confirmed(run, found)
         step.result(**found.record())
-    if all(k.name != RemovalSteps.FIND.words for k in run.timeline.kept()):
+    found_is_kept = any(
+        k.name == RemovalSteps.FIND.words and k.state == "succeeded" for k in run.timeline.kept()
+    )
+    if not found_is_kept:
         raise AntipodeError("the database does not keep what is to be removed; nothing is")
     return found
+
+
+def _must_be_confirmed(run: Run, found: Holdings) -> None:
+    """See that nothing is removed that the plan has not named: somebody may have attached it since.
+
+    Raises:
+        PreflightFailed: there is more.
+    """
+    request = RemovalRequest.model_validate(run.request)
+    if request.confirmed is None:
+        return
+    names = found.servers | found.ports | found.volumes
+    if new := [i for i in found.ids if i not in request.confirmed]:
+        raise PreflightFailed(
+            f"a removal of the old copy of {run.vnf} at {request.site}",
+            [f"{names[i] or 'without a name'} ({i}) was not in the plan; plan again" for i in new],
+        )
 
 
 def _delete_servers(
