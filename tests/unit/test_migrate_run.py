@@ -180,6 +180,33 @@ def test_one_whose_old_copy_cannot_be_fenced_has_moved_all_the_same(world: World
     assert set(statuses(world.a).values()) == {"SHUTOFF"}
 
 
+def test_a_fence_that_a_service_has_begun_is_awaited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, by_policy = parts.done, list[threading.Timer]()
+
+    def then_a_service_fences(whole: Run, step: Any, *args: Any) -> RunRow:
+        ended = done(whole, step, *args)
+        if step is migrate_run.MigrateSteps.RECOVER:
+            here = world.process()
+            state = fence.must_be_old(here, "v", "site-a").state
+            claim = here.claims.begin(fence.requested(state, "site-a", by_policy=True))
+
+            def service() -> None:
+                with claim:
+                    execute(here, fence.KIND, claim, Unobserved())
+
+            by_policy.append(threading.Timer(0.2, service))
+            by_policy[0].start()
+        return ended
+
+    monkeypatch.setattr(parts, "done", then_a_service_fences)
+    record = migrated(world)
+    by_policy[0].join()
+    assert "not_done" not in record
+    assert len(parts_of(world, "fence")) == 1
+
+
 def test_a_protection_does_not_begin_beside_it(world: World) -> None:
     with world.here.claims.begin(request(prepare(world.here, "v"))), pytest.raises(Busy):
         protect(world.process(), "v", Unobserved())

@@ -188,7 +188,23 @@ def _migrate(run: Run) -> None:
     run.cannot_be_aborted()
     run.result["servers"] = (recovered.result or {}).get("servers", {})
     run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
+    _await_fences_by_policy(run)
     parts.done(run, MigrateSteps.FENCE, fence.KIND, fence_of_it)
+
+
+def _await_fences_by_policy(run: Run) -> None:
+    """Wait until a fence has ended that a service has begun, as it saw the copy before we did: a
+    VNF has one at a time. Ours then finds what is left to do.
+    """
+    deadline = time.monotonic() + fencing.WITHIN_S
+    while any(
+        row.kind == fence.KIND.name and (row.request or {}).get("by_policy")
+        for row in run.deployment.runs.open(run.vnf)
+    ):
+        run.go_on()
+        if time.monotonic() > deadline:
+            return  # its service may have died; what begins ours says that it is in the way
+        time.sleep(POLL_S)
 
 
 def _capture(run: Run, request: MigrateRequest) -> None:
