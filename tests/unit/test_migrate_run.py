@@ -113,6 +113,19 @@ def test_what_the_other_site_lacks_is_named_and_no_member_is_switched_off(world:
     assert [r.kind for r in world.here.runs.all("v")].count("migrate") == 0
 
 
+def test_a_member_that_is_neither_on_nor_off_has_none_switched_off(world: World) -> None:
+    def before(happens: str) -> None:
+        if " backup " in happens:
+            world.a.servers["id-front"]["status"] = "PAUSED"
+
+    world.a.before = before
+    with pytest.raises(PreflightFailed):
+        migrated(world)
+    assert statuses(world.a) == {"db": "ACTIVE", "front": "PAUSED"}
+    assert not [e for e in world.a.events if e.startswith(("os-stop", "os-start"))]
+    assert newest(world).state == "failed"
+
+
 @pytest.mark.parametrize(
     ("site", "event"),
     [

@@ -19,7 +19,7 @@ from antipode.config import Config
 from antipode.engine import activity, parts
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
-from antipode.errors import AntipodeError, Busy, ResourceFailed
+from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf
@@ -297,7 +297,8 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
     """Switch the members off against their boot order; what they were before.
 
     Raises:
-        ResourceFailed: one does not go off.
+        PreflightFailed: the members cannot all be switched; none was.
+        ResourceFailed: one does not go off, or was switched on since.
     """
     site = run.site(request.site)
     if (members := _members(run)) is None:
@@ -305,6 +306,7 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
         wanted = {id_ for wave in waves for id_ in wave}
         with run.timeline.step(MigrateSteps.SEE_WHAT_IS_ON, site.name) as step:
             servers = [s for s in site.compute.servers() if s["id"] in wanted]
+            _must_be_switchable(run, site, wanted, servers)
             on = {s["id"]: s["name"] for s in servers if s["status"] != "SHUTOFF"}
             step.result(**{WAS_ON: on, WAVES: waves})
         if (members := _members(run)) is None:
@@ -322,6 +324,24 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
             if problems := _switch(run, site, ids, "SHUTOFF", step, run.go_on):
                 raise ResourceFailed(f"{site.name}: {'; '.join(problems)}")
     return members
+
+
+def _must_be_switchable(
+    run: Run, site: Site, wanted: Collection[str], servers: Sequence[Json]
+) -> None:
+    """See that the members can be switched off, and be as they were if that is taken back.
+
+    Raises:
+        PreflightFailed: one is neither on nor off, or is gone; no member was switched off.
+    """
+    gone = sorted(set(wanted) - {s["id"] for s in servers})
+    problems = [f"{site.name}: server {id_} is gone" for id_ in gone] + [
+        f"{site.name}: server {s['name'] or s['id']} is {s['status']}; it must be ACTIVE or SHUTOFF"
+        for s in servers
+        if s["status"] not in ("ACTIVE", "SHUTOFF")
+    ]
+    if problems:
+        raise PreflightFailed(f"a migration of {run.vnf}", problems)
 
 
 def _must_be_off(site: Site, ids: Collection[str]) -> None:
