@@ -358,6 +358,23 @@ def test_after_one_that_is_not_taken_back_no_other_begins(world: World) -> None:
     expect_as_before(world)
 
 
+def test_one_that_does_not_know_whether_it_has_moved_names_what_may_be_off(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.b.before = lambda happens: fail("no answer") if happens == "boot db" else None
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            migrate_run.Migrate, "point_of_no_return", lambda kind, run: fail("vaults: no answer")
+        )
+        with pytest.raises(AntipodeError):
+            migrated(world)
+    world.b.before = lambda happens: None
+    assert newest(world).result["may_be_off"] == ["db", "front"]
+    record = resume(world.process(), newest(world).id, Unobserved())
+    assert "may_be_off" not in record
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+
+
 def test_a_part_does_not_go_on_when_its_whole_is_taken_back(world: World) -> None:
     here = world.here
     with here.claims.begin(request(prepare(here, "v"))) as whole:

@@ -43,8 +43,8 @@ WAS_ON = "was_on"
 WAVES = "waves"
 """In the same: the ids of all members, in the waves in which they boot."""
 MAY_BE_OFF = "may_be_off"
-"""In the result of a migration whose rollback is not complete: the members that it may have left
-off.
+"""In the result of a migration that has failed and is not taken back: the members that it may have
+left off.
 """
 
 
@@ -118,8 +118,7 @@ class Migrate(RunKind):
         _migrate(run)
 
     def roll_back(self, run: Run) -> list[str]:
-        if (members := _members(run)) is not None:
-            run.result[MAY_BE_OFF] = sorted(members.were_on.values())
+        _note_off(run, _members(run))
         left: list[str] = []
         for step, kind in reversed(list(_PARTS.items())):
             left += parts.take_back(run, step, kind)
@@ -133,8 +132,10 @@ class Migrate(RunKind):
             return None
         # it stays true when the VNF has moved on since
         vaults = activity.decided(run.deployment, run.vnf).vaults
-        moved = generations.has_succeeded(vaults, run.vnf, recovery.id)
-        return f"{run.vnf} was recovered at {self.site_of(run.row)}" if moved else None
+        if not generations.has_succeeded(vaults, run.vnf, recovery.id):
+            return None
+        run.result.pop(MAY_BE_OFF, None)
+        return f"{run.vnf} was recovered at {self.site_of(run.row)}"
 
 
 KIND = Migrate()
@@ -168,15 +169,15 @@ _PARTS: Mapping[StepName, RunKind] = {
 def _migrate(run: Run) -> None:
     request = MigrateRequest.model_validate(run.request)
     run.result.update(vnf=run.vnf, site=request.site, to=request.to)
-    recovery_begun = parts.newest(run, MigrateSteps.RECOVER)
-    if recovery_begun is None or not parts.goes_on(recovery_begun):
+    if parts.newest(run, MigrateSteps.RECOVER) is None:
         _capture(run, request)
     last, members = parts.newest(run, MigrateSteps.LAST_POINT), _members(run)
     assert last is not None and members is not None
+    _note_off(run, members)
     run.result["recovery_point"] = _point(last)
 
     def recovery() -> RunRow:
-        _must_be_active(run, request)
+        _must_have_all(run, request, _point(last))
         p = preparation.prepare(run.deployment, run.vnf, request.to, _point(last))
         return failover.requested(p.point, p.point_digest, p.plan, p.state)
 
@@ -186,6 +187,7 @@ def _migrate(run: Run) -> None:
 
     recovered = parts.done(run, MigrateSteps.RECOVER, failover.KIND, recovery)
     run.cannot_be_aborted()
+    run.result.pop(MAY_BE_OFF, None)
     run.result["servers"] = (recovered.result or {}).get("servers", {})
     run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
     _await_fences_by_policy(run)
@@ -234,11 +236,24 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
         point = preparation.prepare(run.deployment, run.vnf, request.to, first).point
     members = _switch_off(run, request, point)
-    last = parts.done(
+    parts.done(
         run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
     )
-    vaults = activity.decided(run.deployment, run.vnf, run.go_on).vaults
-    made = points.find(vaults, run.vnf, _point(last)).point
+
+
+def _must_have_all(run: Run, request: MigrateRequest, last: str) -> None:
+    """See that the last point has all that the members have written, before a recovery begins.
+
+    Raises:
+        Busy: the VNF has moved, or is failing over by another run than an earlier recovery of this
+            one.
+        ResourceFailed: a member runs.
+    """
+    state, vaults = activity.decided(run.deployment, run.vnf, run.go_on)
+    earlier = parts.newest(run, MigrateSteps.RECOVER)
+    if earlier is None or state.claim is None or state.claim.run != earlier.id:
+        _must_be_active(run, request)
+    made = points.find(vaults, run.vnf, last).point
     # as it has them: a selector may have found one that was not there before
     _must_be_off(run.site(request.site), {server.id for server in made.topology.servers})
 
@@ -293,6 +308,12 @@ def _members(run: Run) -> Members | None:
     return None
 
 
+def _note_off(run: Run, members: Members | None) -> None:
+    """Have a run that fails from here on name the members that it may leave off."""
+    if members is not None and members.were_on:
+        run.result[MAY_BE_OFF] = sorted(members.were_on.values())
+
+
 def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Members:
     """Switch the members off against their boot order; what they were before.
 
@@ -314,6 +335,7 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
                 f"the database does not keep which members of {run.vnf} are on, so none is"
                 " switched off"
             )
+    _note_off(run, members)
     if parts.newest(run, MigrateSteps.LAST_POINT) is not None:
         # one that is on was started since, and its records may be in no point: it is not hidden
         _must_be_off(site, {id_ for wave in members.waves for id_ in wave})
