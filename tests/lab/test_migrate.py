@@ -26,7 +26,7 @@ VNF = "canary"
 
 @pytest.fixture
 def at_work(site_a: Site, site_b: Site) -> Iterator[dict[str, int]]:
-    """The canary is at work at site-a, and nothing of it at site-b; how often each has booted."""
+    """The canary runs at site-a and not at site-b; how often each member has booted."""
     canary.remove(site_b)
     canary.create(site_a)
     canary.wait_for_records(site_a, 20)

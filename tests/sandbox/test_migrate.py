@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A planned migration on embedded sites: every record that a member has made durable before it was
-switched off is there at the other site. What fails leaves the VNF at work where it was.
+switched off is there at the other site. A migration that fails leaves the VNF running where it was.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_one_whose_process_is_killed_is_resumed(own_world: World) -> None:
     canary.await_records(own_world.sandbox, BACKUP, 10)
 
 
-def test_one_whose_process_was_killed_is_taken_back(own_world: World) -> None:
+def test_one_whose_process_was_killed_is_rolled_back(own_world: World) -> None:
     with own_world.operator.begin(*MIGRATE) as process:
         until(
             lambda: list(own_world.cloud(BACKUP).block_storage.volumes()),

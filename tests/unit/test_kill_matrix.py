@@ -796,7 +796,7 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
     matrix, wrong = matrices(what), list[str]()
     stage = matrix.killed_at(first)
     abort(stage)
-    points, aborted = stage.points, taken_back(stage, what)
+    points, aborted = stage.points, rolled_back(stage, what)
     assert aborted["run"]["state"] == "aborted"
     there, elsewhere = ("site-b", "site-a") if what in AT_THE_BACKUP_SITE else ("site-a", "site-b")
     assert aborted[elsewhere] == matrix.before[elsewhere]
@@ -813,13 +813,13 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
         abort(stage)
         wrong += [
             f"killed at {first!r}, then {point!r}: {d}"
-            for d in differences(taken_back(stage, what), aborted)
+            for d in differences(rolled_back(stage, what), aborted)
         ]
         stage.close()
     assert not wrong, "\n".join(wrong)
 
 
-def taken_back(stage: Stage, what: str) -> dict[str, Any]:
+def rolled_back(stage: Stage, what: str) -> dict[str, Any]:
     """What there is after an abort; how far several threads had come when their process was killed
     differs from time to time. A drill makes networks while it imports records, which stay.
     """

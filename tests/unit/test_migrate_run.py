@@ -326,7 +326,7 @@ def test_one_that_has_moved_has_succeeded_though_the_vnf_moves_on(world: World) 
     assert newest(world).state == "succeeded"
 
 
-def test_one_whose_part_is_aborted_fails_and_is_taken_back(world: World) -> None:
+def test_one_whose_part_is_aborted_fails_and_is_rolled_back(world: World) -> None:
     def before(happens: str) -> None:
         if happens == "boot db":
             world.here.runs.request_abort(parts_of(world, "failover")[0].id)
@@ -340,7 +340,7 @@ def test_one_whose_part_is_aborted_fails_and_is_taken_back(world: World) -> None
     expect_as_before(world)
 
 
-def test_after_one_that_is_not_taken_back_no_other_begins(world: World) -> None:
+def test_after_one_that_is_not_rolled_back_no_other_begins(world: World) -> None:
     def before(happens: str) -> None:
         if happens == "boot db" or happens.startswith("delete"):
             fail("no answer")
@@ -375,7 +375,7 @@ def test_one_that_does_not_know_whether_it_has_moved_names_what_may_be_off(
     assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
 
 
-def test_a_part_does_not_go_on_when_its_whole_is_taken_back(world: World) -> None:
+def test_a_part_does_not_go_on_when_its_whole_is_rolled_back(world: World) -> None:
     here = world.here
     with here.claims.begin(request(prepare(here, "v"))) as whole:
         here.runs.begin_ending(whole.run, whole.number, "aborted", "was asked to")

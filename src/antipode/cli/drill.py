@@ -112,7 +112,7 @@ class DrillCleanup(ShowCommand):
             "--drill",
             metavar="RUN",
             help="a drill that this database does not know, with --at: the id that its servers have"
-            f" in their metadata as {marks.RUN}. No host may be at work on it",
+            f" in their metadata as {marks.RUN}. No host may be executing it",
         )
         parser.add_argument(
             "--plan", action="store_true", help="show what would be removed; change nothing"

@@ -93,7 +93,7 @@ def _why_not_forward(run: Run, row: RunRow, kind: RunKind) -> tuple[str, BaseExc
     if row.ending is not None:
         return "aborted", Aborted(row.reason or f"run {run.id} was asked to abort")
     known = row.flow_version == kind.flow_version
-    if known and row.abort_requested_at is None and not _whole_is_taken_back(run, row):
+    if known and row.abort_requested_at is None and not _whole_is_rolled_back(run, row):
         return None
     late = kind.point_of_no_return(run)
     if known and late is None:
@@ -111,7 +111,7 @@ def _why_not_forward(run: Run, row: RunRow, kind: RunKind) -> tuple[str, BaseExc
     return "aborted", Aborted(reason)
 
 
-def _whole_is_taken_back(run: Run, row: RunRow) -> bool:
+def _whole_is_rolled_back(run: Run, row: RunRow) -> bool:
     """Whether a run is a part of one that is rolled back, or was: nothing of it may go on, though
     its process, or a service that has found it lost, does not know.
     """

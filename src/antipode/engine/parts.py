@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are parts of another run: begun, awaited or taken back by the run that they belong to.
+"""Runs that are parts of another run: begun, awaited or rolled back by the run that they belong to.
 
 A part is a run of its own, with its own flow, steps and rollback; its request names the whole
 (`part_of`). The whole has a step whose resource is the part, and which is kept before the part
@@ -34,7 +34,7 @@ from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
-__all__ = ["PART_OF", "done", "goes_on", "newest", "part_of", "take_back"]
+__all__ = ["PART_OF", "done", "goes_on", "newest", "part_of", "roll_back"]
 LOOK_S = 0.3
 """How often it is looked whether the whole must stop, or whether a part has ended that another
 process executes.
@@ -64,7 +64,7 @@ def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) 
         make: a part that is not kept yet, for where there is none, or it has failed.
 
     Raises:
-        Stopped: the whole must stop; the part has stopped, too, and is resumed or taken back with
+        Stopped: the whole must stop; the part has stopped, too, and is resumed or rolled back with
             it.
         AntipodeError: the part has failed.
     """
@@ -93,7 +93,7 @@ def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) 
         return ended
 
 
-def take_back(whole: Run, step: StepName, kind: RunKind) -> list[str]:
+def roll_back(whole: Run, step: StepName, kind: RunKind) -> list[str]:
     """Roll a part back that was begun in a step and has not succeeded; what stays, and why. Safe to
     repeat.
 

@@ -66,7 +66,7 @@ def prepare(
             answer.
     """
     known = deployment.vnfs.get(vnf)
-    run_kind.must_be_taken_back(deployment, vnf)
+    run_kind.must_be_rolled_back(deployment, vnf)
     protect.no_run_in_the_way(deployment, vnf)
     standing = activity.decided(deployment, vnf)
     state = standing.state

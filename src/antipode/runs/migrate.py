@@ -4,7 +4,7 @@ a recovery point while the VNF runs, switches the members off, makes a last poin
 from it, and fences the old copy.
 
 Each of these but the switching is a run of its own. What fails before the other site is the active
-one is taken back, and the members are switched on again.
+one is rolled back, and the members are switched on again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WAS_ON = "was_on"
 WAVES = "waves"
 """In the same: the ids of all members, in the waves in which they boot."""
 MAY_BE_OFF = "may_be_off"
-"""In the result of a migration that has failed and is not taken back: the members that it may have
+"""In the result of a failed migration that was not rolled back: the members that it may have
 left off.
 """
 
@@ -121,7 +121,7 @@ class Migrate(RunKind):
         _note_off(run, _members(run))
         left: list[str] = []
         for step, kind in reversed(list(_PARTS.items())):
-            left += parts.take_back(run, step, kind)
+            left += parts.roll_back(run, step, kind)
         left += _switch_on(run)
         run.result.pop(MAY_BE_OFF, None)
         return left
@@ -141,7 +141,7 @@ class Migrate(RunKind):
 KIND = Migrate()
 
 
-def must_be_taken_back(deployment: Deployment, vnf: str) -> None:
+def must_be_rolled_back(deployment: Deployment, vnf: str) -> None:
     """See that no migration of a VNF has left members off: another one would take them for members
     that were off before, and would not boot them at the other site.
 
@@ -152,7 +152,7 @@ def must_be_taken_back(deployment: Deployment, vnf: str) -> None:
         off = (row.result or {}).get(MAY_BE_OFF)
         if row.kind == KIND.name and row.state == "failed" and off:
             raise Busy(
-                f"{row.id} is not taken back, and {', '.join(off)} may be off. Take it back first:"
+                f"{row.id} was not rolled back, and {', '.join(off)} may be off. Roll it back first:"
                 f" antipode run abort {row.id}"
             )
 
@@ -163,7 +163,7 @@ _PARTS: Mapping[StepName, RunKind] = {
     MigrateSteps.LAST_POINT: protect.KIND,
     MigrateSteps.RECOVER: failover.KIND,
 }
-"""The parts that are taken back, in their order."""
+"""The parts that a rollback removes, in the order in which they were begun."""
 
 
 def _migrate(run: Run) -> None:
@@ -351,7 +351,7 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
 def _must_be_switchable(
     run: Run, site: Site, wanted: Collection[str], servers: Sequence[Json]
 ) -> None:
-    """See that the members can be switched off, and be as they were if that is taken back.
+    """See that the members can be switched off, and that a rollback can restore their state.
 
     Raises:
         PreflightFailed: one is neither on nor off, or is gone; no member was switched off.
