@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are parts of another run: begun, awaited or rolled back by the run that they belong to.
+"""Runs that are parts of another run, which begins, awaits and rolls them back.
 
 A part is a run of its own, with its own flow, steps and rollback; its request names the whole
 (`part_of`). The whole has a step whose resource is the part, and which is kept before the part

@@ -152,7 +152,7 @@ def must_be_rolled_back(deployment: Deployment, vnf: str) -> None:
         off = (row.result or {}).get(MAY_BE_OFF)
         if row.kind == KIND.name and row.state == "failed" and off:
             raise Busy(
-                f"{row.id} was not rolled back, and {', '.join(off)} may be off. Roll it back first:"
+                f"{row.id} was not rolled back, and {', '.join(off)} may be off. Roll back first:"
                 f" antipode run abort {row.id}"
             )
 
