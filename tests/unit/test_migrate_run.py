@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from antipode.cli.app import COMMANDS
 from antipode.engine import activity, parts
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
@@ -29,7 +30,7 @@ from antipode.operations.abort import abort
 from antipode.operations.migrate import migrate, prepare, request
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
-from antipode.runs import failover, fence, old_copy_removal
+from antipode.runs import KINDS, failover, fence, kind_of, old_copy_removal
 from antipode.runs import migrate as migrate_run
 from antipode.store.tables import RunRow
 from antipode.vault import generations, points
@@ -524,3 +525,8 @@ def test_one_that_has_never_moved_does_not_go_back(world: World) -> None:
 
 def fail(why: str) -> None:
     raise SiteUnreachable(f"site: {why}")
+
+
+def test_each_kind_of_run_is_begun_by_a_command_that_exists() -> None:
+    commands = {kind_of(name).command.partition(" --")[0] for name in KINDS.names}
+    assert commands <= set(COMMANDS)

@@ -95,7 +95,7 @@ class OldCopyRemoval(RunKind):
 
     @property
     def command(self) -> str:
-        return "old-copy remove"
+        return "failback"  # no command removes an old copy by itself
 
     def site_of(self, row: RunRow) -> str:
         return RemovalRequest.model_validate(row.request or {}).site
