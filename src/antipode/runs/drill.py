@@ -191,7 +191,7 @@ def no_recovery_in_the_way(deployment: Deployment, vnf: str) -> None:
     """
     for row in deployment.runs.open(vnf):
         other = find_kind(row.kind)
-        if row.kind == verify.KIND.name or (other and not KIND.may_begin_beside(other)):
+        if verify.is_verification(row) or (other and not KIND.may_begin_beside(other)):
             raise Busy(
                 f"{row.id} of {vnf} is {state_of(row, deployment)}, and needs the backups itself."
                 " Drill when it has ended"

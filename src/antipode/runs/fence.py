@@ -87,6 +87,11 @@ class Fence(RunKind):
 KIND = Fence()
 
 
+def is_fencing(row: RunRow) -> bool:
+    """Whether a run is a fencing."""
+    return row.kind == KIND.name
+
+
 def must_be_old(
     deployment: Deployment,
     vnf: str,

@@ -200,7 +200,7 @@ def _await_fences_by_policy(run: Run) -> None:
     """
     deadline = time.monotonic() + fencing.WITHIN_S
     while any(
-        row.kind == fence.KIND.name and (row.request or {}).get("by_policy")
+        fence.is_fencing(row) and (row.request or {}).get("by_policy")
         for row in run.deployment.runs.open(run.vnf)
     ):
         run.go_on()

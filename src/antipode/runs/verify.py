@@ -192,6 +192,11 @@ class Verify(RunKind):
 KIND = Verify()
 
 
+def is_verification(row: RunRow) -> bool:
+    """Whether a run is a deep verification."""
+    return row.kind == KIND.name
+
+
 def submit_due(
     deployment: Deployment,
     vnfs: Sequence[Vnf],

@@ -169,7 +169,7 @@ class Returning:
         """
         now = time.time()
         return any(
-            row.kind == fence.KIND.name
+            fence.is_fencing(row)
             and fence.KIND.site_of(row) == self.site
             and row.ended_at is not None
             and now - AGAIN_S < row.ended_at <= now
