@@ -17,6 +17,7 @@ from lab import (
     add_on_tests,
     bring_up,
     clouds,
+    extras,
     guest_access,
     inside,
     packages,
@@ -60,10 +61,18 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("site", type=_site, metavar="SITE", help=" or ".join(SITES))
         return sub
 
-    command(
+    sub = command(
         "up",
         _up,
         "bring up both sites, or what is down of them; install what is missing on the machine",
+    )
+    sub.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        choices=extras.EXTRAS,
+        default=[],
+        help="an extra that both sites have from now on, until they are wiped",
     )
     command(
         "down", _down, "stop both sites and remove their namespaces and networks; keeps their data"
@@ -157,7 +166,8 @@ def _bring_up(sites: Sequence[Site]) -> None:
     progress = Progress()
     if not packages.openstack_is_current():
         _stop()
-    if packages.install(progress):
+    wanted = {extra for extra in extras.EXTRAS for site in sites if extras.has(site, extra)}
+    if packages.install(progress, wanted):
         for site in SITES.values():
             if inside.init_pid(site) is not None:
                 supervision.stop(site, ["nova-api"])
@@ -175,8 +185,11 @@ def _bring_up(sites: Sequence[Site]) -> None:
     )
 
 
-def _up(_: argparse.Namespace) -> None:
+def _up(arguments: argparse.Namespace) -> None:
     with _alone():
+        for extra in arguments.extras:
+            for site in SITES.values():
+                extras.add(site, extra)
         _bring_up(list(SITES.values()))
 
 

@@ -9,10 +9,10 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from lab import debian
+from lab import debian, extras
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.site import ROOT, VENV
@@ -32,19 +32,22 @@ busybox-static grub-pc-bin kmod e2fsprogs cpio zstd libglib2.0-0 libnuma1 libude
 for building the guest image.
 """
 
+FOR_EXTRAS = {extras.REPLICATION: "rbd-mirror open-iscsi"}
+"""Nova attaches a volume that Cinder has taken over only where iscsiadm is, whatever its driver."""
+
 PROJECT = Path(__file__).parents[1]
 LOCK = PROJECT / "lab" / "requirements.lock"
 QUIESCE_ADD_ON = PROJECT / "nova_quiesce"
 LOG = ROOT / "install.log"
 
 
-def install(progress: Progress) -> bool:
-    """Install what is missing.
+def install(progress: Progress, wanted: Collection[str] = ()) -> bool:
+    """Install what is missing of the lab, and of the extras wanted.
 
     Returns whether the quiesce add-on has changed, so that nova-api must be restarted.
     """
     ROOT.mkdir(parents=True, exist_ok=True)
-    if missing := _missing():
+    if missing := _missing(wanted):
         progress.say(f"installing {len(missing)} Debian packages (log: {LOG})")
         debian.install(missing, logged)
     if not openstack_is_current():
@@ -68,16 +71,17 @@ def openstack_is_current() -> bool:
     return _is_marked("lock", _digest([LOCK]))
 
 
-def _missing() -> list[str]:
+def _missing(wanted: Collection[str]) -> list[str]:
+    packages = " ".join([DEBIAN, *(FOR_EXTRAS[extra] for extra in wanted)]).split()
     known = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *DEBIAN.split()],
+        ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages],
         capture_output=True,
         text=True,
     )
     installed = {
         line.split()[0] for line in known.stdout.splitlines() if line.endswith(" installed")
     }
-    return [package for package in DEBIAN.split() if package not in installed]
+    return [package for package in packages if package not in installed]
 
 
 def _build_venv() -> None:

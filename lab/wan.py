@@ -20,7 +20,13 @@ COUNTERS = "antipode-wan"
 CALLS = (("-p", "tcp", "--syn"), ("!", "-p", "tcp"))
 """The packets that open an exchange with a site: one rule each."""
 
-BLACK_HOLE = (("INPUT", "-i", "wan0", "-j", "DROP"), ("OUTPUT", "-o", "wan0", "-j", "DROP"))
+BLACK_HOLE = (
+    ("INPUT", "-i", "wan0", "-j", "DROP"),
+    ("OUTPUT", "-o", "wan0", "-j", "DROP"),
+    ("FORWARD", "-i", "wan0", "-j", "DROP"),
+    ("FORWARD", "-o", "wan0", "-j", "DROP"),
+)
+"""What a site sends and receives, and what it forwards for its guests."""
 
 
 def namespace(site: Site) -> Path:

@@ -5,8 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab import extras
 from lab.service import Service
-from lab.services import cinder, glance, keystone, neutron, nova, placement, swift, tenant
+from lab.services import (
+    cinder,
+    glance,
+    keystone,
+    neutron,
+    nova,
+    operator_rbd,
+    placement,
+    rbd_mirror,
+    swift,
+    tenant,
+)
 from lab.services.ceph import Ceph, CephMonitor
 from lab.services.libvirt import Libvirt
 from lab.services.mariadb import MariaDB
@@ -17,8 +29,8 @@ from lab.site import Site
 
 
 def services_of(site: Site) -> Sequence[Service]:
-    """Every service of the site; the order in which they start is their own matter
-    (`Service.after`).
+    """Every service of the site, and those of the extras that it has; the order in which they
+    start is their own matter (`Service.after`).
     """
     return [
         MariaDB(),
@@ -36,4 +48,8 @@ def services_of(site: Site) -> Sequence[Service]:
         *cinder.SERVICES,
         *swift.SERVICES,
         *tenant.SERVICES,
+        *(_REPLICATION if extras.has(site, extras.REPLICATION) else ()),
     ]
+
+
+_REPLICATION: Sequence[Service] = (*rbd_mirror.SERVICES, *operator_rbd.SERVICES)

@@ -9,7 +9,7 @@ import json
 import re
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,11 @@ from lab.site import Site
 POOL = "volumes"
 CLIENT = "cloud"
 """The Ceph user of Cinder, Nova and the guests."""
+
+AS_ROOT = ("--setuser", "root", "--setgroup", "root")
+"""Options of each daemon: it would become the user `ceph` without."""
+
+MONITOR_PORT = 3300
 
 CONF = Path("/etc/ceph/ceph.conf")
 """Where every process of the site finds its own cluster."""
@@ -51,7 +56,44 @@ CAPABILITIES = {
 
 def client_key(site: Site) -> str:
     """The key of CLIENT, as libvirt's secret wants it (base64)."""
-    return _key(site.etc / "ceph" / f"ceph.client.{CLIENT}.keyring")
+    return key(keyring(site, f"client.{CLIENT}"))
+
+
+def keyring(site: Site, entity: str) -> Path:
+    """Where the keyring of a Ceph user is; inside the site it has its usual place."""
+    return site.etc / "ceph" / f"ceph.{entity}.keyring"
+
+
+def key(keyring: Path) -> str:
+    """The key in a keyring of one user (base64)."""
+    found = re.search(r"key\s*=\s*(\S+)", keyring.read_text())
+    if not found:
+        raise LabError(f"no key in {keyring}; remove the lab's data with: python -m lab wipe")
+    return found.group(1)
+
+
+def make_keyring(site: Site, entity: str, capabilities: Mapping[str, str]) -> Path:
+    """Make a Ceph user's keyring where it is missing; needs no running cluster."""
+    file = keyring(site, entity)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        caps = [word for service, cap in capabilities.items() for word in ("--cap", service, cap)]
+        _tool(
+            "ceph-authtool",
+            "--create-keyring",
+            str(file),
+            "--gen-key",
+            "--name",
+            entity,
+            *caps,
+        )
+    return file
+
+
+def add_user(site: Site, entity: str, capabilities: Mapping[str, str]) -> None:
+    """Give the running cluster a user, with the key of its keyring."""
+    file = make_keyring(site, entity, capabilities)
+    inside.run(site, ["ceph", "auth", "import", "-i", str(file)])
 
 
 def status(site: Site) -> dict[str, Any]:
@@ -79,33 +121,18 @@ class CephMonitor(Service):
             fsid_file.write_text(str(uuid.uuid4()))
         (etc / "ceph.conf").write_text(_configuration(site, fsid_file.read_text()))
         for entity, capabilities in CAPABILITIES.items():
-            keyring = etc / f"ceph.{entity}.keyring"
-            if not keyring.exists():
-                caps = [
-                    word
-                    for service, cap in capabilities.items()
-                    for word in ("--cap", service, cap)
-                ]
-                _tool(
-                    "ceph-authtool",
-                    "--create-keyring",
-                    str(keyring),
-                    "--gen-key",
-                    "--name",
-                    entity,
-                    *caps,
-                )
+            make_keyring(site, entity, capabilities)
 
     def prepare(self, site: Site) -> None:
         (site.data / "ceph" / "mgr").mkdir(parents=True, exist_ok=True)
         etc, data = site.etc / "ceph", site.data / "ceph" / "mon"
         if (data / "complete").exists():
             return
-        keyring = etc / "ceph.mon.keyring"
+        monitors = etc / "ceph.mon.keyring"
         _tool(
             "ceph-authtool",
             "--create-keyring",
-            str(keyring),
+            str(monitors),
             "--gen-key",
             "--name",
             "mon.",
@@ -116,9 +143,9 @@ class CephMonitor(Service):
         for entity in CAPABILITIES:
             _tool(
                 "ceph-authtool",
-                str(keyring),
+                str(monitors),
                 "--import-keyring",
-                str(etc / f"ceph.{entity}.keyring"),
+                str(keyring(site, entity)),
             )
         fsid = (etc / "fsid").read_text()
         monmap = str(etc / "monmap")
@@ -130,7 +157,7 @@ class CephMonitor(Service):
             fsid,
             "--addv",
             "a",
-            _addresses(site),
+            addresses(site),
             monmap,
         )
         data.mkdir(parents=True, exist_ok=True)
@@ -144,16 +171,16 @@ class CephMonitor(Service):
                 "--monmap",
                 monmap,
                 "--keyring",
-                str(keyring),
-                *_AS_ROOT,
+                str(monitors),
+                *AS_ROOT,
             ],
         )
         (data / "complete").touch()
 
     def programs(self, site: Site) -> Sequence[Program]:
         return [
-            Program("ceph-mon", ["ceph-mon", "-f", "-i", "a", *_AS_ROOT]),
-            Program("ceph-mgr", ["ceph-mgr", "-f", "-i", "x", *_AS_ROOT]),
+            Program("ceph-mon", ["ceph-mon", "-f", "-i", "a", *AS_ROOT]),
+            Program("ceph-mgr", ["ceph-mgr", "-f", "-i", "x", *AS_ROOT]),
         ]
 
     def check_ready(self, site: Site) -> None:
@@ -181,18 +208,15 @@ class Ceph(Service):
         identity = data / "uuid"
         if not identity.exists():
             identity.write_text(str(uuid.uuid4()))
-        keyring = site.etc / "ceph" / "ceph.osd.0.keyring"
-        if not keyring.exists():
-            _tool("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "--name", "osd.0")
-        secret = json.dumps({"cephx_secret": _key(keyring)})
+        secret = json.dumps({"cephx_secret": key(make_keyring(site, "osd.0", {}))})
         inside.run(site, ["ceph", "osd", "new", identity.read_text(), "-i", "-"], stdin=secret)
         inside.run(
-            site, ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity.read_text(), *_AS_ROOT]
+            site, ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity.read_text(), *AS_ROOT]
         )
         (data / "complete").touch()
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [Program("ceph-osd", ["ceph-osd", "-f", "-i", "0", *_AS_ROOT])]
+        return [Program("ceph-osd", ["ceph-osd", "-f", "-i", "0", *AS_ROOT])]
 
     def check_ready(self, site: Site) -> None:
         now = status(site)
@@ -213,18 +237,9 @@ class Ceph(Service):
         inside.run(site, ["rbd", "--pool", POOL, "ls"], timeout=300)
 
 
-_AS_ROOT = ("--setuser", "root", "--setgroup", "root")
-
-
-def _addresses(site: Site) -> str:
-    return f"[v2:{site.address}:3300,v1:{site.address}:6789]"
-
-
-def _key(keyring: Path) -> str:
-    found = re.search(r"key\s*=\s*(\S+)", keyring.read_text())
-    if not found:
-        raise LabError(f"no key in {keyring}; remove the lab's data with: python -m lab wipe")
-    return found.group(1)
+def addresses(site: Site) -> str:
+    """Where the site's monitor listens, as Ceph writes it."""
+    return f"[v2:{site.address}:{MONITOR_PORT},v1:{site.address}:6789]"
 
 
 def _tool(*argv: str) -> None:
@@ -238,7 +253,7 @@ def _configuration(site: Site, fsid: str) -> str:
     return f"""\
 [global]
 fsid = {fsid}
-mon_host = {_addresses(site)}
+mon_host = {addresses(site)}
 public_addr = {site.address}
 cluster_addr = {site.address}
 ms_bind_ipv6 = false

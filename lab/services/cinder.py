@@ -42,6 +42,11 @@ def _host(site: Site) -> str:
     return f"cinder-{site.short}"
 
 
+def backend_host(site: Site) -> str:
+    """The name of the site's only back end and pool, as Cinder's API wants it."""
+    return f"{_host(site)}@{BACKEND}#{BACKEND}"
+
+
 def configure(site: Site) -> None:
     home = state(site, "cinder", "conversion", "coordination")
     sections: dict[str, Section] = {

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import inside
+from lab import extras, inside
 from lab.service import NotReady, Program, Service
 from lab.services import ceph, identity, mariadb, ovs, rpc, wsgi
 from lab.services.openstack_conf import (
@@ -166,6 +166,13 @@ def _migrate(site: Site) -> None:
     _manage(site, "cell_v2", "create_cell", "--name", "cell1")
 
 
+def _environment(site: Site) -> Mapping[str, str]:
+    """os-brick looks for iscsiadm once, when it is imported: with another environment the
+    supervisor replaces a nova-compute that is older than the package.
+    """
+    return {"ANTIPODE_ISCSIADM": "yes"} if extras.has(site, extras.REPLICATION) else {}
+
+
 class NovaApi(Service):
     name = "nova-api"
     after = ("nova-schema", "keystone", "rabbitmq")
@@ -202,7 +209,8 @@ class NovaCompute(Service):
     after = ("nova-control", "nova-api", "placement", "libvirt", "ovs", "ceph")
 
     def programs(self, site: Site) -> Sequence[Program]:
-        return [Program("nova-compute", daemon("nova-compute", _compute_conf(site)))]
+        command = daemon("nova-compute", _compute_conf(site))
+        return [Program("nova-compute", command, _environment(site))]
 
     def check_ready(self, site: Site) -> None:
         rpc.check_served(site, f"compute.{site.compute_host}")

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the lab that a site has on request only: `lab up --with EXTRA`, until `lab wipe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.site import Site
+
+REPLICATION = "replication"
+"""Volumes mirrored between the sites, containers synchronized, and tenant networks linked."""
+
+EXTRAS = (REPLICATION,)
+
+
+def add(site: Site, extra: str) -> None:
+    """Let the site have an extra from now on; `lab.bring_up` brings it up with all the rest."""
+    note = _note(site, extra)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
+
+
+def has(site: Site, extra: str) -> bool:
+    """Whether the site has been given an extra, running or not."""
+    return _note(site, extra).exists()
+
+
+def _note(site: Site, extra: str) -> Path:
+    return site.home / "with" / extra

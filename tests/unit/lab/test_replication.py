@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extra `replication` of the lab, before anything runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab import extras, inside
+from lab.service import NotReady
+from lab.services import ceph, nova, operator_rbd, rbd_mirror, services_of
+from lab.services.rbd_mirror import RbdMirror, other_than
+from lab.site import SITES, Site
+from lab.waiting import wait_until
+
+
+@pytest.fixture(params=SITES.values(), ids=lambda site: site.name)
+def site(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr("lab.site.ROOT", tmp_path)
+    monkeypatch.setattr(ceph, "make_keyring", keyring)
+    assert isinstance(request.param, Site)
+    return request.param
+
+
+def keyring(site: Site, entity: str, _: object) -> Path:
+    file = ceph.keyring(site, entity)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"[{entity}]\n\tkey = {site.short}{entity}==\n")
+    return file
+
+
+def test_a_site_has_an_extra_only_after_it_was_added(site: Site) -> None:
+    assert not extras.has(site, extras.REPLICATION)
+    extras.add(site, extras.REPLICATION)
+    assert extras.has(site, extras.REPLICATION)
+    assert not extras.has(other_than(site), extras.REPLICATION)
+
+
+def test_replication_runs_only_where_it_was_added(site: Site) -> None:
+    plain = {service.name for service in services_of(site)}
+    extras.add(site, extras.REPLICATION)
+    added = {service.name for service in services_of(site)} - plain
+    assert {"rbd-mirror", "operator-rbd"} <= added
+    assert plain == {service.name for service in services_of(other_than(site))}
+
+
+def test_every_service_comes_after_services_that_the_site_has(site: Site) -> None:
+    extras.add(site, extras.REPLICATION)
+    services = services_of(site)
+    names = [service.name for service in services]
+    assert len(set(names)) == len(names)
+    assert {needed for service in services for needed in service.after} <= set(names)
+
+
+def test_a_peer_reads_the_mirrored_pool_and_no_other() -> None:
+    assert rbd_mirror.PEER_CAPABILITIES["osd"] == f"profile rbd pool={ceph.POOL}"
+
+
+@pytest.mark.parametrize(
+    ("health", "listens", "ready"),
+    [("OK", True, True), ("ERROR", False, True), ("ERROR", True, False), ("UNKNOWN", True, False)],
+)
+def test_mirroring_is_ready_when_it_serves_a_peer_that_answers(
+    site: Site, health: str, listens: bool, ready: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rbd_mirror, "daemon_health", lambda site: health)
+    monkeypatch.setattr(rbd_mirror, "_peer_listens", lambda site: listens)
+    if ready:
+        RbdMirror().check_ready(site)
+    else:
+        with pytest.raises(NotReady, match=f"restart {site.name} rbd-mirror"):
+            RbdMirror().check_ready(site)
+
+
+def test_a_peer_is_added_with_the_other_sites_key_and_only_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = {"mode": "disabled", "peers": []}
+    added: list[tuple[str, str | None]] = []
+
+    def mirror_pool(_: Site, what: str, *arguments: str, stdin: str | None = None) -> str:
+        if what == "enable":
+            pool["mode"] = arguments[1]
+        if what == "peer":
+            pool["peers"] = ["peer"]
+            added.append((arguments[2], stdin))
+        return str(pool).replace("'", '"')
+
+    monkeypatch.setattr(ceph, "add_user", lambda *_: None)
+    monkeypatch.setattr(rbd_mirror, "_mirror_pool", mirror_pool)
+    RbdMirror().prepare(site)
+    RbdMirror().prepare(site)
+    other = other_than(site)
+    peer = rbd_mirror.PEER
+    assert pool["mode"] == "image"
+    assert added == [(f"{peer}@{other.name}", f"{other.short}{peer}==")]
+
+
+def test_the_operators_rbd_acts_on_its_own_site_whatever_the_environment_says(site: Site) -> None:
+    operator_rbd.OperatorRbd().configure(site)
+    settings = operator_rbd.replication_settings(site)
+    script = settings.rbd.read_text()
+    assert os.access(settings.rbd, os.X_OK)
+    assert f"--conf {site.etc}/ceph/ceph.conf" in script
+    assert "unset CEPH_ARGS CEPH_CONF" in script
+    assert ceph.keyring(site, operator_rbd.USER).stat().st_mode & 0o077 == 0
+    assert settings.backend_host == f"cinder-{site.short}@rbd1#rbd1"
+
+
+def test_nova_compute_is_replaced_when_replication_is_added(site: Site) -> None:
+    before = nova.NovaCompute().programs(site)
+    extras.add(site, extras.REPLICATION)
+    assert nova.NovaCompute().programs(site) != before
+
+
+@pytest.fixture
+def port() -> int:
+    """One on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_program_starts_when_its_peer_listens_and_not_before(port: int, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    command = [str(inside.BIN / "when-listening"), "127.0.0.1", str(port), "echo", "started"]
+    with (
+        trace.open("w") as steps,
+        subprocess.Popen(
+            ["bash", "-x", *command], stdout=subprocess.PIPE, stderr=steps, text=True
+        ) as program,
+    ):
+        wait_until(lambda: "sleep" in trace.read_text(), "an attempt was refused", timeout=60)
+        assert program.poll() is None
+        with socket.create_server(("127.0.0.1", port)):
+            assert program.communicate(timeout=60)[0] == "started\n"
