@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.service import Service
+from lab.service import NotReady, Service
 from lab.services import ceph, cinder
 from lab.site import Site
 
 USER = "client.antipode"
 CAPABILITIES = {
-    # the command: how `rbd mirror pool status` learns of the daemons
-    "mon": 'profile rbd, allow command "service dump"',
+    # the commands: how `rbd mirror pool status` learns of the daemons
+    "mon": 'profile rbd, allow command "service dump", allow command "service status"',
     "mgr": f"profile rbd pool={ceph.POOL}",
     "osd": f"profile rbd pool={ceph.POOL}",
 }
@@ -44,7 +45,7 @@ class OperatorRbd(Service):
     """The command is written for the user that the lab runs as; only that one can read the key."""
 
     name = "operator-rbd"
-    after = ("ceph-mon",)
+    after = ("ceph",)
 
     def configure(self, site: Site) -> None:
         keyring = ceph.make_keyring(site, USER, CAPABILITIES)
@@ -63,6 +64,17 @@ class OperatorRbd(Service):
 
     def prepare(self, site: Site) -> None:
         ceph.add_user(site, USER, CAPABILITIES)
+
+    def check_ready(self, site: Site) -> None:
+        settings = replication_settings(site)
+        try:
+            done = subprocess.run(
+                [settings.rbd, "ls", settings.pool], capture_output=True, text=True, timeout=30
+            )
+        except subprocess.TimeoutExpired as e:
+            raise NotReady(f"{settings.rbd} does not get an answer") from e
+        if done.returncode:
+            raise NotReady(f"{settings.rbd}: {done.stderr.strip()}")
 
 
 SERVICES: Sequence[Service] = (OperatorRbd(),)
