@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.site import Site
@@ -23,6 +24,13 @@ def add(site: Site, extra: str) -> None:
 def has(site: Site, extra: str) -> bool:
     """Whether the site has been given an extra, running or not."""
     return _note(site, extra).exists()
+
+
+def mark(site: Site, extra: str) -> Mapping[str, str]:
+    """An environment for a program that works in another way with the extra: as it changes when
+    the extra is added, the supervisor replaces the program that runs.
+    """
+    return {"ANTIPODE_WITH": extra} if has(site, extra) else {}
 
 
 def _note(site: Site, extra: str) -> Path:

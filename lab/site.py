@@ -40,7 +40,6 @@ class Site:
     compute_host: str
     ceph_secret: str
     """uuid of the libvirt secret that holds the Ceph key"""
-    has_object_store: bool = False
 
     @property
     def short(self) -> str:
@@ -85,10 +84,9 @@ SITES: dict[str, Site] = {
             "RegionB",
             "compute-b",
             "bbbbbbbb-0000-4000-8000-00000000000b",
-            has_object_store=True,
         ),
     )
 }
 
-BACKUP_STORE = next(s for s in SITES.values() if s.has_object_store)
+BACKUP_STORE = SITES["site-b"]
 """The site whose Swift keeps the backups of both sites and the vault."""

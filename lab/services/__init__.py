@@ -52,4 +52,8 @@ def services_of(site: Site) -> Sequence[Service]:
     ]
 
 
-_REPLICATION: Sequence[Service] = (*rbd_mirror.SERVICES, *operator_rbd.SERVICES)
+_REPLICATION: Sequence[Service] = (
+    *rbd_mirror.SERVICES,
+    *operator_rbd.SERVICES,
+    *swift.SYNCHRONIZATION,
+)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab import extras, inside
@@ -166,13 +166,6 @@ def _migrate(site: Site) -> None:
     _manage(site, "cell_v2", "create_cell", "--name", "cell1")
 
 
-def _environment(site: Site) -> Mapping[str, str]:
-    """os-brick looks for iscsiadm once, when it is imported: with another environment the
-    supervisor replaces a nova-compute that is older than the package.
-    """
-    return {"ANTIPODE_ISCSIADM": "yes"} if extras.has(site, extras.REPLICATION) else {}
-
-
 class NovaApi(Service):
     name = "nova-api"
     after = ("nova-schema", "keystone", "rabbitmq")
@@ -210,7 +203,8 @@ class NovaCompute(Service):
 
     def programs(self, site: Site) -> Sequence[Program]:
         command = daemon("nova-compute", _compute_conf(site))
-        return [Program("nova-compute", command, _environment(site))]
+        # os-brick looks for iscsiadm once, when it is imported
+        return [Program("nova-compute", command, extras.mark(site, extras.REPLICATION))]
 
     def check_ready(self, site: Site) -> None:
         rpc.check_served(site, f"compute.{site.compute_host}")

@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Swift behind Keystone, at one site: the store of both sites' backups and the vault of the
-manifests. It speaks S3, too.
+"""Swift behind Keystone: the store of both sites' backups and the vault of the manifests. It
+speaks S3, too. With the extra `replication` the other site has one as well, and containers are
+synchronized.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import inside
-from lab.service import Program, Service
+from lab import extras, inside
+from lab.service import NotReady, Program, Service
 from lab.services import identity
 from lab.services.cinder import BACKUP_ACCOUNT
 from lab.services.openstack_conf import (
     KEYSTONE_PORT,
+    PASSWORD,
     Sections,
     credentials,
     executable,
     state,
     write,
 )
-from lab.site import Site
+from lab.site import BACKUP_STORE, SITES, Site
 
 PORT = 8080
 STORES = {"account": 6202, "container": 6201, "object": 6200}
@@ -33,10 +35,27 @@ LARGE_CHUNKS = dict.fromkeys(
 
 Objects of 32 MiB in Swift's 64 KiB steps would be a loop in Python that the CPU notices.
 """
+UNSUPPRESSED = {"error_suppression_limit": 10**6}
+"""There is one device: to avoid it for its errors would be to refuse everything."""
+MEMCACHED = "127.0.0.1:11211"
 PIPELINE = (
     "catch_errors gatekeeper healthcheck cache listing_formats bulk authtoken s3api s3token "
     "keystoneauth copy slo dlo proxy-server"
 )
+REALM = "antipode"
+"""The clusters that send each other the objects of synchronized containers."""
+SYNC_INTERVAL = 1
+"""Seconds between two looks for what is to be sent; Swift's own are 300."""
+CONTAINER_SYNC = Path(__file__).parents[1] / "container_sync.py"
+
+
+def runs_at(site: Site) -> bool:
+    """Whether the site has an object store."""
+    return site == BACKUP_STORE or _synchronizes(site)
+
+
+def _synchronizes(site: Site) -> bool:
+    return extras.has(site, extras.REPLICATION)
 
 
 def _etc(site: Site) -> Path:
@@ -53,7 +72,7 @@ class Swift(Service):
     after = ("keystone", "memcached")
 
     def configure(self, site: Site) -> None:
-        if not site.has_object_store:
+        if not runs_at(site):
             return
         state(site, "swift", "disk")
         # no section for limits: an object of Cinder (32 MiB) is far below Swift's own
@@ -64,10 +83,12 @@ class Swift(Service):
         write(_etc(site) / "proxy-server.conf", _proxy(site))
         for store, port in STORES.items():
             write(_etc(site) / f"{store}-server.conf", _store(site, store, port))
+        if _synchronizes(site):
+            _configure_synchronization(site)
 
     def prepare(self, site: Site) -> None:
         """Rings, the catalog entry, and the account that Cinder keeps backups under."""
-        if not site.has_object_store:
+        if not runs_at(site):
             return
         for store, port in STORES.items():
             if not (_etc(site) / f"{store}.ring.gz").exists():
@@ -75,31 +96,81 @@ class Swift(Service):
         identity.add_service(
             site, "swift", site.url(PORT, "/v1/AUTH_%(project_id)s"), "object-store"
         )
-        cloud = identity.connect(site)
-        identity.add_user(
-            cloud, BACKUP_ACCOUNT, identity.add_project(cloud, BACKUP_ACCOUNT), "member"
-        )
+        if site == BACKUP_STORE:
+            cloud = identity.connect(site)
+            identity.add_user(
+                cloud, BACKUP_ACCOUNT, identity.add_project(cloud, BACKUP_ACCOUNT), "member"
+            )
 
     def programs(self, site: Site) -> Sequence[Program]:
-        if not site.has_object_store:
+        if not runs_at(site):
             return ()
-        servers = [f"{kind}-server" for kind in (*STORES, "proxy")]
+
+        def server(kind: str, environment: Mapping[str, str]) -> Program:
+            name = f"swift-{kind}-server"
+            conf = str(_etc(site) / f"{kind}-server.conf")
+            return Program(name, [executable(name), conf, "--verbose"], environment)
+
         return [
-            Program(
-                f"swift-{s}", [executable(f"swift-{s}"), str(_etc(site) / f"{s}.conf"), "--verbose"]
-            )
-            for s in servers
+            *(server(kind, {}) for kind in STORES),
+            server("proxy", extras.mark(site, extras.REPLICATION)),
         ]
 
     def check_ready(self, site: Site) -> None:
-        """Look into the backup account as Cinder will: this needs the proxy, Keystone, memcached
-        and the account server.
+        """Look into an account as Cinder will: this needs the proxy, Keystone, memcached and the
+        account server.
         """
-        if not site.has_object_store:
+        if not runs_at(site):
             return
-        identity.ask(
-            site, PORT, "/v1/AUTH_{project_id}?format=json", BACKUP_ACCOUNT, BACKUP_ACCOUNT
-        )
+        account = BACKUP_ACCOUNT if site == BACKUP_STORE else "admin"
+        identity.ask(site, PORT, "/v1/AUTH_{project_id}?format=json", account, account)
+
+
+class ContainerSync(Service):
+    """Sends the other site the objects of containers whose owners want that, and takes its own.
+
+    The other site may be down: what it misses is sent when it is there.
+    """
+
+    name = "container-sync"
+    after = ("swift",)
+
+    def programs(self, site: Site) -> Sequence[Program]:
+        conf = str(_etc(site) / "container-server.conf")
+        return [
+            Program("swift-container-sync", [executable("python"), "-P", str(CONTAINER_SYNC), conf])
+        ]
+
+    def check_ready(self, site: Site) -> None:
+        """The proxy knows which cluster it is, and the others."""
+        info = identity.ask(site, PORT, "/info").get("container_sync", {})
+        clusters = info.get("realms", {}).get(REALM.upper(), {}).get("clusters", {})
+        if set(clusters) != {name.upper() for name in SITES}:
+            raise NotReady(f"the proxy of {site.name} knows these clusters: {sorted(clusters)}")
+
+
+def _configure_synchronization(site: Site) -> None:
+    clusters = {f"cluster_{s.name}": s.url(PORT, "/v1/") for s in SITES.values()}
+    write(
+        _etc(site) / "container-sync-realms.conf",
+        {"DEFAULT": {"mtime_check_interval": 10}, REALM: {"key": PASSWORD, **clusters}},
+    )
+    # the proxy inside the daemon, by which it reads what it sends
+    write(
+        _internal_client(site),
+        {
+            "DEFAULT": {"swift_dir": _etc(site), **PATIENCE},
+            "pipeline:main": {"pipeline": "catch_errors cache symlink proxy-server"},
+            "app:proxy-server": {"use": "egg:swift#proxy", **UNSUPPRESSED},
+            "filter:catch_errors": {"use": "egg:swift#catch_errors"},
+            "filter:cache": {"use": "egg:swift#memcache", "memcache_servers": MEMCACHED},
+            "filter:symlink": {"use": "egg:swift#symlink"},
+        },
+    )
+
+
+def _internal_client(site: Site) -> Path:
+    return _etc(site) / "internal-client.conf"
 
 
 def _proxy(site: Site) -> Sections:
@@ -125,7 +196,7 @@ def _proxy(site: Site) -> Sections:
             ("keystoneauth", "keystoneauth"),
         )
     }
-    filters["cache"]["memcache_servers"] = "127.0.0.1:11211"
+    filters["cache"]["memcache_servers"] = MEMCACHED
     filters["keystoneauth"]["operator_roles"] = "admin, member"
     # Keystone checks signatures for those only that log in as a service
     filters["s3token"] |= {
@@ -140,6 +211,14 @@ def _proxy(site: Site) -> Sections:
         "include_service_catalog": False,
         "cache": "swift.cache",
     }
+    pipeline = PIPELINE
+    if _synchronizes(site):
+        # before authtoken: a request of another cluster is signed with the key of the realm
+        pipeline = pipeline.replace(" cache ", " cache container_sync ")
+        filters["container_sync"] = {
+            "use": "egg:swift#container_sync",
+            "current": f"//{REALM}/{site.name}",
+        }
     return {
         "DEFAULT": {
             "bind_ip": site.address,
@@ -150,19 +229,19 @@ def _proxy(site: Site) -> Sections:
             **PATIENCE,
             **LARGE_CHUNKS,
         },
-        "pipeline:main": {"pipeline": PIPELINE},
-        # there is one device: to avoid it for its errors would be to refuse everything
-        "app:proxy-server": {
-            "use": "egg:swift#proxy",
-            "account_autocreate": True,
-            "error_suppression_limit": 10**6,
-        },
+        "pipeline:main": {"pipeline": pipeline},
+        "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, **UNSUPPRESSED},
         **{f"filter:{name}": options for name, options in filters.items()},
         "filter:authtoken": authtoken,
     }
 
 
 def _store(site: Site, store: str, port: int) -> Sections:
+    synchronization = {
+        "interval": SYNC_INTERVAL,
+        "container_time": 60,
+        "internal_client_conf_path": _internal_client(site),
+    }
     return {
         "DEFAULT": {
             "bind_ip": "127.0.0.1",
@@ -179,6 +258,7 @@ def _store(site: Site, store: str, port: int) -> Sections:
         },
         "pipeline:main": {"pipeline": f"{store}-server"},
         f"app:{store}-server": {"use": f"egg:swift#{store}"},
+        **({"container-sync": synchronization} if store == "container" else {}),
     }
 
 
@@ -195,3 +275,4 @@ def _make_ring(site: Site, store: str, port: int) -> None:
 
 
 SERVICES: Sequence[Service] = (Swift(),)
+SYNCHRONIZATION: Sequence[Service] = (ContainerSync(),)

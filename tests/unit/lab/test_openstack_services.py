@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import extras
 from lab.services import cinder, keystone, neutron, nova, openstack_conf, services_of, swift
-from lab.site import SITES, Site
+from lab.site import BACKUP_STORE, SITES, Site
 
 PASTE = """\
 [composite:openstack_compute_api_v21]
@@ -74,7 +75,7 @@ def test_site_b_names_no_address_of_site_a_in_any_file(
         if path.is_file() and any(other in path.read_text() for other in others)
     }
     # the backup store, which is at site-b by nature
-    assert named == (set() if site.has_object_store else {"cinder.conf"})
+    assert named == (set() if site == BACKUP_STORE else {"cinder.conf"})
 
 
 def test_both_sites_keep_backups_in_the_same_account_and_container(site: Site) -> None:
@@ -98,17 +99,11 @@ def test_nova_compute_knows_of_no_database(site: Site, monkeypatch: pytest.Monke
     assert not compute.has_section("api_database")
 
 
-def test_only_the_backup_store_runs_swift() -> None:
-    runs = {
-        site.name: [
-            p.name
-            for service in services_of(site)
-            for p in service.programs(site)
-            if "swift" in p.name
-        ]
-        for site in SITES.values()
-    }
-    assert {name: bool(programs) for name, programs in runs.items()} == {
-        "site-a": False,
-        "site-b": True,
-    }
+def test_only_the_backup_store_runs_swift_unless_containers_are_synchronized(site: Site) -> None:
+    def swift_programs() -> set[str]:
+        programs = (p.name for service in services_of(site) for p in service.programs(site))
+        return {name for name in programs if name.startswith("swift-")}
+
+    assert bool(swift_programs()) == (site == BACKUP_STORE)
+    extras.add(site, extras.REPLICATION)
+    assert {"swift-proxy-server", "swift-container-sync"} <= swift_programs()

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The extra `replication`: volumes, objects and packets that get from one site to the other, and
+stop where they are to stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lab import canary
+from lab.desk import PROJECT
+from lab.services import identity, rbd_mirror, swift, tenant
+from lab.services.operator_rbd import replication_settings
+from lab.services.rbd_mirror import other_than
+from lab.site import SITES, Site
+from lab.waiting import wait_until
+
+pytestmark = pytest.mark.lab
+
+PATIENCE_S = 300
+
+
+@pytest.fixture(scope="module", autouse=True)
+def replication(sites: None) -> None:
+    lab("up", "--with", "replication")
+
+
+@pytest.fixture(params=SITES.values(), ids=lambda site: f"from-{site.name}")
+def source(request: pytest.FixtureRequest) -> Site:
+    assert isinstance(request.param, Site)
+    return request.param
+
+
+def lab(*arguments: str) -> str:
+    """Call the lab's command line and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", *arguments],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, f"lab {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+# ---- mirrored images ----
+
+
+def rbd(site: Site, *arguments: str, check: bool = True, stdin: bytes | None = None) -> bytes:
+    """The operator's own `rbd` for a site, called from the host."""
+    command = [str(replication_settings(site).rbd), *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=PATIENCE_S)
+    assert not check or done.returncode == 0, f"{command}: {done.stderr.decode()}"
+    return done.stdout
+
+
+def image_of(name: str) -> str:
+    return f"{replication_settings(SITES['site-a']).pool}/{name}"
+
+
+def replays(site: Site, image: str) -> bool:
+    """Whether the copy here was complete once, and follows the other site's image since."""
+    told = rbd(site, "mirror", "image", "status", image, "--format", "json", check=False)
+    return bool(told) and json.loads(told)["state"] == "up+replaying"
+
+
+def md5(site: Site, image: str) -> str:
+    return hashlib.md5(rbd(site, "export", "--no-progress", image, "-")).hexdigest()
+
+
+@pytest.fixture
+def image(source: Site) -> Iterator[str]:
+    """A mirrored image at the source, with content."""
+    name = image_of(f"test-{secrets.token_hex(4)}")
+    content = secrets.token_bytes(8 * 2**20)
+    rbd(source, "import", "--no-progress", "--image-format", "2", "-", name, stdin=content)
+    rbd(source, "mirror", "image", "enable", name, "journal")
+    yield name
+    remove(source, name)
+
+
+def remove(primary: Site, image: str) -> None:
+    """With its copy at the other site, as the end of mirroring does."""
+    rbd(primary, "mirror", "image", "disable", image)
+    rbd(primary, "rm", "--no-progress", image)
+    backup = other_than(primary)
+    name = image.rpartition("/")[2]
+    pool = replication_settings(backup).pool
+    wait_until(
+        lambda: name not in rbd(backup, "ls", pool).decode().split(),
+        f"{backup.name} has no copy of {image}",
+        PATIENCE_S,
+    )
+
+
+def test_the_daemons_of_both_sites_are_healthy() -> None:
+    assert {rbd_mirror.daemon_health(site) for site in SITES.values()} == {"OK"}
+
+
+def test_an_image_has_the_same_bytes_at_the_other_site(source: Site, image: str) -> None:
+    backup = other_than(source)
+    wait_until(lambda: replays(backup, image), f"{backup.name} replays {image}", PATIENCE_S)
+    assert md5(backup, image) == md5(source, image)
+
+
+def test_a_snapshot_of_cinder_is_mirrored_while_the_guest_writes(
+    site_a: Site, site_b: Site, servers: dict[str, str]
+) -> None:
+    volume = canary.data_volumes(site_a)["db"]
+    image = image_of(f"volume-{volume}")
+    cinder = canary.connect(site_a).block_storage
+    rbd(site_a, "mirror", "image", "enable", image, "journal")
+    snapshot = None
+    try:
+        wait_until(lambda: replays(site_b, image), f"site-b replays {image}", PATIENCE_S)
+        snapshot = cinder.create_snapshot(volume_id=volume, name="test-mirrored", force=True)
+        cinder.wait_for_status(snapshot, "available", failures=["error"], interval=0.5, wait=300)
+        name = f"snapshot-{snapshot.id}"
+        wait_until(
+            lambda: name in snapshots(site_b, image), f"{name} of {image} is at site-b", PATIENCE_S
+        )
+        copied = f"{image}@{name}"
+        assert md5(site_b, copied) == md5(site_a, copied)
+    finally:
+        if snapshot:
+            cinder.delete_snapshot(snapshot)
+            cinder.wait_for_delete(snapshot, interval=0.5, wait=300)
+        rbd(site_a, "mirror", "image", "disable", image)
+
+
+def snapshots(site: Site, image: str) -> set[str]:
+    listed = json.loads(rbd(site, "snap", "ls", image, "--format", "json"))
+    return {str(snapshot["name"]) for snapshot in listed}
+
+
+# ---- synchronized containers ----
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the VNF's owner, at both sites."""
+
+    name: str
+    key: str
+
+    def at(self, site: Site) -> Any:
+        return identity.connect(site, tenant.USER, tenant.PROJECT).object_store
+
+    def path(self, site: Site, name: str = "") -> str:
+        account = self.at(site).get_endpoint().rstrip("/")
+        return f"{account}/{self.name}{'/' + name if name else ''}"
+
+    def request(self, method: str, site: Site, name: str = "", **arguments: Any) -> Any:
+        return self.at(site).request(self.path(site, name), method, **arguments)
+
+    def set(self, site: Site, **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.request("PUT", site, headers=named).raise_for_status()
+
+    def follow(self, source: Site) -> None:
+        """Have the other site take what is put into it at the source."""
+        backup = other_than(source)
+        account = self.path(backup).split("/v1/")[1]
+        self.set(backup, X_Container_Sync_Key=self.key)
+        self.set(
+            source,
+            X_Container_Sync_Key=self.key,
+            X_Container_Sync_To=f"//{swift.REALM}/{backup.name}/{account}",
+        )
+
+    def put(self, site: Site, name: str, content: bytes) -> None:
+        self.request("PUT", site, name, data=content).raise_for_status()
+
+    def get(self, site: Site, name: str) -> bytes | None:
+        answer = self.request("GET", site, name)
+        return answer.content if answer.status_code == 200 else None
+
+    def remove(self, site: Site) -> None:
+        self.request("POST", site, headers={"X-Remove-Container-Sync-To": "x"})
+        for entry in self.request("GET", site, params={"format": "json"}).json():
+            self.request("DELETE", site, entry["name"])
+        self.request("DELETE", site).raise_for_status()
+
+
+@pytest.fixture
+def container() -> Iterator[Container]:
+    made = Container(f"test-{secrets.token_hex(4)}", secrets.token_hex(16))
+    yield made
+    for site in SITES.values():
+        made.remove(site)
+
+
+def arrives(container: Container, site: Site, name: str, content: bytes) -> None:
+    wait_until(
+        lambda: container.get(site, name) == content, f"{name} arrives at {site.name}", PATIENCE_S
+    )
+
+
+def test_objects_are_carried_in_both_directions_at_once(container: Container) -> None:
+    for site in SITES.values():
+        container.follow(site)
+    for site in SITES.values():
+        container.put(site, f"of-{site.name}", site.name.encode())
+    for site in SITES.values():
+        arrives(container, other_than(site), f"of-{site.name}", site.name.encode())
+
+
+def test_a_container_without_its_key_takes_nothing_until_it_has_the_key_again(
+    source: Site, container: Container
+) -> None:
+    backup = other_than(source)
+    container.follow(source)
+    container.put(source, "before", b"1")
+    arrives(container, backup, "before", b"1")
+    container.request("POST", backup, headers={"X-Remove-Container-Sync-Key": "x"})
+    container.put(source, "refused", b"2")
+    container.put(backup, "own", b"3")
+    wait_until(
+        lambda: refusals(source, container) > 0,
+        f"{source.name} was refused to send an object of {container.name}",
+        PATIENCE_S,
+    )
+    assert container.get(backup, "refused") is None
+    assert container.get(backup, "own") == b"3"
+    container.set(backup, X_Container_Sync_Key=container.key)
+    arrives(container, backup, "refused", b"2")
+
+
+def refusals(site: Site, container: Container) -> int:
+    """How often the site's daemon was refused an object: its log is the only one to tell."""
+    log = (site.log / "swift-container-sync.log").read_text(errors="replace")
+    return sum("Unauth" in line and container.name in line for line in log.splitlines())
