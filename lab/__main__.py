@@ -97,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
         "isolate", _isolate, "drop all packets of the site on the WAN: calls to it hang", site=True
     )
     command("rejoin", _rejoin, "undo isolate", site=True)
+    command("cut", _cut, "drop what guests of the sites' linked networks send each other")
+    command("mend", _mend, "undo cut")
     sub = command("restart", _restart, "stop programs of a site and bring the site up", site=True)
     sub.add_argument("program", nargs="+")
     sub = command(
@@ -176,6 +178,9 @@ def _bring_up(sites: Sequence[Site]) -> None:
         if wan.is_isolated(site):
             progress.say(f"{site.name}  rejoins the WAN")
             wan.rejoin(site)
+        if wan.link_is_cut(site):
+            progress.say(f"{site.name}  its linked network reaches the other site's again")
+            wan.mend_link(site)
     file = clouds.write()
     changed = bring_up.bring_up(sites, progress)
     names = " and ".join(site.name for site in sites)
@@ -257,6 +262,28 @@ def _isolate(arguments: argparse.Namespace) -> None:
 def _rejoin(arguments: argparse.Namespace) -> None:
     with _alone():
         wan.rejoin(arguments.site)
+
+
+def _cut(_: argparse.Namespace) -> None:
+    with _alone():
+        for site in _linked_sites():
+            wan.cut_link(site)
+
+
+def _mend(_: argparse.Namespace) -> None:
+    with _alone():
+        for site in _linked_sites():
+            wan.mend_link(site)
+
+
+def _linked_sites() -> list[Site]:
+    linked = [site for site in SITES.values() if extras.has(site, extras.REPLICATION)]
+    if not linked or not all(map(wan.exists, linked)):
+        raise LabError(
+            "the sites have no linked networks; make them with: python -m lab up --with "
+            f"{extras.REPLICATION}"
+        )
+    return linked
 
 
 def _restart(arguments: argparse.Namespace) -> None:

@@ -23,6 +23,8 @@ guest image.
 WAN_BRIDGE = "antipode-wan"
 WAN_HOST_ADDRESS = "10.86.0.1"
 WAN_PREFIX = 24
+LINK_DEVICE = "link0"
+"""In a site that has the extra `replication`: the gateway of its linked tenant network."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lab import inside, supervision, wan
+from lab import extras, inside, supervision, wan
 from lab.service import NotReady, Service
 from lab.services import services_of
 from lab.site import SITES, Site
@@ -30,7 +30,7 @@ def render(lab: dict[str, Any]) -> str:
     for site in lab["sites"]:
         lines.append(
             f"{site['site']}  {site['address']}  {site['state']}  {site['memory_mib']} MiB  WAN: "
-            f"{site['wan']}"
+            f"{site['wan']}" + (f"  link: {site['link']}" if site["link"] != "absent" else "")
         )
         for row in site["programs"]:
             ready = "ready" if row["ready"] else f"not ready: {row['reason']}"
@@ -71,10 +71,18 @@ def _site(site: Site) -> dict[str, Any]:
         "address": site.address,
         "state": state,
         "wan": "absent" if not wan.exists(site) else "isolated" if isolated else "joined",
+        "link": _link(site),
         "processes": len(outer),
         "memory_mib": round(sum(memory.values()) / 2**20),
         "programs": programs,
     }
+
+
+def _link(site: Site) -> str:
+    """Between the site's linked tenant network and the other site's."""
+    if not (wan.exists(site) and extras.has(site, extras.REPLICATION)):
+        return "absent"
+    return "cut" if wan.link_is_cut(site) else "joined"
 
 
 def _why_not_ready(site: Site, service: Service, alive: bool, isolated: bool) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.site import SITES, WAN_BRIDGE, WAN_HOST_ADDRESS, WAN_PREFIX, Site
+from lab.site import LINK_DEVICE, SITES, WAN_BRIDGE, WAN_HOST_ADDRESS, WAN_PREFIX, Site
 
 COUNTERS = "antipode-wan"
 """Our iptables chain: rules without a target, so that they only count."""
@@ -27,6 +27,12 @@ BLACK_HOLE = (
     ("FORWARD", "-o", "wan0", "-j", "DROP"),
 )
 """What a site sends and receives, and what it forwards for its guests."""
+
+LINK_CUT = (
+    ("FORWARD", "-i", LINK_DEVICE, "-j", "DROP"),
+    ("FORWARD", "-o", LINK_DEVICE, "-j", "DROP"),
+)
+"""What the guests of the linked tenant networks send each other."""
 
 
 def namespace(site: Site) -> Path:
@@ -95,21 +101,53 @@ def isolate(site: Site) -> None:
     """Drop all packets of the site at its WAN interface: calls to it hang instead of being
     refused.
     """
-    for chain, *match in BLACK_HOLE:
-        if not _succeeds(*_enter(site), "iptables", "-w", "-C", chain, *match):
-            _run(*_enter(site), "iptables", "-w", "-A", chain, *match)
+    _add(site, BLACK_HOLE)
 
 
 def rejoin(site: Site) -> None:
     """Undo `isolate`."""
-    for chain, *match in BLACK_HOLE:
-        while _succeeds(*_enter(site), "iptables", "-w", "-D", chain, *match):
-            pass
+    _remove(site, BLACK_HOLE)
 
 
 def is_isolated(site: Site) -> bool:
-    chain, *match = BLACK_HOLE[0]
-    return exists(site) and _succeeds(*_enter(site), "iptables", "-w", "-C", chain, *match)
+    return exists(site) and _has(site, BLACK_HOLE)
+
+
+def cut_link(site: Site) -> None:
+    """Drop what the site forwards for its linked tenant network; the sites themselves reach each
+    other as before.
+    """
+    _add(site, LINK_CUT)
+
+
+def mend_link(site: Site) -> None:
+    """Undo `cut_link`."""
+    _remove(site, LINK_CUT)
+
+
+def link_is_cut(site: Site) -> bool:
+    return exists(site) and _has(site, LINK_CUT)
+
+
+Rules = Sequence[Sequence[str]]
+"""Of iptables: chain and match of each."""
+
+
+def _has(site: Site, rules: Rules) -> bool:
+    """Whether the site has any of the rules: an interrupted command may have made one alone."""
+    return any(_succeeds(*_enter(site), "iptables", "-w", "-C", *rule) for rule in rules)
+
+
+def _add(site: Site, rules: Rules) -> None:
+    for rule in rules:
+        if not _has(site, [rule]):
+            _run(*_enter(site), "iptables", "-w", "-A", *rule)
+
+
+def _remove(site: Site, rules: Rules) -> None:
+    for rule in rules:
+        while _succeeds(*_enter(site), "iptables", "-w", "-D", *rule):
+            pass
 
 
 def calls_to(site: Site) -> int:

@@ -11,6 +11,7 @@ from lab.services import (
     cinder,
     glance,
     keystone,
+    link,
     neutron,
     nova,
     operator_rbd,
@@ -56,4 +57,5 @@ _REPLICATION: Sequence[Service] = (
     *rbd_mirror.SERVICES,
     *operator_rbd.SERVICES,
     *swift.SYNCHRONIZATION,
+    *link.SERVICES,
 )

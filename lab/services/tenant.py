@@ -42,7 +42,7 @@ class Tenant(Service):
         if names.has_image:
             _upload_image(admin)
         demo = identity.connect(site, USER, PROJECT)
-        _make_network(demo, names.network)
+        make_network(demo, names.network, cidr=CIDR, allocation_pools=[POOL], gateway_ip=None)
         _make_security_group(demo)
 
 
@@ -91,17 +91,14 @@ def _upload_image(admin: Any) -> None:
         admin.image.delete_image(older)
 
 
-def _make_network(demo: Any, name: str) -> None:
+def make_network(demo: Any, name: str, **subnet: Any) -> str:
+    """Make a network with one subnet that has DHCP, if it is not there; its id."""
     network = demo.network.find_network(name) or demo.network.create_network(name=name)
     if not demo.network.find_subnet(name, network_id=network.id):
-        subnet = {
-            "ip_version": 4,
-            "cidr": CIDR,
-            "allocation_pools": [POOL],
-            "is_dhcp_enabled": True,
-            "gateway_ip": None,
-        }
-        demo.network.create_subnet(name=name, network_id=network.id, **subnet)
+        demo.network.create_subnet(
+            name=name, network_id=network.id, ip_version=4, is_dhcp_enabled=True, **subnet
+        )
+    return str(network.id)
 
 
 def _make_security_group(demo: Any) -> None:

@@ -6,19 +6,22 @@ stop where they are to stop.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import canary
+from lab import canary, inside
 from lab.desk import PROJECT
-from lab.services import identity, rbd_mirror, swift, tenant
+from lab.services import identity, link, rbd_mirror, swift, tenant
+from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.operator_rbd import replication_settings
 from lab.services.rbd_mirror import other_than
 from lab.site import SITES, Site
@@ -141,6 +144,86 @@ def test_a_snapshot_of_cinder_is_mirrored_while_the_guest_writes(
 def snapshots(site: Site, image: str) -> set[str]:
     listed = json.loads(rbd(site, "snap", "ls", image, "--format", "json"))
     return {str(snapshot["name"]) for snapshot in listed}
+
+
+# ---- linked networks ----
+
+
+@pytest.fixture(scope="module")
+def listener(site_b: Site) -> Iterator[tuple[str, int]]:
+    """Address and port of something that answers in the linked network of site-b."""
+    address, port = dhcp_address(site_b), 8090
+    server = subprocess.Popen(
+        [
+            *("nsenter", f"--net={dhcp_namespace(site_b)}", sys.executable, "-m", "http.server"),
+            *("--bind", address, "--directory", "/nonexistent", str(port)),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(
+            lambda: reaches(site_b, (address, port)), f"{address}:{port} answers", PATIENCE_S
+        )
+        yield address, port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def dhcp_namespace(site: Site) -> Path:
+    """In the linked network of a site, as its guests are."""
+    name = link.NETWORKS[site.name].name
+    network = identity.connect(site, tenant.USER, tenant.PROJECT).network.find_network(
+        name, ignore_missing=False
+    )
+    init = inside.require_init_pid(site)
+    return Path(f"/proc/{init}/root/run/netns/qdhcp-{network.id}")
+
+
+def dhcp_address(site: Site) -> str:
+    network = link.NETWORKS[site.name]
+    ports = identity.connect(site).network.ports(device_owner="network:dhcp")
+    addresses = [ip["ip_address"] for port in ports for ip in port.fixed_ips]
+    (own,) = [a for a in addresses if ipaddress.ip_address(a) in network.gateway.network]
+    return str(own)
+
+
+def reaches(site: Site, target: tuple[str, int], timeout: float = 5) -> bool:
+    """Whether a guest of the site's linked network can connect."""
+    try:
+        inside.connect_from(dhcp_namespace(site), *target, timeout).close()
+    except TimeoutError:
+        return False
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_guests_of_the_linked_networks_reach_each_other_until_the_link_is_cut(
+    site_a: Site, listener: tuple[str, int]
+) -> None:
+    wait_until(lambda: reaches(site_a, listener), "site-a's guests reach site-b's", PATIENCE_S)
+    lab("cut")
+    try:
+        assert not reaches(site_a, listener)
+        # the sites themselves still do
+        inside.connect(site_a, KEYSTONE_PORT, SITES["site-b"].address).close()
+    finally:
+        lab("mend")
+    assert reaches(site_a, listener, timeout=60)
+
+
+@pytest.mark.parametrize("isolated", SITES.values(), ids=lambda site: site.name)
+def test_an_isolated_site_forwards_nothing_for_its_guests(
+    isolated: Site, site_a: Site, listener: tuple[str, int]
+) -> None:
+    assert reaches(site_a, listener, timeout=60)
+    lab("isolate", isolated.name)
+    try:
+        assert not reaches(site_a, listener)
+    finally:
+        lab("rejoin", isolated.name)
+    assert reaches(site_a, listener, timeout=60)
 
 
 # ---- synchronized containers ----

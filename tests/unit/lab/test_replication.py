@@ -12,7 +12,7 @@ import pytest
 
 from lab import extras, inside
 from lab.service import NotReady
-from lab.services import ceph, nova, operator_rbd, rbd_mirror, services_of
+from lab.services import ceph, link, nova, operator_rbd, rbd_mirror, services_of
 from lab.services.rbd_mirror import RbdMirror, other_than
 from lab.site import SITES, Site
 from lab.waiting import wait_until
@@ -115,6 +115,41 @@ def test_nova_compute_is_replaced_when_replication_is_added(site: Site) -> None:
     before = nova.NovaCompute().programs(site)
     extras.add(site, extras.REPLICATION)
     assert nova.NovaCompute().programs(site) != before
+
+
+def test_linked_networks_do_not_overlap_and_route_to_each_other(site: Site) -> None:
+    own, other = (link.NETWORKS[s.name] for s in (site, other_than(site)))
+    assert not own.gateway.network.overlaps(other.gateway.network)
+    [program] = link.Link().programs(site)
+    assert [*program.command][-2:] == [other.cidr, other_than(site).address]
+
+
+IP = """\
+#!/bin/sh
+echo "$*" >>$TRACE
+case "$*" in
+  "-oneline link") echo "3: link0: <BROADCAST>"; echo "4: tap0: <UP>" ;;
+  "-oneline monitor link") echo "Deleted 3: link0: <UP>"; echo "5: link0@if2: <BROADCAST>" ;;
+esac
+"""
+
+
+def test_the_link_is_set_up_again_when_the_switch_makes_its_device_again(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    for name, text in (("ip", IP), ("sysctl", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    subprocess.run(
+        [str(inside.BIN / "keep-link-up"), "link0", "MAC", "10.8.1.1/24", "10.8.2.0/24", "WAN"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TRACE": str(trace)},
+        check=True,
+        timeout=60,
+    )
+    steps = trace.read_text().splitlines()
+    assert steps[0] == "route replace 10.8.2.0/24 via WAN"
+    assert steps.count("address replace 10.8.1.1/24 dev link0") == 2
+    assert steps.count("link set link0 address MAC") == 2
+    assert not [step for step in steps if "tap0" in step]
 
 
 @pytest.fixture
