@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from antipode.cloud import answers
+from antipode.cloud.backends import UnmanagedSnapshot, UnmanagedVolume
 from antipode.cloud.site import Site
+from antipode.model.marks import KEY
 from tests.contract.conftest import PATIENCE_S, Machine, Things, refused, storage, there, until
 
 NOBODY = str(uuid.UUID(int=7))
@@ -311,23 +314,296 @@ def test_the_snapshots_of_a_group_belong_to_its_snapshot_and_go_with_it(
     until(lambda: api.find(f"/group_snapshots/{taken}") is None, "the group snapshot is gone")
 
 
+# ---- what a volume is really called ----
+
+
+def attachment_of(site: Site, machine: Machine, volume: dict[str, Any]) -> dict[str, Any]:
+    """The attachment of a machine's volume, by the id that Nova has of it (2.89)."""
+    attached = site.compute.attachments(machine.server["id"])
+    (found,) = [a for a in attached if a["volumeId"] == volume["id"]]
+    shown: dict[str, Any] = storage(site).get(f"/attachments/{found['attachment_id']}")
+    return dict(shown["attachment"])
+
+
+@pytest.mark.core
+def test_an_attachment_tells_what_the_storage_calls_its_volume(
+    site: Site, machine: Machine
+) -> None:
+    attachment = attachment_of(site, machine, machine.data)
+    assert (attachment["volume_id"], attachment["instance"]) == (
+        machine.data["id"],
+        machine.server["id"],
+    )
+    info = attachment["connection_info"]
+    assert info["driver_volume_type"] == "rbd"
+    assert info["name"].endswith(f"/volume-{machine.data['id']}")
+
+
+@pytest.mark.core
+def test_attachments_are_listed_with_the_connections_of_all_volumes_and_no_secrets(
+    site: Site, tenant: Site, machine: Machine
+) -> None:
+    for user in (site, tenant):
+        found = user.backends.connections([machine.root["id"], machine.data["id"]])
+        assert {c.volume_id for c in found} == {machine.root["id"], machine.data["id"]}
+        assert {c.server_id for c in found} == {machine.server["id"]}
+        assert all(c.driver_volume_type == "rbd" for c in found)
+        assert all(c.parts.keys() == {"name"} for c in found)
+
+
+def test_attachments_are_listed_without_links_and_after_a_marker(
+    site: Site, machine: Machine
+) -> None:
+    of_server: dict[str, Any] = {"instance_id": machine.server["id"]}
+    first = storage(site).get("/attachments/detail", **of_server, limit=1)
+    assert list(first) == ["attachments"]
+    seen = [a["id"] for a in first["attachments"]]
+    while page := storage(site).get("/attachments", **of_server, marker=seen[-1])["attachments"]:
+        assert not {"connection_info"} & page[0].keys()
+        seen += [a["id"] for a in page]
+    attached = site.compute.attachments(machine.server["id"])
+    assert sorted(seen) == sorted(a["attachment_id"] for a in attached)
+
+
+def test_an_attachment_that_is_not_there_is_not_found(site: Site) -> None:
+    assert refused(lambda: storage(site).get(f"/attachments/{NOBODY}")).status == 404
+
+
+@pytest.mark.core
+def test_the_scheduler_tells_which_storage_a_pool_is(site: Site, things: Things) -> None:
+    host = things.volume()["os-vol-host-attr:host"]
+    cluster, *_, pool = site.backends.locations()[host].split(":")
+    assert (cluster, pool) == ("ceph", "volumes")
+
+
+def test_only_administrators_see_pools_hosts_and_what_storages_hold(
+    site: Site, tenant: Site, things: Things
+) -> None:
+    volume = things.volume()
+    host = volume["os-vol-host-attr:host"]
+    assert refused(tenant.backends.locations).status == 403
+    assert refused(lambda: tenant.backends.manageable_volumes(host)).status == 403
+    assert refused(lambda: tenant.backends.manageable_snapshots(host)).status == 403
+    seen = there(tenant.volumes.volume(volume["id"]))
+    assert not seen.keys() & {"os-vol-host-attr:host", "os-vol-mig-status-attr:name_id"}
+
+
+@pytest.mark.core
+def test_a_volume_that_is_retyped_or_renamed_keeps_its_real_name(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    specs = {"volume_backend_name": machine.data["os-vol-host-attr:host"].split("#")[1]}
+    wanted = {"volume_type": {"name": things.name(), "extra_specs": specs}}
+    kind = storage(site).post("/types", wanted)["volume_type"]
+    path, before = f"/volumes/{machine.data['id']}/action", machine.data["volume_type"]
+
+    def retype(name: str) -> None:
+        storage(site).post(path, {"os-retype": {"new_type": name, "migration_policy": "never"}})
+        until(lambda: shown()["volume_type"] == name, f"the volume is of type {name}")
+        until(lambda: shown()["status"] == "in-use", "it is in use again")
+
+    def shown() -> dict[str, Any]:
+        return there(site.volumes.volume(machine.data["id"]))
+
+    real = attachment_of(site, machine, machine.data)["connection_info"]["name"]
+    try:
+        retype(kind["name"])
+        words = machine.data["description"], machine.data["metadata"]
+        site.volumes.update_volume(machine.data["id"], "another name", *words)
+        assert attachment_of(site, machine, machine.data)["connection_info"]["name"] == real
+    finally:
+        site.volumes.update_volume(machine.data["id"], machine.data["name"], *words)
+        retype(before)
+        storage(site).delete(f"/types/{kind['id']}")
+
+
 # ---- what is managed ----
+
+
+def unmanaged(site: Site, things: Things) -> tuple[str, str]:
+    """What a back end holds and Cinder does not know: its host, and its real name."""
+    volume_id = site.volumes.create_volume({"size": 1, "name": things.name()})
+    volume = site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)[volume_id]
+    site.backends.unmanage_volume(volume_id)
+    site.volumes.watch.wait_gone([volume_id], timeout_s=PATIENCE_S)
+    return volume["os-vol-host-attr:host"], f"volume-{volume_id}"
+
+
+def managed(site: Site, things: Things, host: str, name: str) -> dict[str, Any]:
+    """A volume that Cinder has taken over; found again by its key."""
+    wanted = UnmanagedVolume(
+        reference={"source-name": name},
+        name=things.name(),
+        metadata={KEY: uuid.uuid4().hex},
+        host=host,
+        volume_type="fast",
+        bootable=True,
+    )
+    volume_id = site.backends.manage_volume(wanted)
+    assert site.backends.manage_volume(wanted) == volume_id
+    things.removals.append(lambda: things._remove_volume(volume_id))
+    return site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)[volume_id]
+
+
+def row_of(rows: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    found = [r for r in rows if r["reference"] == {"source-name": name}]
+    assert len(found) < 2
+    return found[0] if found else None
 
 
 @pytest.mark.core
 def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_managed_again(
     site: Site, things: Things
 ) -> None:
+    host, name = unmanaged(site, things)
+    row = there(row_of(site.backends.manageable_volumes(host), name))
+    assert (row["safe_to_manage"], row["size"], row["cinder_id"]) == (True, 1, None)
+    volume = managed(site, things, host, name)
+    assert (volume["size"], volume["bootable"], volume["volume_type"]) == (1, "true", "fast")
+    rows = site.backends.manageable_volumes(host)
+    assert row_of(rows, name) is None
+    row = there(row_of(rows, f"volume-{volume['id']}"))
+    assert (row["safe_to_manage"], row["reason_not_safe"], row["cinder_id"]) == (
+        False,
+        "already managed",
+        volume["id"],
+    )
+
+
+def test_what_a_backend_holds_is_listed_page_by_page_without_links(
+    site: Site, things: Things
+) -> None:
+    host, _ = unmanaged(site, things)
+    other, name = unmanaged(site, things)
+    managed(site, things, other, name)
+    query: dict[str, Any] = {"host": host, "limit": 1, "sort": "reference:asc"}
+    api = storage(site)
+    pages = [
+        api.get("/manageable_volumes/detail", **query, offset=begin)["manageable-volumes"]
+        for begin in range(2)
+    ]
+    assert [len(page) for page in pages] == [1, 1]
+    assert pages[0] != pages[1]
+    after = json.dumps(pages[0][0]["reference"])
+    marked = api.get("/manageable_volumes/detail", **query, marker=after)
+    assert marked == {"manageable-volumes": pages[1]}
+    short = api.get("/manageable_volumes", **query)["manageable-volumes"]
+    assert short == [{k: pages[0][0][k] for k in ("reference", "size", "safe_to_manage")}]
+    assert api.get("/manageable_volumes", host=host, offset=1 << 20)["manageable-volumes"] == []
+
+
+def test_what_a_backend_holds_is_asked_of_one_that_exists(site: Site) -> None:
+    assert refused(lambda: storage(site).get("/manageable_volumes/detail")).status == 400
+    assert refused(lambda: site.backends.manageable_volumes("no@such#host")).status == 404
+    wanted = UnmanagedVolume({"source-name": "x"}, "never", {KEY: "none"}, "no@such#host")
+    assert refused(lambda: site.backends.manage_volume(wanted)).status == 503
+
+
+def test_a_volume_that_is_known_is_not_managed_a_second_time(site: Site, things: Things) -> None:
+    volume = things.volume()
+    wanted = UnmanagedVolume(
+        {"source-name": f"volume-{volume['id']}"},
+        "never",
+        {KEY: uuid.uuid4().hex},
+        volume["os-vol-host-attr:host"],
+    )
+    error = refused(lambda: site.backends.manage_volume(wanted))
+    assert error.status == 400
+    assert "already managed" in error.reason
+
+
+def test_a_volume_that_is_not_there_fails_to_be_managed_and_is_not_used_again(
+    site: Site, things: Things
+) -> None:
+    host = things.volume()["os-vol-host-attr:host"]
+    wanted = UnmanagedVolume(
+        {"source-name": things.name()}, things.name(), {KEY: uuid.uuid4().hex}, host
+    )
+    failed = site.backends.manage_volume(wanted)
+
+    def status() -> str:
+        return str(there(site.volumes.volume(failed))["status"])
+
+    until(lambda: status() == "error_managing", "the volume has failed to be managed")
+    again = site.backends.manage_volume(wanted)
+    assert again != failed
+    until(lambda: there(site.volumes.volume(again))["status"] == "error_managing", "so has this")
+    for volume_id in (failed, again):
+        site.backends.unmanage_volume(volume_id)
+    site.volumes.watch.wait_gone([failed, again], timeout_s=PATIENCE_S)
+
+
+def test_to_forget_what_is_not_there_is_fine_and_what_is_in_use_is_refused(
+    site: Site, machine: Machine
+) -> None:
+    site.backends.unmanage_volume(NOBODY)
+    site.backends.unmanage_snapshot(NOBODY)
+    assert refused(lambda: site.backends.unmanage_volume(machine.data["id"])).status == 400
+
+
+@pytest.mark.core
+def test_a_snapshot_moves_with_its_volume_and_is_managed_under_it_and_put_back(
+    site: Site, things: Things
+) -> None:
     volume_id = site.volumes.create_volume({"size": 1, "name": things.name()})
     volume = site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)[volume_id]
-    storage(site).post(f"/volumes/{volume_id}/action", {"os-unmanage": {}})
-    until(lambda: site.volumes.volume(volume_id) is None, "it is not managed any more")
-    host, name = volume["os-vol-host-attr:host"], f"volume-{volume_id}"
-    listed = storage(site).get("/manageable_volumes/detail", host=host)["manageable-volumes"]
-    (row,) = [m for m in listed if m["reference"]["source-name"] == name]
-    assert (row["safe_to_manage"], row["size"]) == (True, 1)
-    wanted = {"host": host, "ref": {"source-name": name}, "name": things.name(), "bootable": True}
-    managed = storage(site).post("/manageable_volumes", {"volume": wanted})["volume"]["id"]
-    things.removals.append(lambda: things._remove_volume(managed))
-    after = site.volumes.watch.wait_for([managed], timeout_s=PATIENCE_S)[managed]
-    assert (after["size"], after["bootable"]) == (1, "true")
+    host = volume["os-vol-host-attr:host"]
+    snapshot_id = site.volumes.create_snapshot(volume_id, things.name(), {}, 60)
+    site.volumes.snapshot_watch.wait_for([snapshot_id], timeout_s=PATIENCE_S)
+    assert refused(lambda: site.backends.unmanage_volume(volume_id)).status == 400
+    row = there(row_of(site.backends.manageable_snapshots(host), f"snapshot-{snapshot_id}"))
+    assert (row["cinder_id"], row["safe_to_manage"]) == (snapshot_id, False)
+    site.backends.unmanage_snapshot(snapshot_id)
+    site.volumes.snapshot_watch.wait_gone([snapshot_id], timeout_s=PATIENCE_S)
+    site.backends.unmanage_volume(volume_id)
+    site.volumes.watch.wait_gone([volume_id], timeout_s=PATIENCE_S)
+
+    taken = managed(site, things, host, f"volume-{volume_id}")
+    row = there(row_of(site.backends.manageable_snapshots(host), f"snapshot-{snapshot_id}"))
+    assert (row["cinder_id"], row["safe_to_manage"], row["source_reference"]) == (
+        None,
+        True,
+        {"source-name": f"volume-{taken['id']}"},
+    )
+    assert refused(lambda: site.volumes.revert_to_snapshot(taken["id"], NOBODY)).status == 400
+    wanted = UnmanagedSnapshot(
+        row["reference"], things.name(), {KEY: uuid.uuid4().hex}, taken["id"]
+    )
+    snapshot = site.backends.manage_snapshot(wanted)
+    assert site.backends.manage_snapshot(wanted) == snapshot
+    things.removals.append(lambda: things._remove_snapshot(snapshot))
+    site.volumes.snapshot_watch.wait_for([snapshot], timeout_s=PATIENCE_S)
+    rows = site.backends.manageable_snapshots(host)
+    assert row_of(rows, f"snapshot-{snapshot_id}") is None
+    assert there(row_of(rows, f"snapshot-{snapshot}"))["cinder_id"] == snapshot
+
+    site.volumes.revert_to_snapshot(taken["id"], snapshot)
+    site.volumes.watch.wait_for([taken["id"]], timeout_s=PATIENCE_S)
+    site.volumes.snapshot_watch.wait_for([snapshot], timeout_s=PATIENCE_S)
+
+
+def test_a_snapshot_that_is_not_there_fails_to_be_managed(site: Site, things: Things) -> None:
+    volume = things.volume()
+    missing = {"source-name": things.name()}
+    wanted = UnmanagedSnapshot(missing, things.name(), {KEY: uuid.uuid4().hex}, volume["id"])
+    failed = site.backends.manage_snapshot(wanted)
+    things.removals.append(lambda: things._remove_snapshot(failed))
+    listed = site.volumes.snapshots
+    until(lambda: {"error"} == {s["status"] for s in listed() if s["id"] == failed}, "it failed")
+
+
+def test_only_the_newest_snapshot_is_put_back_and_only_where_nothing_uses_the_volume(
+    site: Site, things: Things, machine: Machine
+) -> None:
+    volume = things.volume()
+    assert refused(lambda: site.volumes.revert_to_snapshot(volume["id"], NOBODY)).status == 400
+    older = things.snapshot(volume["id"])
+    until(
+        lambda: datetime.now(UTC).isoformat()[:19] > older["created_at"][:19],
+        "another second: Cinder's times are in whole ones",
+    )
+    things.snapshot(volume["id"])
+    assert refused(lambda: site.volumes.revert_to_snapshot(volume["id"], older["id"])).status == 400
+    in_use = things.snapshot(machine.data["id"])
+    error = refused(lambda: site.volumes.revert_to_snapshot(machine.data["id"], in_use["id"]))
+    assert error.status == 409

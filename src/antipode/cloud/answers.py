@@ -230,6 +230,7 @@ class _AttachedVolume(TypedDict):
     device: NotRequired[Maybe]
     tag: NotRequired[Maybe]
     delete_on_termination: NotRequired[Flag]
+    attachment_id: NotRequired[Maybe]
 
 
 class _Interface(TypedDict):
@@ -368,6 +369,30 @@ class _Snapshot(TypedDict):
     metadata: Texts
 
 
+class _VolumeAttachment(TypedDict):
+    id: Id
+    volume_id: Id
+    instance: Maybe
+    connection_info: NotRequired[dict[Text, Any] | None]
+
+
+class _Pool(TypedDict):
+    name: Text
+    capabilities: NotRequired[Annotated[dict[Text, Any], _or(dict)]]
+
+
+class _Manageable(TypedDict):
+    reference: Annotated[dict[Text, Any], Field(min_length=1)]
+    size: Annotated[float, Field(ge=0, le=1 << 50)]
+    safe_to_manage: bool
+    reason_not_safe: Maybe
+    cinder_id: Maybe
+
+
+class _ManageableSnapshot(_Manageable):
+    source_reference: dict[Text, Any]
+
+
 class _Backup(TypedDict):
     id: Id
     name: NotRequired[Maybe]
@@ -407,7 +432,12 @@ VOLUMES = Listing("volumes", _Volume)
 MADE_VOLUME = Shape("volume", _Made)
 VOLUME_TYPES = Listing("volume_types", _VolumeType)
 SNAPSHOTS = Listing("snapshots", _Snapshot)
+SNAPSHOT = Shape("snapshot", _Snapshot)
 MADE_SNAPSHOT = Shape("snapshot", _Made)
+VOLUME_ATTACHMENTS = Shape("attachments", list[_VolumeAttachment])
+POOLS = Shape("pools", list[_Pool])
+MANAGEABLE_VOLUMES = Shape("manageable-volumes", list[_Manageable])
+MANAGEABLE_SNAPSHOTS = Shape("manageable-snapshots", list[_ManageableSnapshot])
 BACKUPS = Listing("backups", Annotated[_Backup, AfterValidator(_sized)])
 MADE_BACKUP = Shape("backup", _Made)
 EXPORTED_RECORD = Shape("backup-record", _ExportedRecord)

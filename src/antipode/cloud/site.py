@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from antipode.cloud import credentials
 from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
+from antipode.cloud.backends import Backends
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
 from antipode.cloud.image_bytes import ImageBytes, ImageStreams
@@ -24,7 +25,7 @@ from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
 from antipode.errors import InvalidInput, PreflightFailed
 
-Service = TypeVar("Service", Compute, Volumes, Backups, Networks)
+Service = TypeVar("Service", Compute, Volumes, Backends, Backups, Networks)
 
 
 class Site:
@@ -47,6 +48,7 @@ class Site:
         self.roles = roles
         self.compute = Compute(compute)
         self.volumes = Volumes(volume)
+        self.backends = Backends(volume)
         self.backups = Backups(volume)
         self.networks = Networks(network)
         self._connection: Any = None
@@ -76,7 +78,7 @@ class Site:
     def _behind(self, gate: Gate) -> Self:
         view = copy.copy(self)
         view._gate, view._objects = gate, None
-        for service in ("compute", "volumes", "backups", "networks"):
+        for service in ("compute", "volumes", "backends", "backups", "networks"):
             setattr(view, service, _under(getattr(self, service), view._gate))
         return view
 

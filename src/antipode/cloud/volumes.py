@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from antipode.cloud import answers
-from antipode.cloud.api import Api, Json, Urgency
+from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
 
 LEAST, MOST = (3, 47), (3, 70)
@@ -42,8 +42,13 @@ class Volumes:
         """All volumes of the project, with all details; with arguments only those that carry such
         metadata.
         """
-        filters = {"metadata": json.dumps(metadata).replace('"', "'")} if metadata else {}
-        return self._api.all("/volumes/detail", answers.VOLUMES, **filters)
+        return self._api.all("/volumes/detail", answers.VOLUMES, **carrying(metadata))
+
+    def volumes_of_all_projects(self) -> list[Json]:
+        """All volumes of the site, with all details. Administrators only; other users get those of
+        their project.
+        """
+        return self._api.all("/volumes/detail", answers.VOLUMES, all_tenants=1)
 
     def volume(self, volume_id: str) -> Json | None:
         return self._api.find(f"/volumes/{volume_id}", answers.VOLUME)
@@ -110,6 +115,24 @@ class Volumes:
     def delete_snapshot(self, snapshot_id: str) -> None:
         self._api.delete(f"/snapshots/{snapshot_id}")
 
+    def revert_to_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        """Start writing a snapshot over its volume: what was written since is lost (revert, 3.40).
+
+        The volume is `reverting` until it is available again. A call for what is under way is fine;
+        when it is over, nothing but the volume's bytes tells of it.
+
+        Raises:
+            ApiError: 400, it is not the newest snapshot of the volume that Cinder knows, or the
+                volume has grown since; 409, the volume or the snapshot is not available.
+        """
+        wanted = {"revert": {"snapshot_id": snapshot_id}}
+        try:
+            self._api.post(f"/volumes/{volume_id}/action", wanted)
+        except ApiError as error:
+            found = self.volume(volume_id) if error.status == 409 else None
+            if found is None or found["status"] != "reverting":
+                raise
+
     def quota(self, project_id: str) -> Json:
         """The quotas of the project, each {limit, in_use, reserved}; those of a volume type are
         named like `gigabytes_TYPE`.
@@ -117,3 +140,8 @@ class Volumes:
         path = f"/os-quota-sets/{project_id}"
         quota: Json = self._api.get(path, answers.QUOTA_SET, usage="true")
         return quota
+
+
+def carrying(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The parameter of a listing that leaves only volumes with such metadata; none for all."""
+    return {"metadata": json.dumps(dict(metadata)).replace('"', "'")} if metadata else {}

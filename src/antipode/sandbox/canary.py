@@ -175,4 +175,5 @@ def path_of_volume(sandbox: Sandbox, site: str, volume_id: str) -> Path:
 
 
 def path_of_snapshot(sandbox: Sandbox, site: str, snapshot_id: str) -> Path:
-    return sandbox.directory / site / "snapshots" / f"snapshot-{snapshot_id}"
+    (found,) = (sandbox.directory / site / "snapshots").glob(f"*@snapshot-{snapshot_id}")
+    return found

@@ -377,9 +377,7 @@ class Backups(Part):
         self, backup: Json, parent: Json | None, volume: Json, snapshot: Json | None, previous: str
     ) -> None:
         source = (
-            self._storage.snapshot_path(snapshot["id"])
-            if snapshot
-            else self._storage.path(volume["id"])
+            self._storage.snapshot_path(snapshot) if snapshot else self._storage.path(volume["id"])
         )
         try:
             async with self._turn:

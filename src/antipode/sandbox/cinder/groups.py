@@ -181,8 +181,7 @@ class Groups(Part):
         if self._snapshots.where(lambda s: s["group_id"] == item):
             raise Refused(400, f"Invalid group: Group {item} still has dependent group snapshots")
         for volume in self._members(item):
-            self._storage.forget_volume(volume)
-            self._storage.path(volume["id"]).unlink(missing_ok=True)
+            self._storage.remove_volume(volume)
         self._groups.drop(group["id"])
 
     # ---- group snapshots ----

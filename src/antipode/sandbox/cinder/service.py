@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from antipode.sandbox.cinder.attachments import Attachments
 from antipode.sandbox.cinder.backups import Backups
 from antipode.sandbox.cinder.groups import Groups
 from antipode.sandbox.cinder.managing import Managing
 from antipode.sandbox.cinder.snapshots import Snapshots
-from antipode.sandbox.cinder.storage import BACKEND, ZONE, Storage
+from antipode.sandbox.cinder.storage import BACKEND, POOL, ZONE, Storage
 from antipode.sandbox.cinder.types import Types
 from antipode.sandbox.cinder.volumes import NEWEST, Volumes
 from antipode.sandbox.database import Database, Json
@@ -36,7 +37,8 @@ class Cinder(Service):
             self.types,
             self.volumes,
             self.snapshots,
-            Managing(storage, self.volumes),
+            Managing(storage, self.volumes, self.snapshots),
+            Attachments(storage),
             self._backups,
             groups,
         ]
@@ -49,6 +51,7 @@ class Cinder(Service):
             Route("GET", "/v3/", self._versions, open=True),
             Route("GET", "/v3/os-availability-zone", self._zones),
             Route("GET", "/v3/os-services", self._services, admin=True),
+            Route("GET", "/v3/scheduler-stats/get_pools", self._pools, admin=True),
             Route("GET", quotas, self._quota),
             Route("PUT", quotas, self._set_quota, admin=True),
             Route("GET", "/v3/limits", self._limits),
@@ -93,6 +96,19 @@ class Cinder(Service):
             for binary, host in hosts.items()
         ]
         return {"services": filtered(call, rows, "binary", "host")}
+
+    async def _pools(self, call: Call) -> Json:
+        pool: Json = {"name": self._storage.host}
+        if call.query.get("detail", "").lower() in ("true", "1"):
+            cluster = self._storage.cluster
+            pool["capabilities"] = {
+                "volume_backend_name": BACKEND,
+                "storage_protocol": "ceph",
+                "vendor_name": "Open Source",
+                "replication_enabled": False,
+                "location_info": f"ceph:/etc/ceph/ceph.conf:{cluster}:cinder:{POOL}",
+            }
+        return {"pools": [pool]}
 
     async def _quota(self, call: Call, project: str) -> Json:
         self._quotas.refuse_others(call, project, "volume_extension:quotas:show")

@@ -40,6 +40,8 @@ class Snapshots(Part):
                 self._storage.snapshots.keep(snapshot, status="error")
             elif snapshot["status"] == "deleting":
                 self._storage.start(self.remove(snapshot))
+            elif snapshot["status"] == "unmanaging":
+                self._storage.start(self._unmanage(snapshot))
             elif snapshot["status"] == "backing-up":
                 self._storage.snapshots.keep(snapshot, status="available")
 
@@ -129,7 +131,7 @@ class Snapshots(Part):
                 await asyncio.to_thread(
                     blocks.copy,
                     self._storage.path(snapshot["volume_id"]),
-                    self._storage.snapshot_path(snapshot["id"]),
+                    self._storage.snapshot_path(snapshot),
                 )
         except (OperationFailed, OSError) as error:
             LOG.warning("%s: snapshot %s: %s", self._storage.site, snapshot["id"], error)
@@ -149,12 +151,7 @@ class Snapshots(Part):
 
     async def _delete(self, call: Call, item: str) -> None:
         snapshot = self._storage.find_snapshot(call.caller, item)
-        if snapshot["status"] not in ("available", "error") or snapshot["group_snapshot_id"]:
-            raise Refused(
-                400,
-                "Invalid snapshot: Snapshot status must be available or error and must not be "
-                "part of a group.",
-            )
+        self._refuse_unless_at_rest(snapshot)
         self._storage.snapshots.keep(snapshot, status="deleting", updated_at=self._storage.now())
         self._storage.start(self.remove(snapshot))
 
@@ -164,10 +161,32 @@ class Snapshots(Part):
         except OperationFailed:
             self._storage.snapshots.keep(snapshot, status="error_deleting")
             return
-        self._storage.forget_snapshot(snapshot)
+        self._storage.remove_snapshot(snapshot)
 
     async def _act(self, call: Call, item: str) -> None:
         snapshot = self._storage.find_snapshot(call.caller, item)
-        if "os-reset_status" not in call.body:
+        if "os-unmanage" in call.body:
+            self._refuse_unless_at_rest(snapshot)
+            self._storage.snapshots.keep(snapshot, status="unmanaging")
+            self._storage.start(self._unmanage(snapshot))
+        elif "os-reset_status" in call.body:
+            self._storage.snapshots.keep(snapshot, status=call.body["os-reset_status"]["status"])
+        else:
             raise Refused(400, f"There is no such action: {next(iter(call.body), '')}")
-        self._storage.snapshots.keep(snapshot, status=call.body["os-reset_status"]["status"])
+
+    async def _unmanage(self, snapshot: Json) -> None:
+        """Forget a snapshot, which the back end keeps."""
+        try:
+            await self._storage.conditions.take("snapshot.unmanage")
+        except OperationFailed:
+            self._storage.snapshots.keep(snapshot, status="error")
+            return
+        self._storage.snapshots.drop(snapshot["id"])
+
+    def _refuse_unless_at_rest(self, snapshot: Json) -> None:
+        if snapshot["status"] not in ("available", "error") or snapshot["group_snapshot_id"]:
+            raise Refused(
+                400,
+                "Invalid snapshot: Snapshot status must be available or error and must not be "
+                "part of a group.",
+            )

@@ -19,6 +19,8 @@ from antipode.sandbox.work import Work
 
 ZONE = "nova"
 BACKEND = "rbd1"
+POOL = "volumes"
+"""of the cluster"""
 QUOTAS = {
     "volumes": 500,
     "snapshots": 2000,
@@ -69,14 +71,36 @@ class Storage:
             for what in ("volumes", "gigabytes", "snapshots")
         }
 
-    def path(self, volume_id: str) -> Path:
-        """Where the bytes of a volume are: under its real name, which is not its id's when it was
-        managed.
-        """
-        return self.folder / "volumes" / f"volume-{volume_id}"
+    def real_name(self, volume_id: str) -> str:
+        """What the back end calls a volume: not by its id when it was migrated."""
+        volume = self.volumes.get(volume_id) or {}
+        return f"volume-{volume.get('os-vol-mig-status-attr:name_id') or volume_id}"
 
-    def snapshot_path(self, snapshot_id: str) -> Path:
-        return self.folder / "snapshots" / f"snapshot-{snapshot_id}"
+    def path(self, volume_id: str) -> Path:
+        """Where the bytes of a volume are: under its real name."""
+        return self.image(self.real_name(volume_id))
+
+    def snapshot_path(self, snapshot: Json) -> Path:
+        return self.image_of(self.real_name(snapshot["volume_id"]), f"snapshot-{snapshot['id']}")
+
+    def image(self, name: str) -> Path:
+        """Where the back end has what it calls so, known to Cinder or not."""
+        return self.folder / "volumes" / name
+
+    def image_of(self, volume: str, snapshot: str) -> Path:
+        """The same of a snapshot, by both real names."""
+        return self.folder / "snapshots" / f"{volume}@{snapshot}"
+
+    def images_of(self, volume: str) -> dict[str, Path]:
+        """The snapshots of what the back end calls so: real name -> where it is."""
+        found = (p.name.rpartition("@") for p in (self.folder / "snapshots").iterdir())
+        return {s: self.image_of(v, s) for v, _, s in sorted(found) if v == volume}
+
+    def rename(self, old: str, new: str) -> None:
+        """Give what the back end calls `old` another name; its snapshots stay its own."""
+        for snapshot, path in self.images_of(old).items():
+            path.rename(self.image_of(new, snapshot))
+        self.image(old).rename(self.image(new))
 
     def disk_path(self, server_id: str) -> Path:
         """Where the root disk is of a server that boots from an image."""
@@ -85,6 +109,11 @@ class Storage:
     @property
     def host(self) -> str:
         return f"cinder-{self.site}@{BACKEND}#{BACKEND}"
+
+    @property
+    def cluster(self) -> str:
+        """The fsid of the cluster that the back end is."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, str(self.folder)))
 
     def now(self) -> str:
         return self.conditions.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
@@ -144,9 +173,18 @@ class Storage:
         self.volumes.drop(volume["id"])
         self.writing.pop(volume["id"], None)
 
-    def forget_snapshot(self, snapshot: Json) -> None:
+    def remove_volume(self, volume: Json) -> None:
+        """Forget a volume, and remove what the back end has of it."""
+        name = self.real_name(volume["id"])
+        self.forget_volume(volume)
+        for path in (self.image(name), *self.images_of(name).values()):
+            path.unlink(missing_ok=True)
+
+    def remove_snapshot(self, snapshot: Json) -> None:
+        """Forget a snapshot, and remove it from the back end."""
+        path = self.snapshot_path(snapshot)
         self.snapshots.drop(snapshot["id"])
-        self.snapshot_path(snapshot["id"]).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
     def reserve(self, project: str, size: int, needed: dict[str, int]) -> None:
         """Check that the quotas of a project suffice.

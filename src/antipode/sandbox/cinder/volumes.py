@@ -60,8 +60,10 @@ class Volumes(Part):
         for volume in self._storage.volumes:
             if volume["status"] == "creating":
                 self._storage.volumes.keep(volume, status="error")
-            elif volume["status"] == "deleting":
+            elif volume["status"] in ("deleting", "error_managing_deleting"):
                 self._storage.start(self._remove(volume))
+            elif volume["status"] == "unmanaging":
+                self._storage.start(self._forget(volume))
 
     async def _list(self, call: Call) -> Json:
         found = self._storage.of_project(call, self._storage.volumes)
@@ -209,9 +211,7 @@ class Volumes(Part):
         try:
             await self._storage.conditions.take("volume.create")
             if snapshot:
-                await asyncio.to_thread(
-                    blocks.copy, self._storage.snapshot_path(snapshot["id"]), path
-                )
+                await asyncio.to_thread(blocks.copy, self._storage.snapshot_path(snapshot), path)
                 source = self._storage.volumes.get(snapshot["volume_id"])
             elif source:
                 async with self._storage.writing[source["id"]]:
@@ -293,7 +293,12 @@ class Volumes(Part):
             )
         for snapshot in snapshots:
             self._storage.snapshots.keep(snapshot, status="deleting")
-        self._storage.volumes.keep(volume, status="deleting", updated_at=self._storage.now())
+        failed = volume["status"] == "error_managing"
+        self._storage.volumes.keep(
+            volume,
+            status="error_managing_deleting" if failed else "deleting",
+            updated_at=self._storage.now(),
+        )
         self._storage.start(self._remove(volume))
 
     async def _remove(self, volume: Json) -> None:
@@ -303,9 +308,8 @@ class Volumes(Part):
             self._storage.volumes.keep(volume, status="error_deleting")
             return
         for snapshot in self._storage.snapshots.where(lambda s: s["volume_id"] == volume["id"]):
-            self._storage.forget_snapshot(snapshot)
-        self._storage.forget_volume(volume)
-        self._storage.path(volume["id"]).unlink(missing_ok=True)
+            self._storage.remove_snapshot(snapshot)
+        self._storage.remove_volume(volume)
 
     async def _act(self, call: Call, item: str) -> Json | None:
         volume = self._storage.find_volume(call.caller, item)
@@ -336,6 +340,10 @@ class Volumes(Part):
         elif action == "os-unmanage":
             self._only_administrators(call, action)
             self._unmanage(volume)
+        elif action == "os-retype":
+            self._retype(volume, call.caller, str(wanted["new_type"]))
+        elif action == "revert" and call.version >= (3, 40):
+            self._revert(volume, wanted.get("snapshot_id"))
         else:
             raise Refused(400, f"There is no such action: {action}")
         return None
@@ -371,10 +379,90 @@ class Volumes(Part):
         ):
             raise Refused(
                 400,
-                "Invalid volume: Volume status must be available or error and must not be "
-                "attached or have snapshots.",
+                f"Invalid volume: Volume status must be {' or '.join(DELETABLE)} and must not be "
+                "migrating, attached, belong to a group, have snapshots, awaiting a transfer, or "
+                "be disassociated from snapshots after volume transfer.",
             )
+        failed = volume["status"] == "error_managing"
+        status = "error_managing_deleting" if failed else "unmanaging"
+        self._storage.volumes.keep(volume, status=status, updated_at=self._storage.now())
+        self._storage.start(self._forget(volume))
+
+    async def _forget(self, volume: Json) -> None:
+        """What the volume service does of `os-unmanage`: the back end keeps the volume."""
+        try:
+            await self._storage.conditions.take("volume.unmanage")
+        except OperationFailed:
+            self._storage.volumes.keep(volume, status="error_unmanaging")
+            return
         self._storage.forget_volume(volume)
+
+    def _retype(self, volume: Json, caller: Caller, wanted: str) -> None:
+        """All types are of one back end: nothing moves."""
+        kind = self._types.named(wanted)
+        if volume["status"] not in ("available", "in-use"):
+            raise Refused(
+                400,
+                f"Invalid volume: Volume {volume['id']} status must be available or in-use, must "
+                "not be migrating, have a replica, be part of a group and destination type has "
+                "to be different than the current type",
+            )
+        if kind["id"] == volume["volume_type_id"]:
+            message = f"New volume_type same as original: {kind['name']}."
+            raise Refused(400, f"Invalid input received: {message}")
+        size, name = volume["size"], kind["name"]
+        self._storage.reserve(
+            caller.project_id, size, {f"volumes_{name}": 1, f"gigabytes_{name}": size}
+        )
+        self._storage.start(self._change_type(volume, kind, volume["status"]))
+        self._storage.volumes.keep(volume, status="retyping", updated_at=self._storage.now())
+
+    async def _change_type(self, volume: Json, kind: Json, before: str) -> None:
+        try:
+            await self._storage.conditions.take("volume.retype")
+            changes = {"volume_type": kind["name"], "volume_type_id": kind["id"]}
+        except OperationFailed:
+            changes = {}
+        self._storage.volumes.keep(volume, status=before, **changes)
+
+    def _revert(self, volume: Json, snapshot_id: str | None) -> None:
+        snapshots = self._storage.snapshots.where(lambda s: s["volume_id"] == volume["id"])
+        if not snapshots:
+            raise Refused(400, f"Volume {volume['id']} doesn't have any snapshots.")
+        newest = max(snapshots, key=lambda s: str(s["created_at"]))
+        if newest["id"] != snapshot_id:
+            raise Refused(
+                400,
+                f"Specified snapshot {snapshot_id} is None or not the latest one of volume "
+                f"{volume['id']}.",
+            )
+        refusal = f"Can't revert volume {volume['id']} to its latest snapshot {newest['id']}."
+        if newest["size"] != volume["size"]:
+            raise Refused(400, f"{refusal} The volume size must be equal to the snapshot size.")
+        for what, item in (("Volume", volume), ("Snapshot", newest)):
+            if item["status"] != "available":
+                message = f"{refusal} {what}'s status must be 'available'."
+                raise Refused(409, f"Invalid {what.lower()}: {message}")
+        self._storage.volumes.keep(volume, status="reverting")
+        self._storage.snapshots.keep(newest, status="restoring")
+        self._storage.start(self._put_back(volume, newest))
+
+    async def _put_back(self, volume: Json, snapshot: Json) -> None:
+        """What the volume service does of `revert`."""
+        try:
+            await self._storage.conditions.take("volume.revert")
+            async with self._storage.writing[volume["id"]]:
+                await asyncio.to_thread(
+                    blocks.copy,
+                    self._storage.snapshot_path(snapshot),
+                    self._storage.path(volume["id"]),
+                )
+        except (OperationFailed, OSError) as error:
+            LOG.warning("%s: volume %s: %s", self._storage.site, volume["id"], error)
+            self._storage.volumes.keep(volume, status="error")
+        else:
+            self._storage.volumes.keep(volume, status="available")
+        self._storage.snapshots.keep(snapshot, status="available")
 
 
 def _check_size(size: int, least: int, what: str) -> None:

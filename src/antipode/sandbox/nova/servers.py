@@ -218,8 +218,7 @@ class Servers(Part):
             if volume := self._storage.volumes.get(attachment["volume_id"]):
                 self._storage.detach(volume)
                 if attachment["delete_on_termination"]:
-                    self._storage.forget_volume(volume)
-                    self._storage.path(volume["id"]).unlink(missing_ok=True)
+                    self._storage.remove_volume(volume)
         self._storage.disk_path(server["id"]).unlink(missing_ok=True)
         for interface in server["_ports"]:
             port = self._neutron.ports.get(interface["port_id"])
