@@ -132,6 +132,20 @@ class Stalled(ResourceFailed):
     code = "stalled"
 
 
+class NoCounterpart(ResourceFailed):
+    """The storage of the backup site holds nothing under the name of a volume."""
+
+    code = "counterpart-missing"
+
+
+class CounterpartRefused(ResourceFailed):
+    """What the storage of the backup site holds under the name of a volume is not, or not for
+    certain, its replica: it has another size, is another volume's, or there are several.
+    """
+
+    code = "counterpart-refused"
+
+
 class QuiesceFailed(AntipodeError):
     """A member could not be quiesced or unquiesced; the message names the members that may still be
     frozen.

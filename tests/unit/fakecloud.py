@@ -45,6 +45,7 @@ A_BACKUP: Json = {
     "metadata": {},
 }
 SWIFT = "cinder.backup.drivers.swift.SwiftBackupDriver"
+SECRET = "not-to-be-seen-anywhere"
 A_PORT: Json = {"name": "", "device_id": "", "fixed_ips": [], "description": ""}
 
 
@@ -79,6 +80,9 @@ class FakeCloud:
         self.snapshots: dict[str, Json] = {}
         self.backups: dict[str, Json] = {}
         self.attachments: dict[str, list[Json]] = {}
+        self.connections: dict[str, Json | None] = {}
+        """volume -> its connection_info, where that is not the usual one"""
+        self.manageable: list[Json] = []
         self.ports: dict[str, Json] = {}
         self.networks: list[Json] = [{"id": "net-1", "name": "net"}]
         self.subnets: list[Json] = [
@@ -561,6 +565,13 @@ class FakeCloud:
                 self._age(self.snapshots)
                 self._thaw_what_has_its_snapshots()
                 return {"snapshots": list(self.snapshots.values())}
+            case "GET", ["attachments", "detail"]:
+                return {"attachments": [] if "marker" in params else self._connections()}
+            case "GET", ["scheduler-stats", "get_pools"]:
+                location = {"location_info": f"ceph:{self.site.name}"}
+                return {"pools": [{"name": "host@rbd#pool", "capabilities": location}]}
+            case "GET", ["manageable_volumes", "detail"]:
+                return {"manageable-volumes": [] if params["offset"] else self.manageable}
             case "GET", ["backups", "detail"]:
                 self._age(self.backups)
                 self._end_backing_up()
@@ -650,6 +661,27 @@ class FakeCloud:
                 del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
+
+    def _connections(self) -> list[Json]:
+        """The volumes of all servers as RBD's driver connects them."""
+        return [
+            {
+                "id": f"{server}-{a['volumeId']}",
+                "volume_id": a["volumeId"],
+                "instance": server,
+                "connection_info": self.connections.get(
+                    a["volumeId"],
+                    {
+                        "driver_volume_type": "rbd",
+                        "name": f"volumes/volume-{a['volumeId']}",
+                        "auth_password": SECRET,
+                        "keyring": SECRET,
+                    },
+                ),
+            }
+            for server, attached in self.attachments.items()
+            for a in attached
+        ]
 
     def _age(self, resources: dict[str, Json]) -> None:
         for resource in resources.values():

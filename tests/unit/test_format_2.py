@@ -26,6 +26,7 @@ from antipode.errors import (
 from antipode.model import point_v2, requirements, topology
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
+from antipode.model.reference import BackendReference
 from antipode.model.source import BackupRecord, StoredObjects
 from antipode.model.vnf import Answers, Mapping, Member, Selector, Vnf
 from antipode.vault import points, sealing, signing
@@ -56,6 +57,16 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "metadata": {"a": "b"},
             "image_metadata": {"hw_machine_type": "q35"},
             "backend_name": "volume-1",
+            "backend": BackendReference(
+                name="volume-1",
+                driver_volume_type="rbd",
+                connection={"name": "volumes/volume-1"},
+                host="host@rbd#pool",
+                name_id="1",
+                provider_id="p",
+                location="ceph:fsid",
+                missing=["nothing"],
+            ),
         }
     )
     attachment = (

@@ -24,7 +24,7 @@ from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
 FORMAT: Literal[2] = 2
-MINOR = 1
+MINOR = 2
 POINT_TYPE = "application/vnd.antipode.recovery-point+json"
 """The payload type of the envelope that a manifest is signed in."""
 LARGEST_MANIFEST = 16 << 20
@@ -39,6 +39,7 @@ _SECRET = ("user_data", "keypair")
 
 Id = Annotated[str, Field(min_length=1, max_length=255)]
 Text = Annotated[str, Field(max_length=65_535)]
+Line = Annotated[str, Field(max_length=1024)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
@@ -51,6 +52,19 @@ class Part(BaseModel):
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Backend(Part):
+    """What the storage of the site calls a volume; see `BackendReference`."""
+
+    name: Line | None = None
+    driver_volume_type: Line | None = None
+    connection: Annotated[dict[Line, Line], Field(max_length=32)] = {}
+    host: Line | None = None
+    name_id: Line | None = None
+    provider_id: Line | None = None
+    location: Line | None = None
+    missing: Annotated[list[Line], Field(max_length=8)] = []
 
 
 class Volume(Part):
@@ -67,6 +81,7 @@ class Volume(Part):
     image_metadata: Words = {}
     backend_host: Text | None = None
     backend_name: Text | None = None
+    backend: Backend | None = None
 
 
 class Attachment(Part):

@@ -62,10 +62,12 @@ NOT_NAMED = frozenset(
         "Found.networks",
         "Found.security_groups",
         "Port.network_id",
+        "Volume.backend",
     }
 )
 """Those of a member say nothing of how a VNF comes back; a root disk is required as `images`;
-networks and groups count only where they are created, and that is required as `Plan.networks`.
+networks and groups count only where they are created, and that is required as `Plan.networks`;
+what a back end calls a volume counts only where its source is there, and that has a kind.
 """
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 from antipode.model.base import Model
+from antipode.model.reference import BackendReference
 
 
 class Parent(Protocol):
@@ -50,13 +51,15 @@ class Volume(Model):
     backend_host: str | None = None
     """os-vol-host-attr:host, the backend that holds the volume"""
     backend_name: str | None = None
-    """the volume's name in the backend as far as the API tells (os-vol-mig-status-attr:name_id,
-    provider_id)
-    """
+    """the volume's name in the backend; in points before 2.2 its provider_id or name_id"""
+    backend: BackendReference | None = None
+    """what the storage really calls it; None in such points, and of a disk that is no volume"""
 
     @property
     def backend_reference(self) -> str | None:
-        """Where the volume really is in the storage, as far as the API tells."""
+        """The real reference on one line; None where nothing is known of it."""
+        if self.backend is not None:
+            return str(self.backend)
         return "/".join(p for p in (self.backend_host, self.backend_name) if p) or None
 
 

@@ -15,6 +15,7 @@ from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
 from antipode.errors import NotFound, ResourceFailed
 from antipode.model.marks import unmarked
+from antipode.model.reference import BackendReference
 from antipode.model.topology import (
     Attachment,
     Flavor,
@@ -25,6 +26,7 @@ from antipode.model.topology import (
     Volume,
 )
 from antipode.model.vnf import Vnf
+from antipode.topology import references
 from antipode.topology.members import select_members
 from antipode.topology.ports import Interfaces, discover_ports, listed
 
@@ -54,23 +56,24 @@ def discover(vnf: Vnf, site: Site) -> Topology:
     servers = find_members(vnf, site)
     ids = [s["id"] for s in servers]
     with ThreadPoolExecutor(4) as pool:
-        attachments = pool.map(site.compute.attachments, ids)
         volumes = pool.submit(lambda: {v["id"]: v for v in site.volumes.volumes()})
+        attachments = pool.map(site.compute.attachments, ids)
         tags = pool.map(site.compute.interfaces, ids)
         ports = pool.submit(discover_ports, site, servers, _orders(vnf, servers), vnf.ports)
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
         root_disks = pool.map(lambda s: _root_disk(site, s), servers)
         groups = pool.submit(site.compute.server_groups)
+        disks = _Disks(site, volumes.result(), list(attachments))
         found = [
             _server(
                 server,
-                _attachments(site, server, attached, volumes.result()),
+                disks.of_server(server, attached),
                 _tagged(ports.result().of_server[server["id"]], tagged),
                 keypair,
                 _server_group(server, groups.result()),
             ).model_copy(update={"root_disk": root_disk})
             for server, attached, tagged, keypair, root_disk in zip(
-                servers, attachments, tags, keypairs, root_disks, strict=True
+                servers, disks.attached, tags, keypairs, root_disks, strict=True
             )
         ]
     return Topology(
@@ -168,25 +171,41 @@ def _server(
     )
 
 
-def _attachments(
-    site: Site, server: Json, attached: list[Json], volumes: Mapping[str, Json]
-) -> list[Attachment]:
-    root_device = server.get("OS-EXT-SRV-ATTR:root_device_name")
-    label = f"server {server['name']} ({server['id']})"
-    attachments = [
-        Attachment(
-            volume=_volume(
-                listed(volumes, a["volumeId"], f"{label} has volume", f"Cinder of {site.name}")
-            ),
-            device=a.get("device") or "",
-            is_root=bool(a.get("device")) and a.get("device") == root_device,
-            delete_on_termination=a.get("delete_on_termination", False),
-            tag=a.get("tag"),
+class _Disks:
+    """The volumes of the servers, and where they really are."""
+
+    def __init__(
+        self, site: Site, volumes: Mapping[str, Json], attached: Sequence[list[Json]]
+    ) -> None:
+        self.attached = attached
+        self._site = site
+        self._volumes = volumes
+        ids = {a["volumeId"] for of_server in attached for a in of_server}
+        self._answers = references.ask(site, [volumes[i] for i in sorted(ids & volumes.keys())])
+
+    def of_server(self, server: Json, attached: list[Json]) -> list[Attachment]:
+        root_device = server.get("OS-EXT-SRV-ATTR:root_device_name")
+        attachments = [
+            Attachment(
+                volume=self._volume(server, a),
+                device=a.get("device") or "",
+                is_root=bool(a.get("device")) and a.get("device") == root_device,
+                delete_on_termination=a.get("delete_on_termination", False),
+                tag=a.get("tag"),
+            )
+            for a in attached
+        ]
+        # vdb before vdaa: a longer device name comes later.
+        return sorted(attachments, key=lambda a: (not a.is_root, len(a.device), a.device))
+
+    def _volume(self, server: Json, attached: Json) -> Volume:
+        label = f"server {server['name']} ({server['id']}) has volume"
+        cinder = f"Cinder of {self._site.name}"
+        volume = listed(self._volumes, attached["volumeId"], label, cinder)
+        attachment = attached.get("attachment_id")
+        return _volume(
+            volume, references.reference(self._answers, volume, server["id"], attachment)
         )
-        for a in attached
-    ]
-    # vdb before vdaa: a longer device name comes later.
-    return sorted(attachments, key=lambda a: (not a.is_root, len(a.device), a.device))
 
 
 def _root_disk(site: Site, server: Json) -> Volume | None:
@@ -206,7 +225,7 @@ def _root_disk(site: Site, server: Json) -> Volume | None:
     )
 
 
-def _volume(volume: Json) -> Volume:
+def _volume(volume: Json, backend: BackendReference) -> Volume:
     return Volume(
         id=volume["id"],
         name=volume.get("name") or "",
@@ -219,8 +238,9 @@ def _volume(volume: Json) -> Volume:
         description=volume.get("description") or "",
         metadata=unmarked(volume.get("metadata", {})),
         image_metadata=volume.get("volume_image_metadata", {}),
-        backend_host=volume.get("os-vol-host-attr:host"),
-        backend_name=volume.get("provider_id") or volume.get("os-vol-mig-status-attr:name_id"),
+        backend_host=backend.host,
+        backend_name=backend.name,
+        backend=backend,
     )
 
 
