@@ -126,6 +126,14 @@ class ResourceFailed(AntipodeError):
     code = "resource-failed"
 
 
+class StepFailed(AntipodeError):
+    """A step of the runbook has failed: a command, a call, or a question that was answered with no
+    or not in time.
+    """
+
+    code = "runbook-step-failed"
+
+
 class Stalled(ResourceFailed):
     """Nothing has changed about a resource for longer than its work may take."""
 

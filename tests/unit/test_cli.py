@@ -30,6 +30,7 @@ from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.event import Event
 from antipode.recover import plan as planning
 from antipode.runs import kind_of
+from antipode.store.tables import QuestionRow
 from antipode.store.vnfs import Vnfs
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud, refuse
@@ -940,3 +941,29 @@ def test_events_are_listed_the_oldest_first(antipode: Antipode) -> None:
     assert listed[0]["data"] == {"vnf": "hlr"}
     for wrong in ("0", "-1", "many", "1" * 5000):
         assert antipode("event", "list", "--most", wrong) == 2
+
+
+def test_a_question_of_a_run_is_shown_and_answered(antipode: Antipode) -> None:
+    here = Deployment(config.load(str(antipode.config)))
+    with here.claims.begin(new_run(kind_of("failover"), "hlr", {})) as claim:
+        now, run = time.time(), claim.run
+        assert antipode("run", "answer", run, "--yes") == 2
+        assert antipode.error() == "not-found"
+        here.questions.ask(
+            QuestionRow(
+                run=run,
+                step="power",
+                whole=run,
+                message="Is the power back?",
+                wants="yes-no",
+                asked_at=now,
+                expires_at=now + 3600,
+            )
+        )
+        assert [r["state"] for r in antipode.json("run", "list")] == ["waiting for input"]
+        [shown] = antipode.json("run", "show", run)["questions"]
+        assert (shown["step"], shown["answered_by"]) == ("power", None)
+        assert antipode("run", "answer", run, "power", "--text", "yes") == 2
+        told = antipode.json("run", "answer", run, "--no")
+        assert (told["run"], told["answer"], told["state"]) == (run, "no", "running")
+        assert antipode("run", "answer", run, "power", "--yes") == 2

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,7 @@ from antipode.service import events as noticing
 from antipode.service.courier import Courier, LogFile, NotDelivered, WebhookReceiver, couriers
 from antipode.service.events import Noticer
 from antipode.service.observer import Newest, Observed, Observer
+from antipode.store.tables import QuestionRow
 from tests.unit import samples
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
@@ -571,3 +573,38 @@ def test_the_configuration_of_the_page_loads_and_it_names_every_type(tmp_path: P
         | {*("dr.run.waiting", "dr.schedule.missed", "dr.vnf.unprotected", "dr.vnf.protected")}
     ):
         assert f"`{kind}`" in page
+
+
+def test_a_question_of_a_run_is_an_event_and_so_is_its_answer_or_that_there_is_none(
+    world: World,
+) -> None:
+    def ask(step: str) -> None:
+        now = time.time()
+        world.deployment.questions.ask(
+            QuestionRow(
+                run=run,
+                step=step,
+                whole=run,
+                message="Is the power back?",
+                wants="yes-no",
+                asked_at=now,
+                expires_at=now + 3600,
+            )
+        )
+
+    run = world.run("failover")
+    world.noticed()
+    ask("power")
+    assert world.noticed() == ["dr.run.waiting-for-input"]
+    assert world.noticed() == []
+    newest = world.deployment.events.newest(1)[0]
+    assert newest.subject == f"run/{run}"
+    assert newest.data["answer_with"].startswith(f"antipode run answer {run} power")
+    world.deployment.questions.answer(run, "power", "yes", "alice@host")
+    world.another().look()
+    assert world.deployment.events.newest(1)[0].type == "dr.run.answered"
+    assert world.deployment.events.newest(1)[0].data["by"] == "alice@host"
+    ask("traffic")
+    assert world.noticed() == ["dr.run.waiting-for-input"]
+    world.ends(run, "aborted")
+    assert "dr.run.not-answered" in world.noticed()

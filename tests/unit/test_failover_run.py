@@ -378,6 +378,31 @@ def test_a_command_of_a_signed_point_is_taken_where_there_is_no_vnf_file_and_it_
     assert any("signed by key" in warning for warning in prepared.warnings)
 
 
+STEPS = [{"name": "say", "after": "all", "command": ["touch", "/tmp/executed"]}]
+
+
+def test_the_runbook_of_a_signed_point_is_taken_where_there_is_no_vnf_file_and_it_is_said(
+    world: World,
+) -> None:
+    point = samples.point("20261122T170000Z-000000", vnf=samples.vnf(steps=STEPS))
+    points.commit(world.deployment.vault, point)
+    prepared = prepare(world.deployment, "hlr", "site-b", point.id)
+    assert [p.step.command for p in prepared.plan.steps] == [STEPS[0]["command"]]
+    assert any("signed by key" in warning for warning in prepared.warnings)
+    world.deployment.vnfs.put(samples.vnf())
+    assert prepare(world.deployment, "hlr", "site-b", point.id).plan.steps == []
+
+
+def test_the_runbook_of_a_point_that_is_not_signed_is_left_out(world: World) -> None:
+    of_0_1 = json.loads(OF_0_1)["manifest"]
+    of_0_1["vnf"]["steps"] = STEPS
+    point, vnf = of_0_1["id"], of_0_1["vnf"]["vnf"]
+    world.deployment.vault.put(f"{vnf}/{point}.json", resealed(of_0_1))
+    prepared = prepare(world.deployment, vnf, "site-b", point, Accepted(unsigned=True))
+    assert prepared.plan.steps == [] and prepared.point.vnf.steps == []
+    assert any("not signed" in warning for warning in prepared.warnings)
+
+
 def test_a_vnf_file_of_this_host_has_the_last_word_over_commands_of_a_point(world: World) -> None:
     point = with_a_command(world)
     world.deployment.vnfs.put(samples.vnf())

@@ -27,6 +27,7 @@ from antipode.model import point_v2, requirements, topology
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.reference import BackendReference
+from antipode.model.runbook import Prompt, RunbookStep
 from antipode.model.source import BackupRecord, StoredObjects
 from antipode.model.vnf import Answers, Mapping, Member, Selector, Vnf
 from antipode.vault import points, sealing, signing
@@ -217,6 +218,10 @@ def full_point(**changes: Any) -> RecoveryPoint:
         vaults=["third"],
         store="swift",
         protections=[{"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}}],
+        steps=[
+            {"name": "say", "before": ["front"], "command": ["check", "it"], "on": "drill"},
+            {"name": "ask", "after": "all", "prompt": "Is it there?", "to": "site-b"},
+        ],
     )
     stored = StoredObjects(prefix="p", objects=3, bytes=1000, sha256="0" * 64)
     chain = samples.chain(
@@ -290,6 +295,8 @@ LEFT_OUT: dict[type[Any], set[str]] = {
         (StoredObjects, point_v2.StoredObjects),
         (Mapping, point_v2.Names),
         (Answers, point_v2.Probe),
+        (RunbookStep, point_v2.RunbookStep),
+        (Prompt, point_v2.Prompt),
     ],
 )
 def test_every_field_of_a_model_has_a_place_in_the_document(ours: Any, theirs: Any) -> None:
@@ -306,7 +313,7 @@ def test_every_field_of_a_point_and_of_the_vnf_file_has_a_place_too() -> None:
     assert set(RecoveryPoint.model_fields) - apart <= set(point_v2.Manifest.model_fields)
     assert set(Member.model_fields) - {"answers"} == set(point_v2.Member.model_fields) - {"probe"}
     definition = point_v2.secret_of(full_point()).definition
-    kept = {"vnf", *point_v2.Plan.model_fields, *definition}
+    kept = {"vnf", "steps", *point_v2.Plan.model_fields, *definition}
     assert set(Vnf.model_fields) <= kept
 
 
@@ -327,6 +334,7 @@ REACHABLE = [
     *(point_v2.Member, point_v2.Names, point_v2.Plan),
     *(point_v2.Network, point_v2.Subnet, point_v2.SecurityGroup, point_v2.SecurityGroupRule),
     *(point_v2.Selector, point_v2.DrillProbe),
+    *(point_v2.Secret, point_v2.RunbookStep, point_v2.Prompt),
 ]
 
 
@@ -352,6 +360,7 @@ def mentioned(annotation: Any) -> list[Any]:
 
 def test_every_part_of_what_comes_back_says_what_it_requires() -> None:
     parts = parts_below(point_v2.Found) | parts_below(point_v2.Plan)
+    parts |= parts_below(point_v2.Secret)
     assert {p.__name__ for p in parts} == set(requirements.FIRST)
     assert parts == set(REACHABLE)
     for part in parts:

@@ -71,6 +71,7 @@ COMMANDS = {
     "run watch": "run_watch:RunWatch",
     "run resume": "run:RunResume",
     "run abort": "run:RunAbort",
+    "run answer": "run:RunAnswer",
 }
 
 EXIT_CODES = """\

@@ -178,6 +178,7 @@ def _planned(prepared: PreparedDrill) -> dict[str, Any]:
             }
             for s in plan.servers
         ],
+        "steps": [str(step) for step in plan.steps],
         "quotas": [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
     }
@@ -205,6 +206,8 @@ def _plan(prepared: PreparedDrill, keep_s: float | None) -> Iterator[str]:
         if disk := server.root_disk:
             yield f"    root disk on the hypervisor, from image {disk.source_reference}"
         yield f"    {_probe(server)}"
+    for step in plan.steps:
+        yield f"  runbook step {step}"
     if keep_s is None:
         yield "  all of it is removed at the end"
     else:

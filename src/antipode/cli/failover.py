@@ -141,6 +141,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "floating_ips": {f.former: f.address for f in plan.floating_ips},
         "networks": [_planned_network(n) for n in plan.networks],
         "security_groups": [_planned_network(g) for g in plan.security_groups],
+        "steps": [str(step) for step in plan.steps],
         "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
         "quotas": [q.model_dump() for q in plan.quotas],
         "already_there": plan.already_there,
@@ -203,6 +204,9 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     for keypair in plan.keypairs_to_import:
         yield ""
         yield f"  keypair {keypair.name} is imported"
+    for step in plan.steps:
+        yield ""
+        yield f"  runbook step {step}"
     for warning in prepared.warnings:
         yield ""
         yield f"  WARNING: {warning}"

@@ -109,6 +109,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "generation": state.generation + 1,
         "planned_from": None if plan is None else plan.recovery_point,
         "servers": [] if plan is None else [s.name for s in plan.servers],
+        "steps": [str(step) for step in prepared.steps],
         "removes": None if prepared.removes is None else prepared.removes.record(),
         "quotas": [] if plan is None else [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
@@ -135,5 +136,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     for server in plan.servers if plan else ():
         addresses = ", ".join(a for p in server.ports for a in p.fixed) or "no address"
         yield f"  server {server.name}, {len(server.volumes)} volumes, {addresses}"
+    for step in prepared.steps:
+        yield f"  runbook step {step}"
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

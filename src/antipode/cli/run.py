@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
 from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, moment, span
-from antipode.cli.layout import Laid, Short, wrapped
+from antipode.cli.layout import Laid, Nested, Short, wrapped
 from antipode.screen import visible
 
 if TYPE_CHECKING:
-    from antipode.store.tables import RunRow, StepRow
+    from antipode.store.tables import QuestionRow, RunRow, StepRow
 
 
 class RunList(ListCommand):
@@ -79,6 +79,11 @@ class RunShow(ShowCommand):
                 **{k: v for k, v in run.result.items() if k not in ("vnf", "seconds")},
             }
         )
+        if questions := deployment.questions.of(run.id):
+            names, values = (
+                (*names, "questions"),
+                (*values, Nested([_question(q) for q in questions])),
+            )
         steps = [_step(s, run.started_at) for s in deployment.runs.steps(run.id)]
         return (*names, "steps"), (*values, Steps(steps))
 
@@ -150,6 +155,48 @@ class RunAbort(ShowCommand):
             return columns(abort(deployment, run.id, observer))
 
 
+class RunAnswer(ShowCommand):
+    """Answer the question of a runbook step for which a run waits. Any host that reaches the
+    database can do so. A no stops the run.
+    """
+
+    changes = True
+    examples = (
+        "antipode run answer failover-20261122T160501Z-1a2b3c power-is-back --yes",
+        "antipode run answer failover-20261122T160501Z-1a2b3c ticket --text INC-4711",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_run(parser)
+        parser.add_argument(
+            "step",
+            metavar="STEP",
+            nargs="?",
+            help="name of the runbook step (default: the only one that asks)",
+        )
+        said = parser.add_mutually_exclusive_group(required=True)
+        said.add_argument("--yes", action="store_true", help="the run continues")
+        said.add_argument("--no", action="store_true", help="the run stops")
+        said.add_argument("--text", metavar="WORDS", help="the words that the question wants")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.answer import answer, open_step
+
+        said = parsed_args.yes if parsed_args.text is None else parsed_args.text
+        step = parsed_args.step or open_step(deployment, parsed_args.run)
+        record = answer(deployment, parsed_args.run, step, said)
+        if record["state"] == "lost":
+            print(
+                f"No process has {record['run']}: a service resumes it, or: antipode run resume"
+                f" {record['run']}",
+                file=self.app.stderr,
+            )
+        return columns(_with_moments(record))
+
+
 class Steps(Laid):
     """The steps of a run: a line for each for people, a list for programs."""
 
@@ -197,6 +244,16 @@ def _step(step: StepRow, run_started_at: float) -> dict[str, Any]:
         "seconds": None if step.ended_at is None else round(step.ended_at - step.started_at, 3),
         "result": step.result,
     }
+
+
+def _question(question: QuestionRow) -> dict[str, Any]:
+    from antipode.operations.answer import record
+
+    return _with_moments(record(question))
+
+
+def _with_moments(record: dict[str, Any]) -> dict[str, Any]:
+    return {k: moment(v) if k.endswith("_at") else v for k, v in record.items()}
 
 
 def _seconds(run: RunRow) -> float | None:

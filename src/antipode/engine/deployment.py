@@ -19,6 +19,7 @@ from antipode.errors import InvalidInput
 from antipode.freezes.ledger import Freezes
 from antipode.store.database import open_database
 from antipode.store.events import Events
+from antipode.store.questions import Questions
 from antipode.store.runs import Runs
 from antipode.store.schedules import Schedules
 from antipode.store.states import States
@@ -51,6 +52,7 @@ class Deployment:
         self.states = States(self.database)
         self.runs = Runs(self.database)
         self.events = Events(self.database)
+        self.questions = Questions(self.database)
         self.schedules = Schedules(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)

@@ -31,6 +31,8 @@ LOOK_S = 0.5
 """Between two looks whether the run is to be aborted, or another's."""
 PART_OF = "part_of"
 """In the request of a run that is a part of another: that one; see `parts`."""
+WAITING = "waiting for input"
+"""The state of a run whose runbook has asked something; in the database it is running."""
 
 
 def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
@@ -65,10 +67,14 @@ def part_of(row: RunRow) -> str | None:
 
 
 def state_of(run: RunRow, deployment: Deployment) -> str:
-    """The state of a run as it is: `lost` when it is kept as running and no process has it."""
-    return (
-        "lost" if run.state == "running" and deployment.claims.is_held(run) is False else run.state
-    )
+    """The state of a run as it is: `lost` when it is kept as running and no process has it,
+    `waiting for input` while it, or a part of it, waits for an operator's answer.
+    """
+    if run.state != "running":
+        return run.state
+    if deployment.claims.is_held(run) is False:
+        return "lost"
+    return WAITING if deployment.questions.open([run.id]) else run.state
 
 
 def successor(deployment: Deployment, run: RunRow) -> str | None:

@@ -6,7 +6,11 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+"""A name that is safe in resource names, object keys and paths."""
 
 
 class Model(BaseModel):

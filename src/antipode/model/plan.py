@@ -10,6 +10,7 @@ from typing import Any
 
 from antipode.model.base import Model
 from antipode.model.quota import QuotaNeed
+from antipode.model.runbook import PlannedStep
 from antipode.model.topology import Keypair, ServerGroup, all_ports
 from antipode.model.vnf import Answers
 
@@ -286,6 +287,10 @@ class RecoveryPlan(Model):
     floating_ips: list[FloatingIpPlan] = []
     networks: list[NetworkPlan] = []
     security_groups: list[SecurityGroupPlan] = []
+    steps: list[PlannedStep] = []
+    """of the runbook, in the order of the VNF file"""
+    verb: str = "failover"
+    """that it was made for"""
 
     @property
     def creates_networks(self) -> bool:

@@ -327,16 +327,6 @@ class Plan(Part):
     store: Name | None = None
 
 
-KNOWN_REQUIREMENTS = requirements.known_to(
-    [
-        *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
-        *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
-        *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector),
-    ]
-) | {IMAGES}
-"""All requirements of recovery points that this reader can meet."""
-
-
 class Window(Part):
     total_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     per_member_s: dict[Id, float]
@@ -410,6 +400,28 @@ class SecretOfServer(Part):
     keypair: Keypair | None = None
 
 
+class Prompt(Part):
+    """A question to an operator."""
+
+    message: Text
+    answer: Literal["yes-no", "text"] = "yes-no"
+
+
+class RunbookStep(Part):
+    """What is done beside the recovery of the members; see `runbook.RunbookStep`."""
+
+    name: Name
+    before: Literal["all"] | Annotated[list[Id], Field(max_length=1000)] | None = None
+    after: Literal["all"] | Annotated[list[Id], Field(max_length=1000)] | None = None
+    on: Annotated[list[Id], Field(min_length=1, max_length=100)]
+    to: list[Name] = []
+    within: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    on_error: Annotated[str, Field(max_length=80)] = "stop"
+    wait: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    prompt: Prompt | None = None
+    command: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
+
+
 class Secret(Part):
     """What is encrypted of a recovery point."""
 
@@ -419,6 +431,19 @@ class Secret(Part):
     """by member: the command that shows that it answers"""
     definition: dict[str, Any]
     """what else the VNF file said; a reader takes the members that it knows"""
+    steps: Annotated[list[RunbookStep], Field(max_length=1000)] = []
+    """the runbook"""
+
+
+KNOWN_REQUIREMENTS = requirements.known_to(
+    [
+        *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
+        *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
+        *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector),
+        *(Secret, RunbookStep, Prompt),
+    ]
+) | {IMAGES}
+"""All requirements of recovery points that this reader can meet."""
 
 
 class StoredObjects(Part):
@@ -524,12 +549,14 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
     """
     found = Found.model_validate(point.topology.model_dump(mode="json"))
     plan = _plan(point.vnf)
+    encrypted = secret_of(point)
     return Manifest(
         format=FORMAT,
         minor=MINOR,
         requires=sorted(
             requirements.required_by(found)
             | requirements.required_by(plan)
+            | requirements.required_by(encrypted)
             | ({IMAGES} if point.images else set())
         ),
         id=point.id,
@@ -564,8 +591,15 @@ def misfits(vnf: Vnf) -> Iterator[tuple[tuple[int | str, ...], str]]:
         _plan(vnf.with_selected(each))
     except ValidationError as error:
         for found in error.errors():
-            place = ("answers" if part == "probe" else part for part in found["loc"])
-            yield tuple(place), f"no recovery point can carry it: {found['msg']}"
+            place = tuple("answers" if part == "probe" else part for part in found["loc"])
+            yield place, f"no recovery point can carry it: {found['msg']}"
+    for number, step in enumerate(vnf.steps):
+        try:
+            RunbookStep.model_validate(step.model_dump(mode="json"))
+        except ValidationError as error:
+            for found in error.errors():
+                place = ("steps", number, *found["loc"])
+                yield place, f"no recovery point can carry it: {found['msg']}"
 
 
 def secret_of(point: RecoveryPoint) -> Secret:
@@ -581,7 +615,8 @@ def secret_of(point: RecoveryPoint) -> Secret:
             for m in point.vnf.members
             if m.answers and m.answers.command
         },
-        definition={k: v for k, v in vnf.items() if k not in {"vnf", *Plan.model_fields}},
+        definition={k: v for k, v in vnf.items() if k not in {"vnf", "steps", *Plan.model_fields}},
+        steps=[RunbookStep.model_validate(step) for step in vnf["steps"]],
     )
 
 
@@ -706,7 +741,8 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
         drill = member.pop("drill")
         if drill is not None and drill["console"] is not None:
             member["drill"] = drill
-    needed = {"vnf": manifest.vnf, **plan}
+    steps = [] if secret is None else [step.model_dump(mode="json") for step in secret.steps]
+    needed = {"vnf": manifest.vnf, **plan, "steps": steps}
     more = {} if secret is None else secret.definition
     known = {k: v for k, v in more.items() if k in Vnf.model_fields and k not in needed}
     try:

@@ -45,6 +45,9 @@ FIRST: Mapping[str, frozenset[str]] = {
         "Names": "networks volume_types flavors security_groups availability_zones server_zones"
         " volume_zones server_groups server_group_policies",
         "Plan": "primary backup members map maps store",
+        "Secret": "servers commands definition",
+        "RunbookStep": "name before after on to within on_error wait prompt command",
+        "Prompt": "message answer",
     }.items()
 }
 """The members of each part that are not required by name: those of format 2.0, and of a part that

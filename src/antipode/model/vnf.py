@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,14 +18,13 @@ from pydantic import (
 )
 
 from antipode.model.addresses import checked, moved_within, translated, translated_range
+from antipode.model.base import NAME as NAME
 from antipode.model.base import Model, Seconds, Whole
+from antipode.model.base import Name as Name
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 from antipode.model.retention import DEFAULT_RETENTION, Retention
+from antipode.model.runbook import ALL, Node, PlannedStep, RunbookStep, order
 from antipode.model.schedule import Schedule
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME)]
-"""A name that is safe in resource names, object keys and paths."""
 
 
 class Answers(Model):
@@ -285,6 +285,10 @@ class Vnf(Model):
     """the backup store; by default the one that the active site's configuration names"""
     store_at_active_site: Literal["accepted"] | None = None
     """accepted: backups that lie at the active site only are made all the same"""
+    steps: Annotated[list[RunbookStep], Field(max_length=200)] = []
+    """the runbook: what is done beside the recovery of the members, in this order where two steps
+    have the same place
+    """
 
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
@@ -306,7 +310,35 @@ class Vnf(Model):
                         f"boot order of {member.label} names {other}, which is not a member"
                     )
         self.boot_waves()
+        self._runbook_fits(names)
         return self
+
+    def _runbook_fits(self, members: Sequence[str]) -> None:
+        _refuse_doubles("runbook step", [step.name for step in self.steps])
+        for step in self.steps:
+            if step.place != ALL and (strangers := sorted(set(step.place) - set(members))):
+                raise ValueError(
+                    f"runbook step {step.name} names {', '.join(strangers)}, which is not a member"
+                )
+            if strangers := sorted(set(step.to) - set(self.sites)):
+                raise ValueError(
+                    f"runbook step {step.name} names {', '.join(strangers)}, which is not a site of"
+                    " the VNF"
+                )
+        sorter: TopologicalSorter[Node] = TopologicalSorter()
+        before = self.predecessors()
+        for member, predecessors in before.items():
+            sorter.add(Node("member", member), *(Node("member", p) for p in predecessors))
+        placed = [
+            PlannedStep(step=s, servers=[] if s.place == ALL else s.place) for s in self.steps
+        ]
+        for first, second in order(placed, before):
+            sorter.add(second, first)
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            names = ", ".join(sorted({node.name for node in error.args[1]}))
+            raise ValueError(f"boot order and runbook steps have a cycle among {names}") from error
 
     @property
     def sites(self) -> list[str]:
@@ -359,13 +391,16 @@ class Vnf(Model):
         return next(m for m in self.members if m.server == server)
 
     def without_commands(self) -> Vnf:
-        """The same definition without probes that are commands: those members are not probed."""
+        """The same definition without anything that is executed: members whose probes are commands
+        are not probed, and it has no runbook.
+        """
         return self.model_copy(
             update={
+                "steps": [],
                 "members": [
                     m.model_copy(update={"answers": None}) if m.answers and m.answers.command else m
                     for m in self.members
-                ]
+                ],
             }
         )
 

@@ -12,7 +12,9 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
+from antipode.model import runbook
 from antipode.model.plan import RecoveryPlan
+from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
 from antipode.protect import offsite
 from antipode.runs import fence, old_copy_removal, preparation, protect
@@ -39,6 +41,8 @@ class Prepared:
     warnings: Sequence[str]
     removes: Holdings | None = None
     """what is removed first of the old copy at the other site"""
+    steps: Sequence[PlannedStep] = ()
+    """of the runbook; members by the names of the boot order"""
 
 
 def prepare(
@@ -83,15 +87,17 @@ def prepare(
         f"it is not protected at {site} as things are: {problem}"
         for problem in offsite.problems(deployment.config, known, site)
     ]
+    verb = run_kind.verb_of(back=back)
+    steps = runbook.planned(known.steps, verb, site, lambda label: [label])
     if back:
         fence.must_be_old(deployment, vnf, site)
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
-        return Prepared(state, site, option, None, [*warnings, *found.left], found)
+        return Prepared(state, site, option, None, [*warnings, *found.left], found, steps)
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
-        return Prepared(state, site, option, None, warnings)
+        return Prepared(state, site, option, None, warnings, steps=steps)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
-    return Prepared(state, site, option, plan, [*warnings, *plan.warnings])
+    return Prepared(state, site, option, plan, [*warnings, *plan.warnings], steps=steps)
 
 
 def request(prepared: Prepared) -> RunRow:
@@ -101,6 +107,7 @@ def request(prepared: Prepared) -> RunRow:
         prepared.to,
         prepared.option,
         removes=None if prepared.removes is None else prepared.removes.ids,
+        steps=[planned.step for planned in prepared.steps],
     )
 
 

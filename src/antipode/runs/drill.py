@@ -44,6 +44,7 @@ from antipode.recover.sources import PROVIDERS
 from antipode.runs import failover, find_kind, orphans, verify
 from antipode.runs.drill_preparation import PreparedDrill, compared_with, must_be_elsewhere
 from antipode.runs.failover import Boot, MakePorts, MakeVipPorts, ProvideVolumes, ServerTask
+from antipode.runs.runbook import Woven
 from antipode.store.tables import RunRow
 from antipode.vault import points
 from antipode.vault.sealing import Trust
@@ -244,7 +245,7 @@ def _drill(run: Run) -> None:
     )
     job = Job(run, request, recovery, digests, not_compared)
     run.touches_clouds()
-    workers = min(4 * len(recovery.plan.servers), failover.MOST_THREADS)
+    workers = failover.threads(recovery.plan)
     try:
         if _was_proven(run):
             _prove_isolation(job)
@@ -350,6 +351,7 @@ def drill_flow(job: Job) -> Any:
     boots = {n: BootDrilled(recovery, run, n, _nothing) for n in names}
     answers = {n: Ask(job, n) for n in names}
     unattached = [MakeVipPorts(recovery, run, _nothing)] if recovery.plan.vip_ports else []
+    woven = Woven(run, recovery.plan)
     of_servers = [t for each in (volumes, compared, ports, boots, answers) for t in each.values()]
     links: list[tuple[task.Task, task.Task]] = [(before, made), (dhcp, proof)]
     for some_ports in (*ports.values(), *unattached):
@@ -364,7 +366,9 @@ def drill_flow(job: Job) -> Any:
         for server in recovery.plan.servers
         for predecessor in server.after
     )
-    tasks = [before, made, dhcp, proof, again, *unattached, *of_servers]
+    ready = {n: [compared[n], ports[n]] for n in names}
+    links += woven.links([made, *volumes.values(), *unattached], ready, boots, answers, again)
+    tasks = [before, made, dhcp, proof, again, *unattached, *of_servers, *woven.tasks]
     return graph_of(f"drill {run.vnf}", tasks, links)
 
 

@@ -17,9 +17,12 @@ from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.recover import isolation, plan
-from antipode.runs import failover_checks, preparation
+from antipode.runs import failover_checks, preparation, runbook
 from antipode.vault import points
 from antipode.vault.sealing import Trust
+
+VERB = "drill"
+"""As the steps of a runbook name it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ def prepare(
     if store is None:
         unchecked.append(f"content of volumes is not compared: {not_compared}")
     isolate = partial(isolation.isolate, vnf=definition, site=site, drill=drill)
-    isolated = plan.make_plan(defined, site, plan.Beside(isolate, compares=store is not None))
+    beside = plan.Beside(isolate, compares=store is not None)
+    isolated = runbook.with_steps(
+        plan.make_plan(defined, site, beside), defined, VERB, definition.steps
+    )
     return PreparedDrill(
         drill,
         defined,

@@ -50,6 +50,7 @@ from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import find_kind, orphans
+from antipode.runs.runbook import Woven
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
 from antipode.vault.generations import GivenUp
@@ -299,8 +300,8 @@ def _fail_over(run: Run) -> None:
         go_on=run.go_on,
     )
     try:
-        workers = min(4 * len(recovery.plan.servers), MOST_THREADS)
-        results = run_flow(failover_flow(recovery, run, vaults, claim), run, workers=workers)
+        flow = failover_flow(recovery, run, vaults, claim)
+        results = run_flow(flow, run, workers=threads(recovery.plan))
         run.result["servers"] = {
             s.name: results[f"server_id of {s.name}"] for s in recovery.plan.servers
         }
@@ -514,17 +515,17 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
     predecessors answer, await its answer. When all answer, the VNF is active here.
 
     Networks that the plan creates are there before the ports, and their DHCP starts when all ports
-    have their addresses.
+    have their addresses. Steps of the runbook lie between.
     """
     names = [server.name for server in recovery.plan.servers]
     still_ours = partial(generations.confirm, vaults, claim)
     boots = {name: Boot(recovery, run, name, still_ours) for name in names}
     there = {name: AwaitAnswer(recovery, run, name, still_ours) for name in names}
     made_ports = {name: MakePorts(recovery, run, name, still_ours) for name in names}
+    volumes = {name: ProvideVolumes(recovery, run, name, still_ours) for name in names}
     tasks: list[task.Task] = []
     for name in names:
-        volumes = ProvideVolumes(recovery, run, name, still_ours)
-        tasks += volumes, made_ports[name], boots[name], there[name]
+        tasks += volumes[name], made_ports[name], boots[name], there[name]
     links: list[tuple[task.Task, task.Task]] = [
         (there[predecessor], boots[server.name])
         for server in recovery.plan.servers
@@ -532,6 +533,7 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
     ]
     complete = CompleteGeneration(run, vaults, claim)
     vip_ports = [MakeVipPorts(recovery, run, still_ours)] if recovery.plan.vip_ports else []
+    first: list[task.Task] = list(vip_ports)
     tasks += complete, *vip_ports
     links += ((answered, complete) for answered in there.values())
     links += ((made, complete) for made in vip_ports)
@@ -543,7 +545,17 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
         for ports_made in addressed:
             links += (networks_made, ports_made), (ports_made, dhcp)
         links += ((dhcp, boot) for boot in boots.values())
+        first.append(networks_made)
+    woven = Woven(run, recovery.plan)
+    ready = {name: [volumes[name], made_ports[name]] for name in names}
+    links += woven.links(first, ready, boots, there, complete)
+    tasks += woven.tasks
     return graph_of(f"failover {recovery.point.vnf.vnf}", tasks, links)
+
+
+def threads(plan: RecoveryPlan) -> int:
+    """The threads for the tasks of a recovery: a runbook step that waits takes none from others."""
+    return min(4 * len(plan.servers), MOST_THREADS) + len(plan.steps)
 
 
 class ServerTask(task.Task):  # type: ignore[misc]

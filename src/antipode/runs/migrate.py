@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from pydantic import Field
+
 from antipode.cloud.api import ApiError, Json
 from antipode.config import Config
 from antipode.engine import activity, parts
@@ -22,10 +24,11 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
+from antipode.model.runbook import ALL, PlannedStep, RunbookStep, Verb
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Step, StepName
 from antipode.recover import fencing
-from antipode.runs import failover, fence, old_copy_removal, preparation, protect
+from antipode.runs import failover, fence, old_copy_removal, preparation, protect, runbook
 from antipode.store.tables import RunRow
 from antipode.vault import generations, points
 
@@ -76,6 +79,22 @@ class MigrateRequest(Model):
     """the ids of what the old copy at the other site has, with its names and addresses, which is
     removed first; None where it stays
     """
+    steps: list[RunbookStep] = Field(default_factory=list)
+    """the runbook as it was when it was confirmed, as far as it concerns this migration"""
+
+    @property
+    def verb(self) -> Verb:
+        """As the steps of a runbook name it."""
+        return verb_of(back=self.removes is not None)
+
+
+def verb_of(*, back: bool) -> Verb:
+    """The verb of a migration, for the steps of a runbook.
+
+    Args:
+        back: whether the VNF goes back to where it came from.
+    """
+    return "failback" if back else "migrate"
 
 
 def requested(
@@ -83,11 +102,13 @@ def requested(
     to: str,
     option: str | None = None,
     removes: Sequence[str] | None = None,
+    steps: Sequence[RunbookStep] = (),
 ) -> RunRow:
     """A migration that an operator confirms now; it is not kept yet.
 
     Args:
         removes: the ids of what is removed first of the old copy; None where it stays.
+        steps: of the runbook, those that concern this migration.
     """
     request = MigrateRequest(
         site=state.active_site,
@@ -96,6 +117,7 @@ def requested(
         state=state,
         confirmed_at=time.time(),
         removes=None if removes is None else list(removes),
+        steps=list(steps),
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -179,7 +201,9 @@ def _migrate(run: Run) -> None:
     def recovery() -> RunRow:
         _must_have_all(run, request, _point(last))
         p = preparation.prepare(run.deployment, run.vnf, request.to, _point(last))
-        return failover.requested(p.point, p.point_digest, p.plan, p.state)
+        within = [step for step in request.steps if step.before != ALL]
+        plan = runbook.with_steps(p.plan, p.point, request.verb, within)
+        return failover.requested(p.point, p.point_digest, plan, p.state)
 
     def fence_of_it() -> RunRow:
         standing = fence.must_be_old(run.deployment, run.vnf, request.site, run.go_on)
@@ -219,6 +243,8 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     """
     protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
     _must_be_active(run, request)
+    first_steps = [PlannedStep(step=step) for step in request.steps if step.before == ALL]
+    runbook.do_all(runbook.Occasion(run, request.verb, request.to, ""), first_steps)
     run.touches_clouds()
     vnf = run.deployment.vnfs.get(run.vnf)
 

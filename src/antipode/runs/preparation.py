@@ -17,7 +17,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.recover import plan
-from antipode.runs import failover, failover_checks
+from antipode.runs import failover, failover_checks, runbook
 from antipode.runs.failover_checks import Accepted
 from antipode.vault import generations, points
 from antipode.vault.generations import GivenUp
@@ -110,7 +110,9 @@ def prepare(
     made = None if lost is None else failover_checks.made_by_lost(deployment, lost, to)
     if lost is not None:
         warnings += failover_checks.lost_warnings(lost, made)
-    planned = plan.make_plan(defined, site)
+    planned = runbook.with_steps(
+        plan.make_plan(defined, site), defined, failover.KIND.name, definition.steps
+    )
     fence = (
         f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
         " that site. See that it is fenced: two active copies of a VNF destroy each other's service"
@@ -182,21 +184,23 @@ def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
             "the VNF file was changed since the recovery point was made; the file of this host is"
             " used"
         ]
-    commands = [m.server for m in point.vnf.members if m.answers and m.answers.command]
-    if not commands:
+    probed = [m.server for m in point.vnf.members if m.answers and m.answers.command]
+    steps = [step.name for step in point.vnf.steps]
+    found = [
+        *([f"the probes of {', '.join(probed)}"] if probed else []),
+        *([f"the runbook steps {', '.join(steps)}"] if steps else []),
+    ]
+    if not found:
         return point.vnf, []
     if opened.signed_by is not None:
         return point.vnf, [
-            f"the probes of {', '.join(commands)} are commands of the recovery point, which is"
-            f" signed by key {opened.signed_by[:16]}: this host has no VNF file. They are run on"
+            f"{what} are those of the recovery point, which is signed by key"
+            f" {opened.signed_by[:16]}: this host has no VNF file. What they execute is executed on"
             " this host; look at each of them above"
+            for what in found
         ]
-    members = [
-        m.model_copy(update={"answers": None}) if m.server in commands else m
-        for m in point.vnf.members
-    ]
-    return point.vnf.model_copy(update={"members": members}), [
-        f"the probes of {', '.join(commands)} are commands, and commands of a recovery point that"
-        " is not signed are never executed: these members are not probed. To probe them: antipode"
-        " vnf add FILE"
+    return point.vnf.without_commands(), [
+        f"{what} are left out: nothing of a recovery point that is not signed is ever executed. To"
+        " have them: antipode vnf add FILE"
+        for what in found
     ]

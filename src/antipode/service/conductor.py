@@ -63,6 +63,8 @@ class Conductor:
         begun
         """
         self._alive_at: dict[str, float] = {}
+        self._asking: set[str] = set()
+        """the runs that wait for an operator's answer: they take no place in their lane"""
         self.waiting: dict[str, str] = {}
         """the runs that wait for an operator, and why"""
         self.looked_at = time.time()
@@ -113,6 +115,7 @@ class Conductor:
             row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows
         }
         self.waiting = {run: why for run, why in self.waiting.items() if run in free}
+        self._asking = self._deployment.questions.waiting()
         self._not_before = {
             run: at for run, at in self._not_before.items() if at > time.monotonic()
         }
@@ -127,7 +130,9 @@ class Conductor:
 
     def _has_room(self, kind: RunKind) -> bool:
         with self._lock:
-            lanes = Counter(k.lane for k, _ in self._at_work.values())
+            lanes = Counter(
+                k.lane for run, (k, _) in self._at_work.items() if run not in self._asking
+            )
         return lanes[kind.lane] < self._most
 
     def _is_ours_to_do(self, row: RunRow, kind: RunKind) -> bool:
@@ -151,7 +156,8 @@ class Conductor:
         return row.flow_version is None or row.flow_version <= kind.flow_version
 
     def _idle_s(self, row: RunRow) -> float:
-        """Seconds since the last sign of life of a run, or since its confirmation.
+        """Seconds since the last sign of life of a run, or since its confirmation, or since an
+        operator has last answered it.
 
         The state of the world that the operator confirmed may not hold any more: two active
         copies would be the price.
@@ -159,7 +165,9 @@ class Conductor:
         confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
         steps = self._deployment.runs.steps(row.id)
         moments = [s.ended_at or s.started_at for s in steps]
-        return time.time() - max(confirmed_at, self._alive_at.get(row.id, 0), *moments)
+        answered_at = self._deployment.questions.answered_at([row.id]) or 0.0
+        alive_at = self._alive_at.get(row.id, 0)
+        return time.time() - max(confirmed_at, answered_at, alive_at, *moments)
 
     def _leave(self, run: str, why: str) -> bool:
         """Leave a run to an operator, and log why."""

@@ -21,9 +21,10 @@ from antipode.config import EventsConfig
 from antipode.engine.deployment import Deployment
 from antipode.model.event import Event
 from antipode.model.rpo import Rpo, RpoState, rpo
+from antipode.runs.runbook import how
 from antipode.service.observer import Observer
 from antipode.store import database
-from antipode.store.tables import RunRow
+from antipode.store.tables import QuestionRow, RunRow
 
 LOG = logging.getLogger(__name__)
 LOG_RECEIVER = "log"
@@ -44,6 +45,8 @@ REPORTED = (
 EXCEEDED, UNPROTECTED = "rpo.exceeded/", "vnf.unprotected/"
 """The beginnings of the keys of conditions of a VNF."""
 ENDINGS = {"succeeded": "end", "failed": "error", "aborted": "abort"}
+ASKED = "run.asks/"
+"""The beginning of the keys of questions: the run, the step and its attempt follow."""
 
 
 Held = Mapping[str, float]
@@ -153,6 +156,7 @@ class Noticer:
         yield from self._of_vnfs(held, now)
         yield from self._of_freezes(held, now)
         yield from self._of_waiting(held, now)
+        yield from self._of_questions(held, now)
         for vault, is_up in self._observer.vaults_up.items():
             key = f"vault.down/{vault}@{self._host}"
             kind = "dr.vault.up" if is_up else "dr.vault.down"
@@ -222,6 +226,29 @@ class Noticer:
             if ours and key.removeprefix(prefix).removesuffix(suffix) not in waiting:
                 yield Condition(key, None, False)
 
+    def _of_questions(self, held: Held, now: float) -> Iterator[Condition]:
+        questions = self._deployment.questions
+        wanted = {_key_of(q): q for q in questions.open()}
+        for key, question in wanted.items():
+            data = {
+                "message": question.message,
+                "wants": question.wants,
+                "answer_with": how(question),
+                "expires_at": question.expires_at,
+            }
+            yield Condition(key, _of_question(question, "waiting-for-input", now, data), True)
+        for key in held.keys() - wanted.keys():
+            if key.startswith(ASKED):
+                run, step, attempt = key.removeprefix(ASKED).split("/")
+                found = [q for q in questions.of(run) if (q.run, q.step) == (run, step)]
+                asked = next((q for q in found if q.attempt == int(attempt)), None)
+                over: Event | None = None  # its run is gone from the history
+                if asked is not None:
+                    given = {"answer": asked.answer, "by": asked.answered_by}
+                    end = "answered" if asked.answered_at else "not-answered"
+                    over = _of_question(asked, end, now, given)
+                yield Condition(key, over, False)
+
 
 def receivers(settings: EventsConfig | None, kind: str) -> list[str]:
     """The receivers of events of a type; none where the configuration names none."""
@@ -266,6 +293,16 @@ def _of_run(row: RunRow) -> Iterator[Event]:
 
 def _of_vnf(name: str, kind: str, vnf: str, at: float, data: dict[str, Any]) -> Event:
     return Event(name, kind, f"vnf/{vnf}", at, data)
+
+
+def _key_of(question: QuestionRow) -> str:
+    return f"{ASKED}{question.run}/{question.step}/{question.attempt}"
+
+
+def _of_question(question: QuestionRow, what: str, at: float, more: Mapping[str, Any]) -> Event:
+    data = {"run": question.whole, "step": question.step, **more}
+    key = _once(_key_of(question), at)
+    return Event(key, f"dr.run.{what}", f"run/{question.whole}", at, data)
 
 
 def _once(key: str, at: float) -> str:

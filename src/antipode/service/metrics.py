@@ -178,7 +178,7 @@ class Metrics(Collector):
             "antipode_run_waiting_for_input",
             "Runs that wait for an operator.",
             [],
-            [(self._waiting,)],
+            [(self._waiting + len(deployment.questions.open()),)],
         )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from antipode.errors import Busy, ClaimLost, NotFound
-from antipode.store.tables import RunRow, StepRow
+from antipode.store.tables import QuestionRow, RunRow, StepRow
 
 OPEN = ("queued", "running")
 ENDED = ("succeeded", "failed", "aborted")
@@ -293,12 +293,15 @@ class Runs:
             return list(session.scalars(wanted.order_by(RunRow.ended_at)))
 
     def delete(self, run: RunRow) -> bool:
-        """Delete a run that has ended, with its steps, unless it was claimed since it was read."""
+        """Delete a run that has ended, with its steps and questions, unless it was claimed since it
+        was read.
+        """
         with Session(self._engine) as session, session.begin():
             ours = _unchanged(run).values(claim=run.claim)  # locks the row before its steps go
             if not session.execute(ours).rowcount:  # type: ignore[attr-defined]
                 return False
             session.execute(delete(StepRow).where(StepRow.run == run.id))
+            session.execute(delete(QuestionRow).where(QuestionRow.run == run.id))
             session.execute(delete(RunRow).where(RunRow.id == run.id))
         return True
 

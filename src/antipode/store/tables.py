@@ -248,3 +248,31 @@ class FreezeRow(Base):
     thawed_at: Mapped[float | None] = mapped_column(Double)
     run: Mapped[str | None] = mapped_column(Words(64))
     """the run whose quiesce window it is"""
+
+
+class QuestionRow(Base):
+    """A question of a run to an operator, in one of its runbook steps."""
+
+    __tablename__ = "questions"
+    __table_args__ = (
+        Index("questions_open", "answered_at", "expires_at"),
+        Index("questions_of_whole", "whole"),
+    )
+
+    run: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    step: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """1, and one more each time that the step asks again"""
+    whole: Mapped[str] = mapped_column(Words(64))
+    """the run that `run` is a part of; `run` itself where it is no part"""
+    message: Mapped[str] = mapped_column(Prose)
+    wants: Mapped[str] = mapped_column(Words(16))
+    """yes-no, or text"""
+    asked_at: Mapped[float] = mapped_column(Double)
+    expires_at: Mapped[float] = mapped_column(Double)
+    answered_at: Mapped[float | None] = mapped_column(Double)
+    answer: Mapped[str | None] = mapped_column(Prose)
+    """yes or no, or the text"""
+    answered_by: Mapped[str | None] = mapped_column(Label(255))
+    settled_at: Mapped[float | None] = mapped_column(Double)
+    """when the run has made of it that the step has failed: the next attempt asks again"""

@@ -3,32 +3,23 @@
 
 from __future__ import annotations
 
-import os
-import selectors
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
+from antipode import processes
 from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.probe import Probe, Reach
 from antipode.model.topology import Server
 from antipode.model.vnf import Answers
+from antipode.processes import SHOWN
 from antipode.screen import visible
 
 TRY_S = 10.0
 """How long one attempt may take."""
 PAUSE_S = 0.5
-LOOK_S = 0.05
-"""Between two looks whether a command has ended, which its silence does not tell."""
-TAIL = 4096
-"""The bytes of a command's output that are kept: the last ones."""
-SHOWN = 300
-"""The characters of it that a message has."""
 
 
 def await_answer(
@@ -119,57 +110,11 @@ def _connect(address: str, port: int) -> str | None:
 
 
 def _run(probe: Probe) -> str | None:
-    """Run the command of a probe once, without input; None when it exits with 0.
-
-    A process that it leaves behind is not waited for, also when that one has its output open.
-    """
+    """Run the command of a probe once; None when it exits with 0."""
     try:
-        process = subprocess.Popen(
-            probe.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        ended = processes.run(probe.command, TRY_S)
     except (OSError, ValueError) as error:  # the latter for a character that no command may have
         return f"{probe}: {error}"
-    try:
-        output = _output_until_end(process)
-    finally:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-    if output is None:
+    if ended.code is None:
         return f"{probe}: no end after {TRY_S:g} s"
-    if process.returncode == 0:
-        return None
-    words = visible(output.decode(errors="replace").strip()[-SHOWN:])
-    return f"{probe}: exit code {process.returncode}: {words}"
-
-
-def _output_until_end(process: subprocess.Popen[bytes]) -> bytes | None:
-    """The end of a command's output once the command has ended; None when it does not in time."""
-    assert process.stdout is not None  # it is a pipe
-    handle = process.stdout.fileno()
-    os.set_blocking(handle, False)
-    deadline = time.monotonic() + TRY_S
-    tail = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(handle, selectors.EVENT_READ)
-        while process.poll() is None:
-            if time.monotonic() > deadline:
-                return None
-            if not selector.get_map():  # it has closed its output
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_S)
-            elif selector.select(LOOK_S):
-                if not (chunk := os.read(handle, TAIL)):
-                    selector.unregister(handle)
-                tail = (tail + chunk)[-TAIL:]
-    with suppress(BlockingIOError):  # a process that it left has the output open
-        while time.monotonic() <= deadline and (chunk := os.read(handle, TAIL)):
-            tail = (tail + chunk)[-TAIL:]
-    return tail
+    return f"{probe}: exit code {ended.code}: {ended.output}" if ended.code else None

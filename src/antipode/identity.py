@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The person on whose behalf this process acts, as far as its operating system knows."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from pathlib import Path
+
+_LOGIN = Path("/proc/self/loginuid")
+_NO_LOGIN = 2**32 - 1
+"""What Linux says of a process that descends from no login."""
+
+
+def current() -> str:
+    """`USER@HOST`: the user that has logged in, also behind `su` and `sudo`, which keep the audit
+    id of the login; else the user of the process.
+    """
+    return f"{_name(_login() or os.getuid())}@{socket.gethostname()}"
+
+
+def person(identity: str) -> str:
+    """The user of an identity: one person may act on several hosts."""
+    return identity.rpartition("@")[0]
+
+
+def _login() -> int | None:
+    try:
+        uid = int(_LOGIN.read_text())
+    except (OSError, ValueError):
+        return None
+    return None if uid == _NO_LOGIN else uid
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runbook steps: what the operator has done beside the recovery of the members, and when."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from antipode.model.base import Model, Name, Seconds
+
+Verb = Literal["failover", "migrate", "failback", "drill"]
+Everything = Literal["all"]
+ALL: Everything = "all"
+"""In the place of members: the verb as a whole."""
+LONGEST_S = 7 * 86400.0
+WITHIN_S = {"prompt": 3600.0, "command": 60.0}
+"""The time limit of an action, in seconds, where a step names none."""
+Message = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
+Word = Annotated[str, Field(max_length=4096)]
+_RETRY = re.compile(r"retry\(([1-9][0-9]?)\)")
+
+
+def _as_list(value: object) -> object:
+    """A single value that is written without a list; `all` stands for no list."""
+    return [value] if isinstance(value, str) and value != ALL else value
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Place = Annotated[
+    Everything | Annotated[list[str], Field(min_length=1, max_length=1000)],
+    BeforeValidator(_as_list),
+]
+"""`all`, or members as the boot order names them."""
+
+
+class Prompt(Model):
+    """A question to an operator, for which the run waits."""
+
+    message: Message
+    answer: Literal["yes-no", "text"] = "yes-no"
+    """yes-no: a no stops the run; text: any words, which are kept with the run"""
+
+
+def _prompt(value: object) -> object:
+    return {"message": value} if isinstance(value, str) else value
+
+
+def _on_error(value: object) -> object:
+    if value in ("stop", "ignore") or (isinstance(value, str) and _RETRY.fullmatch(value)):
+        return value
+    raise ValueError("give stop, ignore, or retry(n) with n from 1 to 99")
+
+
+class RunbookStep(Model):
+    """One step of a runbook: an action, its place in the recovery, and the verbs that it is for."""
+
+    name: Name
+    before: Place | None = None
+    """the step is over before these members boot, and begins when all that they boot from is there
+    and all that they wait for answer; all: before anything is created
+    """
+    after: Place | None = None
+    """the step begins when these members answer, and is over before any other boots that waits for
+    one of them; all: when all members answer, before the run is over
+    """
+    on: Annotated[list[Verb], Field(min_length=1), BeforeValidator(_listed)] = [
+        "failover",
+        "migrate",
+        "failback",
+    ]
+    """the verbs in which it is done: never in a drill that is not named"""
+    to: Annotated[list[Name], BeforeValidator(_listed)] = []
+    """only in a recovery at one of these sites; at any by default"""
+    within: Annotated[Seconds, Field(gt=0, le=LONGEST_S)] | None = None
+    """its time limit for one attempt, in seconds"""
+    on_error: Annotated[str, BeforeValidator(_on_error)] = "stop"
+    """stop: the run fails; ignore: it continues, with a warning; retry(n): up to n more attempts"""
+    wait: Annotated[Seconds, Field(gt=0, le=86400)] | None = None
+    prompt: Annotated[Prompt, BeforeValidator(_prompt)] | None = None
+    command: Annotated[list[Word], Field(min_length=1, max_length=256)] | None = None
+    """run on the host of antipode, without a shell"""
+
+    @model_validator(mode="after")
+    def is_one_action_at_one_place(self) -> Self:
+        if len(given := [a for a in ACTIONS if getattr(self, a) is not None]) != 1:
+            raise ValueError(f"give one of {', '.join(ACTIONS)}")
+        if (self.before is None) == (self.after is None):
+            raise ValueError("give before or after")
+        if self.within is not None and given == ["wait"]:
+            raise ValueError("a wait has no time limit")
+        return self
+
+    @property
+    def action(self) -> str:
+        """The field that says what is done."""
+        return next(a for a in ACTIONS if getattr(self, a) is not None)
+
+    @property
+    def limit_s(self) -> float:
+        """The time limit of one attempt, in seconds."""
+        return self.within or WITHIN_S[self.action]
+
+    @property
+    def retries(self) -> int:
+        """How many more attempts follow one that fails."""
+        found = _RETRY.fullmatch(self.on_error)
+        return int(found[1]) if found else 0
+
+    @property
+    def place(self) -> Everything | list[str]:
+        """The members that it is before or after."""
+        place = self.before or self.after
+        assert place is not None  # it has one
+        return place
+
+    def __str__(self) -> str:
+        """What is done, for people: every word that is executed."""
+        if self.wait is not None:
+            return f"waits {self.wait:g} s"
+        if self.prompt is not None:
+            return f"asks an operator, for up to {self.limit_s:g} s: {self.prompt.message}"
+        return f"runs on this host, for up to {self.limit_s:g} s: {shlex.join(self.command or [])}"
+
+
+ACTIONS = ("wait", "prompt", "command")
+"""The fields of a step that say what is done."""
+
+
+class PlannedStep(Model):
+    """A runbook step of a plan, its members named as servers of the plan."""
+
+    step: RunbookStep
+    servers: list[str] = []
+    """those that it is before or after; none where it is before or after all"""
+
+    @property
+    def comes_first(self) -> bool:
+        """Whether it is done before anything is created."""
+        return self.step.before == ALL
+
+    @property
+    def comes_last(self) -> bool:
+        """Whether it is done when all members answer."""
+        return self.step.after == ALL
+
+    def __str__(self) -> str:
+        when = "before" if self.step.before else "after"
+        place = "anything is created" if self.comes_first else "all members answer"
+        place = ", ".join(self.servers) or place
+        error = {"stop": "", "ignore": "; an error is ignored"}
+        how = error.get(self.step.on_error, f"; {self.step.retries} retries")
+        return f"{self.step.name}, {when} {place}: {self.step}{how}"
+
+
+class Node(NamedTuple):
+    """A member or a step in the order of a recovery."""
+
+    kind: Literal["member", "step"]
+    name: str
+
+
+def order(
+    steps: Iterable[PlannedStep], before: Mapping[str, Iterable[str]]
+) -> Iterator[tuple[Node, Node]]:
+    """Pairs of which the first is over before the second begins, of steps about some members; for
+    a member that is to answer, and to boot.
+
+    Args:
+        before: member -> those that must answer before it boots.
+    """
+    last: dict[tuple[bool, frozenset[str]], Node] = {}
+    for planned in steps:
+        if planned.comes_first or planned.comes_last:
+            continue
+        group, node = frozenset(planned.servers), Node("step", planned.step.name)
+        is_before = planned.step.before is not None
+        if is_before:
+            waited_for = frozenset(p for m in group for p in before.get(m, ())) - group
+            boot = group
+        else:
+            waited_for = group
+            boot = frozenset(m for m, ps in before.items() if group & set(ps)) - group
+        yield from ((Node("member", m), node) for m in sorted(waited_for))
+        yield from ((node, Node("member", m)) for m in sorted(boot))
+        if (earlier := last.get((is_before, group))) is not None:
+            yield earlier, node  # in the order of the file
+        last[is_before, group] = node
+
+
+def planned(
+    steps: Sequence[RunbookStep], verb: str, site: str, servers_of: Callable[[str], list[str]]
+) -> list[PlannedStep]:
+    """The steps that are done by a verb at a site, in the order of the file. One about members of
+    which none is there is left out.
+
+    Args:
+        servers_of: the servers of a plan behind a name in the boot order.
+    """
+    found: list[PlannedStep] = []
+    for step in steps:
+        if verb not in step.on or (step.to and site not in step.to):
+            continue
+        if step.place == ALL:
+            found.append(PlannedStep(step=step))
+        elif servers := [s for label in step.place for s in servers_of(label)]:
+            found.append(PlannedStep(step=step, servers=list(dict.fromkeys(servers))))
+    return found

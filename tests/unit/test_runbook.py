@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runbook: its steps are done in their places, once, by the verbs that they are for; a run that
+asks an operator waits for the answer, in whichever process.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from antipode import config, identity, processes
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.run import WAITING, new_run, state_of
+from antipode.engine.timeline import Unobserved
+from antipode.errors import Aborted, AntipodeError, Halted, InvalidInput, NotFound, StepFailed
+from antipode.model.point_v2 import misfits
+from antipode.model.runbook import RunbookStep
+from antipode.model.vnf import Vnf
+from antipode.operations import drill as drilling
+from antipode.operations import failover as failing
+from antipode.operations import migrate as migrating
+from antipode.operations.abort import abort
+from antipode.operations.answer import answer, open_step
+from antipode.operations.resume import resume
+from antipode.runs import kind_of, runbook
+from antipode.runs import migrate as migrate_run
+from antipode.service.conductor import Conductor
+from antipode.store.tables import QuestionRow, RunRow
+from antipode.vault import points
+from tests.unit import samples
+from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
+
+__all__ = ["world"]
+Json = dict[str, Any]
+ASK = {"name": "power", "after": "all", "prompt": "Is the power back?"}
+
+
+def step(name: str, **fields: Any) -> Json:
+    """A step that is a command, if it is nothing else."""
+    if not {"wait", "prompt", "command"} & fields.keys():
+        fields["command"] = [name]
+    return {"name": name, **fields}
+
+
+def with_runbook(*steps: Json, vnf: Vnf = VNF) -> Vnf:
+    return Vnf.model_validate(vnf.model_dump(mode="json") | {"steps": list(steps)})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runbook, "LOOK_S", 0.01)
+    monkeypatch.setattr(runbook, "RETRY_S", 0.01)
+    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+
+
+class Commands:
+    """Commands that are played: what they were, among the events of the backup site."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.environments: list[Json] = []
+        self.codes: dict[str, list[int | None]] = {}
+        """by command: its exit codes, one after another; 0 when there are no more"""
+
+    def run(self, argv: list[str], within_s: float, **more: Any) -> processes.Ended:
+        self._world.b.events.append("run " + " ".join(argv))
+        self.environments.append(more["environment"])
+        codes = self.codes.get(argv[0])
+        return processes.Ended(codes.pop(0) if codes else 0, "")
+
+
+@pytest.fixture
+def commands(world: World, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    played = Commands(world)
+    monkeypatch.setattr(processes, "run", played.run)
+    return played
+
+
+def place_of(world: World, event: str) -> int:
+    return world.b.events.index(event)
+
+
+def ran(world: World, command: str) -> int:
+    return world.b.events.count(f"run {command}")
+
+
+def newest(world: World, kind: str = "failover") -> RunRow:
+    return next(r for r in world.here.runs.all("v") if r.kind == kind)
+
+
+def asks(world: World) -> QuestionRow:
+    """The question that is open, once there is one."""
+    until(world.here.questions.open)
+    return world.here.questions.open()[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"after": "all"}, "give one of"),
+        ({"after": "all", "wait": 1, "command": ["x"]}, "give one of"),
+        ({"wait": 1}, "before or after"),
+        ({"wait": 1, "before": "all", "after": "all"}, "before or after"),
+        ({"wait": 1, "before": "all", "within": 3}, "time limit"),
+        ({"wait": 1, "before": "all", "on": "protect"}, "drill"),
+        ({"wait": 1, "before": "all", "on": []}, "at least 1"),
+        ({"wait": 0, "before": "all"}, "greater than 0"),
+        ({"command": ["x"], "before": "all", "on_error": "retry(0)"}, "retry"),
+        ({"command": ["x"], "before": "all", "on_error": "shrug"}, "retry"),
+        ({"prompt": " ", "before": "all"}, "at least 1"),
+    ],
+)
+def test_a_step_that_is_not_whole_is_refused(wrong: Json, word: str) -> None:
+    with pytest.raises(ValidationError, match=word):
+        RunbookStep.model_validate({"name": "s", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ([step("a", before="all"), step("a", after="all")], "twice"),
+        ([step("a", before=["nothing"])], "not a member"),
+        ([step("a", before="all", to="site-z")], "not a site"),
+        # front waits for db, and db for front by these
+        ([step("a", after=["front"], on="drill"), step("b", before=["db"])], None),
+        ([{"name": "a", "after": ["db", "front"], "wait": 1}], "cycle"),
+    ],
+)
+def test_steps_that_do_not_fit_their_vnf_are_refused(wrong: list[Json], word: str | None) -> None:
+    third = {"server": "third", "boot_after": ["db"], "boot_before": ["front"]}
+    vnf = VNF.model_dump(mode="json")
+    vnf["members"] = [*vnf["members"], third]
+    if word is None:
+        Vnf.model_validate({**vnf, "steps": wrong})
+        return
+    with pytest.raises(ValidationError, match=word):
+        Vnf.model_validate({**vnf, "steps": wrong})
+
+
+def test_steps_are_done_in_their_places(world: World, commands: Commands) -> None:
+    world.here.vnfs.put(
+        with_runbook(
+            step("last-1", after="all"),
+            step("last-2", after="all"),
+            step("first-1", before="all"),
+            step("first-2", before="all"),
+            step("db-is-there", after="db"),
+            step("before-front", before=["front"]),
+            step("again-before-front", before=["front"]),
+        )
+    )
+    world.failover()
+    made = [e for e in world.b.events if e.startswith(("restore", "boot", "port", "run"))]
+    assert made[:2] == ["run first-1", "run first-2"]
+    assert made[-2:] == ["run last-1", "run last-2"]
+    assert place_of(world, "boot db") < place_of(world, "run db-is-there")
+    assert place_of(world, "run db-is-there") < place_of(world, "boot front")
+    assert place_of(world, "boot db") < place_of(world, "run before-front")
+    assert place_of(world, "run before-front") < place_of(world, "run again-before-front")
+    assert place_of(world, "run again-before-front") < place_of(world, "boot front")
+
+
+def test_a_drill_does_only_the_steps_that_are_for_drills(world: World, commands: Commands) -> None:
+    world.here.vnfs.put(
+        with_runbook(
+            step("by-default", before="all"),
+            step("drill-only", after="db", on=["drill"]),
+            step("elsewhere", after="all", on=["drill"], to="site-a"),
+        )
+    )
+    prepared = drilling.prepare(world.here, "v")
+    assert [p.step.name for p in prepared.plan.steps] == ["drill-only"]
+    drilling.drill(world.here, drilling.request(prepared), Unobserved())
+    assert [e for e in world.b.events if e.startswith("run")] == ["run drill-only"]
+    assert commands.environments[0]["ANTIPODE_VERB"] == "drill"
+
+
+def test_a_command_gets_the_occasion_in_words_and_variables_and_one_key_for_each_attempt(
+    world: World, commands: Commands
+) -> None:
+    words = ["check", "{vnf}@{site}", "{verb}", "{}", "$HOME"]
+    commands.codes["check"] = [1]
+    world.here.vnfs.put(
+        with_runbook(step("check", after="all", command=words, on_error="retry(1)"))
+    )
+    record = world.failover()
+    assert ran(world, "check v@site-b failover {} $HOME") == 2
+    first, second = commands.environments
+    assert first == second
+    assert first["ANTIPODE_KEY"] == f"{record['run']}/check"
+    assert first["ANTIPODE_RECOVERY_POINT"] == record["recovery_point"]
+
+
+def test_a_failing_step_stops_the_run_and_a_resume_does_it_again_and_none_that_was_done(
+    world: World, commands: Commands
+) -> None:
+    commands.codes["bad"] = [1]
+    world.here.vnfs.put(with_runbook(step("good", before="all"), step("bad", after="db")))
+    with pytest.raises(StepFailed) as failed:
+        world.failover()
+    assert failed.value.code == "runbook-step-failed"
+    assert "boot front" not in world.b.events
+    resume(world.process(), newest(world).id, Unobserved())
+    assert (ran(world, "good"), ran(world, "bad")) == (1, 2)
+    assert newest(world).state == "succeeded"
+
+
+def test_a_step_that_was_done_is_not_done_again_where_the_flow_database_is_lost(
+    world: World, commands: Commands
+) -> None:
+    world.here.vnfs.put(with_runbook(step("once", before="all"), step("bad", after="all")))
+    commands.codes["bad"] = [1]
+    with pytest.raises(StepFailed):
+        world.failover()
+    for file in world.folder.glob("flows.db*"):
+        file.unlink()
+    resume(world.process(), newest(world).id, Unobserved())
+    assert (ran(world, "once"), ran(world, "bad")) == (1, 2)
+
+
+def test_an_error_is_ignored_or_tried_again_as_the_step_says(
+    world: World, commands: Commands
+) -> None:
+    commands.codes |= {"never": [1, 1, 1], "later": [1, None]}
+    world.here.vnfs.put(
+        with_runbook(
+            step("never", before="all", on_error="ignore"),
+            step("later", before="all", on_error="retry(2)"),
+        )
+    )
+    world.failover()
+    assert (ran(world, "never"), ran(world, "later")) == (1, 3)
+    commands.codes["later"] = [1, 1]
+    steps = [s.state for s in world.here.runs.steps(newest(world).id) if s.resource == "later"]
+    assert steps == ["failed", "failed", "succeeded"]
+
+
+def test_a_command_that_does_not_end_in_time_is_killed_with_what_it_has_started() -> None:
+    script = "import subprocess, sys; print('begun', flush=True); subprocess.run(['sleep', '600'])"
+    assert processes.run([sys.executable, "-c", script], 0.5).code is None
+
+
+def test_a_command_is_killed_when_its_run_is_aborted(world: World) -> None:
+    pid = world.folder / "pid"
+    command = ["sh", "-c", f"echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 600"]
+    world.here.vnfs.put(with_runbook(step("slow", before="all", command=command, within="10m")))
+    running = InBackground(lambda: world.failover(world.process()))
+    until(pid.exists)
+    abort(world.here, newest(world).id, Unobserved())
+    running.join()
+    assert isinstance(running.error, Aborted)
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_a_wait_counts_from_its_first_begin_also_in_another_process(
+    world: World, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.here.vnfs.put(with_runbook(step("settle", before="all", wait=86400)))
+    here, halt = world.process(), threading.Event()
+    row = failing.request(failing.prepare(here, "v", "site-b", None))
+
+    def until_halted() -> None:
+        with here.claims.begin(row) as claim:
+            execute(here, kind_of("failover"), claim, Unobserved(), halt)
+
+    run = row.id
+    waiting = InBackground(until_halted)
+    until(lambda: any(s.resource == "settle" for s in world.here.runs.steps(run)))
+    halt.set()
+    waiting.join()
+    assert isinstance(waiting.error, Halted)
+    a_day_later = time.time() + 86400
+    monkeypatch.setattr(runbook, "time", Clock(a_day_later))
+    resume(world.process(), newest(world).id, Unobserved())
+    assert newest(world).state == "succeeded"
+
+
+class Clock:
+    def __init__(self, now: float) -> None:
+        self._ahead_s = now - time.time()
+        self.sleep = time.sleep
+
+    def time(self) -> float:
+        return time.time() + self._ahead_s
+
+
+def test_a_run_waits_for_an_answer_that_may_come_from_another_process(world: World) -> None:
+    world.here.vnfs.put(with_runbook(ASK))
+    recovering = InBackground(lambda: world.failover(world.process()))
+    question = asks(world)
+    run = newest(world)
+    assert (question.run, question.step, question.wants) == (run.id, "power", "yes-no")
+    assert state_of(run, world.here) == WAITING
+    assert open_step(world.here, run.id) == "power"
+    record = answer(world.process(), run.id, "power", True)
+    recovering.join()
+    assert recovering.error is None
+    assert (record["answer"], record["answered_by"]) == ("yes", identity.current())
+    [done] = [s for s in world.here.runs.steps(run.id) if s.resource == "power"]
+    assert done.result == {"answer": "yes", "by": identity.current()}
+    assert newest(world).state == "succeeded"
+
+
+def test_a_no_stops_the_run_whatever_the_step_says_of_errors_and_a_resume_asks_again(
+    world: World,
+) -> None:
+    world.here.vnfs.put(with_runbook({**ASK, "on_error": "ignore"}))
+    recovering = InBackground(lambda: world.failover(world.process()))
+    run = asks(world).run
+    answer(world.here, run, "power", False)
+    recovering.join()
+    assert isinstance(recovering.error, StepFailed)
+    assert newest(world).state == "failed"
+    again = InBackground(lambda: resume(world.process(), run, Unobserved()))
+    assert asks(world).attempt == 2
+    answer(world.here, run, "power", True)
+    again.join()
+    assert newest(world).state == "succeeded"
+
+
+def test_a_question_that_is_not_answered_in_time_is_a_failure_and_takes_no_answer_any_more(
+    world: World,
+) -> None:
+    world.here.vnfs.put(with_runbook({**ASK, "within": 0.2, "on_error": "retry(1)"}))
+    with pytest.raises(StepFailed):
+        world.failover()
+    asked = world.here.questions.of(newest(world).id)
+    assert [q.attempt for q in asked] == [1, 2]
+    with pytest.raises(InvalidInput):
+        answer(world.here, newest(world).id, "power", True)
+
+
+def test_an_abort_ends_a_wait_for_an_answer_and_removes_what_was_made(world: World) -> None:
+    world.here.vnfs.put(with_runbook(ASK))
+    recovering = InBackground(lambda: world.failover(world.process()))
+    run = asks(world).run
+    abort(world.here, run, Unobserved())
+    recovering.join()
+    assert isinstance(recovering.error, Aborted)
+    assert (world.b.servers, world.b.volumes, world.b.ports) == ({}, {}, {})
+    assert world.here.questions.open() == []
+    with pytest.raises(InvalidInput):
+        answer(world.here, run, "power", True)
+
+
+def test_a_question_survives_its_process_and_is_asked_once(world: World) -> None:
+    world.here.vnfs.put(with_runbook(ASK))
+    here, halt = world.process(), threading.Event()
+    row = failing.request(failing.prepare(here, "v", "site-b", None))
+
+    def until_halted() -> None:
+        with here.claims.begin(row) as claim:
+            execute(here, kind_of("failover"), claim, Unobserved(), halt)
+
+    waiting = InBackground(until_halted)
+    run = asks(world).run
+    halt.set()
+    waiting.join()
+    assert isinstance(waiting.error, Halted)
+    record = answer(world.process(), run, "power", True)  # no process has the run
+    assert record["state"] == "lost"
+    resume(world.process(), run, Unobserved())
+    assert [q.attempt for q in world.here.questions.of(run)] == [1]
+    assert newest(world).state == "succeeded"
+
+
+def test_an_answer_is_of_the_kind_that_is_wanted_and_the_first_one_stands(world: World) -> None:
+    ticket = {"message": "Which ticket?", "answer": "text"}
+    world.here.vnfs.put(with_runbook(step("ticket", after="all", prompt=ticket)))
+    recovering = InBackground(lambda: world.failover(world.process()))
+    run = asks(world).run
+    for wrong in (True, False, "", " ", "x" * 5000):
+        with pytest.raises(InvalidInput):
+            answer(world.here, run, "ticket", wrong)
+    with pytest.raises(NotFound):
+        answer(world.here, run, "other", "words")
+    answer(world.here, run, "ticket", "INC-4711")
+    with pytest.raises(InvalidInput, match="INC-4711"):
+        answer(world.here, run, "ticket", "INC-4712")
+    recovering.join()
+    assert recovering.error is None
+
+
+def test_a_migration_asks_before_it_changes_anything_and_its_parts_ask_in_its_name(
+    world: World,
+) -> None:
+    world.here.vnfs.put(
+        with_runbook(
+            step("may-begin", before="all", prompt="Begin?", on="migrate"),
+            step("may-end", after="all", prompt="Does it serve?", on="migrate"),
+            step("not-for-it", after="all", prompt="Why?", on=["failover", "failback", "drill"]),
+        )
+    )
+    before = list(world.a.events)
+    prepared = migrating.prepare(world.here, "v")
+    assert [p.step.name for p in prepared.steps] == ["may-begin", "may-end"]
+    here = world.process()
+    moving = InBackground(
+        lambda: migrating.migrate(here, migrating.request(prepared), Unobserved())
+    )
+    assert asks(world).step == "may-begin"
+    assert world.a.events == before and world.b.events == []
+    whole = newest(world, "migrate").id
+    answer(world.here, whole, "may-begin", True)
+    until(lambda: "boot front" in world.b.events)
+    question = asks(world)
+    assert (question.step, question.whole) == ("may-end", whole)
+    assert question.run != whole
+    assert state_of(newest(world, "migrate"), world.here) == WAITING
+    answer(world.here, whole, "may-end", True)
+    moving.join()
+    assert moving.error is None
+    assert newest(world, "migrate").state == "succeeded"
+
+
+def test_a_no_in_the_end_of_a_migration_leaves_the_vnf_where_it_was(world: World) -> None:
+    world.here.vnfs.put(with_runbook({**ASK, "on": "migrate"}))
+    here = world.process()
+    prepared = migrating.prepare(here, "v")
+    moving = InBackground(
+        lambda: migrating.migrate(here, migrating.request(prepared), Unobserved())
+    )
+    asks(world)
+    answer(world.here, newest(world, "migrate").id, "power", False)
+    moving.join()
+    assert isinstance(moving.error, AntipodeError)
+    assert {s["status"] for s in world.a.servers.values()} == {"ACTIVE"}
+    assert world.b.servers == {}
+
+
+SECRET = "the words of an operator"
+
+
+def steps_of(point: Any) -> list[str]:
+    return [s.name for s in point.vnf.steps]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    return Deployment(config.load(str(samples.write_config(tmp_path))))
+
+
+def test_a_point_carries_the_runbook_encrypted_and_requires_a_reader_that_knows_it(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    steps = [
+        step("say", after=["db"], command=["say", SECRET], within=5, to="site-b"),
+        step("ask", before="all", prompt={"message": SECRET, "answer": "text"}, on="drill"),
+        step("wait", after="all", wait=3, on_error="retry(2)"),
+    ]
+    vnf = with_runbook(*steps, vnf=samples.vnf())
+    assert list(misfits(vnf)) == []
+    points.commit(deployment.vault, samples.point(vnf=vnf))
+    read = points.read(deployment.vault, "hlr")
+    assert read.vnf == vnf
+    stored = b"".join(
+        p.read_bytes() for p in (Path(deployment.config.state_dir) / "vault").rglob("*.json")
+    )
+    envelope = json.loads(
+        next(
+            p for p in Path(deployment.config.state_dir, "vault", "hlr").glob("2*.json")
+        ).read_text()
+    )
+
+    manifest = base64.b64decode(envelope["payload"])
+    assert SECRET.encode() not in stored + manifest
+    assert "Secret.steps" in json.loads(manifest)["requires"]
+
+
+def test_a_point_without_a_runbook_requires_nothing_new(deployment: Deployment) -> None:
+    points.commit(deployment.vault, samples.point())
+    assert steps_of(points.read(deployment.vault, "hlr")) == []
+
+
+def test_a_run_that_waits_for_an_answer_takes_no_place_in_its_lane(
+    deployment: Deployment,
+) -> None:
+    conductor = Conductor(deployment)
+    conductor._most = 1
+    kind = kind_of("failover")
+    row = new_run(kind, "hlr", {})
+    run = row.id
+    deployment.runs.create(row)
+    conductor._at_work[run] = (kind, threading.current_thread())
+    conductor._look()
+    assert not conductor._has_room(kind)
+    now = time.time()
+    deployment.questions.ask(
+        QuestionRow(
+            run=run, step="s", whole=run, message="?", wants="yes-no", asked_at=now,
+            expires_at=now + 60,
+        )
+    )  # fmt: skip
+    conductor._look()
+    assert conductor._has_room(kind)
+    deployment.questions.answer(run, "s", "yes", "alice@host")
+    conductor._look()
+    assert not conductor._has_room(kind)
