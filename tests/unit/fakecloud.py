@@ -45,6 +45,7 @@ A_BACKUP: Json = {
     "metadata": {},
 }
 SWIFT = "cinder.backup.drivers.swift.SwiftBackupDriver"
+NAME_ID = "os-vol-mig-status-attr:name_id"
 SECRET = "not-to-be-seen-anywhere"
 A_PORT: Json = {"name": "", "device_id": "", "fixed_ips": [], "description": ""}
 
@@ -80,6 +81,9 @@ class FakeCloud:
         self.snapshots: dict[str, Json] = {}
         self.backups: dict[str, Json] = {}
         self.attachments: dict[str, list[Json]] = {}
+        self.is_admin = True
+        self.asked: list[str] = []
+        """the paths of Cinder's back ends that were asked, in order"""
         self.connections: dict[str, Json | None] = {}
         """volume -> its connection_info, where that is not the usual one"""
         self.manageable: list[Json] = []
@@ -190,6 +194,7 @@ class FakeCloud:
                 "description": "",
                 "created_at": "2026-01-01",
                 "os-vol-host-attr:host": "host@rbd#pool",
+                NAME_ID: None,
             }
             self.attachments[server_id].append(
                 {"volumeId": volume, "device": device, "delete_on_termination": False, "tag": None}
@@ -546,7 +551,7 @@ class FakeCloud:
             case "GET", ["volumes", "detail"]:
                 self._age({i: b for i, b in self.backups.items() if b["snapshot_id"] is None})
                 self._end_backing_up()
-                listed = [dict(v) for v in self.volumes.values()]
+                listed = [self._shown(v) for v in self.volumes.values()]
                 for volume in list(self.volumes.values()):
                     if volume["status"] in ("restoring-backup", "detaching"):
                         volume["status"] = "available"
@@ -565,6 +570,10 @@ class FakeCloud:
                 self._age(self.snapshots)
                 self._thaw_what_has_its_snapshots()
                 return {"snapshots": list(self.snapshots.values())}
+            case "GET", ["attachments" | "scheduler-stats" | "manageable_volumes" as what, _] if (
+                self._asked(what)
+            ):
+                return refuse(403, "policy")
             case "GET", ["attachments", "detail"]:
                 return {"attachments": [] if "marker" in params else self._connections()}
             case "GET", ["scheduler-stats", "get_pools"]:
@@ -661,6 +670,16 @@ class FakeCloud:
                 del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
+
+    def _asked(self, what: str) -> bool:
+        """Whether a call about back ends is refused."""
+        self.asked.append(what)
+        return not self.is_admin and what != "attachments"
+
+    def _shown(self, volume: Json) -> Json:
+        """A volume as its user is shown it."""
+        hidden = () if self.is_admin else ("os-vol-host-attr:host", NAME_ID)
+        return {k: v for k, v in volume.items() if k not in hidden}
 
     def _connections(self) -> list[Json]:
         """The volumes of all servers as RBD's driver connects them."""

@@ -338,6 +338,43 @@ def test_a_vnf_whose_primary_is_dead_is_shown_from_its_newest_recovery_point(
     assert [s["server"] for s in shown["servers"]] == ["db", "front"]
 
 
+def test_a_volume_is_shown_with_its_real_name_and_its_counterpart(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds = {"site-a": FakeCloud("site-a"), "site-b": FakeCloud("site-b", empty=True)}
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: clouds[name].site)
+    path = antipode.folder / "vnf.yaml"
+    path.write_text("vnf: v\nprimary: site-a\nbackup: site-b\nmembers: [{server: db}]\n")
+    assert antipode("vnf", "add", str(path)) == 0, antipode.err
+    row = {"reference": {"source-name": "volume-db-data"}, "size": 1, "safe_to_manage": True}
+    clouds["site-b"].manageable = [{**row, "reason_not_safe": None, "cinder_id": None}]
+    for wanted in ("db-data", "volume-db-data"):
+        shown = antipode.json("volume", "show", "v", wanted)
+        assert (shown["real_name"], shown["recovery_point"]) == ("volume-db-data", None)
+        (there,) = shown["counterparts"]
+        assert (there["site"], there["reference"]) == ("site-b", row["reference"])
+    clouds["site-b"].manageable[0]["size"] = 2
+    shown = antipode.json("volume", "show", "v", "db-data")
+    assert (shown["counterparts"], len(shown["problems"])) == ([], 1)
+    references = antipode.json("vnf", "show", "v")["real_references"]
+    assert references["db-data"] == "host@rbd#pool/volume-db-data"
+
+
+def test_a_volume_that_the_vnf_does_not_have_or_has_twice_is_wrong_input(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = FakeCloud("site-a")
+    cloud.volumes["db-root"]["name"] = cloud.volumes["db-data"]["name"] = "twins"
+    monkeypatch.setattr(cloud_site, "connect", lambda name, _: cloud.site)
+    path = antipode.folder / "vnf.yaml"
+    path.write_text("vnf: v\nprimary: site-a\nbackup: site-b\nmembers: [{server: db}]\n")
+    assert antipode("vnf", "add", str(path)) == 0, antipode.err
+    for wanted in ("nothing", "twins"):
+        assert antipode("volume", "show", "v", wanted, "-f", "json") == 2
+        assert json.loads(antipode.err)["error"]["code"] == "not-found"
+    assert "db-data" in antipode.err
+
+
 def deployment(antipode: Antipode) -> Deployment:
     from antipode import config
 

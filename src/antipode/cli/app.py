@@ -33,6 +33,7 @@ COMMANDS = {
     "vnf list": "vnf:VnfList",
     "vnf show": "vnf:VnfShow",
     "vnf remove": "vnf:VnfRemove",
+    "volume show": "volume:VolumeShow",
     "protect": "protect:Protect",
     "protection list": "protection:ProtectionList",
     "protection pause": "protection:ProtectionPause",

@@ -94,6 +94,7 @@ class VnfShow(ShowCommand):
                 "seen": seen.source,
                 "discovered_at": seen.topology.discovered_at,
                 "servers": [_server(s) for s in seen.topology.servers],
+                "real_references": {v.id: v.backend_reference for v in seen.topology.volumes},
                 "vip_ports": [_port(p) for p in seen.topology.vip_ports],
                 "floating_ips": {f.address: f.fixed_address for f in seen.topology.floating_ips},
                 "warnings": seen.warnings,

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
+from antipode.sandbox.cinder.storage import Storage
 from antipode.sandbox.conditions import Conditions, Rule
 from antipode.sandbox.guests import Hypervisor
 from antipode.sandbox.http import Gate
@@ -39,12 +40,18 @@ async def _local_only(
 
 class Control:
     def __init__(
-        self, site: str, conditions: Conditions, gate: Gate, hypervisor: Hypervisor
+        self,
+        site: str,
+        conditions: Conditions,
+        gate: Gate,
+        hypervisor: Hypervisor,
+        storage: Storage,
     ) -> None:
         self._site = site
         self._conditions = conditions
         self._gate = gate
         self._hypervisor = hypervisor
+        self._storage = storage
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[_local_only])
@@ -62,6 +69,7 @@ class Control:
                 web.delete("/calls", self._forget_calls),
                 web.get("/guests", self._guests),
                 web.get("/stills", self._stills),
+                web.post("/volumes/{volume}/migrate", self._migrate),
             ]
         )
         return application
@@ -142,3 +150,15 @@ class Control:
     async def _stills(self, request: web.Request) -> web.Response:
         """Each member's durable record at each moment when all became frozen, oldest first."""
         return web.json_response(self._hypervisor.stills)
+
+    async def _migrate(self, request: web.Request) -> web.Response:
+        """Leave a volume as a migration does while it is in use: its name in the back end is not
+        that of its id; the answer has both.
+        """
+        volume_id = request.match_info["volume"]
+        if volume_id not in self._storage.volumes:
+            return web.json_response({"error": f"there is no volume {volume_id}"}, status=404)
+        volume = await self._storage.migrate(volume_id)
+        return web.json_response(
+            {"id": volume_id, "name_id": volume["os-vol-mig-status-attr:name_id"]}
+        )

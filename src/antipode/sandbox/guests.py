@@ -48,8 +48,13 @@ class GuestFrozen(Exception):
 class Disks:
     """The volumes of a server, root first, each with the lock that a writer of its bytes holds."""
 
-    paths: list[Path]
+    find: Callable[[], list[Path]]
+    """where they are now: the storage may move a volume while its server runs"""
     locks: list[asyncio.Lock]
+
+    @property
+    def paths(self) -> list[Path]:
+        return self.find()
 
 
 @dataclass

@@ -84,8 +84,8 @@ class Site:
         self.hypervisor = Hypervisor(self.conditions)
         self.glance = Glance(database, directory / "images", self.conditions)
         self.neutron = Neutron(database, self.conditions)
-        storage = Storage(site.name, database, directory, self.conditions, work, site.gib)
-        self.cinder = Cinder(storage, database, self.glance, self.store)
+        self.storage = Storage(site.name, database, directory, self.conditions, work, site.gib)
+        self.cinder = Cinder(self.storage, database, self.glance, self.store)
         self.nova = Nova(
             site.name,
             database,
@@ -93,7 +93,7 @@ class Site:
             work,
             Infrastructure(
                 self.hypervisor,
-                storage,
+                self.storage,
                 self.cinder.volumes,
                 self.cinder.snapshots,
                 self.neutron,
@@ -153,7 +153,7 @@ async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
     """
     site_settings = settings.read(directory)
     site = Site(directory, site_settings)
-    control = Control(site_settings.name, site.conditions, site.gate, site.hypervisor)
+    control = Control(site_settings.name, site.conditions, site.gate, site.hypervisor, site.storage)
     site.begin()
     runners = []
     ports = (site_settings.port, site_settings.control_port)

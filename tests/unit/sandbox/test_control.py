@@ -31,7 +31,8 @@ def answered(headers: dict[str, str]) -> tuple[int, bool]:
         conditions = Conditions(0.0)
         hypervisor: Any = SimpleNamespace(seen=list)
         gate: Any = SimpleNamespace(calls={})
-        control = Control("site-a", conditions, gate, hypervisor)
+        storage: Any = SimpleNamespace(volumes={})
+        control = Control("site-a", conditions, gate, hypervisor, storage)
         async with TestClient(TestServer(control.application())) as client:
             answer = await client.post("/isolate", headers=headers)
             return answer.status, conditions.isolated

@@ -156,6 +156,21 @@ class Storage:
             raise Refused(404, f"Snapshot {snapshot_id} could not be found.")
         return snapshot
 
+    async def migrate(self, volume_id: str) -> Json:
+        """Leave a volume as a migration does while it is in use: the back end has it under another
+        name, and its id stays.
+
+        Raises:
+            KeyError: there is no such volume.
+        """
+        volume = self.volumes[volume_id]
+        async with self.writing[volume_id]:
+            before = self.real_name(volume_id)
+            changes = {"os-vol-mig-status-attr:name_id": str(uuid.uuid4())}
+            self.volumes.keep(volume, **changes, updated_at=self.now())
+            self.rename(before, self.real_name(volume_id))
+        return volume
+
     def attach(self, volume: Json, server_id: str, device: str) -> None:
         attachment = {
             "attachment_id": str(uuid.uuid4()),

@@ -262,7 +262,7 @@ class Servers(Part):
         volumes = [a["volume_id"] for a in server["_attachments"]]
         root = [self._storage.disk_path(server["id"])] if server["image"] else []
         disks = Disks(
-            [*root, *(self._storage.path(v) for v in volumes)],
+            lambda: [*root, *(self._storage.path(v) for v in volumes)],
             [self._storage.writing[v] for v in [*(server["id"] for _ in root), *volumes]],
         )
 
