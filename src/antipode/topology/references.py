@@ -85,9 +85,9 @@ def reference(
         name=name,
         driver_volume_type=connection.driver_volume_type if connection else None,
         connection=dict(connection.parts) if connection else {},
-        host=host,
-        name_id=volume.get(NAME_ID),
-        provider_id=volume.get(PROVIDER_ID),
+        host=_short(host),
+        name_id=_short(volume.get(NAME_ID)),
+        provider_id=_short(volume.get(PROVIDER_ID)),
         location=answers.locations.get(host or ""),
         missing=list(_missing(answers, volume, connection, name)),
     )
@@ -165,6 +165,10 @@ def _answered(
     except UnexpectedAnswer as error:
         unanswered[what] = str(error)
     return nothing()
+
+
+def _short(text: str | None) -> str | None:
+    return printable(text, LONGEST) if text else None
 
 
 def _line(text: str) -> str:
