@@ -12,13 +12,14 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import canary, inside
+from lab import canary, inside, power
 from lab.desk import PROJECT
 from lab.services import identity, link, rbd_mirror, swift, tenant
 from lab.services.openstack_conf import KEYSTONE_PORT
@@ -83,13 +84,21 @@ def md5(site: Site, image: str) -> str:
 
 @pytest.fixture
 def image(source: Site) -> Iterator[str]:
+    with mirrored(source) as image:
+        yield image
+
+
+@contextmanager
+def mirrored(source: Site) -> Iterator[str]:
     """A mirrored image at the source, with content."""
     name = image_of(f"test-{secrets.token_hex(4)}")
     content = secrets.token_bytes(8 * 2**20)
     rbd(source, "import", "--no-progress", "--image-format", "2", "-", name, stdin=content)
     rbd(source, "mirror", "image", "enable", name, "journal")
-    yield name
-    remove(source, name)
+    try:
+        yield name
+    finally:
+        remove(source, name)
 
 
 def remove(primary: Site, image: str) -> None:
@@ -111,6 +120,10 @@ def test_the_daemons_of_both_sites_are_healthy() -> None:
 
 
 def test_an_image_has_the_same_bytes_at_the_other_site(source: Site, image: str) -> None:
+    assert_same_bytes(source, image)
+
+
+def assert_same_bytes(source: Site, image: str) -> None:
     backup = other_than(source)
     wait_until(lambda: replays(backup, image), f"{backup.name} replays {image}", PATIENCE_S)
     assert md5(backup, image) == md5(source, image)
@@ -149,21 +162,25 @@ def snapshots(site: Site, image: str) -> set[str]:
 # ---- linked networks ----
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def listener(site_b: Site) -> Iterator[tuple[str, int]]:
-    """Address and port of something that answers in the linked network of site-b."""
-    address, port = dhcp_address(site_b), 8090
+    with listening(site_b) as target:
+        yield target
+
+
+@contextmanager
+def listening(site: Site) -> Iterator[tuple[str, int]]:
+    """Address and port of something that answers in the linked network of a site."""
+    address, port = dhcp_address(site), 8090
     server = subprocess.Popen(
         [
-            *("nsenter", f"--net={dhcp_namespace(site_b)}", sys.executable, "-m", "http.server"),
+            *("nsenter", f"--net={dhcp_namespace(site)}", sys.executable, "-m", "http.server"),
             *("--bind", address, "--directory", "/nonexistent", str(port)),
         ],
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until(
-            lambda: reaches(site_b, (address, port)), f"{address}:{port} answers", PATIENCE_S
-        )
+        wait_until(lambda: reaches(site, (address, port)), f"{address}:{port} answers", PATIENCE_S)
         yield address, port
     finally:
         server.terminate()
@@ -323,3 +340,27 @@ def refusals(site: Site, container: Container) -> int:
     """How often the site's daemon was refused an object: its log is the only one to tell."""
     log = (site.log / "swift-container-sync.log").read_text(errors="replace")
     return sum("Unauth" in line and container.name in line for line in log.splitlines())
+
+
+# ---- after a disaster ----
+
+
+@pytest.mark.last
+@pytest.mark.parametrize("killed", SITES.values(), ids=lambda site: site.name)
+def test_a_site_that_was_killed_and_revived_replicates_as_before(
+    killed: Site, site_a: Site, container: Container
+) -> None:
+    for site in SITES.values():
+        container.follow(site)
+    assert power.off(killed)
+    survivor = other_than(killed)
+    container.put(survivor, "meanwhile", b"1")
+    lab("revive", killed.name)
+    arrives(container, killed, "meanwhile", b"1")
+    container.put(killed, "afterwards", b"2")
+    arrives(container, survivor, "afterwards", b"2")
+    for source in SITES.values():
+        with mirrored(source) as image:
+            assert_same_bytes(source, image)
+    with listening(SITES["site-b"]) as target:
+        wait_until(lambda: reaches(site_a, target), "the networks are linked", PATIENCE_S)
