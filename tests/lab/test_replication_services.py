@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
+from antipode.sandbox.creation import FLAVOR
 from lab import canary, inside, power
 from lab.desk import PROJECT
 from lab.services import identity, link, rbd_mirror, swift, tenant
+from lab.services.cinder import BACKEND
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.services.operator_rbd import replication_settings
 from lab.services.rbd_mirror import other_than
@@ -157,6 +159,41 @@ def test_a_snapshot_of_cinder_is_mirrored_while_the_guest_writes(
 def snapshots(site: Site, image: str) -> set[str]:
     listed = json.loads(rbd(site, "snap", "ls", image, "--format", "json"))
     return {str(snapshot["name"]) for snapshot in listed}
+
+
+def test_a_server_boots_from_a_volume_that_cinder_has_taken_over(source: Site) -> None:
+    cloud = identity.connect(source, "antipode", tenant.PROJECT)
+    name = f"test-{secrets.token_hex(4)}"
+    rbd(source, "create", "--size", "1G", image_of(name))
+    taken_over = {
+        "host": replication_settings(source).backend_host,
+        "ref": {"source-name": name},
+        "name": name,
+        "volume_type": BACKEND,
+        "bootable": True,
+    }
+    answer = cloud.block_storage.post(
+        "/manageable_volumes", json={"volume": taken_over}, microversion="3.8"
+    )
+    answer.raise_for_status()
+    volume = cloud.block_storage.get_volume(answer.json()["volume"]["id"])
+    server = None
+    try:
+        cloud.block_storage.wait_for_status(volume, "available", ["error"], 0.5, PATIENCE_S)
+        disk = {"uuid": volume.id, "source_type": "volume", "destination_type": "volume"}
+        server = cloud.compute.create_server(
+            name=name,
+            flavor_id=cloud.compute.find_flavor(FLAVOR, ignore_missing=False).id,
+            networks="none",
+            block_device_mapping=[{**disk, "boot_index": 0}],
+        )
+        assert cloud.compute.wait_for_server(server, wait=PATIENCE_S).status == "ACTIVE"
+    finally:
+        if server:
+            cloud.compute.delete_server(server)
+            cloud.compute.wait_for_delete(server, interval=0.5, wait=PATIENCE_S)
+        cloud.block_storage.delete_volume(volume)
+        cloud.block_storage.wait_for_delete(volume, interval=0.5, wait=PATIENCE_S)
 
 
 # ---- linked networks ----
