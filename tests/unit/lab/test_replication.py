@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import socket
 import subprocess
@@ -12,9 +13,9 @@ import pytest
 
 from lab import extras, inside
 from lab.service import NotReady
-from lab.services import ceph, link, nova, operator_rbd, rbd_mirror, services_of
+from lab.services import ceph, link, nova, operator_rbd, rbd_mirror, services_of, swift
 from lab.services.rbd_mirror import RbdMirror, other_than
-from lab.site import SITES, Site
+from lab.site import BACKUP_STORE, SITES, Site
 from lab.waiting import wait_until
 
 
@@ -109,6 +110,46 @@ def test_the_operators_rbd_acts_on_its_own_site_whatever_the_environment_says(si
     assert "unset CEPH_ARGS CEPH_CONF" in script
     assert ceph.keyring(site, operator_rbd.USER).stat().st_mode & 0o077 == 0
     assert settings.backend_host == f"cinder-{site.short}@rbd1#rbd1"
+
+
+def swift_conf(site: Site, name: str) -> configparser.ConfigParser:
+    swift.Swift().configure(site)
+    conf = configparser.ConfigParser(interpolation=None)
+    conf.read(site.etc / "swift" / name)
+    return conf
+
+
+def pipeline(site: Site) -> list[str]:
+    return swift_conf(site, "proxy-server.conf")["pipeline:main"]["pipeline"].split()
+
+
+def test_a_request_of_another_cluster_is_looked_at_before_keystones_tokens(site: Site) -> None:
+    extras.add(site, extras.REPLICATION)
+    filters = pipeline(site)
+    assert filters.index("cache") < filters.index("container_sync") < filters.index("authtoken")
+    proxy = swift_conf(site, "proxy-server.conf")
+    assert proxy["filter:container_sync"]["current"] == f"//{swift.REALM}/{site.name}"
+
+
+def test_both_clusters_share_a_key_and_find_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.site.ROOT", tmp_path)
+    realms = []
+    for site in SITES.values():
+        extras.add(site, extras.REPLICATION)
+        realms.append(dict(swift_conf(site, "container-sync-realms.conf")[swift.REALM]))
+    assert realms[0] == realms[1]
+    assert realms[0]["key"]
+    assert {f"cluster_{name}" for name in SITES} <= set(realms[0])
+
+
+def test_the_backup_store_synchronizes_nothing_without_replication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.site.ROOT", tmp_path)
+    assert "container_sync" not in pipeline(BACKUP_STORE)
+    assert not (BACKUP_STORE.etc / "swift" / "container-sync-realms.conf").exists()
 
 
 def test_nova_compute_is_replaced_when_replication_is_added(site: Site) -> None:
