@@ -18,6 +18,11 @@ from lab.site import VENV, Site
 
 BIN = Path(__file__).parent / "bin"
 
+AS_ROOT = ("--setuid=0", "--setgid=0")
+"""Options of nsenter. libvirtd refuses a client whose group has no name, and a caller of the lab
+may be root with a group like that.
+"""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
@@ -94,6 +99,7 @@ def command(site: Site, argv: Sequence[str]) -> list[str]:
         "--pid",
         "--uts",
         f"--wdns={site.home}",
+        *AS_ROOT,
         "--",
         *argv,
     ]

@@ -70,7 +70,10 @@ def on(site: Site) -> bool:
     namespaces = ["--mount", "--propagation", "private", "--pid", "--uts", "--fork", "--mount-proc"]
     script = _inner_script(site) + f"exec {shlex.join(supervisor)}"
     subprocess.Popen(
-        ["nsenter", f"--net={wan.namespace(site)}", "unshare", *namespaces, "sh", "-ec", script],
+        [
+            *("nsenter", f"--net={wan.namespace(site)}", *inside.AS_ROOT),
+            *("unshare", *namespaces, "sh", "-ec", script),
+        ],
         env=inside.environment(site),
         cwd=site.home,
         stdin=subprocess.DEVNULL,

@@ -127,6 +127,11 @@ def test_calls_to_an_isolated_site_hang_and_work_again_when_it_has_rejoined(site
     assert connects(site_b)
 
 
+def test_libvirt_answers_a_caller_whose_group_has_no_name(site_b: Site) -> None:
+    command = [sys.executable, "-m", "lab", "exec", site_b.name, "--", "virsh", "version"]
+    assert subprocess.run(command, cwd=PROJECT, group=4711, timeout=120).returncode == 0
+
+
 def test_calls_to_a_site_are_counted_as_its_own_only(site_a: Site) -> None:
     # of the host alone: the other site talks to this one whenever it likes
     before = wan.counted((), site_a)
