@@ -23,6 +23,9 @@ READY_TIMEOUT = 900
 machine that is slow and busy.
 """
 
+REASON_EVERY = 60
+"""Seconds between two messages about a service that is still not ready, with the reason."""
+
 LOG_LINES = 25
 """How much of its logs is shown of a service that failed."""
 
@@ -174,6 +177,7 @@ class _Ascent:
     def _await_ready(self, service: Service, abort: threading.Event) -> None:
         programs = service.programs(self.site)
         deadline = time.monotonic() + READY_TIMEOUT
+        next_reason = time.monotonic() + REASON_EVERY
         pause = 0.2
         while True:
             _stop_if(abort)
@@ -184,6 +188,9 @@ class _Ascent:
                     raise LabError(f"{', '.join(given_up)} ended again and again") from e
                 if time.monotonic() > deadline:
                     raise LabError(f"not ready after {READY_TIMEOUT} s: {e}") from e
+                if time.monotonic() > next_reason:
+                    next_reason += REASON_EVERY
+                    self.progress.say(f"{self.site.name}  {service.name} is not ready yet: {e}")
             abort.wait(pause)
             pause = min(2.0, pause * 1.3)
 
