@@ -13,8 +13,21 @@ import pytest
 from antipode.cloud import answers
 from antipode.cloud.backends import UnmanagedSnapshot, UnmanagedVolume
 from antipode.cloud.site import Site
+from antipode.errors import CounterpartRefused, SiteUnreachable
 from antipode.model.marks import KEY
-from tests.contract.conftest import PATIENCE_S, Machine, Things, refused, storage, there, until
+from antipode.model.reference import BackendReference
+from antipode.recover.counterparts import counterpart
+from antipode.sandbox.supervision import Sandbox
+from tests.contract.conftest import (
+    PATIENCE_S,
+    PRIMARY,
+    Machine,
+    Things,
+    refused,
+    storage,
+    there,
+    until,
+)
 
 NOBODY = str(uuid.UUID(int=7))
 
@@ -607,3 +620,45 @@ def test_only_the_newest_snapshot_is_put_back_and_only_where_nothing_uses_the_vo
     in_use = things.snapshot(machine.data["id"])
     error = refused(lambda: site.volumes.revert_to_snapshot(machine.data["id"], in_use["id"]))
     assert error.status == 409
+
+
+# ---- what only the embedded sites can be made to do ----
+
+
+@pytest.fixture
+def embedded(sandbox: Sandbox | None) -> Sandbox:
+    """tests/lab/test_real_references.py has the same of real sites, as far as they can."""
+    return sandbox or pytest.skip("needs the control API of the embedded sites")
+
+
+def test_the_data_of_a_volume_that_was_migrated_is_listed_as_unmanaged_and_never_managed(
+    embedded: Sandbox, site: Site, things: Things
+) -> None:
+    volume = things.volume()
+    host = volume["os-vol-host-attr:host"]
+    moved = embedded.ask(PRIMARY, "POST", f"/volumes/{volume['id']}/migrate")["name_id"]
+    assert there(site.volumes.volume(volume["id"]))["os-vol-mig-status-attr:name_id"] == moved
+    rows = site.backends.manageable_volumes(host)
+    row = there(row_of(rows, f"volume-{moved}"))
+    assert (row["safe_to_manage"], row["cinder_id"]) == (True, None)
+    assert row_of(rows, f"volume-{volume['id']}") is None
+    with pytest.raises(CounterpartRefused) as error:
+        counterpart(site, host, BackendReference(name=f"volume-{moved}"), 1)
+    assert volume["id"] in str(error.value)
+
+
+def test_a_call_to_manage_whose_answer_is_lost_makes_one_volume(
+    embedded: Sandbox, site: Site, things: Things
+) -> None:
+    host, name = unmanaged(site, things)
+    lost = {"on": "POST /v3/manageable_volumes", "effect": "lost"}
+    rule = embedded.ask(PRIMARY, "POST", "/faults", lost)["id"]
+    marked = {KEY: uuid.uuid4().hex}
+    wanted = UnmanagedVolume({"source-name": name}, things.name(), marked, host)
+    with pytest.raises(SiteUnreachable):
+        site.backends.manage_volume(wanted)
+    embedded.ask(PRIMARY, "DELETE", f"/faults/{rule}")
+    volume_id = site.backends.manage_volume(wanted)
+    things.removals.append(lambda: things._remove_volume(volume_id))
+    site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)
+    assert [v["id"] for v in site.volumes.volumes(**marked)] == [volume_id]

@@ -360,6 +360,29 @@ def test_a_volume_is_shown_with_its_real_name_and_its_counterpart(
     assert references["db-data"] == "host@rbd#pool/volume-db-data"
 
 
+def test_a_volume_is_shown_though_a_backup_site_does_not_say_what_it_holds(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds = {"site-a": FakeCloud("site-a"), "site-b": FakeCloud("site-b", empty=True)}
+    path = antipode.folder / "vnf.yaml"
+    path.write_text("vnf: v\nprimary: site-a\nbackup: site-b\nmembers: [{server: db}]\n")
+    monkeypatch.setattr(cloud_site, "connect", lambda name, cloud: clouds[name].site)
+    assert antipode("vnf", "add", str(path)) == 0, antipode.err
+    clouds["site-b"].is_admin = False
+
+    def connect(name: str, _: str) -> Any:
+        if name == "site-b":
+            raise SiteUnreachable("site-b does not answer")
+        return clouds[name].site
+
+    for change in (None, connect):
+        if change:
+            monkeypatch.setattr(cloud_site, "connect", change)
+        shown = antipode.json("volume", "show", "v", "db-data")
+        assert (shown["real_name"], shown["not_found_at"]) == ("volume-db-data", ["site-b"])
+        assert [p.partition(":")[0] for p in shown["problems"]] == ["site-b"]
+
+
 def test_a_volume_that_the_vnf_does_not_have_or_has_twice_is_wrong_input(
     antipode: Antipode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
