@@ -15,6 +15,7 @@ from pydantic import Field, IPvAnyAddress, model_validator
 from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.base import Model, Number, Seconds, Whole
+from antipode.model.dns import HostName, ServerAddress
 from antipode.model.vnf import Name
 from antipode.yamlfile import Problem
 
@@ -131,6 +132,76 @@ class BackupStore(Model):
     container: Container = "volumebackups"
     site: Name | None = None
     """the site that it is at; None for a third place"""
+
+
+class Rfc2136(Model):
+    """The primary server of a zone, which takes updates as RFC 2136 has them, signed with a key
+    (TSIG): BIND, Knot, PowerDNS and others.
+    """
+
+    server: ServerAddress
+    zone: HostName
+    key_file: Path | None = None
+    """the key as tsig-keygen prints it; its owner alone may read it"""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """the name of an environment variable that has the key instead, as ALGORITHM:NAME:SECRET"""
+
+    @model_validator(mode="after")
+    def has_a_key(self) -> Self:
+        if (self.key_file is None) == (self.key_variable is None):
+            raise ValueError("give key_file, or key_variable")
+        if self.key_file is not None and not self.key_file.is_absolute():
+            raise ValueError(f"{self.key_file} is not an absolute path")
+        return self
+
+
+class Designate(Model):
+    """A zone in OpenStack's DNS service."""
+
+    zone: HostName
+    site: Name | None = None
+    """the site that it is at; None for a third place"""
+    cloud: Cloud | None = None
+    """an entry of clouds.yaml; by default that of the site"""
+
+    @model_validator(mode="after")
+    def is_somewhere(self) -> Self:
+        if self.site is None and self.cloud is None:
+            raise ValueError("give site, or cloud for a third place")
+        return self
+
+
+class DnsProviderConfig(Model):
+    """A zone whose records are switched when a VNF moves."""
+
+    rfc2136: Rfc2136 | None = None
+    designate: Designate | None = None
+    secondaries: list[ServerAddress] = Field(default_factory=list)
+    """servers of the zone that are asked, after a change, until they have it"""
+    timeout: Annotated[Seconds, Field(gt=0, le=60)] = 5.0
+    """how long an answer of a server may take (seconds)"""
+    within: Annotated[Seconds, Field(gt=0, le=3600)] = 60.0
+    """how long the server may be silent, and the secondaries behind, before that is a problem
+    (seconds)
+    """
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if (self.rfc2136 is None) == (self.designate is None):
+            raise ValueError("give one of rfc2136 and designate")
+        return self
+
+    @property
+    def kind(self) -> Literal["rfc2136", "designate"]:
+        """The field that says what it is."""
+        return "rfc2136" if self.rfc2136 else "designate"
+
+    @property
+    def zone(self) -> str:
+        """Its zone."""
+        there = self.rfc2136 or self.designate
+        assert there is not None  # it has one of the two
+        return there.zone
 
 
 class Keys(Model):
@@ -301,6 +372,8 @@ class Config(Model):
     backup_store: BackupStore | None = None
     """the only backup store, written without a name"""
     stores: dict[Name, BackupStore] = Field(default_factory=dict)
+    dns: dict[Name, DnsProviderConfig] = Field(default_factory=dict)
+    """zones whose records are switched when a VNF moves"""
     keys: Keys = Keys()
     database: str = Field(
         default_factory=lambda: f"sqlite:///{default_state_dir() / 'antipode.db'}"
@@ -379,6 +452,23 @@ class Config(Model):
         store = self.store(name)
         same = (site for site, there in self.sites.items() if there.cloud == store.cloud)
         return store.site or next(same, None)
+
+    def dns_provider(self, wanted: str | None = None) -> str:
+        """The name of a DNS provider: the wanted one, else the only one.
+
+        Raises:
+            NotFound: it is not in the configuration, or there are several to choose from.
+        """
+        if wanted is None and len(self.dns) == 1:
+            return next(iter(self.dns))
+        if wanted is None:
+            known = ", ".join(self.dns) or "none"
+            raise NotFound(
+                f"a DNS record names no provider, and the configuration does not have exactly one "
+                f"under dns; there: {known}"
+            )
+        _there("DNS provider", wanted, self.dns)
+        return wanted
 
     def site(self, name: str) -> SiteConfig:
         """The settings of a site.
@@ -507,6 +597,11 @@ def _references(config: Config) -> Iterator[Problem]:
                 "sites",
             )
             for name, store in config.all_stores.items()
+        ),
+        *(
+            (("dns", name, "designate", "site"), there.designate.site, config.sites, "sites")
+            for name, there in config.dns.items()
+            if there.designate
         ),
     ]
     for place, name, known, what in references:

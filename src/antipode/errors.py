@@ -228,6 +228,32 @@ class NotIsolated(AntipodeError):
     code = "not-isolated"
 
 
+class DnsFailed(AntipodeError):
+    """A record in DNS could not be read or changed."""
+
+    code = "dns-failed"
+
+
+class DnsUnreachable(DnsFailed):
+    """A DNS server does not answer, or cannot answer now."""
+
+    code = "dns-unreachable"
+
+
+class DnsRefused(DnsFailed):
+    """A DNS server refuses the key, or the change, or does not have the zone."""
+
+    code = "dns-refused"
+
+
+class DnsRecordChanged(DnsFailed):
+    """A record in DNS is another one than was planned for: somebody else has changed it, and it was
+    left as it is.
+    """
+
+    code = "dns-record-changed"
+
+
 class Busy(AntipodeError):
     """Another run of the same VNF is under way."""
 

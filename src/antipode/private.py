@@ -6,9 +6,13 @@ addresses of VNFs, user_data and passwords.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
+from antipode.errors import KeyUnusable
+
 FILE, FOLDER = 0o600, 0o700
+LARGEST_SECRET = 1 << 16
 
 
 def opener(path: str, flags: int) -> int:
@@ -46,3 +50,32 @@ def make_folder(path: Path) -> None:
     except FileExistsError:  # another process has just made it
         return
     path.chmod(FOLDER)  # a umask can only take away, also from what is needed
+
+
+def secret_in(path: Path) -> str:
+    """What is in a file that its owner alone may read, which is us or root.
+
+    Raises:
+        KeyUnusable: it cannot be read, or others can read or change it.
+    """
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            content = file.read(LARGEST_SECRET)
+    except OSError as error:
+        raise KeyUnusable(
+            f"key file {path} cannot be read: {error.strerror}", resource=f"file {path}"
+        ) from error
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        raise KeyUnusable(
+            f"key file {path} has mode {mode:04o}: others may use it, and it is not used. Run:"
+            f" chmod 600 {path}",
+            resource=f"file {path}",
+        )
+    if found.st_uid not in (0, os.geteuid()) and os.geteuid() != 0:
+        raise KeyUnusable(
+            f"key file {path} belongs to user {found.st_uid}, and keys of others are not used",
+            resource=f"file {path}",
+        )
+    return content.decode(errors="replace")

@@ -23,6 +23,7 @@ PACKAGES = {
     "age": "age",
     "jq": "jq",
     "promtool": "prometheus",
+    "named": "bind9",
 }
 
 

@@ -55,6 +55,8 @@ COMMANDS = {
     "fence": "fence:Fence",
     "migrate": "migrate:Migrate",
     "failback": "migrate:Failback",
+    "dns show": "dns:DnsShow",
+    "dns switch": "dns:DnsSwitch",
     "event list": "event:EventList",
     "serve": "serve:Serve",
     "service status": "serve:ServiceStatus",

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
+from antipode.cli import arguments, dns, progress
 from antipode.cli.command import ShowCommand, columns, confirm, span
 from antipode.screen import visible
 
@@ -141,6 +141,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "floating_ips": {f.former: f.address for f in plan.floating_ips},
         "networks": [_planned_network(n) for n in plan.networks],
         "security_groups": [_planned_network(g) for g in plan.security_groups],
+        "dns": dns.planned(plan.dns),
         "steps": [str(step) for step in plan.steps],
         "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
         "quotas": [q.model_dump() for q in plan.quotas],
@@ -201,6 +202,9 @@ def _plan(prepared: Prepared) -> Iterator[str]:
             f"  floating IP {floating.address} leads to {floating.fixed_address}, in the place of "
             f"{floating.former}"
         )
+    if plan.dns:
+        yield ""
+        yield from (f"  {line}" for line in dns.plan_lines(plan.dns))
     for keypair in plan.keypairs_to_import:
         yield ""
         yield f"  keypair {keypair.name} is imported"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
     from antipode.cloud.site import Site
     from antipode.engine.flows import Flows
+    from antipode.recover.dns import DnsProvider
     from antipode.transfer.expiry import Seen
 
 Connection = TypeVar("Connection")
@@ -60,6 +61,7 @@ class Deployment:
         """by VNF and id: what a service need not read at each look for expired points"""
         self._sites: dict[str, Site] = {}
         self._objects: dict[str, Objects] = {}
+        self._dns: dict[str, DnsProvider] = {}
         self._connecting: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
 
@@ -199,6 +201,17 @@ class Deployment:
         """
         name = self.config.store_name(site, wanted)
         return None if name is None else self.store(name)
+
+    def dns(self, wanted: str | None = None) -> DnsProvider:
+        """A DNS provider of the configuration; the only one by default.
+
+        Raises:
+            NotFound: it is not in the configuration.
+        """
+        from antipode.recover import dns
+
+        name = self.config.dns_provider(wanted)
+        return self._connected(self._dns, name, lambda: dns.connect(name, self.config))
 
     def _connected(
         self, known: dict[str, Connection], name: str, connect: Callable[[], Connection]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from antipode.model.base import Model
+from antipode.model.dns import DnsChange
 from antipode.model.quota import QuotaNeed
 from antipode.model.runbook import PlannedStep
 from antipode.model.topology import Keypair, ServerGroup, all_ports
@@ -287,6 +288,8 @@ class RecoveryPlan(Model):
     floating_ips: list[FloatingIpPlan] = []
     networks: list[NetworkPlan] = []
     security_groups: list[SecurityGroupPlan] = []
+    dns: list[DnsChange] = []
+    """records that are switched once all servers are there"""
     steps: list[PlannedStep] = []
     """of the runbook, in the order of the VNF file"""
     verb: str = "failover"

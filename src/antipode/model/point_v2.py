@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from antipode.errors import VaultCorrupt
-from antipode.model import requirements
+from antipode.model import dns, requirements
 from antipode.model.point import Moment, RecoveryPoint
 from antipode.model.source import BackupRecord, CinderTime, VolumeSource, backup_chain
 from antipode.model.vnf import Vnf
@@ -313,6 +313,21 @@ class Names(Part):
     floating_ips: Words = {}
 
 
+class DnsRecord(Part):
+    """Records in DNS that lead users to the VNF."""
+
+    name: Text
+    type: Annotated[str, Field(max_length=16)]
+    provider: Name | None = None
+    """of the configuration of the host that recovers"""
+    members: Annotated[list[Id], Field(max_length=1000)] = []
+    port: Text | None = None
+    network: Text | None = None
+    floating: bool = False
+    targets: Words = {}
+    ttl: Count = 60
+
+
 class Plan(Part):
     """The inputs of a recovery plan, as they were when the point was made."""
 
@@ -325,6 +340,7 @@ class Plan(Part):
     networks: Literal["map", "create"] = "map"
     provider_attributes: Literal["drop", "keep"] = "drop"
     store: Name | None = None
+    dns: Annotated[list[DnsRecord], Field(max_length=1000)] = []
 
 
 class Window(Part):
@@ -439,7 +455,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
     [
         *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
         *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
-        *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector),
+        *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector, DnsRecord),
         *(Secret, RunbookStep, Prompt),
     ]
 ) | {IMAGES}
@@ -741,6 +757,7 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
         drill = member.pop("drill")
         if drill is not None and drill["console"] is not None:
             member["drill"] = drill
+    plan["dns"] = list(_known_records(manifest.id, plan["dns"]))
     steps = [] if secret is None else [step.model_dump(mode="json") for step in secret.steps]
     needed = {"vnf": manifest.vnf, **plan, "steps": steps}
     more = {} if secret is None else secret.definition
@@ -757,3 +774,23 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
             reason(error),
         )
         return vnf
+
+
+def _known_records(point: str, records: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The records in DNS that this antipode can switch. A newer one may have others, without which
+    a VNF is recovered all the same.
+    """
+    for record in records:
+        try:
+            dns.DnsRecord.model_validate(record)
+        except ValidationError as error:
+            LOG.warning(
+                "recovery point %s: DNS record %s %s is left out, as another version of antipode"
+                " made it: %s",
+                point,
+                record["name"],
+                record["type"],
+                reason(error),
+            )
+        else:
+            yield record

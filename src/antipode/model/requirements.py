@@ -44,6 +44,7 @@ FIRST: Mapping[str, frozenset[str]] = {
         "Member": "server boot_before boot_after user_data probe",
         "Names": "networks volume_types flavors security_groups availability_zones server_zones"
         " volume_zones server_groups server_group_policies",
+        "DnsRecord": "name type provider members port network floating targets ttl",
         "Plan": "primary backup members map maps store",
         "Secret": "servers commands definition",
         "RunbookStep": "name before after on to within on_error wait prompt command",
@@ -66,11 +67,13 @@ NOT_NAMED = frozenset(
         "Found.security_groups",
         "Port.network_id",
         "Volume.backend",
+        "Plan.dns",
     }
 )
 """Those of a member say nothing of how a VNF comes back; a root disk is required as `images`;
 networks and groups count only where they are created, and that is required as `Plan.networks`;
-what a back end calls a volume counts only where its source is there, and that has a kind.
+what a back end calls a volume counts only where its source is there, and that has a kind; DNS is
+changed when all members are there, by hand where an antipode does not know of it.
 """
 
 

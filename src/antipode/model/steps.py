@@ -53,6 +53,8 @@ class Steps(StepName):
     SWITCH_OFF = "1.7.2", "switch off server"
     PROBE = "1.7.2", "await answer"
     COMPLETE_GENERATION = "", "make this the active site"
+    SWITCH_DNS = "", "switch DNS record"
+    PUT_DNS_BACK = "", "put DNS record back"
     RELEASE_GENERATION = "", "give the VNF back to its former site"
     REMOVE_FAILED_SERVER = "1.7.2", "remove server in ERROR"
     REMOVE_SERVERS = "", "remove servers"

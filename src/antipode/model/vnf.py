@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +21,7 @@ from antipode.model.addresses import checked, moved_within, translated, translat
 from antipode.model.base import NAME as NAME
 from antipode.model.base import Model, Seconds, Whole
 from antipode.model.base import Name as Name
+from antipode.model.dns import DnsRecord
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 from antipode.model.retention import DEFAULT_RETENTION, Retention
 from antipode.model.runbook import ALL, Node, PlannedStep, RunbookStep, order
@@ -289,6 +290,8 @@ class Vnf(Model):
     """the runbook: what is done beside the recovery of the members, in this order where two steps
     have the same place
     """
+    dns: list[DnsRecord] = []
+    """records in DNS that lead users to it, and are switched when it has been recovered"""
 
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
@@ -311,6 +314,7 @@ class Vnf(Model):
                     )
         self.boot_waves()
         self._runbook_fits(names)
+        self._records_fit(names)
         return self
 
     def _runbook_fits(self, members: Sequence[str]) -> None:
@@ -339,6 +343,22 @@ class Vnf(Model):
         except CycleError as error:
             names = ", ".join(sorted({node.name for node in error.args[1]}))
             raise ValueError(f"boot order and runbook steps have a cycle among {names}") from error
+
+    def _records_fit(self, members: Collection[str]) -> None:
+        _refuse_doubles("DNS record", [record.key for record in self.dns])
+        aliases = {record.name for record in self.dns if record.type == "CNAME"}
+        for record in self.dns:
+            if strangers := sorted(set(record.members) - set(members)):
+                raise ValueError(
+                    f"DNS record {record.key} names {', '.join(strangers)}, which is no member"
+                )
+            if record.type != "CNAME" and record.name in aliases:
+                raise ValueError(f"{record.name} is a CNAME, and has no other records in DNS")
+            if record.type == "CNAME" and set(record.targets) != set(self.sites):
+                raise ValueError(
+                    f"DNS record {record.key} needs a target for each of the sites"
+                    f" {', '.join(self.sites)}, and for no other"
+                )
 
     @property
     def sites(self) -> list[str]:
@@ -444,7 +464,8 @@ class Vnf(Model):
             for member in self.members
             for server in (found.get(member.label, []) if member.is_open else [member.server])
         ]
-        return self.model_copy(update={"members": members})
+        dns = [r.model_copy(update={"members": there(r.members)}) for r in self.dns]
+        return self.model_copy(update={"members": members, "dns": dns})
 
     def ordered_as(self, servers: list[str]) -> Vnf | None:
         """The same definition, its members in this order; None when they are other members."""

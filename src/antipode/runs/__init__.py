@@ -16,6 +16,7 @@ KINDS: Registry[RunKind] = Registry(
         "verify": "antipode.runs.verify:KIND",
         "precheck": "antipode.runs.precheck:KIND",
         "migrate": "antipode.runs.migrate:KIND",
+        "dns-switch": "antipode.runs.dns_switch:KIND",
         "fence": "antipode.runs.fence:KIND",
         "old-copy-removal": "antipode.runs.old_copy_removal:KIND",
         "drill": "antipode.runs.drill:KIND",

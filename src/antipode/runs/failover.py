@@ -50,6 +50,7 @@ from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import find_kind, orphans
+from antipode.runs.dns_switch import SwitchRecords
 from antipode.runs.runbook import Woven
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
@@ -68,6 +69,7 @@ PHASES = {
     Steps.CREATE_PORTS.words: "ports",
     Steps.BOOT_SERVER.words: "boot",
     Steps.PROBE.words: "answers",
+    Steps.SWITCH_DNS.words: "dns",
 }
 """The phase of a recovery that a step is part of."""
 _ABORT = "antipode run abort"
@@ -305,6 +307,8 @@ def _fail_over(run: Run) -> None:
         run.result["servers"] = {
             s.name: results[f"server_id of {s.name}"] for s in recovery.plan.servers
         }
+        if SwitchRecords.RESULT in results:
+            run.result["dns"] = results[SwitchRecords.RESULT]
     except (ClaimLost, Halted, Aborted):
         raise
     except KeyboardInterrupt as error:
@@ -512,7 +516,8 @@ def _answered_from(steps: list[StepRow]) -> dict[str, str]:
 
 def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> Any:
     """The recipe, for each server: provide its volumes and create its ports, boot it once its
-    predecessors answer, await its answer. When all answer, the VNF is active here.
+    predecessors answer, await its answer. When all answer, the VNF is active here, and its DNS
+    records are switched.
 
     Networks that the plan creates are there before the ports, and their DHCP starts when all ports
     have their addresses. Steps of the runbook lie between.
@@ -550,6 +555,10 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
     ready = {name: [volumes[name], made_ports[name]] for name in names}
     links += woven.links(first, ready, boots, there, complete)
     tasks += woven.tasks
+    if recovery.plan.dns:
+        switch = SwitchRecords(run, recovery.plan.dns, recovery.point.id)
+        tasks.append(switch)
+        links.append((complete, switch))
     return graph_of(f"failover {recovery.point.vnf.vnf}", tasks, links)
 
 

@@ -17,6 +17,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.recover import plan
+from antipode.recover.dns import switching
 from antipode.runs import failover, failover_checks, runbook
 from antipode.runs.failover_checks import Accepted
 from antipode.vault import generations, points
@@ -110,9 +111,12 @@ def prepare(
     made = None if lost is None else failover_checks.made_by_lost(deployment, lost, to)
     if lost is not None:
         warnings += failover_checks.lost_warnings(lost, made)
+    records = switching.plan(defined, to, state.active_site, deployment.dns)
+    warnings += dns_warnings(records)
     planned = runbook.with_steps(
         plan.make_plan(defined, site), defined, failover.KIND.name, definition.steps
     )
+    planned = planned.model_copy(update={"dns": records.changes})
     fence = (
         f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
         " that site. See that it is fenced: two active copies of a VNF destroy each other's service"
@@ -144,6 +148,24 @@ def prepare(
         lost,
         list(made or ()),
     )
+
+
+def dns_warnings(records: switching.Planned) -> list[str]:
+    """Warnings about DNS records, none of which holds up a recovery."""
+    return [
+        *(
+            f"{problem}. The recovery does not depend on it; see to it afterwards, with antipode"
+            " dns show and antipode dns switch"
+            for problem in records.problems
+        ),
+        *(
+            f"DNS record {change.key} is {change.old}, and leads elsewhere than to the VNF's"
+            f" active site; it is changed all the same"
+            for change in records.changes
+            if change.old is not None
+            and change.old.values not in (change.former, change.new.values)
+        ),
+    ]
 
 
 def earlier_rto_s(deployment: Deployment, name: str) -> float | None:
