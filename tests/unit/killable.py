@@ -34,10 +34,12 @@ from antipode.cloud.image_bytes import Content
 from antipode.cloud.site import Site
 from antipode.engine import deployment, execution, flows, parts, run
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Aborted
+from antipode.errors import Aborted, DnsRecordChanged
 from antipode.freezes import reaper
+from antipode.model.dns import RecordSet, RecordType
 from antipode.operations import (
     abort,
+    dns,
     drill,
     expiry,
     failover,
@@ -51,6 +53,7 @@ from antipode.operations import (
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
 from antipode.recover import fencing, rollback
+from antipode.recover.dns import DnsProvider
 from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans
 from antipode.runs import fence as fence_run
 from antipode.runs import migrate as migrate_run
@@ -124,6 +127,34 @@ class AskedStreams:
     def write(self, image_id: str, content: Content) -> None:
         whole = b"".join(content)
         self._api.call("PUT", f"/images/{image_id}/file", {"content": whole})
+
+
+class AskedZone(DnsProvider):
+    """A zone of the test's process."""
+
+    place = "the test's zone"
+
+    def __init__(self) -> None:
+        zone = {"rfc2136": {"server": "192.0.2.53", "zone": "vnf.example", "key_file": "/k"}}
+        settings = {
+            "sites": {"a": {"cloud": "a"}},
+            "vault": {"directory": "/v"},
+            "dns": {"core": zone},
+        }
+        super().__init__("core", config.Config.model_validate(settings))
+
+    def read(self, name: str, kind: RecordType) -> RecordSet | None:
+        found: RecordSet | None = ask("dns", "get", f"{name} {kind}")
+        return found
+
+    def replace(self, old: RecordSet | None, new: RecordSet | None) -> None:
+        subject = new or old
+        assert subject is not None
+        if not ask("dns", "replace", subject.key, old, new):
+            raise DnsRecordChanged(subject.key)
+
+    def try_rights(self, present: RecordSet | None, wanted: RecordSet) -> str:
+        return "it may be changed"
 
 
 def connect(name: str, cloud: str) -> Site:
@@ -236,6 +267,7 @@ def prepare() -> None:
     # a killed process loses nothing that the kernel has; only a power cut would need the disk
     database._prepare_sqlite = flows._prepare_sqlite = unsynced
     cloud_site.connect = connect  # type: ignore[assignment]
+    deployment.Deployment.dns = lambda *_: AskedZone()  # type: ignore[assignment,method-assign]
     deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[method-assign]
     taskflow.engines.load = load_with_points
     for method in ("create", "claim", "begin_ending", "end"):
@@ -290,6 +322,8 @@ def do(job: dict[str, Any]) -> None:
                 execution.execute(here, old_copy_removal.KIND, claim, Unobserved())
         case "migrate":
             migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
+        case "dns switch":
+            dns.switch(here, dns.request(dns.prepare(here, job["vnf"])), Unobserved())
         case "resume":
             Questions.ask = answered  # type: ignore[method-assign,assignment]
             resume.resume(here, job["run"], Unobserved())

@@ -24,6 +24,7 @@ from antipode.errors import (
     VaultCorrupt,
 )
 from antipode.model import point_v2, requirements, topology
+from antipode.model.dns import DnsRecord
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.reference import BackendReference
@@ -222,6 +223,22 @@ def full_point(**changes: Any) -> RecoveryPoint:
             {"name": "say", "before": ["front"], "command": ["check", "it"], "on": "drill"},
             {"name": "ask", "after": "all", "prompt": "Is it there?", "to": "site-b"},
         ],
+        dns=[
+            {
+                "name": "hlr.example",
+                "provider": "core",
+                "members": "front",
+                "ttl": "30s",
+                "network": "net",
+                "floating": True,
+            },
+            {"name": "six.example", "type": "AAAA", "port": "vip"},
+            {
+                "name": "www.example",
+                "type": "CNAME",
+                "targets": {"site-a": "a.example", "site-b": "b.example"},
+            },
+        ],
     )
     stored = StoredObjects(prefix="p", objects=3, bytes=1000, sha256="0" * 64)
     chain = samples.chain(
@@ -297,6 +314,7 @@ LEFT_OUT: dict[type[Any], set[str]] = {
         (Answers, point_v2.Probe),
         (RunbookStep, point_v2.RunbookStep),
         (Prompt, point_v2.Prompt),
+        (DnsRecord, point_v2.DnsRecord),
     ],
 )
 def test_every_field_of_a_model_has_a_place_in_the_document(ours: Any, theirs: Any) -> None:
@@ -335,6 +353,7 @@ REACHABLE = [
     *(point_v2.Network, point_v2.Subnet, point_v2.SecurityGroup, point_v2.SecurityGroupRule),
     *(point_v2.Selector, point_v2.DrillProbe),
     *(point_v2.Secret, point_v2.RunbookStep, point_v2.Prompt),
+    point_v2.DnsRecord,
 ]
 
 

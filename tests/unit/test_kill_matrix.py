@@ -34,6 +34,7 @@ from antipode.engine.execution import forget_what_has_ended
 from antipode.engine.flows import Flows
 from antipode.engine.parts import part_of
 from antipode.errors import NotFound
+from antipode.model.dns import RecordSet
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
 from antipode.vault import PROBE, generations, sealing
@@ -64,6 +65,21 @@ VNF = Vnf.model_validate(
     }
 )
 
+LED = Vnf.model_validate(
+    {
+        **VNF.model_dump(mode="json"),
+        "dns": [
+            {"name": "v.vnf.example", "members": "front"},
+            {
+                "name": "www.vnf.example",
+                "type": "CNAME",
+                "targets": {"site-a": "a.example", "site-b": "b.example"},
+            },
+        ],
+    }
+)
+"""The same with records in DNS that lead to it."""
+
 
 def primary() -> FakeCloud:
     """Two servers, three volumes, and something of all that a recovery has to bring back."""
@@ -93,6 +109,15 @@ def backup_site() -> FakeCloud:
     return cloud
 
 
+def zone() -> dict[str, RecordSet]:
+    """The DNS records of the VNF while it is active at the primary."""
+    records = (
+        RecordSet(name="v.vnf.example", type="A", ttl=300, values=("10.0.0.11",)),
+        RecordSet(name="www.vnf.example", type="CNAME", ttl=60, values=("a.example",)),
+    )
+    return {record.key: record for record in records}
+
+
 def with_policy(retention: Any) -> Vnf:
     """The VNF with a retention, and chains of two backups."""
     protection = {
@@ -101,7 +126,11 @@ def with_policy(retention: Any) -> Vnf:
         "retention": retention,
         "full_every": 2,
     }
-    return Vnf.model_validate(VNF.model_dump(mode="json") | {"protections": [protection]})
+    return Vnf.model_validate(LED.model_dump(mode="json") | {"protections": [protection]})
+
+
+CHANGES = ("call", "vault", "dns")
+"""Questions of the process that may change something."""
 
 
 class Killed(Exception):
@@ -118,6 +147,7 @@ class Stage:
         self.folder = folder
         self.clouds = {"site-a": primary(), "site-b": backup_site()}
         self.vault: dict[str, bytes] = {}
+        self.zone = zone()
         self.connected: list[str] = []
         self.points: list[str] = []
         self.late: tuple[Any, ...] | None = None
@@ -237,9 +267,7 @@ class Stage:
                 except NotFound as error:
                     answer = error
                 except Killed:
-                    if question[0] in ("call", "vault") and not str(self._kill_at).endswith(
-                        "not answered"
-                    ):
+                    if question[0] in CHANGES and not str(self._kill_at).endswith("not answered"):
                         self.late = question
                     raise
                 self._late_after(question)
@@ -251,7 +279,7 @@ class Stage:
     def _late_before(self, question: tuple[Any, ...]) -> None:
         with self._lock:
             mutates = (
-                question[0] in ("call", "vault")
+                question[0] in CHANGES
                 and question[1] not in ("get", "list")
                 and question[3:4] != ("GET",)
             )
@@ -291,6 +319,8 @@ class Stage:
                 return None
             case "vault":
                 return self._of_vault(*about)
+            case "dns":
+                return self._of_zone(*about)
         site, service, method, path, body, params = about
         cloud = self.clouds[site]
         assert cloud.site._image is not None
@@ -326,6 +356,23 @@ class Stage:
             self.vault.pop(name, None)
         self.at(f"{label}, not answered")
         return new
+
+    def _of_zone(
+        self,
+        what: str,
+        key: str,
+        old: RecordSet | None = None,
+        new: RecordSet | None = None,
+    ) -> Any:
+        if what == "get":
+            return self.zone.get(key)
+        self.at(f"dns {key}")
+        there = self.zone.get(key)
+        may = (there and there.values) == (old and old.values)
+        if may and new is not None:
+            self.zone[key] = new
+        self.at(f"dns {key}, not answered")
+        return may
 
     def at(self, point: str) -> None:
         with self._lock:
@@ -368,7 +415,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     deployment = Deployment(settings)
-    deployment.vnfs.put(VNF)
+    deployment.vnfs.put(LED)
     deployment.database.dispose()
     assert Flows(settings).books() == []
     return folder
@@ -422,7 +469,7 @@ def from_image(stage: Stage) -> Stage:
         "quiesce": {"timeout": "5m", "required": False},
     }
     return with_vnf(
-        stage, Vnf.model_validate(VNF.model_dump(mode="json") | {"protections": [protection]})
+        stage, Vnf.model_validate(LED.model_dump(mode="json") | {"protections": [protection]})
     )
 
 
@@ -435,6 +482,15 @@ def moved(stage: Stage) -> Stage:
 def moving(stage: Stage) -> Stage:
     """Have a migration be what is killed, whose parts are runs, too."""
     stage.kind = "migrate"
+    return stage
+
+
+def led_elsewhere(stage: Stage) -> Stage:
+    """Have the DNS records lead to neither site."""
+    stage.zone = {
+        key: record.model_copy(update={"values": (value,)})
+        for (key, record), value in zip(zone().items(), ("192.0.2.1", "x.example"), strict=True)
+    }
     return stage
 
 
@@ -485,6 +541,7 @@ def picture(stage: Stage) -> dict[str, Any]:
     held: Any = storages.MemoryObjects()
     held.held = stage.vault
     state = generations.present(SwiftVault(held, "c", "site-b"), VNF.vnf, "site-a")
+    shown["dns"] = {key: str(record) for key, record in stage.zone.items()}
     shown["active"] = [state.active_site, state.state]
     shown["run"] = {
         "state": run.state,
@@ -685,6 +742,7 @@ def matrices(
                     "drill cleanup": lambda: drilled(stages()),
                     "migrate": lambda: moving(stages()),
                     "old copy removal": lambda: fenced(stages()),
+                    "dns switch": lambda: led_elsewhere(stages()),
                 }.get(what, stages),
                 request.getfixturevalue("protected_long") if long else protected,
                 what,
@@ -708,10 +766,14 @@ COMMANDS = (
     "drill cleanup",
     "migrate",
     "old copy removal",
+    "dns switch",
 )
 SPARSE = {"migrate": 5}
 """Of whose points only every so many are in a matrix: its parts have matrices of their own."""
-AT_THE_BACKUP_SITE = ("failover", "verify", "precheck", "drill", "drill cleanup")
+AT_THE_BACKUP_SITE = (
+    *("failover", "verify", "precheck", "drill", "drill cleanup"),
+    "dns switch",  # at no site
+)
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -724,7 +786,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 3, 7, 0, 0, 15, 0, 18, 0)
+    counts = (9, 10, 10, 10, 3, 7, 0, 0, 15, 0, 19, 0, 0)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)

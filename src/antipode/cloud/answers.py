@@ -674,6 +674,29 @@ BLOCK_DEVICE_MAPPING = Shape(
 )
 
 
+# ---- Designate ----
+
+
+class _Zone(TypedDict):
+    id: Id
+    name: Text
+    status: Text
+    ttl: Count
+
+
+class _RecordSet(TypedDict):
+    id: Id
+    name: Text
+    type: Text
+    ttl: Count | None
+    records: list[Text]
+    status: Text
+
+
+ZONES = Shape("zones", list[_Zone])
+RECORD_SETS = Shape("recordsets", list[_RecordSet])
+
+
 # ---- Swift ----
 
 

@@ -369,11 +369,11 @@ class Api:
 
 def _reason(body: Any) -> str:
     """The words in an error body: {"badRequest": {"message": ...}}, {"NeutronError": {...}},
-    {"error": ...} or text.
+    {"error": ...}, Designate's {"code": ..., "message": ...}, or text.
     """
     words = body
     if isinstance(words, dict):
-        words = next(iter(words.values()), None)
+        words = words.get("message", next(iter(words.values()), None))
     if isinstance(words, dict):
         words = words.get("message")
     return printable(words, 1000) if isinstance(words, str) and words else "no reason given"

@@ -23,6 +23,7 @@ from antipode.cloud.objects import Objects
 from antipode.cloud.transport import Login, Wire, answering
 from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
+from antipode.cloud.zones import Zones
 from antipode.errors import InvalidInput, PreflightFailed
 
 Service = TypeVar("Service", Compute, Volumes, Backends, Backups, Networks)
@@ -184,6 +185,16 @@ def connect_objects(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Ob
     Arguments and errors as for `connect`.
     """
     return _objects(name, *_log_in(name, cloud, api_timeout_s), Gate())
+
+
+def connect_zones(name: str, cloud: str, *, api_timeout_s: float = 30.0) -> Zones:
+    """Log in at a place of which only Designate is used.
+
+    Arguments and errors as for `connect`.
+    """
+    connection, login = _log_in(name, cloud, api_timeout_s)
+    with answering(name):
+        return Zones(_api(name, "dns", login, connection.dns))
 
 
 def _log_in(name: str, cloud: str, api_timeout_s: float) -> tuple[Any, Login]:

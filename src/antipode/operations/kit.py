@@ -27,7 +27,7 @@ SHEET, CONFIGURATION, CLOUDS = "README.txt", "antipode.yaml", "clouds.yaml"
 VERIFICATION_KEYS = "verification-keys.pem"
 IDENTITIES, SEALED_IDENTITIES = "identities.txt", "identities.age"
 LARGEST_BYTES = 1 << 20
-_NEEDED_OF_CONFIGURATION = {"sites", "vault", "vaults", "backup_store", "stores", "keys"}
+_NEEDED_OF_CONFIGURATION = {"sites", "vault", "vaults", "backup_store", "stores", "dns", "keys"}
 """What is copied: the database, the state and the jobboard of a host are lost with it."""
 
 
@@ -83,6 +83,9 @@ def export(deployment: Deployment, wanted: Wanted) -> Json:
         VERIFICATION_KEYS: "".join(pems),
         identities_name: identities,
     }
+    dns_keys = _dns_keys(deployment.config)
+    if wanted.with_passwords:
+        files |= {kept: private.secret_in(path) for kept, path in dns_keys.items()}
     files[SHEET] = "\n".join(_sheet(deployment, wanted, identities_name, signing_key)) + "\n"
     _write(folder, files)
     keys.note_export(datetime.now(UTC).isoformat(timespec="seconds"))
@@ -187,6 +190,7 @@ def _clouds(config: Config) -> Collection[str]:
         *(site.cloud for site in config.sites.values()),
         *(vault.cloud for vault in vaults),
         *(store.cloud for store in config.all_stores.values()),
+        *(there.designate.cloud for there in config.dns.values() if there.designate),
     ]
     return sorted({cloud for cloud in named if cloud})
 
@@ -198,6 +202,17 @@ def _configuration(config: Config) -> Json:
     if "keys" in found:  # their folder is this host's
         found["keys"] = {k: v for k, v in found["keys"].items() if k != "directory"}
     return {k: v for k, v in found.items() if v}
+
+
+def _dns_keys(config: Config) -> dict[str, Path]:
+    """The files of keys that DNS updates are signed with: as a kit names them, and where the
+    configuration has them.
+    """
+    return {
+        f"dns-{name}.key": there.rfc2136.key_file
+        for name, there in config.dns.items()
+        if there.rfc2136 and there.rfc2136.key_file
+    }
 
 
 def _yaml(document: Json) -> str:
@@ -269,6 +284,23 @@ def _sheet(
     ]
     if not wanted.with_passwords:
         steps.append(("Fill in the empty passwords:", f"vi ~/.config/openstack/{CLOUDS}"))
+    for kept, path in _dns_keys(config).items():
+        steps.append(
+            (
+                "Put the key of DNS updates where the configuration has it:",
+                f"install -D -m 600 {kept} {path}",
+            )
+            if wanted.with_passwords
+            else ("Have the key of DNS updates, which is not in here, in the file:", str(path))
+        )
+    variables = [t.rfc2136.key_variable for t in config.dns.values() if t.rfc2136]
+    for variable in filter(None, variables):
+        steps.append(
+            (
+                "Have the key of DNS updates in the environment:",
+                f"read -rs {variable} && export {variable}",
+            )
+        )
     opening = (
         ""
         if identities == IDENTITIES

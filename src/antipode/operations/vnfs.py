@@ -9,6 +9,7 @@ from pathlib import Path
 from antipode import yamlfile
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
+from antipode.errors import NotFound
 from antipode.model.point_v2 import misfits
 from antipode.model.vnf import Vnf
 from antipode.protect import offsite
@@ -38,5 +39,13 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
                 yield (field,), f"site {site} is not in the configuration; sites there: {known}"
     if (problem := offsite.vaults_problem(config, vnf.vnf, vnf.primary, vnf.vaults)) is not None:
         yield ("vaults" if vnf.vaults else "primary",), problem
+    for index, record in enumerate(vnf.dns):
+        try:
+            zone = config.dns[config.dns_provider(record.provider)].zone
+        except NotFound as error:
+            yield ("dns", index, "provider"), str(error)
+            continue
+        if record.name != zone and not record.name.endswith(f".{zone}"):
+            yield ("dns", index, "name"), f"{record.name} is not in zone {zone} of the provider"
     yield from wrong_settings(vnf)
     yield from misfits(vnf)

@@ -32,6 +32,7 @@ from antipode.model.rpo import RpoState, rpo
 from antipode.model.steps import StepName
 from antipode.protect import offsite
 from antipode.recover import plan
+from antipode.recover.dns import switching
 from antipode.runs import failover, failover_checks, preparation, verify
 from antipode.runs.failover_checks import Accepted
 from antipode.store.tables import RunRow
@@ -156,6 +157,8 @@ def _precheck(run: Run) -> None:
             planned = looks.at("plan", partial(_plan, defined, site))
             if planned is not None:
                 looks.at("quotas", partial(_quotas, planned))
+        if defined is not None and defined.vnf.dns:
+            looks.at("dns", partial(_dns, run, standing, defined))
     looks.at("proof", partial(_proof, run.deployment, run.vnf))
     run.result.update(
         estimated_s=preparation.earlier_rto_s(run.deployment, run.vnf),
@@ -311,6 +314,33 @@ def _quotas(planned: RecoveryPlan, area: Area) -> None:
         if need.limit > 0 and left < SCARCE * need.limit:
             area.yellow(f"{need}: {left} would be left")
     area.green(f"{len(planned.quotas)} quotas suffice")
+
+
+def _dns(run: Run, standing: Standing, point: RecoveryPoint, area: Area) -> None:
+    """Whether the DNS records could be switched: servers, rights, and for how long resolvers would
+    keep the old ones. A recovery does not depend on it.
+    """
+    planned = switching.plan(
+        point, run.request["site"], standing.state.active_site, run.deployment.dns
+    )
+    for warning in preparation.dns_warnings(planned):
+        area.yellow(warning)
+    for change in planned.changes:
+        if not change.is_known:
+            continue
+        try:
+            rights = run.deployment.dns(change.provider).try_rights(change.old, change.new)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            area.yellow(f"DNS record {change.key} could not be switched: {error}")
+            continue
+        if change.old is not None and change.old.ttl > change.new.ttl:
+            area.yellow(
+                f"DNS record {change.key} has a TTL of {change.old.ttl} s: resolvers would keep it"
+                f" so long. To have it be {change.new.ttl} s: antipode dns switch {run.vnf}"
+            )
+        area.green(f"DNS record {change.key}: {rights}")
 
 
 def _proof(deployment: Deployment, vnf: str, area: Area) -> None:

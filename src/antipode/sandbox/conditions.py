@@ -38,6 +38,7 @@ SECONDS = {
     "server.power": 0.5,
     "server.quiesce": 0.08,
     "server.unquiesce": 0.04,
+    "dns.bring": 0.3,
     "image.create": 0.1,
     "image.upload": 0.3,
     "guest.boot": 0.8,

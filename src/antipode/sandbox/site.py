@@ -25,6 +25,7 @@ from antipode.sandbox.cinder.storage import BACKEND, Storage
 from antipode.sandbox.conditions import Conditions
 from antipode.sandbox.control import Control
 from antipode.sandbox.database import Database
+from antipode.sandbox.designate import Designate
 from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import GuestSilent, Hypervisor
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
@@ -101,8 +102,10 @@ class Site:
             ),
             add_on=site.add_on,
         )
+        self.designate = Designate(database, self.conditions, work)
         swift = Swift(database, directory / "objects", self.conditions)
         services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, swift]
+        services.append(self.designate)
         paths = {"compute": "/v2.1", "block-storage": "/v3", "object-store": "/v1/AUTH_{project}"}
         catalog = {s.type: s.prefix + paths.get(s.type, "") for s in services}
         self.keystone = Keystone(
@@ -125,6 +128,7 @@ class Site:
         else:
             self.cinder.begin_again()
             self.nova.servers.begin_again()
+            self.designate.begin_again()
 
     def _furnish(self) -> None:
         """Create the resources that precede a VNF: flavor, volume types, network, security group,
