@@ -267,7 +267,7 @@ def prepare() -> None:
     # a killed process loses nothing that the kernel has; only a power cut would need the disk
     database._prepare_sqlite = flows._prepare_sqlite = unsynced
     cloud_site.connect = connect  # type: ignore[assignment]
-    deployment.Deployment.dns = lambda *_: AskedZone()  # type: ignore[assignment,method-assign]
+    deployment.Deployment.dns = lambda *_: AskedZone()  # type: ignore[method-assign]
     deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[method-assign]
     taskflow.engines.load = load_with_points
     for method in ("create", "claim", "begin_ending", "end"):

@@ -677,7 +677,7 @@ BLOCK_DEVICE_MAPPING = Shape(
 # ---- Designate ----
 
 
-class _Zone(TypedDict):
+class _DnsZone(TypedDict):
     id: Id
     name: Text
     status: Text
@@ -693,7 +693,7 @@ class _RecordSet(TypedDict):
     status: Text
 
 
-ZONES = Shape("zones", list[_Zone])
+DNS_ZONES = Shape("zones", list[_DnsZone])
 RECORD_SETS = Shape("recordsets", list[_RecordSet])
 
 

@@ -20,7 +20,7 @@ class Zones:
 
     def zone(self, name: str) -> Json | None:
         """The zone of a name (with its last dot); None where the project has none."""
-        found = self._api.get("/zones", answers.ZONES, name=name, limit=MOST)
+        found = self._api.get("/zones", answers.DNS_ZONES, name=name, limit=MOST)
         return next((zone for zone in found if zone["name"] == name), None)
 
     def record_set(self, zone_id: str, name: str, kind: str) -> Json | None:

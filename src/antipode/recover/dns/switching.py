@@ -228,8 +228,8 @@ def put_back(
     timeline: Timeline,
     go_on: Callable[[], None],
 ) -> list[str]:
-    """Undo changes of which it is known what they have replaced, as far as nobody has changed the
-    records since; what stays, and why. Safe to repeat.
+    """Undo changes of which it is known what they have replaced, as far as the records are still
+    ours; what stays, and why. Safe to repeat.
 
     Raises:
         DnsUnreachable, DnsRefused: a server does not do it now.
