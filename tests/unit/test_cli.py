@@ -417,10 +417,9 @@ def test_recovery_points_are_listed_shown_and_verified_without_the_primary(
         True,
         "signed",
     )
-    assert antipode.json("recovery-point", "show", "hlr")["volumes"][0]["chain"] == [
-        "b-db-0",
-        "b-db-1",
-    ]
+    volume = antipode.json("recovery-point", "show", "hlr")["volumes"][0]
+    assert volume["chain"] == ["b-db-0", "b-db-1"]
+    assert volume["real_reference"] == "host@rbd#pool"
     assert len(antipode.json("recovery-point", "verify", "hlr")) == 4
 
 

@@ -13,6 +13,7 @@ from antipode.errors import InvalidInput, RecoveryPointInvalid
 
 if TYPE_CHECKING:
     from antipode.model.point import RecoveryPoint
+    from antipode.model.topology import Volume
     from antipode.operations.expiry import Deletion
 
 
@@ -140,9 +141,7 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                 else {},
                 "stored_bytes": stored_bytes(point),
                 "volumes": [
-                    _volume(point, s.name, v.id, v.name, v.size_gib)
-                    for s in point.topology.servers
-                    for v in s.disks
+                    _volume(point, s.name, v) for s in point.topology.servers for v in s.disks
                 ],
                 "made_by": point.made_by,
                 "signed_by": opened.signed_by,
@@ -299,13 +298,12 @@ def _backups(sizes: Mapping[str, int]) -> dict[str, int]:
     return {"backups": len(sizes), "backup_gib": sum(sizes.values())}
 
 
-def _volume(
-    point: RecoveryPoint, server: str, volume_id: str, name: str, size_gib: int
-) -> dict[str, Any]:
+def _volume(point: RecoveryPoint, server: str, volume: Volume) -> dict[str, Any]:
     return {
         "server": server,
-        "volume": name or volume_id,
-        "size_gib": size_gib,
-        "source": point.sources[volume_id].kind,
-        "chain": [b.id for b in point.chain(volume_id)],
+        "volume": volume.name or volume.id,
+        "size_gib": volume.size_gib,
+        "real_reference": volume.backend_reference,
+        "source": point.sources[volume.id].kind,
+        "chain": [b.id for b in point.chain(volume.id)],
     }
