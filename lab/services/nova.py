@@ -29,6 +29,7 @@ from lab.services.schema import TIMEOUT, Schema
 from lab.site import Site
 
 PORT = 8774
+API_THREADS = 8
 
 
 def _conf(site: Site) -> Path:
@@ -73,6 +74,8 @@ def _options(site: Site) -> dict[str, Section]:
             "initial_cpu_allocation_ratio": 32.0,
             "initial_ram_allocation_ratio": 4.0,
             "initial_disk_allocation_ratio": 10.0,
+            # each site has one compute host
+            "allow_resize_to_same_host": True,
             # a busy machine: a server is in ERROR when the switch agent has not wired its port by
             # then
             "vif_plugging_timeout": 300,
@@ -175,7 +178,11 @@ class NovaApi(Service):
 
     def programs(self, site: Site) -> Sequence[Program]:
         environment = {"OS_NOVA_CONFIG_DIR": str(_conf(site).parent)}
-        return [wsgi.program(site, "nova-api", PORT, "nova.wsgi.osapi_compute", 8, environment)]
+        return [
+            wsgi.program(
+                site, "nova-api", PORT, "nova.wsgi.osapi_compute", API_THREADS, environment
+            )
+        ]
 
     def check_ready(self, site: Site) -> None:
         wsgi.check_answers(site.url(PORT, "/"))

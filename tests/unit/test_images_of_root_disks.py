@@ -282,11 +282,28 @@ def test_an_image_that_stays_in_the_making_is_given_up_and_the_member_unquiesced
         made(image, content)
         if image.startswith("image-"):
             imaged.a.images[image]["status"] = "saving"
+            imaged.a.servers["id-front"][image_booted.TASK] = "image_uploading"
 
     imaged.a._keep_image = never_made  # type: ignore[method-assign]
     monkeypatch.setattr(image_booted, "LONGEST_S", 0.05)
     before = imaged.a.events.count("unquiesce front")
     with pytest.raises(ResourceFailed, match="saving"):
+        by_option_2(imaged)
+    assert imaged.a.events.count("unquiesce front") > before
+    assert list(imaged.a.images) == ["base-of-id-front"]
+
+
+def test_an_image_that_nova_has_given_up_is_not_waited_for(imaged: World) -> None:
+    made = imaged.a._keep_image
+
+    def given_up(image: str, content: bytes) -> None:
+        made(image, content)
+        if image.startswith("image-"):
+            imaged.a.images[image]["status"] = "saving"  # and the server has no task
+
+    imaged.a._keep_image = given_up  # type: ignore[method-assign]
+    before = imaged.a.events.count("unquiesce front")
+    with pytest.raises(ResourceFailed, match="given up"):
         by_option_2(imaged)
     assert imaged.a.events.count("unquiesce front") > before
     assert list(imaged.a.images) == ["base-of-id-front"]

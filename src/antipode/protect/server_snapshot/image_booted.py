@@ -134,6 +134,7 @@ class ImageBootedCapture:
         images = self.protecting.site.images
 
         def state() -> str:
+            works = self._task() != ""  # asked first: Nova ends its task after the image
             image = images.image(image_id)
             status = "deleted" if image is None else str(image["status"])
             if status not in ("queued", "saving", "active"):
@@ -141,17 +142,18 @@ class ImageBootedCapture:
                     f"{self._label}: image {image_id} of it is {status}: Nova could not make it, or"
                     " somebody deleted it; see the log of nova-compute, then protect the VNF again"
                 )
+            if status != "active" and not works:
+                raise ResourceFailed(
+                    f"{self._label}: Nova has given up image {image_id} of it, which is {status}, "
+                    "as nova-compute does when it restarts. Protect the VNF again"
+                )
             return status
 
         self._await(state, "active", f"image {image_id}", step, limit_s)
 
     def _await_no_task(self, step: Step, limit_s: float) -> None:
         """Wait until Nova does nothing with the server: a dead process may have an image made."""
-
-        def task() -> str:
-            return str(self._found().get(TASK) or "")
-
-        self._await(task, "", f"the task of server {self.server.name}", step, limit_s)
+        self._await(self._task, "", f"the task of server {self.server.name}", step, limit_s)
 
     def _await(
         self, look: Callable[[], str], wanted: str, what: str, step: Step, limit_s: float
@@ -170,6 +172,10 @@ class ImageBootedCapture:
             threading.Event().wait(POLL_S)
             if (now := look()) != seen:
                 seen, since = now, time.monotonic()
+
+    def _task(self) -> str:
+        """Nova's task with the server, empty if it has none."""
+        return str(self._found().get(TASK) or "")
 
     def _found(self) -> Json:
         found = self.protecting.site.compute.server(self.server.id)
