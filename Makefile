@@ -84,7 +84,7 @@ test-nova-quiesce: $(READY)  ## the Nova add-on with three Novas, old to new, or
 	$(BIN)/python -m lab test-nova-quiesce $(NOVAS)
 
 test-tempest: lab         ## Tempest's compute API tests, with the add-on and without
-	$(BIN)/python -m lab.tempest
+	$(BIN)/python -m lab.tempest $(TEMPEST)
 
 test-distributions: $(READY)  ## wheels and sdists: built, and tried in an empty environment
 	$(BIN)/python .ci/distributions.py

@@ -125,6 +125,13 @@ def _rest() -> list[Step]:
             LAB,
             after=["older-novas"],
         ),
+        Step(
+            "tempest",
+            "Tempest's compute API tests",
+            ["make", "test-tempest", "TEMPEST=--only-failed"],
+            LAB | NOVAS,
+            after=["lab"],
+        ),
     ]
 
 

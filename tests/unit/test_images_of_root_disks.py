@@ -540,6 +540,18 @@ def test_a_volume_that_is_attached_meanwhile_fails_the_run(imaged: World) -> Non
     assert not copies(imaged.b)
 
 
+def test_a_member_that_is_resized_meanwhile_fails_the_run(imaged: World) -> None:
+    def resized(event: str) -> None:
+        if event == "image front":
+            front = imaged.a.servers["id-front"]
+            front["flavor"] = {**front["flavor"], "original_name": "large"}
+
+    imaged.a.before = resized
+    with pytest.raises(ResourceFailed, match="resized"):
+        by_option_2(imaged)
+    assert not copies(imaged.b)
+
+
 def test_a_flavor_whose_disk_is_too_small_is_found_by_the_plan(imaged: World) -> None:
     imaged.a.servers["id-front"]["flavor"]["disk"] = 2
     by_option_2(imaged)

@@ -236,6 +236,25 @@ def test_a_member_that_answers_is_asked_before_the_next_is_frozen() -> None:
     assert [s[2] for s in asked] == ["app", "front"]
 
 
+def test_a_member_that_does_not_answer_beforehand_keeps_all_from_being_frozen() -> None:
+    scene = Scene()
+    silent = Answers(command=["false"], within=0.05)
+    scene.vnf = vnf(db=silent, app=Answers(command=["true"]))
+    (problem,) = OPTION.check(scene.protecting, scene.topology)
+    assert "server db" in problem
+
+
+def test_a_member_that_is_off_or_the_only_one_is_not_asked_beforehand() -> None:
+    scene = Scene()
+    silent = Answers(command=["false"], within=0.05)
+    scene.vnf = vnf(db=silent)
+    scene.cloud.servers["id-db"]["status"] = "SHUTOFF"
+    assert not list(OPTION.check(scene.protecting, scene.topology))
+    scene.cloud.servers["id-db"]["status"] = "ACTIVE"
+    scene.vnf = scene.vnf.model_copy(update={"members": scene.vnf.members[:1]})
+    assert not list(OPTION.check(scene.protecting, scene.topology))
+
+
 def test_the_vnf_is_left_alone_for_the_pause_of_a_member() -> None:
     scene = Scene()
     members = [m.model_copy(update={"pause": 0.2}) for m in scene.vnf.members]
@@ -433,6 +452,15 @@ def test_a_glance_that_is_down_is_found_before_anything_is_frozen() -> None:
     assert any("glance is down" in p for p in OPTION.check(scene.protecting, scene.topology))
 
 
+def test_a_limit_of_glance_that_leaves_less_than_an_image_per_member_is_found_beforehand() -> None:
+    scene = Scene()
+    scene.cloud.image_limits = {"image_count_total": {"limit": 10, "usage": 8}}
+    (problem,) = OPTION.check(scene.protecting, scene.topology)
+    assert "image_count_total" in problem
+    scene.cloud.image_limits = {"image_count_total": {"limit": 11, "usage": 8}}
+    assert not list(OPTION.check(scene.protecting, scene.topology))
+
+
 def test_a_glance_that_is_down_keeps_no_snapshot_from_being_removed() -> None:
     scene = Scene()
     scene.capture()
@@ -468,6 +496,18 @@ def test_a_member_that_was_switched_off_in_between_is_not_taken_for_quiesced() -
     scene.before("snapshot db-root", switched_off)
     with pytest.raises(ResourceFailed, match="SHUTOFF"):
         scene.capture()
+    scene.expect_nothing_left()
+
+
+@pytest.mark.parametrize("status", ["ACTIVE", "SHUTOFF"])
+def test_a_member_that_was_resized_after_the_discovery_is_no_part_of_a_point(status: str) -> None:
+    scene = Scene()
+    db = scene.cloud.servers["id-db"]
+    db |= {"status": status, "updated": "2026-01-01T00:00:00Z"}
+    batch = scene.topology.model_copy(update={"servers": [scene.topology.server("db")]})
+    db["flavor"] = {**db["flavor"], "original_name": "large", "vcpus": 4}
+    with pytest.raises(ResourceFailed, match=r"resized.*small.*large"):
+        OPTION.capture(scene.protecting, batch)
     scene.expect_nothing_left()
 
 

@@ -6,6 +6,7 @@ member's moment, and recovered by the same road.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,14 +129,28 @@ def test_a_member_that_fails_leaves_neither_a_point_nor_anything_else(two: World
     expect_nothing_left(two)
 
 
-def test_a_member_that_does_not_answer_after_its_capture_fails_the_run(two: World) -> None:
-    answers = Answers(command=["false"], within=0.05)
+def test_a_member_that_does_not_answer_after_its_capture_fails_the_run(
+    two: World, tmp_path: Path
+) -> None:
+    well = tmp_path / "well"
+    well.touch()
+    answers = Answers(command=["test", "-e", str(well)], within=0.05)
     members = [m.model_copy(update={"answers": answers}) for m in VNF.members]
     two.here.vnfs.put(VNF.model_copy(update={"members": members}))
+    two.a.before = lambda event: well.unlink() if event == "image front" else None
     with pytest.raises(ResourceFailed, match=r"server front.*db"):
         by(two, "server-snapshot")
     assert "image db" not in two.a.events
     expect_nothing_left(two)
+
+
+def test_a_member_that_does_not_answer_beforehand_keeps_all_from_being_frozen(two: World) -> None:
+    silent = Answers(command=["false"], within=0.05)
+    members = [m.model_copy(update={"answers": silent}) for m in VNF.members]
+    two.here.vnfs.put(VNF.model_copy(update={"members": members}))
+    with pytest.raises(PreflightFailed, match=r"server front .*; server db "):
+        by(two, "server-snapshot")
+    assert not [e for e in two.a.events if e.startswith("image")]
 
 
 def test_a_problem_of_option_2_is_found_before_anything_is_frozen(two: World) -> None:

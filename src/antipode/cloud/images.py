@@ -84,6 +84,23 @@ class Images:
         limits = {name: (row["limit"], row["usage"]) for name, row in found.items()}
         return {name: row for name, row in limits.items() if row[0] != UNLIMITED}
 
+    def shortages(self, needed: Mapping[str, int]) -> list[str]:
+        """The limits of Glance that leave less than is needed, in words.
+
+        Args:
+            needed: by the name of the limit, as for `usage`.
+
+        Raises:
+            ApiError, SiteUnreachable: Glance does not answer.
+        """
+        limits = self.usage()
+        return [
+            f"Glance's limit {name} is {limits[name][0]}, {limits[name][1]} are used, and {more} "
+            "may be needed"
+            for name, more in needed.items()
+            if name in limits and limits[name][0] - limits[name][1] < more
+        ]
+
     def snapshots_of(self, image: Json) -> list[str]:
         """The snapshots that an image of a volume-backed server stands for, the root's first: in
         its property `block_device_mapping`, a list written as JSON.

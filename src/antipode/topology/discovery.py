@@ -138,18 +138,11 @@ def _server(
     keypair: Keypair | None,
     group: ServerGroup | None,
 ) -> Server:
-    flavor = server["flavor"]
     return Server(
         id=server["id"],
         name=server["name"],
         hostname=server.get("OS-EXT-SRV-ATTR:hostname") or server["name"],
-        flavor=Flavor(
-            name=flavor["original_name"],
-            vcpus=flavor["vcpus"],
-            ram_mib=flavor["ram"],
-            disk_gib=flavor["disk"],
-            extra_specs=flavor.get("extra_specs", {}),
-        ),
+        flavor=flavor_of(server),
         attachments=attachments,
         ports=interfaces.ports,
         interfaces_in_order=interfaces.in_order,
@@ -168,6 +161,18 @@ def _server(
         is_off=server["status"] == "SHUTOFF",
         locked=server.get("locked", False),
         locked_reason=server.get("locked_reason"),
+    )
+
+
+def flavor_of(server: Json) -> Flavor:
+    """The flavor that a server has now, as Nova tells it with the server (2.47)."""
+    flavor = server["flavor"]
+    return Flavor(
+        name=flavor["original_name"],
+        vcpus=flavor["vcpus"],
+        ram_mib=flavor["ram"],
+        disk_gib=flavor["disk"],
+        extra_specs=flavor.get("extra_specs", {}),
     )
 
 

@@ -160,20 +160,14 @@ def _sites_problems(p: Protecting, needed_mib: int, images: int) -> Iterator[str
         yield f"images of root disks cannot be brought to every backup site: {error}"
         return
     for site in sites:
+        needed = {"image_size_total": needed_mib, "image_count_total": images}
         try:
-            limits = site.images.usage()
+            shortages = site.images.shortages(needed)
         except AntipodeError as error:
             yield f"images of root disks cannot be brought to {site.name}: {error}"
             continue
-        for name, needed in (("image_size_total", needed_mib), ("image_count_total", images)):
-            if name not in limits:
-                continue
-            limit, used = limits[name]
-            if limit - used < needed:
-                yield (
-                    f"{site.name}: Glance's limit {name} is {limit}, {used} are used, and images"
-                    f" of root disks may need {needed}"
-                )
+        for shortage in shortages:
+            yield f"images of root disks cannot be brought to {site.name}: {shortage}"
 
 
 def _carried(

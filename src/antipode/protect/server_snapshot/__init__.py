@@ -3,32 +3,24 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from antipode.errors import ResourceFailed
 from antipode.model.base import Model
 from antipode.model.capture import Capture
 from antipode.model.steps import Timeline
-from antipode.model.topology import Server, Topology
-from antipode.model.vnf import Member, Vnf
+from antipode.model.topology import Topology
+from antipode.model.vnf import Vnf
 from antipode.protect import snapshots
 from antipode.protect.option import Option, Protecting
-from antipode.protect.server_snapshot import checks, holdings
+from antipode.protect.server_snapshot import checks, holdings, pace
 from antipode.protect.server_snapshot.image_booted import ImageBootedCapture
 from antipode.protect.server_snapshot.member import MemberCapture
 from antipode.protect.server_snapshot.order import members_after, members_in_order
 from antipode.protect.server_snapshot.settings import Settings
-from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
-from antipode.topology import answering
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
-
-LOOK_S = 0.5
-"""Between two looks whether the run must stop, in a pause."""
 
 
 class ServerSnapshot(Option):
@@ -44,6 +36,7 @@ class ServerSnapshot(Option):
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         p = protecting
         yield from checks.problems(p, topology, _settings(p).quiesce)
+        yield from pace.silent_members(p, topology)
 
     def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         p = protecting
@@ -61,7 +54,7 @@ class ServerSnapshot(Option):
         member = next(m for m in p.vnf.members if m.server in (server.name, server.id))
         following = members_after(p.vnf, member.server)
         if following and not server.is_off:
-            _await_health(p, member, server, following)
+            pace.await_health(p, member, server, following)
         return taken
 
     def release(self, protecting: Protecting) -> None:
@@ -71,37 +64,6 @@ class ServerSnapshot(Option):
     def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
         holdings.remove_of_runs(site, runs, timeline)
         snapshots.remove_snapshots_of(site, runs, timeline)  # of members that boot from an image
-
-
-def _await_health(p: Protecting, member: Member, server: Server, following: list[str]) -> None:
-    """Wait until a captured member answers, and for the pause that its VNF file wants.
-
-    Raises:
-        ResourceFailed: it does not answer; the members that follow are not captured.
-    """
-    if member.answers is not None:
-        with p.timeline.step(Steps.AWAIT_ANSWER, server.name) as step:
-            try:
-                probe = answering.await_answer(
-                    p.site, server, server.id, member.answers, tell=step.waits_for, go_on=p.go_on
-                )
-            except ResourceFailed as error:
-                raise ResourceFailed(
-                    f"{error}. It was captured just before, so the next members are left alone: "
-                    f"{', '.join(following)}. Repair it, then protect the VNF again",
-                    resource=error.resource,
-                ) from error
-            step.result(asked=str(probe))
-    if member.pause:
-        with p.timeline.step(Steps.PAUSE, server.name):
-            _pause(p, member.pause)
-
-
-def _pause(p: Protecting, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        p.go_on()
-        threading.Event().wait(min(left, LOOK_S))
 
 
 def _settings(protecting: Protecting) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
 from antipode.model.topology import Server, Topology
@@ -13,6 +14,7 @@ from antipode.protect import guest_agents, snapshot_quotas, snapshots
 from antipode.protect.option import Protecting
 from antipode.protect.server_snapshot.holdings import maker_of_snapshot
 from antipode.protect.server_snapshot.settings import Quiesce
+from antipode.topology.discovery import flavor_of
 
 REQUIRED = "os_require_quiesce"
 
@@ -22,10 +24,7 @@ def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> It
     the run has made itself, before it was resumed, is no problem.
     """
     site = protecting.site
-    try:
-        site.images.images()
-    except AntipodeError as error:
-        yield f"images cannot be made at {site.name}: {error}"
+    yield from _of_glance(site, topology)
     running = topology.model_copy(
         update={"servers": [s for s in topology.servers if not s.is_off and not s.root_disk]}
     )
@@ -40,6 +39,18 @@ def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> It
     yield from _of_image_booted(protecting, topology, quiesce)
     yield from snapshots_under_way(site, topology.servers, protecting.run)
     yield from snapshot_quotas.problems(topology.volumes, site)
+
+
+def _of_glance(site: Site, topology: Topology) -> Iterator[str]:
+    """Problems that keep the temporary images from being made, one per member."""
+    try:
+        site.images.images()
+        shortages = site.images.shortages({"image_count_total": len(topology.servers)})
+    except AntipodeError as error:
+        yield f"images cannot be made at {site.name}: {error}"
+        return
+    for shortage in shortages:
+        yield f"images cannot be made at {site.name}: {shortage}"
 
 
 def _of_image_booted(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
@@ -86,6 +97,20 @@ def snapshots_under_way(site: Site, servers: Sequence[Server], run: str = "") ->
         for server, volume, snapshot in snapshots.being_created(site, servers)
         if (maker := maker_of_snapshot(snapshot)) is None or maker.run != run
     ]
+
+
+def resize_of(known: Server, found: Json) -> str | None:
+    """What a server became since it was discovered, in the middle of a sentence; None if it has the
+    same flavor. A point has the flavor as it was discovered, which may be long ago by now.
+    """
+    flavor = flavor_of(found)
+    if flavor == known.flavor:
+        return None
+    return (
+        f"was resized after it was discovered, from flavor {known.flavor.name} to {flavor.name}"
+        if flavor.name != known.flavor.name
+        else f"was resized after it was discovered: flavor {flavor.name} is another one now"
+    )
 
 
 def warnings(site: Site, vnf: Vnf, topology: Topology, quiesce: Quiesce) -> Iterator[str]:

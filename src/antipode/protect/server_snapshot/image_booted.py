@@ -25,6 +25,7 @@ from antipode.model.topology import Server, Topology
 from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Quiesce as Window
 from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
+from antipode.protect.server_snapshot import checks
 from antipode.protect.server_snapshot.holdings import Maker, remove_of_server
 from antipode.protect.server_snapshot.settings import Quiesce
 from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
@@ -185,10 +186,13 @@ class ImageBootedCapture:
 
     def _must_be_as_before(self) -> None:
         wanted = "SHUTOFF" if self.server.is_off else "ACTIVE"
-        if (status := self._found()["status"]) != wanted:
+        found = self._found()
+        if found["status"] != wanted:
             raise ResourceFailed(
-                f"{self._label} is {status} after its capture; it must still be {wanted}"
+                f"{self._label} is {found['status']} after its capture; it must still be {wanted}"
             )
+        if resized := checks.resize_of(self.server, found):
+            raise ResourceFailed(f"{self._label} {resized}. Protect the VNF again")
         attached = {a["volumeId"] for a in self.protecting.site.compute.attachments(self.server.id)}
         if changed := sorted(attached ^ {v.id for v in self.server.volumes}):
             raise ResourceFailed(

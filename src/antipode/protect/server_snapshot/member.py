@@ -345,15 +345,20 @@ class _Freeze:
         off and is started. The add-on notes each unquiesce as a change of the server before it
         acts: a request that ends the freeze of Nova in the middle is seen by that.
         """
-        if before is not None:
-            if not before[0] or self._power() != before:
-                raise ResourceFailed(f"{self._label} was off and was started during its capture")
-            return
+        if before is not None and (not before[0] or self._power() != before):
+            raise ResourceFailed(f"{self._label} was off and was started during its capture")
         server = self._site.compute.server(self._server.id)
-        status = "gone" if server is None else server["status"]
-        if status != "ACTIVE":
-            raise ResourceFailed(f"{self._label} is {status} after its capture; it must be ACTIVE")
-        if server is not None and str(server.get("updated")) != self._changed:
+        if server is None:
+            raise ResourceFailed(f"{self._label} is gone after its capture; protect the VNF again")
+        if resized := checks.resize_of(self._server, server):
+            raise ResourceFailed(f"{self._label} {resized}. Protect the VNF again")
+        if before is not None:
+            return
+        if server["status"] != "ACTIVE":
+            raise ResourceFailed(
+                f"{self._label} is {server['status']} after its capture; it must be ACTIVE"
+            )
+        if str(server.get("updated")) != self._changed:
             raise ResourceFailed(
                 f"{self._label} was changed or unquiesced by another request while its snapshots "
                 "were taken. Protect the VNF again"
