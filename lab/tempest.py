@@ -11,8 +11,10 @@ import argparse
 import configparser
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -249,12 +251,18 @@ class Tempest:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                start_new_session=True,
             )
             assert process.stdout is not None
-            for line in process.stdout:
-                log.write(line)
-                print(line, end="", flush=True)
-            process.wait()
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    print(line, end="", flush=True)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGTERM)  # its workers, too
+                raise
+            finally:
+                process.wait()
         outcomes = self._outcomes(name)
         if not outcomes:
             raise LabError(f"Tempest has run nothing: see {self._folder / name}.txt")
