@@ -744,7 +744,7 @@ def test_without_the_add_on_a_member_is_captured_and_its_freeze_is_not_known() -
 
 def test_with_the_add_on_and_probes_there_is_no_warning() -> None:
     scene = Scene()
-    scene.vnf = vnf(app=Answers(tcp=80))
+    scene.vnf = vnf(app=Answers(command=["true"]))
     assert list(OPTION.warnings(scene.protecting, scene.topology)) == []
     assert problems(scene) == []
 
