@@ -509,7 +509,7 @@ def test_what_a_backend_holds_is_asked_of_one_that_exists(site: Site) -> None:
     assert refused(lambda: storage(site).get("/manageable_volumes/detail")).status == 400
     assert refused(lambda: site.backends.manageable_volumes("no@such#host")).status == 404
     wanted = UnmanagedVolume({"source-name": "x"}, "never", {KEY: "none"}, "no@such#host")
-    assert refused(lambda: site.backends.manage_volume(wanted)).status == 503
+    assert refused(lambda: site.backends.manage_volume(wanted)).status == 400
 
 
 def test_a_volume_that_is_known_is_not_managed_a_second_time(site: Site, things: Things) -> None:

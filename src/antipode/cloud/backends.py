@@ -174,7 +174,7 @@ class Backends:
 
         Raises:
             ApiError: 400, a volume with the id in the name is known, the type does not exist or is
-                encrypted; 503, there is no such host.
+                encrypted, or the host does not exist or is down.
         """
         key = wanted.metadata[KEY]
         for known in self._api.all("/volumes/detail", answers.VOLUMES, **carrying({KEY: key})):

@@ -78,7 +78,8 @@ class BackEnd:
                 other site called the volume.
             CounterpartRefused: what has the name is of another size, belongs to another volume, or
                 is not alone; or it is the volume itself, as both sites use one storage.
-            ApiError: 403, the user is no administrator; 404 or 503, there is no such host.
+            ApiError: 403, the user is no administrator; 404, there is no such host; 400, it is down
+                or disabled.
             SiteUnreachable: the site does not answer.
         """
         if reference.name is None:

@@ -60,7 +60,7 @@ class Managing(Part):
                 "Invalid volume: Unable to manage existing volume. The volume is already managed",
             )
         if not self._is_here(wanted.get("host")):
-            raise Refused(503, f"Host '{wanted.get('host')}' not found")
+            raise Refused(400, f"Host '{wanted.get('host')}' not found")
         size = self._size(self._storage.image(name)) if self._is_held(name) else 1
         volume, work = self._volumes.make(call.caller, {**wanted, "size": size}, call.version)
         work.close()
@@ -165,7 +165,10 @@ def _page(call: Call, rows: list[Json]) -> list[Json]:
     key, _, direction = call.query.get("sort", "reference:desc").partition(":")
     if key not in ("reference", "size"):
         raise Refused(400, f"Invalid sort keys passed: {key}")
-    rows.sort(key=lambda r: str(r[key]), reverse=direction != "asc")
+    rows.sort(
+        key=lambda r: r["size"] if key == "size" else r["reference"]["source-name"],
+        reverse=direction != "asc",
+    )
     begin = int(call.query.get("offset", 0))
     if marker := call.query.get("marker"):
         try:
