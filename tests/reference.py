@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from antipode import errors
 from antipode.cli import app as main
+from antipode.model.report import Report
 
 DOCS = Path(__file__).parents[1] / "docs"
 FORMATTERS = {"output formatters", "CSV Formatter", "json formatter", "shell formatter"} | {
@@ -164,6 +166,13 @@ def _error(error: type[errors.AntipodeError]) -> str:
     return f"| {error.__name__} | {shown} | {error.exit_code} | {first} |"
 
 
+def report_schema() -> str:
+    """docs/report.schema.json, from the model of reports."""
+    schema = Report.model_json_schema(mode="serialization")
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps({**dialect, **schema}, indent=1) + "\n"
+
+
 def write() -> None:
     """Write the pages."""
     from tests import manual  # which reads the parsers of this module
@@ -171,6 +180,7 @@ def write() -> None:
     (DOCS / "commands.md").write_text(commands_page())
     (DOCS / "errors.md").write_text(errors_page())
     (DOCS / "antipode.1").write_text(manual.manual_page())
+    (DOCS / "report.schema.json").write_text(report_schema())
 
 
 if __name__ == "__main__":

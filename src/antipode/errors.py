@@ -212,6 +212,12 @@ class RecoveryPointInvalid(AntipodeError):
     code = "recovery-point-invalid"
 
 
+class ReportInvalid(AntipodeError):
+    """A file of a report is not what was signed, or no key that this host trusts has signed it."""
+
+    code = "report-invalid"
+
+
 class DrillNotPassed(AntipodeError):
     """A drill was made to its end, and a member did not answer, its content differs, or something
     was left at the site.

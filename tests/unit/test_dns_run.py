@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antipode.cli.dns import plan_lines, planned
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Busy,
@@ -189,8 +190,20 @@ def test_a_provider_that_the_host_does_not_have_holds_up_no_recovery(world: Worl
 
 def test_a_migration_leads_users_there(world: World, zone: FakeZone) -> None:
     here = world.process()
-    migrate(here, request_migrate(prepare_migrate(here, "v")), Unobserved())
+    result = migrate(here, request_migrate(prepare_migrate(here, "v")), Unobserved())
     assert zone.records == {KEY: NEW, ALIAS: alias("b.example")}
+    assert result["dns"]["problems"] == []
+
+
+def test_the_plan_shows_old_and_new_and_for_how_long_resolvers_keep_the_old(
+    world: World, zone: FakeZone
+) -> None:
+    plan = prepare_failover(world.process(), "v", "site-b", None).plan
+    address, name = plan_lines(plan.dns)
+    assert "10.0.0.11" in address and "10.8.0.11" in address and "5 min" in address
+    assert "a.example" in name and "b.example" in name
+    [first, _] = planned(plan.dns)
+    assert (first["old"]["ttl"], first["new"]["values"]) == (300, ["10.8.0.11"])
 
 
 def test_a_drill_never_asks_or_changes_a_zone(world: World, zone: FakeZone) -> None:

@@ -23,6 +23,10 @@ def test_the_table_of_errors_agrees_with_the_code() -> None:
     assert (reference.DOCS / "errors.md").read_text() == reference.errors_page(), AGAIN
 
 
+def test_the_schema_of_reports_agrees_with_the_code() -> None:
+    assert (reference.DOCS / "report.schema.json").read_text() == reference.report_schema(), AGAIN
+
+
 def test_the_manual_page_agrees_with_the_help() -> None:
     assert (reference.DOCS / "antipode.1").read_text() == manual.manual_page(), AGAIN
 

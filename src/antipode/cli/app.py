@@ -69,6 +69,8 @@ COMMANDS = {
     "sandbox isolate": "sandbox:SandboxIsolate",
     "sandbox rejoin": "sandbox:SandboxRejoin",
     "sandbox fault": "sandbox:SandboxFault",
+    "report": "report:Report",
+    "report verify": "report:ReportVerify",
     "run list": "run:RunList",
     "run show": "run:RunShow",
     "run watch": "run_watch:RunWatch",

@@ -259,6 +259,8 @@ class Vnf(Model):
     ]
     rpo: Annotated[Seconds, Field(ge=60)] | None = None
     """how old the newest recovery point may become, in seconds; None: no target"""
+    rto: Annotated[Seconds, Field(ge=1)] | None = None
+    """how long a recovery may take, in seconds; reports compare it; None: no target"""
     verify_every: Annotated[Seconds, Field(ge=3600)] | None = None
     """how often the service proves the content of the newest recovery point, in seconds; None: only
     when it is asked to

@@ -213,6 +213,8 @@ def _migrate(run: Run) -> None:
     run.cannot_be_aborted()
     run.result.pop(MAY_BE_OFF, None)
     run.result["servers"] = (recovered.result or {}).get("servers", {})
+    if (dns := (recovered.result or {}).get("dns")) is not None:
+        run.result["dns"] = dns
     run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
     _await_fences_by_policy(run)
     parts.done(run, MigrateSteps.FENCE, fence.KIND, fence_of_it)

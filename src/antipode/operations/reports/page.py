@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report as one HTML page, which loads nothing from anywhere. All that it shows is escaped."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from antipode.model.report import Report
+
+
+def html(report: Report) -> bytes:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("antipode.operations.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["target"] = target
+    return environment.get_template("report.html").render(report=report).encode()
+
+
+def target(found: object) -> str:
+    """An objective in words."""
+    reached, wanted = getattr(found, "reached_s", None), getattr(found, "target_s", None)
+    words = "not measured" if reached is None else f"{reached:g} s"
+    if wanted is None:
+        return f"{words}; no target"
+    verdict = {True: ": met", False: ": NOT MET", None: ""}[getattr(found, "met", None)]
+    return f"{words}; target {wanted:g} s{verdict}"
