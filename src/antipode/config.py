@@ -16,6 +16,7 @@ from antipode import yamlfile
 from antipode.errors import InvalidInput, NotFound
 from antipode.model.base import Model, Number, Seconds, Whole
 from antipode.model.dns import HostName, ServerAddress
+from antipode.model.runbook import Approvals
 from antipode.model.vnf import Name
 from antipode.yamlfile import Problem
 
@@ -386,6 +387,10 @@ class Config(Model):
     """how long after its confirmation, or last sign of life, a service may begin a failover or
     resume one (seconds)
     """
+    approvals: Approvals = Field(default_factory=dict)
+    """by verb: how many others than its author must approve a run before it begins"""
+    approve_within: Annotated[Seconds, Field(gt=0)] = 3600.0
+    """how long a run awaits approval (seconds)"""
     jobboard: Jobboard | None = None
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()

@@ -97,6 +97,25 @@ class NotConfirmed(AntipodeError):
     exit_code = 4
 
 
+class NotApproved(AntipodeError):
+    """A run may not begin, as others have not approved it; nothing was changed."""
+
+    code = "not-approved"
+    exit_code = 8
+
+
+class Rejected(NotApproved):
+    """Somebody has rejected a run before it began; nothing was changed."""
+
+    code = "rejected"
+
+
+class ApprovalExpired(NotApproved):
+    """A run was not approved in time; nothing was changed."""
+
+    code = "approval-expired"
+
+
 class SiteUnreachable(AntipodeError):
     """The API of a site does not answer."""
 

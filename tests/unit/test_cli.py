@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from antipode import config, logs
+from antipode import config, identity, logs
 from antipode.cli import app, main, progress
 from antipode.cloud import site as cloud_site
 from antipode.engine.deployment import Deployment
@@ -1026,3 +1026,27 @@ def test_a_question_of_a_run_is_shown_and_answered(antipode: Antipode) -> None:
         told = antipode.json("run", "answer", run, "--no")
         assert (told["run"], told["answer"], told["state"]) == (run, "no", "running")
         assert antipode("run", "answer", run, "power", "--yes") == 2
+
+
+def test_a_run_that_awaits_approval_is_shown_approved_by_another_and_rejected(
+    antipode: Antipode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Deployment(config.load(str(antipode.config)))
+    runs = []
+    for vnf in ("hlr", "mme"):
+        row = new_run(kind_of("failover"), vnf, {"to": "site-b"})
+        row.author, row.approvals_needed, row.approve_before = "alice@h", 1, time.time() + 60
+        runs.append(row.id)
+        here.approvals.ask(row)
+    assert {r["state"] for r in antipode.json("run", "list")} == {"awaiting approval"}
+    assert antipode.json("run", "show", runs[0])["author"] == "alice@h"
+    monkeypatch.setattr(identity, "current", lambda: "alice@other")
+    assert antipode("run", "approve", runs[0], "--yes") == 2
+    monkeypatch.setattr(identity, "current", lambda: "bob@h")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("no\n"))
+    assert antipode("run", "approve", runs[0]) == 4
+    told = antipode.json("run", "approve", runs[0], "--yes")
+    assert (told["state"], told["approved_by"]) == ("queued", ["bob@h"])
+    told = antipode.json("run", "reject", runs[1], "--reason", "not today")
+    assert told["state"] == "rejected"
+    assert antipode("run", "resume", runs[1]) == 2

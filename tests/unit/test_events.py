@@ -36,7 +36,7 @@ from antipode.service import events as noticing
 from antipode.service.courier import Courier, LogFile, NotDelivered, WebhookReceiver, couriers
 from antipode.service.events import Noticer
 from antipode.service.observer import Newest, Observed, Observer
-from antipode.store.tables import QuestionRow
+from antipode.store.tables import ApprovalRow, QuestionRow
 from tests.unit import samples
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
@@ -608,3 +608,24 @@ def test_a_question_of_a_run_is_an_event_and_so_is_its_answer_or_that_there_is_n
     assert world.noticed() == ["dr.run.waiting-for-input"]
     world.ends(run, "aborted")
     assert "dr.run.not-answered" in world.noticed()
+
+
+@pytest.mark.parametrize(
+    ("ends", "event"), [("approve", "dr.run.approved"), ("reject", "dr.run.rejected")]
+)
+def test_a_run_that_awaits_approval_is_an_event_and_so_is_what_becomes_of_it(
+    world: World, ends: str, event: str
+) -> None:
+    row = new_run(kind_of("failover"), "hlr", {})
+    run, row.approvals_needed, row.approve_before = row.id, 1, time.time() + 60
+    world.deployment.approvals.ask(row)
+    assert world.noticed() == ["dr.run.awaiting-approval"]
+    assert world.noticed() == []
+    if ends == "reject":
+        assert world.deployment.approvals.reject(run, "not today")
+    else:
+        at = time.time()
+        bob = ApprovalRow(run=run, person="bob", identity="bob@h", plan="p", at=at)
+        assert world.deployment.approvals.approve(bob)
+    assert world.noticed() == [event]
+    assert world.deployment.events.newest(1)[0].subject == f"run/{run}"

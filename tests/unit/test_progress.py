@@ -229,15 +229,15 @@ def test_a_run_that_is_taken_back_is_not_estimated_and_says_what_it_does(kept: K
     kept._put(row)
     seen = outlook(kept.runs, "new-2", NOW + 50)
     assert seen.estimate is None
-    assert "left" not in run_watch._state_line(seen, NOW + 50)
+    assert "left" not in run_watch._state_line(seen, NOW + 50, "failed")
 
 
 def test_the_line_of_a_run_says_what_its_estimate_comes_from(kept: Kept) -> None:
     first_failover(kept)
-    line = run_watch._state_line(outlook(kept.runs, "new-1", NOW + 5), NOW + 5)
+    line = run_watch._state_line(outlook(kept.runs, "new-1", NOW + 5), NOW + 5, "running")
     assert "left" not in line
     kept.step("new-1", "restore volume", NOW, NOW + 10, resource="db-root")
-    line = run_watch._state_line(outlook(kept.runs, "new-1", NOW + 10), NOW + 10)
+    line = run_watch._state_line(outlook(kept.runs, "new-1", NOW + 10), NOW + 10, "running")
     assert "left, judged by this run: 1 of 4 volumes restored" in line
 
 

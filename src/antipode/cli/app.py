@@ -77,6 +77,8 @@ COMMANDS = {
     "run resume": "run:RunResume",
     "run abort": "run:RunAbort",
     "run answer": "run:RunAnswer",
+    "run approve": "approval:RunApprove",
+    "run reject": "approval:RunReject",
 }
 
 EXIT_CODES = """\
@@ -90,6 +92,8 @@ exit codes:
   6  another run of the same VNF is under way
   7  another process has claimed the run, or the claim could not be renewed; the run continues
      there, or with: antipode run resume
+  8  not approved: others have rejected the run, or none has approved it in time; nothing was
+     changed
   130  interrupted by a signal; frozen members were unquiesced
   141  the output was not read to its end; the command did its work
 

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
+from antipode.cli import approval, arguments, progress
 from antipode.cli.command import ShowCommand, columns, confirm, moment, span
 from antipode.errors import InvalidInput
 from antipode.model import marks
@@ -179,6 +179,7 @@ def _planned(prepared: PreparedDrill) -> dict[str, Any]:
             for s in plan.servers
         ],
         "steps": [str(step) for step in plan.steps],
+        "approvals_needed": prepared.approvals,
         "quotas": [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
     }
@@ -213,5 +214,6 @@ def _plan(prepared: PreparedDrill, keep_s: float | None) -> Iterator[str]:
     else:
         yield f"  all of it stays for {span(keep_s)} after the end of the drill"
         yield f"  remove it earlier: antipode drill cleanup {plan.vnf}"
+    yield from approval.lines(prepared.approvals)
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, dns, progress
+from antipode.cli import approval, arguments, dns, progress
 from antipode.cli.command import ShowCommand, columns, confirm, span
 from antipode.screen import visible
 
@@ -143,6 +143,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "security_groups": [_planned_network(g) for g in plan.security_groups],
         "dns": dns.planned(plan.dns),
         "steps": [str(step) for step in plan.steps],
+        "approvals_needed": prepared.approvals,
         "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
         "quotas": [q.model_dump() for q in plan.quotas],
         "already_there": plan.already_there,
@@ -211,6 +212,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     for step in plan.steps:
         yield ""
         yield f"  runbook step {step}"
+    yield from approval.lines(prepared.approvals)
     for warning in prepared.warnings:
         yield ""
         yield f"  WARNING: {warning}"

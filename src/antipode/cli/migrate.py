@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
+from antipode.cli import approval, arguments, progress
 from antipode.cli.command import ShowCommand, columns, confirm
 from antipode.screen import visible
 
@@ -110,6 +110,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "planned_from": None if plan is None else plan.recovery_point,
         "servers": [] if plan is None else [s.name for s in plan.servers],
         "steps": [str(step) for step in prepared.steps],
+        "approvals_needed": prepared.approvals,
         "removes": None if prepared.removes is None else prepared.removes.record(),
         "quotas": [] if plan is None else [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
@@ -138,5 +139,6 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield f"  server {server.name}, {len(server.volumes)} volumes, {addresses}"
     for step in prepared.steps:
         yield f"  runbook step {step}"
+    yield from approval.lines(prepared.approvals)
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

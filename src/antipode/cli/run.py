@@ -66,6 +66,13 @@ class RunShow(ShowCommand):
         from antipode.engine.run import state_of
 
         run = deployment.runs.get(parsed_args.run)
+        approvals: dict[str, Any] = {}
+        if run.approvals_needed:
+            approvals = {
+                "approvals_needed": run.approvals_needed,
+                "approved_by": [a.identity for a in deployment.approvals.of(run.id)],
+                "approve_before": moment(run.approve_before),
+            }
         names, values = columns(
             {
                 "run": run.id,
@@ -73,6 +80,8 @@ class RunShow(ShowCommand):
                 "vnf": run.vnf,
                 "state": state_of(run, deployment),
                 "reason": run.reason,
+                "author": run.author,
+                **approvals,
                 "started_at": moment(run.started_at),
                 "ended_at": moment(run.ended_at),
                 "seconds": _seconds(run),

@@ -82,10 +82,11 @@ def _watch(deployment: Deployment, run: str, view: _View) -> int:
     with view:
         while True:
             seen = outlook(deployment.runs, run, time.time())
+            view.run_state = state_of(seen.run, deployment)
             view.show(seen)
             if seen.ended:
                 return 0 if seen.run.state == "succeeded" else 1
-            if state_of(seen.run, deployment) != "lost":
+            if view.run_state != "lost":
                 lost_since = None
             elif time.monotonic() - (lost_since := lost_since or time.monotonic()) > LOST_S:
                 raise AntipodeError(
@@ -101,6 +102,8 @@ class _View(ABC):
     def __init__(self, stream: TextIO | Screen) -> None:
         self._stream = stream
         self._shown: set[str] = set()
+        self.run_state = ""
+        """as it is, see `state_of`"""
 
     def __enter__(self) -> _View:
         return self
@@ -177,7 +180,7 @@ class _Live(_View):
             )
             for s in seen.under_way
         ]
-        self._live.update(Text("\n".join([*lines, _state_line(seen, now)])))
+        self._live.update(Text("\n".join([*lines, _state_line(seen, now, self.run_state)])))
         if seen.ended:
             self._live.console.print(
                 _last_line(seen), markup=False, highlight=False, soft_wrap=True
@@ -208,7 +211,7 @@ class _Lines(_View):
 
         facts = {
             "run": seen.run.id,
-            "state": seen.run.state,
+            "state": self.run_state,
             "reason": seen.run.reason,
             "under_way": [
                 {
@@ -266,8 +269,8 @@ def _waits(step: StepRow) -> str:
     )
 
 
-def _state_line(seen: Outlook, now: float) -> str:
-    line = f"{seen.run.id}: {seen.run.state}, for {span(now - seen.run.started_at)}"
+def _state_line(seen: Outlook, now: float, state: str) -> str:
+    line = f"{seen.run.id}: {state}, for {span(now - seen.run.started_at)}"
     if seen.ended:
         return line
     if seen.run.ending is not None:

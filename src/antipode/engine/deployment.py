@@ -17,6 +17,7 @@ from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits
 from antipode.errors import InvalidInput
 from antipode.freezes.ledger import Freezes
+from antipode.store.approvals import Approvals
 from antipode.store.database import open_database
 from antipode.store.events import Events
 from antipode.store.questions import Questions
@@ -54,6 +55,7 @@ class Deployment:
         self.runs = Runs(self.database)
         self.events = Events(self.database)
         self.questions = Questions(self.database)
+        self.approvals = Approvals(self.database)
         self.schedules = Schedules(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)

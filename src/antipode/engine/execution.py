@@ -12,13 +12,15 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 from antipode.claims.claim import Claim
+from antipode.engine.approval import must_be_approved
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
 from antipode.engine.run import Run, Watcher, part_of, successor
 from antipode.engine.timeline import Observer, RecordedTimeline
-from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotFound
+from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, NotApproved, NotFound
 from antipode.freezes.reaper import Reaper
 from antipode.logs import run_in_logs
+from antipode.store.runs import NEVER_BEGUN
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -92,6 +94,10 @@ def _why_not_forward(run: Run, row: RunRow, kind: RunKind) -> tuple[str, BaseExc
         return row.ending, AntipodeError(row.reason or "its process died during the rollback")
     if row.ending is not None:
         return "aborted", Aborted(row.reason or f"run {run.id} was asked to abort")
+    try:
+        must_be_approved(run.deployment, row)
+    except NotApproved as error:
+        return (NEVER_BEGUN[0] if run.claim.number == 1 else "failed"), error
     known = row.flow_version == kind.flow_version
     if known and row.abort_requested_at is None and not _whole_is_rolled_back(run, row):
         return None
@@ -212,4 +218,4 @@ def is_over_for_good(deployment: Deployment, row: RunRow) -> bool:
     """Whether a run has ended and can never be resumed."""
     if row.state == "failed":
         return row.ending == "failed" or successor(deployment, row) is not None
-    return row.state in ("succeeded", "aborted")
+    return row.state in ("succeeded", "aborted", *NEVER_BEGUN)

@@ -75,6 +75,10 @@ class RunKind(ABC):
         """For how many seconds an operator's confirmation is valid; None: it needs none."""
         return None
 
+    def words(self, row: RunRow) -> list[str]:
+        """What a run is going to do, for those that approve it; a line each."""
+        return []
+
     def point_in_use(self, row: RunRow) -> str | None:
         """The recovery point that a run works from: it must not go while the run has not ended."""
         point = (row.request or {}).get("recovery_point")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from antipode import identity
 from antipode.claims.claim import Claim
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
@@ -20,7 +21,7 @@ from antipode.engine.limits import Party
 from antipode.engine.timeline import RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
 from antipode.freezes.reaper import thaw_left_by
-from antipode.store.runs import slot_of
+from antipode.store.runs import AWAITING, slot_of
 from antipode.store.tables import RunRow
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ PART_OF = "part_of"
 """In the request of a run that is a part of another: that one; see `parts`."""
 WAITING = "waiting for input"
 """The state of a run whose runbook has asked something; in the database it is running."""
+AWAITING_APPROVAL = "awaiting approval"
+"""The state of a run that others must approve, for people."""
 
 
 def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
@@ -48,6 +51,8 @@ def new_run(kind: RunKind, vnf: str, request: dict[str, Any]) -> RunRow:
         flow_version=kind.flow_version,
         priority=kind.priority,
         slot=slot_of(kind.name, vnf),
+        author=identity.current(),
+        approvals_needed=0,
     )
 
 
@@ -71,7 +76,7 @@ def state_of(run: RunRow, deployment: Deployment) -> str:
     `waiting for input` while it, or a part of it, waits for an operator's answer.
     """
     if run.state != "running":
-        return run.state
+        return AWAITING_APPROVAL if run.state == AWAITING else run.state
     if deployment.claims.is_held(run) is False:
         return "lost"
     return WAITING if deployment.questions.open([run.id]) else run.state

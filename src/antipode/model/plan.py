@@ -307,6 +307,14 @@ class RecoveryPlan(Model):
         """All ports, those of trunks and of no server included."""
         return all_ports(self.servers, self.vip_ports)
 
+    def words(self) -> list[str]:
+        """What it is going to do, in short; a line each."""
+        return [
+            f"from recovery point {self.recovery_point}",
+            *(f"server {s.name}, {len(s.volumes)} volumes" for s in self.servers),
+            *(f"runbook step {step}" for step in self.steps),
+        ]
+
     def server(self, name: str) -> ServerPlan:
         return next(s for s in self.servers if s.name == name)
 

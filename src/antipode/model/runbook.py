@@ -10,9 +10,11 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from antipode.model.base import Model, Name, Seconds
+from antipode.model.base import Model, Name, Seconds, Whole
 
 Verb = Literal["failover", "migrate", "failback", "drill"]
+Approvals = dict[Verb, Annotated[Whole, Field(ge=0, le=10)]]
+"""How many others than its author must approve a run of each verb."""
 Everything = Literal["all"]
 ALL: Everything = "all"
 """In the place of members: the verb as a whole."""

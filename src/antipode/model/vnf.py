@@ -24,7 +24,7 @@ from antipode.model.base import Name as Name
 from antipode.model.dns import DnsRecord
 from antipode.model.full_every import DEFAULT_FULL_EVERY, AnyFullEvery, FullEvery
 from antipode.model.retention import DEFAULT_RETENTION, Retention
-from antipode.model.runbook import ALL, Node, PlannedStep, RunbookStep, order
+from antipode.model.runbook import ALL, Approvals, Node, PlannedStep, RunbookStep, order
 from antipode.model.schedule import Schedule
 
 
@@ -288,6 +288,10 @@ class Vnf(Model):
     """the backup store; by default the one that the active site's configuration names"""
     store_at_active_site: Literal["accepted"] | None = None
     """accepted: backups that lie at the active site only are made all the same"""
+    approvals: Approvals = {}
+    """by verb: how many others than its author must approve a run, where antipode.yaml does not
+    want more
+    """
     steps: Annotated[list[RunbookStep], Field(max_length=200)] = []
     """the runbook: what is done beside the recovery of the members, in this order where two steps
     have the same place

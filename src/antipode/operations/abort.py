@@ -12,8 +12,9 @@ from antipode.engine.execution import execute, forget_what_has_ended
 from antipode.engine.run import successor
 from antipode.engine.timeline import Observer
 from antipode.errors import Aborted, Busy, InvalidInput
+from antipode.operations import approvals
 from antipode.runs import kind_of, orphans
-from antipode.store.runs import OPEN
+from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         AntipodeError: the rollback is not complete; it can be tried again.
     """
     run = deployment.runs.get(run_id)
+    if run.state in (AWAITING, *NEVER_BEGUN):
+        if run.state == AWAITING:
+            approvals.reject(deployment, run_id)
+        return record(deployment.runs.get(run_id))
     kind = kind_of(run.kind)
     if run.state == "aborted" and kind.may_have_orphans(run):
         orphans.remove(deployment, [run])

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput, NotFound
+from antipode.operations.approvals import carried_out, needed
 from antipode.runs import drill as run_kind
 from antipode.runs import drill_cleanup, drill_preparation
 from antipode.runs.drill_preparation import PreparedDrill
@@ -34,7 +36,9 @@ def prepare(
     """
     site = to or default_site(deployment, vnf)
     run_kind.no_recovery_in_the_way(deployment, vnf)
-    return drill_preparation.prepare(deployment, vnf, site, point, f"drill-{secrets.token_hex(3)}")
+    named = f"drill-{secrets.token_hex(3)}"
+    prepared = drill_preparation.prepare(deployment, vnf, site, point, named)
+    return replace(prepared, approvals=needed(deployment, prepared.point.vnf, "drill"))
 
 
 def request(prepared: PreparedDrill, keep_s: float | None = None) -> RunRow:
@@ -43,20 +47,22 @@ def request(prepared: PreparedDrill, keep_s: float | None = None) -> RunRow:
     Args:
         keep_s: for how many seconds all stays after its end; None: it is removed at once.
     """
-    return run_kind.requested(prepared, keep_s)
+    row = run_kind.requested(prepared, keep_s)
+    row.approvals_needed = prepared.approvals
+    return row
 
 
 def drill(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     """Recover the VNF on isolated networks, probe it, and remove all of it; a record of it.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another drill of the VNF, or a recovery of it, is under way.
         DrillNotPassed: a member did not answer, content differs, or something was left.
         NotIsolated: something else is on its networks.
         AntipodeError: it stopped; what it has created was removed.
     """
-    with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+    return carried_out(deployment, run_kind.KIND, row, observer)
 
 
 def uncleaned(

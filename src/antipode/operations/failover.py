@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import PreflightFailed
+from antipode.operations.approvals import carried_out, needed
 from antipode.runs import drill_cleanup, preparation
 from antipode.runs import failover as run_kind
 from antipode.runs.failover_checks import Accepted
@@ -26,7 +27,8 @@ def prepare(
     site lacks something, drills that hold resources there are named.
     """
     try:
-        return preparation.prepare(deployment, name, to, point, accepted)
+        prepared = preparation.prepare(deployment, name, to, point, accepted)
+        return replace(prepared, approvals=needed(deployment, prepared.point.vnf, "failover"))
     except PreflightFailed as error:
         for drill in drill_cleanup.held_at(deployment, to):
             error.add_note(drill)
@@ -35,7 +37,7 @@ def prepare(
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(
+    row = run_kind.requested(
         prepared.point,
         prepared.point_digest,
         prepared.plan,
@@ -44,6 +46,8 @@ def request(prepared: Prepared) -> RunRow:
         prepared.made_by_lost,
         prepared.lost_vaults,
     )
+    row.approvals_needed = prepared.approvals
+    return row
 
 
 def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> Json:
@@ -52,9 +56,9 @@ def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> 
     RTO is counted from the call, which is the operator's confirmation.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another failover of the VNF is under way.
         AntipodeError: it stopped; the resources that it created stay, and the run can be resumed
             or rolled back.
     """
-    with deployment.claims.begin(request(prepared)) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+    return carried_out(deployment, run_kind.KIND, request(prepared), observer)

@@ -9,13 +9,13 @@ from typing import Any
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
 from antipode.model import runbook
 from antipode.model.plan import RecoveryPlan
 from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
+from antipode.operations.approvals import carried_out, needed
 from antipode.protect import offsite
 from antipode.runs import fence, old_copy_removal, preparation, protect
 from antipode.runs import migrate as run_kind
@@ -43,6 +43,8 @@ class Prepared:
     """what is removed first of the old copy at the other site"""
     steps: Sequence[PlannedStep] = ()
     """of the runbook; members by the names of the boot order"""
+    approvals: int = 0
+    """how many others than its author must approve it"""
 
 
 def prepare(
@@ -89,35 +91,38 @@ def prepare(
     ]
     verb = run_kind.verb_of(back=back)
     steps = runbook.planned(known.steps, verb, site, lambda label: [label])
+    wanted = needed(deployment, known, verb)
     if back:
         fence.must_be_old(deployment, vnf, site)
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
-        return Prepared(state, site, option, None, [*warnings, *found.left], found, steps)
+        return Prepared(state, site, option, None, [*warnings, *found.left], found, steps, wanted)
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
-        return Prepared(state, site, option, None, warnings, steps=steps)
+        return Prepared(state, site, option, None, warnings, None, steps, wanted)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
-    return Prepared(state, site, option, plan, [*warnings, *plan.warnings], steps=steps)
+    return Prepared(state, site, option, plan, [*warnings, *plan.warnings], None, steps, wanted)
 
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(
+    row = run_kind.requested(
         prepared.state,
         prepared.to,
         prepared.option,
         removes=None if prepared.removes is None else prepared.removes.ids,
         steps=[planned.step for planned in prepared.steps],
     )
+    row.approvals_needed = prepared.approvals
+    return row
 
 
 def migrate(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     """Move the VNF; a record of it.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another run of the VNF is under way, or it has moved since.
         AntipodeError: it stopped; the copy at the other site was removed, and the members were
             switched on again, unless the error says otherwise.
     """
-    with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+    return carried_out(deployment, run_kind.KIND, row, observer)

@@ -12,11 +12,8 @@ from typing import Any
 
 from antipode.model.steps import Steps
 from antipode.runs import find_kind
-from antipode.store.runs import Runs
+from antipode.store.runs import ENDED, Runs
 from antipode.store.tables import RunRow, StepRow
-
-ENDED = frozenset({"succeeded", "failed", "aborted"})
-"""The states of a run that no process has, and that no service resumes by itself."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from antipode.engine.run import successor
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
 from antipode.runs import kind_of
+from antipode.store.runs import AWAITING, NEVER_BEGUN
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
@@ -43,6 +44,15 @@ def must_be_confirmed(deployment: Deployment, run: RunRow, now: float) -> float 
 
 
 def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
+    if run.state == AWAITING:
+        raise InvalidInput(
+            f"{run.id} awaits approval by others than {run.author}: antipode run approve {run.id}"
+        )
+    if run.state in NEVER_BEGUN:
+        raise InvalidInput(
+            f"{run.id} was {run.state}, and never begun: {run.reason}. Plan it again: antipode"
+            f" {kind_of(run.kind).command} {run.vnf}"
+        )
     if run.state in ("succeeded", "aborted"):
         verb = "has" if run.state == "succeeded" else "was"
         raise InvalidInput(f"{run.id} {verb} {run.state}; there is nothing to resume")

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from antipode.engine.deployment import Deployment
+from antipode.operations import approvals
 from antipode.service.daemon import status_of
 from antipode.service.queue import enqueue
 from antipode.store.tables import RunRow
@@ -15,15 +16,18 @@ LOG = logging.getLogger(__name__)
 
 
 def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
-    """Keep a new run as queued; its record. A service of this host, or of any that share the board,
-    carries it out.
+    """Keep a new run as queued, or as one that awaits approval; its record. A service of this host,
+    or of any that share the board, carries it out.
 
     Raises:
         Busy: another run of the VNF is queued or under way.
     """
     run_id = run.id
-    record = {"run": run_id, "vnf": run.vnf, "state": "queued"}
-    enqueue(deployment, run)
+    record: dict[str, Any] = {"run": run_id, "vnf": run.vnf, "state": "queued"}
+    if run.approvals_needed:
+        record = approvals.ask(deployment, run)
+    else:
+        enqueue(deployment, run)
     if deployment.config.jobboard is None and not _is_served(deployment):
         LOG.warning(
             "run %s is queued, but no service runs on this host to execute it; start one: antipode "

@@ -137,6 +137,9 @@ class Drill(RunKind):
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
 
+    def words(self, row: RunRow) -> list[str]:
+        return DrillRequest.of(row).plan.words()
+
     def execute(self, run: Run) -> None:
         _drill(run)
 

@@ -15,7 +15,7 @@ from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, Resourc
 from antipode.model.base import Model
 from antipode.recover import inventory, rollback
 from antipode.runs import drill
-from antipode.store.runs import ENDED
+from antipode.store.runs import AWAITING, ENDED
 from antipode.store.tables import RunRow
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def held_at(deployment: Deployment, site: str) -> list[str]:
     """The drills of any VNF that hold resources at a site, and how to remove these; for people."""
     found = []
     for row in deployment.runs.uncollected(drill.KIND.name):
-        if drill.KIND.site_of(row) != site:
+        if drill.KIND.site_of(row) != site or row.state == AWAITING:
             continue
         if row.state not in ENDED:
             found.append(f"{row.id} is under way at {site}; stop it: antipode run abort {row.id}")

@@ -37,6 +37,8 @@ class PreparedDrill:
     state: ProtectedVnf
     plan: RecoveryPlan
     warnings: Sequence[str]
+    approvals: int = 0
+    """how many others than its author must approve it"""
 
 
 def prepare(

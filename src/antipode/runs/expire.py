@@ -28,7 +28,7 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Unrecorded
 from antipode.model.vnf import Vnf
 from antipode.runs import find_kind
-from antipode.store.runs import OPEN
+from antipode.store.runs import AWAITING, OPEN
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
 from antipode.transfer.expiry import Expiry, Reading
@@ -213,7 +213,7 @@ def users(deployment: Deployment, vnf: str) -> Mapping[str, str]:
         if kind is None or (point := kind.point_in_use(row)) is None:
             continue
         resumable = row.state == "failed" and not kind.rolls_back_failures
-        if row.state in OPEN or (resumable and successor(deployment, row) is None):
+        if row.state in (*OPEN, AWAITING) or (resumable and successor(deployment, row) is None):
             found[point] = row.id
     return found
 

@@ -181,6 +181,10 @@ class Failover(RunKind):
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["to"])
 
+    def words(self, row: RunRow) -> list[str]:
+        plan = _plan_of(row)
+        return [] if plan is None else plan.words()
+
     def execute(self, run: Run) -> None:
         _fail_over(run)
 

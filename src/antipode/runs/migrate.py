@@ -136,6 +136,13 @@ class Migrate(RunKind):
     def site_of(self, row: RunRow) -> str:
         return MigrateRequest.model_validate(row.request or {}).to
 
+    def words(self, row: RunRow) -> list[str]:
+        request = MigrateRequest.model_validate(row.request or {})
+        old = len(request.removes or ())
+        removes = [f"removes {old} resources of its old copy at {request.to}"] if old else []
+        steps = [f"runbook step {step.name}: {step}" for step in request.steps]
+        return [f"moves it from {request.site}, where its members are off then", *removes, *steps]
+
     def execute(self, run: Run) -> None:
         _migrate(run)
 

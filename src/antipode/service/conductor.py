@@ -104,6 +104,10 @@ class Conductor:
             return sorted(self._at_work)
 
     def _look(self) -> None:
+        for late in self._deployment.approvals.expire():
+            LOG.warning(
+                "run %s of %s was not approved in time, and is not begun", late.id, late.vnf
+            )
         rows = self._deployment.runs.open()
         nobodys = (
             self._board.nobodys(rows)
@@ -157,7 +161,7 @@ class Conductor:
 
     def _idle_s(self, row: RunRow) -> float:
         """Seconds since the last sign of life of a run, or since its confirmation, or since an
-        operator has last answered it.
+        operator has last approved or answered it.
 
         The state of the world that the operator confirmed may not hold any more: two active
         copies would be the price.
@@ -165,6 +169,7 @@ class Conductor:
         confirmed_at = float((row.request or {}).get("confirmed_at") or row.started_at)
         steps = self._deployment.runs.steps(row.id)
         moments = [s.ended_at or s.started_at for s in steps]
+        moments += [a.at for a in self._deployment.approvals.of(row.id)]
         answered_at = self._deployment.questions.answered_at([row.id]) or 0.0
         alive_at = self._alive_at.get(row.id, 0)
         return time.time() - max(confirmed_at, answered_at, alive_at, *moments)

@@ -12,6 +12,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,11 +20,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.config import EventsConfig
 from antipode.engine.deployment import Deployment
+from antipode.errors import NotFound
 from antipode.model.event import Event
 from antipode.model.rpo import Rpo, RpoState, rpo
 from antipode.runs.runbook import how
 from antipode.service.observer import Observer
 from antipode.store import database
+from antipode.store.runs import NEVER_BEGUN
 from antipode.store.tables import QuestionRow, RunRow
 
 LOG = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ EXCEEDED, UNPROTECTED = "rpo.exceeded/", "vnf.unprotected/"
 ENDINGS = {"succeeded": "end", "failed": "error", "aborted": "abort"}
 ASKED = "run.asks/"
 """The beginning of the keys of questions: the run, the step and its attempt follow."""
+APPROVAL = "run.approval/"
+"""The beginning of the keys of runs that await approval."""
 
 
 Held = Mapping[str, float]
@@ -157,6 +162,7 @@ class Noticer:
         yield from self._of_freezes(held, now)
         yield from self._of_waiting(held, now)
         yield from self._of_questions(held, now)
+        yield from self._of_approvals(held, now)
         for vault, is_up in self._observer.vaults_up.items():
             key = f"vault.down/{vault}@{self._host}"
             kind = "dr.vault.up" if is_up else "dr.vault.down"
@@ -249,6 +255,33 @@ class Noticer:
                     over = _of_question(asked, end, now, given)
                 yield Condition(key, over, False)
 
+    def _of_approvals(self, held: Held, now: float) -> Iterator[Condition]:
+        awaiting = {f"{APPROVAL}{row.id}": row for row in self._deployment.approvals.awaiting()}
+        for key, row in awaiting.items():
+            yield Condition(key, self._of_approval(key, row, "awaiting-approval", now), True)
+        for key in held.keys() - awaiting.keys():
+            if key.startswith(APPROVAL):
+                over: Event | None = None
+                with suppress(NotFound):  # it is gone from the history
+                    row = self._deployment.runs.get(key.removeprefix(APPROVAL))
+                    is_begun = row.state not in NEVER_BEGUN
+                    over = self._of_approval(key, row, "approved" if is_begun else row.state, now)
+                yield Condition(key, over, False)
+
+    def _of_approval(self, key: str, row: RunRow, what: str, now: float) -> Event:
+        approved_by = [a.identity for a in self._deployment.approvals.of(row.id)]
+        data = {
+            "run": row.id,
+            "kind": row.kind,
+            "vnf": row.vnf,
+            "author": row.author,
+            "needed": row.approvals_needed,
+            "approved_by": approved_by,
+            "reason": row.reason,
+            "approve_before": row.approve_before,
+        }
+        return Event(_once(key, now), f"dr.run.{what}", f"run/{row.id}", now, data)
+
 
 def receivers(settings: EventsConfig | None, kind: str) -> list[str]:
     """The receivers of events of a type; none where the configuration names none."""
@@ -279,7 +312,7 @@ def clean_up(deployment: Deployment) -> None:
 def _of_run(row: RunRow) -> Iterator[Event]:
     """The events of a run so far."""
     said = {"run": row.id, "kind": row.kind, "vnf": row.vnf}
-    if row.state == "queued":
+    if row.state == "queued" or row.state in NEVER_BEGUN:
         return
     started = {**said, "state": "running"}
     yield _of_vnf(f"{row.id}/start", f"dr.{row.kind}.start", row.vnf, row.started_at, started)

@@ -26,10 +26,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from antipode.errors import Busy, ClaimLost, NotFound
-from antipode.store.tables import QuestionRow, RunRow, StepRow
+from antipode.store.tables import ApprovalRow, QuestionRow, RunRow, StepRow
 
 OPEN = ("queued", "running")
-ENDED = ("succeeded", "failed", "aborted")
+AWAITING = "awaiting"
+"""The state of a run that no process may claim before others have approved it. It is not open: it
+is in the way of nothing.
+"""
+NEVER_BEGUN = ("rejected", "expired")
+"""The states in which a run has ended that was not approved."""
+ENDED = ("succeeded", "failed", "aborted", *NEVER_BEGUN)
 
 
 class Runs:
@@ -224,7 +230,7 @@ class Runs:
         later = _of(run.vnf).where(
             RunRow.kind == run.kind,
             RunRow.started_at > run.started_at,
-            RunRow.state != "aborted",
+            RunRow.state.not_in(("aborted", AWAITING, *NEVER_BEGUN)),
         )
         found = self._first(later.order_by(RunRow.started_at.desc()))
         return None if found is None else found.id
@@ -248,7 +254,9 @@ class Runs:
         not_done = type_coerce(RunRow.result, JSON)["not_done"].as_string().is_not(None)
         may_have_left = or_(RunRow.state.in_(("failed", "aborted")), RunRow.claim > 1, not_done)
         not_yet = and_(RunRow.state.in_(ENDED), RunRow.collected_at.is_(None), may_have_left)
-        wanted = _of(vnf).where(or_(RunRow.ended_at > since, not_yet))
+        wanted = _of(vnf).where(
+            RunRow.state.not_in(NEVER_BEGUN), or_(RunRow.ended_at > since, not_yet)
+        )
         return self._rows(wanted.order_by(RunRow.started_at.desc()))
 
     def uncollected(self, kind: str, vnf: str | None = None) -> list[RunRow]:
@@ -293,7 +301,7 @@ class Runs:
             return list(session.scalars(wanted.order_by(RunRow.ended_at)))
 
     def delete(self, run: RunRow) -> bool:
-        """Delete a run that has ended, with its steps and questions, unless it was claimed since it
+        """Delete a run that has ended, with all that belongs to it, unless it was claimed since it
         was read.
         """
         with Session(self._engine) as session, session.begin():
@@ -302,6 +310,7 @@ class Runs:
                 return False
             session.execute(delete(StepRow).where(StepRow.run == run.id))
             session.execute(delete(QuestionRow).where(QuestionRow.run == run.id))
+            session.execute(delete(ApprovalRow).where(ApprovalRow.run == run.id))
             session.execute(delete(RunRow).where(RunRow.id == run.id))
         return True
 

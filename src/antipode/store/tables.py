@@ -177,8 +177,8 @@ class RunRow(Base):
     kind: Mapped[str] = mapped_column(Words(32))
     vnf: Mapped[str] = mapped_column(Words(64))
     state: Mapped[str] = mapped_column(Words(16))
-    """queued, running, succeeded, failed or aborted; shown as lost if it is running here and no
-    process executes it
+    """queued, running, succeeded, failed or aborted, shown as lost if it is running here and no
+    process executes it; awaiting, rejected or expired, before it was approved
     """
     started_at: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[float | None] = mapped_column(Double)
@@ -210,6 +210,12 @@ class RunRow(Base):
     """when its orphans were last looked for: long enough after its end for no request of it to
     arrive any more, and all of them were removed
     """
+    author: Mapped[str | None] = mapped_column(Label(255))
+    """the identity that has asked for it"""
+    approvals_needed: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """how many others than its author must approve it before it begins"""
+    approve_before: Mapped[float | None] = mapped_column(Double)
+    """when it expires unless it was approved"""
 
 
 class StepRow(Base):
@@ -276,3 +282,17 @@ class QuestionRow(Base):
     answered_by: Mapped[str | None] = mapped_column(Label(255))
     settled_at: Mapped[float | None] = mapped_column(Double)
     """when the run has made of it that the step has failed: the next attempt asks again"""
+
+
+class ApprovalRow(Base):
+    """That a person approves a run."""
+
+    __tablename__ = "approvals"
+
+    run: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    person: Mapped[str] = mapped_column(Words(120), primary_key=True)
+    """the user of the identity: each counts once"""
+    identity: Mapped[str] = mapped_column(Label(255))
+    plan: Mapped[str] = mapped_column(Words(64))
+    """the SHA-256 of the request that was approved; no other is covered"""
+    at: Mapped[float] = mapped_column(Double)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two-person rule: a run that was asked for begins when others than its author have approved
+it, and not before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from antipode import identity
+from antipode.engine.approval import plan_of
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.kind import RunKind
+from antipode.engine.run import AWAITING_APPROVAL
+from antipode.engine.timeline import Observer
+from antipode.errors import (
+    ApprovalExpired,
+    Busy,
+    ClaimLost,
+    InvalidInput,
+    Rejected,
+    ResourceFailed,
+)
+from antipode.model.runbook import Verb
+from antipode.model.vnf import Vnf
+from antipode.runs import kind_of
+from antipode.service.queue import announce
+from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN
+from antipode.store.tables import ApprovalRow, RunRow
+
+LOG = logging.getLogger(__name__)
+Json = dict[str, Any]
+LOOK_S = 0.5
+"""Between two looks whether a run was approved, or has ended in another process."""
+REJECTED, EXPIRED = NEVER_BEGUN
+
+
+def needed(deployment: Deployment, vnf: Vnf, verb: Verb) -> int:
+    """How many others than its author must approve a run: as the configuration of this host or the
+    definition of the VNF wants, whichever wants more.
+    """
+    return max(deployment.config.approvals.get(verb, 0), vnf.approvals.get(verb, 0))
+
+
+def ask(deployment: Deployment, row: RunRow) -> Json:
+    """Keep a new run that awaits approval; a record of it. It is in the way of no other run."""
+    row.approve_before = time.time() + deployment.config.approve_within
+    run = row.id
+    deployment.approvals.ask(row)
+    return record(deployment, deployment.runs.get(run))
+
+
+def carried_out(deployment: Deployment, kind: RunKind, row: RunRow, observer: Observer) -> Json:
+    """Begin a new run, once it is approved where that is needed; a record of it.
+
+    Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
+        Busy: another run of the VNF is under way.
+        AntipodeError: as `execute`.
+    """
+    if not row.approvals_needed:
+        with deployment.claims.begin(row) as claim:
+            return execute(deployment, kind, claim, observer)
+    asked = ask(deployment, row)
+    run = asked["run"]
+    LOG.warning(
+        "run %s awaits the approval of %d other than %s, until %s: antipode run approve %s",
+        run,
+        asked["needed"],
+        asked["author"],
+        time.strftime("%H:%M:%S", time.localtime(asked["approve_before"])),
+        run,
+    )
+    _await_approval(deployment, run)
+    return _executed(deployment, kind, run, observer)
+
+
+def approve(deployment: Deployment, run: str, plan: str) -> Json:
+    """Approve a run in the name of the person of this process; a record of it.
+
+    Args:
+        plan: `plan_of` the run as the person has seen it.
+
+    Raises:
+        NotFound: there is no such run.
+        InvalidInput: it awaits no approval, has changed since it was seen, or is the person's own.
+        Busy: another run of the VNF is under way; the approval does not count.
+    """
+    row, me = _awaiting(deployment, run), identity.current()
+    if plan_of(row) != plan:
+        raise InvalidInput(f"run {run} has changed since you have seen it; look at it again")
+    if identity.person(me) == identity.person(row.author or ""):
+        raise InvalidInput(
+            f"run {run} was asked for by {row.author}, and you are {me}: somebody else approves it"
+        )
+    given = ApprovalRow(run=run, person=identity.person(me), identity=me, plan=plan, at=time.time())
+    if deployment.approvals.approve(given):
+        announce(deployment, run)
+    return record(deployment, deployment.runs.get(run))
+
+
+def reject(deployment: Deployment, run: str, reason: str | None = None) -> Json:
+    """End a run that awaits approval, also one's own; a record of it.
+
+    Raises:
+        NotFound: there is no such run.
+        InvalidInput: it awaits no approval.
+    """
+    _awaiting(deployment, run)
+    words = f"{identity.current()} has rejected it" + (f": {reason}" if reason else "")
+    if not deployment.approvals.reject(run, words):
+        _awaiting(deployment, run)  # says what has become of it
+    return record(deployment, deployment.runs.get(run))
+
+
+def record(deployment: Deployment, row: RunRow) -> Json:
+    """A run and its approvals; moments are seconds since the epoch."""
+    return {
+        "run": row.id,
+        "vnf": row.vnf,
+        "state": AWAITING_APPROVAL if row.state == AWAITING else row.state,
+        "reason": row.reason,
+        "author": row.author,
+        "needed": row.approvals_needed,
+        "approved_by": [a.identity for a in deployment.approvals.of(row.id)],
+        "approve_before": row.approve_before,
+    }
+
+
+def shown(deployment: Deployment, run: str) -> tuple[str, list[str]]:
+    """What a run that awaits approval is going to do: `plan_of` it, and in words, a line each.
+
+    Raises:
+        NotFound: there is no such run.
+        InvalidInput: it awaits no approval.
+    """
+    row = _awaiting(deployment, run)
+    kind, by = kind_of(row.kind), deployment.approvals.of(run)
+    head = f"{row.kind} of VNF {row.vnf} at {kind.site_of(row)}, asked for by {row.author}"
+    approved = f"approved by {', '.join(a.identity for a in by)}; " if by else ""
+    return plan_of(row), [
+        head,
+        f"  {approved}{row.approvals_needed - len(by)} more needed",
+        *(f"  {line}" for line in kind.words(row)),
+    ]
+
+
+def _awaiting(deployment: Deployment, run: str) -> RunRow:
+    """A run that awaits approval; those whose time is over are ended first.
+
+    Raises:
+        NotFound: there is no such run.
+        InvalidInput: it awaits none.
+    """
+    deployment.approvals.expire()
+    row = deployment.runs.get(run)
+    if row.state != AWAITING:
+        why = f": {row.reason}" if row.reason else ""
+        raise InvalidInput(f"run {run} awaits no approval; it is {row.state}{why}")
+    return row
+
+
+def _await_approval(deployment: Deployment, run: str) -> None:
+    while (row := deployment.runs.get(run)).state == AWAITING:
+        deployment.approvals.expire()
+        time.sleep(LOOK_S)
+    if row.state == REJECTED:
+        raise Rejected(f"run {run} of {row.vnf} was not begun: {row.reason}")
+    if row.state == EXPIRED:
+        raise ApprovalExpired(f"run {run} of {row.vnf} was not begun: {row.reason}. Plan it again")
+
+
+def _executed(deployment: Deployment, kind: RunKind, run: str, observer: Observer) -> Json:
+    """Execute a run that was approved, or await its end where a service has taken it."""
+    while (row := deployment.runs.get(run)).state in OPEN:
+        try:
+            claim = deployment.claims.take(run)
+        except (Busy, ClaimLost):
+            time.sleep(LOOK_S)
+            continue
+        with claim:
+            return execute(deployment, kind, claim, observer)
+    if row.state != "succeeded":
+        raise ResourceFailed(f"run {run}, executed by a service, {row.state}: {row.reason}")
+    return {"run": run, **row.result}
