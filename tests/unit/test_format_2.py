@@ -30,7 +30,7 @@ from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.reference import BackendReference
 from antipode.model.runbook import Prompt, RunbookStep
 from antipode.model.source import BackupRecord, StoredObjects
-from antipode.model.vnf import Answers, Mapping, Member, Selector, Vnf
+from antipode.model.vnf import Answers, HttpProbe, Mapping, Member, Selector, Vnf
 from antipode.vault import points, sealing, signing
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.keys import NO_KEYS
@@ -312,6 +312,7 @@ LEFT_OUT: dict[type[Any], set[str]] = {
         (StoredObjects, point_v2.StoredObjects),
         (Mapping, point_v2.Names),
         (Answers, point_v2.Probe),
+        (HttpProbe, point_v2.HttpProbe),
         (RunbookStep, point_v2.RunbookStep),
         (Prompt, point_v2.Prompt),
         (DnsRecord, point_v2.DnsRecord),
@@ -352,8 +353,8 @@ REACHABLE = [
     *(point_v2.Member, point_v2.Names, point_v2.Plan),
     *(point_v2.Network, point_v2.Subnet, point_v2.SecurityGroup, point_v2.SecurityGroupRule),
     *(point_v2.Selector, point_v2.DrillProbe),
-    *(point_v2.Secret, point_v2.RunbookStep, point_v2.Prompt),
     point_v2.DnsRecord,
+    *(point_v2.Secret, point_v2.RunbookStep, point_v2.Prompt, point_v2.HttpProbe),
 ]
 
 
@@ -398,7 +399,7 @@ def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
         opened(full)
 
 
-OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES, "Probe.console"}
+OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES, "Probe.console", "Probe.http"}
 """The requirements of a point with members on volumes and probes by TCP or a command."""
 
 
@@ -409,6 +410,15 @@ def test_a_probe_of_the_console_log_is_required_too() -> None:
     vnf = point.vnf.model_copy(update={"members": [db, asked]})
     payload = payload_of(seal(point.model_copy(update={"vnf": vnf}), NO_KEYS))
     assert "Probe.console" in payload["requires"]
+
+
+def test_a_probe_by_http_comes_back_and_is_required_too() -> None:
+    http = {"path": "/up", "tls": True, "verify": False, "host": "db.example", "body": "o*k"}
+    db = {"server": "db", "answers": {"http": http, "at": {"site-b": "198.51.100.7"}}}
+    point = samples.point(vnf=samples.vnf(members=[db, {"server": "front"}]))
+    sealed = seal(point, NO_KEYS)
+    assert payload_of(sealed)["requires"] == ["Probe.http"]
+    assert opened(sealed).point == point
 
 
 def test_how_a_member_is_probed_in_a_drill_is_required_of_no_reader() -> None:

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from antipode.cloud.api import ApiError
@@ -254,3 +262,216 @@ def test_a_member_is_asked_in_one_way_and_in_a_drill_by_its_console(wrong: dict[
     with pytest.raises(ValidationError):
         Member.model_validate({"server": "db", **wrong})
     Member.model_validate({"server": "db", "answers": {"tcp": 22}, "drill": {"console": "x"}})
+
+
+# By HTTP.
+
+
+class Web:
+    """A server of one answer; a port of 127.0.0.1 and of ::1 each."""
+
+    def __init__(self, answer: bytes, context: ssl.SSLContext | None = None) -> None:
+        self.got: list[bytes] = []
+        self._answer, self._context = answer, context
+        self._threads: list[threading.Thread] = []
+        self.pause_s = 0.0
+        self.over = threading.Event()
+
+    def port(self, address: str = "127.0.0.1") -> int:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listening = socket.create_server((address, 0), family=family)
+        thread = threading.Thread(target=self._serve, args=(listening,))
+        thread.start()
+        self._threads.append(thread)
+        return int(listening.getsockname()[1])
+
+    def close(self) -> None:
+        self.over.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+    def _serve(self, listening: socket.socket) -> None:
+        listening.settimeout(0.05)
+        with listening:
+            while not self.over.is_set():
+                with suppress(OSError):
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.settimeout(60)
+                        self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        if self._context is not None:
+            connection = self._context.wrap_socket(connection, server_side=True)
+        self.got.append(connection.recv(65536))
+        for at in range(len(self._answer)) if self.pause_s else ():
+            connection.sendall(self._answer[at : at + 1])
+            self.over.wait(self.pause_s)
+        if not self.pause_s:
+            connection.sendall(self._answer)
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+
+
+def page(status: int = 200, body: str = "", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} so", f"Content-Length: {len(body)}", *headers, "", body]
+    return "\r\n".join(lines).encode()
+
+
+@pytest.fixture
+def web() -> Iterator[Callable[..., Web]]:
+    made: list[Web] = []
+
+    def make(*arguments: Any) -> Web:
+        made.append(Web(*arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def by_http(port: int, at: str = "127.0.0.1", within: float = 60.0, **http: Any) -> Answers:
+    return Answers.model_validate(
+        {"http": {"port": port, **http}, "at": {"site-b": at}, "within": within}
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_member_answers_by_http_over_both_versions_of_ip(
+    web: Callable[..., Web], address: str
+) -> None:
+    server = web(page(200, "state: ready, all of it"))
+    told = ask(by_http(server.port(address), at=address, path="/up?x=1", body="state: *, all"))
+    assert told["reaches"] == "this-site"
+    request = server.got[0].decode()
+    assert request.startswith("GET /up?x=1 HTTP/1.1\r\n")
+    assert f"Host: {'[::1]' if ':' in address else address}:" in request
+
+
+@pytest.mark.parametrize(
+    ("answer", "http"),
+    [
+        (page(503), {}),
+        (page(200), {"status": [204, 301]}),
+        (page(200, "state: starting"), {"body": "ready"}),
+        (page(302, "", "Location: http://127.0.0.1:1/"), {}),
+        (b"what is this", {}),
+        (b"", {}),
+    ],
+)
+def test_an_answer_that_is_not_the_expected_one_does_not_count(
+    web: Callable[..., Web], answer: bytes, http: dict[str, Any]
+) -> None:
+    with pytest.raises(ResourceFailed):
+        ask(by_http(web(answer).port(), within=0.0, **http))
+
+
+def test_a_status_that_is_expected_is_no_error(web: Callable[..., Web]) -> None:
+    assert ask(by_http(web(page(401)).port(), status=401))
+
+
+def test_no_proxy_of_the_environment_answers_in_the_place_of_a_member(
+    web: Callable[..., Web], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, member = web(page(200)), web(page(503))
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port()}")
+    with pytest.raises(ResourceFailed):
+        ask(by_http(member.port(), within=0.0))
+    assert proxy.got == []
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_answer_that_drips_is_not_waited_for_longer_than_an_attempt_may_take(
+    web: Callable[..., Web],
+    certificate: ssl.SSLContext,
+    monkeypatch: pytest.MonkeyPatch,
+    tls: bool,
+) -> None:
+    monkeypatch.setattr(answering, "TRY_S", 0.3)
+    server = web(page(200, "x" * 10_000), certificate if tls else None)
+    server.pause_s = 0.1  # within the limit of each read, and 1000 s in all
+    began = time.monotonic()
+    with pytest.raises(ResourceFailed):
+        ask(by_http(server.port(), within=0.0, tls=tls, verify=not tls, body="ready"))
+    assert time.monotonic() - began < 60
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """What a server has that signs its own certificate, for the name db.example."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "db.example")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("db.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "server.pem"
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + signed.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    context.file = file  # type: ignore[attr-defined]
+    return context
+
+
+def test_a_certificate_counts_if_it_is_valid_for_the_host_or_is_not_to_be_verified(
+    web: Callable[..., Web], certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = web(page(200), certificate)
+    port = server.port()
+    assert ask(by_http(port, tls=True, verify=False))
+    with pytest.raises(ResourceFailed):
+        ask(by_http(port, within=0.0, tls=True, host="db.example"))  # its signer is not known
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.file))  # type: ignore[attr-defined]
+    assert ask(by_http(port, tls=True, host="db.example"))
+    assert b"Host: db.example:" in server.got[-1]
+    for other in (None, "front.example"):
+        with pytest.raises(ResourceFailed):
+            ask(by_http(port, within=0.0, tls=True, host=other))
+
+
+def test_an_answer_of_a_shared_address_counts_only_while_its_port_is_active(
+    web: Callable[..., Web],
+) -> None:
+    answers = Answers.model_validate({"http": {"port": web(page(200)).port()}, "within": 0})
+    assert ask(answers, Recovering(ACTIVE), "127.0.0.1")["reaches"] == "either-site"
+    with pytest.raises(ResourceFailed):
+        ask(answers, Recovering(DOWN), "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"http": {"path": "up"}},
+        {"http": {"path": "/a b"}},
+        {"http": {"path": "/\r\nX: y"}},
+        {"http": {"verify": False}},
+        {"http": {"port": 0}},
+        {"http": {"status": []}},
+        {"http": {"status": [42]}},
+        {"http": {"host": "a b"}},
+        {"http": {}, "tcp": 80},
+    ],
+)
+def test_a_probe_by_http_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Answers.model_validate(wrong)
+
+
+def test_a_probe_by_http_does_not_reach_into_a_drill() -> None:
+    with pytest.raises(ValidationError):
+        Member.model_validate({"server": "db", "drill": {"http": {}}})

@@ -244,10 +244,11 @@ def _probe(server: ServerPlan, site: str) -> str:
         return f"answers when this command exits with 0: {probe}"
     if probe.console is not None:
         return f"answers when there is {probe}"
+    accepts = f"{probe} accepts a connection" if probe.http is None else f"it answers {probe}"
     if probe.reaches is Reach.THIS_SITE:
-        return f"answers when {probe} accepts a connection"
+        return f"answers when {accepts}"
     return (
-        f"answers when {probe} accepts a connection; both sites have this address, an answer "
+        f"answers when {accepts}; both sites have this address, an answer "
         "cannot be distinguished from the other site's copy (`answers.at` in the VNF file)"
     )
 

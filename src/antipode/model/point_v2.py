@@ -255,11 +255,24 @@ class Found(Part):
     security_groups: Annotated[list[SecurityGroup], Field(max_length=1000)] = []
 
 
+class HttpProbe(Part):
+    """A GET and what it is answered with."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    path: Text = "/"
+    tls: bool = False
+    verify: bool = True
+    host: Text | None = None
+    status: Annotated[list[int], Field(min_length=1, max_length=100)] = [200]
+    body: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
 class Probe(Part):
     """How to see that a member answers; its command, where it has one instead, is encrypted."""
 
     tcp: Annotated[int, Field(ge=1, le=65535)] | None = None
     at: dict[Name, Text] = {}
+    http: HttpProbe | None = None
     console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     within: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
 
@@ -456,7 +469,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
         *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
         *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
         *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector, DnsRecord),
-        *(Secret, RunbookStep, Prompt),
+        *(Secret, RunbookStep, Prompt, HttpProbe),
     ]
 ) | {IMAGES}
 """All requirements of recovery points that this reader can meet."""
@@ -751,7 +764,7 @@ def _vnf(manifest: Manifest, secret: Secret | None) -> Vnf:
     commands = {} if secret is None else secret.commands
     for member in plan["members"]:
         probe, command = member.pop("probe"), commands.get(member["server"])
-        ways = probe and [command, probe["tcp"], probe["console"]]
+        ways = probe and [command, probe["tcp"], probe["http"], probe["console"]]
         if ways and any(way is not None for way in ways):
             member["answers"] = {**probe, "command": command}
         drill = member.pop("drill")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from antipode.errors import InvalidInput
-from antipode.model.vnf import Answers
+from antipode.model.vnf import Answers, HttpProbe
 
 
 class Reach(StrEnum):
@@ -30,13 +30,14 @@ _HARMLESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:-]*")
 
 @dataclass(frozen=True)
 class Probe:
-    """A TCP connection to `address`, a command, or a text in the console log."""
+    """A TCP connection to `address`, a GET of it, a command, or a text in the console log."""
 
     address: str
     port: int | None
     command: tuple[str, ...]
     reaches: Reach
     console: str | None = None
+    http: HttpProbe | None = None
 
     @classmethod
     def of(
@@ -69,7 +70,7 @@ class Probe:
                     )
         return cls(
             address=answers.at.get(site, fixed_address),
-            port=answers.tcp,
+            port=_port(answers.http) if answers.http else answers.tcp,
             command=tuple(_filled_in(word, values) for word in words),
             reaches=Reach.COMMAND
             if words
@@ -77,17 +78,45 @@ class Probe:
             if site in answers.at or is_moved or answers.console is not None
             else Reach.EITHER_SITE,
             console=answers.console,
+            http=answers.http,
         )
 
     def is_in(self, log: str) -> bool:
         """Whether a line of a console log has the text; a `*` in it stands for any text."""
-        parts = (self.console or "").split("*")
-        return any(_in_order(parts, line) for line in log.splitlines())
+        return _has_line(log, self.console or "")
+
+    def is_body(self, body: str) -> bool:
+        """Whether a line of an answer has the text that is expected, if one is."""
+        wanted = self.http.body if self.http else None
+        return wanted is None or _has_line(body, wanted)
+
+    @property
+    def url(self) -> str:
+        """What is asked for by a GET."""
+        assert self.http is not None and self.port is not None  # the port of a GET is never open
+        scheme = "https" if self.http.tls else "http"
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{scheme}://{host}:{self.port}{self.http.path}"
 
     def __str__(self) -> str:
         if self.console is not None:
             return f"{self.console!r} in the console log"
+        if self.http is not None:
+            name = f" as {self.http.host}" if self.http.host else ""
+            status = " or ".join(map(str, self.http.status))
+            text = f" and {self.http.body!r}" if self.http.body else ""
+            unsafe = "" if self.http.verify else ", whatever its certificate"
+            return f"GET {self.url}{name}: {status}{text}{unsafe}"
         return f"TCP {self.address}:{self.port}" if self.port else shlex.join(self.command)
+
+
+def _port(http: HttpProbe) -> int:
+    return http.port or (443 if http.tls else 80)
+
+
+def _has_line(text: str, wanted: str) -> bool:
+    parts = wanted.split("*")
+    return any(_in_order(parts, line) for line in text.splitlines())
 
 
 def _in_order(parts: Sequence[str], line: str) -> bool:

@@ -40,6 +40,7 @@ FIRST: Mapping[str, frozenset[str]] = {
         " availability_zone server_group",
         "Found": "discovered_at servers",
         "Probe": "tcp at within",
+        "HttpProbe": "port path tls verify host status body",
         "DrillProbe": "console within",
         "Member": "server boot_before boot_after user_data probe",
         "Names": "networks volume_types flavors security_groups availability_zones server_zones"

@@ -28,17 +28,47 @@ from antipode.model.runbook import ALL, Approvals, Node, PlannedStep, RunbookSte
 from antipode.model.schedule import Schedule
 
 
-class Answers(Model):
-    """How to see that a member answers: a TCP port accepts a connection, a command exits with 0, or
-    a line of its console log has a text.
+class HttpProbe(Model):
+    """A GET of a member that is answered as expected. Redirects are not followed, and proxies of
+    the environment are not used.
+    """
 
-    `tcp` is a port of the first fixed address, which exists at both sites; `at` gives, by site, an
-    address that leads to that site only. In `command`, `{site}`, `{server}` and `{address}` are
+    port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    """80 by default, 443 with `tls`"""
+    path: Annotated[str, StringConstraints(pattern=r"^/[!-~]*$", max_length=2000)] = "/"
+    tls: bool = False
+    verify: bool = True
+    """whether the certificate must be valid, for `host` where that is given"""
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$")] | None = None
+    """the name that is asked for; the address by default"""
+    status: Annotated[
+        list[Annotated[Whole, Field(ge=100, le=599)]],
+        Field(min_length=1, max_length=100),
+        BeforeValidator(lambda value: [value] if isinstance(value, int) else value),
+    ] = [200]
+    """those of which the answer has one"""
+    body: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """a text in a line of the answer; a `*` in it stands for any text"""
+
+    @model_validator(mode="after")
+    def verifies_only_what_is_encrypted(self) -> Self:
+        if not self.verify and not self.tls:
+            raise ValueError("verify goes with tls")
+        return self
+
+
+class Answers(Model):
+    """How to see that a member answers: a TCP port accepts a connection, a GET is answered as
+    expected, a command exits with 0, or a line of its console log has a text.
+
+    `tcp` and `http` ask the first fixed address, which exists at both sites; `at` gives, by site,
+    an address that leads to that site only. In `command`, `{site}`, `{server}` and `{address}` are
     replaced; it is run without a shell until it succeeds or `within` is over. In `console`, a `*`
     stands for any text.
     """
 
     tcp: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    http: HttpProbe | None = None
     at: dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:.-]+$")]] = {}
     command: Annotated[list[str], Field(min_length=1)] | None = None
     console: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -46,10 +76,11 @@ class Answers(Model):
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:
-        if sum(way is not None for way in (self.tcp, self.command, self.console)) != 1:
-            raise ValueError("give one of tcp, command and console")
-        if self.at and self.tcp is None:
-            raise ValueError("at goes with tcp; a command has {site}")
+        ways = (self.tcp, self.http, self.command, self.console)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give one of tcp, http, command and console")
+        if self.at and self.tcp is None and self.http is None:
+            raise ValueError("at goes with tcp and http; a command has {site}")
         return self
 
 

@@ -16,6 +16,7 @@ from antipode.model.topology import Server
 from antipode.model.vnf import Answers
 from antipode.processes import SHOWN
 from antipode.screen import visible
+from antipode.topology import web
 
 TRY_S = 10.0
 """How long one attempt may take."""
@@ -76,7 +77,7 @@ def _ask(probe: Probe, site: Site, server: Server, server_id: str) -> str | None
         not_active := _port_not_active(site, server, server_id)
     ):
         return not_active
-    return _connect(probe.address, probe.port)
+    return _connect(probe.address, probe.port) if probe.http is None else web.get(probe, TRY_S)
 
 
 def _read(probe: Probe, site: Site, server_id: str) -> str | None:
