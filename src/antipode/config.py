@@ -341,6 +341,51 @@ class Webhook(Model):
         return self
 
 
+class SshRunner(Model):
+    """Another host, on which OpenSSH runs programs without a question: its key must be known, and
+    ours must let us in.
+    """
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:-]*$", max_length=253)]
+    user: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$", max_length=64)] | None = None
+    port: Annotated[Whole, Field(ge=1, le=65535)] = 22
+    identity: Path | None = None
+    """the private key; what OpenSSH finds by default"""
+    known_hosts: Path | None = None
+    """the keys of hosts; what OpenSSH finds by default"""
+
+    @model_validator(mode="after")
+    def paths_are_whole(self) -> Self:
+        for path in (self.identity, self.known_hosts):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{path} is not an absolute path")
+        return self
+
+
+class PodmanRunner(Model):
+    """A container on this host, made by Podman for each attempt and removed after it."""
+
+    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./:@-]*$", max_length=512)]
+    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*$")] = "none"
+    volumes: list[Annotated[str, Field(pattern=r"^/[^:,\s]*:/[^:,\s]*(:ro)?$")]] = Field(
+        default_factory=list
+    )
+    """`/on/the/host:/in/the/container`, and `:ro`"""
+
+
+class Runner(Model):
+    """Where the scripts of runbooks are run."""
+
+    ssh: SshRunner | None = None
+    podman: PodmanRunner | None = None
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if (self.ssh is None) == (self.podman is None):
+            raise ValueError("give one of ssh and podman")
+        return self
+
+
 class EventsConfig(Model):
     """Where events go."""
 
@@ -387,6 +432,8 @@ class Config(Model):
     """how long after its confirmation, or last sign of life, a service may begin a failover or
     resume one (seconds)
     """
+    runners: dict[Name, Runner] = Field(default_factory=dict)
+    """where the scripts of runbooks are run"""
     approvals: Approvals = Field(default_factory=dict)
     """by verb: how many others than its author must approve a run before it begins"""
     approve_within: Annotated[Seconds, Field(gt=0)] = 3600.0

@@ -28,7 +28,7 @@ from antipode.model.dns import DnsRecord
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
 from antipode.model.reference import BackendReference
-from antipode.model.runbook import Prompt, RunbookStep
+from antipode.model.runbook import FromElsewhere, HttpCall, Prompt, RunbookStep, Script
 from antipode.model.source import BackupRecord, StoredObjects
 from antipode.model.vnf import Answers, HttpProbe, Mapping, Member, Selector, Vnf
 from antipode.vault import points, sealing, signing
@@ -222,6 +222,17 @@ def full_point(**changes: Any) -> RecoveryPoint:
         steps=[
             {"name": "say", "before": ["front"], "command": ["check", "it"], "on": "drill"},
             {"name": "ask", "after": "all", "prompt": "Is it there?", "to": "site-b"},
+            {
+                "name": "call",
+                "after": "all",
+                "http": {
+                    "url": "https://noc.example/x",
+                    "headers": {"Authorization": {"file": "/etc/token", "prefix": "Bearer "}},
+                    "body": "of the call",
+                    "expect": 202,
+                },
+            },
+            {"name": "run", "after": "all", "script": {"runner": "jump", "command": ["run"]}},
         ],
         dns=[
             {
@@ -316,6 +327,9 @@ LEFT_OUT: dict[type[Any], set[str]] = {
         (RunbookStep, point_v2.RunbookStep),
         (Prompt, point_v2.Prompt),
         (DnsRecord, point_v2.DnsRecord),
+        (HttpCall, point_v2.HttpCall),
+        (FromElsewhere, point_v2.FromElsewhere),
+        (Script, point_v2.Script),
     ],
 )
 def test_every_field_of_a_model_has_a_place_in_the_document(ours: Any, theirs: Any) -> None:
@@ -336,11 +350,14 @@ def test_every_field_of_a_point_and_of_the_vnf_file_has_a_place_too() -> None:
     assert set(Vnf.model_fields) <= kept
 
 
+SECRETS = (b"c2VjcmV0", b"ssh-ed25519", b'"check"', b"of the call")
+
+
 def test_what_is_secret_is_in_no_document_in_clear() -> None:
     sealed = seal(full_point(), NO_KEYS)
     payload = base64.b64decode(json.loads(sealed.manifest)["payload"])
     for document in (payload, *(r.encode() for r in sealed.records.values())):
-        for secret in (b"c2VjcmV0", b"ssh-ed25519", b'"check"', b'quiesced-snapshot","quiesce'):
+        for secret in (*SECRETS, b'quiesced-snapshot","quiesce'):
             assert secret not in document
 
 
@@ -355,6 +372,7 @@ REACHABLE = [
     *(point_v2.Selector, point_v2.DrillProbe),
     point_v2.DnsRecord,
     *(point_v2.Secret, point_v2.RunbookStep, point_v2.Prompt, point_v2.HttpProbe),
+    *(point_v2.HttpCall, point_v2.FromElsewhere, point_v2.Script),
 ]
 
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,15 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.run import WAITING, new_run, state_of
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Aborted, AntipodeError, Halted, InvalidInput, NotFound, StepFailed
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    Halted,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    StepFailed,
+)
 from antipode.model.point_v2 import misfits
 from antipode.model.runbook import RunbookStep
 from antipode.model.vnf import Vnf
@@ -31,7 +43,7 @@ from antipode.operations import migrate as migrating
 from antipode.operations.abort import abort
 from antipode.operations.answer import answer, open_step
 from antipode.operations.resume import resume
-from antipode.runs import kind_of, runbook
+from antipode.runs import actions, kind_of, runbook
 from antipode.runs import migrate as migrate_run
 from antipode.service.conductor import Conductor
 from antipode.store.tables import QuestionRow, RunRow
@@ -46,7 +58,7 @@ ASK = {"name": "power", "after": "all", "prompt": "Is the power back?"}
 
 def step(name: str, **fields: Any) -> Json:
     """A step that is a command, if it is nothing else."""
-    if not {"wait", "prompt", "command"} & fields.keys():
+    if not {"wait", "prompt", "command", "http", "script"} & fields.keys():
         fields["command"] = [name]
     return {"name": name, **fields}
 
@@ -57,7 +69,7 @@ def with_runbook(*steps: Json, vnf: Vnf = VNF) -> Vnf:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runbook, "LOOK_S", 0.01)
+    monkeypatch.setattr(actions, "LOOK_S", 0.01)
     monkeypatch.setattr(runbook, "RETRY_S", 0.01)
     monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
 
@@ -279,7 +291,7 @@ def test_a_wait_counts_from_its_first_begin_also_in_another_process(
     waiting.join()
     assert isinstance(waiting.error, Halted)
     a_day_later = time.time() + 86400
-    monkeypatch.setattr(runbook, "time", Clock(a_day_later))
+    monkeypatch.setattr(actions, "time", Clock(a_day_later))
     resume(world.process(), newest(world).id, Unobserved())
     assert newest(world).state == "succeeded"
 
@@ -505,3 +517,220 @@ def test_a_run_that_waits_for_an_answer_takes_no_place_in_its_lane(
     deployment.questions.answer(run, "s", "yes", "alice@host")
     conductor._look()
     assert not conductor._has_room(kind)
+
+
+# Calls and scripts.
+
+
+class Service:
+    """A web service of the operator; what it got."""
+
+    def __init__(self) -> None:
+        service = self
+        self.got: list[tuple[str, str, dict[str, str], str]] = []
+        self.statuses: list[int] = []
+        self.release = threading.Event()
+        self.waits = False
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+                service.got.append((self.command, self.path, dict(self.headers), body))
+                if service.waits:
+                    service.release.wait(60)
+                self.send_response(service.statuses.pop(0) if service.statuses else 200)
+                self.send_header("Location", f"{service.url}/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_PUT = do_POST
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing: the test sees what came."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.release.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+    yield made
+    made.close()
+
+
+def test_a_call_sends_what_the_step_says_and_secrets_that_only_this_host_has(
+    world: World, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = world.folder / "token"
+    token.write_text("of-a-file\nanother line\n")
+    monkeypatch.setenv("NOC_TOKEN", "of-a-variable")
+    call = {
+        "url": f"{service.url}/vnfs/{{vnf}}",
+        "method": "PUT",
+        "headers": {
+            "Authorization": {"file": str(token), "prefix": "Bearer "},
+            "X-Token": {"env": "NOC_TOKEN"},
+            "Content-Type": "application/json",
+        },
+        "body": '{"site": "{site}"}',
+    }
+    world.here.vnfs.put(with_runbook(step("noc", after="all", http=call)))
+    record = world.failover()
+    [(method, path, headers, body)] = service.got
+    assert (method, path, body) == ("PUT", "/vnfs/v", '{"site": "site-b"}')
+    assert headers["Authorization"] == "Bearer of-a-file"
+    assert headers["X-Token"] == "of-a-variable"
+    assert headers["Idempotency-Key"] == f"{record['run']}/noc"
+    row = world.here.runs.get(record["run"])
+    kept = [row.request, row.result, *(s.result for s in world.here.runs.steps(row.id))]
+    assert "of-a-file" not in json.dumps(kept) and "of-a-variable" not in json.dumps(kept)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "more", "calls", "ends"),
+    [
+        ([500, 202], {"on_error": "retry(1)"}, 2, "succeeded"),
+        ([302], {}, 1, "failed"),
+        ([404], {"on_error": "ignore"}, 1, "succeeded"),
+    ],
+)
+def test_a_call_counts_when_its_status_is_expected(
+    world: World, service: Service, statuses: list[int], more: Json, calls: int, ends: str
+) -> None:
+    service.statuses = list(statuses)
+    call = step("noc", after="all", http={"url": service.url}, **more)
+    world.here.vnfs.put(with_runbook(call))
+    with suppress(StepFailed):
+        world.failover()
+    assert (len(service.got), newest(world).state) == (calls, ends)
+
+
+def test_a_call_without_an_answer_ends_in_time_or_with_its_run(
+    world: World, service: Service
+) -> None:
+    service.waits = True
+    call = step("noc", before="all", http={"url": service.url}, within=0.2)
+    world.here.vnfs.put(with_runbook(call))
+    with pytest.raises(StepFailed):
+        world.failover()
+    abort(world.here, newest(world).id, Unobserved())
+    world.here.vnfs.put(with_runbook({**call, "within": 3600}))
+    calling = InBackground(lambda: world.failover(world.process()))
+    until(lambda: len(service.got) == 2)
+    abort(world.here, newest(world).id, Unobserved())
+    calling.join()
+    assert isinstance(calling.error, Aborted)
+
+
+def test_a_secret_that_this_host_lacks_is_a_failure_that_names_its_place(
+    world: World, service: Service
+) -> None:
+    for place in ({"file": "/nowhere/token"}, {"env": "NOT_SET_HERE"}):
+        [named] = place.values()
+        call = {"url": service.url, "headers": {"X-Token": place}}
+        world.here.vnfs.put(with_runbook(step("noc", before="all", http=call)))
+        with pytest.raises(StepFailed, match=named):
+            world.failover()
+        abort(world.here, newest(world).id, Unobserved())
+    assert service.got == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "ftp://noc.example"},
+        {"url": "https://user:password@noc.example"},
+        {"url": "https://noc.example/a b"},
+        {"url": "http://noc.example", "headers": {"X": {"env": "TOKEN"}}},
+        {"url": "https://noc.example", "headers": {"X": {"env": "TOKEN", "file": "/t"}}},
+        {"url": "https://noc.example", "headers": {"X": {"file": "relative"}}},
+        {"url": "https://noc.example", "headers": {"X": "a\r\nY: b"}},
+        {"url": "https://noc.example", "headers": {"X Y": "a"}},
+        {"url": "https://noc.example", "expect": 42},
+        {"url": "https://noc.example", "method": "CONNECT"},
+    ],
+)
+def test_a_call_that_makes_no_sense_is_refused(wrong: Json) -> None:
+    with pytest.raises(ValidationError):
+        RunbookStep.model_validate(step("noc", after="all", http=wrong))
+
+
+RUNNERS = """\
+runners:
+  jump: {ssh: {host: jump.example, user: ops, port: 2222, identity: /k, known_hosts: /h}}
+  box: {podman: {image: "tools:1", volumes: ["/srv:/srv:ro"]}}
+"""
+
+
+def test_a_script_is_run_by_its_runner(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.config.write_text(world.config.read_text() + RUNNERS)
+    lines: list[list[str]] = []
+
+    def run(argv: list[str], *_: Any, **__: Any) -> processes.Ended:
+        lines.append(argv)
+        return processes.Ended(0, "")
+
+    monkeypatch.setattr(processes, "run", run)
+    script = ["check", "{vnf} $HOME; rm -rf /", "{site}"]
+    world.here.vnfs.put(
+        with_runbook(
+            step("far", before="all", script={"runner": "jump", "command": script}, within=30),
+            step("boxed", before="all", script={"runner": "box", "command": script}),
+        )
+    )
+    failover(world.process())
+    far, boxed = lines
+    key = f"ANTIPODE_KEY={newest(world).id}/far"
+    assert far[0] == "ssh" and far[-2] == "jump.example" and far[-3] == "--"
+    assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "UserKnownHostsFile=/h"} <= set(far)
+    # a shell at the other end sees the words as they are
+    remote = shlex.split(far[-1])
+    assert remote[0] == "env" and key in remote
+    assert remote[-7:] == ["timeout", "-k", "5", "30", "check", "v $HOME; rm -rf /", "site-b"]
+    assert boxed[:2] == ["podman", "run"] and boxed[-4:-2] == ["tools:1", "check"]
+    assert boxed[boxed.index("--network") + 1] == "none"
+    assert "/srv:/srv:ro" in boxed and "--replace" in boxed
+
+
+def failover(here: Deployment) -> Json:
+    return failing.failover(here, failing.prepare(here, "v", "site-b", None), Unobserved())
+
+
+def test_a_runner_that_this_host_lacks_is_known_before_anything_begins(world: World) -> None:
+    script = {"runner": "jump", "command": ["check"]}
+    every = step("far", after="all", script=script, on=["failover", "migrate", "drill"])
+    vnf = with_runbook(every)
+    world.here.vnfs.put(vnf)
+    for prepare in (
+        lambda: failing.prepare(world.here, "v", "site-b", None),
+        lambda: drilling.prepare(world.here, "v"),
+        lambda: migrating.prepare(world.here, "v"),
+    ):
+        with pytest.raises(PreflightFailed, match="jump"):
+            prepare()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ssh": {"host": "-oProxyCommand=x"}},
+        {"ssh": {"host": "h", "user": "-l"}},
+        {"ssh": {"host": "h", "identity": "relative"}},
+        {"podman": {"image": "--privileged"}},
+        {"podman": {"image": "i", "volumes": ["relative:/x"]}},
+        {"podman": {"image": "i"}, "ssh": {"host": "h"}},
+        {},
+    ],
+)
+def test_a_runner_that_makes_no_sense_is_refused(wrong: Json) -> None:
+    with pytest.raises(ValidationError):
+        config.Runner.model_validate(wrong)

@@ -53,7 +53,7 @@ class RunReject(ShowCommand):
 
     changes = True
     examples = (
-        "antipode run reject failover-20261122T160501Z-1a2b3c --reason 'site-a answers again'",
+        "antipode run reject failover-20261122T160501Z-1a2b3c --reason site-a-answers-again",
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

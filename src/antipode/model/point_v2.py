@@ -436,6 +436,31 @@ class Prompt(Part):
     answer: Literal["yes-no", "text"] = "yes-no"
 
 
+class FromElsewhere(Part):
+    """A value that the recovering host has."""
+
+    file: Text | None = None
+    env: Text | None = None
+    prefix: Text = ""
+
+
+class HttpCall(Part):
+    """A call of a web service."""
+
+    url: Text
+    method: Annotated[str, Field(max_length=20)] = "POST"
+    headers: Annotated[dict[Id, FromElsewhere | Text], Field(max_length=1000)] = {}
+    body: Text | None = None
+    expect: Annotated[list[int], Field(max_length=1000)] = []
+
+
+class Script(Part):
+    """A program that a runner of the recovering host runs."""
+
+    runner: Name
+    command: Annotated[list[Text], Field(min_length=1, max_length=1000)]
+
+
 class RunbookStep(Part):
     """What is done beside the recovery of the members; see `runbook.RunbookStep`."""
 
@@ -449,6 +474,8 @@ class RunbookStep(Part):
     wait: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     prompt: Prompt | None = None
     command: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
+    http: HttpCall | None = None
+    script: Script | None = None
 
 
 class Secret(Part):
@@ -469,7 +496,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
         *(Volume, Attachment, FixedAddress, Port, DhcpOption, Subport, Trunk, FloatingIp, Flavor),
         *(ServerGroup, Server, Found, Probe, Member, Names, Plan),
         *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector, DnsRecord),
-        *(Secret, RunbookStep, Prompt, HttpProbe),
+        *(Secret, RunbookStep, Prompt, HttpProbe, HttpCall, FromElsewhere, Script),
     ]
 ) | {IMAGES}
 """All requirements of recovery points that this reader can meet."""

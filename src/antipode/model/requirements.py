@@ -50,6 +50,9 @@ FIRST: Mapping[str, frozenset[str]] = {
         "Secret": "servers commands definition",
         "RunbookStep": "name before after on to within on_error wait prompt command",
         "Prompt": "message answer",
+        "HttpCall": "url method headers body expect",
+        "FromElsewhere": "file env prefix",
+        "Script": "runner command",
     }.items()
 }
 """The members of each part that are not required by name: those of format 2.0, and of a part that

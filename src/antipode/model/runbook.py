@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -19,7 +20,7 @@ Everything = Literal["all"]
 ALL: Everything = "all"
 """In the place of members: the verb as a whole."""
 LONGEST_S = 7 * 86400.0
-WITHIN_S = {"prompt": 3600.0, "command": 60.0}
+WITHIN_S = {"prompt": 3600.0, "command": 60.0, "http": 30.0, "script": 300.0}
 """The time limit of an action, in seconds, where a step names none."""
 Message = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 Word = Annotated[str, Field(max_length=4096)]
@@ -52,6 +53,74 @@ class Prompt(Model):
 
 def _prompt(value: object) -> object:
     return {"message": value} if isinstance(value, str) else value
+
+
+class FromElsewhere(Model):
+    """A value that is read on the host that needs it: the VNF file and recovery points name its
+    place only.
+    """
+
+    file: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
+    """its first line"""
+    env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    prefix: Annotated[str, Field(max_length=80)] = ""
+    """what stands before it, as `Bearer `"""
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        if (self.file is None) == (self.env is None):
+            raise ValueError("give one of file and env")
+        return self
+
+    def __str__(self) -> str:
+        return f"file {self.file}" if self.file else f"variable {self.env}"
+
+
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")]
+HeaderValue = Annotated[str, StringConstraints(pattern=r"^[ -~]*$", max_length=4096)]
+
+
+class HttpCall(Model):
+    """A call of a web service. Redirects are not followed."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2048)]
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: Annotated[dict[HeaderName, FromElsewhere | HeaderValue], Field(max_length=50)] = {}
+    body: Annotated[str, Field(max_length=65_535)] | None = None
+    expect: Annotated[
+        list[Annotated[Whole, Field(ge=100, le=599)]],
+        Field(max_length=100),
+        BeforeValidator(lambda value: [value] if isinstance(value, int) else value),
+    ] = []
+    """the statuses of success; from 200 to 299 by default"""
+
+    @model_validator(mode="after")
+    def keeps_its_secrets(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.username or parts.password:
+            raise ValueError("a password in the URL would be in logs; give a header from a file")
+        secret = any(isinstance(value, FromElsewhere) for value in self.headers.values())
+        if secret and parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1"):
+            raise ValueError(
+                "a header from a file or a variable goes to https:// or this host only"
+            )
+        return self
+
+    def __str__(self) -> str:
+        secret = [f"{k} from {v}" for k, v in self.headers.items() if isinstance(v, FromElsewhere)]
+        headers = f", with {', '.join(secret)}" if secret else ""
+        body = f", body {self.body!r}" if self.body else ""
+        return f"{self.method} {self.url}{headers}{body}"
+
+
+class Script(Model):
+    """A program that a runner of antipode.yaml runs, on another host or in a container."""
+
+    runner: Name
+    command: Annotated[list[Word], Field(min_length=1, max_length=256)]
+
+    def __str__(self) -> str:
+        return f"{shlex.join(self.command)}, by runner {self.runner}"
 
 
 def _on_error(value: object) -> object:
@@ -88,6 +157,8 @@ class RunbookStep(Model):
     prompt: Annotated[Prompt, BeforeValidator(_prompt)] | None = None
     command: Annotated[list[Word], Field(min_length=1, max_length=256)] | None = None
     """run on the host of antipode, without a shell"""
+    http: HttpCall | None = None
+    script: Script | None = None
 
     @model_validator(mode="after")
     def is_one_action_at_one_place(self) -> Self:
@@ -128,10 +199,14 @@ class RunbookStep(Model):
             return f"waits {self.wait:g} s"
         if self.prompt is not None:
             return f"asks an operator, for up to {self.limit_s:g} s: {self.prompt.message}"
+        if self.http is not None:
+            return f"calls, for up to {self.limit_s:g} s: {self.http}"
+        if self.script is not None:
+            return f"runs, for up to {self.limit_s:g} s: {self.script}"
         return f"runs on this host, for up to {self.limit_s:g} s: {shlex.join(self.command or [])}"
 
 
-ACTIONS = ("wait", "prompt", "command")
+ACTIONS = ("wait", "prompt", "command", "http", "script")
 """The fields of a step that say what is done."""
 
 

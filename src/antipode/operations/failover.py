@@ -10,7 +10,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
 from antipode.errors import PreflightFailed
 from antipode.operations.approvals import carried_out, needed
-from antipode.runs import drill_cleanup, preparation
+from antipode.runs import drill_cleanup, preparation, runners
 from antipode.runs import failover as run_kind
 from antipode.runs.failover_checks import Accepted
 from antipode.runs.preparation import Prepared
@@ -28,6 +28,9 @@ def prepare(
     """
     try:
         prepared = preparation.prepare(deployment, name, to, point, accepted)
+        runners.must_be_known(
+            deployment.config, prepared.plan.steps, f"a failover of {name} to {to}"
+        )
         return replace(prepared, approvals=needed(deployment, prepared.point.vnf, "failover"))
     except PreflightFailed as error:
         for drill in drill_cleanup.held_at(deployment, to):

@@ -17,7 +17,7 @@ from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
 from antipode.operations.approvals import carried_out, needed
 from antipode.protect import offsite
-from antipode.runs import fence, old_copy_removal, preparation, protect
+from antipode.runs import fence, old_copy_removal, preparation, protect, runners
 from antipode.runs import migrate as run_kind
 from antipode.runs.old_copy_removal import Holdings
 from antipode.runs.precheck import default_site
@@ -91,6 +91,7 @@ def prepare(
     ]
     verb = run_kind.verb_of(back=back)
     steps = runbook.planned(known.steps, verb, site, lambda label: [label])
+    runners.must_be_known(deployment.config, steps, f"a migration of {vnf} to {site}")
     wanted = needed(deployment, known, verb)
     if back:
         fence.must_be_old(deployment, vnf, site)

@@ -47,5 +47,14 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
             continue
         if record.name != zone and not record.name.endswith(f".{zone}"):
             yield ("dns", index, "name"), f"{record.name} is not in zone {zone} of the provider"
+    for number, step in enumerate(vnf.steps):
+        if step.script is not None and step.script.runner not in config.runners:
+            known_runners = ", ".join(config.runners) or "none"
+            place = ("steps", number, "script", "runner")
+            yield (
+                place,
+                f"runner {step.script.runner} is not in the configuration; runners there:"
+                f" {known_runners}",
+            )
     yield from wrong_settings(vnf)
     yield from misfits(vnf)

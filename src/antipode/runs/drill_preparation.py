@@ -17,7 +17,7 @@ from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.recover import isolation, plan
-from antipode.runs import failover_checks, preparation, runbook
+from antipode.runs import failover_checks, preparation, runbook, runners
 from antipode.vault import points
 from antipode.vault.sealing import Trust
 
@@ -81,6 +81,7 @@ def prepare(
     isolated = runbook.with_steps(
         plan.make_plan(defined, site, beside), defined, VERB, definition.steps
     )
+    runners.must_be_known(deployment.config, isolated.steps, f"a drill of {name} at {to}")
     return PreparedDrill(
         drill,
         defined,

@@ -29,6 +29,7 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Step, StepName
 from antipode.recover import fencing
 from antipode.runs import failover, fence, old_copy_removal, preparation, protect, runbook
+from antipode.runs.actions import Occasion
 from antipode.store.tables import RunRow
 from antipode.vault import generations, points
 
@@ -253,7 +254,7 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
     _must_be_active(run, request)
     first_steps = [PlannedStep(step=step) for step in request.steps if step.before == ALL]
-    runbook.do_all(runbook.Occasion(run, request.verb, request.to, ""), first_steps)
+    runbook.do_all(Occasion(run, request.verb, request.to, ""), first_steps)
     run.touches_clouds()
     vnf = run.deployment.vnfs.get(run.vnf)
 

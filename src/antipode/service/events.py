@@ -23,7 +23,7 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import NotFound
 from antipode.model.event import Event
 from antipode.model.rpo import Rpo, RpoState, rpo
-from antipode.runs.runbook import how
+from antipode.runs.actions import how
 from antipode.service.observer import Observer
 from antipode.store import database
 from antipode.store.runs import NEVER_BEGUN
