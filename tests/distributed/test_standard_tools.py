@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from antipode.model import point_v2
+from antipode.operations.reports import files
 from antipode.vault import encryption, points, signing
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.keys import Keyring
@@ -68,11 +69,13 @@ def test_the_recipe_of_the_page_opens_a_point(
     assert manifest["id"] == point.id
 
 
-def test_openssl_verifies_the_signature(ring: Keyring, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [point_v2.POINT_TYPE, files.PAYLOAD_TYPE])
+def test_openssl_verifies_the_signature(ring: Keyring, tmp_path: Path, kind: str) -> None:
+    """Of a recovery point, and of reports."""
     payload = samples.point().id.encode()
-    envelope = json.loads(ring.sign(point_v2.POINT_TYPE, payload))
+    envelope = json.loads(ring.sign(kind, payload))
     signed = tmp_path / "signed"
-    signed.write_bytes(signing.pre_authentication(point_v2.POINT_TYPE, payload))
+    signed.write_bytes(signing.pre_authentication(kind, payload))
     (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
     (public,) = ring.trusted_files()
     command = f"pkeyutl -verify -pubin -inkey {public} -rawin -in {signed}"

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from antipode.errors import InvalidInput
+from antipode import config
+from antipode.errors import InvalidFile, InvalidInput
 from antipode.model import point_v2
 from antipode.model.dns import DnsChange, RecordSet, server_address
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import FixedAddress, FloatingIp, Port
 from antipode.model.vnf import Vnf
+from antipode.operations.vnfs import read_file
 from antipode.recover.dns import records
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.sealing import seal
@@ -176,6 +179,52 @@ def test_a_record_of_a_newer_antipode_does_not_hold_up_a_recovery() -> None:
     plan = manifest.plan.model_copy(update={"dns": [known, newer]})
     vnf = point_v2._vnf(manifest.model_copy(update={"plan": plan}), None)
     assert [record.name for record in vnf.dns] == [f"hlr.{ZONE}"]
+
+
+DNS = "dns: {core: {rfc2136: {server: 192.0.2.53, zone: vnf.example, key_file: /k}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        ("{name: hlr.vnf.example, members: db}", None),
+        ("{name: hlr.vnf.example, members: db, provider: other}", "dns[0].provider"),
+        ("{name: hlr.elsewhere.example, members: db}", "dns[0].name"),
+    ],
+)
+def test_a_record_that_no_provider_of_the_host_has_is_named_with_its_line(
+    tmp_path: Path, record: str, field: str | None
+) -> None:
+    path = samples.write_config(tmp_path)
+    path.write_text(path.read_text() + DNS)
+    file = tmp_path / "hlr.yaml"
+    file.write_text(f"{samples.VNF_FILE}dns:\n  - {record}\n")
+    if field is None:
+        assert read_file(file, config.load(str(path))).dns[0].name == "hlr.vnf.example"
+        return
+    with pytest.raises(InvalidFile) as caught:
+        read_file(file, config.load(str(path)))
+    assert [m.field for m in caught.value.mistakes] == [field]
+
+
+@pytest.mark.parametrize(
+    "dns",
+    [
+        "{core: {}}",
+        "{core: {rfc2136: {server: ns.example, zone: z.example, key_file: /k}}}",
+        "{core: {rfc2136: {server: 192.0.2.53, zone: z.example}}}",
+        "{core: {rfc2136: {server: 192.0.2.53, zone: z.example, key_file: k}}}",
+        "{core: {rfc2136: {server: 1.2.3.4, zone: z.example, key_file: /k, key_variable: K}}}",
+        "{core: {designate: {zone: z.example}}}",
+        "{core: {designate: {zone: z.example, site: nowhere}}}",
+        "{core: {designate: {zone: z.example, site: site-b}, secondaries: [ns.example]}}",
+    ],
+)
+def test_a_zone_that_cannot_be_is_refused(tmp_path: Path, dns: str) -> None:
+    path = samples.write_config(tmp_path)
+    path.write_text(f"{path.read_text()}dns: {dns}\n")
+    with pytest.raises(InvalidFile):
+        config.load(str(path))
 
 
 OLD = RecordSet(name=f"hlr.{ZONE}", type="A", ttl=60, values=("10.0.0.5",))

@@ -313,6 +313,30 @@ def test_a_kit_is_for_its_owner_only_and_has_no_passwords_unless_asked_for(
     assert len(sheet.splitlines()) < 60
 
 
+def test_a_kit_has_the_keys_of_dns_updates_only_where_it_has_passwords(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    key = tmp_path / "tsig.key"
+    key.write_text('key "k" { algorithm hmac-sha256; secret "Z2VoZWlt"; };')
+    key.chmod(0o600)
+    servers = {
+        "core": {"rfc2136": {"server": "192.0.2.53", "zone": "a.example", "key_file": str(key)}},
+        "edge": {"rfc2136": {"server": "192.0.2.5", "zone": "b.example", "key_variable": "EDGE"}},
+        "cloud": {"designate": {"cloud": "b", "zone": "c.example"}},
+    }
+    fields = deployment.config.model_dump(mode="json") | {"dns": servers}
+    deployment.config = config.Config.model_validate(fields)
+    kit.export(deployment, Wanted(tmp_path / "kit"))
+    kit.export(deployment, Wanted(tmp_path / "more", with_passwords=True))
+    for folder, has in (("kit", False), ("more", True)):
+        files = {path.name: path.read_text() for path in (tmp_path / folder).iterdir()}
+        assert ("dns-core.key" in files) is has
+        assert any("Z2VoZWlt" in text for text in files.values()) is has
+        known = YAML().load(files[kit.CONFIGURATION])
+        assert known["dns"]["core"]["rfc2136"]["key_file"] == str(key)
+        assert str(key) in files[kit.SHEET] and "EDGE" in files[kit.SHEET]
+
+
 def test_a_folder_with_something_in_it_is_left_alone(
     deployment: Deployment, tmp_path: Path
 ) -> None:
