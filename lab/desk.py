@@ -16,12 +16,28 @@ from typing import Any
 import yaml
 
 from antipode.sandbox import configuration
-from lab import clouds
+from lab import clouds, extras
 from lab.errors import LabError
+from lab.services.operator_rbd import replication_settings
 from lab.site import BACKUP_STORE, SITES
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "canary.yaml"
 PROJECT = Path(__file__).parent.parent
+
+
+STORAGE = "ceph"
+"""The storage that replicates between the sites, where they have the extra for it."""
+
+
+def _storage() -> dict[str, Any]:
+    found = {name: replication_settings(site) for name, site in SITES.items()}
+    return {
+        "driver": "rbd-mirror",
+        "sites": {
+            name: {"command": [str(s.rbd)], "pool": s.pool, "host": s.backend_host}
+            for name, s in found.items()
+        },
+    }
 
 
 class Desk:
@@ -36,6 +52,8 @@ class Desk:
         content = configuration.antipode(
             folder, SITES, BACKUP_STORE.name, backups="volumebackups", vault=vault
         )
+        if all(extras.has(site, extras.REPLICATION) for site in SITES.values()):
+            content["storages"] = {STORAGE: _storage()}
         self.configuration.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:

@@ -135,6 +135,14 @@ class BackupStore(Model):
     """the site that it is at; None for a third place"""
 
 
+class StorageConfig(Model):
+    """A storage that replicates by itself."""
+
+    driver: Name
+    sites: Annotated[dict[Name, dict[str, Any]], Field(min_length=2)]
+    """where it is at each site, in settings of its driver (`antipode.datastores`)"""
+
+
 class Rfc2136(Model):
     """The primary server of a zone, which takes updates as RFC 2136 has them, signed with a key
     (TSIG): BIND, Knot, PowerDNS and others.
@@ -418,6 +426,8 @@ class Config(Model):
     backup_store: BackupStore | None = None
     """the only backup store, written without a name"""
     stores: dict[Name, BackupStore] = Field(default_factory=dict)
+    storages: dict[Name, StorageConfig] = Field(default_factory=dict)
+    """those that replicate by themselves, for the datastores of VNFs"""
     dns: dict[Name, DnsProviderConfig] = Field(default_factory=dict)
     """zones whose records are switched when a VNF moves"""
     keys: Keys = Keys()
@@ -649,6 +659,11 @@ def _references(config: Config) -> Iterator[Problem]:
                 "sites",
             )
             for name, store in config.all_stores.items()
+        ),
+        *(
+            (("storages", name, "sites", site), site, config.sites, "sites")
+            for name, storage in config.storages.items()
+            for site in storage.sites
         ),
         *(
             (("dns", name, "designate", "site"), there.designate.site, config.sites, "sites")

@@ -87,6 +87,8 @@ class FakeCloud:
         self.connections: dict[str, Json | None] = {}
         """volume -> its connection_info, where that is not the usual one"""
         self.manageable: list[Json] = []
+        self.clones: dict[str, Json] = {}
+        """in its storage: name -> the state that it rests on"""
         self.ports: dict[str, Json] = {}
         self.networks: list[Json] = [{"id": "net-1", "name": "net"}]
         self.subnets: list[Json] = [
@@ -557,6 +559,7 @@ class FakeCloud:
                         volume["status"] = "available"
                     elif volume["status"] == "deleting":
                         del self.volumes[volume["id"]]
+                        self.clones.pop(f"volume-{volume['id']}", None)
                 return {"volumes": listed}
             case "GET", ["volumes", volume]:
                 return (
@@ -600,7 +603,8 @@ class FakeCloud:
                     if params["binary"] == "cinder-backup"
                     else self.service_states.get(params["binary"], "up")
                 )
-                return {"services": [{"host": "cinder", "state": state, "status": "enabled"}]}
+                host = "host@rbd" if params["binary"] == "cinder-volume" else "cinder"
+                return {"services": [{"host": host, "state": state, "status": "enabled"}]}
             case "GET", ["os-quota-sets", _]:
                 return self._quota()
             case "GET", ["backups", backup, "export_record"]:
@@ -635,6 +639,8 @@ class FakeCloud:
                 return {"restore": self._restore_into(backup, body["restore"]["volume_id"])}
             case "POST", ["volumes"]:
                 return {"volume": {"id": self._restore(body["volume"])}}
+            case "POST", ["manageable_volumes"]:
+                return {"volume": {"id": self._manage(**body["volume"])}}
             case "PUT", ["volumes", volume]:
                 self._happens(f"update {self.volumes[volume]['name']}")
                 self.volumes[volume].update(body["volume"])
@@ -701,6 +707,30 @@ class FakeCloud:
             for server, attached in self.attachments.items()
             for a in attached
         ]
+
+    def _manage(self, ref: Json, **wanted: Any) -> str:
+        """Take over a clone of its storage, which gets the name of the volume; what is not there
+        ends in `error_managing`.
+        """
+        self._happens("manage")
+        volume, name = f"managed-{next(self.ids)}", ref["source-name"]
+        there = name in self.clones
+        self.volumes[volume] = {
+            "volume_image_metadata": {},
+            "description": "",
+            "volume_type": "",
+            "availability_zone": "nova",
+            "created_at": "2026-01-01",
+            **wanted,
+            "id": volume,
+            "size": 1,
+            "status": "available" if there else "error_managing",
+            "bootable": str(wanted["bootable"]).lower(),
+            "os-vol-host-attr:host": wanted["host"],
+        }
+        if there:
+            self.clones[f"volume-{volume}"] = self.clones.pop(name)
+        return volume
 
     def _age(self, resources: dict[str, Json]) -> None:
         for resource in resources.values():

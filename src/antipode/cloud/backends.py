@@ -27,8 +27,8 @@ IDENTIFYING = frozenset(
 """The parts of a connection_info that are kept: they identify the volume. All others may be secret
 (auth_password, keyring, CHAP secrets, tokens), now or in a driver to come.
 """
-FAILED = ("error_managing", "error_managing_deleting", "unmanaging")
-"""The statuses of a volume that a call to manage it did not make, or that is being forgotten."""
+FAILED = ("error_managing", "error_managing_deleting", "unmanaging", "deleting")
+"""The statuses of a volume that a call to manage it did not make, or that is going."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ class Backends:
         """
         key = wanted.metadata[KEY]
         for known in self._api.all("/volumes/detail", answers.VOLUMES, **carrying({KEY: key})):
-            if known["status"] not in FAILED:
+            # a Cinder that does not know the filter lists all
+            if carries(known, key) and known["status"] not in FAILED:
                 return str(known["id"])
         body: Json = {
             "host": wanted.host,

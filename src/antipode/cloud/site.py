@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -25,6 +25,7 @@ from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
 from antipode.cloud.zones import Zones
 from antipode.errors import InvalidInput, PreflightFailed
+from antipode.model.datastore import StorageAt
 
 Service = TypeVar("Service", Compute, Volumes, Backends, Backups, Networks)
 
@@ -52,6 +53,8 @@ class Site:
         self.backends = Backends(volume)
         self.backups = Backups(volume)
         self.networks = Networks(network)
+        self.storages: Mapping[str, StorageAt] = {}
+        """those at this site that replicate by themselves, by name"""
         self._connection: Any = None
         self._login: Login | None = None
         self._lock = threading.Lock()

@@ -17,6 +17,7 @@ from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits
 from antipode.errors import InvalidInput
 from antipode.freezes.ledger import Freezes
+from antipode.model.datastore import StorageAt
 from antipode.store.approvals import Approvals
 from antipode.store.database import open_database
 from antipode.store.events import Events
@@ -101,7 +102,21 @@ class Deployment:
             SiteUnreachable: it does not answer.
         """
         cloud = self.config.site(name).cloud
-        return self._connected(self._sites, name, lambda: cloud_site.connect(name, cloud))
+
+        def connect() -> Site:
+            site = cloud_site.connect(name, cloud)
+            site.storages = self.storages_at(name)
+            return site
+
+        return self._connected(self._sites, name, connect)
+
+    def storages_at(self, site: str) -> dict[str, StorageAt]:
+        """The storages of the configuration that are at a site, by name. No service is asked."""
+        return {
+            name: StorageAt(name, there.driver, there.sites[site])
+            for name, there in self.config.storages.items()
+            if site in there.sites
+        }
 
     def connected_sites(self) -> list[Site]:
         with self._lock:

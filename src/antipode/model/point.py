@@ -21,6 +21,7 @@ from antipode.model.source import (
     AnySource,
     BackupRecord,
     Image,
+    ReplicatedState,
     backup_chain,
     image_copies,
     of_a_year_to_reckon_with,
@@ -122,9 +123,14 @@ class RecoveryPoint(Model):
             for site, image in image_copies(source).items()
         }
 
+    @property
+    def states(self) -> dict[str, ReplicatedState]:
+        """Every state of replicated storage that it rests on, by the id of its snapshot."""
+        return {s.snapshot_id: s for s in self.sources.values() if isinstance(s, ReplicatedState)}
+
     def needed_ids(self) -> set[str]:
-        """The ids of all backups and images that it rests on."""
-        return {*self.backups, *self.images}
+        """The ids of all backups, images and snapshots that it rests on."""
+        return {*self.backups, *self.images, *self.states}
 
     @property
     def incremental(self) -> bool:

@@ -183,6 +183,38 @@ class Image(VolumeSource):
         return self.carried_bytes
 
 
+@source_kind
+class ReplicatedState(VolumeSource):
+    """A state of a volume in a storage that replicates by itself: a snapshot of Cinder's at the
+    active site, which the storage has brought to the others.
+    """
+
+    kind: str = "replicated-state"
+    storage: str
+    """its name in antipode.yaml"""
+    image: str
+    """the volume as the storage names it, at each site"""
+    state: str
+    """the snapshot as the storage names it, at each site"""
+    snapshot_id: str
+    """the snapshot's id in the Cinder that made it"""
+    gib: Annotated[int, Field(ge=0)]
+    sites: Annotated[list[str], Field(min_length=1)]
+    """those at which it was whole when the point was made, beside that where it was made"""
+
+    @property
+    def reference(self) -> str:
+        return f"{self.image}@{self.state}"
+
+    @property
+    def size_gib(self) -> int:
+        return self.gib
+
+    @property
+    def new_bytes(self) -> int | None:
+        return 0
+
+
 def image_copies(source: VolumeSource) -> Mapping[str, str]:
     """The images that a source consists of, site -> id; none for another kind of source."""
     return source.copies if isinstance(source, Image) else {}

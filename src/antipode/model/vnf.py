@@ -264,6 +264,15 @@ class Protection(Model):
         return dict(self.model_extra or {})
 
 
+class Datastore(Model):
+    """Data of the VNF that its storage replicates by itself."""
+
+    storage: Name
+    """the storage in antipode.yaml, which says how it replicates, and where it is at each site"""
+    volumes: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
+    """names or ids of volumes of the members"""
+
+
 def _as_list(value: object) -> object:
     """A single value that is written without a list."""
     return [value] if isinstance(value, str) else value
@@ -288,6 +297,8 @@ class Vnf(Model):
     protections: Annotated[list[Protection], Field(min_length=1), BeforeValidator(_protections)] = [
         Protection()
     ]
+    datastores: dict[Name, Datastore] = {}
+    """the data that its storage replicates by itself, for the option replication"""
     rpo: Annotated[Seconds, Field(ge=60)] | None = None
     """how old the newest recovery point may become, in seconds; None: no target"""
     rto: Annotated[Seconds, Field(ge=1)] | None = None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from antipode.config import Config
 from antipode.errors import NotFound
 from antipode.model.vnf import Vnf
+from antipode.protect.option import OPTIONS
 
 ACCEPTED = "write store_at_active_site: accepted in the VNF file to have them all the same"
 
@@ -41,9 +42,14 @@ def problems(config: Config, vnf: Vnf, active_site: str) -> list[str]:
     they would not, or if the VNF file accepts it for the backups.
     """
     found = [vaults_problem(config, vnf.vnf, active_site, vnf.vaults)]
-    if vnf.store_at_active_site != "accepted":
+    if vnf.store_at_active_site != "accepted" and _is_backed_up(vnf):
         found.append(problem(config, vnf.vnf, active_site, vnf.store))
     return [words for words in found if words is not None]
+
+
+def _is_backed_up(vnf: Vnf) -> bool:
+    known = [OPTIONS.get(p.option) for p in vnf.protections if p.option in OPTIONS]
+    return any(option.backs_up(vnf) for option in known)
 
 
 def vaults_problem(

@@ -101,6 +101,10 @@ class Option(ABC):
         """
         return [[m.server for m in vnf.members]]
 
+    def backs_up(self, vnf: Vnf) -> bool:
+        """Whether any bytes of the VNF go to a backup store."""
+        return True
+
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
         """Hours of the day at which a schedule begins no run; by the schedule's time zone."""
         return ()
@@ -145,6 +149,7 @@ OPTIONS: Registry[Option] = Registry(
     "option",
     {
         "quiesced-snapshot": "antipode.protect.quiesced_snapshot:OPTION",
+        "replication": "antipode.protect.replication:OPTION",
         "server-snapshot": "antipode.protect.server_snapshot:OPTION",
     },
 )

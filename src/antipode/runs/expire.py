@@ -187,6 +187,7 @@ class Remove(ExpireTask):
             "backups_removed": len(done.backups),
             "freed_gib": done.freed_gib,
             "images_removed": len(done.images),
+            "snapshots_removed": len(done.states),
             "left": done.left,
         }
 

@@ -36,6 +36,7 @@ from antipode.errors import (
     PreflightFailed,
     RecoveryPointInvalid,
     SiteUnreachable,
+    Stopped,
 )
 from antipode.model import marks
 from antipode.model.base import Model
@@ -337,8 +338,23 @@ def _fail_over(run: Run) -> None:
     run.deployment.states.keep(generations.present(vaults, run.vnf, request.vnf.primary))
     # A request of a process that died, of this run or one before it, may have come through since:
     # Cinder makes a volume twice.
-    if left := rollback.remove_twins(site, recovery.plan, run.timeline, run.go_on):
+    left = rollback.remove_twins(site, recovery.plan, run.timeline, run.go_on)
+    left += _settled(recovery)
+    if left:
         run.result["left"] = left
+
+
+def _settled(recovery: Recovery) -> list[str]:
+    """Finish what did not have to be finished before the VNF was active; what is left of it."""
+    left: list[str] = []
+    for kind in sorted({source.kind for source in recovery.point.sources.values()}):
+        try:
+            left += PROVIDERS.get(kind).settle(recovery)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            left.append(str(error))
+    return left
 
 
 def _has_begun(run: Run, site: Site) -> bool:

@@ -586,7 +586,7 @@ class MakeRoom(ProtectTask):
         first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
         since_s = max(previous.age_s, 1.0)
         looking = replace(expire.expiry_of(self.run, self.job.request.vnf), vault=self.job.vault)
-        for need in needs:
+        for need in (n for n in needs if n.resource in expiry.OF_BACKUPS):
             free = need.limit - need.used
             if need.limit < 0 or need.is_short or free >= plenty * need.needed:
                 continue

@@ -13,11 +13,14 @@ from ruamel.yaml import YAML
 
 from antipode import private
 from antipode.sandbox import configuration
+from antipode.sandbox.cinder.storage import BACKEND
 from antipode.sandbox.keystone import BACKUP, OPERATOR, PASSWORD, PROJECT, TENANT
 from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, TENANTS
 from antipode.sandbox.settings import SiteSettings
 from antipode.sandbox.supervision import SITES, STORE, Sandbox
 
+STORAGE = "ceph"
+"""The name of that which replicates between the sites."""
 CLOUDS = "clouds.yaml"
 CONFIGURATION = "antipode.yaml"
 VNF_FILE = "canary.yaml"
@@ -36,8 +39,21 @@ def write(sandbox: Sandbox) -> None:
     clouds[f"{STORE}-backup"] = _entry(store, BACKUP, BACKUP)
     _dump(folder / CLOUDS, {"clouds": clouds})
     antipode = configuration.antipode(folder, SITES, STORE, backups=store.store.container)
+    antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": _storages(sandbox)}}
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))
+
+
+def _storages(sandbox: Sandbox) -> dict[str, Any]:
+    """The storage of each site, by a double of the command `rbd`."""
+    command = [sys.executable, "-m", "antipode.sandbox.rbd"]
+    return {
+        site: {
+            "command": [*command, str((sandbox.directory / site).resolve())],
+            "host": f"cinder-{site}@{BACKEND}#{BACKEND}",
+        }
+        for site in SITES
+    }
 
 
 def vnf(sandbox: Sandbox) -> dict[str, Any]:

@@ -126,6 +126,7 @@ TRANSFERS: Registry[Transfer] = Registry(
     {
         "cinder-backup": "antipode.transfer.cinder_backup:TRANSFER",
         "images-and-backups": "antipode.transfer.images:TRANSFER",
+        "replication": "antipode.transfer.replication:TRANSFER",
     },
 )
 TRANSFERS.register(NoTransfer.name, NoTransfer())

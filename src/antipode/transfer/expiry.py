@@ -11,15 +11,20 @@ continues.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
+from antipode.cloud.api import Json
 from antipode.cloud.images import why_not_whole
 from antipode.cloud.site import Site
+from antipode.datastores import storage_at
 from antipode.errors import (
     Busy,
+    InvalidInput,
     NotFound,
     PointMisplaced,
     SiteUnreachable,
@@ -31,11 +36,12 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.retention import Dated, Judgement, judge
 from antipode.model.room import Room
-from antipode.model.source import BackupRecord, Image, backup_chain
+from antipode.model.source import BackupRecord, Image, ReplicatedState, backup_chain
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
-from antipode.transfer import images, removal
+from antipode.protect.snapshots import remove_all
+from antipode.transfer import images, removal, replication
 from antipode.transfer.removal import Doomed
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, points, sealing, withdrawals
 from antipode.vault.points import Examined
@@ -45,6 +51,8 @@ MOST_POINTS = 50
 """Points that are withdrawn in one run, so that it has an end."""
 NOTES_STAY = timedelta(days=7)
 """How long after a point was withdrawn it is noted, when it is gone."""
+OF_BACKUPS = ("backups", "backup_gigabytes")
+"""The quotas that chains of backups take."""
 _USABLE = ("available", "restoring")
 """The states of a backup that can be restored."""
 
@@ -108,6 +116,8 @@ class Outcome:
     """what they counted of the quota, at all sites"""
     images: set[str] = field(default_factory=set)
     """the images of root disks that were removed, by id"""
+    states: set[str] = field(default_factory=set)
+    """the snapshots of replicated storage that were removed, by id"""
     left: list[str] = field(default_factory=list)
     """what is still to be removed, and why, in sentences"""
 
@@ -199,10 +209,11 @@ def _recoverable(
     a point that was put back into the vault since.
     """
     gone = _without_backups(expiry, active, found) | _without_images(expiry, found)
+    gone |= _without_states(expiry, found)
     if gone:
         LOG.warning(
-            "backups or images of recovery points of %s are gone, and no other expires in their"
-            " favour: %s",
+            "backups, images or states of recovery points of %s are gone, and no other expires in"
+            " their favour: %s",
             expiry.vnf.vnf,
             ", ".join(sorted(gone)),
         )
@@ -239,6 +250,25 @@ def _without_images(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str
             for point, source in images
             if site in source.copies and why_not_whole(listed.get(source.copies[site]), source)
         }
+    return gone
+
+
+def _without_states(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str]:
+    """The points of which a state is gone from the storage of a site that answers."""
+    wanted: defaultdict[tuple[str, str], list[tuple[str, ReplicatedState]]] = defaultdict(list)
+    for point in found:
+        for state in point.states.values():
+            for site in state.sites:
+                wanted[site, state.storage].append((point.id, state))
+    gone: set[str] = set()
+    for (site, storage), states in sorted(wanted.items()):
+        try:
+            there = storage_at(expiry.site(site), storage)
+            listed = there.states({state.image for _, state in states})
+        except (InvalidInput, SiteUnreachable) as error:
+            LOG.warning("whether states at %s are gone is unknown: %s", site, error)
+            continue
+        gone |= {point for point, state in states if state.state not in listed[state.image]}
     return gone
 
 
@@ -468,6 +498,7 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     for home in sorted({point.site for point in work.hidden} | {state.active_site}):
         stuck |= _remove_everywhere(expiry, work, home, state.active_site, outcome)
     stuck |= _remove_images(expiry, work, state.active_site, outcome)
+    stuck |= _remove_states(expiry, work, state.active_site, outcome)
     done = [p.id for p in work.hidden if not stuck.intersection(p.needed_ids())]
     done += [*work.misplaced, *([] if stuck else work.damaged)]
     if done:
@@ -491,7 +522,7 @@ class _Work:
     misplaced: Collection[str]
     """withdrawn names under which another point was put: of them only the name goes"""
     needed: Collection[str]
-    """backups and images that a point which counts needs"""
+    """backups, images and snapshots that a point which counts needs"""
     volumes: Collection[str]
     """the volumes of the points of this VNF that a key trusted here has signed"""
 
@@ -503,6 +534,16 @@ class _Work:
             if point.site == home
             for backup, record in point.backups.items()
             if backup not in self.needed
+        }
+
+    def states(self, home: str) -> dict[str, ReplicatedState]:
+        """The states that go, of those that were made at a site, by the ids of their snapshots."""
+        return {
+            snapshot: state
+            for point in self.hidden
+            if point.site == home
+            for snapshot, state in point.states.items()
+            if snapshot not in self.needed
         }
 
     def gone(self, done: Collection[str]) -> set[str]:
@@ -520,13 +561,16 @@ class _Work:
         """
         if not self.damaged:
             return {}
-        return {
-            str(b["id"]): int(b["size"] or 0)
-            for b in site.backups.backups()
-            if (made_by(b) or "").partition("-")[2] in self.damaged
-            and b["volume_id"] in self.volumes
-            and b["id"] not in self.needed
-        }
+        listed = site.backups.backups()
+        return {str(b["id"]): int(b["size"] or 0) for b in listed if self.is_stray(b)}
+
+    def is_stray(self, made: Json) -> bool:
+        """Whether a damaged point was made of a backup or snapshot, and no other needs it."""
+        return (
+            (made_by(made) or "").partition("-")[2] in self.damaged
+            and made["volume_id"] in self.volumes
+            and made["id"] not in self.needed
+        )
 
 
 def _must_not_fail_over(expiry: Expiry) -> ProtectedVnf:
@@ -622,6 +666,43 @@ def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
             outcome.left += [f"image {i} at {name}: {why}" for i, why in sorted(left.items())]
             stuck |= set(left)
     return stuck
+
+
+def _remove_states(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
+    """Remove the snapshots of withdrawn points in replicated storage, at the site that made them;
+    those that are still there. The storage removes them elsewhere.
+
+    None goes on which a clone rests, of a drill or of a recovery: its replication would halt.
+    """
+    stuck: set[str] = set()
+    for home in sorted({point.site for point in work.hidden} | {active}):
+        doomed = work.states(home)
+        if not (doomed or work.damaged):
+            continue
+        in_use = replication.states_in_use(doomed, expiry.site)
+        try:
+            site = expiry.site(home)
+        except NotFound as error:
+            LOG.info("snapshots at %s are not removed: %s", home, error)
+            continue
+        except SiteUnreachable as error:
+            if home == active:
+                raise
+            stuck |= set(doomed)
+            outcome.left.append(f"{len(doomed)} snapshots at {home}: {error}")
+            continue
+        going = doomed.keys() - in_use.keys()
+        listed = [s for s in site.volumes.snapshots() if made_by(s) is not None]
+        wanted = {s["id"] for s in listed if s["id"] in going or work.is_stray(s)}
+        remove_all(site, partial(_is_of, wanted), expiry.timeline)
+        outcome.states |= wanted
+        outcome.left += [f"snapshot {i} at {home}: {why}" for i, why in sorted(in_use.items())]
+        stuck |= set(in_use)
+    return stuck
+
+
+def _is_of(wanted: Collection[str], resource: Json) -> bool:
+    return resource["id"] in wanted
 
 
 def _remove_everywhere(

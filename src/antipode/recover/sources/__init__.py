@@ -88,6 +88,15 @@ class VolumeProvider(ABC):
         """
         return []
 
+    def settle(self, recovery: Recovery) -> list[str]:
+        """Finish what does not have to be finished before the VNF is active: it is when this is
+        called. Safe to repeat.
+
+        Returns:
+            what could not be finished, why, and how that is done later.
+        """
+        return []
+
     @abstractmethod
     def verify(
         self,
@@ -146,5 +155,6 @@ PROVIDERS: Registry[VolumeProvider] = Registry(
     {
         "backup-chain": "antipode.recover.sources.backup:PROVIDER",
         "image": "antipode.recover.sources.image:PROVIDER",
+        "replicated-state": "antipode.recover.sources.replicated:PROVIDER",
     },
 )

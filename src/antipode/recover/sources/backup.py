@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
-from antipode.model.marks import BLANK, VOLUME, marks, words
+from antipode.model.marks import BLANK, marks, words
 from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource, backup_chain
 from antipode.model.steps import Step, Steps, Timeline
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import VolumeProvider, proof, records, zeros
+from antipode.recover.sources.finish import put_right
 from antipode.vault.verify import Finding, has_list, verify_chain
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
                     f" {restored['status']}, but not that backup {volume.source_reference} was"
                     " restored into it. Look at the log of cinder-backup, then resume the run"
                 )
-        _put_right(r.site, volume, restored, marks(r.run, key))
+        put_right(r.site, volume, restored, marks(r.run, key))
         step.result(
             volume_id=volume_id,
             backup_id=volume.source_reference,
@@ -303,16 +304,3 @@ def _create(r: Recovery, volume: VolumePlan, key: str, step: Step) -> str:
             f"{r.site.name}: volume {volume.label} could not be created for backup"
             f" {volume.source_reference}: {error.reason}"
         ) from error
-
-
-def _put_right(site: Site, volume: VolumePlan, restored: Json, ours: dict[str, str]) -> None:
-    """What a restore does not bring: our marks, the description, no name; and what it should bring:
-    the bootable flag and the image.
-    """
-    metadata = {**volume.metadata, **ours, VOLUME: restored["id"]}
-    site.volumes.update_volume(restored["id"], volume.name, volume.description, metadata)
-    if (volume.is_root or volume.bootable) and str(restored["bootable"]).lower() != "true":
-        site.volumes.set_bootable(restored["id"])
-    present = restored.get("volume_image_metadata", {})
-    if missing := {k: v for k, v in volume.image_metadata.items() if present.get(k) != v}:
-        site.volumes.set_image_metadata(restored["id"], missing)

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Storages that replicate by themselves, one module for each kind: what antipode asks of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import ValidationError
+
+from antipode.errors import InvalidInput
+from antipode.model.base import Model
+from antipode.model.datastore import Health, Replica, StorageAt
+from antipode.registry import Registry
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+    from antipode.model.topology import Volume
+    from antipode.model.vnf import Datastore, Vnf
+
+
+class Storage(ABC):
+    """A storage that replicates volumes, as it is seen from one site.
+
+    An image is a volume under the name that the storage has for it, which is the same at both
+    sites. A state of an image is a snapshot of Cinder's, which is replicated with it. Everything is
+    asked of the storage of this one site: the other may be gone. All that changes something is safe
+    to repeat.
+    """
+
+    settings: ClassVar[type[Model]]
+    """of a storage of this kind at one site"""
+
+    def __init__(self, name: str, site: str, settings: Model) -> None:
+        """
+        Args:
+            name: of the storage, in antipode.yaml.
+            site: the site that it is seen from.
+            settings: as the class attribute of this name says.
+        """
+        self.name = name
+        self.site = site
+
+    @property
+    @abstractmethod
+    def host(self) -> str:
+        """The back end of Cinder here, `HOST@BACKEND#POOL`, whose volumes are its images."""
+
+    @property
+    def label(self) -> str:
+        """As messages name it."""
+        return f"storage {self.name} at {self.site}"
+
+    @abstractmethod
+    def image_of(self, volume: Volume) -> str:
+        """The image that a volume of this site is."""
+
+    @abstractmethod
+    def image_of_managed(self, volume_id: str) -> str:
+        """The image that a volume is after Cinder of this site was made to manage it."""
+
+    @abstractmethod
+    def state_of(self, snapshot_id: str) -> str:
+        """The state that a snapshot of Cinder's is, by the snapshot's id."""
+
+    @abstractmethod
+    def problems(self) -> Iterator[str]:
+        """Look for everything that keeps it from replicating, or cannot be asked; one sentence for
+        each problem.
+        """
+
+    @abstractmethod
+    def replicate(self, images: Sequence[str]) -> list[str]:
+        """Have originals replicated from now on; those that were not before.
+
+        Raises:
+            ResourceFailed: one cannot be; the message names it and the reason.
+        """
+
+    @abstractmethod
+    def replicas(self, images: Collection[str]) -> dict[str, Replica]:
+        """How these images are, as this site knows; each of them is in the answer.
+
+        Raises:
+            SiteUnreachable: the storage does not answer.
+        """
+
+    @abstractmethod
+    def states(self, images: Collection[str]) -> dict[str, set[str]]:
+        """The states that this site lists of each image: none of one that is absent. While an image
+        is in its first synchronisation, a state that is listed may not be whole.
+
+        Raises:
+            SiteUnreachable: the storage does not answer.
+        """
+
+    @abstractmethod
+    def clone(self, image: str, state: str, clone: str) -> None:
+        """Have a writable image with the content of a state, whatever becomes of the image later.
+        The replication goes on.
+
+        Raises:
+            ResourceFailed: it cannot be made, or another image has its name.
+        """
+
+    @abstractmethod
+    def separate(self, image: str) -> None:
+        """Have an image of `clone` rest on no other any more. Its bytes may be copied for that.
+
+        Raises:
+            ResourceFailed: it cannot be done.
+        """
+
+    @abstractmethod
+    def clones_of(self, image: str, states: Collection[str]) -> dict[str, list[str]]:
+        """The images that rest on states of an image: state -> their names."""
+
+    @abstractmethod
+    def named(self, prefix: str) -> list[str]:
+        """The images whose names begin so."""
+
+    @abstractmethod
+    def remove_clone(self, clone: str) -> bool:
+        """Remove an image that `clone` has made and nothing uses; whether it was there.
+
+        Raises:
+            ResourceFailed: it cannot be removed.
+        """
+
+    def whole(self, wanted: Mapping[str, str]) -> tuple[set[str], dict[str, Replica]]:
+        """The images of which a state is here and whole, and how each of the others is.
+
+        Args:
+            wanted: image -> its state.
+        """
+        listed = self.states(wanted)
+        # Asked after the listing: an image that replicates now has no first synchronisation before
+        # it, so whatever was listed is whole.
+        replicas = self.replicas(wanted)
+        there = {
+            image
+            for image, state in wanted.items()
+            if state in listed[image] and replicas[image].health is Health.REPLICATING
+        }
+        return there, {image: found for image, found in replicas.items() if image not in there}
+
+
+STORAGES: Registry[type[Storage]] = Registry(
+    "driver of storages",
+    {"rbd-mirror": "antipode.datastores.rbd_mirror:RbdMirror"},
+    group="antipode.datastores",
+)
+
+
+def storage_at(site: Site, name: str) -> Storage:
+    """A storage as it is seen from a site.
+
+    Raises:
+        InvalidInput: the configuration has no such storage at the site, its driver is unknown, or
+            a setting is wrong.
+    """
+    if (there := site.storages.get(name)) is None:
+        known = ", ".join(sorted(site.storages)) or "none"
+        raise InvalidInput(
+            f"antipode.yaml has no storage {name} at {site.name}; storages there: {known}"
+        )
+    return opened(there, site.name)
+
+
+def opened(there: StorageAt, site: str) -> Storage:
+    """A storage of the configuration; errors as for `storage_at`."""
+    kind = STORAGES.get(there.driver)
+    try:
+        settings = kind.settings.model_validate(dict(there.settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["storages", there.name, "sites", site, *map(str, first["loc"])])
+        raise InvalidInput(f"antipode.yaml: {field}: {first['msg']}") from error
+    return kind(there.name, site, settings)
+
+
+def is_replicated(vnf: Vnf, volume_id: str, name: str | None) -> bool:
+    """Whether a volume is in a datastore of the VNF."""
+    return any(_has(d, volume_id, name) for d in vnf.datastores.values())
+
+
+def storages_of(vnf: Vnf, volumes: Sequence[Volume]) -> dict[str, str]:
+    """Volume id -> the storage that replicates it, of those volumes that are in a datastore.
+
+    Raises:
+        InvalidInput: a datastore names a volume that none of these is, or two have the same volume.
+    """
+    found: dict[str, str] = {}
+    for name, datastore in vnf.datastores.items():
+        chosen = [v for v in volumes if _has(datastore, v.id, v.name)]
+        known = {n for v in chosen for n in (v.id, v.name)}
+        if datastore.volumes != "all" and (missing := set(datastore.volumes) - known):
+            raise InvalidInput(
+                f"datastore {name} of {vnf.vnf} names {', '.join(sorted(missing))}, which is no"
+                " volume of its members"
+            )
+        if twice := [v.name or v.id for v in chosen if v.id in found]:
+            raise InvalidInput(f"volume {twice[0]} of {vnf.vnf} is in two datastores")
+        found |= {v.id: datastore.storage for v in chosen}
+    return found
+
+
+def _has(datastore: Datastore, volume_id: str, name: str | None) -> bool:
+    wanted = datastore.volumes
+    return wanted == "all" or volume_id in wanted or (bool(name) and name in wanted)

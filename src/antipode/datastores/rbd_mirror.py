@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ceph block devices that rbd-mirror keeps in step with another cluster, by their journals.
+
+All is done with the command `rbd`, in processes of its own: librbd has been seen to crash while it
+promoted an image, and would take antipode with it. Of the two clusters only that of one site is
+asked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import Field
+
+from antipode.datastores import Storage
+from antipode.errors import ResourceFailed, SiteUnreachable, UnexpectedAnswer
+from antipode.model.base import Model, Seconds
+from antipode.model.datastore import Health, Replica
+from antipode.model.topology import Volume
+
+AT_ONCE = 8
+"""How many commands are run at once."""
+COPY_S = 24 * 3600.0
+"""How long an image may take to be copied whole."""
+NO_SUCH, EXISTS = 2, 17
+"""Exit codes of `rbd`: errno of Linux."""
+Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Json = Any
+
+
+class Settings(Model):
+    """A Ceph cluster at one site."""
+
+    command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] = Field(
+        default_factory=lambda: ["rbd"]
+    )
+    """the command, with the options that choose the cluster and the user"""
+    pool: Annotated[str, Field(pattern=r"^[^/@\s-][^/@\s]*$")] = "volumes"
+    host: Annotated[str, Field(pattern=r"^[^@\s]+@[^#\s]+#\S+$")]
+    """the back end of Cinder with the volumes of this pool, as `HOST@BACKEND#POOL`"""
+    timeout: Annotated[Seconds, Field(gt=0, le=600)] = 30.0
+    """how long a command may take that copies nothing"""
+
+
+class _Ended(NamedTuple):
+    code: int
+    out: str
+    error: str
+    """its last line about what went wrong"""
+
+
+class RbdMirror(Storage):
+    settings = Settings
+
+    def __init__(self, name: str, site: str, settings: Model) -> None:
+        super().__init__(name, site, settings)
+        assert isinstance(settings, Settings)
+        self._settings = settings
+
+    @property
+    def host(self) -> str:
+        return self._settings.host
+
+    def image_of(self, volume: Volume) -> str:
+        if volume.backend is None or volume.backend.name is None:
+            raise ResourceFailed(
+                f"{self.label}: how it calls volume {volume.name or volume.id} is not known, as"
+                f" Cinder does not say it ({'; '.join(volume.backend.missing)})"
+                if volume.backend
+                else f"{self.label}: how it calls volume {volume.name or volume.id} is not known"
+            )
+        return volume.backend.name
+
+    def image_of_managed(self, volume_id: str) -> str:
+        return f"volume-{volume_id}"
+
+    def state_of(self, snapshot_id: str) -> str:
+        return f"snapshot-{snapshot_id}"
+
+    def problems(self) -> Iterator[str]:
+        try:
+            info = self._asked("mirror", "pool", "info", self._settings.pool)
+            if info["mode"] == "disabled":
+                yield (
+                    f"{self.label}: mirroring is not enabled for pool {self._settings.pool}; enable"
+                    " it: rbd mirror pool enable POOL image"
+                )
+                return
+            health = self._pool_status()["summary"].get("daemon_health", "UNKNOWN")
+        except (ResourceFailed, SiteUnreachable) as error:
+            yield str(error)
+            return
+        if info.get("peers") and health not in ("OK", "WARNING"):
+            yield (
+                f"{self.label}: rbd-mirror is in state {health}; if the other site's monitors"
+                " answer, restart it"
+            )
+
+    def replicate(self, images: Sequence[str]) -> list[str]:
+        def enable(image: str) -> bool:
+            if self._info(image).get("mirroring", {}).get("state") == "enabled":
+                return False
+            self._do("mirror", "image", "enable", self._spec(image), "journal")
+            return True
+
+        enabled = self._for_each(images, enable)
+        return [image for image in images if enabled[image]]
+
+    def replicas(self, images: Collection[str]) -> dict[str, Replica]:
+        listed = {i["name"]: i for i in self._pool_status("--verbose").get("images", [])}
+        return {i: _replica(i, listed.get(i)) for i in images}
+
+    def states(self, images: Collection[str]) -> dict[str, set[str]]:
+        def listed(image: str) -> set[str]:
+            ended = self._run("snap", "ls", self._spec(image), "--format", "json")
+            if ended.code == NO_SUCH:
+                return set()
+            return {snapshot["name"] for snapshot in self._parsed(ended, "snap ls")}
+
+        return self._for_each(images, listed)
+
+    def clone(self, image: str, state: str, clone: str) -> None:
+        source = f"{self._spec(image)}@{state}"
+        ended = self._run("clone", source, self._spec(clone))
+        if ended.code == EXISTS:
+            parent = self._info(clone).get("parent", {})
+            if (parent.get("image"), parent.get("snapshot")) == (image, state):
+                return
+            raise ResourceFailed(
+                f"{self.label} has an image {clone} that does not rest on {source}; remove it, if"
+                " nothing uses it"
+            )
+        self._must_have_succeeded(ended, f"clone {source} as {clone}")
+
+    def separate(self, image: str) -> None:
+        if "parent" in self._info(image):
+            self._do("flatten", "--no-progress", self._spec(image), timeout_s=COPY_S)
+
+    def clones_of(self, image: str, states: Collection[str]) -> dict[str, list[str]]:
+        def children(state: str) -> list[str]:
+            ended = self._run("children", f"{self._spec(image)}@{state}", "--format", "json")
+            if ended.code == NO_SUCH:
+                return []
+            return [child["image"] for child in self._parsed(ended, "children")]
+
+        found = self._for_each(states, children)
+        return {state: names for state, names in found.items() if names}
+
+    def named(self, prefix: str) -> list[str]:
+        return [i for i in self._asked("ls", self._settings.pool) if i.startswith(prefix)]
+
+    def remove_clone(self, clone: str) -> bool:
+        ended = self._run("rm", "--no-progress", self._spec(clone))
+        if ended.code == NO_SUCH:
+            return False
+        self._must_have_succeeded(ended, f"remove image {clone}")
+        return True
+
+    def _spec(self, image: str) -> str:
+        return f"{self._settings.pool}/{image}"
+
+    def _pool_status(self, *options: str) -> Json:
+        return self._asked("mirror", "pool", "status", self._settings.pool, *options)
+
+    def _info(self, image: str) -> Json:
+        """An image as `rbd info` describes it.
+
+        Raises:
+            ResourceFailed: there is none.
+        """
+        return self._asked("info", self._spec(image))
+
+    def _for_each(self, items: Iterable[Item], ask: Callable[[Item], Answer]) -> dict[Item, Answer]:
+        each = list(items)
+        if not each:
+            return {}
+        with ThreadPoolExecutor(min(len(each), AT_ONCE), "rbd") as pool:
+            return dict(zip(each, pool.map(ask, each), strict=True))
+
+    def _asked(self, *arguments: str) -> Json:
+        ended = self._run(*arguments, "--format", "json")
+        self._must_have_succeeded(ended, " ".join(arguments))
+        return self._parsed(ended, " ".join(arguments))
+
+    def _do(self, *arguments: str, timeout_s: float | None = None) -> None:
+        self._must_have_succeeded(self._run(*arguments, timeout_s=timeout_s), " ".join(arguments))
+
+    def _must_have_succeeded(self, ended: _Ended, wanted: str) -> None:
+        if ended.code:
+            raise ResourceFailed(
+                f"{self.label}: rbd could not {wanted} (exit code {ended.code}): {ended.error}"
+            )
+
+    def _parsed(self, ended: _Ended, asked: str) -> Json:
+        self._must_have_succeeded(ended, asked)
+        try:
+            return json.loads(ended.out)
+        except ValueError as error:
+            raise UnexpectedAnswer(self.site, f"rbd {asked}", "it is no JSON") from error
+
+    def _run(self, *arguments: str, timeout_s: float | None = None) -> _Ended:
+        command = [*self._settings.command, *arguments]
+        limit = timeout_s or self._settings.timeout
+        try:
+            ended = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SiteUnreachable(
+                f"{self.label}: `rbd {' '.join(arguments)}` has not ended after {limit:g} s; its"
+                " monitors may not answer"
+            ) from error
+        except OSError as error:
+            raise ResourceFailed(
+                f"{self.label}: the command {command[0]} cannot be run: {error.strerror}. Install"
+                " ceph-common, or correct `command` of the storage in antipode.yaml"
+            ) from error
+        return _Ended(ended.returncode, ended.stdout, _last_line(ended.stderr))
+
+
+def _replica(image: str, status: Json | None) -> Replica:
+    """An image by its entry in the pool's status; None where it is not mirrored."""
+    if status is None:
+        return Replica(image=image, health=Health.ABSENT, detail="it is not mirrored")
+    state, progress = str(status.get("state", "")), str(status.get("description") or "")
+    behind = re.search(r'"entries_behind_primary":\s*(\d+)', progress)
+    entries = int(behind[1]) if behind else None
+    return Replica(
+        image=image,
+        health=_health(state, progress),
+        lag_s=0.0 if entries == 0 else None,
+        detail=f"{state}, {entries} journal entries behind" if entries else f"{state}, {progress}",
+    )
+
+
+def _health(state: str, description: str) -> Health:
+    daemon, _, activity = state.partition("+")
+    if "primary" in description and activity == "stopped":
+        return Health.WRITABLE
+    if activity == "error":
+        return Health.BROKEN
+    if daemon != "up":
+        return Health.STOPPED  # what it did last is known, and not whether it still does
+    of_activity = {"replaying": Health.REPLICATING, "syncing": Health.FIRST_SYNC}
+    return of_activity.get(activity, Health.STOPPED)
+
+
+def _last_line(text: str) -> str:
+    """The last line of what a command says of its failure."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else "it gives no reason"

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Option 3: storage replicates the volumes by itself; a recovery point is a state of all of them
+that has arrived at a backup site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from antipode.cloud.api import Json
+from antipode.datastores import is_replicated, storages_of
+from antipode.errors import InvalidInput
+from antipode.model.base import Model
+from antipode.model.capture import Capture
+from antipode.model.marks import carries
+from antipode.model.schedule import DailyHours
+from antipode.model.steps import Timeline
+from antipode.model.topology import Topology
+from antipode.model.vnf import Vnf
+from antipode.protect import snapshots
+from antipode.protect.option import Option, Protecting
+from antipode.protect.quiesced_snapshot import checks, window
+from antipode.protect.replication.settings import Settings
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+
+class Replication(Option):
+    """The window is that of option 1. The snapshots of replicated volumes stay, as they are the
+    recovery point; volumes in no datastore are backed up from theirs, which are temporary.
+    """
+
+    name = "replication"
+    settings = Settings
+    transfer = "replication"
+    captures_members_that_are_off = True
+
+    def backs_up(self, vnf: Vnf) -> bool:
+        return all(d.volumes != "all" for d in vnf.datastores.values())
+
+    def avoids(self, settings: Model) -> Sequence[DailyHours]:
+        return _settings(settings).quiesce.avoid
+
+    def budget_s(self, settings: Model) -> float | None:
+        return _settings(settings).quiesce.budget
+
+    def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        yield from checks.problems(protecting, topology, _settings(protecting.settings).quiesce)
+        if not protecting.vnf.datastores:
+            yield (
+                f"VNF {protecting.vnf.vnf} has no datastores, so nothing of it is replicated; add"
+                " datastores to its file, or choose another option"
+            )
+            return
+        try:
+            storages_of(protecting.vnf, topology.volumes)
+        except InvalidInput as error:
+            yield str(error)
+
+    def capture(self, protecting: Protecting, topology: Topology) -> Capture:
+        p = protecting
+        quiesce = _settings(p.settings).quiesce
+        return window.quiesced_snapshots(p.site, topology, quiesce, p.run, p.ledger, p.timeline)
+
+    def release(self, protecting: Protecting) -> None:
+        """Remove the snapshots that were only backed up. Those of replicated volumes are the
+        transfer's.
+        """
+        p, is_kept = protecting, partial(is_replicated, protecting.vnf)
+        if all(d.volumes == "all" for d in p.vnf.datastores.values()):
+            return
+        named = {v["id"]: v.get("name") for v in p.site.volumes.volumes()}
+
+        def is_temporary(snapshot: Json) -> bool:
+            volume = snapshot["volume_id"]
+            return carries(snapshot, p.run) and not is_kept(volume, named.get(volume))
+
+        snapshots.remove_all(p.site, is_temporary, p.timeline)
+
+    def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
+        """All snapshots are the transfer's, which knows those that recovery points need."""
+
+
+def _settings(settings: Model) -> Settings:
+    assert isinstance(settings, Settings)
+    return settings
+
+
+OPTION = Replication()

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A double of the command `rbd` over the bytes of embedded sites:
+`python -m antipode.sandbox.rbd SITE_DIRECTORY ARGUMENTS`.
+
+It knows what antipode asks of a mirrored pool, and answers as `rbd` of Ceph 16.2 does. The other
+site is the directory beside this one. There is no daemon: whatever asks a site has it first receive
+all that the other has, as long as that is up and neither of them is isolated. Of a snapshot that
+arrives all bytes are there. What a real rbd-mirror does in between, such as a first
+synchronisation that lists snapshots before their bytes, is played by `CONDITIONS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from antipode.sandbox import blocks
+
+POOL = "volumes"
+SETTINGS = "site.json"
+"""As `antipode.sandbox.settings` writes it: to import pydantic takes longer than all that a command
+does.
+"""
+CLONES = "clones"
+"""In the directory of a site: a second name of each image that rests on a state."""
+MIRRORS = "mirrors.json"
+"""In the directory of a site: its images that are mirrored, and the parents of its clones."""
+CONDITIONS = "mirroring.json"
+"""In the directory of a site: what goes wrong with what arrives there, `{"link": "cut"}`,
+`{"daemon": "down"}` or `{"first-sync": true}`.
+"""
+NO_SUCH, EXISTS, INVALID, BUSY = 2, 17, 22, 39
+Json = dict[str, Any]
+
+
+class Refused(Exception):
+    """The command fails with this exit code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class Pool:
+    """The images of one site."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.conditions = _read(directory / CONDITIONS)
+        self.known = {"mirrored": {}, "parents": {}, **_read(directory / MIRRORS)}
+
+    def keep(self) -> None:
+        """Write what is known of the images."""
+        text = json.dumps(self.known)
+        new = self.directory / f"{MIRRORS}.new"
+        new.write_text(text)
+        new.replace(self.directory / MIRRORS)
+
+    def path(self, image: str) -> Path:
+        return self.directory / "volumes" / image
+
+    def snapshot_path(self, image: str, snapshot: str) -> Path:
+        return self.directory / "snapshots" / f"{image}@{snapshot}"
+
+    def images(self) -> list[str]:
+        found = (self.directory / "volumes").iterdir()
+        return sorted(path.name for path in found if path.suffix != ".partial")
+
+    def must_have(self, image: str) -> Path:
+        if not (path := self.path(image)).exists():
+            raise Refused(NO_SUCH, f"error opening image {image}: (2) No such file or directory")
+        return path
+
+    def snapshots(self, image: str) -> list[str]:
+        found = (p.name for p in (self.directory / "snapshots").iterdir())
+        of_image = (n.removeprefix(f"{image}@") for n in found if n.startswith(f"{image}@"))
+        return sorted(n for n in of_image if not n.endswith(".partial"))
+
+    def mirrored(self, image: str) -> Json | None:
+        found: Json | None = self.known["mirrored"].get(image)
+        return found
+
+    def parent(self, image: str) -> Json | None:
+        """The state that an image rests on, whatever name the image has got since."""
+        path = self.must_have(image)
+        return next((p for link, p in self._parents() if link.samefile(path)), None)
+
+    def rests_on(self, image: str, parent: Json | None) -> None:
+        """Have an image rest on a state, or on none any more."""
+        path = self.path(image)
+        for link, _ in self._parents():
+            if link.samefile(path):
+                self._forget(link)
+        if parent is not None:
+            name = str(uuid.uuid4())
+            (self.directory / CLONES / name).hardlink_to(path)
+            self.known["parents"][name] = parent
+
+    def _parents(self) -> list[tuple[Path, Json]]:
+        """A second name of each clone, which stays when Cinder gives the clone another; and what it
+        rests on.
+        """
+        folder = self.directory / CLONES
+        folder.mkdir(exist_ok=True)
+        for link in list(folder.iterdir()):
+            if link.stat().st_nlink == 1:  # Cinder has deleted the volume
+                self._forget(link)
+        return [(folder / name, parent) for name, parent in self.known["parents"].items()]
+
+    def _forget(self, link: Path) -> None:
+        self.known["parents"].pop(link.name, None)
+        link.unlink()
+
+
+def main(arguments: list[str]) -> int:
+    """Do one command; its exit code."""
+    directory, *words = arguments
+    options = [w for w in words if w.startswith("--")]
+    words = [w for w in words if not w.startswith("--") and w != "json"]
+    here = Path(directory)
+    with _locked(here.parent):
+        pool = Pool(here)
+        other = Pool(_other(here))
+        if _is_reached(pool, other):
+            _receive(pool, other)
+        try:
+            for length in (3, 2, 1):
+                if (do := COMMANDS.get(" ".join(words[:length]))) is not None:
+                    answer = do(pool, [*words[length:], *options])
+                    break
+            else:
+                raise Refused(INVALID, f"unknown command: {' '.join(words)}")
+        except Refused as refused:
+            print(f"rbd: {refused}", file=sys.stderr)
+            return refused.code
+        pool.keep()
+    if answer is not None:
+        print(json.dumps(answer))
+    return 0
+
+
+def _receive(here: Pool, other: Pool) -> None:
+    """Have all that the other site mirrors, and nothing that it has deleted."""
+    first = here.conditions.get("first-sync", False)
+    for image, mirror in other.known["mirrored"].items():
+        if not mirror["primary"] or not other.path(image).exists():
+            continue
+        if image not in here.known["mirrored"]:
+            here.known["mirrored"][image] = {"primary": False, "global_id": mirror["global_id"]}
+        own = here.known["mirrored"][image]
+        if own["primary"]:
+            continue  # there are two originals, and neither receives anything
+        own["syncing"] = first
+        blocks.copy(other.path(image), here.path(image))
+        for snapshot in set(other.snapshots(image)) - set(here.snapshots(image)):
+            path = here.snapshot_path(image, snapshot)
+            if first:
+                blocks.create(path, other.snapshot_path(image, snapshot).stat().st_size)
+            else:
+                blocks.copy(other.snapshot_path(image, snapshot), path)
+        for snapshot in set(here.snapshots(image)) - set(other.snapshots(image)):
+            here.snapshot_path(image, snapshot).unlink()
+    gone = [
+        image
+        for image, mirror in here.known["mirrored"].items()
+        if not mirror["primary"] and not other.path(image).exists()
+    ]
+    for image in gone:
+        _remove(here, image)
+    here.keep()
+
+
+def _remove(pool: Pool, image: str) -> None:
+    pool.known["mirrored"].pop(image, None)
+    for snapshot in pool.snapshots(image):
+        pool.snapshot_path(image, snapshot).unlink()
+    if pool.path(image).exists():
+        pool.rests_on(image, None)
+        pool.path(image).unlink()
+
+
+def _pool_info(pool: Pool, _: list[str]) -> Json:
+    return {"mode": "image", "site_name": pool.directory.name, "peers": [{"direction": "rx-tx"}]}
+
+
+def _pool_status(pool: Pool, words: list[str]) -> Json:
+    is_up = pool.conditions.get("daemon") != "down"
+    health = "OK" if is_up else "ERROR"
+    found: Json = {"summary": {"health": health, "daemon_health": health}}
+    if "--verbose" in words:
+        mirrored = pool.known["mirrored"]
+        found["images"] = [_image_status(pool, image, is_up) for image in sorted(mirrored)]
+    return found
+
+
+def _image_status(pool: Pool, image: str, is_up: bool) -> Json:
+    mirror = pool.known["mirrored"][image]
+    state, description = "replaying", 'replaying, {"entries_behind_primary":0}'
+    if mirror["primary"]:
+        state, description = "stopped", "local image is primary"
+    elif mirror.get("split"):
+        state, description = "error", "split-brain"
+    elif mirror.get("syncing"):
+        state, description = "syncing", "bootstrapping, IMAGE_COPY/COPY_OBJECT 40%"
+    elif not _is_reached(pool, Pool(_other(pool.directory))):
+        state, description = "replaying", 'replaying, {"entries_behind_primary":5}'
+    return {
+        "name": image,
+        "global_id": mirror["global_id"],
+        "state": f"{'up' if is_up else 'down'}+{state}",
+        "description": description,
+    }
+
+
+def _enable(pool: Pool, words: list[str]) -> None:
+    image = _image(words[0])
+    pool.must_have(image)
+    if pool.parent(image) is not None:
+        raise Refused(INVALID, "mirroring is not enabled for the parent")
+    pool.known["mirrored"].setdefault(image, {"primary": True, "global_id": str(uuid.uuid4())})
+
+
+def _info(pool: Pool, words: list[str]) -> Json:
+    image = _image(words[0])
+    found: Json = {"name": image, "size": pool.must_have(image).stat().st_size}
+    if (parent := pool.parent(image)) is not None:
+        found["parent"] = {"pool": POOL, **parent}
+    if (mirror := pool.mirrored(image)) is not None:
+        found["mirroring"] = {"mode": "journal", "state": "enabled", "primary": mirror["primary"]}
+    return found
+
+
+def _snap_ls(pool: Pool, words: list[str]) -> list[Json]:
+    image = _image(words[0])
+    pool.must_have(image)
+    return [{"name": name, "protected": "true"} for name in pool.snapshots(image)]
+
+
+def _clone(pool: Pool, words: list[str]) -> None:
+    (image, _, snapshot), clone = _image(words[0]).partition("@"), _image(words[1])
+    source = pool.snapshot_path(image, snapshot)
+    if not source.exists():
+        raise Refused(NO_SUCH, "error opening parent image: (2) No such file or directory")
+    if pool.path(clone).exists():
+        raise Refused(EXISTS, "clone error: (17) File exists")
+    blocks.copy(source, pool.path(clone))
+    pool.rests_on(clone, {"image": image, "snapshot": snapshot})
+
+
+def _flatten(pool: Pool, words: list[str]) -> None:
+    image = _image(words[0])
+    if pool.parent(image) is None:
+        raise Refused(INVALID, "image has no parent")
+    pool.rests_on(image, None)
+
+
+def _children(pool: Pool, words: list[str]) -> list[Json]:
+    image, _, snapshot = _image(words[0]).partition("@")
+    if not pool.snapshot_path(image, snapshot).exists():
+        raise Refused(NO_SUCH, "snapshot does not exist.")
+    wanted = {"image": image, "snapshot": snapshot}
+    return [{"pool": POOL, "image": i} for i in pool.images() if pool.parent(i) == wanted]
+
+
+def _ls(pool: Pool, _: list[str]) -> list[str]:
+    return pool.images()
+
+
+def _rm(pool: Pool, words: list[str]) -> None:
+    image = _image(words[0])
+    pool.must_have(image)
+    if pool.snapshots(image):
+        raise Refused(BUSY, "image has snapshots - these must be deleted first")
+    _remove(pool, image)
+
+
+COMMANDS: dict[str, Callable[[Pool, list[str]], Any]] = {
+    "mirror pool info": _pool_info,
+    "mirror pool status": _pool_status,
+    "mirror image enable": _enable,
+    "snap ls": _snap_ls,
+    "info": _info,
+    "clone": _clone,
+    "flatten": _flatten,
+    "children": _children,
+    "ls": _ls,
+    "rm": _rm,
+}
+
+
+def _image(spec: str) -> str:
+    pool, _, image = spec.partition("/")
+    if pool != POOL:
+        raise Refused(NO_SUCH, f"error opening pool '{pool}': (2) No such file or directory")
+    return image
+
+
+def _other(directory: Path) -> Path:
+    sites = [file.parent for file in directory.parent.glob(f"*/{SETTINGS}")]
+    (other,) = (site for site in sites if site.name != directory.name)
+    return other
+
+
+def _is_reached(here: Pool, other: Pool) -> bool:
+    """Whether anything arrives here from the other site."""
+    if here.conditions.get("link") == "cut" or here.conditions.get("daemon") == "down":
+        return False
+    return _is_joined(other.directory) and _is_joined(here.directory)
+
+
+def _is_joined(directory: Path) -> bool:
+    """Whether a site is up and not isolated."""
+    settings = _read(directory / SETTINGS)
+    control = http.client.HTTPConnection(settings["host"], settings["control_port"], timeout=5)
+    try:
+        control.request("GET", "/status")
+        return not json.load(control.getresponse())["isolated"]
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        control.close()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One command at a time, over both sites."""
+    with (folder / "rbd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(path: Path) -> Json:
+    try:
+        found: Json = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    sys.exit(main(sys.argv[1:]))

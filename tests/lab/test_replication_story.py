@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Option 3 on two real sites: rbd-mirror carries the volumes, points are made of what has arrived,
+and the VNF comes back at site-b without its former site, every record counted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antipode.sandbox.members import MEMBERS
+from antipode.sandbox.story import recovered_last
+from lab import canary, extras, power, wan
+from lab.checker import check
+from lab.desk import PROJECT as TREE
+from lab.desk import STORAGE, Desk
+from lab.services import identity
+from lab.services.operator_rbd import replication_settings
+from lab.services.tenant import PROJECT
+from lab.site import SITES, Site
+from lab.waiting import wait_until
+from tests.lab.awaited import AwaitedWitness
+from tests.lab.holdings import what_is_there
+
+pytestmark = pytest.mark.lab
+VNF = "canary"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_replication() -> None:
+    if not all(extras.has(site, extras.REPLICATION) for site in SITES.values()):
+        command = [sys.executable, "-m", "lab", "up", "--with", extras.REPLICATION]
+        subprocess.run(command, cwd=TREE, check=True)
+
+
+@pytest.fixture
+def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
+    """The canary at work at site-a, its volumes replicated to site-b."""
+    for site in SITES.values():
+        canary.remove(site)
+    canary.create(SITES["site-a"])
+    desk = Desk(tmp_path / "desk", f"antipode-test-{time.time_ns()}")
+    protection = {"option": "replication", "quiesce": {"timeout": "60s"}}
+    datastores = {"disks": {"storage": STORAGE}}
+    desk.tell("vnf", "add", str(vnf_file(datastores=datastores, protections=[protection])))
+    desk.tell("datastore", "prepare", VNF, "--wait")
+    yield desk
+    for site in SITES.values():
+        canary.remove(site)
+
+
+@dataclass
+class Made:
+    """A recovery point, and what the members had made durable when it was made."""
+
+    record: dict[str, Any]
+    frozen_last: dict[str, int]
+    boots: dict[str, int]
+
+
+def protect(desk: Desk) -> Made:
+    site_a = SITES["site-a"]
+    servers = canary.create(site_a)
+    canary.wait_for_records(site_a, 20)
+    with AwaitedWitness(site_a, servers) as witness:
+        record = desk.ask("protect", VNF)
+    assert witness.sightings and not witness.disagreements
+    boots = {role: member["boot"] for role, member in canary.state(site_a).items()}
+    return Made(record, witness.frozen_last, boots)
+
+
+def assert_recovered(site: Site, made: Made) -> None:
+    """The VNF works there, its chain is whole, and it has each record of the point and no other."""
+    canary.wait_for_records(site, 10)
+    report = check(canary.records(site))
+    assert report.consistent, report
+    assert recovered_last(report, made.boots) == made.frozen_last
+
+
+def test_a_killed_site_comes_back_from_the_newest_state_that_arrived(
+    replicated: Desk, site_a: Site, site_b: Site
+) -> None:
+    protect(replicated)
+    newest = protect(replicated)
+    assert newest.record["consistency"] == "application"
+    cloud = identity.connect(site_a, "antipode", PROJECT)
+    assert not list(cloud.block_storage.backups())
+    canary.wait_for_records(site_a, 20)
+    power.off(site_a)
+    try:
+        result = replicated.ask("failover", VNF, "--to", site_b.name, "--yes")
+        assert result["recovery_point"] == newest.record["recovery_point"]
+        assert_recovered(site_b, newest)
+        assert "left" not in result, "a volume still rests on its replica"
+    finally:
+        subprocess.run([sys.executable, "-m", "lab", "revive", site_a.name], cwd=TREE, check=True)
+
+
+def test_an_isolated_site_is_not_asked_and_a_drill_disturbs_no_replication(
+    replicated: Desk, site_a: Site, site_b: Site
+) -> None:
+    newest = protect(replicated)
+    before = what_is_there(site_b)
+    wan.isolate(site_a)
+    try:
+        calls = wan.calls_to(site_a)
+        assert replicated.ask("drill", VNF, "--yes")["leaks"] == []
+        assert what_is_there(site_b) == before
+        replicated.ask("failover", VNF, "--to", site_b.name, "--yes")
+        assert wan.calls_to(site_a) == calls
+        assert_recovered(site_b, newest)
+    finally:
+        wan.rejoin(site_a)
+
+
+def test_a_point_goes_at_both_sites_when_it_expires(replicated: Desk, vnf_file: Any) -> None:
+    protection = {
+        "option": "replication",
+        "quiesce": {"timeout": "60s"},
+        "retention": {"last": 1},
+    }
+    datastores = {"disks": {"storage": STORAGE}}
+    replicated.tell("vnf", "add", str(vnf_file(datastores=datastores, protections=[protection])))
+    replicated.ask("protect", VNF)
+    kept = replicated.ask("protect", VNF)["recovery_point"]
+    assert [p["id"] for p in replicated.ask("recovery-point", "list", VNF)] == [kept]
+    cloud = identity.connect(SITES["site-a"], "antipode", PROJECT)
+    names = {f"snapshot-{s.id}" for s in cloud.block_storage.snapshots()}
+    assert len(names) == 2 * len(MEMBERS)
+
+    def are_equal() -> bool:
+        there = {s for states in storage_states(SITES["site-b"]).values() for s in states}
+        return there == names
+
+    wait_until(are_equal, "the expired states are gone at site-b", 120)
+    replicated.tell("recovery-point", "verify", VNF)
+
+
+def storage_states(site: Site) -> dict[str, set[str]]:
+    """The snapshots of each image of a site, asked of Ceph and not of antipode."""
+    rbd = [str(replication_settings(site).rbd)]
+
+    def asked(*arguments: str) -> Any:
+        command = [*rbd, *arguments, "--format", "json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    images = [i for i in asked("ls", "volumes") if i.startswith("volume-")]
+    return {i: {s["name"] for s in asked("snap", "ls", f"volumes/{i}")} for i in images}

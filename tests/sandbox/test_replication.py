@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Option 3 on embedded sites: a recovery point is a state of all volumes that the storage has
+brought to the other site. The command `rbd` is played by its double.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from antipode.sandbox import canary, records
+from antipode.sandbox.desk import CONFIGURATION, STORAGE
+from antipode.sandbox.rbd import CONDITIONS
+from antipode.sandbox.records import CHAIN
+from tests.sandbox.conftest import BACKUP, PRIMARY, World
+
+pytestmark = pytest.mark.sandbox
+PREPARE = ("datastore", "prepare", "canary", "--wait", "-f", "json")
+
+
+@pytest.fixture
+def replicated(own_world: World) -> World:
+    """Sites whose storage replicates all volumes of the VNF."""
+    define(own_world)
+    own_world.operator.tell(*PREPARE)
+    return own_world
+
+
+def define(world: World, **settings: Any) -> None:
+    protection = {"option": "replication", "quiesce": {"timeout": "120s"}, **settings}
+    world.know(datastores={"disks": {"storage": STORAGE}}, protections=protection)
+
+
+def arriving(world: World, site: str, **conditions: Any) -> None:
+    """What goes wrong with all that arrives at a site; nothing by default."""
+    (world.sandbox.directory / site / CONDITIONS).write_text(json.dumps(conditions))
+
+
+def states(world: World, site: str) -> set[str]:
+    """The snapshots that the storage of a site has, behind OpenStack's back."""
+    folder: Path = world.sandbox.directory / site / "snapshots"
+    return {path.name for path in folder.iterdir()}
+
+
+def last_records(world: World, site: str, boot: int) -> dict[str, int]:
+    """The last record of each member of a boot; their chain must be whole."""
+    report = records.check(canary.records(world.sandbox, site))
+    assert report.consistent, report
+    return {role: report.members[role].last_of_boot[boot] for role in CHAIN}
+
+
+def fail_over(world: World) -> dict[str, Any]:
+    done = world.operator.run("failover", "canary", "--to", BACKUP, "--yes", "-f", "json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def refused(world: World) -> str:
+    """The code of the error of a protection."""
+    done = world.operator.run("protect", "canary", "-f", "json")
+    return str(json.loads(done.stderr.splitlines()[-1])["error"]["code"])
+
+
+def test_a_destroyed_site_comes_back_from_the_newest_state_that_arrived(replicated: World) -> None:
+    world = replicated
+    canary.await_records(world.sandbox, PRIMARY, 20)
+    first = world.protect()
+    assert (first["option"], first["consistency"]) == ("replication", "application")
+    held = world.protect_and_look()
+    assert not world.frozen()
+    assert world.backups() == {}
+    world.sandbox.kill(PRIMARY)
+    done = fail_over(world)
+    assert done["recovery_point"] == world.points()[-1]
+    report = records.check(canary.records(world.sandbox, BACKUP))
+    assert report.consistent, report
+    assert world.held(BACKUP).elsewhere == held.elsewhere
+    canary.await_records(world.sandbox, BACKUP, 10)
+    assert "left" not in done
+
+
+def test_the_next_point_is_made_the_other_way_round(replicated: World) -> None:
+    world = replicated
+    configuration = world.sandbox.directory / CONFIGURATION
+    third_place = world.sandbox.directory / "third-place"
+    third_place.mkdir()
+    settings = YAML().load(configuration)
+    settings["vault"] = {"directory": str(third_place)}
+    YAML().dump(settings, configuration)
+    world.protect()
+    world.sandbox.isolate(PRIMARY)
+    fail_over(world)
+    world.sandbox.rejoin(PRIMARY)
+    world.operator.tell(*PREPARE)
+    point = world.protect()
+    assert point["generation"] == 2
+    status = world.operator.ask("datastore", "status", "canary")
+    assert {(row["site"], row["health"]) for row in status} == {(PRIMARY, "replicating")}
+
+
+def test_a_point_whose_states_do_not_arrive_is_not_made(replicated: World) -> None:
+    world = replicated
+    define(world, arrives_within="1s")
+    world.protect()
+    before = world.snapshots()
+    arriving(world, BACKUP, link="cut")
+    assert refused(world) == "resource-failed"
+    assert not world.frozen()
+    assert world.snapshots() == before
+    assert len(world.points()) == 1
+    arriving(world, BACKUP)
+    world.protect()
+    assert len(world.points()) == 2
+
+
+def test_a_volume_in_its_first_synchronisation_is_not_protected(own_world: World) -> None:
+    define(own_world)
+    arriving(own_world, BACKUP, **{"first-sync": True})
+    prepared = own_world.operator.run("datastore", "prepare", "canary", "-f", "json")
+    assert prepared.returncode == 1
+    assert {row["health"] for row in json.loads(prepared.stdout)} == {"first-sync"}
+    assert refused(own_world) == "preflight-failed"
+    assert not own_world.frozen()
+    assert own_world.snapshots() == []
+
+
+def test_a_state_goes_at_both_sites_when_its_point_expires(replicated: World) -> None:
+    world = replicated
+    define(world, retention={"last": 1})
+    world.protect()
+    kept = world.protect()["recovery_point"]
+    assert world.points() == [kept]
+    world.operator.run("datastore", "status", "canary")  # the double receives when it is asked
+    assert states(world, BACKUP) == states(world, PRIMARY)
+    assert len(states(world, PRIMARY)) == 6
+    world.verify()
+
+
+def test_a_drill_disturbs_no_replication(replicated: World) -> None:
+    world = replicated
+    world.protect()
+    done = world.operator.run("drill", "canary", "--yes", "-f", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"]
+    assert list(world.cloud(BACKUP).block_storage.volumes()) == []
+    rows = world.operator.ask("datastore", "status", "canary")
+    assert {row["health"] for row in rows} == {"replicating"}
+    world.protect()

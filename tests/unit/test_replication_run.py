@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protections and recoveries of a VNF whose storage replicates by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antipode.datastores import STORAGES
+from antipode.engine.timeline import Unobserved
+from antipode.errors import (
+    Aborted,
+    AntipodeError,
+    PreflightFailed,
+    ResourceFailed,
+    SiteUnreachable,
+)
+from antipode.model.datastore import Health
+from antipode.model.source import ReplicatedState
+from antipode.model.vnf import Vnf
+from antipode.operations import datastores
+from antipode.operations.abort import abort
+from antipode.operations.drill import drill, prepare, request
+from antipode.operations.expiry import expire
+from antipode.operations.recovery_points import verify
+from antipode.operations.resume import resume
+from antipode.transfer import replication
+from antipode.vault import points
+from tests.unit import fakestorage
+from tests.unit.fakestorage import Pools
+from tests.unit.test_durable_runs import World, world
+from tests.unit.test_kill_matrix import VNF
+
+__all__ = ["world"]
+
+
+class Replicated:
+    """A world whose VNF is on replicated storage."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pools = Pools(world.clouds)
+        text = world.config.read_text()
+        if "storages:" not in text:
+            world.config.write_text(text + fakestorage.CONFIGURATION)
+        world.here = world.process()
+        self.define()
+
+    def define(self, volumes: Any = "all", **settings: Any) -> None:
+        protection = {"option": "replication", "quiesce": {"timeout": "5m"}, **settings}
+        datastore = {"storage": "mirror", "volumes": volumes}
+        fields = VNF.model_dump(mode="json")
+        changes = {"datastores": {"disks": datastore}, "protections": [protection]}
+        self.world.here.vnfs.put(Vnf.model_validate(fields | changes))
+
+    def newest(self) -> Any:
+        return points.newest_or_none(self.world.here.vault, "v")
+
+    def events(self, site: str, begin: int = 0) -> list[str]:
+        return self.world.clouds[site].events[begin:]
+
+
+@pytest.fixture
+def replicated(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(replication, "LOOK_S", 0.01)
+    found = Replicated(world)
+    with STORAGES.registered(fakestorage.DRIVER, fakestorage.driver(found.pools.ask)):
+        yield found
+
+
+def test_a_point_is_made_of_states_and_nothing_is_backed_up(replicated: Replicated) -> None:
+    world, began = replicated.world, len(replicated.events("site-a"))
+    record = world.protect()
+    point = replicated.newest()
+    assert record["consistency"] == point.consistency == "application"
+    assert {type(s) for s in point.sources.values()} == {ReplicatedState}
+    assert {s.snapshot_id for s in point.sources.values()} == set(world.a.snapshots)
+    events = replicated.events("site-a", began)
+    assert not [e for e in events if e.startswith(("backup", "delete"))]
+    assert world.a.all_frozen == set()
+
+
+def test_volumes_in_no_datastore_are_backed_up_in_the_same_point(replicated: Replicated) -> None:
+    replicated.define(volumes=["db-data"])
+    replicated.world.protect()
+    kinds = {v: s.kind for v, s in replicated.newest().sources.items()}
+    assert kinds == {
+        "db-data": "replicated-state",
+        "db-root": "backup-chain",
+        "front-root": "backup-chain",
+    }
+    kept = [s["volume_id"] for s in replicated.world.a.snapshots.values()]
+    assert kept == ["db-data"], "the other snapshots were temporary"
+    assert sorted(replicated.world.failover()["servers"]) == ["db", "front"]
+
+
+def test_a_recovery_clones_every_state_and_promotes_nothing(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+    replicated.pools.dead.add("site-a")
+    record = world.failover()
+    assert "left" not in record
+    assert replicated.events("site-b").count("manage") == 3
+    assert world.b.clones == {}, "each is separated"
+    volumes = {v["name"]: v for v in world.b.volumes.values()}
+    assert {n: v["status"] for n, v in volumes.items()} == dict.fromkeys(volumes, "in-use")
+    assert volumes["db-root"]["bootable"] == "true"
+    assert volumes["db-root"]["volume_image_metadata"]["hw_qemu_guest_agent"] == "yes"
+    assert volumes["db-data"]["metadata"]["kind"] == "data"
+
+
+@pytest.mark.parametrize("fails_at", ["clone", "manage", "boot front"])
+def test_an_aborted_recovery_leaves_no_clone(replicated: Replicated, fails_at: str) -> None:
+    world = replicated.world
+    world.protect()
+    seen = 0
+
+    def fails(event: str) -> None:
+        nonlocal seen
+        if event.startswith(fails_at):
+            seen += 1
+            if fails_at == "boot front" or seen > 1:
+                raise ResourceFailed("no more")
+
+    world.b.before = fails
+    with pytest.raises(AntipodeError):
+        world.failover()
+    world.b.before = lambda event: None
+    abort(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert (world.b.clones, world.b.volumes, world.b.servers) == ({}, {}, {})
+
+
+def test_a_failed_recovery_is_resumed_with_the_clones_that_it_has(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+
+    def fails(event: str) -> None:
+        if event.startswith("boot front"):
+            raise ResourceFailed("no room")
+
+    world.b.before = fails
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    world.b.before = lambda event: None
+    resume(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert replicated.events("site-b").count("manage") == 3
+
+
+def test_a_volume_that_cinder_could_not_take_is_made_again(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+    lost: list[str] = []
+
+    def loses(event: str) -> None:
+        if event == "manage" and not lost:
+            lost.extend(world.b.clones)
+            world.b.clones.clear()
+
+    world.b.before = loses
+    with pytest.raises(ResourceFailed):
+        world.failover()
+    world.b.before = lambda event: None
+    resume(world.here, world.here.runs.all()[0].id, Unobserved())
+    assert len([v for v in world.b.volumes.values() if v["status"] == "in-use"]) == 3
+
+
+def test_states_that_do_not_arrive_are_no_point_and_leave_nothing(
+    replicated: Replicated,
+) -> None:
+    replicated.define(arrives_within="50ms")
+    before = replicated.newest().id
+    replicated.pools.arrives = lambda state: False
+    with pytest.raises(ResourceFailed):
+        replicated.world.protect()
+    assert replicated.newest().id == before
+    assert replicated.world.a.snapshots == {}
+    assert replicated.world.a.all_frozen == set()
+
+
+@pytest.mark.parametrize("health", [h for h in Health if h is not Health.REPLICATING])
+def test_a_volume_that_does_not_replicate_is_refused_before_anything_is_frozen(
+    replicated: Replicated, health: Health
+) -> None:
+    began = len(replicated.events("site-a"))
+    replicated.pools.health = health
+    with pytest.raises(PreflightFailed):
+        replicated.world.protect()
+    assert not [e for e in replicated.events("site-a", began) if e.startswith("quiesce")]
+
+
+def test_a_silent_storage_at_the_backup_site_is_found_before_the_window(
+    replicated: Replicated,
+) -> None:
+    replicated.pools.dead.add("site-b")
+    with pytest.raises(PreflightFailed):
+        replicated.world.protect()
+    assert replicated.world.a.snapshots == {}
+
+
+def test_a_point_whose_state_is_gone_is_not_recovered_from(replicated: Replicated) -> None:
+    replicated.world.protect()
+    replicated.world.a.snapshots.popitem()
+    with pytest.raises(PreflightFailed):
+        replicated.world.failover()
+    assert replicated.events("site-b") == []
+    assert [f.ok for f in verify(replicated.world.here, "v", None)].count(False) == 1
+
+
+def test_snapshots_go_when_their_point_expires(replicated: Replicated) -> None:
+    replicated.define(retention={"last": 1})
+    for _ in range(3):
+        replicated.world.protect()
+        expire(replicated.world.here, "v", Unobserved())
+    assert set(replicated.newest().states) == set(replicated.world.a.snapshots)
+
+
+def test_a_snapshot_on_which_a_clone_rests_stays_until_that_is_gone(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    replicated.define(retention={"last": 1})
+    world.protect()
+    first = replicated.newest()
+    state = next(iter(first.states.values()))
+    world.b.clones["of-a-drill"] = {"image": state.image, "state": state.state}
+    world.protect()
+    done = expire(world.here, "v", Unobserved(), again=True)
+    assert [w for w in done["left"] if "of-a-drill" in w]
+    assert state.snapshot_id in world.a.snapshots
+    world.b.clones.clear()
+    expire(world.here, "v", Unobserved(), again=True)
+    assert set(replicated.newest().states) == set(world.a.snapshots)
+
+
+def test_no_point_expires_in_favour_of_one_whose_state_is_gone(replicated: Replicated) -> None:
+    world = replicated.world
+    replicated.define(retention="all")
+    world.protect()
+    kept = replicated.newest()
+    world.protect()
+    for snapshot in replicated.newest().states:
+        del world.a.snapshots[snapshot]
+    replicated.define(retention={"last": 1})
+    expire(world.here, "v", Unobserved())
+    assert set(kept.states) <= set(world.a.snapshots)
+
+
+def test_snapshots_of_others_are_never_touched(replicated: Replicated) -> None:
+    world = replicated.world
+    replicated.define(retention={"last": 1})
+    others = world.a._snapshot_of({"volume_id": "db-data", "name": "mine", "metadata": {}})
+    for _ in range(2):
+        world.protect()
+        expire(world.here, "v", Unobserved())
+    assert others in world.a.snapshots
+
+
+def test_a_drill_leaves_no_clone_and_separates_nothing(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+    drill(world.here, request(prepare(world.here, "v"), None), Unobserved())
+    assert (world.b.clones, world.b.volumes) == ({}, {})
+    assert not [e for e in replicated.events("site-b") if e.startswith("separate")]
+
+
+def test_a_clone_that_cannot_be_separated_is_named_and_finished_later(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    world.protect()
+
+    def fails(event: str) -> None:
+        if event.startswith("separate"):
+            raise ResourceFailed("no space")
+
+    world.b.before = fails
+    record = world.failover()
+    assert len(record["left"]) == 3
+    world.b.before = lambda event: None
+    replicated.pools.origin = "site-b"
+    datastores.prepare(world.here, "v", awaits=True, tell=lambda what: None)
+    assert world.b.clones == {}
+
+
+def test_preparing_twice_begins_replication_once(replicated: Replicated) -> None:
+    for _ in range(2):
+        found = datastores.prepare(replicated.world.here, "v", awaits=True, tell=lambda what: None)
+        assert all(v.is_well for v in found)
+    begun = [e for e in replicated.events("site-a") if e.startswith("replicate")]
+    assert begun == ["replicate 3"]
+
+
+def test_the_status_is_known_with_the_active_site_dead(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replicated.world
+    world.protect()
+    replicated.pools.dead.add("site-a")
+
+    def silent(*_: Any) -> Any:
+        raise SiteUnreachable("site-a does not answer")
+
+    monkeypatch.setattr(world.here, "site", silent)
+    found = datastores.status(world.here, "v")
+    assert {(v.site, v.point) for v in found} == {("site-b", replicated.newest().id)}
+    assert all(v.is_well and v.reference for v in found)
+
+
+def test_an_aborted_protection_leaves_no_snapshot(replicated: Replicated) -> None:
+    world = replicated.world
+
+    def is_aborted_meanwhile(state: str) -> bool:
+        world.here.runs.request_abort(world.here.runs.all()[0].id)
+        return False
+
+    replicated.pools.arrives = is_aborted_meanwhile
+    with pytest.raises(Aborted):
+        world.protect()
+    assert world.a.snapshots == {}
