@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
@@ -23,7 +24,7 @@ from antipode.operations.reports.page import html
 from antipode.operations.reports.paper import pdf
 from antipode.runs import failover as failover_run
 from antipode.runs import migrate as migrate_run
-from antipode.store.tables import RunRow, StepRow
+from antipode.store.tables import ApprovalRow, QuestionRow, RunRow, StepRow
 from antipode.vault.keys import Keyring
 from tests.unit.test_durable_runs import World, world
 
@@ -75,6 +76,25 @@ def test_a_failover_is_reported_with_its_figures_and_steps(world: World) -> None
     assert {s.state for s in found.steps} >= {"succeeded"}
     assert "boot server" in {s.name for s in found.steps}
     assert found.deviations == [] or all(isinstance(d, str) for d in found.deviations)
+
+
+def test_its_author_its_approvals_and_answers_are_in_it(world: World) -> None:
+    row = kept(world)
+    with Session(world.here.database) as session, session.begin():
+        session.add(
+            ApprovalRow(run=row.id, person="anna", identity="anna on a", plan="0" * 64, at=1.0)
+        )
+        question = {"wants": "yes-no", "asked_at": 1.0, "expires_at": 9.0, "attempt": 1}
+        answer = {"answer": "yes", "answered_by": "bert on b", "answered_at": 2.0}
+        session.add(
+            QuestionRow(run=row.id, whole=row.id, step="ask", message="Go?", **question, **answer)
+        )
+    found = report(world.here, row.id)
+    assert found.author == row.author != ""
+    assert [a.by for a in found.approvals] == ["anna on a"]
+    assert [(a.question, a.answer, a.by) for a in found.answers] == [("Go?", "yes", "bert on b")]
+    for words in (b"anna on a", b"bert on b", b"Go?"):
+        assert words in html(found)
 
 
 def test_figures_are_compared_with_the_targets_of_the_vnf_file(world: World) -> None:

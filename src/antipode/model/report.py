@@ -27,6 +27,15 @@ class Objective(Model):
 
 
 class Approval(Model):
+    """That somebody else than the author has approved the run as it was asked for."""
+
+    by: str
+    at: Moment
+    plan: str
+    """the SHA-256 of what was approved"""
+
+
+class Answer(Model):
     """A question of the runbook, and its answer."""
 
     step: str
@@ -69,6 +78,8 @@ class Report(Model):
     recovery_point: str | None
     state: str
     reason: str | None
+    author: str | None
+    """the user and host that have asked for it; None where no such thing is kept"""
     executed_by: str | None
     """the process that had the run last"""
     began_at: Moment
@@ -78,7 +89,10 @@ class Report(Model):
     """when an operator has confirmed it; None where it needs no confirmation"""
     confirmed: dict[str, Fact]
     """that which was confirmed, beyond the run's own place: accepted losses and the like"""
+    approvals_needed: int
+    """how many others than its author had to approve it"""
     approvals: list[Approval]
+    answers: list[Answer]
     rpo: Objective
     rto: Objective
     quiesce_window_s: float | None

@@ -16,11 +16,19 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.run import part_of
 from antipode.engine.timeline import NOTED, WARNING
 from antipode.errors import InvalidInput
-from antipode.model.report import Approval, Content, Fact, Objective, Report, ReportStep
+from antipode.model.report import (
+    Answer,
+    Approval,
+    Content,
+    Fact,
+    Objective,
+    Report,
+    ReportStep,
+)
 from antipode.model.steps import Steps
-from antipode.operations.progress import ENDED
-from antipode.runs.runbook import RunbookSteps
+from antipode.runs.actions import RunbookSteps
 from antipode.screen import visible
+from antipode.store.runs import ENDED
 from antipode.store.tables import RunRow, StepRow
 
 Json = dict[str, Any]
@@ -73,13 +81,19 @@ class _Maker:
             recovery_point=_text(result.get("recovery_point")),
             state=row.state,
             reason=row.reason and clean(row.reason),
+            author=row.author and visible(row.author),
             executed_by=row.conductor and visible(row.conductor),
             began_at=moment(row.started_at),
             ended_at=None if ended is None else moment(ended),
             seconds=None if ended is None else round(ended - row.started_at, 3),
             confirmed_at=moment(confirmed_at) if isinstance(confirmed_at, int | float) else None,
             confirmed={k: _joined(request[k], clean) for k in _CONFIRMED if request.get(k)},
-            approvals=self._approvals(row.id),
+            approvals_needed=row.approvals_needed,
+            approvals=[
+                Approval(by=visible(a.identity), at=moment(a.at), plan=a.plan)
+                for a in self._deployment.approvals.of(row.id)
+            ],
+            answers=self._answers(row.id),
             rpo=self._objective(row, "rpo", result.get("rpo_s")),
             rto=self._objective(row, "rto", result.get("rto_s") or result.get("recovered_s")),
             quiesce_window_s=_number(result.get("quiesce_window_s")),
@@ -99,9 +113,9 @@ class _Maker:
             antipode=__version__,
         )
 
-    def _approvals(self, run: str) -> list[Approval]:
+    def _answers(self, run: str) -> list[Answer]:
         return [
-            Approval(
+            Answer(
                 step=q.step,
                 question=visible(q.message),
                 answer=q.answer and visible(q.answer),

@@ -47,11 +47,10 @@ def _run(paper: Any, report: Report, size: int) -> None:
     _heading(paper, "Deviations", size - 3)
     for line in report.deviations or ["None."]:
         _line(paper, line)
-    if report.approvals:
-        _heading(paper, "Approvals", size - 3)
+    if report.answers:
+        _heading(paper, "Answers", size - 3)
         rows = [
-            (a.step, a.question, a.answer or "none", a.by or "", a.at or "")
-            for a in report.approvals
+            (a.step, a.question, a.answer or "none", a.by or "", a.at or "") for a in report.answers
         ]
         _table(paper, (2, 5, 2, 2, 3), [("Step", "Question", "Answer", "By", "At"), *rows])
     _heading(paper, "Steps", size - 3)
@@ -79,6 +78,9 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "Recovery point", report.recovery_point or "none"
     yield "Began", report.began_at
     yield "Ended", f"{report.ended_at}, after {report.seconds} s"
+    yield "Author", report.author or "unknown"
+    approvals = "".join(f"; {a.by}, {a.at}" for a in report.approvals)
+    yield "Approvals", f"{len(report.approvals)} of {report.approvals_needed} needed{approvals}"
     yield "Executed by", report.executed_by or "unknown"
     confirmed = "".join(f"; {k}: {v}" for k, v in report.confirmed.items())
     yield "Confirmed", (report.confirmed_at or "needs no confirmation") + confirmed
