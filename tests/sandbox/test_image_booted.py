@@ -16,6 +16,7 @@ import pytest
 
 from antipode.sandbox import canary, desk, records
 from antipode.sandbox.creation import Creation
+from antipode.sandbox.demo import Silence
 from antipode.sandbox.members import PAIR
 from antipode.sandbox.site import IMAGE
 from antipode.sandbox.supervision import Sandbox
@@ -91,7 +92,9 @@ def test_the_bits_are_at_the_backup_site_and_the_member_boots_there_from_them(
     before = {member: pair.durable(member) for member in PAIR}
 
     pair.sandbox.kill(PRIMARY)
-    recovered = pair.operator.ask("failover", "canary", "--to", BACKUP, "--yes")
+    with Silence(pair.sandbox.settings(PRIMARY).port) as silence:
+        recovered = pair.operator.ask("failover", "canary", "--to", BACKUP, "--yes")
+        assert silence.calls == 0
     assert sorted(recovered["servers"]) == sorted(m.server for m in PAIR)
     assert pair.configured(BACKUP) == WRITTEN
     for member in PAIR:
