@@ -12,10 +12,11 @@ import pytest
 from antipode.cloud import site as cloud_site
 from antipode.engine.timeline import Unobserved
 from antipode.errors import InvalidInput, NotFound, SiteUnreachable
+from antipode.model.vnf import Vnf
 from antipode.operations.precheck import precheck, request
 from antipode.runs.precheck import PrecheckSteps
 from antipode.vault import points, sealing
-from tests.unit.test_durable_runs import World, world
+from tests.unit.test_durable_runs import VNF, World, world
 
 __all__ = ["world"]
 
@@ -133,3 +134,13 @@ def test_wrong_names_are_refused_and_leave_no_run(world: World) -> None:
     with pytest.raises(InvalidInput):
         checked(world, vnf="unknown")
     assert len(world.here.runs.all()) == runs
+
+
+def test_a_runner_that_this_host_lacks_for_the_runbook_is_red(world: World) -> None:
+    script = {"runner": "jump", "command": ["check"]}
+    step = {"name": "far", "after": "all", "script": script}
+    for on, is_red in (("failover", True), ("drill", False)):
+        steps = {"steps": [{**step, "on": on}]}
+        world.here.vnfs.put(Vnf.model_validate(VNF.model_dump(mode="json") | steps))
+        # the file differs from that of the point
+        assert ("red" in levels(checked(world), "definition")) == is_red

@@ -33,7 +33,7 @@ from antipode.model.steps import StepName
 from antipode.protect import offsite
 from antipode.recover import plan
 from antipode.recover.dns import switching
-from antipode.runs import failover, failover_checks, preparation, verify
+from antipode.runs import failover, failover_checks, preparation, runners, verify
 from antipode.runs.failover_checks import Accepted
 from antipode.store.tables import RunRow
 from antipode.vault import generations, points
@@ -282,6 +282,9 @@ def _defined(run: Run, standing: Standing, opened: Opened, area: Area) -> Recove
         area.yellow(warning)
     if not warnings:
         area.green("the VNF file is the one of the recovery point")
+    there = [s for s in definition.steps if failover.KIND.name in s.on and site in (s.to or [site])]
+    for problem in runners.missing(run.deployment.config, there):
+        area.red(problem)
     return opened.point.model_copy(update={"vnf": definition})
 
 

@@ -10,7 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from antipode.config import Config, PodmanRunner, Runner, SshRunner
 from antipode.errors import PreflightFailed
-from antipode.model.runbook import PlannedStep
+from antipode.model.runbook import PlannedStep, RunbookStep
+
+
+def missing(config: Config, steps: Iterable[RunbookStep]) -> list[str]:
+    """The runners of scripts that this host lacks, in words."""
+    return [
+        f"runner {step.script.runner} of runbook step {step.name} is not in antipode.yaml of this"
+        " host"
+        for step in steps
+        if step.script is not None and step.script.runner not in config.runners
+    ]
 
 
 def must_be_known(config: Config, steps: Iterable[PlannedStep], what: str) -> None:
@@ -22,14 +32,8 @@ def must_be_known(config: Config, steps: Iterable[PlannedStep], what: str) -> No
     Raises:
         PreflightFailed: it lacks some; all are named.
     """
-    missing = [
-        f"runner {p.step.script.runner} of runbook step {p.step.name} is not in antipode.yaml of"
-        " this host"
-        for p in steps
-        if p.step.script is not None and p.step.script.runner not in config.runners
-    ]
-    if missing:
-        raise PreflightFailed(what, missing)
+    if lacking := missing(config, [planned.step for planned in steps]):
+        raise PreflightFailed(what, lacking)
 
 
 def argv(
