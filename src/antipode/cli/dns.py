@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
-from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, span
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.screen import visible
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ class DnsSwitch(ShowCommand):
                 }
             )
         print(visible(f"{prepared.state}"), file=self.app.stderr)
-        for line in plan_lines(prepared.changes):
-            print(f"  {visible(line)}", file=self.app.stderr)
+        for change in prepared.changes:
+            print(f"  {visible(str(change))}", file=self.app.stderr)
         for line in (*prepared.problems, *prepared.warnings):
             print(f"  WARNING: {visible(line)}", file=self.app.stderr, flush=True)
         if not parsed_args.yes:
@@ -132,21 +132,3 @@ def planned(changes: Sequence[DnsChange]) -> list[dict[str, Any]]:
         }
         for change in changes
     ]
-
-
-def plan_lines(changes: Sequence[DnsChange]) -> Iterator[str]:
-    """Changes for the operator, a line each."""
-    for change in changes:
-        record = f"DNS record {change.key}"
-        if change.changes_nothing:
-            yield f"{record} is {change.new}, and stays so"
-        elif change.old is not None:
-            yield (
-                f"{record} is changed: {change.old} -> {change.new}; resolvers may keep the old one"
-                f" for {span(change.old.ttl)}"
-            )
-        elif change.is_known:
-            yield f"{record} is made: {change.new}"
-        else:
-            former = ", ".join(change.former) or "not known"
-            yield f"{record} becomes {change.new}, if it is {former}, or missing"

@@ -205,7 +205,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         )
     if plan.dns:
         yield ""
-        yield from (f"  {line}" for line in dns.plan_lines(plan.dns))
+        yield from (f"  {change}" for change in plan.dns)
     for keypair in plan.keypairs_to_import:
         yield ""
         yield f"  keypair {keypair.name} is imported"

@@ -159,6 +159,18 @@ class DnsChange(Model):
         """Name and type, as messages have them."""
         return self.new.key
 
+    def __str__(self) -> str:
+        record = f"DNS record {self.key}"
+        if self.changes_nothing:
+            return f"{record} is {self.new}, and stays so"
+        if self.old is not None:
+            kept = f"resolvers may keep the old one for {self.old.ttl} s"
+            return f"{record} is changed: {self.old} -> {self.new}; {kept}"
+        if self.is_known:
+            return f"{record} is made: {self.new}"
+        former = ", ".join(self.former) or "not known"
+        return f"{record} becomes {self.new}, if it is {former}, or missing"
+
     @property
     def changes_nothing(self) -> bool:
         return self.is_known and self.old == self.new

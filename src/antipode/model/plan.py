@@ -313,6 +313,7 @@ class RecoveryPlan(Model):
             f"from recovery point {self.recovery_point}",
             *(f"server {s.name}, {len(s.volumes)} volumes" for s in self.servers),
             *(f"runbook step {step}" for step in self.steps),
+            *(str(change) for change in self.dns),
         ]
 
     def server(self, name: str) -> ServerPlan:

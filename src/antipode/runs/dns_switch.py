@@ -81,6 +81,9 @@ class DnsSwitch(RunKind):
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
 
+    def words(self, row: RunRow) -> list[str]:
+        return [str(c) for c in DnsSwitchRequest.model_validate(row.request or {}).changes]
+
     def execute(self, run: Run) -> None:
         _switch(run)
 
