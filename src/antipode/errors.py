@@ -279,6 +279,14 @@ class DnsRecordChanged(DnsFailed):
     code = "dns-record-changed"
 
 
+class NotFenced(AntipodeError):
+    """A failover that was to begin with a fence has ended, as not all of the old copy is fenced;
+    what was fenced is as it was before.
+    """
+
+    code = "not-fenced"
+
+
 class Busy(AntipodeError):
     """Another run of the same VNF is under way."""
 

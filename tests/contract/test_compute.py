@@ -641,6 +641,9 @@ def test_a_locked_server_says_why_and_refuses_members_and_no_administrator(
     found = there(site.compute.server(server))
     assert (found["locked"], found["locked_reason"]) == (False, None)
     assert found["metadata"]["a"] == "b"
+    tenant.compute.unmark_server(server, "a")
+    assert "a" not in there(site.compute.server(server))["metadata"]
+    site.compute.unmark_server(server, "a")  # it is not there any more
 
 
 @pytest.mark.core

@@ -94,12 +94,15 @@ def test_each_site_is_the_backup_of_the_other(world: World) -> None:
     sandbox.start(PRIMARY)
     canary.await_work(sandbox, BACKUP)
     know(world)
-    record = world.protect()
-    assert record["generation"] == 2
-    at_backup = world.guests(PRIMARY)
-    assert not any(guest["frozen"] for guest in at_backup)
+    before = {s.id for s in world.cloud(BACKUP).compute.servers()}
+    record = operator.ask("reprotect", "canary", "--old-copy", "remove", "--yes")
+    assert (record["generation"], record["recoverable"]) == (2, True)
+    assert list(world.cloud(PRIMARY).compute.servers()) == []
+    assert list(world.cloud(PRIMARY).block_storage.volumes()) == []
+    assert {s.id for s in world.cloud(BACKUP).compute.servers()} == before
+    assert operator.ask("vnf", "list")[0]["newest_point_age_s"] is not None
+    assert not any(guest["frozen"] for guest in world.guests(BACKUP))
 
-    remove_old_copy(world)
     sandbox.kill(BACKUP)
     assert fail_over(world, PRIMARY)["generation"] == 3
     canary.await_work(sandbox, PRIMARY)
@@ -124,12 +127,3 @@ def test_there_and_back_and_there_again_no_record_is_lost(world: World) -> None:
         assert len(list(world.cloud(there).block_storage.volumes())) == 6
     canary.await_records(sandbox, BACKUP, 10)
     assert world.operator.ask("vnf", "list")[0]["generation"] == 4
-
-
-def remove_old_copy(world: World) -> None:
-    cloud = world.cloud(PRIMARY)
-    for server in list(cloud.compute.servers()):
-        cloud.compute.delete_server(server)
-        cloud.compute.wait_for_delete(server)
-    for port in list(cloud.network.ports()):
-        cloud.network.delete_port(port)

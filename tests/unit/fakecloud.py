@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import string
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -251,6 +252,10 @@ class FakeCloud:
         }
         return backup_id
 
+    def _name_of(self, volume: str) -> str:
+        """The name of a volume; its id where it has none, or is not there."""
+        return str(self.volumes.get(volume, {}).get("name") or volume)
+
     # What the services do.
 
     def _transport(self, service: Callable[[str, list[str], Json, Json], Any]) -> Any:
@@ -337,7 +342,9 @@ class FakeCloud:
             case "GET", ["servers", server, "os-volume_attachments"]:
                 return {"volumeAttachments": self.attachments[server]}
             case "GET", ["servers", server, "os-interface"]:
-                return {"interfaceAttachments": [{"port_id": f"port-{server}", "tag": None}]}
+                plugged = [i for i, p in self.ports.items() if p["device_id"] == server]
+                ports = [f"port-{server}"] if f"port-{server}" in plugged else plugged
+                return {"interfaceAttachments": [{"port_id": i, "tag": None} for i in ports]}
             case "GET", ["servers", server, "diagnostics"]:
                 if server not in self.nics:
                     refuse(409, "not while it is in power state shutdown")
@@ -372,6 +379,10 @@ class FakeCloud:
                 self._happens(f"mark {self.servers[server]['name']}")
                 self.servers[server]["metadata"] |= body["metadata"]
                 return body
+            case "DELETE", ["servers", server, "metadata", key]:
+                self._happens(f"unmark {self.servers[server]['name']}")
+                self.servers[server]["metadata"].pop(key, None)
+                return None
             case "DELETE", ["servers", server]:
                 self._delete_server(server)
                 return None
@@ -422,10 +433,15 @@ class FakeCloud:
             "status": "BUILD",
             "hints": hints,
             "OS-EXT-SRV-ATTR:host": self.host_of_new_servers,
+            "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
         }
         self.attachments[server] = [
-            {"volumeId": d["uuid"], "delete_on_termination": d["delete_on_termination"]}
-            for d in disks
+            {
+                "volumeId": d["uuid"],
+                "device": f"/dev/vd{letter}",
+                "delete_on_termination": d["delete_on_termination"],
+            }
+            for letter, d in zip(string.ascii_lowercase, disks, strict=False)
             if d["destination_type"] == "volume"
         ]
         for volume in volumes:
@@ -663,7 +679,9 @@ class FakeCloud:
             case "DELETE", ["snapshots", snapshot]:
                 if self.snapshots[snapshot]["status"] == "creating" or self._is_backed_up(snapshot):
                     refuse(400, "a snapshot that is being made or backed up cannot be deleted")
-                self._happens(f"delete snapshot of {self.snapshots[snapshot]['volume_id']}")
+                self._happens(
+                    f"delete snapshot of {self._name_of(self.snapshots[snapshot]['volume_id'])}"
+                )
                 del self.snapshots[snapshot]
                 return None
             case "DELETE", ["backups", backup]:
@@ -672,7 +690,7 @@ class FakeCloud:
                 if self.backups[backup]["status"] == "creating":
                     refuse(400, "a backup that is being made cannot be deleted")
                 of = self.backups[backup]["volume_id"]
-                self._happens(f"delete backup of {self.volumes.get(of, {}).get('name') or of}")
+                self._happens(f"delete backup of {self._name_of(of)}")
                 del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
@@ -746,7 +764,7 @@ class FakeCloud:
                 del self.frozen_for_images[server]
 
     def _snapshot(self, wanted: Json) -> str:
-        self._happens(f"snapshot {wanted['volume_id']}")
+        self._happens(f"snapshot {self.volumes[wanted['volume_id']]['name']}")
         return self._snapshot_of(wanted)
 
     def _snapshot_of(self, wanted: Json) -> str:
@@ -771,7 +789,8 @@ class FakeCloud:
             refuse(404, "no such snapshot")
         if self._is_backed_up(wanted["snapshot_id"]):
             refuse(400, "the snapshot is backing-up")
-        self._happens(f"{'incremental' if wanted['incremental'] else 'full'} backup {volume}")
+        kind = "incremental" if wanted["incremental"] else "full"
+        self._happens(f"{kind} backup {self.volumes[volume]['name']}")
         at = self.snapshots[wanted["snapshot_id"]]["created_at"]
         older = [
             b

@@ -48,15 +48,17 @@ from antipode.operations import (
     precheck,
     protect,
     recovery_points,
+    reprotect,
     resume,
+    undo,
 )
 from antipode.protect.quiesced_snapshot import window
 from antipode.protect.server_snapshot import image_booted, member
-from antipode.recover import fencing, rollback
+from antipode.recover import fencing, rollback, switching
 from antipode.recover.dns import DnsProvider
 from antipode.runs import failover_checks, kind_of, old_copy_removal, orphans
 from antipode.runs import fence as fence_run
-from antipode.runs import migrate as migrate_run
+from antipode.runs import reprotect as reprotect_run
 from antipode.store import database
 from antipode.store.questions import Questions
 from antipode.store.runs import Runs
@@ -255,7 +257,8 @@ LATE = (
 def prepare() -> None:
     """Short pauses, the test's clouds, and points to be killed at."""
     window.POLL_S = rollback.POLL_S = member.POLL_S = 0.005
-    image_booted.POLL_S = fencing.POLL_S = migrate_run.POLL_S = parts.LOOK_S = 0.005
+    image_booted.POLL_S = fencing.POLL_S = switching.POLL_S = parts.LOOK_S = 0.005
+    fence_run.POLL_S = reprotect_run.POLL_S = 0.005
     member.NOVA_LOOKS_S = member.UPDATED_EVERY_S = 0.0
     run.LOOK_S = abort.LOOK_S = 0.05
     reaper.EVERY_S = 0.1
@@ -297,6 +300,10 @@ def do(job: dict[str, Any]) -> None:
         case "failover":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
+        case "failover that fences":
+            prepared = failover.prepare(here, job["vnf"], "site-b", None)
+            row = failover.request(prepared, "required")
+            failover.failover(here, prepared, Unobserved(), row)
         case "expire":
             expiry.expire(here, job["vnf"], Unobserved())
         case "verify":
@@ -324,6 +331,17 @@ def do(job: dict[str, Any]) -> None:
             migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
         case "dns switch":
             dns.switch(here, dns.request(dns.prepare(here, job["vnf"])), Unobserved())
+        case "reprotect":
+            row = reprotect.request(reprotect.prepare(here, job["vnf"], "remove"))
+            reprotect.reprotect(here, row, Unobserved())
+        case "failover that can be undone":
+            prepared = failover.prepare(here, job["vnf"], "site-b", None)
+            row = failover.request(prepared, undo_within_s=86400.0)
+            failover.failover(here, prepared, Unobserved(), row)
+            fenced = fence.prepare(here, job["vnf"], "site-a")
+            fence.fence(here, fence.request(fenced), Unobserved())
+        case "undo":
+            undo.undo(here, undo.request(undo.prepare(here, job["vnf"])), Unobserved())
         case "resume":
             Questions.ask = answered  # type: ignore[method-assign,assignment]
             resume.resume(here, job["run"], Unobserved())

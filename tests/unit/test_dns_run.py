@@ -32,7 +32,7 @@ from antipode.operations.migrate import request as request_migrate
 from antipode.operations.precheck import precheck
 from antipode.operations.precheck import request as request_precheck
 from antipode.operations.resume import resume
-from antipode.runs import migrate as migrate_run
+from antipode.recover import switching
 from tests.unit.nameserver import ZONE, FakeZone, serves
 from tests.unit.test_durable_runs import VNF, World, world
 
@@ -60,7 +60,7 @@ def zone(world: World, monkeypatch: pytest.MonkeyPatch) -> FakeZone:
     """A VNF with two records, which lead to its primary; its addresses are others at the backup
     site.
     """
-    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
     world.b.subnets[0]["cidr"] = "10.8.0.0/24"
     targets = {"site-a": "a.example", "site-b": "b.example"}
     dns = [

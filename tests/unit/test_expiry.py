@@ -650,8 +650,8 @@ def hidden_once_it_is_claimed(world: World, monkeypatch: pytest.MonkeyPatch, poi
     """An expiry withdraws a point between a failover's first look at it and its claim."""
     claims = generations.claim
 
-    def claim(*given: Any) -> Claim:
-        made = claims(*given)
+    def claim(*given: Any, **more: Any) -> Claim:
+        made = claims(*given, **more)
         points.hide(world.here.vault, "v", point, "It has expired.")
         return made
 

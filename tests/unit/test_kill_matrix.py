@@ -494,6 +494,18 @@ def led_elsewhere(stage: Stage) -> Stage:
     return stage
 
 
+def reprotecting(stage: Stage) -> Stage:
+    """Have the VNF have failed over, and a reprotection be what is killed, with its parts."""
+    stage.begins_with, stage.kind = "failover", "reprotect"
+    return stage
+
+
+def undoing(stage: Stage) -> Stage:
+    """Have the VNF have failed over, its old copy be fenced, and that be undone."""
+    stage.begins_with, stage.kind = "failover that can be undone", "undo"
+    return stage
+
+
 def fenced(stage: Stage) -> Stage:
     """Have the VNF be active at the backup site, and its old copy fenced."""
     stage.begins_with = "fence"
@@ -521,9 +533,10 @@ def after_protects(stage: Stage, protected: Stage) -> Stage:
         generations.complete(vault, claim)
     if stage.begins_with:
         assert stage.play(stage.begins_with) == 0, stage.errors()
-        found = stage.run()
-        assert found is not None
-        stage.earlier = found[0]
+        if stage.kind == "%":  # else that run is of another kind
+            found = stage.run()
+            assert found is not None
+            stage.earlier = found[0]
         for cloud in stage.clouds.values():
             cloud.events.clear()
     return stage
@@ -562,8 +575,10 @@ def picture(stage: Stage) -> dict[str, Any]:
         "probes": [name for name in stage.vault if name.startswith(PROBE)],
     }
     names = {run.id: "RUN", run.id.partition("-")[2]: "POINT"}
-    mine = [r for r in deployment.runs.all(VNF.vnf) if part_of(r) == run.id]
-    for number, part in enumerate(sorted(mine, key=lambda r: r.started_at)):
+    every = sorted(deployment.runs.all(VNF.vnf), key=lambda r: r.started_at)
+    names |= {r.id: f"EARLIER {n}" for n, r in enumerate(every) if r.started_at < run.started_at}
+    mine = [r for r in every if part_of(r) == run.id]
+    for number, part in enumerate(mine):
         names |= {part.id: f"PART {number}", part.id.partition("-")[2]: f"POINT {number}"}
     deployment.database.dispose()
     if mine:  # what is made from a point that is new has other names each time
@@ -583,9 +598,15 @@ def clouds(stage: Stage) -> dict[str, Any]:
         names |= {f'"{i}"': f'"port {p["mac_address"]}"' for i, p in cloud.ports.items()}
         names |= {f'"{g["id"]}"': f'"group {g["name"]}"' for g in cloud.server_groups}
         shown[site] = {
-            "servers": {n: s | {"updated": ""} for n, s in by(cloud.servers, "name").items()},
+            "servers": {
+                n: {"locked": False, **s, "updated": ""}
+                for n, s in by(cloud.servers, "name").items()
+            },
             "volumes": {n: v | {"created_at": ""} for n, v in by(cloud.volumes, "name").items()},
-            "ports": by(cloud.ports, "mac_address"),
+            "ports": {
+                mac: {"admin_state_up": True, "tags": [], **port}
+                for mac, port in by(cloud.ports, "mac_address").items()
+            },
             "networks": [n["name"] for n in cloud.networks],
             "subnets": [s["name"] for s in cloud.subnets],
             "attachments": cloud.attachments,
@@ -595,11 +616,16 @@ def clouds(stage: Stage) -> dict[str, Any]:
             "snapshots": cloud.snapshots,
             "images": sorted(map(without_ids, cloud.images.values()), key=lambda i: i["name"]),
             "backups": sorted(
-                [b["volume_id"], b["parent_id"] is None, b["status"]]
+                [named(cloud, b["volume_id"]), b["parent_id"] is None, b["status"]]
                 for b in cloud.backups.values()
             ),
         }
     return renamed(shown, names)
+
+
+def named(cloud: FakeCloud, volume: str) -> str:
+    """The name of a volume; its id where it is not there."""
+    return str(cloud.volumes[volume]["name"]) if volume in cloud.volumes else volume
 
 
 def without_ids(image: dict[str, Any]) -> dict[str, Any]:
@@ -615,7 +641,9 @@ def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
     """The recovery points in the vault."""
     return [
         {
-            "chains": {v: len(point.chain(v)) for v in point.sources},
+            "chains": {
+                named(stage.clouds[point.site], v): len(point.chain(v)) for v in point.sources
+            },
             "made_by": point.run if point.run == run else "another",
             "consistency": point.consistency,
             "stored": set(point.backups) <= set(stage.clouds["site-a"].backups),
@@ -741,6 +769,8 @@ def matrices(
                     "fence": lambda: moved(stages()),
                     "drill cleanup": lambda: drilled(stages()),
                     "migrate": lambda: moving(stages()),
+                    "reprotect": lambda: reprotecting(stages()),
+                    "undo": lambda: undoing(stages()),
                     "old copy removal": lambda: fenced(stages()),
                     "dns switch": lambda: led_elsewhere(stages()),
                 }.get(what, stages),
@@ -767,8 +797,11 @@ COMMANDS = (
     "migrate",
     "old copy removal",
     "dns switch",
+    "reprotect",
+    "failover that fences",
+    "undo",
 )
-SPARSE = {"migrate": 5}
+SPARSE = {"migrate": 5, "reprotect": 5, "failover that fences": 3, "undo": 3}
 """Of whose points only every so many are in a matrix: its parts have matrices of their own."""
 AT_THE_BACKUP_SITE = (
     *("failover", "verify", "precheck", "drill", "drill cleanup"),
@@ -786,7 +819,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 10, 3, 7, 0, 0, 15, 0, 19, 0, 0)
+    counts = (9, 10, 10, 10, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
@@ -963,6 +996,93 @@ def test_an_aborted_migration_leaves_the_vnf_running_where_it_was_however_often_
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize(
+    "first", ["lock front", "quiesce db, not answered", "full backup db-root, not answered"]
+)
+def test_an_aborted_reprotection_leaves_the_active_copy_at_work_and_both_copies_whole(
+    matrices: Callable[[str], Matrix], first: str
+) -> None:
+    matrix, wrong = matrices("reprotect"), list[str]()
+    stage = matrix.killed_at(first)
+    abort(stage)
+    passed = stage.points
+    wrong += not_whole(stage, matrix.before)
+    stage.close()
+    for point in passed[::3]:
+        stage = matrix.killed_at(first)
+        abort(stage, kill_at=point)
+        abort(stage)
+        wrong += [
+            f"killed at {first!r}, then {point!r}: {w}" for w in not_whole(stage, matrix.before)
+        ]
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def of_any_run(shown: Any) -> Any:
+    """What is shown, without the ids of runs: those before differ from stage to stage."""
+    return json.loads(re.sub(r"[a-z-]+-\d{8}T\d{6}Z-\w{6}", "RUN", json.dumps(shown)))
+
+
+def not_whole(stage: Stage, before: dict[str, Any]) -> list[str]:
+    """What an aborted reprotection has changed beside the state of the old copy."""
+    shown = clouds(stage)
+    old: dict[str, Any] = {"servers": {}, "ports": {}}
+    kept = {name: len(shown["site-a"][name]) for name in old}
+    were = {name: len(before["site-a"][name]) for name in old}
+    return [
+        *differences(shown["site-a"] | old, before["site-a"] | old, "site-a"),
+        *differences(of_any_run(shown["site-b"]), of_any_run(before["site-b"]), "site-b"),
+        *differences(kept, were, "site-a"),
+        *differences(points(stage), before["points"], "points"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["mark db", "os-stop db, not answered", "lock front", "boot front, not answered"],
+)
+def test_an_aborted_failover_that_has_fenced_leaves_the_vnf_running_as_before(
+    matrices: Callable[[str], Matrix], first: str
+) -> None:
+    matrix, wrong = matrices("failover that fences"), list[str]()
+    stage = matrix.killed_at(first)
+    abort(stage)
+    passed = stage.points
+    wrong += not_as_before(stage, matrix.before)
+    stage.close()
+    for point in passed[::3]:
+        stage = matrix.killed_at(first)
+        abort(stage, kill_at=point)
+        abort(stage)
+        wrong += [
+            f"killed at {first!r}, then {point!r}: {w}" for w in not_as_before(stage, matrix.before)
+        ]
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("first", ["os-stop db, not answered", "lock front"])
+def test_an_aborted_undo_leaves_the_new_copy_running(
+    matrices: Callable[[str], Matrix], first: str
+) -> None:
+    matrix, wrong = matrices("undo"), list[str]()
+    stage = matrix.killed_at(first)
+    abort(stage)
+    passed = stage.points
+    wrong += not_as_before(stage, matrix.before)
+    stage.close()
+    for point in passed[::3]:
+        stage = matrix.killed_at(first)
+        abort(stage, kill_at=point)
+        abort(stage)
+        wrong += [
+            f"killed at {first!r}, then {point!r}: {w}" for w in not_as_before(stage, matrix.before)
+        ]
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("first", ["os-stop db, not answered", "lock front"])
 def test_an_aborted_fence_undoes_nothing_and_the_next_one_completes_it(
     matrices: Callable[[str], Matrix], first: str
@@ -985,7 +1105,9 @@ def not_as_before(stage: Stage, before: dict[str, Any]) -> list[str]:
     return [
         d
         for site in stage.clouds
-        for d in differences(shown[site] | any_of_these, before[site] | any_of_these, site)
+        for d in differences(
+            of_any_run(shown[site] | any_of_these), of_any_run(before[site] | any_of_these), site
+        )
     ]
 
 

@@ -30,6 +30,7 @@ from antipode.operations.abort import abort
 from antipode.operations.migrate import migrate, prepare, request
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
+from antipode.recover import switching
 from antipode.runs import KINDS, failover, fence, kind_of, old_copy_removal
 from antipode.runs import migrate as migrate_run
 from antipode.store.tables import RunRow
@@ -41,7 +42,8 @@ __all__ = ["world"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
+    monkeypatch.setattr(fence, "POLL_S", 0.005)
 
 
 def migrated(world: World, **wanted: Any) -> dict[str, Any]:

@@ -43,8 +43,8 @@ from antipode.operations import migrate as migrating
 from antipode.operations.abort import abort
 from antipode.operations.answer import answer, open_step
 from antipode.operations.resume import resume
+from antipode.recover import switching
 from antipode.runs import actions, kind_of, runbook
-from antipode.runs import migrate as migrate_run
 from antipode.service.conductor import Conductor
 from antipode.store.tables import QuestionRow, RunRow
 from antipode.vault import points
@@ -71,7 +71,7 @@ def with_runbook(*steps: Json, vnf: Vnf = VNF) -> Vnf:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actions, "LOOK_S", 0.01)
     monkeypatch.setattr(runbook, "RETRY_S", 0.01)
-    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
 
 
 class Commands:

@@ -28,6 +28,7 @@ class Failover(ShowCommand):
         "antipode failover hlr --to site-b",
         "antipode failover hlr --to site-b --recovery-point 20261122T160501Z-1a2b3c",
         "antipode failover hlr --to site-b --yes --detach",
+        "antipode failover hlr --to site-b --fence",
         "antipode failover hlr --to site-b --plan -f json",
         "antipode failover hlr --to site-b --instead-of failover-20261122T160501Z-1a2b3c",
     )
@@ -71,6 +72,29 @@ class Failover(ShowCommand):
             help="take a recovery point of antipode 0.1, which is not signed: anybody that could "
             "write to the vault may have changed what is recovered",
         )
+        fence = parser.add_mutually_exclusive_group()
+        fence.add_argument(
+            "--fence",
+            dest="fence",
+            action="store_const",
+            const="required",
+            help="where the other site still answers in part: cut its copy off, stop and lock it "
+            "first. The failover ends, and all is as before, where that fails",
+        )
+        fence.add_argument(
+            "--fence-try",
+            dest="fence",
+            action="store_const",
+            const="try",
+            help="as --fence, and continue where not all of that copy can be fenced",
+        )
+        parser.add_argument(
+            "--undo-within",
+            metavar="TIME",
+            type=arguments.duration,
+            help="keep the old copy so long after the failover, as 2h, so that antipode undo can "
+            "go back to it (default: undo_within of the VNF file)",
+        )
         arguments.add_detach(parser)
         arguments.add_yes(
             parser,
@@ -81,7 +105,7 @@ class Failover(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.operations.failover import failover, prepare, request
+        from antipode.operations.failover import failover, fenced_first, prepare, request
         from antipode.runs.failover_checks import Accepted
 
         accepted = Accepted(
@@ -94,9 +118,12 @@ class Failover(ShowCommand):
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point, accepted
         )
+        fences, unfenced = fenced_first(deployment, prepared, parsed_args.fence)
         if parsed_args.plan:
-            return columns(_planned(prepared))
-        for line in _plan(prepared):
+            planned = _planned(prepared)
+            planned["warnings"] = [*unfenced, *planned["warnings"]]
+            return columns({**planned, "fences": fences})
+        for line in (*_fences(prepared, fences, unfenced), *_plan(prepared)):
             print(visible(line), file=self.app.stderr, flush=True)
         if prepared.instead_of is not None and not parsed_args.yes:
             lost = prepared.instead_of
@@ -112,12 +139,24 @@ class Failover(ShowCommand):
                 f"Type the name of the VNF to recover it now ({parsed_args.vnf}):",
                 parsed_args.vnf,
             )
+        row = request(prepared, parsed_args.fence, parsed_args.undo_within)
         if parsed_args.detach:
             from antipode.operations.submit import submit
 
-            return columns(submit(deployment, request(prepared)))
+            return columns(submit(deployment, row))
         with progress.shown(self.app.stderr) as observer:
-            return columns(failover(deployment, prepared, observer))
+            return columns(failover(deployment, prepared, observer, row))
+
+
+def _fences(prepared: Prepared, fences: list[str], unfenced: list[str]) -> Iterator[str]:
+    """What is fenced first, for the operator, a line each."""
+    site = prepared.state.active_site
+    if fences:
+        yield f"Before anything is created, the copy at {site} is cut off, stopped and locked"
+        for server in fences:
+            yield f"  {server}"
+    for warning in unfenced:
+        yield f"WARNING: {warning}"
 
 
 def _planned(prepared: Prepared) -> dict[str, Any]:

@@ -110,9 +110,12 @@ def _state(found: Status) -> dict[str, Any]:
     state, newest = found.state, found.newest
     return {
         "active_site": state.active_site,
-        "state": state.state.value if found.trouble is None else f"{state.state.value}?",
+        "state": found.name if found.trouble is None else f"{found.name}?",
+        "run": found.transition.run if found.transition else None,
+        "next": list(found.transition.next) if found.transition else [],
         "since": state.since,
         "generation": state.generation,
+        "undo_until": moment(found.undo_until),
         "failing_over_to": state.claim.site
         if state.claim and state.state is VnfState.FAILING_OVER
         else None,

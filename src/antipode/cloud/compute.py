@@ -143,6 +143,10 @@ class Compute:
         """Add to the metadata of a server; other keys stay."""
         self._api.post(f"/servers/{server_id}/metadata", {"metadata": dict(metadata)})
 
+    def unmark_server(self, server_id: str, key: str) -> None:
+        """Remove a key from the metadata of a server; one that is not there is fine."""
+        self._api.delete(f"/servers/{server_id}/metadata/{key}")
+
     def keep_volume(self, server_id: str, volume_id: str) -> None:
         """Have Nova not delete a volume together with its server.
 

@@ -39,6 +39,8 @@ class RunKind(ABC):
     """whether it needs the site where the VNF runs"""
     creates: ClassVar[str]
     """the resources that a rollback removes, for people; empty where it removes none"""
+    transition: ClassVar[str] = ""
+    """the name of the state of a VNF while such a run is open; empty where there is none"""
     volume_step: ClassVar[tuple[StepName, str] | None] = None
     """the step in which the bytes of a volume move, and a participle for volumes after it"""
     adds_points: ClassVar[bool] = False

@@ -52,14 +52,22 @@ class Dated(Protocol):
         ...
 
 
-def rpo(target_s: float | None, state: ProtectedVnf, newest: Dated | None, now: float) -> Rpo:
+def rpo(
+    target_s: float | None,
+    state: ProtectedVnf,
+    newest: Dated | None,
+    now: float,
+    *,
+    is_moving: bool = False,
+) -> Rpo:
     """The RPO of a VNF at a moment (seconds since the epoch).
 
     Args:
         target_s: as in its file; None for none.
         newest: of its recovery points that are valid; None where there is none.
+        is_moving: whether a recovery of it was begun that has not ended.
     """
-    if state.state is VnfState.FAILING_OVER:
+    if is_moving or state.state is VnfState.FAILING_OVER:
         return Rpo(target_s, None, RpoState.FAILING_OVER)
     if newest is None or newest.generation != state.generation:
         return Rpo(target_s, None, RpoState.NO_POINT)

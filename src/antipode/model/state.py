@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from antipode.model.base import Model
 from antipode.model.vnf import Name
@@ -48,6 +48,18 @@ class Claim(Model):
     run: Annotated[str, Field(min_length=1, max_length=128)]
     host: Annotated[str, Field(min_length=1, max_length=255)]
     since: Moment
+    undo_within_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """for how many seconds after its success the failover can be undone; None: it cannot"""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        """A claim that cannot be undone is written as versions wrote it that knew no undo: they
+        refuse what they do not know, and a claim that does not count would be claimed twice.
+        """
+        written = serialize(self)
+        if self.undo_within_s is None:
+            written.pop("undo_within_s", None)
+        return written
 
 
 class Outcome(Model):
@@ -73,6 +85,16 @@ class ProtectedVnf(Model):
     """since when it is in this state; None for a VNF that has never changed its site"""
     claim: Claim | None = None
     """of the failover under way, or else of the one that made the site the active one"""
+
+    @property
+    def undo_until(self) -> float | None:
+        """Until when the failover that made the site the active one can be undone, unless that was
+        committed, in seconds since the epoch; None: it cannot be undone.
+        """
+        within_s = self.claim.undo_within_s if self.claim is not None else None
+        if self.state is not VnfState.ACTIVE or within_s is None or self.since is None:
+            return None
+        return datetime.fromisoformat(self.since).timestamp() + within_s
 
     def __str__(self) -> str:
         since = f" since {self.since}" if self.since else ""

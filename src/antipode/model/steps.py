@@ -63,6 +63,7 @@ class Steps(StepName):
     REMOVE_VOLUMES = "", "remove volumes"
     FIND_OLD_COPY = "", "find the old copy"
     FENCE = "", "cut off, stop and lock the old copy"
+    RELEASE_FENCE = "", "undo the fence"
     REMOVE_SECOND_VOLUMES = "", "remove second volumes"
 
 

@@ -311,6 +311,8 @@ class Vnf(Model):
     """what the service does when members of an old copy run at a site that has returned; fence: it
     also stops and locks them and puts their ports down
     """
+    undo_within: Annotated[Seconds, Field(ge=60, le=7 * 86400)] | None = None
+    """for how long after a failover it can be undone, in seconds; None: it cannot"""
     ports: list[str] = []
     """names or ids of ports that belong to it and to no server, beside those whose address a
     member's port may use, which are found

@@ -8,15 +8,17 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
-from antipode.errors import PreflightFailed
+from antipode.errors import NotFound, PreflightFailed, SiteUnreachable
 from antipode.operations.approvals import carried_out, needed
-from antipode.runs import drill_cleanup, preparation, runners
+from antipode.runs import drill_cleanup, failover_fence, preparation, runners
 from antipode.runs import failover as run_kind
+from antipode.runs.failover import Asked
 from antipode.runs.failover_checks import Accepted
+from antipode.runs.failover_fence import FenceFirst
 from antipode.runs.preparation import Prepared
 from antipode.store.tables import RunRow
 
-__all__ = ["Prepared", "failover", "prepare", "request"]
+__all__ = ["Prepared", "failover", "fenced_first", "prepare", "request"]
 Json = dict[str, Any]
 
 
@@ -38,30 +40,75 @@ def prepare(
         raise
 
 
-def request(prepared: Prepared) -> RunRow:
-    """The run that the operator confirms now; neither kept nor begun."""
+def fenced_first(
+    deployment: Deployment, prepared: Prepared, how: FenceFirst | None
+) -> tuple[list[str], list[str]]:
+    """The servers that a failover would fence first, at the site that it leaves, and warnings.
+    Nothing is changed.
+
+    Args:
+        how: whether it stops where not all of them can be fenced; None: it fences nothing.
+
+    Raises:
+        NotFound: nothing says which servers the VNF has there.
+        SiteUnreachable: that site does not answer, and the failover would stop.
+    """
+    if how is None:
+        return [], []
+    site = prepared.state.active_site
+    try:
+        return failover_fence.members(deployment, prepared.state), []
+    except (NotFound, SiteUnreachable) as error:
+        if how == "required":
+            raise type(error)(
+                f"{error}. Nothing can be fenced at {site}: leave --fence out, or accept it with"
+                " --fence-try"
+            ) from error
+        return [], [f"what runs at {site} cannot be fenced now: {error}"]
+
+
+def request(
+    prepared: Prepared, fence: FenceFirst | None = None, undo_within_s: float | None = None
+) -> RunRow:
+    """The run that the operator confirms now; neither kept nor begun.
+
+    Args:
+        fence: whether the copy that it leaves is fenced first.
+        undo_within_s: for how many seconds after its success it can be undone; by default as the
+            VNF file says.
+    """
     row = run_kind.requested(
         prepared.point,
         prepared.point_digest,
         prepared.plan,
         prepared.state,
-        prepared.instead_of.run if prepared.instead_of else None,
-        prepared.made_by_lost,
-        prepared.lost_vaults,
+        Asked(
+            prepared.instead_of.run if prepared.instead_of else None,
+            prepared.made_by_lost,
+            prepared.lost_vaults,
+            fence,
+            undo_within_s or prepared.point.vnf.undo_within,
+        ),
     )
     row.approvals_needed = prepared.approvals
     return row
 
 
-def failover(deployment: Deployment, prepared: Prepared, observer: Observer) -> Json:
+def failover(
+    deployment: Deployment, prepared: Prepared, observer: Observer, row: RunRow | None = None
+) -> Json:
     """Recover the VNF as planned; a record of it.
+
+    Args:
+        row: as `request` has made it; by default with no more than the plan.
 
     RTO is counted from the call, which is the operator's confirmation.
 
     Raises:
         Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another failover of the VNF is under way.
+        NotFenced: it was to be fenced first, and that has failed; all is as before.
         AntipodeError: it stopped; the resources that it created stay, and the run can be resumed
             or rolled back.
     """
-    return carried_out(deployment, run_kind.KIND, request(prepared), observer)
+    return carried_out(deployment, run_kind.KIND, row or request(prepared), observer)

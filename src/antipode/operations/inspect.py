@@ -22,9 +22,11 @@ from antipode.model.vnf import NAME, Vnf
 from antipode.protect import checks
 from antipode.protect.option import OPTIONS
 from antipode.recover.plan import of_different_moments
+from antipode.runs import transitions
+from antipode.runs.transitions import Transition
 from antipode.topology import discovery
 from antipode.topology.losses import losses
-from antipode.vault import points
+from antipode.vault import points, windows
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,24 @@ class Status:
     """the sites at which the service has seen an old copy of it run, and since when (seconds since
     the epoch)
     """
+    transition: Transition | None = None
+    """what it is in the middle of, or what of that has failed, as this host knows it"""
+    undo_until: float | None = None
+    """until when its newest failover can be undone, in seconds since the epoch; None: it cannot"""
+    is_moving: bool = False
+    """whether a recovery of it was begun that has not ended"""
+
+    @property
+    def name(self) -> str:
+        """The name of its state."""
+        return transitions.state_name(self.state, self.transition)
 
     @property
     def rpo(self) -> Rpo:
         """What the VNF would lose now, against its target."""
         if self.trouble is not None:
             return Rpo(self.vnf.rpo, None, RpoState.UNKNOWN)
-        return rpo(self.vnf.rpo, self.state, self.newest, time.time())
+        return rpo(self.vnf.rpo, self.state, self.newest, time.time(), is_moving=self.is_moving)
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,9 @@ def status(deployment: Deployment, name: str) -> Status:
             raise NotFound(f"VNF {name} is not known here, and {vaults.place} has no point of it")
         vnf = vnf or (newest.vnf if newest else None)
         assert vnf is not None  # one of the two is there
-        return Status(vnf, activity.read(deployment, vnf, vaults), newest, None, running)
+        state = activity.read(deployment, vnf, vaults)
+        until = windows.open_until(vaults, state)
+        found = Status(vnf, state, newest, None, running, undo_until=until)
     except NotFound:
         raise
     except AntipodeError as error:
@@ -134,7 +149,12 @@ def status(deployment: Deployment, name: str) -> Status:
             raise
         initial = ProtectedVnf(vnf=name, active_site=vnf.primary, generation=1)
         known = deployment.states.find(name) or initial
-        return Status(vnf, known, None, str(error), running)
+        found = Status(vnf, known, None, str(error), running)
+    return replace(
+        found,
+        transition=transitions.all_of(deployment, {name: found.state}, name).get(name),
+        is_moving=bool(transitions.being_moved(deployment.runs.open(name))),
+    )
 
 
 def look(deployment: Deployment, name: str) -> Look:

@@ -141,7 +141,8 @@ def fence(fencing: Fencing, fenced: Fenced) -> None:
             look.do()
             answered = answered or look.answered
             fenced.left = look.left
-            step.result(servers=len(fenced.servers), ports=len(fenced.ports))
+            counted = {"servers": len(fenced.servers), "ports": len(fenced.ports)}
+            step.result(**counted, fenced=fenced.record())
             if look.left:
                 _pause(fencing, fenced, step, deadline, answered=answered)
             elif not look.changed:  # what was changed is looked at once more

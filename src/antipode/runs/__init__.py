@@ -19,6 +19,8 @@ KINDS: Registry[RunKind] = Registry(
         "dns-switch": "antipode.runs.dns_switch:KIND",
         "fence": "antipode.runs.fence:KIND",
         "old-copy-removal": "antipode.runs.old_copy_removal:KIND",
+        "reprotect": "antipode.runs.reprotect:KIND",
+        "undo": "antipode.runs.undo:KIND",
         "drill": "antipode.runs.drill:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
     },

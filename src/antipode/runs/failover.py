@@ -10,8 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError
@@ -32,6 +32,7 @@ from antipode.errors import (
     Halted,
     Interrupted,
     InvalidInput,
+    NotFenced,
     NotFound,
     PreflightFailed,
     RecoveryPointInvalid,
@@ -50,8 +51,9 @@ from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
-from antipode.runs import find_kind, orphans
+from antipode.runs import failover_fence, find_kind, orphans
 from antipode.runs.dns_switch import SwitchRecords
+from antipode.runs.failover_fence import STOPPED_BY_FENCE, FenceFirst, Former
 from antipode.runs.runbook import Woven
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault import Vault, generations, points
@@ -76,6 +78,22 @@ PHASES = {
 _ABORT = "antipode run abort"
 MOST_THREADS = 128
 """for the tasks of one run; a server has four tasks, two of which may wait for minutes"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the operator has asked of a failover beyond its plan."""
+
+    instead_of: str | None = None
+    """a failover that is lost with its host and database"""
+    made_by_lost: Sequence[str] = ()
+    """the ids of what that one had made when this one was planned"""
+    lost_vaults: Sequence[str] = ()
+    """vaults that the operator has given up"""
+    fence: FenceFirst | None = None
+    """whether the copy that it leaves is fenced first"""
+    undo_within_s: float | None = None
+    """for how many seconds after its success it can be undone; None: it cannot"""
 
 
 class FailoverRequest(Model):
@@ -103,6 +121,10 @@ class FailoverRequest(Model):
     """the ids of what that one had made when this one was planned, as far as its site answered"""
     lost_vaults: list[str] = Field(default_factory=list)
     """vaults that the operator has given up"""
+    fence: FenceFirst | None = None
+    """whether the copy that it leaves is fenced first"""
+    undo_within_s: float | None = None
+    """for how many seconds after its success it can be undone; None: it cannot"""
     part_of: str | None = None
     """the run that it is a part of"""
 
@@ -113,9 +135,7 @@ class FailoverRequest(Model):
         point_digest: str,
         plan: RecoveryPlan,
         state: ProtectedVnf,
-        instead_of: str | None = None,
-        made_by_lost: Sequence[str] = (),
-        lost_vaults: Sequence[str] = (),
+        asked: Asked = Asked(),
     ) -> FailoverRequest:
         """The request for a plan that an operator confirms now."""
         bare = [s.model_copy(update={"user_data": None}) for s in plan.servers]
@@ -127,9 +147,11 @@ class FailoverRequest(Model):
             plan=plan.model_copy(update={"servers": bare}),
             confirmed_at=time.time(),
             state=state,
-            instead_of=instead_of,
-            made_by_lost=list(made_by_lost),
-            lost_vaults=list(lost_vaults),
+            instead_of=asked.instead_of,
+            made_by_lost=list(asked.made_by_lost),
+            lost_vaults=list(asked.lost_vaults),
+            fence=asked.fence,
+            undo_within_s=asked.undo_within_s,
         )
 
     def whole_plan(self, point: RecoveryPoint) -> RecoveryPlan:
@@ -147,9 +169,7 @@ def requested(
     point_digest: str,
     plan: RecoveryPlan,
     state: ProtectedVnf,
-    instead_of: str | None = None,
-    made_by_lost: Sequence[str] = (),
-    lost_vaults: Sequence[str] = (),
+    asked: Asked = Asked(),
 ) -> RunRow:
     """A failover that an operator confirms now; it is not kept yet.
 
@@ -157,18 +177,15 @@ def requested(
         point: with the VNF's definition that the plan was made for.
         point_digest: of the recovery point as it is in the vault.
         state: of the VNF when the failover was planned.
-        instead_of: a failover that is lost with its host and database.
-        made_by_lost: the ids of what that one had made when this one was planned.
-        lost_vaults: those that the operator has given up.
+        asked: what the operator has asked of it beyond its plan.
     """
-    request = FailoverRequest.confirmed(
-        point, point_digest, plan, state, instead_of, made_by_lost, lost_vaults
-    )
+    request = FailoverRequest.confirmed(point, point_digest, plan, state, asked)
     return new_run(KIND, point.vnf.vnf, request.model_dump(mode="json"))
 
 
 class Failover(RunKind):
     name = "failover"
+    transition = "failing-over"
     flow_version = 2
     priority = Priority.RECOVERY
     rolls_back_failures = False
@@ -189,13 +206,20 @@ class Failover(RunKind):
     def execute(self, run: Run) -> None:
         _fail_over(run)
 
+    def rolls_back(self, run: Run) -> bool:
+        """One whose fence has failed has created nothing, and is not resumed."""
+        return STOPPED_BY_FENCE in run.result
+
     def roll_back(self, run: Run) -> list[str]:
         """Remove the resources at the backup site, then give the VNF back to its former site. The
-        failed site is not called.
+        failed site is not called, unless the failover has begun with a fence there: that is undone
+        before others may claim the VNF.
         """
         site = run.site(_site_of(run))
         left = rollback.remove(site, run.id, _plan_of(run.row), run.timeline, run.go_on)
         if any(step.name == Steps.CLAIM_GENERATION.words for step in run.timeline.kept()):
+            if (how := run.request.get("fence")) is not None:
+                left += failover_fence.undo_with(run, _standing(run).vaults, how)
             _give_back(run)
         return left
 
@@ -265,11 +289,7 @@ def _plan_of(row: RunRow) -> RecoveryPlan | None:
 
 def _fail_over(run: Run) -> None:
     request = FailoverRequest.model_validate(run.request)
-    for row in run.deployment.runs.open(run.vnf):
-        other = find_kind(row.kind)
-        if other is not None and row.id != request.part_of and KIND.displaces(other):
-            # not waited for: it may hang at the failed site, and nothing here depends on it
-            run.deployment.runs.request_abort(row.id)
+    displace_others(run, KIND, request.part_of)
     site = run.site(request.to)
     vaults = _standing(run).vaults
     has_begun = _has_begun(run, site)
@@ -306,8 +326,11 @@ def _fail_over(run: Run) -> None:
         stalls_after_s=run.deployment.config.limits.restore_stalls_after.seconds,
         go_on=run.go_on,
     )
+    former = Former(run, vaults, claim)
     try:
-        flow = failover_flow(recovery, run, vaults, claim)
+        if request.fence is not None:
+            failover_fence.fence(former, request.fence)
+        flow = failover_flow(recovery, former)
         results = run_flow(flow, run, workers=threads(recovery.plan))
         run.result["servers"] = {
             s.name: results[f"server_id of {s.name}"] for s in recovery.plan.servers
@@ -315,6 +338,10 @@ def _fail_over(run: Run) -> None:
         if SwitchRecords.RESULT in results:
             run.result["dns"] = results[SwitchRecords.RESULT]
     except (ClaimLost, Halted, Aborted):
+        raise
+    except NotFenced as error:
+        error.add_note("To fail over though it may run, if you are sure that it does not serve:")
+        error.add_note(f"antipode failover {run.vnf} --to {request.to} --fence-try")
         raise
     except KeyboardInterrupt as error:
         interrupted = Interrupted(
@@ -324,6 +351,10 @@ def _fail_over(run: Run) -> None:
     except Busy as error:  # its claim is lost, and never comes back
         raise _abort_it(error, run) from error.__cause__
     except AntipodeError as error:
+        if request.fence is not None and (
+            words := failover_fence.release_if_no_copy_is_made(former)
+        ):
+            error.add_note(words)
         raise _with_next_commands(error, run) from error.__cause__
     finally:
         pool.shutdown(wait=False)
@@ -355,6 +386,20 @@ def _settled(recovery: Recovery) -> list[str]:
         except AntipodeError as error:
             left.append(str(error))
     return left
+
+
+def displace_others(run: Run, kind: RunKind, whole: str | None = None) -> None:
+    """Ask open runs of the VNF to abort that a recovery displaces.
+
+    Args:
+        kind: of the run.
+        whole: the run that it is a part of, which stays.
+    """
+    for row in run.deployment.runs.open(run.vnf):
+        other = find_kind(row.kind)
+        if other is not None and row.id not in (whole, run.id) and kind.displaces(other):
+            # not waited for: it may hang at the failed site, and nothing here depends on it
+            run.deployment.runs.request_abort(row.id)
 
 
 def _has_begun(run: Run, site: Site) -> bool:
@@ -404,7 +449,14 @@ def _claim(run: Run, request: FailoverRequest, vaults: Vault, *, is_first: bool)
     with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
         run.timeline.flush()  # a rollback knows that a claim may be on its way
         given_up = GivenUp(given_up_runs(run.deployment, run.vnf), request.instead_of)
-        claim = generations.claim(vaults, request.state, request.to, run.id, given_up)
+        claim = generations.claim(
+            vaults,
+            request.state,
+            request.to,
+            run.id,
+            given_up,
+            undo_within_s=request.undo_within_s,
+        )
         generations.confirm(vaults, claim)
         # An expiry withdraws a point first and looks for a claim then, so that one sees the other.
         points.must_stand(vaults, run.vnf, request.recovery_point)
@@ -534,7 +586,7 @@ def _answered_from(steps: list[StepRow]) -> dict[str, str]:
     }
 
 
-def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> Any:
+def failover_flow(recovery: Recovery, former: Former) -> Any:
     """The recipe, for each server: provide its volumes and create its ports, boot it once its
     predecessors answer, await its answer. When all answer, the VNF is active here, and its DNS
     records are switched.
@@ -542,9 +594,10 @@ def failover_flow(recovery: Recovery, run: Run, vaults: Vault, claim: Claim) -> 
     Networks that the plan creates are there before the ports, and their DHCP starts when all ports
     have their addresses. Steps of the runbook lie between.
     """
+    run, vaults, claim = former.run, former.vaults, former.claim
     names = [server.name for server in recovery.plan.servers]
-    still_ours = partial(generations.confirm, vaults, claim)
-    boots = {name: Boot(recovery, run, name, still_ours) for name in names}
+    still_ours = former.may_be_changed
+    boots = {name: Boot(recovery, run, name, former.is_followed) for name in names}
     there = {name: AwaitAnswer(recovery, run, name, still_ours) for name in names}
     made_ports = {name: MakePorts(recovery, run, name, still_ours) for name in names}
     volumes = {name: ProvideVolumes(recovery, run, name, still_ours) for name in names}

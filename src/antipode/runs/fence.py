@@ -6,6 +6,7 @@ The active copy cannot be fenced: see `must_be_old`, and `old_copies` for what a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -26,6 +27,8 @@ from antipode.runs.failover import FailoverRequest
 from antipode.store.tables import RunRow
 from antipode.vault import generations, old_copies
 from antipode.vault.old_copies import OldCopy
+
+POLL_S = 1.0
 
 
 class FenceRequest(Model):
@@ -90,6 +93,21 @@ KIND = Fence()
 def is_fencing(row: RunRow) -> bool:
     """Whether a run is a fencing."""
     return row.kind == KIND.name
+
+
+def await_those_by_policy(whole: Run) -> None:
+    """Wait until a fence has ended that a service has begun, as it saw the copy before we did: a
+    VNF has one at a time. One that is a part of `whole` then finds what is left to do.
+    """
+    deadline = time.monotonic() + fencing.WITHIN_S
+    while any(
+        is_fencing(row) and (row.request or {}).get("by_policy")
+        for row in whole.deployment.runs.open(whole.vnf)
+    ):
+        whole.go_on()
+        if time.monotonic() > deadline:
+            return  # its service may have died; what begins ours says that it is in the way
+        time.sleep(POLL_S)
 
 
 def must_be_old(

@@ -10,13 +10,13 @@ one is rolled back, and the members are switched on again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from antipode.cloud.api import ApiError, Json
+from antipode.cloud.api import Json
 from antipode.config import Config
 from antipode.engine import activity, parts
 from antipode.engine.kind import Priority, RunKind
@@ -26,8 +26,9 @@ from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
 from antipode.model.runbook import ALL, PlannedStep, RunbookStep, Verb
 from antipode.model.state import ProtectedVnf
-from antipode.model.steps import Step, StepName
-from antipode.recover import fencing
+from antipode.model.steps import StepName
+from antipode.recover import fencing, switching
+from antipode.recover.switching import Switching
 from antipode.runs import failover, fence, old_copy_removal, preparation, protect, runbook
 from antipode.runs.actions import Occasion
 from antipode.store.tables import RunRow
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
     from antipode.cloud.site import Site
     from antipode.engine.deployment import Deployment
 
-POLL_S = 1.0
-SWITCHED_WITHIN_S = 600.0
-"""How long the members of one wave may take to be off, or on: Nova waits for a guest for a minute,
-then cuts its power; an image may say longer.
-"""
 WAS_ON = "was_on"
 """In the result of the step that sees which members are on: their ids and names."""
 WAVES = "waves"
@@ -125,6 +121,7 @@ def requested(
 
 class Migrate(RunKind):
     name = "migrate"
+    transition = "migrating"
     flow_version = 1
     priority = Priority.RECOVERY
     rolls_back_failures = True
@@ -224,23 +221,8 @@ def _migrate(run: Run) -> None:
     if (dns := (recovered.result or {}).get("dns")) is not None:
         run.result["dns"] = dns
     run.result["downtime_s"] = round((recovered.ended_at or time.time()) - members.at, 3)
-    _await_fences_by_policy(run)
+    fence.await_those_by_policy(run)
     parts.done(run, MigrateSteps.FENCE, fence.KIND, fence_of_it)
-
-
-def _await_fences_by_policy(run: Run) -> None:
-    """Wait until a fence has ended that a service has begun, as it saw the copy before we did: a
-    VNF has one at a time. Ours then finds what is left to do.
-    """
-    deadline = time.monotonic() + fencing.WITHIN_S
-    while any(
-        fence.is_fencing(row) and (row.request or {}).get("by_policy")
-        for row in run.deployment.runs.open(run.vnf)
-    ):
-        run.go_on()
-        if time.monotonic() > deadline:
-            return  # its service may have died; what begins ours says that it is in the way
-        time.sleep(POLL_S)
 
 
 def _capture(run: Run, request: MigrateRequest) -> None:
@@ -316,15 +298,6 @@ def _must_be_active(run: Run, request: MigrateRequest) -> ProtectedVnf:
 # ---- the members ----
 
 
-def _waves(point: RecoveryPoint) -> list[list[str]]:
-    """The ids of the members, in the waves in which they boot."""
-    ids = {
-        member.label: server.id
-        for member, server in zip(point.vnf.members, point.topology.servers, strict=True)
-    }
-    return [[ids[label] for label in wave] for wave in point.vnf.boot_waves()]
-
-
 class Members(NamedTuple):
     """The members of a VNF before they were switched off."""
 
@@ -359,7 +332,7 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
     """
     site = run.site(request.site)
     if (members := _members(run)) is None:
-        waves = _waves(point)
+        waves = switching.waves_of(point)
         wanted = {id_ for wave in waves for id_ in wave}
         with run.timeline.step(MigrateSteps.SEE_WHAT_IS_ON, site.name) as step:
             servers = [s for s in site.compute.servers() if s["id"] in wanted]
@@ -379,7 +352,8 @@ def _switch_off(run: Run, request: MigrateRequest, point: RecoveryPoint) -> Memb
     with run.timeline.step(MigrateSteps.SWITCH_OFF, site.name) as step:
         for wave in reversed(members.waves):
             ids = [i for i in wave if i in members.were_on]
-            if problems := _switch(run, site, ids, "SHUTOFF", step, run.go_on):
+            off = Switching(run.vnf, site, step, run.go_on, run.go_on)
+            if problems := switching.switch(off, ids, "SHUTOFF"):
                 raise ResourceFailed(f"{site.name}: {'; '.join(problems)}")
     return members
 
@@ -411,8 +385,8 @@ def _must_be_off(site: Site, ids: Collection[str]) -> None:
     servers = [s for s in site.compute.servers() if s["id"] in ids]
     if on := [s for s in servers if s["status"] != "SHUTOFF" or not fencing.is_off(s)]:
         raise ResourceFailed(
-            f"{site.name}: {_said(on)}, and was not off all the time since the members were"
-            " switched off: the last recovery point may lack what it has written"
+            f"{site.name}: {switching.said(on)}, and was not off all the time since the members"
+            " were switched off: the last recovery point may lack what it has written"
         )
 
 
@@ -436,9 +410,9 @@ def _switch_on(run: Run) -> list[str]:
         with run.timeline.step(MigrateSteps.SWITCH_ON, site.name) as step:
             for wave in members.waves:
                 ids = [i for i in wave if i in members.were_on and i in there]
-                problems += _switch(
-                    run, site, ids, "ACTIVE", step, partial(_must_be_active, run, request)
-                )
+                may = partial(_must_be_active, run, request)
+                on = Switching(run.vnf, site, step, may, run.go_on)
+                problems += switching.switch(on, ids, "ACTIVE")
             if problems:
                 raise ResourceFailed(f"{site.name}: {'; '.join(problems)}")
     except Busy as error:
@@ -449,49 +423,3 @@ def _switch_on(run: Run) -> list[str]:
             f" two active copies: {error}",
         ]
     return gone
-
-
-def _switch(
-    run: Run, site: Site, ids: Sequence[str], to: str, step: Step, may: Callable[[], object]
-) -> list[str]:
-    """Have servers be SHUTOFF or ACTIVE, as far as Nova does it.
-
-    Args:
-        may: raises when no server may be changed any more; asked before each change.
-
-    Returns:
-        what is not so, and why: one is gone, Nova refuses, or it takes too long.
-    """
-    act = site.compute.stop_server if to == "SHUTOFF" else site.compute.start_server
-    deadline, asked, conflicts = time.monotonic() + SWITCHED_WITHIN_S, set[str](), set[str]()
-    problems: dict[str, str] = {}
-    while True:
-        there = {s["id"]: s for s in site.compute.servers()}
-        problems |= {i: f"{i} of {run.vnf} is not there" for i in ids if i not in there}
-        other = [there[i] for i in ids if i not in problems and there[i]["status"] != to]
-        late = time.monotonic() > deadline
-        if late or not other:
-            return [*problems.values(), *([f"{_said(other)}, and not {to}"] if other else [])]
-        for server in other:
-            id_ = server["id"]
-            if id_ in asked or server.get("OS-EXT-STS:task_state"):
-                continue
-            may()
-            try:
-                act(id_)
-                asked.add(id_)
-            except ApiError as error:
-                if error.status == 409 and id_ not in conflicts:
-                    conflicts.add(id_)  # it may be on its way, by a process that died
-                    continue
-                problems[id_] = (
-                    f"server {server['name']} is {server['status']} and does not become {to}:"
-                    f" {error.reason}"
-                )
-        step.waits_for(f"{_said(other)} to be {to}")
-        run.go_on()
-        time.sleep(POLL_S)
-
-
-def _said(servers: Sequence[Json]) -> str:
-    return ", ".join(f"server {s['name']} is {s['status']}" for s in servers)

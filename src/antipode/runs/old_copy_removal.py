@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from antipode.model.steps import StepName
 from antipode.recover import fencing
 from antipode.runs import fence
 from antipode.store.tables import RunRow
-from antipode.vault import points
+from antipode.vault import points, windows
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -132,18 +133,45 @@ def must_be_replaced(standing: Standing) -> None:
         )
 
 
-def holdings(deployment: Deployment, standing: Standing, site: Site) -> Holdings:
+def must_be_committed(standing: Standing) -> None:
+    """See that an old copy of a VNF is not needed to undo its newest failover.
+
+    Raises:
+        PreflightFailed: it is.
+        VaultError: the vaults cannot be read.
+    """
+    state = standing.state
+    if (until := windows.open_until(standing.vaults, state)) is None:
+        return
+    moment = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds")
+    raise PreflightFailed(
+        f"a removal of the old copy of {state.vnf}",
+        [
+            f"the failover of {state.vnf} to {state.active_site} can be undone until {moment}, and"
+            f" that needs the old copy; give that up first: antipode commit {state.vnf}"
+        ],
+    )
+
+
+def holdings(
+    deployment: Deployment, standing: Standing, site: Site, *, running_too: bool = False
+) -> Holdings:
     """What the old copy of a VNF has at a site, and what is left of what earlier removals have
     begun to remove.
 
+    Args:
+        running_too: whether servers of it may run, as they are fenced before they are removed.
+
     Raises:
-        PreflightFailed: a server of it runs.
+        PreflightFailed: a server of it runs, or the failover can still be undone.
         NotFound: nothing tells which servers it has.
         VaultError, SiteUnreachable: the vaults cannot be read, or the site does not answer.
     """
+    must_be_committed(standing)
     copy = fence.old_copy(deployment, standing, site.name)
     servers = fencing.members(site, copy)
-    if running := [s["name"] for s in servers if not fencing.is_off(s)]:
+    running = [s["name"] for s in servers if not fencing.is_off(s)]
+    if running and not running_too:
         raise PreflightFailed(
             f"a removal of the old copy of {standing.state.vnf} at {site.name}",
             [
@@ -201,6 +229,7 @@ def _remove(run: Run) -> None:
 
     standing = confirmed()
     must_be_replaced(standing)
+    must_be_committed(standing)
     site = run.site(request.site)
     found = _found(run, standing, site)
     run.touches_clouds()

@@ -20,9 +20,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.config import EventsConfig
 from antipode.engine.deployment import Deployment
+from antipode.engine.run import part_of
 from antipode.errors import NotFound
 from antipode.model.event import Event
 from antipode.model.rpo import Rpo, RpoState, rpo
+from antipode.runs import find_kind, transitions
 from antipode.runs.actions import how
 from antipode.service.observer import Observer
 from antipode.store import database
@@ -176,8 +178,10 @@ class Noticer:
         host has seen since may be newer.
         """
         observed, states = self._observer.observed, self._deployment.states.all()
+        moving = transitions.being_moved(self._deployment.runs.open())
         for name, seen in observed.items():
-            found = rpo(seen.vnf.rpo, states.get(name, seen.state), seen.newest, now)
+            state = states.get(name, seen.state)
+            found = rpo(seen.vnf.rpo, state, seen.newest, now, is_moving=name in moving)
             if found.state is RpoState.FAILING_OVER:
                 # points of the former copy say nothing any more: no all-clear is sent
                 yield Condition(f"{EXCEEDED}{name}", None, False)
@@ -314,12 +318,15 @@ def _of_run(row: RunRow) -> Iterator[Event]:
     said = {"run": row.id, "kind": row.kind, "vnf": row.vnf}
     if row.state == "queued" or row.state in NEVER_BEGUN:
         return
-    started = {**said, "state": "running"}
+    doing = find_kind(row.kind)
+    begun = doing.transition if doing is not None and part_of(row) is None else ""
+    started = {**said, "state": "running", **({"vnf_state": begun} if begun else {})}
     yield _of_vnf(f"{row.id}/start", f"dr.{row.kind}.start", row.vnf, row.started_at, started)
     if row.ended_at is None or row.state not in ENDINGS:
         return
     result = {name: row.result[name] for name in REPORTED if row.result.get(name) is not None}
-    ended = {**said, "state": row.state, "reason": row.reason, **result}
+    failed = {"vnf_state": transitions.of_run(row)} if begun and row.state == "failed" else {}
+    ended = {**said, "state": row.state, "reason": row.reason, **failed, **result}
     kind = f"dr.{row.kind}.{ENDINGS[row.state]}"
     yield _of_vnf(f"{row.id}/{row.state}/{row.claim}", kind, row.vnf, row.ended_at, ended)
 

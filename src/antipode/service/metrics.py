@@ -29,7 +29,7 @@ from antipode.errors import AntipodeError
 from antipode.model.rpo import rpo
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
-from antipode.runs import find_kind, protect
+from antipode.runs import protect, transitions
 from antipode.service.observer import Observed, Observer
 from antipode.store.tables import FreezeRow, RunRow
 
@@ -107,6 +107,19 @@ class Metrics(Collector):
         )
         yield from found
 
+    def _of_transitions(self, vnfs: list[Observed]) -> Iterator[Metric]:
+        states = {seen.vnf.vnf: seen.state for seen in vnfs}
+        found = transitions.all_of(self._deployment, states)
+        yield gauge(
+            "antipode_vnf_state",
+            "The state of a VNF: 1 for the one that it is in.",
+            ["vnf", "state"],
+            [
+                (name, transitions.state_name(state, found.get(name)), 1)
+                for name, state in states.items()
+            ],
+        )
+
     def _of_vaults(self) -> Iterator[Metric]:
         observer = self._observer
         yield gauge(
@@ -126,11 +139,12 @@ class Metrics(Collector):
         deployment = self._deployment
         rows, freezes = deployment.runs.open(), deployment.freezes.open()
         schedules, states = deployment.schedules.all(), deployment.states.all()
-        moving = {row.vnf for row in rows if _displaces_protection(row)}
+        moving = transitions.being_moved(rows)
         moving |= {name for name, s in states.items() if s.state is VnfState.FAILING_OVER}
         # the database may have learned of a failover since the vaults were looked at
         seen = [_at_last(o, states.get(o.vnf.vnf)) for o in self._observer.observed.values()]
         yield from _of_vnfs(seen, moving)
+        yield from self._of_transitions(seen)
         missed = Counted[str]()
         for (vnf, _), row in schedules.items():
             missed[vnf] += row.missed
@@ -180,11 +194,6 @@ class Metrics(Collector):
             [],
             [(self._waiting + len(deployment.questions.open()),)],
         )
-
-
-def _displaces_protection(row: RunRow) -> bool:
-    kind = find_kind(row.kind)
-    return kind is not None and kind.displaces(protect.KIND)
 
 
 def _at_last(seen: Observed, known: ProtectedVnf | None) -> Observed:

@@ -6,7 +6,7 @@ claimed it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from antipode.errors import Busy, ClaimLost, NotFound
 from antipode.store.tables import ApprovalRow, QuestionRow, RunRow, StepRow
@@ -222,6 +222,25 @@ class Runs:
         """The newest run of a kind and VNF that succeeded."""
         wanted = _of(vnf).where(RunRow.kind == kind, RunRow.state == "succeeded")
         return self._first(wanted.order_by(RunRow.started_at.desc()))
+
+    def newest_of_each(self, kinds: Collection[str], vnf: str | None = None) -> list[RunRow]:
+        """For each VNF the newest run of each of these kinds that is no part of another, without
+        its request; the newest first.
+        """
+        is_whole = type_coerce(RunRow.request, JSON)["part_of"].as_string().is_(None)
+        newest = RunRow.started_at.desc()
+        ranked = (
+            select(
+                RunRow.id,
+                func.row_number()
+                .over(partition_by=(RunRow.vnf, RunRow.kind), order_by=newest)
+                .label("alike"),
+            )
+            .where(RunRow.kind.in_(kinds), is_whole, RunRow.state.not_in((AWAITING, *NEVER_BEGUN)))
+            .subquery()
+        )
+        wanted = _of(vnf).join(ranked, ranked.c.id == RunRow.id).where(ranked.c.alike == 1)
+        return self._rows(wanted.order_by(newest).options(defer(RunRow.request)))
 
     def successor(self, run: RunRow) -> str | None:
         """The newest run of the same kind that was begun for the VNF after a run, and was not

@@ -79,7 +79,13 @@ def active_generation(vault: Vault, vnf: str) -> int:
 
 
 def claim(
-    vault: Vault, expected: ProtectedVnf, to: str, run: str, instead_of: GivenUp = NONE_GIVEN_UP
+    vault: Vault,
+    expected: ProtectedVnf,
+    to: str,
+    run: str,
+    instead_of: GivenUp = NONE_GIVEN_UP,
+    *,
+    undo_within_s: float | None = None,
 ) -> Claim:
     """Claim the next generation of a VNF for a failover. Again by the same run finds its claim.
 
@@ -88,6 +94,7 @@ def claim(
         to: the site at which the VNF will be active.
         run: the failover.
         instead_of: failovers whose claim this one may release.
+        undo_within_s: for how many seconds after its success the failover can be undone.
 
     Raises:
         Busy: another failover has the claim, and the message names its host, run and site; or the
@@ -125,6 +132,7 @@ def claim(
         run=run,
         host=socket.gethostname(),
         since=_now(),
+        undo_within_s=undo_within_s,
     )
     _claim_everywhere(vault, mine)
     return mine

@@ -73,6 +73,7 @@ class Servers(Part):
             Route("GET", f"{servers}/{{item}}", self._show),
             Route("DELETE", f"{servers}/{{item}}", self._delete, 204),
             Route("POST", f"{servers}/{{item}}/metadata", self._add_metadata),
+            Route("DELETE", f"{servers}/{{item}}/metadata/{{key}}", self._remove_metadata, 204),
             Route("GET", f"{servers}/{{item}}/diagnostics", self._diagnostics, admin=True),
         ]
 
@@ -188,16 +189,23 @@ class Servers(Part):
         return {"state": "running", "driver": "libvirt", "nic_details": nics}
 
     async def _add_metadata(self, call: Call, item: str) -> Json:
+        server = self._with_metadata(call, item, "update_instance_metadata")
+        self.table.keep(server, metadata={**server["metadata"], **call.part("metadata")})
+        return {"metadata": server["metadata"]}
+
+    async def _remove_metadata(self, call: Call, item: str, key: str) -> None:
+        server = self._with_metadata(call, item, "delete_instance_metadata")
+        if key not in server["metadata"]:
+            raise Refused(404, "Metadata item was not found")
+        self.table.keep(server, metadata={k: v for k, v in server["metadata"].items() if k != key})
+
+    def _with_metadata(self, call: Call, item: str, action: str) -> Json:
+        """A server whose metadata may be changed now."""
         server = self.find(call, item)
         self.refuse_locked(server, call.caller)
         if (state := server["OS-EXT-STS:vm_state"]) not in _WITH_METADATA:
-            raise Refused(
-                409,
-                f"Cannot 'update_instance_metadata' instance {item} while it is in vm_state"
-                f" {state}",
-            )
-        self.table.keep(server, metadata={**server["metadata"], **call.part("metadata")})
-        return {"metadata": server["metadata"]}
+            raise Refused(409, f"Cannot '{action}' instance {item} while it is in vm_state {state}")
+        return server
 
     async def _delete(self, call: Call, item: str) -> None:
         server = self.find(call, item)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`antipode undo` and `antipode commit`: go back to the copy that a failover has left, or give that
+possibility up.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from antipode.cli import arguments, progress
+from antipode.cli.command import ShowCommand, columns, confirm, moment, span
+from antipode.screen import visible
+
+if TYPE_CHECKING:
+    from antipode.operations.undo import Prepared
+
+
+class Undo(ShowCommand):
+    """Undo the newest failover of a VNF, within the time that --undo-within gave: the new copy is
+    stopped and locked, and the old one is started where it was. What the VNF has written since the
+    failover is lost.
+
+    The plan is shown first, and begins when you type the name of the VNF. If the old copy does not
+    start or answer, it is fenced again, and the new one is started.
+    """
+
+    changes = True
+    examples = ("antipode undo hlr", "antipode undo hlr --plan -f json", "antipode undo hlr --yes")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        parser.add_argument(
+            "--plan",
+            action="store_true",
+            help="show what would be stopped, started and lost, or what stands in the way; change "
+            "nothing",
+        )
+        arguments.add_detach(parser)
+        arguments.add_yes(parser, "states that what was written since the failover may be lost")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.undo import prepare, request, undo
+
+        prepared = prepare(deployment, parsed_args.vnf)
+        if parsed_args.plan:
+            return columns(_planned(prepared))
+        for line in _plan(prepared):
+            print(visible(line), file=self.app.stderr, flush=True)
+        if not parsed_args.yes:
+            confirm(
+                self.app,
+                f"Type the name of the VNF to go back to {prepared.site} and lose what it has"
+                f" written for {span(prepared.lost_s)} ({parsed_args.vnf}):",
+                parsed_args.vnf,
+            )
+        row = request(prepared)
+        if parsed_args.detach:
+            from antipode.operations.submit import submit
+
+            return columns(submit(deployment, row))
+        with progress.shown(self.app.stderr) as observer:
+            return columns(undo(deployment, row, observer))
+
+
+class Commit(ShowCommand):
+    """Give up that the newest failover of a VNF can be undone, before its time is over. From then
+    on its old copy may be removed. Nothing else changes.
+    """
+
+    changes = True
+    examples = ("antipode commit hlr", "antipode commit hlr --yes")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        parser.add_argument(
+            "--plan", action="store_true", help="show what would be given up; change nothing"
+        )
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.undo import commit, open_time
+
+        state, until = open_time(deployment, parsed_args.vnf)
+        if parsed_args.plan:
+            return columns(
+                {"vnf": state.vnf, "active_site": state.active_site, "undo_until": moment(until)}
+            )
+        if not parsed_args.yes:
+            confirm(
+                self.app,
+                f"The failover of {state.vnf} to {state.active_site} can be undone until"
+                f" {moment(until)}. Type the name of the VNF to give that up ({state.vnf}):",
+                parsed_args.vnf,
+            )
+        return columns(commit(deployment, parsed_args.vnf, state))
+
+
+def _planned(prepared: Prepared) -> dict[str, Any]:
+    """The plan as a record."""
+    return {
+        "vnf": prepared.state.vnf,
+        "from": prepared.state.active_site,
+        "to": prepared.site,
+        "generation": prepared.state.generation + 1,
+        "undo_until": moment(prepared.until),
+        "lost_s": round(prepared.lost_s),
+        "stops": prepared.stops,
+        "starts": prepared.starts,
+    }
+
+
+def _plan(prepared: Prepared) -> Iterator[str]:
+    """The plan for the operator, a line each."""
+    state = prepared.state
+    yield f"VNF {state.vnf} goes back from {state.active_site} to {prepared.site}"
+    yield (
+        f"  WARNING: all that it has written at {state.active_site} since {state.since}"
+        f" ({span(prepared.lost_s)}) is lost to it; that copy is kept, off and locked"
+    )
+    for server in prepared.stops:
+        yield f"  at {state.active_site}, {server}: cut off, stopped and locked"
+    for server in prepared.starts:
+        yield f"  at {prepared.site}, {server}: unlocked and started"
+    yield f"  this is possible until {moment(prepared.until)}"

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protecting a VNF the other way round after it has moved: plan, confirm, execute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from antipode.cloud import health
+from antipode.engine import activity
+from antipode.engine.deployment import Deployment
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Observer
+from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
+from antipode.model.state import ProtectedVnf
+from antipode.operations import fence
+from antipode.protect import offsite
+from antipode.runs import fence as fence_run
+from antipode.runs import migrate, old_copy_removal, protect
+from antipode.runs import reprotect as run_kind
+from antipode.runs.old_copy_removal import Holdings
+from antipode.store.tables import RunRow
+from antipode.vault import points
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+    from antipode.model.point import RecoveryPoint
+
+Json = dict[str, Any]
+OldCopyIs = Literal["keep", "remove"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A reprotection that may begin once the operator has confirmed it: nothing was changed."""
+
+    state: ProtectedVnf
+    site: str
+    """the former site"""
+    newest: RecoveryPoint | None
+    """of the active copy, where a schedule has made one already"""
+    fencing: fence.Prepared
+    removes: Holdings | None
+    """what is removed of the old copy; None where it is kept"""
+    warnings: Sequence[str]
+
+    @property
+    def has_nothing_to_do(self) -> bool:
+        """Whether the VNF is protected already, and its old copy is as it is wanted."""
+        is_fenced = not self.fencing.ports and not any(s["does"] for s in self.fencing.servers)
+        is_removed = self.removes is None or not self.removes.ids
+        return self.newest is not None and is_fenced and is_removed
+
+
+def prepare(deployment: Deployment, vnf: str, old_copy: OldCopyIs = "keep") -> Prepared:
+    """Plan a reprotection.
+
+    Raises:
+        NotFound: the VNF is not known here, or nothing says which servers the old copy has.
+        InvalidInput: the VNF has never moved, its former site is not one of its sites any more, or
+            it is protected already.
+        Busy: it is failing over, or a run is in the way.
+        PreflightFailed: it could not be protected where it is active.
+        SiteUnreachable: the former site does not answer.
+        VaultError: too few vaults answer to be sure where it is active.
+    """
+    known = deployment.vnfs.get(vnf)
+    migrate.must_be_rolled_back(deployment, vnf)
+    protect.no_run_in_the_way(deployment, vnf)
+    state = activity.decided(deployment, vnf).state
+    activity.must_be_active_at(state, state.active_site)
+    if state.claim is None:
+        raise InvalidInput(
+            f"{state} and has never moved: it is protected as before, by antipode protect {vnf}",
+            resource=f"VNF {vnf}",
+        )
+    former = state.claim.former_site
+    if former not in known.sites:
+        raise InvalidInput(
+            f"{vnf} has come from {former}, which its file does not name any more; protect it with"
+            f" antipode protect {vnf}",
+            resource=f"VNF {vnf}",
+        )
+    if missing := offsite.problems(deployment.config, known, state.active_site):
+        raise PreflightFailed(f"a reprotection of {vnf} from {state.active_site}", missing)
+    protect.requested(known, state)  # refuses settings that are wrong
+    site = _answering(deployment, vnf, former)
+    standing = fence_run.must_be_old(deployment, vnf, former)
+    newest = points.newest_or_none(standing.vaults, vnf)
+    removes = (
+        old_copy_removal.holdings(deployment, standing, site, running_too=True)
+        if old_copy == "remove"
+        else None
+    )
+    is_its = newest is not None and newest.generation == state.generation
+    prepared = Prepared(
+        standing.state,
+        former,
+        newest if is_its else None,
+        fence.prepare(deployment, vnf, former),
+        removes,
+        list(_warnings(site, removes)),
+    )
+    if prepared.has_nothing_to_do:
+        assert prepared.newest is not None  # there would be something to do
+        raise InvalidInput(
+            f"{vnf} is protected from {state.active_site} already, by {prepared.newest.id}, and"
+            f" its old copy at {former} is {'gone' if removes else 'off and locked'}. To make"
+            f" another recovery point: antipode protect {vnf}",
+            resource=f"VNF {vnf}",
+        )
+    return prepared
+
+
+def _answering(deployment: Deployment, vnf: str, site: str) -> Site:
+    """The former site.
+
+    Raises:
+        SiteUnreachable: it does not answer; says what can be done without it.
+    """
+    try:
+        return deployment.site(site)
+    except SiteUnreachable as error:
+        raise SiteUnreachable(
+            f"{error}. Without {site}, the old copy of {vnf} cannot be fenced and {vnf} cannot be"
+            f" recovered there; until it answers, make recovery points with: antipode protect {vnf}"
+        ) from error
+
+
+def _warnings(site: Site, removes: Holdings | None) -> Iterator[str]:
+    """What may keep the VNF from being recovered at its former site."""
+    for found in health.check(site):
+        if not found.ok:
+            what = f"{site.name}, {found.check}: {found.detail}"
+            effect = "recovered there" if found.needed else "protected there by every option"
+            yield f"{what}; the VNF may not be {effect}"
+    if removes is None:
+        yield (
+            f"the old copy keeps its names, addresses and quotas at {site.name}: a failover to it"
+            " may have to wait until that copy is removed"
+        )
+    else:
+        yield from removes.left
+
+
+def request(prepared: Prepared) -> RunRow:
+    """The run that the operator confirms now; neither kept nor begun."""
+    removes = None if prepared.removes is None else prepared.removes.ids
+    return run_kind.requested(prepared.state, prepared.site, removes)
+
+
+def reprotect(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
+    """Fence the old copy, make a first recovery point of the active one, and remove the old one if
+    that was confirmed; a record of it.
+
+    Raises:
+        Busy: another reprotection of the VNF, or a run in its way, is under way.
+        AntipodeError: it stopped. What was done stays, and it can be resumed.
+    """
+    with deployment.claims.begin(row) as claim:
+        return execute(deployment, run_kind.KIND, claim, observer)

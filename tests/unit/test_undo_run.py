@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A failover is undone while its time for that is open: the new copy is fenced, the old one runs
+again. Whatever fails before it answers leaves the new copy running, and never do both run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antipode.engine.timeline import Unobserved
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    InvalidInput,
+    NotFenced,
+    PreflightFailed,
+    SiteUnreachable,
+)
+from antipode.model.state import Claim
+from antipode.model.vnf import Vnf
+from antipode.operations import fence as fencing
+from antipode.operations import reprotect
+from antipode.operations.abort import abort
+from antipode.operations.failover import failover, prepare, request
+from antipode.operations.inspect import status
+from antipode.operations.resume import resume
+from antipode.operations.undo import commit, open_time, undo
+from antipode.operations.undo import prepare as prepare_undo
+from antipode.operations.undo import request as request_undo
+from antipode.recover import switching
+from antipode.store.tables import RunRow
+from antipode.vault import generations
+from tests.unit.test_dns_run import FakeZone, zone
+from tests.unit.test_durable_runs import World, world
+from tests.unit.test_failover_fence import expect_as_before, fails, of_a_patient_fence
+from tests.unit.test_migrate_run import statuses
+from tests.unit.test_reprotect_run import is_fenced
+
+__all__ = ["world", "zone"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
+
+
+def failed_over(world: World, undo_within_s: float | None = 3600.0) -> World:
+    here = world.process()
+    prepared = prepare(here, "v", "site-b", None)
+    failover(here, prepared, Unobserved(), request(prepared, None, undo_within_s))
+    for port in world.a.ports.values():
+        port.setdefault("admin_state_up", True)
+    return world
+
+
+@pytest.fixture
+def moved(world: World) -> World:
+    """A VNF that has failed over, which can be undone; its old copy is fenced."""
+    failed_over(world)
+    here = world.process()
+    fencing.fence(here, fencing.request(fencing.prepare(here, "v", "site-a")), Unobserved())
+    return world
+
+
+def undone(world: World) -> dict[str, Any]:
+    here = world.process()
+    return undo(here, request_undo(prepare_undo(here, "v")), Unobserved())
+
+
+def newest(world: World) -> RunRow:
+    return next(r for r in world.here.runs.all("v") if r.kind == "undo")
+
+
+def active(world: World) -> tuple[str, int]:
+    state = status(world.process(), "v").state
+    return state.active_site, state.generation
+
+
+def expect_the_new_copy(world: World) -> None:
+    assert statuses(world.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+    assert not any(s.get("locked") for s in world.b.servers.values())
+    assert all(p.get("admin_state_up", True) for p in world.b.ports.values())
+    assert active(world) == ("site-b", 2)
+
+
+def test_the_old_copy_runs_again_and_the_new_one_is_fenced(moved: World) -> None:
+    record = undone(moved)
+    expect_as_before(moved)
+    assert is_fenced(moved.b)
+    assert active(moved) == ("site-a", 3)
+    assert record["lost_s"] > 0
+
+
+def test_members_start_in_their_boot_order_when_the_new_copy_is_off(moved: World) -> None:
+    def before(happens: str) -> None:
+        if happens.startswith("os-start"):
+            assert is_fenced(moved.b)
+
+    moved.a.before = before
+    begun = len(moved.a.events)
+    undone(moved)
+    assert [e for e in moved.a.events[begun:] if e.startswith("os-start")] == [
+        "os-start db",
+        "os-start front",
+    ]
+
+
+def test_an_old_copy_that_was_never_fenced_and_is_off_is_started(world: World) -> None:
+    failed_over(world)
+    for server in world.a.servers.values():
+        server["status"] = "SHUTOFF"
+    undone(world)
+    expect_as_before(world)
+
+
+def test_a_failover_without_time_for_it_is_not_undone(world: World) -> None:
+    failed_over(world, None)
+    with pytest.raises(InvalidInput):
+        prepare_undo(world.process(), "v")
+
+
+def test_the_time_of_the_vnf_file_counts(world: World) -> None:
+    here = world.process()
+    known = here.vnfs.get("v").model_dump(mode="json")
+    here.vnfs.put(Vnf.model_validate(known | {"undo_within": "2h"}))
+    failed_over(world, None)
+    assert status(world.process(), "v").undo_until is not None
+
+
+def test_after_its_time_it_is_refused(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, until = open_time(moved.process(), "v")
+    monkeypatch.setattr("antipode.vault.windows.time.time", lambda: until + 1)
+    with pytest.raises(InvalidInput):
+        prepare_undo(moved.process(), "v")
+
+
+def test_after_a_commit_it_is_refused_on_every_host(moved: World) -> None:
+    here = moved.process()
+    commit(here, "v", open_time(here, "v")[0])
+    with pytest.raises(InvalidInput):
+        prepare_undo(moved.process(), "v")
+    with pytest.raises(InvalidInput):
+        commit(here, "v", status(here, "v").state)
+    assert status(moved.process(), "v").undo_until is None
+
+
+def test_the_old_copy_is_not_removed_while_its_time_is_open(moved: World) -> None:
+    with pytest.raises(PreflightFailed):
+        reprotect.prepare(moved.process(), "v", "remove")
+    here = moved.process()
+    commit(here, "v", open_time(here, "v")[0])
+    assert reprotect.prepare(moved.process(), "v", "remove").removes is not None
+
+
+@pytest.mark.parametrize("what", ["servers", "ports", "attachments"])
+def test_an_old_copy_that_is_not_whole_is_refused_and_nothing_is_done(
+    moved: World, what: str
+) -> None:
+    if what == "attachments":
+        moved.a.attachments["id-db"].pop()
+    else:
+        held = getattr(moved.a, what)
+        del held[next(k for k in held if k.endswith("id-db"))]
+    with pytest.raises(PreflightFailed):
+        prepare_undo(moved.process(), "v")
+    expect_the_new_copy(moved)
+
+
+def test_a_new_copy_that_cannot_be_fenced_runs_on(moved: World) -> None:
+    moved.b.before = fails("lock front")
+    with pytest.MonkeyPatch.context() as patch:
+        of_a_patient_fence(patch)
+        with pytest.raises(NotFenced):
+            undone(moved)
+    moved.b.before = lambda happens: None
+    assert newest(moved).state == "failed"
+    expect_the_new_copy(moved)
+    assert is_fenced(moved.a)
+
+
+@pytest.mark.parametrize("event", ["unlock", "os-start db", "os-start front"])
+def test_an_old_copy_that_does_not_start_is_fenced_again_and_the_new_one_runs(
+    moved: World, event: str
+) -> None:
+    def before(happens: str) -> None:
+        if happens.startswith(event):
+            raise SiteUnreachable("site-a: no answer")
+
+    def seen(happens: str) -> None:
+        if happens.startswith("os-start"):
+            assert is_fenced(moved.a)
+
+    moved.a.before, moved.b.before = before, seen
+    with pytest.raises(AntipodeError):
+        undone(moved)
+    moved.a.before = moved.b.before = lambda happens: None
+    assert newest(moved).state == "failed"
+    assert is_fenced(moved.a)
+    expect_the_new_copy(moved)
+
+
+def test_an_abort_goes_back_to_the_new_copy(moved: World) -> None:
+    here, row = moved.process(), request_undo(prepare_undo(moved.process(), "v"))
+    run = row.id
+
+    def before(happens: str) -> None:
+        if happens == "os-start front":
+            moved.here.runs.request_abort(run)
+            raise SiteUnreachable("site-a: no answer")
+
+    moved.a.before = before
+    with pytest.raises(AntipodeError):
+        undo(here, row, Unobserved())
+    moved.a.before = lambda happens: None
+    if newest(moved).state != "aborted":
+        abort(moved.process(), run, Unobserved())
+    assert is_fenced(moved.a)
+    expect_the_new_copy(moved)
+
+
+def test_one_that_has_lost_its_claim_starts_nothing(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise Busy("another failover has it")
+
+    moved.b.before = lambda happens: (
+        monkeypatch.setattr(generations, "confirm", lost) if happens == "lock front" else None
+    )
+    with pytest.raises(AntipodeError):
+        undone(moved)
+    assert is_fenced(moved.a)
+
+
+def test_a_lost_one_is_resumed(moved: World) -> None:
+    row = request_undo(prepare_undo(moved.process(), "v"))
+    with moved.here.claims.begin(row) as claim:
+        run = claim.run
+    resume(moved.process(), run, Unobserved())
+    expect_as_before(moved)
+    assert active(moved) == ("site-a", 3)
+
+
+def test_it_is_too_late_to_abort_one_that_is_done(moved: World) -> None:
+    record = undone(moved)
+    moved.dies_before_its_end(record["run"])
+    with pytest.raises(InvalidInput):
+        abort(moved.process(), record["run"], Unobserved())
+
+
+def test_the_vnf_moves_on_after_an_undo(moved: World) -> None:
+    undone(moved)
+    assert status(moved.process(), "v").undo_until is None
+    with pytest.raises(InvalidInput):
+        prepare_undo(moved.process(), "v")
+
+
+def test_its_dns_records_lead_to_the_old_copy_again(world: World, zone: FakeZone) -> None:
+    before = {key: record.values for key, record in zone.records.items()}
+    failed_over(world)
+    assert before != {key: record.values for key, record in zone.records.items()}
+    undone(world)
+    assert before == {key: record.values for key, record in zone.records.items()}
+
+
+def test_a_claim_without_time_for_it_is_written_as_before() -> None:
+    claim = Claim(
+        vnf="v",
+        generation=2,
+        site="site-b",
+        former_site="site-a",
+        run="failover-1",
+        host="h",
+        since="2026-11-22T16:05:00+00:00",
+    )
+    assert "undo_within_s" not in claim.model_dump(mode="json")
+    open_one = claim.model_copy(update={"undo_within_s": 60.0})
+    assert Claim.model_validate_json(open_one.model_dump_json()) == open_one
