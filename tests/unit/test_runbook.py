@@ -28,6 +28,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Aborted,
     AntipodeError,
+    Busy,
     Halted,
     InvalidInput,
     NotFound,
@@ -47,7 +48,7 @@ from antipode.recover import switching
 from antipode.runs import actions, kind_of, runbook
 from antipode.service.conductor import Conductor
 from antipode.store.tables import QuestionRow, RunRow
-from antipode.vault import points
+from antipode.vault import generations, points
 from tests.unit import samples
 from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
 
@@ -237,6 +238,23 @@ def test_a_step_that_was_done_is_not_done_again_where_the_flow_database_is_lost(
         file.unlink()
     resume(world.process(), newest(world).id, Unobserved())
     assert (ran(world, "once"), ran(world, "bad")) == (1, 2)
+
+
+def test_no_step_is_done_by_a_failover_in_whose_place_another_was_begun(
+    world: World, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirm = generations.confirm
+
+    def lost_after_the_boot(*claim: Any) -> None:
+        if "boot db" in world.b.events:
+            raise Busy("another failover has the generation")
+        confirm(*claim)
+
+    monkeypatch.setattr(generations, "confirm", lost_after_the_boot)
+    world.here.vnfs.put(with_runbook(step("first", before="all"), step("traffic", after="db")))
+    with pytest.raises(Busy):
+        world.failover()
+    assert (ran(world, "first"), ran(world, "traffic")) == (1, 0)
 
 
 def test_an_error_is_ignored_or_tried_again_as_the_step_says(

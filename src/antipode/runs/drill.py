@@ -354,7 +354,7 @@ def drill_flow(job: Job) -> Any:
     boots = {n: BootDrilled(recovery, run, n, _nothing) for n in names}
     answers = {n: Ask(job, n) for n in names}
     unattached = [MakeVipPorts(recovery, run, _nothing)] if recovery.plan.vip_ports else []
-    woven = Woven(run, recovery.plan)
+    woven = Woven(run, recovery.plan, _nothing)
     of_servers = [t for each in (volumes, compared, ports, boots, answers) for t in each.values()]
     links: list[tuple[task.Task, task.Task]] = [(before, made), (dhcp, proof)]
     for some_ports in (*ports.values(), *unattached):

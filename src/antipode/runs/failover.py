@@ -624,7 +624,7 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
             links += (networks_made, ports_made), (ports_made, dhcp)
         links += ((dhcp, boot) for boot in boots.values())
         first.append(networks_made)
-    woven = Woven(run, recovery.plan)
+    woven = Woven(run, recovery.plan, still_ours)
     ready = {name: [volumes[name], made_ports[name]] for name in names}
     links += woven.links(first, ready, boots, there, complete)
     tasks += woven.tasks

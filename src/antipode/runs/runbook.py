@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from taskflow import task
@@ -49,24 +49,29 @@ def with_steps(
 class DoStep(task.Task):  # type: ignore[misc]
     """One step of the runbook."""
 
-    def __init__(self, occasion: Occasion, step: RunbookStep) -> None:
+    def __init__(
+        self, occasion: Occasion, step: RunbookStep, must_have_claim: Callable[[], None]
+    ) -> None:
         super().__init__(name=f"{type(self).__name__} {step.name}")
         self.run = occasion.run
         self._occasion = occasion
         self._step = step
+        self._must_have_claim = must_have_claim
 
     @guarded
     def execute(self) -> None:
+        self._must_have_claim()
         do(self._occasion, self._step)
 
 
 class Woven:
     """The steps of a plan as tasks, and what they wait for in a flow."""
 
-    def __init__(self, run: Run, plan: RecoveryPlan) -> None:
+    def __init__(self, run: Run, plan: RecoveryPlan, must_have_claim: Callable[[], None]) -> None:
+        """`must_have_claim`: raises where another failover was begun in place of this one."""
         occasion = Occasion(run, plan.verb, plan.site, plan.recovery_point)
         self._plan = plan
-        self._tasks = {p.step.name: DoStep(occasion, p.step) for p in plan.steps}
+        self._tasks = {p.step.name: DoStep(occasion, p.step, must_have_claim) for p in plan.steps}
 
     @property
     def tasks(self) -> list[task.Task]:
