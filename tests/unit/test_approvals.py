@@ -38,8 +38,8 @@ from antipode.operations.approvals import approve, reject, shown
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.operations.submit import submit
+from antipode.recover import switching
 from antipode.runs import expire, kind_of
-from antipode.runs import migrate as migrate_run
 from antipode.service.conductor import Conductor
 from antipode.store.tables import RunRow
 from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
@@ -57,7 +57,7 @@ def acting_as(monkeypatch: pytest.MonkeyPatch) -> As:
         monkeypatch.setattr(identity, "current", lambda: name)
 
     monkeypatch.setattr(approvals, "LOOK_S", 0.01)
-    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
     become("alice@ops-1")
     return become
 
