@@ -187,6 +187,12 @@ class VaultError(AntipodeError):
     code = "vault-failed"
 
 
+class VaultFull(VaultError):
+    """The vault has no room: its disk is full, or a quota is exhausted."""
+
+    code = "vault-full"
+
+
 class VaultCorrupt(VaultError):
     """A manifest in the vault does not pass its checksum or cannot be understood."""
 

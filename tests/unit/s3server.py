@@ -31,6 +31,10 @@ class S3Server:
         self._faults: list[tuple[str, str, str]] = []
         self.ignored_headers: set[str] = set()
         """headers of requests that it does not look at, as WSGI names them"""
+        self.capacity: dict[str, int] = {}
+        """bytes that a bucket may hold"""
+        self.held: dict[str, dict[str, int]] = {}
+        """the bytes of each object, by bucket"""
         self.calls: list[tuple[str, str]] = []
         """method and path of each request"""
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -88,8 +92,22 @@ class S3Server:
             environ.pop(name, None)
         for of_method, of_path, refusal in self._faults:
             if method == of_method and re.search(of_path, path):
-                status, _, code = refusal.partition(" ")
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                begin(f"{status} {code}", [("Content-Type", "application/xml")])
-                return [ERROR.format(code, "refused by the test").encode()]
+                return self._refuse(environ, begin, refusal)
+        bucket, _, key = path.strip("/").partition("/")
+        held, size = self.held.setdefault(bucket, {}), int(environ.get("CONTENT_LENGTH") or 0)
+        if method == "PUT" and key:
+            if sum(held.values()) + size > self.capacity.get(bucket, 1 << 60):
+                return self._refuse(environ, begin, "507 InsufficientStorage")
+            if not (environ.get("HTTP_IF_NONE_MATCH") and key in held):
+                held[key] = size
+        elif method == "DELETE":
+            held.pop(key, None)
         return self._app(environ, begin)
+
+    def _refuse(
+        self, environ: dict[str, Any], begin: Callable[..., Any], refusal: str
+    ) -> Iterable[bytes]:
+        status, _, code = refusal.partition(" ")
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        begin(f"{status} {code}", [("Content-Type", "application/xml")])
+        return [ERROR.format(code, "refused by the test").encode()]

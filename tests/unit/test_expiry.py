@@ -949,8 +949,8 @@ def test_the_service_queues_an_expiry_where_one_is_due_and_leaves_a_failed_one_a
 
 def test_notes_of_points_that_are_long_gone_go_too(world: World) -> None:
     three_points(world)
-    old, late = "20200101T000000Z-000000", "20200101T000000Z-000001"
-    forged, young = "20200101T000000Z-000002", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000000"
+    old, late = "20200101T000000Z-000000", "20200101T000000Z-000002"
+    forged, young = "20200101T000000Z-000001", f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-000000"
     put_note(world, old, timedelta(days=8))
     put_note(world, late, timedelta(days=6))
     world.here.vault.put(f"v/{forged}.withdrawn", b"It has expired.\n")

@@ -37,7 +37,7 @@ from antipode.errors import NotFound
 from antipode.model.dns import RecordSet
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
-from antipode.vault import PROBE, generations, sealing
+from antipode.vault import PROBE, generations, reserve, sealing
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.swift import SwiftVault
 from antipode.vault.withdrawals import WITHDRAWN
@@ -572,7 +572,7 @@ def picture(stage: Stage) -> dict[str, Any]:
         "steps under way": [s.name for s in deployment.runs.steps(run.id) if s.state == "running"],
         "ledger": [row.server for row in deployment.freezes.left_by(run.id)],
         "flows": deployment.flows.books(),
-        "probes": [name for name in stage.vault if name.startswith(PROBE)],
+        "probes": [n for n in stage.vault if n.startswith(PROBE) and n != reserve.NAME],
     }
     names = {run.id: "RUN", run.id.partition("-")[2]: "POINT"}
     every = sorted(deployment.runs.all(VNF.vnf), key=lambda r: r.started_at)

@@ -26,6 +26,14 @@ _PIECE = 1 << 18
 """Bytes of an object that are read at once, where not all of it may be read."""
 
 
+class Refused(AntipodeError):
+    """The object storage answered a request with an error; `status` is the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 class StoredObject(NamedTuple):
     """An object as a container's listing tells of it; `etag` is the MD5 of its bytes."""
 
@@ -203,9 +211,10 @@ class Objects:
             )
         if response.status_code >= 400:
             answer = f"{response.status_code}: {answers.printable(response.text)}"
-            raise AntipodeError(
+            raise Refused(
                 f"{self._site}: {method} of {container}/{name or ''} in the object store was "
-                f"refused with {answer}"
+                f"refused with {answer}",
+                response.status_code,
             )
         return response
 

@@ -30,6 +30,7 @@ from antipode.vault import Vault
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.keys import Keyring
+from antipode.vault.memory import Memory
 from antipode.vault.swift import SwiftVault
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ class Deployment:
     def keys(self) -> Keyring:
         """What recovery points are signed and encrypted with."""
         return Keyring(self.config.keys_dir, self.config.keys.recipients)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What this host remembers of the documents in vaults."""
+        return Memory(self.config.state_dir / "remembered.db")
 
     def site(self, name: str) -> Site:
         """The connection to a site.

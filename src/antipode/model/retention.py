@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,6 +66,62 @@ class Judgement:
 
     kept: Mapping[str, str]
     expired: list[str] = field(default_factory=list)
+
+
+class Heirs:
+    """In whose favour points expire: the kept points that an operator would take instead."""
+
+    def __init__(
+        self, kept: Collection[Dated], policies: Mapping[str, Retention | Literal["all"]]
+    ) -> None:
+        """
+        Args:
+            kept: all points that stay.
+            policies: the retention of each option.
+        """
+        newest = max(kept, key=_by_consistency, default=None)
+        self._newest = set() if newest is None else {newest.id}
+        self._orders = {
+            option: [
+                _Order([p for p in kept if p.option == option], policy, *order) for order in _ORDERS
+            ]
+            for option, policy in policies.items()
+            if policy != ALL
+        }
+
+    def of(self, going: Dated) -> set[str]:
+        """The newest point of all; and in each order of the points of its option the one before it,
+        the one after it, and the newest of its hour, day, week and month, as its policy has them.
+        """
+        return self._newest.union(*(o.heirs(going) for o in self._orders.get(going.option, ())))
+
+
+class _Order:
+    """Points of one option in one of the orders in which they may have been made."""
+
+    def __init__(
+        self,
+        points: Collection[Dated],
+        policy: Retention,
+        order: Callable[[Dated], tuple[Any, ...]],
+        moment: Callable[[Dated], datetime],
+    ) -> None:
+        self._order, self._moment = order, moment
+        self._rules = [(rule, label) for rule, many, label in _PERIODS if many(policy)]
+        self._sorted = sorted(points, key=order)
+        self._newest_of: dict[tuple[str, str], str] = {}
+        for point in self._sorted:
+            self._newest_of |= dict.fromkeys(self._periods(point), point.id)
+
+    def heirs(self, going: Dated) -> set[str]:
+        after = bisect.bisect(self._sorted, self._order(going), key=self._order)
+        beside = {p.id for p in self._sorted[max(after - 1, 0) : after + 1]}
+        same = {self._newest_of[p] for p in self._periods(going) if p in self._newest_of}
+        return beside | same
+
+    def _periods(self, point: Dated) -> list[tuple[str, str]]:
+        moment = self._moment(point).astimezone(UTC)
+        return [(rule, label(moment)) for rule, label in self._rules]
 
 
 def judge(

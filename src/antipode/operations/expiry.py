@@ -92,7 +92,7 @@ def plan_deletion(deployment: Deployment, name: str, wanted: Sequence[str]) -> D
             resource=f"recovery point {missing[0]}",
         )
     staying = expiry.standing(context, apart_from=wanted)
-    newest = points.newest_or_none(vault, name)
+    newest = points.newest_or_none(context.again, name)
     return Deletion(
         vnf=name,
         points=list(wanted),

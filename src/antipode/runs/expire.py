@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,7 +33,8 @@ from antipode.store.runs import AWAITING, OPEN
 from antipode.store.tables import RunRow
 from antipode.transfer import expiry
 from antipode.transfer.expiry import Expiry, Reading
-from antipode.vault import points
+from antipode.vault import points, reserve
+from antipode.vault.ensemble import Vaults
 
 LOG = logging.getLogger(__name__)
 AGAIN_S = 3600.0
@@ -57,7 +59,7 @@ def requested(vnf: Vnf, state: ProtectedVnf, delete: Sequence[str] = ()) -> RunR
 
 class Expire(RunKind):
     name = "expire"
-    flow_version = 1
+    flow_version = 2
     priority = Priority.UPKEEP
     rolls_back_failures = True
     works_at_active_site = True
@@ -124,7 +126,7 @@ def _expire(run: Run, reading: Reading) -> None:
     flow = linear_flow.Flow(f"expire {run.vnf}").add(Judge(job), Withdraw(job), Remove(job))
     # Until all are withdrawn, it is judged again: other points may be there by now.
     results = run_flow(flow, run, restart_without=Withdraw.__name__)
-    run.result |= {"expired": results["going"], **results["outcome"]}
+    run.result |= {"expired": sorted(results["withdrawn"]), **results["outcome"]}
 
 
 class ExpireTask(task.Task):  # type: ignore[misc]
@@ -137,8 +139,8 @@ class ExpireTask(task.Task):  # type: ignore[misc]
 
 
 class Judge(ExpireTask):
-    """Finds the points that go: those that have expired or are to be deleted, and those that an
-    earlier expiry has not finished with.
+    """Finds the points that go: first those that an earlier expiry has not finished with, which
+    need no room in the vaults; then those that have expired or are to be deleted.
     """
 
     default_provides = "going"
@@ -152,9 +154,9 @@ class Judge(ExpireTask):
                 going = [*hidden, *self._deletable(wanted)]
             else:
                 found = expiry.judged(work, datetime.now(UTC))
-                going = [*hidden, *found.expired[: expiry.MOST_POINTS]]
+                going = [*hidden, *found.ready]
                 step.result(kept=len(found.kept), expired=len(found.expired))
-        return sorted(set(going))
+        return list(dict.fromkeys(going))
 
     def _deletable(self, wanted: Sequence[str]) -> Sequence[str]:
         """The points that an operator wants removed, once it is known that nothing needs them.
@@ -172,9 +174,11 @@ class Judge(ExpireTask):
 
 
 class Withdraw(ExpireTask):
+    default_provides = "withdrawn"
+
     @guarded
-    def execute(self, going: list[str]) -> None:
-        expiry.withdraw(self.job.expiry, going, f"It was withdrawn by {self.run.id}.")
+    def execute(self, going: list[str]) -> list[str]:
+        return expiry.withdraw(self.job.expiry, going, f"It was withdrawn by {self.run.id}.")
 
 
 class Remove(ExpireTask):
@@ -183,6 +187,7 @@ class Remove(ExpireTask):
     @guarded
     def execute(self) -> dict[str, Any]:
         done = expiry.finish(self.job.expiry, self.job.state)
+        reserve.keep(self.job.expiry.vault)
         return {
             "backups_removed": len(done.backups),
             "freed_gib": done.freed_gib,
@@ -229,13 +234,21 @@ def expiry_of(run: Run, vnf: Vnf) -> Expiry:
     vnf = run.deployment.vnfs.find(vnf.vnf) or vnf
     return Expiry(
         vnf=vnf,
-        vault=run.deployment.vaults(vnf.vaults, all_needed=True, go_on=run.go_on),
+        vault=remembering(
+            run.deployment, run.deployment.vaults(vnf.vaults, all_needed=True, go_on=run.go_on)
+        ),
         every_vault=lambda: run.deployment.vaults(all_needed=True, go_on=run.go_on),
         site=run.site,
         users=lambda: users(run.deployment, run.vnf),
         timeline=run.timeline,
         go_on=run.go_on,
+        longest_ago=partial(run.deployment.memory.read_longest_ago, vnf.vnf),
     )
+
+
+def remembering(deployment: Deployment, vaults: Vaults) -> Vaults:
+    """Vaults of which documents that this host remembers are not read."""
+    return vaults.viewed(deployment.memory.over)
 
 
 def make_room(work: Expiry, run: str, state: ProtectedVnf) -> None:
@@ -244,9 +257,10 @@ def make_room(work: Expiry, run: str, state: ProtectedVnf) -> None:
     Raises:
         AntipodeError: as `expiry.judged` and `expiry.finish`.
     """
-    expired = expiry.judged(work, datetime.now(UTC)).expired
-    expiry.withdraw(work, expired, f"It was withdrawn by {run}.")
+    ready = expiry.judged(work, datetime.now(UTC)).ready
+    expiry.withdraw(work, ready, f"It was withdrawn by {run}.")
     expiry.finish(work, state)
+    reserve.keep(work.vault)
 
 
 def looking(deployment: Deployment, vnf: Vnf, asked: Sequence[str] = ()) -> Expiry:
@@ -257,13 +271,14 @@ def looking(deployment: Deployment, vnf: Vnf, asked: Sequence[str] = ()) -> Expi
     """
     return Expiry(
         vnf=vnf,
-        vault=deployment.vaults(vnf.vaults, all_needed=True),
+        vault=remembering(deployment, deployment.vaults(vnf.vaults, all_needed=True)),
         every_vault=lambda: deployment.vaults(all_needed=True),
         site=deployment.site,
         users=lambda: users(deployment, vnf.vnf),
         timeline=Unrecorded(),
         go_on=lambda: None,
         asked=asked,
+        longest_ago=partial(deployment.memory.read_longest_ago, vnf.vnf),
     )
 
 

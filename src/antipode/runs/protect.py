@@ -52,7 +52,7 @@ from antipode.topology import discovery
 from antipode.topology.losses import losses
 from antipode.topology.members import select_members
 from antipode.transfer import TRANSFERS, Transfer, expiry
-from antipode.vault import PROBE, Vault, generations, points, sealing, sync
+from antipode.vault import PROBE, Vault, generations, points, reserve, sealing, sync
 from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import SealedPoint, Trust
 
@@ -585,7 +585,8 @@ class MakeRoom(ProtectTask):
         now = datetime.now(UTC)
         first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
         since_s = max(previous.age_s, 1.0)
-        looking = replace(expire.expiry_of(self.run, self.job.request.vnf), vault=self.job.vault)
+        vault = expire.remembering(self.run.deployment, self.job.vault)
+        looking = replace(expire.expiry_of(self.run, self.job.request.vnf), vault=vault)
         for need in (n for n in needs if n.resource in expiry.OF_BACKUPS):
             free = need.limit - need.used
             if need.limit < 0 or need.is_short or free >= plenty * need.needed:
@@ -613,6 +614,7 @@ class Check(ProtectTask):
             problems = problems_of(p, found, self.job.option, self.job.transfer)
             try:
                 self.job.vault.check(p.run)
+                reserve.keep(self.job.vault)
             except Stopped:
                 raise
             except AntipodeError as error:

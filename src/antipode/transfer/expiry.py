@@ -15,8 +15,9 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
+from itertools import islice, takewhile
+from typing import Literal, NamedTuple
 
 from antipode.cloud.api import Json
 from antipode.cloud.images import why_not_whole
@@ -30,11 +31,12 @@ from antipode.errors import (
     SiteUnreachable,
     VaultCorrupt,
     VaultError,
+    VaultFull,
 )
 from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
-from antipode.model.retention import Dated, Judgement, judge
+from antipode.model.retention import Dated, Heirs, Retention, judge
 from antipode.model.room import Room
 from antipode.model.source import BackupRecord, Image, ReplicatedState, backup_chain
 from antipode.model.state import ProtectedVnf, VnfState
@@ -49,6 +51,14 @@ from antipode.vault.points import Examined
 LOG = logging.getLogger(__name__)
 MOST_POINTS = 50
 """Points that are withdrawn in one run, so that it has an end."""
+MOST_HEIRS = 32
+"""Points that are read in one run because others expire in their favour; one that expires has fewer
+than that."""
+MOST_LOOKS = 20
+"""How often points are judged in one run, as each reading may show something else."""
+READ_IN_TURN = 4
+"""Further kept points that are read in a run in which others expire: those that were read longest
+ago. So each is read again some day."""
 NOTES_STAY = timedelta(days=7)
 """How long after a point was withdrawn it is noted, when it is gone."""
 OF_BACKUPS = ("backups", "backup_gigabytes")
@@ -59,14 +69,21 @@ _USABLE = ("available", "restoring")
 
 @dataclass(frozen=True)
 class Reading:
-    """The recovery points that were read, each once: a point never changes. What it needs stays
-    known, whatever becomes of its document meanwhile.
+    """The recovery points that are known, each examined once: a point never changes. What it needs
+    stays known, whatever becomes of its document meanwhile.
     """
 
     examined: dict[str, Examined] = field(default_factory=dict)
-    """by id"""
-    records: dict[str, bytes] = field(default_factory=dict)
+    """by id; by what this host remembers of the vault, where its listing says that it is the same
+    """
+    read: set[str] = field(default_factory=set)
+    """those of which manifest and records were read from the vault, and not remembered"""
+    in_turn: set[str] = field(default_factory=set)
+    """those that are read because they were read longest ago"""
+    remembered: dict[str, bytes] = field(default_factory=dict)
     """documents of their records, by name"""
+    records: dict[str, bytes] = field(default_factory=dict)
+    """those that were read from the vault"""
 
 
 class Seen(NamedTuple):
@@ -96,14 +113,48 @@ class Expiry:
     """called before each change; raises when the run must stop"""
     asked: Collection[str] = ()
     """points that an operator wants removed"""
+    longest_ago: Callable[[Collection[str]], Sequence[str]] = lambda _points: ()
+    """those of these points that are remembered, the one that was read longest ago first"""
     reading: Reading = field(default_factory=Reading, repr=False)
 
     def examined(self, point: str) -> Examined:
-        """As `points.examine`, read once."""
-        found, records = self.reading.examined, self.reading.records
-        if point not in found:
-            found[point] = points.examine(self.vault, self.vnf.vnf, point, records)
-        return found[point]
+        """As `points.examine`, once; not read where this host remembers the point, and the vault
+        lists the same documents.
+        """
+        found = self.reading.examined
+        if point not in found and (remembered := self._remembered(point)) is not None:
+            found[point] = remembered
+        return found[point] if point in found else self.verified(point)
+
+    def verified(self, point: str) -> Examined:
+        """As `points.examine`: all of it was read from the vault, once."""
+        known = self.reading
+        if point not in known.read:
+            found = points.examine(self.again, self.vnf.vnf, point, known.records)
+            known.examined[point] = found
+            known.read.add(point)
+        return known.examined[point]
+
+    def _remembered(self, point: str) -> Examined | None:
+        """A point by what is remembered of it: only one that proves to be signed and whole."""
+        name = sealing.manifest_name(self.vnf.vnf, point)
+        if not any(copy.remembers(name) for copy in self._copies):
+            return None
+        try:
+            found = points.examine(self.vault, self.vnf.vnf, point, self.reading.remembered)
+        except (NotFound, VaultCorrupt) as error:
+            LOG.info("recovery point %s of %s is read again: %s", point, self.vnf.vnf, error)
+            return None
+        return found if found.trusted else None
+
+    @cached_property
+    def again(self) -> Vault:
+        """The vault, where each document is read."""
+        return self.vault.again()
+
+    @cached_property
+    def _copies(self) -> Sequence[Vault]:
+        return self.vault.copies()
 
 
 @dataclass
@@ -122,8 +173,23 @@ class Outcome:
     """what is still to be removed, and why, in sentences"""
 
 
-def judged(expiry: Expiry, now: datetime) -> Judgement:
+class Verdict(NamedTuple):
+    """What becomes of the recovery points of a VNF."""
+
+    kept: Mapping[str, str]
+    """point -> why"""
+    expired: list[str]
+    """the oldest first"""
+    ready: list[str]
+    """those of them that may be withdrawn now: all in whose favour they expire was read in this run
+    """
+
+
+def judged(expiry: Expiry, now: datetime) -> Verdict:
     """Which recovery points are kept, and why, and which have expired.
+
+    All that the vault lists are known; those in whose favour others expire are read, and so are a
+    few more, in turn.
 
     Raises:
         Busy: the VNF is failing over.
@@ -131,6 +197,46 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
         VaultError: a vault cannot be read completely.
     """
     state = _must_not_fail_over(expiry)
+    recoverable = _Recoverable(expiry, state.active_site)
+    reading = expiry.reading
+    for _ in range(MOST_LOOKS):
+        verdict, heirs = _judged(expiry, now, recoverable)
+        if not verdict.ready:
+            return verdict
+        if not reading.in_turn:
+            others = (p for p in expiry.longest_ago(verdict.kept) if p not in heirs)
+            reading.in_turn.update(islice(others, READ_IN_TURN))
+        wanted = (heirs | reading.in_turn) - reading.read
+        unread = [point for point in verdict.kept if point in wanted]
+        if not unread:
+            return verdict
+        for point in unread:
+            _standing(expiry, point, expiry.verified)
+    raise VaultError(
+        f"{expiry.vault.place}: recovery points of {expiry.vnf.vnf} come and go while they are"
+        " read; try again in some minutes"
+    )
+
+
+class _Recoverable:
+    """Which points can be recovered from; sites are asked once for each."""
+
+    def __init__(self, expiry: Expiry, active: str) -> None:
+        self._expiry, self._active = expiry, active
+        self._asked: set[str] = set()
+        self._gone: set[str] = set()
+
+    def of(self, found: Collection[RecoveryPoint]) -> list[RecoveryPoint]:
+        """Those of the points."""
+        if unknown := [p for p in found if p.id not in self._asked]:
+            whole = _recoverable(self._expiry, self._active, unknown)
+            self._asked |= {p.id for p in unknown}
+            self._gone |= {p.id for p in unknown} - {p.id for p in whole}
+        return [p for p in found if p.id not in self._gone]
+
+
+def _judged(expiry: Expiry, now: datetime, recoverable: _Recoverable) -> tuple[Verdict, set[str]]:
+    """A verdict by what is known, and the points in whose favour those that are ready expire."""
     found, doubtful = standing(expiry), withdrawn(expiry).doubtful
     seen = [_seen(p) for p in found]
     users = expiry.users()
@@ -138,11 +244,22 @@ def judged(expiry: Expiry, now: datetime) -> Judgement:
     # None expires in favour of one that is hidden from every host, and stays.
     found_by_all = [p.point for p in found if p.trusted and p.point.id not in doubtful]
     kept |= _kept_by_policy(expiry, _only(seen, found_by_all), now, users)
+    whole = found_by_all
     if len(kept) < len(found):
         # Nor in favour of one that cannot be recovered from.
-        whole = _recoverable(expiry, state.active_site, found_by_all)
+        whole = recoverable.of(found_by_all)
         kept |= _kept_by_policy(expiry, _only(seen, whole), now, users)
-    return Judgement(kept, [p.point.id for p in found if p.point.id not in kept])
+    expired = [p.point.id for p in found if p.point.id not in kept]
+    of_point = {p.dated.id: p.dated for p in seen}
+    heirs = Heirs([of_point[p.id] for p in whole if p.id in kept], _policies(expiry))
+    ready: list[str] = []
+    read = set[str]()
+    for point in expired[:MOST_POINTS]:
+        if len(more := read | heirs.of(of_point[point])) > MOST_HEIRS:
+            break
+        ready.append(point)
+        read = more
+    return Verdict(kept, expired, ready), read
 
 
 def seen_points(expiry: Expiry, known: Mapping[str, Seen]) -> dict[str, Seen]:
@@ -158,7 +275,7 @@ def seen_points(expiry: Expiry, known: Mapping[str, Seen]) -> dict[str, Seen]:
     for point in points.list_ids(expiry.vault, expiry.vnf.vnf):
         if point in known:
             found[point] = known[point]
-        elif (examined := _standing(expiry, point)) is not None:
+        elif (examined := _standing(expiry, point, expiry.examined)) is not None:
             found[point] = _seen(examined)
     return found
 
@@ -183,7 +300,7 @@ def _kept_by_policy(
     """The points that the policy keeps, and why. One that no trusted key has signed may claim to be
     the newest: it makes none expire, and each of these expires in favour of signed ones only.
     """
-    policies = {p.option: p.keeps for p in expiry.vnf.protections}
+    policies = _policies(expiry)
 
     def kept_among(points: Sequence[Dated]) -> Mapping[str, str]:
         return judge(points, policies, now + CLOCKS_DIFFER_BY, users).kept
@@ -194,6 +311,10 @@ def _kept_by_policy(
         if (why := kept_among([*signed, unsigned]).get(unsigned.id)) is not None:
             kept[unsigned.id] = why
     return kept
+
+
+def _policies(expiry: Expiry) -> Mapping[str, Retention | Literal["all"]]:
+    return {p.option: p.keeps for p in expiry.vnf.protections}
 
 
 def _only(seen: Iterable[Seen], signed: Iterable[RecoveryPoint]) -> list[Seen]:
@@ -287,8 +408,7 @@ def room(expiry: Expiry, need: QuotaNeed, new: Mapping[str, int]) -> Room:
         (dated(e.point), {i: _weight(need, r) for i, r in e.point.backups.items()}) for e in found
     ]
     ours = sum({b: w for _, weights in weighted for b, w in weights.items()}.values())
-    policies = {p.option: p.keeps for p in expiry.vnf.protections}
-    return Room(weighted, policies, new, need.limit - max(need.used - ours, 0))
+    return Room(weighted, _policies(expiry), new, need.limit - max(need.used - ours, 0))
 
 
 def _weight(need: QuotaNeed, record: BackupRecord) -> int:
@@ -333,33 +453,50 @@ def _newest_signed(expiry: Expiry, ids: Iterable[str]) -> tuple[str, set[str]]:
     """The newest of these points that a key trusted here has signed, empty if none is; and those
     that cannot be read, or that none has signed: another may have been there in their place.
     """
+    signed, unproven = _by_signature(expiry, ids, expiry.examined)
+    for age in sorted(signed, key=lambda age: age.key, reverse=True):
+        # what is remembered of it does not decide that an older one may go
+        read, unsigned = _by_signature(expiry, [age.id], expiry.verified)
+        unproven |= unsigned
+        if read:
+            return age.id, unproven
+    return "", unproven
+
+
+def _by_signature(
+    expiry: Expiry, ids: Iterable[str], examine: Callable[[str], Examined]
+) -> tuple[list[points.Age], set[str]]:
+    """The ages of the points that a key trusted here has signed, and the others of those that are
+    there.
+    """
     signed: list[points.Age] = []
     unproven: set[str] = set()
     for point in ids:
         try:
-            age = _age_if_signed(expiry, point)
+            age = _age_if_signed(expiry, point, examine)
         except NotFound:
             continue
         if age is None:
             unproven.add(point)
         else:
             signed.append(age)
-    newest = max(signed, key=lambda age: age.key, default=None)
-    return ("" if newest is None else newest.id), unproven
+    return signed, unproven
 
 
-def _age_if_signed(expiry: Expiry, point: str) -> points.Age | None:
+def _age_if_signed(
+    expiry: Expiry, point: str, examine: Callable[[str], Examined]
+) -> points.Age | None:
     """What the age of a point goes by; None if no key trusted here has signed it. Its records need
     not be there for that.
     """
     try:
-        found = expiry.examined(point)
+        found = examine(point)
         if not found.trusted:
             return None
         return points.Age(found.point.generation, found.point.consistent_at, point)
     except VaultCorrupt:
         try:
-            summary = points.summary(expiry.vault, expiry.vnf.vnf, point)
+            summary = points.summary(expiry.again, expiry.vnf.vnf, point)
         except VaultCorrupt:
             return None
         if summary.signed_by is None:
@@ -380,16 +517,18 @@ def standing(expiry: Expiry, apart_from: Collection[str] = ()) -> list[Examined]
     vault, vnf = expiry.vault, expiry.vnf.vnf
     found: list[Examined] = []
     for point in sorted({*points.list_ids(vault, vnf), *withdrawn(expiry).doubtful}):
-        if point not in apart_from and (examined := _standing(expiry, point)) is not None:
+        if point in apart_from:
+            continue
+        if (examined := _standing(expiry, point, expiry.examined)) is not None:
             found.append(examined)
     return found
 
 
-def _standing(expiry: Expiry, point: str) -> Examined | None:
+def _standing(expiry: Expiry, point: str, examine: Callable[[str], Examined]) -> Examined | None:
     """A recovery point that was listed; None if it has gone since. Raises as `standing`."""
     vault, vnf = expiry.vault, expiry.vnf.vnf
     try:
-        return expiry.examined(point)
+        return examine(point)
     except VaultCorrupt as error:
         raise VaultCorrupt(
             f"recovery point {point} of {vnf} cannot be read, so nothing expires: it is unknown"
@@ -424,7 +563,7 @@ def needless(expiry: Expiry, going: Iterable[str], staying: Collection[Examined]
     """The backups that would go with points, and the GiB that each counts. What damaged ones were
     made of is looked for at the sites that answer.
     """
-    work = _work(expiry, going, staying)
+    work = _work(expiry, going, staying, expiry.examined)
     found = {
         backup: record.size_gib
         for point in work.hidden
@@ -444,19 +583,35 @@ def backups_of(found: Iterable[Examined]) -> set[str]:
     return {backup for examined in found for backup in examined.point.backups}
 
 
-def withdraw(expiry: Expiry, going: Collection[str], why: str) -> None:
+def withdraw(expiry: Expiry, going: Sequence[str], why: str) -> list[str]:
     """Withdraw recovery points; `why` is a sentence. Safe to repeat.
 
+    Returns:
+        those that are withdrawn: not all, where a vault is full before that. The removal of these
+        makes room for the others.
+
     Raises:
+        VaultFull: a vault has no room for the first one.
         VaultError: it is unknown whether all are withdrawn.
     """
+    done: list[str] = []
     if not going:
-        return
+        return done
     with expiry.timeline.step(Steps.WITHDRAW_POINTS, expiry.vnf.vnf) as step:
         for point in going:
             expiry.go_on()
-            points.hide(expiry.vault, expiry.vnf.vnf, point, why)
-        step.result(recovery_points=len(going))
+            try:
+                points.hide(expiry.vault, expiry.vnf.vnf, point, why)
+            except VaultFull as error:
+                if not done:
+                    raise
+                LOG.warning(
+                    "%d points are left to the next expiry: %s", len(going) - len(done), error
+                )
+                break
+            done.append(point)
+        step.result(recovery_points=len(done))
+    return done
 
 
 def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
@@ -493,7 +648,7 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     outcome.left += [f"recovery point {i}: used by {run}" for i, run in sorted(used.items())]
     staying += [expiry.examined(point) for point in used]
     going = [point for point in certain if point not in used]
-    work = _work(expiry, going, staying)
+    work = _work(expiry, going, staying, expiry.verified)
     stuck: set[str] = set()
     for home in sorted({point.site for point in work.hidden} | {state.active_site}):
         stuck |= _remove_everywhere(expiry, work, home, state.active_site, outcome)
@@ -586,7 +741,8 @@ def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
     """
     vnf, before = expiry.vnf.vnf, datetime.now(UTC) - NOTES_STAY
     made_before = [point for point in notes if point < f"{before:%Y%m%dT%H%M%SZ}"][:MOST_POINTS]
-    old = [i for i in made_before if withdrawals.is_older(expiry.vault, vnf, i, before)]
+    # the points of the next ones were withdrawn later, but for those that were deleted by hand
+    old = list(takewhile(lambda i: withdrawals.is_older(expiry.vault, vnf, i, before), made_before))
     if not old:
         return
     try:
@@ -599,7 +755,12 @@ def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
     withdrawals.forget(expiry.vault, vnf, gone)
 
 
-def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> _Work:
+def _work(
+    expiry: Expiry,
+    ids: Iterable[str],
+    staying: Collection[Examined],
+    examine: Callable[[str], Examined],
+) -> _Work:
     """What is to be removed of withdrawn points.
 
     Backups that only an unsigned point names go if they are of a volume that a signed one has:
@@ -610,7 +771,7 @@ def _work(expiry: Expiry, ids: Iterable[str], staying: Collection[Examined]) -> 
     misplaced: list[str] = []
     for point in ids:
         try:
-            found.append(expiry.examined(point))
+            found.append(examine(point))
         except NotFound:
             continue  # another host has finished with it
         except PointMisplaced as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
@@ -20,6 +20,10 @@ PROBE = ".probe-"
 """What names begin with that are not listed: probes and half-written files."""
 LARGEST_DOCUMENT = point_v1.LARGEST_BYTES
 """Bytes of the largest document that any reader takes: a manifest of format 1."""
+MAKE_ROOM = (
+    "Give it room, or have recovery points removed: antipode recovery-point expire VNF, or delete"
+)
+"""What to do about a vault that is full."""
 
 CLOCKS_DIFFER_BY = timedelta(minutes=2)
 """A clock that is further away from ours than that is wrong."""
@@ -96,6 +100,15 @@ class Vault(ABC):
             VaultError: the vault cannot be read.
         """
 
+    def identities(self, prefix: str) -> Mapping[str, str]:
+        """The names that begin with `prefix`, each with what tells its content from any other that
+        was there; empty where that is not known.
+
+        Raises:
+            VaultError: the vault cannot be read.
+        """
+        return dict.fromkeys(self.list(prefix), "")
+
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove a document; one that is not there is no error.
@@ -108,6 +121,14 @@ class Vault(ABC):
     @abstractmethod
     def place(self) -> str:
         """Where it is, for messages."""
+
+    def remembers(self, name: str) -> bool:
+        """Whether `get` need not read this document."""
+        return False
+
+    def again(self) -> Vault:
+        """The same vault, where each document is read."""
+        return self
 
     def copies(self) -> Sequence[Vault]:
         """The vaults that hold each document by themselves: this one, or those that it is made of

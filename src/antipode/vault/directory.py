@@ -8,15 +8,16 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from antipode import private
-from antipode.errors import NotFound, VaultError
-from antipode.vault import PROBE, Vault
+from antipode.errors import NotFound, VaultError, VaultFull
+from antipode.vault import MAKE_ROOM, PROBE, Vault
 
 LOG = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DirectoryVault(Vault):
@@ -94,6 +95,15 @@ class DirectoryVault(Vault):
             raise VaultError(f"{self.place} cannot be read: {error.strerror}") from error
         return sorted(n for n in names if n.startswith(prefix) and self._is_text(n))
 
+    def identities(self, prefix: str) -> Mapping[str, str]:
+        """As `Vault.identities`: each write makes another file, or changes the times of this one.
+        The files are not read.
+        """
+        try:
+            return {name: _identity(self._root / name) for name in self.list(prefix)}
+        except OSError as error:
+            raise VaultError(f"{self.place} cannot be read: {error.strerror}") from error
+
     def delete(self, name: str) -> None:
         path = self._path(name)
         try:
@@ -134,6 +144,8 @@ class DirectoryVault(Vault):
             finally:
                 half.unlink(missing_ok=True)
         except OSError as error:
+            if error.errno in _FULL:
+                raise VaultFull(f"{self.place}: {error.strerror}. {MAKE_ROOM}") from error
             raise VaultError(
                 f"{self.place} cannot be written: {path}: {error.strerror}; see that it is "
                 "mounted and writable, and that its file system has hard links"
@@ -148,6 +160,17 @@ def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
 
     for above, _folders, files in os.walk(folder, onerror=fail):
         yield from ((Path(above), file) for file in files)
+
+
+def _identity(path: Path) -> str:
+    """What tells a file from any other of its name; empty for what is no file, or not any more."""
+    try:
+        about = path.lstat()
+    except FileNotFoundError:
+        return ""
+    if not stat.S_ISREG(about.st_mode):
+        return ""
+    return f"{about.st_ino} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"
 
 
 def _sync_directory(directory: Path) -> None:

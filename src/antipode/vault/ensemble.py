@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
-from antipode.errors import AntipodeError, NotFound, SiteUnreachable, Stopped, VaultError
+from antipode.errors import (
+    AntipodeError,
+    NotFound,
+    SiteUnreachable,
+    Stopped,
+    VaultError,
+    VaultFull,
+)
 from antipode.logs import adopt, current_run
 from antipode.vault import Answer, Vault, Version
 from antipode.vault.keys import NO_KEYS, Keyring
@@ -87,6 +96,20 @@ class Vaults(Vault):
             2 * len(having) == len(voters) and having[0] == voters[0]
         )
 
+    def viewed(self, through: Callable[[Vault], Vault]) -> Vaults:
+        """The same vaults, each through something else; what is left out here is left out there."""
+
+        def connect(name: str) -> Vault:
+            return through(self._vault(name))
+
+        view = copy.copy(self)
+        view._connect = {name: partial(connect, name) for name in self._connect}
+        view._connected = {}
+        return view
+
+    def again(self) -> Vaults:
+        return self.viewed(lambda vault: vault.again())
+
     def put(self, name: str, document: bytes) -> None:
         self._ask(lambda vault: vault.put(name, document))
 
@@ -121,7 +144,7 @@ class Vaults(Vault):
 
         Raises:
             VaultError: fewer answer than are needed.
-            SiteUnreachable: that is all that was wrong.
+            SiteUnreachable, VaultFull: that is all that was wrong.
         """
         with self._lock:
             names = [name for name in self._connect if name not in self._left_out]
@@ -184,8 +207,12 @@ class Vaults(Vault):
             if isinstance(error, Stopped) or not isinstance(error, AntipodeError):
                 raise error
         if failed and len(found) < self._needed:
-            silent = all(isinstance(error, SiteUnreachable) for error in failed.values())
-            raise (SiteUnreachable if silent else VaultError)(
+            kinds = (
+                kind
+                for kind in (SiteUnreachable, VaultFull)
+                if all(isinstance(error, kind) for error in failed.values())
+            )
+            raise next(kinds, VaultError)(
                 "; ".join(f"vault {n}: {e}" for n, e in sorted(failed.items()))
             )
         for name, error in sorted(failed.items()):

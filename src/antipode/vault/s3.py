@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,8 +18,8 @@ from typing import Any
 from antipode import libraries
 from antipode.cloud.answers import printable
 from antipode.config import S3Vault as Settings
-from antipode.errors import InvalidInput, NotFound, VaultError
-from antipode.vault import PROBE, Vault, clock_remarks
+from antipode.errors import InvalidInput, NotFound, VaultError, VaultFull
+from antipode.vault import MAKE_ROOM, PROBE, Vault, clock_remarks
 
 CONNECT_S, READ_S = 10, 60
 """How long a connection, and an answer, are waited for (seconds)."""
@@ -27,6 +28,10 @@ CONFLICTS = 5
 """How often a write is tried again while another one of the same name is under way."""
 _PUBLIC = ("/AllUsers", "/AuthenticatedUsers")
 """How the names of the groups end that anybody is in."""
+_FULL = (413, 507)
+_FULL_CODE = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|InsufficientCapacity")
+"""What services answer to a write where there is no room; the code of a quota comes with 400 or 403
+in MinIO and Ceph."""
 _FORBIDDEN = 403
 _NOT_FOUND, _CONFLICT, _EXISTS, _NOT_IMPLEMENTED = 404, 409, 412, 501
 
@@ -83,14 +88,18 @@ class S3Vault(Vault):
             raise NotFound(f"{self.place} has no {name}") from error
 
     def list(self, prefix: str) -> list[str]:
+        return sorted(self.identities(prefix))
+
+    def identities(self, prefix: str) -> Mapping[str, str]:
+        """As `Vault.identities`, by the entity tags, which are of the content or of each write."""
         pages = self._s3.get_paginator("list_objects_v2")
         with self._calling("read"):
-            names = [
-                item["Key"]
+            return {
+                item["Key"]: f"{item['ETag']} {item['Size']}" if item.get("ETag") else ""
                 for page in pages.paginate(Bucket=self._bucket, Prefix=prefix)
                 for item in page.get("Contents", ())
-            ]
-        return sorted(name for name in names if not _is_probe(name))
+                if not _is_probe(item["Key"])
+            }
 
     def delete(self, name: str) -> None:
         self._go_on()
@@ -223,9 +232,10 @@ class S3Vault(Vault):
     def _refused(self, done: str, error: Any) -> VaultError:
         answer, status = error.response["Error"], error.response["ResponseMetadata"]
         words = f"{answer.get('Code')}: {answer.get('Message')}"
-        return VaultError(
-            f"{self.place} cannot be {done}: {status['HTTPStatusCode']} {printable(words)}"
-        )
+        what = f"{self.place} cannot be {done}: {status['HTTPStatusCode']} {printable(words)}"
+        if status["HTTPStatusCode"] in _FULL or _FULL_CODE.search(str(answer.get("Code"))):
+            return VaultFull(f"{what}. {MAKE_ROOM}")
+        return VaultError(what)
 
 
 def _client(settings: Settings) -> Any:

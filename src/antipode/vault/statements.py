@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from antipode.errors import NotFound, PointMisplaced, PointUnsigned, VaultCorrupt, VaultError
 from antipode.model.base import Model
-from antipode.vault import Vault
+from antipode.vault import Vault, reserve
 from antipode.vault.keys import Keyring
 
 LOG = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def create(
                 return Created(name, False, found)
     for number in range(MOST_NAMES):
         name = f"{base}.{number}" if number else base
-        if there.create(name, document):
+        if reserve.write(there, partial(there.create, name, document)):
             return Created(name, True, statement)
         try:
             present = there.get(name)

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from antipode.errors import AntipodeError, NotFound, Stopped, VaultError
-from antipode.vault import PROBE, Vault, clock_remarks
+from antipode.errors import AntipodeError, NotFound, Stopped, VaultError, VaultFull
+from antipode.vault import MAKE_ROOM, PROBE, Vault, clock_remarks
 
 if TYPE_CHECKING:
     from antipode.cloud.objects import Objects
+
+_FULL = (413, 507)
+"""What Swift answers to a write where a quota is exhausted, or the storage."""
 
 
 class SwiftVault(Vault):
@@ -56,15 +59,23 @@ class SwiftVault(Vault):
             raise VaultError(f"{self.place} cannot be read: {error}") from error
 
     def list(self, prefix: str) -> list[str]:
+        return sorted(self.identities(prefix))
+
+    def identities(self, prefix: str) -> Mapping[str, str]:
+        """As `Vault.identities`, by the MD5 of the content."""
         try:
             listing = self._objects.listing(self._container, prefix)
         except NotFound:
-            return []
+            return {}
         except Stopped:
             raise
         except AntipodeError as error:
             raise VaultError(f"{self.place} cannot be read: {error}") from error
-        return sorted(o.name for o in listing if not o.name.startswith(PROBE))
+        return {
+            o.name: f"{o.etag} {o.bytes}" if o.etag else ""
+            for o in listing
+            if not o.name.startswith(PROBE)
+        }
 
     def delete(self, name: str) -> None:
         try:
@@ -112,4 +123,6 @@ class SwiftVault(Vault):
         except Stopped:
             raise
         except AntipodeError as error:
+            if getattr(error, "status", None) in _FULL:
+                raise VaultFull(f"{self.place} is full: {error}. {MAKE_ROOM}") from error
             raise VaultError(f"{self.place} cannot be written: {error}") from error

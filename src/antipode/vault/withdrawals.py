@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,7 +15,7 @@ from pydantic import Field
 from antipode.model.base import Model
 from antipode.model.state import Moment
 from antipode.model.vnf import Name
-from antipode.vault import Vault, statements
+from antipode.vault import Vault, reserve, statements
 from antipode.vault.keys import Keyring
 from antipode.vault.statements import Kind
 
@@ -57,9 +58,15 @@ def write(vault: Vault, vnf: str, point: str, why: str) -> None:
     )
     document = statements.sealed(keys, KIND, note)
 
-    def write_to(copy: Vault) -> None:
+    def have(copy: Vault) -> None:
+        # a vault that is full refuses what it has, too
+        if _counting(copy, keys, name):
+            return
         if not copy.create(name, document) and not _counting(copy, keys, name):
             copy.put(name, document)
+
+    def write_to(copy: Vault) -> None:
+        reserve.write(copy, partial(have, copy))
 
     vault.each(write_to)
 
