@@ -730,7 +730,7 @@ class FakeCloud:
         """Take over a clone of its storage, which gets the name of the volume; what is not there
         ends in `error_managing`.
         """
-        self._happens("manage")
+        self._happens(f"manage {wanted['name']}")
         volume, name = f"managed-{next(self.ids)}", ref["source-name"]
         there = name in self.clones
         self.volumes[volume] = {

@@ -63,7 +63,9 @@ from antipode.store import database
 from antipode.store.questions import Questions
 from antipode.store.runs import Runs
 from antipode.store.tables import QuestionRow
+from antipode.transfer import replication
 from antipode.vault import Vault
+from tests.unit import fakestorage
 
 _of_thread = threading.local()
 _address = ""
@@ -249,6 +251,7 @@ LATE = (
     "taskflow.engines.action_engine.engine",
     "antipode.recover.sources.backup",
     "antipode.recover.sources.image",
+    "antipode.recover.sources.replicated",
     "antipode.recover.sources.proof",
 )
 """What antipode's modules import only while they work; imported once for all forks."""
@@ -273,6 +276,8 @@ def prepare() -> None:
     deployment.Deployment.dns = lambda *_: AskedZone()  # type: ignore[method-assign]
     deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[method-assign]
     taskflow.engines.load = load_with_points
+    replication.LOOK_S = 0.005
+    fakestorage.install(lambda *question: ask("storage", *question))
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)
     with_points(flows.Flows, "forget")
@@ -288,7 +293,7 @@ def do(job: dict[str, Any]) -> None:
         config.Config.store_name = lambda *_: "backups"  # type: ignore[method-assign]
     here = deployment.Deployment(config.load(job["config"]))
     match what := job["what"]:
-        case "protect":
+        case "protect" | "protect by replication":
             protect.protect(here, job["vnf"], Unobserved())
         case "protect by server-snapshot" | "protect by server-snapshot, from an image":
             protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")
@@ -297,7 +302,7 @@ def do(job: dict[str, Any]) -> None:
             Questions.ask = answered  # type: ignore[method-assign,assignment]
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
-        case "failover":
+        case "failover" | "failover from states":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
         case "failover that fences":

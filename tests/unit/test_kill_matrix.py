@@ -35,14 +35,16 @@ from antipode.engine.flows import Flows
 from antipode.engine.parts import part_of
 from antipode.errors import NotFound
 from antipode.model.dns import RecordSet
+from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
 from antipode.model.vnf import Vnf
 from antipode.vault import PROBE, generations, reserve, sealing
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.swift import SwiftVault
 from antipode.vault.withdrawals import WITHDRAWN
-from tests.unit import storages
+from tests.unit import fakestorage, storages
 from tests.unit.fakecloud import FakeCloud
+from tests.unit.fakestorage import Pools
 
 SHARDS = 4
 """The points of each matrix are dealt to so many tests, for as many workers."""
@@ -177,7 +179,9 @@ class Stage:
         self.config.write_text(
             "sites:\n  site-a: {cloud: a}\n  site-b: {cloud: b}\n"
             f"vault: {{directory: {folder}}}\ndatabase: sqlite:///{folder / 'antipode.db'}\n"
+            f"{fakestorage.CONFIGURATION}"
         )
+        self.pools = Pools(self.clouds)
         self.listener = Listener(str(folder / "s"), "AF_UNIX", backlog=64)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -319,6 +323,12 @@ class Stage:
                 return None
             case "vault":
                 return self._of_vault(*about)
+            case "storage":
+                self._of_call.event = None
+                found = self.pools.ask(*about)
+                if self._of_call.event is not None:
+                    self.at(f"{self._of_call.event}, not answered")
+                return found
             case "dns":
                 return self._of_zone(*about)
         site, service, method, path, body, params = about
@@ -393,7 +403,8 @@ def same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
 @pytest.fixture(scope="module")
 def killable() -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("killable.py"))],
+        [sys.executable, "-m", "tests.unit.killable"],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -506,6 +517,21 @@ def undoing(stage: Stage) -> Stage:
     return stage
 
 
+def replicated(stage: Stage) -> Stage:
+    """Have the storage replicate the VNF by itself."""
+    changes = {
+        "datastores": {"disks": {"storage": "mirror"}},
+        "protections": [{"option": "replication", "quiesce": {"timeout": "5m"}}],
+    }
+    return with_vnf(stage, Vnf.model_validate(VNF.model_dump(mode="json") | changes))
+
+
+def with_states(stage: Stage) -> Stage:
+    """Have the newest recovery point be of states in replicated storage."""
+    stage.begins_with = REPLICATED
+    return replicated(stage)
+
+
 def fenced(stage: Stage) -> Stage:
     """Have the VNF be active at the backup site, and its old copy fenced."""
     stage.begins_with = "fence"
@@ -613,7 +639,11 @@ def clouds(stage: Stage) -> dict[str, Any]:
             "groups": cloud.server_groups,
             "keypairs": cloud.keypairs,
             "frozen": sorted(cloud.all_frozen),
-            "snapshots": cloud.snapshots,
+            "snapshots": sorted(
+                [named(cloud, s["volume_id"]), s["status"], made_by(s)]
+                for s in cloud.snapshots.values()
+            ),
+            "clones": cloud.clones,
             "images": sorted(map(without_ids, cloud.images.values()), key=lambda i: i["name"]),
             "backups": sorted(
                 [named(cloud, b["volume_id"]), b["parent_id"] is None, b["status"]]
@@ -647,6 +677,7 @@ def points(stage: Stage, run: str = "") -> list[dict[str, Any]]:
             "made_by": point.run if point.run == run else "another",
             "consistency": point.consistency,
             "stored": set(point.backups) <= set(stage.clouds["site-a"].backups),
+            "states": set(point.states) <= set(stage.clouds["site-a"].snapshots),
         }
         for point in (opened(stage, name) for name in sorted(stage.vault) if counts(stage, name))
     ]
@@ -698,7 +729,19 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [f"{where}: {one!r} and not {other!r}"]
 
 
-ONCE = ("restore", "import", "boot", "port", "group", "keypair", "network", "subnet", "security")
+ONCE = (
+    "restore",
+    "clone",
+    "manage",
+    "import",
+    "boot",
+    "port",
+    "group",
+    "keypair",
+    "network",
+    "subnet",
+    "security",
+)
 """What must happen once and never again, whatever is killed."""
 
 
@@ -766,6 +809,8 @@ def matrices(
                 {
                     "expire": expiring,
                     IMAGED: lambda: from_image(stages()),
+                    REPLICATED: lambda: replicated(stages()),
+                    FROM_STATES: lambda: with_states(stages()),
                     "fence": lambda: moved(stages()),
                     "drill cleanup": lambda: drilled(stages()),
                     "migrate": lambda: moving(stages()),
@@ -782,12 +827,15 @@ def matrices(
     return matrix
 
 
+REPLICATED, FROM_STATES = "protect by replication", "failover from states"
 IMAGED = "protect by server-snapshot, from an image"
 COMMANDS = (
     "protect",
     "protect by server-snapshot",
     IMAGED,
+    REPLICATED,
     "failover",
+    FROM_STATES,
     "expire",
     "verify",
     "precheck",
@@ -804,7 +852,7 @@ COMMANDS = (
 SPARSE = {"migrate": 5, "reprotect": 5, "failover that fences": 3, "undo": 3}
 """Of whose points only every so many are in a matrix: its parts have matrices of their own."""
 AT_THE_BACKUP_SITE = (
-    *("failover", "verify", "precheck", "drill", "drill cleanup"),
+    *("failover", FROM_STATES, "verify", "precheck", "drill", "drill cleanup"),
     "dns switch",  # at no site
 )
 
@@ -819,7 +867,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 10, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0)
+    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)
@@ -884,6 +932,7 @@ def test_a_runbook_step_that_was_done_is_not_done_again_wherever_its_run_is_kill
         ("protect by server-snapshot", "image db, not answered"),
         (IMAGED, "upload antipode root disk of db, not answered"),
         ("failover", "restore db-root, not answered"),
+        (FROM_STATES, "manage db-root, not answered"),
         ("expire", "delete backup of db-data, not answered"),
         ("verify", "full backup db-root, not answered"),
         ("fence", "os-stop db, not answered"),
@@ -915,7 +964,10 @@ ABORTED = (
     ("protect by server-snapshot", "snapshot db-data"),
     ("protect by server-snapshot", "incremental backup front-root, not answered"),
     (IMAGED, "upload antipode root disk of db, not answered"),
+    (REPLICATED, "snapshot db-data, not answered"),
     ("failover", "boot front, not answered"),
+    (FROM_STATES, "clone volume-db-root, not answered"),
+    (FROM_STATES, "boot front, not answered"),
     ("verify", "restore db-root, not answered"),
     ("verify", "full backup db-root, not answered"),
     ("drill", "network net-b drill-1a2b3c, not answered"),
@@ -939,7 +991,7 @@ def test_an_abort_takes_back_what_the_run_has_made_and_can_be_killed_anywhere_an
     )
     assert kept == matrix.before[there]
     assert aborted["points"] == matrix.before["points"]
-    assert (what == "failover") == bool(aborted["run"]["left"])
+    assert what.startswith("failover") == bool(aborted["run"]["left"])
     stage.close()
     for point in points:
         stage = matrix.killed_at(first)

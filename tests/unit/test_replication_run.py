@@ -101,7 +101,7 @@ def test_a_recovery_clones_every_state_and_promotes_nothing(replicated: Replicat
     replicated.pools.dead.add("site-a")
     record = world.failover()
     assert "left" not in record
-    assert replicated.events("site-b").count("manage") == 3
+    assert replicated.events("site-b").count("manage db-root") == 1
     assert world.b.clones == {}, "each is separated"
     volumes = {v["name"]: v for v in world.b.volumes.values()}
     assert {n: v["status"] for n, v in volumes.items()} == dict.fromkeys(volumes, "in-use")
@@ -144,7 +144,8 @@ def test_a_failed_recovery_is_resumed_with_the_clones_that_it_has(replicated: Re
         world.failover()
     world.b.before = lambda event: None
     resume(world.here, world.here.runs.all()[0].id, Unobserved())
-    assert replicated.events("site-b").count("manage") == 3
+    managed = [e for e in replicated.events("site-b") if e.startswith("manage")]
+    assert len(managed) == len(set(managed)) == 3
 
 
 def test_a_volume_that_cinder_could_not_take_is_made_again(replicated: Replicated) -> None:
@@ -153,7 +154,7 @@ def test_a_volume_that_cinder_could_not_take_is_made_again(replicated: Replicate
     lost: list[str] = []
 
     def loses(event: str) -> None:
-        if event == "manage" and not lost:
+        if event.startswith("manage") and not lost:
             lost.extend(world.b.clones)
             world.b.clones.clear()
 
