@@ -456,6 +456,14 @@ def protected(stages: Callable[[], Stage]) -> Stage:
 
 
 @pytest.fixture(scope="module")
+def protected_by_states(stages: Callable[[], Stage]) -> Stage:
+    """A primary with a recovery point of states in replicated storage."""
+    stage = replicated(stages())
+    assert stage.play(REPLICATED) == 0, stage.errors()
+    return stage
+
+
+@pytest.fixture(scope="module")
 def protected_long(stages: Callable[[], Stage]) -> Stage:
     """A primary with three recovery points: the second of increments, the third of full backups."""
     stage = with_vnf(stages(), with_policy("all"))
@@ -526,12 +534,6 @@ def replicated(stage: Stage) -> Stage:
     return with_vnf(stage, Vnf.model_validate(VNF.model_dump(mode="json") | changes))
 
 
-def with_states(stage: Stage) -> Stage:
-    """Have the newest recovery point be of states in replicated storage."""
-    stage.begins_with = REPLICATED
-    return replicated(stage)
-
-
 def fenced(stage: Stage) -> Stage:
     """Have the VNF be active at the backup site, and its old copy fenced."""
     stage.begins_with = "fence"
@@ -548,6 +550,7 @@ def after_protects(stage: Stage, protected: Stage) -> Stage:
     """Have a stage begin where two protections have ended."""
     there, then = stage.clouds["site-a"], protected.clouds["site-a"]
     there.backups = {b: dict(fields) for b, fields in then.backups.items()}
+    there.snapshots = {s: dict(fields) for s, fields in then.snapshots.items()}
     there.clock, there.ids = itertools.count(1000), itertools.count(1000)
     stage.vault = dict(protected.vault)
     if stage.has_moved:
@@ -804,13 +807,13 @@ def matrices(
 
     def matrix(what: str) -> Matrix:
         if what not in made:
-            long = what == "expire"
+            begins = {"expire": "protected_long", FROM_STATES: "protected_by_states"}
             made[what] = Matrix(
                 {
                     "expire": expiring,
                     IMAGED: lambda: from_image(stages()),
                     REPLICATED: lambda: replicated(stages()),
-                    FROM_STATES: lambda: with_states(stages()),
+                    FROM_STATES: lambda: replicated(stages()),
                     "fence": lambda: moved(stages()),
                     "drill cleanup": lambda: drilled(stages()),
                     "migrate": lambda: moving(stages()),
@@ -819,7 +822,7 @@ def matrices(
                     "old copy removal": lambda: fenced(stages()),
                     "dns switch": lambda: led_elsewhere(stages()),
                 }.get(what, stages),
-                request.getfixturevalue("protected_long") if long else protected,
+                request.getfixturevalue(begins[what]) if what in begins else protected,
                 what,
             )
         return made[what]
