@@ -21,23 +21,11 @@ import pytest
 from lab import extras, inside, power, wan
 from lab.services.openstack_conf import KEYSTONE_PORT
 from lab.site import ROOT, SITES, WAN_BRIDGE, Site
+from tests.lab.command import lab
 
 pytestmark = pytest.mark.lab
 
 PROJECT = Path(__file__).parents[2]
-
-
-def lab(*arguments: str) -> str:
-    """Call the lab's command line and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", *arguments],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, f"lab {' '.join(arguments)}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def programs(site: Site) -> dict[str, Any]:

@@ -22,7 +22,6 @@ import pytest
 
 from antipode.sandbox.creation import FLAVOR
 from lab import canary, inside, power
-from lab.desk import PROJECT
 from lab.services import identity, link, rbd_mirror, swift, tenant
 from lab.services.cinder import BACKEND
 from lab.services.openstack_conf import KEYSTONE_PORT
@@ -30,6 +29,7 @@ from lab.services.operator_rbd import replication_settings
 from lab.services.rbd_mirror import other_than
 from lab.site import SITES, Site
 from lab.waiting import wait_until
+from tests.lab.command import lab
 
 pytestmark = pytest.mark.lab
 
@@ -45,19 +45,6 @@ def replication(sites: None) -> None:
 def source(request: pytest.FixtureRequest) -> Site:
     assert isinstance(request.param, Site)
     return request.param
-
-
-def lab(*arguments: str) -> str:
-    """Call the lab's command line and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lab", *arguments],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, f"lab {' '.join(arguments)}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 # ---- mirrored images ----

@@ -15,7 +15,6 @@ from ruamel.yaml import YAML
 from antipode.sandbox import canary, records
 from antipode.sandbox.desk import CONFIGURATION, STORAGE
 from antipode.sandbox.rbd import CONDITIONS
-from antipode.sandbox.records import CHAIN
 from tests.sandbox.conftest import BACKUP, PRIMARY, World
 
 pytestmark = pytest.mark.sandbox
@@ -44,13 +43,6 @@ def states(world: World, site: str) -> set[str]:
     """The snapshots that the storage of a site has, behind OpenStack's back."""
     folder: Path = world.sandbox.directory / site / "snapshots"
     return {path.name for path in folder.iterdir()}
-
-
-def last_records(world: World, site: str, boot: int) -> dict[str, int]:
-    """The last record of each member of a boot; their chain must be whole."""
-    report = records.check(canary.records(world.sandbox, site))
-    assert report.consistent, report
-    return {role: report.members[role].last_of_boot[boot] for role in CHAIN}
 
 
 def fail_over(world: World) -> dict[str, Any]:

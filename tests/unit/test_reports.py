@@ -23,7 +23,6 @@ from antipode.operations.reports.files import verify, write
 from antipode.operations.reports.page import html
 from antipode.operations.reports.paper import pdf
 from antipode.runs import failover as failover_run
-from antipode.runs import migrate as migrate_run
 from antipode.store.tables import ApprovalRow, QuestionRow, RunRow, StepRow
 from antipode.vault.keys import Keyring
 from tests.unit.test_durable_runs import World, world
@@ -121,8 +120,7 @@ def test_a_failed_run_is_reported_with_its_reason(world: World) -> None:
     assert any(s.state == "failed" and s.error for s in found.steps)
 
 
-def test_a_migration_has_its_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrate_run, "POLL_S", 0.005)
+def test_a_migration_has_its_parts(world: World) -> None:
     here = world.process()
     run = migrate(here, request(prepare(here, "v")), Unobserved())["run"]
     found = report(here, run)

@@ -53,7 +53,7 @@ class Unmanaged:
     name: str
     """what users see"""
     metadata: Mapping[str, str]
-    """with the mark `antipode:key`, by which an earlier try is found"""
+    """with our mark of a key, by which an earlier try is found"""
 
 
 @dataclass(frozen=True)

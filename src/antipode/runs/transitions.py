@@ -13,7 +13,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.execution import NOT_ROLLED_BACK
 from antipode.engine.run import state_of
 from antipode.model.state import ProtectedVnf, VnfState
-from antipode.runs import KINDS, find_kind, protect
+from antipode.runs import KINDS, find_kind
 from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 
@@ -40,6 +40,8 @@ def all_of(
         states: of the VNFs, as they are known; without one, an error of it is as old as it is.
         vnf: the only one that is asked for.
     """
+    if not deployment.runs.has_unfinished(vnf):
+        return {}
     kinds = [name for name in KINDS.names if KINDS.get(name).transition]
     found: dict[str, list[RunRow]] = {}
     for row in deployment.runs.newest_of_each(kinds, vnf):
@@ -65,6 +67,8 @@ def being_moved(rows: Collection[RunRow]) -> set[str]:
     """The VNFs of which an open run is a recovery: from its begin on, the points of the copy that
     was active say nothing.
     """
+    from antipode.runs import protect  # TaskFlow with it, which a look at the database needs not
+
     kinds = ((row.vnf, find_kind(row.kind)) for row in rows if row.state in OPEN)
     return {vnf for vnf, kind in kinds if kind is not None and kind.displaces(protect.KIND)}
 

@@ -209,6 +209,10 @@ class Runs:
         """The runs in the states `queued` and `running`, the oldest first."""
         return self._rows(_of(vnf).where(RunRow.state.in_(OPEN)).order_by(RunRow.started_at))
 
+    def has_unfinished(self, vnf: str | None = None) -> bool:
+        """Whether any run is open, or has failed."""
+        return self._first(_of(vnf).where(RunRow.state.in_((*OPEN, "failed")))) is not None
+
     def ended_since(self, moment: float) -> list[RunRow]:
         """The runs that ended after a moment (seconds since the epoch), the oldest first."""
         ended = select(RunRow).where(RunRow.ended_at > moment)
