@@ -852,8 +852,10 @@ COMMANDS = (
     "failover that fences",
     "undo",
 )
-SPARSE = {"migrate": 5, "reprotect": 5, "failover that fences": 3, "undo": 3}
-"""Of whose points only every so many are in a matrix: its parts have matrices of their own."""
+SPARSE = {"migrate": 5, "reprotect": 5, "failover that fences": 5, "undo": 5, FROM_STATES: 3}
+"""Of whose points only every so many are in a matrix: its parts, or most of its tasks, have
+matrices of their own.
+"""
 AT_THE_BACKUP_SITE = (
     *("failover", FROM_STATES, "verify", "precheck", "drill", "drill cleanup"),
     "dns switch",  # at no site
