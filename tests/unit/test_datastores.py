@@ -74,6 +74,10 @@ def mirrored(name: str, state: str, description: str) -> dict[str, str]:
 
 
 REPLAYING = 'replaying, {"bytes_per_second":0.0,"entries_behind_primary":0}'
+BY_SNAPSHOTS = (
+    'replaying, {"bytes_per_second":0.0,"bytes_per_snapshot":0.0,"local_snapshot_timestamp":1,'
+    '"remote_snapshot_timestamp":2,"replay_state":"syncing","syncing_percent":3}'
+)
 STATUS = "mirror pool status volumes"
 
 
@@ -88,6 +92,9 @@ STATUS = "mirror pool status volumes"
         ("up+error", "split-brain", Health.BROKEN),
         ("down+replaying", REPLAYING, Health.STOPPED),
         ("down+unknown", "status not found", Health.STOPPED),
+        ("down+syncing", "bootstrapping, IMAGE_COPY/COPY_OBJECT 12%", Health.FIRST_SYNC),
+        ("up+stopped", "remote image is not primary", Health.STOPPED),
+        ("up+replaying", BY_SNAPSHOTS, Health.BROKEN),
     ],
 )
 def test_the_health_of_a_replica(
@@ -156,6 +163,12 @@ def test_an_image_that_is_replicated_is_not_touched(answers: Answers, tmp_path: 
     }
     assert answers(said).replicate(["old", "new"]) == ["new"]
     assert "mirror image enable volumes/old journal" not in calls(tmp_path)
+
+
+def test_an_image_that_is_mirrored_by_snapshots_is_not_adopted(answers: Answers) -> None:
+    known = {"mirroring": {"mode": "snapshot", "state": "enabled", "primary": True}}
+    with pytest.raises(ResourceFailed):
+        answers({"info volumes/v": [0, known, ""]}).replicate(["v"])
 
 
 def test_an_image_that_is_gone_has_no_states_and_no_clones(answers: Answers) -> None:

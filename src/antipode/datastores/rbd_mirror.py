@@ -29,6 +29,9 @@ COPY_S = 24 * 3600.0
 """How long an image may take to be copied whole."""
 NO_SUCH, EXISTS = 2, 17
 """Exit codes of `rbd`: errno of Linux."""
+_BY_SNAPSHOTS = (
+    "mirrored by snapshots: it lists states before their bytes are there, so it needs journals"
+)
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 Json = Any
@@ -104,7 +107,13 @@ class RbdMirror(Storage):
 
     def replicate(self, images: Sequence[str]) -> list[str]:
         def enable(image: str) -> bool:
-            if self._info(image).get("mirroring", {}).get("state") == "enabled":
+            mirroring = self._info(image).get("mirroring", {})
+            if mirroring.get("state") == "enabled":
+                if mirroring.get("mode", "journal") != "journal":
+                    raise ResourceFailed(
+                        f"{self.label}: image {image} is {_BY_SNAPSHOTS}. Disable its mirroring,"
+                        " then prepare the datastore again"
+                    )
                 return False
             self._do("mirror", "image", "enable", self._spec(image), "journal")
             return True
@@ -237,6 +246,8 @@ def _replica(image: str, status: Json | None) -> Replica:
     state, progress = str(status.get("state", "")), str(status.get("description") or "")
     behind = re.search(r'"entries_behind_primary":\s*(\d+)', progress)
     entries = int(behind[1]) if behind else None
+    if "snapshot_timestamp" in progress:
+        return Replica(image=image, health=Health.BROKEN, detail=_BY_SNAPSHOTS)
     return Replica(
         image=image,
         health=_health(state, progress),
@@ -247,14 +258,15 @@ def _replica(image: str, status: Json | None) -> Replica:
 
 def _health(state: str, description: str) -> Health:
     daemon, _, activity = state.partition("+")
-    if "primary" in description and activity == "stopped":
+    if "local image is primary" in description and activity == "stopped":
         return Health.WRITABLE
     if activity == "error":
         return Health.BROKEN
+    if activity == "syncing":
+        return Health.FIRST_SYNC  # whether it goes on or not: it is no whole copy
     if daemon != "up":
         return Health.STOPPED  # what it did last is known, and not whether it still does
-    of_activity = {"replaying": Health.REPLICATING, "syncing": Health.FIRST_SYNC}
-    return of_activity.get(activity, Health.STOPPED)
+    return Health.REPLICATING if activity == "replaying" else Health.STOPPED
 
 
 def _last_line(text: str) -> str:
