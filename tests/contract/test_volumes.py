@@ -14,7 +14,7 @@ from antipode.cloud import answers
 from antipode.cloud.backends import UnmanagedSnapshot, UnmanagedVolume
 from antipode.cloud.site import Site
 from antipode.errors import CounterpartRefused, SiteUnreachable
-from antipode.model.marks import KEY
+from antipode.model.marks import KEY, VOLUME
 from antipode.model.reference import BackendReference
 from antipode.recover.counterparts import counterpart
 from antipode.sandbox.supervision import Sandbox
@@ -481,6 +481,26 @@ def test_a_volume_that_is_no_longer_managed_is_still_in_the_backend_and_can_be_m
         "already managed",
         volume["id"],
     )
+
+
+def test_a_copy_that_somebody_has_made_is_not_the_volume_that_is_managed(
+    site: Site, things: Things
+) -> None:
+    host, name = unmanaged(site, things)
+    wanted = UnmanagedVolume(
+        reference={"source-name": name},
+        name=things.name(),
+        metadata={KEY: uuid.uuid4().hex},
+        host=host,
+    )
+    marks = {**wanted.metadata, VOLUME: "another"}
+    copied = site.volumes.create_volume({"size": 1, "name": things.name(), "metadata": marks})
+    things.removals.append(lambda: things._remove_volume(copied))
+    site.volumes.watch.wait_for([copied], timeout_s=PATIENCE_S)
+    volume_id = site.backends.manage_volume(wanted)
+    things.removals.append(lambda: things._remove_volume(volume_id))
+    assert volume_id != copied
+    site.volumes.watch.wait_for([volume_id], timeout_s=PATIENCE_S)
 
 
 def test_what_a_backend_holds_is_listed_page_by_page_without_links(

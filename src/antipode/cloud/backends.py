@@ -13,7 +13,7 @@ from antipode.cloud import answers
 from antipode.cloud.answers import Shape, printable
 from antipode.cloud.api import Api, ApiError, Json
 from antipode.cloud.volumes import carrying
-from antipode.model.marks import KEY, carries
+from antipode.model.marks import KEY, carries, is_copied
 from antipode.model.reference import LONGEST
 
 IDENTIFYING = frozenset(
@@ -178,8 +178,9 @@ class Backends:
         """
         key = wanted.metadata[KEY]
         for known in self._api.all("/volumes/detail", answers.VOLUMES, **carrying({KEY: key})):
-            # a Cinder that does not know the filter lists all
-            if carries(known, key) and known["status"] not in FAILED:
+            # A Cinder that does not know the filter lists all. One that somebody has restored from
+            # a backup of ours has its metadata.
+            if carries(known, key) and not is_copied(known) and known["status"] not in FAILED:
                 return str(known["id"])
         body: Json = {
             "host": wanted.host,
