@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ class Mirrored(Option):
         now = datetime.now(UTC).isoformat()
         return Capture(sources=sources, consistent_at=now, window=None, consistency="replica")
 
-    def release(self, protecting: Protecting) -> None:
+    def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
         self.released.append(protecting.run)
 
     def remove_orphans(self, site: Any, runs: Collection[str], timeline: Any) -> None:

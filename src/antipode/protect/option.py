@@ -135,9 +135,12 @@ class Option(ABC):
         """
 
     @abstractmethod
-    def release(self, protecting: Protecting) -> None:
+    def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
         """Remove the resources of the captures of this run: the point is committed, or never will
         be.
+
+        Args:
+            kept: gives the ids of all that the point needs; none where there is no point.
         """
 
     @abstractmethod

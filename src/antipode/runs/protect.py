@@ -780,14 +780,17 @@ class Release(ProtectTask):
 def _release(job: Job) -> None:
     p = replace(job.protecting, site=job.protecting.site.impatient(SILENCE_S))
     try:
+
+        def needed() -> set[str]:
+            return points.read(job.vault, p.vnf.vnf, job.point, Trust.UNSIGNED_TOO).needed_ids()
+
         if job.run.claim.number == 1:
-            job.option.release(p)
+            job.option.release(p, needed)
         else:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
-            made = points.read(job.vault, p.vnf.vnf, job.point, Trust.UNSIGNED_TOO)
             sites = partial(_brought_to, job.run.deployment, job.run.row, job.run.site)
-            gone = _remove(p.site, {p.run}, made.needed_ids, job.option, p.timeline, sites)
+            gone = _remove(p.site, {p.run}, needed, job.option, p.timeline, sites)
             if gone:
                 points.forget_records(job.vault, p.vnf.vnf, gone)
     except ClaimLost:
@@ -897,7 +900,7 @@ def _roll_back(run: Run) -> list[str]:
     for what, remove in (
         (f"the recovery point and backups of {run.id} at {p.site.name}", withdraw_and_remove),
         (f"copies of {run.id} at other sites", remove_elsewhere),
-        (f"the snapshots of {run.id} at {p.site.name}", lambda: job.option.release(p)),
+        (f"the snapshots of {run.id} at {p.site.name}", lambda: job.option.release(p, set)),
     ):
         try:
             remove()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from antipode.model.base import Model
@@ -42,7 +42,7 @@ class QuiescedSnapshot(Option):
             p.site, topology, _settings(p).quiesce, p.run, p.ledger, p.timeline
         )
 
-    def release(self, protecting: Protecting) -> None:
+    def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
         snapshots.remove_snapshots(protecting.site, protecting.run, protecting.timeline)
 
     def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:

@@ -5,12 +5,10 @@ that has arrived at a backup site.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from antipode.cloud.api import Json
-from antipode.datastores import is_replicated, storages_of
+from antipode.datastores import storages_of
 from antipode.errors import InvalidInput
 from antipode.model.base import Model
 from antipode.model.capture import Capture
@@ -65,20 +63,17 @@ class Replication(Option):
         quiesce = _settings(p.settings).quiesce
         return window.quiesced_snapshots(p.site, topology, quiesce, p.run, p.ledger, p.timeline)
 
-    def release(self, protecting: Protecting) -> None:
-        """Remove the snapshots that were only backed up. Those of replicated volumes are the
-        transfer's.
+    def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
+        """Remove the snapshots that were only backed up. Which these are the point says: by now a
+        volume may have another name than the datastore has.
         """
-        p, is_kept = protecting, partial(is_replicated, protecting.vnf)
-        if all(d.volumes == "all" for d in p.vnf.datastores.values()):
+        p = protecting
+        if not self.backs_up(p.vnf):
             return
-        named = {v["id"]: v.get("name") for v in p.site.volumes.volumes()}
-
-        def is_temporary(snapshot: Json) -> bool:
-            volume = snapshot["volume_id"]
-            return carries(snapshot, p.run) and not is_kept(volume, named.get(volume))
-
-        snapshots.remove_all(p.site, is_temporary, p.timeline)
+        needed = kept()
+        snapshots.remove_all(
+            p.site, lambda s: carries(s, p.run) and s["id"] not in needed, p.timeline
+        )
 
     def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
         """All snapshots are the transfer's, which knows those that recovery points need."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from antipode.model.base import Model
@@ -57,7 +57,7 @@ class ServerSnapshot(Option):
             pace.await_health(p, member, server, following)
         return taken
 
-    def release(self, protecting: Protecting) -> None:
+    def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
         p = protecting
         self.remove_orphans(p.site, {p.run}, p.timeline)
 
