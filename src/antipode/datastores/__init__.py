@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ValidationError
 
-from antipode.errors import InvalidInput
+from antipode.errors import AntipodeError, InvalidInput
 from antipode.model.base import Model
 from antipode.model.datastore import Health, Replica, StorageAt
 from antipode.registry import Registry
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from antipode.cloud.site import Site
     from antipode.model.topology import Volume
     from antipode.model.vnf import Datastore, Vnf
+
+
+LOG = logging.getLogger(__name__)
 
 
 class Storage(ABC):
@@ -145,6 +149,23 @@ class Storage(ABC):
         }
         return there, {image: found for image, found in replicas.items() if image not in there}
 
+    def listed_whole(self, images: Collection[str]) -> dict[str, set[str]]:
+        """The states that this site lists of each image, and none of one that is being filled: for
+        states that were whole once. An image is filled again after a replication that was broken.
+
+        Raises:
+            SiteUnreachable: the storage does not answer.
+        """
+        listed = self.states(images)
+        try:
+            replicas = self.replicas(images)
+        except AntipodeError as error:
+            # Replication may have been given up since; what has arrived is there all the same.
+            LOG.warning("%s: how its replicas are is unknown: %s", self.label, error)
+            return listed
+        filling = {i for i, found in replicas.items() if found.health is Health.FIRST_SYNC}
+        return {i: set() if i in filling else states for i, states in listed.items()}
+
 
 STORAGES: Registry[type[Storage]] = Registry(
     "driver of storages",
@@ -178,11 +199,6 @@ def opened(there: StorageAt, site: str) -> Storage:
         field = ".".join(["storages", there.name, "sites", site, *map(str, first["loc"])])
         raise InvalidInput(f"antipode.yaml: {field}: {first['msg']}") from error
     return kind(there.name, site, settings)
-
-
-def is_replicated(vnf: Vnf, volume_id: str, name: str | None) -> bool:
-    """Whether a volume is in a datastore of the VNF."""
-    return any(_has(d, volume_id, name) for d in vnf.datastores.values())
 
 
 def storages_of(vnf: Vnf, volumes: Sequence[Volume]) -> dict[str, str]:

@@ -122,7 +122,11 @@ def remove(
 
 
 def remove_throw_away(
-    site: Site, run: str, timeline: Timeline, go_on: Callable[[], None]
+    site: Site,
+    run: str,
+    timeline: Timeline,
+    go_on: Callable[[], None],
+    kinds: Collection[str] = (),
 ) -> list[str]:
     """Remove all that a run has restored only to look at it, with the proofs of its content; what
     stays, and why. Safe to repeat.
@@ -130,13 +134,18 @@ def remove_throw_away(
     Backups first, as Cinder deletes no volume that is being backed up. Then once more: a late
     request may have begun one until its volume was gone.
 
+    Args:
+        kinds: of the sources of its volumes, where these may have begun more than volumes.
+
     Raises:
         ResourceFailed: not all of it could be deleted. It can be tried again.
     """
     remove_proofs(site, run, timeline)
     left = remove(site, run, None, timeline, go_on)
     if remove_proofs(site, run, timeline):
-        return remove(site, run, None, timeline, go_on)
+        left = remove(site, run, None, timeline, go_on)
+    for kind in sorted(kinds):
+        PROVIDERS.get(kind).remove_unfinished(site, run, timeline)
     return left
 
 

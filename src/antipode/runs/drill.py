@@ -148,7 +148,7 @@ class Drill(RunKind):
 
     def roll_back(self, run: Run) -> list[str]:
         site = run.site(self.site_of(run.row))
-        return rollback.remove_throw_away(site, run.id, run.timeline, run.go_on)
+        return rollback.remove_throw_away(site, run.id, run.timeline, run.go_on, kinds_of(run.row))
 
     def point_of_no_return(self, run: Run) -> str | None:
         return None
@@ -169,7 +169,7 @@ class Drill(RunKind):
             if is_kept(row) and not has_expired(row):
                 left.append(f"{row.id} at {site.name} is kept: antipode drill cleanup {row.vnf}")
             else:
-                left += rollback.remove_throw_away(site, row.id, timeline, alone)
+                left += rollback.remove_throw_away(site, row.id, timeline, alone, kinds_of(row))
         return left
 
 
@@ -316,7 +316,7 @@ def _keep_findings(run: Run, plan: RecoveryPlan, found: Json) -> list[str]:
 def _clean_up(run: Run, site: Site, before: inventory.Inventory) -> list[str]:
     """Remove all that the drill has made, and compare the inventories; what was left."""
     with run.timeline.step(DrillSteps.CLEAN_UP, site.name) as step:
-        left = rollback.remove_throw_away(site, run.id, run.timeline, run.go_on)
+        left = rollback.remove_throw_away(site, run.id, run.timeline, run.go_on, kinds_of(run.row))
         leaks = [*left, *made_at(site, run.id)]
         after = inventory.take(site)
         new = inventory.appeared(before, after)
@@ -330,6 +330,11 @@ def _clean_up(run: Run, site: Site, before: inventory.Inventory) -> list[str]:
         )
         step.result(leaks=len(leaks))
     return [f"left at {site.name}: {what}" for what in leaks]
+
+
+def kinds_of(row: RunRow) -> set[str]:
+    """The kinds of the sources from which a drill makes its volumes."""
+    return {v.source_kind for s in DrillRequest.of(row).plan.servers for v in s.disks}
 
 
 def made_at(site: Site, run: str) -> list[str]:

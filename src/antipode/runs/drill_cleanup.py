@@ -14,6 +14,7 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, ResourceFailed
 from antipode.model.base import Model
 from antipode.recover import inventory, rollback
+from antipode.recover.sources import PROVIDERS
 from antipode.runs import drill
 from antipode.store.runs import AWAITING, ENDED
 from antipode.store.tables import RunRow
@@ -98,8 +99,11 @@ def _clean_up(run: Run) -> None:
     run.result.update(vnf=run.vnf, site=site.name, drills=request.drills)
     rows = known(run.deployment, run.vnf, site.name, request.drills)
     before, left = inventory.take(site), list[str]()
+    kinds = {row.id: drill.kinds_of(row) for row in rows}
     for made_by in request.drills:
-        left += rollback.remove_throw_away(site, made_by, run.timeline, run.go_on)
+        # of one that this database does not know it is not known either
+        of_any = kinds.get(made_by, PROVIDERS.names)
+        left += rollback.remove_throw_away(site, made_by, run.timeline, run.go_on, of_any)
         left += drill.made_at(site, made_by)
     after = inventory.take(site)
     gone = inventory.counts(inventory.appeared(after, before))

@@ -88,6 +88,16 @@ class VolumeProvider(ABC):
         """
         return []
 
+    def remove_unfinished(  # noqa: B027 - what most kinds need not do
+        self, site: Site, run: str, timeline: Timeline
+    ) -> None:
+        """Remove what providing volumes began, and no service of OpenStack knows, of a run whose
+        volumes are gone. Safe to repeat.
+
+        Raises:
+            ResourceFailed: not all could be removed.
+        """
+
     def settle(self, recovery: Recovery) -> list[str]:
         """Finish what does not have to be finished before the VNF is active: it is when this is
         called. Safe to repeat.

@@ -32,8 +32,6 @@ from antipode.recover.sources.finish import put_right
 from antipode.vault.verify import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from antipode.cloud.objects import Objects
 
 LOG = logging.getLogger(__name__)
@@ -55,15 +53,15 @@ class FromReplicatedStates(VolumeProvider):
         for name, states in _by_storage(point).items():
             try:
                 storage = storage_at(site, name)
-                listed = storage.states({s.image for s in states.values()})
+                whole = storage.listed_whole({s.image for s in states.values()})
                 services = site.volumes.services("cinder-volume")
             except AntipodeError as error:
                 yield str(error)
                 continue
             for volume, state in states.items():
-                if site.name not in state.sites or state.state not in listed[state.image]:
+                if site.name not in state.sites or state.state not in whole[state.image]:
                     yield (
-                        f"{storage.label} does not have state {state.reference} of volume"
+                        f"{storage.label} does not have all of state {state.reference} of volume"
                         f" {names[volume]}; choose another recovery point, or another site"
                     )
             up = {s["host"] for s in services if s["state"] == "up"}
@@ -95,6 +93,8 @@ class FromReplicatedStates(VolumeProvider):
                     recovery.go_on()
                     left += _separated(storage, volume)
                 step.result(volumes=len(volumes), left=len(left))
+            # a try that did not see a volume of an earlier one has cloned its state once more
+            _remove_clones(storage, recovery.run, recovery.timeline)
         return left
 
     def roll_back(
@@ -105,8 +105,12 @@ class FromReplicatedStates(VolumeProvider):
         timeline: Timeline,
         go_on: Callable[[], None],
     ) -> list[str]:
-        _remove_clones(site, run, timeline)
+        self.remove_unfinished(site, run, timeline)
         return []
+
+    def remove_unfinished(self, site: Site, run: str, timeline: Timeline) -> None:
+        for name in sorted(site.storages):
+            _remove_clones(storage_at(site, name), run, timeline)
 
     def verify(
         self,
@@ -117,11 +121,6 @@ class FromReplicatedStates(VolumeProvider):
     ) -> list[Finding]:
         state = _state(source)
         return [_look(volume, state, site(name)) for name in state.sites]
-
-    def remove_proofs(
-        self, site: Site, run: str, timeline: Timeline, volumes: Collection[str] | None
-    ) -> int:
-        return _remove_clones(site, run, timeline)
 
 
 PROVIDER = FromReplicatedStates()
@@ -227,23 +226,18 @@ def _separated(storage: Storage, volume: str) -> list[str]:
     return []
 
 
-def _remove_clones(site: Site, run: str, timeline: Timeline) -> int:
-    """Remove the clones of a run that Cinder does not manage yet; how many there were."""
-    removed = 0
-    for name in sorted(site.storages):
-        storage = storage_at(site, name)
-        if clones := storage.named(_clones_of(run)):
-            with timeline.step(ReplicatedSteps.REMOVE_CLONES, storage.label) as step:
-                removed += sum(storage.remove_clone(clone) for clone in clones)
-                step.result(clones=len(clones))
-    return removed
+def _remove_clones(storage: Storage, run: str, timeline: Timeline) -> None:
+    """Remove the clones of a run that Cinder does not manage."""
+    if clones := storage.named(_clones_of(run)):
+        with timeline.step(ReplicatedSteps.REMOVE_CLONES, storage.label) as step:
+            step.result(clones=sum(storage.remove_clone(clone) for clone in clones))
 
 
 def _look(volume: str, state: ReplicatedState, site: Site) -> Finding:
-    """Whether a state is at a site, as its storage there says."""
+    """Whether a state is whole at a site, as its storage there says."""
     storage = storage_at(site, state.storage)
-    is_there = state.state in storage.states([state.image])[state.image]
-    detail = "it is there" if is_there else "it is gone"
+    is_there = state.state in storage.listed_whole([state.image])[state.image]
+    detail = "it is there" if is_there else "it is gone, or its image is being filled"
     return Finding(
         volume=volume, backup=state.reference, ok=is_there, detail=f"{storage.label}: {detail}"
     )
