@@ -319,3 +319,92 @@ def test_an_aborted_protection_leaves_no_snapshot(replicated: Replicated) -> Non
     with pytest.raises(Aborted):
         world.protect()
     assert world.a.snapshots == {}
+
+
+def test_a_drill_of_backups_does_not_ask_storages_that_it_has_not_used(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    fields = VNF.model_dump(mode="json")
+    world.here.vnfs.put(Vnf.model_validate(fields))
+    world.protect()
+    replicated.pools.dead |= {"site-a", "site-b"}
+    drill(world.here, request(prepare(world.here, "v"), None), Unobserved())
+    assert world.b.volumes == {}
+
+
+def test_clones_that_nobody_manages_are_gone_when_the_vnf_is_active(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    world.protect()
+    state = next(iter(replicated.newest().states.values()))
+
+    def begun_twice(event: str) -> None:
+        if event == "boot front":
+            clone = f"antipode-{world.here.runs.all()[0].id}-0123456789abcdef"
+            world.b.clones[clone] = {"image": state.image, "state": state.state}
+
+    world.b.before = begun_twice
+    world.failover()
+    assert world.b.clones == {}
+
+
+def test_a_point_whose_image_is_filled_again_is_not_recovered_from(
+    replicated: Replicated,
+) -> None:
+    replicated.world.protect()
+    replicated.pools.health = Health.FIRST_SYNC
+    with pytest.raises(PreflightFailed):
+        replicated.world.failover()
+    assert replicated.events("site-b") == []
+    point = replicated.newest().id
+    assert [f.ok for f in verify(replicated.world.here, "v", point)].count(False) == 3
+
+
+def test_a_replica_that_has_stopped_is_recovered_from(replicated: Replicated) -> None:
+    replicated.world.protect()
+    replicated.pools.health = Health.STOPPED
+    replicated.pools.dead.add("site-a")
+    assert sorted(replicated.world.failover()["servers"]) == ["db", "front"]
+
+
+def test_a_host_without_the_storage_removes_no_snapshot(replicated: Replicated) -> None:
+    world = replicated.world
+    replicated.define(retention="all")
+    world.protect()
+    first = set(replicated.newest().states)
+    world.protect()
+    text = world.config.read_text()
+    world.config.write_text(text.replace(fakestorage.CONFIGURATION, ""))
+    world.here = world.process()
+    replicated.define(retention={"last": 1})
+    done = expire(world.here, "v", Unobserved(), again=True)
+    assert len([w for w in done["left"] if "mirror" in w]) == len(first)
+    assert first <= set(world.a.snapshots)
+
+
+def test_a_snapshot_of_another_volume_than_a_point_names_stays(replicated: Replicated) -> None:
+    world = replicated.world
+    replicated.define(retention={"last": 1})
+    world.protect()
+    others = next(iter(replicated.newest().states))
+    world.a.snapshots[others]["volume_id"] = "of-another-vnf"
+    world.protect()
+    expire(world.here, "v", Unobserved(), again=True)
+    assert set(world.a.snapshots) == {others, *replicated.newest().states}
+
+
+def test_the_snapshots_of_a_point_stay_when_a_volume_is_renamed_meanwhile(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    replicated.define(volumes=["db-data"])
+
+    def renamed_after_the_capture(state: str) -> bool:
+        world.a.volumes["db-data"]["name"] = "another"
+        return True
+
+    replicated.pools.arrives = renamed_after_the_capture
+    world.protect()
+    assert set(replicated.newest().states) == set(world.a.snapshots) != set()

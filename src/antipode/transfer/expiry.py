@@ -28,6 +28,7 @@ from antipode.errors import (
     InvalidInput,
     NotFound,
     PointMisplaced,
+    ResourceFailed,
     SiteUnreachable,
     VaultCorrupt,
     VaultError,
@@ -375,7 +376,9 @@ def _without_images(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str
 
 
 def _without_states(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str]:
-    """The points of which a state is gone from the storage of a site that answers."""
+    """The points of which a state is gone from the storage of a site that answers, or is not whole
+    there.
+    """
     wanted: defaultdict[tuple[str, str], list[tuple[str, ReplicatedState]]] = defaultdict(list)
     for point in found:
         for state in point.states.values():
@@ -385,11 +388,11 @@ def _without_states(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str
     for (site, storage), states in sorted(wanted.items()):
         try:
             there = storage_at(expiry.site(site), storage)
-            listed = there.states({state.image for _, state in states})
-        except (InvalidInput, SiteUnreachable) as error:
+            whole = there.listed_whole({state.image for _, state in states})
+        except (InvalidInput, SiteUnreachable, ResourceFailed) as error:
             LOG.warning("whether states at %s are gone is unknown: %s", site, error)
             continue
-        gone |= {point for point, state in states if state.state not in listed[state.image]}
+        gone |= {point for point, state in states if state.state not in whole[state.image]}
     return gone
 
 
@@ -701,6 +704,18 @@ class _Work:
             if snapshot not in self.needed
         }
 
+    def is_misnamed(self, snapshot: Json) -> bool:
+        """Whether a withdrawn point names a snapshot as one of another volume than it is of: the
+        document of a point that no key has signed may name any.
+        """
+        named = {
+            volume
+            for point in self.hidden
+            for volume, source in point.sources.items()
+            if isinstance(source, ReplicatedState) and source.snapshot_id == snapshot["id"]
+        }
+        return bool(named) and named != {snapshot["volume_id"]}
+
     def gone(self, done: Collection[str]) -> set[str]:
         """The backups that are gone with these points."""
         there = {b for p in self.hidden if p.id not in done for b in p.backups}
@@ -840,7 +855,7 @@ def _remove_states(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
         doomed = work.states(home)
         if not (doomed or work.damaged):
             continue
-        in_use = replication.states_in_use(doomed, expiry.site)
+        left = replication.states_in_use(doomed, expiry.site)
         try:
             site = expiry.site(home)
         except NotFound as error:
@@ -852,13 +867,14 @@ def _remove_states(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
             stuck |= set(doomed)
             outcome.left.append(f"{len(doomed)} snapshots at {home}: {error}")
             continue
-        going = doomed.keys() - in_use.keys()
         listed = [s for s in site.volumes.snapshots() if made_by(s) is not None]
+        left |= {s["id"]: "it is of another volume" for s in listed if work.is_misnamed(s)}
+        going = doomed.keys() - left.keys()
         wanted = {s["id"] for s in listed if s["id"] in going or work.is_stray(s)}
         remove_all(site, partial(_is_of, wanted), expiry.timeline)
         outcome.states |= wanted
-        outcome.left += [f"snapshot {i} at {home}: {why}" for i, why in sorted(in_use.items())]
-        stuck |= set(in_use)
+        outcome.left += [f"snapshot {i} at {home}: {why}" for i, why in sorted(left.items())]
+        stuck |= set(left)
     return stuck
 
 

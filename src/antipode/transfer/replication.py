@@ -129,7 +129,8 @@ def states_in_use(
 ) -> dict[str, str]:
     """The states on which images rest at sites that answer: snapshot id -> which images, in words.
 
-    A site that does not answer may be gone for good, and holds up nothing.
+    A site that does not answer may be gone for good, and holds up nothing. One whose storage this
+    host cannot ask holds up all of it.
     """
     found: dict[str, str] = {}
     places = sorted({(site, s.storage) for s in states.values() for site in s.sites})
@@ -141,8 +142,10 @@ def states_in_use(
                 of_image = {s.state: i for i, s in here.items() if s.image == image}
                 for state, clones in there.clones_of(image, of_image).items():
                     found[of_image[state]] = f"{', '.join(clones)} at {name} rests on it"
-        except (NotFound, InvalidInput, SiteUnreachable) as error:
+        except (NotFound, SiteUnreachable) as error:
             LOG.warning("whether anything at %s rests on states is unknown: %s", name, error)
+        except (InvalidInput, ResourceFailed) as error:
+            found |= dict.fromkeys(here, f"whether an image rests on it is unknown: {error}")
     return found
 
 
