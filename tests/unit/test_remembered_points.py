@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -411,9 +412,9 @@ def test_a_memory_stays_within_its_bound_and_forgets_what_was_read_longest_ago(
     there = Memory(tmp_path / "m.db", most_bytes=250)
     for number in range(5):
         there.keep("place", f"v/{number}.json", "1", bytes(100))
-        there.keep_only("place", "w/", ())
+        there.keep_only("place", "w/", {})
     assert set(there.identities("place", "v/")) == {"v/3.json", "v/4.json"}
-    there.keep_only("place", "v/", ["v/4.json"])
+    there.keep_only("place", "v/", {"v/4.json": "1"})
     assert there.find("place", "v/3.json", "1") is None
     assert there.find("place", "v/4.json", "1") == bytes(100)
     assert there.find("place", "v/4.json", "2") is None
@@ -421,6 +422,58 @@ def test_a_memory_stays_within_its_bound_and_forgets_what_was_read_longest_ago(
     there.forget("v")
     assert there.identities("place", "v/") == {}
     assert (tmp_path / "m.db").stat().st_mode & 0o077 == 0
+
+
+def test_each_has_its_turn_though_a_clock_was_wrong_and_a_vault_is_not_read_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, ids = Memory(tmp_path / "m.db"), [str(number) for number in range(6)]
+    for point in ids:
+        there.keep("a former vault", f"v/{point}.json", "1", b"document")
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: 4e9)
+        for point in ids[3:]:
+            there.keep("place", f"v/{point}.json", "1", b"document")
+    for point in ids[:3]:
+        there.keep("place", f"v/{point}.json", "1", b"document")
+    for _ in range(2):
+        for point in (*ids[3:], *ids[:3]):
+            assert there.read_longest_ago("v", ["place"], ids)[0] == point
+            there.keep("place", f"v/{point}.json", "1", b"document")
+
+
+def test_a_document_that_has_no_identity_any_more_is_not_in_the_way_of_others(
+    tmp_path: Path,
+) -> None:
+    there = Memory(tmp_path / "m.db")
+    there.keep("place", "v/1.json", "1", b"document")
+    there.keep("place", "v/2.json", "1", b"document")
+    there.keep_only("place", "v/", {"v/1.json": "", "v/2.json": "1"})
+    assert there.read_longest_ago("v", ["place"], ["1", "2"]) == ["2"]
+
+
+def test_a_memory_that_could_not_be_used_is_of_use_once_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service lives for weeks."""
+    monkeypatch.setattr(memory, "AGAIN_S", 0.0)
+    there, file = Memory(tmp_path / "m.db"), tmp_path / "m.db"
+    file.mkdir()
+    there.keep("place", "v/1.json", "1", b"document")
+    file.rmdir()
+    assert there.find("place", "v/1.json", "1") is None
+    there.keep("place", "v/1.json", "1", b"document")
+    assert there.find("place", "v/1.json", "1") == b"document"
+
+
+def test_a_memory_leaves_the_disk_to_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = Memory(tmp_path / "m.db")
+    with monkeypatch.context() as full:
+        full.setattr(memory, "LEAVES_FREE", 1 << 62)
+        there.keep("place", "v/1.json", "1", b"document")
+    assert there.find("place", "v/1.json", "1") is None
+    there.keep("place", "v/1.json", "1", b"document")
+    assert there.find("place", "v/1.json", "1") == b"document"
 
 
 def test_a_memory_without_room_for_a_point_costs_reads(

@@ -114,8 +114,12 @@ class Expiry:
     """called before each change; raises when the run must stop"""
     asked: Collection[str] = ()
     """points that an operator wants removed"""
-    longest_ago: Callable[[Collection[str]], Sequence[str]] = lambda _points: ()
-    """those of these points that are remembered, the one that was read longest ago first"""
+    longest_ago: Callable[[Collection[str], Collection[str]], Sequence[str]] = (
+        lambda _places, _points: ()
+    )
+    """those of these points that are remembered of vaults at these places, the one that was read
+    longest ago first
+    """
     reading: Reading = field(default_factory=Reading, repr=False)
 
     def examined(self, point: str) -> Examined:
@@ -135,6 +139,10 @@ class Expiry:
             known.examined[point] = found
             known.read.add(point)
         return known.examined[point]
+
+    def in_turn(self, among: Collection[str]) -> Sequence[str]:
+        """Those of these points that are remembered, the one that was read longest ago first."""
+        return self.longest_ago([copy.place for copy in self._copies], among)
 
     def _remembered(self, point: str) -> Examined | None:
         """A point by what is remembered of it: only one that proves to be signed and whole."""
@@ -205,7 +213,7 @@ def judged(expiry: Expiry, now: datetime) -> Verdict:
         if not verdict.ready:
             return verdict
         if not reading.in_turn:
-            others = (p for p in expiry.longest_ago(verdict.kept) if p not in heirs)
+            others = (p for p in expiry.in_turn(verdict.kept) if p not in heirs)
             reading.in_turn.update(islice(others, READ_IN_TURN))
         wanted = (heirs | reading.in_turn) - reading.read
         unread = [point for point in verdict.kept if point in wanted]

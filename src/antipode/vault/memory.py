@@ -11,6 +11,7 @@ a memory that is lost, damaged or forged costs reads, and proves nothing that th
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
 import threading
 import time
@@ -27,6 +28,10 @@ LOG = logging.getLogger(__name__)
 MOST_BYTES = 1 << 30
 """Bytes of documents that are remembered; above them, those that were read longest ago are
 forgotten."""
+LEAVES_FREE = 1 << 28
+"""Bytes of the state directory's file system that are left to what runs need."""
+AGAIN_S = 600.0
+"""After this time a file that could not be used is tried again."""
 _VERSION = 1
 _TABLES = (
     "CREATE TABLE documents (place TEXT NOT NULL, name TEXT NOT NULL, identity TEXT NOT NULL,"
@@ -60,7 +65,7 @@ class Memory:
         self._path = path
         self._most = MOST_BYTES if most_bytes is None else most_bytes
         self._file: sqlite3.Connection | None = None
-        self._usable = True
+        self._tried_again_at = 0.0
         self._lock = threading.Lock()
 
     def find(self, place: str, name: str, identity: str) -> bytes | None:
@@ -97,18 +102,26 @@ class Memory:
         """
 
         def write(file: sqlite3.Connection) -> None:
+            if shutil.disk_usage(self._path.parent).free < LEAVES_FREE + len(document):
+                return
+            # a number, as a clock that was wrong once would keep documents from their turn
             file.execute(
-                "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?, ?)",
-                (place, name, identity, time.time(), len(document), document),
+                "INSERT OR REPLACE INTO documents"
+                " SELECT ?, ?, ?, 1 + coalesce(max(read_at), 0), ?, ? FROM documents",
+                (place, name, identity, len(document), document),
             )
 
         self._with_file(write, None)
 
-    def keep_only(self, place: str, prefix: str, names: Collection[str]) -> None:
-        """Forget the documents of a vault whose names begin with `prefix` and are none of these;
-        and those that were read longest ago, of any vault, where there are too many.
+    def keep_only(self, place: str, prefix: str, listed: Mapping[str, str]) -> None:
+        """Forget the documents of a vault whose names begin with `prefix` and that it does not list
+        as they were; and those that were read longest ago, of any vault, where there are too many.
+
+        Args:
+            listed: the identities of all that there are now, by name.
         """
-        gone = [(place, name) for name in self.identities(place, prefix) if name not in names]
+        known = self.identities(place, prefix)
+        gone = [(place, n) for n, identity in known.items() if listed.get(n) != identity]
 
         def forget(file: sqlite3.Connection) -> None:
             file.executemany("DELETE FROM documents WHERE place = ? AND name = ?", gone)
@@ -123,16 +136,22 @@ class Memory:
 
         self._with_file(forget, None)
 
-    def read_longest_ago(self, vnf: str, points: Collection[str]) -> list[str]:
+    def read_longest_ago(
+        self, vnf: str, places: Collection[str], points: Collection[str]
+    ) -> list[str]:
         """Those of the recovery points of a VNF whose manifests are remembered, the one that was
         read longest ago first.
+
+        Args:
+            places: of the vaults that are read now: a document of another one is not read again.
         """
 
         def look(file: sqlite3.Connection) -> list[str]:
             rows = file.execute(
-                "SELECT name FROM documents WHERE name BETWEEN ? AND ? GROUP BY name"
-                " ORDER BY min(read_at), name",
-                (f"{vnf}/", f"{vnf}/{_LAST}"),
+                "SELECT name FROM documents WHERE name BETWEEN ? AND ?"
+                f" AND place IN ({', '.join('?' * len(places))})"
+                " GROUP BY name ORDER BY min(read_at), name",
+                (f"{vnf}/", f"{vnf}/{_LAST}", *places),
             ).fetchall()
             return [name for (name,) in rows]
 
@@ -160,26 +179,30 @@ class Memory:
     ) -> AnyResult:
         with self._lock:
             for _ in range(2):
-                if not self._usable:
+                if time.monotonic() < self._tried_again_at:
                     break
                 try:
                     if self._file is None:
                         self._file = _opened(self._path)
                     return use(self._file)
                 except OSError as error:
-                    LOG.warning("%s is done without: %s", self._path, error)
-                    self._usable = False
+                    self._do_without(error)
+                    break
                 except sqlite3.Error as error:
                     self._close()
                     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _IN_THE_WAY:
-                        LOG.warning("%s is done without: %s", self._path, error)
-                        self._usable = False
-                    else:
-                        LOG.warning(
-                            "%s cannot be used, and is made once more: %s", self._path, error
-                        )
-                        self._usable = _removed(self._path)
+                        self._do_without(error)
+                        break
+                    LOG.warning("%s cannot be used, and is made once more: %s", self._path, error)
+                    try:
+                        _remove(self._path)
+                    except OSError as obstacle:
+                        self._do_without(obstacle)
             return otherwise
+
+    def _do_without(self, error: Exception) -> None:
+        LOG.warning("%s is done without for %.0f s: %s", self._path, AGAIN_S, error)
+        self._tried_again_at = time.monotonic() + AGAIN_S
 
     def _close(self) -> None:
         if self._file is not None:
@@ -308,12 +331,11 @@ def _opened(path: Path) -> sqlite3.Connection:
     return file
 
 
-def _removed(path: Path) -> bool:
-    """Whether a memory that cannot be used, and what lies beside it, is removed."""
-    try:
-        for file in (path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))):
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        LOG.warning("%s cannot be removed, and is done without: %s", path, error)
-        return False
-    return True
+def _remove(path: Path) -> None:
+    """Remove a memory that cannot be used, and what lies beside it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for file in (path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))):
+        file.unlink(missing_ok=True)
