@@ -17,9 +17,9 @@ import pytest
 
 from antipode.cloud import site as cloud_site
 from antipode.engine.timeline import Unobserved
-from antipode.errors import AntipodeError, NotFound, PreflightFailed, VaultFull
+from antipode.errors import AntipodeError, NotFound, PreflightFailed, VaultError, VaultFull
 from antipode.operations import expiry
-from antipode.vault import Vault, generations, points, reserve, withdrawals
+from antipode.vault import Vault, generations, points, reserve, sync, withdrawals
 from antipode.vault.directory import DirectoryVault
 from tests.unit.s3server import S3Server
 from tests.unit.storages import MemoryObjects
@@ -312,3 +312,101 @@ def test_a_disk_without_room_is_told_from_one_that_fails(
         assert isinstance(caught.value, VaultFull) is (error != errno.EIO)
     with pytest.raises(NotFound):
         vault.get("v/one")
+
+
+def test_recovery_points_do_not_take_the_room_that_a_statement_was_given(place: Place) -> None:
+    """A failover has claimed in the place of the reserve; its outcome needs room, too."""
+    place.three_points()
+    place.fill()
+    state = generations.present(place.vault, "v", "site-a")
+    mine = generations.claim(place.vault, state, "site-b", "r")
+    generations.release(place.vault, mine)
+    assert not reserve.is_in(place.vault)
+    there = place.ids()
+    with pytest.raises(PreflightFailed, match=r"full|No space"):
+        place.world.protect()
+    assert place.ids() == there
+    again = generations.claim(place.vault, state, "site-b", "r2")
+    generations.complete(place.vault, again)
+    assert generations.present(place.vault, "v", "site-a").active_site == "site-b"
+
+
+def test_a_vault_that_refuses_a_reserve_and_is_not_full_gets_its_points(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = three_vaults(world)
+    put = DirectoryVault.put
+
+    def refuses(vault: DirectoryVault, name: str, document: bytes) -> None:
+        if name == reserve.NAME and vault._root == places.folder / "two":
+            raise VaultError("documents of 64 KiB are not taken")
+        put(vault, name, document)
+
+    monkeypatch.setattr(DirectoryVault, "put", refuses)
+    places.config.write_text(f"{places.config.read_text()}vaults_needed: 1\n")
+    world.here = world.process()
+    made = world.protect()["recovery_point"]
+    assert made in points.list_ids(DirectoryVault(places.folder / "two"), "v")
+
+
+class FullOnce:
+    """A statement that a vault refuses so many times, while another host does something."""
+
+    def __init__(self, refused: int, meanwhile: Callable[[], None]) -> None:
+        self.refused, self.meanwhile, self.tried = refused, meanwhile, 0
+
+    def __call__(self) -> str:
+        self.tried += 1
+        if self.tried <= self.refused:
+            self.meanwhile()
+            raise VaultFull("no room")
+        return "written"
+
+
+def test_a_statement_has_the_room_that_another_host_has_just_made(tmp_path: Path) -> None:
+    vault = DirectoryVault(tmp_path)
+    reserve.keep(vault)
+    statement = FullOnce(1, lambda: vault.delete(reserve.NAME))
+    assert reserve.write(vault, statement) == "written"
+    never = FullOnce(99, lambda: None)
+    with pytest.raises(VaultFull):
+        reserve.write(vault, never)
+    assert never.tried == 2
+
+
+def test_a_reserve_that_another_host_writes_again_meanwhile_gives_way_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserve, "LOOK_S", 0.0)
+    vault = DirectoryVault(tmp_path)
+    statement = FullOnce(3, lambda: reserve.keep(vault))
+    assert reserve.write(vault, statement) == "written"
+    assert not reserve.is_in(vault)
+
+
+def test_statements_that_a_full_vault_lacks_are_brought_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = three_vaults(world)
+    vaults = world.here.vaults()
+    reserve.keep(vaults)
+    state = generations.present(vaults, "v", "site-a")
+    generations.release(vaults, generations.claim(vaults, state, "site-b", "r"))
+    full, [claim] = DirectoryVault(places.folder / "two"), vaults.list("v/generation-0000000002.c")
+    full.delete(claim)
+    withdrawals.write(vaults, "v", "20200101T000000Z-000000", "It has expired.")
+    note = withdrawals.name_of("v", "20200101T000000Z-000000")
+    create = DirectoryVault.create
+
+    def refuses(vault: DirectoryVault, name: str, document: bytes) -> bool:
+        if vault._root == full._root and reserve.is_in(vault):
+            raise VaultFull("no room")
+        return create(vault, name, document)
+
+    monkeypatch.setattr(DirectoryVault, "create", refuses)
+    generations.spread(vaults, "v")
+    assert claim in full.list("v/")
+    full.delete(note)
+    reserve.keep(full)
+    assert sync.catch_up(world.here.vaults(), "v").trouble == []
+    assert note in full.list("v/")

@@ -614,7 +614,7 @@ class Check(ProtectTask):
             problems = problems_of(p, found, self.job.option, self.job.transfer)
             try:
                 self.job.vault.check(p.run)
-                reserve.keep(self.job.vault)
+                reserve.come_first(self.job.vault)
             except Stopped:
                 raise
             except AntipodeError as error:

@@ -14,6 +14,7 @@ import re
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,7 +28,7 @@ from antipode.model.state import (
     ProtectedVnf,
     VnfState,
 )
-from antipode.vault import Vault, statements
+from antipode.vault import Vault, reserve, statements
 from antipode.vault.statements import AnyStatement, Kind
 
 LOG = logging.getLogger(__name__)
@@ -265,7 +266,7 @@ def spread(vault: Vault, vnf: str) -> None:
     """
     for there, name, document in lacking(vault, vnf):
         try:
-            there.create(name, document)
+            reserve.write(there, partial(there.create, name, document))
         except VaultError as error:
             vault.leave_out(there, error)
 

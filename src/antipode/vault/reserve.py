@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from antipode.errors import AntipodeError, NotFound, Stopped, VaultFull
+from antipode.errors import AntipodeError, NotFound, Stopped, VaultError, VaultFull
 from antipode.vault import PROBE, Vault
 
 LOG = logging.getLogger(__name__)
@@ -33,19 +33,30 @@ def keep(vault: Vault) -> None:
     without it is logged.
     """
     try:
-        vault.each(_keep)
+        come_first(vault)
     except Stopped:
         raise
     except AntipodeError as error:
         LOG.warning("room for withdrawals and claims cannot be reserved: %s", error)
 
 
+def come_first(vault: Vault) -> None:
+    """Have the reserve in every vault before a recovery point takes room there: room that a
+    statement was given is for the next one, the outcome of a failover for example.
+
+    Raises:
+        VaultFull: as many vaults as must answer do not have the room.
+    """
+    vault.each(_keep)
+
+
 def _keep(copy: Vault) -> None:
-    if is_in(copy):
-        return
     try:
-        copy.put(NAME, secrets.token_bytes(BYTES))
-    except VaultFull as error:  # what is smaller may have room
+        if not is_in(copy):
+            copy.put(NAME, secrets.token_bytes(BYTES))
+    except VaultFull:
+        raise
+    except VaultError as error:  # a point may go there all the same
         LOG.warning("no room for withdrawals and claims is reserved: %s", error)
 
 
@@ -71,18 +82,27 @@ def write(copy: Vault, statement: Callable[[], Answer]) -> Answer:
         VaultFull: the vault is full, and has no reserve, or that was not enough.
         AntipodeError: as `statement`.
     """
-    try:
-        return statement()
-    except VaultFull:
-        if not is_in(copy):
-            raise
-        copy.delete(NAME)
-        LOG.warning("%s is full; its reserve was removed to make room for a statement", copy.place)
-    ends = time.monotonic() + ROOM_WITHIN_S
+    ends: float | None = None
     while True:
         try:
             return statement()
         except VaultFull:
-            if time.monotonic() >= ends:
+            now = time.monotonic()
+            if ends is not None and now >= ends:
                 raise
+            if _gives_way(copy):
+                ends = ends or now + ROOM_WITHIN_S
+                continue
+            if ends is None:  # another host may have removed it just now: once more, at once
+                ends = now
+                continue
         time.sleep(LOOK_S)
+
+
+def _gives_way(copy: Vault) -> bool:
+    """Whether the reserve was there, and is removed. Another host may write it again."""
+    if not is_in(copy):
+        return False
+    copy.delete(NAME)
+    LOG.warning("%s is full; its reserve was removed to make room for a statement", copy.place)
+    return True

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from antipode.errors import AntipodeError, NotFound, Stopped, VaultCorrupt, VaultError
-from antipode.vault import Vault, generations, points, sealing, statements, withdrawals
+from antipode.vault import Vault, generations, points, reserve, sealing, statements, withdrawals
 from antipode.vault.sealing import MANIFEST, Trust
 from antipode.vault.withdrawals import WITHDRAWN
 
@@ -82,12 +83,18 @@ def catch_up(vault: Vault, vnf: str, at_most: int | None = None) -> CaughtUp:
         for there in lack.without:
             try:
                 for name, document in documents.items():
-                    if there.create(name, document):
+                    if _create(there, name, document):
                         done.written[there.place] = done.written.get(there.place, 0) + 1
             except VaultError as error:
                 vault.leave_out(there, error)
                 done.trouble.append(str(error))
     return done
+
+
+def _create(there: Vault, name: str, document: bytes) -> bool:
+    """As `Vault.create`; a statement has the room of the reserve, too."""
+    create = partial(there.create, name, document)
+    return create() if name.endswith(MANIFEST) else reserve.write(there, create)
 
 
 def _names(vault: Vault, copy: Vault, vnf: str) -> set[str] | None:
