@@ -88,7 +88,7 @@ class Scene:
         self.cloud.before = happens
 
     def release(self) -> None:
-        OPTION.release(self.protecting)
+        OPTION.release(self.protecting, set)
 
     def expect_nothing_left(self) -> None:
         """Nobody is frozen, and what is there is removed by the release."""
