@@ -240,7 +240,9 @@ class FakeCloud:
     def add_backup(self, volume: str, **fields: Any) -> str:
         """Somebody makes a backup of a volume."""
         # a backup of a snapshot gets known at another site, where no other may have its id
-        backup_id = f"{'backup' if 'snapshot_id' in fields else self.site.name}-{next(self.ids)}"
+        by_antipode = "backup" if self.site.name == "site-a" else f"backup-of-{self.site.name}"
+        maker = by_antipode if "snapshot_id" in fields else self.site.name
+        backup_id = f"{maker}-{next(self.ids)}"
         self.backups[backup_id] = {
             **deepcopy(A_BACKUP),
             "id": backup_id,

@@ -283,6 +283,27 @@ def test_one_that_is_halted_is_resumed_and_begins_no_part_twice(moved: World) ->
     assert sorted(mine) == ["fence", "protect"]
 
 
+def test_a_protection_that_has_committed_and_was_lost_is_brought_to_its_end(moved: World) -> None:
+    halt = threading.Event()
+
+    def before(happens: str) -> None:
+        if happens.startswith("delete snapshot"):  # its point is committed by now
+            halt.set()
+            until(lambda: stops(moved, part(moved, "protect")))
+
+    moved.b.before = before
+    here, row = moved.process(), request(prepare(moved.process(), "v"))
+    run = row.id
+    with here.claims.begin(row) as claim, pytest.raises(Halted):
+        execute(here, kind.KIND, claim, Unobserved(), halt)
+    moved.b.before = lambda happens: None
+    moved.dies_before_its_end(part(moved, "protect").id)
+    assert part(moved, "protect").state == "running"
+    resume(moved.process(), run, Unobserved())
+    assert part(moved, "protect").state == "succeeded"
+    assert moved.b.snapshots == {}
+
+
 def test_it_is_too_late_to_abort_one_that_is_done(moved: World) -> None:
     record = reprotected(moved)
     moved.dies_before_its_end(record["run"])

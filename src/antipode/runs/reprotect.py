@@ -157,7 +157,8 @@ def _confirmed(run: Run, request: ReprotectRequest) -> Standing:
 
 
 def _first_point(run: Run, request: ReprotectRequest) -> str:
-    """A recovery point of the active copy: one that a schedule has made, or is making, or ours.
+    """A recovery point of the active copy: one that a schedule has made, or is making, or ours. Our
+    own is awaited to its end though its point is there already: it has snapshots to remove.
 
     Raises:
         Busy: a protection of the VNF is in the way that no process executes; or the VNF has moved.
@@ -165,7 +166,9 @@ def _first_point(run: Run, request: ReprotectRequest) -> str:
     """
     with run.timeline.step(ReprotectSteps.AWAIT_POINT, run.vnf) as step:
         deadline = time.monotonic() + NOT_RUNNING_S
-        while (found := _newest(run, request)) is None:
+        ours = parts.newest(run, ReprotectSteps.FIRST_POINT)
+        is_ours = ours is not None and parts.goes_on(ours)
+        while (found := None if is_ours else _newest(run, request)) is None:
             other = _protection_of_others(run)
             if other is None:
                 break
