@@ -100,11 +100,11 @@ class Host:
         self._environment.pop("NOTIFY_SOCKET", None)
 
     def serve(self, **environment: str) -> Service:
-        """Start the service; it is at work when this returns."""
+        """Start the service; it runs when this returns."""
         return at_work([self.starts_to_serve(**environment)])[0]
 
     def starts_to_serve(self, **environment: str) -> Service:
-        """Start the service; it is not at work yet."""
+        """Start the service; it does not run yet."""
         log = self.folder / "serve.log"
         log.unlink(missing_ok=True)
         with log.open("ab") as output:
@@ -172,7 +172,7 @@ class Service:
 
 
 def at_work(services: list[Service]) -> list[Service]:
-    """Services that have been started, now at work."""
+    """Services that have been started, and run now."""
     for service in services:
         servers.until(
             f"{service.log} to tell that it serves",

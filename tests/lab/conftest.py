@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the lab tests share: both sites up, the canary at work at site-a, and an operator's desk."""
+"""What the lab tests share: both sites up, the canary running at site-a, and an operator's desk."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def site_b() -> Site:
 
 @pytest.fixture
 def servers(site_a: Site) -> dict[str, str]:
-    """The canary at work at site-a: role -> server id."""
+    """The canary, running at site-a: role -> server id."""
     return canary.create(site_a)
 
 

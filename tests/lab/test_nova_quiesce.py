@@ -431,7 +431,7 @@ def spoilt_agent(site_a: Site, servers: dict[str, str]) -> Iterator[Callable[[st
     yield spoil
     wait_until(
         lambda: agent_answers(site_a, server) and not is_frozen(site_a, server),
-        "the agent of app is at work",
+        "the agent of app runs",
         180,
         interval=1,
     )

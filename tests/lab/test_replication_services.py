@@ -222,8 +222,8 @@ def listening(site: Site) -> Iterator[tuple[str, int]]:
 
 def dhcp_namespace(site: Site) -> Path:
     """In the linked network of a site, as its guests are."""
-    init = inside.require_init_pid(site)
-    return Path(f"/proc/{init}/root/run/netns/{namespace_name(site)}")
+    process = Path("/proc") / str(inside.require_init_pid(site))
+    return process / "root" / "run" / "netns" / namespace_name(site)
 
 
 @cache

@@ -43,7 +43,7 @@ def with_replication() -> None:
 
 @pytest.fixture
 def replicated(tmp_path: Path, vnf_file: Callable[..., Path]) -> Iterator[Desk]:
-    """The canary at work at site-a, its volumes replicated to site-b."""
+    """The canary runs at site-a, and its volumes are replicated to site-b."""
     for site in SITES.values():
         canary.remove(site)
     canary.create(SITES["site-a"])

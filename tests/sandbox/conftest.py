@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two embedded sites with the example VNF at work, and an operator who knows only antipode's
+"""Two embedded sites where the example VNF runs, and an operator who knows only antipode's
 command line.
 """
 

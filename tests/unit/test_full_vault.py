@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ ROOM = 4096
 """Bytes for a note or two."""
 
 
-class Place:
+class Place(ABC):
     """A world whose one vault can be filled up."""
 
     def __init__(self, world: World, settings: str) -> None:
@@ -46,11 +47,13 @@ class Place:
         world.here.vnfs.put(VNF)
         keep(world, retention="all")
 
+    @abstractmethod
     def used(self) -> int:
-        raise NotImplementedError
+        """The bytes that the vault holds."""
 
+    @abstractmethod
     def holds_at_most(self, size: int | None) -> None:
-        raise NotImplementedError
+        """From now on it takes no more bytes than these in all; None: as many as there are."""
 
     def fill(self, free: int = 0) -> None:
         self.holds_at_most(self.used() + free)

@@ -58,7 +58,7 @@ def ends(deployment: Deployment, run: str, state: str = "succeeded") -> None:
 def conducting(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, execute: Execute
 ) -> Iterator[Conductor]:
-    """A conductor at work, which carries each run out by calling `execute`."""
+    """A running conductor, which carries each run out by calling `execute`."""
 
     def executed(_deployment: Deployment, _kind: Any, claim: Any, *_: Any) -> None:
         execute(claim.run)

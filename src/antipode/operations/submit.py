@@ -38,5 +38,5 @@ def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
 
 
 def _is_served(deployment: Deployment) -> bool:
-    """Whether a service is at work on this host."""
+    """Whether a service runs on this host."""
     return (service := status_of(deployment.config)) is not None and service.is_alive

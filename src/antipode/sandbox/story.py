@@ -117,7 +117,7 @@ class Stage(Protocol):
     def operator(self) -> Operator: ...
 
     def set(self, teller: Storyteller) -> None:
-        """Have both sites serve and the VNF `canary` at work at the primary, known to antipode."""
+        """Have both sites serve, and the VNF `canary` run at the primary, known to antipode."""
 
     def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
         """Of each member its last durable record and how often it has started (`durable`,
