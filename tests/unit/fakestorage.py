@@ -78,7 +78,9 @@ class Pools:
 
     def _separate(self, cloud: FakeCloud, image: str) -> None:
         if image in cloud.clones:
-            cloud._happens(f"separate {image}")
+            # not its id: that depends on which of several threads came first
+            volume = cloud.volumes[image.removeprefix("volume-")]
+            cloud._happens(f"separate {volume['name']}")
             cloud.clones.pop(image, None)
 
     def _clones_of(
