@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
-from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
+from antipode.cli import arguments, change
+from antipode.cli.command import ListCommand, ShowCommand
 from antipode.screen import visible
 
 if TYPE_CHECKING:
     from antipode.model.dns import DnsChange
+    from antipode.operations.dns import Prepared
 
 
 def _add_point(parser: argparse.ArgumentParser) -> None:
@@ -75,11 +77,7 @@ class DnsSwitch(ShowCommand):
         arguments.add_vnf(parser)
         _add_point(parser)
         arguments.add_lost_vault(parser)
-        parser.add_argument(
-            "--plan", action="store_true", help="show what would be changed; change nothing"
-        )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser)
+        change.add_arguments(parser, "show what would be changed; change nothing")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -89,46 +87,49 @@ class DnsSwitch(ShowCommand):
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.recovery_point, parsed_args.lost_vault
         )
-        if parsed_args.plan:
-            return columns(
-                {
-                    "vnf": parsed_args.vnf,
-                    "site": prepared.state.active_site,
-                    "recovery_point": prepared.recovery_point,
-                    "changes": planned(prepared.changes),
-                    "problems": prepared.problems,
-                    "warnings": prepared.warnings,
-                }
-            )
-        print(visible(f"{prepared.state}"), file=self.app.stderr)
-        for change in prepared.changes:
-            print(f"  {visible(str(change))}", file=self.app.stderr)
-        for line in (*prepared.problems, *prepared.warnings):
-            print(f"  WARNING: {visible(line)}", file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to switch its records now ({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
+        question = f"Type the name of the VNF to switch its records now ({parsed_args.vnf}):"
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: _planned(prepared),
+                lines=_plan(prepared),
+                questions=[(question, parsed_args.vnf)],
+                request=lambda: request(prepared),
+                execute=partial(switch, deployment),
+            ),
+        )
 
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(switch(deployment, row, observer))
+
+def _planned(prepared: Prepared) -> dict[str, Any]:
+    """The plan as a record."""
+    return {
+        "vnf": prepared.state.vnf,
+        "site": prepared.state.active_site,
+        "recovery_point": prepared.recovery_point,
+        "changes": planned(prepared.changes),
+        "problems": prepared.problems,
+        "warnings": prepared.warnings,
+    }
+
+
+def _plan(prepared: Prepared) -> Iterator[str]:
+    """The plan for the operator, a line each."""
+    yield str(prepared.state)
+    yield from (f"  {one}" for one in prepared.changes)
+    yield from (f"  WARNING: {line}" for line in (*prepared.problems, *prepared.warnings))
 
 
 def planned(changes: Sequence[DnsChange]) -> list[dict[str, Any]]:
     """Changes as records."""
     return [
         {
-            "record": change.key,
-            "provider": change.provider,
-            "old": None if change.old is None else change.old.model_dump(mode="json"),
-            "old_is_known": change.is_known,
-            "new": change.new.model_dump(mode="json"),
+            "record": one.key,
+            "provider": one.provider,
+            "old": None if one.old is None else one.old.model_dump(mode="json"),
+            "old_is_known": one.is_known,
+            "new": one.new.model_dump(mode="json"),
         }
-        for change in changes
+        for one in changes
     ]

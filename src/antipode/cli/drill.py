@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import approval, arguments, progress
-from antipode.cli.command import ShowCommand, columns, confirm, moment, span
+from antipode.cli import approval, arguments, change
+from antipode.cli.command import ShowCommand, moment, span
 from antipode.errors import InvalidInput
 from antipode.model import marks
-from antipode.screen import visible
 
 if TYPE_CHECKING:
     from antipode.model.plan import ServerPlan
@@ -55,13 +55,9 @@ class Drill(ShowCommand):
             help="leave all of it for so long after the end (30m, 2h, 7d at most), to look around; "
             "then the service removes it, or: antipode drill cleanup",
         )
-        parser.add_argument(
-            "--plan",
-            action="store_true",
-            help="show what would be created, or what stands in the way; change nothing",
+        change.add_arguments(
+            parser, "show what would be created, or what stands in the way; change nothing"
         )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -69,23 +65,19 @@ class Drill(ShowCommand):
         from antipode.operations.drill import drill, prepare, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point)
-        if parsed_args.plan:
-            return columns(_planned(prepared))
-        for line in _plan(prepared, parsed_args.keep):
-            print(visible(line), file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to begin the drill ({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared, parsed_args.keep)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
-
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(drill(deployment, row, observer))
+        question = f"Type the name of the VNF to begin the drill ({parsed_args.vnf}):"
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: _planned(prepared),
+                lines=_plan(prepared, parsed_args.keep),
+                questions=[(question, parsed_args.vnf)],
+                request=lambda: request(prepared, parsed_args.keep),
+                execute=partial(drill, deployment),
+            ),
+        )
 
 
 class DrillCleanup(ShowCommand):
@@ -114,11 +106,7 @@ class DrillCleanup(ShowCommand):
             help="a drill that this database does not know, with --at: the id that its servers have"
             f" in their metadata as {marks.RUN}. No host may be executing it",
         )
-        parser.add_argument(
-            "--plan", action="store_true", help="show what would be removed; change nothing"
-        )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser)
+        change.add_arguments(parser, "show what would be removed; change nothing")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -139,19 +127,18 @@ class DrillCleanup(ShowCommand):
             ]
         ids = [str(d["run"]) for d in drills]
         found = operation.left_by(deployment, site, ids)
-        if parsed_args.plan:
-            return columns({"vnf": vnf, "site": site, "drills": drills, "removed": found})
-        for what in found:
-            print(visible(f"  {what}"), file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(self.app, f"Type the name of the VNF to remove this ({vnf}):", vnf)
-        row = operation.cleanup_request(vnf, site, ids)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
-
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(operation.cleanup(deployment, row, observer))
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: {"vnf": vnf, "site": site, "drills": drills, "removed": found},
+                lines=(f"  {what}" for what in found),
+                questions=[(f"Type the name of the VNF to remove this ({vnf}):", vnf)],
+                request=lambda: operation.cleanup_request(vnf, site, ids),
+                execute=partial(operation.cleanup, deployment),
+            ),
+        )
 
 
 def _planned(prepared: PreparedDrill) -> dict[str, Any]:

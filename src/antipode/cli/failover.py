@@ -7,9 +7,8 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import approval, arguments, dns, progress
-from antipode.cli.command import ShowCommand, columns, confirm, span
-from antipode.screen import visible
+from antipode.cli import approval, arguments, change, dns
+from antipode.cli.command import ShowCommand, span
 
 if TYPE_CHECKING:
     from antipode.model.plan import NetworkPlan, PortPlan, SecurityGroupPlan, ServerPlan
@@ -44,12 +43,6 @@ class Failover(ShowCommand):
             help="the recovery point to recover from (default: the newest)",
         )
         arguments.add_lost_vault(parser)
-        parser.add_argument(
-            "--plan",
-            action="store_true",
-            help="show what would be created, changed and executed, or what stands in the way; "
-            "change nothing",
-        )
         parser.add_argument(
             "--to-origin",
             action="store_true",
@@ -95,11 +88,12 @@ class Failover(ShowCommand):
             help="keep the old copy so long after the failover, as 2h, so that antipode undo can "
             "go back to it (default: undo_within of the VNF file)",
         )
-        arguments.add_detach(parser)
-        arguments.add_yes(
+        change.add_arguments(
             parser,
-            "states that the VNF is dead or fenced at its other site, and so is the host of the "
-            "run of --instead-of",
+            "show what would be created, changed and executed, or what stands in the way; "
+            "change nothing",
+            yes_means="states that the VNF is dead or fenced at its other site, and so is the host "
+            "of the run of --instead-of",
         )
         return parser
 
@@ -119,33 +113,34 @@ class Failover(ShowCommand):
             deployment, parsed_args.vnf, parsed_args.to, parsed_args.recovery_point, accepted
         )
         fences, unfenced = fenced_first(deployment, prepared, parsed_args.fence)
-        if parsed_args.plan:
-            planned = _planned(prepared)
-            planned["warnings"] = [*unfenced, *planned["warnings"]]
-            return columns({**planned, "fences": fences})
-        for line in (*_fences(prepared, fences, unfenced), *_plan(prepared)):
-            print(visible(line), file=self.app.stderr, flush=True)
-        if prepared.instead_of is not None and not parsed_args.yes:
-            lost = prepared.instead_of
-            confirm(
-                self.app,
-                f"Type the id of the run if it is dead, with its host {lost.host}; it claimed "
-                f"{lost.vnf} for {lost.site} at {lost.since} ({lost.run}):",
-                lost.run,
-            )
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to recover it now ({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared, parsed_args.fence, parsed_args.undo_within)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: {
+                    **_planned(prepared),
+                    "warnings": [*unfenced, *prepared.warnings],
+                    "fences": fences,
+                },
+                lines=(*_fences(prepared, fences, unfenced), *_plan(prepared)),
+                questions=_questions(prepared),
+                request=lambda: request(prepared, parsed_args.fence, parsed_args.undo_within),
+                execute=lambda row, observer: failover(deployment, prepared, observer, row),
+            ),
+        )
 
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(failover(deployment, prepared, observer, row))
+
+def _questions(prepared: Prepared) -> Iterator[tuple[str, str]]:
+    """What the operator is asked, and the word that has to be typed."""
+    if (lost := prepared.instead_of) is not None:
+        yield (
+            f"Type the id of the run if it is dead, with its host {lost.host}; it claimed "
+            f"{lost.vnf} for {lost.site} at {lost.since} ({lost.run}):",
+            lost.run,
+        )
+    vnf = prepared.plan.vnf
+    yield f"Type the name of the VNF to recover it now ({vnf}):", vnf
 
 
 def _fences(prepared: Prepared, fences: list[str], unfenced: list[str]) -> Iterator[str]:
@@ -244,7 +239,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         )
     if plan.dns:
         yield ""
-        yield from (f"  {change}" for change in plan.dns)
+        yield from (f"  {record}" for record in plan.dns)
     for keypair in plan.keypairs_to_import:
         yield ""
         yield f"  keypair {keypair.name} is imported"
@@ -265,8 +260,8 @@ def _network(kind: str, one: NetworkPlan | SecurityGroupPlan) -> Iterator[str]:
         yield f"  {kind} {one.name} takes the place of {one.former}"
     else:
         yield f"  {kind} {one.name} is there"
-    for change in one.changes:
-        yield f"    {change}"
+    for changed in one.changes:
+        yield f"    {changed}"
 
 
 def _probe(server: ServerPlan, site: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
-from antipode.cli.command import ShowCommand, columns, confirm
-from antipode.screen import visible
+from antipode.cli import arguments, change
+from antipode.cli.command import ShowCommand
 
 if TYPE_CHECKING:
     from antipode.operations.fence import Prepared
@@ -34,14 +34,11 @@ class Fence(ShowCommand):
         arguments.add_vnf(parser)
         parser.add_argument("--site", metavar="SITE", required=True, help="where the old copy is")
         arguments.add_lost_vault(parser)
-        parser.add_argument(
-            "--plan",
-            action="store_true",
-            help="show which servers and ports are the old copy and what would be done with them; "
+        change.add_arguments(
+            parser,
+            "show which servers and ports are the old copy and what would be done with them; "
             "change nothing",
         )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -49,24 +46,20 @@ class Fence(ShowCommand):
         from antipode.operations.fence import fence, prepare, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.site, parsed_args.lost_vault)
-        if parsed_args.plan:
-            return columns(prepared.record())
-        for line in _plan(prepared):
-            print(visible(line), file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to fence its old copy at {prepared.site} "
-                f"({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
-
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(fence(deployment, row, observer))
+        vnf = parsed_args.vnf
+        question = f"Type the name of the VNF to fence its old copy at {prepared.site} ({vnf}):"
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=prepared.record,
+                lines=_plan(prepared),
+                questions=[(question, vnf)],
+                request=lambda: request(prepared),
+                execute=partial(fence, deployment),
+            ),
+        )
 
 
 def _plan(prepared: Prepared) -> Iterator[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import approval, arguments, progress
-from antipode.cli.command import ShowCommand, columns, confirm
-from antipode.screen import visible
+from antipode.cli import approval, arguments, change
+from antipode.cli.command import ShowCommand
 
 if TYPE_CHECKING:
     from antipode.operations.migrate import Prepared
@@ -49,13 +49,7 @@ class Migrate(ShowCommand):
             metavar="OPTION",
             help="which of its protections makes the recovery points (default: the first)",
         )
-        parser.add_argument(
-            "--plan",
-            action="store_true",
-            help="show what would be done, or what stands in the way; change nothing",
-        )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser)
+        change.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -65,23 +59,19 @@ class Migrate(ShowCommand):
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.to, parsed_args.option, back=self.back
         )
-        if parsed_args.plan:
-            return columns(_planned(prepared))
-        for line in _plan(prepared):
-            print(visible(line), file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to move it to {prepared.to} ({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
-
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(migrate(deployment, row, observer))
+        question = f"Type the name of the VNF to move it to {prepared.to} ({parsed_args.vnf}):"
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: _planned(prepared),
+                lines=_plan(prepared),
+                questions=[(question, parsed_args.vnf)],
+                request=lambda: request(prepared),
+                execute=partial(migrate, deployment),
+            ),
+        )
 
 
 class Failback(Migrate):

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
-from antipode.cli.command import ShowCommand, columns, confirm
-from antipode.screen import visible
+from antipode.cli import arguments, change
+from antipode.cli.command import ShowCommand
 
 if TYPE_CHECKING:
     from antipode.operations.reprotect import Prepared
@@ -41,13 +41,7 @@ class Reprotect(ShowCommand):
             help="what becomes of the old copy, once the active one has a recovery point of its "
             "own (default: keep, off and locked)",
         )
-        parser.add_argument(
-            "--plan",
-            action="store_true",
-            help="show what would be done, or what stands in the way; change nothing",
-        )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser)
+        change.add_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -55,23 +49,19 @@ class Reprotect(ShowCommand):
         from antipode.operations.reprotect import prepare, reprotect, request
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.old_copy)
-        if parsed_args.plan:
-            return columns(_planned(prepared))
-        for line in _plan(prepared):
-            print(visible(line), file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to reprotect it ({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
-
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(reprotect(deployment, row, observer))
+        question = f"Type the name of the VNF to reprotect it ({parsed_args.vnf}):"
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: _planned(prepared),
+                lines=_plan(prepared),
+                questions=[(question, parsed_args.vnf)],
+                request=lambda: request(prepared),
+                execute=partial(reprotect, deployment),
+            ),
+        )
 
 
 def _planned(prepared: Prepared) -> dict[str, Any]:

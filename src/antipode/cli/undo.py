@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
+from antipode.cli import arguments, change
 from antipode.cli.command import ShowCommand, columns, confirm, moment, span
-from antipode.screen import visible
 
 if TYPE_CHECKING:
     from antipode.operations.undo import Prepared
@@ -32,14 +32,12 @@ class Undo(ShowCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         arguments.add_vnf(parser)
-        parser.add_argument(
-            "--plan",
-            action="store_true",
-            help="show what would be stopped, started and lost, or what stands in the way; change "
+        change.add_arguments(
+            parser,
+            "show what would be stopped, started and lost, or what stands in the way; change "
             "nothing",
+            yes_means="states that what was written since the failover may be lost",
         )
-        arguments.add_detach(parser)
-        arguments.add_yes(parser, "states that what was written since the failover may be lost")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
@@ -47,24 +45,22 @@ class Undo(ShowCommand):
         from antipode.operations.undo import prepare, request, undo
 
         prepared = prepare(deployment, parsed_args.vnf)
-        if parsed_args.plan:
-            return columns(_planned(prepared))
-        for line in _plan(prepared):
-            print(visible(line), file=self.app.stderr, flush=True)
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"Type the name of the VNF to go back to {prepared.site} and lose what it has"
-                f" written for {span(prepared.lost_s)} ({parsed_args.vnf}):",
-                parsed_args.vnf,
-            )
-        row = request(prepared)
-        if parsed_args.detach:
-            from antipode.operations.submit import submit
-
-            return columns(submit(deployment, row))
-        with progress.shown(self.app.stderr) as observer:
-            return columns(undo(deployment, row, observer))
+        question = (
+            f"Type the name of the VNF to go back to {prepared.site} and lose what it has"
+            f" written for {span(prepared.lost_s)} ({parsed_args.vnf}):"
+        )
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: _planned(prepared),
+                lines=_plan(prepared),
+                questions=[(question, parsed_args.vnf)],
+                request=lambda: request(prepared),
+                execute=partial(undo, deployment),
+            ),
+        )
 
 
 class Commit(ShowCommand):
