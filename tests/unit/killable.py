@@ -2,8 +2,9 @@
 """The process that the kill matrix kills: antipode with its databases, locks and threads; clouds
 and vault are the test's, over a socket.
 
-Started once (it imports once) and told on stdin what to do: each job is done by a fork, whose
-process id and exit code it prints.
+Started once (it imports once) and given jobs on stdin: each is done by a fork, whose process id and
+exit code it prints. The first job of its kind that is not to be killed is done by this process
+itself: queries are compiled and mappers are configured then for all forks.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import Client
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import taskflow.engines
+from sqlalchemy import Engine
 from taskflow import states
 
 from antipode import config
@@ -68,6 +71,7 @@ from antipode.vault import Vault
 from tests.unit import fakestorage
 
 _of_thread = threading.local()
+_connections: list[Connection] = []
 _address = ""
 
 
@@ -75,6 +79,7 @@ def ask(*question: Any) -> Any:
     """Ask the test's process; it may kill this one instead of answering."""
     if not hasattr(_of_thread, "connection"):
         _of_thread.connection = Client(_address)
+        _connections.append(_of_thread.connection)
     _of_thread.connection.send(question)
     answer = _of_thread.connection.recv()
     if isinstance(answer, Exception):
@@ -234,6 +239,20 @@ def unsynced(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def with_one_cache(make: Any) -> Any:
+    """What makes engines, so that each has the compiled queries of the first."""
+    first: list[Engine] = []
+
+    def engine(*arguments: Any, **options: Any) -> Engine:
+        made: Engine = make(*arguments, **options)
+        first[:] = first or [made]
+        made.dialect = made.pool._dialect = first[0].dialect
+        made._compiled_cache = first[0]._compiled_cache
+        return made
+
+    return engine
+
+
 def answered(questions: Questions, question: QuestionRow) -> QuestionRow:
     """Ask, and have an operator say yes at once."""
     asked = put(questions, question)
@@ -272,6 +291,8 @@ def prepare() -> None:
         wait.__kwdefaults__["interval_s"] = 0.005
     # a killed process loses nothing that the kernel has; only a power cut would need the disk
     database._prepare_sqlite = flows._prepare_sqlite = unsynced
+    database._connected = with_one_cache(database._connected)
+    flows.create_engine = with_one_cache(flows.create_engine)  # type: ignore[attr-defined]
     cloud_site.connect = connect  # type: ignore[assignment]
     deployment.Deployment.dns = lambda *_: AskedZone()  # type: ignore[method-assign]
     deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[method-assign]
@@ -284,25 +305,33 @@ def prepare() -> None:
 
 
 def do(job: dict[str, Any]) -> None:
+    with ExitStack() as patches:
+        for owner, name, value in patched(job):
+            patches.enter_context(mock.patch.object(owner, name, value))
+        do_as_patched(job)
+
+
+def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
+    """What else the test replaces for one job."""
+    if job["what"] in ("failover with a runbook", "resume"):
+        yield Questions, "ask", answered  # an operator answers at once
     compares = ("verify", "drill")
     if job["what"].startswith(compares) or job.get("run", "").startswith(compares):
-        deployment.Deployment.store = lambda *_: AskedStore()  # type: ignore[assignment]
-        deployment.Deployment.store_of = lambda *_: AskedStore()  # type: ignore[assignment]
-        config.Config.site_of_store = lambda *_: None  # type: ignore[method-assign]
-        failover_checks.store_warnings = lambda *_: []
-        config.Config.store_name = lambda *_: "backups"  # type: ignore[method-assign]
+        yield deployment.Deployment, "store", lambda *_: AskedStore()
+        yield deployment.Deployment, "store_of", lambda *_: AskedStore()
+        yield config.Config, "site_of_store", lambda *_: None
+        yield failover_checks, "store_warnings", lambda *_: []
+        yield config.Config, "store_name", lambda *_: "backups"
+
+
+def do_as_patched(job: dict[str, Any]) -> None:
     here = deployment.Deployment(config.load(job["config"]))
     match what := job["what"]:
         case "protect" | "protect by replication":
             protect.protect(here, job["vnf"], Unobserved())
         case "protect by server-snapshot" | "protect by server-snapshot, from an image":
             protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")
-        case "failover with a runbook":
-            # an operator answers at once
-            Questions.ask = answered  # type: ignore[method-assign,assignment]
-            prepared = failover.prepare(here, job["vnf"], "site-b", None)
-            failover.failover(here, prepared, Unobserved())
-        case "failover" | "failover from states":
+        case "failover" | "failover from states" | "failover with a runbook":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
         case "failover that fences":
@@ -348,7 +377,6 @@ def do(job: dict[str, Any]) -> None:
         case "undo":
             undo.undo(here, undo.request(undo.prepare(here, job["vnf"])), Unobserved())
         case "resume":
-            Questions.ask = answered  # type: ignore[method-assign,assignment]
             resume.resume(here, job["run"], Unobserved())
         case "abort":
             abort.abort(here, job["run"], Unobserved())
@@ -360,27 +388,51 @@ def do(job: dict[str, Any]) -> None:
             orphans.collect(here)
 
 
+def attempt(job: dict[str, Any]) -> int:
+    """Do a job; the exit code."""
+    global _address, _of_thread
+    _address, _of_thread = job["address"], threading.local()
+    try:
+        do(job)
+    except Aborted:
+        return 3
+    except BaseException:
+        Path(job["errors"]).write_text(traceback.format_exc())
+        return 1
+    return 0
+
+
+def forked(job: dict[str, Any]) -> None:
+    if (pid := os.fork()) == 0:
+        os._exit(attempt(job))
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def in_this_process(job: dict[str, Any]) -> None:
+    print(os.getpid(), flush=True)
+    code = attempt(job)
+    while _connections:
+        _connections.pop().close()
+    alive = [thread.name for thread in threading.enumerate()[1:]]
+    print(code if not alive else f"{alive} have not ended", flush=True)
+
+
 def main() -> None:
-    global _address
     for module in LATE:
         importlib.import_module(module)
     prepare()
     gc.freeze()  # what is there by now need not be looked through in each fork
+    known: set[str] = set()
     for line in sys.stdin:
         job = json.loads(line)
-        if (pid := os.fork()) == 0:
-            _address = job["address"]
-            code = 0
-            try:
-                do(job)
-            except Aborted:
-                code = 3
-            except BaseException:
-                Path(job["errors"]).write_text(traceback.format_exc())
-                code = 1
-            os._exit(code)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        kind = f"{job['what']} {job.get('run', '').partition('-')[0]}"
+        if job["is_killed"] or kind in known:
+            forked(job)
+        else:
+            in_this_process(job)
+            known.add(kind)
+            gc.freeze()
 
 
 if __name__ == "__main__":

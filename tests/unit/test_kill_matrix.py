@@ -201,6 +201,7 @@ class Stage:
             "config": str(self.config),
             "address": str(self.folder / "s"),
             "errors": str(self.folder / "err"),
+            "is_killed": kill_at is not None,
         }
         assert self._process.stdin is not None and self._process.stdout is not None
         with self._lock:

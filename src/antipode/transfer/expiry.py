@@ -36,6 +36,7 @@ from antipode.errors import (
 )
 from antipode.model.marks import made_by
 from antipode.model.point import RecoveryPoint
+from antipode.model.point_v2 import Records
 from antipode.model.quota import QuotaNeed
 from antipode.model.retention import Dated, Heirs, Retention, judge
 from antipode.model.room import Room
@@ -81,9 +82,9 @@ class Reading:
     """those of which manifest and records were read from the vault, and not remembered"""
     in_turn: set[str] = field(default_factory=set)
     """those that are read because they were read longest ago"""
-    remembered: dict[str, bytes] = field(default_factory=dict)
-    """documents of their records, by name"""
-    records: dict[str, bytes] = field(default_factory=dict)
+    remembered: dict[str, Records] = field(default_factory=dict)
+    """their records, by the name of their document"""
+    records: dict[str, Records] = field(default_factory=dict)
     """those that were read from the vault"""
 
 

@@ -85,8 +85,9 @@ class DirectoryVault(Vault):
             if not self._root.is_dir():
                 raise VaultError(f"{self.place} does not exist; see that it is mounted")
             names = [
-                str((above / name).relative_to(self._root))
-                for above, name in _files_below(folder)
+                f"{above}{name}"
+                for above, files in _folders_below(folder, self._root)
+                for name in files
                 if not name.startswith(PROBE)
             ]
         except FileNotFoundError:
@@ -152,14 +153,17 @@ class DirectoryVault(Vault):
             ) from error
 
 
-def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every file with the folder that it is in; a folder that cannot be read is an error."""
+def _folders_below(folder: Path, root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder with its files: as names in a vault begin; a folder that cannot be read is an
+    error.
+    """
 
     def fail(error: OSError) -> None:
         raise error
 
     for above, _folders, files in os.walk(folder, onerror=fail):
-        yield from ((Path(above), file) for file in files)
+        below = Path(above).relative_to(root)
+        yield (f"{below}/" if below.parts else ""), files
 
 
 def _identity(path: Path) -> str:

@@ -22,6 +22,7 @@ from antipode.errors import (
     VaultError,
 )
 from antipode.model.point import RecoveryPoint
+from antipode.model.point_v2 import Records
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, sealing, withdrawals
 from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
 from antipode.vault.withdrawals import WITHDRAWN
@@ -311,13 +312,13 @@ class Examined(NamedTuple):
 
 
 def examine(
-    vault: Vault, vnf: str, point: str, records: dict[str, bytes] | None = None
+    vault: Vault, vnf: str, point: str, records: dict[str, Records] | None = None
 ) -> Examined:
     """A recovery point, withdrawn or not, signed by a trusted key or not.
 
     Args:
-        records: documents of records that were read, by name; brought up to date. Points on one
-            chain have most of them in common.
+        records: those that were read, by the name of their document; brought up to date. Points
+            on one chain have most of them in common.
 
     Raises:
         NotFound: its manifest is not there.
@@ -420,18 +421,16 @@ def _open(
     point: str,
     trust: Trust,
     digest: str | None = None,
-    records: dict[str, bytes] | None = None,
+    records: dict[str, Records] | None = None,
 ) -> Opened:
     """A point that was not withdrawn, from any vault that holds it undamaged."""
-    read = {} if records is None else records
+    known = {} if records is None else records
 
     def fetch(name: str, sha256: str) -> bytes:
-        if name not in read:  # it has the digest in it
-            read[name] = _fetch(vault, name, sha256)
-        return read[name]
+        return _fetch(vault, name, sha256)
 
     def intact(document: bytes) -> Opened:
-        opened = sealing.unseal(document, vnf, point, vault.keys, fetch, trust)
+        opened = sealing.unseal(document, vnf, point, vault.keys, fetch, trust, known)
         if digest is not None and opened.digest != digest:
             raise VaultCorrupt(
                 f"recovery point {point} of {vnf} is not the one that was confirmed: it was changed"

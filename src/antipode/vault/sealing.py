@@ -22,7 +22,7 @@ from antipode.errors import KeyMissing, PointMisplaced, PointUnsigned, VaultCorr
 from antipode.model import point_v1, point_v2
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint, age_s
-from antipode.model.point_v2 import Manifest, Record, Records, Sealed, Secret, Source
+from antipode.model.point_v2 import Manifest, Record, Records, Sealed, Secret
 from antipode.model.source import BackupRecord, backup_chain
 from antipode.vault import signing
 from antipode.vault.keys import Keyring
@@ -139,13 +139,20 @@ def seal(point: RecoveryPoint, keys: Keyring) -> SealedPoint:
 
 
 def unseal(
-    document: bytes, vnf: str, point: str, keys: Keyring, fetch: Fetch, trust: Trust
+    document: bytes,
+    vnf: str,
+    point: str,
+    keys: Keyring,
+    fetch: Fetch,
+    trust: Trust,
+    known: dict[str, Records] | None = None,
 ) -> Opened:
     """The recovery point of a manifest.
 
     Args:
         vnf, point: whose manifest it is to be.
         fetch: gets its records.
+        known: records that were read, by the name of their document; brought up to date.
 
     Raises:
         PointUnsigned, PointUntrusted: it is not of those that are trusted.
@@ -157,7 +164,7 @@ def unseal(
     if point_v1.is_format_1(document):
         return _unseal_format_1(document, vnf, point, trust)
     manifest, digest, signed_by = _open(document, vnf, point, keys, trust)
-    chains = _read_chains(manifest, fetch)
+    chains = _read_chains(manifest, fetch, {} if known is None else known)
     plain = keys.decrypt(manifest.secret)
     secret = (
         None
@@ -271,24 +278,30 @@ def _bounds(length: int) -> list[tuple[int, int]]:
     return found[::-1]
 
 
-def _read_chains(manifest: Manifest, fetch: Fetch) -> Mapping[str, Sequence[Record]]:
+def _read_chains(
+    manifest: Manifest, fetch: Fetch, known: dict[str, Records]
+) -> Mapping[str, Sequence[Record]]:
     """The records of each volume that has a chain."""
-    chained = {v: source for v, source in manifest.sources.items() if source.chain is not None}
+    vnf = manifest.vnf
+    ends = {v: (s.chain, s.length or 0) for v, s in manifest.sources.items() if s.chain is not None}
+    if any(_records_name(vnf, end) not in known for end, _ in ends.values()):
+        with ThreadPoolExecutor(READS_AT_ONCE, "chain") as pool:
+            read = pool.map(lambda chain: _read_chain(vnf, *chain, fetch, known), ends.values())
+            return dict(zip(ends, read, strict=True))
+    return {v: _read_chain(vnf, *chain, fetch, known) for v, chain in ends.items()}
 
-    def read(source: Source) -> Sequence[Record]:
-        return _read_chain(manifest.vnf, source, fetch)
 
-    with ThreadPoolExecutor(READS_AT_ONCE, "chain") as pool:
-        return dict(zip(chained, pool.map(read, chained.values()), strict=True))
-
-
-def _read_chain(vnf: str, source: Source, fetch: Fetch) -> Sequence[Record]:
+def _read_chain(
+    vnf: str, end: Sealed | None, left: int, fetch: Fetch, known: dict[str, Records]
+) -> Sequence[Record]:
     """The records of a chain, base first. It ends: each piece lies before the one that names it."""
     pieces: list[Sequence[Record]] = []
-    end, left = source.chain, source.length or 0
     while end is not None:
         name = _records_name(vnf, end)
-        piece = point_v2.parsed(Records, fetch(name, end.sha256), name, point_v2.LARGEST_RECORDS)
+        if (piece := known.get(name)) is None:  # its name has the digest in it
+            document = fetch(name, end.sha256)
+            piece = point_v2.parsed(Records, document, name, point_v2.LARGEST_RECORDS)
+            known[name] = piece
         if (piece.vnf, piece.position, piece.records[-1].id) != (vnf, left, end.backup):
             raise VaultCorrupt(f"{name} is not the part of a chain that it is named as")
         pieces.append(piece.records)
