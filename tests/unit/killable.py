@@ -70,6 +70,22 @@ from antipode.transfer import replication
 from antipode.vault import Vault
 from tests.unit import fakestorage
 
+
+def settings(folder: Path) -> config.Config:
+    """The configuration of a deployment whose files are in a folder: as data, since all that a file
+    would add is the time to read it.
+    """
+    storage = {"driver": fakestorage.DRIVER, "sites": {"site-a": {}, "site-b": {}}}
+    return config.Config.model_validate(
+        {
+            "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
+            "vault": {"directory": str(folder)},
+            "database": f"sqlite:///{folder / 'antipode.db'}",
+            "storages": {"mirror": storage},
+        }
+    )
+
+
 _of_thread = threading.local()
 _connections: list[Connection] = []
 _address = ""
@@ -325,7 +341,7 @@ def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
 
 
 def do_as_patched(job: dict[str, Any]) -> None:
-    here = deployment.Deployment(config.load(job["config"]))
+    here = deployment.Deployment(settings(Path(job["folder"])))
     match what := job["what"]:
         case "protect" | "protect by replication":
             protect.protect(here, job["vnf"], Unobserved())

@@ -28,7 +28,6 @@ from typing import Any
 
 import pytest
 
-from antipode import config
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import forget_what_has_ended
 from antipode.engine.flows import Flows
@@ -42,9 +41,10 @@ from antipode.vault import PROBE, generations, reserve, sealing
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.swift import SwiftVault
 from antipode.vault.withdrawals import WITHDRAWN
-from tests.unit import fakestorage, storages
+from tests.unit import storages
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.fakestorage import Pools
+from tests.unit.killable import settings
 
 SHARDS = 4
 """The points of each matrix are dealt to so many tests, for as many workers."""
@@ -175,12 +175,6 @@ class Stage:
         self._threads: list[threading.Thread] = []
         for cloud in self.clouds.values():
             cloud.before = self._before
-        self.config = folder / "antipode.yaml"
-        self.config.write_text(
-            "sites:\n  site-a: {cloud: a}\n  site-b: {cloud: b}\n"
-            f"vault: {{directory: {folder}}}\ndatabase: sqlite:///{folder / 'antipode.db'}\n"
-            f"{fakestorage.CONFIGURATION}"
-        )
         self.pools = Pools(self.clouds)
         self.listener = Listener(str(folder / "s"), "AF_UNIX", backlog=64)
         threading.Thread(target=self._accept, daemon=True).start()
@@ -198,7 +192,7 @@ class Stage:
         job |= {
             "what": what,
             "vnf": "v",
-            "config": str(self.config),
+            "folder": str(self.folder),
             "address": str(self.folder / "s"),
             "errors": str(self.folder / "err"),
             "is_killed": kill_at is not None,
@@ -419,17 +413,10 @@ def killable() -> Iterator[subprocess.Popen[str]]:
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Databases as they are before the first run, and the VNF in them."""
     folder = tmp_path_factory.mktemp("templates")
-    settings = config.Config.model_validate(
-        {
-            "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
-            "vault": {"directory": str(folder)},
-            "database": f"sqlite:///{folder}/antipode.db",
-        }
-    )
-    deployment = Deployment(settings)
+    deployment = Deployment(settings(folder))
     deployment.vnfs.put(LED)
     deployment.database.dispose()
-    assert Flows(settings).books() == []
+    assert Flows(settings(folder)).books() == []
     return folder
 
 
@@ -475,7 +462,7 @@ def protected_long(stages: Callable[[], Stage]) -> Stage:
 
 def with_vnf(stage: Stage, vnf: Vnf) -> Stage:
     """Have a stage know another definition of the VNF."""
-    deployment = Deployment(config.load(str(stage.config)))
+    deployment = Deployment(settings(stage.folder))
     deployment.vnfs.put(vnf)
     deployment.database.dispose()
     return stage
@@ -578,7 +565,7 @@ def picture(stage: Stage) -> dict[str, Any]:
     """
     found = stage.run()
     assert found is not None
-    deployment = Deployment(config.load(str(stage.config)))
+    deployment = Deployment(settings(stage.folder))
     run = deployment.runs.get(found[0])
     shown = clouds(stage) | {"points": points(stage, run.id)}
     held: Any = storages.MemoryObjects()
@@ -785,7 +772,7 @@ class Matrix:
         run_id, state = run
         if state == "succeeded":
             # as the next command does
-            forget_what_has_ended(Deployment(config.load(str(stage.config))))
+            forget_what_has_ended(Deployment(settings(stage.folder)))
             return 0
         # how far several threads had come when their process was killed differs from time to time
         return stage.play("resume", kill_at, surely=False, run=run_id)
@@ -924,7 +911,7 @@ def test_a_runbook_step_that_was_done_is_not_done_again_wherever_its_run_is_kill
         twice = point == "task DoStep note is done"
         if len(notes) not in ((1, 2) if twice else (1,)) or len(set(notes)) != 1:
             wrong.append(f"killed at {point!r}, the command was done as {notes}")
-        asked = Deployment(config.load(str(stage.config))).questions.of(stage.run_id())
+        asked = Deployment(settings(stage.folder)).questions.of(stage.run_id())
         if [(q.attempt, q.answer) for q in asked] != [(1, "yes")]:
             wrong.append(f"killed at {point!r}, it asked {len(asked)} times")
         stage.close()
