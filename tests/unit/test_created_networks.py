@@ -99,7 +99,7 @@ def point_of(cloud: FakeCloud, **changes: Any) -> RecoveryPoint:
     )
     topology = discover(vnf, cloud.site)
     made = back_up(
-        parts.protecting(cloud, vnf, "p"), topology, snapshots(cloud, topology, "p"), None, {}
+        parts.protecting(cloud, vnf, "p"), topology, snapshots(cloud, topology, "p"), {}, {}
     )
     return recovery_point(topology, made, "p").model_copy(update={"vnf": vnf})
 

@@ -31,7 +31,7 @@ def point_of(cloud: FakeCloud, vnf: Vnf = BARE, mapping: Mapping = VNF.map) -> R
     """A recovery point of the VNF as it is in a cloud now."""
     topology = discover(vnf, cloud.site)
     made = back_up(
-        parts.protecting(cloud, vnf, "p"), topology, snapshots(cloud, topology, "p"), None, {}
+        parts.protecting(cloud, vnf, "p"), topology, snapshots(cloud, topology, "p"), {}, {}
     )
     point = recovery_point(topology, made, "p")
     return point.model_copy(update={"vnf": vnf.model_copy(update={"map": mapping})})

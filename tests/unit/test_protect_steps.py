@@ -20,6 +20,7 @@ from antipode.protect.quiesced_snapshot import OPTION
 from antipode.protect.snapshots import remove_snapshots
 from antipode.runs.protect import problems_of
 from antipode.topology.discovery import discover
+from antipode.transfer import Earlier
 from antipode.transfer.cinder_backup import TRANSFER, back_up
 from tests.unit import parts
 from tests.unit.fakecloud import FakeCloud, FakeTimeline, refuse
@@ -72,8 +73,17 @@ def protect(
 ) -> RecoveryPoint:
     topology = discover(VNF, cloud.site)
     protecting = parts.protecting(cloud, VNF, key, timeline=timeline or FakeTimeline())
-    made = back_up(protecting, topology, snapshots(cloud, topology, key), previous, {})
+    made = back_up(protecting, topology, snapshots(cloud, topology, key), stored(previous), {})
     return recovery_point(topology, made, key)
+
+
+def stored(previous: RecoveryPoint | None) -> dict[str, RecoveryPoint]:
+    """Volume id -> the newest recovery point that has a backup of it."""
+    return {} if previous is None else dict.fromkeys(previous.sources, previous)
+
+
+def earlier(previous: RecoveryPoint | None) -> Earlier:
+    return lambda _disks: stored(previous)
 
 
 def last(point: RecoveryPoint, volume: str) -> str:
@@ -303,7 +313,7 @@ def test_a_chain_that_must_not_be_continued_is_not_though_cinder_calls_it_availa
         parts.protecting(cloud, VNF, "two", timeline=timeline),
         topology,
         snapshots(cloud, topology, "two"),
-        first,
+        stored(first),
         {"db-data": "objects are lost"},
     )
     assert {v for v, source in made.sources.items() if not source.incremental} == {"db-data"}
@@ -345,7 +355,7 @@ def test_an_increment_that_cinder_built_on_another_backup_after_all_is_replaced_
             cloud.backups[made_before]["status"] = "available"
 
     cloud.before = becomes_available
-    made = back_up(parts.protecting(cloud, VNF, "two"), topology, snaps, first, {})
+    made = back_up(parts.protecting(cloud, VNF, "two"), topology, snaps, stored(first), {})
     of_two = recovery_point(topology, made, "two")
     record = of_two.chain("front-data")[-1]
     assert record.parent_id is None
@@ -422,7 +432,7 @@ def test_a_chain_ends_after_as_many_backups_as_the_policy_says() -> None:
         topology = discover(VNF, cloud.site)
         protecting = parts.protecting(cloud, VNF, f"r{number}", full_every=FullEvery(backups=3))
         taken = snapshots(cloud, topology, f"r{number}")
-        made = TRANSFER.transfer(protecting, topology, taken, previous)
+        made = TRANSFER.transfer(protecting, topology, taken, earlier(previous))
         previous = recovery_point(topology, made, f"r{number}")
         lengths.append({len(previous.chain(v)) for v in previous.sources})
     assert lengths == [{1}, {2}, {3}, {1}, {2}, {3}, {1}]
@@ -437,7 +447,8 @@ def test_a_chain_ends_when_its_full_backup_is_as_old_as_the_policy_says() -> Non
         protecting = parts.protecting(
             cloud, VNF, days, full_every=FullEvery.model_validate({"age": days})
         )
-        made = TRANSFER.transfer(protecting, topology, snapshots(cloud, topology, days), first)
+        taken = snapshots(cloud, topology, days)
+        made = TRANSFER.transfer(protecting, topology, taken, earlier(first))
         point = recovery_point(topology, made, days)
         assert {len(point.chain(v)) for v in point.sources} == lengths
         for backup in [b for b in cloud.backups if b not in first.backups]:
@@ -448,8 +459,8 @@ def test_a_backup_that_an_interrupted_attempt_has_made_is_not_made_again() -> No
     cloud = FakeCloud()
     topology = discover(VNF, cloud.site)
     snaps = snapshots(cloud, topology, "one")
-    once = back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
-    again = back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
+    once = back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, {}, {})
+    again = back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, {}, {})
     assert once.sources == again.sources
     assert sum("backup" in e for e in cloud.events) == 6
 
@@ -464,7 +475,7 @@ def test_a_backup_that_fails_is_named_with_cinders_reason(
     failing = partial(cloud.add_backup, becomes="error", fail_reason="store is full")
     monkeypatch.setattr(cloud, "add_backup", failing)
     with pytest.raises(ResourceFailed, match="store is full"):
-        back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, None, {})
+        back_up(parts.protecting(cloud, VNF, "one"), topology, snaps, {}, {})
 
 
 # What is left is removed.
@@ -490,4 +501,4 @@ def test_a_backup_that_shows_no_change_is_given_up_and_named() -> None:
     taken = snapshots(cloud, topology, "one")
     cloud.looks_until_available = 10**9
     with pytest.raises(Stalled, match="backup"):
-        back_up(protecting, topology, taken, None, {})
+        back_up(protecting, topology, taken, {}, {})

@@ -23,6 +23,7 @@ from antipode.operations import datastores
 from antipode.operations.abort import abort
 from antipode.operations.drill import drill, prepare, request
 from antipode.operations.expiry import expire
+from antipode.operations.protect import protect
 from antipode.operations.recovery_points import verify
 from antipode.operations.resume import resume
 from antipode.transfer import replication
@@ -93,6 +94,25 @@ def test_volumes_in_no_datastore_are_backed_up_in_the_same_point(replicated: Rep
     kept = [s["volume_id"] for s in replicated.world.a.snapshots.values()]
     assert kept == ["db-data"], "the other snapshots were temporary"
     assert sorted(replicated.world.failover()["servers"]) == ["db", "front"]
+
+
+def test_backups_stay_increments_whatever_replication_protects_in_between(
+    replicated: Replicated,
+) -> None:
+    world = replicated.world
+    fields = world.here.vnfs.get("v").model_dump(mode="json")
+    also = {"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}}
+    both = [*fields["protections"], also]
+    world.here.vnfs.put(Vnf.model_validate(fields | {"protections": both}))
+    before = replicated.newest()
+    for option in ("quiesced-snapshot", "replication", "replication", "quiesced-snapshot"):
+        protect(world.here, "v", Unobserved(), option=option)
+    newest = replicated.newest()
+    for volume in newest.sources:
+        assert len(newest.chain(volume)) == len(before.chain(volume)) + 2
+    protect(world.here, "v", Unobserved(), option="replication")
+    found = points.newest_stored(world.here.vault, "v", list(newest.sources))
+    assert {point.id for point in found.values()} == {newest.id}
 
 
 def test_a_recovery_clones_every_state_and_promotes_nothing(replicated: Replicated) -> None:

@@ -229,6 +229,11 @@ class Job:
         """The id that the recovery point is going to have."""
         return point_of(self.run.id)
 
+    def earlier(self, disks: Collection[str]) -> Mapping[str, RecoveryPoint]:
+        """The recovery points on which the new one may rest; see `Earlier`."""
+        vault = expire.remembering(self.run.deployment, self.vault)
+        return points.newest_stored(vault, self.run.vnf, disks)
+
     @classmethod
     def of(cls, run: Run) -> Job:
         """Connect to everything that a protection needs."""
@@ -575,16 +580,17 @@ class MakeRoom(ProtectTask):
         """Why all backups are full ones now: the chains that they end can go before the quota is
         exhausted, and could not any more after one more increment. Empty if that is not so.
         """
-        previous = points.newest_or_none(self.job.vault, self.run.vnf)
+        previous = self.job.earlier([v.id for v in topology.volumes])
         protection = self.job.request.vnf.protection(self.job.option.name)
-        if previous is None or self.job.protecting.full or protection is None:
+        if not previous or self.job.protecting.full or protection is None:
             return ""
         if protection.keeps == ALL:
             return ""  # no chain ever goes
         plenty = protection.keeps.most + (protection.chain_ends.backups or AHEAD) + 1
         now = datetime.now(UTC)
         first = Dated(self.run.id, self.job.option.name, self.job.request.generation, now, now)
-        since_s = max(previous.age_s, 1.0)
+        since_s = max(min(point.age_s for point in previous.values()), 1.0)
+        chains = {b.id for volume, point in previous.items() for b in point.chain(volume)}
         vault = expire.remembering(self.run.deployment, self.job.vault)
         looking = replace(expire.expiry_of(self.run, self.job.request.vnf), vault=vault)
         for need in (n for n in needs if n.resource in expiry.OF_BACKUPS):
@@ -593,7 +599,7 @@ class MakeRoom(ProtectTask):
                 continue
             new = {v.id: 1 if need.resource == "backups" else v.size_gib for v in topology.volumes}
             room, every = expiry.room(looking, need, new), timedelta(seconds=since_s)
-            if room.lasts(first, previous.backups, every) or not room.lasts(first, (), every):
+            if room.lasts(first, chains, every) or not room.lasts(first, (), every):
                 continue
             return (
                 f"the quota {need.resource} ({need.used} of {need.limit} are used) has no room for"
@@ -714,12 +720,12 @@ class TransferCaptures(ProtectTask):
     def execute(self, topology: Json, no_room: str, **captures: Json) -> Json:
         p, found = self.job.protecting, Topology.model_validate(topology)
         p = replace(p, no_room=no_room)
-        previous, taken = points.newest_or_none(self.job.vault, p.vnf.vnf), _merged(captures)
+        taken = _merged(captures)
         if taken.images:
             with p.timeline.step(Steps.CONNECT_ELSEWHERE, p.vnf.vnf) as step:
                 step.result(sites=[site.name for site in p.elsewhere()])
             self.run.timeline.flush()  # a rollback knows that they may have something of this run
-        made = self.job.transfer.transfer(p, found, taken, previous)
+        made = self.job.transfer.transfer(p, found, taken, self.job.earlier)
         return made.model_dump(mode="json")
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from antipode.model.capture import Capture, Transferred
@@ -17,6 +17,9 @@ from antipode.registry import Registry
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
+
+Earlier = Callable[[Collection[str]], Mapping[str, RecoveryPoint]]
+"""Of disks, by id: the newest recovery point that has a backup or an image of each, if any has."""
 
 
 class Transfer(ABC):
@@ -38,14 +41,14 @@ class Transfer(ABC):
         protecting: Protecting,
         topology: Topology,
         capture: Capture,
-        previous: RecoveryPoint | None,
+        earlier: Earlier,
     ) -> Transferred:
         """Bring a capture to the other site.
 
         What an earlier try of the same run has begun is found by the run's id and resumed.
 
         Args:
-            previous: the newest recovery point of the VNF, on which this one may rest.
+            earlier: the recovery points before this one, on which it may rest.
         """
 
     @abstractmethod
@@ -102,7 +105,7 @@ class NoTransfer(Transfer):
         protecting: Protecting,
         topology: Topology,
         capture: Capture,
-        previous: RecoveryPoint | None,
+        earlier: Earlier,
     ) -> Transferred:
         return Transferred(sources=capture.sources)
 

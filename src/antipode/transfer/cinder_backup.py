@@ -25,7 +25,7 @@ from antipode.model.source import BackupChain, BackupRecord
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology, Volume
 from antipode.protect.option import Protecting
-from antipode.transfer import Transfer
+from antipode.transfer import Earlier, Transfer
 from antipode.vault.verify import Store, broken_chains, fingerprint
 
 LOG = logging.getLogger(__name__)
@@ -66,9 +66,10 @@ class CinderBackup(Transfer):
         protecting: Protecting,
         topology: Topology,
         capture: Capture,
-        previous: RecoveryPoint | None,
+        earlier: Earlier,
     ) -> Transferred:
         p = protecting
+        previous = earlier([v.id for v in topology.volumes])
         full = _new_chains(p, topology, previous)
         made = back_up(p, topology, capture, previous, full)
         if p.store is None:
@@ -99,7 +100,7 @@ def back_up(
     protecting: Protecting,
     topology: Topology,
     capture: Capture,
-    previous: RecoveryPoint | None,
+    previous: Mapping[str, RecoveryPoint],
     full: Mapping[str, str],
 ) -> Transferred:
     """Back up all volumes from their snapshots and export each record as soon as its backup is
@@ -110,7 +111,7 @@ def back_up(
     full one. A backup that this run has made already is used.
 
     Args:
-        previous: the newest recovery point of the VNF; None for the first.
+        previous: volume id -> the newest recovery point that has a backup of it.
         full: volume id -> why its backup must be a full one.
 
     Raises:
@@ -129,7 +130,7 @@ def back_up(
     return Transferred(
         sources={
             v.id: BackupChain(
-                backups=_chain(records[v.id], previous),
+                backups=_chain(records[v.id], previous.get(v.id)),
                 backend_reference=v.backend_reference,
             )
             for v in topology.volumes
@@ -148,12 +149,8 @@ def base_for_increment(
     us.
     """
     if previous is None:
-        return None, "first recovery point"
-    if volume.id not in previous.sources:
-        return None, f"recovery point {previous.id} does not have this volume"
+        return None, "no recovery point has a backup of this volume"
     chain = previous.chain(volume.id)
-    if not chain:
-        return None, f"recovery point {previous.id} has no backup of this volume"
     available = {b["id"]: b for b in existing if b["status"] == "available"}
     if missing := [r.id for r in chain if r.id not in available]:
         return (
@@ -180,7 +177,7 @@ class _Job:
         self,
         protecting: Protecting,
         capture: Capture,
-        previous: RecoveryPoint | None,
+        previous: Mapping[str, RecoveryPoint],
         full: Mapping[str, str],
     ) -> None:
         self.full_because: dict[str, str] = {}
@@ -200,9 +197,8 @@ class _Job:
         ours = self._ours(volume, [b for b in existing if carries(b, self._key)])
         base, reason = None, self._full.get(volume.id, "")
         if not reason:
-            base, reason = base_for_increment(
-                volume, [b for b in existing if not carries(b, self._key)], self._previous
-            )
+            others = [b for b in existing if not carries(b, self._key)]
+            base, reason = base_for_increment(volume, others, self._previous.get(volume.id))
         try:
             return self._finish(
                 volume, ours["id"] if ours else self._start(volume, base), base, reason
@@ -359,7 +355,7 @@ def _chain(record: BackupRecord, previous: RecoveryPoint | None) -> list[BackupR
 
 
 def _new_chains(
-    p: Protecting, topology: Topology, previous: RecoveryPoint | None
+    p: Protecting, topology: Topology, previous: Mapping[str, RecoveryPoint]
 ) -> dict[str, str]:
     """The volumes that need a full backup, and why: their chains end by policy, or are broken, as
     Cinder calls a backup available although the store has lost its objects.
@@ -368,14 +364,15 @@ def _new_chains(
         return {v.id: "asked for with --full" for v in topology.volumes}
     if p.no_room:
         return {v.id: p.no_room for v in topology.volumes}
-    if previous is None:
-        return {}
     ended = _ended_chains(p, topology, previous)
     if p.store is None:
         return ended
-    with p.timeline.step(Steps.COMPARE_CHAINS, previous.id) as step:
-        broken = broken_chains(previous, p.store)
-        step.result(broken=len(broken))
+    broken: dict[str, str] = {}
+    for point in {point.id: point for point in previous.values()}.values():
+        with p.timeline.step(Steps.COMPARE_CHAINS, point.id) as step:
+            found = broken_chains(point, p.store)
+            step.result(broken=len(found))
+        broken |= {v: why for v, why in found.items() if previous.get(v) is point}
     for volume, reason in broken.items():
         LOG.warning(
             "volume %s: %s; recovery points that rest on it cannot be trusted, and a new chain is"
@@ -386,11 +383,13 @@ def _new_chains(
     return {**ended, **broken}
 
 
-def _ended_chains(p: Protecting, topology: Topology, previous: RecoveryPoint) -> dict[str, str]:
+def _ended_chains(
+    p: Protecting, topology: Topology, previous: Mapping[str, RecoveryPoint]
+) -> dict[str, str]:
     """The volumes whose chain ends by `full_every`, and why."""
     ended: dict[str, str] = {}
     for volume in topology.volumes:
-        chain = previous.chain(volume.id) if volume.id in previous.sources else ()
+        chain = previous[volume.id].chain(volume.id) if volume.id in previous else ()
         if chain and (why := p.full_every.reason(len(chain), _age_s(chain[0]))) is not None:
             ended[volume.id] = why
     return ended

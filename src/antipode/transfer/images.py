@@ -19,13 +19,12 @@ from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.capture import Capture, Transferred
 from antipode.model.marks import KEY, RUN, marks
-from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.source import Image
 from antipode.model.steps import Step, StepName, Timeline
 from antipode.model.topology import Server, Topology
 from antipode.protect.option import Protecting
-from antipode.transfer import Transfer
+from antipode.transfer import Earlier, Transfer
 from antipode.transfer.cinder_backup import TRANSFER as BACKUPS
 
 LOG = logging.getLogger(__name__)
@@ -71,12 +70,12 @@ class ImagesAndBackups(Transfer):
         protecting: Protecting,
         topology: Topology,
         capture: Capture,
-        previous: RecoveryPoint | None,
+        earlier: Earlier,
     ) -> Transferred:
-        images = _carried(protecting, topology, capture, previous) if capture.images else {}
+        images = _carried(protecting, topology, capture, earlier) if capture.images else {}
         servers = [s.model_copy(update={"root_disk": None}) for s in topology.servers]
         of_volumes = topology.model_copy(update={"servers": servers})
-        made = BACKUPS.transfer(protecting, of_volumes, capture, previous)
+        made = BACKUPS.transfer(protecting, of_volumes, capture, earlier)
         return made.model_copy(update={"sources": {**images, **made.sources}})
 
     def roll_back(self, protecting: Protecting) -> Collection[str]:
@@ -171,16 +170,16 @@ def _sites_problems(p: Protecting, needed_mib: int, images: int) -> Iterator[str
 
 
 def _carried(
-    p: Protecting, topology: Topology, capture: Capture, previous: RecoveryPoint | None
+    p: Protecting, topology: Topology, capture: Capture, earlier: Earlier
 ) -> dict[str, Image]:
     """The image of each root disk at every other site of the VNF, as a source."""
     servers = {s.root_disk.id: s for s in topology.servers if s.root_disk}
-    sites = p.elsewhere()
+    sites, points = p.elsewhere(), earlier(servers)
 
     def carry_one(disk: str) -> Image:
         with p.slots:
             return _Carriage(p, servers[disk], capture.images[disk], sites).carry(
-                None if previous is None else previous.sources.get(disk)
+                points[disk].sources[disk] if disk in points else None
             )
 
     with ThreadPoolExecutor(p.at_once, "image") as pool:
@@ -209,8 +208,8 @@ class _Carriage:
         """Bring the image to each site that lacks its bytes.
 
         Args:
-            previous: the source of the disk in the newest recovery point, whose copies are used
-                where they have the same bytes.
+            previous: the disk's newest source, whose copies are used where they have the same
+                bytes.
         """
         known = self._image["os_hash_value"] if self._has_digest else None
         if isinstance(previous, Image) and previous.sha512 == known and self._are_whole(previous):

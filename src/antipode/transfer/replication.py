@@ -21,7 +21,6 @@ from antipode.errors import (
 from antipode.model.capture import Capture, Transferred
 from antipode.model.datastore import Health
 from antipode.model.marks import carries, made_by
-from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.source import ReplicatedState
 from antipode.model.steps import Step, StepName, Timeline
@@ -30,7 +29,7 @@ from antipode.protect import snapshot_quotas
 from antipode.protect.option import Protecting
 from antipode.protect.replication.settings import Settings
 from antipode.protect.snapshots import remove_all
-from antipode.transfer import Transfer
+from antipode.transfer import Earlier, Transfer
 from antipode.transfer.cinder_backup import TRANSFER as BACKUPS
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class ByReplication(Transfer):
         protecting: Protecting,
         topology: Topology,
         capture: Capture,
-        previous: RecoveryPoint | None,
+        earlier: Earlier,
     ) -> Transferred:
         p, replicated = protecting, _by_storage(protecting, topology)
         arrived: dict[str, ReplicatedState] = {}
@@ -100,7 +99,7 @@ class ByReplication(Transfer):
             arrived |= _Arrival(p, name, volumes, capture).awaited()
         if (others := _others(topology, replicated)) is None:
             return Transferred(sources=arrived)
-        backed_up = BACKUPS.transfer(p, others, capture, previous)
+        backed_up = BACKUPS.transfer(p, others, capture, earlier)
         return backed_up.model_copy(update={"sources": {**arrived, **backed_up.sources}})
 
     def roll_back(self, protecting: Protecting) -> Collection[str]:

@@ -23,6 +23,7 @@ from antipode.errors import (
 )
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import Records
+from antipode.model.source import backup_chain, image_copies
 from antipode.vault import CLOCKS_DIFFER_BY, Vault, generations, sealing, withdrawals
 from antipode.vault.sealing import MANIFEST, Opened, SealedPoint, Summary, Trust
 from antipode.vault.withdrawals import WITHDRAWN
@@ -356,6 +357,35 @@ def newest_or_none(vault: Vault, vnf: str, trust: Trust = Trust.SIGNED) -> Recov
     return None if found is None else found.point
 
 
+def newest_stored(vault: Vault, vnf: str, disks: Collection[str]) -> dict[str, RecoveryPoint]:
+    """The newest recovery point that has a backup or an image of each of these disks; those of a
+    protection by replication may lie in between. Points that are damaged or not trusted are passed
+    over.
+
+    Args:
+        disks: their ids.
+
+    Raises:
+        VaultError: the vault cannot be read.
+    """
+    found: dict[str, RecoveryPoint] = {}
+    records: dict[str, Records] = {}
+    now = datetime.now(UTC)
+    future = f"{now + CLOCKS_DIFFER_BY:%Y%m%dT%H%M%SZ}"
+    for opened in _from_the_last(vault, vnf, Trust.SIGNED, records):
+        point = opened.point
+        for disk in disks:
+            source = point.sources.get(disk)
+            if source is None or not (backup_chain(source) or image_copies(source)):
+                continue
+            if disk not in found or _age(point).key > _age(found[disk]).key:
+                found[disk] = point
+        is_of_now = point.id <= future and not _age(point).is_ahead_of(now)
+        if is_of_now and len(found) == len(disks):
+            break
+    return found
+
+
 def next_serial(vault: Vault, vnf: str) -> int:
     """The serial number of a recovery point that is made now: milliseconds since 1970, or one more
     than the last one's where this clock is behind (a hybrid logical clock).
@@ -392,23 +422,35 @@ def _last(vault: Vault, vnf: str, trust: Trust, *, pass_over_damaged: bool) -> I
     Ids begin with the time of their run: those before a point of the present generation whose
     clock was right, by its id as by its consistent time, are older, and are not read.
     """
-    ids = list_ids(vault, vnf)
-    if not ids:
-        return
-    generation, now = generations.active_generation(vault, vnf), datetime.now(UTC)
+    generation, now = -1, datetime.now(UTC)
     future = f"{now + CLOCKS_DIFFER_BY:%Y%m%dT%H%M%SZ}"
-    for point in reversed(ids):
+    for found in _from_the_last(vault, vnf, trust, pass_over_damaged=pass_over_damaged):
+        yield found
+        if generation < 0:
+            generation = generations.active_generation(vault, vnf)
+        age = _age(found.point)
+        if age.generation >= generation and not age.is_ahead_of(now) and found.point.id <= future:
+            return
+
+
+def _from_the_last(
+    vault: Vault,
+    vnf: str,
+    trust: Trust,
+    records: dict[str, Records] | None = None,
+    *,
+    pass_over_damaged: bool = True,
+) -> Iterator[Opened]:
+    """Every recovery point, the last id first."""
+    for point in reversed(list_ids(vault, vnf)):
         try:
-            found = _open(vault, vnf, point, trust)
+            found = _open(vault, vnf, point, trust, records=records)
         except VaultCorrupt as error:
             if not pass_over_damaged:
                 raise
             LOG.warning("recovery point %s of %s is passed over: %s", point, vnf, error)
             continue
         yield found
-        age = _age(found.point)
-        if age.generation >= generation and not age.is_ahead_of(now) and point <= future:
-            return
 
 
 def _age(manifest: RecoveryPoint) -> Age:

@@ -22,7 +22,7 @@ from antipode.errors import KeyMissing, PointMisplaced, PointUnsigned, VaultCorr
 from antipode.model import point_v1, point_v2
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint, age_s
-from antipode.model.point_v2 import Manifest, Record, Records, Sealed, Secret
+from antipode.model.point_v2 import Manifest, Record, Records, Sealed, Secret, Source
 from antipode.model.source import BackupRecord, backup_chain
 from antipode.vault import signing
 from antipode.vault.keys import Keyring
@@ -283,19 +283,23 @@ def _read_chains(
 ) -> Mapping[str, Sequence[Record]]:
     """The records of each volume that has a chain."""
     vnf = manifest.vnf
-    ends = {v: (s.chain, s.length or 0) for v, s in manifest.sources.items() if s.chain is not None}
-    if any(_records_name(vnf, end) not in known for end, _ in ends.values()):
-        with ThreadPoolExecutor(READS_AT_ONCE, "chain") as pool:
-            read = pool.map(lambda chain: _read_chain(vnf, *chain, fetch, known), ends.values())
-            return dict(zip(ends, read, strict=True))
-    return {v: _read_chain(vnf, *chain, fetch, known) for v, chain in ends.items()}
+    chained = {v: source for v, source in manifest.sources.items() if source.chain is not None}
+
+    def read(source: Source) -> Sequence[Record]:
+        return _read_chain(vnf, source, fetch, known)
+
+    if all(s.chain and _records_name(vnf, s.chain) in known for s in chained.values()):
+        return {v: read(source) for v, source in chained.items()}
+    with ThreadPoolExecutor(READS_AT_ONCE, "chain") as pool:
+        return dict(zip(chained, pool.map(read, chained.values()), strict=True))
 
 
 def _read_chain(
-    vnf: str, end: Sealed | None, left: int, fetch: Fetch, known: dict[str, Records]
+    vnf: str, source: Source, fetch: Fetch, known: dict[str, Records]
 ) -> Sequence[Record]:
     """The records of a chain, base first. It ends: each piece lies before the one that names it."""
     pieces: list[Sequence[Record]] = []
+    end, left = source.chain, source.length or 0
     while end is not None:
         name = _records_name(vnf, end)
         if (piece := known.get(name)) is None:  # its name has the digest in it
