@@ -30,6 +30,9 @@ from antipode.topology import references
 from antipode.topology.members import select_members
 from antipode.topology.ports import Interfaces, discover_ports, listed
 
+ROOT_DEVICE = "OS-EXT-SRV-ATTR:root_device_name"
+"""Of a server; administrators of the project see it."""
+
 
 def resolve(vnf: Vnf, site: Site) -> Vnf:
     """The definition of a VNF with the servers that its selectors find at a site now, by id. Those
@@ -57,13 +60,13 @@ def discover(vnf: Vnf, site: Site) -> Topology:
     ids = [s["id"] for s in servers]
     with ThreadPoolExecutor(4) as pool:
         volumes = pool.submit(lambda: {v["id"]: v for v in site.volumes.volumes()})
-        attachments = pool.map(site.compute.attachments, ids)
+        of_servers = list(pool.map(site.compute.attachments, ids))
         tags = pool.map(site.compute.interfaces, ids)
         ports = pool.submit(discover_ports, site, servers, _orders(vnf, servers), vnf.ports)
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
-        root_disks = pool.map(lambda s: _root_disk(site, s), servers)
+        root_disks = pool.map(lambda s: _root_disk(site, *s), zip(servers, of_servers, strict=True))
         groups = pool.submit(site.compute.server_groups)
-        disks = _Disks(site, volumes.result(), list(attachments))
+        disks = _Disks(site, volumes.result(), of_servers)
         found = [
             _server(
                 server,
@@ -189,12 +192,11 @@ class _Disks:
         self._answers = references.ask(site, [volumes[i] for i in sorted(ids & volumes.keys())])
 
     def of_server(self, server: Json, attached: list[Json]) -> list[Attachment]:
-        root_device = server.get("OS-EXT-SRV-ATTR:root_device_name")
         attachments = [
             Attachment(
                 volume=self._volume(server, a),
                 device=a.get("device") or "",
-                is_root=bool(a.get("device")) and a.get("device") == root_device,
+                is_root=_is_root(server, a),
                 delete_on_termination=a.get("delete_on_termination", False),
                 tag=a.get("tag"),
             )
@@ -213,13 +215,18 @@ class _Disks:
         )
 
 
-def _root_disk(site: Site, server: Json) -> Volume | None:
+def _root_disk(site: Site, server: Json, attached: Sequence[Json]) -> Volume | None:
     """The disk on the hypervisor of a server that boots from an image; None for any other. Its
     image properties are those of the image, if that is still there.
+
+    Nova names an image for a server, too, that was booted from the image of a volume-backed server:
+    the root disk of such a server is a volume, made from a snapshot that the image names.
     """
-    if not server.get("image"):
+    if not server.get("image") or any(_is_root(server, a) for a in attached):
         return None
     image = site.images.image(server["image"]["id"]) or {}
+    if not server.get(ROOT_DEVICE) and image.get("block_device_mapping"):
+        return None  # which of its volumes is the root is known to administrators only
     return Volume(
         id=f"{server['id']}_disk",
         name=f"{server['name']} root disk",
@@ -228,6 +235,11 @@ def _root_disk(site: Site, server: Json) -> Volume | None:
         bootable=True,
         image_metadata={k: v for k, v in image.items() if isinstance(v, str)},
     )
+
+
+def _is_root(server: Json, attached: Json) -> bool:
+    """Whether an attached volume is what a server boots from."""
+    return bool(attached.get("device")) and attached.get("device") == server.get(ROOT_DEVICE)
 
 
 def _volume(volume: Json, backend: BackendReference) -> Volume:
