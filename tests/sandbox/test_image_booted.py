@@ -20,6 +20,7 @@ from antipode.sandbox.demo import Silence
 from antipode.sandbox.members import PAIR
 from antipode.sandbox.site import IMAGE
 from antipode.sandbox.supervision import Sandbox
+from antipode.transfer.images import MOST_UPLOADS
 from tests.sandbox.conftest import BACKUP, LATENCY, PRIMARY, until
 from tests.sandbox.test_server_snapshot import Pair, _answers
 
@@ -106,18 +107,30 @@ def test_the_bits_are_at_the_backup_site_and_the_member_boots_there_from_them(
     pair.operator.tell("recovery-point", "verify", "canary", "--deep")
 
 
-@pytest.mark.parametrize("effect", ["error", "drop", "lost"])
+@pytest.mark.parametrize(("effect", "times"), [("error", 1), ("drop", MOST_UPLOADS)])
 def test_an_upload_that_fails_leaves_neither_a_point_nor_an_image(
-    pair: ImageBooted, effect: str
+    pair: ImageBooted, effect: str, times: int
 ) -> None:
-    pair.fault(BACKUP, UPLOAD, effect)
+    pair.fault(BACKUP, UPLOAD, effect, times=times)
     done = pair.operator.run("protect", "canary")
-    assert pair.struck(BACKUP) == 1
+    assert pair.struck(BACKUP) == times
     assert done.returncode != 0, done.stderr
     assert pair.points() == []
     assert (pair.copies(), pair.snapshots(), pair.images()) == ({}, [], [])
     pair.protect()
     assert len(pair.copies()) == 1
+
+
+@pytest.mark.parametrize("effect", ["drop", "lost"])
+def test_an_upload_without_an_answer_begins_again_and_leaves_one_copy(
+    pair: ImageBooted, effect: str
+) -> None:
+    pair.fault(BACKUP, UPLOAD, effect)
+    pair.protect()
+    assert pair.struck(BACKUP) == 1
+    assert [i.status for i in pair.copies().values()] == ["active"]
+    assert (pair.snapshots(), pair.images()) == ([], [])
+    pair.verify()
 
 
 def test_an_upload_whose_process_is_killed_is_resumed(pair: ImageBooted) -> None:

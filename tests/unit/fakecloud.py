@@ -446,6 +446,9 @@ class FakeCloud:
             for letter, d in zip(string.ascii_lowercase, disks, strict=False)
             if d["destination_type"] == "volume"
         ]
+        if image is not None:
+            self.servers[server]["image"] = {"id": image}
+            self.root_disks[server] = self.images[image]["content"]
         for volume in volumes:
             self.volumes[volume]["status"] = "in-use"
         for port in ports:
@@ -1088,6 +1091,7 @@ class FakeLedger:
         self.frozen_rightly: set[tuple[str, str]] = set()
         self.deadlines: list[datetime] = []
         """the earliest moment that each can be"""
+        self.overdue: list[str] = []
         self.may_write: Callable[[str], None] = lambda server: None
 
     def freezing(self, site: str, server_id: str, server: str, lasts_s: float) -> str:
@@ -1099,6 +1103,10 @@ class FakeLedger:
 
     def thawed(self, row: str) -> None:
         self.open.remove(row)
+
+    def due(self, row: str) -> None:
+        assert row in self.open
+        self.overdue.append(row)
 
     def is_frozen_rightly(self, site: str, server_id: str) -> bool:
         return (site, server_id) in self.frozen_rightly

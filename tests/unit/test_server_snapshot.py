@@ -10,11 +10,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
 
+from antipode.cloud.api import Unlimited
 from antipode.errors import AntipodeError, QuiesceFailed, ResourceFailed, SiteUnreachable
 from antipode.model.capture import Capture, merged
 from antipode.model.marks import RUN
@@ -255,6 +257,27 @@ def test_a_member_that_is_off_or_the_only_one_is_not_asked_beforehand() -> None:
     assert not list(OPTION.check(scene.protecting, scene.topology))
 
 
+def awaits_turn(scene: Scene, name: str) -> None:
+    OPTION.await_turn(scene.protecting, scene.topology, [name])
+
+
+def test_no_member_is_frozen_while_another_one_does_not_answer_any_more() -> None:
+    scene = Scene()
+    silent = Answers(command=["false"], within=0.05)
+    scene.vnf = vnf(db=Answers(command=["true"]), app=silent)
+    awaits_turn(scene, "app")  # the first: the check has seen the others
+    with pytest.raises(ResourceFailed, match=r"server app.*front is left alone"):
+        awaits_turn(scene, "front")
+    scene.cloud.servers["id-app"]["status"] = "SHUTOFF"
+    awaits_turn(scene, "front")
+
+
+def test_a_member_that_is_to_be_captured_needs_not_answer_before() -> None:
+    scene = Scene()
+    scene.vnf = vnf(db=Answers(command=["false"], within=0.05))
+    awaits_turn(scene, "db")
+
+
 def test_the_vnf_is_left_alone_for_the_pause_of_a_member() -> None:
     scene = Scene()
     members = [m.model_copy(update={"pause": 0.2}) for m in scene.vnf.members]
@@ -330,6 +353,19 @@ def test_an_agent_that_is_dead_and_required_is_a_refusal_that_leaves_nothing() -
     scene.before("freeze db", refusing(409))
     with pytest.raises(QuiesceFailed, match="server db"):
         scene.capture()
+    scene.expect_nothing_left()
+
+
+def test_no_call_waits_for_its_turn_while_a_member_may_be_frozen() -> None:
+    class Rated(Unlimited):
+        def wait(self) -> None:
+            assert not scene.cloud.all_frozen
+
+    scene = Scene()
+    scene.cloud.looks_until_available = 3
+    quick = scene.protecting
+    batch = scene.topology.model_copy(update={"servers": [scene.topology.server("db")]})
+    OPTION.capture(replace(quick, site=quick.site.under(lambda: None, Rated())), batch)
     scene.expect_nothing_left()
 
 
@@ -744,9 +780,22 @@ def test_without_the_add_on_a_member_is_captured_and_its_freeze_is_not_known() -
 
 def test_with_the_add_on_and_probes_there_is_no_warning() -> None:
     scene = Scene()
-    scene.vnf = vnf(app=Answers(command=["true"]))
+    scene.vnf = vnf(app=Answers(command=["true"]), front=Answers(command=["true"]))
     assert list(OPTION.warnings(scene.protecting, scene.topology)) == []
     assert problems(scene) == []
+
+
+def test_members_without_a_probe_are_named_but_for_the_last_and_those_that_are_off() -> None:
+    scene = Scene()
+    scene.vnf = vnf(db=Answers(command=["true"]))
+    (warning,) = OPTION.warnings(scene.protecting, scene.topology)
+    assert "app, front" in warning
+    scene.cloud.servers["id-app"]["status"] = "SHUTOFF"
+    scene.vnf = vnf()
+    (warning,) = OPTION.warnings(scene.protecting, scene.topology)
+    assert "front: no" in warning
+    assert "app" not in warning
+    assert "db" not in warning
 
 
 # ---- what is left behind ----

@@ -16,7 +16,8 @@ from antipode.errors import PreflightFailed, QuiesceFailed, ResourceFailed
 from antipode.model.vnf import Answers
 from antipode.operations.failover import prepare
 from antipode.operations.inspect import look
-from antipode.operations.protect import protect
+from antipode.operations.protect import protect, request
+from antipode.operations.resume import resume
 from antipode.operations.site_check import check_all
 from antipode.protect.server_snapshot import member
 from antipode.topology import answering
@@ -144,6 +145,26 @@ def test_a_member_that_does_not_answer_after_its_capture_fails_the_run(
     expect_nothing_left(two)
 
 
+def test_a_member_that_falls_silent_after_its_capture_keeps_the_next_from_being_frozen(
+    two: World,
+) -> None:
+    asked = two.folder / "asked"
+    # by the check, after its own capture, and before the next
+    twice = f"echo >> {asked}; test $(wc -l < {asked}) -lt 3"
+    members = [
+        m.model_copy(update={"answers": Answers(command=["sh", "-c", twice], within=0.05)})
+        if m.server == "front"
+        else m
+        for m in VNF.members
+    ]
+    two.here.vnfs.put(VNF.model_copy(update={"members": members}))
+    with pytest.raises(ResourceFailed, match="db is left alone"):
+        by(two, "server-snapshot")
+    assert "image front" in two.a.events
+    assert "image db" not in two.a.events
+    expect_nothing_left(two)
+
+
 def test_a_member_that_does_not_answer_beforehand_keeps_all_from_being_frozen(two: World) -> None:
     silent = Answers(command=["false"], within=0.05)
     members = [m.model_copy(update={"answers": silent}) for m in VNF.members]
@@ -172,3 +193,32 @@ def test_a_missing_add_on_is_a_warning_at_the_check_and_at_protect(
         assert by(two, "server-snapshot")["quiesce_window_s"] is None
     assert any("add-on" in r.message for r in caplog.records)
     expect_nothing_left(two)
+
+
+@pytest.mark.parametrize("option", ["quiesced-snapshot", "server-snapshot"])
+def test_what_a_killed_try_has_captured_does_not_count_for_the_quotas_of_the_next(
+    two: World, option: str
+) -> None:
+    with two.here.claims.begin(request(two.here, "v", option=option)) as claim:
+        run = claim.run  # and its process dies
+    if option == "server-snapshot":
+        for server in ("id-db", "id-front"):
+            two.a._create_image(server, f"antipode {run} {server}", {"antipode:run": run})
+    else:
+        for volume in ("db-root", "db-data", "front-root"):
+            marks = {"antipode:run": run, "antipode:key": run}
+            two.a._snapshot_of({"volume_id": volume, "name": "one", "metadata": marks})
+    count = two.a._quota
+
+    def exactly() -> Any:
+        found = count()
+        found["quota_set"]["snapshots"] = {
+            "limit": 3,
+            "in_use": len(two.a.snapshots),
+            "reserved": 0,
+        }
+        return found
+
+    two.a._quota = exactly  # type: ignore[method-assign]
+    assert resume(two.here, run, Unobserved())["recovery_point"]
+    assert not two.a.snapshots

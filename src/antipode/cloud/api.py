@@ -262,11 +262,19 @@ class Api:
         return body if shape is None else self._read(shape, "GET", path, body)
 
     def find(
-        self, path: str, shape: Shape | None = None, **params: str | int | Sequence[str]
+        self,
+        path: str,
+        shape: Shape | None = None,
+        *,
+        urgency: Urgency = Urgency.USUAL,
+        timeout_s: float | None = None,
+        **params: str | int | Sequence[str],
     ) -> Any | None:
         """As `get`, but None when there is no such resource."""
         try:
-            body = self.call("GET", path, params=params or None)
+            body = self.call(
+                "GET", path, params=params or None, timeout_s=timeout_s, urgency=urgency
+            )
         except ApiError as error:
             if error.status == 404:
                 return None

@@ -51,8 +51,22 @@ class Compute:
         """All servers of the project, with all details; see `is_unreadable`."""
         return self._api.all("/servers/detail", answers.SERVERS)
 
-    def server(self, server_id: str) -> Json | None:
-        return self._api.find(f"/servers/{server_id}", answers.SERVER)
+    def server(
+        self,
+        server_id: str,
+        *,
+        timeout_s: float | None = None,
+        urgency: Urgency = Urgency.USUAL,
+    ) -> Json | None:
+        """A server as Nova shows it; None if there is none.
+
+        Args:
+            timeout_s: for the call; None for the usual.
+            urgency: that of a window while a member may be frozen.
+        """
+        return self._api.find(
+            f"/servers/{server_id}", answers.SERVER, timeout_s=timeout_s, urgency=urgency
+        )
 
     def attachments(self, server_id: str) -> list[Json]:
         """The volume attachments of a server: volumeId, device, tag, delete_on_termination."""
@@ -202,8 +216,9 @@ class Compute:
     def keypair(self, name: str, user_id: str | None = None) -> Json | None:
         """A keypair of our own user, or (administrators only) of another."""
         path = f"/os-keypairs/{quote(name, safe='')}"
-        whose = {"user_id": user_id} if user_id else {}
-        return self._api.find(path, answers.KEYPAIR, **whose)
+        if user_id:
+            return self._api.find(path, answers.KEYPAIR, user_id=user_id)
+        return self._api.find(path, answers.KEYPAIR)
 
     def import_keypair(self, name: str, public_key: str, kind: str) -> None:
         self._api.post(

@@ -6,12 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from antipode.cloud import answers
-from antipode.cloud.api import Api, Json
+from antipode.cloud.api import Api, Json, Urgency
 from antipode.cloud.image_bytes import ImageStreams
 from antipode.model.source import Image
+from antipode.model.topology import Volume
 
 UNLIMITED = -1
 ALGORITHM = "sha512"
@@ -35,8 +36,15 @@ class Images:
         """All images of the project; an image's own properties stand beside its fields."""
         return self._api.all("/images", answers.IMAGES, owner=self._project_id)
 
-    def image(self, image_id: str) -> Json | None:
-        body = self._api.find(f"/images/{image_id}")
+    def image(
+        self,
+        image_id: str,
+        *,
+        timeout_s: float | None = None,
+        urgency: Urgency = Urgency.USUAL,
+    ) -> Json | None:
+        """An image as Glance shows it; None if there is none. Arguments as for `Compute.server`."""
+        body = self._api.find(f"/images/{image_id}", timeout_s=timeout_s, urgency=urgency)
         call = f"GET {self._api.service}/images/{image_id}"
         image: Json | None = body and answers.IMAGE.check(body, self._api.site, call)
         return image
@@ -116,6 +124,14 @@ class Images:
         mapping = answers.BLOCK_DEVICE_MAPPING.check(written, self._api.site, call)
         by_boot_index = sorted(mapping, key=lambda d: 0 if d.get("boot_index") == 0 else 1)
         return [d["snapshot_id"] for d in by_boot_index if d["source_type"] == "snapshot"]
+
+
+def room_for(disks: Sequence[Volume]) -> dict[str, int]:
+    """What images of these disks, with all their bytes, may need of the limits of Glance; for
+    `shortages`.
+    """
+    mib = sum(max(disk.size_gib, 1) << 10 for disk in disks)
+    return {"image_size_total": mib, "image_count_total": len(disks)}
 
 
 def why_not_whole(image: Json | None, source: Image) -> str | None:

@@ -55,6 +55,12 @@ class Freezes:
         with Session(self._engine) as session, session.begin():
             session.execute(update(FreezeRow).where(FreezeRow.id == row).values(thawed_at=now))
 
+    def due(self, row: str) -> None:
+        """Note that a server must be unquiesced from now on: any reaper does it."""
+        now = self.now()
+        with Session(self._engine) as session, session.begin():
+            session.execute(update(FreezeRow).where(FreezeRow.id == row).values(deadline=now))
+
     def forget(self, older_than_s: float) -> None:
         """Delete the rows of servers that were unquiesced longer ago."""
         before = self.now() - older_than_s

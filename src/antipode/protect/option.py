@@ -41,6 +41,10 @@ class FreezeLedger(Protocol):
         """Note that the member is unquiesced."""
         ...
 
+    def due(self, row: str) -> None:
+        """Note that the member must be unquiesced from now on, whatever time it was given."""
+        ...
+
     def is_frozen_rightly(self, site: str, server_id: str) -> bool:
         """Whether a server may be frozen now by a window, of any host, whose time is not over."""
         ...
@@ -122,6 +126,20 @@ class Option(ABC):
         default.
         """
         return iter(())
+
+    def await_turn(
+        self, protecting: Protecting, topology: Topology, batch: Collection[str]
+    ) -> None:
+        """Return when a batch may be captured; at once by default.
+
+        Args:
+            topology: the whole VNF.
+            batch: its members, by the name in the VNF file.
+
+        Raises:
+            ResourceFailed: neither this batch nor those that follow must be captured now.
+        """
+        return
 
     @abstractmethod
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:

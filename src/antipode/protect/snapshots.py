@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from antipode.cloud.api import Json
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.model.marks import carries, made_by
 from antipode.model.steps import Steps, Timeline
@@ -51,15 +51,15 @@ def remove_all(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline)
 
     Raises:
         ResourceFailed: as for `remove_snapshots`.
+        ApiError: Cinder refuses to delete one; the others are gone.
     """
     left = {s["id"]: s["status"] for s in site.volumes.snapshots() if unwanted(s)}
     if not left:
         return 0
     with timeline.step(Steps.REMOVE_SNAPSHOTS, site.name) as step:
         making = [s for s, status in left.items() if status == "creating"]
-        for snapshot, status in left.items():
-            if status not in ("creating", "deleting"):
-                site.volumes.delete_snapshot(snapshot)
+        made = [s for s, status in left.items() if status not in ("creating", "deleting")]
+        refused = _refusals(site, made)
         if making:
             # Cinder refuses to delete a snapshot that is being made, and never deletes one that a
             # lost request left so.
@@ -69,8 +69,23 @@ def remove_all(site: Site, unwanted: Callable[[Json], bool], timeline: Timeline)
                 timeout_s=SNAPSHOT_TIMEOUT_S,
                 tell=step.waits_for,
             )
-            for snapshot in making:
-                site.volumes.delete_snapshot(snapshot)
-        site.volumes.snapshot_watch.wait_gone(list(left), timeout_s=TIMEOUT_S, tell=step.waits_for)
-        step.result(snapshots=len(left))
+            refused |= _refusals(site, making)
+        going = [snapshot for snapshot in left if snapshot not in refused]
+        site.volumes.snapshot_watch.wait_gone(going, timeout_s=TIMEOUT_S, tell=step.waits_for)
+        step.result(snapshots=len(going))
+        for error in refused.values():
+            raise error
     return len(left)
+
+
+def _refusals(site: Site, ids: Sequence[str]) -> dict[str, ApiError]:
+    """Have Cinder delete snapshots; those that it refuses to, such as one on which a volume
+    depends.
+    """
+    refused: dict[str, ApiError] = {}
+    for snapshot in ids:
+        try:
+            site.volumes.delete_snapshot(snapshot)
+        except ApiError as error:
+            refused[snapshot] = error
+    return refused

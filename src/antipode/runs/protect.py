@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -28,6 +28,7 @@ from antipode.errors import (
     InvalidInput,
     NotFound,
     PreflightFailed,
+    ResourceFailed,
     SiteUnreachable,
     Stopped,
     VaultCorrupt,
@@ -203,8 +204,8 @@ class Protect(RunKind):
         for row in rows:
             vault.delete(f"{PROBE}{row.id}")
 
-        def brought_to(row: RunRow) -> list[Site]:
-            return _brought_to(deployment, row, lambda name: deployment.site(name).under(alone))
+        def brought_to(some: Sequence[RunRow]) -> Iterator[Site]:
+            return _brought_to(deployment, some, lambda name: deployment.site(name).under(alone))
 
         remove_orphans_of(site, vault, rows, timeline, brought_to)
         return []
@@ -326,16 +327,32 @@ def answering_sites(vnf: Vnf, active: str, connect: Callable[[str], Site]) -> li
     return found
 
 
-def _brought_to(deployment: Deployment, row: RunRow, connect: Callable[[str], Site]) -> list[Site]:
-    """The other sites to which a protection may have brought bytes by itself; none are connected
-    to for one that did not begin to.
+def _brought_to(
+    deployment: Deployment, rows: Iterable[RunRow], connect: Callable[[str], Site]
+) -> Iterator[Site]:
+    """The other sites to which protections may have brought bytes by themselves; none are connected
+    to for those that did not begin to. A site that cannot be connected to keeps no other back.
 
     Raises:
-        NotFound, SiteUnreachable: one of them is not configured any more, or does not answer.
+        ResourceFailed: at the end: one of them is not configured any more, or does not answer.
     """
-    if all(s.name != Steps.CONNECT_ELSEWHERE.words for s in deployment.runs.steps(row.id)):
-        return []
-    return [connect(name) for name in _elsewhere(ProtectRequest.of(row))]
+    began = (
+        row
+        for row in rows
+        if any(s.name == Steps.CONNECT_ELSEWHERE.words for s in deployment.runs.steps(row.id))
+    )
+    missing: dict[str, str] = {}
+    for name in {name: None for row in began for name in _elsewhere(ProtectRequest.of(row))}:
+        try:
+            site = connect(name)
+        except (NotFound, SiteUnreachable) as error:
+            missing[name] = str(error)
+        else:
+            yield site
+    if missing:
+        raise ResourceFailed(
+            f"what was brought to {', '.join(missing)} stays for now: {'; '.join(missing.values())}"
+        )
 
 
 def _vaults(run: Run, wanted: Sequence[str]) -> Vaults:
@@ -458,8 +475,8 @@ class ProtectTask(task.Task):  # type: ignore[misc]
 
 
 class CollectOrphans(ProtectTask):
-    """Removes the orphans of protections of the VNF that failed or were killed, and prunes the
-    history.
+    """Removes the orphans of protections of the VNF that failed or were killed, what a try of this
+    run has captured that was killed, and prunes the history.
 
     What cannot be removed now is left to the next run.
     """
@@ -468,6 +485,9 @@ class CollectOrphans(ProtectTask):
     def execute(self) -> None:
         p, deployment = self.job.protecting, self.run.deployment
         try:
+            if self.run.claim.number > 1:
+                # All is captured again. Until then it counts for the quotas that are checked.
+                self.job.option.release(p, set)
             over = [r for r in _dead_protections(deployment, p.vnf.vnf) if r.id != self.run.id]
             over += [
                 row
@@ -707,6 +727,7 @@ class CaptureBatch(ProtectTask):
         of_member = dict(zip((m.server for m in p.vnf.members), found.servers, strict=True))
         servers = [of_member[member] for member in self.batch]
         batch = found.model_copy(update={"servers": servers})
+        self.job.option.await_turn(p, found, self.batch)
         return self.job.option.capture(p, batch).model_dump(mode="json")
 
 
@@ -795,7 +816,7 @@ def _release(job: Job) -> None:
         else:
             # A request of the process before this one may have come through late, and have made
             # resources that the recovery point does not name.
-            sites = partial(_brought_to, job.run.deployment, job.run.row, job.run.site)
+            sites = partial(_brought_to, job.run.deployment, [job.run.row], job.run.site)
             gone = _remove(p.site, {p.run}, needed, job.option, p.timeline, sites)
             if gone:
                 points.forget_records(job.vault, p.vnf.vnf, gone)
@@ -898,7 +919,7 @@ def _roll_back(run: Run) -> list[str]:
             points.forget_records(job.vault, run.vnf, gone)
 
     def remove_elsewhere() -> None:
-        sites = _brought_to(run.deployment, run.row, run.site)
+        sites = _brought_to(run.deployment, [run.row], run.site)
         own = [job.point]
         named = cache(partial(points.named_resources, job.every_vault, run.vnf, own))
         job.transfer.remove_elsewhere(sites, {run.id}, named, p.timeline)
@@ -928,13 +949,13 @@ def remove_orphans_of(
     vault: Vault,
     rows: Sequence[RunRow],
     timeline: Timeline,
-    brought_to: Callable[[RunRow], Sequence[Site]],
+    brought_to: Callable[[Sequence[RunRow]], Iterable[Site]],
 ) -> None:
     """Remove what protections of one VNF left at a site and in the vault, and no recovery point
     that counts.
 
     Args:
-        brought_to: connects to the other sites at which a protection may have left something.
+        brought_to: connects to the other sites at which protections may have left something.
 
     Raises:
         VaultCorrupt: the needs of a recovery point are unknown; no backup was removed.
@@ -953,7 +974,7 @@ def remove_orphans_of(
         for row in (r for r in of_one if r.state == "succeeded"):
             made = _what_it_made(vault, row)
             if made is not None:
-                sites = partial(brought_to, row)
+                sites = partial(brought_to, [row])
                 gone |= _remove(site, {row.id}, made.needed_ids, part, timeline, sites)
             else:
                 part.remove_orphans(site, {row.id}, timeline)
@@ -962,16 +983,10 @@ def remove_orphans_of(
             own = [point_of(row.id) for row in over]
             named = partial(points.named_resources, vault, rows[0].vnf, own)
             runs = {row.id for row in over}
-            places = partial(_brought_to_by_any, over, brought_to)
+            places = partial(brought_to, over)
             gone |= _remove(site, runs, named, part, timeline, places)
     if gone:
         points.forget_records(vault, rows[0].vnf, gone)
-
-
-def _brought_to_by_any(
-    rows: Sequence[RunRow], brought_to: Callable[[RunRow], Sequence[Site]]
-) -> list[Site]:
-    return list({site.name: site for row in rows for site in brought_to(row)}.values())
 
 
 def _what_it_made(vault: Vault, row: RunRow) -> RecoveryPoint | None:
@@ -996,7 +1011,7 @@ def _remove(
     needed: Callable[[], Collection[str]],
     option: Option,
     timeline: Timeline,
-    elsewhere: Callable[[], Sequence[Site]],
+    elsewhere: Callable[[], Iterable[Site]],
 ) -> set[str]:
     """Remove the resources that these runs made and no recovery point needs; the backups that are
     gone. Resources at other sites come last, so that a site that is away does not stop the rest.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from antipode.model.capture import Capture, Transferred
@@ -75,7 +75,7 @@ class Transfer(ABC):
 
     def remove_elsewhere(
         self,
-        sites: Sequence[Site],
+        sites: Iterable[Site],
         runs: Collection[str],
         needed: Callable[[], Collection[str]],
         timeline: Timeline,
@@ -84,6 +84,8 @@ class Transfer(ABC):
         recovery points need; how much that was. Nothing by default.
 
         Args:
+            sites: those that do not answer do not keep anything at the others. What the iteration
+                raises comes at its end.
             needed: as for `remove_orphans`, of whatever these sites have of these runs.
 
         Raises:

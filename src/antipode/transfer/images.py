@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.image_bytes import PIECE, Content
-from antipode.cloud.images import ALGORITHM, LOOK_S, why_not_whole
+from antipode.cloud.images import ALGORITHM, LOOK_S, room_for, why_not_whole
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.capture import Capture, Transferred
@@ -33,6 +33,8 @@ VNF = "antipode:vnf"
 NAMED = "antipode root disk of "
 """The beginning of the names of our copies. A server that boots from one passes its properties on
 to its own images, but not its name."""
+MOST_UPLOADS = 3
+"""How often an image is sent to a site whose answer does not come."""
 MOST_BREAKS = 5
 """How often in a row a stream may break off without a byte more."""
 _FIELDS = ("disk_format", "container_format", "min_disk", "min_ram", "architecture")
@@ -58,9 +60,7 @@ class ImagesAndBackups(Transfer):
         disks = [s.root_disk for s in topology.servers if s.root_disk]
         if not disks:
             return
-        yield from _sites_problems(
-            protecting, sum(max(d.size_gib, 1) << 10 for d in disks), len(disks)
-        )
+        yield from _sites_problems(protecting, room_for(disks))
 
     def needs(self, protecting: Protecting, topology: Topology) -> list[QuotaNeed]:
         return BACKUPS.needs(protecting, topology)
@@ -92,26 +92,25 @@ class ImagesAndBackups(Transfer):
 
     def remove_elsewhere(
         self,
-        sites: Sequence[Site],
+        sites: Iterable[Site],
         runs: Collection[str],
         needed: Callable[[], Collection[str]],
         timeline: Timeline,
     ) -> int:
         removed = 0
+        problems: list[str] = []
         for site in sites:
-            made = [i for i in site.images.images() if maker_of(i) in runs]
-            doomed = [i for i in made if i["id"] not in needed()] if made else []
-            if not doomed:
-                continue
-            with timeline.step(ImageSteps.REMOVE, site.name) as step:
-                left = remove(site, doomed)
-                step.result(images=len(doomed) - len(left))
-            removed += len(doomed) - len(left)
-            if left:
-                raise ResourceFailed(
-                    f"{site.name}: not all images of root disks could be removed: "
-                    + "; ".join(f"image {i}: {why}" for i, why in left.items())
-                )
+            try:
+                gone, left = _remove_of_runs(site, runs, needed, timeline)
+            except (ApiError, SiteUnreachable) as error:
+                problems.append(str(error))
+            else:
+                removed += gone
+                problems += [f"image {i} at {site.name}: {why}" for i, why in left.items()]
+        if problems:
+            raise ResourceFailed(
+                f"not all images of root disks could be removed: {'; '.join(problems)}"
+            )
         return removed
 
 
@@ -123,6 +122,22 @@ def maker_of(image: Json) -> str | None:
     is_ours = str(image.get("name") or "").startswith(NAMED)
     maker = image.get(RUN) if is_ours else None
     return str(maker) if maker else None
+
+
+def _remove_of_runs(
+    site: Site, runs: Collection[str], needed: Callable[[], Collection[str]], timeline: Timeline
+) -> tuple[int, dict[str, str]]:
+    """Remove the copies that these runs brought to a site and no recovery point needs: how many are
+    gone, and as for `remove`.
+    """
+    made = [i for i in site.images.images() if maker_of(i) in runs]
+    doomed = [i for i in made if i["id"] not in needed()] if made else []
+    if not doomed:
+        return 0, {}
+    with timeline.step(ImageSteps.REMOVE, site.name) as step:
+        left = remove(site, doomed)
+        step.result(images=len(doomed) - len(left))
+    return len(doomed) - len(left), left
 
 
 def remove(site: Site, images: Sequence[Json]) -> dict[str, str]:
@@ -151,7 +166,7 @@ def remove(site: Site, images: Sequence[Json]) -> dict[str, str]:
     return left
 
 
-def _sites_problems(p: Protecting, needed_mib: int, images: int) -> Iterator[str]:
+def _sites_problems(p: Protecting, needed: Mapping[str, int]) -> Iterator[str]:
     """Problems that keep the images of root disks from being copied to the other sites."""
     try:
         sites = p.elsewhere()
@@ -159,7 +174,6 @@ def _sites_problems(p: Protecting, needed_mib: int, images: int) -> Iterator[str
         yield f"images of root disks cannot be brought to every backup site: {error}"
         return
     for site in sites:
-        needed = {"image_size_total": needed_mib, "image_count_total": images}
         try:
             shortages = site.images.shortages(needed)
         except AntipodeError as error:
@@ -179,7 +193,7 @@ def _carried(
     def carry_one(disk: str) -> Image:
         with p.slots:
             return _Carriage(p, servers[disk], capture.images[disk], sites).carry(
-                points[disk].sources[disk] if disk in points else None
+                points[disk].sources[disk] if disk in points and not p.full else None
             )
 
     with ThreadPoolExecutor(p.at_once, "image") as pool:
@@ -212,11 +226,10 @@ class _Carriage:
                 bytes.
         """
         known = self._image["os_hash_value"] if self._has_digest else None
-        if isinstance(previous, Image) and previous.sha512 == known and self._are_whole(previous):
-            return previous.model_copy(update={"carried_bytes": 0})
-        copies: dict[str, str] = {}
+        copies = self._copies_of(previous, known)
+        lacking = [site for site in self._sites if site.name not in copies]
         digests = {known} - {None}
-        for site in self._sites:
+        for site in lacking:
             copies[site.name], digest = self._carry_to(site)
             digests.add(digest)
         if len(digests) != 1:
@@ -228,8 +241,26 @@ class _Carriage:
             image_bytes=self._image["size"],
             disk_format=str(self._image.get("disk_format") or ""),
             copies=copies,
-            carried_bytes=self._image["size"],
+            carried_bytes=self._image["size"] if lacking else 0,
         )
+
+    def _copies_of(self, previous: object, known: str | None) -> dict[str, str]:
+        """The copies of a source that are used again, by site: of the same bytes, and whole where
+        that can be seen. A site that does not answer now may have its copy still.
+        """
+        if not isinstance(previous, Image) or known is None or previous.sha512 != known:
+            return {}
+        answering = {site.name: site for site in self._sites}
+        elsewhere = [name for name in self._p.vnf.sites if name != self._p.site.name]
+        return {
+            name: copy
+            for name, copy in previous.copies.items()
+            if name in elsewhere
+            and (
+                name not in answering
+                or why_not_whole(answering[name].images.image(copy), previous) is None
+            )
+        }
 
     @property
     def _has_digest(self) -> bool:
@@ -241,14 +272,6 @@ class _Carriage:
     @property
     def _label(self) -> str:
         return f"image {self._image['id']} of server {self._server.name}"
-
-    def _are_whole(self, source: Image) -> bool:
-        """Whether every site has a copy that is as it should be."""
-        return all(
-            site.name in source.copies
-            and why_not_whole(site.images.image(source.copies[site.name]), source) is None
-            for site in self._sites
-        )
 
     def _carry_to(self, site: Site) -> tuple[str, str]:
         """The image at another site, and its digest; one that an earlier try has brought whole is
@@ -289,6 +312,19 @@ class _Carriage:
         return f"{NAMED}{self._server.name}"[:255]
 
     def _brought(self, site: Site, step: Step) -> tuple[str, str]:
+        """A new copy at another site, and its digest. Glance does not continue an upload that has
+        broken off, so it begins again.
+        """
+        for left in reversed(range(MOST_UPLOADS)):
+            try:
+                return self._brought_at_once(site, step)
+            except SiteUnreachable as error:
+                if not left:
+                    raise
+                LOG.warning("%s is brought to %s once more: %s", self._label, site.name, error)
+        raise AssertionError("there is a last try")
+
+    def _brought_at_once(self, site: Site, step: Step) -> tuple[str, str]:
         copy = site.images.create_image(self._name, self._properties())
         site.stay_authorized(60)
         try:

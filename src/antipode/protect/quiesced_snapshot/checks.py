@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.model.topology import Topology
 from antipode.protect import guest_agents, snapshot_quotas
@@ -30,8 +31,14 @@ def _add_on(site: Site, quiesce: Quiesce) -> Iterator[str]:
         yield (
             f"{site.name} cannot quiesce servers: install the nova-quiesce add-on for its nova-api"
         )
-    elif quiesce.timeout > support["maximum_timeout"]:
+    else:
+        yield from timeout_problems(site, support, quiesce.timeout)
+
+
+def timeout_problems(site: Site, support: Json, timeout_s: float) -> Iterator[str]:
+    """Whether the quiesce add-on of a site allows a window to be so long."""
+    if timeout_s > support["maximum_timeout"]:
         yield (
-            f"quiesce timeout {quiesce.timeout:g} s is longer than {site.name} allows, "
-            f"{support['maximum_timeout']} s"
+            f"quiesce timeout {timeout_s:g} s is longer than {site.name} allows, "
+            f"{support['maximum_timeout']:g} s"
         )

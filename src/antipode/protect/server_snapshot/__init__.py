@@ -42,6 +42,12 @@ class ServerSnapshot(Option):
         p = protecting
         yield from checks.warnings(p.site, p.vnf, topology, _settings(p).quiesce)
 
+    def await_turn(
+        self, protecting: Protecting, topology: Topology, batch: Collection[str]
+    ) -> None:
+        if members_in_order(protecting.vnf)[0] not in batch:  # the check has just seen them
+            pace.await_others(protecting, topology, batch)
+
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         (server,) = topology.servers
         p = protecting
@@ -62,8 +68,10 @@ class ServerSnapshot(Option):
         self.remove_orphans(p.site, {p.run}, p.timeline)
 
     def remove_orphans(self, site: Site, runs: Collection[str], timeline: Timeline) -> None:
-        holdings.remove_of_runs(site, runs, timeline)
-        snapshots.remove_snapshots_of(site, runs, timeline)  # of members that boot from an image
+        try:
+            holdings.remove_of_runs(site, runs, timeline)
+        finally:  # of members that boot from an image
+            snapshots.remove_snapshots_of(site, runs, timeline)
 
 
 def _settings(protecting: Protecting) -> Settings:

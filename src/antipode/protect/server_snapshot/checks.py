@@ -6,13 +6,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from antipode.cloud.api import Json
+from antipode.cloud.images import room_for
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
 from antipode.protect import guest_agents, snapshot_quotas, snapshots
 from antipode.protect.option import Protecting
+from antipode.protect.quiesced_snapshot.checks import timeout_problems
 from antipode.protect.server_snapshot.holdings import maker_of_snapshot
+from antipode.protect.server_snapshot.order import members_after
 from antipode.protect.server_snapshot.settings import Quiesce
 from antipode.topology.discovery import flavor_of
 
@@ -42,10 +45,14 @@ def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> It
 
 
 def _of_glance(site: Site, topology: Topology) -> Iterator[str]:
-    """Problems that keep the temporary images from being made, one per member."""
+    """Problems that keep the temporary images from being made, one per member: with bytes of those
+    that boot from an image.
+    """
+    disks = [s.root_disk for s in topology.servers if s.root_disk]
+    needed = {**(room_for(disks) if disks else {}), "image_count_total": len(topology.servers)}
     try:
         site.images.images()
-        shortages = site.images.shortages({"image_count_total": len(topology.servers)})
+        shortages = site.images.shortages(needed)
     except AntipodeError as error:
         yield f"images cannot be made at {site.name}: {error}"
         return
@@ -68,7 +75,9 @@ def _of_image_booted(protecting: Protecting, topology: Topology, quiesce: Quiesc
     if not with_volumes:
         return
     site = protecting.site
-    if not site.compute.quiesce_available():
+    if (support := site.compute.quiesce_support()) is not None:
+        yield from timeout_problems(site, support, quiesce.timeout)
+    else:
         names = ", ".join(s.name for s in with_volumes)
         yield (
             f"{site.name} has no quiesce add-on, and the volumes of {names} are captured with it,"
@@ -134,8 +143,13 @@ def warnings(site: Site, vnf: Vnf, topology: Topology, quiesce: Quiesce) -> Iter
             f"{', '.join(names)}: Nova may snapshot without a quiesce, so the consistency is "
             f"`volume` only; image property {REQUIRED} demands it"
         )
-    if len(vnf.members) > 1 and not any(m.answers for m in vnf.members):
+    silent = [
+        member.server
+        for member, server in zip(vnf.members, topology.servers, strict=True)
+        if not (member.answers or server.is_off) and members_after(vnf, member.server)
+    ]
+    if silent:
         yield (
-            f"no member of {vnf.vnf} has `answers` in the VNF file: whether a member is well after "
-            "its capture is not seen before the next one is captured"
+            f"{', '.join(silent)}: no `answers` in the VNF file of {vnf.vnf}, so whether it is"
+            " well after its capture is not seen before the next one is captured"
         )

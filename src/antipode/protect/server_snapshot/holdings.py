@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from antipode.cloud.api import Json
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
 from antipode.freezes.unquiesce import thaw
@@ -109,7 +109,13 @@ def _remove_images(
     images = [i for i in site.images.images() if unwanted(maker_of_image(i))]
     if not images:
         return
+    refused: list[ApiError] = []
     with timeline.step(Steps.REMOVE_IMAGES, site.name) as step:
         for image in images:
-            site.images.delete_image(image["id"])
-        step.result(images=len(images))
+            try:
+                site.images.delete_image(image["id"])
+            except ApiError as error:  # such as 403, somebody protects it: the others go
+                refused.append(error)
+        step.result(images=len(images) - len(refused))
+    if refused:
+        raise refused[0]

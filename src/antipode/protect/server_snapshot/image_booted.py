@@ -9,6 +9,7 @@ better than `volume` is promised of a member that runs.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import AntipodeError, QuiesceFailed, ResourceFailed
-from antipode.freezes.unquiesce import thaw
+from antipode.freezes.unquiesce import THAW_CALL_S, thaw
 from antipode.model.capture import Capture
 from antipode.model.marks import marks
 from antipode.model.steps import Step
@@ -27,15 +28,24 @@ from antipode.protect.quiesced_snapshot.settings import Quiesce as Window
 from antipode.protect.quiesced_snapshot.window import quiesced_snapshots
 from antipode.protect.server_snapshot import checks
 from antipode.protect.server_snapshot.holdings import Maker, remove_of_server
+from antipode.protect.server_snapshot.refusals import cannot_be_frozen
 from antipode.protect.server_snapshot.settings import Quiesce
 from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
 
+LOG = logging.getLogger(__name__)
 POLL_S = 1.0
 """Between two looks at the image."""
 LONGEST_S = 24 * 3600.0
 """For one image; the time it takes depends on the size of the disk."""
 CALL_S = 60.0
+THAW_LONGEST_S = 60.0
+"""How long an unquiesce is tried again here; then it is left to a reaper."""
+THAW_PAUSE_S = 0.5
 TASK = "OS-EXT-STS:task_state"
+
+
+class _Refused(ResourceFailed):
+    """createImage was refused by nova-api, before nova-compute has heard of it."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +113,14 @@ class ImageBootedCapture:
                 image_id = self._create()
                 step.result(image=image_id)
                 self._await_image(image_id, step, limit_s)
+            except _Refused:
+                if row is not None:
+                    p.ledger.thawed(row)
+                    row = None
+                raise
             finally:
                 if row is not None:
-                    self._unquiesce(row)
+                    self._end_freeze(row)
             self._await_no_task(step, limit_s)
             self._must_be_as_before()
         return image_id
@@ -127,9 +142,8 @@ class ImageBootedCapture:
                 server.id, maker.image_name, marks(p.run, f"{p.run} {server.id}"), CALL_S
             )
         except ApiError as error:
-            raise ResourceFailed(
-                f"{self._label}: no image of it could be made: {error.reason}"
-            ) from error
+            kind = _Refused if error.status < 500 else ResourceFailed
+            raise kind(f"{self._label}: no image of it could be made: {error.reason}") from error
 
     def _await_image(self, image_id: str, step: Step, limit_s: float) -> None:
         images = self.protecting.site.images
@@ -200,13 +214,49 @@ class ImageBootedCapture:
                 f" detached: {', '.join(changed)}. Protect the VNF again"
             )
 
-    def _unquiesce(self, row: str) -> None:
-        p = self.protecting
+    def _end_freeze(self, row: str) -> None:
+        """Unquiesce, and have a reaper do it from now on if that fails: the row allows for all the
+        time that an image may take.
+        """
+        ledger = self.protecting.ledger
         try:
-            thaw(p.site, self.server.id)
+            self._unquiesce()
+        except BaseException:
+            ledger.due(row)
+            raise
+        ledger.thawed(row)
+
+    def _unquiesce(self) -> None:
+        """Unquiesce, again and again until it is confirmed or the time for it is over. A server
+        that the add-on has quiesced is left to those that asked for it: Nova makes no image of it.
+
+        Raises:
+            QuiesceFailed: the member may still be frozen.
+        """
+        if self._is_quiesced_by_others():
+            return
+        until = time.monotonic() + THAW_LONGEST_S
+        while True:
+            try:
+                thaw(self.protecting.site, self.server.id)
+            except AntipodeError as error:
+                if cannot_be_frozen(error):
+                    return
+                if time.monotonic() > until:
+                    raise QuiesceFailed(
+                        f"{self._label} may still be frozen: {error}. antipode tries again; or use:"
+                        f' POST /servers/{self.server.id}/action {{"unquiesce": null}}'
+                    ) from error
+            else:
+                return
+            # A refusal has no state to wait for; nova-compute may need a moment.
+            threading.Event().wait(THAW_PAUSE_S)
+
+    def _is_quiesced_by_others(self) -> bool:
+        """False where that is unknown: an unquiesce too many is better than none."""
+        try:
+            freeze = self.protecting.site.compute.freeze_of(self.server.id, THAW_CALL_S)
         except AntipodeError as error:
-            raise QuiesceFailed(
-                f"{self._label} may still be frozen: {error}. It is tried again; or use: POST"
-                f' /servers/{self.server.id}/action {{"unquiesce": null}}'
-            ) from error
-        p.ledger.thawed(row)
+            LOG.warning("%s: whether it is quiesced is unknown: %s", self._label, error)
+            return False
+        return freeze is not None

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from antipode.cloud.api import ApiError, Json
+from antipode.cloud.api import ApiError, Json, Urgency
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, QuiesceFailed, ResourceFailed
 from antipode.freezes.unquiesce import HANGS_AFTER_S, THAW_CALL_S
@@ -27,6 +27,7 @@ from antipode.protect.option import FreezeLedger
 from antipode.protect.server_snapshot import checks
 from antipode.protect.server_snapshot.checks import REQUIRED
 from antipode.protect.server_snapshot.holdings import Maker, maker_of_image, remove_of_server
+from antipode.protect.server_snapshot.refusals import cannot_be_frozen, has_frozen_nothing
 from antipode.protect.server_snapshot.settings import Quiesce
 from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
 from antipode.protect.uninterrupted import run_uninterrupted
@@ -41,15 +42,10 @@ NOVA_LOOKS_S = 2.0
 """After which Nova has seen for certain that a snapshot is gone, and has unquiesced."""
 UPDATED_EVERY_S = 1.0
 """The precision of the moments at which Nova says that a server was changed."""
+LEAST_S = 0.1
+"""What a call gets when the time is over: none can be sent without any."""
 LEDGER_GRACE_S = 2.0
 """How much later than the capture ends by itself a reaper unquiesces."""
-_NEVER_SENT = ("agent is not connected", "respond to synchronization")
-"""What libvirt says when it has not sent a freeze to the agent; see the add-on's guest.py."""
-_WRONG_STATE = ("while it is in task_state", "while it is in vm_state", "in an invalid state for")
-"""What Nova says of a server of which it makes no image now: it has asked for no freeze."""
-_LOCKED = ("is locked",)
-_NO_AGENT = ("agent is not enabled", "agent is not configured", "Quiescing is not supported")
-"""Why the unquiesce of a server is refused that Nova cannot freeze at all."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +285,7 @@ class _Freeze:
                 self._server.id, maker.image_name, properties, self._remaining()
             )
         except ApiError as error:
-            self._denied = _has_frozen_nothing(error)
+            self._denied = has_frozen_nothing(error)
             kind = (
                 QuiesceFailed
                 if error.status == 409
@@ -299,7 +295,9 @@ class _Freeze:
             )
             raise kind(f"{self._label} could not be captured: {error.reason}") from error
         self._answered = _Moment.now()
-        image = self._site.images.image(image_id)
+        image = self._site.images.image(
+            image_id, timeout_s=self._remaining(), urgency=Urgency.WINDOW
+        )
         if image is None:
             raise ResourceFailed(
                 f"{self._label}: its image {image_id} was deleted by someone else before its "
@@ -347,7 +345,9 @@ class _Freeze:
         """
         if before is not None and (not before[0] or self._power() != before):
             raise ResourceFailed(f"{self._label} was off and was started during its capture")
-        server = self._site.compute.server(self._server.id)
+        server = self._site.compute.server(
+            self._server.id, timeout_s=self._remaining(), urgency=Urgency.WINDOW
+        )
         if server is None:
             raise ResourceFailed(f"{self._label} is gone after its capture; protect the VNF again")
         if resized := checks.resize_of(self._server, server):
@@ -389,7 +389,7 @@ class _Freeze:
                 self._thaw_error = error.reason if isinstance(error, ApiError) else str(error)
                 if isinstance(error, ApiError) and 400 <= error.status < 500:
                     # neither frozen nor unquiesced, if that is certain
-                    self._denied = self._denied or _says(error, _NO_AGENT)
+                    self._denied = self._denied or cannot_be_frozen(error)
                     if self._denied:
                         return
             else:
@@ -402,7 +402,7 @@ class _Freeze:
             time.sleep(THAW_PAUSE_S)
 
     def _remaining(self) -> float:
-        return max(self._deadline - time.monotonic(), 0)
+        return max(self._deadline - time.monotonic(), LEAST_S)
 
     def _go_on(self) -> None:
         if self._signal is not None:
@@ -422,16 +422,3 @@ class _Freeze:
 
 def _is_yes(value: object) -> bool:
     return str(value or "").lower() in ("yes", "true", "1")
-
-
-def _has_frozen_nothing(error: ApiError) -> bool:
-    """Whether a createImage that failed has certainly sent no freeze to the guest agent.
-
-    Nova answers with a conflict, and does not thaw, also when the agent has vanished after it took
-    the freeze; and a quota or a volume may be at fault when the guest is frozen already.
-    """
-    return error.status == 409 and _says(error, (*_NEVER_SENT, *_WRONG_STATE, *_LOCKED))
-
-
-def _says(error: ApiError, texts: tuple[str, ...]) -> bool:
-    return any(text in error.reason for text in texts)

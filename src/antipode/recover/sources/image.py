@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from antipode.cloud.api import ApiError
 from antipode.cloud.images import why_not_whole
 from antipode.cloud.site import Site
-from antipode.errors import ResourceFailed
+from antipode.errors import NotFound, ResourceFailed, SiteUnreachable
 from antipode.model.plan import VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import Image, VolumeSource
@@ -106,8 +106,13 @@ def _problem(site: Site, source: Image) -> str | None:
 def _look(
     volume: str, source: Image, name: str, copy: str, connect: Callable[[str], Site]
 ) -> Finding:
-    """A copy as Glance of one site describes it."""
-    why = why_not_whole(connect(name).images.image(copy), source)
+    """A copy as Glance of one site describes it; one of a site that does not answer is not whole as
+    far as anybody knows, and the others are looked at all the same.
+    """
+    try:
+        why = why_not_whole(connect(name).images.image(copy), source)
+    except (NotFound, SiteUnreachable) as error:
+        why = f"it cannot be looked at: {error}"
     detail = why or "as it was when it was made, by size and sha512"
     size = 0 if why else source.image_bytes
     return Finding(volume=volume, backup=copy, ok=not why, bytes=size, detail=f"{name}: {detail}")
