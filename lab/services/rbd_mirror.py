@@ -56,8 +56,7 @@ class RbdMirror(Service):
         ceph.add_user(site, PEER, PEER_CAPABILITIES)
         if _pool(site, "info")["mode"] == "disabled":
             _mirror_pool(site, "enable", POOL, "image", "--site-name", site.name)
-        if not _pool(site, "info")["peers"]:
-            _add_peer(site, other_than(site))
+        _follow(site, other_than(site))
 
     def programs(self, site: Site) -> Sequence[Program]:
         other = other_than(site)
@@ -107,15 +106,46 @@ def _daemon(site: Site) -> str:
     return f"client.rbd-mirror.{site.short}"
 
 
+def _follow(site: Site, other: Site) -> None:
+    """Have the site receive from the other, with nothing of that one but its address and the key of
+    its peer's user.
+
+    A daemon of the other site that is up before makes itself a peer here, at any moment: one that
+    only takes from here, by which nothing comes.
+    """
+    if not _pool(site, "info")["peers"]:
+        try:
+            _add_peer(site, other)
+        except LabError:
+            if not _pool(site, "info")["peers"]:
+                raise
+    [peer] = _pool(site, "info")["peers"]
+    if peer["direction"] == "tx-only":
+        _receive_from(site, other, peer["uuid"])
+
+
 def _add_peer(site: Site, other: Site) -> None:
-    """With nothing of the other site but its address and the key of its peer's user."""
-    key = ceph.key(ceph.make_keyring(other, PEER, PEER_CAPABILITIES))
     _mirror_pool(
         site,
         *("peer", "add", POOL, f"{PEER}@{other.name}", "--direction", "rx-tx"),
         *("--remote-mon-host", ceph.addresses(other), "--remote-key-file", "/dev/stdin"),
-        stdin=key,
+        stdin=_key_of_peer(other),
     )
+
+
+def _receive_from(site: Site, other: Site, uuid: str) -> None:
+    """Give a peer what it takes to receive from it; the direction last, so that an interrupted
+    attempt is seen.
+    """
+    change = ("peer", "set", POOL, uuid)
+    _mirror_pool(site, *change, "client", PEER)
+    _mirror_pool(site, *change, "mon-host", ceph.addresses(other))
+    _mirror_pool(site, *change, "key-file", "/dev/stdin", stdin=_key_of_peer(other))
+    _mirror_pool(site, *change, "direction", "rx-tx")
+
+
+def _key_of_peer(site: Site) -> str:
+    return ceph.key(ceph.make_keyring(site, PEER, PEER_CAPABILITIES))
 
 
 def _pool(site: Site, what: str) -> Any:

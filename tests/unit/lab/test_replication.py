@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import configparser
+import copy
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab import extras, inside
+from lab.errors import LabError
 from lab.service import NotReady
 from lab.services import ceph, link, nova, operator_rbd, rbd_mirror, services_of, swift
 from lab.services.rbd_mirror import RbdMirror, other_than
@@ -77,28 +80,57 @@ def test_mirroring_is_ready_when_it_serves_a_peer_that_answers(
             RbdMirror().check_ready(site)
 
 
-def test_a_peer_is_added_with_the_other_sites_key_and_only_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = {"mode": "disabled", "peers": []}
-    added: list[tuple[str, str | None]] = []
+class Pool:
+    """The mirroring of a pool, as `rbd mirror pool` shows and changes it."""
 
-    def mirror_pool(_: Site, what: str, *arguments: str, stdin: str | None = None) -> str:
+    def __init__(self, peers: list[dict[str, str]], comes_before_an_addition: bool = False) -> None:
+        self.mode, self.peers, self.keys = "disabled", peers, list[str | None]()
+        self._comes_before_an_addition = comes_before_an_addition
+
+    def mirror(self, _: Site, what: str, *arguments: str, stdin: str | None = None) -> str:
         if what == "enable":
-            pool["mode"] = arguments[1]
-        if what == "peer":
-            pool["peers"] = ["peer"]
-            added.append((arguments[2], stdin))
-        return str(pool).replace("'", '"')
+            self.mode = arguments[1]
+        elif what == "peer" and arguments[0] == "add":
+            if self._comes_before_an_addition:
+                self.peers.append(sender())
+                self._comes_before_an_addition = False
+            if self.peers:
+                raise LabError("a peer of that site exists")
+            client, _at, site_name = arguments[2].partition("@")
+            self.peers.append(
+                {"uuid": "1", "direction": "rx-tx", "site_name": site_name, "client_name": client}
+            )
+            self.keys.append(stdin)
+        elif what == "peer":
+            (peer,) = [p for p in self.peers if p["uuid"] == arguments[2]]
+            peer[{"client": "client_name"}.get(arguments[3], arguments[3])] = arguments[4]
+            if arguments[3] == "key-file":
+                self.keys.append(stdin)
+        return json.dumps({"mode": self.mode, "peers": self.peers})
 
+
+def sender() -> dict[str, str]:
+    """The peer that a daemon of the other site makes of itself."""
+    return {"uuid": "2", "direction": "tx-only", "site_name": "other", "client_name": ""}
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [Pool([]), Pool([sender()]), Pool([], comes_before_an_addition=True)],
+    ids=["first", "after the other's daemon", "at the same moment as it"],
+)
+def test_a_site_receives_from_the_other_with_its_key_whichever_is_up_first(
+    site: Site, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = copy.deepcopy(pool)
     monkeypatch.setattr(ceph, "add_user", lambda *_: None)
-    monkeypatch.setattr(rbd_mirror, "_mirror_pool", mirror_pool)
+    monkeypatch.setattr(rbd_mirror, "_mirror_pool", pool.mirror)
     RbdMirror().prepare(site)
     RbdMirror().prepare(site)
-    other = other_than(site)
-    peer = rbd_mirror.PEER
-    assert pool["mode"] == "image"
-    assert added == [(f"{peer}@{other.name}", f"{other.short}{peer}==")]
+    (peer,) = pool.peers
+    assert pool.mode == "image"
+    assert (peer["direction"], peer["client_name"]) == ("rx-tx", rbd_mirror.PEER)
+    assert pool.keys == [f"{other_than(site).short}{rbd_mirror.PEER}=="]
 
 
 def test_the_operators_rbd_acts_on_its_own_site_whatever_the_environment_says(site: Site) -> None:
