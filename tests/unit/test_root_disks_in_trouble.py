@@ -252,6 +252,24 @@ def test_an_upload_that_breaks_each_time_fails_the_run_and_leaves_nothing(imaged
     assert not [i for i in imaged.b.images.values() if "antipode:vnf" in i]
 
 
+def test_an_upload_whose_source_falls_silent_does_not_begin_again(imaged: World) -> None:
+    tried: list[str] = []
+
+    def silent(event: str) -> None:
+        if event == "download image id-front":
+            raise SiteUnreachable("the connection is reset")
+
+    def upload(event: str) -> None:
+        if event.startswith("new image"):
+            tried.append(event)
+
+    imaged.a.before, imaged.b.before = silent, upload
+    with pytest.raises(SiteUnreachable):
+        by_option_2(imaged)
+    assert len(tried) == 1
+    assert not copies(imaged.b)
+
+
 def test_room_for_the_temporary_image_is_looked_for_beforehand(imaged: World) -> None:
     imaged.a.image_limits = {"image_size_total": {"limit": 1100, "usage": 90}}
     with pytest.raises(PreflightFailed, match=r"site-a.*image_size_total"):

@@ -50,7 +50,7 @@ class Content:
     def __init__(self, pieces: Iterator[bytes], length: int) -> None:
         self._pieces = pieces
         self._length = length
-        self._rest = b""
+        self._rest = memoryview(b"")
         self.taken = 0
 
     def __len__(self) -> int:
@@ -71,9 +71,10 @@ class Content:
     def read(self, size: int = -1) -> bytes:
         """The next bytes, `size` at most; none at the end."""
         if not self._rest:
-            self._rest = next(self._pieces, b"")
+            self._rest = memoryview(next(self._pieces, b""))
         end = len(self._rest) if size < 0 else size
-        piece, self._rest = self._rest[:end], self._rest[end:]
+        # A request takes few bytes at once, and the rest must not be copied each time.
+        piece, self._rest = bytes(self._rest[:end]), self._rest[end:]
         self.taken += len(piece)
         return piece
 

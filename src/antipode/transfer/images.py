@@ -201,6 +201,10 @@ def _carried(
     return {disk: done.result() for disk, done in work.items()}
 
 
+class _SourceSilent(SiteUnreachable):
+    """The site that has the image gives no more bytes of it."""
+
+
 class _Carriage:
     """One image on its way to the other sites."""
 
@@ -318,6 +322,8 @@ class _Carriage:
         for left in reversed(range(MOST_UPLOADS)):
             try:
                 return self._brought_at_once(site, step)
+            except _SourceSilent:
+                raise
             except SiteUnreachable as error:
                 if not left:
                     raise
@@ -387,7 +393,7 @@ class _Carriage:
             except SiteUnreachable as error:
                 breaks += 1
                 if breaks > MOST_BREAKS:
-                    raise
+                    raise _SourceSilent(str(error)) from error
                 LOG.warning("%s: read on from byte %d: %s", self._label, done, error)
 
     def _must_have_arrived(self, site: Site, copy: str, digest: str) -> None:
