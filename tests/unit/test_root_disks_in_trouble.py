@@ -270,6 +270,23 @@ def test_an_upload_whose_source_falls_silent_does_not_begin_again(imaged: World)
     assert not copies(imaged.b)
 
 
+def test_a_copy_that_goes_while_volumes_are_backed_up_is_in_no_point(imaged: World) -> None:
+    before = by_option_2(imaged)["recovery_point"]
+    copy = source_of(imaged).copies["site-b"]
+
+    def deleted(event: str) -> None:
+        if "backup db-data" in event:
+            imaged.b.images.pop(copy, None)
+
+    imaged.a.before = deleted
+    with pytest.raises(ResourceFailed, match=copy):
+        by_option_2(imaged)
+    assert points.read(imaged.here.vault, "v").id == before
+    imaged.a.before = lambda event: None
+    by_option_2(imaged)
+    assert source_of(imaged).copies["site-b"] in imaged.b.images
+
+
 def test_room_for_the_temporary_image_is_looked_for_beforehand(imaged: World) -> None:
     imaged.a.image_limits = {"image_size_total": {"limit": 1100, "usage": 90}}
     with pytest.raises(PreflightFailed, match=r"site-a.*image_size_total"):

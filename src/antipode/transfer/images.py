@@ -76,6 +76,8 @@ class ImagesAndBackups(Transfer):
         servers = [s.model_copy(update={"root_disk": None}) for s in topology.servers]
         of_volumes = topology.model_copy(update={"servers": servers})
         made = BACKUPS.transfer(protecting, of_volumes, capture, earlier)
+        if images:
+            _must_be_there_still(protecting, images.values())
         return made.model_copy(update={"sources": {**images, **made.sources}})
 
     def roll_back(self, protecting: Protecting) -> Collection[str]:
@@ -199,6 +201,23 @@ def _carried(
     with ThreadPoolExecutor(p.at_once, "image") as pool:
         work = {disk: pool.submit(carry_one, disk) for disk in capture.images}
     return {disk: done.result() for disk, done in work.items()}
+
+
+def _must_be_there_still(p: Protecting, images: Iterable[Image]) -> None:
+    """See that no copy has gone while volumes were backed up, which may take hours: one that an
+    earlier point has brought may have been deleted with that point.
+
+    Raises:
+        ResourceFailed: one has.
+    """
+    for site in p.elsewhere():
+        for image in images:
+            copy = image.copies.get(site.name)
+            if copy and (why := why_not_whole(site.images.image(copy), image)):
+                raise ResourceFailed(
+                    f"{site.name}: image {copy} of a root disk went while the VNF was protected:"
+                    f" {why}. Protect the VNF again"
+                )
 
 
 class _SourceSilent(SiteUnreachable):
