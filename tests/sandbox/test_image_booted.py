@@ -107,6 +107,37 @@ def test_the_bits_are_at_the_backup_site_and_the_member_boots_there_from_them(
     pair.operator.tell("recovery-point", "verify", "canary", "--deep")
 
 
+def test_a_member_whose_root_disk_is_made_again_has_its_records_and_nothing_else(
+    pair: ImageBooted,
+) -> None:
+    pair.configure()
+    by_option_1 = {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}}
+    pair.tell_of([by_option_1], standby={"root": "rebuild"})
+    done = pair.operator.run("protect", "canary")
+    assert done.returncode != 0
+    assert "no active image" in done.stderr
+    there = pair.cloud(PRIMARY).image
+    content = there.download_image(there.find_image(IMAGE)).content
+    formats = {"disk_format": "raw", "container_format": "bare"}
+    pair.cloud(BACKUP).image.upload_image(name="golden", data=content, **formats)
+    assert pair.protect()["consistency"] == "application"
+    assert pair.copies() == {}
+    pair.verify()
+    pair.operator.tell("recovery-point", "verify", "canary", "--deep")
+
+    pair.sandbox.kill(PRIMARY)
+    with Silence(pair.sandbox.settings(PRIMARY).port) as silence:
+        pair.operator.ask("failover", "canary", "--to", BACKUP, "--yes")
+        assert silence.calls == 0
+    assert pair.configured(BACKUP) != WRITTEN
+    for member in PAIR:
+        pair.works(member, BACKUP)
+    for name, content in pair.records_on(BACKUP).items():
+        assert records.check_alone("db", content).is_whole, name
+    images = pair.cloud(BACKUP).image.images()
+    assert [i.name for i in images] == ["golden"], "nothing was brought or removed"
+
+
 @pytest.mark.parametrize(("effect", "times"), [("error", 1), ("drop", MOST_UPLOADS)])
 def test_an_upload_that_fails_leaves_neither_a_point_nor_an_image(
     pair: ImageBooted, effect: str, times: int

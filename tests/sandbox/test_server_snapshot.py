@@ -36,6 +36,19 @@ class Pair(World):
 
     def know(self, **quiesce: Any) -> None:
         """Give antipode the VNF's file."""
+        self.tell_of(
+            [
+                {"option": OPTION, "quiesce": {"timeout": "120s", **quiesce}},
+                {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}},
+            ]
+        )
+
+    def tell_of(self, protections: list[dict[str, Any]], **of_member: dict[str, Any]) -> None:
+        """Give antipode a file of the VNF.
+
+        Args:
+            of_member: what it says beside the usual of a member, by the name of its role.
+        """
         program = [sys.executable, "-m", "antipode.sandbox.answer"]
         asks = [*program, str(self.sandbox.directory.resolve()), "{site}", "{address}"]
         members = [
@@ -43,17 +56,11 @@ class Pair(World):
                 "server": member.server,
                 "role": str(member.name),
                 "answers": {"command": [*asks, str(HTTP_PORT)], "within": "180s"},
+                **of_member.get(str(member.name), {}),
             }
             for member in PAIR
         ]
-        file = {
-            **desk.vnf(self.sandbox),
-            "members": members,
-            "protections": [
-                {"option": OPTION, "quiesce": {"timeout": "120s", **quiesce}},
-                {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}},
-            ],
-        }
+        file = {**desk.vnf(self.sandbox), "members": members, "protections": protections}
         path = self.sandbox.directory / "pair.yaml"
         YAML().dump(file, path)
         self.operator.tell("vnf", "add", str(path))

@@ -538,8 +538,9 @@ class FakeCloud:
     def _image(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
             case "GET", ["images"]:
-                mine = [i for i in self.images.values() if i["owner"] == PROJECT]
-                return {"images": [_without_bytes(i) for i in mine]}
+                wanted = {k: v for k, v in params.items() if k != "limit"}
+                found = [i for i in self.images.values() if wanted.items() <= i.items()]
+                return {"images": [_without_bytes(i) for i in found]}
             case "GET", ["images", image]:
                 return _without_bytes(self.images.get(image) or refuse(404, "no such image"))
             case "POST", ["images"]:

@@ -417,7 +417,8 @@ def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
         opened(full)
 
 
-OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - {point_v2.IMAGES, "Probe.console", "Probe.http"}
+OF_ROOT_DISKS = {point_v2.IMAGES, point_v2.BASE_IMAGES}
+OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - OF_ROOT_DISKS - {"Probe.console", "Probe.http"}
 """The requirements of a point with members on volumes and probes by TCP or a command."""
 
 

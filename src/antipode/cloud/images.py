@@ -36,6 +36,19 @@ class Images:
         """All images of the project; an image's own properties stand beside its fields."""
         return self._api.all("/images", answers.IMAGES, owner=self._project_id)
 
+    def of_bytes(self, sha512: str) -> list[Json]:
+        """The images with these bytes that can be booted from, of all that the project is shown,
+        the oldest first (`GET /images?os_hash_value=`).
+        """
+        found = self._api.all("/images", answers.IMAGES, os_hash_value=sha512, status="active")
+        same = [
+            i
+            for i in found
+            if (i["status"], i.get("os_hash_algo"), i.get("os_hash_value"))
+            == ("active", ALGORITHM, sha512)
+        ]
+        return sorted(same, key=lambda i: (str(i.get("created_at") or ""), i["id"]))
+
     def image(
         self,
         image_id: str,

@@ -20,6 +20,7 @@ from antipode.model.capture import Consistency, QuiesceWindow
 from antipode.model.source import (
     AnySource,
     BackupRecord,
+    BaseImage,
     Image,
     ReplicatedState,
     backup_chain,
@@ -89,7 +90,7 @@ class RecoveryPoint(Model):
             raise ValueError(f"volumes and their sources differ: {', '.join(differing)}")
         root_disks = {s.root_disk.id for s in topology.servers if s.root_disk}
         for volume, source in self.sources.items():
-            if isinstance(source, Image) and volume not in root_disks:
+            if isinstance(source, Image | BaseImage) and volume not in root_disks:
                 raise ValueError(f"volume {volume} has an image as its source")
             if backup_chain(source) and volume in root_disks:
                 raise ValueError(f"root disk {volume} has backups as its source")
@@ -113,6 +114,11 @@ class RecoveryPoint(Model):
     def backups(self) -> dict[str, BackupRecord]:
         """Every backup that it rests on, by id."""
         return {r.id: r for source in self.sources.values() for r in backup_chain(source)}
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether a root disk is made again from an image that is none of ours."""
+        return any(isinstance(source, BaseImage) for source in self.sources.values())
 
     @property
     def images(self) -> dict[str, str]:

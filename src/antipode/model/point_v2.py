@@ -34,6 +34,8 @@ SEGMENT = 64
 """The most records of a chain that are sealed in one document."""
 IMAGES = "images"
 """Required by a point with root disks on hypervisors, whose sources are images."""
+BASE_IMAGES = "base-images"
+"""Required by a point with root disks that are made again from images of its sites."""
 _SECRET = ("user_data", "keypair")
 """Fields of a server that are encrypted."""
 
@@ -298,6 +300,7 @@ class Member(Part):
     boot_before: list[Id] = []
     boot_after: list[Id] = []
     user_data: Literal["keep", "drop"] | None = None
+    root: Literal["rebuild"] | None = None
     """whether it comes back"""
     role: Annotated[str, Field(max_length=80)] | None = None
     """active, standby, or cluster=NAME"""
@@ -498,7 +501,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
         *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector, DnsRecord),
         *(Secret, RunbookStep, Prompt, HttpProbe, HttpCall, FromElsewhere, Script),
     ]
-) | {IMAGES}
+) | {IMAGES, BASE_IMAGES}
 """All requirements of recovery points that this reader can meet."""
 
 
@@ -614,6 +617,7 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
             | requirements.required_by(plan)
             | requirements.required_by(encrypted)
             | ({IMAGES} if point.images else set())
+            | ({BASE_IMAGES} if point.rebuilds else set())
         ),
         id=point.id,
         vnf=point.vnf.vnf,

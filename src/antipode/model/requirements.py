@@ -66,6 +66,7 @@ NOT_NAMED = frozenset(
         "Member.name",
         "Member.select",
         "Member.drill",
+        "Member.root",
         "Server.root_disk",
         "Found.networks",
         "Found.security_groups",
@@ -74,7 +75,8 @@ NOT_NAMED = frozenset(
         "Plan.dns",
     }
 )
-"""Those of a member say nothing of how a VNF comes back; a root disk is required as `images`;
+"""Those of a member say nothing of how a VNF comes back; a root disk is required as `images` or
+`base-images`;
 networks and groups count only where they are created, and that is required as `Plan.networks`;
 what a back end calls a volume counts only where its source is there, and that has a kind; DNS is
 changed when all members are there, by hand where an antipode does not know of it.

@@ -184,6 +184,27 @@ class Image(VolumeSource):
 
 
 @source_kind
+class BaseImage(VolumeSource):
+    """The root disk of a server that is made again: nothing of it was captured. It comes from the
+    image that the server was created from, wherever Glance has one of these bytes.
+    """
+
+    kind: str = "base-image"
+    name: str
+    """of the image at the captured site"""
+    sha512: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+    """over all bytes of the image"""
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name} (sha512:{self.sha512[:12]})"
+
+    @property
+    def new_bytes(self) -> int | None:
+        return 0
+
+
+@source_kind
 class ReplicatedState(VolumeSource):
     """A state of a volume in a storage that replicates by itself: a snapshot of Cinder's at the
     active site, which the storage has brought to the others.

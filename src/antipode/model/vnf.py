@@ -136,6 +136,10 @@ class Member(Model):
     """names, ids or MAC addresses of its ports in the order of its interfaces, where Nova does not
     tell it
     """
+    root: Literal["rebuild"] | None = None
+    """`rebuild`: the disk on the hypervisor of a member that boots from an image is not protected;
+    it is made again from the same image
+    """
 
     @model_validator(mode="after")
     def is_named_or_selected(self) -> Self:

@@ -91,7 +91,7 @@ class Look:
 
     @property
     def _root_disks_left_out(self) -> list[str]:
-        return list(checks.root_disks_left_out(self.topology))
+        return list(checks.root_disks_left_out(self.status.vnf, self.topology))
 
 
 def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:

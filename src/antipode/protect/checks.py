@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from antipode.cloud.site import Site
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Vnf
+from antipode.protect.base_images import rebuilt
 from antipode.protect.option import OPTIONS
 from antipode.topology.discovery import find_members
 
@@ -36,7 +37,13 @@ def problems(
     """
     yield from _servers(vnf, topology, site, ("ACTIVE", "SHUTOFF") if may_be_off else ("ACTIVE",))
     if not may_boot_from_image:
-        yield from root_disks_left_out(topology)
+        yield from root_disks_left_out(vnf, topology)
+    elif also := rebuilt(vnf, topology):
+        names = ", ".join(server.name for server in also)
+        yield (
+            f"members {names} have `root: rebuild`, and this option captures root disks; leave it"
+            " out, or protect the VNF by another option"
+        )
     for server in topology.servers:
         for volume in server.volumes:
             yield from _volume(server, volume)
@@ -71,15 +78,17 @@ def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]
         yield from _ports(server)
 
 
-def root_disks_left_out(topology: Topology) -> Iterator[str]:
+def root_disks_left_out(vnf: Vnf, topology: Topology) -> Iterator[str]:
     """One sentence for each member whose root disk most options do not capture, and which do."""
     able = [name for name in OPTIONS.names if OPTIONS.get(name).captures_root_disks]
+    expected = {server.id for server in rebuilt(vnf, topology)}
     for server in topology.servers:
-        if server.root_disk is not None:
+        if server.root_disk is not None and server.id not in expected:
             yield (
                 f"server {server.name} boots from an image: its root disk is on the hypervisor,"
-                f" which only option {' or '.join(able)} captures; protect the VNF by it, or have"
-                " the server boot from a volume"
+                f" which only option {' or '.join(able)} captures; protect the VNF by it, have"
+                " the server boot from a volume, or have the disk made again from the image, if"
+                " nothing on it is needed: `root: rebuild`"
             )
 
 

@@ -45,7 +45,7 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition
-from antipode.protect import checks, offsite
+from antipode.protect import base_images, checks, offsite
 from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
 from antipode.runs import expire, find_kind, history, orphans
 from antipode.store.tables import RunRow
@@ -709,6 +709,7 @@ def problems_of(
         may_be_off=option.captures_members_that_are_off,
         may_boot_from_image=option.captures_root_disks,
     )
+    problems += base_images.problems(protecting, topology)
     problems += option.check(protecting, topology)
     problems += transfer.check(protecting, topology)
     return problems
@@ -746,7 +747,10 @@ class TransferCaptures(ProtectTask):
             with p.timeline.step(Steps.CONNECT_ELSEWHERE, p.vnf.vnf) as step:
                 step.result(sites=[site.name for site in p.elsewhere()])
             self.run.timeline.flush()  # a rollback knows that they may have something of this run
-        made = self.job.transfer.transfer(p, found, taken, self.job.earlier)
+        rebuilt = base_images.sources(p, found)
+        captured = base_images.without_rebuilt(p.vnf, found)
+        made = self.job.transfer.transfer(p, captured, taken, self.job.earlier)
+        made = made.model_copy(update={"sources": {**made.sources, **rebuilt}})
         return made.model_dump(mode="json")
 
 

@@ -30,6 +30,11 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name} is off: Nova makes no server that is off, so it boots once at "
             "the recovery, cut off from its networks, and is switched off"
         )
+    if server.root_disk is not None and member.root == "rebuild":
+        yield (
+            f"server {server.name}: its root disk is made again from the image that it was created"
+            " from, and what was written to it since is lost"
+        )
     if server.user_data is not None and member.user_data is None:
         yield (
             f"server {server.name}: cloud-init runs its user_data again at the recovered server; "

@@ -163,6 +163,7 @@ class VolumeProvider(ABC):
 PROVIDERS: Registry[VolumeProvider] = Registry(
     "kind of volume source",
     {
+        "base-image": "antipode.recover.sources.base_image:PROVIDER",
         "backup-chain": "antipode.recover.sources.backup:PROVIDER",
         "image": "antipode.recover.sources.image:PROVIDER",
         "replicated-state": "antipode.recover.sources.replicated:PROVIDER",
