@@ -40,6 +40,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import Aborted, DnsRecordChanged
 from antipode.freezes import reaper
 from antipode.model.dns import RecordSet, RecordType
+from antipode.model.plan_file import PlanFile
 from antipode.operations import (
     abort,
     dns,
@@ -48,6 +49,7 @@ from antipode.operations import (
     failover,
     fence,
     migrate,
+    plans,
     precheck,
     protect,
     recovery_points,
@@ -279,6 +281,16 @@ def answered(questions: Questions, question: QuestionRow) -> QuestionRow:
     return asked
 
 
+def a_plan(vnf: str) -> plans.Source:
+    """A plan with steps before and after its only group."""
+    steps = [
+        {"name": "first", "before": "all", "command": ["true"]},
+        {"name": "then", "after": "g", "wait": 0.01},
+    ]
+    fields = {"plan": "p", "to": "site-b", "groups": [{"name": "g", "vnfs": [vnf]}], "steps": steps}
+    return plans.Source(PlanFile.model_validate(fields), "from a test")
+
+
 put = Questions.ask
 load = taskflow.engines.load
 LATE = (
@@ -379,6 +391,10 @@ def do_as_patched(job: dict[str, Any]) -> None:
                 execution.execute(here, old_copy_removal.KIND, claim, Unobserved())
         case "migrate":
             migrate.migrate(here, migrate.request(migrate.prepare(here, job["vnf"])), Unobserved())
+        case "plan failover":
+            prepared_plan = plans.prepare(here, a_plan(job["vnf"]), "failover")
+            row = plans.request(prepared_plan)
+            plans.carry_out(here, prepared_plan.kind, row, Unobserved())
         case "dns switch":
             dns.switch(here, dns.request(dns.prepare(here, job["vnf"])), Unobserved())
         case "reprotect":

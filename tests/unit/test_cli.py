@@ -92,7 +92,8 @@ def antipode(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["help", "failover"], ["protect", "--help"], ["--version"]]
+    "arguments",
+    [["--help"], ["help", "failover"], ["plan", "drill", "--help"], ["--version"]],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

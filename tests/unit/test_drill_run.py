@@ -803,5 +803,5 @@ def test_a_member_that_was_off_is_off_in_the_drill_and_said_to_be_so(world: Worl
 
 def test_its_points_do_not_expire_and_it_is_no_recovery(world: World) -> None:
     row = request(prepare(world.here, "v"))
-    assert drill_run.KIND.point_in_use(row) is not None
+    assert drill_run.KIND.points_in_use(row)
     assert not drill_run.KIND.is_recovery

@@ -123,15 +123,20 @@ class World:
             return claim.run
 
 
-def made_once(make: Callable[[World], object]) -> Callable[[], World]:
+def made_once(
+    make: Callable[[World], object], begin: Callable[[Path], World] | None = None
+) -> Callable[[], World]:
     """A world that `make` has changed, for other worlds to become like it: a process makes it when
     it is first asked for.
+
+    Args:
+        begin: makes it in a folder; a `World` by default.
     """
 
     @functools.cache
     def made() -> World:
         folder = tempfile.TemporaryDirectory(prefix="world-")
-        world = World(Path(folder.name))
+        world = (begin or World)(Path(folder.name))
         weakref.finalize(world, folder.cleanup)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(cloud_site, "connect", lambda name, cloud: world.clouds[name].site)

@@ -43,8 +43,11 @@ class RunApprove(ShowCommand):
         for line in words:
             print(visible(line), file=self.app.stderr, flush=True)
         if not parsed_args.yes:
-            vnf = deployment.runs.get(parsed_args.run).vnf
-            confirm(self.app, f"Type the name of the VNF to approve this ({vnf}):", vnf)
+            from antipode.engine.run import name_of, subject_of
+
+            row = deployment.runs.get(parsed_args.run)
+            question = f"Type the name of {subject_of(row)} to approve this:"
+            confirm(self.app, question, name_of(row))
         return columns(_shown(approve(deployment, parsed_args.run, plan)))
 
 

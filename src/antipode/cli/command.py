@@ -24,7 +24,7 @@ from antipode.cli.table import Table
 from antipode.errors import AntipodeError, Interrupted, InvalidInput, NotConfirmed, Unexpected
 from antipode.screen import visible
 
-SUBJECTS = {"run": "run", "vnf": "VNF", "site": "site", "file": "file"}
+SUBJECTS = {"run": "run", "vnf": "VNF", "plan_name": "plan", "site": "site", "file": "file"}
 """The arguments that name the resource of a command, and the kind of resource that each names."""
 
 

@@ -18,27 +18,38 @@ if TYPE_CHECKING:
 
 
 class RunList(ListCommand):
-    """List runs, the newest first."""
+    """List runs, the newest first, each with the runs that are its parts below it."""
 
-    spared = ("recovery_point", "kind", "started_at", "seconds")
+    spared = ("part_of", "recovery_point", "kind", "started_at", "seconds")
     examples = ("antipode run list", "antipode run list --vnf hlr -f json")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "--vnf", metavar="VNF", type=arguments.name, help="only runs of this VNF"
+        only = parser.add_mutually_exclusive_group()
+        only.add_argument("--vnf", metavar="VNF", type=arguments.name, help="only runs of this VNF")
+        only.add_argument(
+            "--plan",
+            dest="plan_name",
+            metavar="PLAN",
+            type=arguments.name,
+            help="only runs of this plan, with those of its VNFs",
         )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.engine.run import state_of
+        from antipode.engine.run import part_of, state_of
+        from antipode.model.plan_file import PREFIX
+        from antipode.operations.run_tree import ordered, under
 
-        runs = deployment.runs.all(parsed_args.vnf)
+        subject = None if parsed_args.plan_name is None else f"{PREFIX}{parsed_args.plan_name}"
+        runs = deployment.runs.all(parsed_args.vnf or subject)
+        if subject is not None:
+            runs += [placed.run for row in runs for placed in under(deployment, row)]
         names = ("run", "kind", "vnf", "state", "started_at", "seconds", "recovery_point", "reason")
-        return names, [
+        return (*names, "part_of"), [
             (
-                r.id,
+                Branch(r.id, depth),
                 r.kind,
                 r.vnf,
                 state_of(r, deployment),
@@ -46,8 +57,9 @@ class RunList(ListCommand):
                 _seconds(r),
                 r.result.get("recovery_point"),
                 Short(r.reason),
+                part_of(r),
             )
-            for r in runs
+            for r, depth in ordered(runs)
         ]
 
 
@@ -64,6 +76,7 @@ class RunShow(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.engine.run import state_of
+        from antipode.operations.run_tree import under
 
         run = deployment.runs.get(parsed_args.run)
         approvals: dict[str, Any] = {}
@@ -93,6 +106,9 @@ class RunShow(ShowCommand):
                 (*names, "questions"),
                 (*values, Nested([_question(q) for q in questions])),
             )
+        if parts := under(deployment, run):
+            below = [_part(p.run, p.depth, state_of(p.run, deployment)) for p in parts]
+            names, values = (*names, "parts"), (*values, Parts(below))
         steps = [_step(s, run.started_at) for s in deployment.runs.steps(run.id)]
         return (*names, "steps"), (*values, Steps(steps))
 
@@ -116,14 +132,16 @@ class RunResume(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
+        from antipode.engine.run import subject_of
         from antipode.operations.resume import must_be_confirmed, resume
 
         run = deployment.runs.get(parsed_args.run)
         age_s = must_be_confirmed(deployment, run, time.time())
         if age_s is not None and not parsed_args.yes:
             question = (
-                f"{run.id} was confirmed {span(age_s)} ago; two active copies of {run.vnf} "
-                "destroy each other's service. Type yes if it does not run at its other site now:"
+                f"{run.id} was confirmed {span(age_s)} ago; two active copies of a VNF destroy each"
+                f" other's service. Type yes if {subject_of(run)} does not run at its other site"
+                " now:"
             )
             confirm(self.app, question, "yes")
         with progress.shown(self.app.stderr) as observer:
@@ -206,6 +224,35 @@ class RunAnswer(ShowCommand):
         return columns(_with_moments(record))
 
 
+class Branch(Laid):
+    """The id of a run, for people below the run that it is a part of."""
+
+    def __init__(self, run: str, depth: int) -> None:
+        super().__init__(run)
+        self._depth = depth
+
+    def lines(self, width: int) -> Iterator[str]:
+        yield f"{_below(self._depth)}{visible(self._value)}"
+
+
+class Parts(Laid):
+    """The parts of a run: a tree of lines for people, a list for programs."""
+
+    def lines(self, width: int) -> Iterator[str]:
+        for part in self._value:
+            seconds = "…" if part["seconds"] is None else f"{part['seconds']:.2f} s"
+            reason = f": {part['reason']}" if part["reason"] else ""
+            line = (
+                f"{_below(part['depth'] - 1)}{part['run']}  {part['vnf']}  {part['state']},"
+                f" {seconds}{reason}"
+            )
+            yield from wrapped(visible(line), width, indent=2 * part["depth"])
+
+
+def _below(depth: int) -> str:
+    return f"{'  ' * (depth - 1)}└ " if depth else ""
+
+
 class Steps(Laid):
     """The steps of a run: a line for each for people, a list for programs."""
 
@@ -252,6 +299,19 @@ def _step(step: StepRow, run_started_at: float) -> dict[str, Any]:
         "at_s": round(step.started_at - run_started_at, 3),
         "seconds": None if step.ended_at is None else round(step.ended_at - step.started_at, 3),
         "result": step.result,
+    }
+
+
+def _part(run: RunRow, depth: int, state: str) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "kind": run.kind,
+        "vnf": run.vnf,
+        "state": state,
+        "reason": run.reason,
+        "started_at": moment(run.started_at),
+        "seconds": _seconds(run),
+        "depth": depth,
     }
 
 

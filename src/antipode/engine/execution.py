@@ -219,3 +219,9 @@ def is_over_for_good(deployment: Deployment, row: RunRow) -> bool:
     if row.state == "failed":
         return row.ending == "failed" or successor(deployment, row) is not None
     return row.state in ("succeeded", "aborted", *NEVER_BEGUN)
+
+
+def can_be_resumed(deployment: Deployment, kind: RunKind, row: RunRow) -> bool:
+    """Whether a run has failed and keeps what it made, so that it can be resumed."""
+    keeps = NOT_ROLLED_BACK in row.result or not kind.rolls_back_failures
+    return row.state == "failed" and keeps and not is_over_for_good(deployment, row)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -81,10 +81,12 @@ class RunKind(ABC):
         """What a run is going to do, for those that approve it; a line each."""
         return []
 
-    def point_in_use(self, row: RunRow) -> str | None:
-        """The recovery point that a run works from: it must not go while the run has not ended."""
+    def points_in_use(self, row: RunRow) -> Mapping[str, str]:
+        """The recovery points that a run works from, by VNF: they must not go while the run has not
+        ended.
+        """
         point = (row.request or {}).get("recovery_point")
-        return None if point is None else str(point)
+        return {} if point is None else {row.vnf: str(point)}
 
     @abstractmethod
     def site_of(self, row: RunRow) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 
 from antipode import logs
 from antipode.claims.claim import Claim
-from antipode.engine.execution import execute
+from antipode.engine.execution import can_be_resumed, execute
 from antipode.engine.kind import RunKind
 from antipode.engine.run import PART_OF, Run, part_of
+from antipode.engine.timeline import Observer
 from antipode.errors import (
     Aborted,
     AntipodeError,
@@ -34,7 +35,16 @@ from antipode.store.runs import OPEN
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
-__all__ = ["PART_OF", "done", "goes_on", "newest", "part_of", "roll_back"]
+__all__ = [
+    "PART_OF",
+    "done",
+    "done_after",
+    "goes_on",
+    "newest",
+    "part_of",
+    "roll_back",
+    "roll_back_part",
+]
 LOOK_S = 0.3
 """How often it is looked whether the whole must stop, or whether a part has ended that another
 process executes.
@@ -68,13 +78,36 @@ def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) 
             it.
         AntipodeError: the part has failed.
     """
-    earlier = newest(whole, step)
-    is_kept = earlier is not None and goes_on(earlier)
+    return done_after(whole, step, kind, newest(whole, step), make)
+
+
+def done_after(
+    whole: Run,
+    step: StepName,
+    kind: RunKind,
+    earlier: RunRow | None,
+    make: Callable[[], RunRow],
+    observer: Observer | None = None,
+) -> RunRow:
+    """Have one of the parts of a step done; the part as it ended.
+
+    Args:
+        earlier: what was begun last for the same purpose. One that has succeeded is done, one that
+            is open or can be resumed is resumed, and another is made in place of any other.
+        make: a part that is not kept yet.
+        observer: of the steps of the part; the whole's by default.
+
+    Raises:
+        Stopped, AntipodeError: as `done`.
+    """
+    again = earlier is not None and can_be_resumed(whole.deployment, kind, earlier)
+    is_kept = earlier is not None and (again or goes_on(earlier))
     row = earlier if earlier is not None and is_kept else make()
     part = row.id
-    with whole.timeline.step(step, part):
+    with whole.timeline.step(step, part) as under_way:
+        under_way.result(vnf=row.vnf)
         if is_kept:
-            claim = _taken(whole, part)
+            claim = _taken(whole, part, also_failed=again)
         else:
             row.request = {**(row.request or {}), PART_OF: whole.id}
             _must_be_kept(whole, step, part)
@@ -83,7 +116,7 @@ def done(whole: Run, step: StepName, kind: RunKind, make: Callable[[], RunRow]) 
         while claim is not None:
             try:
                 with claim:
-                    _conduct(whole, kind, claim)
+                    _conduct(whole, kind, claim, observer or whole.timeline.observer)
             except Stopped:
                 whole.go_on()  # the part alone: it was aborted, or another process has it
             claim = _taken(whole, part)
@@ -100,7 +133,11 @@ def roll_back(whole: Run, step: StepName, kind: RunKind) -> list[str]:
     Raises:
         AntipodeError: not all of it could be rolled back.
     """
-    row = newest(whole, step)
+    return roll_back_part(whole, kind, newest(whole, step))
+
+
+def roll_back_part(whole: Run, kind: RunKind, row: RunRow | None) -> list[str]:
+    """As `roll_back`, for a part as it was read; None: there is none."""
     while row is not None and row.state not in ("succeeded", "aborted"):
         try:
             claim = whole.deployment.claims.take(row.id, abort=True)
@@ -123,10 +160,16 @@ def _must_be_kept(whole: Run, step: StepName, part: str) -> None:
         )
 
 
-def _taken(whole: Run, part: str) -> Claim | None:
+def _taken(whole: Run, part: str, *, also_failed: bool = False) -> Claim | None:
     """A part that no process executes, to be resumed; None when it has ended, maybe in another
     process, such as a service, which resumes what it finds lost.
+
+    Args:
+        also_failed: whether it is resumed where it has failed.
     """
+    if also_failed:
+        with suppress(Busy, ClaimLost):  # another process resumes it: it is awaited
+            return whole.deployment.claims.take(part, also_failed=True)
     while whole.deployment.runs.get(part).state in OPEN:
         try:
             return whole.deployment.claims.take(part)
@@ -136,7 +179,7 @@ def _taken(whole: Run, part: str) -> Claim | None:
     return None
 
 
-def _conduct(whole: Run, kind: RunKind, claim: Claim) -> None:
+def _conduct(whole: Run, kind: RunKind, claim: Claim, observer: Observer) -> None:
     """Execute a part in a thread of its own, and stop it with the whole.
 
     Raises:
@@ -144,7 +187,7 @@ def _conduct(whole: Run, kind: RunKind, claim: Claim) -> None:
     """
     halt = threading.Event()
     with ThreadPoolExecutor(1, "part", initializer=logs.adopt, initargs=(whole.id,)) as pool:
-        part = pool.submit(execute, whole.deployment, kind, claim, whole.timeline.observer, halt)
+        part = pool.submit(execute, whole.deployment, kind, claim, observer, halt)
         try:
             _await(whole, part)
         except Aborted:

@@ -21,6 +21,7 @@ from antipode.engine.limits import Party
 from antipode.engine.timeline import RecordedTimeline
 from antipode.errors import Aborted, AntipodeError, ClaimLost, Halted, Interrupted
 from antipode.freezes.reaper import thaw_left_by
+from antipode.model.plan_file import KIND_PREFIX, PREFIX
 from antipode.store.runs import AWAITING, slot_of
 from antipode.store.tables import RunRow
 
@@ -65,21 +66,42 @@ def _new_name() -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{fraction:03x}{secrets.randbelow(4096):03x}"
 
 
+def name_of(row: RunRow) -> str:
+    """The name of what a run is about, as a command takes it: a VNF, or a plan over many."""
+    return row.vnf.removeprefix(PREFIX)
+
+
+def subject_of(row: RunRow) -> str:
+    """What a run is about, for people."""
+    return f"plan {name_of(row)}" if row.vnf.startswith(PREFIX) else f"VNF {row.vnf}"
+
+
 def part_of(row: RunRow) -> str | None:
     """The run that a run is a part of."""
     found = (row.request or {}).get(PART_OF)
     return None if found is None else str(found)
 
 
+def is_part_of_its_vnf(row: RunRow) -> bool:
+    """Whether a run is a part of another run of its VNF, and not of a plan over many."""
+    whole = part_of(row)
+    return whole is not None and not whole.startswith(KIND_PREFIX)
+
+
 def state_of(run: RunRow, deployment: Deployment) -> str:
     """The state of a run as it is: `lost` when it is kept as running and no process has it,
-    `waiting for input` while it, or a part of it, waits for an operator's answer.
+    `waiting for input` while it, or a part below it, waits for an operator's answer.
     """
     if run.state != "running":
         return AWAITING_APPROVAL if run.state == AWAITING else run.state
     if deployment.claims.is_held(run) is False:
         return "lost"
-    return WAITING if deployment.questions.open([run.id]) else run.state
+    if deployment.questions.open([run.id]):
+        return WAITING
+    # the parts of a plan may have parts that ask
+    below = deployment.runs.parts([run]) if run.vnf.startswith(PREFIX) else []
+    asking = below and deployment.questions.open([row.id for row in below])
+    return WAITING if asking else run.state
 
 
 def successor(deployment: Deployment, run: RunRow) -> str | None:

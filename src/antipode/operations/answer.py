@@ -26,7 +26,7 @@ def answer(deployment: Deployment, run: str, step: str, said: bool | str) -> Jso
     Raises:
         NotFound: there is no such run, or the step has asked nothing.
         InvalidInput: the question wants another kind of answer, was answered already, has expired,
-            or its run has ended.
+            its run has ended, or several parts of the run ask in this step.
     """
     deployment.runs.get(run)
     asked = [q for q in deployment.questions.of(run) if q.step == step]
@@ -36,7 +36,14 @@ def answer(deployment: Deployment, run: str, step: str, said: bool | str) -> Jso
     words = said if isinstance(said, str) else "yes" if said else "no"
     if not 0 < len(words.strip()) <= LONGEST:
         raise InvalidInput(f"an answer has 1 to {LONGEST} characters, and this one {len(words)}")
-    question = deployment.questions.answer(run, step, words, identity.current())
+    asking = {q.run for q in deployment.questions.open([run]) if q.step == step}
+    if len(asking) > 1:
+        raise InvalidInput(
+            f"step {step} asks in several parts of {run}; answer one of them:"
+            f" {', '.join(sorted(asking))}"
+        )
+    asked_in = next(iter(asking), run)
+    question = deployment.questions.answer(asked_in, step, words, identity.current())
     state = state_of(deployment.runs.get(question.whole), deployment)
     return {**record(question), "run": question.whole, "state": state}
 

@@ -14,7 +14,7 @@ from antipode.engine.approval import plan_of
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.kind import RunKind
-from antipode.engine.run import AWAITING_APPROVAL
+from antipode.engine.run import AWAITING_APPROVAL, subject_of
 from antipode.engine.timeline import Observer
 from antipode.errors import (
     ApprovalExpired,
@@ -139,7 +139,7 @@ def shown(deployment: Deployment, run: str) -> tuple[str, list[str]]:
     """
     row = _awaiting(deployment, run)
     kind, by = kind_of(row.kind), deployment.approvals.of(run)
-    head = f"{row.kind} of VNF {row.vnf} at {kind.site_of(row)}, asked for by {row.author}"
+    head = f"{row.kind} of {subject_of(row)} at {kind.site_of(row)}, asked for by {row.author}"
     approved = f"approved by {', '.join(a.identity for a in by)}; " if by else ""
     return plan_of(row), [
         head,

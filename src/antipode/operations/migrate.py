@@ -3,48 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
-from antipode.errors import InvalidInput
-from antipode.model import runbook
-from antipode.model.plan import RecoveryPlan
-from antipode.model.runbook import PlannedStep
-from antipode.model.state import ProtectedVnf
 from antipode.operations.approvals import carried_out, needed
-from antipode.protect import offsite
-from antipode.runs import fence, old_copy_removal, preparation, protect, runners
 from antipode.runs import migrate as run_kind
-from antipode.runs.old_copy_removal import Holdings
-from antipode.runs.precheck import default_site
+from antipode.runs import migrate_preparation
+from antipode.runs.migrate_preparation import Prepared
 from antipode.store.tables import RunRow
-from antipode.vault import points
 
+__all__ = ["Prepared", "migrate", "prepare", "request"]
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A migration that may begin once the operator has confirmed it: nothing was changed."""
-
-    state: ProtectedVnf
-    to: str
-    option: str | None
-    plan: RecoveryPlan | None
-    """of a recovery from the newest point; None where there is none of the active site yet, or the
-    old copy is removed first
-    """
-    warnings: Sequence[str]
-    removes: Holdings | None = None
-    """what is removed first of the old copy at the other site"""
-    steps: Sequence[PlannedStep] = ()
-    """of the runbook; members by the names of the boot order"""
-    approvals: int = 0
-    """how many others than its author must approve it"""
 
 
 def prepare(
@@ -55,53 +26,10 @@ def prepare(
     *,
     back: bool = False,
 ) -> Prepared:
-    """Plan a migration.
-
-    Args:
-        to: the site; by default the first of the VNF at which it is not active, and with `back`
-            the one that it came from.
-        option: which of the VNF's protections makes the points; the first by default.
-        back: whether the old copy at that site is removed first.
-
-    Raises:
-        NotFound: the VNF or the site is not known here.
-        InvalidInput: the VNF is active at that site, or has no such protection.
-        Busy: a recovery of it has not ended.
-        PreflightFailed: the site lacks something; all of it is named.
-        VaultError, SiteUnreachable: where it is active is not known, or one of both sites does not
-            answer.
-    """
-    known = deployment.vnfs.get(vnf)
-    run_kind.must_be_rolled_back(deployment, vnf)
-    protect.no_run_in_the_way(deployment, vnf)
-    standing = activity.decided(deployment, vnf)
-    state = standing.state
-    activity.must_be_active_at(state, state.active_site)
-    if back and state.claim is None:
-        raise InvalidInput(f"{state} and has never moved: there is nowhere to go back to")
-    former = state.claim.former_site if back and state.claim is not None else None
-    site = to or former or default_site(deployment, vnf)
-    if site == state.active_site:
-        raise InvalidInput(f"{state}; move it to another site")
-    protect.requested(known, state, option=option)  # refuses an option that it has not
-    deployment.site(state.active_site)
-    warnings = [
-        f"it is not protected at {site} as things are: {problem}"
-        for problem in offsite.problems(deployment.config, known, site)
-    ]
+    """Plan a migration, as `migrate_preparation.prepare`, and see who must approve it."""
+    prepared = migrate_preparation.prepare(deployment, vnf, to, option, back=back)
     verb = run_kind.verb_of(back=back)
-    steps = runbook.planned(known.steps, verb, site, lambda label: [label])
-    runners.must_be_known(deployment.config, steps, f"a migration of {vnf} to {site}")
-    wanted = needed(deployment, known, verb)
-    if back:
-        fence.must_be_old(deployment, vnf, site)
-        found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
-        return Prepared(state, site, option, None, [*warnings, *found.left], found, steps, wanted)
-    newest = points.newest_or_none(standing.vaults, vnf)
-    if newest is None or newest.site != state.active_site:
-        return Prepared(state, site, option, None, warnings, None, steps, wanted)
-    plan = preparation.prepare(deployment, vnf, site, newest.id).plan
-    return Prepared(state, site, option, plan, [*warnings, *plan.warnings], None, steps, wanted)
+    return replace(prepared, approvals=needed(deployment, deployment.vnfs.get(vnf), verb))
 
 
 def request(prepared: Prepared) -> RunRow:

@@ -7,7 +7,7 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import NOT_ROLLED_BACK, execute
-from antipode.engine.run import successor
+from antipode.engine.run import name_of, successor
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput
 from antipode.runs import kind_of
@@ -51,7 +51,7 @@ def _must_be_resumable(deployment: Deployment, run: RunRow) -> None:
     if run.state in NEVER_BEGUN:
         raise InvalidInput(
             f"{run.id} was {run.state}, and never begun: {run.reason}. Plan it again: antipode"
-            f" {kind_of(run.kind).command} {run.vnf}"
+            f" {kind_of(run.kind).command} {name_of(run)}"
         )
     if run.state in ("succeeded", "aborted"):
         verb = "has" if run.state == "succeeded" else "was"

@@ -23,6 +23,11 @@ KINDS: Registry[RunKind] = Registry(
         "undo": "antipode.runs.undo:KIND",
         "drill": "antipode.runs.drill:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
+        "plan-precheck": "antipode.runs.plan:PRECHECK",
+        "plan-drill": "antipode.runs.plan:DRILL",
+        "plan-failover": "antipode.runs.plan:FAILOVER",
+        "plan-migrate": "antipode.runs.plan:MIGRATE",
+        "plan-failback": "antipode.runs.plan:FAILBACK",
     },
 )
 

@@ -48,6 +48,12 @@ class Occasion:
     verb: str
     site: str
     recovery_point: str
+    plan: str = ""
+    """the plan over many VNFs whose step it is; then there is no VNF"""
+
+    @property
+    def vnf(self) -> str:
+        return "" if self.plan else self.run.vnf
 
     def environment(self, step: str) -> dict[str, str]:
         """The variables that the command of a step gets. The key is the same for each attempt, in
@@ -55,12 +61,13 @@ class Occasion:
         """
         return {
             "ANTIPODE_RUN": self.run.id,
-            "ANTIPODE_VNF": self.run.vnf,
+            "ANTIPODE_VNF": self.vnf,
             "ANTIPODE_VERB": self.verb,
             "ANTIPODE_SITE": self.site,
             "ANTIPODE_RECOVERY_POINT": self.recovery_point,
             "ANTIPODE_STEP": step,
             "ANTIPODE_KEY": f"{self.run.id}/{step}",
+            **({"ANTIPODE_PLAN": self.plan} if self.plan else {}),
         }
 
     def filled_in(self, word: str) -> str:
@@ -69,10 +76,11 @@ class Occasion:
         """
         values = {
             "{run}": self.run.id,
-            "{vnf}": self.run.vnf,
+            "{vnf}": self.vnf,
             "{verb}": self.verb,
             "{site}": self.site,
             "{recovery_point}": self.recovery_point,
+            **({"{plan}": self.plan} if self.plan else {}),
         }
         # not `str.format`: a command may have braces of its own
         return re.sub("|".join(map(re.escape, values)), lambda found: values[found[0]], word)

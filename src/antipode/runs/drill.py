@@ -76,6 +76,8 @@ class DrillRequest(Model):
     """seconds since the epoch"""
     keep_s: float | None = None
     """for how many seconds all stays after its end, to look around; None: it is removed at once"""
+    part_of: str | None = None
+    """the run that it is a part of"""
 
     @classmethod
     def of(cls, row: RunRow) -> DrillRequest:

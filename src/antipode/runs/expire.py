@@ -24,6 +24,7 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, successor
 from antipode.errors import AntipodeError, Busy, InvalidInput
 from antipode.model.base import Model
+from antipode.model.plan_file import PREFIX
 from antipode.model.retention import ALL
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Unrecorded
@@ -210,13 +211,13 @@ def no_recovery_in_the_way(deployment: Deployment, vnf: str) -> None:
 
 
 def users(deployment: Deployment, vnf: str) -> Mapping[str, str]:
-    """The recovery points that runs of a VNF use which have not ended, or can be resumed, and the
-    run.
+    """The recovery points that runs of a VNF, and of plans with it, use which have not ended, or
+    can be resumed, and the run.
     """
     found: dict[str, str] = {}
-    for row in deployment.runs.all(vnf):
+    for row in (*deployment.runs.all(vnf), *deployment.runs.unfinished_of(f"{PREFIX}%")):
         kind = find_kind(row.kind)
-        if kind is None or (point := kind.point_in_use(row)) is None:
+        if kind is None or (point := kind.points_in_use(row).get(vnf)) is None:
             continue
         resumable = row.state == "failed" and not kind.rolls_back_failures
         if row.state in (*OPEN, AWAITING) or (resumable and successor(deployment, row) is None):

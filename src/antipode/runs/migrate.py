@@ -78,6 +78,8 @@ class MigrateRequest(Model):
     """
     steps: list[RunbookStep] = Field(default_factory=list)
     """the runbook as it was when it was confirmed, as far as it concerns this migration"""
+    part_of: str | None = None
+    """the run that it is a part of"""
 
     @property
     def verb(self) -> Verb:

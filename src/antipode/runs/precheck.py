@@ -57,6 +57,8 @@ class PrecheckRequest(Model):
 
     site: str
     """where the VNF would be recovered"""
+    part_of: str | None = None
+    """the run that it is a part of"""
 
 
 def requested(vnf: str, site: str) -> RunRow:

@@ -20,9 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from antipode.config import EventsConfig
 from antipode.engine.deployment import Deployment
-from antipode.engine.run import part_of
+from antipode.engine.run import is_part_of_its_vnf
 from antipode.errors import NotFound
 from antipode.model.event import Event
+from antipode.model.plan_file import PREFIX
 from antipode.model.rpo import Rpo, RpoState, rpo
 from antipode.runs import find_kind, transitions
 from antipode.runs.actions import how
@@ -319,7 +320,7 @@ def _of_run(row: RunRow) -> Iterator[Event]:
     if row.state == "queued" or row.state in NEVER_BEGUN:
         return
     doing = find_kind(row.kind)
-    begun = doing.transition if doing is not None and part_of(row) is None else ""
+    begun = doing.transition if doing is not None and not is_part_of_its_vnf(row) else ""
     started = {**said, "state": "running", **({"vnf_state": begun} if begun else {})}
     yield _of_vnf(f"{row.id}/start", f"dr.{row.kind}.start", row.vnf, row.started_at, started)
     if row.ended_at is None or row.state not in ENDINGS:
@@ -332,7 +333,8 @@ def _of_run(row: RunRow) -> Iterator[Event]:
 
 
 def _of_vnf(name: str, kind: str, vnf: str, at: float, data: dict[str, Any]) -> Event:
-    return Event(name, kind, f"vnf/{vnf}", at, data)
+    subject = f"plan/{vnf.removeprefix(PREFIX)}" if vnf.startswith(PREFIX) else f"vnf/{vnf}"
+    return Event(name, kind, subject, at, data)
 
 
 def _key_of(question: QuestionRow) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     Engine,
     Select,
     Update,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 
 from antipode.errors import Busy, ClaimLost, NotFound
 from antipode.store.tables import ApprovalRow, QuestionRow, RunRow, StepRow
@@ -36,6 +37,10 @@ is in the way of nothing.
 NEVER_BEGUN = ("rejected", "expired")
 """The states in which a run has ended that was not approved."""
 ENDED = ("succeeded", "failed", "aborted", *NEVER_BEGUN)
+
+
+CLOCKS_DIFFER_BY_S = 86400.0
+"""How far the clock of a host may be behind that of another, at most, for its runs to be found."""
 
 
 class Runs:
@@ -213,6 +218,15 @@ class Runs:
         """Whether any run is open, or has failed."""
         return self._first(_of(vnf).where(RunRow.state.in_((*OPEN, "failed")))) is not None
 
+    def unfinished_of(self, like: str) -> list[RunRow]:
+        """The runs that are open, await approval or have failed, of all that is named in a way.
+
+        Args:
+            like: a pattern of SQL for the names.
+        """
+        states = (*OPEN, AWAITING, "failed")
+        return self._rows(select(RunRow).where(RunRow.vnf.like(like), RunRow.state.in_(states)))
+
     def ended_since(self, moment: float) -> list[RunRow]:
         """The runs that ended after a moment (seconds since the epoch), the oldest first."""
         ended = select(RunRow).where(RunRow.ended_at > moment)
@@ -228,10 +242,12 @@ class Runs:
         return self._first(wanted.order_by(RunRow.started_at.desc()))
 
     def newest_of_each(self, kinds: Collection[str], vnf: str | None = None) -> list[RunRow]:
-        """For each VNF the newest run of each of these kinds that is no part of another, without
-        its request; the newest first.
+        """For each VNF the newest run of each of these kinds that is no part of another run of the
+        VNF, without its request; the newest first.
         """
-        is_whole = type_coerce(RunRow.request, JSON)["part_of"].as_string().is_(None)
+        whole = aliased(RunRow)
+        of_its_vnf = select(whole.id).where(whole.id == _whole_of(RunRow), whole.vnf == RunRow.vnf)
+        is_whole = ~of_its_vnf.exists()
         newest = RunRow.started_at.desc()
         ranked = (
             select(
@@ -245,6 +261,18 @@ class Runs:
         )
         wanted = _of(vnf).join(ranked, ranked.c.id == RunRow.id).where(ranked.c.alike == 1)
         return self._rows(wanted.order_by(newest).options(defer(RunRow.request)))
+
+    def parts(self, runs: Collection[RunRow]) -> list[RunRow]:
+        """The runs that are parts of these, the oldest first."""
+        if not runs:
+            return []
+        # a part is begun after its whole, by a host whose clock may be behind; the moments of runs
+        # have an index
+        since = min(run.started_at for run in runs) - CLOCKS_DIFFER_BY_S
+        wanted = select(RunRow).where(
+            RunRow.started_at >= since, _whole_of(RunRow).in_([run.id for run in runs])
+        )
+        return self._rows(wanted.order_by(RunRow.started_at))
 
     def successor(self, run: RunRow) -> str | None:
         """The newest run of the same kind that was begun for the VNF after a run, and was not
@@ -393,6 +421,12 @@ class Runs:
             if other
             else f"another run has {slot} already"
         )
+
+
+def _whole_of(row: type[RunRow]) -> ColumnElement[str]:
+    """The run that a run is a part of."""
+    found: ColumnElement[str] = type_coerce(row.request, JSON)["part_of"].as_string()
+    return found
 
 
 def _of(vnf: str | None) -> Select[RunRow]:

@@ -67,6 +67,12 @@ class Vaults(Vault):
             known = [self._connected[n].place for n in self._connect if n in self._connected]
         return " and ".join(known) or f"vault {', '.join(self._connect)}"
 
+    @property
+    def left_out(self) -> Sequence[str]:
+        """The names of those that have failed since, and are not asked any more."""
+        with self._lock:
+            return sorted(self._left_out)
+
     def copies(self) -> Sequence[Vault]:
         return self._ask(lambda vault: vault)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from antipode import __version__, identity
 from antipode.engine.deployment import Deployment
-from antipode.engine.run import part_of
 from antipode.engine.timeline import NOTED, WARNING
 from antipode.errors import InvalidInput
 from antipode.model.report import (
@@ -27,6 +26,7 @@ from antipode.model.report import (
 )
 from antipode.model.steps import Steps
 from antipode.runs.actions import RunbookSteps
+from antipode.runs.plan import VNFS
 from antipode.screen import visible
 from antipode.store.runs import ENDED
 from antipode.store.tables import RunRow, StepRow
@@ -38,7 +38,7 @@ _SPEAKS = (Steps.PROBE.words, RunbookSteps.DO.words)
 """Steps whose errors and facts have the words of an operator's command, or of its output."""
 _WORDS = ("asked", "output", "words")
 """Facts of steps that may have them, too, and those of notes, which are shown as such."""
-_CONFIRMED = ("instead_of", "lost_vaults", "option", "keep_s", "removes")
+_CONFIRMED = ("instead_of", "lost_vaults", "option", "keep_s", "removes", "source")
 """Members of a request that an operator has confirmed in words."""
 _SHOWN_APART = ("content", "leaks", "volumes", "dns", "answers", "findings")
 
@@ -56,21 +56,19 @@ def report(deployment: Deployment, run: str) -> Report:
             f"run {run} has not ended: it is {row.state}. Follow it: antipode run watch {run}",
             resource=f"run {run}",
         )
-    others = deployment.runs.all(row.vnf)
-    return _Maker(deployment, others).report(row)
+    return _Maker(deployment).report(row)
 
 
 class _Maker:
-    def __init__(self, deployment: Deployment, others: Iterable[RunRow]) -> None:
+    def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
-        self._others = list(others)
         self._made_at = moment(datetime.now(UTC).timestamp())
 
     def report(self, row: RunRow) -> Report:
         steps = self._deployment.runs.steps(row.id)
         clean = _Cleaner(steps)
         request, result = row.request or {}, dict(row.result)
-        parts = sorted((r for r in self._others if part_of(r) == row.id), key=_began)
+        parts = self._deployment.runs.parts([row])
         confirmed_at = request.get("confirmed_at")
         ended = row.ended_at
         return Report(
@@ -215,6 +213,9 @@ def _deviations(row: RunRow, steps: Iterable[StepRow], clean: _Cleaner) -> Itera
         yield clean(str(problem))
     for name in ("left", "leaks", "may_be_off"):
         yield from (clean(f"{name.replace('_', ' ')}: {one}") for one in result.get(name) or ())
+    for one in result.get(VNFS) or ():
+        if one["state"] != "succeeded":
+            yield clean(f"VNF {one['vnf']}: {one['state']}: {one['reason'] or 'no reason is kept'}")
     for step in steps:
         if step.state == "failed":
             error = clean(str(step.result.get("error", "")))
@@ -227,10 +228,6 @@ def moment(seconds: float) -> str:
     """Seconds since the epoch as RFC 3339, UTC."""
     found = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
     return found.replace("+00:00", "Z")
-
-
-def _began(row: RunRow) -> float:
-    return row.started_at
 
 
 def _text(value: object) -> str | None:

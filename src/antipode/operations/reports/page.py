@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from antipode.model.plan_file import PREFIX
 from antipode.model.report import Report
 
 
@@ -18,7 +19,14 @@ def html(report: Report) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["target"] = target
+    environment.filters["subject"] = subject
     return environment.get_template("report.html").render(report=report).encode()
+
+
+def subject(vnf: str) -> str:
+    """What a run is about, in words: a VNF, or a plan over many."""
+    is_plan = vnf.startswith(PREFIX)
+    return f"plan {vnf.removeprefix(PREFIX)}" if is_plan else f"VNF {vnf}"
 
 
 def target(found: object) -> str:

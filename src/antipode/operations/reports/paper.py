@@ -11,7 +11,7 @@ from typing import Any
 
 from antipode.errors import InvalidInput
 from antipode.model.report import Report
-from antipode.operations.reports.page import target
+from antipode.operations.reports.page import subject, target
 
 LONGEST = 800
 """Characters of one piece of text: a row of a table has to fit on a page."""
@@ -32,7 +32,7 @@ def pdf(report: Report) -> bytes:
         ) from error
     paper = FPDF(orientation="landscape", format="A4")
     paper.set_creation_date(datetime.fromisoformat(report.made_at))
-    paper.set_title(_latin(f"{report.kind} of {report.vnf}: {report.state}"))
+    paper.set_title(_latin(f"{report.kind} of {subject(report.vnf)}: {report.state}"))
     paper.set_auto_page_break(auto=True, margin=12)
     paper.add_page()
     _run(paper, report, 16)
@@ -42,7 +42,7 @@ def pdf(report: Report) -> bytes:
 
 
 def _run(paper: Any, report: Report, size: int) -> None:
-    _heading(paper, f"{report.kind} of VNF {report.vnf}: {report.state}", size)
+    _heading(paper, f"{report.kind} of {subject(report.vnf)}: {report.state}", size)
     _table(paper, (1, 4), list(_facts(report)))
     _heading(paper, "Deviations", size - 3)
     for line in report.deviations or ["None."]:

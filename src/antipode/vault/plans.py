@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans over many VNFs as documents of the vaults, `_plans/<plan>/<serial>.json`: signed, and
+encrypted, as the commands of their steps may say more than anybody should read.
+
+Each change is a document of its own, which is created once: the highest serial counts. A plan that
+was removed is such a change, too, so that a vault that was away does not bring it back.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from antipode.errors import Busy, KeyMissing, NotFound, Stopped, VaultCorrupt, VaultError
+from antipode.model.base import Model, Name
+from antipode.model.plan_file import PlanFile, mistakes
+from antipode.model.state import Moment
+from antipode.vault import Vault, reserve
+from antipode.vault.keys import Keyring
+
+LOG = logging.getLogger(__name__)
+FOLDER = "_plans"
+"""No VNF can be named like it."""
+PAYLOAD_TYPE = "application/vnd.antipode.plan+json"
+LARGEST_BYTES = 4 << 20
+HIGHEST_SERIAL = 10**6 - 1
+_SERIAL = re.compile(r"(\d{6})\.json")
+
+
+class PlanDocument(Model):
+    """A plan as it is written to the vaults."""
+
+    format: Literal[1] = 1
+    plan: Name
+    serial: Annotated[int, Field(ge=1, le=HIGHEST_SERIAL)]
+    at: Moment
+    by: Annotated[str, Field(max_length=255)]
+    """the identity that has put it there"""
+    secret: Annotated[str, Field(max_length=LARGEST_BYTES)] | None
+    """the plan itself, encrypted; None: it was removed"""
+
+
+class KeptPlan(NamedTuple):
+    """A plan as the vaults have it."""
+
+    plan: PlanFile
+    serial: int
+    at: str
+    by: str
+    signed_by: str
+    """the id of the key"""
+    places: Sequence[str]
+    """the vaults that have this version"""
+
+
+def names(vault: Vault) -> list[str]:
+    """The plans of which the vaults have a document, removed ones among them.
+
+    Raises:
+        VaultError: no vault answers.
+    """
+    listed = (name.split("/") for name in vault.list(f"{FOLDER}/"))
+    return sorted({parts[1] for parts in listed if len(parts) == 3})
+
+
+def read(vault: Vault, name: str) -> KeptPlan:
+    """A plan in its newest version that counts.
+
+    Raises:
+        NotFound: there is none, or it was removed.
+        KeyMissing: no identity of this host opens it.
+        VaultCorrupt: it is no plan.
+        VaultError: no vault answers.
+    """
+    for serial in reversed(_serials(vault, name)):
+        found: tuple[PlanDocument, str] | None = None
+        places: list[str] = []
+        for place, document in vault.versions(_name(name, serial)):
+            try:
+                opened = _opened(document, name, serial, vault.keys)
+            except VaultCorrupt as error:
+                LOG.warning("%s: %s. It counts for nothing", place, error)
+                continue
+            found = found or opened
+            if opened == found:
+                places.append(place)
+        if found is not None:
+            kept, signed_by = found
+            if kept.secret is None:
+                raise NotFound(f"plan {name} was removed by {kept.by} at {kept.at}")
+            return KeptPlan(_plan_of(kept, vault.keys), serial, kept.at, kept.by, signed_by, places)
+    raise NotFound(f"{vault.place} has no plan {name}; see: antipode plan list")
+
+
+def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> int:
+    """Write a new version of a plan to each of the vaults that answer, and remove older ones; its
+    serial.
+
+    Args:
+        plan: None: that it was removed.
+        at: RFC 3339.
+        by: the identity that does it.
+
+    Raises:
+        KeyMissing, KeyUnusable: there is no key to sign or encrypt it with.
+        Busy: another host has written one at the same moment.
+        VaultError: it was not written, or that is unknown.
+    """
+    keys = vault.keys
+    earlier = _serials(vault, name)
+    serial = (earlier[-1] if earlier else 0) + 1
+    secret = None if plan is None else keys.encrypt(plan.model_dump_json().encode())
+    document = PlanDocument(plan=name, serial=serial, at=at, by=by, secret=secret)
+    sealed = keys.sign(PAYLOAD_TYPE, document.model_dump_json().encode())
+
+    def write_to(copy: Vault) -> None:
+        path = _name(name, serial)
+        reserve.write(copy, lambda: copy.create(path, sealed))
+        if copy.get(path) != sealed:
+            raise Busy(f"another host has written plan {name} at the same moment; look at it first")
+
+    vault.each(write_to)
+    for old in earlier:
+        try:
+            vault.delete(_name(name, old))
+        except Stopped:
+            raise
+        except VaultError as error:
+            LOG.warning("an older version of plan %s stays: %s", name, error)
+    return serial
+
+
+def _serials(vault: Vault, name: str) -> list[int]:
+    folder = f"{FOLDER}/{name}/"
+    found = (_SERIAL.fullmatch(path.removeprefix(folder)) for path in vault.list(folder))
+    return sorted(int(serial[1]) for serial in found if serial)
+
+
+def _name(name: str, serial: int) -> str:
+    return f"{FOLDER}/{name}/{serial:06d}.json"
+
+
+def _opened(document: bytes, name: str, serial: int, keys: Keyring) -> tuple[PlanDocument, str]:
+    """A document that a trusted key has signed, and the id of the key.
+
+    Raises:
+        PointUntrusted, VaultCorrupt: it counts for nothing.
+    """
+    path = _name(name, serial)
+    if len(document) > LARGEST_BYTES:
+        raise VaultCorrupt(f"{path} is larger than {LARGEST_BYTES >> 20} MiB")
+    signed = keys.open_envelope(document, path, PAYLOAD_TYPE)
+    try:
+        found = PlanDocument.model_validate_json(signed.payload)
+    except (ValidationError, ValueError) as error:
+        raise VaultCorrupt(f"{path} is not valid ({type(error).__name__})") from error
+    if (found.plan, found.serial) != (name, serial):
+        raise VaultCorrupt(f"{path} holds version {found.serial} of plan {found.plan}")
+    return found, signed.key
+
+
+def _plan_of(kept: PlanDocument, keys: Keyring) -> PlanFile:
+    plain = keys.decrypt(kept.secret or "")
+    if plain is None:
+        raise KeyMissing(
+            f"plan {kept.plan} is encrypted, and no identity of this host opens it. Import the"
+            " recovery kit: antipode key import KIT; or give its file: --file FILE"
+        )
+    try:
+        plan = PlanFile.model_validate_json(plain)
+    except (ValidationError, ValueError) as error:
+        raise VaultCorrupt(
+            f"plan {kept.plan} is not valid ({type(error).__name__}); another version of antipode"
+            " wrote it"
+        ) from error
+    if plan.plan != kept.plan or (wrong := next(mistakes(plan), None)) is not None:
+        raise VaultCorrupt(f"plan {kept.plan} is not valid: {plan.plan}, {wrong}")
+    return plan
