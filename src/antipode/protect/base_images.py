@@ -52,7 +52,7 @@ def sources(p: Protecting, topology: Topology) -> dict[str, BaseImage]:
     """The image of each root disk that is to be made again, by the id of the disk.
 
     Raises:
-        ResourceFailed: an image cannot be told by its bytes.
+        ResourceFailed: an image cannot be known by its bytes.
     """
     return {
         server.root_disk.id: _source(p.site, server)
