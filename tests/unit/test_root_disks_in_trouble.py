@@ -18,6 +18,8 @@ from antipode.model.capture import Capture
 from antipode.model.source import Image
 from antipode.model.steps import Steps
 from antipode.operations import recovery_points
+from antipode.operations.abort import abort
+from antipode.operations.expiry import delete, plan_deletion
 from antipode.operations.protect import protect
 from antipode.protect.option import Protecting
 from antipode.protect.server_snapshot import OPTION, image_booted
@@ -285,6 +287,18 @@ def test_a_copy_that_goes_while_volumes_are_backed_up_is_in_no_point(imaged: Wor
     imaged.a.before = lambda event: None
     by_option_2(imaged)
     assert source_of(imaged).copies["site-b"] in imaged.b.images
+
+
+def test_no_copy_is_deleted_while_a_protection_may_use_it_again(imaged: World) -> None:
+    point = by_option_2(imaged)["recovery_point"]
+    copy = source_of(imaged).copies["site-b"]
+    run = imaged.die_in("protect")
+    record = delete(imaged.here, plan_deletion(imaged.here, "v", [point]), Unobserved())
+    assert any(run in left for left in record["left"])
+    assert copy in imaged.b.images
+    abort(imaged.here, run, Unobserved())
+    delete(imaged.here, plan_deletion(imaged.here, "v", [point]), Unobserved())
+    assert copy not in imaged.b.images
 
 
 def test_room_for_the_temporary_image_is_looked_for_beforehand(imaged: World) -> None:

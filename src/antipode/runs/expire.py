@@ -241,10 +241,20 @@ def expiry_of(run: Run, vnf: Vnf) -> Expiry:
         every_vault=lambda: run.deployment.vaults(all_needed=True, go_on=run.go_on),
         site=run.site,
         users=lambda: users(run.deployment, run.vnf),
+        maker_of_points=lambda: _maker_of_points(run),
         timeline=run.timeline,
         go_on=run.go_on,
         longest_ago=partial(run.deployment.memory.read_longest_ago, vnf.vnf),
     )
+
+
+def _maker_of_points(run: Run) -> str | None:
+    """Another open run that has begun to make a point of the VNF of this one."""
+    for row in run.deployment.runs.open(run.vnf):
+        kind, has_begun = find_kind(row.kind), row.claim > 0
+        if has_begun and row.id != run.id and kind is not None and kind.adds_points:
+            return row.id
+    return None
 
 
 def remembering(deployment: Deployment, vaults: Vaults) -> Vaults:

@@ -115,6 +115,8 @@ class Expiry:
     """called before each change; raises when the run must stop"""
     asked: Collection[str] = ()
     """points that an operator wants removed"""
+    maker_of_points: Callable[[], str | None] = lambda: None
+    """another run, if one is open, that is making a point of the VNF"""
     longest_ago: Callable[[Collection[str], Collection[str]], Sequence[str]] = (
         lambda _places, _points: ()
     )
@@ -831,6 +833,10 @@ def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
             if image not in work.needed:
                 doomed.setdefault(name, set()).add(image)
     stuck: set[str] = set()
+    if doomed and (maker := expiry.maker_of_points()) is not None:
+        # It may use them again in its point. One that begins now finds the points withdrawn.
+        outcome.left.append(f"images of root disks stay while {maker} may need them")
+        return {*work.damaged, *(i for ids in doomed.values() for i in ids)}
     for name, ids in sorted(doomed.items()):
         try:
             site = expiry.site(name)
