@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from antipode.screen import visible
@@ -73,6 +73,144 @@ def run(
         return Ended(None, "")
     words = visible(output.decode(errors="replace").strip()[-SHOWN:])
     return Ended(process.returncode, words)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How a program has ended that was given a request."""
+
+    code: int | None
+    """its exit code; None: it was killed, as it had not ended in time or said too much"""
+    output: bytes
+    """what it has printed to its standard output"""
+    is_too_long: bool
+    """whether it has printed more than it may"""
+    error: str
+    """the end of what it has printed to its standard error, fit to be shown"""
+
+
+def ask(
+    argv: Sequence[str],
+    request: bytes,
+    within_s: float,
+    *,
+    at_most: int,
+    environment: Mapping[str, str],
+    go_on: Callable[[], None] = lambda: None,
+) -> Answered:
+    """Run a program once with a request on its standard input, and read its answer.
+
+    A process that it leaves behind is not waited for, also when that one has its output open.
+
+    Args:
+        within_s: seconds after which it is killed, with its process group.
+        at_most: bytes of an answer; a program that prints more is killed likewise.
+        environment: all variables that it gets.
+        go_on: called while it runs; when that raises, the program is killed likewise.
+
+    Raises:
+        OSError: it cannot be started.
+        ValueError: a word has a character that no argument may have.
+    """
+    process = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd="/",
+        env=dict(environment),
+    )
+    try:
+        talk = _Talk(process, request, at_most)
+        with closing(talk):
+            has_ended = talk.until_end(time.monotonic() + within_s, go_on)
+    finally:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return Answered(
+        process.returncode if has_ended else None,
+        bytes(talk.output[:at_most]),
+        len(talk.output) > at_most,
+        visible(talk.error.decode(errors="replace").strip()[-SHOWN:]),
+    )
+
+
+class _Talk:
+    """The pipes of a program that is given a request."""
+
+    def __init__(self, process: subprocess.Popen[bytes], request: bytes, at_most: int) -> None:
+        self.output = bytearray()
+        self.error = b""
+        self._process = process
+        self._rest = memoryview(request)
+        self._at_most = at_most
+        self._selector = selectors.DefaultSelector()
+        assert process.stdin and process.stdout and process.stderr  # they are pipes
+        self._pipes = (process.stdin, process.stdout, process.stderr)
+        for pipe in self._pipes:
+            os.set_blocking(pipe.fileno(), False)
+        self._selector.register(process.stdin.fileno(), selectors.EVENT_WRITE, self._write)
+        self._selector.register(process.stdout.fileno(), selectors.EVENT_READ, self._read)
+        self._selector.register(process.stderr.fileno(), selectors.EVENT_READ, self._read_error)
+
+    def until_end(self, deadline: float, go_on: Callable[[], None]) -> bool:
+        """Whether the program has ended by itself, and has not said too much.
+
+        Args:
+            deadline: of the monotonic clock.
+        """
+        while self._process.poll() is None:
+            go_on()
+            if time.monotonic() > deadline or len(self.output) > self._at_most:
+                return False
+            self._turn(LOOK_S)
+        while self._turn(0):  # what it has printed last
+            if time.monotonic() > deadline or len(self.output) > self._at_most:
+                return False
+        return len(self.output) <= self._at_most
+
+    def close(self) -> None:
+        self._selector.close()
+        for pipe in self._pipes:
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+    def _turn(self, wait_s: float) -> bool:
+        """Pass on what can be passed on; whether anything was."""
+        if not self._selector.get_map():  # it has closed all of them
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(wait_s)
+            return False
+        passed = [key.data(key.fd) for key, _ in self._selector.select(wait_s)]
+        return any(passed)
+
+    def _write(self, handle: int) -> bool:
+        try:
+            self._rest = self._rest[os.write(handle, self._rest) :]
+        except BrokenPipeError:  # it does not read its request
+            self._rest = self._rest[:0]
+        if not self._rest:
+            self._selector.unregister(handle)
+            self._pipes[0].close()
+        return True
+
+    def _read(self, handle: int) -> bool:
+        chunk = self._chunk(handle)
+        self.output += chunk
+        return bool(chunk)
+
+    def _read_error(self, handle: int) -> bool:
+        chunk = self._chunk(handle)
+        self.error = (self.error + chunk)[-TAIL:]
+        return bool(chunk)
+
+    def _chunk(self, handle: int) -> bytes:
+        if not (chunk := os.read(handle, 65536)):
+            self._selector.unregister(handle)
+        return chunk
 
 
 def _output_until_end(

@@ -17,7 +17,7 @@ import secrets
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -29,7 +29,7 @@ import taskflow.engines
 from sqlalchemy import Engine
 from taskflow import states
 
-from antipode import config
+from antipode import config, processes
 from antipode.cloud import site as cloud_site
 from antipode.cloud import watch
 from antipode.cloud.api import Api, Reply
@@ -70,20 +70,27 @@ from antipode.store.runs import Runs
 from antipode.store.tables import QuestionRow
 from antipode.transfer import replication
 from antipode.vault import Vault
-from tests.unit import fakestorage
+from tests.unit import fakestorage, twosites
+from tests.unit.unstarted import answered_here
 
 
 def settings(folder: Path) -> config.Config:
     """The configuration of a deployment whose files are in a folder: as data, since all that a file
     would add is the time to read it.
     """
-    storage = {"driver": fakestorage.DRIVER, "sites": {"site-a": {}, "site-b": {}}}
+    storages: dict[str, Any] = {
+        "mirror": {"driver": fakestorage.DRIVER, "sites": {"site-a": {}, "site-b": {}}}
+    }
+    for storage, name in (("pg", "records"), ("kv", "log")):
+        there = {"commands": {v: [str(folder / f"{name}-command")] for v in twosites.VERBS}}
+        sites = {"site-a": there, "site-b": there}
+        storages[storage] = {"driver": "command", "sites": sites}
     return config.Config.model_validate(
         {
             "sites": {"site-a": {"cloud": "a"}, "site-b": {"cloud": "b"}},
             "vault": {"directory": str(folder)},
             "database": f"sqlite:///{folder / 'antipode.db'}",
-            "storages": {"mirror": storage},
+            "storages": storages,
         }
     )
 
@@ -291,6 +298,19 @@ def a_plan(vnf: str) -> plans.Source:
     return plans.Source(PlanFile.model_validate(fields), "from a test")
 
 
+def of_data(words: Sequence[str], request: bytes, *rest: Any, **more: Any) -> Any:
+    """The command of an application's data answers; tell of what changes it."""
+    asked = json.loads(request)
+    changes = asked["verb"] in ("point", "promote", "demote", "resync")
+    point = f"{asked['verb']} at {asked['site']}"
+    if changes:
+        ask("point", point)
+    found = answered_here(words, request, *rest, **more)
+    if changes:
+        ask("point", f"{point}, not answered")
+    return found
+
+
 put = Questions.ask
 load = taskflow.engines.load
 LATE = (
@@ -326,6 +346,7 @@ def prepare() -> None:
     deployment.Deployment._open = lambda *_: AskedVault()  # type: ignore[method-assign]
     taskflow.engines.load = load_with_points
     replication.LOOK_S = 0.005
+    processes.ask = of_data  # type: ignore[assignment]
     fakestorage.install(lambda *question: ask("storage", *question))
     for method in ("create", "claim", "begin_ending", "end"):
         with_points(Runs, method)
@@ -355,11 +376,11 @@ def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
 def do_as_patched(job: dict[str, Any]) -> None:
     here = deployment.Deployment(settings(Path(job["folder"])))
     match what := job["what"]:
-        case "protect" | "protect by replication":
+        case "protect" | "protect by replication" | "protect with data":
             protect.protect(here, job["vnf"], Unobserved())
         case "protect by server-snapshot" | "protect by server-snapshot, from an image":
             protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")
-        case "failover" | "failover from states" | "failover with a runbook":
+        case "failover" | "failover from states" | "failover with a runbook" | "failover with data":
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
         case "failover that fences":

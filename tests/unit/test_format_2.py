@@ -24,6 +24,7 @@ from antipode.errors import (
     VaultCorrupt,
 )
 from antipode.model import point_v2, requirements, topology
+from antipode.model.datastore import KeptPosition
 from antipode.model.dns import DnsRecord
 from antipode.model.point import RecoveryPoint
 from antipode.model.point_v2 import POINT_TYPE
@@ -269,6 +270,14 @@ def full_point(**changes: Any) -> RecoveryPoint:
                 }
             ),
             "sources": {**samples.point().sources, "vol-db": chain},
+            "datastores": {
+                "records": KeptPosition(
+                    storage="pg",
+                    position="0/3000060",
+                    sites=["site-b"],
+                    references={"site-a": "10.0.0.5:5432", "site-b": "10.1.0.5:5432"},
+                )
+            },
             **changes,
         }
     )

@@ -41,7 +41,7 @@ from antipode.vault import PROBE, generations, reserve, sealing
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.swift import SwiftVault
 from antipode.vault.withdrawals import WITHDRAWN
-from tests.unit import storages
+from tests.unit import storages, twosites
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.fakestorage import Pools
 from tests.unit.killable import settings
@@ -931,6 +931,112 @@ def test_a_runbook_step_that_was_done_is_not_done_again_wherever_its_run_is_kill
             wrong.append(f"killed at {point!r}, it asked {len(asked)} times")
         stage.close()
     assert not wrong, "\n".join(wrong)
+
+
+def with_data(stage: Stage, position: int = 1) -> Stage:
+    """Have the application of the VNF keep two kinds of data at both sites by itself."""
+    for name in ("records", "log"):
+        data = twosites.Application(stage.folder, name)
+        data.is_at("site-a", position=position)
+        data.is_at("site-b", position=position)
+    stores = {
+        "records": {"storage": "pg", "kind": "application"},
+        "log": {"storage": "kv", "kind": "application"},
+    }
+    changes = {"datastores": stores, "protections": [VNF.model_dump(mode="json")["protections"][0]]}
+    return with_vnf(stage, Vnf.model_validate(VNF.model_dump(mode="json") | changes))
+
+
+def data_of(stage: Stage) -> dict[str, Any]:
+    """Each kind of data of a stage as both sites have it, and which changes it was asked for."""
+    found = {}
+    for name in ("records", "log"):
+        state = json.loads((stage.folder / f"{name}.json").read_text())
+        calls = Counter(c for c in state["calls"] if c.startswith(("promote", "demote")))
+        health = {site: there["health"] for site, there in state["sites"].items()}
+        found[name] = {"health": health, "calls": dict(calls)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def protected_with_data(stages: Callable[[], Stage]) -> Stage:
+    stage = with_data(stages())
+    assert stage.play("protect with data") == 0, stage.errors()
+    return stage
+
+
+@pytest.fixture(scope="module")
+def of_data(stages: Callable[[], Stage], protected_with_data: Stage) -> Matrix:
+    return Matrix(lambda: with_data(stages(), 2), protected_with_data, "failover with data")
+
+
+def test_a_point_of_data_is_whole_wherever_its_run_is_killed(
+    stages: Callable[[], Stage], protected_with_data: Stage
+) -> None:
+    what, wrong = "protect with data", list[str]()
+    matrix = Matrix(lambda: with_data(stages(), 2), protected_with_data, what)
+    points = [p for p in matrix.points if p.startswith("point at")]
+    points += [f"task TransferCaptures {when}" for when in ("begins", "is done", "is kept")]
+    assert len(points) == 2 * 2 + 3
+    for point in points:
+        stage = matrix.killed_at(point)
+        assert matrix.go_on(stage) == 0, stage.errors()
+        wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
+        newest = opened(stage, max(n for n in stage.vault if counts(stage, n)))
+        for name in ("records", "log"):
+            there = json.loads((stage.folder / f"{name}.json").read_text())["sites"]["site-b"]
+            position = int(newest.datastores[name].position)
+            if not 2 < position <= there["position"]:
+                wrong.append(f"killed at {point!r}, {name} has {position} and {there}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def test_data_is_promoted_once_wherever_the_run_is_killed(of_data: Matrix) -> None:
+    wrong = list[str]()
+    points = [p for p in of_data.points if "PromoteData" in p or p.startswith("promote")]
+    assert len(points) == 3 + 2 * 2
+    points += ["boot db", "boot db, not answered", "task CompleteGeneration is done"]
+    for point in points:
+        stage = of_data.killed_at(point)
+        before = data_of(stage)
+        assert of_data.go_on(stage) == 0, stage.errors()
+        wrong += of_data.wrong_after(point, stage, of_data.undisturbed)
+        for name, found in data_of(stage).items():
+            was_promoted = before[name]["health"]["site-b"] == "writable"
+            again = found["calls"].get("promote at site-b", 0) - before[name]["calls"].get(
+                "promote at site-b", 0
+            )
+            if found["health"]["site-b"] != "writable" or again != (0 if was_promoted else 1):
+                wrong.append(f"killed at {point!r}, {name} was {before[name]} and is {found}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "first", ["promote at site-b", "promote at site-b, not answered", "boot front, not answered"]
+)
+def test_an_abort_leaves_no_data_promoted_and_can_be_killed_anywhere(
+    of_data: Matrix, first: str
+) -> None:
+    stage = of_data.killed_at(first)
+    abort(stage)
+    points = [p for p in stage.points if p.startswith("demote")] + stage.points[::9]
+    aborted = rolled_back(stage, "failover")
+    assert aborted["run"]["state"] == "aborted"
+    assert "writable" not in {found["health"]["site-b"] for found in data_of(stage).values()}
+    stage.close()
+    for point in points:
+        stage = of_data.killed_at(first)
+        abort(stage, kill_at=point)
+        abort(stage)
+        found = data_of(stage)
+        assert "writable" not in {one["health"]["site-b"] for one in found.values()}, point
+        # what is left to be done about data is said by the process that demoted it
+        again = rolled_back(stage, "failover")
+        assert again["run"]["state"] == "aborted", point
+        assert again["site-b"] == aborted["site-b"], point
+        stage.close()
 
 
 @pytest.mark.parametrize(

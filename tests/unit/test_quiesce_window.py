@@ -24,6 +24,7 @@ from antipode.errors import (
 )
 from antipode.freezes.unquiesce import one_after_another
 from antipode.model.capture import Capture
+from antipode.model.marks import marks
 from antipode.model.topology import Topology
 from antipode.model.vnf import Member, Vnf
 from antipode.protect.quiesced_snapshot import window
@@ -64,7 +65,7 @@ class Scene:
             self.cloud.site,
             self.topology,
             Quiesce(timeout=timeout),
-            "key",
+            marks("run", "key"),
             self.ledger,
             self.timeline,
         )

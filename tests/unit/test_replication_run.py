@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from antipode import processes
 from antipode.datastores import STORAGES
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
@@ -28,10 +29,11 @@ from antipode.operations.recovery_points import verify
 from antipode.operations.resume import resume
 from antipode.transfer import replication
 from antipode.vault import points
-from tests.unit import fakestorage
+from tests.unit import fakestorage, twosites
 from tests.unit.fakestorage import Pools
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
+from tests.unit.unstarted import answered_here
 
 __all__ = ["world"]
 
@@ -48,11 +50,13 @@ class Replicated:
         world.here = world.process()
         self.define()
 
-    def define(self, volumes: Any = "all", **settings: Any) -> None:
+    def define(self, volumes: Any = "all", records: Any = None, **settings: Any) -> None:
         protection = {"option": "replication", "quiesce": {"timeout": "5m"}, **settings}
-        datastore = {"storage": "mirror", "volumes": volumes}
+        stores = {"disks": {"storage": "mirror", "volumes": volumes}}
+        if records is not None:
+            stores["records"] = records
         fields = VNF.model_dump(mode="json")
-        changes = {"datastores": {"disks": datastore}, "protections": [protection]}
+        changes = {"datastores": stores, "protections": [protection]}
         self.world.here.vnfs.put(Vnf.model_validate(fields | changes))
 
     def newest(self) -> Any:
@@ -113,6 +117,27 @@ def test_backups_stay_increments_whatever_replication_protects_in_between(
     protect(world.here, "v", Unobserved(), option="replication")
     found = points.newest_stored(world.here.vault, "v", list(newest.sources))
     assert {point.id for point in found.values()} == {newest.id}
+
+
+def test_the_data_of_an_application_is_in_the_same_point_and_comes_back_with_the_clones(
+    replicated: Replicated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = replicated.world
+    monkeypatch.setattr(processes, "ask", answered_here)
+    records = twosites.Application(world.folder)
+    world.config.write_text(world.config.read_text() + records.configuration())
+    world.here = world.process()
+    replicated.define(records={"storage": "pg", "kind": "application"})
+    world.protect()
+    point = replicated.newest()
+    assert {type(s) for s in point.sources.values()} == {ReplicatedState}
+    assert point.datastores["records"].position == "2"
+    assert {s.datastore for s in datastores.status(world.here, "v")} == {"disks", "records"}
+    replicated.pools.dead.add("site-a")
+    records.says("status at site-a", code=75)
+    assert "left" not in world.failover()
+    assert records.health["site-b"] == "writable"
+    assert sorted(s["name"] for s in world.b.servers.values()) == ["db", "front"]
 
 
 def test_a_recovery_clones_every_state_and_promotes_nothing(replicated: Replicated) -> None:
@@ -324,6 +349,13 @@ def test_the_status_is_known_with_the_active_site_dead(
 
     monkeypatch.setattr(world.here, "site", silent)
     found = datastores.status(world.here, "v")
+    everywhere = datastores.status(world.here, "v", "disks", everywhere=True)
+    original = [s for s in everywhere if s.is_active]
+    assert {s.reference for s in original} == {f"volume-{v}" for v in world.a.volumes}
+    assert not any(s.is_well for s in original) and len(everywhere) == 2 * len(found)
+    replicated.pools.dead.clear()
+    alive = datastores.status(world.here, "v", everywhere=True)
+    assert all(s.is_well for s in alive) and len(alive) == 2 * len(found)
     assert {(v.site, v.point) for v in found} == {("site-b", replicated.newest().id)}
     assert all(v.is_well and v.reference for v in found)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`antipode datastore …`: data that its storage replicates by itself."""
+"""`antipode datastore …`: data that its storage, or its application, replicates by itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from antipode.errors import ResourceFailed
 from antipode.screen import visible
 
 if TYPE_CHECKING:
-    from antipode.operations.datastores import VolumeStatus
+    from antipode.model.vnf import Datastore
+    from antipode.operations.datastores import CopyStatus
 
 COLUMNS = (
     "datastore",
@@ -23,6 +24,8 @@ COLUMNS = (
     "site",
     "health",
     "lag_s",
+    "lag_bytes",
+    "position",
     "newest_point",
     "newest_point_age_s",
     "reference",
@@ -47,31 +50,39 @@ class DatastoreList(ListCommand):
         deployment = self.app.deployment()
         from antipode.operations.datastores import datastores
 
-        return ("vnf", "datastore", "storage", "driver", "volumes", "sites"), [
+        return ("vnf", "datastore", "kind", "storage", "driver", "volumes", "sites"), [
             (
                 d.vnf,
                 d.name,
+                d.datastore.kind,
                 d.datastore.storage,
                 d.driver,
-                "all" if d.datastore.volumes == "all" else ", ".join(d.datastore.volumes),
+                _volumes(d.datastore),
                 ", ".join(d.sites),
             )
             for d in datastores(deployment, parsed_args.vnf)
         ]
 
 
+def _volumes(datastore: Datastore) -> str | None:
+    """Which volumes a datastore has, in words; None for the data of an application."""
+    if datastore.kind != "volumes":
+        return None
+    return "all" if datastore.volumes == "all" else ", ".join(datastore.volumes)
+
+
 class _OfVnf(ListCommand):
     """A command about the datastores of one VNF."""
 
-    spared = ("detail", "reference", "newest_point_age_s")
+    spared: Sequence[str] = ("detail", "newest_point_age_s", "lag_bytes", "reference", "position")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("vnf", metavar="VNF", type=arguments.name, help="name of a VNF")
         return parser
 
-    def _shown(self, found: Sequence[VolumeStatus]) -> Any:
-        """The status of volumes; exit code 1 when one is not replicating."""
+    def _shown(self, found: Sequence[CopyStatus]) -> Any:
+        """The status of data; exit code 1 when any is not as it has to be."""
         if not all(v.is_well for v in found):
             self.exit_code = ResourceFailed.exit_code
         return COLUMNS, [
@@ -81,6 +92,8 @@ class _OfVnf(ListCommand):
                 v.site,
                 v.replica and str(v.replica.health),
                 v.replica and v.replica.lag_s,
+                v.replica and v.replica.lag_bytes,
+                v.position,
                 v.point,
                 None if v.point_age_s is None else round(v.point_age_s, 1),
                 v.reference,
@@ -91,10 +104,11 @@ class _OfVnf(ListCommand):
 
 
 class DatastoreStatus(_OfVnf):
-    """Show how the replica of each volume is at each site but the active one: whether it follows,
-    how old it is, and its newest consistent state.
+    """Show how the replica of each volume is at each site but the active one, and the data of
+    applications at each site: whether it follows, how old it is, its last consistent position, and
+    the newest recovery point.
 
-    Works with the active site dead. Ends with exit code 1 when a volume is not replicating.
+    Works with the active site dead. Ends with exit code 1 when something is not replicating.
     """
 
     examples = ("antipode datastore status hlr", "antipode datastore status hlr -f json")
@@ -111,11 +125,101 @@ class DatastoreStatus(_OfVnf):
         return self._shown(status(deployment, parsed_args.vnf, parsed_args.datastore))
 
 
-class DatastorePrepare(_OfVnf):
-    """Have the storage replicate all volumes of the VNF's datastores from its active site.
+class DatastoreShow(_OfVnf):
+    """Show one datastore at each site, the active one included: how it is, and its reference there.
 
-    Volumes that are replicated already are not touched. Volumes that came back from a replica are
-    separated from it first, which copies them. Ends with exit code 1 while a volume is not
+    Ends with exit code 1 when something of it is not replicating.
+    """
+
+    spared = ("newest_point_age_s", "lag_bytes")
+    examples = ("antipode datastore show hlr records", "antipode datastore show hlr disks -f json")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("datastore", metavar="DATASTORE", help="of its VNF file")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.datastores import status
+
+        given = parsed_args
+        return self._shown(status(deployment, given.vnf, given.datastore, everywhere=True))
+
+
+class DatastoreConformance(ListCommand):
+    """Compare the commands of a storage with their contract, for the author of these.
+
+    Asks both sites, and has positions made at the active one. With --promote it also promotes the
+    data at the backup site, demotes it, and has it follow again, each twice: only on data that may
+    be lost. Ends with exit code 1 when something is not as the contract wants it.
+    """
+
+    changes = True
+    examples = (
+        "antipode datastore conformance pg --active site-a --backup site-b",
+        "antipode datastore conformance pg --active site-a --backup site-b --promote -f json",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("storage", metavar="STORAGE", help="of antipode.yaml")
+        parser.add_argument(
+            "--active", metavar="SITE", required=True, help="where the data is written"
+        )
+        parser.add_argument(
+            "--backup", metavar="SITE", required=True, help="where the data follows"
+        )
+        parser.add_argument(
+            "--vnf",
+            metavar="NAME",
+            type=arguments.name,
+            default="conformance",
+            help="the VNF that requests name (default: conformance)",
+        )
+        parser.add_argument(
+            "--datastore",
+            metavar="NAME",
+            type=arguments.name,
+            default="conformance",
+            help="the datastore that requests name (default: conformance)",
+        )
+        parser.add_argument(
+            "--promote",
+            action="store_true",
+            help="also promote and demote the data at the backup site, and have it follow again",
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.datastores.application import Data
+        from antipode.operations.datastores import conformance
+
+        given = parsed_args
+        rows = []
+        for found in conformance(
+            deployment,
+            given.storage,
+            (given.active, given.backup),
+            Data(given.vnf, given.datastore),
+            promotes=given.promote,
+        ):
+            verdict = "conforms" if found.problem is None else "differs"
+            line = f"{verdict}: {found.site}: {found.check}"
+            print(visible(line), file=sys.stderr, flush=True)
+            rows.append((found.site, found.check, verdict, Short(found.problem or "")))
+            if found.problem is not None:
+                self.exit_code = ResourceFailed.exit_code
+        return ("site", "check", "result", "detail"), rows
+
+
+class DatastorePrepare(_OfVnf):
+    """Have all data of the VNF's datastores replicated from its active site.
+
+    What is replicated already is not touched. Volumes that came back from a replica are separated
+    from it first, which copies them. Data of an application that does not follow is resynchronised;
+    where it is writable, only with --overwrite. Ends with exit code 1 while something is not
     replicating yet.
     """
 
@@ -127,7 +231,14 @@ class DatastorePrepare(_OfVnf):
         parser.add_argument(
             "--wait",
             action="store_true",
-            help="wait until every volume has been synchronised for the first time",
+            help="wait until everything has been synchronised for the first time",
+        )
+        parser.add_argument(
+            "--overwrite",
+            metavar="SITE",
+            action="append",
+            default=[],
+            help="data of an application that is writable at this site may be lost; repeatable",
         )
         return parser
 
@@ -143,4 +254,7 @@ class DatastorePrepare(_OfVnf):
                 print(visible(what), file=sys.stderr, flush=True)
             said = what
 
-        return self._shown(prepare(deployment, parsed_args.vnf, awaits=parsed_args.wait, tell=tell))
+        given = parsed_args
+        return self._shown(
+            prepare(deployment, given.vnf, awaits=given.wait, tell=tell, overwrite=given.overwrite)
+        )

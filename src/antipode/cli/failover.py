@@ -175,6 +175,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "floating_ips": {f.former: f.address for f in plan.floating_ips},
         "networks": [_planned_network(n) for n in plan.networks],
         "security_groups": [_planned_network(g) for g in plan.security_groups],
+        "datastores": [d.model_dump(mode="json") for d in plan.datastores],
         "dns": dns.planned(plan.dns),
         "steps": [str(step) for step in plan.steps],
         "approvals_needed": prepared.approvals,
@@ -237,6 +238,9 @@ def _plan(prepared: Prepared) -> Iterator[str]:
             f"  floating IP {floating.address} leads to {floating.fixed_address}, in the place of "
             f"{floating.former}"
         )
+    for data in plan.datastores:
+        yield ""
+        yield f"  {data}"
     if plan.dns:
         yield ""
         yield from (f"  {record}" for record in plan.dns)

@@ -143,6 +143,10 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                 "volumes": [
                     _volume(point, s.name, v) for s in point.topology.servers for v in s.disks
                 ],
+                "datastores": [
+                    {"datastore": name, **kept.model_dump(mode="json")}
+                    for name, kept in point.datastores.items()
+                ],
                 "made_by": point.made_by,
                 "signed_by": opened.signed_by,
                 "locked": point.locked,

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storages that replicate by themselves, one module for each kind: what antipode asks of them."""
+"""Storages that replicate by themselves, a module for each driver. Here is what antipode asks of
+one that replicates volumes; `application` has that for the data of an application.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-class Storage(ABC):
-    """A storage that replicates volumes, as it is seen from one site.
-
-    An image is a volume under the name that the storage has for it, which is the same at both
-    sites. A state of an image is a snapshot of Cinder's, which is replicated with it. Everything is
-    asked of the storage of this one site: the other may be gone. All that changes something is safe
-    to repeat.
+class Driver(ABC):
+    """A storage as it is seen from one site. Everything is asked of the storage of this one site:
+    the other may be gone. All that changes something is safe to repeat.
     """
 
     settings: ClassVar[type[Model]]
@@ -47,14 +45,28 @@ class Storage(ABC):
         self.site = site
 
     @property
-    @abstractmethod
-    def host(self) -> str:
-        """The back end of Cinder here, `HOST@BACKEND#POOL`, whose volumes are its images."""
-
-    @property
     def label(self) -> str:
         """As messages name it."""
         return f"storage {self.name} at {self.site}"
+
+    @abstractmethod
+    def problems(self) -> Iterator[str]:
+        """Look for everything that keeps it from replicating, or cannot be asked; one sentence for
+        each problem.
+        """
+
+
+class Storage(Driver):
+    """A storage that replicates volumes.
+
+    An image is a volume under the name that the storage has for it, which is the same at both
+    sites. A state of an image is a snapshot of Cinder's, which is replicated with it.
+    """
+
+    @property
+    @abstractmethod
+    def host(self) -> str:
+        """The back end of Cinder here, `HOST@BACKEND#POOL`, whose volumes are its images."""
 
     @abstractmethod
     def image_of(self, volume: Volume) -> str:
@@ -67,12 +79,6 @@ class Storage(ABC):
     @abstractmethod
     def state_of(self, snapshot_id: str) -> str:
         """The state that a snapshot of Cinder's is, by the snapshot's id."""
-
-    @abstractmethod
-    def problems(self) -> Iterator[str]:
-        """Look for everything that keeps it from replicating, or cannot be asked; one sentence for
-        each problem.
-        """
 
     @abstractmethod
     def replicate(self, images: Sequence[str]) -> list[str]:
@@ -167,30 +173,63 @@ class Storage(ABC):
         return {i: set() if i in filling else states for i, states in listed.items()}
 
 
-STORAGES: Registry[type[Storage]] = Registry(
+STORAGES: Registry[type[Driver]] = Registry(
     "driver of storages",
-    {"rbd-mirror": "antipode.datastores.rbd_mirror:RbdMirror"},
+    {
+        "command": "antipode.datastores.command:ByCommands",
+        "rbd-mirror": "antipode.datastores.rbd_mirror:RbdMirror",
+    },
     group="antipode.datastores",
 )
 
 
 def storage_at(site: Site, name: str) -> Storage:
-    """A storage as it is seen from a site.
+    """A storage that replicates volumes, as it is seen from a site.
 
     Raises:
-        InvalidInput: the configuration has no such storage at the site, its driver is unknown, or
-            a setting is wrong.
+        InvalidInput: the configuration has no such storage at the site, its driver is unknown, a
+            setting is wrong, or it replicates no volumes.
     """
-    if (there := site.storages.get(name)) is None:
-        known = ", ".join(sorted(site.storages)) or "none"
+    return of_volumes(opened(found_at(site.storages, site.name, name), site.name))
+
+
+def of_volumes(driver: Driver) -> Storage:
+    """A storage, which replicates volumes.
+
+    Raises:
+        InvalidInput: it does not.
+    """
+    if not isinstance(driver, Storage):
         raise InvalidInput(
-            f"antipode.yaml has no storage {name} at {site.name}; storages there: {known}"
+            f"{driver.label} replicates the data of an application and no volumes: give the"
+            " datastore in the VNF file `kind: application`"
         )
-    return opened(there, site.name)
+    return driver
 
 
-def opened(there: StorageAt, site: str) -> Storage:
-    """A storage of the configuration; errors as for `storage_at`."""
+def found_at(storages: Mapping[str, StorageAt], site: str, name: str) -> StorageAt:
+    """A storage of the configuration at a site.
+
+    Args:
+        storages: those at the site, by name.
+
+    Raises:
+        InvalidInput: there is none of this name.
+    """
+    if (there := storages.get(name)) is None:
+        known = ", ".join(sorted(storages)) or "none"
+        raise InvalidInput(
+            f"antipode.yaml has no storage {name} at {site}; storages there: {known}"
+        )
+    return there
+
+
+def opened(there: StorageAt, site: str) -> Driver:
+    """A storage of the configuration, of whichever kind.
+
+    Raises:
+        InvalidInput: its driver is unknown, or a setting is wrong.
+    """
     kind = STORAGES.get(there.driver)
     try:
         settings = kind.settings.model_validate(dict(there.settings))
@@ -208,7 +247,7 @@ def storages_of(vnf: Vnf, volumes: Sequence[Volume]) -> dict[str, str]:
         InvalidInput: a datastore names a volume that none of these is, or two have the same volume.
     """
     found: dict[str, str] = {}
-    for name, datastore in vnf.datastores.items():
+    for name, datastore in vnf.datastores_of_volumes.items():
         chosen = [v for v in volumes if _has(datastore, v.id, v.name)]
         known = {n for v in chosen for n in (v.id, v.name)}
         if datastore.volumes != "all" and (missing := set(datastore.volumes) - known):

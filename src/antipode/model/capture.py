@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from antipode.model.base import Model
+from antipode.model.datastore import KeptPosition, Line
 from antipode.model.source import AnySource, VolumeSource
 from antipode.model.topology import Topology
 
@@ -41,6 +42,8 @@ class Capture(Model):
     consistency: Consistency = "application"
     moments: Mapping[str, str] = {}
     """server -> its own moment (RFC 3339, UTC); empty where all servers have the same one"""
+    positions: Mapping[str, Line] = {}
+    """datastore -> the position of its data that was made while the members were quiesced"""
 
 
 class Transferred(Model):
@@ -48,6 +51,8 @@ class Transferred(Model):
 
     sources: Mapping[str, AnySource]
     """volume id -> source"""
+    datastores: Mapping[str, KeptPosition] = {}
+    """datastore -> its data, which has arrived"""
     full_because: dict[str, str] = {}
     """volume id -> why all of its bytes were transferred"""
 
@@ -86,4 +91,5 @@ def merged(captures: Sequence[Capture]) -> Capture:
         else None,
         consistency=max(labels, key=_STRONGEST_FIRST.index),
         moments={s: at for c in captures for s, at in c.moments.items()},
+        positions={d: p for c in captures for d, p in c.positions.items()},
     )

@@ -21,6 +21,8 @@ FENCED = "antipode:fenced"
 """of a server: the run that fenced it; of a port, as a tag: the run that put it down, and only of
 one that was up
 """
+DATASTORE = "antipode:datastore:"
+"""of a server: before the name of a datastore, by what its members find the data at their site"""
 FENCED_FROM = "antipode:fenced-from"
 """of a server that is fenced: its status and its lock before"""
 

@@ -5,6 +5,7 @@ before anything is created.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -268,6 +269,29 @@ class ServerPlan(Model):
         return first is not None and next(iter(first.fixed), None) in first.former
 
 
+class DataPlan(Model):
+    """Data that the application replicates by itself, and is to be used at the recovering site."""
+
+    name: str
+    """of the datastore"""
+    storage: str
+    position: str
+    """that the recovery point has: the data is used only if it has reached that"""
+    reference: str
+    """by what the members find it at this site"""
+    promotes: bool
+    """whether it is promoted: False where it is writable at each site"""
+    found: str = ""
+    """how it was when the plan was made, for people"""
+
+    def __str__(self) -> str:
+        how = "promoted" if self.promotes else "used as it is"
+        return (
+            f"datastore {self.name} ({self.found}): {how} before any member boots, found at"
+            f" {self.reference}"
+        )
+
+
 class RecoveryPlan(Model):
     """What a recovery is going to create at a site.
 
@@ -292,6 +316,8 @@ class RecoveryPlan(Model):
     """records that are switched once all servers are there"""
     steps: list[PlannedStep] = []
     """of the runbook, in the order of the VNF file"""
+    datastores: list[DataPlan] = []
+    """the data of the application"""
     verb: str = "failover"
     """that it was made for"""
 
@@ -307,11 +333,20 @@ class RecoveryPlan(Model):
         """All ports, those of trunks and of no server included."""
         return all_ports(self.servers, self.vip_ports)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which programs find the data: `ANTIPODE_DATASTORE_<NAME>`."""
+        return {
+            f"ANTIPODE_DATASTORE_{re.sub(r'[^A-Z0-9]', '_', data.name.upper())}": data.reference
+            for data in self.datastores
+        }
+
     def words(self) -> list[str]:
         """What it is going to do, in short; a line each."""
         return [
             f"from recovery point {self.recovery_point}",
             *(f"server {s.name}, {len(s.volumes)} volumes" for s in self.servers),
+            *(str(data) for data in self.datastores),
             *(f"runbook step {step}" for step in self.steps),
             *(str(change) for change in self.dns),
         ]

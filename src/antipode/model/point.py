@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from antipode.model.base import Model
 from antipode.model.capture import Consistency, QuiesceWindow
+from antipode.model.datastore import KeptPosition
 from antipode.model.source import (
     AnySource,
     BackupRecord,
@@ -65,6 +66,8 @@ class RecoveryPoint(Model):
     topology: Topology
     sources: Mapping[str, AnySource]
     """volume id at the site it was taken at -> where its bytes are"""
+    datastores: Mapping[Name, KeptPosition] = {}
+    """datastore -> the data that the application replicates by itself"""
     made_by: str
     """antipode and its version"""
     locked: bool = False

@@ -24,7 +24,7 @@ from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
 FORMAT: Literal[2] = 2
-MINOR = 2
+MINOR = 3
 POINT_TYPE = "application/vnd.antipode.recovery-point+json"
 """The payload type of the envelope that a manifest is signed in."""
 LARGEST_MANIFEST = 16 << 20
@@ -36,6 +36,8 @@ IMAGES = "images"
 """Required by a point with root disks on hypervisors, whose sources are images."""
 BASE_IMAGES = "base-images"
 """Required by a point with root disks that are made again from images of its sites."""
+DATASTORES = "datastores"
+"""Required by a point with data that an application replicates, which is to be promoted."""
 _SECRET = ("user_data", "keypair")
 """Fields of a server that are encrypted."""
 
@@ -393,6 +395,15 @@ class Source(BaseModel):
         return self
 
 
+class KeptPosition(Part):
+    """The data of an application; see `datastore.KeptPosition`."""
+
+    storage: Name
+    position: Annotated[str, Field(min_length=1, max_length=255)]
+    sites: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+    references: Annotated[dict[Name, Line], Field(max_length=1000)] = {}
+
+
 class Manifest(Part):
     """The signed document of a recovery point."""
 
@@ -416,6 +427,8 @@ class Manifest(Part):
     made_by: Text
     found: Found
     sources: dict[Id, Source]
+    datastores: Annotated[dict[Name, KeptPosition], Field(max_length=1000)] = {}
+    """since minor 3"""
     plan: Plan
     secret: Annotated[str, Field(max_length=LARGEST_MANIFEST)]
     """age, armored: a `Secret` as JSON"""
@@ -501,7 +514,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
         *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector, DnsRecord),
         *(Secret, RunbookStep, Prompt, HttpProbe, HttpCall, FromElsewhere, Script),
     ]
-) | {IMAGES, BASE_IMAGES}
+) | {IMAGES, BASE_IMAGES, DATASTORES}
 """All requirements of recovery points that this reader can meet."""
 
 
@@ -618,6 +631,7 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
             | requirements.required_by(encrypted)
             | ({IMAGES} if point.images else set())
             | ({BASE_IMAGES} if point.rebuilds else set())
+            | ({DATASTORES} if point.datastores else set())
         ),
         id=point.id,
         vnf=point.vnf.vnf,
@@ -636,6 +650,10 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
         made_by=point.made_by,
         found=found,
         sources={v: _source(s, chains.get(v)) for v, s in point.sources.items()},
+        datastores={
+            name: KeptPosition.model_validate(kept.model_dump())
+            for name, kept in point.datastores.items()
+        },
         plan=plan,
         secret=secret,
     )
@@ -728,6 +746,7 @@ _AS_IT_IS = (
     "consistency",
     "quiesce_window",
     "moments",
+    "datastores",
     "made_by",
 )
 """Members of a manifest that a recovery point has under the same name."""

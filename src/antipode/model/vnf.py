@@ -268,13 +268,32 @@ class Protection(Model):
         return dict(self.model_extra or {})
 
 
+ARRIVES_WITHIN_S = 600.0
+"""How long the position of an application's data may take to be reached, where nothing is said."""
+
+
 class Datastore(Model):
-    """Data of the VNF that its storage replicates by itself."""
+    """Data of the VNF that its storage replicates by itself, or the application does."""
 
     storage: Name
     """the storage in antipode.yaml, which says how it replicates, and where it is at each site"""
+    kind: Literal["volumes", "application"] = "volumes"
+    """application: data that the application itself keeps at both sites, as a database does"""
     volumes: Literal["all"] | Annotated[list[str], Field(min_length=1)] = "all"
     """names or ids of volumes of the members"""
+    arrives_within: Annotated[Seconds, Field(gt=0, le=86400)] = ARRIVES_WITHIN_S
+    """of kind application: how long after the quiesce window a position may take to be reached at a
+    backup site, in seconds
+    """
+
+    @model_validator(mode="after")
+    def has_what_its_kind_has(self) -> Self:
+        stray = "volumes" if self.kind == "application" else "arrives_within"
+        if stray in self.model_fields_set and getattr(self, stray) != (
+            type(self).model_fields[stray].default
+        ):
+            raise ValueError(f"a datastore of kind {self.kind} has no {stray}")
+        return self
 
 
 def _as_list(value: object) -> object:
@@ -302,7 +321,9 @@ class Vnf(Model):
         Protection()
     ]
     datastores: dict[Name, Datastore] = {}
-    """the data that its storage replicates by itself, for the option replication"""
+    """the data that its storage replicates by itself, for the option replication; and that which an
+    application replicates by itself, whatever the option
+    """
     rpo: Annotated[Seconds, Field(ge=60)] | None = None
     """how old the newest recovery point may become, in seconds; None: no target"""
     rto: Annotated[Seconds, Field(ge=1)] | None = None
@@ -418,6 +439,16 @@ class Vnf(Model):
     def sites(self) -> list[str]:
         """Every site at which the VNF may be active, the primary first."""
         return [self.primary, *self.backup]
+
+    @property
+    def datastores_of_volumes(self) -> dict[str, Datastore]:
+        """Those whose storage replicates volumes."""
+        return {n: d for n, d in self.datastores.items() if d.kind == "volumes"}
+
+    @property
+    def datastores_of_applications(self) -> dict[str, Datastore]:
+        """Those which an application replicates by itself."""
+        return {n: d for n, d in self.datastores.items() if d.kind == "application"}
 
     def protection(self, option: str | None = None) -> Protection | None:
         """The protection with this option; the first by default; None when there is none."""

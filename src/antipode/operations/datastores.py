@@ -6,13 +6,14 @@ themselves, so that all but the preparation works with the active site dead.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from antipode.datastores import Storage, opened, storages_of
+from antipode.datastores import Driver, Storage, conformity, of_volumes, opened, storages_of
+from antipode.datastores.application import IN_USE, Application, Data, of_application
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, NotFound, ResourceFailed
-from antipode.model.datastore import Health, Replica
+from antipode.model.datastore import Following, Health, Replica, Standing, Verb
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import ReplicatedState
 from antipode.model.topology import Topology, Volume
@@ -22,6 +23,7 @@ from antipode.vault import points
 
 LOOK_S = 1.0
 """Between two looks at a first synchronisation, which a storage does not notify of."""
+Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,49 @@ class Defined:
 
 
 @dataclass(frozen=True)
-class VolumeStatus:
-    """One volume of a datastore at one site where it is a replica."""
+class CopyStatus:
+    """One volume of a datastore, or all data of one of an application, at one site."""
 
     datastore: str
-    volume: str
+    volume: str | None
+    """None: the data of an application"""
     site: str
-    replica: Replica | None
+    is_active: bool
+    """whether the VNF is active there"""
+    replica: Following | None
     """None: the storage of the site does not answer"""
     reference: str | None
-    """of the newest consistent state of it that is a recovery point"""
+    """of a volume: its newest consistent state that is a recovery point, at the active site the
+    volume; of an application's data: by what it is found there
+    """
     point: str | None
-    """that recovery point"""
+    """the newest recovery point, if it has this data"""
     point_age_s: float | None
     trouble: str | None = None
+    writes_anywhere: bool = False
+    """whether the data is writable at each site"""
 
     @property
     def is_well(self) -> bool:
-        return self.replica is not None and self.replica.health is Health.REPLICATING
+        """Whether it does at its site what it has to: the original is in use, a copy follows."""
+        if self.replica is None:
+            return False
+        if self.is_active or self.writes_anywhere:
+            return self.replica.health in IN_USE
+        return self.replica.health is Health.REPLICATING
+
+    @property
+    def position(self) -> str | None:
+        """The last consistent position of an application's data, in its own words."""
+        return self.replica.position if isinstance(self.replica, Standing) else None
+
+    @property
+    def words(self) -> str:
+        """In short, for messages."""
+        what = f"volume {self.volume}" if self.volume else f"datastore {self.datastore}"
+        if self.replica is None:
+            return f"{what} at {self.site}: {self.trouble}"
+        return f"{what} at {self.site} is {self.replica.health} ({self.replica.detail})"
 
 
 def datastores(deployment: Deployment, name: str | None = None) -> list[Defined]:
@@ -72,11 +99,15 @@ def datastores(deployment: Deployment, name: str | None = None) -> list[Defined]
     ]
 
 
-def status(deployment: Deployment, name: str, datastore: str | None = None) -> list[VolumeStatus]:
-    """How the replicas of the volumes of a VNF are, at each site but the active one.
+def status(
+    deployment: Deployment, name: str, datastore: str | None = None, *, everywhere: bool = False
+) -> list[CopyStatus]:
+    """How the data of a VNF is: volumes at each site but the active one, an application's data at
+    each site.
 
     Args:
         datastore: of this one only.
+        everywhere: volumes at the active site, too.
 
     Raises:
         NotFound: the VNF or the datastore is not known here, or has no recovery point while its
@@ -87,13 +118,18 @@ def status(deployment: Deployment, name: str, datastore: str | None = None) -> l
     seen = look(deployment, name)
     active = seen.status.state.active_site
     newest = _newest(deployment, vnf)
-    found: list[VolumeStatus] = []
+    found: list[CopyStatus] = []
     for store, volumes in _volumes(vnf, seen.topology).items():
         storage = vnf.datastores[store].storage
         for site in vnf.sites:
-            if site != active and site in _places(deployment, storage):
-                there = _storage(deployment, storage, site)
-                found += _statuses(store, there, volumes, newest)
+            if (site != active or everywhere) and site in _places(deployment, storage):
+                there = of_volumes(_driver(deployment, storage, site))
+                found += _statuses(store, there, volumes, newest, is_active=site == active)
+    for store, defined in vnf.datastores_of_applications.items():
+        for site in vnf.sites:
+            if site in _places(deployment, defined.storage):
+                data = of_application(_driver(deployment, defined.storage, site))
+                found.append(_status_of_data(Data(name, store), data, newest, active))
     return found
 
 
@@ -103,21 +139,23 @@ def prepare(
     *,
     awaits: bool,
     tell: Callable[[str], None],
-) -> list[VolumeStatus]:
-    """Have all volumes of a VNF replicated from its active site. Safe to repeat; volumes that are
-    replicated already are not touched.
+    overwrite: Collection[str] = (),
+) -> list[CopyStatus]:
+    """Have all data of a VNF replicated from its active site. Safe to repeat; what is replicated
+    already is not touched.
 
     Args:
-        awaits: whether it ends only when every volume has been synchronised for the first time.
+        awaits: whether it ends only when everything has been synchronised for the first time.
         tell: called with what is done or awaited, in words.
+        overwrite: sites where the data of an application may be lost that is writable there.
 
     Returns:
-        the status of all volumes then.
+        the status of all data then.
 
     Raises:
         NotFound, InvalidInput: as `status`.
         SiteUnreachable: the active site does not answer.
-        ResourceFailed: a volume cannot be replicated, or its replica is broken.
+        ResourceFailed: something cannot be replicated, or its replica is broken.
     """
     vnf = deployment.vnfs.get(name)
     if not vnf.datastores:
@@ -127,19 +165,78 @@ def prepare(
     if not seen.source.startswith("live"):
         deployment.site(active)  # raises, with the reason
     for store, volumes in _volumes(vnf, seen.topology).items():
-        here = _storage(deployment, vnf.datastores[store].storage, active)
+        here = of_volumes(_driver(deployment, vnf.datastores[store].storage, active))
         for volume in volumes:
             tell(f"{here.label}: volume {volume.name or volume.id} is made to stand by itself")
             here.separate(here.image_of(volume))
         enabled = here.replicate([here.image_of(v) for v in volumes])
         tell(f"{here.label}: {len(enabled)} of {len(volumes)} volumes are replicated newly")
+    for store, defined in vnf.datastores_of_applications.items():
+        origin = of_application(_driver(deployment, defined.storage, active))
+        for site in vnf.sites:
+            if site != active and site in _places(deployment, defined.storage):
+                copy = of_application(_driver(deployment, defined.storage, site))
+                _follow(Data(name, store), origin, copy, site in overwrite, tell)
     found = status(deployment, name)
     while awaits and (waiting := [v for v in found if not v.is_well]):
         _refuse_broken(waiting)
-        tell("; ".join(_words(v) for v in waiting))
+        tell("; ".join(v.words for v in waiting))
         time.sleep(LOOK_S)
         found = status(deployment, name)
     return found
+
+
+def _follow(
+    data: Data,
+    origin: Application,
+    copy: Application,
+    may_be_lost: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Have the data at one site follow that of another, unless it does.
+
+    Raises:
+        ResourceFailed: the origin is no original, or the copy is one and must not be lost, or it
+            cannot be made to follow.
+    """
+    there = copy.status(data)
+    if there.health in (Health.REPLICATING, Health.FIRST_SYNC) or Verb.PROMOTE not in copy.verbs:
+        return
+    if there.health is Health.WRITABLE and not may_be_lost:
+        raise ResourceFailed(
+            f"datastore {data.datastore} is writable at {copy.site}, and what was written there"
+            f" would be lost. If it may be: antipode datastore prepare {data.vnf}"
+            f" --overwrite {copy.site}"
+        )
+    if Verb.RESYNC not in copy.verbs:
+        raise ResourceFailed(
+            f"datastore {data.datastore} at {copy.site} is {there.health} ({there.detail}), and"
+            f" {copy.label} has no verb {Verb.RESYNC}: have it follow {origin.site} by hand"
+        )
+    if (here := origin.status(data)).health not in IN_USE:
+        raise ResourceFailed(
+            f"datastore {data.datastore} at {origin.site}, the active site, is {here.health}"
+            f" ({here.detail}): nothing is made to follow it"
+        )
+    tell(f"{copy.label}: datastore {data.datastore} is made to follow that of {origin.site}")
+    copy.resync(data, origin.reference(data))
+
+
+def conformance(
+    deployment: Deployment, storage: str, pair: Pair, data: Data, *, promotes: bool
+) -> Iterator[conformity.Finding]:
+    """Compare a storage of kind application with its contract; each finding as it is made.
+
+    Args:
+        pair: the sites, of which the first has the original.
+        promotes: whether the copy is promoted, demoted and made to follow again as well: what is
+            written there meanwhile is lost.
+
+    Raises:
+        InvalidInput: there is no such storage at one of the sites, or it is of another kind.
+    """
+    original, copy = (of_application(_driver(deployment, storage, site)) for site in pair)
+    yield from conformity.look(original, copy, data, promotes=promotes)
 
 
 def _defined(deployment: Deployment, vnf: Vnf, name: str) -> Defined:
@@ -171,7 +268,7 @@ def _places(deployment: Deployment, storage: str) -> Mapping[str, object]:
     return deployment.config.storages[storage].sites
 
 
-def _storage(deployment: Deployment, name: str, site: str) -> Storage:
+def _driver(deployment: Deployment, name: str, site: str) -> Driver:
     places = _places(deployment, name)
     if site not in places:
         raise InvalidInput(f"antipode.yaml: storage {name} has no settings for {site}")
@@ -182,7 +279,7 @@ def _volumes(vnf: Vnf, topology: Topology) -> dict[str, list[Volume]]:
     """The volumes of each datastore."""
     storages_of(vnf, topology.volumes)  # raises for one that is missing or in two
     found: dict[str, list[Volume]] = {}
-    for name, datastore in vnf.datastores.items():
+    for name, datastore in vnf.datastores_of_volumes.items():
         alone = vnf.model_copy(update={"datastores": {name: datastore}})
         known = storages_of(alone, topology.volumes)
         found[name] = [v for v in topology.volumes if v.id in known]
@@ -197,8 +294,13 @@ def _newest(deployment: Deployment, vnf: Vnf) -> RecoveryPoint | None:
 
 
 def _statuses(
-    datastore: str, storage: Storage, volumes: Sequence[Volume], newest: RecoveryPoint | None
-) -> Iterator[VolumeStatus]:
+    datastore: str,
+    storage: Storage,
+    volumes: Sequence[Volume],
+    newest: RecoveryPoint | None,
+    *,
+    is_active: bool,
+) -> Iterator[CopyStatus]:
     images = {v.id: storage.image_of(v) for v in volumes}
     trouble: str | None = None
     replicas: Mapping[str, Replica] = {}
@@ -209,28 +311,48 @@ def _statuses(
     for volume in volumes:
         source = newest.sources.get(volume.id) if newest else None
         state = source if isinstance(source, ReplicatedState) else None
-        yield VolumeStatus(
+        reference = state.reference if state else None
+        yield CopyStatus(
             datastore=datastore,
             volume=volume.name or volume.id,
             site=storage.site,
+            is_active=is_active,
             replica=replicas.get(images[volume.id]),
-            reference=state.reference if state else None,
+            reference=images[volume.id] if is_active else reference,
             point=newest.id if newest and state else None,
             point_age_s=newest.age_s if newest and state else None,
             trouble=trouble,
         )
 
 
-def _refuse_broken(waiting: Sequence[VolumeStatus]) -> None:
-    for volume in waiting:
-        if volume.trouble or (volume.replica and volume.replica.health is Health.BROKEN):
-            raise ResourceFailed(f"{_words(volume)}. Mend it, then prepare the datastore again")
-
-
-def _words(status: VolumeStatus) -> str:
-    if status.replica is None:
-        return f"volume {status.volume} at {status.site}: {status.trouble}"
-    return (
-        f"volume {status.volume} at {status.site} is {status.replica.health}"
-        f" ({status.replica.detail})"
+def _status_of_data(
+    data: Data, there: Application, newest: RecoveryPoint | None, active: str
+) -> CopyStatus:
+    """How the data of an application is at a site."""
+    standing: Standing | None = None
+    reference: str | None = None
+    trouble: str | None = None
+    try:
+        standing = there.status(data)
+        reference = there.reference(data)
+    except AntipodeError as error:
+        trouble = str(error)
+    point = newest if newest and data.datastore in newest.datastores else None
+    return CopyStatus(
+        datastore=data.datastore,
+        volume=None,
+        site=there.site,
+        is_active=there.site == active,
+        replica=standing,
+        reference=reference,
+        point=point.id if point else None,
+        point_age_s=point.age_s if point else None,
+        trouble=trouble,
+        writes_anywhere=Verb.PROMOTE not in there.verbs,
     )
+
+
+def _refuse_broken(waiting: Sequence[CopyStatus]) -> None:
+    for copy in waiting:
+        if copy.trouble or (copy.replica and copy.replica.health is Health.BROKEN):
+            raise ResourceFailed(f"{copy.words}. Mend it, then prepare the datastore again")

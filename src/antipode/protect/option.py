@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from antipode.errors import InvalidInput
 from antipode.model.base import Model
 from antipode.model.capture import Capture
+from antipode.model.datastore import StorageAt
 from antipode.model.full_every import DEFAULT_FULL_EVERY, FullEvery
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
@@ -85,6 +86,8 @@ class Protecting:
     """called in waits; raises when the run must stop"""
     elsewhere: Callable[[], Sequence[Site]] = lambda: ()
     """connects to the other sites of the VNF, for that which must be there beforehand"""
+    storages_at: Callable[[str], Mapping[str, StorageAt]] = lambda site: {}
+    """the storages of the configuration at a site, by name; no service is asked"""
 
 
 class Option(ABC):

@@ -15,13 +15,13 @@ from datetime import datetime
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import carries
+from antipode.model.marks import DATASTORE, carries
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
-from antipode.recover import quotas, server_groups
+from antipode.recover import application_data, quotas, server_groups
 from antipode.recover.findings import Findings, by_name
 from antipode.recover.port_plans import PortPlanner
 from antipode.recover.recovery import resource_key
@@ -82,6 +82,8 @@ class _Planner:
         self._keypairs_to_import: dict[str, Keypair] = {}
         self._there: dict[str, str] = {}
         """name -> id of the servers that an earlier attempt has booted"""
+        self._references: dict[str, str] = {}
+        """the metadata by which servers find the data of their application"""
         self._to_be_replaced: list[str] = []
         """ids of the servers of an earlier attempt that are in ERROR"""
         self._server_groups = (
@@ -97,6 +99,14 @@ class _Planner:
         # A member may be named by id in the VNF's file; here servers go by their names.
         names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
         before = vnf.predecessors()
+        data = (
+            application_data.planned(self._point, self._site, self._findings)
+            if self._beside is None
+            else []
+        )
+        if self._beside is not None:
+            self.warnings += application_data.of_a_drill(self._point)
+        self._references = {f"{DATASTORE}{d.name}": d.reference for d in data}
         servers = [
             self._server(server, member, sorted(names[p] for p in before[member.server]))
             for member, server in zip(vnf.members, topology.servers, strict=True)
@@ -127,6 +137,7 @@ class _Planner:
             floating_ips=floating_ips,
             networks=networks.planned,
             security_groups=networks.planned_groups,
+            datastores=data,
         )
         if self._beside is not None:
             plan = self._beside.isolate(plan)
@@ -165,7 +176,7 @@ class _Planner:
             volumes=[self._volume(a) for a in server.attachments],
             root_disk=self._root_disk(server.root_disk) if server.root_disk else None,
             ports=self._ports.of_server(server.name, server.hostname, server.ports),
-            metadata=server.metadata,
+            metadata={**server.metadata, **self._references},
             tags=server.tags,
             keypair=server.keypair and self._keypair(server.keypair),
             user_data=None if member.user_data == "drop" else server.user_data,

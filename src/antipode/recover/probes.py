@@ -10,6 +10,7 @@ from antipode.model.steps import Steps
 from antipode.model.topology import Server
 from antipode.recover.recovery import Recovery
 from antipode.topology import answering
+from antipode.topology.answering import Wait
 
 
 def await_answer(recovery: Recovery, server: str, server_id: str) -> None:
@@ -35,9 +36,8 @@ def await_answer(recovery: Recovery, server: str, server_id: str) -> None:
             _as_planned(recovery.point.topology.server(server), planned),
             server_id,
             answers,
+            Wait(step.waits_for, recovery.go_on, recovery.plan.environment),
             is_moved=planned.is_moved,
-            tell=step.waits_for,
-            go_on=recovery.go_on,
         )
         step.result(asked=str(probe), reaches=probe.reaches.value)
 

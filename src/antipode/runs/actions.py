@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,6 +50,8 @@ class Occasion:
     recovery_point: str
     plan: str = ""
     """the plan over many VNFs whose step it is; then there is no VNF"""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """variables by which a command finds the data of the application"""
 
     @property
     def vnf(self) -> str:
@@ -68,6 +70,7 @@ class Occasion:
             "ANTIPODE_STEP": step,
             "ANTIPODE_KEY": f"{self.run.id}/{step}",
             **({"ANTIPODE_PLAN": self.plan} if self.plan else {}),
+            **self.data,
         }
 
     def filled_in(self, word: str) -> str:

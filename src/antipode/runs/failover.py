@@ -46,7 +46,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
-from antipode.recover import networks, ports, probes, rollback, servers
+from antipode.recover import application_data, networks, ports, probes, rollback, servers
 from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
@@ -218,6 +218,7 @@ class Failover(RunKind):
         site = run.site(_site_of(run))
         left = rollback.remove(site, run.id, _plan_of(run.row), run.timeline, run.go_on)
         if any(step.name == Steps.CLAIM_GENERATION.words for step in run.timeline.kept()):
+            left += _data_demoted(run, site)
             if (how := run.request.get("fence")) is not None:
                 left += failover_fence.undo_with(run, _standing(run).vaults, how)
             _give_back(run)
@@ -524,6 +525,24 @@ def _is_active(run: Run) -> bool:
     return generations.has_succeeded(_standing(run).vaults, run.vnf, run.id)
 
 
+def _data_demoted(run: Run, site: Site) -> list[str]:
+    """Demote the data that the run may have promoted, for as long as it has its claim; what stays
+    to be done. Its members are gone.
+    """
+    plan = _plan_of(run.row)
+    if plan is None or not plan.datastores:
+        return []
+    names = ", ".join(data.name for data in plan.datastores)
+    vaults = _standing(run).vaults
+    try:
+        if (found := generations.claim_of(vaults, run.vnf, run.id)) is None:
+            return []  # it was released, which is done last
+        generations.confirm(vaults, found[0])
+    except Busy as error:
+        return [f"datastore {names} at {site.name} stays as it is: {error}"]
+    return application_data.demote(site, plan, run.timeline, run.go_on)
+
+
 def _give_back(run: Run) -> None:
     """Release the claim of a run. If it is not there, its request may still arrive: the same
     generation is claimed and released, so that it comes to nothing.
@@ -625,7 +644,15 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
         links += ((dhcp, boot) for boot in boots.values())
         first.append(networks_made)
     woven = Woven(run, recovery.plan, still_ours)
-    ready = {name: [volumes[name], made_ports[name]] for name in names}
+    ready: dict[str, list[task.Task]] = {n: [volumes[n], made_ports[n]] for n in names}
+    if recovery.plan.datastores:
+        # as late as can be: what fails before it has left the replication as it was
+        promoted = PromoteData(recovery, run, still_ours)
+        links += ((made, promoted) for name in names for made in ready[name])
+        links += ((made, promoted) for made in vip_ports)
+        links += ((promoted, boot) for boot in boots.values())
+        tasks.append(promoted)
+        ready = {name: [*made, promoted] for name, made in ready.items()}
     links += woven.links(first, ready, boots, there, complete)
     tasks += woven.tasks
     if recovery.plan.dns:
@@ -718,6 +745,15 @@ class MakeVipPorts(VnfTask):
     def execute(self) -> None:
         self.must_have_claim()
         ports.create_vip_ports(self.recovery)
+
+
+class PromoteData(VnfTask):
+    """Has all data of the application writable, once all that the members boot from is there."""
+
+    @guarded
+    def execute(self) -> None:
+        self.must_have_claim()
+        application_data.promote(self.recovery)
 
 
 class Boot(ServerTask):

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from antipode.cloud.api import Json
 from antipode.config import Config
+from antipode.datastores.application import Application, Data, application_at
 from antipode.engine import activity, parts
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
@@ -27,12 +28,13 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.runbook import ALL, PlannedStep, RunbookStep, Verb
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
-from antipode.recover import fencing, switching
+from antipode.model.vnf import ARRIVES_WITHIN_S
+from antipode.recover import application_data, fencing, switching
 from antipode.recover.switching import Switching
 from antipode.runs import failover, fence, old_copy_removal, preparation, protect, runbook
 from antipode.runs.actions import Occasion
 from antipode.store.tables import RunRow
-from antipode.vault import generations, points
+from antipode.vault import Vault, generations, points
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -42,6 +44,8 @@ WAS_ON = "was_on"
 """In the result of the step that sees which members are on: their ids and names."""
 WAVES = "waves"
 """In the same: the ids of all members, in the waves in which they boot."""
+LOOK_S = 0.2
+"""Between two looks whether data has arrived."""
 MAY_BE_OFF = "may_be_off"
 """In the result of a failed migration that was not rolled back: the members that it may have
 left off.
@@ -151,6 +155,7 @@ class Migrate(RunKind):
         left: list[str] = []
         for step, kind in reversed(list(_PARTS.items())):
             left += parts.roll_back(run, step, kind)
+        left += _data_taken_back(run)
         left += _switch_on(run)
         run.result.pop(MAY_BE_OFF, None)
         return left
@@ -207,6 +212,7 @@ def _migrate(run: Run) -> None:
 
     def recovery() -> RunRow:
         _must_have_all(run, request, _point(last))
+        _hand_data_over(run, request, _point(last))
         p = preparation.prepare(run.deployment, run.vnf, request.to, _point(last))
         within = [step for step in request.steps if step.before != ALL]
         plan = runbook.with_steps(p.plan, p.point, request.verb, within)
@@ -276,6 +282,63 @@ def _must_have_all(run: Run, request: MigrateRequest, last: str) -> None:
     made = points.find(vaults, run.vnf, last).point
     # as it has them: a selector may have found one that was not there before
     _must_be_off(run.site(request.site), {server.id for server in made.topology.servers})
+
+
+def _hand_data_over(run: Run, request: MigrateRequest, last: str) -> None:
+    """Demote the data of the application where the VNF was, and wait until all of it has arrived:
+    its members are off.
+
+    Raises:
+        AntipodeError: it could not be demoted, or has not arrived in time.
+    """
+    point = points.find(_vaults(run), run.vnf, last).point
+    datastores = run.deployment.vnfs.get(run.vnf).datastores
+
+    def await_position(there: Application, data: Data, position: str) -> None:
+        known = datastores.get(data.datastore)
+        limit_s = known.arrives_within if known else ARRIVES_WITHIN_S
+        deadline = time.monotonic() + limit_s
+        while not there.has_reached(data, position):
+            if time.monotonic() > deadline:
+                raise ResourceFailed(
+                    f"{there.label}: datastore {data.datastore} has not reached {position} within"
+                    f" {limit_s:g} s, the last position at {request.site}"
+                )
+            run.go_on()
+            time.sleep(LOOK_S)  # a command does not notify
+
+    heirs = [there for _, there in _data_at(run, point, request.to)]
+    former = _data_at(run, point, request.site)
+    application_data.hand_over(former, heirs, run.timeline, await_position)
+
+
+def _data_taken_back(run: Run) -> list[str]:
+    """Promote the data again that the run may have demoted, unless the VNF has moved; what could
+    not be.
+    """
+    last = parts.newest(run, MigrateSteps.LAST_POINT)
+    if last is None or last.state != "succeeded":
+        return []
+    request = MigrateRequest.model_validate(run.request)
+    try:
+        _must_be_active(run, request)
+    except Busy as error:
+        return [f"the data of {run.vnf} at {request.site} stays as it is: {error}"]
+    point = points.find(_vaults(run), run.vnf, _point(last)).point
+    return application_data.take_back(_data_at(run, point, request.site), run.timeline)
+
+
+def _data_at(run: Run, point: RecoveryPoint, site: str) -> list[tuple[Data, Application]]:
+    """The data of a point at a site."""
+    storages = run.deployment.storages_at(site)
+    return [
+        (Data(run.vnf, name, run.go_on), application_at(storages, site, kept.storage))
+        for name, kept in point.datastores.items()
+    ]
+
+
+def _vaults(run: Run) -> Vault:
+    return activity.decided(run.deployment, run.vnf, run.go_on).vaults
 
 
 def _point(row: RunRow) -> str:

@@ -45,7 +45,7 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition
-from antipode.protect import base_images, checks, offsite
+from antipode.protect import application_data, base_images, checks, offsite
 from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
 from antipode.runs import expire, find_kind, history, orphans
 from antipode.store.tables import RunRow
@@ -258,6 +258,7 @@ class Job:
             full_every=protection.chain_ends,
             go_on=run.go_on,
             elsewhere=lambda: answering_sites(request.vnf, request.site, run.site),
+            storages_at=deployment.storages_at,
         )
         transfer = TRANSFERS.get(option.transfer)
         vault = _vaults(run, request.vnf.vaults)
@@ -712,6 +713,7 @@ def problems_of(
     problems += base_images.problems(protecting, topology)
     problems += option.check(protecting, topology)
     problems += transfer.check(protecting, topology)
+    problems += application_data.problems(protecting)
     return problems
 
 
@@ -750,7 +752,9 @@ class TransferCaptures(ProtectTask):
         rebuilt = base_images.sources(p, found)
         captured = base_images.without_rebuilt(p.vnf, found)
         made = self.job.transfer.transfer(p, captured, taken, self.job.earlier)
-        made = made.model_copy(update={"sources": {**made.sources, **rebuilt}})
+        sources = {**made.sources, **rebuilt}
+        data = application_data.arrived(p, taken.positions)
+        made = made.model_copy(update={"sources": sources, "datastores": data})
         return made.model_dump(mode="json")
 
 
@@ -767,6 +771,7 @@ class Seal(ProtectTask):
     @guarded
     def execute(self, topology: Json, transferred: Json, **captures: Json) -> tuple[Json, Json]:
         job, p, taken = self.job, self.job.protecting, _merged(captures)
+        there = Transferred.model_validate(transferred)
         point = RecoveryPoint(
             id=job.point,
             vnf=p.vnf,
@@ -780,7 +785,8 @@ class Seal(ProtectTask):
             quiesce_window=taken.window,
             moments=taken.moments,
             topology=Topology.model_validate(topology).with_on(job.request.switched_off),
-            sources=Transferred.model_validate(transferred).sources,
+            sources=there.sources,
+            datastores=there.datastores,
             made_by=f"antipode {__version__}",
         )
         sealed = sealing.seal(point, job.vault.keys)

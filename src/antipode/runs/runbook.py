@@ -69,7 +69,7 @@ class Woven:
 
     def __init__(self, run: Run, plan: RecoveryPlan, must_have_claim: Callable[[], None]) -> None:
         """`must_have_claim`: raises where another failover was begun in place of this one."""
-        occasion = Occasion(run, plan.verb, plan.site, plan.recovery_point)
+        occasion = Occasion(run, plan.verb, plan.site, plan.recovery_point, data=plan.environment)
         self._plan = plan
         self._tasks = {p.step.name: DoStep(occasion, p.step, must_have_claim) for p in plan.steps}
 

@@ -33,6 +33,7 @@ from antipode.runs import dns_switch, failover, failover_fence, preparation
 from antipode.runs.failover_fence import Former
 from antipode.store.tables import RunRow
 from antipode.topology import answering
+from antipode.topology.answering import Wait
 from antipode.vault import Vault, generations, old_copies, points, windows
 from antipode.vault.generations import GivenUp
 
@@ -139,6 +140,11 @@ class OldMembers:
         Raises:
             SiteUnreachable: the site does not answer.
         """
+        for name in self.opened.point.datastores:
+            yield (
+                f"datastore {name} was promoted by the failover, and an undo brings no data back"
+                f" that an application replicates: fail over to {self.site.name}, or migrate"
+            )
         there = {s["id"]: s for s in self.site.compute.servers()}
         for _, server in self.servers:
             what = f"server {server.name} ({server.id})"
@@ -296,8 +302,7 @@ def _await_answers(run: Run, members: OldMembers) -> None:
                 server,
                 server.id,
                 member.answers,
-                tell=step.waits_for,
-                go_on=run.go_on,
+                Wait(step.waits_for, run.go_on),
             )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from antipode import processes
 from antipode.cloud.api import ApiError
@@ -23,14 +24,25 @@ TRY_S = 10.0
 PAUSE_S = 0.5
 
 
+@dataclass(frozen=True)
+class Wait:
+    """What is done while a server does not answer yet."""
+
+    tell: Callable[[str], None]
+    """called after each attempt with what is waited for, in words"""
+    go_on: Callable[[], None]
+    """called between two attempts; what it raises ends the wait"""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """variables of a probe's command, beside those of this process"""
+
+
 def await_answer(
     site: Site,
     server: Server,
     server_id: str,
     answers: Answers,
+    wait: Wait,
     *,
-    tell: Callable[[str], None],
-    go_on: Callable[[], None],
     is_moved: bool = False,
 ) -> Probe:
     """Ask a server until it answers; the probe that it has answered.
@@ -39,8 +51,7 @@ def await_answer(
         server: as it was found, at this site or at its former one; its name and first fixed
             address are those of the probe.
         server_id: of the server at this site.
-        tell: called after each attempt with what is waited for, in words.
-        go_on: called between two attempts; what it raises ends the wait.
+        wait: what is done meanwhile, and how.
         is_moved: whether no other copy has its address.
 
     Raises:
@@ -48,15 +59,15 @@ def await_answer(
     """
     probe = Probe.of(answers, site.name, server.name, _fixed_address(server), is_moved=is_moved)
     deadline = time.monotonic() + answers.within
-    while (silence := _ask(probe, site, server, server_id)) is not None:
+    while (silence := _ask(probe, site, server, server_id, wait)) is not None:
         if time.monotonic() > deadline:
             raise ResourceFailed(
                 f"{site.name}: server {server.name} does not answer after {answers.within:g} s: "
                 f"{silence}",
                 resource=f"server {server.name}",
             )
-        tell(f"an answer: {silence}")
-        go_on()
+        wait.tell(f"an answer: {silence}")
+        wait.go_on()
         time.sleep(PAUSE_S)  # an application does not notify: it must be asked
     return probe
 
@@ -65,12 +76,12 @@ def _fixed_address(server: Server) -> str:
     return server.ports[0].fixed[0].address if server.ports and server.ports[0].fixed else ""
 
 
-def _ask(probe: Probe, site: Site, server: Server, server_id: str) -> str | None:
+def _ask(probe: Probe, site: Site, server: Server, server_id: str, wait: Wait) -> str | None:
     """Ask once; None when the member answers, else why it does not count as answering."""
     if probe.console is not None:
         return _read(probe, site, server_id)
     if probe.port is None:
-        return _run(probe)
+        return _run(probe, wait.environment)
     if not probe.address:
         return f"server {server.name} has no fixed address to connect to"
     if probe.reaches is Reach.EITHER_SITE and (
@@ -110,10 +121,10 @@ def _connect(address: str, port: int) -> str | None:
         return f"TCP {address}:{port}: {error}"
 
 
-def _run(probe: Probe) -> str | None:
+def _run(probe: Probe, environment: Mapping[str, str]) -> str | None:
     """Run the command of a probe once; None when it exits with 0."""
     try:
-        ended = processes.run(probe.command, TRY_S)
+        ended = processes.run(probe.command, TRY_S, environment=environment)
     except (OSError, ValueError) as error:  # the latter for a character that no command may have
         return f"{probe}: {error}"
     if ended.code is None:

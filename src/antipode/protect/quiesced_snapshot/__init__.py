@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from antipode.model.base import Model
 from antipode.model.capture import Capture
+from antipode.model.marks import marks
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
-from antipode.protect import snapshots
+from antipode.protect import application_data, snapshots
 from antipode.protect.option import Option, Protecting
 from antipode.protect.quiesced_snapshot import checks, window
 from antipode.protect.quiesced_snapshot.settings import Settings
@@ -38,8 +39,9 @@ class QuiescedSnapshot(Option):
 
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         p = protecting
+        marked, positions = marks(p.run, p.run), application_data.in_window(p)
         return window.quiesced_snapshots(
-            p.site, topology, _settings(p).quiesce, p.run, p.ledger, p.timeline
+            p.site, topology, _settings(p).quiesce, marked, p.ledger, p.timeline, positions
         )
 
     def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from antipode.errors import (
 )
 from antipode.freezes.unquiesce import HANGS_AFTER_S, THAW_CALL_S, one_after_another
 from antipode.model.capture import Capture, QuiesceWindow
-from antipode.model.marks import marks
+from antipode.model.marks import KEY
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Server, Topology
 from antipode.protect.option import FreezeLedger
@@ -60,15 +60,24 @@ still count are being taken.
 """
 
 
+Positions = Callable[[float, Callable[[], None]], Mapping[str, str]]
+"""Makes positions of data, datastore -> position: within so many seconds, calling the function
+meanwhile, which raises when the window must end.
+"""
+
+
+def _no_positions(_within_s: float, _go_on: Callable[[], None]) -> dict[str, str]:
+    return {}
+
+
 def quiesced_snapshots(
     site: Site,
     topology: Topology,
     quiesce: Quiesce,
-    key: str,
+    marked: Mapping[str, str],
     ledger: FreezeLedger,
     timeline: Timeline,
-    *,
-    run: str | None = None,
+    positions: Positions = _no_positions,
 ) -> Capture:
     """Freeze the members one after another, snapshot all volumes at once, thaw in reverse order
     (steps 1.2, 1.3, 1.4).
@@ -79,10 +88,11 @@ def quiesced_snapshots(
             the others, and it must stay off.
         quiesce: its timeout is the longest time from the first quiesce call until every snapshot is
             available.
-        key: marks the snapshots; those of an earlier, interrupted attempt with this key are removed
-            first.
+        marked: the marks of the snapshots; those of an earlier, interrupted attempt with the same
+            key are removed first.
         ledger: gets a note of each member before the first is frozen, and when it is unquiesced.
-        run: the run that the snapshots name as their maker; the key by default.
+        positions: has positions of data made that is on none of the volumes, while the snapshots
+            are taken.
 
     Returns:
         the snapshots, all available, and how long the window was.
@@ -90,15 +100,16 @@ def quiesced_snapshots(
     Raises:
         QuiesceFailed: a member could not be frozen, or may still be frozen: the message names it.
             All others are thawed.
-        ResourceFailed: a snapshot failed or was not ready in time, a volume was attached to a
-            member or detached from it since the discovery, or a member that was off was started.
+        ResourceFailed: a snapshot or a position failed or was not ready in time, a volume was
+            attached to a member or detached from it since the discovery, or a member that was off
+            was started.
             All members are thawed.
 
     Of a window that failed snapshots may be left, for the caller to remove: it knows whether that
     is worth waiting for.
     """
-    remove_snapshots(site, key, timeline)
-    window = _Window(site, topology, quiesce, marks(run or key, key))
+    remove_snapshots(site, marked[KEY], timeline)
+    window = _Window(site, topology, quiesce, dict(marked), positions)
     # A call that hangs must not keep an unquiesce from a thread: these have a pool of their own.
     servers, of_volumes = min(len(topology.servers), AT_ONCE), min(len(topology.volumes), AT_ONCE)
     with (
@@ -230,7 +241,12 @@ class _Window:
     """One quiesce window, from the first quiesce call to the last confirmed thaw."""
 
     def __init__(
-        self, site: Site, topology: Topology, quiesce: Quiesce, metadata: dict[str, str]
+        self,
+        site: Site,
+        topology: Topology,
+        quiesce: Quiesce,
+        metadata: dict[str, str],
+        positions: Positions,
     ) -> None:
         self.members = [_Member(server) for server in topology.servers if not server.is_off]
         self._off = [server for server in topology.servers if server.is_off]
@@ -245,6 +261,8 @@ class _Window:
         self._consistent: _Moment | None = None
         self._available: _Moment | None = None
         self._posts: dict[str, Future[str]] = {}
+        self._make_positions = positions
+        self._positions: Mapping[str, str] = {}
 
     def end_by(self, latest: float) -> None:
         """Set the moment (monotonic) after which a reaper may thaw the members, so that snapshots
@@ -267,7 +285,9 @@ class _Window:
             at_rest = self._look_at_those_off(pools.members)
             self._consistent = _Moment.now()
             attached = self._ask_what_is_attached(pools.members)
+            marking = pools.members.submit(self._make_positions, self._remaining(), self._go_on)
             self._snapshot(pools.volumes)
+            self._positions = self._awaited(marking)
             self._see_that_all_stayed_frozen(pools.members)
             self._see_that_those_off_stayed_so(at_rest, pools.members)
             self._see_that_no_volume_came_or_went(attached)
@@ -296,6 +316,7 @@ class _Window:
         lengths = [_seconds(first, m.thawed) for m in self.members]
         return Capture(
             snapshots={volume: post.result() for volume, post in self._posts.items()},
+            positions=self._positions,
             consistent_at=self._consistent.at.isoformat(),
             window=QuiesceWindow(
                 total_s=round(max(lengths, default=0.0), 3),
@@ -404,6 +425,12 @@ class _Window:
                 f"{self._site.name}: the snapshots were not ready within the quiesce timeout of "
                 f"{self._timeout_s:g} s"
             )
+
+    def _awaited(self, positions: Future[Mapping[str, str]]) -> Mapping[str, str]:
+        while not positions.done():
+            self._go_on()
+            wait([positions], timeout=min(0.5, self._remaining()))
+        return positions.result()
 
     def _see_that_none_is_frozen(self, pool: ThreadPoolExecutor) -> None:
         """A member that is frozen now was frozen from outside: it is not ours to thaw, and what is

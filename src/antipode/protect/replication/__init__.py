@@ -12,12 +12,12 @@ from antipode.datastores import storages_of
 from antipode.errors import InvalidInput
 from antipode.model.base import Model
 from antipode.model.capture import Capture
-from antipode.model.marks import carries
+from antipode.model.marks import carries, marks
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
-from antipode.protect import snapshots
+from antipode.protect import application_data, snapshots
 from antipode.protect.option import Option, Protecting
 from antipode.protect.quiesced_snapshot import checks, window
 from antipode.protect.replication.settings import Settings
@@ -37,7 +37,7 @@ class Replication(Option):
     captures_members_that_are_off = True
 
     def backs_up(self, vnf: Vnf) -> bool:
-        return all(d.volumes != "all" for d in vnf.datastores.values())
+        return all(d.volumes != "all" for d in vnf.datastores_of_volumes.values())
 
     def avoids(self, settings: Model) -> Sequence[DailyHours]:
         return _settings(settings).quiesce.avoid
@@ -61,7 +61,10 @@ class Replication(Option):
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         p = protecting
         quiesce = _settings(p.settings).quiesce
-        return window.quiesced_snapshots(p.site, topology, quiesce, p.run, p.ledger, p.timeline)
+        marked, positions = marks(p.run, p.run), application_data.in_window(p)
+        return window.quiesced_snapshots(
+            p.site, topology, quiesce, marked, p.ledger, p.timeline, positions
+        )
 
     def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:
         """Remove the snapshots that were only backed up. Which these are the point says: by now a

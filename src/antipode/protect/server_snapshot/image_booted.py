@@ -94,7 +94,7 @@ class ImageBootedCapture:
         window = Window(timeout=self.quiesce.timeout)
         key = f"{p.run}/{self.server.id}"
         return quiesced_snapshots(
-            p.site, self.topology, window, key, p.ledger, p.timeline, run=p.run
+            p.site, self.topology, window, marks(p.run, key), p.ledger, p.timeline
         )
 
     def _image(self) -> str:

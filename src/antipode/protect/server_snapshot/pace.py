@@ -13,6 +13,7 @@ from antipode.model.vnf import Member, Vnf
 from antipode.protect.option import Protecting
 from antipode.protect.server_snapshot.steps import ServerSnapshotSteps as Steps
 from antipode.topology import answering
+from antipode.topology.answering import Wait
 
 LOOK_S = 0.5
 """Between two looks whether the run must stop, in a pause."""
@@ -71,7 +72,7 @@ def _await_soon(p: Protecting, member: Member, server: Server, tell: Callable[[s
     """
     assert member.answers is not None  # asked of members with a probe only
     soon = member.answers.model_copy(update={"within": min(member.answers.within, WELL_S)})
-    answering.await_answer(p.site, server, server.id, soon, tell=tell, go_on=p.go_on)
+    answering.await_answer(p.site, server, server.id, soon, Wait(tell, p.go_on))
 
 
 def await_health(
@@ -90,7 +91,7 @@ def await_health(
         with p.timeline.step(Steps.AWAIT_ANSWER, server.name) as step:
             try:
                 probe = answering.await_answer(
-                    p.site, server, server.id, member.answers, tell=step.waits_for, go_on=p.go_on
+                    p.site, server, server.id, member.answers, Wait(step.waits_for, p.go_on)
                 )
             except ResourceFailed as error:
                 raise ResourceFailed(

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data that the application of a VNF replicates by itself, in a recovery: promoted at the
+recovering site before any member boots (steps 3.3, 3.4), and demoted when the recovery is undone.
+
+It is promoted whole: what has arrived since the recovery point stays in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from antipode.datastores.application import USABLE, Application, Data, application_at
+from antipode.errors import AntipodeError, ResourceFailed, Stopped
+from antipode.model.datastore import Health, Standing, Verb
+from antipode.model.plan import DataPlan, RecoveryPlan
+from antipode.model.point import RecoveryPoint
+from antipode.model.steps import StepName, Timeline
+from antipode.recover.findings import Findings
+from antipode.recover.recovery import Recovery
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+
+class DataSteps(StepName):
+    PROMOTE = "3.3", "promote the data of the application"
+    DEMOTE = "", "demote the data of the application"
+
+
+def planned(point: RecoveryPoint, site: Site, findings: Findings) -> list[DataPlan]:
+    """What is going to be done about the data of a point at a site, which is asked now.
+
+    Args:
+        findings: gets what stands in the way, and what the operator should know.
+    """
+    if missing := sorted(set(point.vnf.datastores_of_applications) - set(point.datastores)):
+        findings.warnings.append(
+            f"recovery point {point.id} has no position of datastore {', '.join(missing)}, which"
+            " is not promoted; a point that is made now has"
+        )
+    return [plan for name in point.datastores for plan in _planned(name, point, site, findings)]
+
+
+def of_a_drill(point: RecoveryPoint) -> Iterator[str]:
+    """What a drill does not do about the data of a point, for the operator."""
+    if point.datastores:
+        yield (
+            f"datastore {', '.join(point.datastores)} is not promoted, as that would end its"
+            " replication: the members of the drill have none of its data"
+        )
+
+
+def promote(recovery: Recovery) -> None:
+    """Have all data of the VNF writable at the site: a barrier, of which all pass or none. Safe to
+    repeat.
+
+    Raises:
+        ResourceFailed: some is not; the message says which, and which is.
+    """
+    r = recovery
+
+    def do(plan: DataPlan) -> str | None:
+        try:
+            _promote(r, plan)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            return f"datastore {plan.name}: {error}"
+        return None
+
+    plans = r.plan.datastores
+    with ThreadPoolExecutor(len(plans), "promote") as pool:
+        problems = list(pool.map(do, plans))
+    if failed := [problem for problem in problems if problem is not None]:
+        names = [p.name for p, problem in zip(plans, problems, strict=True) if problem is None]
+        raise ResourceFailed(
+            f"{r.site.name}: not all data is ready, so no member is booted: {'; '.join(failed)}."
+            f" Ready: {', '.join(names) or 'none'}",
+            resource=f"VNF {r.plan.vnf}",
+        )
+
+
+def demote(
+    site: Site, plan: RecoveryPlan, timeline: Timeline, go_on: Callable[[], None]
+) -> list[str]:
+    """Have data not writable that a recovery may have promoted and that is active elsewhere; what
+    stays to be done about it. Safe to repeat.
+    """
+    left: list[str] = []
+    for one in plan.datastores:
+        if not one.promotes:
+            continue
+        data = Data(plan.vnf, one.name, go_on)
+        try:
+            there = application_at(site.storages, site.name, one.storage)
+            if there.status(data).health is not Health.WRITABLE:
+                continue
+            if Verb.DEMOTE not in there.verbs:
+                left.append(
+                    f"datastore {one.name} stays writable at {site.name}: {there.label} has no"
+                    f" verb {Verb.DEMOTE}. {_follow_again(plan.vnf, site.name)}"
+                )
+                continue
+            with timeline.step(DataSteps.DEMOTE, f"datastore {one.name}") as step:
+                step.result(position=there.demote(data))
+            left.append(
+                f"datastore {one.name} at {site.name} was promoted, and follows no longer."
+                f" {_follow_again(plan.vnf, site.name)}"
+            )
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            left.append(f"datastore {one.name} may be writable at {site.name}: {error}")
+    return left
+
+
+def hand_over(
+    former: Sequence[tuple[Data, Application]],
+    heirs: Sequence[Application],
+    timeline: Timeline,
+    await_position: Callable[[Application, Data, str], None],
+) -> None:
+    """Demote data where the VNF was, and wait until all of it has arrived where it is going to be.
+
+    Args:
+        former: the data at the former site.
+        heirs: the same at the other one, in the same order.
+        await_position: waits until a position is reached, or raises.
+
+    Raises:
+        AntipodeError: some could not be demoted, or has not arrived.
+    """
+    for (data, here), there in zip(former, heirs, strict=True):
+        if Verb.DEMOTE not in here.verbs:
+            continue
+        with timeline.step(DataSteps.DEMOTE, f"datastore {data.datastore}") as step:
+            position = here.demote(data)
+            step.result(position=position)
+            if position is not None:
+                await_position(there, data, position)
+
+
+def take_back(former: Sequence[tuple[Data, Application]], timeline: Timeline) -> list[str]:
+    """Promote data again that `hand_over` may have demoted, where the VNF stays after all; what
+    could not be. Safe to repeat.
+    """
+    left: list[str] = []
+    for data, here in former:
+        if not {Verb.PROMOTE, Verb.DEMOTE} <= here.verbs:
+            continue
+        try:
+            if here.status(data).health is not Health.STOPPED:
+                continue
+            with timeline.step(DataSteps.PROMOTE, f"datastore {data.datastore}") as step:
+                _make_writable(here, data, None)
+                step.result(site=here.site)
+        except Stopped:
+            raise
+        except AntipodeError as error:
+            left.append(f"datastore {data.datastore} may not be writable at {here.site}: {error}")
+    return left
+
+
+def _follow_again(vnf: str, site: str) -> str:
+    return f"To have it follow again: antipode datastore prepare {vnf} --overwrite {site}"
+
+
+def _planned(name: str, point: RecoveryPoint, site: Site, findings: Findings) -> Iterator[DataPlan]:
+    kept, data = point.datastores[name], Data(point.vnf.vnf, name)
+    try:
+        there = application_at(site.storages, site.name, kept.storage)
+        findings.problems += there.problems()
+        found = there.status(data, kept.position)
+        reference = there.reference(data)
+    except AntipodeError as error:
+        findings.problems.append(f"datastore {name}: {error}")
+        return
+    promotes = Verb.PROMOTE in there.verbs
+    if (problem := _unfit(found, kept.position)) is not None:
+        findings.problems.append(f"datastore {name} at {site.name} {problem}")
+    elif promotes and found.health is Health.WRITABLE:
+        findings.warnings.append(
+            f"datastore {name} is writable at {site.name} already, by an earlier attempt or by"
+            " hand: what was written at the active site since is not in it"
+        )
+    elif found.health is Health.STOPPED:
+        lag = "" if found.lag_s is None else f", {found.lag_s:g} s behind"
+        findings.warnings.append(
+            f"datastore {name} at {site.name} is not replicated now ({found.detail}{lag}): what was"
+            f" written after {found.position} is not in it"
+        )
+    yield DataPlan(
+        name=name,
+        storage=kept.storage,
+        position=kept.position,
+        reference=reference,
+        promotes=promotes,
+        found=f"{found.health} at {found.position}",
+    )
+
+
+def _unfit(found: Standing, position: str) -> str | None:
+    """Why data is not to be recovered from; None where it is."""
+    if found.health not in USABLE:
+        return f"is {found.health} ({found.detail})"
+    if not found.reached:
+        return (
+            f"has not reached {position}, which the recovery point has: it is at {found.position}"
+        )
+    return None
+
+
+def _promote(r: Recovery, plan: DataPlan) -> None:
+    """Have the data of one datastore ready at the site.
+
+    Raises:
+        ResourceFailed: it lacks what the point has, or is not writable though it was promoted.
+    """
+    data = Data(r.plan.vnf, plan.name, r.go_on)
+    there = application_at(r.site.storages, r.site.name, plan.storage)
+    with r.timeline.step(DataSteps.PROMOTE, f"datastore {plan.name}") as step:
+        r.go_on()
+        before = there.status(data, plan.position)
+        if (problem := _unfit(before, plan.position)) is not None:
+            raise ResourceFailed(f"it {problem}")
+        if plan.promotes:
+            _make_writable(there, data, plan.position, before)
+        after = there.status(data, plan.position)
+        if (problem := _unfit(after, plan.position)) is not None:
+            raise ResourceFailed(f"once it was promoted, it {problem}")
+        step.result(
+            position=after.position,
+            reference=plan.reference,
+            found=before.health is Health.WRITABLE,
+            promoted=plan.promotes,
+        )
+
+
+def _make_writable(
+    there: Application, data: Data, position: str | None, before: Standing | None = None
+) -> None:
+    """Promote data, unless it is writable.
+
+    Raises:
+        ResourceFailed: it is not writable then.
+    """
+    if (before or there.status(data)).health is Health.WRITABLE:
+        return
+    there.promote(data, position)
+    after = there.status(data)
+    if after.health is not Health.WRITABLE:
+        raise ResourceFailed(
+            f"{there.label}: it was promoted, and is {after.health} ({after.detail})"
+        )
