@@ -47,6 +47,7 @@ RULES: Mapping[str, Set[Lane]] = {
     "src/antipode/": _ANTIPODE,
     "src/antipode/sandbox/": _ANTIPODE - {Lane.KILL_MATRIX, Lane.DISTRIBUTED},
     "examples/": {Lane.CHECKS, Lane.EMBEDDED, Lane.LAB},
+    "examples/datastores/": {Lane.CHECKS, Lane.DISTRIBUTED},
     "bench/": _UNIT,
     "monitoring/": {Lane.CHECKS, Lane.DISTRIBUTED},
     "docs/": _UNIT,
