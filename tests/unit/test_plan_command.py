@@ -175,6 +175,47 @@ def test_a_plan_that_was_changed_or_misplaced_in_the_vault_does_not_count(
     assert plans.read(world.here.vaults(), "p").serial == 1
 
 
+def two_vaults(world: PlanWorld) -> Path:
+    """Have another vault; its folder."""
+    text = world.config.read_text()
+    other = world.folder / "other"
+    other.mkdir()
+    one = f"vault: {{directory: {world.folder / 'vault'}}}"
+    assert one in text
+    both = f"vaults: {{one: {{directory: {world.folder / 'vault'}}}, two: {{directory: {other}}}}}"
+    world.config.write_text(text.replace(one, both))
+    return other
+
+
+def test_a_vault_that_was_away_gets_plans_and_removals_by_vault_sync(antipode: Command) -> None:
+    antipode("plan", "put", antipode.file())
+    other = two_vaults(antipode.world)
+    rows = antipode.json("vault", "sync", "--plan")
+    assert [row["vnf"] for row in rows if row["vnf"].startswith("plan:")] == ["plan:p"]
+    assert not (other / plans.FOLDER).exists()
+    antipode.json("vault", "sync")
+    (document,) = (other / plans.FOLDER / "p").iterdir()
+    assert len(antipode.json("plan", "show", "p")["vaults"]) == 2
+    assert not [r for r in antipode.json("vault", "sync") if r["vnf"].startswith("plan:")]
+    old = document.read_bytes()
+    antipode("plan", "remove", "p", "--yes")
+    for name in (other / plans.FOLDER / "p").iterdir():
+        name.unlink()
+    document.write_bytes(old)  # it was away when the plan was removed
+    assert antipode.json("plan", "list") == []
+    antipode.json("vault", "sync")
+    assert antipode.json("plan", "list") == []
+    assert len(list((other / plans.FOLDER / "p").iterdir())) == 2
+
+
+def test_a_plan_names_the_vaults_that_did_not_get_it(antipode: Command) -> None:
+    other = two_vaults(antipode.world)
+    (other / plans.FOLDER).write_text("no folder")
+    record = antipode.json("plan", "put", antipode.file())
+    assert record["not_in"] == ["two"]
+    assert antipode.json("plan", "show", "p")["version"] == 1
+
+
 def other_key() -> str:
     return signing.private_pem(Ed25519PrivateKey.generate()).decode()
 

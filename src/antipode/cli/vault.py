@@ -118,7 +118,7 @@ class VaultCheck(_OfVnfs, ListCommand):
 
 class VaultSync(_OfVnfs, ListCommand):
     """Catch up vaults that were away, and this host: every VNF of the vaults becomes known here,
-    with its state and its recovery points.
+    with its state and its recovery points, and each vault gets the plans over many VNFs.
 
     On a new machine it needs antipode.yaml and clouds.yaml only. Nothing is ever written
     over. Ends with exit code 1 when something could not be done; do it again then.

@@ -18,8 +18,9 @@ from antipode.errors import (
     VaultCorrupt,
     VaultError,
 )
+from antipode.model.plan_file import PREFIX
 from antipode.model.vnf import NAME, Vnf
-from antipode.vault import Vault, generations, points, sync, withdrawals
+from antipode.vault import Vault, generations, plans, points, sync, withdrawals
 from antipode.vault.ensemble import Vaults
 from antipode.vault.sealing import MANIFEST, Trust
 
@@ -138,7 +139,8 @@ def synchronize(
     plan: bool = False,
     accept_unsigned: bool = False,
 ) -> Iterator[Synced]:
-    """Have all vaults of each VNF hold the same, and all VNFs known to this host. Safe to repeat.
+    """Have all vaults of each VNF hold the same, and all VNFs known to this host; and all vaults
+    the plans over many VNFs, where no VNF is asked for. Safe to repeat.
 
     The definition of a VNF that this host does not know is taken from its newest recovery point,
     without the commands that probe its members: commands come from VNF files only.
@@ -163,6 +165,24 @@ def synchronize(
         except AntipodeError as error:
             row.trouble.append(str(error))
         yield row
+    if only is None:
+        yield from _plans(deployment, silent, plan)
+
+
+def _plans(deployment: Deployment, silent: Collection[str], plan: bool) -> Iterator[Synced]:
+    """Have all vaults hold the newest version of each plan over many VNFs; a row for each that some
+    of them lack.
+    """
+    vaults = deployment.vaults(lost=silent)
+    for name in plans.names(vaults):
+        row = Synced(f"{PREFIX}{name}", "")
+        try:
+            lack = [copy.place for copy in plans.lacking(vaults, name)]
+            row.written = dict.fromkeys(lack if plan else plans.catch_up(vaults, name), 1)
+        except AntipodeError as error:
+            row.trouble.append(str(error))
+        if row.written or row.trouble:
+            yield row
 
 
 def unanswered(deployment: Deployment) -> dict[str, str]:

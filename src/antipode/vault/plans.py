@@ -76,24 +76,71 @@ def read(vault: Vault, name: str) -> KeptPlan:
         VaultCorrupt: it is no plan.
         VaultError: no vault answers.
     """
+    found = _newest(vault, name)
+    if found is None:
+        raise NotFound(f"{vault.place} has no plan {name}; see: antipode plan list")
+    kept = found.content
+    if kept.secret is None:
+        raise NotFound(f"plan {name} was removed by {kept.by} at {kept.at}")
+    plan = _plan_of(kept, vault.keys)
+    return KeptPlan(plan, kept.serial, kept.at, kept.by, found.signed_by, found.places)
+
+
+def lacking(vault: Vault, name: str) -> list[Vault]:
+    """The vaults that lack the newest version of a plan, or of its removal.
+
+    Raises:
+        VaultError: no vault answers.
+    """
+    found = _newest(vault, name)
+    return [] if found is None else _without(vault, found)
+
+
+def catch_up(vault: Vault, name: str) -> list[str]:
+    """Write the newest version of a plan, or of its removal, to each vault that lacks it; the
+    places of these. Safe to repeat.
+
+    Raises:
+        VaultError: it could not be written to one.
+    """
+    found = _newest(vault, name)
+    if found is None:
+        return []
+    without = _without(vault, found)
+    for copy in without:
+        _have(copy, _name(name, found.content.serial), found.document)
+    return [copy.place for copy in without]
+
+
+class _Found(NamedTuple):
+    """The newest document of a plan that counts."""
+
+    content: PlanDocument
+    document: bytes
+    signed_by: str
+    places: Sequence[str]
+
+
+def _without(vault: Vault, found: _Found) -> list[Vault]:
+    return [copy for copy in vault.copies() if copy.place not in found.places]
+
+
+def _newest(vault: Vault, name: str) -> _Found | None:
     for serial in reversed(_serials(vault, name)):
-        found: tuple[PlanDocument, str] | None = None
+        found: _Found | None = None
         places: list[str] = []
         for place, document in vault.versions(_name(name, serial)):
             try:
-                opened = _opened(document, name, serial, vault.keys)
+                content, signed_by = _opened(document, name, serial, vault.keys)
             except VaultCorrupt as error:
                 LOG.warning("%s: %s. It counts for nothing", place, error)
                 continue
-            found = found or opened
-            if opened == found:
+            found = found or _Found(content, document, signed_by, places)
+            if document == found.document:
                 places.append(place)
         if found is not None:
-            kept, signed_by = found
-            if kept.secret is None:
-                raise NotFound(f"plan {name} was removed by {kept.by} at {kept.at}")
-            return KeptPlan(_plan_of(kept, vault.keys), serial, kept.at, kept.by, signed_by, places)
-    raise NotFound(f"{vault.place} has no plan {name}; see: antipode plan list")
+            return found
+    return None
 
 
 def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> int:
@@ -117,13 +164,7 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
     document = PlanDocument(plan=name, serial=serial, at=at, by=by, secret=secret)
     sealed = keys.sign(PAYLOAD_TYPE, document.model_dump_json().encode())
 
-    def write_to(copy: Vault) -> None:
-        path = _name(name, serial)
-        reserve.write(copy, lambda: copy.create(path, sealed))
-        if copy.get(path) != sealed:
-            raise Busy(f"another host has written plan {name} at the same moment; look at it first")
-
-    vault.each(write_to)
+    vault.each(lambda copy: _have(copy, _name(name, serial), sealed))
     for old in earlier:
         try:
             vault.delete(_name(name, old))
@@ -132,6 +173,17 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
         except VaultError as error:
             LOG.warning("an older version of plan %s stays: %s", name, error)
     return serial
+
+
+def _have(copy: Vault, path: str, document: bytes) -> None:
+    """Have a document in one vault, which is created only.
+
+    Raises:
+        Busy: another one is there.
+    """
+    reserve.write(copy, lambda: copy.create(path, document))
+    if copy.get(path) != document:
+        raise Busy(f"{copy.place}: another host has written {path} at the same moment; look at it")
 
 
 def _serials(vault: Vault, name: str) -> list[int]:
