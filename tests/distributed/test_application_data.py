@@ -5,14 +5,16 @@ primary was killed every record that a recovery point promises is at the standby
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from antipode.datastores import conformity, opened
+from antipode.cli import main
+from antipode.datastores import opened
 from antipode.datastores.application import Data
 from antipode.datastores.command import ByCommands
 from antipode.errors import PreflightFailed, ResourceFailed, SiteUnreachable
@@ -23,6 +25,7 @@ from antipode.vault import points
 from tests.distributed import replicas
 from tests.distributed.replicas import Server
 from tests.distributed.servers import until
+from tests.unit import samples
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
 
@@ -78,11 +81,24 @@ def records(server: Server) -> list[int]:
         return [r[0] for r in connection.execute("SELECT number FROM records ORDER BY 1")]
 
 
-def test_the_plug_in_conforms(pair: tuple[Server, Server]) -> None:
-    primary, standby = (at(s, p) for s, p in zip(("site-a", "site-b"), pair, strict=True))
-    findings = list(conformity.look(primary, standby, DATA, promotes=True))
-    assert [f for f in findings if f.problem] == []
-    assert len(findings) > 30
+def configured(path: Path, pair: tuple[Server, Server]) -> None:
+    """Have an antipode.yaml name the commands of both servers."""
+    sites = {s: server.settings for s, server in zip(("site-a", "site-b"), pair, strict=True)}
+    storages = {"pg": {"driver": "command", "sites": sites}}
+    path.write_text(f"{path.read_text()}storages: {json.dumps(storages)}\n")
+
+
+def test_the_plug_in_conforms(
+    pair: tuple[Server, Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = samples.write_config(tmp_path)
+    configured(path, pair)
+    sites = ["--active", "site-a", "--backup", "site-b"]
+    command = ["datastore", "conformance", "pg", *sites, "--promote", "-f", "json"]
+    code = main.main(["--config", str(path), *command])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row for row in rows if row["result"] != "conforms"] == []
+    assert (code, len(rows) > 30) == (0, True)
     assert replicas.follows(pair[1])
 
 
@@ -168,12 +184,7 @@ def test_a_server_that_is_demoted_has_given_all_to_the_other(pair: tuple[Server,
 @pytest.fixture
 def kept(world: World, pair: tuple[Server, Server]) -> World:
     """A VNF whose application has the data of both servers."""
-    settings: dict[str, Any] = {
-        site: server.settings for site, server in zip(("site-a", "site-b"), pair, strict=True)
-    }
-    text = world.config.read_text()
-    storage = f"storages: {{pg: {{driver: command, sites: {settings!r}}}}}\n"
-    world.config.write_text(text + storage.replace("'", '"'))
+    configured(world.config, pair)
     world.here = world.process()
     changes = {"datastores": {"records": {"storage": "pg", "kind": "application"}}}
     world.here.vnfs.put(Vnf.model_validate(VNF.model_dump(mode="json") | changes))

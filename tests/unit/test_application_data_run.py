@@ -380,13 +380,16 @@ def test_an_aborted_failover_demotes_what_it_promoted_and_says_how_it_follows_ag
     kept.world.protect()
 
 
-def test_an_abort_whose_demotion_fails_ends_and_says_so(kept: Kept) -> None:
+@pytest.mark.parametrize(
+    "how", [{"code": 1}, {"does_nothing": True, "raw": '{"version": 1}'}, {"hangs": True}]
+)
+def test_an_abort_whose_demotion_fails_ends_and_says_so(kept: Kept, how: dict[str, Any]) -> None:
     kept.world.protect()
     kept.world.b.before = failing_boot
     with pytest.raises(ResourceFailed):
         kept.world.failover()
     kept.world.b.before = lambda event: None
-    kept.records.says("demote at site-b", code=1)
+    kept.records.says("demote at site-b", **{"does_nothing": True, **how})
     abort(kept.world.here, kept.run(), Unobserved())
     assert kept.world.here.runs.all()[0].state == "aborted"
     assert "records may be writable at site-b" in kept.left()
@@ -455,6 +458,16 @@ def test_a_migration_that_fails_leaves_the_data_writable_where_it_was(kept: Kept
     assert kept.records.health == {"site-a": "writable", "site-b": "stopped"}
     assert {s["status"] for s in kept.world.a.servers.values()} == {"ACTIVE"}
     assert "datastore prepare v" in kept.left()
+
+
+def test_a_migration_whose_data_stays_writable_goes_nowhere(kept: Kept) -> None:
+    kept.world.protect()
+    kept.records.says("demote at site-a", does_nothing=True, raw='{"version": 1}')
+    with pytest.raises(AntipodeError, match="writable"):
+        move(kept)
+    assert kept.records.health == {"site-a": "writable", "site-b": "replicating"}
+    assert kept.world.b.servers == {}
+    assert {s["status"] for s in kept.world.a.servers.values()} == {"ACTIVE"}
 
 
 def test_a_migration_whose_last_writes_do_not_arrive_promotes_nothing(kept: Kept) -> None:

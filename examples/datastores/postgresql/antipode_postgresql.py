@@ -168,10 +168,12 @@ def demote(request: Json) -> Json:
     except Failed:
         is_standby = False  # it does not run: one that demoted it was killed
     if not is_standby:
-        run("pg_ctl", "stop", "-w", "-m", "fast", "-D", DATA, check=False)
+        stop()
         (DATA / "standby.signal").touch()
         start()
     state = json.loads(ask(STATE))
+    if not state["in_recovery"]:
+        raise Failed("the server runs on as a primary")
     return {"position": f"{state['timeline']}:{state['lsn']}"}
 
 
@@ -199,7 +201,7 @@ def resync(request: Json) -> Json:
         for name in OWN_FILES:
             if (DATA / name).exists():
                 shutil.copy2(DATA / name, new / name)
-        run("pg_ctl", "stop", "-w", "-m", "fast", "-D", DATA, check=False)
+        stop()
         shutil.rmtree(old, ignore_errors=True)
         DATA.rename(old)
     new.rename(DATA)
@@ -210,6 +212,11 @@ def resync(request: Json) -> Json:
 
 def is_running() -> bool:
     return DATA.exists() and run("pg_ctl", "status", "-D", DATA, check=False).returncode == 0
+
+
+def stop() -> None:
+    if is_running():
+        run("pg_ctl", "stop", "-w", "-m", "fast", "-D", DATA)
 
 
 def start() -> None:

@@ -104,7 +104,7 @@ def demote(
                 )
                 continue
             with timeline.step(DataSteps.DEMOTE, f"datastore {one.name}") as step:
-                step.result(position=there.demote(data))
+                step.result(position=_demoted(there, data))
             left.append(
                 f"datastore {one.name} at {site.name} was promoted, and follows no longer."
                 f" {_follow_again(plan.vnf, site.name)}"
@@ -136,7 +136,7 @@ def hand_over(
         if Verb.DEMOTE not in here.verbs:
             continue
         with timeline.step(DataSteps.DEMOTE, f"datastore {data.datastore}") as step:
-            position = here.demote(data)
+            position = _demoted(here, data)
             step.result(position=position)
             if position is not None:
                 await_position(there, data, position)
@@ -236,6 +236,18 @@ def _promote(r: Recovery, plan: DataPlan) -> None:
             found=before.health is Health.WRITABLE,
             promoted=plan.promotes,
         )
+
+
+def _demoted(there: Application, data: Data) -> str | None:
+    """Have data not writable; the last position that it had, if that is said.
+
+    Raises:
+        ResourceFailed: it is writable still.
+    """
+    position = there.demote(data)
+    if there.status(data).health is Health.WRITABLE:
+        raise ResourceFailed(f"{there.label}: it was demoted, and is writable still")
+    return position
 
 
 def _make_writable(
