@@ -27,6 +27,7 @@ from antipode.errors import (
     NotFound,
     PreflightFailed,
     ResourceFailed,
+    SiteUnreachable,
     StepFailed,
 )
 from antipode.model.plan_file import PlanFile
@@ -36,7 +37,7 @@ from antipode.operations.abort import abort
 from antipode.operations.answer import answer
 from antipode.operations.resume import resume
 from antipode.operations.submit import submit
-from antipode.runs import KINDS, expire, plan
+from antipode.runs import KINDS, expire, failover_fence, plan
 from antipode.runs.plan import FAILOVER
 from antipode.runs.plan_verbs import Look, PlanVerb, Target
 from antipode.service.conductor import Conductor
@@ -627,6 +628,35 @@ def test_a_failover_needs_nothing_but_the_vault_and_the_backup_site(
     plans.carry_out(here, prepared.kind, plans.request(prepared), Unobserved())
     assert world.servers_there() == {"s-v1", "s-v2", "s-v3"}
     assert called == []
+
+
+def test_a_failover_with_a_fence_stops_and_locks_the_copies_that_it_leaves(
+    world: PlanWorld,
+) -> None:
+    prepared = world.prepare(plan_of(["v1", "v2"]), fence="required")
+    assert [w for w in prepared.looks["v1"].target.words if "locks server s-v1" in w]
+    plans.carry_out(world.process(), FAILOVER, plans.request(prepared), Unobserved())
+    left = {s["name"]: (s["status"], bool(s.get("locked"))) for s in world.a.servers.values()}
+    assert left == {
+        "s-v1": ("SHUTOFF", True),
+        "s-v2": ("SHUTOFF", True),
+        "s-v3": ("ACTIVE", False),
+        "s-v4": ("ACTIVE", False),
+    }
+    assert world.servers_there() == {"s-v1", "s-v2"}
+
+
+def test_a_site_that_cannot_be_fenced_stands_in_the_way_unless_the_operator_accepts_it(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(deployment: Any, state: Any) -> list[str]:
+        raise SiteUnreachable("site-a: no answer")
+
+    monkeypatch.setattr(failover_fence, "members", silent)
+    prepared = world.prepare(plan_of(["v1"]), fence="required")
+    assert {vnf: why.code for vnf, why in prepared.in_the_way.items()} == {"v1": "site-unreachable"}
+    prepared = world.prepare(plan_of(["v1"]), fence="try")
+    assert "cannot be fenced" in prepared.looks["v1"].warnings[0]
 
 
 # ---- many ----

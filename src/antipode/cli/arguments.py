@@ -45,6 +45,25 @@ def add_lost_vault(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fence(parser: argparse.ArgumentParser) -> None:
+    fence = parser.add_mutually_exclusive_group()
+    fence.add_argument(
+        "--fence",
+        dest="fence",
+        action="store_const",
+        const="required",
+        help="where the other site still answers in part: cut its copy off, stop and lock it "
+        "first. The failover ends, and all is as before, where that fails",
+    )
+    fence.add_argument(
+        "--fence-try",
+        dest="fence",
+        action="store_const",
+        const="try",
+        help="as --fence, and continue where not all of that copy can be fenced",
+    )
+
+
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be removed, and remove nothing"

@@ -65,22 +65,7 @@ class Failover(ShowCommand):
             help="take a recovery point of antipode 0.1, which is not signed: anybody that could "
             "write to the vault may have changed what is recovered",
         )
-        fence = parser.add_mutually_exclusive_group()
-        fence.add_argument(
-            "--fence",
-            dest="fence",
-            action="store_const",
-            const="required",
-            help="where the other site still answers in part: cut its copy off, stop and lock it "
-            "first. The failover ends, and all is as before, where that fails",
-        )
-        fence.add_argument(
-            "--fence-try",
-            dest="fence",
-            action="store_const",
-            const="try",
-            help="as --fence, and continue where not all of that copy can be fenced",
-        )
+        arguments.add_fence(parser)
         parser.add_argument(
             "--undo-within",
             metavar="TIME",

@@ -169,15 +169,17 @@ class _PlanCommand(ShowCommand):
     """what it does with its VNFs, for the question"""
     to_help = "where (default: as the plan says)"
     yes_means = ""
-    may_lose_vaults = False
+    without_the_site = False
+    """whether the active site may be lost, and a vault, too"""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_plan(parser)
         parser.add_argument("--to", metavar="SITE", help=self.to_help)
         _add_source(parser)
-        if self.may_lose_vaults:
+        if self.without_the_site:
             arguments.add_lost_vault(parser)
+            arguments.add_fence(parser)
         parser.add_argument(
             "--skip-blocked",
             action="store_true",
@@ -195,9 +197,9 @@ class _PlanCommand(ShowCommand):
         from antipode.operations.plans import carry_out, find, prepare, request
 
         name, to = getattr(parsed_args, HERE), parsed_args.to
-        lost = parsed_args.lost_vault if self.may_lose_vaults else ()
+        given = (parsed_args.lost_vault, parsed_args.fence) if self.without_the_site else ()
         source = find(deployment, name, self.verb, to, parsed_args.file)
-        prepared = prepare(deployment, source, self.verb, to, lost)
+        prepared = prepare(deployment, source, self.verb, to, *given)
         if not parsed_args.plan:
             prepared.must_begin(without=parsed_args.skip_blocked)
         elif prepared.problems or (prepared.in_the_way and not parsed_args.skip_blocked):
@@ -249,7 +251,7 @@ class PlanFailover(_PlanCommand):
 
     verb, does = "failover", "recover"
     yes_means = "states that its VNFs are dead or fenced at their other sites"
-    may_lose_vaults = True
+    without_the_site = True
     examples = (
         "antipode plan failover site-a-is-lost",
         "antipode plan failover site-a-is-lost --to site-b --plan -f json",

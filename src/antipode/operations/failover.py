@@ -8,7 +8,7 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
-from antipode.errors import NotFound, PreflightFailed, SiteUnreachable
+from antipode.errors import PreflightFailed
 from antipode.operations.approvals import carried_out, needed
 from antipode.runs import drill_cleanup, failover_fence, preparation, runners
 from antipode.runs import failover as run_kind
@@ -53,18 +53,7 @@ def fenced_first(
         NotFound: nothing says which servers the VNF has there.
         SiteUnreachable: that site does not answer, and the failover would stop.
     """
-    if how is None:
-        return [], []
-    site = prepared.state.active_site
-    try:
-        return failover_fence.members(deployment, prepared.state), []
-    except (NotFound, SiteUnreachable) as error:
-        if how == "required":
-            raise type(error)(
-                f"{error}. Nothing can be fenced at {site}: leave --fence out, or accept it with"
-                " --fence-try"
-            ) from error
-        return [], [f"what runs at {site} cannot be fenced now: {error}"]
+    return failover_fence.first(deployment, prepared.state, how)
 
 
 def request(

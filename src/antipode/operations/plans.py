@@ -23,6 +23,7 @@ from antipode.model.quota import QuotaNeed
 from antipode.operations.approvals import carried_out, needed
 from antipode.runs import find_kind, runners
 from antipode.runs import plan as run_kind
+from antipode.runs.failover_fence import FenceFirst
 from antipode.runs.plan import Plan, PlanRequest
 from antipode.runs.plan_verbs import Given, Look, PlanVerb
 from antipode.store.tables import RunRow
@@ -57,6 +58,7 @@ class Prepared:
     approvals: int = 0
     """how many others than its author must approve it"""
     lost_vaults: Sequence[str] = ()
+    fence: FenceFirst | None = None
 
     @property
     def plan(self) -> PlanFile:
@@ -269,6 +271,7 @@ def prepare(
     verb: str,
     to: str | None = None,
     lost_vaults: Sequence[str] = (),
+    fence: FenceFirst | None = None,
 ) -> Prepared:
     """Look at each VNF of a plan. Nothing is changed.
 
@@ -276,6 +279,7 @@ def prepare(
         verb: precheck, drill, failover, migrate or failback.
         to: the site where they are recovered; by default as the plan says.
         lost_vaults: vaults that the operator has given up.
+        fence: whether each failover fences the copy that it leaves first.
 
     Raises:
         NotFound: there is no such site.
@@ -286,7 +290,8 @@ def prepare(
         deployment.config.site(to)
     sites = {vnf: _site(kind.verb, plan, group, to) for group in plan.groups for vnf in group.vnfs}
     elsewhere = _in_other_plans(deployment, kind.verb)
-    look = partial(_look, deployment, kind.verb, Given(list(lost_vaults)), sites, elsewhere)
+    given = Given(list(lost_vaults), fence)
+    look = partial(_look, deployment, kind.verb, given, sites, elsewhere)
     with ThreadPoolExecutor(
         LOOKS_AT_ONCE, "look", initializer=logs.adopt, initargs=(logs.current_run(),)
     ) as pool:
@@ -302,6 +307,7 @@ def prepare(
         list(_quotas_together(looks)) if kind.verb.adds_up else [],
         needs,
         list(lost_vaults),
+        fence,
     )
 
 
@@ -320,6 +326,7 @@ def request(prepared: Prepared) -> RunRow:
             left_out={vnf: str(why) for vnf, why in prepared.in_the_way.items()},
             source=prepared.source.words,
             lost_vaults=list(prepared.lost_vaults),
+            fence=prepared.fence,
             confirmed_at=time.time(),
         ),
     )

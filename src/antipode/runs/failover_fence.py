@@ -91,6 +91,32 @@ def members(deployment: Deployment, state: ProtectedVnf) -> list[str]:
     return [f"server {s['name']} ({s['id']}), {s['status']}" for s in listed]
 
 
+def first(
+    deployment: Deployment, state: ProtectedVnf, how: FenceFirst | None
+) -> tuple[list[str], list[str]]:
+    """The servers that a failover would fence before it begins, for people, and warnings.
+
+    Args:
+        how: whether it stops where not all of them can be fenced; None: it fences nothing.
+
+    Raises:
+        NotFound: nothing says which servers the VNF has there.
+        SiteUnreachable: that site does not answer, and the failover would stop.
+    """
+    if how is None:
+        return [], []
+    site = state.active_site
+    try:
+        return members(deployment, state), []
+    except (NotFound, SiteUnreachable) as error:
+        if how == "required":
+            raise type(error)(
+                f"{error}. Nothing can be fenced at {site}: leave --fence out, or accept it with"
+                " --fence-try"
+            ) from error
+        return [], [f"what runs at {site} cannot be fenced now: {error}"]
+
+
 def fence(former: Former, how: FenceFirst) -> None:
     """Cut the copy off, stop and lock it, unless an earlier process has and it was not released.
 

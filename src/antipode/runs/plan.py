@@ -34,6 +34,7 @@ from antipode.model.runbook import ALL, RunbookStep
 from antipode.model.steps import StepName
 from antipode.runs import runbook
 from antipode.runs.actions import Occasion, kept_of
+from antipode.runs.failover_fence import FenceFirst
 from antipode.runs.plan_verbs import (
     Given,
     OfDrill,
@@ -74,6 +75,8 @@ class PlanRequest(Model):
     """where the plan comes from, in words"""
     lost_vaults: list[str] = Field(default_factory=list)
     """vaults that the operator has given up"""
+    fence: FenceFirst | None = None
+    """whether each failover fences the copy that it leaves first"""
     confirmed_at: float
     """seconds since the epoch"""
 
@@ -214,7 +217,7 @@ class _Work:
         self._verb = verb
         self._request = PlanRequest.model_validate(run.request)
         self._targets = {target.vnf: target for target in self._request.targets}
-        self._given = Given(self._request.lost_vaults)
+        self._given = Given(self._request.lost_vaults, self._request.fence)
         self._earlier = self._begun() if run.claim.number > 1 else {}
         verdict = Level.RED.value if verb.only_looks else None
         self._outcomes = {

@@ -27,6 +27,7 @@ from antipode.runs import (
     drill,
     drill_preparation,
     failover,
+    failover_fence,
     migrate,
     migrate_preparation,
     precheck,
@@ -35,6 +36,7 @@ from antipode.runs import (
 )
 from antipode.runs.failover import Asked
 from antipode.runs.failover_checks import Accepted
+from antipode.runs.failover_fence import FenceFirst
 from antipode.store.tables import RunRow
 
 
@@ -77,6 +79,8 @@ class Given:
 
     lost_vaults: Sequence[str] = ()
     """vaults that are lost"""
+    fence: FenceFirst | None = None
+    """whether a failover fences the copy that it leaves first"""
 
 
 class PlanVerb(ABC):
@@ -156,6 +160,7 @@ class OfFailover(PlanVerb):
         if (there := _is_there(deployment, vnf, to, given)) is not None:
             return Look(Target(vnf=vnf, site=to), done=there)
         prepared = self._prepared(deployment, vnf, to, None, given)
+        fences, unfenced = failover_fence.first(deployment, prepared.state, given.fence)
         target = Target(
             vnf=vnf,
             site=to,
@@ -166,11 +171,16 @@ class OfFailover(PlanVerb):
             words=[
                 f"as of {prepared.point.consistent_at}: data newer than"
                 f" {prepared.point.age_s:.0f} s is lost (RPO)",
+                *(f"first cuts off, stops and locks {server}" for server in fences),
                 *prepared.plan.words(),
             ],
         )
         return Look(
-            target, None, prepared.warnings, prepared.plan.quotas, definition=prepared.point.vnf
+            target,
+            None,
+            [*unfenced, *prepared.warnings],
+            prepared.plan.quotas,
+            definition=prepared.point.vnf,
         )
 
     def made(self, deployment: Deployment, target: Target, given: Given) -> RunRow | str:
@@ -178,7 +188,11 @@ class OfFailover(PlanVerb):
             return there
         found = self._prepared(deployment, target.vnf, target.site, target.recovery_point, given)
         _must_be_as_confirmed(target, found.state, found.point.vnf, found.point_digest)
-        asked = Asked(lost_vaults=given.lost_vaults, undo_within_s=found.point.vnf.undo_within)
+        asked = Asked(
+            lost_vaults=given.lost_vaults,
+            fence=given.fence,
+            undo_within_s=found.point.vnf.undo_within,
+        )
         return failover.requested(found.point, found.point_digest, found.plan, found.state, asked)
 
     @staticmethod
