@@ -115,7 +115,9 @@ class DatastoreStatus(_OfVnf):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--datastore", metavar="NAME", help="this datastore only")
+        parser.add_argument(
+            "--datastore", metavar="NAME", type=arguments.name, help="this datastore only"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
