@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from antipode.cloud.api import ApiError
 from antipode.cloud.backends import UnmanagedVolume
 from antipode.cloud.site import Site
-from antipode.datastores import Storage, storage_at
+from antipode.datastores import Storage, opened, storage_at
 from antipode.errors import AntipodeError, ResourceFailed, Stopped
 from antipode.model.marks import marks
 from antipode.model.plan import RecoveryPlan, VolumePlan
@@ -109,8 +109,10 @@ class FromReplicatedStates(VolumeProvider):
         return []
 
     def remove_unfinished(self, site: Site, run: str, timeline: Timeline) -> None:
-        for name in sorted(site.storages):
-            _remove_clones(storage_at(site, name), run, timeline)
+        for _, there in sorted(site.storages.items()):
+            storage = opened(there, site.name)
+            if isinstance(storage, Storage):  # others replicate no volumes
+                _remove_clones(storage, run, timeline)
 
     def verify(
         self,
