@@ -5,10 +5,13 @@ again. Whatever fails before it answers leaves the new copy running, and never d
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from antipode.engine.kind import RunKind
+from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     AntipodeError,
@@ -30,6 +33,8 @@ from antipode.operations.undo import commit, open_time, undo
 from antipode.operations.undo import prepare as prepare_undo
 from antipode.operations.undo import request as request_undo
 from antipode.recover import switching
+from antipode.runs import failover as failover_run
+from antipode.runs import undo as undo_run
 from antipode.store.tables import RunRow
 from antipode.vault import generations
 from tests.unit.test_dns_run import FakeZone, zone
@@ -232,6 +237,38 @@ def test_one_that_has_lost_its_claim_starts_nothing(
     with pytest.raises(AntipodeError):
         undone(moved)
     assert is_fenced(moved.a)
+
+
+def claims(world: World, kind: RunKind) -> str:
+    """A run to the former site that has failed and keeps its claim; its id."""
+    here = world.process()
+    row = new_run(kind, "v", {})
+    with here.claims.begin(row) as claim:
+        run = claim.run
+        here.runs.end(run, claim.number, "failed", time.time(), "no host", {})
+    generations.claim(here.vaults(), status(here, "v").state, "site-a", run)
+    return run
+
+
+def test_it_does_not_begin_where_a_failed_failover_may_have_made_another_copy(
+    moved: World,
+) -> None:
+    here = moved.process()
+    row = request_undo(prepare_undo(here, "v"))
+    failed = claims(moved, failover_run.KIND)
+    with pytest.raises(Busy):
+        undo(here, row, Unobserved())
+    assert is_fenced(moved.a)
+    assert statuses(moved.b) == {"db": "ACTIVE", "front": "ACTIVE"}
+    assert generations.claim_of(here.vaults(), "v", failed) is not None
+
+
+def test_no_failover_takes_the_claim_of_one_that_may_have_started_the_old_copy(
+    moved: World,
+) -> None:
+    claims(moved, undo_run.KIND)
+    with pytest.raises(Busy):
+        prepare(moved.process(), "v", "site-a", None)
 
 
 def test_a_lost_one_is_resumed(moved: World) -> None:

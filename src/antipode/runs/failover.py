@@ -558,13 +558,13 @@ def _give_back(run: Run) -> None:
 
 
 def given_up_runs(deployment: Deployment, vnf: str) -> set[str]:
-    """The recoveries of a VNF that have ended without success: a new one may take their claim."""
+    """The failovers of a VNF that have ended without success: another one takes their claim with
+    the copy that they have begun. Of an undo none can: it may have started the old copy.
+    """
     return {
         row.id
         for row in deployment.runs.all(vnf)
-        if row.state in ("failed", "aborted")
-        and (kind := find_kind(row.kind)) is not None
-        and kind.is_recovery
+        if row.kind == KIND.name and row.state in ("failed", "aborted")
     }
 
 

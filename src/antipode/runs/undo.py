@@ -35,7 +35,6 @@ from antipode.store.tables import RunRow
 from antipode.topology import answering
 from antipode.topology.answering import Wait
 from antipode.vault import Vault, generations, old_copies, points, windows
-from antipode.vault.generations import GivenUp
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -244,8 +243,8 @@ def _claim(run: Run, request: UndoRequest, vaults: Vault) -> Claim:
     """
     with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
         run.timeline.flush()  # a rollback knows that a claim may be on its way
-        given_up = GivenUp(failover.given_up_runs(run.deployment, run.vnf))
-        claim = generations.claim(vaults, request.state, request.site, run.id, given_up)
+        # not even one that has failed is in its place: its servers may run beside the old copy
+        claim = generations.claim(vaults, request.state, request.site, run.id)
         generations.confirm(vaults, claim)
         step.result(generation=claim.generation)
     run.timeline.flush()  # what is changed from now on is kept with its claim
