@@ -5,11 +5,14 @@ undoes nothing, is named, and is finished by one command.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from antipode.cli.dns import planned
+from antipode.engine import activity
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     Busy,
@@ -33,6 +36,7 @@ from antipode.operations.precheck import precheck
 from antipode.operations.precheck import request as request_precheck
 from antipode.operations.resume import resume
 from antipode.recover import switching
+from antipode.vault import generations
 from tests.unit.nameserver import ZONE, FakeZone, serves
 from tests.unit.test_durable_runs import VNF, World, world
 
@@ -289,6 +293,54 @@ def test_nothing_is_switched_while_the_vnf_is_failing_over_or_has_moved(
     with pytest.raises(Busy):
         switch(here, row, Unobserved())
     assert zone.records[KEY] == NEW
+
+
+class WaitedFor(FakeZone):
+    """A zone whose first change waits for something that happens elsewhere."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def replace(self, old: RecordSet | None, new: RecordSet | None) -> None:
+        if (happens := self.meanwhile) is not None:
+            type(self).meanwhile = None  # a run has a view of it
+            happens()
+        super().replace(old, new)
+
+
+@pytest.fixture
+def waited_for(world: World, zone: FakeZone, monkeypatch: pytest.MonkeyPatch) -> FakeZone:
+    late = WaitedFor()
+    late.records = zone.records
+    return serves(late, monkeypatch)
+
+
+def moves_to(world: World, site: str) -> None:
+    """Another host moves the VNF, and leads its users there."""
+    here = world.process()
+    state = activity.decided(here, "v").state
+    generations.complete(here.vaults(), generations.claim(here.vaults(), state, site, "failover-x"))
+
+
+def test_a_switch_that_was_overtaken_by_a_move_leads_nobody_to_the_old_site(
+    world: World, waited_for: FakeZone
+) -> None:
+    waited_for.records[KEY] = THEIRS
+    here = world.process()
+    row = request(prepare(here, "v"))
+    WaitedFor.meanwhile = partial(moves_to, world, "site-b")
+    with pytest.raises(DnsFailed):
+        switch(here, row, Unobserved())
+    assert waited_for.records[KEY] == THEIRS
+
+
+def test_a_failover_that_was_overtaken_by_another_move_leads_nobody_to_its_site(
+    world: World, waited_for: FakeZone
+) -> None:
+    WaitedFor.meanwhile = partial(moves_to, world, "site-a")
+    result = world.failover()
+    assert world.here.runs.get(result["run"]).state == "succeeded"
+    assert len(result["dns"]["problems"]) == 2
+    assert waited_for.records == {KEY: OLD, ALIAS: alias("a.example")}
 
 
 def test_a_vnf_without_records_or_that_nothing_is_known_of_is_told(

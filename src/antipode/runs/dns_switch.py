@@ -8,7 +8,8 @@ A record that cannot be switched undoes no recovery: it is named, with the comma
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -123,7 +124,8 @@ def _switch(run: Run) -> None:
     run.result.update(vnf=run.vnf, site=request.site, recovery_point=request.recovery_point)
     _must_be_active(run, request)
     run.touches_clouds()
-    switched = switching.switch(request.changes, run.deployment.dns, run.timeline, run.go_on)
+    may = partial(_must_be_active, run, request)
+    switched = switching.switch(request.changes, run.deployment.dns, run.timeline, run.go_on, may)
     run.result["dns"] = record_of(switched)
     if problems := switching.problems(switched):
         raise DnsFailed("\n".join(problems), resource=f"VNF {run.vnf}")
@@ -166,17 +168,29 @@ class SwitchRecords(task.Task):  # type: ignore[misc]
 
     RESULT = "dns"
 
-    def __init__(self, run: Run, changes: Sequence[DnsChange], recovery_point: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        changes: Sequence[DnsChange],
+        recovery_point: str,
+        must_have_claim: Callable[[], None],
+    ) -> None:
+        """`must_have_claim`: raises where the VNF has moved on since."""
         super().__init__(name=type(self).__name__, provides=self.RESULT)
         self.run = run
         self._changes = changes
         self._point = recovery_point
+        self._must_have_claim = must_have_claim
 
     @guarded
     def execute(self) -> Json:
         self.run.cannot_be_aborted()  # the VNF is active here, and its users are elsewhere
         switched = switching.switch(
-            self._changes, self.run.deployment.dns, self.run.timeline, self.run.go_on
+            self._changes,
+            self.run.deployment.dns,
+            self.run.timeline,
+            self.run.go_on,
+            self._must_have_claim,
         )
         found = record_of(switched)
         if found["problems"]:

@@ -656,7 +656,7 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
     links += woven.links(first, ready, boots, there, complete)
     tasks += woven.tasks
     if recovery.plan.dns:
-        switch = SwitchRecords(run, recovery.plan.dns, recovery.point.id)
+        switch = SwitchRecords(run, recovery.plan.dns, recovery.point.id, still_ours)
         tasks.append(switch)
         links.append((complete, switch))
     return graph_of(f"failover {recovery.point.vnf.vnf}", tasks, links)

@@ -313,7 +313,9 @@ def _lead_users_back(run: Run, members: OldMembers, former: Former) -> None:
     point = members.opened.point.model_copy(update={"vnf": definition})
     dns = run.deployment.dns
     planned = dns_switching.plan(point, members.site.name, former.site, dns)
-    switched = dns_switching.switch(planned.changes, dns, run.timeline, run.go_on)
+    switched = dns_switching.switch(
+        planned.changes, dns, run.timeline, run.go_on, former.may_be_changed
+    )
     found = dns_switch.record_of(switched)
     if problems := [*planned.problems, *found["problems"]]:
         found |= {"problems": problems, "finish": dns_switch.finish(run.vnf, point.id)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from antipode.errors import (
@@ -111,14 +112,19 @@ def switch(
     provider: Connect,
     timeline: Timeline,
     go_on: Callable[[], None],
+    may: Callable[[], object] = lambda: None,
 ) -> list[Switched]:
     """Make changes, one after another. One that cannot be made holds up no other.
+
+    Args:
+        may: asked before each change, as a server may have been waited for meanwhile; raises when
+            the VNF has moved on, or that is not known.
 
     Raises:
         Stopped: the run must stop.
     """
     silent: set[str] = set()
-    return [_one(change, provider, timeline, go_on, silent) for change in changes]
+    return [_one(change, provider, timeline, go_on, may, silent) for change in changes]
 
 
 def _one(
@@ -126,6 +132,7 @@ def _one(
     provider: Connect,
     timeline: Timeline,
     go_on: Callable[[], None],
+    may: Callable[[], object],
     silent: set[str],
 ) -> Switched:
     """One change. `silent`: the providers that have not answered; they are not waited for again."""
@@ -134,7 +141,7 @@ def _one(
     )
     try:
         with timeline.step(Steps.SWITCH_DNS, change.key) as step:
-            there = provider(change.provider).under(go_on)
+            there = provider(change.provider).under(partial(_both, go_on, may))
             patience_s = 0.0 if there.name in silent else there.within_s
             outcome = _changed(there, change, outcome, _Waiting(step, go_on, patience_s))
             step.result(**{OUTCOME: outcome.model_dump(mode="json")})
@@ -147,6 +154,11 @@ def _one(
         if isinstance(error, DnsUnreachable):
             silent.add(change.provider)
         return outcome.model_copy(update={"problem": str(error)})
+
+
+def _both(go_on: Callable[[], None], may: Callable[[], object]) -> None:
+    go_on()
+    may()
 
 
 class _Waiting:
