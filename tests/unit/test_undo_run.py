@@ -173,6 +173,23 @@ def test_an_old_copy_that_is_not_whole_is_refused_and_nothing_is_done(
     expect_the_new_copy(moved)
 
 
+def test_a_vnf_file_with_other_members_is_refused_before_anything_is_stopped(
+    moved: World,
+) -> None:
+    here = moved.process()
+    row = request_undo(prepare_undo(here, "v"))
+    known = here.vnfs.get("v").model_dump(mode="json")
+    fewer = {"members": [m for m in known["members"] if m["server"] != "front"]}
+    here.vnfs.put(Vnf.model_validate(known | fewer))
+    with pytest.raises(InvalidInput):
+        prepare_undo(moved.process(), "v")
+    begun = len(moved.b.events)
+    with pytest.raises(InvalidInput):
+        undo(here, row, Unobserved())
+    assert not any("stop" in event for event in moved.b.events[begun:])
+    expect_the_new_copy(moved)
+
+
 def test_a_new_copy_that_cannot_be_fenced_runs_on(moved: World) -> None:
     moved.b.before = fails("lock front")
     with pytest.MonkeyPatch.context() as patch:

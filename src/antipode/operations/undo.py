@@ -44,7 +44,8 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
 
     Raises:
         NotFound: nothing is known of the VNF, or of the servers of one of its copies.
-        InvalidInput: it has never moved, or its newest failover cannot be undone, or no longer.
+        InvalidInput: it has never moved, or its newest failover cannot be undone, or no longer; or
+            the VNF file names other members than the old copy has.
         Busy: it is failing over.
         PreflightFailed: the old copy is not whole.
         SiteUnreachable: one of both sites does not answer.
@@ -60,6 +61,7 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
     fence_run.must_be_old(deployment, vnf, old)
     try:
         members = run_kind.old_members(standing.vaults, state, deployment.site(old))
+        run_kind.definition_of(members, deployment.vnfs.find(vnf))
         run_kind.must_be_whole(members, vnf)
     except SiteUnreachable as error:
         raise SiteUnreachable(

@@ -23,7 +23,7 @@ from antipode.model.base import Model
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
 from antipode.model.topology import Server
-from antipode.model.vnf import Member
+from antipode.model.vnf import Member, Vnf
 from antipode.recover import fencing, release, switching
 from antipode.recover.dns import switching as dns_switching
 from antipode.recover.fencing import Fenced, Fencing
@@ -193,6 +193,18 @@ def must_be_whole(members: OldMembers, vnf: str) -> None:
         raise PreflightFailed(f"an undo of the failover of {vnf}", missing)
 
 
+def definition_of(members: OldMembers, local: Vnf | None) -> Vnf:
+    """The definition by which the old copy is probed and users are led to it.
+
+    Args:
+        local: that of this host.
+
+    Raises:
+        InvalidInput: the file of this host names other members than the old copy has.
+    """
+    return preparation.definition_of(members.opened, local)[0]
+
+
 def _vaults(run: Run, request: UndoRequest) -> Vault:
     return activity.before_failover(run.deployment, run.vnf, request.site, run.go_on).vaults
 
@@ -203,6 +215,7 @@ def _undo(run: Run) -> None:
     failover.displace_others(run, KIND)
     vaults, site = _vaults(run, request), run.site(request.site)
     members = old_members(vaults, request.state, site)
+    definition = definition_of(members, run.deployment.vnfs.find(run.vnf))
     is_begun = generations.claim_of(vaults, run.vnf, run.id) is not None
     if not is_begun:
         windows.must_be_open(vaults, request.state)
@@ -215,13 +228,13 @@ def _undo(run: Run) -> None:
     failover_fence.fence(former, "required")
     run.result["lost_s"] = _lost_s(request.state)
     _start(run, members, former)
-    _await_answers(run, members)
+    _await_answers(run, members, definition)
     with run.timeline.step(Steps.COMPLETE_GENERATION, run.vnf):
         run.go_on()
         former.may_be_changed()
         generations.complete(vaults, claim)
     run.cannot_be_aborted()
-    _lead_users_back(run, members, former)
+    _lead_users_back(run, members, definition, former)
     run.deployment.states.keep(generations.present(vaults, run.vnf, request.site))
     run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
 
@@ -284,14 +297,12 @@ def _start(run: Run, members: OldMembers, former: Former) -> None:
                 raise ResourceFailed(f"{members.site.name}: {'; '.join(problems)}")
 
 
-def _await_answers(run: Run, members: OldMembers) -> None:
+def _await_answers(run: Run, members: OldMembers, definition: Vnf) -> None:
     """Probe each member that runs, as the VNF file of this host names it, else as its point does.
 
     Raises:
         ResourceFailed: one does not answer.
     """
-    local = run.deployment.vnfs.find(run.vnf)
-    definition, _ = preparation.definition_of(members.opened, local)
     for member, (_, server) in zip(definition.members, members.servers, strict=True):
         if member.answers is None or server.is_off:
             continue
@@ -305,9 +316,10 @@ def _await_answers(run: Run, members: OldMembers) -> None:
             )
 
 
-def _lead_users_back(run: Run, members: OldMembers, former: Former) -> None:
+def _lead_users_back(
+    run: Run, members: OldMembers, definition: Vnf, former: Former
+) -> None:
     """Switch the DNS records of the VNF to the old copy. One that cannot be switched is named."""
-    definition, _ = preparation.definition_of(members.opened, run.deployment.vnfs.find(run.vnf))
     if not definition.dns:
         return
     point = members.opened.point.model_copy(update={"vnf": definition})
