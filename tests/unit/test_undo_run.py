@@ -37,7 +37,7 @@ from antipode.runs import failover as failover_run
 from antipode.runs import undo as undo_run
 from antipode.store.tables import RunRow
 from antipode.vault import generations
-from tests.unit.test_dns_run import FakeZone, zone
+from tests.unit.test_dns_run import KEY, THEIRS, FakeZone, zone
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_failover_fence import expect_as_before, fails, of_a_patient_fence
 from tests.unit.test_migrate_run import statuses
@@ -317,6 +317,16 @@ def test_its_dns_records_lead_to_the_old_copy_again(world: World, zone: FakeZone
     assert before != {key: record.values for key, record in zone.records.items()}
     undone(world)
     assert before == {key: record.values for key, record in zone.records.items()}
+
+
+def test_a_record_that_somebody_has_changed_since_the_failover_is_left_alone(
+    world: World, zone: FakeZone
+) -> None:
+    failed_over(world)
+    zone.records[KEY] = THEIRS
+    dns = undone(world)["dns"]
+    assert zone.records[KEY] == THEIRS
+    assert "192.0.2.77" in dns["problems"][0] and dns["finish"]
 
 
 def test_a_claim_without_time_for_it_is_written_as_before() -> None:

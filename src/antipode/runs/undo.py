@@ -319,12 +319,15 @@ def _await_answers(run: Run, members: OldMembers, definition: Vnf) -> None:
 def _lead_users_back(
     run: Run, members: OldMembers, definition: Vnf, former: Former
 ) -> None:
-    """Switch the DNS records of the VNF to the old copy. One that cannot be switched is named."""
+    """Switch the DNS records of the VNF to the old copy. One that cannot be switched is named.
+
+    The operator was not shown them: only those are changed that lead to the new copy.
+    """
     if not definition.dns:
         return
     point = members.opened.point.model_copy(update={"vnf": definition})
     dns = run.deployment.dns
-    planned = dns_switching.plan(point, members.site.name, former.site, dns)
+    planned = dns_switching.plan(point, members.site.name, former.site, dns, asks=False)
     switched = dns_switching.switch(
         planned.changes, dns, run.timeline, run.go_on, former.may_be_changed
     )
