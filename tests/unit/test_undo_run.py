@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from antipode.engine.kind import RunKind
 from antipode.engine.run import new_run
@@ -35,6 +36,7 @@ from antipode.operations.undo import request as request_undo
 from antipode.recover import switching
 from antipode.runs import failover as failover_run
 from antipode.runs import undo as undo_run
+from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 from antipode.vault import generations
 from tests.unit.test_dns_run import KEY, THEIRS, FakeZone, zone
@@ -220,6 +222,22 @@ def test_an_old_copy_that_does_not_start_is_fenced_again_and_the_new_one_runs(
     moved.a.before = moved.b.before = lambda happens: None
     assert newest(moved).state == "failed"
     assert is_fenced(moved.a)
+    expect_the_new_copy(moved)
+
+
+def test_the_old_copy_is_not_started_where_the_database_does_not_keep_it(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OperationalError("insert", {}, OSError("disk full"))
+
+    moved.b.before = lambda happens: (
+        monkeypatch.setattr(Runs, "keep", refuses) if happens == "lock front" else None
+    )
+    begun = len(moved.a.events)
+    with pytest.raises(AntipodeError):
+        undone(moved)
+    assert moved.a.events[begun:] == []
     expect_the_new_copy(moved)
 
 

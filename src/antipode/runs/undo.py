@@ -18,7 +18,7 @@ from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
-from antipode.errors import Busy, NotFound, PreflightFailed, ResourceFailed, VaultCorrupt
+from antipode.errors import AntipodeError, Busy, NotFound, PreflightFailed, ResourceFailed, VaultCorrupt
 from antipode.model.base import Model
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
@@ -274,22 +274,28 @@ def _start(run: Run, members: OldMembers, former: Former) -> None:
     Raises:
         ResourceFailed: a member does not start.
         Busy: the claim is lost; nothing was started since.
+        AntipodeError: the database does not keep that it is started; nothing was.
     """
     copy = _old_copy(run, former.vaults, former.claim)
     names = {server.id: server.name for _, server in members.servers}
-    release.release(
-        Release(
-            vnf=run.vnf,
-            run=None,
-            site=members.site,
-            copy=copy._replace(servers=names, runs=()),  # of copies that are older still, none
-            waves=members.waves,
-            timeline=run.timeline,
-            may=former.may_be_changed,
-            go_on=run.go_on,
-        )
-    )
     with run.timeline.step(UndoSteps.START, members.site.name) as step:
+        if not _may_run(run, former.claim):  # a rollback would start the new copy beside it
+            raise AntipodeError(
+                f"the database does not keep that {run.id} starts the old copy at"
+                f" {members.site.name}, so it does not"
+            )
+        release.release(
+            Release(
+                vnf=run.vnf,
+                run=None,
+                site=members.site,
+                copy=copy._replace(servers=names, runs=()),  # of copies that are older still, none
+                waves=members.waves,
+                timeline=run.timeline,
+                may=former.may_be_changed,
+                go_on=run.go_on,
+            )
+        )
         on = Switching(run.vnf, members.site, step, former.may_be_changed, run.go_on)
         for wave in members.waves:
             ids = [id_ for id_ in wave if id_ in members.on]
@@ -337,6 +343,13 @@ def _lead_users_back(
     run.result["dns"] = found
 
 
+def _may_run(run: Run, claim: Claim) -> bool:
+    """Whether the old copy may have been started, by what the database keeps."""
+    begun = (Steps.RELEASE_FENCE.words, UndoSteps.START.words)
+    kept = run.timeline.kept()
+    return any(s.name in begun and s.resource == claim.site for s in kept)
+
+
 def _fence_again(run: Run, vaults: Vault, claim: Claim) -> None:
     """Fence the old copy, if it may have been started.
 
@@ -344,8 +357,7 @@ def _fence_again(run: Run, vaults: Vault, claim: Claim) -> None:
         Busy: the claim is lost; nothing was changed since.
         ResourceFailed, SiteUnreachable: not all of it is fenced.
     """
-    begun = (Steps.RELEASE_FENCE.words, UndoSteps.START.words)
-    if not any(s.name in begun and s.resource == claim.site for s in run.timeline.kept()):
+    if not _may_run(run, claim):
         return
     reason = f"antipode: old copy of VNF {run.vnf}; {run.id} was rolled back"
     with run.timeline.step(UndoSteps.FENCE_AGAIN, claim.site):
