@@ -159,6 +159,21 @@ def test_neither_commands_nor_their_output_nor_user_data_are_in_it(world: World)
     assert "cm9sZQ==" not in of_failover  # the user_data of the members
 
 
+def test_what_the_command_of_a_part_has_printed_is_not_in_the_report_of_the_whole(
+    world: World,
+) -> None:
+    whole = kept(world, "failed", not_done="failover-1 failed: x: geheim")
+    part = new_run(failover_run.KIND, "v", {"to": "site-b", "part_of": whole.id})
+    part.state, part.ended_at, part.slot = "failed", part.started_at + 1, None
+    run = part.id
+    world.here.runs.create(part)
+    with_step(world, run, name="runbook step", result={"error": "x: geheim", "output": "geheim"})
+    with_step(world, whole.id, name="recover at the other site", result={"error": "x: geheim"})
+    found = report(world.here, whole.id)
+    assert [p.run for p in found.parts] == [run]
+    assert "geheim" not in found.model_dump_json()
+
+
 def test_hostile_names_are_text(world: World) -> None:
     row = kept(world, "failed", not_done=HOSTILE, **{HOSTILE: HOSTILE})
     with_step(world, row.id, name=HOSTILE, resource=HOSTILE, result={HOSTILE: HOSTILE})

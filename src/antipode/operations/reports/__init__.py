@@ -7,7 +7,7 @@ what an operator has confirmed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,10 +65,9 @@ class _Maker:
         self._made_at = moment(datetime.now(UTC).timestamp())
 
     def report(self, row: RunRow) -> Report:
-        steps = self._deployment.runs.steps(row.id)
-        clean = _Cleaner(steps)
+        steps, parts = self._deployment.runs.steps(row.id), self._deployment.runs.parts([row])
+        clean = _Cleaner([*steps, *self._steps_below(parts)])  # a part's error is its whole's, too
         request, result = row.request or {}, dict(row.result)
-        parts = self._deployment.runs.parts([row])
         confirmed_at = request.get("confirmed_at")
         ended = row.ended_at
         return Report(
@@ -110,6 +109,12 @@ class _Maker:
             made_by=identity.current(),
             antipode=__version__,
         )
+
+    def _steps_below(self, parts: Sequence[RunRow]) -> Iterator[StepRow]:
+        """The steps of parts, and of their parts."""
+        for part in parts:
+            yield from self._deployment.runs.steps(part.id)
+            yield from self._steps_below(self._deployment.runs.parts([part]))
 
     def _answers(self, run: str) -> list[Answer]:
         return [
