@@ -144,6 +144,18 @@ def test_what_deviates_is_named(world: World) -> None:
     assert found.leaks == ["port p"]
 
 
+def test_a_copy_that_was_not_fenced_and_a_site_that_lacks_something_are_named(
+    world: World,
+) -> None:
+    unfenced = {"servers": [], "ports": [], "not_fenced": ["site-a: no answer"]}
+    of_failover = report(world.here, kept(world, fence=unfenced).id)
+    assert any("site-a: no answer" in d for d in of_failover.deviations)
+    of_fence = report(world.here, kept(world, "failed", not_fenced=["server front runs"]).id)
+    assert any("server front runs" in d for d in of_fence.deviations)
+    of_reprotect = report(world.here, kept(world, missing=["no quota of volumes"]).id)
+    assert any("no quota of volumes" in d for d in of_reprotect.deviations)
+
+
 def test_neither_commands_nor_their_output_nor_user_data_are_in_it(world: World) -> None:
     secret = "check --password geheim"
     row = kept(world, "failed")

@@ -38,7 +38,10 @@ _SPEAKS = (Steps.PROBE.words, RunbookSteps.DO.words)
 """Steps whose errors and facts have the words of an operator's command, or of its output."""
 _WORDS = ("asked", "output", "words")
 """Facts of steps that may have them, too, and those of notes, which are shown as such."""
-_CONFIRMED = ("instead_of", "lost_vaults", "option", "keep_s", "removes", "source")
+_CONFIRMED = (
+    *("instead_of", "lost_vaults", "option", "keep_s", "removes", "source"),
+    *("fence", "undo_within_s"),
+)
 """Members of a request that an operator has confirmed in words."""
 _SHOWN_APART = ("content", "leaks", "volumes", "dns", "answers", "findings")
 
@@ -216,7 +219,9 @@ def _deviations(row: RunRow, steps: Iterable[StepRow], clean: _Cleaner) -> Itera
             yield clean(f"{name.replace('_', ' ')}: {result[name]}")
     for problem in (result.get("dns") or {}).get("problems", ()):
         yield clean(str(problem))
-    for name in ("left", "leaks", "may_be_off"):
+    for one in (result.get("fence") or {}).get("not_fenced", ()):
+        yield clean(f"not fenced: {one}")
+    for name in ("left", "leaks", "may_be_off", "not_fenced", "missing"):
         yield from (clean(f"{name.replace('_', ' ')}: {one}") for one in result.get(name) or ())
     for one in result.get(VNFS) or ():
         if one["state"] != "succeeded":
