@@ -38,7 +38,7 @@ from antipode.runs import failover as failover_run
 from antipode.runs import undo as undo_run
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
-from antipode.vault import generations
+from antipode.vault import generations, windows
 from tests.unit.test_dns_run import KEY, THEIRS, FakeZone, zone
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_failover_fence import expect_as_before, fails, of_a_patient_fence
@@ -151,6 +151,39 @@ def test_after_a_commit_it_is_refused_on_every_host(moved: World) -> None:
     with pytest.raises(InvalidInput):
         commit(here, "v", status(here, "v").state)
     assert status(moved.process(), "v").undo_until is None
+
+
+def test_one_that_is_overtaken_by_a_commit_stops_nothing(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commits(*_: object) -> None:
+        here = moved.process()
+        commit(here, "v", open_time(here, "v")[0])
+
+    monkeypatch.setattr(undo_run, "must_be_whole", commits, raising=True)
+    here = moved.process()
+    row = undo_run.requested(open_time(here, "v")[0], "site-a")
+    with pytest.raises(InvalidInput):
+        undo(here, row, Unobserved())
+    expect_the_new_copy(moved)
+    assert is_fenced(moved.a)
+
+
+def test_a_commit_that_is_overtaken_by_an_undo_or_by_moves_says_so(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = moved.process()
+    state = open_time(here, "v")[0]
+    with pytest.raises(Busy):
+        commit(here, "v", state.model_copy(update={"generation": 4}))
+    assert open_time(here, "v")[0].generation == 2
+
+    def claims_first(*args: object) -> None:
+        generations.claim(here.vaults(), state, "site-a", "undo-x")
+
+    monkeypatch.setattr(windows, "commit", claims_first)
+    with pytest.raises(Busy):
+        commit(here, "v", state)
 
 
 def test_the_old_copy_is_not_removed_while_its_time_is_open(moved: World) -> None:

@@ -11,7 +11,7 @@ from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
-from antipode.errors import SiteUnreachable
+from antipode.errors import Busy, SiteUnreachable
 from antipode.model.state import ProtectedVnf
 from antipode.runs import failover_fence, protect
 from antipode.runs import fence as fence_run
@@ -120,12 +120,25 @@ def commit(deployment: Deployment, vnf: str, confirmed: ProtectedVnf) -> Json:
     """
     standing = activity.decided(deployment, vnf)
     state = standing.state
-    activity.must_be_active_at(state, confirmed.active_site)
+    _must_be_as_confirmed(state, confirmed)
     windows.must_be_open(standing.vaults, state)
     windows.commit(standing.vaults, state)
+    # an undo claims first and looks for this then, so that one of both sees the other
+    _must_be_as_confirmed(activity.decided(deployment, vnf).state, confirmed)
     return {
         "vnf": vnf,
         "active_site": state.active_site,
         "generation": state.generation,
         "committed": True,
     }
+
+
+def _must_be_as_confirmed(state: ProtectedVnf, confirmed: ProtectedVnf) -> None:
+    """See that a VNF is still active by the failover that was confirmed.
+
+    Raises:
+        Busy: it has moved since, or an undo of it has begun.
+    """
+    activity.must_be_active_at(state, confirmed.active_site)
+    if state.generation != confirmed.generation:
+        raise Busy(f"{state}: it has moved and come back since this was confirmed")

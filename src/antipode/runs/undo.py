@@ -223,6 +223,9 @@ def _undo(run: Run) -> None:
             must_be_whole(members, run.vnf)
     run.touches_clouds()
     claim = _claim(run, request, vaults)
+    if not is_begun:
+        # who gives it up writes that first and looks for a claim then, so that one sees the other
+        windows.must_be_open(vaults, request.state)
     run.result["generation"] = claim.generation
     former = Former(run, vaults, claim)
     failover_fence.fence(former, "required")
@@ -251,7 +254,6 @@ def _claim(run: Run, request: UndoRequest, vaults: Vault) -> Claim:
 
     Raises:
         Busy: another run has it, or the VNF has moved since.
-        InvalidInput: the failover was committed meanwhile.
         VaultError: it is not known.
     """
     with run.timeline.step(Steps.CLAIM_GENERATION, run.vnf) as step:
