@@ -308,6 +308,17 @@ def test_what_is_to_be_approved_is_shown(world: World, acting_as: As) -> None:
         assert ("notify it" in words) == (kind != "drill")
 
 
+def test_what_was_asked_beside_the_plan_is_shown(world: World, acting_as: As) -> None:
+    needing(world, failover=1)
+    prepared = failing.prepare(world.here, "v", "site-b", None)
+    row = failing.request(prepared, "try", 600.0)
+    dangers = {"instead_of": "failover-lost", "lost_vaults": ["third"]}
+    row.request = {**(row.request or {}), **dangers}
+    words = "\n".join(shown(world.here, submit(world.here, row)["run"])[1])
+    for word in ("locks", "all the same", "failover-lost", "third", "600 s"):
+        assert word in words, word
+
+
 def test_the_person_is_the_user_that_has_logged_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

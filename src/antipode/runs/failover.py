@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -201,7 +201,7 @@ class Failover(RunKind):
 
     def words(self, row: RunRow) -> list[str]:
         plan = _plan_of(row)
-        return [] if plan is None else plan.words()
+        return [*_asked_beside_the_plan(row.request or {}), *(plan.words() if plan else ())]
 
     def execute(self, run: Run) -> None:
         _fail_over(run)
@@ -286,6 +286,22 @@ def _plan_of(row: RunRow) -> RecoveryPlan | None:
     except (ValidationError, KeyError, TypeError, AttributeError, ValueError) as error:
         LOG.warning("the plan of %s cannot be read by this antipode: %s", row.id, error)
         return None
+
+
+def _asked_beside_the_plan(request: Json) -> Iterator[str]:
+    """What its author has asked of a failover beyond its plan, a line each."""
+    if how := request.get("fence"):
+        otherwise = " if it can, and moves all the same if not" if how == "try" else ""
+        yield f"first cuts off, stops and locks the copy that it leaves{otherwise}"
+    if lost := request.get("instead_of"):
+        yield (
+            f"takes the place of {lost}, which its author says is lost with its host: if it is not,"
+            " there may be two active copies"
+        )
+    for vault in request.get("lost_vaults") or ():
+        yield f"vault {vault} has no say in it: its author says that it is lost"
+    if (within_s := request.get("undo_within_s")) is not None:
+        yield f"can be undone for {within_s:g} s"
 
 
 def _fail_over(run: Run) -> None:

@@ -141,6 +141,10 @@ class Plan(RunKind):
         plan, verb = request.plan, self.verb.name
         targets = {target.vnf: target for target in request.targets}
         lines = [f"plan {plan.plan}{f', {request.source}' if request.source else ''}"]
+        lines += [
+            f"vault {vault} has no say in it: its author says that it is lost"
+            for vault in request.lost_vaults
+        ]
         lines += [f"step {plan_file.words(step)}" for step in plan.steps_of(verb)]
         for group in plan.groups:
             policy = "stops after" if plan.stops_after(group) else "continues past"
