@@ -17,6 +17,7 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import failover, fenced_first, prepare, request
 from antipode.operations.resume import resume
 from antipode.recover import switching
+from antipode.runs import failover as failover_run
 from antipode.store.tables import RunRow
 from antipode.vault import generations
 from tests.unit.test_durable_runs import World, world
@@ -126,6 +127,25 @@ def test_a_failure_after_a_boot_undoes_nothing_and_an_abort_does(world: World) -
     abort(world.process(), newest(world).id, Unobserved())
     expect_as_before(world)
     expect_nothing_made(world)
+
+
+def test_a_server_of_an_earlier_try_keeps_the_fence_and_an_abort_removes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.b.before = fails("boot front")
+    with pytest.raises(AntipodeError):
+        world.failover()
+    world.b.before = lambda happens: None
+    assert statuses(world.b) == {"db": "ACTIVE"}
+    with monkeypatch.context() as patch, pytest.raises(AntipodeError):
+        patch.setattr(failover_run, "run_flow", lambda *_, **__: fail("no answer"))
+        failed_over(world)
+    assert is_fenced(world.a)
+    world.a.before = lambda happens: None if not world.b.servers else fail("two copies")
+    abort(world.process(), newest(world).id, Unobserved())
+    world.a.before = lambda happens: None
+    expect_as_before(world)
+    assert world.b.servers == {}
 
 
 def test_members_are_started_in_their_boot_order_once_the_other_copy_is_gone(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from antipode.errors import AntipodeError, Busy, NotFenced, NotFound, SiteUnreachable, Stopped
+from antipode.model.marks import made_by
 from antipode.model.steps import Steps
 from antipode.recover import fencing, release, switching
 from antipode.recover.fencing import Fenced, Fencing
@@ -21,6 +22,7 @@ from antipode.recover.release import Release
 from antipode.vault import generations, old_copies, points
 
 if TYPE_CHECKING:
+    from antipode.cloud.site import Site
     from antipode.engine.deployment import Deployment
     from antipode.engine.run import Run
     from antipode.model.state import Claim, ProtectedVnf
@@ -165,6 +167,12 @@ def release_if_no_copy_is_made(former: Former) -> str | None:
             f" {former.claim.site}: antipode run abort {run.id} removes it and undoes the fence."
         )
     try:
+        site = run.deployment.site(former.claim.site).under(run.go_on)
+        if made := servers_of(site, replaced_by(former.vaults, run.vnf, run.id)):
+            return (
+                f"The copy at {former.site} stays fenced, as {', '.join(made)} may run at"
+                f" {site.name}: antipode run abort {run.id} removes that and undoes the fence."
+            )
         undo(former)
     except AntipodeError as error:
         return (
@@ -172,6 +180,33 @@ def release_if_no_copy_is_made(former: Former) -> str | None:
             " again."
         )
     return f"The fence at {former.site} was undone: {run.vnf} runs there as before."
+
+
+def replaced_by(vaults: Vault, vnf: str, run: str) -> set[str]:
+    """The failovers that have tried to move a VNF from where it is active before this one did, and
+    have lost their claims. What they have made serves nobody, and may run.
+
+    Raises:
+        VaultError: the vaults cannot be read.
+    """
+    found: set[str] = set()
+    for claim, outcome in generations.history(vaults, vnf):
+        if outcome is not None and outcome.outcome == "active":
+            break
+        found.add(claim.run)
+    return found - {run}
+
+
+def servers_of(site: Site, runs: Collection[str]) -> list[str]:
+    """The servers at a site that runs have made, for people.
+
+    Raises:
+        SiteUnreachable: the site does not answer.
+    """
+    if not runs:
+        return []
+    servers = site.compute.servers()
+    return [f"server {s['name']} ({s['id']}) of {made_by(s)}" for s in servers if made_by(s) in runs]
 
 
 def undo_with(run: Run, vaults: Vault, how: FenceFirst) -> list[str]:
