@@ -6,18 +6,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.tsig
 import pytest
 from pydantic import ValidationError
 
 from antipode import config
-from antipode.errors import InvalidFile, InvalidInput
+from antipode.errors import DnsRefused, InvalidFile, InvalidInput
 from antipode.model import point_v2
 from antipode.model.dns import DnsChange, RecordSet, server_address
 from antipode.model.point import RecoveryPoint
 from antipode.model.topology import FixedAddress, FloatingIp, Port
 from antipode.model.vnf import Vnf
 from antipode.operations.vnfs import read_file
-from antipode.recover.dns import records
+from antipode.recover.dns import queries, records
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.sealing import seal
 from tests.unit import samples
@@ -272,3 +277,21 @@ def test_a_server_is_an_address_and_perhaps_a_port(text: str, address: tuple[str
 def test_a_server_by_name_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="address"):
         server_address(text)
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.REFUSED])
+def test_an_unsigned_answer_to_a_signed_message_does_not_count(
+    rcode: dns.rcode.Rcode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers(question: dns.message.Message, *_: object, **__: object) -> dns.message.Message:
+        answer = dns.message.Message(id=question.id)
+        answer.flags |= dns.flags.QR | dns.flags.AA
+        answer.set_rcode(rcode)
+        return answer
+
+    monkeypatch.setattr(dns.query, "tcp", answers)
+    key = dns.tsig.Key("antipode", "c2VjcmV0", "hmac-sha256")
+    with pytest.raises(DnsRefused):
+        queries.ask("192.0.2.53", f"hlr.{ZONE}", "A", 1.0, key)
+    if rcode != dns.rcode.REFUSED:
+        assert queries.ask("192.0.2.53", f"hlr.{ZONE}", "A", 1.0) is None

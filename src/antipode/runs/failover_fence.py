@@ -206,7 +206,9 @@ def servers_of(site: Site, runs: Collection[str]) -> list[str]:
     if not runs:
         return []
     servers = site.compute.servers()
-    return [f"server {s['name']} ({s['id']}) of {made_by(s)}" for s in servers if made_by(s) in runs]
+    return [
+        f"server {s['name']} ({s['id']}) of {made_by(s)}" for s in servers if made_by(s) in runs
+    ]
 
 
 def undo_with(run: Run, vaults: Vault, how: FenceFirst) -> list[str]:

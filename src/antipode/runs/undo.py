@@ -18,7 +18,14 @@ from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
-from antipode.errors import AntipodeError, Busy, NotFound, PreflightFailed, ResourceFailed, VaultCorrupt
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    NotFound,
+    PreflightFailed,
+    ResourceFailed,
+    VaultCorrupt,
+)
 from antipode.model.base import Model
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
@@ -324,9 +331,7 @@ def _await_answers(run: Run, members: OldMembers, definition: Vnf) -> None:
             )
 
 
-def _lead_users_back(
-    run: Run, members: OldMembers, definition: Vnf, former: Former
-) -> None:
+def _lead_users_back(run: Run, members: OldMembers, definition: Vnf, former: Former) -> None:
     """Switch the DNS records of the VNF to the old copy. One that cannot be switched is named.
 
     The operator was not shown them: only those are changed that lead to the new copy.

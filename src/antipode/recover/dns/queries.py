@@ -72,11 +72,17 @@ def send(server: str, message: dns.message.Message, timeout_s: float) -> dns.mes
 
     Raises:
         DnsUnreachable: there is none.
-        DnsRefused: the server refuses the key, or is not the one that has it.
+        DnsRefused: the server refuses the key, or is not the one that has it; or it has not signed
+            its answer to a signed message, which anybody may have sent then.
     """
     address, port = server_address(server)
     with _answering(server):
-        return dns.query.tcp(message, address, timeout=timeout_s, port=port)
+        answer = dns.query.tcp(message, address, timeout=timeout_s, port=port)
+    # dnspython itself looks for that since 2.9 only; servers refuse unsigned
+    is_refused = answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+    if message.had_tsig and not answer.had_tsig and not is_refused:
+        raise DnsRefused(f"DNS server {server} has not signed its answer to a signed message")
+    return answer
 
 
 def seen_at(server: str, wanted: RecordSet, timeout_s: float) -> str | None:
