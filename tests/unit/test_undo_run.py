@@ -19,9 +19,11 @@ from antipode.errors import (
     Busy,
     InvalidInput,
     NotFenced,
+    NotFound,
     PreflightFailed,
     SiteUnreachable,
 )
+from antipode.model.marks import marks
 from antipode.model.state import Claim
 from antipode.model.vnf import Vnf
 from antipode.operations import fence as fencing
@@ -223,6 +225,21 @@ def test_a_vnf_file_with_other_members_is_refused_before_anything_is_stopped(
         undo(here, row, Unobserved())
     assert not any("stop" in event for event in moved.b.events[begun:])
     expect_the_new_copy(moved)
+
+
+def test_a_copy_that_is_older_still_is_not_taken_for_the_old_one(moved: World) -> None:
+    here = moved.process()
+    for run, site in (("failover-3", "site-a"), ("failover-4", "site-b")):
+        state = status(here, "v").state
+        claim = generations.claim(here.vaults(), state, site, run, undo_within_s=3600.0)
+        generations.complete(here.vaults(), claim)
+    fenced = moved.a.servers["id-db"]
+    newer = {"id": "id-newer", "status": "ACTIVE", "metadata": marks("failover-3", "key")}
+    moved.a.servers["id-newer"] = {**fenced, **newer, "locked": False}
+    with pytest.raises(NotFound):
+        prepare_undo(moved.process(), "v")
+    del moved.a.servers["id-newer"]
+    assert prepare_undo(moved.process(), "v").starts
 
 
 def test_a_new_copy_that_cannot_be_fenced_runs_on(moved: World) -> None:

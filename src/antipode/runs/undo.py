@@ -27,6 +27,7 @@ from antipode.errors import (
     VaultCorrupt,
 )
 from antipode.model.base import Model
+from antipode.model.marks import made_by
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
 from antipode.model.topology import Server
@@ -174,14 +175,29 @@ def old_members(vaults: Vault, state: ProtectedVnf, site: Site) -> OldMembers:
     """The members of the old copy of a VNF at a site.
 
     Raises:
-        NotFound: no valid recovery point of it is left.
+        NotFound: no valid recovery point of it is left; those of a copy that is older still do not
+            count.
+        SiteUnreachable: the site does not answer.
         VaultError: the vaults cannot be read.
     """
+    made_it = next(
+        (
+            claim
+            for claim, outcome in generations.history(vaults, state.vnf)
+            if outcome is not None and outcome.outcome == "active"
+            if claim.site == site.name and claim.generation < state.generation
+        ),
+        None,
+    )
     for point, summary in reversed(list(points.list_points(vaults, state.vnf))):
         if isinstance(summary, VaultCorrupt):
             continue
         if summary.generation < state.generation and summary.site == site.name:
-            return OldMembers(points.find(vaults, state.vnf, point), site)
+            is_of_it = made_it is None or summary.generation >= made_it.generation
+            # an undo has made none: it has started those that there were
+            if is_of_it or all(made_by(s) != made_it.run for s in site.compute.servers()):
+                return OldMembers(points.find(vaults, state.vnf, point), site)
+            break
     raise NotFound(
         f"no valid recovery point of {state.vnf} says which servers, volumes and ports it had at"
         f" {site.name}: it cannot be known whether the old copy is whole",
