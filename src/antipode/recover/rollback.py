@@ -61,18 +61,7 @@ def remove(
     Raises:
         ResourceFailed: not all of it could be deleted; all that could be is. It can be tried again.
     """
-    problems: list[str] = []
-    if servers := [s for s in site.compute.servers() if made_by(s) == run]:
-        with timeline.step(Steps.REMOVE_SERVERS, site.name) as step:
-            step.result(servers=[s["name"] for s in servers])
-            for server in servers:
-                problems += _refused(
-                    f"server {server['name']}", partial(_delete_server, site, server["id"])
-                )
-            if not problems:
-                site.compute.watch.wait_gone(
-                    [s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for
-                )
+    problems = _servers_removed(site, run, timeline)
     kept: list[str] = []
     if not problems and (ports := [p for p in _ports(site, plan) if neutron_maker(p) == run]):
         # ours are gone: a server that is there is of a failover which has replaced this one
@@ -119,6 +108,36 @@ def remove(
     for kind in sorted({v.source_kind for s in plan.servers for v in s.disks}):
         left += PROVIDERS.get(kind).roll_back(site, run, plan, timeline, go_on)
     return [*left, *_left(site, run, plan)]
+
+
+def remove_servers(site: Site, run: str, timeline: Timeline) -> None:
+    """Delete the servers that carry the mark of a run, and wait until they are gone. What they have
+    booted from stays for the next recovery. Safe to repeat.
+
+    Raises:
+        ResourceFailed: not all could be deleted. It can be tried again.
+    """
+    if problems := _servers_removed(site, run, timeline):
+        raise ResourceFailed(
+            f"{site.name}: not all servers of {run} could be removed: {'; '.join(problems)}"
+        )
+
+
+def _servers_removed(site: Site, run: str, timeline: Timeline) -> list[str]:
+    """Delete the servers of a run; what was refused."""
+    problems: list[str] = []
+    if servers := [s for s in site.compute.servers() if made_by(s) == run]:
+        with timeline.step(Steps.REMOVE_SERVERS, site.name) as step:
+            step.result(servers=[s["name"] for s in servers])
+            for server in servers:
+                problems += _refused(
+                    f"server {server['name']}", partial(_delete_server, site, server["id"])
+                )
+            if not problems:
+                site.compute.watch.wait_gone(
+                    [s["id"] for s in servers], timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for
+                )
+    return problems
 
 
 def remove_throw_away(

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -221,7 +220,7 @@ class Failover(RunKind):
         if any(step.name == Steps.CLAIM_GENERATION.words for step in run.timeline.kept()):
             left += _data_demoted(run, site)
             if (how := run.request.get("fence")) is not None:
-                left += _replaced_removed(run, site)
+                _remove_servers_of_replaced(run, site)
                 left += failover_fence.undo_with(run, _standing(run).vaults, how)
             _give_back(run)
         return left
@@ -543,18 +542,12 @@ def _is_active(run: Run) -> bool:
     return generations.has_succeeded(_standing(run).vaults, run.vnf, run.id)
 
 
-def _replaced_removed(run: Run, site: Site) -> list[str]:
-    """Remove what failovers have made that this one has replaced, where that are servers too: they
-    would run beside the copy that is started again; what stays, and why.
+def _remove_servers_of_replaced(run: Run, site: Site) -> None:
+    """Remove the servers of failovers that this one has replaced: they would run beside the copy
+    that is started again. What they have booted from stays for the next failover.
     """
-    left: list[str] = []
     for other in sorted(failover_fence.replaced_by(_standing(run).vaults, run.vnf, run.id)):
-        if failover_fence.servers_of(site, {other}):
-            plan = None
-            with suppress(NotFound):  # of another host, whose plan is not known here
-                plan = _plan_of(run.deployment.runs.get(other))
-            left += rollback.remove(site, other, plan, run.timeline, run.go_on)
-    return left
+        rollback.remove_servers(site, other, run.timeline)
 
 
 def _data_demoted(run: Run, site: Site) -> list[str]:
