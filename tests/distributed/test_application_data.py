@@ -181,6 +181,43 @@ def test_a_server_that_is_demoted_has_given_all_to_the_other(pair: tuple[Server,
     until("the old server to follow", lambda: replicas.follows(primary))
 
 
+def test_data_that_was_promoted_and_demoted_follows_nobody_by_itself(
+    pair: tuple[Server, Server],
+) -> None:
+    primary, standby = pair
+    here, there = at("site-a", primary), at("site-b", standby)
+    # A migration that is rolled back: both sites begin a timeline of the same number.
+    last = here.demote(DATA)
+    assert last is not None
+    until("the last position", lambda: there.has_reached(DATA, last))
+    there.promote(DATA, last)
+    standby.ask("CREATE TABLE b AS SELECT generate_series(1, 1000)")
+    there.demote(DATA)
+    here.promote(DATA)
+    early = here.point(DATA, 60)
+    primary.ask("CREATE TABLE a AS SELECT generate_series(1, 100000)")
+    position = here.point(DATA, 60)
+    assert not there.has_reached(DATA, position)
+    # A position is not reached by records of another history that have a greater LSN either.
+    assert not there.has_reached(DATA, early), "its LSN is greater, and its history another"
+    assert standby.ask("SHOW primary_conninfo") == ""
+    assert there.status(DATA).health is Health.STOPPED
+    there.resync(DATA, here.reference(DATA))
+    until("the position to arrive", lambda: there.has_reached(DATA, position))
+    assert standby.ask("SELECT to_regclass('b')") is None
+
+
+def test_a_resync_that_was_killed_between_its_renames_keeps_the_settings_of_the_server(
+    pair: tuple[Server, Server],
+) -> None:
+    primary, standby = pair
+    here, there = at("site-a", primary), at("site-b", standby)
+    standby.stop()
+    standby.data.rename(standby.data.with_name("data.old"))
+    there.resync(DATA, here.reference(DATA))
+    until("the server to follow", lambda: replicas.follows(standby))
+
+
 @pytest.fixture
 def kept(world: World, pair: tuple[Server, Server]) -> World:
     """A VNF whose application has the data of both servers."""

@@ -9,8 +9,10 @@ PGPORT, PGHOST (an address, or the folder of its socket), PGUSER (a superuser), 
 PG_BIN (the folder of pg_ctl), PG_REFERENCE (by what other hosts find this server, as
 `host=… port=…`) and PG_LOG.
 
-A position is TIMELINE:LSN. A server has reached it if its own history has it: an LSN alone would
-also be found in data that has diverged.
+A position is TIMELINE:LSN:ID. A server has reached it if its own history has it: an LSN alone would
+also be found in data that has diverged. So would a timeline: two servers that are promoted at the
+same LSN have the same number and the same history. So each timeline that is begun here has an id,
+in a table that is replicated with the data.
 """
 
 from __future__ import annotations
@@ -49,6 +51,17 @@ SELECT json_build_object(
   'sent', (SELECT latest_end_lsn::text FROM pg_stat_wal_receiver),
   'age_s', extract(epoch FROM now() - pg_last_xact_replay_timestamp()))
 """
+
+
+BEGUN = """
+SET synchronous_commit = local;
+CREATE TABLE IF NOT EXISTS public.antipode_timelines (
+  timeline int PRIMARY KEY, id uuid NOT NULL DEFAULT gen_random_uuid());
+INSERT INTO public.antipode_timelines (timeline)
+  VALUES (('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int)
+  ON CONFLICT DO NOTHING
+"""
+"""Gives the timeline of a primary its id, without waiting for a standby: there may be none."""
 
 
 class Failed(Exception):
@@ -107,7 +120,9 @@ def has_reached(state: Json, position: str) -> bool:
     try:
         timeline, wanted = int(position.split(":")[0]), number(position.split(":")[1])
     except (ValueError, IndexError):
-        raise Failed(f"{position} is no position of PostgreSQL: TIMELINE:LSN") from None
+        raise Failed(f"{position} is no position of PostgreSQL: TIMELINE:LSN:ID") from None
+    if (id_ := position.split(":")[2:]) and id_[0] not in timelines():
+        return False
     if timeline == state["timeline"]:
         return number(state["lsn"]) >= wanted
     name = f"pg_wal/{state['timeline']:08X}.history"
@@ -119,9 +134,21 @@ def has_reached(state: Json, position: str) -> bool:
     return False
 
 
+def timelines() -> list[str]:
+    """The ids of the timelines that the data of this server was on, the newest last."""
+    if not ask("SELECT to_regclass('public.antipode_timelines')"):
+        return []
+    return ask("SELECT id FROM public.antipode_timelines ORDER BY timeline").split()
+
+
+def position_of(state: Json, lsn: str | None = None) -> str:
+    """Where this server is, or an LSN of it."""
+    return ":".join([str(state["timeline"]), lsn or state["lsn"], *timelines()[-1:]])
+
+
 def status(request: Json) -> Json:
     state = json.loads(ask(STATE))
-    found: Json = {"position": f"{state['timeline']}:{state['lsn']}"}
+    found: Json = {"position": position_of(state)}
     if not state["in_recovery"]:
         found |= {"health": "writable", "detail": f"timeline {state['timeline']}"}
     else:
@@ -149,8 +176,9 @@ def reference(request: Json) -> Json:
 def point(request: Json) -> Json:
     if json.loads(ask(STATE))["in_recovery"]:
         raise Failed("the server is a standby, and has no positions made")
+    ask(BEGUN)
     lsn = ask("SELECT pg_create_restore_point('antipode')")
-    return {"position": f"{json.loads(ask(STATE))['timeline']}:{lsn}"}
+    return {"position": position_of(json.loads(ask(STATE)), lsn)}
 
 
 def promote(request: Json) -> Json:
@@ -158,28 +186,37 @@ def promote(request: Json) -> Json:
         within_s = max(1, int(request["within_s"]) - 5)
         if ask(f"SELECT pg_promote(true, {within_s})") != "t":
             raise Failed(f"the server is not promoted after {within_s} s")
+    ask(BEGUN)
     return {}
 
 
 def demote(request: Json) -> Json:
-    """Have the server be a standby. When it stops it waits until its standbys have all."""
+    """Have the server be a standby of nobody. When it stops it waits until its standbys have all.
+
+    It would take records of the server that it followed once for its own: `resync` has it follow.
+    """
     try:
-        is_standby = json.loads(ask(STATE))["in_recovery"]
+        if not (is_standby := json.loads(ask(STATE))["in_recovery"]):
+            ask(BEGUN)
     except Failed:
         is_standby = False  # it does not run: one that demoted it was killed
     if not is_standby:
         stop()
+        with (DATA / "postgresql.auto.conf").open("a") as file:
+            file.write("primary_conninfo = ''\n")
         (DATA / "standby.signal").touch()
         start()
     state = json.loads(ask(STATE))
     if not state["in_recovery"]:
         raise Failed("the server runs on as a primary")
-    return {"position": f"{state['timeline']}:{state['lsn']}"}
+    return {"position": position_of(state)}
 
 
 def resync(request: Json) -> Json:
     """Have the server follow another, with a new copy of it. Its own files of settings stay."""
     new, old = DATA.with_name(f"{DATA.name}.new"), DATA.with_name(f"{DATA.name}.old")
+    if old.exists() and not DATA.exists():
+        old.rename(DATA)  # one was killed between the two renames
     follows = json.loads(ask(STATE)) if is_running() else {}
     if follows.get("receiver") == "streaming":
         return {}
