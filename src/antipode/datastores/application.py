@@ -113,9 +113,13 @@ class Application(Driver):
             )
         return found.reached and found.health in USABLE
 
-    def peculiarities(self, data: Data) -> Iterator[tuple[str, str | None]]:
+    def peculiarities(self, data: Data, *, may_be_lost: bool) -> Iterator[tuple[str, str | None]]:
         """What a conformance test looks at beyond these methods, as its driver needs it: what was
         looked at, and the problem, if there is one. Nothing by default.
+
+        Args:
+            may_be_lost: whether the data here may be changed by what does not keep the contract;
+                what is looked at without that is not looked at again.
         """
         return iter(())
 

@@ -37,6 +37,8 @@ WITHIN_S = {
     Verb.RESYNC: 6 * 3600.0,
 }
 """The time limit of each verb in seconds, where the settings name none."""
+CHANGES = (Verb.PROMOTE, Verb.DEMOTE, Verb.RESYNC)
+"""The verbs that change data."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 Word = Annotated[str, Field(min_length=1, max_length=4096)]
 Json = dict[str, Any]
@@ -146,9 +148,12 @@ class ByCommands(Application):
     def resync(self, data: Data, origin: str) -> None:
         self._ask(_Answer, Verb.RESYNC, data, origin=origin)
 
-    def peculiarities(self, data: Data) -> Iterator[tuple[str, str | None]]:
-        for verb in sorted(self.verbs):
+    def peculiarities(self, data: Data, *, may_be_lost: bool) -> Iterator[tuple[str, str | None]]:
+        # A command that does not look at the version does what its verb says.
+        for verb in sorted(v for v in self.verbs if (v in CHANGES) is may_be_lost):
             yield f"refuses version 0 of the contract: {verb}", self._takes(verb, data, version=0)
+        if may_be_lost:
+            return
         for verb in (Verb.STATUS, Verb.REFERENCE):
             kind = _Status if verb is Verb.STATUS else _Reference
             what = f"ignores a member of a request that it does not know: {verb}"

@@ -43,9 +43,23 @@ def look(
         looks = _Looks(here, data)
         yield from looks.alone()
     pair = _Pair(original, copy, data)
-    yield from pair.replication()
-    if promotes and Verb.PROMOTE in copy.verbs:
-        yield from pair.promotion()
+    follows = True
+    for found in pair.replication():
+        follows = follows and found.problem is None
+        yield found
+    if not promotes or Verb.PROMOTE not in copy.verbs:
+        return
+    if not follows:  # it may be the only original that there is
+        why = f"not tried, as it is no copy of {original.site} that follows"
+        yield Finding(copy.site, "can be promoted, demoted and made to follow again", why)
+        return
+    yield from _peculiarities(copy, data, may_be_lost=True)
+    yield from pair.promotion()
+
+
+def _peculiarities(here: Application, data: Data, *, may_be_lost: bool) -> Iterator[Finding]:
+    for check, problem in here.peculiarities(data, may_be_lost=may_be_lost):
+        yield Finding(here.site, check, problem)
 
 
 def _found(site: str, check: str, ask: Callable[[], str | None]) -> Finding:
@@ -74,8 +88,7 @@ class _Looks:
             ("has not reached a position that there is not", self._no_position),
         ):
             yield _found(self._here.site, check, ask)
-        for check, problem in self._here.peculiarities(self._data):
-            yield Finding(self._here.site, check, problem)
+        yield from _peculiarities(self._here, self._data, may_be_lost=False)
 
     def _status(self) -> str | None:
         found = self._here.status(self._data)
