@@ -187,8 +187,9 @@ def test_data_that_is_not_replicated_is_found_before_anything_is_frozen(
     assert not [e for e in kept.world.a.events[began:] if e.startswith("quiesce")]
 
 
-def test_data_whose_original_is_not_in_use_is_not_protected(kept: Kept) -> None:
-    kept.records.is_at("site-a", health="stopped")
+@pytest.mark.parametrize("health", ["stopped", "replicating"])
+def test_data_whose_original_is_not_in_use_is_not_protected(kept: Kept, health: str) -> None:
+    kept.records.is_at("site-a", health=health)
     with pytest.raises(PreflightFailed, match="records"):
         kept.world.protect()
 
@@ -517,9 +518,17 @@ def test_writable_data_is_overwritten_only_if_the_operator_says_so(kept: Kept) -
     assert kept.records.calls("resync") == ["resync at site-b"]
 
 
-def test_nothing_is_made_to_follow_data_that_is_no_original(kept: Kept) -> None:
-    kept.records.is_at("site-b", health="stopped")
-    kept.records.is_at("site-a", health="stopped")
+@pytest.mark.parametrize(
+    ("original", "copy"), [("stopped", "stopped"), ("replicating", "writable")]
+)
+def test_nothing_is_made_to_follow_data_that_is_no_original(
+    kept: Kept, original: str, copy: str
+) -> None:
+    kept.records.is_at("site-b", health=copy)
+    kept.records.is_at("site-a", health=original)
+    assert not datastores.status(kept.world.here, "v")[0].is_well
     with pytest.raises(ResourceFailed, match="site-a"):
-        datastores.prepare(kept.world.here, "v", awaits=False, tell=lambda what: None)
+        datastores.prepare(
+            kept.world.here, "v", awaits=False, tell=lambda what: None, overwrite=["site-b"]
+        )
     assert kept.records.calls("resync") == []

@@ -100,6 +100,12 @@ class Application(Driver):
         Raises: as `status`.
         """
 
+    def is_in_use(self, health: Health) -> bool:
+        """Whether data that is so can be written here by its application. What has to be promoted
+        for that only follows another site while it replicates.
+        """
+        return health is Health.WRITABLE or (Verb.PROMOTE not in self.verbs and health in IN_USE)
+
     def has_reached(self, data: Data, position: str) -> bool:
         """Whether a position is durable here, in data that is whole.
 

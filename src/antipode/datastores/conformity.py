@@ -147,7 +147,7 @@ class _Pair:
 
     def _original_in_use(self) -> str | None:
         found = self._original.status(self._data)
-        return None if found.health in IN_USE else _is(found)
+        return None if self._original.is_in_use(found.health) else _is(found)
 
     def _follows(self) -> str | None:
         found = self._copy.status(self._data)

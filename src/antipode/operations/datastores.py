@@ -67,8 +67,10 @@ class CopyStatus:
         """Whether it does at its site what it has to: the original is in use, a copy follows."""
         if self.replica is None:
             return False
-        if self.is_active or self.writes_anywhere:
+        if self.writes_anywhere or (self.is_active and self.volume is not None):
             return self.replica.health in IN_USE
+        if self.is_active:
+            return self.replica.health is Health.WRITABLE
         return self.replica.health is Health.REPLICATING
 
     @property
@@ -213,7 +215,7 @@ def _follow(
             f"datastore {data.datastore} at {copy.site} is {there.health} ({there.detail}), and"
             f" {copy.label} has no verb {Verb.RESYNC}: have it follow {origin.site} by hand"
         )
-    if (here := origin.status(data)).health not in IN_USE:
+    if not origin.is_in_use((here := origin.status(data)).health):
         raise ResourceFailed(
             f"datastore {data.datastore} at {origin.site}, the active site, is {here.health}"
             f" ({here.detail}): nothing is made to follow it"

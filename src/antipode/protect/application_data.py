@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from antipode.datastores.application import IN_USE, Application, Data, application_at
+from antipode.datastores.application import Application, Data, application_at
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.datastore import Health, KeptPosition, Verb
 from antipode.model.steps import Step, StepName
@@ -57,12 +57,12 @@ def _problems_at(p: Protecting, name: str, datastore: Datastore, site: str) -> I
     yield from there.problems()
     found = there.status(_data(p, name))
     is_original = site == p.site.name
-    may_be: Collection[Health] = IN_USE
+    is_well = there.is_in_use(found.health)
     if not is_original and Verb.PROMOTE in there.verbs:
-        may_be = (Health.REPLICATING,)
+        is_well = found.health is Health.REPLICATING
     what = f"is not in use at {site}" if is_original else f"is not replicated to {site}"
     command = "status" if is_original else "prepare"
-    if found.health not in may_be:
+    if not is_well:
         yield (
             f"datastore {name} {what}: it is {found.health} ({found.detail}); see: antipode"
             f" datastore {command} {p.vnf.vnf}"
