@@ -15,6 +15,7 @@ from antipode import processes
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     AntipodeError,
+    Busy,
     PreflightFailed,
     QuiesceFailed,
     ResourceFailed,
@@ -28,7 +29,7 @@ from antipode.operations.failover import prepare
 from antipode.operations.resume import resume
 from antipode.protect import application_data
 from antipode.runs import migrate as migrate_run
-from antipode.vault import points
+from antipode.vault import generations, points
 from tests.unit import parts, twosites
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
@@ -364,6 +365,65 @@ def test_a_promotion_that_is_not_known_to_be_done_boots_nothing(
     assert len(kept.world.b.servers) == 2
 
 
+def test_none_of_two_is_promoted_where_one_is_not_fit(kept: Kept) -> None:
+    kept.define_both()
+    kept.world.protect()
+
+    def fails(event: str) -> None:
+        if event.startswith("restore"):
+            kept.log.is_at("site-b", health="broken")
+
+    kept.world.b.before = fails
+    with pytest.raises(ResourceFailed, match=r"log.*broken"):
+        kept.world.failover()
+    assert kept.records.calls("promote") == []
+    assert kept.records.health["site-b"] == "replicating"
+
+
+def test_a_run_that_has_lost_its_claim_while_it_looked_promotes_nothing(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.world.protect()
+    world, looks = kept.world, len(kept.records.calls("status at site-b"))
+    answered = processes.ask
+
+    def ask(words: Any, request: bytes, *rest: Any, **more: Any) -> Any:
+        found = answered(words, request, *rest, **more)
+        # one look for the plan, one before anything is promoted, one before this is
+        if len(kept.records.calls("status at site-b")) == looks + 3:
+            claim = generations.claim_of(world.here.vault, "v", kept.run())
+            assert claim is not None
+            generations.release(world.here.vault, claim[0])
+        return found
+
+    monkeypatch.setattr(processes, "ask", ask)
+    with pytest.raises(Busy):
+        world.failover()
+    assert kept.records.calls("promote") == []
+    assert world.b.servers == {}
+
+
+def test_an_abort_awaits_a_promotion_whose_process_was_killed(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.world.protect()
+    # The command of a process that was killed runs on, and holds its lock.
+    kept.records.says("promote at site-b", does_nothing=True, hangs=True)
+    with pytest.raises(ResourceFailed):
+        kept.world.failover()
+    answered = processes.ask
+
+    def ask(words: Any, request: bytes, *rest: Any, **more: Any) -> Any:
+        if b'"verb": "demote"' in request:
+            kept.records.is_at("site-b", health="writable")
+        return answered(words, request, *rest, **more)
+
+    monkeypatch.setattr(processes, "ask", ask)
+    abort(kept.world.here, kept.run(), Unobserved())
+    assert kept.records.calls("demote") == ["demote at site-b"]
+    assert kept.records.health["site-b"] == "stopped"
+
+
 def test_an_aborted_failover_demotes_what_it_promoted_and_says_how_it_follows_again(
     kept: Kept,
 ) -> None:
@@ -459,6 +519,57 @@ def test_a_migration_that_fails_leaves_the_data_writable_where_it_was(kept: Kept
     assert kept.records.health == {"site-a": "writable", "site-b": "stopped"}
     assert {s["status"] for s in kept.world.a.servers.values()} == {"ACTIVE"}
     assert "datastore prepare v" in kept.left()
+
+
+@pytest.mark.parametrize(
+    "how", [{"code": 1}, {"does_nothing": True, "raw": '{"version": 1}'}, {"hangs": True}]
+)
+def test_a_migration_that_cannot_demote_at_the_other_site_makes_no_second_original(
+    kept: Kept, how: dict[str, Any]
+) -> None:
+    kept.world.protect()
+    kept.world.b.before = failing_boot
+    kept.records.says("demote at site-b", **{"does_nothing": True, **how})
+    with pytest.raises(AntipodeError):
+        move(kept)
+    assert kept.records.health == {"site-a": "stopped", "site-b": "writable"}
+    [moved] = [row for row in kept.world.here.runs.all() if row.kind == "migrate"]
+    assert "records is writable at site-b" in "\n".join((moved.result or {})["left"])
+
+
+def test_a_migration_that_fails_promotes_data_again_that_follows_the_other_site_by_now(
+    kept: Kept,
+) -> None:
+    kept.world.protect()
+
+    def fails(event: str) -> None:
+        if event.startswith("boot"):
+            kept.records.is_at("site-a", health="replicating")
+        failing_boot(event)
+
+    kept.world.b.before = fails
+    with pytest.raises(AntipodeError):
+        move(kept)
+    assert kept.records.health == {"site-a": "writable", "site-b": "stopped"}
+
+
+def test_a_migration_that_fails_awaits_a_demotion_whose_process_was_killed(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.world.protect()
+    kept.records.says("demote at site-a", does_nothing=True, hangs=True)
+    answered = processes.ask
+
+    def ask(words: Any, request: bytes, *rest: Any, **more: Any) -> Any:
+        if b'"verb": "promote"' in request and b'"site-a"' in request:
+            kept.records.is_at("site-a", health="stopped")
+        return answered(words, request, *rest, **more)
+
+    monkeypatch.setattr(processes, "ask", ask)
+    with pytest.raises(AntipodeError):
+        move(kept)
+    assert kept.records.calls("promote") == ["promote at site-a"]
+    assert kept.records.health["site-a"] == "writable"
 
 
 def test_a_migration_whose_data_stays_writable_goes_nowhere(kept: Kept) -> None:

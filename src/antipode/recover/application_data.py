@@ -7,12 +7,12 @@ It is promoted whole: what has arrived since the recovery point stays in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from antipode.datastores.application import USABLE, Application, Data, application_at
-from antipode.errors import AntipodeError, ResourceFailed, Stopped
+from antipode.errors import AntipodeError, Busy, ResourceFailed, Stopped
 from antipode.model.datastore import Health, Standing, Verb
 from antipode.model.plan import DataPlan, RecoveryPlan
 from antipode.model.point import RecoveryPoint
@@ -52,19 +52,36 @@ def of_a_drill(point: RecoveryPoint) -> Iterator[str]:
         )
 
 
-def promote(recovery: Recovery) -> None:
-    """Have all data of the VNF writable at the site: a barrier, of which all pass or none. Safe to
-    repeat.
+def promote(recovery: Recovery, may_change: Callable[[], None]) -> None:
+    """Have all data of the VNF writable at the site: a barrier, of which all pass or none. None is
+    promoted before all is seen to be fit. Safe to repeat.
+
+    Args:
+        may_change: called before each is promoted; raises where that must not be.
 
     Raises:
         ResourceFailed: some is not; the message says which, and which is.
+        Busy: another failover has the VNF.
     """
     r = recovery
+    _all_of(r, lambda plan: _must_be_fit(r, plan), "none is promoted and no member is booted")
+    _all_of(r, lambda plan: _promote(r, plan, may_change), "no member is booted")
 
-    def do(plan: DataPlan) -> str | None:
+
+def _all_of(r: Recovery, do: Callable[[DataPlan], object], so: str) -> None:
+    """Do something with all data at once.
+
+    Args:
+        so: what follows where it fails.
+
+    Raises:
+        ResourceFailed: it has failed with some; the message says with which.
+    """
+
+    def problem_of(plan: DataPlan) -> str | None:
         try:
-            _promote(r, plan)
-        except Stopped:
+            do(plan)
+        except (Stopped, Busy):
             raise
         except AntipodeError as error:
             return f"datastore {plan.name}: {error}"
@@ -72,21 +89,40 @@ def promote(recovery: Recovery) -> None:
 
     plans = r.plan.datastores
     with ThreadPoolExecutor(len(plans), "promote") as pool:
-        problems = list(pool.map(do, plans))
+        problems = list(pool.map(problem_of, plans))
     if failed := [problem for problem in problems if problem is not None]:
         names = [p.name for p, problem in zip(plans, problems, strict=True) if problem is None]
         raise ResourceFailed(
-            f"{r.site.name}: not all data is ready, so no member is booted: {'; '.join(failed)}."
+            f"{r.site.name}: not all data is ready, so {so}: {'; '.join(failed)}."
             f" Ready: {', '.join(names) or 'none'}",
             resource=f"VNF {r.plan.vnf}",
         )
 
 
+def begun(steps: Iterable[tuple[str, str]], what: DataSteps) -> set[str]:
+    """The datastores of which a run has begun a step. Its command may run on after the process of
+    the run has died, so that the data is not yet as it makes it.
+
+    Args:
+        steps: of the run, each by its name and its resource.
+    """
+    return {resource.removeprefix(_resource("")) for name, resource in steps if name == what.words}
+
+
 def demote(
-    site: Site, plan: RecoveryPlan, timeline: Timeline, go_on: Callable[[], None]
+    site: Site,
+    plan: RecoveryPlan,
+    timeline: Timeline,
+    go_on: Callable[[], None],
+    was_begun: Collection[str],
+    may_change: Callable[[], None],
 ) -> list[str]:
     """Have data not writable that a recovery may have promoted and that is active elsewhere; what
     stays to be done about it. Safe to repeat.
+
+    Args:
+        was_begun: the datastores whose promotion was begun, which may end only now.
+        may_change: called before each is demoted; raises where that must not be.
     """
     left: list[str] = []
     for one in plan.datastores:
@@ -95,15 +131,18 @@ def demote(
         data = Data(plan.vnf, one.name, go_on)
         try:
             there = application_at(site.storages, site.name, one.storage)
-            if there.status(data).health is not Health.WRITABLE:
+            is_writable = there.status(data).health is Health.WRITABLE
+            if not is_writable and one.name not in was_begun:
                 continue
             if Verb.DEMOTE not in there.verbs:
                 left.append(
-                    f"datastore {one.name} stays writable at {site.name}: {there.label} has no"
-                    f" verb {Verb.DEMOTE}. {_follow_again(plan.vnf, site.name)}"
+                    f"datastore {one.name} {'stays' if is_writable else 'may become'} writable at"
+                    f" {site.name}: {there.label} has no verb {Verb.DEMOTE}."
+                    f" {_follow_again(plan.vnf, site.name)}"
                 )
                 continue
-            with timeline.step(DataSteps.DEMOTE, f"datastore {one.name}") as step:
+            may_change()
+            with timeline.step(DataSteps.DEMOTE, _resource(one.name)) as step:
                 step.result(position=_demoted(there, data))
             left.append(
                 f"datastore {one.name} at {site.name} was promoted, and follows no longer."
@@ -120,6 +159,7 @@ def hand_over(
     former: Sequence[tuple[Data, Application]],
     heirs: Sequence[Application],
     timeline: Timeline,
+    timeline_is_kept: Callable[[], None],
     await_position: Callable[[Application, Data, str], None],
 ) -> None:
     """Demote data where the VNF was, and wait until all of it has arrived where it is going to be.
@@ -127,6 +167,7 @@ def hand_over(
     Args:
         former: the data at the former site.
         heirs: the same at the other one, in the same order.
+        timeline_is_kept: called before each is demoted: `take_back` looks for its step.
         await_position: waits until a position is reached, or raises.
 
     Raises:
@@ -135,32 +176,57 @@ def hand_over(
     for (data, here), there in zip(former, heirs, strict=True):
         if Verb.DEMOTE not in here.verbs:
             continue
-        with timeline.step(DataSteps.DEMOTE, f"datastore {data.datastore}") as step:
+        with timeline.step(DataSteps.DEMOTE, _resource(data.datastore)) as step:
+            timeline_is_kept()
             position = _demoted(here, data)
             step.result(position=position)
             if position is not None:
                 await_position(there, data, position)
 
 
-def take_back(former: Sequence[tuple[Data, Application]], timeline: Timeline) -> list[str]:
+def take_back(
+    former: Sequence[tuple[Data, Application]],
+    heirs: Sequence[Application],
+    timeline: Timeline,
+    was_begun: Collection[str],
+) -> list[str]:
     """Promote data again that `hand_over` may have demoted, where the VNF stays after all; what
-    could not be. Safe to repeat.
+    could not be. It is not promoted while it is writable at the other site. Safe to repeat.
+
+    Args:
+        heirs: the data at the other site that a recovery may have promoted; none where there was
+            no recovery, and that site may be gone.
+        was_begun: the datastores whose demotion was begun, which may end only now.
     """
     left: list[str] = []
+    there = {data.datastore: heir for (data, _), heir in zip(former, heirs, strict=False)}
     for data, here in former:
         if not {Verb.PROMOTE, Verb.DEMOTE} <= here.verbs:
             continue
         try:
-            if here.status(data).health is not Health.STOPPED:
+            is_writable = here.status(data).health is Health.WRITABLE
+            if is_writable and data.datastore not in was_begun:
                 continue
-            with timeline.step(DataSteps.PROMOTE, f"datastore {data.datastore}") as step:
-                _make_writable(here, data, None)
+            heir = there.get(data.datastore)
+            if heir is not None and heir.status(data).health is Health.WRITABLE:
+                left.append(
+                    f"datastore {data.datastore} is writable at {heir.site}, so it is not promoted"
+                    f" at {here.site}, where the VNF is active. Make it not writable there, then"
+                    f" promote it at {here.site}"
+                )
+                continue
+            with timeline.step(DataSteps.PROMOTE, _resource(data.datastore)) as step:
+                _made_writable(here, data, None)
                 step.result(site=here.site)
         except Stopped:
             raise
         except AntipodeError as error:
             left.append(f"datastore {data.datastore} may not be writable at {here.site}: {error}")
     return left
+
+
+def _resource(datastore: str) -> str:
+    return f"datastore {datastore}"
 
 
 def _follow_again(vnf: str, site: str) -> str:
@@ -212,21 +278,37 @@ def _unfit(found: Standing, position: str) -> str | None:
     return None
 
 
-def _promote(r: Recovery, plan: DataPlan) -> None:
+def _at(r: Recovery, plan: DataPlan) -> tuple[Data, Application]:
+    data = Data(r.plan.vnf, plan.name, r.go_on)
+    return data, application_at(r.site.storages, r.site.name, plan.storage)
+
+
+def _must_be_fit(r: Recovery, plan: DataPlan) -> Standing:
+    """How the data of one datastore is at the site.
+
+    Raises:
+        ResourceFailed: it lacks what the point has.
+    """
+    r.go_on()
+    data, there = _at(r, plan)
+    found = there.status(data, plan.position)
+    if (problem := _unfit(found, plan.position)) is not None:
+        raise ResourceFailed(f"it {problem}")
+    return found
+
+
+def _promote(r: Recovery, plan: DataPlan, may_change: Callable[[], None]) -> None:
     """Have the data of one datastore ready at the site.
 
     Raises:
         ResourceFailed: it lacks what the point has, or is not writable though it was promoted.
     """
-    data = Data(r.plan.vnf, plan.name, r.go_on)
-    there = application_at(r.site.storages, r.site.name, plan.storage)
-    with r.timeline.step(DataSteps.PROMOTE, f"datastore {plan.name}") as step:
-        r.go_on()
-        before = there.status(data, plan.position)
-        if (problem := _unfit(before, plan.position)) is not None:
-            raise ResourceFailed(f"it {problem}")
-        if plan.promotes:
-            _make_writable(there, data, plan.position, before)
+    data, there = _at(r, plan)
+    with r.timeline.step(DataSteps.PROMOTE, _resource(plan.name)) as step:
+        before = _must_be_fit(r, plan)
+        if plan.promotes and before.health is not Health.WRITABLE:
+            may_change()
+            _made_writable(there, data, plan.position)
         after = there.status(data, plan.position)
         if (problem := _unfit(after, plan.position)) is not None:
             raise ResourceFailed(f"once it was promoted, it {problem}")
@@ -250,16 +332,12 @@ def _demoted(there: Application, data: Data) -> str | None:
     return position
 
 
-def _make_writable(
-    there: Application, data: Data, position: str | None, before: Standing | None = None
-) -> None:
-    """Promote data, unless it is writable.
+def _made_writable(there: Application, data: Data, position: str | None) -> None:
+    """Promote data.
 
     Raises:
         ResourceFailed: it is not writable then.
     """
-    if (before or there.status(data)).health is Health.WRITABLE:
-        return
     there.promote(data, position)
     after = there.status(data)
     if after.health is not Health.WRITABLE:

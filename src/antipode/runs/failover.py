@@ -562,10 +562,21 @@ def _data_demoted(run: Run, site: Site) -> list[str]:
     try:
         if (found := generations.claim_of(vaults, run.vnf, run.id)) is None:
             return []  # it was released, which is done last
-        generations.confirm(vaults, found[0])
+        claim, outcome = found
+        if outcome is not None:
+            return [f"datastore {names} at {site.name} stays as it is: {run.vnf} is active there"]
+        generations.confirm(vaults, claim)
     except Busy as error:
         return [f"datastore {names} at {site.name} stays as it is: {error}"]
-    return application_data.demote(site, plan, run.timeline, run.go_on)
+    steps = ((step.name, step.resource) for step in run.timeline.kept())
+    return application_data.demote(
+        site,
+        plan,
+        run.timeline,
+        run.go_on,
+        application_data.begun(steps, application_data.DataSteps.PROMOTE),
+        lambda: generations.confirm(vaults, claim),
+    )
 
 
 def _give_back(run: Run) -> None:
@@ -778,7 +789,11 @@ class PromoteData(VnfTask):
     @guarded
     def execute(self) -> None:
         self.must_have_claim()
-        application_data.promote(self.recovery)
+        application_data.promote(self.recovery, self._may_change)
+
+    def _may_change(self) -> None:
+        self.run.timeline.flush()  # a rollback knows that the data may become writable
+        self.must_have_claim()
 
 
 class Boot(ServerTask):

@@ -309,7 +309,7 @@ def _hand_data_over(run: Run, request: MigrateRequest, last: str) -> None:
 
     heirs = [there for _, there in _data_at(run, point, request.to)]
     former = _data_at(run, point, request.site)
-    application_data.hand_over(former, heirs, run.timeline, await_position)
+    application_data.hand_over(former, heirs, run.timeline, run.timeline.flush, await_position)
 
 
 def _data_taken_back(run: Run) -> list[str]:
@@ -325,7 +325,15 @@ def _data_taken_back(run: Run) -> list[str]:
     except Busy as error:
         return [f"the data of {run.vnf} at {request.site} stays as it is: {error}"]
     point = points.find(_vaults(run), run.vnf, _point(last)).point
-    return application_data.take_back(_data_at(run, point, request.site), run.timeline)
+    recovered = parts.newest(run, MigrateSteps.RECOVER) is not None
+    heirs = [there for _, there in _data_at(run, point, request.to)] if recovered else []
+    steps = ((step.name, step.resource) for step in run.timeline.kept())
+    return application_data.take_back(
+        _data_at(run, point, request.site),
+        heirs,
+        run.timeline,
+        application_data.begun(steps, application_data.DataSteps.DEMOTE),
+    )
 
 
 def _data_at(run: Run, point: RecoveryPoint, site: str) -> list[tuple[Data, Application]]:
