@@ -629,6 +629,19 @@ def test_writable_data_is_overwritten_only_if_the_operator_says_so(kept: Kept) -
     assert kept.records.calls("resync") == ["resync at site-b"]
 
 
+def test_nothing_is_overwritten_while_a_failover_may_need_it(kept: Kept) -> None:
+    kept.world.protect()
+    kept.world.b.before = failing_boot
+    with pytest.raises(ResourceFailed):
+        kept.world.failover()
+    with pytest.raises(Busy):
+        datastores.prepare(
+            kept.world.here, "v", awaits=False, tell=lambda what: None, overwrite=["site-b"]
+        )
+    assert kept.records.calls("resync") == []
+    assert kept.records.health["site-b"] == "writable"
+
+
 @pytest.mark.parametrize(
     ("original", "copy"), [("stopped", "stopped"), ("replicating", "writable")]
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from antipode.datastores import Driver, Storage, conformity, of_volumes, opened, storages_of
 from antipode.datastores.application import IN_USE, Application, Data, of_application
+from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, NotFound, ResourceFailed
 from antipode.model.datastore import Following, Health, Replica, Standing, Verb
@@ -156,7 +157,9 @@ def prepare(
 
     Raises:
         NotFound, InvalidInput: as `status`.
+        Busy: the VNF is failing over, so that other data may be the original soon.
         SiteUnreachable: the active site does not answer.
+        VaultError: too few vaults answer to be sure where it is active.
         ResourceFailed: something cannot be replicated, or its replica is broken.
     """
     vnf = deployment.vnfs.get(name)
@@ -166,6 +169,8 @@ def prepare(
     active = seen.status.state.active_site
     if not seen.source.startswith("live"):
         deployment.site(active)  # raises, with the reason
+    if vnf.datastores_of_applications:  # what is made to follow is lost
+        activity.must_be_active_at(activity.decided(deployment, name).state, active)
     for store, volumes in _volumes(vnf, seen.topology).items():
         here = of_volumes(_driver(deployment, vnf.datastores[store].storage, active))
         for volume in volumes:
