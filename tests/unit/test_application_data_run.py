@@ -380,6 +380,26 @@ def test_none_of_two_is_promoted_where_one_is_not_fit(kept: Kept) -> None:
     assert kept.records.health["site-b"] == "replicating"
 
 
+@pytest.mark.parametrize("health", ["stopped", "broken"])
+def test_a_resume_boots_no_member_on_data_that_is_promoted_no_longer(
+    kept: Kept, health: str
+) -> None:
+    kept.world.protect()
+    kept.world.b.before = failing_boot
+    with pytest.raises(ResourceFailed):
+        kept.world.failover()
+    kept.world.b.before = lambda event: None
+    kept.records.is_at("site-b", health=health)
+    if health == "broken":
+        with pytest.raises(ResourceFailed, match="broken"):
+            resume(kept.world.here, kept.run(), Unobserved())
+        assert kept.world.b.servers == {}
+        return
+    resume(kept.world.here, kept.run(), Unobserved())
+    assert kept.records.health["site-b"] == "writable"
+    assert len(kept.world.b.servers) == 2
+
+
 def test_a_run_that_has_lost_its_claim_while_it_looked_promotes_nothing(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:

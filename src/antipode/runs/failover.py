@@ -348,6 +348,8 @@ def _fail_over(run: Run) -> None:
     try:
         if request.fence is not None:
             failover_fence.fence(former, request.fence)
+        if _promotions(run):  # an earlier process has booted members, or was about to
+            _promote_data(recovery, run, former.may_be_changed)
         flow = failover_flow(recovery, former)
         results = run_flow(flow, run, workers=threads(recovery.plan))
         run.result["servers"] = {
@@ -568,15 +570,28 @@ def _data_demoted(run: Run, site: Site) -> list[str]:
         generations.confirm(vaults, claim)
     except Busy as error:
         return [f"datastore {names} at {site.name} stays as it is: {error}"]
-    steps = ((step.name, step.resource) for step in run.timeline.kept())
     return application_data.demote(
         site,
         plan,
         run.timeline,
         run.go_on,
-        application_data.begun(steps, application_data.DataSteps.PROMOTE),
+        _promotions(run),
         lambda: generations.confirm(vaults, claim),
     )
+
+
+def _promotions(run: Run) -> set[str]:
+    """The datastores whose promotion was begun, by any process of the run."""
+    steps = ((step.name, step.resource) for step in run.timeline.kept())
+    return application_data.begun(steps, application_data.DataSteps.PROMOTE)
+
+
+def _promote_data(recovery: Recovery, run: Run, must_have_claim: Callable[[], None]) -> None:
+    def may_change() -> None:
+        run.timeline.flush()  # a rollback knows that the data may become writable
+        must_have_claim()
+
+    application_data.promote(recovery, may_change)
 
 
 def _give_back(run: Run) -> None:
@@ -789,11 +804,7 @@ class PromoteData(VnfTask):
     @guarded
     def execute(self) -> None:
         self.must_have_claim()
-        application_data.promote(self.recovery, self._may_change)
-
-    def _may_change(self) -> None:
-        self.run.timeline.flush()  # a rollback knows that the data may become writable
-        self.must_have_claim()
+        _promote_data(self.recovery, self.run, self.must_have_claim)
 
 
 class Boot(ServerTask):
