@@ -22,12 +22,14 @@ from antipode.errors import (
     SiteUnreachable,
 )
 from antipode.model.datastore import Health, StorageAt
+from antipode.model.state import Claim
 from antipode.model.vnf import Vnf
 from antipode.operations import datastores, drill, failover, migrate, precheck, undo
 from antipode.operations.abort import abort
 from antipode.operations.failover import prepare
 from antipode.operations.resume import resume
 from antipode.protect import application_data
+from antipode.runs import failover_checks
 from antipode.runs import migrate as migrate_run
 from antipode.vault import generations, points
 from tests.unit import parts, twosites
@@ -501,6 +503,26 @@ def test_a_drill_promotes_nothing_and_says_so(kept: Kept) -> None:
     assert kept.records.health["site-b"] == "replicating"
 
 
+def test_data_that_a_lost_failover_may_have_promoted_elsewhere_is_named() -> None:
+    lost = Claim(
+        vnf="v",
+        generation=2,
+        site="site-b",
+        former_site="site-a",
+        run="run-lost",
+        host="h",
+        since="2026-01-01T00:00:00Z",
+    )
+
+    def about(to: str, *names: str) -> list[str]:
+        found = failover_checks.lost_warnings(lost, {}, to, names)
+        return [w for w in found if "datastore records" in w]
+
+    [warning] = about("site-c", "records")
+    assert "run-lost" in warning and "site-b" in warning
+    assert about("site-b", "records") == about("site-c") == []
+
+
 def test_an_undo_is_refused_as_it_brings_no_data_back(kept: Kept) -> None:
     here = kept.world.here
     kept.world.protect()
@@ -590,6 +612,20 @@ def test_a_migration_that_fails_awaits_a_demotion_whose_process_was_killed(
         move(kept)
     assert kept.records.calls("promote") == ["promote at site-a"]
     assert kept.records.health["site-a"] == "writable"
+
+
+def test_a_migration_that_cannot_demote_at_the_old_site_switches_nothing_off(kept: Kept) -> None:
+    verbs = [v for v in twosites.VERBS if v != "demote"]
+    text = kept.world.config.read_text().replace(
+        kept.records.configuration("pg"), kept.records.configuration("pg", verbs)
+    )
+    kept.world.config.write_text(text)
+    kept.world.here = kept.world.process()
+    kept.define()
+    with pytest.raises(PreflightFailed, match="demote"):
+        move(kept)
+    assert kept.records.health == {"site-a": "writable", "site-b": "replicating"}
+    assert {s["status"] for s in kept.world.a.servers.values()} == {"ACTIVE"}
 
 
 def test_a_migration_whose_data_stays_writable_goes_nowhere(kept: Kept) -> None:

@@ -155,6 +155,22 @@ def demote(
     return left
 
 
+def cannot_be_handed_over(
+    former: Sequence[tuple[Data, Application]], heirs: Sequence[Application]
+) -> list[str]:
+    """The data that a migration would leave writable at both sites, a sentence each.
+
+    Args:
+        former, heirs: as for `hand_over`.
+    """
+    return [
+        f"datastore {data.datastore} would be writable at both sites: {here.label} has no verb"
+        f" {Verb.DEMOTE}"
+        for (data, here), there in zip(former, heirs, strict=True)
+        if Verb.PROMOTE in there.verbs and Verb.DEMOTE not in here.verbs
+    ]
+
+
 def hand_over(
     former: Sequence[tuple[Data, Application]],
     heirs: Sequence[Application],
@@ -173,6 +189,8 @@ def hand_over(
     Raises:
         AntipodeError: some could not be demoted, or has not arrived.
     """
+    if problems := cannot_be_handed_over(former, heirs):
+        raise ResourceFailed("; ".join(problems))
     for (data, here), there in zip(former, heirs, strict=True):
         if Verb.DEMOTE not in here.verbs:
             continue

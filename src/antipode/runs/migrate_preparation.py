@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from antipode.datastores.application import Application, Data, application_at
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import InvalidInput
+from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model import runbook
 from antipode.model.plan import RecoveryPlan
 from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
+from antipode.model.vnf import Vnf
 from antipode.protect import offsite
+from antipode.recover import application_data
 from antipode.runs import fence, migrate, old_copy_removal, preparation, protect, runners
 from antipode.runs.old_copy_removal import Holdings
 from antipode.runs.precheck import default_site
@@ -84,6 +87,7 @@ def prepare(
         f"it is not protected at {site} as things are: {problem}"
         for problem in offsite.problems(deployment.config, known, site)
     ]
+    _must_be_handed_over(deployment, known, state.active_site, site)
     verb = migrate.verb_of(back=back)
     steps = runbook.planned(known.steps, verb, site, lambda label: [label])
     runners.must_be_known(deployment.config, steps, f"a migration of {vnf} to {site}")
@@ -96,3 +100,21 @@ def prepare(
         return Prepared(state, site, option, None, warnings, None, steps)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
     return Prepared(state, site, option, plan, [*warnings, *plan.warnings], None, steps)
+
+
+def _must_be_handed_over(deployment: Deployment, vnf: Vnf, former: str, to: str) -> None:
+    """See that no data of the application would be writable at both sites.
+
+    Raises:
+        InvalidInput: a storage is not configured at both.
+        PreflightFailed: some would.
+    """
+    stores = vnf.datastores_of_applications
+
+    def data_at(site: str) -> list[Application]:
+        there = deployment.storages_at(site) if stores else {}
+        return [application_at(there, site, store.storage) for store in stores.values()]
+
+    here = [(Data(vnf.vnf, n), a) for n, a in zip(stores, data_at(former), strict=True)]
+    if problems := application_data.cannot_be_handed_over(here, data_at(to)):
+        raise PreflightFailed(f"a migration of {vnf.vnf} to {to}", problems)
