@@ -6,7 +6,7 @@ backup store has its backups, and whether a failover that is said to be lost has
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from antipode.engine.deployment import Deployment
@@ -157,11 +157,15 @@ def made_by_lost(deployment: Deployment, lost: Claim, to: str) -> dict[str, str]
     return made
 
 
-def lost_warnings(lost: Claim, made: dict[str, str] | None) -> list[str]:
+def lost_warnings(
+    lost: Claim, made: dict[str, str] | None, to: str, datastores: Iterable[str]
+) -> list[str]:
     """Warnings about the release of the claim of a lost failover.
 
     Args:
         made: the resources that it has made; None where that is not known.
+        to: the site of the failover in its place.
+        datastores: those with data that it may have promoted.
     """
     warnings = [
         f"{lost.run} of host {lost.host} claimed {lost.vnf} for {lost.site} at {lost.since} and "
@@ -176,6 +180,11 @@ def lost_warnings(lost: Claim, made: dict[str, str] | None) -> list[str]:
         warnings.append(
             f"made at {lost.site} by {lost.run}, and used where the recovery point is the same: "
             + ", ".join(made.values())
+        )
+    if lost.site != to and (names := ", ".join(datastores)):
+        warnings.append(
+            f"{lost.run} may have promoted datastore {names} at {lost.site}: see that it is not"
+            " writable there, or two sites have data of their own"
         )
     return warnings
 

@@ -112,7 +112,7 @@ def prepare(
         warnings += failover_checks.store_warnings(deployment, defined, state)
     made = None if lost is None else failover_checks.made_by_lost(deployment, lost, to)
     if lost is not None:
-        warnings += failover_checks.lost_warnings(lost, made)
+        warnings += failover_checks.lost_warnings(lost, made, to, found.datastores)
     records = switching.plan(defined, to, state.active_site, deployment.dns)
     warnings += dns_warnings(records)
     planned = runbook.with_steps(
