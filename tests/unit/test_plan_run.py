@@ -6,6 +6,7 @@ succeeded is never repeated.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,37 @@ def test_a_signal_stops_all_of_its_vnfs_and_each_is_resumed(
     resume(world.process(), whole(world).id, Unobserved())
     assert world.servers_there() == {"s-v1", "s-v2", "s-v3"}
     assert begun <= {row.id for row in children(world).values()}
+
+
+def signal_once(monkeypatch: pytest.MonkeyPatch, when: Callable[[], Any]) -> None:
+    """A signal arrives at the plan once this is so."""
+    first = True
+
+    def interrupted(futures: Any) -> Any:
+        nonlocal first
+        if first:
+            first = False
+            until(when)
+            raise KeyboardInterrupt
+        return wait(futures)
+
+    monkeypatch.setattr(plan, "wait", interrupted)
+
+
+def test_a_signal_leaves_no_members_off_and_no_vnf_that_a_service_would_take_up(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_off() -> bool:
+        return any(s["name"] == "s-v1" and s["status"] == "SHUTOFF" for s in servers.values())
+
+    servers = world.a.servers
+    signal_once(monkeypatch, is_off)
+    with pytest.raises(KeyboardInterrupt):
+        world.carry_out(plan_of(["v1"], ["v2"]), "migrate")
+    assert world.here.runs.open() == []
+    assert {row.state for row in children(world).values()} == {"failed"}
+    assert {s["status"] for s in servers.values()} == {"ACTIVE"}
+    assert not world.b.servers
 
 
 def test_the_points_of_vnfs_that_have_not_succeeded_do_not_expire(world: PlanWorld) -> None:

@@ -8,7 +8,6 @@ begins, so that a process that resumes the whole finds the part again.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,13 +18,14 @@ from antipode import logs
 from antipode.claims.claim import Claim
 from antipode.engine.execution import can_be_resumed, execute
 from antipode.engine.kind import RunKind
-from antipode.engine.run import PART_OF, Run, part_of
+from antipode.engine.run import PART_OF, Halt, Run, part_of
 from antipode.engine.timeline import Observer
 from antipode.errors import (
     Aborted,
     AntipodeError,
     Busy,
     ClaimLost,
+    Interrupted,
     NotFound,
     ResourceFailed,
     Stopped,
@@ -180,18 +180,22 @@ def _taken(whole: Run, part: str, *, also_failed: bool = False) -> Claim | None:
 
 
 def _conduct(whole: Run, kind: RunKind, claim: Claim, observer: Observer) -> None:
-    """Execute a part in a thread of its own, and stop it with the whole.
+    """Execute a part in a thread of its own, and stop it with the whole. One that a signal stops
+    ends by itself: its whole fails, and no process would have its members switched on again.
 
     Raises:
         AntipodeError: as `execute`, or why the whole must stop.
     """
-    halt = threading.Event()
+    halt = Halt()
     with ThreadPoolExecutor(1, "part", initializer=logs.adopt, initargs=(whole.id,)) as pool:
         part = pool.submit(execute, whole.deployment, kind, claim, observer, halt)
         try:
             _await(whole, part)
         except Aborted:
             whole.deployment.runs.request_abort(claim.run)
+            raise
+        except Interrupted:
+            halt.by_signal()
             raise
         except BaseException:
             halt.set()

@@ -187,6 +187,17 @@ class Run:
             thaw_left_by(self.deployment.freezes, self.deployment.site(site), self.id)
 
 
+class Halt(threading.Event):
+    """When it is set, a run stops at its next safe point: to be resumed, or as a signal ends it."""
+
+    is_signal = False
+
+    def by_signal(self) -> None:
+        """Have the run fail, and be rolled back where failures of its kind are."""
+        self.is_signal = True
+        self.set()
+
+
 class Watcher:
     """A thread that sees, while the block runs, that a run is asked to abort, taken over by another
     process, or halted by its own.
@@ -214,7 +225,9 @@ class Watcher:
     def _watch(self) -> None:
         outage = False
         while not self._over.wait(LOOK_S):
-            if self._halt is not None and self._halt.is_set():
+            if isinstance(self._halt, Halt) and self._halt.is_signal:
+                self._run.stop(Interrupted, "interrupted by a signal")
+            elif self._halt is not None and self._halt.is_set():
                 self._run.stop(
                     Halted,
                     f"run {self._run.id} was halted with its process; it continues from here "

@@ -297,8 +297,8 @@ class _Work:
         with ThreadPoolExecutor(
             most, "vnf", initializer=logs.adopt, initargs=(self._run.id,)
         ) as pool:
-            futures = [pool.submit(one, target) for target in wanted]
             try:
+                futures = [pool.submit(one, target) for target in wanted]
                 wait(futures)
             except BaseException:
                 stop.set()
