@@ -346,6 +346,22 @@ def test_a_signal_leaves_no_members_off_and_no_vnf_that_a_service_would_take_up(
     assert not world.b.servers
 
 
+def test_the_result_says_what_was_under_way_when_the_plan_was_interrupted(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal_once(monkeypatch, lambda: "v1" in children(world))
+    world.b.before = lambda event: until(lambda: first_stopped(world))
+    with pytest.raises(KeyboardInterrupt):
+        world.carry_out(plan_of(["v1"], ["v2"]))
+    run = children(world)["v1"].id
+    shown = [(one["state"], one["run"]) for one in whole(world).result["vnfs"]]
+    assert shown == [("failed", run), ("not begun", None)]
+
+
+def first_stopped(world: PlanWorld) -> bool:
+    return any("stops" in s.name for s in world.here.runs.steps(whole(world).id))
+
+
 def test_the_points_of_vnfs_that_have_not_succeeded_do_not_expire(world: PlanWorld) -> None:
     fails(world, "v2")
     with pytest.raises(ResourceFailed):

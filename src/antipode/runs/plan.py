@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field
+from sqlalchemy.exc import SQLAlchemyError
 
 from antipode import logs
 from antipode.config import Config
@@ -366,12 +367,15 @@ class _Work:
         )
 
     def _note_outcomes(self) -> None:
-        """Have the result say what has become of each VNF."""
+        """Have the result say what has become of each VNF, also of those that a stop has met, and
+        of those that an earlier process has done.
+        """
+        known = {**self._as_begun(), **self._outcomes}
         of_group = [(group.name, vnf) for group in self.plan.groups for vnf in group.vnfs]
         self._run.result[VNFS] = [
-            self._record(group, vnf, self._outcomes.get(vnf, NOT_BEGUN)) for group, vnf in of_group
+            self._record(group, vnf, known.get(vnf, NOT_BEGUN)) for group, vnf in of_group
         ]
-        outcomes = [self._outcomes.get(vnf, NOT_BEGUN) for vnf in self.plan.vnfs]
+        outcomes = [known.get(vnf, NOT_BEGUN) for vnf in self.plan.vnfs]
         self._run.result.update(
             succeeded=sum(outcome.is_over for outcome in outcomes),
             failed=sum(outcome.has_failed for outcome in outcomes),
@@ -380,6 +384,14 @@ class _Work:
         )
         if verdicts := [Level(o.verdict) for o in outcomes if o.verdict]:
             self._run.result["verdict"] = max(verdicts, key=list(Level).index).value
+
+    def _as_begun(self) -> dict[str, Outcome]:
+        """What has become of the run of each VNF, as the database has it."""
+        try:
+            return {vnf: _outcome(row) for vnf, row in self._begun().items()}
+        except SQLAlchemyError as error:  # the run ends for a reason that counts more
+            LOG.warning("what was begun of plan %s cannot be read now: %s", self.plan.plan, error)
+            return {}
 
     def _record(self, group: str, vnf: str, outcome: Outcome) -> Json:
         record = {"vnf": vnf, "group": group, "state": outcome.state, "run": outcome.run}
@@ -424,8 +436,7 @@ class _Work:
                         raise
                     except AntipodeError as error:
                         problems.append(f"{row.vnf}: {error}")
-        for vnf, row in self._begun().items():
-            self._outcomes[vnf] = _outcome(row)
+        self._outcomes |= self._as_begun()
         self._note_outcomes()
         if problems:
             raise ResourceFailed("; ".join(problems))
