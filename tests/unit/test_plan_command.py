@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,12 +16,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from antipode import identity, logs
 from antipode.cli import main
+from antipode.engine.deployment import Deployment
 from antipode.errors import KeyMissing, NotFound
+from antipode.model.state import ProtectedVnf
 from antipode.operations import plans as operation
 from antipode.operations.reports import report
 from antipode.operations.reports.page import html
 from antipode.runs import transitions
-from antipode.vault import encryption, plans, signing
+from antipode.vault import Vault, encryption, plans, signing
+from antipode.vault.directory import DirectoryVault
 from antipode.vault.keys import IDENTITIES_VARIABLE, SIGNING_VARIABLE
 from tests.unit.fakecloud import refuse
 from tests.unit.planworld import PlanWorld, plan_of, vnf_of, world
@@ -214,6 +218,46 @@ def test_a_plan_names_the_vaults_that_did_not_get_it(antipode: Command) -> None:
     record = antipode.json("plan", "put", antipode.file())
     assert record["not_in"] == ["two"]
     assert antipode.json("plan", "show", "p")["version"] == 1
+
+
+def vault_at_site_b(world: PlanWorld, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have another vault, which is at the site where VNFs are recovered; its folder. A VNF that is
+    in no plan is active there.
+    """
+    other = two_vaults(world)
+    text = world.config.read_text()
+    there = f"two: {{directory: {other}}}"
+    assert there in text
+    world.config.write_text(text.replace(there, "two: {swift: {site: site-b}}"))
+    opened = Deployment._open
+
+    def open_vault(self: Deployment, name: str, there: Any, go_on: Any) -> Vault:
+        return DirectoryVault(other) if name == "two" else opened(self, name, there, go_on)
+
+    monkeypatch.setattr(Deployment, "_open", open_vault)
+    world.here = world.process()
+    elsewhere = ProtectedVnf(vnf="another", active_site="site-b", generation=1)
+    world.here.states.keep(elsewhere)
+    return other
+
+
+def test_the_vault_at_the_site_of_the_plan_is_asked_also_where_a_vnf_is_active_there(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = vault_at_site_b(world, monkeypatch)
+    operation.put(world.here, plan_of(["v1"]))
+    (first,) = documents(world)
+    old = first.read_bytes()
+    operation.put(world.here, plan_of(["v1", "v2"]))
+    for document in documents(world):
+        document.unlink()
+    first.write_bytes(old)  # this vault was away when the plan was changed
+    found = operation.find(world.here, "p", "failover")
+    assert found.plan.vnfs == ["v1", "v2"]
+    shutil.rmtree(world.folder / "vault" / plans.FOLDER)
+    (world.folder / "vault" / plans.FOLDER).write_text("no folder")  # this vault has failed
+    assert operation.find(world.process(), "p", "failover").plan.vnfs == ["v1", "v2"]
+    assert (other / plans.FOLDER).is_dir()
 
 
 def other_key() -> str:

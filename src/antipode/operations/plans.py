@@ -16,7 +16,15 @@ from antipode import identity, logs, yamlfile
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
-from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, PreflightFailed
+from antipode.errors import (
+    AntipodeError,
+    Busy,
+    InvalidInput,
+    NotFound,
+    PreflightFailed,
+    SiteUnreachable,
+    VaultError,
+)
 from antipode.model import plan_file
 from antipode.model.plan_file import Group, PlanFile
 from antipode.model.quota import QuotaNeed
@@ -29,6 +37,7 @@ from antipode.runs.plan_verbs import Given, Look, PlanVerb
 from antipode.store.tables import RunRow
 from antipode.vault import plans
 from antipode.vault.ensemble import Vaults
+from antipode.vault.plans import KeptPlan
 
 Json = dict[str, Any]
 LOOKS_AT_ONCE = 8
@@ -226,12 +235,10 @@ def find(
     if not run_kind.OF_VERB[verb].verb.calls_active_site:
         states = deployment.states.all().values()
         failed = {state.active_site for state in states} - {to}
-    try:
-        kept = plans.read(_vaults(deployment, failed), name)
-    except NotFound:
-        if not failed:
-            raise
-        kept = plans.read(_vaults(deployment), name)
+    kept = _read(deployment, name, failed)
+    goals = {to} if to else {kept.plan.to, *(group.to for group in kept.plan.groups)}
+    if failed & goals:  # others are active there, and its vault is needed
+        kept = _read(deployment, name, failed - goals)
     mistakes = list(_mistakes(kept.plan, deployment.config))
     if mistakes:
         raise InvalidInput(f"plan {name} does not fit this host: {mistakes[0][1]}")
@@ -239,6 +246,18 @@ def find(
         kept.plan,
         f"version {kept.serial} of {kept.at} by {kept.by}, signed by key {kept.signed_by[:16]}",
     )
+
+
+def _read(deployment: Deployment, name: str, failed: set[str]) -> KeptPlan:
+    """A plan from the vaults apart from those at some sites; from all of them where that does not
+    help. Raises as `plans.read`.
+    """
+    try:
+        return plans.read(_vaults(deployment, failed), name)
+    except (NotFound, VaultError, SiteUnreachable):
+        if not failed:
+            raise
+    return plans.read(_vaults(deployment), name)
 
 
 def _mistakes(plan: PlanFile, config: Config) -> Iterator[yamlfile.Problem]:
