@@ -260,6 +260,39 @@ def test_the_vault_at_the_site_of_the_plan_is_asked_also_where_a_vnf_is_active_t
     assert (other / plans.FOLDER).is_dir()
 
 
+def test_what_was_said_last_counts_though_vaults_were_away_in_turn(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = (f"2026-01-01T00:00:{second:02}+00:00" for second in range(60))
+    monkeypatch.setattr(operation, "_now", lambda: next(clock))
+    other = two_vaults(world)
+    away, here = world.folder / "away", world.process()
+    operation.put(here, plan_of(["v1"]))
+    shutil.move(world.folder / "vault", away)
+    for vnfs in (["v1", "v2"], ["v1", "v3"]):
+        operation.put(world.process(), plan_of(vnfs))  # one is away
+    away.rename(world.folder / "vault")
+    other.rename(away)
+    operation.remove(world.process(), "p")  # the other is
+    shutil.rmtree(other, ignore_errors=True)
+    away.rename(other)
+    with pytest.raises(NotFound):
+        operation.show(world.process(), "p")
+    operation.put(world.process(), plan_of(["v4"]))
+    assert operation.find(world.process(), "p", "failover").plan.vnfs == ["v4"]
+
+
+def test_a_document_with_the_highest_number_is_in_no_way_of_a_change(world: PlanWorld) -> None:
+    operation.put(world.here, plan_of(["v1"]))
+    (document,) = documents(world)
+    for number in (plans.HIGHEST_SERIAL, 2):
+        document.with_name(f"{number:06d}.json").write_bytes(b"{}")
+    operation.put(world.here, plan_of(["v2"]))
+    assert operation.find(world.here, "p", "failover").plan.vnfs == ["v2"]
+    operation.remove(world.here, "p")
+    assert list(operation.listed(world.here)) == []
+
+
 def other_key() -> str:
     return signing.private_pem(Ed25519PrivateKey.generate()).decode()
 

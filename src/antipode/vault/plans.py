@@ -2,8 +2,8 @@
 """Plans over many VNFs as documents of the vaults, `_plans/<plan>/<serial>.json`: signed, and
 encrypted, as the commands of their steps may say more than anybody should read.
 
-Each change is a document of its own, which is created once: the highest serial counts. A plan that
-was removed is such a change, too, so that a vault that was away does not bring it back.
+Each change is a document of its own, which is created once: the latest counts. A plan that was
+removed is such a change, too, so that a vault that was away does not bring it back.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
@@ -120,27 +121,33 @@ class _Found(NamedTuple):
     signed_by: str
     places: Sequence[str]
 
+    @property
+    def moment(self) -> tuple[datetime, int]:
+        """That of a later version is greater. The number alone is not enough: of vaults that were
+        away in turn, one may have counted further with older versions.
+        """
+        return datetime.fromisoformat(self.content.at), self.content.serial
+
 
 def _without(vault: Vault, found: _Found) -> list[Vault]:
     return [copy for copy in vault.copies() if copy.place not in found.places]
 
 
 def _newest(vault: Vault, name: str) -> _Found | None:
-    for serial in reversed(_serials(vault, name)):
-        found: _Found | None = None
-        places: list[str] = []
+    newest: _Found | None = None
+    for serial in _serials(vault, name):
         for place, document in vault.versions(_name(name, serial)):
             try:
                 content, signed_by = _opened(document, name, serial, vault.keys)
             except VaultCorrupt as error:
                 LOG.warning("%s: %s. It counts for nothing", place, error)
                 continue
-            found = found or _Found(content, document, signed_by, places)
-            if document == found.document:
-                places.append(place)
-        if found is not None:
-            return found
-    return None
+            found = _Found(content, document, signed_by, [place])
+            if newest is not None and document == newest.document:
+                newest = newest._replace(places=[*newest.places, place])
+            elif newest is None or found.moment > newest.moment:
+                newest = found
+    return newest
 
 
 def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> int:
@@ -158,8 +165,10 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
         VaultError: it was not written, or that is unknown.
     """
     keys = vault.keys
-    earlier = _serials(vault, name)
-    serial = (earlier[-1] if earlier else 0) + 1
+    earlier, newest = _serials(vault, name), _newest(vault, name)
+    serial = _next(name, earlier, newest)
+    if newest is not None and newest.moment[0] > datetime.fromisoformat(at):
+        at = newest.content.at  # the clock of that host is ahead of this one's
     secret = None if plan is None else keys.encrypt(plan.model_dump_json().encode())
     document = PlanDocument(plan=name, serial=serial, at=at, by=by, secret=secret)
     sealed = keys.sign(PAYLOAD_TYPE, document.model_dump_json().encode())
@@ -173,6 +182,22 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
         except VaultError as error:
             LOG.warning("an older version of plan %s stays: %s", name, error)
     return serial
+
+
+def _next(name: str, earlier: Sequence[int], newest: _Found | None) -> int:
+    """The serial of another version.
+
+    Raises:
+        VaultError: there is none.
+    """
+    if not earlier or earlier[-1] < HIGHEST_SERIAL:
+        return max(earlier, default=0) + 1
+    # nobody changes a plan so often: it was put there to be in the way
+    above = range((newest.content.serial if newest else 0) + 1, HIGHEST_SERIAL)
+    for serial in above:
+        if serial not in earlier:
+            return serial
+    raise VaultError(f"plan {name} has no free number any more; give it another name")
 
 
 def _have(copy: Vault, path: str, document: bytes) -> None:
