@@ -35,7 +35,7 @@ from antipode.model.plan_file import PlanFile
 from antipode.operations import approvals, plans
 from antipode.operations import failover as failing
 from antipode.operations.abort import abort
-from antipode.operations.answer import answer
+from antipode.operations.answer import answer, open_step
 from antipode.operations.resume import resume
 from antipode.operations.submit import submit
 from antipode.runs import KINDS, expire, failover_fence, plan
@@ -553,6 +553,20 @@ def test_of_vnfs_that_ask_at_once_one_must_be_named(world: PlanWorld) -> None:
     with pytest.raises(InvalidInput):
         answer(world.here, whole(world).id, "ok", True)
     answer(world.here, children(world)["v1"].id, "ok", True)
+    answer(world.here, whole(world).id, "ok", True)
+    under_way.join()
+    assert under_way.error is None
+
+
+def test_a_question_within_the_migration_of_a_vnf_is_answered_with_the_id_of_the_plan(
+    world: PlanWorld,
+) -> None:
+    asks = {"name": "ok", "after": "all", "prompt": "Does it work?"}
+    world.here.vnfs.put(vnf_of("v1", steps=[asks]))
+    under_way = InBackground(lambda: world.carry_out(plan_of(["v1"]), "migrate"))
+    until(lambda: world.here.questions.open())
+    assert state_of(whole(world), world.here) == WAITING
+    assert open_step(world.here, whole(world).id) == "ok"
     answer(world.here, whole(world).id, "ok", True)
     under_way.join()
     assert under_way.error is None

@@ -76,6 +76,7 @@ class RunShow(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.engine.run import state_of
+        from antipode.operations.answer import asked_below
         from antipode.operations.run_tree import under
 
         run = deployment.runs.get(parsed_args.run)
@@ -101,7 +102,7 @@ class RunShow(ShowCommand):
                 **{k: v for k, v in run.result.items() if k not in ("vnf", "seconds")},
             }
         )
-        if questions := deployment.questions.of(run.id):
+        if questions := asked_below(deployment, run.id):
             names, values = (
                 (*names, "questions"),
                 (*values, Nested([_question(q) for q in questions])),
