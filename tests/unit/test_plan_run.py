@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from antipode.operations.abort import abort
 from antipode.operations.answer import answer, open_step
 from antipode.operations.resume import resume
 from antipode.operations.submit import submit
-from antipode.runs import KINDS, expire, failover_fence, plan
+from antipode.runs import KINDS, expire, failover_fence, migrate_preparation, plan
 from antipode.runs.plan import FAILOVER
 from antipode.runs.plan_verbs import Look, PlanVerb, Target
 from antipode.service.conductor import Conductor
@@ -619,6 +620,19 @@ def test_vnfs_move_and_move_back_and_given_again_nothing_moves(world: PlanWorld)
     assert at(world) | {"v1": "site-a", "v2": "site-a"} == at(world)
     assert all(look.done for look in world.prepare(plan, "failback").looks.values())
     assert world.servers_there() == {"s-v1", "s-v2"}  # off and locked
+
+
+def test_a_failback_whose_vnf_came_from_another_site_than_its_primary_wants_the_site(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.carry_out(plan_of(["v1"]), "migrate")
+    real = migrate_preparation.prepare
+
+    def from_elsewhere(*arguments: Any, **options: Any) -> migrate_preparation.Prepared:
+        return replace(real(*arguments, **options), to="site-c")
+
+    monkeypatch.setattr(migrate_preparation, "prepare", from_elsewhere)
+    assert in_the_way(world, plan_of(["v1"]), "failback") == {"v1": "invalid-input"}
 
 
 def test_a_drill_rehearses_each_vnf_and_leaves_nothing(world: PlanWorld) -> None:

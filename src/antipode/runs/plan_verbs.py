@@ -302,6 +302,17 @@ class OfFailback(OfMigrate):
     wants_site = False
     back = True
 
+    def look(self, deployment: Deployment, vnf: str, to: str | None, given: Given) -> Look:
+        found = super().look(deployment, vnf, to, given)
+        primary = deployment.vnfs.get(vnf).primary
+        if to is None and found.target.site != primary:
+            # given again, the plan would move it to and fro
+            raise InvalidInput(
+                f"{vnf} came from {found.target.site}, and its primary is {primary}: name the site"
+                " with --to"
+            )
+        return found
+
     def _is_there(self, deployment: Deployment, vnf: str, to: str | None) -> ProtectedVnf | None:
         """Without a site a VNF goes back to its primary, so that a plan which is given again moves
         none away from there.
