@@ -25,6 +25,7 @@ from antipode.errors import (
     Aborted,
     Busy,
     Halted,
+    Interrupted,
     InvalidInput,
     NotFound,
     PreflightFailed,
@@ -306,7 +307,7 @@ def test_a_signal_stops_all_of_its_vnfs_and_each_is_resumed(
 
     monkeypatch.setattr(plan, "wait", interrupted)
     world.b.before = lambda event: until(lambda: len(children(world)) == 2)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         world.carry_out(plan_of(["v1", "v2"], ["v3"]))
     assert whole(world).state == "failed"
     begun = {row.id for row in children(world).values()}
@@ -339,7 +340,7 @@ def test_a_signal_leaves_no_members_off_and_no_vnf_that_a_service_would_take_up(
 
     servers = world.a.servers
     signal_once(monkeypatch, is_off)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         world.carry_out(plan_of(["v1"], ["v2"]), "migrate")
     assert world.here.runs.open() == []
     assert {row.state for row in children(world).values()} == {"failed"}
@@ -352,7 +353,7 @@ def test_the_result_says_what_was_under_way_when_the_plan_was_interrupted(
 ) -> None:
     signal_once(monkeypatch, lambda: "v1" in children(world))
     world.b.before = lambda event: until(lambda: first_stopped(world))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="antipode run resume plan-failover-"):
         world.carry_out(plan_of(["v1"], ["v2"]))
     run = children(world)["v1"].id
     shown = [(one["state"], one["run"]) for one in whole(world).result["vnfs"]]

@@ -174,7 +174,14 @@ class Plan(RunKind):
         return (row.request or {}).get("to") or "the sites of its VNFs"
 
     def execute(self, run: Run) -> None:
-        _Work(run, self.verb).do()
+        try:
+            _Work(run, self.verb).do()
+        except KeyboardInterrupt as error:
+            interrupted = Interrupted(
+                "interrupted by a signal; what was under way has stopped. Take it up: antipode run"
+                f" resume {run.id}; or roll back the rest: antipode run abort {run.id}"
+            )
+            raise interrupted from error
 
     def roll_back(self, run: Run) -> list[str]:
         return _Work(run, self.verb).roll_back()
