@@ -636,6 +636,22 @@ def test_a_failback_whose_vnf_came_from_another_site_than_its_primary_wants_the_
     assert in_the_way(world, plan_of(["v1"]), "failback") == {"v1": "invalid-input"}
 
 
+def test_a_migration_that_is_to_be_rolled_back_first_is_named_by_a_resume(
+    world: PlanWorld,
+) -> None:
+    fails(world, "v1")
+    world.a.before = lambda event: refuse(500, "no") if event.startswith("os-start") else None
+    with pytest.raises(ResourceFailed):
+        world.carry_out(plan_of(["v1"]), "migrate")
+    world.a.before = lambda event: None
+    works(world)
+    migration = children(world)["v1"].id
+    with pytest.raises(ResourceFailed, match=f"antipode run abort {migration}"):
+        resume(world.process(), whole(world).id, Unobserved())
+    abort(world.process(), whole(world).id, Unobserved())
+    assert {server["status"] for server in world.a.servers.values()} == {"ACTIVE"}
+
+
 def test_a_drill_rehearses_each_vnf_and_leaves_nothing(world: PlanWorld) -> None:
     record = world.carry_out(plan_of(["v1", "v2"]), "drill")
     assert record["succeeded"] == 2

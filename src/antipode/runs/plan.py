@@ -329,7 +329,7 @@ class _Work:
             parts.goes_on(earlier) or can_be_resumed(run.deployment, kind, earlier)
         )
         made: RunRow | None = None
-        begun = None if earlier is None else earlier.id
+        begun = earlier.id if earlier is not None and is_taken_up else None
         try:
             run.go_on()
             if not is_taken_up:
