@@ -652,6 +652,20 @@ def test_a_migration_that_is_to_be_rolled_back_first_is_named_by_a_resume(
     assert {server["status"] for server in world.a.servers.values()} == {"ACTIVE"}
 
 
+def test_an_abort_removes_what_each_drill_of_a_vnf_has_left(world: PlanWorld) -> None:
+    refused = ["boot", "delete volume"]
+    world.b.before = lambda event: refuse(500, "no") if event.startswith(tuple(refused)) else None
+    with pytest.raises(ResourceFailed):
+        world.carry_out(plan_of(["v1"]), "drill")
+    assert world.b.volumes
+    refused[:] = ["boot"]
+    with pytest.raises(ResourceFailed):
+        resume(world.process(), whole(world).id, Unobserved())
+    works(world)
+    abort(world.process(), whole(world).id, Unobserved())
+    assert not world.b.volumes
+
+
 def test_a_drill_rehearses_each_vnf_and_leaves_nothing(world: PlanWorld) -> None:
     record = world.carry_out(plan_of(["v1", "v2"]), "drill")
     assert record["succeeded"] == 2

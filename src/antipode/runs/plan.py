@@ -246,7 +246,14 @@ class _Work:
 
     def _begun(self) -> dict[str, RunRow]:
         """The newest run of each VNF that any process of the plan has begun."""
-        return {row.vnf: row for row in self._run.deployment.runs.parts([self._run.row])}
+        return {vnf: rows[0] for vnf, rows in self._all_begun().items()}
+
+    def _all_begun(self) -> dict[str, list[RunRow]]:
+        """The runs of each VNF that any process of the plan has begun, the newest first."""
+        found: dict[str, list[RunRow]] = {}
+        for row in reversed(self._run.deployment.runs.parts([self._run.row])):
+            found.setdefault(row.vnf, []).append(row)
+        return found
 
     def do(self) -> None:
         """Carry the plan out, or what is left of it.
@@ -430,23 +437,37 @@ class _Work:
         Raises:
             AntipodeError: not all could be rolled back. All that can be are.
         """
-        begun, left, problems = self._begun(), list[str](), list[str]()
+        begun, left, problems = self._all_begun(), list[str](), list[str]()
         for group in reversed(self.plan.groups):
-            rows = [begun[vnf] for vnf in group.vnfs if vnf in begun]
+            vnfs = [vnf for vnf in group.vnfs if vnf in begun]
             with ThreadPoolExecutor(
                 ROLLED_BACK_AT_ONCE, "vnf", initializer=logs.adopt, initargs=(self._run.id,)
             ) as pool:
-                for row, back in [(r, pool.submit(self._roll_back, r)) for r in rows]:
+                backs = [(vnf, pool.submit(self._roll_back_all, begun[vnf])) for vnf in vnfs]
+                for vnf, back in backs:
                     try:
-                        left += [f"{row.vnf}: {what}" for what in back.result()]
+                        left += [f"{vnf}: {what}" for what in back.result()]
                     except Stopped:
                         raise
                     except AntipodeError as error:
-                        problems.append(f"{row.vnf}: {error}")
+                        problems.append(f"{vnf}: {error}")
         self._outcomes |= self._as_begun()
         self._note_outcomes()
         if problems:
             raise ResourceFailed("; ".join(problems))
+        return left
+
+    def _roll_back_all(self, rows: Sequence[RunRow]) -> list[str]:
+        """Roll back the newest run of a VNF, and those before it whose rollback is not complete;
+        what stays, and why.
+        """
+        newest, *others = rows
+        left = list(self._roll_back(newest))
+        if self._run.deployment.runs.get(newest.id).state == "succeeded":
+            return left  # it has used what they had left, or has removed it
+        for row in others:
+            if row.state == "failed" and row.ending is not None and "left" not in row.result:
+                left += self._roll_back(row)
         return left
 
     def _roll_back(self, row: RunRow) -> Sequence[str]:
