@@ -136,7 +136,8 @@ def test_a_plan_is_kept_replaced_shown_and_removed(antipode: Command) -> None:
     assert antipode.json("plan", "list") == []
     assert antipode("plan", "show", "p") == 2
     assert antipode("plan", "remove", "p", "--yes") == 2
-    assert antipode.json("plan", "put", antipode.file())["version"] == 4
+    put = antipode.json("plan", "put", antipode.file())
+    assert (put["was"], put["version"]) == ("added", 4)
 
 
 def test_a_plan_is_removed_only_when_its_name_is_typed(
@@ -291,6 +292,23 @@ def test_a_document_with_the_highest_number_is_in_no_way_of_a_change(world: Plan
     assert operation.find(world.here, "p", "failover").plan.vnfs == ["v2"]
     operation.remove(world.here, "p")
     assert list(operation.listed(world.here)) == []
+
+
+def test_a_vault_that_the_operator_has_given_up_is_not_asked_for_the_plan(
+    antipode: Command,
+) -> None:
+    operation.put(antipode.world.here, plan_of(["v1", "v2"]))
+    other = two_vaults(antipode.world)
+    (document,) = documents(antipode.world)
+    kept = document.rename(other / document.name)
+    operation.put(antipode.world.process(), plan_of(["v1"]))
+    shutil.rmtree(other / plans.FOLDER)
+    lost = ("--lost-vault", "one", "--plan")
+    assert antipode("plan", "failover", "p", *lost) == 2
+    (other / plans.FOLDER / "p").mkdir(parents=True)
+    kept.rename(other / plans.FOLDER / "p" / kept.name)
+    assert antipode("plan", "failover", "p", *lost) != 2
+    assert "v2" in antipode.out
 
 
 def other_key() -> str:

@@ -198,7 +198,7 @@ class _PlanCommand(ShowCommand):
 
         name, to = getattr(parsed_args, HERE), parsed_args.to
         given = (parsed_args.lost_vault, parsed_args.fence) if self.without_the_site else ()
-        source = find(deployment, name, self.verb, to, parsed_args.file)
+        source = find(deployment, name, self.verb, to, parsed_args.file, given[0] if given else ())
         prepared = prepare(deployment, source, self.verb, to, *given)
         if not parsed_args.plan:
             prepared.must_begin(without=parsed_args.skip_blocked)

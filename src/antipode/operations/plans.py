@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -117,7 +117,7 @@ def put(deployment: Deployment, plan: PlanFile) -> Json:
         VaultError, SiteUnreachable: no vault answers.
     """
     vaults = _vaults(deployment)
-    was = plan.plan in plans.names(vaults)
+    was = _is_there(vaults, plan.plan)
     serial = plans.write(vaults, plan.plan, plan, _now(), identity.current())
     kept = plans.read(vaults, plan.plan)
     return {
@@ -189,14 +189,22 @@ def must_be_there(deployment: Deployment, name: str) -> None:
         NotFound: they have none, or it was removed.
         VaultError, SiteUnreachable: no vault answers.
     """
-    vaults = _vaults(deployment)
+    if not _is_there(_vaults(deployment), name):
+        raise NotFound(
+            f"the vaults have no plan {name}, or it was removed; see: antipode plan list"
+        )
+
+
+def _is_there(vaults: Vaults, name: str) -> bool:
+    """Whether the vaults have a plan that was not removed, readable or not."""
     try:
         plans.read(vaults, name)
     except NotFound:
-        raise
+        return False
     except AntipodeError:
         if name not in plans.names(vaults):
             raise
+    return True
 
 
 def remove(deployment: Deployment, name: str) -> Json:
@@ -212,13 +220,19 @@ def remove(deployment: Deployment, name: str) -> Json:
 
 
 def find(
-    deployment: Deployment, name: str, verb: str, to: str | None = None, file: Path | None = None
+    deployment: Deployment,
+    name: str,
+    verb: str,
+    to: str | None = None,
+    file: Path | None = None,
+    lost: Collection[str] = (),
 ) -> Source:
     """A plan, from a file of this host, else from the vaults.
 
     Args:
         to: the site where its VNFs are recovered.
         file: of this host.
+        lost: vaults that the operator has given up: they are not asked.
 
     Raises:
         InvalidFile: the file has mistakes.
@@ -235,10 +249,10 @@ def find(
     if not run_kind.OF_VERB[verb].verb.calls_active_site:
         states = deployment.states.all().values()
         failed = {state.active_site for state in states} - {to}
-    kept = _read(deployment, name, failed)
+    kept = _read(deployment, name, failed, lost)
     goals = {to} if to else {kept.plan.to, *(group.to for group in kept.plan.groups)}
     if failed & goals:  # others are active there, and its vault is needed
-        kept = _read(deployment, name, failed - goals)
+        kept = _read(deployment, name, failed - goals, lost)
     mistakes = list(_mistakes(kept.plan, deployment.config))
     if mistakes:
         raise InvalidInput(f"plan {name} does not fit this host: {mistakes[0][1]}")
@@ -248,16 +262,16 @@ def find(
     )
 
 
-def _read(deployment: Deployment, name: str, failed: set[str]) -> KeptPlan:
+def _read(deployment: Deployment, name: str, failed: set[str], lost: Collection[str]) -> KeptPlan:
     """A plan from the vaults apart from those at some sites; from all of them where that does not
     help. Raises as `plans.read`.
     """
     try:
-        return plans.read(_vaults(deployment, failed), name)
+        return plans.read(_vaults(deployment, failed, lost), name)
     except (NotFound, VaultError, SiteUnreachable):
         if not failed:
             raise
-    return plans.read(_vaults(deployment), name)
+    return plans.read(_vaults(deployment, lost=lost), name)
 
 
 def _mistakes(plan: PlanFile, config: Config) -> Iterator[yamlfile.Problem]:
@@ -273,8 +287,10 @@ def _mistakes(plan: PlanFile, config: Config) -> Iterator[yamlfile.Problem]:
             yield ("steps", number, "script", "runner"), problem
 
 
-def _vaults(deployment: Deployment, apart_from: set[str] | None = None) -> Vaults:
-    return deployment.vaults(apart_from=apart_from or set())
+def _vaults(
+    deployment: Deployment, apart_from: Collection[str] = (), lost: Collection[str] = ()
+) -> Vaults:
+    return deployment.vaults(apart_from=apart_from, lost=lost)
 
 
 def _now() -> str:
