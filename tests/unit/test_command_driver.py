@@ -29,7 +29,7 @@ from antipode.errors import (
     SiteUnreachable,
     UnexpectedAnswer,
 )
-from antipode.model.datastore import Health, StorageAt, Verb
+from antipode.model.datastore import Health, StorageAt
 from antipode.model.vnf import Datastore
 from tests.unit import samples, twosites
 from tests.unit.fakecloud import FakeCloud

@@ -193,9 +193,12 @@ def old_members(vaults: Vault, state: ProtectedVnf, site: Site) -> OldMembers:
         if isinstance(summary, VaultCorrupt):
             continue
         if summary.generation < state.generation and summary.site == site.name:
-            is_of_it = made_it is None or summary.generation >= made_it.generation
-            # an undo has made none: it has started those that there were
-            if is_of_it or all(made_by(s) != made_it.run for s in site.compute.servers()):
+            if (
+                made_it is None
+                or summary.generation >= made_it.generation
+                # an undo has made none: it has started those that there were
+                or made_it.run not in {made_by(s) for s in site.compute.servers()}
+            ):
                 return OldMembers(points.find(vaults, state.vnf, point), site)
             break
     raise NotFound(
