@@ -131,11 +131,15 @@ def fence(former: Former, how: FenceFirst) -> None:
         run.result["fence"] = done.result.get("fenced", {})
         return
     reason = f"antipode: {run.vnf} moves to {former.claim.site}, by {run.id}"
+
+    def may_be_changed() -> None:
+        run.timeline.flush()  # a rollback knows that the copy may be fenced
+        former.may_be_changed()
+
     try:
         copy, site = former.copy, run.site(former.site)
         fencing.fence(
-            Fencing(run.id, site, copy, reason, run.timeline, former.may_be_changed, run.go_on),
-            fenced,
+            Fencing(run.id, site, copy, reason, run.timeline, may_be_changed, run.go_on), fenced
         )
     except (Stopped, Busy):
         raise
@@ -184,7 +188,7 @@ def release_if_no_copy_is_made(former: Former) -> str | None:
 
 def replaced_by(vaults: Vault, vnf: str, run: str) -> set[str]:
     """The failovers that have tried to move a VNF from where it is active before this one did, and
-    have lost their claims. What they have made serves nobody, and may run.
+    have lost their claims. Their servers may run.
 
     Raises:
         VaultError: the vaults cannot be read.

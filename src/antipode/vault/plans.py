@@ -192,7 +192,7 @@ def _next(name: str, earlier: Sequence[int], newest: _Found | None) -> int:
     """
     if not earlier or earlier[-1] < HIGHEST_SERIAL:
         return max(earlier, default=0) + 1
-    # nobody changes a plan so often: it was put there to be in the way
+    # no plan is changed so often: this one is there to be in the way
     above = range((newest.content.serial if newest else 0) + 1, HIGHEST_SERIAL)
     for serial in above:
         if serial not in earlier:
