@@ -465,6 +465,8 @@ def forked(job: dict[str, Any]) -> None:
 def in_this_process(job: dict[str, Any]) -> None:
     print(os.getpid(), flush=True)
     code = attempt(job)
+    for thread in threading.enumerate()[1:]:  # a run does not wait for those of its pools
+        thread.join(60)
     while _connections:
         _connections.pop().close()
     alive = [thread.name for thread in threading.enumerate()[1:]]
