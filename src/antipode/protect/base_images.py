@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from antipode.cloud.images import ALGORITHM
 from antipode.cloud.site import Site
-from antipode.errors import AntipodeError, ResourceFailed
+from antipode.errors import AntipodeError, ResourceFailed, Stopped
 from antipode.model.source import BaseImage
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
@@ -41,11 +41,18 @@ def problems(p: Protecting, topology: Topology) -> Iterator[str]:
     for server in rebuilt(p.vnf, topology):
         try:
             source = _source(p.site, server)
-            for site in p.elsewhere():
-                if problem := why_not_at(site, source):
-                    yield f"server {server.name} could not be booted: {problem}"
+        except Stopped:
+            raise
         except AntipodeError as error:
             yield f"server {server.name}: its root disk could not be made again: {error}"
+            continue
+        for site in p.elsewhere():
+            try:
+                image_at(site, source)
+            except Stopped:
+                raise
+            except AntipodeError as error:
+                yield f"server {server.name} could not be booted: {error}"
 
 
 def sources(p: Protecting, topology: Topology) -> dict[str, BaseImage]:
@@ -61,11 +68,15 @@ def sources(p: Protecting, topology: Topology) -> dict[str, BaseImage]:
     }
 
 
-def why_not_at(site: Site, source: BaseImage) -> str | None:
-    """Why a root disk cannot be made again at a site; None if it can."""
-    if site.images.of_bytes(source.sha512):
-        return None
-    return (
+def image_at(site: Site, source: BaseImage) -> str:
+    """The id of the image that a root disk can be made again from at a site.
+
+    Raises:
+        ResourceFailed: there is none.
+    """
+    if found := site.images.of_bytes(source.sha512):
+        return str(found[0]["id"])
+    raise ResourceFailed(
         f"{site.name} has no active image with the bytes of {source.name} (sha512"
         f" {source.sha512}); bring it there, or have the root disk protected: option"
         " server-snapshot, without `root: rebuild`"

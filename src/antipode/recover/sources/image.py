@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,34 +27,84 @@ class ImageSteps(StepName):
     FIND = "2.7", "find image of root disk"
 
 
-class FromImages(VolumeProvider):
-    """Nothing is made: a server boots from the copy that its site has had since the recovery point
-    was committed.
-    """
+class FromGlance(VolumeProvider):
+    """Nothing is made: a server boots from an image that its site has."""
 
-    kind = "image"
     makes_volumes = False
     proves_by_store = False
+
+    @abstractmethod
+    def image_at(self, site: Site, source: VolumeSource) -> str:
+        """The id of the image that a root disk comes from at a site.
+
+        Raises:
+            ResourceFailed: there is none; the reason.
+        """
+
+    @abstractmethod
+    def sha512_of(self, source: VolumeSource) -> str:
+        """The digest of the bytes of its image."""
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         for server in point.topology.servers:
             if server.root_disk is None:
                 continue
-            if problem := _problem(site, _image(point.sources[server.root_disk.id])):
-                yield f"server {server.name} cannot be booted: {problem}"
+            source = point.sources[server.root_disk.id]
+            if source.kind != self.kind:
+                continue
+            try:
+                self.image_at(site, source)
+            except ResourceFailed as error:
+                yield f"server {server.name} cannot be booted: {error}"
 
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
     ) -> dict[str, str]:
         found: dict[str, str] = {}
         for disk in volumes:
-            source = _image(recovery.point.sources[disk.source_id])
             with recovery.timeline.step(ImageSteps.FIND, server) as step:
-                if problem := _problem(recovery.site, source):
-                    raise ResourceFailed(f"server {server} cannot be booted: {problem}")
-                found[disk.source_id] = source.copies[recovery.site.name]
+                try:
+                    source = recovery.point.sources[disk.source_id]
+                    found[disk.source_id] = self.image_at(recovery.site, source)
+                except ResourceFailed as error:
+                    raise ResourceFailed(f"server {server} cannot be booted: {error}") from error
                 step.result(image_id=found[disk.source_id])
         return found
+
+    def unprovable(self, source: VolumeSource) -> str | None:
+        return None
+
+    def prove(
+        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects | None
+    ) -> Finding:
+        """All bytes that Glance gives of the image at the site are digested; nothing is made."""
+        site = recovery.site
+        try:
+            image = self.image_at(site, source)
+        except ResourceFailed as error:
+            return Finding(volume=volume.label, backup="", ok=False, detail=str(error))
+        try:
+            digest, size = site.images.sha512_of(image, recovery.go_on)
+        except ApiError as error:
+            raise ResourceFailed(f"{site.name}: image {image} cannot be read: {error}") from error
+        ok = digest == self.sha512_of(source)
+        detail = "all bytes are as they were" if ok else "it has other bytes"
+        return Finding(volume=volume.label, backup=image, ok=ok, bytes=size, detail=detail)
+
+
+class FromImages(FromGlance):
+    """From the copy that a site has had since the recovery point was committed."""
+
+    kind = "image"
+
+    def image_at(self, site: Site, source: VolumeSource) -> str:
+        image = _image(source)
+        if problem := _problem(site, image):
+            raise ResourceFailed(problem)
+        return image.copies[site.name]
+
+    def sha512_of(self, source: VolumeSource) -> str:
+        return _image(source).sha512
 
     def verify(
         self,
@@ -64,25 +115,6 @@ class FromImages(VolumeProvider):
     ) -> list[Finding]:
         image = _image(source)
         return [_look(volume, image, name, copy, site) for name, copy in image.copies.items()]
-
-    def unprovable(self, source: VolumeSource) -> str | None:
-        return None
-
-    def prove(
-        self, recovery: Recovery, volume: VolumePlan, source: VolumeSource, store: Objects | None
-    ) -> Finding:
-        """All bytes that Glance gives of the copy at the site are digested; nothing is made."""
-        site, image = recovery.site, _image(source)
-        if problem := _problem(site, image):
-            return Finding(volume=volume.label, backup="", ok=False, detail=problem)
-        copy = image.copies[site.name]
-        try:
-            digest, size = site.images.sha512_of(copy, recovery.go_on)
-        except ApiError as error:
-            raise ResourceFailed(f"{site.name}: image {copy} cannot be read: {error}") from error
-        ok = (digest, size) == (image.sha512, image.image_bytes)
-        detail = "all bytes are as they were captured" if ok else "it has other bytes than captured"
-        return Finding(volume=volume.label, backup=copy, ok=ok, bytes=size, detail=detail)
 
 
 PROVIDER = FromImages()
