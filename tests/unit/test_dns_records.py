@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import binascii
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.topology import FixedAddress, FloatingIp, Port
 from antipode.model.vnf import Vnf
 from antipode.operations.vnfs import read_file
-from antipode.recover.dns import queries, records
+from antipode.recover.dns import queries, records, rfc2136
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.sealing import seal
 from tests.unit import samples
@@ -295,3 +296,24 @@ def test_an_unsigned_answer_to_a_signed_message_does_not_count(
         queries.ask("192.0.2.53", f"hlr.{ZONE}", "A", 1.0, key)
     if rcode != dns.rcode.REFUSED:
         assert queries.ask("192.0.2.53", f"hlr.{ZONE}", "A", 1.0) is None
+
+
+@pytest.mark.parametrize("secret", ["dR8//GzcqA==", "//dR8GzcqAAA", "AAAA", "d/R8//Gz"])
+def test_a_secret_of_a_key_file_is_read_to_its_end_and_comments_are_not(
+    tmp_path: Path, secret: str
+) -> None:
+    file = tmp_path / "antipode.key"
+    lines = (
+        '// key "old" { algorithm hmac-md5; secret "b2xk"; };',
+        "/* as tsig-keygen",
+        "   prints it */",
+        'key "antipode" { # the name',
+        "\talgorithm hmac-sha256; // and not md5",
+        f'\tsecret "{secret}";',
+        "};",
+    )
+    file.write_text("\n".join(lines))
+    file.chmod(0o600)
+    settings = config.Rfc2136(server="192.0.2.53", zone=ZONE, key_file=file)
+    key = rfc2136.key_of(settings)
+    assert key.name.to_text() == "antipode." and key.secret == binascii.a2b_base64(secret)

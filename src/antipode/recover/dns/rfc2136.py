@@ -23,6 +23,8 @@ from antipode.model.dns import RecordSet, RecordType
 from antipode.recover.dns import DnsProvider, queries
 
 _KEY = re.compile(r'\bkey\s+"?(?P<name>[^\s"{]+)"?\s*\{(?P<body>[^}]*)\}', re.DOTALL)
+_STRING_OR_COMMENT = re.compile(r'(?P<string>"[^"]*")|/\*.*?\*/|(?://|#)[^\n]*', re.DOTALL)
+"""A secret may have "//" in it: only outside of quotes does it begin a comment."""
 _FIELD = r'\b{}\s+"?([^\s";]+)"?\s*;'
 _NEVER_THERE = {
     "A": ("192.0.2.255", "198.51.100.255"),
@@ -146,7 +148,7 @@ _ALGORITHMS = ("hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac
 
 def _in_file(content: str, place: str) -> tuple[str, str, str]:
     """The algorithm, name and secret of the only key in a file as BIND has it."""
-    bare = re.sub(r"/\*.*?\*/|(?://|#)[^\n]*", "", content, flags=re.DOTALL)
+    bare = _STRING_OR_COMMENT.sub(lambda found: found["string"] or " ", content)
     keys = list(_KEY.finditer(bare))
     if len(keys) != 1:
         raise KeyUnusable(
