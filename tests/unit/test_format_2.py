@@ -427,8 +427,18 @@ def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
 
 
 OF_ROOT_DISKS = {point_v2.IMAGES, point_v2.BASE_IMAGES}
-OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - OF_ROOT_DISKS - {"Probe.console", "Probe.http"}
+IN_THE_PLACE_OF_OTHERS = {"Probe.console", "Probe.http", "Selector.stack"}
+OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - OF_ROOT_DISKS - IN_THE_PLACE_OF_OTHERS
 """The requirements of a point with members on volumes and probes by TCP or a command."""
+
+
+def test_members_of_a_stack_come_back_and_are_required_too() -> None:
+    hlr = {"name": "hlr", "select": {"stack": "hlr-stack"}}
+    vnf = samples.vnf(members=[{"server": "db"}, hlr]).with_selected({"hlr": ["front"]})
+    point = samples.point(vnf=vnf)
+    sealed = seal(point, NO_KEYS)
+    assert payload_of(sealed)["requires"] == ["Selector.stack"]
+    assert opened(sealed).point.vnf.members == vnf.members
 
 
 def test_a_probe_of_the_console_log_is_required_too() -> None:

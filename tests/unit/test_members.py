@@ -10,14 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from antipode.engine.timeline import Unobserved
-from antipode.errors import InvalidInput, NotFound, ResourceFailed
+from antipode.errors import InvalidInput, NotFound, PreflightFailed, ResourceFailed
 from antipode.model import marks, point_v2
 from antipode.model.capture import Transferred
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import backup_chain
 from antipode.model.topology import Server, Topology
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import Selector, Vnf
 from antipode.operations.protect import protect
+from antipode.recover.plan import make_plan
 from antipode.runs import protect as protect_flow
 from antipode.runs.preparation import definition_of
 from antipode.topology import discovery
@@ -29,8 +30,9 @@ from antipode.vault.sealing import Opened
 from tests.unit import samples
 from tests.unit.fakecloud import FakeCloud
 from tests.unit.test_protect_run import world
+from tests.unit.test_recovery import point, there
 
-__all__ = ["world"]
+__all__ = ["point", "there", "world"]
 
 FRONTS: dict[str, Any] = {
     "name": "fronts",
@@ -124,6 +126,118 @@ def test_the_name_of_a_group_is_translated_where_the_vnf_is_active_elsewhere(
     assert found == {"some": ["id-app"]}
 
 
+# ---- stacks ----
+
+HLR = {"name": "hlr", "select": {"stack": "hlr"}}
+
+
+class FakeStack:
+    """A site with one stack of Heat."""
+
+    def __init__(self, cloud: FakeCloud, status: str = "CREATE_COMPLETE", **servers: str) -> None:
+        """`servers`: name of a resource -> the id of its server, of the type of servers."""
+        self.name = cloud.site.name
+        self.compute = cloud.site.compute
+        self.resources = [
+            {
+                "resource_name": name,
+                "resource_type": "OS::Nova::Server",
+                "physical_resource_id": server_id,
+            }
+            for name, server_id in servers.items()
+        ]
+        stack = {"id": "stack-1", "stack_name": "hlr", "stack_status": status}
+        self.stacks = SimpleNamespace(
+            find=lambda name: stack if name in ("hlr", "stack-1") else None,
+            resources=lambda _: self.resources,
+        )
+
+    def select(self, *entries: dict[str, Any]) -> dict[str, list[str]]:
+        return select_members(vnf(*entries), self)  # type: ignore[arg-type]
+
+
+def test_a_stack_selects_what_nova_knows_as_a_server_whatever_heat_calls_it(
+    cloud: FakeCloud,
+) -> None:
+    site = FakeStack(cloud, one="id-app")
+    site.resources += [
+        {
+            "resource_name": name,
+            "resource_type": kind,
+            "physical_resource_id": physical,
+        }
+        for name, kind, physical in (
+            ("two", "Operators::Own::Server", "id-front"),
+            ("nic", "OS::Neutron::Port", "port-1"),
+            ("unmade", "OS::Cinder::Volume", ""),
+        )
+    ]
+    assert site.select(HLR) == {"hlr": ["id-app", "id-front"]}
+    by_id = {"name": "hlr", "select": {"stack": "stack-1"}}
+    assert site.select(by_id) == {"hlr": ["id-app", "id-front"]}
+
+
+@pytest.mark.parametrize("status", ["UPDATE_IN_PROGRESS", "CREATE_IN_PROGRESS"])
+def test_a_stack_that_changes_leaves_the_set_unknown(cloud: FakeCloud, status: str) -> None:
+    with pytest.raises(ResourceFailed):
+        FakeStack(cloud, status, one="id-app").select(HLR)
+
+
+def test_a_stack_that_has_failed_at_something_is_taken_as_it_is(cloud: FakeCloud) -> None:
+    assert FakeStack(cloud, "UPDATE_FAILED", one="id-app").select(HLR) == {"hlr": ["id-app"]}
+
+
+@pytest.mark.parametrize("physical", ["id-gone", ""])
+def test_a_server_that_only_heat_knows_fails_the_selection(cloud: FakeCloud, physical: str) -> None:
+    with pytest.raises(ResourceFailed):
+        FakeStack(cloud, one="id-app", two=physical).select(HLR)
+
+
+def test_a_stack_that_is_not_there_or_has_no_server_selects_nothing(cloud: FakeCloud) -> None:
+    with pytest.raises(NotFound):
+        FakeStack(cloud, one="id-app").select({"name": "hlr", "select": {"stack": "other"}})
+    with pytest.raises(NotFound):
+        FakeStack(cloud, "DELETE_COMPLETE", one="id-app").select(HLR)
+    with pytest.raises(NotFound):
+        FakeStack(cloud).select(HLR)
+
+
+def test_recovered_servers_are_those_of_their_stack_and_heat_is_not_asked(
+    cloud: FakeCloud,
+) -> None:
+    drill, failover = "drill-20261122T160501Z-1a2b3c", "failover-20261122T160501Z-1a2b3c"
+    of_stack = {marks.STACK: "hlr"}
+    cloud.servers["id-front"]["metadata"] |= of_stack | marks.marks(drill, f"{drill}/id-app")
+    site = FakeStack(cloud, one="id-front")
+    with pytest.raises(NotFound):  # Heat is asked, and a server of a drill is none of its members
+        site.select(HLR)
+    cloud.servers["id-app"]["metadata"] |= of_stack | marks.marks(failover, "20261122T150000Z/s")
+    assert site.select(HLR) == {"hlr": ["id-app"]}
+
+
+def test_a_site_without_heat_says_so(cloud: FakeCloud) -> None:
+    class Without:
+        name, compute = cloud.site.name, cloud.site.compute
+
+        @property
+        def stacks(self) -> Any:
+            raise PreflightFailed("The work with site-a", ["its catalog has no orchestration"])
+
+    with pytest.raises(PreflightFailed):
+        select_members(vnf(HLR), Without())  # type: ignore[arg-type]
+
+
+def test_a_member_of_a_stack_is_recovered_with_the_name_of_the_stack(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    first, *others = point.vnf.members
+    of_stack = first.model_copy(update={"name": "hlr", "select": Selector(stack="hlr")})
+    changed = point.vnf.model_copy(update={"members": [of_stack, *others]})
+    plan = make_plan(point.model_copy(update={"vnf": changed}), there.site)
+    marked = [s.metadata.get(marks.STACK) for s in plan.servers]
+    assert marked == ["hlr", *([None] * len(others))]
+
+
 def test_a_selection_of_nothing_or_of_the_same_server_twice_is_refused(cloud: FakeCloud) -> None:
     with pytest.raises(NotFound):
         select_members(vnf({"name": "none", "select": {"tag": "nobody"}}), cloud.site)
@@ -147,6 +261,8 @@ def test_a_cell_that_does_not_answer_leaves_the_set_unknown(cloud: FakeCloud) ->
         {},
         {"name": "x", "select": {}},
         {"name": "x", "select": {"tag": "x", "server_group": "y"}},
+        {"name": "x", "select": {"tag": "x", "stack": "y"}},
+        {"name": "x", "select": {"stack": "a/../b"}},
         {"name": "db", "select": {"tag": "x"}},
         {"name": "x", "select": {"tag": "x"}, "boot_after": ["nobody"]},
     ],

@@ -697,6 +697,25 @@ DNS_ZONES = Shape("zones", list[_DnsZone])
 RECORD_SETS = Shape("recordsets", list[_RecordSet])
 
 
+# ---- Heat ----
+
+
+class _Stack(TypedDict):
+    id: Id
+    stack_name: Text
+    stack_status: Text
+
+
+class _StackResource(TypedDict):
+    resource_name: Text
+    resource_type: Text
+    physical_resource_id: OrEmpty
+
+
+STACKS = Shape("stacks", list[_Stack])
+STACK_RESOURCES = Shape("resources", list[_StackResource])
+
+
 # ---- Swift ----
 
 

@@ -20,6 +20,7 @@ from antipode.cloud.image_bytes import ImageBytes, ImageStreams
 from antipode.cloud.images import Images
 from antipode.cloud.networks import Networks
 from antipode.cloud.objects import Objects
+from antipode.cloud.stacks import Stacks
 from antipode.cloud.transport import Login, Wire, answering
 from antipode.cloud.volumes import Volumes
 from antipode.cloud.watch import Watch, WatchUnder
@@ -60,6 +61,7 @@ class Site:
         self._lock = threading.Lock()
         self._objects: Objects | None = None
         self._image: Api | None = None
+        self._orchestration: Api | None = None
         self._image_streams: Callable[[Gate], ImageStreams] | None = None
         self._gate = Gate()
 
@@ -114,6 +116,22 @@ class Site:
             assert self._image_streams is not None  # made together
             streams = self._image_streams(self._gate)
             return Images(self._image.behind(self._gate), self.project_id, streams)
+
+    @property
+    def stacks(self) -> Stacks:
+        """The site's stacks; Heat is looked for when they are first asked for, as few sites need
+        it.
+
+        Raises:
+            PreflightFailed: the site has no Heat.
+        """
+        with self._lock:
+            if self._orchestration is None:
+                assert self._login is not None  # connected
+                with answering(self.name):
+                    proxy = self._connection.orchestration
+                    self._orchestration = _api(self.name, "orchestration", self._login, proxy)
+            return Stacks(self._orchestration.behind(self._gate))
 
     def stay_authorized(self, seconds: float) -> None:
         """Get a new token now unless the present one lasts for that long, so that none has to be

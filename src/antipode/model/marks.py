@@ -21,6 +21,10 @@ FENCED = "antipode:fenced"
 """of a server: the run that fenced it; of a port, as a tag: the run that put it down, and only of
 one that was up
 """
+STACK = "antipode:stack"
+"""of a server that was recovered: the stack by which its VNF file selects it, to which it does not
+belong
+"""
 DATASTORE = "antipode:datastore:"
 """of a server: before the name of a datastore, by what its members find the data at their site"""
 FENCED_FROM = "antipode:fenced-from"

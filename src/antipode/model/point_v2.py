@@ -292,6 +292,8 @@ class Selector(Part):
     tag: Text | None = None
     metadata: Words | None = None
     server_group: Text | None = None
+    stack: Text | None = None
+    """of Heat, at the site where the servers were made"""
 
 
 class Member(Part):

@@ -88,24 +88,32 @@ Role = Annotated[str, StringConstraints(pattern=r"^(active|standby|cluster=[A-Za
 """What a member is to the VNF: its active or its standby member, or one of a cluster."""
 
 
+STACK = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
+"""What Heat takes as the name of a stack, or gives as its id."""
+
+
 class Selector(Model):
-    """Which servers of the project are members, in one of three ways."""
+    """Which servers of the project are members, in one of four ways."""
 
     tag: Annotated[str, Field(min_length=1)] | None = None
     metadata: Annotated[dict[str, str], Field(min_length=1)] | None = None
     """all of these"""
     server_group: Annotated[str, Field(min_length=1)] | None = None
     """its name at the primary"""
+    stack: Annotated[str, StringConstraints(pattern=STACK)] | None = None
+    """name or id of a stack of Heat; the servers of its nested stacks are members, too"""
 
     @model_validator(mode="after")
     def exactly_one_way(self) -> Self:
-        if [self.tag, self.metadata, self.server_group].count(None) != 2:
-            raise ValueError("give one of tag, metadata and server_group")
+        if [self.tag, self.metadata, self.server_group, self.stack].count(None) != 3:
+            raise ValueError("give one of tag, metadata, server_group and stack")
         return self
 
     def __str__(self) -> str:
         if self.metadata is not None:
             return "metadata " + ", ".join(f"{k}={v}" for k, v in sorted(self.metadata.items()))
+        if self.stack is not None:
+            return f"stack {self.stack}"
         return f"tag {self.tag}" if self.tag else f"server group {self.server_group}"
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import DATASTORE, carries
+from antipode.model.marks import DATASTORE, STACK, carries
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
@@ -176,7 +176,7 @@ class _Planner:
             volumes=[self._volume(a) for a in server.attachments],
             root_disk=self._root_disk(server.root_disk) if server.root_disk else None,
             ports=self._ports.of_server(server.name, server.hostname, server.ports),
-            metadata={**server.metadata, **self._references},
+            metadata={**server.metadata, **self._references, **_stack_of(member)},
             tags=server.tags,
             keypair=server.keypair and self._keypair(server.keypair),
             user_data=None if member.user_data == "drop" else server.user_data,
@@ -355,6 +355,12 @@ def of_different_moments(point: RecoveryPoint) -> str:
         f"the members are of different moments, up to {point.moments_apart_s:.1f} s apart ({each}):"
         f" a transaction over several members may be in one of them only{other}"
     )
+
+
+def _stack_of(member: Member) -> dict[str, str]:
+    """The metadata by which a member of a stack is selected again: Heat does not know its copy."""
+    stack = member.select.stack if member.select else None
+    return {STACK: stack} if stack else {}
 
 
 def _differences(flavor: Flavor, here: Json) -> Iterator[str]:

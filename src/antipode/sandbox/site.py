@@ -28,6 +28,7 @@ from antipode.sandbox.database import Database
 from antipode.sandbox.designate import Designate
 from antipode.sandbox.glance import Glance
 from antipode.sandbox.guests import GuestSilent, Hypervisor
+from antipode.sandbox.heat import Heat
 from antipode.sandbox.http import Call, Caller, Gate, Refused, Route, Service
 from antipode.sandbox.keystone import PROJECT, TENANT, Keystone, known_id
 from antipode.sandbox.neutron.service import Neutron
@@ -103,10 +104,16 @@ class Site:
             add_on=site.add_on,
         )
         self.designate = Designate(database, self.conditions, work)
+        self.heat = Heat(database, self.conditions, work)
         swift = Swift(database, directory / "objects", self.conditions)
         services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, swift]
-        services.append(self.designate)
-        paths = {"compute": "/v2.1", "block-storage": "/v3", "object-store": "/v1/AUTH_{project}"}
+        services += [self.designate, self.heat]
+        paths = {
+            "compute": "/v2.1",
+            "block-storage": "/v3",
+            "object-store": "/v1/AUTH_{project}",
+            "orchestration": "/v1/{project}",
+        }
         catalog = {s.type: s.prefix + paths.get(s.type, "") for s in services}
         self.keystone = Keystone(
             site.name, site.region, self.conditions, {**catalog, "identity": Keystone.prefix}
@@ -129,6 +136,7 @@ class Site:
             self.cinder.begin_again()
             self.nova.servers.begin_again()
             self.designate.begin_again()
+            self.heat.begin_again()
 
     def _furnish(self) -> None:
         """Create the resources that precede a VNF: flavor, volume types, network, security group,

@@ -11,8 +11,11 @@ from antipode.cloud.api import Json
 from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
 from antipode.errors import NotFound, ResourceFailed
-from antipode.model.marks import is_throw_away
-from antipode.model.vnf import Selector, Vnf
+from antipode.model.marks import STACK, is_throw_away
+from antipode.model.vnf import Mapping, Selector, Vnf
+
+SERVER = "OS::Nova::Server"
+"""as Heat calls the type"""
 
 
 def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
@@ -22,9 +25,10 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
     it has the tags and metadata of the member that it is a copy of.
 
     Raises:
-        NotFound: an entry finds no server, or two find the same.
+        NotFound: an entry finds no server, there is no such stack, or two entries find the same.
+        PreflightFailed: an entry selects by a stack, and the site has no Heat.
         ResourceFailed: Nova does not tell of some servers, as a cell does not answer: one of them
-            may be a member.
+            may be a member. Or a stack changes now, or has a server that Nova does not have.
     """
     entries = [m for m in vnf.members if m.is_open]
     servers = site.compute.servers()
@@ -33,21 +37,24 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
             f"VNF {vnf.vnf} at {site.name}: its members cannot be selected, as Nova tells only the "
             f"ids of {', '.join(unreadable)}, whose cell does not answer"
         )
-    by_group = any(m.select and m.select.server_group for m in entries)
-    groups = site.compute.server_groups() if by_group else []
     named = {m.server for m in vnf.members if not m.is_open}
     free = sorted(
         (s for s in servers if not {s["name"], s["id"]} & named and not is_throw_away(s)),
         key=lambda s: (s["name"], s["id"]),
     )
     here = vnf.map_between(vnf.primary, site.name)
+    groups = _Groups(site, here, servers)
     found: dict[str, list[str]] = {}
     problems: list[str] = []
     for entry in entries:
         if entry.select is None:
             continue
-        group = entry.select.server_group
-        members = _members(here.server_groups.get(group, group), groups) if group else set()
+        try:
+            members = groups.members(entry.select)
+        except NotFound as error:
+            found[entry.label] = []
+            problems.append(f"{entry.label}: {error}")
+            continue
         found[entry.label] = [s["id"] for s in free if _is_selected(s, entry.select, members)]
         if not found[entry.label]:
             problems.append(f"{entry.label} selects no server ({entry.select})")
@@ -57,11 +64,67 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
     return found
 
 
-def _members(group: str, groups: Sequence[Json]) -> set[str]:
-    return {i for g in groups if g["name"] == group for i in g["members"]}
+class _Groups:
+    """The sets of servers that the site itself keeps, asked only where an entry needs them."""
+
+    def __init__(self, site: Site, here: Mapping, servers: Sequence[Json]) -> None:
+        """`here`: how names translate at this site."""
+        self._site, self._here = site, here
+        self._servers = {s["id"]: s for s in servers}
+
+    def members(self, selector: Selector) -> set[str]:
+        """The ids of the servers in the group or stack that a selector names, if it names one.
+
+        Errors as for `select_members`.
+        """
+        if selector.stack is not None:
+            return self._of_stack(selector.stack)
+        if selector.server_group is not None:
+            name = self._here.server_groups.get(selector.server_group, selector.server_group)
+            groups = self._site.compute.server_groups()
+            return {i for g in groups if g["name"] == name for i in g["members"]}
+        return set()
+
+    def _of_stack(self, name: str) -> set[str]:
+        """Where the VNF was recovered its servers belong to no stack, and carry the name of theirs.
+
+        The type of a resource is not trusted, as environments give types other names: what Nova
+        knows as a server is one.
+        """
+        carrying = {
+            i
+            for i, s in self._servers.items()
+            if s["metadata"].get(STACK) == name and not is_throw_away(s)
+        }
+        if carrying:
+            return carrying
+        stack = self._site.stacks.find(name)
+        if stack is None or stack["stack_status"] == "DELETE_COMPLETE":
+            raise NotFound(f"{self._site.name} has no stack {name}, and no server recovered of it")
+        if stack["stack_status"].endswith("_IN_PROGRESS"):
+            raise ResourceFailed(
+                f"{self._site.name}: stack {name} is {stack['stack_status']}, so its servers are "
+                "not known; try again when Heat is done"
+            )
+        resources = self._site.stacks.resources(stack)
+        if lost := [r for r in resources if r["resource_type"] == SERVER and self._lacks(r)]:
+            each = ", ".join(f"{r['resource_name']} ({_physical(r)})" for r in lost)
+            raise ResourceFailed(
+                f"{self._site.name}: stack {name} has servers that Nova does not have: {each}; "
+                "update the stack, or select its servers by a tag"
+            )
+        return {r["physical_resource_id"] for r in resources} & self._servers.keys()
+
+    def _lacks(self, resource: Json) -> bool:
+        return resource["physical_resource_id"] not in self._servers
+
+
+def _physical(resource: Json) -> str:
+    return resource["physical_resource_id"] or "never made"
 
 
 def _is_selected(server: Json, selector: Selector, members: Collection[str]) -> bool:
+    """`members`: of the group or stack that the selector names."""
     if selector.tag is not None:
         return selector.tag in server.get("tags", [])
     if selector.metadata is not None:
