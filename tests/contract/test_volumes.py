@@ -557,11 +557,12 @@ def test_a_volume_that_is_not_there_fails_to_be_managed_and_is_not_used_again(
     def status() -> str:
         return str(there(site.volumes.volume(failed))["status"])
 
-    until(lambda: status() == "error_managing", "the volume has failed to be managed")
+    until(lambda: status() == "error", "the volume has failed to be managed")
     again = site.backends.manage_volume(wanted)
     assert again != failed
-    until(lambda: there(site.volumes.volume(again))["status"] == "error_managing", "so has this")
+    until(lambda: there(site.volumes.volume(again))["status"] == "error", "so has this")
     for volume_id in (failed, again):
+        site.backends.unmanage_volume(volume_id)
         site.backends.unmanage_volume(volume_id)
     site.volumes.watch.wait_gone([failed, again], timeout_s=PATIENCE_S)
 

@@ -734,7 +734,7 @@ class FakeCloud:
 
     def _manage(self, ref: Json, **wanted: Any) -> str:
         """Take over a clone of its storage, which gets the name of the volume; what is not there
-        ends in `error_managing`.
+        ends in `error`.
         """
         self._happens(f"manage {wanted['name']}")
         volume, name = f"managed-{next(self.ids)}", ref["source-name"]
@@ -748,7 +748,7 @@ class FakeCloud:
             **wanted,
             "id": volume,
             "size": 1,
-            "status": "available" if there else "error_managing",
+            "status": "available" if there else "error",
             "bootable": str(wanted["bootable"]).lower(),
             "os-vol-host-attr:host": wanted["host"],
         }

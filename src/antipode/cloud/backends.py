@@ -27,8 +27,11 @@ IDENTIFYING = frozenset(
 """The parts of a connection_info that are kept: they identify the volume. All others may be secret
 (auth_password, keyring, CHAP secrets, tokens), now or in a driver to come.
 """
-FAILED = ("error_managing", "error_managing_deleting", "unmanaging", "deleting")
-"""The statuses of a volume that a call to manage it did not make, or that is going."""
+GOING = ("unmanaging", "deleting")
+"""The statuses of what Cinder forgets. It forgets a volume that it could not manage in `deleting`:
+of the statuses `managing`, `error_managing` and `error_managing_deleting` its API shows `creating`,
+`error` and `deleting`.
+"""
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,12 @@ class Backends:
 
     def manage_volume(self, wanted: UnmanagedVolume) -> str:
         """Start making a volume of a back end known to Cinder, and return its id; one that an
-        earlier call with this key has begun is used. It is `managing` until it is available.
+        earlier call with this key has begun is used. It is `creating` until it is available.
 
         The driver may rename it: RBD's does, to `volume-<its new id>`. Drivers look at nothing but
         whether it exists, so see first whose it is (`antipode.recover.counterparts`). A try that
-        failed (`error_managing`) is not used again; end it with `unmanage_volume`, as a deletion
-        may delete what it has renamed already.
+        failed (`error`) is not used again; end it with `unmanage_volume`, as a deletion may delete
+        what it has renamed already.
 
         POST /manageable_volumes (3.8).
 
@@ -180,7 +183,7 @@ class Backends:
         for known in self._api.all("/volumes/detail", answers.VOLUMES, **carrying({KEY: key})):
             # A Cinder that does not know the filter lists all. One that somebody has restored from
             # a backup of ours has its metadata.
-            if carries(known, key) and not is_copied(known) and known["status"] not in FAILED:
+            if carries(known, key) and not is_copied(known) and _is_of_use(known["status"]):
                 return str(known["id"])
         body: Json = {
             "host": wanted.host,
@@ -209,7 +212,7 @@ class Backends:
         key = wanted.metadata[KEY]
         listed = self._api.all("/snapshots/detail", answers.SNAPSHOTS, volume_id=wanted.volume_id)
         for known in listed:
-            if carries(known, key) and known["status"] not in ("error", "unmanaging"):
+            if carries(known, key) and _is_of_use(known["status"]):
                 return str(known["id"])
         body: Json = {
             "volume_id": wanted.volume_id,
@@ -245,8 +248,13 @@ class Backends:
             if error.status == 404:
                 return
             known = self._api.find(path, shape) if error.status == 400 else None
-            if error.status != 400 or (known is not None and known["status"] != "unmanaging"):
+            if error.status != 400 or (known is not None and known["status"] not in GOING):
                 raise
+
+
+def _is_of_use(status: str) -> bool:
+    """Whether what has this status was managed, or may still be."""
+    return status not in GOING and not status.startswith("error")
 
 
 def _connection(attachment: Json) -> Connection:

@@ -37,7 +37,7 @@ DETACH_S = 120.0
 """How long a volume may stay in-use after its server is gone; then another server uses it.
 """
 POLL_S = 0.5
-_DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
+_DELETABLE = ("available", "error", "error_restoring", "error_extending")
 _UNUSED = (*_DELETABLE, "creating", "restoring-backup", "downloading")
 """A volume in these is attached to no server, nor about to be."""
 

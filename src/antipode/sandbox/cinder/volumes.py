@@ -25,6 +25,12 @@ LOG = logging.getLogger(__name__)
 NEWEST: Version = (3, 71)
 """The newest microversion of Cinder."""
 DELETABLE = ("available", "error", "error_restoring", "error_extending", "error_managing")
+SHOWN = {
+    "managing": "creating",
+    "error_managing": "error",
+    "error_managing_deleting": "deleting",
+}
+"""What the API shows of a status that it does not name (cinder/api/v3/views/volumes.py)."""
 OF_ADMINISTRATORS = (
     "os-vol-host-attr:host",
     "os-vol-mig-status-attr:name_id",
@@ -81,6 +87,7 @@ class Volumes(Part):
 
     def view(self, volume: Json, caller: Caller) -> Json:
         shown = {**public(volume), "os-vol-tenant-attr:tenant_id": volume["project_id"]}
+        shown["status"] = SHOWN.get(volume["status"], volume["status"])
         del shown["project_id"]
         if not shown["volume_image_metadata"]:
             del shown["volume_image_metadata"]
