@@ -333,7 +333,7 @@ def test_a_volume_beside_a_root_disk_on_the_hypervisor_is_the_second_device(
     assert site.compute.attachments(server["id"])[0]["device"] == "/dev/vdb"
 
 
-def queued(things: Things, **properties: str) -> str:
+def queued(things: Things, **properties: object) -> str:
     """The id of an image that waits for its bytes."""
     site = things.site
     formats = {"disk_format": "raw", "container_format": "bare"}
@@ -362,6 +362,16 @@ def test_an_image_takes_a_stream_of_known_length_and_tells_its_digest(things: Th
     assert image["os_hash_value"] == hashlib.sha512(CONTENT).hexdigest()
     assert (image["antipode:run"], image["visibility"]) == ("run-1", "private")
     assert site.images.sha512_of(image_id, lambda: None) == (image["os_hash_value"], len(CONTENT))
+
+
+@pytest.mark.core
+def test_an_image_is_found_by_its_bytes_though_it_is_hidden(things: Things) -> None:
+    site, content = things.site, things.name("bytes").encode()
+    hidden, shown = queued(things, os_hidden=True), queued(things)
+    for image_id in (hidden, shown):
+        site.images.streams.write(image_id, Content(iter([content]), len(content)))
+    found = site.images.of_bytes(hashlib.sha512(content).hexdigest())
+    assert [image["id"] for image in found] == [shown, hidden]
 
 
 @pytest.mark.core

@@ -73,6 +73,8 @@ class FakeCloud:
         self.frozen_for_images: dict[str, list[str]] = {}
         """server -> the snapshots of its image: frozen by Nova until none is being created"""
         self.images: dict[str, Json] = {}
+        self.image_members: dict[tuple[str, str], str] = {}
+        """(image, project) -> the status of the membership"""
         self.image_limits: dict[str, Json] = {}
         self.root_disks: dict[str, bytes] = {}
         """server -> what is on its disk on the hypervisor, of those that boot from an image"""
@@ -218,7 +220,14 @@ class FakeCloud:
         """Have a server boot from an image, and `content` be on its disk; the id of the image."""
         image = f"base-of-{server_id}"
         properties = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
-        self.images[image] = {"id": image, "name": image, "owner": "others", **properties}
+        self.images[image] = {
+            "id": image,
+            "name": image,
+            "owner": "others",
+            "visibility": "public",
+            "disk_format": "qcow2",
+            **properties,
+        }
         self._keep_image(image, b"as it was when it booted")
         self.servers[server_id]["image"] = {"id": image}
         self.servers[server_id]["flavor"] |= {"disk": 1}
@@ -538,9 +547,17 @@ class FakeCloud:
     def _image(self, method: str, path: list[str], body: Json, params: Json) -> Any:
         match method, path:
             case "GET", ["images"]:
-                wanted = {k: v for k, v in params.items() if k != "limit"}
-                found = [i for i in self.images.values() if wanted.items() <= i.items()]
+                wanted = {k: v for k, v in params.items() if k not in ("limit", "os_hidden")}
+                hidden = params.get("os_hidden", "false") == "true"
+                found = [
+                    i
+                    for i in self.images.values()
+                    if wanted.items() <= i.items() and i.get("os_hidden", False) is hidden
+                ]
                 return {"images": [_without_bytes(i) for i in found]}
+            case "GET", ["images", image, "members", project]:
+                status = self.image_members.get((image, project))
+                return {"status": status} if status else refuse(404, "no such member")
             case "GET", ["images", image]:
                 return _without_bytes(self.images.get(image) or refuse(404, "no such image"))
             case "POST", ["images"]:

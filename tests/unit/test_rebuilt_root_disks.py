@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from antipode.engine.timeline import Unobserved
-from antipode.errors import PreflightFailed, SiteUnreachable
+from antipode.errors import PreflightFailed, ResourceFailed, SiteUnreachable
 from antipode.model import point_v2
+from antipode.model.plan import RecoveryPlan
 from antipode.model.vnf import Vnf
-from antipode.operations.expiry import delete, plan_deletion
+from antipode.operations.expiry import delete, expire, plan_deletion
 from antipode.operations.failover import prepare
 from antipode.operations.inspect import look
 from antipode.operations.protect import protect
+from antipode.operations.recovery_points import verify
 from antipode.vault import points
+from tests.unit.fakecloud import PROJECT
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
 
@@ -35,17 +38,28 @@ def with_root(option: str = "quiesced-snapshot", root: str | None = "rebuild") -
     )
 
 
+def add_image(world: World, image: str, **fields: Any) -> None:
+    """The backup site has an image of these bytes."""
+    properties = {"hw_qemu_guest_agent": "yes", "os_require_quiesce": "yes"}
+    golden = {"name": "golden", "owner": "others", "created_at": "2026-01-01"}
+    formats = {"disk_format": "qcow2", "visibility": "public"}
+    world.b.images[image] = {"id": image, **golden, **formats, **properties, **fields}
+    world.b._keep_image(image, BYTES)
+
+
 @pytest.fixture
 def rebuilt(world: World) -> World:
     """The member db boots from an image, and the backup site has one of the same bytes."""
     world.a.boots_from_image("id-db", b"what the guest has written")
     for cloud in (world.a, world.b):
         cloud.flavors[0]["disk"] = 1
-    own = {"id": "own", "name": "golden", "owner": "others", "created_at": "2026-01-01"}
-    world.b.images["own"] = own
-    world.b._keep_image("own", BYTES)
+    add_image(world, "own")
     world.here.vnfs.put(with_root())
     return world
+
+
+def plan_of(world: World) -> RecoveryPlan:
+    return prepare(world.here, "v", "site-b", None).plan
 
 
 def newest(world: World) -> Any:
@@ -95,7 +109,37 @@ def deactivated(world: World) -> None:
     world.b.images["own"]["status"] = "deactivated"
 
 
-@pytest.mark.parametrize("lacking", [without_image, with_other_bytes, deactivated])
+def in_another_format(world: World) -> None:
+    """Of the same bytes: a disk that begins with the header of the other format."""
+    world.b.images["own"]["disk_format"] = "raw"
+
+
+def of_another_tenant(world: World) -> None:
+    """As an administrator is shown it."""
+    world.b.images["own"]["visibility"] = "private"
+
+
+def offered(world: World) -> None:
+    world.b.images["own"]["visibility"] = "shared"
+    world.b.image_members["own", PROJECT] = "pending"
+
+
+def of_anybody(world: World) -> None:
+    world.b.images["own"]["visibility"] = "community"
+
+
+LACKING = [
+    without_image,
+    with_other_bytes,
+    deactivated,
+    in_another_format,
+    of_another_tenant,
+    offered,
+    of_anybody,
+]
+
+
+@pytest.mark.parametrize("lacking", LACKING)
 def test_a_site_without_the_image_is_found_before_anything_is_frozen(
     rebuilt: World, lacking: Any
 ) -> None:
@@ -106,7 +150,7 @@ def test_a_site_without_the_image_is_found_before_anything_is_frozen(
     assert not [e for e in rebuilt.a.events if e.startswith(("quiesce", "snapshot"))]
 
 
-@pytest.mark.parametrize("lacking", [without_image, with_other_bytes, deactivated])
+@pytest.mark.parametrize("lacking", LACKING)
 def test_a_failover_to_a_site_that_has_lost_the_image_creates_nothing(
     rebuilt: World, lacking: Any
 ) -> None:
@@ -122,6 +166,125 @@ def test_an_image_without_a_digest_is_refused(rebuilt: World) -> None:
     del rebuilt.a.images["base-of-id-db"]["os_hash_value"]
     with pytest.raises(PreflightFailed, match="sha512"):
         rebuilt.protect()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"os_hidden": True}, {"visibility": "shared"}, {"owner": PROJECT}], ids=str
+)
+def test_an_image_that_is_hidden_accepted_or_our_own_is_found(
+    rebuilt: World, fields: dict[str, Any]
+) -> None:
+    """A golden image is hidden once there is a newer one, for servers that came from it."""
+    without_image(rebuilt)
+    add_image(rebuilt, "found", **({"visibility": "private"} | fields), created_at="2026-02-01")
+    if fields.get("os_hidden"):
+        rebuilt.b.images["found"]["visibility"] = "public"
+    rebuilt.b.image_members["found", PROJECT] = "accepted"
+    rebuilt.protect()
+    made = rebuilt.failover()
+    assert rebuilt.b.servers[made["servers"]["db"]]["imageRef"] == "found"
+
+
+def test_of_several_images_the_one_with_the_same_properties_is_taken(rebuilt: World) -> None:
+    rebuilt.b.images["own"]["hw_firmware_type"] = "uefi"
+    add_image(rebuilt, "newer", created_at="2026-06-01")
+    rebuilt.protect()
+    assert not [w for w in plan_of(rebuilt).warnings if "hw_firmware_type" in w]
+    made = rebuilt.failover()
+    assert rebuilt.b.servers[made["servers"]["db"]]["imageRef"] == "newer"
+
+
+def test_other_properties_of_the_image_are_said_in_the_plan(rebuilt: World) -> None:
+    rebuilt.b.images["own"]["hw_firmware_type"] = "uefi"
+    del rebuilt.b.images["own"]["hw_qemu_guest_agent"]
+    rebuilt.protect()
+    (said,) = [w for w in plan_of(rebuilt).warnings if "hw_firmware_type" in w]
+    assert "hw_qemu_guest_agent not set instead of yes" in said
+
+
+def test_the_plan_says_that_nothing_of_the_root_disk_was_captured(rebuilt: World) -> None:
+    rebuilt.protect()
+    assert [w for w in plan_of(rebuilt).warnings if "db" in w and "lost" in w]
+
+
+@pytest.mark.parametrize("limit", [{"min_disk": 2}, {"min_ram": 4096}, {"size": 2 << 30}], ids=str)
+def test_an_image_that_does_not_fit_the_flavor_is_a_problem_of_the_plan(
+    rebuilt: World, limit: dict[str, int]
+) -> None:
+    rebuilt.protect()
+    rebuilt.b.images["own"] |= limit
+    with pytest.raises(PreflightFailed, match="own"):
+        rebuilt.failover()
+    assert not rebuilt.b.servers
+
+
+@pytest.mark.parametrize("content", [b"", BYTES], ids=["no bytes", "a mapping"])
+def test_an_image_of_a_server_on_volumes_is_refused(rebuilt: World, content: bytes) -> None:
+    """All such images have the same digest: that of nothing."""
+    rebuilt.a._keep_image("base-of-id-db", content)
+    if content:
+        rebuilt.a.images["base-of-id-db"]["block_device_mapping"] = "[]"
+    rebuilt.b._keep_image("own", content)
+    with pytest.raises(PreflightFailed, match="db"):
+        rebuilt.protect()
+
+
+def test_a_root_disk_that_may_be_a_volume_is_not_made_again(rebuilt: World) -> None:
+    """Nova names the image of a server whose creator has named one beside its root volume, and says
+    to administrators only from which of them it boots.
+    """
+    for attached in rebuilt.a.attachments["id-db"]:
+        attached["device"] = "/dev/vda"
+    del rebuilt.a.servers["id-db"]["OS-EXT-SRV-ATTR:root_device_name"]
+    with pytest.raises(PreflightFailed, match="root volume is unknown"):
+        rebuilt.protect()
+
+
+def test_a_server_that_is_rebuilt_while_it_is_protected_makes_no_point(rebuilt: World) -> None:
+    def rebuild(event: str) -> None:
+        if event.startswith("quiesce"):
+            rebuilt.a.images["next"] = rebuilt.a.images["base-of-id-db"] | {"id": "next"}
+            rebuilt.a._keep_image("next", b"of next month")
+            rebuilt.a.servers["id-db"]["image"] = {"id": "next"}
+
+    before = points.list_ids(rebuilt.here.vault, "v")
+    rebuilt.a.before = rebuild
+    with pytest.raises(ResourceFailed, match="another image"):
+        rebuilt.protect()
+    assert points.list_ids(rebuilt.here.vault, "v") == before
+
+
+def test_a_backup_site_that_is_away_keeps_nothing_from_being_protected(rebuilt: World) -> None:
+    def away(event: str) -> None:
+        raise SiteUnreachable("site-b does not answer")
+
+    rebuilt.b.before = away
+    assert rebuilt.protect()["consistency"] == "application"
+
+
+def test_a_verification_looks_for_the_image(rebuilt: World) -> None:
+    rebuilt.protect()
+    assert all(f.ok for f in verify(rebuilt.here, "v", None))
+    without_image(rebuilt)
+    assert [f.volume for f in verify(rebuilt.here, "v", None) if not f.ok] == ["db root disk"]
+
+
+def test_none_expires_in_favour_of_a_point_whose_image_the_backup_site_has_lost(
+    rebuilt: World,
+) -> None:
+    vnf = with_root().model_dump(mode="json")
+    vnf["protections"][0]["retention"] = {"last": 1}
+    first = rebuilt.protect()["recovery_point"]
+    rebuilt.a._keep_image("base-of-id-db", b"of next month")
+    add_image(rebuilt, "next")
+    rebuilt.b._keep_image("next", b"of next month")
+    rebuilt.protect()
+    rebuilt.here.vnfs.put(Vnf.model_validate(vnf))
+    del rebuilt.b.images["next"]
+    assert first not in expire(rebuilt.here, "v", Unobserved())["expired"]
+    add_image(rebuilt, "next")
+    rebuilt.b._keep_image("next", b"of next month")
+    assert expire(rebuilt.here, "v", Unobserved())["expired"] == [first]
 
 
 def test_no_image_goes_with_a_point(rebuilt: World) -> None:

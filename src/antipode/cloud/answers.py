@@ -643,6 +643,15 @@ class _Image(TypedDict):
     disk_format: NotRequired[Maybe]
     container_format: NotRequired[Maybe]
     block_device_mapping: NotRequired[Maybe]
+    owner: NotRequired[Maybe]
+    visibility: NotRequired[Maybe]
+    os_hidden: NotRequired[bool]
+    min_disk: NotRequired[Count | None]
+    min_ram: NotRequired[Count | None]
+
+
+class _ImageMember(TypedDict):
+    status: Text
 
 
 class _ImageUsage(TypedDict):
@@ -664,6 +673,7 @@ def _names_its_snapshot(device: Any) -> Any:
 
 IMAGE = Shape("image", _Image)
 IMAGES = LinkedListing("images", _Image)
+IMAGE_MEMBER = Shape("member", _ImageMember)
 IMAGE_USAGE = Shape("usage", dict[Text, _ImageUsage])
 CONSOLE = Shape("output", str)
 """of Nova's answer to os-getConsoleOutput"""

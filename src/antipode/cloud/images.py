@@ -17,6 +17,9 @@ from antipode.model.topology import Volume
 UNLIMITED = -1
 ALGORITHM = "sha512"
 """Of the digests that are compared: Glance's own by default (`hashing_algorithm`)."""
+_INHERITED = ("hw_", "os_", "img_", "trait:", "hypervisor_type", "vm_mode", "architecture")
+_OF_ITS_SITE = ("os_hash_", "os_hidden", "os_glance_", "img_signature")
+"""Properties that are Glance's own, or that are right for other bytes only."""
 LOOK_S = 1.0
 """Between two looks whether the run must stop, while bytes are streamed."""
 
@@ -37,17 +40,37 @@ class Images:
         return self._api.all("/images", answers.IMAGES, owner=self._project_id)
 
     def of_bytes(self, sha512: str) -> list[Json]:
-        """The images with these bytes that can be booted from, of all that the project is shown,
-        the oldest first (`GET /images?os_hash_value=`).
+        """The images with these bytes that can be booted from: public ones, the project's own, and
+        those that it has accepted; hidden ones last, and then the oldest first
+        (`GET /images?os_hash_value=`).
+
+        Others can make an image that Glance says to have these bytes, where users may add
+        locations: an administrator is shown theirs, too.
         """
-        found = self._api.all("/images", answers.IMAGES, os_hash_value=sha512, status="active")
+        wanted = {"os_hash_value": sha512, "status": "active"}
         same = [
             i
-            for i in found
+            for hidden in ("false", "true")  # Glance lists the one or the other
+            for i in self._api.all("/images", answers.IMAGES, os_hidden=hidden, **wanted)
             if (i["status"], i.get("os_hash_algo"), i.get("os_hash_value"))
             == ("active", ALGORITHM, sha512)
+            and self._is_for_us(i)
         ]
-        return sorted(same, key=lambda i: (str(i.get("created_at") or ""), i["id"]))
+        return sorted(
+            {i["id"]: i for i in same}.values(),
+            key=lambda i: (bool(i.get("os_hidden")), str(i.get("created_at") or ""), i["id"]),
+        )
+
+    def _is_for_us(self, image: Json) -> bool:
+        if image.get("visibility") == "public" or image.get("owner") == self._project_id:
+            return True
+        if image.get("visibility") != "shared":
+            return False
+        path = f"/images/{image['id']}/members/{self._project_id}"
+        if (body := self._api.find(path)) is None:
+            return False
+        call = f"GET {self._api.service}{path}"
+        return bool(answers.IMAGE_MEMBER.check(body, self._api.site, call)["status"] == "accepted")
 
     def image(
         self,
@@ -145,6 +168,27 @@ def room_for(disks: Sequence[Volume]) -> dict[str, int]:
     """
     mib = sum(max(disk.size_gib, 1) << 10 for disk in disks)
     return {"image_size_total": mib, "image_count_total": len(disks)}
+
+
+def properties_of(image: Mapping[str, object]) -> dict[str, str]:
+    """The properties of an image that say how a server which boots from it is made."""
+    return {
+        name: str(value)
+        for name, value in image.items()
+        if name.startswith(_INHERITED) and not name.startswith(_OF_ITS_SITE) and value is not None
+    }
+
+
+def why_not_within(image: Json, flavor: Json) -> str | None:
+    """Why Nova makes no server of a flavor from an image; None if it does."""
+    disk_gib, size, min_disk = flavor.get("disk", 0), image.get("size"), image.get("min_disk")
+    if disk_gib and (size or 0) > disk_gib << 30:
+        return f"it has {size} bytes, and the flavor a disk of {disk_gib} GiB"
+    if disk_gib and (min_disk or 0) > disk_gib:
+        return f"its min_disk is {min_disk} GiB, and the flavor has a disk of {disk_gib} GiB"
+    if "ram" in flavor and (image.get("min_ram") or 0) > flavor["ram"]:
+        return f"its min_ram is {image['min_ram']} MiB, and the flavor has {flavor['ram']} MiB"
+    return None
 
 
 def why_not_whole(image: Json | None, source: Image) -> str | None:

@@ -194,6 +194,12 @@ class BaseImage(VolumeSource):
     """of the image at the captured site"""
     sha512: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
     """over all bytes of the image"""
+    disk_format: str
+    """as which they are read: the same bytes are another disk in another format"""
+    properties: dict[str, str] = {}
+    """of the image, as far as they say how a server is made from it"""
+    sites: list[str] = []
+    """those at which an image of these bytes is needed"""
 
     @property
     def reference(self) -> str:

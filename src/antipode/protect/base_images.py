@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import logging
+from collections.abc import Collection, Iterator
 
-from antipode.cloud.images import ALGORITHM
+from antipode.cloud.api import Json
+from antipode.cloud.images import ALGORITHM, properties_of
 from antipode.cloud.site import Site
-from antipode.errors import AntipodeError, ResourceFailed, Stopped
+from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable, Stopped
 from antipode.model.source import BaseImage
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
 from antipode.protect.option import Protecting
+
+LOG = logging.getLogger(__name__)
+_NOTHING = hashlib.sha512(b"").hexdigest()
 
 
 def rebuilt(vnf: Vnf, topology: Topology) -> list[Server]:
@@ -37,18 +43,22 @@ def without_rebuilt(vnf: Vnf, topology: Topology) -> Topology:
 
 
 def problems(p: Protecting, topology: Topology) -> Iterator[str]:
-    """Why root disks could not be made again; one sentence for each reason."""
-    for server in rebuilt(p.vnf, topology):
+    """Why root disks could not be made again; one sentence for each reason. A site that does not
+    answer keeps nothing from being protected: an image can be brought there later, data cannot.
+    """
+    servers = rebuilt(p.vnf, topology)
+    sites = _answering(p) if servers else []
+    for server in servers:
         try:
-            source = _source(p.site, server)
-        except Stopped:
-            raise
-        except AntipodeError as error:
+            source = _source(p, server)
+        except ResourceFailed as error:
             yield f"server {server.name}: its root disk could not be made again: {error}"
             continue
-        for site in p.elsewhere():
+        for site in sites:
             try:
                 image_at(site, source)
+            except SiteUnreachable as error:
+                LOG.warning("whether server %s could be booted is unknown: %s", server.name, error)
             except Stopped:
                 raise
             except AntipodeError as error:
@@ -56,41 +66,94 @@ def problems(p: Protecting, topology: Topology) -> Iterator[str]:
 
 
 def sources(p: Protecting, topology: Topology) -> dict[str, BaseImage]:
-    """The image of each root disk that is to be made again, by the id of the disk.
+    """The image of each root disk that is to be made again, by the id of the disk. Nova is asked
+    once more, after the capture.
 
     Raises:
-        ResourceFailed: an image cannot be known by its bytes.
+        ResourceFailed: an image cannot be known by its bytes, or a server has another one by now.
     """
-    return {
-        server.root_disk.id: _source(p.site, server)
-        for server in rebuilt(p.vnf, topology)
-        if server.root_disk is not None
-    }
+    found: dict[str, BaseImage] = {}
+    for server in rebuilt(p.vnf, topology):
+        if server.root_disk is None:
+            continue
+        found[server.root_disk.id] = _source(p, server)
+        now = p.site.compute.server(server.id)
+        if (
+            now is None
+            or (now.get("image") or {}).get("id") != server.root_disk.image_metadata["id"]
+        ):
+            raise ResourceFailed(
+                f"{p.site.name}: server {server.name} was given another image while it was"
+                " protected; protect the VNF again"
+            )
+    return found
 
 
-def image_at(site: Site, source: BaseImage) -> str:
-    """The id of the image that a root disk can be made again from at a site.
+def image_at(site: Site, source: BaseImage) -> Json:
+    """The image that a root disk can be made again from at a site: of several the one whose
+    properties differ least from those that it had.
 
     Raises:
         ResourceFailed: there is none.
     """
-    if found := site.images.of_bytes(source.sha512):
-        return str(found[0]["id"])
+    found = site.images.of_bytes(source.sha512)
+    if same := [i for i in found if i.get("disk_format") == source.disk_format]:
+        return min(same, key=lambda image: len(list(differences(source, image))))
+    formats = ", ".join(f"{i['id']} is {i.get('disk_format')}" for i in found)
     raise ResourceFailed(
         f"{site.name} has no active image with the bytes of {source.name} (sha512"
-        f" {source.sha512}); bring it there, or have the root disk protected: option"
-        " server-snapshot, without `root: rebuild`"
+        f" {source.sha512}) as {source.disk_format}{f' ({formats})' if found else ''}; bring it"
+        " there, or have the root disk protected: option server-snapshot, without `root: rebuild`"
     )
 
 
-def _source(site: Site, server: Server) -> BaseImage:
-    found = site.compute.server(server.id)
-    if found is None or not found.get("image"):
-        raise ResourceFailed(f"{site.name}: server {server.name} does not boot from an image")
-    image_id = str(found["image"]["id"])
-    label = f"{site.name}: image {image_id} of server {server.name}"
-    if (image := site.images.image(image_id)) is None:
+def differences(source: BaseImage, image: Json) -> Iterator[str]:
+    """In which properties an image differs from the one that a server was created from."""
+    here = properties_of(image)
+    for name in sorted({*here, *source.properties}):
+        if here.get(name) != source.properties.get(name):
+            was, now = (of.get(name, "not set") for of in (source.properties, here))
+            yield f"{name} {now} instead of {was}"
+
+
+def missing_at(site: Site, sources: Collection[BaseImage]) -> list[BaseImage]:
+    """Those that a site has no image for.
+
+    Raises:
+        ApiError, SiteUnreachable: Glance does not answer.
+    """
+    lacking: list[BaseImage] = []
+    for source in sources:
+        try:
+            image_at(site, source)
+        except ResourceFailed:
+            lacking.append(source)
+    return lacking
+
+
+def _answering(p: Protecting) -> list[Site]:
+    try:
+        return list(p.elsewhere())
+    except SiteUnreachable as error:
+        LOG.warning("whether root disks could be made again is unknown: %s", error)
+        return []
+
+
+def _source(p: Protecting, server: Server) -> BaseImage:
+    """As the discovery has found the image of a server."""
+    image = server.root_disk.image_metadata if server.root_disk else {}
+    label = f"{p.site.name}: the image of server {server.name}"
+    if "id" not in image:
         raise ResourceFailed(f"{label} is gone; its bytes are unknown")
+    label = f"{p.site.name}: image {image['id']} of server {server.name}"
     if image.get("os_hash_algo") != ALGORITHM or not image.get("os_hash_value"):
         raise ResourceFailed(f"{label} has no {ALGORITHM} in Glance; its bytes are unknown")
-    return BaseImage(name=str(image.get("name") or image_id), sha512=image["os_hash_value"])
+    if image["os_hash_value"] == _NOTHING or image.get("block_device_mapping"):
+        raise ResourceFailed(f"{label} has no bytes: it is that of a server on volumes")
+    return BaseImage(
+        name=image.get("name") or image["id"],
+        sha512=image["os_hash_value"],
+        disk_format=image.get("disk_format", ""),
+        properties=properties_of(image),
+        sites=[name for name in p.vnf.sites if name != p.site.name],
+    )

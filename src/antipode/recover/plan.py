@@ -96,6 +96,7 @@ class _Planner:
         topology, vnf = self._point.topology, self._point.vnf
         for kind in sorted({source.kind for source in self._point.sources.values()}):
             self.problems += PROVIDERS.get(kind).check(self._point, self._site)
+            self.warnings += PROVIDERS.get(kind).remarks(self._point, self._site)
         # A member may be named by id in the VNF's file; here servers go by their names.
         names = {m.server: s.name for m, s in zip(vnf.members, topology.servers, strict=True)}
         before = vnf.predecessors()

@@ -97,10 +97,13 @@ class Glance(Service):
             if k in ("name", "status", "visibility", "owner", "id", "os_hash_value")
         }
         wanted = {k: v for k, v in wanted.items() if v != "all"}
+        hidden = call.query.get("os_hidden", "false") == "true"
         found = [
             i
             for i in self.images
-            if self._visible(call.caller, i) and all(i.get(k) == v for k, v in wanted.items())
+            if self._visible(call.caller, i)
+            and i["os_hidden"] is hidden
+            and all(i.get(k) == v for k, v in wanted.items())
         ]
         answer = page(call, "images", found, public)
         links = answer.pop("images_links", [])

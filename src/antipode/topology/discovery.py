@@ -5,6 +5,7 @@ Neutron (step 1.1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,7 @@ from antipode.topology.members import select_members
 from antipode.topology.ports import Interfaces, discover_ports, listed
 
 ROOT_DEVICE = "OS-EXT-SRV-ATTR:root_device_name"
+_FIRST_DEVICE = re.compile(r"/dev/(?:vd|sd|xvd|hd)a")
 """Of a server; administrators of the project see it."""
 
 
@@ -220,12 +222,14 @@ def _root_disk(site: Site, server: Json, attached: Sequence[Json]) -> Volume | N
     image properties are those of the image, if that is still there.
 
     Nova names an image for a server, too, that was booted from the image of a volume-backed server:
-    the root disk of such a server is a volume, made from a snapshot that the image names.
+    the root disk of such a server is a volume, made from a snapshot that the image names. And for
+    one whose creator has named an image beside the volume that it boots from.
     """
     if not server.get("image") or any(_is_root(server, a) for a in attached):
         return None
     image = site.images.image(server["image"]["id"]) or {}
-    if not server.get(ROOT_DEVICE) and image.get("block_device_mapping"):
+    first = any(_FIRST_DEVICE.match(str(a.get("device") or "")) for a in attached)
+    if not server.get(ROOT_DEVICE) and (first or image.get("block_device_mapping")):
         return None  # which of its volumes is the root is known to administrators only
     return Volume(
         id=f"{server['id']}_disk",

@@ -40,10 +40,17 @@ from antipode.model.point_v2 import Records
 from antipode.model.quota import QuotaNeed
 from antipode.model.retention import Dated, Heirs, Retention, judge
 from antipode.model.room import Room
-from antipode.model.source import BackupRecord, Image, ReplicatedState, backup_chain
+from antipode.model.source import (
+    BackupRecord,
+    BaseImage,
+    Image,
+    ReplicatedState,
+    backup_chain,
+)
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
+from antipode.protect import base_images
 from antipode.protect.snapshots import remove_all
 from antipode.transfer import images, removal, replication
 from antipode.transfer.removal import Doomed
@@ -342,7 +349,7 @@ def _recoverable(
     a point that was put back into the vault since.
     """
     gone = _without_backups(expiry, active, found) | _without_images(expiry, found)
-    gone |= _without_states(expiry, found)
+    gone |= _without_base_images(expiry, found) | _without_states(expiry, found)
     if gone:
         LOG.warning(
             "backups, images or states of recovery points of %s are gone, and no other expires in"
@@ -383,6 +390,29 @@ def _without_images(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str
             for point, source in images
             if site in source.copies and why_not_whole(listed.get(source.copies[site]), source)
         }
+    return gone
+
+
+def _without_base_images(expiry: Expiry, found: Collection[RecoveryPoint]) -> set[str]:
+    """The points with a root disk that is to be made again, where a site that answers has no image
+    for it.
+    """
+    wanted: defaultdict[str, list[tuple[str, BaseImage]]] = defaultdict(list)
+    for point in found:
+        for source in point.sources.values():
+            if isinstance(source, BaseImage):
+                for site in source.sites:
+                    wanted[site].append((point.id, source))
+    gone: set[str] = set()
+    for name, sources in sorted(wanted.items()):
+        each = {(s.sha512, s.disk_format): s for _, s in sources}
+        try:
+            lacking = base_images.missing_at(expiry.site(name), each.values())
+        except (NotFound, SiteUnreachable) as error:
+            LOG.warning("whether images at %s are gone is unknown: %s", name, error)
+            continue
+        keys = {(s.sha512, s.disk_format) for s in lacking}
+        gone |= {point for point, s in sources if (s.sha512, s.disk_format) in keys}
     return gone
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.image_bytes import PIECE, Content
-from antipode.cloud.images import ALGORITHM, LOOK_S, room_for, why_not_whole
+from antipode.cloud.images import ALGORITHM, LOOK_S, properties_of, room_for, why_not_whole
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
 from antipode.model.capture import Capture, Transferred
@@ -37,10 +37,7 @@ MOST_UPLOADS = 3
 """How often an image is sent to a site whose answer does not come."""
 MOST_BREAKS = 5
 """How often in a row a stream may break off without a byte more."""
-_FIELDS = ("disk_format", "container_format", "min_disk", "min_ram", "architecture")
-_INHERITED = ("hw_", "os_", "img_", "trait:", "hypervisor_type", "vm_mode")
-_OF_ITS_SITE = ("os_hash_", "os_hidden", "os_glance_", "img_signature")
-"""Properties that are Glance's own, or that are right for other bytes only."""
+_FIELDS = ("disk_format", "container_format", "min_disk", "min_ram")
 
 
 class ImageSteps(StepName):
@@ -368,13 +365,13 @@ class _Carriage:
             LOG.warning("image %s at %s is left for now: %s", copy, site.name, error)
 
     def _properties(self) -> dict[str, object]:
-        inherited = {
-            name: value
-            for name, value in self._image.items()
-            if name.startswith(_INHERITED) and not name.startswith(_OF_ITS_SITE)
-        }
         fields = {n: self._image[n] for n in _FIELDS if self._image.get(n) is not None}
-        return {**inherited, **fields, **marks(self._p.run, self._key), VNF: self._p.vnf.vnf}
+        return {
+            **properties_of(self._image),
+            **fields,
+            **marks(self._p.run, self._key),
+            VNF: self._p.vnf.vnf,
+        }
 
     def _stream(self, site: Site, copy: str, step: Step) -> str:
         """Bring the bytes; their digest. A stream of the source that breaks off continues."""

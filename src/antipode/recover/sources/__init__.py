@@ -38,6 +38,12 @@ class VolumeProvider(ABC):
         Called once for each recovery point that has sources of this kind.
         """
 
+    def remarks(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        """What differs at a site from what was captured, and keeps nothing from being recovered;
+        one sentence for each. Called as `check`.
+        """
+        yield from ()
+
     def missing(self, point: RecoveryPoint, store: Objects) -> list[str]:
         """The newest things that a point needs and the backup store lacks, by a quick look.
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from antipode.cloud.site import Site
+from antipode.errors import AntipodeError, ResourceFailed, Stopped
+from antipode.model.point import RecoveryPoint
 from antipode.model.source import BaseImage, VolumeSource
-from antipode.protect.base_images import image_at
+from antipode.protect.base_images import differences, image_at
 from antipode.recover.sources.image import FromGlance
 from antipode.vault.verify import Finding
 
@@ -20,12 +22,30 @@ class FromBaseImages(FromGlance):
     """From an image of somebody else's, which is never removed."""
 
     kind = "base-image"
+    proven = "all bytes are those of the image that it was created from; none were captured"
 
     def image_at(self, site: Site, source: VolumeSource) -> str:
-        return image_at(site, _base_image(source))
+        return str(image_at(site, _base_image(source))["id"])
 
     def sha512_of(self, source: VolumeSource) -> str:
         return _base_image(source).sha512
+
+    def remarks(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        for server, source in self.booted(point):
+            base = _base_image(source)
+            yield (
+                f"server {server.name}: its root disk is made again from image {base.reference},"
+                " and what was written to it since is lost"
+            )
+            try:
+                image = image_at(site, base)
+            except ResourceFailed:
+                continue  # a problem
+            if differs := ", ".join(differences(base, image)):
+                yield (
+                    f"server {server.name}: image {image['id']} at {site.name} has other"
+                    f" properties than the one that it was created from: {differs}"
+                )
 
     def verify(
         self,
@@ -34,10 +54,9 @@ class FromBaseImages(FromGlance):
         store: Objects | None,
         site: Callable[[str], Site],
     ) -> list[Finding]:
-        """Where it is needed is seen by `check`: a source names no site."""
-        image = _base_image(source)
-        detail = f"made again from image {image.reference}: nothing of it was captured"
-        return [Finding(volume=volume, backup="", ok=True, detail=detail)]
+        """Whether each site at which it is needed has an image of these bytes now."""
+        base = _base_image(source)
+        return [_look(volume, base, name, site) for name in base.sites]
 
 
 PROVIDER = FromBaseImages()
@@ -46,3 +65,17 @@ PROVIDER = FromBaseImages()
 def _base_image(source: VolumeSource) -> BaseImage:
     assert isinstance(source, BaseImage)  # by its kind
     return source
+
+
+def _look(volume: str, base: BaseImage, name: str, connect: Callable[[str], Site]) -> Finding:
+    """A site that does not answer has none as far as anybody knows, and the others are looked at
+    all the same.
+    """
+    try:
+        image = str(image_at(connect(name), base)["id"])
+    except Stopped:
+        raise
+    except AntipodeError as error:
+        return Finding(volume=volume, backup="", ok=False, detail=f"{name}: {error}")
+    detail = f"{name}: made again from image {base.reference}: nothing of it was captured"
+    return Finding(volume=volume, backup=image, ok=True, detail=detail)

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from antipode.cloud.api import ApiError
-from antipode.cloud.images import why_not_whole
+from antipode.cloud.images import why_not_whole, why_not_within
 from antipode.cloud.site import Site
 from antipode.errors import NotFound, ResourceFailed, SiteUnreachable
 from antipode.model.plan import VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import Image, VolumeSource
 from antipode.model.steps import StepName
+from antipode.model.topology import Server
+from antipode.recover.findings import by_name
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import VolumeProvider
 from antipode.vault.verify import Finding
@@ -32,6 +34,8 @@ class FromGlance(VolumeProvider):
 
     makes_volumes = False
     proves_by_store = False
+    proven: ClassVar[str] = "all bytes are as they were"
+    """of an image whose bytes were read"""
 
     @abstractmethod
     def image_at(self, site: Site, source: VolumeSource) -> str:
@@ -45,17 +49,30 @@ class FromGlance(VolumeProvider):
     def sha512_of(self, source: VolumeSource) -> str:
         """The digest of the bytes of its image."""
 
-    def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+    def booted(self, point: RecoveryPoint) -> Iterator[tuple[Server, VolumeSource]]:
+        """The servers whose root disk has a source of this kind, and that."""
         for server in point.topology.servers:
-            if server.root_disk is None:
-                continue
-            source = point.sources[server.root_disk.id]
-            if source.kind != self.kind:
-                continue
+            if server.root_disk is not None:
+                source = point.sources[server.root_disk.id]
+                if source.kind == self.kind:
+                    yield server, source
+
+    def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
+        flavors = by_name(site.compute.flavors())
+        names = point.vnf.map_between(point.site, site.name).flavors
+        for server, source in self.booted(point):
             try:
-                self.image_at(site, source)
+                image_id = self.image_at(site, source)
             except ResourceFailed as error:
                 yield f"server {server.name} cannot be booted: {error}"
+                continue
+            name = names.get(server.flavor.name, server.flavor.name)
+            image, found = site.images.image(image_id), flavors.get(name)
+            if image and found and (why := why_not_within(image, found[0])):
+                yield (
+                    f"server {server.name} cannot be booted from image {image_id} at {site.name}"
+                    f" with flavor {name}: {why}"
+                )
 
     def provide(
         self, recovery: Recovery, server: str, volumes: Sequence[VolumePlan]
@@ -88,7 +105,7 @@ class FromGlance(VolumeProvider):
         except ApiError as error:
             raise ResourceFailed(f"{site.name}: image {image} cannot be read: {error}") from error
         ok = digest == self.sha512_of(source)
-        detail = "all bytes are as they were" if ok else "it has other bytes"
+        detail = self.proven if ok else "it has other bytes"
         return Finding(volume=volume.label, backup=image, ok=ok, bytes=size, detail=detail)
 
 
