@@ -266,6 +266,15 @@ class History(Model):
     """the newest runs of each VNF, which stay longer"""
 
 
+class ReadinessConfig(Model):
+    """How often the service looks whether each VNF could be recovered, and what is kept of it."""
+
+    every: Annotated[Seconds, Field(ge=60, le=7 * 86400)] | None = 1800.0
+    """in seconds; null: never"""
+    days: Annotated[Number, Field(gt=0)] = 90
+    """how long what was seen stays after it has changed"""
+
+
 class Etcd(Model):
     """An etcd cluster; the first of its endpoints that answers is used."""
 
@@ -452,6 +461,7 @@ class Config(Model):
     """for several hosts that share the database; without it this host is the only one"""
     limits: Limits = Limits()
     history: History = History()
+    readiness: ReadinessConfig = ReadinessConfig()
     metrics: MetricsConfig | None = None
     """without it there are none"""
     events: EventsConfig | None = None

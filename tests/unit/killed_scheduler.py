@@ -41,16 +41,22 @@ def in_a_process(work: Callable[[], None]) -> int:
     return 0
 
 
-def look(path: str, now: float, killed_at: int | None = None) -> None:
-    deployment, left = Deployment(config.load(path)), [killed_at or -1]
+def kill_at(deployment: Deployment, moment: int | None) -> None:
+    """Kill this process at one of the moments before and after its statements; None: never."""
+    left = [moment or -1]
 
     def count(*_: object) -> None:
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
-        event.listen(deployment.database, moment, count)
+    for kind in ("before_cursor_execute", "after_cursor_execute", "commit"):
+        event.listen(deployment.database, kind, count)
+
+
+def look(path: str, now: float, killed_at: int | None = None) -> None:
+    deployment = Deployment(config.load(path))
+    kill_at(deployment, killed_at)
     Scheduler(deployment, lambda: now).look()
 
 

@@ -28,6 +28,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import InvalidInput
 from antipode.model.event import Event
+from antipode.model.readiness import Finding, Level
 from antipode.model.rpo import RpoState
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.runs import kind_of
@@ -326,6 +327,33 @@ def test_a_run_that_waits_for_an_operator_is_told_once(world: World) -> None:
     assert world.noticed() == []
     world.waiting = {"failover-1": "confirm again"}
     assert world.noticed() == ["dr.run.waiting"]
+
+
+def test_a_change_of_readiness_is_an_event_once_with_its_reasons(world: World) -> None:
+    readiness = world.deployment.readiness
+
+    def sees(level: Level, detail: str) -> None:
+        known = readiness.looks("site-b").get("hlr")
+        if known is None:
+            readiness.want("hlr", "site-b", None, world.now)
+            known = readiness.looks("site-b")["hlr"]
+        look = readiness.take(known, world.now + 60)
+        assert look is not None
+        finding = Finding(check="plan", level=level, detail=detail)
+        assert readiness.keep(look, [finding], world.now, world.now + 1800)
+
+    sees(Level.GREEN, "2 servers could be created")
+    assert world.noticed() == ["dr.readiness.green"]
+    assert world.noticed() == []
+    sees(Level.GREEN, "3 servers could be created")
+    assert world.noticed() == []
+    sees(Level.RED, "flavor m1 is missing")
+    assert world.noticed() == ["dr.readiness.red"]
+    world.another().look()
+    assert world.noticed() == []
+    event = world.deployment.events.newest(1)[0]
+    assert (event.subject, event.data["before"]) == ("vnf/hlr", "green")
+    assert event.data["reasons"] == ["red: plan: flavor m1 is missing"]
 
 
 def test_missed_slots_are_told(world: World) -> None:

@@ -26,6 +26,7 @@ from antipode.config import MetricsConfig
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import AntipodeError, SiteUnreachable
+from antipode.model.readiness import Finding, Level
 from antipode.model.state import VnfState
 from antipode.runs import kind_of
 from antipode.service import observer as observing
@@ -221,6 +222,36 @@ def test_schedules_are_shown_with_missed_slots_and_pauses(world: World) -> None:
     assert world.series("antipode_schedule_paused") == {key: 1}
 
 
+def test_readiness_is_shown_with_its_findings_and_the_age_of_drills(world: World) -> None:
+    world.deployment.vnfs.put(samples.vnf(drill_every="90d"))
+    readiness = world.deployment.readiness
+    readiness.want("hlr", "site-b", None, 0)
+    findings = [
+        Finding(check="plan", level=Level.RED, detail="flavor m1 is missing"),
+        Finding(check="plan", level=Level.RED, detail="flavor m2 is missing"),
+        Finding(check="proof", level=Level.YELLOW, detail="none"),
+        Finding(check="state", level=Level.GREEN, detail="active"),
+    ]
+    for level in (findings, findings[2:]):
+        look = readiness.take(readiness.looks("site-b")["hlr"], 60)
+        assert look is not None
+        readiness.keep(look, level, 1234.5, 2000)
+        reds = sum(f.level is Level.RED for f in level)
+        assert world.series("antipode_failover_ready") == {("hlr", "site-b"): int(not reds)}
+        assert world.series("antipode_readiness_issues") == {
+            ("hlr", "site-b", "red"): reds,
+            ("hlr", "site-b", "yellow"): 1,
+        }
+    assert world.series("antipode_readiness_timestamp_seconds") == {("hlr", "site-b"): 1234.5}
+    world.ended("drill", state="failed")
+    world.observer.look()
+    assert world.series("antipode_drill_timestamp_seconds") == {}
+    assert world.series("antipode_drill_interval_seconds") == {("hlr",): 90 * 86400}
+    world.ended("drill")
+    world.observer.look()
+    assert world.series("antipode_drill_timestamp_seconds")[("hlr",)] > time.time() - 60
+
+
 def test_a_database_that_is_away_is_shown_and_the_rest_still_is(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +358,7 @@ def test_labels_are_few_and_of_known_kinds(world: World, known: set[str]) -> Non
     }
     assert labels <= {
         *("vnf", "site", "consistency", "kind", "result", "state", "place", "option"),
-        *("version", "le", "receiver"),
+        *("version", "le", "receiver", "level"),
     }
 
 

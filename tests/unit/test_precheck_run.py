@@ -14,7 +14,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import InvalidInput, NotFound, SiteUnreachable
 from antipode.model.vnf import Vnf
 from antipode.operations.precheck import precheck, request
-from antipode.runs.precheck import PrecheckSteps
+from antipode.runs.looks import PrecheckSteps
 from antipode.vault import points, sealing
 from tests.unit.test_durable_runs import VNF, World, world
 

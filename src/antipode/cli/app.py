@@ -54,6 +54,7 @@ COMMANDS = {
     "key export": "key:KeyExport",
     "key import": "key:KeyImport",
     "precheck": "precheck:Precheck",
+    "readiness": "readiness:Readiness",
     "drill": "drill:Drill",
     "drill cleanup": "drill:DrillCleanup",
     "failover": "failover:Failover",

@@ -22,6 +22,7 @@ from antipode.store.approvals import Approvals
 from antipode.store.database import open_database
 from antipode.store.events import Events
 from antipode.store.questions import Questions
+from antipode.store.readiness import Readiness
 from antipode.store.runs import Runs
 from antipode.store.schedules import Schedules
 from antipode.store.states import States
@@ -59,6 +60,7 @@ class Deployment:
         self.questions = Questions(self.database)
         self.approvals = Approvals(self.database)
         self.schedules = Schedules(self.database)
+        self.readiness = Readiness(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)
         self.points_seen: dict[str, Mapping[str, Seen]] = {}

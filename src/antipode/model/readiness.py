@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Any
 
 from antipode.model.base import Model
 
@@ -35,3 +36,10 @@ class Finding(Model):
 def verdict(findings: Iterable[Finding]) -> Level:
     """The worst level of all findings; green where there is none."""
     return max((f.level for f in findings), key=_ORDER.index, default=Level.GREEN)
+
+
+def reasons(findings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why the verdict over findings, as they are kept, is not green; the worst first."""
+    found = [f for f in findings if f["level"] != Level.GREEN]
+    found.sort(key=lambda f: -_ORDER.index(Level(f["level"])))
+    return [f"{f['level']}: {f['check']}: {f['detail']}" for f in found]

@@ -340,6 +340,10 @@ class Vnf(Model):
     """how often the service proves the content of the newest recovery point, in seconds; None: only
     when it is asked to
     """
+    drill_every: Annotated[Seconds, Field(ge=3600)] | None = None
+    """how often a drill is to be passed, in seconds: a VNF whose drill is overdue is less
+    than ready. None: no policy
+    """
     on_return: Literal["alarm", "fence"] = "alarm"
     """what the service does when members of an old copy run at a site that has returned; fence: it
     also stops and locks them and puts their ports down

@@ -51,6 +51,7 @@ def remove(deployment: Deployment, name: str) -> Removed:
     check(deployment, name)
     deployment.vnfs.remove(name)
     deployment.schedules.forget(name)
+    deployment.readiness.forget(name)
     deployment.memory.forget(name)
     return Removed(name, tuple(_what_stays(deployment, name)))
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service: a conductor, a scheduler, a reaper for each site, metrics and clean-up, in one
-process until it is stopped.
+"""The service: a conductor, a scheduler, loops for each site, metrics and clean-up, in one process
+until it is stopped.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from antipode.engine.execution import forget_what_has_ended
 from antipode.errors import AntipodeError, Busy
 from antipode.freezes.reaper import Reaper
 from antipode.runs import drill_cleanup, expire, history, orphans, verify
-from antipode.service import events
+from antipode.service import events, readiness
 from antipode.service.conductor import Conductor
 from antipode.service.courier import Courier, couriers
 from antipode.service.events import Noticer
 from antipode.service.metrics import Metrics, served
 from antipode.service.observer import Observer
 from antipode.service.queue import enqueue
+from antipode.service.readiness import ReadinessLoop
 from antipode.service.returning import Returning
 from antipode.service.scheduler import Scheduler
 from antipode.store.database import server_clock
@@ -120,6 +121,13 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             )
             for look in returning
         ]
+        ready = [ReadinessLoop(deployment, name) for name in deployment.config.sites]
+        threads += [
+            threading.Thread(
+                target=look.follow, args=(stop,), name=f"readiness at {look.site}", daemon=True
+            )
+            for look in ready
+        ]
         events = _Events(deployment, observer, conductor)
         threads.append(
             threading.Thread(target=observer.follow, args=(stop,), name="observer", daemon=True)
@@ -132,7 +140,7 @@ def serve(deployment: Deployment, stop: threading.Event) -> bool:
             status = Status(
                 socket.gethostname(), os.getpid(), __version__, time.time(), time.time()
             )
-            parts = Parts(conductor, scheduler, reapers, observer, events, returning)
+            parts = Parts(conductor, scheduler, reapers, observer, events, returning, ready)
             _beat(deployment, status, parts)
             LOG.info(
                 "antipode %s serves: %d runs at once", __version__, deployment.config.limits.runs
@@ -294,6 +302,7 @@ def _clean_up(deployment: Deployment, stop: threading.Event) -> None:
             orphans.collect(deployment)
             history.prune(deployment)
             events.clean_up(deployment)
+            readiness.prune(deployment)
             vnfs = deployment.vnfs.all()
             expire.submit_due(deployment, vnfs, partial(enqueue, deployment))
             verify.submit_due(deployment, vnfs, partial(enqueue, deployment))
@@ -316,6 +325,7 @@ class Parts:
     observer: Observer
     events: _Events
     returning: Sequence[Returning] = ()
+    readiness: Sequence[ReadinessLoop] = ()
 
     def trouble(self) -> dict[str, str]:
         """What does not work, and why."""
@@ -326,6 +336,11 @@ class Parts:
         found |= {
             f"old copy of {vnf} at {look.site}": why
             for look in self.returning
+            for vnf, why in look.trouble.items()
+        }
+        found |= {
+            f"readiness {f'of {vnf} ' if vnf else ''}at {look.site}": why
+            for look in self.readiness
             for vnf, why in look.trouble.items()
         }
         found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}

@@ -24,13 +24,14 @@ from antipode.engine.run import is_part_of_its_vnf
 from antipode.errors import NotFound
 from antipode.model.event import Event
 from antipode.model.plan_file import PREFIX
+from antipode.model.readiness import reasons
 from antipode.model.rpo import Rpo, RpoState, rpo
 from antipode.runs import find_kind, transitions
 from antipode.runs.actions import how
 from antipode.service.observer import Observer
 from antipode.store import database
 from antipode.store.runs import NEVER_BEGUN
-from antipode.store.tables import QuestionRow, RunRow
+from antipode.store.tables import QuestionRow, ReadinessRow, RunRow
 
 LOG = logging.getLogger(__name__)
 LOG_RECEIVER = "log"
@@ -117,7 +118,7 @@ class Noticer:
             SQLAlchemyError: the database does not answer.
         """
         now = self._now()
-        self._look_at_runs(now)
+        self._look_at_history(now)
         self._look_at_schedules(now)
         held = self._deployment.events.conditions()
         for key, event, is_there in self._conditions(held, now):
@@ -135,7 +136,7 @@ class Noticer:
     def _note(self, event: Event) -> None:
         self._deployment.events.note(event, self.receivers(event.type))
 
-    def _look_at_runs(self, now: float) -> None:
+    def _look_at_history(self, now: float) -> None:
         if self._since is None:
             newest = self._deployment.events.newest(1)
             last = newest[0].at if newest else now
@@ -143,6 +144,8 @@ class Noticer:
         runs = self._deployment.runs
         rows = [*runs.open(), *runs.ended_since(self._since)]
         events = {event.id: event for row in rows for event in _of_run(row)}
+        seen = self._deployment.readiness.changed_since(self._since)
+        events |= {event.id: event for event in map(_of_readiness, seen)}
         new = events.keys() - self._noted
         for event in sorted(new - self._deployment.events.known(new), key=lambda e: events[e].at):
             self._note(events[event])
@@ -330,6 +333,19 @@ def _of_run(row: RunRow) -> Iterator[Event]:
     ended = {**said, "state": row.state, "reason": row.reason, **failed, **result}
     kind = f"dr.{row.kind}.{ENDINGS[row.state]}"
     yield _of_vnf(f"{row.id}/{row.state}/{row.claim}", kind, row.vnf, row.ended_at, ended)
+
+
+def _of_readiness(row: ReadinessRow) -> Event:
+    """That it was seen for the first time, or has changed, whether a VNF could be recovered."""
+    data = {
+        "vnf": row.vnf,
+        "site": row.site,
+        "verdict": row.level,
+        "before": row.before,
+        "reasons": reasons(row.findings),
+    }
+    name = f"readiness/{row.vnf}/{row.site}/{row.number}/{row.since * 1000:.0f}"
+    return _of_vnf(name, f"dr.readiness.{row.level}", row.vnf, row.since, data)
 
 
 def _of_vnf(name: str, kind: str, vnf: str, at: float, data: dict[str, Any]) -> Event:

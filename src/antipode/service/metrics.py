@@ -26,12 +26,13 @@ from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import state_of
 from antipode.errors import AntipodeError
+from antipode.model.readiness import Level
 from antipode.model.rpo import rpo
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
 from antipode.runs import protect, transitions
 from antipode.service.observer import Observed, Observer
-from antipode.store.tables import FreezeRow, RunRow
+from antipode.store.tables import FreezeRow, ReadinessRow, RunRow
 
 LOG = logging.getLogger(__name__)
 DURATION_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -145,6 +146,7 @@ class Metrics(Collector):
         seen = [_at_last(o, states.get(o.vnf.vnf)) for o in self._observer.observed.values()]
         yield from _of_vnfs(seen, moving)
         yield from self._of_transitions(seen)
+        yield from _of_readiness(deployment.readiness.current())
         missed = Counted[str]()
         for (vnf, _), row in schedules.items():
             missed[vnf] += row.missed
@@ -242,6 +244,18 @@ def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
         _results([(seen.vnf.vnf, _budget_s(seen)) for seen in vnfs]),
     )
     yield gauge(
+        "antipode_drill_timestamp_seconds",
+        "When a drill was last passed.",
+        ["vnf"],
+        _results([(seen.vnf.vnf, seen.drilled_at) for seen in vnfs]),
+    )
+    yield gauge(
+        "antipode_drill_interval_seconds",
+        "How often a drill is to be passed.",
+        ["vnf"],
+        _results([(seen.vnf.vnf, seen.vnf.drill_every) for seen in vnfs]),
+    )
+    yield gauge(
         "antipode_last_rto_seconds",
         "How long the last failover took, from its confirmation on.",
         ["vnf", "kind"],
@@ -250,6 +264,32 @@ def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
             for seen in vnfs
             if seen.last_failover.get("rto_s") is not None
         ],
+    )
+
+
+def _of_readiness(rows: list[ReadinessRow]) -> Iterator[Metric]:
+    """Whether each VNF could be recovered, as it was last seen."""
+    yield gauge(
+        "antipode_failover_ready",
+        "Whether a VNF could be recovered at a site, with losses or without.",
+        ["vnf", "site"],
+        [(row.vnf, row.site, int(row.level != Level.RED)) for row in rows],
+    )
+    yield gauge(
+        "antipode_readiness_issues",
+        "Findings that are not as they should be.",
+        ["vnf", "site", "level"],
+        [
+            (row.vnf, row.site, level, sum(f["level"] == level for f in row.findings))
+            for row in rows
+            for level in (Level.YELLOW, Level.RED)
+        ],
+    )
+    yield gauge(
+        "antipode_readiness_timestamp_seconds",
+        "When it was last looked whether a VNF could be recovered at a site.",
+        ["vnf", "site"],
+        [(row.vnf, row.site, row.seen_at) for row in rows],
     )
 
 

@@ -20,7 +20,7 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
-from antipode.runs import failover, protect
+from antipode.runs import drill, failover, protect
 from antipode.vault import PROBE, points
 from antipode.vault.ensemble import Vaults
 
@@ -58,6 +58,8 @@ class Observed:
     last_failover: Mapping[str, Any]
     at: float
     """when it was seen, in seconds since the epoch"""
+    drilled_at: float | None = None
+    """when a drill was last passed, in seconds since the epoch"""
 
 
 class Observer:
@@ -129,6 +131,7 @@ class Observer:
         state = activity.read(self._deployment, vnf, vaults)
         made = runs.newest_success(protect.KIND.name, vnf.vnf)
         moved = runs.newest_success(failover.KIND.name, vnf.vnf)
+        drilled = runs.newest_success(drill.KIND.name, vnf.vnf)
         return Observed(
             vnf,
             state,
@@ -136,6 +139,7 @@ class Observer:
             made.result if made else {},
             moved.result if moved else {},
             time.time(),
+            drilled.ended_at if drilled else None,
         )
 
     def _newest(self, vaults: Vaults, name: str) -> Newest | None:

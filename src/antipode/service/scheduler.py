@@ -20,6 +20,7 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Protection, Vnf
 from antipode.protect.option import avoided_hours
 from antipode.runs import protect
+from antipode.service.definitions import Definitions
 from antipode.service.queue import announce
 from antipode.store import database
 from antipode.store.tables import ScheduleRow
@@ -73,7 +74,7 @@ class Scheduler:
         """
         self._deployment = deployment
         self._now = now or partial(database.now, deployment.database)
-        self._vnfs: dict[str, tuple[float, Vnf]] = {}
+        self._definitions = Definitions(deployment)
         self.looked_at = time.monotonic()
         self.trouble: str | None = None
         """why nothing can be scheduled now"""
@@ -124,7 +125,7 @@ class Scheduler:
     def _all_due(self, damaged: dict[str, str]) -> list[Due]:
         now, progress = self._now(), self._deployment.schedules.all()
         found: list[Due] = []
-        for vnf in self._known(damaged):
+        for vnf in self._definitions.known(lambda name: self._alone(name, damaged)):
             with self._alone(vnf.vnf, damaged):
                 for protection in vnf.protections:
                     key = vnf.vnf, protection.option
@@ -149,17 +150,6 @@ class Scheduler:
         if known.due_at < slot or known.due_at > now + AHEAD_S:
             return Due(vnf, protection, schedule, known, slot, now, delay_s)
         return None
-
-    def _known(self, damaged: dict[str, str]) -> Iterator[Vnf]:
-        """The VNFs that were added here; a definition is read again when it was replaced."""
-        versions = self._deployment.vnfs.versions()
-        self._vnfs = {name: known for name, known in self._vnfs.items() if name in versions}
-        for name, version in versions.items():
-            if name not in self._vnfs or self._vnfs[name][0] != version:
-                with self._alone(name, damaged):
-                    self._vnfs[name] = version, self._deployment.vnfs.get(name)
-            if name in self._vnfs:
-                yield self._vnfs[name][1]
 
     def _settle(self, due: Due) -> None:
         schedules, known = self._deployment.schedules, due.progress

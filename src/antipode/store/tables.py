@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Dialect,
     Double,
     ForeignKey,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -125,6 +127,43 @@ class ScheduleRow(Base):
     """why the newest slot waits, or was passed over"""
     paused_at: Mapped[float | None] = mapped_column(Double)
     paused_because: Mapped[str | None] = mapped_column(Prose)
+
+
+class LookRow(Base):
+    """When it is looked next whether a VNF could be recovered at a site; one row for all hosts."""
+
+    __tablename__ = "looks"
+
+    vnf: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    site: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    due_at: Mapped[float] = mapped_column(Double)
+    not_before: Mapped[float] = mapped_column(Double, default=0.0, server_default="0")
+    """until then a host is looking"""
+    taken: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    """raised by each host that looks; one that has an older number keeps nothing"""
+    is_wanted: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    """false while the VNF is active at the site"""
+
+
+class ReadinessRow(Base):
+    """What was seen of a VNF and a site, for as long as it stayed the same."""
+
+    __tablename__ = "readiness"
+    __table_args__ = (Index("readiness_by_time", "since"),)
+
+    vnf: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    site: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """of the look that has seen it first"""
+    level: Mapped[str] = mapped_column(Words(16))
+    before: Mapped[str | None] = mapped_column(Words(16))
+    """the level until then"""
+    since: Mapped[float] = mapped_column(Double)
+    seen_at: Mapped[float] = mapped_column(Double)
+    """the last look at which it was so"""
+    looks: Mapped[int] = mapped_column(Integer)
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(Document)
+    """as at the last look"""
 
 
 class EventRow(Base):

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looks again and again whether each VNF could be recovered at a site, by the backup site and the
+vaults alone; of several hosts, one looks at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.kind import Priority
+from antipode.engine.limits import Party
+from antipode.errors import AntipodeError, Halted, Stopped
+from antipode.model.state import ProtectedVnf
+from antipode.model.steps import Unrecorded
+from antipode.model.vnf import Vnf
+from antipode.runs import looks, transitions
+from antipode.runs.looks import Looked, Subject
+from antipode.service.definitions import Definitions
+from antipode.store import database
+from antipode.store.tables import LookRow
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+LOG = logging.getLogger(__name__)
+LOOK_S = 10.0
+"""Between two looks at what is due."""
+TAKEN_S = 900.0
+"""How long no other host looks at a VNF at which this one is looking: a site that does not answer
+takes minutes.
+"""
+AHEAD_S = 60.0
+"""What is due further ahead than its interval and this comes of a clock that was wrong."""
+
+
+class ReadinessLoop:
+    """Looks at the VNFs that can be recovered at one site. Each site has a loop of its own, so that
+    one which does not answer holds up no other.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        site: str,
+        *,
+        now: Callable[[], float] | None = None,
+        look: Callable[[Subject], Looked] | None = None,
+    ) -> None:
+        """
+        Args:
+            now: seconds since the epoch, the same for all hosts: the database's clock by default.
+            look: looks at a VNF; the light form of a precheck by default.
+        """
+        self.site = site
+        self._deployment = deployment
+        self._now = now or partial(database.now, deployment.database)
+        self._look = look or _look
+        self._definitions = Definitions(deployment)
+        self._stop = threading.Event()
+        self.trouble: dict[str, str] = {}
+        """by VNF: why it cannot be looked at now"""
+
+    def follow(self, stop: threading.Event) -> None:
+        """Look until `stop` is set."""
+        self._stop, outage = stop, False
+        while not stop.wait(LOOK_S):
+            try:
+                self.look()
+                outage = False
+            except Exception as error:
+                # a database that is away or a bug: the next look may succeed
+                if not outage:
+                    LOG.exception("readiness at %s cannot be looked at now", self.site)
+                self.trouble, outage = {"": f"{type(error).__name__}: {error}"}, True
+
+    def look(self) -> None:
+        """Look at each VNF that is due, the one that was due first before the others.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        every_s = self._deployment.config.readiness.every
+        if every_s is None:
+            return
+        trouble: dict[str, str] = {}
+        for row in sorted(self._due(every_s, trouble), key=lambda r: r.due_at):
+            if self._stop.is_set():
+                break
+            with self._alone(row.vnf, trouble):
+                self._look_at(row, every_s)
+        for vnf in trouble.keys() - self.trouble.keys():
+            LOG.error("VNF %s cannot be looked at, at %s: %s", vnf, self.site, trouble[vnf])
+        self.trouble = trouble
+
+    @contextmanager
+    def _alone(self, vnf: str, trouble: dict[str, str]) -> Iterator[None]:
+        """A fault of one VNF keeps no other from being looked at."""
+        try:
+            yield
+        except SQLAlchemyError:
+            raise
+        except Stopped:
+            LOG.debug("the look at VNF %s was left to the next service", vnf)
+        except AntipodeError as error:
+            trouble[vnf] = str(error)
+        except Exception as error:
+            LOG.debug("the look at VNF %s, at %s", vnf, self.site, exc_info=True)
+            trouble[vnf] = f"{type(error).__name__}: {error}"
+
+    def _due(self, every_s: float, trouble: dict[str, str]) -> list[LookRow]:
+        """The looks that are due, once the VNFs that are new or have moved are known."""
+        readiness, now = self._deployment.readiness, self._now()
+        states = self._deployment.states.all()
+        moving = transitions.being_moved(self._deployment.runs.open())
+        rows, wanted = readiness.looks(self.site), set[str]()
+        for vnf in self._definitions.known(lambda name: self._alone(name, trouble)):
+            if self._may_be_recovered_here(vnf, states.get(vnf.vnf)):
+                wanted.add(vnf.vnf)
+                row = rows.get(vnf.vnf)
+                if row is None or not row.is_wanted:
+                    readiness.want(vnf.vnf, self.site, row, now)
+        for row in rows.values():
+            if row.is_wanted and row.vnf not in wanted and row.vnf not in trouble:
+                readiness.leave(row)
+        return [
+            row
+            for row in readiness.looks(self.site).values()
+            if row.is_wanted and row.vnf not in moving and _is_due(row, every_s, now)
+        ]
+
+    def _may_be_recovered_here(self, vnf: Vnf, state: ProtectedVnf | None) -> bool:
+        active_site = state.active_site if state is not None else vnf.primary
+        return self.site in vnf.sites and self.site != active_site
+
+    def _look_at(self, row: LookRow, every_s: float) -> None:
+        readiness = self._deployment.readiness
+        if (taken := readiness.take(row, self._now() + TAKEN_S)) is None:
+            return  # another host is looking
+        subject = Subject(
+            self._deployment, row.vnf, self.site, partial(self._connected, row.vnf), self._go_on
+        )
+        try:
+            seen = self._look(subject)
+        except Stopped:
+            readiness.release(taken)
+            raise
+        state = self._deployment.states.find(row.vnf)
+        if state is not None and state.active_site == self.site:
+            readiness.release(taken)  # it has moved here, as the vaults say
+            return
+        now = self._now()
+        if readiness.keep(taken, seen.findings, now, now + every_s):
+            LOG.debug("VNF %s at %s: %s", row.vnf, self.site, seen.level)
+
+    def _connected(self, vnf: str, name: str) -> Site:
+        limits = self._deployment.limits
+        rate = limits.calls(name, Party(vnf, Priority.UPKEEP, self._go_on))
+        return self._deployment.site(name).under(self._go_on, rate)
+
+    def _go_on(self) -> None:
+        """
+        Raises:
+            Halted: the service stops.
+        """
+        if self._stop.is_set():
+            raise Halted("the service stops")
+
+
+def _look(subject: Subject) -> Looked:
+    return looks.look(subject, Unrecorded(), light=True)
+
+
+def _is_due(row: LookRow, every_s: float, now: float) -> bool:
+    """Whether a look is due, and no host has it. What lies too far ahead was noted by a clock that
+    was wrong.
+    """
+    is_over = row.due_at <= now or row.due_at > now + every_s + AHEAD_S
+    return is_over and (row.not_before <= now or row.not_before > now + TAKEN_S + AHEAD_S)
+
+
+def prune(deployment: Deployment) -> None:
+    """Forget what was seen long ago. A failure is logged, as nothing depends on it."""
+    try:
+        before = database.now(deployment.database) - deployment.config.readiness.days * 86400
+        deployment.readiness.prune(before)
+    except SQLAlchemyError as error:
+        LOG.warning("what was seen of readiness could not be forgotten: %s", error)
