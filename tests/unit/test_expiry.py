@@ -7,8 +7,8 @@ import base64
 import functools
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -43,6 +43,7 @@ from antipode.model.vnf import Vnf
 from antipode.operations import expiry
 from antipode.operations.abort import abort
 from antipode.operations.failover import failover, prepare
+from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.runs import expire as run_kind
 from antipode.runs import verify as verify_kind
@@ -796,6 +797,68 @@ def test_a_listing_that_still_has_a_point_which_is_gone_stops_the_expiry(
     with pytest.raises(VaultError):
         expire(world)
     assert set(world.a.backups) == backups
+
+
+def chain_with_a_kept_base(world: World) -> tuple[RecoveryPoint, list[str]]:
+    """A point that stays, two on its chain that are to go, and a newest one on another chain."""
+    kept, *going = three_points(world, full_every=100)
+    protect(world.here, "v", Unobserved(), full=True)
+    return points.read(world.here.vault, "v", kept), going
+
+
+def lists_without(
+    monkeypatch: pytest.MonkeyPatch, point: str, numbers: Container[int]
+) -> list[str]:
+    """The vault lacks a point in the listings whose numbers these are; the listings, as they come.
+
+    Object stores update their listings after the objects, sometimes by hours.
+    """
+    lists, begun = DirectoryVault.list, list[str]()
+
+    def short(vault: DirectoryVault, prefix: str) -> list[str]:
+        found = lists(vault, prefix)
+        if prefix != "v/":
+            return found
+        begun.append(prefix)
+        return [n for n in found if not (len(begun) in numbers and n == f"v/{point}.json")]
+
+    monkeypatch.setattr(DirectoryVault, "list", short)
+    return begun
+
+
+def delete_points(world: World, going: list[str]) -> dict[str, Any]:
+    deletion = expiry.plan_deletion(world.here, "v", going)
+    return expiry.delete(world.here, deletion, Unobserved())
+
+
+def test_a_kept_point_that_one_listing_lacks_keeps_its_backups(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    kept, going = chain_with_a_kept_base(world)
+    for last in range(1, 100):
+        other = World(tmp_path_factory.mktemp("world"))
+        other.becomes(world)
+        with monkeypatch.context() as patch:
+            begun = lists_without(patch, kept.id, [last])
+            with suppress(VaultError):
+                delete_points(other, going)
+        assert set(kept.backups) <= set(other.a.backups), f"listing {last}"
+        if len(begun) < last:
+            return
+    raise AssertionError("an expiry lists its vault without end")
+
+
+def test_a_kept_point_that_the_vault_does_not_list_keeps_its_backups(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, going = chain_with_a_kept_base(world)
+    with monkeypatch.context() as patch:
+        lists_without(patch, kept.id, range(1, 1000))
+        assert [left for left in delete_points(world, going)["left"] if kept.id in left]
+        assert set(kept.backups) <= set(world.a.backups)
+    expire(world)
+    assert set(kept.backups) <= set(world.a.backups)
+    assert [p for p in documents(world) if p.removesuffix(".json") in going] == []
 
 
 @pytest.mark.parametrize("call", ["create", "delete"])

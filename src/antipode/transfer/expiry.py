@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice, takewhile
 from typing import Literal, NamedTuple
 
@@ -603,7 +603,9 @@ def _moment(text: str) -> datetime:
     return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
-def needless(expiry: Expiry, going: Iterable[str], staying: Collection[Examined]) -> dict[str, int]:
+def needless(
+    expiry: Expiry, going: Collection[str], staying: Collection[Examined]
+) -> dict[str, int]:
     """The backups that would go with points, and the GiB that each counts. What damaged ones were
     made of is looked for at the sites that answer.
     """
@@ -691,6 +693,12 @@ def finish(expiry: Expiry, state: ProtectedVnf) -> Outcome:
     used = {i: run for i, run in expiry.users().items() if i in certain}
     outcome.left += [f"recovery point {i}: used by {run}" for i, run in sorted(used.items())]
     staying += [expiry.examined(point) for point in used]
+    counted = {*certain, *(found.point.id for found in staying)}
+    staying += [
+        found  # the listing of now lacks it
+        for point, found in expiry.reading.examined.items()
+        if point not in counted and _is_there(expiry, point)
+    ]
     going = [point for point in certain if point not in used]
     work = _work(expiry, going, staying, expiry.verified)
     stuck: set[str] = set()
@@ -724,6 +732,17 @@ class _Work:
     """backups, images and snapshots that a point which counts needs"""
     volumes: Collection[str]
     """the volumes of the points of this VNF that a key trusted here has signed"""
+    is_unlisted: Callable[[str], bool]
+    """whether the vault has a point that it did not list"""
+
+    def why_needed(self, made: Json, maker: str | None = None) -> str | None:
+        """Why a backup, or what `maker` has made, must stay; None if it need not: listings of
+        object stores may lack a point for hours, and points that are withdrawn may rest on it.
+        """
+        point = (maker or made_by(made) or "").partition("-")[2]
+        if point and self.is_unlisted(point):
+            return f"recovery point {point}, which the vault has and does not list, needs it"
+        return None
 
     def doomed(self, home: str) -> dict[str, Doomed]:
         """The backups that go, of those that were made at a site."""
@@ -813,7 +832,7 @@ def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
 
 def _work(
     expiry: Expiry,
-    ids: Iterable[str],
+    ids: Collection[str],
     staying: Collection[Examined],
     examine: Callable[[str], Examined],
 ) -> _Work:
@@ -847,7 +866,17 @@ def _work(
         )
     hidden = [e.point for e in found if e.point.id not in foreign]
     needed = {i for e in staying for i in e.point.needed_ids()}
-    return _Work(hidden, damaged, misplaced, needed, ours)
+    known = {*ids, *(e.point.id for e in staying)}
+    is_unlisted = cache(lambda point: point not in known and _is_there(expiry, point))
+    return _Work(hidden, damaged, misplaced, needed, ours, is_unlisted)
+
+
+def _is_there(expiry: Expiry, point: str) -> bool:
+    """Whether the vault has a point that counts, whatever it lists."""
+    vnf = expiry.vnf.vnf
+    return bool(
+        expiry.again.versions(sealing.manifest_name(vnf, point))
+    ) and not withdrawals.places_of(expiry.vault, vnf, point)
 
 
 def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -> set[str]:
@@ -873,7 +902,9 @@ def _remove_images(expiry: Expiry, work: _Work, active: str, outcome: Outcome) -
             with expiry.timeline.step(images.ImageSteps.REMOVE, name) as step:
                 found = images.copies_at(site, expiry.vnf.vnf, ids, work.damaged)
                 there = {i: image for i, image in found.items() if i not in work.needed}
-                left = images.remove(site, list(there.values()))
+                why = {i: work.why_needed(m, images.maker_of(m)) for i, m in there.items()}
+                left = images.remove(site, [m for i, m in there.items() if not why[i]])
+                left |= {i: needed for i, needed in why.items() if needed}
                 step.result(images=len(there) - len(left))
         except NotFound as error:
             LOG.info("images at %s are not removed: %s", name, error)
@@ -969,7 +1000,7 @@ def _remove_at(
     site = expiry.site(name)
     with expiry.timeline.step(Steps.REMOVE_EXPIRED, name) as step:
         strays = [backup for backup in work.strays(site) if backup not in refused]
-        removed = removal.remove(site, wanted, strays, step)
+        removed = removal.remove(site, wanted, strays, step, work.why_needed)
         step.result(backups=len(removed.gone), gib=sum(removed.gone.values()))
     outcome.backups |= set(removed.gone)
     outcome.freed_gib += sum(removed.gone.values())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,7 +41,11 @@ class Removed:
 
 
 def remove(
-    site: Site, doomed: Mapping[str, Doomed], strays: Collection[str], step: Step
+    site: Site,
+    doomed: Mapping[str, Doomed],
+    strays: Collection[str],
+    step: Step,
+    why_needed: Callable[[Json], str | None] = lambda _: None,
 ) -> Removed:
     """Remove backups, and wait until they are gone.
 
@@ -52,6 +56,7 @@ def remove(
     Args:
         doomed: backups that are to go, by id; those that the site does not know are gone.
         strays: backups of which only the id is known, and that antipode made them.
+        why_needed: why a backup must stay after all; None if it need not.
 
     Raises:
         AntipodeError: the site does not answer, or the run must stop.
@@ -60,7 +65,8 @@ def remove(
     known = {**dict.fromkeys(strays, Doomed()), **doomed}
     waiting = {i for i in known if i in listed}
     for backup_id in sorted(waiting):
-        if (why := _why_not(listed[backup_id], known[backup_id])) is not None:
+        backup = listed[backup_id]
+        if (why := _why_not(backup, known[backup_id]) or why_needed(backup)) is not None:
             removed.left[backup_id] = why
             waiting.discard(backup_id)
     refused: dict[str, str] = {}
