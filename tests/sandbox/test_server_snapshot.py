@@ -43,10 +43,16 @@ class Pair(World):
             ]
         )
 
-    def tell_of(self, protections: list[dict[str, Any]], **of_member: dict[str, Any]) -> None:
+    def tell_of(
+        self,
+        protections: list[dict[str, Any]],
+        capture: str | None = None,
+        **of_member: dict[str, Any],
+    ) -> None:
         """Give antipode a file of the VNF.
 
         Args:
+            capture: of which members only a part is captured.
             of_member: what it says beside the usual of a member, by the name of its role.
         """
         program = [sys.executable, "-m", "antipode.sandbox.answer"]
@@ -61,6 +67,7 @@ class Pair(World):
             for member in PAIR
         ]
         file = {**desk.vnf(self.sandbox), "members": members, "protections": protections}
+        file |= {"capture": capture} if capture else {}
         path = self.sandbox.directory / "pair.yaml"
         YAML().dump(file, path)
         self.operator.tell("vnf", "add", str(path))
@@ -279,3 +286,45 @@ def test_the_pair_stays_up_is_recovered_and_each_member_has_its_own_records_whol
         boots = sorted(alone.last_of_boot)
         assert alone.last_of_boot[boots[-2]] == captured.last, "what it held when it was captured"
         assert len(boots) > len(captured.last_of_boot), "and it has gone on since"
+
+
+def test_the_active_member_never_pauses_and_comes_back_as_a_clone_of_the_standby_one(
+    own_pair: Pair,
+) -> None:
+    pair = own_pair
+    quiesced = {"option": "quiesced-snapshot", "quiesce": {"timeout": "120s"}}
+    pair.tell_of([quiesced], capture="standby")
+    before = {s.id for s in pair.cloud(PRIMARY).block_storage.backups(details=True)}
+    with pair.holding(), pair.meanwhile("protect", "canary") as end:
+        until(lambda: pair.frozen(), "the standby member is frozen")
+        assert pair.frozen() == {STANDBY.server}
+        captured = pair.records_on(PRIMARY)[STANDBY.server]
+        pair.works(ACTIVE)
+        pair.sandbox.ask(PRIMARY, "DELETE", "/faults")
+        done = end()
+    assert done.returncode == 0, done.stderr
+    volumes = {a.volume_id for a in _attachments(pair, ACTIVE.server)}
+    made = pair.cloud(PRIMARY).block_storage.backups(details=True)
+    assert not [b for b in made if b.id not in before and b.volume_id in volumes]
+    newest = pair.operator.ask("recovery-point", "show", "canary")
+    assert newest["consistency"] == "member"
+    assert newest["not_captured"] == {ACTIVE.server: f"a clone of {STANDBY.server}"}
+    pair.verify()
+
+    pair.sandbox.kill(PRIMARY)
+    recovered = pair.operator.ask("failover", "canary", "--to", BACKUP, "--yes")
+    assert sorted(recovered["servers"]) == sorted(m.server for m in PAIR)
+    for member in PAIR:
+        pair.works(member, BACKUP)  # at its own address
+    last = records.check_alone("db", captured).last
+    for name, content in pair.records_on(BACKUP).items():
+        alone = records.check_alone("db", content)
+        assert alone.is_whole, (name, alone)
+        boots = sorted(alone.last_of_boot)
+        assert alone.last_of_boot[boots[-2]] == last, "what the captured one held"
+
+
+def _attachments(pair: Pair, name: str) -> list[Any]:
+    compute = pair.cloud(PRIMARY).compute
+    (server,) = (s for s in compute.servers() if s.name == name)
+    return list(compute.volume_attachments(server))

@@ -867,7 +867,7 @@ class FakeCloud:
         backup = wanted.get("backup_id")
         self._happens(f"restore {wanted['name']}" if backup else f"volume {wanted['name']}")
         if backup and self.backups[backup]["status"] != "available":
-            refuse(400, "backup is not available")
+            refuse(400, "Invalid backup: Backup status must be available")
         volume = f"volume-{next(self.ids)}"
         created_at = f"{next(self.clock):09}"
         # A restore puts the metadata of the backup in the place of those given.
@@ -890,7 +890,7 @@ class FakeCloud:
             refuse(404, "no such volume")
         volume = self.volumes[volume_id]
         if self.backups[backup]["status"] != "available":
-            refuse(400, "backup is not available")
+            refuse(400, "Invalid backup: Backup status must be available")
         if volume["status"] != "available":
             refuse(400, f"volume is {volume['status']}")
         self._happens(f"restore {volume['name']}")

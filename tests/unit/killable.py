@@ -376,11 +376,17 @@ def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
 def do_as_patched(job: dict[str, Any]) -> None:
     here = deployment.Deployment(settings(Path(job["folder"])))
     match what := job["what"]:
-        case "protect" | "protect by replication" | "protect with data":
+        case "protect" | "protect by replication" | "protect with data" | "protect of the standby":
             protect.protect(here, job["vnf"], Unobserved())
         case "protect by server-snapshot" | "protect by server-snapshot, from an image":
             protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")
-        case "failover" | "failover from states" | "failover with a runbook" | "failover with data":
+        case (
+            "failover"
+            | "failover from states"
+            | "failover with a runbook"
+            | "failover with data"
+            | "failover to clones"
+        ):
             prepared = failover.prepare(here, job["vnf"], "site-b", None)
             failover.failover(here, prepared, Unobserved())
         case "failover that fences":

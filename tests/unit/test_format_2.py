@@ -194,6 +194,8 @@ def full_point(**changes: Any) -> RecoveryPoint:
         members=[
             {
                 "server": "db",
+                "role": "cluster=dbs",
+                "recover": "clone",
                 "boot_before": ["front"],
                 "user_data": "drop",
                 "interfaces": ["voice"],
@@ -213,6 +215,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "server_group_policies": {"there": "soft-affinity"},
             "addresses": {"10.0.0.0/24": "10.9.0.0/24"},
         },
+        capture=["cluster=dbs"],
         networks="create",
         provider_attributes="keep",
         maps={"site-b": {"networks": {"net": "net-b"}}},

@@ -452,6 +452,15 @@ def protected_by_states(stages: Callable[[], Stage]) -> Stage:
 
 
 @pytest.fixture(scope="module")
+def protected_in_part(stages: Callable[[], Stage]) -> Stage:
+    """A primary with two recovery points of the standby member."""
+    stage = in_part(stages())
+    for _ in range(2):
+        assert stage.play(PARTIAL) == 0, stage.errors()
+    return stage
+
+
+@pytest.fixture(scope="module")
 def protected_long(stages: Callable[[], Stage]) -> Stage:
     """A primary with three recovery points: the second of increments, the third of full backups."""
     stage = with_vnf(stages(), with_policy("all"))
@@ -478,6 +487,17 @@ def from_image(stage: Stage) -> Stage:
     return with_vnf(
         stage, Vnf.model_validate(LED.model_dump(mode="json") | {"protections": [protection]})
     )
+
+
+def in_part(stage: Stage) -> Stage:
+    """Have only the standby member be captured; the active one comes back as its clone."""
+    cloud = stage.clouds["site-a"]
+    del cloud.volumes["db-data"]
+    cloud.attachments["id-db"] = [
+        a for a in cloud.attachments["id-db"] if a["volumeId"] != "db-data"
+    ]
+    changes = {"capture": "standby"}
+    return with_vnf(stage, Vnf.model_validate(VNF.model_dump(mode="json") | changes))
 
 
 def moved(stage: Stage) -> Stage:
@@ -801,13 +821,19 @@ def matrices(
 
     def matrix(what: str) -> Matrix:
         if what not in made:
-            begins = {"expire": "protected_long", FROM_STATES: "protected_by_states"}
+            begins = {
+                "expire": "protected_long",
+                FROM_STATES: "protected_by_states",
+                TO_CLONES: "protected_in_part",
+            }
             made[what] = Matrix(
                 {
                     "expire": expiring,
                     IMAGED: lambda: from_image(stages()),
                     REPLICATED: lambda: replicated(stages()),
                     FROM_STATES: lambda: replicated(stages()),
+                    PARTIAL: lambda: in_part(stages()),
+                    TO_CLONES: lambda: in_part(stages()),
                     "fence": lambda: moved(stages()),
                     "drill cleanup": lambda: drilled(stages()),
                     "migrate": lambda: moving(stages()),
@@ -827,6 +853,7 @@ def matrices(
 
 REPLICATED, FROM_STATES = "protect by replication", "failover from states"
 IMAGED = "protect by server-snapshot, from an image"
+PARTIAL, TO_CLONES = "protect of the standby", "failover to clones"
 COMMANDS = (
     "protect",
     "protect by server-snapshot",
@@ -847,6 +874,8 @@ COMMANDS = (
     "failover that fences",
     "undo",
     "plan failover",
+    PARTIAL,
+    TO_CLONES,
 )
 SPARSE = {
     "migrate": 5,
@@ -855,12 +884,23 @@ SPARSE = {
     "undo": 5,
     "plan failover": 5,
     FROM_STATES: 3,
+    PARTIAL: 3,
+    TO_CLONES: 3,
 }
 """Of whose points only every so many are in a matrix: its parts, or most of its tasks, have
 matrices of their own.
 """
 AT_THE_BACKUP_SITE = (
-    *("failover", FROM_STATES, "verify", "precheck", "drill", "drill cleanup", "plan failover"),
+    *(
+        "failover",
+        FROM_STATES,
+        TO_CLONES,
+        "verify",
+        "precheck",
+        "drill",
+        "drill cleanup",
+        "plan failover",
+    ),
     "dns switch",  # at no site
 )
 
@@ -875,7 +915,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10)
+    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 9, 9)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)

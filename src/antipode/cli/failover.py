@@ -283,6 +283,8 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
     yield f"  server {server.name}, flavor {server.flavor}{zone}{after}{there}"
     if group := server.server_group:
         yield f"    in server group {group.name}, policy {group.policy}"
+    if server.clone_of:
+        yield f"    a clone of {server.clone_of}: it was not captured, and gets the same bytes"
     if server.locked:
         yield "    locked"
     if server.drops_user_data:

@@ -113,6 +113,7 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
+        from antipode.model.vnf import recovery_words
         from antipode.operations.recovery_points import recovery_point, stored_bytes
 
         opened = recovery_point(deployment, parsed_args.vnf, parsed_args.point)
@@ -140,6 +141,7 @@ class RecoveryPointShow(_OnePoint, ShowCommand):
                 if window
                 else {},
                 "stored_bytes": stored_bytes(point),
+                "not_captured": {s: recovery_words(how) for s, how in point.not_captured.items()},
                 "volumes": [
                     _volume(point, s.name, v) for s in point.topology.servers for v in s.disks
                 ],

@@ -84,6 +84,7 @@ class VnfShow(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
+        from antipode.model.vnf import recovery_words
         from antipode.operations.inspect import look
 
         seen = look(deployment, parsed_args.vnf)
@@ -100,6 +101,8 @@ class VnfShow(ShowCommand):
                 "warnings": seen.warnings,
                 "boot_order": seen.status.vnf.boot_waves(),
                 "roles": {m.server: m.role for m in seen.status.vnf.members if m.role},
+                "capture": seen.status.vnf.capture,
+                "not_captured": {m: recovery_words(w) for m, w in seen.untouched.items()},
                 "protections": [p.model_dump(mode="json") for p in seen.status.vnf.protections],
                 "map": {k: v for k, v in seen.status.vnf.map.model_dump().items() if v},
             }

@@ -16,6 +16,11 @@ Consistency = Literal["application", "group", "member", "replica", "volume"]
 _STRONGEST_FIRST: tuple[Consistency, ...] = ("application", "group", "member", "replica", "volume")
 
 
+def at_best(limit: Consistency, label: Consistency) -> Consistency:
+    """A label that says no more than a limit does."""
+    return max(limit, label, key=_STRONGEST_FIRST.index)
+
+
 class QuiesceWindow(Model):
     """How long members were frozen, in seconds: in all, and each until its confirmed unquiesce."""
 
@@ -63,7 +68,8 @@ def new_bytes(
     """The bytes that the sources added to their stores: in all (None when one does not know), and
     by the name of the volume where it is known.
     """
-    found = {v.name or v.id: sources[v.id].new_bytes for v in topology.disks}
+    stored = [v for v in topology.disks if sources[v.id].has_bytes]
+    found = {v.name or v.id: sources[v.id].new_bytes for v in stored}
     known = {name: size for name, size in found.items() if size is not None}
     return (sum(known.values()) if len(known) == len(found) else None), known
 

@@ -254,6 +254,8 @@ class ServerPlan(Model):
     """whether it is switched off in the end, as it was"""
     locked: bool = False
     locked_reason: str | None = None
+    clone_of: str = ""
+    """the member from whose volumes it is recovered, as it was not captured"""
     root_disk: VolumePlan | None = None
     """on the hypervisor: the server boots from an image, and from none of its volumes"""
 
@@ -345,7 +347,11 @@ class RecoveryPlan(Model):
         """What it is going to do, in short; a line each."""
         return [
             f"from recovery point {self.recovery_point}",
-            *(f"server {s.name}, {len(s.volumes)} volumes" for s in self.servers),
+            *(
+                f"server {s.name}, {len(s.volumes)} volumes"
+                f"{f', a clone of {s.clone_of}' if s.clone_of else ''}"
+                for s in self.servers
+            ),
             *(str(data) for data in self.datastores),
             *(f"runbook step {step}" for step in self.steps),
             *(str(change) for change in self.dns),

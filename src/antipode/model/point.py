@@ -22,13 +22,15 @@ from antipode.model.source import (
     AnySource,
     BackupRecord,
     BaseImage,
+    Copy,
     Image,
     ReplicatedState,
+    VolumeSource,
     backup_chain,
     image_copies,
     of_a_year_to_reckon_with,
 )
-from antipode.model.topology import Topology
+from antipode.model.topology import Topology, Volume
 from antipode.model.vnf import Name, Vnf
 
 
@@ -92,13 +94,17 @@ class RecoveryPoint(Model):
             differing = sorted(set(self.sources) ^ {v.id for v in topology.disks})
             raise ValueError(f"volumes and their sources differ: {', '.join(differing)}")
         root_disks = {s.root_disk.id for s in topology.servers if s.root_disk}
-        for volume, source in self.sources.items():
+        for volume, copied in self.sources.items():
+            if isinstance(copied, Copy) and isinstance(self.sources.get(copied.of, copied), Copy):
+                raise ValueError(f"volume {volume} is a copy of {copied.of}, which has no bytes")
+            source = self.source_of(volume)
+            captured = copied.of if isinstance(copied, Copy) else volume
             if isinstance(source, Image | BaseImage) and volume not in root_disks:
                 raise ValueError(f"volume {volume} has an image as its source")
             if backup_chain(source) and volume in root_disks:
                 raise ValueError(f"root disk {volume} has backups as its source")
             for record in backup_chain(source):
-                if record.volume_id != volume:
+                if record.volume_id != captured:
                     raise ValueError(f"backup {record.id} is not of volume {volume}")
         if strangers := sorted(set(self.moments) - {s.name for s in topology.servers}):
             raise ValueError(f"{', '.join(strangers)} has a moment and is no server")
@@ -112,6 +118,67 @@ class RecoveryPoint(Model):
     def site(self) -> str:
         """Where it was taken."""
         return self.topology.site
+
+    def source_of(self, volume_id: str) -> VolumeSource:
+        """Where the bytes of a volume are: those of the captured one, of a volume of a clone."""
+        source = self.sources[volume_id]
+        return self.sources[source.of] if isinstance(source, Copy) else source
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the sources that have bytes."""
+        return sorted({self.source_of(volume).kind for volume in self.sources})
+
+    @property
+    def captured_disks(self) -> list[Volume]:
+        """The disks that have a source of their own: content is proven of these."""
+        return [d for d in self.topology.disks if not isinstance(self.sources[d.id], Copy)]
+
+    @property
+    def clones(self) -> dict[str, str]:
+        """The servers that were not captured -> those from whose volumes they are recovered."""
+        owners = {d.id: s.name for s in self.topology.servers for d in s.disks}
+        return {
+            server.name: owners[source.of]
+            for server in self.topology.servers
+            for disk in server.disks
+            if isinstance(source := self.sources[disk.id], Copy)
+        }
+
+    @property
+    def not_captured(self) -> dict[str, str]:
+        """The servers that were not captured -> how they come back, as `Member.recover` says it."""
+        members = zip(self.vnf.members, self.topology.servers, strict=True)
+        rebuilt = {
+            s.name: "rebuild"
+            for m, s in members
+            if m.recover == "rebuild"
+            and s.disks
+            and all(isinstance(self.sources[d.id], BaseImage) for d in s.disks)
+        }
+        clones = {server: f"clone={like}" for server, like in self.clones.items()}
+        return {**rebuilt, **clones, **dict.fromkeys(self.left_out, "none")}
+
+    @property
+    def left_out(self) -> list[str]:
+        """The servers that it does not bring back: nothing is there to boot them from."""
+        return [s.name for s in self.topology.servers if not s.disks]
+
+    def defined_by(self, vnf: Vnf) -> RecoveryPoint:
+        """What is recovered of the point by a definition: the members that it brings back.
+
+        Args:
+            vnf: its members in the order of the servers of the point, with those that are left out
+                or without them.
+        """
+        gone = [s for s in self.topology.servers if not s.disks]
+        servers = [s for s in self.topology.servers if s.disks]
+        return self.model_copy(
+            update={
+                "vnf": vnf.without({n for s in gone for n in (s.id, s.name)}),
+                "topology": self.topology.model_copy(update={"servers": servers}),
+            }
+        )
 
     @property
     def backups(self) -> dict[str, BackupRecord]:
@@ -158,8 +225,10 @@ class RecoveryPoint(Model):
         return (max(moments) - min(moments)).total_seconds() if moments else 0.0
 
     def chain(self, volume_id: str) -> Sequence[BackupRecord]:
-        """The backups of one volume, base first; none where its source is of another kind."""
-        return backup_chain(self.sources[volume_id])
+        """The backups that a volume is brought back from, base first; none where its source is of
+        another kind.
+        """
+        return backup_chain(self.source_of(volume_id))
 
 
 def age_s(moment: str) -> float:

@@ -24,7 +24,7 @@ from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
 FORMAT: Literal[2] = 2
-MINOR = 3
+MINOR = 4
 POINT_TYPE = "application/vnd.antipode.recovery-point+json"
 """The payload type of the envelope that a manifest is signed in."""
 LARGEST_MANIFEST = 16 << 20
@@ -306,6 +306,8 @@ class Member(Part):
     user_data: Literal["keep", "drop"] | None = None
     root: Literal["rebuild"] | None = None
     """whether it comes back"""
+    recover: Annotated[str, Field(max_length=300)] | None = None
+    """how it comes back where it is not captured; since minor 4"""
     role: Annotated[str, Field(max_length=80)] | None = None
     """active, standby, or cluster=NAME"""
     pause: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
@@ -356,6 +358,8 @@ class Plan(Part):
     members: Annotated[list[Member], Field(min_length=1, max_length=1000)]
     map: Names = Names()
     maps: dict[Name, Names] = {}
+    capture: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=1000)] = []
+    """of which members only a part is captured; since minor 4"""
     ports: list[Text] = []
     networks: Literal["map", "create"] = "map"
     provider_attributes: Literal["drop", "keep"] = "drop"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -19,6 +19,8 @@ from antipode.model.base import Model
 class VolumeSource(Model):
     """A source of one volume; `kind` names it wherever it is written."""
 
+    has_bytes: ClassVar[bool] = True
+    """whether anything is stored for it, and not only for another one"""
     kind: str
     backend_reference: str | None = None
     """the volume's real reference in the storage that held it when it was captured"""
@@ -52,6 +54,11 @@ def source_kind(kind: type[Source]) -> type[Source]:
     """Register a kind of source under the default of its field `kind`; a class decorator."""
     _KINDS[str(kind.model_fields["kind"].default)] = kind
     return kind
+
+
+def kind_has_bytes(kind: str) -> bool:
+    """Whether anything is stored for a source of a kind, as far as that is known here."""
+    return kind not in _KINDS or _KINDS[kind].has_bytes
 
 
 def _of_its_kind(value: object) -> object:
@@ -204,6 +211,26 @@ class BaseImage(VolumeSource):
     @property
     def reference(self) -> str:
         return f"{self.name} (sha512:{self.sha512[:12]})"
+
+    @property
+    def new_bytes(self) -> int | None:
+        return 0
+
+
+@source_kind
+class Copy(VolumeSource):
+    """A volume that was not captured, and is recovered with the bytes of one of the same point that
+    was: its member is a clone of another.
+    """
+
+    has_bytes: ClassVar[bool] = False
+    kind: str = "copy"
+    of: Annotated[str, Field(min_length=1)]
+    """id of the captured volume"""
+
+    @property
+    def reference(self) -> str:
+        return f"as volume {self.of}"
 
     @property
     def new_bytes(self) -> int | None:

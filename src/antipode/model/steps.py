@@ -26,6 +26,7 @@ class Steps(StepName):
 
     CONNECT = "", "connect"
     CONNECT_ELSEWHERE = "", "connect to the other sites"
+    CHOOSE_CAPTURED = "1.1", "choose the members that are captured"
     SELECT_MEMBERS = "1.1", "select members"
     DISCOVER = "1.1", "discover servers and volumes"
     CHECK = "", "check before anything is frozen"

@@ -86,6 +86,12 @@ class Answers(Model):
 
 Role = Annotated[str, StringConstraints(pattern=r"^(active|standby|cluster=[A-Za-z0-9_.-]{1,63})$")]
 """What a member is to the VNF: its active or its standby member, or one of a cluster."""
+CapturedOf = Annotated[str, StringConstraints(pattern=r"^(standby|cluster=[A-Za-z0-9_.-]{1,63})$")]
+"""Of which members a part is captured: of active and standby members the standby ones, or of a
+cluster one."""
+Recover = Annotated[str, StringConstraints(pattern=r"^(clone(=\S.{0,254})?|rebuild|none)$")]
+"""How a member comes back that is not captured: from the volumes of one that is (`clone`, of the
+named one with `clone=SERVER`), from the image that it was created from, or not at all."""
 
 
 STACK = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$"
@@ -148,6 +154,8 @@ class Member(Model):
     """`rebuild`: the disk on the hypervisor of a member that boots from an image is not protected;
     it is made again from the same image
     """
+    recover: Recover | None = None
+    """how it comes back where `capture` of the VNF leaves it out; by default as a clone"""
 
     @model_validator(mode="after")
     def is_named_or_selected(self) -> Self:
@@ -328,6 +336,10 @@ class Vnf(Model):
     protections: Annotated[list[Protection], Field(min_length=1), BeforeValidator(_protections)] = [
         Protection()
     ]
+    capture: Annotated[list[CapturedOf], BeforeValidator(_as_list)] = []
+    """of active and standby members only the standby ones are quiesced and captured, of a cluster
+    only one; by default all members are
+    """
     datastores: dict[Name, Datastore] = {}
     """the data that its storage replicates by itself, for the option replication; and that which an
     application replicates by itself, whatever the option
@@ -400,9 +412,56 @@ class Vnf(Model):
                         f"boot order of {member.label} names {other}, which is not a member"
                     )
         self.boot_waves()
+        self._captures_fit()
         self._runbook_fits(names)
         self._records_fit(names)
         return self
+
+    def _captures_fit(self) -> None:
+        _refuse_doubles("capture", self.capture)
+        roles = [m.role for m in self.members]
+        for of in self.capture:
+            wanted = ("active", "standby") if of == "standby" else (of,)
+            if missing := [role for role in wanted if role not in roles]:
+                raise ValueError(f"capture names {of}, and no member has the role {missing[0]}")
+        standby = [m.server for m in self.members if m.role == "standby" and m.server]
+        for member in (m for m in self.members if m.recover is not None):
+            if not self.may_be_left_out(member):
+                raise ValueError(
+                    f"recover of {member.label} goes with capture, which leaves it out: it has the"
+                    f" role {member.role}, and capture names {', '.join(self.capture) or 'nothing'}"
+                )
+            like = clone_of(member.recover)
+            if like and not (member.role == "active" and like in standby):
+                raise ValueError(
+                    f"{member.label} is recovered as a clone of {like}, which is no standby member"
+                    " of it; in a cluster it is of the one that is captured: write clone"
+                )
+        lost = {m.label for m in self.members if m.recover == "none"}
+        named = {
+            *(other for m in self.members for other in (*m.boot_before, *m.boot_after)),
+            *(name for record in self.dns for name in record.members),
+            *(name for step in self.steps if step.place != ALL for name in step.place),
+        }
+        if both := sorted(lost & named):
+            raise ValueError(
+                f"{', '.join(both)} may not come back (recover: none), so boot order, runbook steps"
+                " and DNS records cannot name it"
+            )
+
+    def may_be_left_out(self, member: Member) -> bool:
+        """Whether `capture` may leave a member untouched."""
+        captured_of = "standby" if member.role == "active" else member.role
+        return member.role != "standby" and captured_of in self.capture
+
+    def without(self, servers: Collection[str]) -> Vnf:
+        """The same definition without these members, which nothing else in it names."""
+        left = [m for m in self.members if m.server not in servers]
+        roles = {m.role for m in left}
+        capture = [
+            of for of in self.capture if (of in roles and (of != "standby" or "active" in roles))
+        ]
+        return self.model_copy(update={"members": left, "capture": capture})
 
     def _runbook_fits(self, members: Sequence[str]) -> None:
         _refuse_doubles("runbook step", [step.name for step in self.steps])
@@ -570,6 +629,19 @@ class Vnf(Model):
         if sorted(servers) != sorted(by_name):
             return None
         return self.model_copy(update={"members": [by_name[s] for s in servers]})
+
+
+def clone_of(recover: str | None) -> str:
+    """The server that a member is recovered as a clone of; empty where none is named."""
+    kind, _, server = (recover or "").partition("=")
+    return server if kind == "clone" else ""
+
+
+def recovery_words(recover: str) -> str:
+    """How a member comes back that was not captured, for people."""
+    if like := clone_of(recover):
+        return f"a clone of {like}"
+    return {"rebuild": "made again from its image", "none": "not recovered"}.get(recover, recover)
 
 
 def _refuse_doubles(what: str, names: list[str]) -> None:

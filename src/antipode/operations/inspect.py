@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from antipode.cloud.site import Site
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, InvalidInput, NotFound, SiteUnreachable
+from antipode.errors import AntipodeError, InvalidInput, NotFound, PreflightFailed, SiteUnreachable
 from antipode.freezes.reaper import reap
 from antipode.model.point import RecoveryPoint
 from antipode.model.rpo import Rpo, RpoState, rpo
@@ -21,6 +22,7 @@ from antipode.model.topology import Topology
 from antipode.model.vnf import NAME, Vnf
 from antipode.protect import checks
 from antipode.protect.option import OPTIONS
+from antipode.protect.partial import choose
 from antipode.recover.plan import of_different_moments
 from antipode.runs import transitions
 from antipode.runs.transitions import Transition
@@ -68,6 +70,10 @@ class Look:
     topology: Topology
     source: str
     """where the topology is from, in words"""
+    untouched: Mapping[str, str] = field(default_factory=dict)
+    """members that are not captured -> how they come back, as `Member.recover` says it"""
+    trouble: Sequence[str] = ()
+    """why no member could be chosen to be captured"""
 
     @property
     def warnings(self) -> list[str]:
@@ -80,7 +86,8 @@ class Look:
             return []
         options = [OPTIONS.get(p.option) for p in self.status.vnf.protections]
         left_out = [] if any(o.captures_root_disks for o in options) else self._root_disks_left_out
-        return [*losses(self.status.vnf, self.topology), *left_out, *self._moments_apart]
+        lost = losses(self.status.vnf, self.topology)
+        return [*self.trouble, *lost, *left_out, *self._moments_apart]
 
     @property
     def _moments_apart(self) -> list[str]:
@@ -91,7 +98,13 @@ class Look:
 
     @property
     def _root_disks_left_out(self) -> list[str]:
-        return list(checks.root_disks_left_out(self.status.vnf, self.topology))
+        members = zip(self.status.vnf.members, self.topology.servers, strict=True)
+        captured = [
+            (m, s) for m, s in members if not {m.server, s.name, s.id} & self.untouched.keys()
+        ]
+        vnf = self.status.vnf.model_copy(update={"members": [m for m, _ in captured]})
+        topology = self.topology.model_copy(update={"servers": [s for _, s in captured]})
+        return list(checks.root_disks_left_out(vnf, topology))
 
 
 def statuses(deployment: Deployment) -> dict[str, Status | InvalidInput]:
@@ -175,14 +188,26 @@ def look(deployment: Deployment, name: str) -> Look:
         site = deployment.site(active)
         reap(deployment.freezes, site)
         now = discovery.resolve(known, site)
-        return Look(replace(found, vnf=now), discovery.discover(now, site), f"live at {active}")
+        topology = discovery.discover(now, site)
+        untouched, trouble = _untouched(now, site)
+        return Look(replace(found, vnf=now), topology, f"live at {active}", untouched, trouble)
     except SiteUnreachable as error:
         if found.newest is None:
             raise
         return _from_vault(found, str(error))
 
 
+def _untouched(vnf: Vnf, site: Site) -> tuple[dict[str, str], list[str]]:
+    """The members that a protection leaves untouched now -> how they come back; and why it would
+    not begin.
+    """
+    try:
+        return (choose(vnf, site).untouched if vnf.capture else {}), []
+    except PreflightFailed as error:
+        return {}, list(error.problems)
+
+
 def _from_vault(found: Status, reason: str) -> Look:
     assert found.newest is not None  # the status of a VNF that is not known here is made of it
     source = f"recovery point {found.newest.id}, because {reason}"
-    return Look(found, found.newest.topology, source)
+    return Look(found, found.newest.topology, source, found.newest.not_captured)

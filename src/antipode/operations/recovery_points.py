@@ -60,7 +60,7 @@ def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]
     whole = Finding(volume=found.id, backup="", ok=signed_by is not None, detail=detail)
     return [whole] + [
         finding
-        for volume in found.topology.disks
+        for volume in found.captured_disks
         for source in (found.sources[volume.id],)
         for finding in PROVIDERS.get(source.kind).verify(
             volume.name or volume.id,

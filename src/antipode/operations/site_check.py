@@ -19,6 +19,7 @@ from antipode.operations import kit, vaults
 from antipode.operations.failover import prepare
 from antipode.protect import offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
+from antipode.protect.partial import Part, choose
 from antipode.recover.sources import zeros
 from antipode.runs.protect import answering_sites, problems_of, under_way
 from antipode.topology import discovery
@@ -131,14 +132,17 @@ def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
         vnf = discovery.resolve(vnf, site)
         topology = discovery.discover(vnf, site)
         problems, warnings = list[str](), list[str]()
+        part = Part(vnf, choose(vnf, site).untouched) if vnf.capture else Part(vnf, {})
         run = under_way(deployment, vnf.vnf)
         if run is not None:
             warnings.append(f"its guest agents are not asked, as {run} may freeze its members")
         for protection in vnf.protections:
             option = OPTIONS.get(protection.option)
-            protecting = _protecting(deployment, site, vnf, protection, asks_guests=run is None)
-            problems += problems_of(protecting, topology, option, TRANSFERS.get(option.transfer))
-            warnings += option.warnings(protecting, topology)
+            captured, found = part.captured, part.of(topology)
+            p = _protecting(deployment, site, captured, protection, asks_guests=run is None)
+            problems += problems_of(p, found, option, TRANSFERS.get(option.transfer))
+            problems += part.problems(p, topology, option)
+            warnings += option.warnings(p, found)
     except AntipodeError as error:
         yield Check(what, site.name, False, str(error))
         return

@@ -51,12 +51,7 @@ def problems(
 
 
 def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]) -> Iterator[str]:
-    for name, times in Counter(s.name for s in topology.servers).items():
-        if times > 1:
-            yield (
-                f"{times} members are named {name}; rename them, a recovery tells its servers "
-                "apart by name"
-            )
+    yield from doubles(topology)
     for found, server in zip(find_members(vnf, site), topology.servers, strict=True):
         name = server.name
         if found["status"] not in statuses:
@@ -75,7 +70,17 @@ def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]
                 f"server {name} has an ephemeral disk (flavor {server.flavor.name}), whose "
                 "data cannot be protected"
             )
-        yield from _ports(server)
+        yield from port_problems(server)
+
+
+def doubles(topology: Topology) -> Iterator[str]:
+    """One sentence for each name that several members have."""
+    for name, times in Counter(s.name for s in topology.servers).items():
+        if times > 1:
+            yield (
+                f"{times} members are named {name}; rename them, a recovery tells its servers "
+                "apart by name"
+            )
 
 
 def root_disks_left_out(vnf: Vnf, topology: Topology) -> Iterator[str]:
@@ -92,7 +97,8 @@ def root_disks_left_out(vnf: Vnf, topology: Topology) -> Iterator[str]:
             )
 
 
-def _ports(server: Server) -> Iterator[str]:
+def port_problems(server: Server) -> Iterator[str]:
+    """One sentence for each port that could not be made again."""
     for port in server.ports:
         if port.vnic_type not in VNIC_TYPES:
             yield (

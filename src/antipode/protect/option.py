@@ -101,6 +101,9 @@ class Option(ABC):
     captures_root_disks: ClassVar[bool] = False
     """whether a member may have its root disk on the hypervisor, as it boots from an image"""
 
+    captures_a_part: ClassVar[bool] = True
+    """whether members may be left out, which are recovered from those that are captured"""
+
     def batches(self, vnf: Vnf, settings: Model) -> list[list[str]]:
         """The members by the name in the VNF file, in batches that are captured one after another.
 

@@ -94,7 +94,7 @@ class _Planner:
 
     def plan(self) -> RecoveryPlan:
         topology, vnf = self._point.topology, self._point.vnf
-        for kind in sorted({source.kind for source in self._point.sources.values()}):
+        for kind in self._point.kinds:
             self.problems += PROVIDERS.get(kind).check(self._point, self._site)
             self.warnings += PROVIDERS.get(kind).remarks(self._point, self._site)
         # A member may be named by id in the VNF's file; here servers go by their names.
@@ -118,6 +118,7 @@ class _Planner:
             [*self._there.values(), *self._to_be_replaced],
             self._site,
         )
+        self._warn_of_clones(servers)
         self._warn_of_user_data(servers)
         self._warn_of_addresses(servers)
         if self._point.moments_apart_s:
@@ -188,6 +189,7 @@ class _Planner:
             after=after,
             answers=None if server.is_off else member.answers,
             is_off=server.is_off,
+            clone_of=self._point.clones.get(server.name, ""),
             locked=server.locked,
             locked_reason=server.locked_reason,
         )
@@ -215,6 +217,15 @@ class _Planner:
                 self.problems.append(
                     f"server {other['name']} ({other['id']}) is the old copy of {server.name}"
                 )
+
+    def _warn_of_clones(self, servers: list[ServerPlan]) -> None:
+        """Say who was not captured: what only they had is not there."""
+        for like in dict.fromkeys(s.clone_of for s in servers if s.clone_of):
+            names = ", ".join(s.name for s in servers if s.clone_of == like)
+            self.warnings.append(
+                f"{names} were not captured: they get the volumes of {like}, with its data and its"
+                " host keys, under their own names and addresses"
+            )
 
     def _warn_of_user_data(self, servers: list[ServerPlan]) -> None:
         """Say whose user_data runs again, unless the VNF file says that it is to."""
@@ -275,7 +286,7 @@ class _Planner:
 
     def _volume(self, attachment: Attachment) -> VolumePlan:
         volume = attachment.volume
-        source = self._point.sources[volume.id]
+        source = self._point.source_of(volume.id)
         label = f"volume {volume.name or volume.id}"
         kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
         if kind:
@@ -305,7 +316,7 @@ class _Planner:
         )
 
     def _root_disk(self, disk: Volume) -> VolumePlan:
-        source = self._point.sources[disk.id]
+        source = self._point.source_of(disk.id)
         return VolumePlan(
             source_id=disk.id,
             source_kind=source.kind,

@@ -136,7 +136,7 @@ def comparable(point: RecoveryPoint, plan: RecoveryPlan) -> list[VolumePlan]:
     """The volumes of a plan whose content can be compared with what was captured."""
     found = []
     for volume in (v for s in plan.servers for v in s.volumes):
-        source = point.sources[volume.source_id]
+        source = point.source_of(volume.source_id)
         if PROVIDERS.get(source.kind).unprovable(source) is None:
             found.append(volume)
     return found
@@ -151,7 +151,7 @@ def _storage(
     quota = site.volumes.quota(site.project_id)
     size = sum(v.size_gib for v in volumes)
     needed = Counter(volumes=len(volumes), gigabytes=size)
-    for kind in sorted({source.kind for source in point.sources.values()}):
+    for kind in point.kinds:
         needed += PROVIDERS.get(kind).quotas(point, site)
     if compared:
         needed += Counter(backups=1, backup_gigabytes=max(v.size_gib for v in compared))

@@ -227,7 +227,7 @@ def _drill(run: Run) -> None:
         vaults, run.vnf, request.recovery_point, Trust.SIGNED, digest=request.point_digest
     )
     opened.must_be_open()
-    point = opened.point.model_copy(update={"vnf": request.vnf})
+    point = opened.point.defined_by(request.vnf)
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
     store, not_compared = compared_with(run.deployment.config, point, state.active_site)
@@ -453,7 +453,7 @@ class CompareContent(ServerTask):
         # the listing of its volumes is older than they are
         now = replace(r, found=Found(r.site))
         for volume in r.plan.server(self.server).disks:
-            source = r.point.sources[volume.source_id]
+            source = r.point.source_of(volume.source_id)
             provider = PROVIDERS.get(source.kind)
             with r.timeline.step(DrillSteps.COMPARE, volume.label) as step:
                 why = provider.unprovable(source)

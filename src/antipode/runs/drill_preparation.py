@@ -70,13 +70,13 @@ def prepare(
     definition, differs = preparation.definition_of(opened, deployment.vnfs.find(name))
     if to not in definition.sites:
         raise InvalidInput(f"{to} is no site of {name}: {', '.join(definition.sites)}")
-    defined = opened.point.model_copy(update={"vnf": definition})
+    defined = opened.point.defined_by(definition)
     unchecked = failover_checks.store_warnings(deployment, defined, state)
     site = deployment.site(to)
     store, not_compared = compared_with(deployment.config, defined, state.active_site)
     if store is None:
         unchecked.append(f"content of volumes is not compared: {not_compared}")
-    isolate = partial(isolation.isolate, vnf=definition, site=site, drill=drill)
+    isolate = partial(isolation.isolate, vnf=defined.vnf, site=site, drill=drill)
     beside = plan.Beside(isolate, compares=store is not None)
     isolated = runbook.with_steps(
         plan.make_plan(defined, site, beside), defined, VERB, definition.steps

@@ -398,7 +398,7 @@ def _fail_over(run: Run) -> None:
 def _settled(recovery: Recovery) -> list[str]:
     """Finish what did not have to be finished before the VNF was active; what is left of it."""
     left: list[str] = []
-    for kind in sorted({source.kind for source in recovery.point.sources.values()}):
+    for kind in recovery.point.kinds:
         try:
             left += PROVIDERS.get(kind).settle(recovery)
         except Stopped:
@@ -447,7 +447,7 @@ def _confirmed(run: Run, request: FailoverRequest, vaults: Vault) -> RecoveryPoi
         vaults, run.vnf, request.recovery_point, Trust.UNSIGNED_TOO, digest=request.point_digest
     )
     found.must_be_open()
-    point = found.point.model_copy(update={"vnf": request.vnf})
+    point = found.point.defined_by(request.vnf)
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=request.to, recovery_point=point.id, rpo_s=round(rpo_s, 3))
     return point

@@ -210,7 +210,7 @@ def store_warnings(deployment: Deployment, point: RecoveryPoint, state: Protecte
     problems: list[str] = []
     try:
         store = deployment.store(name)
-        for kind in sorted({source.kind for source in point.sources.values()}):
+        for kind in point.kinds:
             problems += [
                 f"backup store {name} does not have {what}. Choose another recovery point"
                 for what in PROVIDERS.get(kind).missing(point, store)

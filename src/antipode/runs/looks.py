@@ -277,7 +277,7 @@ def _defined(of: Subject, standing: Standing, opened: Opened, area: Area) -> Rec
     there = [s for s in definition.steps if failover.KIND.name in s.on and site in (s.to or [site])]
     for problem in runners.missing(of.deployment.config, there):
         area.red(problem)
-    return opened.point.model_copy(update={"vnf": definition})
+    return opened.point.defined_by(definition)
 
 
 def _store(of: Subject, standing: Standing, point: RecoveryPoint, area: Area) -> None:

@@ -107,7 +107,7 @@ def prepare(
     warnings += [*newer, *origin]
     _must_be_backup_site(definition, to)
     site = deployment.site(to)
-    defined = found.model_copy(update={"vnf": definition})
+    defined = found.defined_by(definition)
     if not accepted.store_unchecked:
         warnings += failover_checks.store_warnings(deployment, defined, state)
     made = None if lost is None else failover_checks.made_by_lost(deployment, lost, to)
@@ -193,10 +193,22 @@ def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
         InvalidInput: the file names other members than the recovery point.
     """
     point = opened.point
+    lost = [
+        f"{', '.join(point.left_out)}: not captured and not recovered, as the VNF file says"
+        for _ in point.left_out[:1]
+    ]
+    definition, warnings = _definition_of(opened, local)
+    return definition, [*lost, *warnings]
+
+
+def _definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
+    point = opened.point
     if local is not None:
         # Its selectors stand for the servers that they had found when the point was made.
         known = local.with_selected(point.vnf.selected)
-        ordered = known.ordered_as([m.server for m in point.vnf.members])
+        named = {m.server for m in point.vnf.members}
+        gone = [m.server for m in known.members if m.recover == "none" and m.server not in named]
+        ordered = known.without(gone).ordered_as([m.server for m in point.vnf.members])
         if ordered is None:
             raise InvalidInput(
                 f"recovery point {point.id} has other members than the file of {local.vnf} on this"

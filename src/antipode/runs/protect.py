@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,9 +44,10 @@ from antipode.model.room import AHEAD
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
-from antipode.model.vnf import Protection, Vnf, from_first_edition
+from antipode.model.vnf import Protection, Vnf, from_first_edition, recovery_words
 from antipode.protect import application_data, base_images, checks, offsite
 from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
+from antipode.protect.partial import Choice, Part, choose
 from antipode.runs import expire, find_kind, history, orphans
 from antipode.store.tables import RunRow
 from antipode.topology import discovery
@@ -224,6 +225,13 @@ class Job:
     option: Option
     transfer: Transfer
     vault: Vaults
+    untouched: Mapping[str, str] = field(default_factory=dict)
+    """members that are not captured -> how they come back"""
+
+    @property
+    def part(self) -> Part:
+        """The members that are captured, and the others; options know only the former."""
+        return Part(self.request.vnf, self.untouched)
 
     @property
     def point(self) -> str:
@@ -271,6 +279,16 @@ class Job:
             self,
             request=self.request.model_copy(update={"vnf": vnf}),
             protecting=replace(self.protecting, vnf=vnf),
+        )
+
+    def of_choice(self, chosen: Choice) -> Job:
+        """The same work with the members that are captured, and those that are left untouched."""
+        vnf = self.request.vnf.without(chosen.absent) if chosen.absent else self.request.vnf
+        return replace(
+            self,
+            request=self.request.model_copy(update={"vnf": vnf}),
+            untouched=chosen.untouched,
+            protecting=replace(self.protecting, vnf=Part(vnf, chosen.untouched).captured),
         )
 
     @property
@@ -380,6 +398,7 @@ def _protect(run: Run) -> None:
         generations.teach(job.vault, state)
     if job.request.vnf.selects:
         job = job.of_members(_selected(job))
+    job = job.of_choice(_choice(job))
     run.touches_clouds()
     run.result["recovery_point"] = None
     flow = protect_flow(job)
@@ -403,6 +422,23 @@ def _selected(job: Job) -> dict[str, list[str]]:
         step.result(selected=selected)
     run.timeline.flush()  # a process that resumes the run has the same members
     return selected
+
+
+def _choice(job: Job) -> Choice:
+    """Which members are captured: as the first try of a run has chosen. Where the VNF is off
+    because it moves, all are.
+    """
+    run, vnf = job.run, job.request.vnf
+    if not vnf.capture:
+        return Choice()
+    for kept in run.timeline.kept():
+        if kept.name == Steps.CHOOSE_CAPTURED.words and kept.state == "succeeded":
+            return Choice.model_validate(kept.result)
+    with run.timeline.step(Steps.CHOOSE_CAPTURED, run.vnf) as step:
+        chosen = choose(vnf, job.protecting.site, all_captured=bool(job.request.switched_off))
+        step.result(**chosen.model_dump(mode="json"))
+    run.timeline.flush()  # a process that resumes the run captures the same members
+    return chosen
 
 
 def no_run_in_the_way(deployment: Deployment, vnf: str, whole: str | None = None) -> None:
@@ -452,7 +488,7 @@ def protect_flow(job: Job) -> Any:
     """The recipe. A capture is one task, so that nothing of the engine comes between a quiesce and
     its unquiesce.
     """
-    batches = job.option.batches(job.request.vnf, job.protecting.settings)
+    batches = job.option.batches(job.protecting.vnf, job.protecting.settings)
     return linear_flow.Flow(f"protect {job.request.vnf.vnf}").add(
         CollectOrphans(job),
         Discover(job),
@@ -537,15 +573,16 @@ class Discover(ProtectTask):
 
     @guarded
     def execute(self) -> Json:
-        p = self.job.protecting
-        with p.timeline.step(Steps.DISCOVER, p.vnf.vnf) as step:
-            topology = discovery.discover(p.vnf, p.site)
-            if p.vnf.selected:
+        p, vnf = self.job.protecting, self.job.request.vnf
+        with p.timeline.step(Steps.DISCOVER, vnf.vnf) as step:
+            topology = discovery.discover(vnf, p.site)
+            if vnf.selected:
                 step.result(**_changed_members(self.job, topology))
-            sizes = {v.name or v.id: v.size_gib << 30 for v in topology.disks}
+            captured = self.job.part.of(topology)
+            sizes = {v.name or v.id: v.size_gib << 30 for v in captured.disks}
             step.result(
                 servers=len(topology.servers),
-                volumes=len(topology.volumes),
+                volumes=len(captured.volumes),
                 bytes_of_volumes=sizes,
             )
         return topology.model_dump(mode="json")
@@ -580,7 +617,8 @@ class MakeRoom(ProtectTask):
 
     @guarded
     def execute(self, topology: Json) -> str:
-        job, found = self.job, Topology.model_validate(topology)
+        job = self.job
+        found = job.part.of(Topology.model_validate(topology))
         needs = job.transfer.needs(job.protecting, found)
         if not any(need.limit >= 0 for need in needs):
             return ""
@@ -632,13 +670,15 @@ class MakeRoom(ProtectTask):
 class Check(ProtectTask):
     @guarded
     def execute(self, topology: Json) -> None:
-        p, found = self.job.protecting, Topology.model_validate(topology)
+        p, whole = self.job.protecting, Topology.model_validate(topology)
+        found = self.job.part.of(whole)
         with p.timeline.step(Steps.CHECK, p.vnf.vnf) as step:
             warnings = list(self.job.option.warnings(p, found))
             for warning in warnings:
                 LOG.warning("%s: %s", p.vnf.vnf, warning)
             step.result(warnings=warnings)
             problems = problems_of(p, found, self.job.option, self.job.transfer)
+            problems += self.job.part.problems(p, whole, self.job.option)
             try:
                 self.job.vault.check(p.run)
                 reserve.come_first(self.job.vault)
@@ -726,7 +766,7 @@ class CaptureBatch(ProtectTask):
 
     @guarded
     def execute(self, topology: Json) -> Json:
-        p, found = self.job.protecting, Topology.model_validate(topology)
+        p, found = self.job.protecting, self.job.part.of(Topology.model_validate(topology))
         of_member = dict(zip((m.server for m in p.vnf.members), found.servers, strict=True))
         servers = [of_member[member] for member in self.batch]
         batch = found.model_copy(update={"servers": servers})
@@ -742,8 +782,8 @@ class TransferCaptures(ProtectTask):
 
     @guarded
     def execute(self, topology: Json, no_room: str, **captures: Json) -> Json:
-        p, found = self.job.protecting, Topology.model_validate(topology)
-        p = replace(p, no_room=no_room)
+        p, whole = self.job.protecting, Topology.model_validate(topology)
+        p, found = replace(p, no_room=no_room), self.job.part.of(whole)
         taken = _merged(captures)
         if taken.images:
             with p.timeline.step(Steps.CONNECT_ELSEWHERE, p.vnf.vnf) as step:
@@ -752,7 +792,7 @@ class TransferCaptures(ProtectTask):
         rebuilt = base_images.sources(p, found)
         captured = base_images.without_rebuilt(p.vnf, found)
         made = self.job.transfer.transfer(p, captured, taken, self.job.earlier)
-        sources = {**made.sources, **rebuilt}
+        sources = {**made.sources, **rebuilt, **self.job.part.sources(p, whole)}
         data = application_data.arrived(p, taken.positions)
         made = made.model_copy(update={"sources": sources, "datastores": data})
         return made.model_dump(mode="json")
@@ -771,20 +811,20 @@ class Seal(ProtectTask):
     @guarded
     def execute(self, topology: Json, transferred: Json, **captures: Json) -> tuple[Json, Json]:
         job, p, taken = self.job, self.job.protecting, _merged(captures)
-        there = Transferred.model_validate(transferred)
+        there, whole = Transferred.model_validate(transferred), Topology.model_validate(topology)
         point = RecoveryPoint(
             id=job.point,
-            vnf=p.vnf,
+            vnf=job.request.vnf,
             run=p.run,
             option=job.option.name,
             generation=job.request.generation,
             serial=points.next_serial(job.vault, p.vnf.vnf),
             consistent_at=taken.consistent_at,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            consistency=taken.consistency,
+            consistency=job.part.label(taken),
             quiesce_window=taken.window,
-            moments=taken.moments,
-            topology=Topology.model_validate(topology).with_on(job.request.switched_off),
+            moments=job.part.moments(taken, whole),
+            topology=job.part.whole(whole).with_on(job.request.switched_off),
             sources=there.sources,
             datastores=there.datastores,
             made_by=f"antipode {__version__}",
@@ -1123,6 +1163,7 @@ def _record(point: RecoveryPoint, run: Run) -> Json:
         "time_to_point_s": round(datetime.now(UTC).timestamp() - run.started_at, 3),
         "rpo_s": round(point.age_s, 3),
         "members": [s.name for s in point.topology.servers],
+        "not_captured": {s: recovery_words(how) for s, how in point.not_captured.items()},
         **_member_changes(run),
         "moments": dict(point.moments),
         "moments_apart_s": round(point.moments_apart_s, 3),

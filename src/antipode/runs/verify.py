@@ -109,7 +109,7 @@ def requested(deployment: Deployment, point: RecoveryPoint, site: str | None) ->
             f"no backup store is configured for {point.site}, and the digests of the backups of"
             f" {vnf.vnf} are read from it: add it to `stores` in antipode.yaml"
         )
-    for volume in point.topology.disks:
+    for volume in point.captured_disks:
         source = point.sources[volume.id]
         if why := PROVIDERS.get(source.kind).unprovable(source):
             raise InvalidInput(f"volume {volume.name or volume.id} cannot be verified deep: {why}")
@@ -303,7 +303,7 @@ def _verify(run: Run) -> None:
         results = run_flow(verify_flow(job), run)
     finally:
         pool.shutdown(wait=False)
-    findings = [Finding.model_validate(results[f"finding of {v.id}"]) for v in point.topology.disks]
+    findings = [Finding.model_validate(results[f"finding of {v.id}"]) for v in point.captured_disks]
     run.result["volumes"] = [f.model_dump(mode="json") for f in findings]
     run.result["bytes_compared"] = sum(f.bytes for f in findings)
     run.result["verify_s"] = round(time.monotonic() - began, 3)
@@ -316,7 +316,7 @@ def _verify(run: Run) -> None:
 
 def verify_flow(job: Job) -> Any:
     """The recipe: one volume after another, so that one volume and one backup of quota suffice."""
-    planned = [throw_away(job.point, v, job.site) for v in job.point.topology.disks]
+    planned = [throw_away(job.point, v, job.site) for v in job.point.captured_disks]
     flow = linear_flow.Flow(f"verify {job.point.vnf.vnf}").add(Check(job, planned))
     for volume in planned:
         flow.add(VerifyVolume(job, volume), Remove(job, volume))

@@ -37,14 +37,29 @@ _FIRST_DEVICE = re.compile(r"/dev/(?:vd|sd|xvd|hd)a")
 
 
 def resolve(vnf: Vnf, site: Site) -> Vnf:
-    """The definition of a VNF with the servers that its selectors find at a site now, by id. Those
-    that it names by themselves are not selected.
+    """The definition of a VNF with the servers that its selectors find at a site now, by id, and
+    without members that did not come back there. Those that it names by themselves are not
+    selected.
 
     Raises:
         NotFound: a selector finds no server, or two find the same.
         ResourceFailed: Nova does not tell of some servers, as a cell does not answer.
     """
-    return vnf.with_selected(select_members(vnf, site)) if vnf.selects else vnf
+    known = vnf.with_selected(select_members(vnf, site)) if vnf.selects else vnf
+    absent = absent_members(known, site)
+    return known.without(absent) if absent else known
+
+
+def absent_members(vnf: Vnf, site: Site) -> list[str]:
+    """The members that are not at a site and need not be: a recovery does not bring them back."""
+    may_be_gone = [m.server for m in vnf.members if m.recover == "none"]
+    if not may_be_gone:
+        return []
+    listed = site.compute.servers()
+    if any(is_unreadable(s) for s in listed):
+        return []  # it may be one of those
+    there = {name for s in listed for name in (s["name"], s["id"])}
+    return [m for m in may_be_gone if m not in there]
 
 
 def discover(vnf: Vnf, site: Site) -> Topology:

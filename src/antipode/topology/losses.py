@@ -30,6 +30,8 @@ def _of_server(member: Member, server: Server) -> Iterator[str]:
             f"server {server.name} is off: Nova makes no server that is off, so it boots once at "
             "the recovery, cut off from its networks, and is switched off"
         )
+    if member.recover == "none":
+        yield f"server {server.name} does not come back where it is not captured (recover: none)"
     if server.root_disk is not None and member.root == "rebuild":
         yield (
             f"server {server.name}: its root disk is made again from the image that it was created"

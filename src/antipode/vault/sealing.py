@@ -23,7 +23,7 @@ from antipode.model import point_v1, point_v2
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint, age_s
 from antipode.model.point_v2 import Manifest, Record, Records, Sealed, Secret, Source
-from antipode.model.source import BackupRecord, backup_chain
+from antipode.model.source import BackupRecord, backup_chain, kind_has_bytes
 from antipode.vault import signing
 from antipode.vault.keys import Keyring
 
@@ -200,7 +200,7 @@ def summarize(document: bytes, vnf: str, point: str, keys: Keyring) -> Summary:
             None if None in stored else sum(s.bytes for s in stored if s),
         )
     manifest, _, signed_by = _open(document, vnf, point, keys, Trust.SIGNED)
-    sizes = [source.bytes for source in manifest.sources.values()]
+    sizes = [s.bytes for s in manifest.sources.values() if kind_has_bytes(s.kind)]
     return Summary(
         manifest.id,
         manifest.format,

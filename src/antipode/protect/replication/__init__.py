@@ -35,6 +35,7 @@ class Replication(Option):
     settings = Settings
     transfer = "replication"
     captures_members_that_are_off = True
+    captures_a_part = False
 
     def backs_up(self, vnf: Vnf) -> bool:
         return all(d.volumes != "all" for d in vnf.datastores_of_volumes.values())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 TIMEOUT_S = 24 * 3600.0
+TAKEN = re.compile(r"backup status must be", re.IGNORECASE)
+"""How Cinder says that a backup is not `available`, as it is being restored."""
 LOOKS_AT_ONCE = 8
 """at the backup store"""
 
@@ -272,7 +275,8 @@ def _once_free(r: Recovery, backup: str, step: Step, ask: Callable[[], Answer]) 
         except ApiError as error:
             listed = r.site.backups.backups()
             taken = any(b["id"] == backup and b["status"] == "restoring" for b in listed)
-            if error.status != 400 or not taken:
+            # one that was, and is not any more, for another clone of the same member
+            if error.status != 400 or not (taken or TAKEN.search(error.reason)):
                 raise
         r.site.backups.watch.wait_for([backup], timeout_s=TIMEOUT_S, tell=step.waits_for)
 

@@ -53,7 +53,7 @@ class FromGlance(VolumeProvider):
         """The servers whose root disk has a source of this kind, and that."""
         for server in point.topology.servers:
             if server.root_disk is not None:
-                source = point.sources[server.root_disk.id]
+                source = point.source_of(server.root_disk.id)
                 if source.kind == self.kind:
                     yield server, source
 
@@ -81,7 +81,7 @@ class FromGlance(VolumeProvider):
         for disk in volumes:
             with recovery.timeline.step(ImageSteps.FIND, server) as step:
                 try:
-                    source = recovery.point.sources[disk.source_id]
+                    source = recovery.point.source_of(disk.source_id)
                     found[disk.source_id] = self.image_at(recovery.site, source)
                 except ResourceFailed as error:
                     raise ResourceFailed(f"server {server} cannot be booted: {error}") from error

@@ -5,7 +5,9 @@ imported, base first (step 1.7.1).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from antipode.cloud.api import ApiError
 from antipode.cloud.site import Site
@@ -16,6 +18,9 @@ from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 
 TIMEOUT_S = 600.0
+_SHARED = threading.Lock()
+"""Held while records are imported that several servers rest on: Cinder may take two requests for
+one record at once for two records."""
 
 
 def import_chains(recovery: Recovery, server: str, volumes: Sequence[str]) -> None:
@@ -32,12 +37,8 @@ def import_chains(recovery: Recovery, server: str, volumes: Sequence[str]) -> No
     """
     site, chains = recovery.site, [recovery.point.chain(v) for v in volumes]
     with recovery.timeline.step(Steps.IMPORT_RECORDS, server) as step:
-        imported = 0
-        # All bases, then all first increments, and so on: a parent precedes its increment.
-        for record in (r for depth in _by_depth(chains) for r in depth):
-            if recovery.found.backup(record.id) is None:
-                _import(site, record)
-                imported += 1
+        with _SHARED if recovery.point.clones else nullcontext():
+            imported = _import_missing(recovery, chains)
         needed = {r.id: r for chain in chains for r in chain}
         there = site.backups.watch.wait_for(
             list(needed),
@@ -53,6 +54,18 @@ def import_chains(recovery: Recovery, server: str, volumes: Sequence[str]) -> No
                     f"{volume}"
                 )
         step.result(imported=imported, known=len(needed) - imported)
+
+
+def _import_missing(recovery: Recovery, chains: Sequence[Sequence[BackupRecord]]) -> int:
+    """Begin to import the records that the site does not know; how many these are."""
+    imported = 0
+    found = Found(recovery.site) if recovery.point.clones else recovery.found
+    # All bases, then all first increments, and so on: a parent precedes its increment.
+    for record in (r for depth in _by_depth(chains) for r in depth):
+        if found.backup(record.id) is None:
+            _import(recovery.site, record)
+            imported += 1
+    return imported
 
 
 def _import(site: Site, record: BackupRecord) -> None:
