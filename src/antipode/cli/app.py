@@ -55,6 +55,7 @@ COMMANDS = {
     "key import": "key:KeyImport",
     "precheck": "precheck:Precheck",
     "readiness": "readiness:Readiness",
+    "forecast": "forecast:ForecastShow",
     "drill": "drill:Drill",
     "drill cleanup": "drill:DrillCleanup",
     "failover": "failover:Failover",

@@ -21,6 +21,7 @@ from antipode.model.datastore import StorageAt
 from antipode.store.approvals import Approvals
 from antipode.store.database import open_database
 from antipode.store.events import Events
+from antipode.store.forecasts import Forecasts
 from antipode.store.questions import Questions
 from antipode.store.readiness import Readiness
 from antipode.store.runs import Runs
@@ -60,6 +61,7 @@ class Deployment:
         self.questions = Questions(self.database)
         self.approvals = Approvals(self.database)
         self.schedules = Schedules(self.database)
+        self.forecasts = Forecasts(self.database)
         self.readiness = Readiness(self.database)
         self.freezes = Freezes(self.database)
         self.limits = Limits(config.limits)

@@ -43,6 +43,10 @@ class RunKind(ABC):
     """the name of the state of a VNF while such a run is open; empty where there is none"""
     volume_step: ClassVar[tuple[StepName, str] | None] = None
     """the step in which the bytes of a volume move, and a participle for volumes after it"""
+    measures_recovery: ClassVar[bool] = False
+    """whether it brings a VNF back, so that its steps say how long that takes"""
+    compare_step: ClassVar[StepName | None] = None
+    """the step in which the content of a disk is compared, before its server is booted"""
     adds_points: ClassVar[bool] = False
     """whether it makes recovery points, after which others may expire"""
 

@@ -55,6 +55,20 @@ class Content(Model):
     """a line for each that differs, or was not compared"""
 
 
+class Foretold(Model):
+    """What was forecast as the run began, and what it took; seconds."""
+
+    made_at: Moment
+    back_in_s: float | None
+    """None where it could not be known"""
+    error_s: float | None
+    """by how much it might be wrong, as it was forecast"""
+    took_s: float | None
+    """from then until the VNF was back; None where it was not"""
+    off_by_s: float | None
+    """positive where it took longer"""
+
+
 class ReportStep(Model):
     number: str
     """as the mission numbers it; empty for others"""
@@ -95,6 +109,8 @@ class Report(Model):
     answers: list[Answer]
     rpo: Objective
     rto: Objective
+    forecast: Foretold | None
+    """None where none was kept"""
     quiesce_window_s: float | None
     """from the first quiesce to the last unquiesce, where members were frozen"""
     downtime_s: float | None

@@ -41,7 +41,7 @@ from antipode.recover import inventory, isolation, networks, probes, rollback
 from antipode.recover.existing import Found
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
-from antipode.runs import failover, find_kind, orphans, verify
+from antipode.runs import failover, find_kind, forecast, orphans, verify
 from antipode.runs.drill_preparation import PreparedDrill, compared_with, must_be_elsewhere
 from antipode.runs.failover import Boot, MakePorts, MakeVipPorts, ProvideVolumes, ServerTask
 from antipode.runs.runbook import Woven
@@ -131,6 +131,8 @@ class Drill(RunKind):
     works_at_active_site = False
     creates = "networks, servers, volumes, ports and throw-away backups of the drill"
     volume_step = (Steps.RESTORE_VOLUME, "restored")
+    measures_recovery = True
+    compare_step = DrillSteps.COMPARE
 
     @property
     def gives_way(self) -> bool:
@@ -230,6 +232,7 @@ def _drill(run: Run) -> None:
     point = opened.point.defined_by(request.vnf)
     rpo_s = request.confirmed_at - datetime.fromisoformat(point.consistent_at).timestamp()
     run.result.update(vnf=run.vnf, site=site.name, recovery_point=point.id, rpo_s=round(rpo_s, 3))
+    forecast.keep(run, point, site.name)
     store, not_compared = compared_with(run.deployment.config, point, state.active_site)
     pool = ThreadPoolExecutor(
         run.deployment.config.limits.restores, "volume", initializer=logs.adopt, initargs=(run.id,)

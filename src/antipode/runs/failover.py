@@ -51,7 +51,7 @@ from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
 from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
-from antipode.runs import failover_fence, find_kind, orphans
+from antipode.runs import failover_fence, find_kind, forecast, orphans
 from antipode.runs.dns_switch import SwitchRecords
 from antipode.runs.failover_fence import STOPPED_BY_FENCE, FenceFirst, Former
 from antipode.runs.runbook import Woven
@@ -192,6 +192,7 @@ class Failover(RunKind):
     works_at_active_site = False
     creates = "servers, volumes, ports and networks"
     volume_step = (Steps.RESTORE_VOLUME, "restored")
+    measures_recovery = True
 
     def confirmation_lasts_s(self, config: Config) -> float | None:
         return config.failover_confirmed_for
@@ -313,6 +314,7 @@ def _fail_over(run: Run) -> None:
     has_begun = _has_begun(run, site)
     try:
         point = _confirmed(run, request, vaults)
+        forecast.keep(run, point, request.to)
         run.touches_clouds()
         claim = _claim(run, request, vaults, is_first=not has_begun)
     except (NotFound, PreflightFailed) as error:

@@ -27,7 +27,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, defer
 
 from antipode.errors import Busy, ClaimLost, NotFound
-from antipode.store.tables import ApprovalRow, QuestionRow, RunRow, StepRow
+from antipode.store.tables import ApprovalRow, ForecastRow, QuestionRow, RunRow, StepRow
 
 OPEN = ("queued", "running")
 AWAITING = "awaiting"
@@ -241,6 +241,14 @@ class Runs:
         wanted = _of(vnf).where(RunRow.kind == kind, RunRow.state == "succeeded")
         return self._first(wanted.order_by(RunRow.started_at.desc()))
 
+    def newest_successes(self, kinds: Collection[str], most: int) -> list[RunRow]:
+        """The newest runs of these kinds that succeeded, without their requests; the newest
+        first.
+        """
+        wanted = select(RunRow).where(RunRow.kind.in_(kinds), RunRow.state == "succeeded")
+        newest = wanted.order_by(RunRow.started_at.desc()).limit(most)
+        return self._rows(newest.options(defer(RunRow.request)))
+
     def newest_of_each(self, kinds: Collection[str], vnf: str | None = None) -> list[RunRow]:
         """For each VNF the newest run of each of these kinds that is no part of another run of the
         VNF, without its request; the newest first.
@@ -362,6 +370,7 @@ class Runs:
             session.execute(delete(StepRow).where(StepRow.run == run.id))
             session.execute(delete(QuestionRow).where(QuestionRow.run == run.id))
             session.execute(delete(ApprovalRow).where(ApprovalRow.run == run.id))
+            session.execute(delete(ForecastRow).where(ForecastRow.run == run.id))
             session.execute(delete(RunRow).where(RunRow.id == run.id))
         return True
 
@@ -387,6 +396,15 @@ class Runs:
                     .order_by(StepRow.started_at, StepRow.number)
                 )
             )
+
+    def steps_of(self, runs: Sequence[str]) -> dict[str, list[StepRow]]:
+        """The steps of several runs, by run, in the order in which they began."""
+        wanted = select(StepRow).where(StepRow.run.in_(runs)).order_by(StepRow.started_at)
+        found: dict[str, list[StepRow]] = {}
+        with Session(self._engine) as session:
+            for step in session.scalars(wanted):
+                found.setdefault(step.run, []).append(step)
+        return found
 
     def _rows(self, wanted: Select[RunRow]) -> list[RunRow]:
         with Session(self._engine) as session:

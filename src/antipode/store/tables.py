@@ -166,6 +166,25 @@ class ReadinessRow(Base):
     """as at the last look"""
 
 
+class ForecastRow(Base):
+    """What was forecast for a run when it began."""
+
+    __tablename__ = "forecasts"
+    __table_args__ = (Index("forecasts_of_vnf", "vnf", "made_at"),)
+
+    run: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(Words(32))
+    vnf: Mapped[str] = mapped_column(Words(64))
+    site: Mapped[str] = mapped_column(Words(64))
+    made_at: Mapped[float] = mapped_column(Double)
+    back_in_s: Mapped[float | None] = mapped_column(Double)
+    """from then on; None: it could not be known"""
+    error_s: Mapped[float | None] = mapped_column(Double)
+    loses_s: Mapped[float | None] = mapped_column(Double)
+    basis: Mapped[list[str]] = mapped_column(Document)
+    unmeasured: Mapped[list[str]] = mapped_column(Document)
+
+
 class EventRow(Base):
     """An event, as it may be delivered to others."""
 

@@ -20,11 +20,13 @@ from antipode.model.report import (
     Approval,
     Content,
     Fact,
+    Foretold,
     Objective,
     Report,
     ReportStep,
 )
 from antipode.model.steps import Steps
+from antipode.runs import forecast
 from antipode.runs.actions import RunbookSteps
 from antipode.runs.plan import VNFS
 from antipode.screen import visible
@@ -96,6 +98,7 @@ class _Maker:
             answers=self._answers(row.id),
             rpo=self._objective(row, "rpo", result.get("rpo_s")),
             rto=self._objective(row, "rto", result.get("rto_s") or result.get("recovered_s")),
+            forecast=self._foretold(row),
             quiesce_window_s=_number(result.get("quiesce_window_s")),
             downtime_s=_number(result.get("downtime_s")),
             content=_content(result, clean),
@@ -131,6 +134,18 @@ class _Maker:
             for q in self._deployment.questions.of(run)
             if q.run == run
         ]
+
+    def _foretold(self, row: RunRow) -> Foretold | None:
+        if (kept := self._deployment.forecasts.find(row.id)) is None:
+            return None
+        took = forecast.took_s(kept, row)
+        return Foretold(
+            made_at=moment(kept.made_at),
+            back_in_s=kept.back_in_s,
+            error_s=kept.error_s,
+            took_s=took,
+            off_by_s=forecast.off_by_s(kept, took),
+        )
 
     def _objective(self, row: RunRow, name: str, reached: object) -> Objective:
         """A figure against the target in the definition that the run was confirmed with, else in

@@ -6,7 +6,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from antipode.model.plan_file import PREFIX
-from antipode.model.report import Report
+from antipode.model.report import Foretold, Report
 
 
 def html(report: Report) -> bytes:
@@ -19,6 +19,7 @@ def html(report: Report) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["target"] = target
+    environment.filters["foretold"] = foretold
     environment.filters["subject"] = subject
     return environment.get_template("report.html").render(report=report).encode()
 
@@ -37,3 +38,15 @@ def target(found: object) -> str:
         return f"{words}; no target"
     verdict = {True: ": met", False: ": NOT MET", None: ""}[getattr(found, "met", None)]
     return f"{words}; target {wanted:g} s{verdict}"
+
+
+def foretold(found: Foretold) -> str:
+    """What was forecast, and what it took, in words."""
+    if found.back_in_s is None:
+        return "back in a time that was never measured before"
+    words = f"back in {found.back_in_s:g} s ± {found.error_s or 0:g} s"
+    if found.took_s is None or found.off_by_s is None:
+        return words
+    return f"{words}; it took {found.took_s:g} s, {abs(found.off_by_s):g} s " + (
+        "more" if found.off_by_s > 0 else "less"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from antipode.errors import InvalidInput
 from antipode.model.report import Report
-from antipode.operations.reports.page import subject, target
+from antipode.operations.reports.page import foretold, subject, target
 
 LONGEST = 800
 """Characters of one piece of text: a row of a table has to fit on a page."""
@@ -86,6 +86,8 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "Confirmed", (report.confirmed_at or "needs no confirmation") + confirmed
     yield "RPO", target(report.rpo)
     yield "RTO", target(report.rto)
+    if report.forecast is not None:
+        yield "Forecast", foretold(report.forecast)
     if report.quiesce_window_s is not None:
         yield "Quiesce window", f"{report.quiesce_window_s} s"
     if report.downtime_s is not None:

@@ -12,7 +12,7 @@ from antipode.errors import ResourceFailed
 from antipode.model.plan import RecoveryPlan, RestoreWay, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import VolumeSource
-from antipode.model.steps import Timeline
+from antipode.model.steps import StepName, Timeline
 from antipode.recover.recovery import Recovery
 from antipode.registry import Registry
 from antipode.vault.verify import Finding
@@ -30,6 +30,8 @@ class VolumeProvider(ABC):
     """whether it provides volumes; else what a server boots from without one"""
     proves_by_store: ClassVar[bool] = True
     """whether the digests that `prove` compares with are in the backup store"""
+    volume_step: ClassVar[StepName | None] = None
+    """the step in which a volume comes, whose time is measured; None: it takes none"""
 
     @abstractmethod
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
@@ -61,6 +63,14 @@ class VolumeProvider(ABC):
     def way(self, source: VolumeSource, site: Site) -> RestoreWay:
         """How a volume is brought back from a source at a site, so that its bytes are right."""
         return RestoreWay()
+
+    def moved_bytes(self, source: VolumeSource) -> int:
+        """How many bytes `volume_step` writes for a source; 0: its time does not depend on any."""
+        return 0
+
+    def records(self, source: VolumeSource) -> int:
+        """How many records of backups are imported for a source at a site that knows none."""
+        return 0
 
     @abstractmethod
     def provide(

@@ -38,6 +38,7 @@ LOOKS_AT_ONCE = 8
 
 class FromBackups(VolumeProvider):
     kind = "backup-chain"
+    volume_step = Steps.RESTORE_VOLUME
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         try:
@@ -85,6 +86,15 @@ class FromBackups(VolumeProvider):
     ) -> dict[str, str]:
         records.import_chains(recovery, server, [v.source_id for v in volumes])
         return restore_volumes(recovery, server, volumes)
+
+    def moved_bytes(self, source: VolumeSource) -> int:
+        """The whole volume, and after it each increment."""
+        increments = backup_chain(source)[1:]
+        stored = (r.stored.bytes for r in increments if r.stored is not None)
+        return (source.size_gib << 30) + sum(stored)
+
+    def records(self, source: VolumeSource) -> int:
+        return len(backup_chain(source))
 
     def roll_back(
         self,
@@ -192,6 +202,7 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
             volume_id=volume_id,
             backup_id=volume.source_reference,
             volume_bytes=volume.size_gib << 30,
+            moved_bytes=PROVIDER.moved_bytes(r.point.sources[volume.source_id]),
             sparse=volume.way.sparse,
             found=existing is not None,
         )

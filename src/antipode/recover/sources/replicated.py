@@ -47,6 +47,7 @@ class ReplicatedSteps(StepName):
 
 class FromReplicatedStates(VolumeProvider):
     kind = "replicated-state"
+    volume_step = ReplicatedSteps.TAKE_OVER
 
     def check(self, point: RecoveryPoint, site: Site) -> Iterator[str]:
         names = {v.id: v.name or v.id for v in point.topology.volumes}

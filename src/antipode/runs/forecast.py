@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Forecasts how long recoveries would take, and keeps what was forecast when one begins, so that it
+can be compared with what it took. No site is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from antipode.engine.deployment import Deployment
+from antipode.engine.kind import RunKind
+from antipode.engine.run import Run
+from antipode.model.forecast import Forecast
+from antipode.model.point import RecoveryPoint
+from antipode.recover.queueing import Batch, ServerWork, VnfWork, simulate
+from antipode.recover.sources import PROVIDERS
+from antipode.runs import kind_of
+from antipode.runs.measured import (
+    Choice,
+    Measured,
+    duration,
+    high,
+    measured,
+    of_one_or_all,
+    typical,
+)
+from antipode.store.tables import ForecastRow, RunRow
+
+LOG = logging.getLogger(__name__)
+COMPARED = 10
+"""The newest forecasts of a VNF by which the error of the next is known."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """VNFs, by their newest points, of which so many are recovered at once."""
+
+    points: Sequence[RecoveryPoint]
+    at_once: int
+
+
+@dataclass(frozen=True)
+class Joint:
+    """The forecast of several VNFs that are recovered at one site together."""
+
+    each: Mapping[str, Forecast]
+    begins_in_s: Mapping[str, float | None]
+    """by VNF, when its recovery begins; None where it is not known"""
+    all_of_them: Forecast
+
+
+def forecast(deployment: Deployment, point: RecoveryPoint, site: str, kind: RunKind) -> Forecast:
+    """How long the recovery of a VNF would take, if it were the only one.
+
+    Args:
+        kind: of the run that would do it; some compare content, too.
+    """
+    joint = together(deployment, [Group([point], 1)], site, kind)
+    return joint.each[point.vnf.vnf]
+
+
+def together(deployment: Deployment, groups: Sequence[Group], site: str, kind: RunKind) -> Joint:
+    """How long the recovery of VNFs would take that share the limits of a site; one group begins
+    when the one before is done.
+    """
+    found, basis = _best(deployment, site)
+    unmeasured = {
+        point.vnf.vnf: list(_unmeasured(point, found)) for g in groups for point in g.points
+    }
+    names = list(unmeasured)
+    missing = list(dict.fromkeys(what for each in unmeasured.values() for what in each))
+    if missing:
+        each = {
+            name: Forecast(
+                back_in_s=None, error_s=None, basis=basis, unmeasured=unmeasured[name] or missing
+            )
+            for name in names
+        }
+        nothing = Forecast(back_in_s=None, error_s=None, basis=basis, unmeasured=missing)
+        return Joint(each, dict.fromkeys(names), nothing)
+    restores = deployment.config.limits.restores
+    usual = simulate(_batches(groups, found, kind, typical), restores)
+    slow = simulate(_batches(groups, found, kind, high), restores)
+    past = {name: _past_error_s(deployment, name, site, kind) for name in names}
+    each = {
+        name: Forecast(
+            back_in_s=round(span.ends_s, 3),
+            error_s=round(max(slow[name].ends_s - span.ends_s, past[name] or 0.0, 0.0), 3),
+            basis=basis,
+        )
+        for name, span in usual.items()
+    }
+    last = max((span.ends_s for span in usual.values()), default=0.0)
+    worst = max(
+        (
+            f.back_in_s + f.error_s
+            for f in each.values()
+            if f.back_in_s is not None and f.error_s is not None
+        ),
+        default=last,
+    )
+    all_of_them = Forecast(
+        back_in_s=round(last, 3), error_s=round(max(worst - last, 0.0), 3), basis=basis
+    )
+    begins = {name: round(span.begins_s, 3) for name, span in usual.items()}
+    return Joint(each, begins, all_of_them)
+
+
+def _best(deployment: Deployment, site: str) -> tuple[Measured, list[str]]:
+    """What was measured at a site, else anywhere, and words for it."""
+    for place in (site, None):
+        found = measured(deployment, place)
+        if found.runs:
+            newest = found.runs[0].id
+            where = f"at {site}" if place is not None else f"at other sites than {site}"
+            return found, [f"measured by {len(found.runs)} runs {where}, the newest {newest}"]
+    return Measured(), ["no failover and no drill has succeeded yet as far as this host knows"]
+
+
+def _unmeasured(point: RecoveryPoint, found: Measured) -> list[str]:
+    """What a recovery needs and was never measured."""
+    lacking: list[str] = []
+    providers = {source.kind: PROVIDERS.get(source.kind) for source in point.sources.values()}
+    for kind, provider in providers.items():
+        if provider.volume_step is not None and not found.volumes.get(provider.volume_step.words):
+            lacking.append(f"volumes of {kind}")
+    if not any(found.boots.values()):
+        lacking.append("boots")
+    return lacking
+
+
+def _batches(
+    groups: Sequence[Group], found: Measured, kind: RunKind, choice: Choice
+) -> list[Batch]:
+    return [
+        Batch([_work(point, found, kind, choice) for point in g.points], g.at_once) for g in groups
+    ]
+
+
+def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) -> VnfWork:
+    name, vnf = point.vnf.vnf, point.vnf
+    labels = {m.label: s.name for m, s in zip(vnf.members, point.topology.servers, strict=True)}
+    before = vnf.predecessors()
+    compares = duration(found.compares, 0.0, choice) if found.compares else 0.0
+    servers = []
+    for member, server in zip(vnf.members, point.topology.servers, strict=True):
+        sources = [point.sources[disk.id] for disk in server.disks]
+        records = sum(PROVIDERS.get(s.kind).records(s) for s in sources)
+        volumes = []
+        for source in sources:
+            provider = PROVIDERS.get(source.kind)
+            if provider.volume_step is not None:
+                samples = found.volumes[provider.volume_step.words]
+                volumes.append(duration(samples, provider.moved_bytes(source), choice))
+        is_probed = member.answers is not None or member.drill is not None
+        answers = of_one_or_all(found.answers, name) if is_probed else []
+        servers.append(
+            ServerWork(
+                name=server.name,
+                imports_s=duration(found.imports, records, choice)
+                if records and found.imports
+                else 0.0,
+                volumes_s=volumes,
+                ports_s=choice(found.ports) if found.ports else 0.0,
+                compares_s=compares * len(sources) if kind.compare_step is not None else 0.0,
+                boot_s=choice(of_one_or_all(found.boots, name)),
+                answers_s=choice(answers) if answers else 0.0,
+                after=sorted(labels[other] for other in before[member.label]),
+            )
+        )
+    around = (of_one_or_all(each, kind.name) for each in (found.before, found.after))
+    before_s, after_s = (choice(each) if each else 0.0 for each in around)
+    return VnfWork(name, servers, before_s, after_s)
+
+
+def _past_error_s(deployment: Deployment, vnf: str, site: str, kind: RunKind) -> float | None:
+    """By how much the newest forecasts of a VNF were wrong: the median."""
+    errors = [
+        abs(off)
+        for kept, took in compared(deployment, vnf)
+        if kept.site == site
+        and kept.kind == kind.name
+        and (off := off_by_s(kept, took)) is not None
+    ]
+    return median(errors[:COMPARED]) if errors else None
+
+
+def keep(run: Run, point: RecoveryPoint, site: str) -> None:
+    """Keep what is forecast for a run that begins; once, also where the run is resumed. Whatever
+    goes wrong here, the recovery goes on.
+    """
+    try:
+        made = forecast(run.deployment, point, site, kind_of(run.kind))
+        run.deployment.forecasts.keep(
+            ForecastRow(
+                run=run.id,
+                kind=run.kind,
+                vnf=run.vnf,
+                site=site,
+                made_at=time.time(),
+                back_in_s=made.back_in_s,
+                error_s=made.error_s,
+                loses_s=round(point.age_s, 3),
+                basis=made.basis,
+                unmeasured=made.unmeasured,
+            )
+        )
+    except Exception:
+        LOG.exception("what run %s will take could not be forecast", run.id)
+
+
+def compared(
+    deployment: Deployment, vnf: str | None = None
+) -> list[tuple[ForecastRow, float | None]]:
+    """The forecasts that were kept, the newest first, each with the seconds that it took; None:
+    the run has not succeeded.
+    """
+    return [(kept, took_s(kept, row)) for kept, row in deployment.forecasts.with_runs(vnf)]
+
+
+def took_s(kept: ForecastRow, row: RunRow | None) -> float | None:
+    """How long a run took from its forecast until the VNF was back."""
+    if row is None or row.state != "succeeded":
+        return None
+    total = row.result.get("rto_s", row.result.get("recovered_s"))
+    confirmed_at = (row.request or {}).get("confirmed_at")
+    if not isinstance(total, int | float) or not isinstance(confirmed_at, int | float):
+        return None
+    return round(confirmed_at + total - kept.made_at, 3)
+
+
+def off_by_s(kept: ForecastRow, took: float | None) -> float | None:
+    """By how much a forecast was wrong: positive where it took longer."""
+    if took is None or kept.back_in_s is None:
+        return None
+    return round(took - kept.back_in_s, 3)
