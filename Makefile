@@ -27,7 +27,7 @@ test: $(READY)            ## unit tests and static checks, side by side; no clou
 	$(MAKE) --no-print-directory -j 2 test-unit test-static
 
 test-unit: $(READY)       ## what needs no cloud, except for the kill matrix
-	$(BIN)/pytest tests/unit -q -n 2 --dist worksteal --timeout 600 \
+	$(BIN)/pytest tests/unit -q -n 3 --dist worksteal --timeout 600 \
 		--ignore tests/unit/test_kill_matrix.py
 
 test-static: $(READY)     ## style, imports and types; shown in one piece

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode.sandbox import blocks
@@ -134,11 +134,7 @@ def holes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return str(request.param)
 
 
-@settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=25)
 @given(generations=st.lists(st.lists(a_write, max_size=4), min_size=1, max_size=4))
 def test_every_backup_of_a_chain_brings_back_what_the_volume_held_then(
     holes: str, generations: list[list[Write]]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from antipode.cloud import answers, health
@@ -187,13 +187,8 @@ def ours(read: Callable[[], object]) -> None:
         str(error).encode()
 
 
-@settings(
-    max_examples=250,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.generate],  # to shrink takes minutes: the mutations are few as they are
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# to shrink takes minutes: the mutations are few as they are
+@settings(max_examples=250, phases=[Phase.generate])
 @given(st.dictionaries(st.sampled_from(READ), mutations(ODD), min_size=1, max_size=3))
 def test_any_answer_gives_a_result_or_an_error_of_ours(
     changes: dict[str, list[tuple[str, int, Json]]],
@@ -204,7 +199,7 @@ def test_any_answer_gives_a_result_or_an_error_of_ours(
     ours(lambda: cloud.site.volumes.watch.wait_for(["db-root"], wanted=("in-use",), timeout_s=0))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=200, phases=[Phase.generate])
 @given(mutations(ODD[:-1]), st.binary(max_size=40))
 def test_any_record_of_a_backup_is_read_or_refused(
     changes: list[tuple[str, int, Json]], raw: bytes

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from antipode import config, yamlfile
@@ -127,7 +127,6 @@ def test_a_file_without_end_is_refused() -> None:
 
 
 @given(st.text(alphabet="ab:-[]{}&*!?|>#'\"\\\n \t01~<,", max_size=60))
-@settings(deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.raises(InvalidInput):
         read_vnf(Path(folder), text)

@@ -156,7 +156,7 @@ JUNK: Any = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.sampled_from(PLACES), JUNK)
 def test_whatever_is_put_anywhere_into_a_document_gives_a_point_or_is_refused(
     place: tuple[Any, ...], junk: Any

@@ -548,7 +548,7 @@ def test_an_increment_writes_as_much_after_3000_as_after_one(tmp_path: Path) -> 
     assert sum(new) < 20_000
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 700))
 def test_a_chain_of_any_length_comes_back_from_few_pieces_of_bounded_size(length: int) -> None:
     bounds = sealing._bounds(length)
@@ -772,7 +772,7 @@ def test_a_definition_of_another_version_keeps_nobody_from_recovering() -> None:
 JUNK: Any = st.sampled_from([None, [], {}, "", 0, -1, 1e308, True, [[]], {"id": {}}, "x" * 99])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(st.sampled_from(samples.places(payload_of(SEALED))[1:]), JUNK)
 def test_whatever_a_trusted_key_signs_gives_a_point_or_is_refused(
     place: tuple[Any, ...], junk: Any

@@ -69,7 +69,7 @@ def test_a_daily_slot_comes_once_when_the_clocks_are_set_back() -> None:
     st.sampled_from([BERLIN, "UTC", "America/St_Johns", "Australia/Lord_Howe"]),
     st.floats(min_value=1.7e9, max_value=1.9e9),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_last_and_the_next_slot_enclose_every_moment(
     cron: str, zone: str, moment: float
 ) -> None:

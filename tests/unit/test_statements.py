@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antipode.errors import Busy, KeyMissing, VaultCorrupt
@@ -268,9 +268,7 @@ def test_a_succeeded_failover_outlives_the_loss_of_either_document(vault: Vault)
     assert now(vault).state is VnfState.FAILING_OVER  # which keeps all others from it
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_changed_document_says_what_was_signed_or_nothing(vault: Vault, data: Any) -> None:
     whole = statements.sealed(vault.keys, CLAIM, claim())
@@ -294,9 +292,7 @@ def test_a_changed_document_says_what_was_signed_or_nothing(vault: Vault, data: 
     assert found == claim()
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(
     changes=st.dictionaries(
         st.sampled_from(["site", "former_site", "run", "host", "vnf"]),

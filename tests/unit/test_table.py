@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from antipode.cli import app as main
@@ -182,7 +182,6 @@ CELLS = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=60))
     ),
     st.integers(20, 140),
 )
-@settings(deadline=None)
 def test_any_table_is_as_wide_as_its_terminal_or_as_its_names(
     table: dict[str, list[Any]], width: int
 ) -> None:

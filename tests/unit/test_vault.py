@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from antipode.errors import (
@@ -33,8 +33,6 @@ from tests.unit import samples
 
 SEALED_POINT = seal(samples.point(), NO_KEYS)
 SEALED = SEALED_POINT.manifest.encode()
-AT_ANY_PACE = settings(deadline=None)
-"""A busy machine may stand still for a moment."""
 
 
 def opened(document: bytes) -> RecoveryPoint:
@@ -50,7 +48,6 @@ def vault(tmp_path: Path) -> DirectoryVault:
     return DirectoryVault(tmp_path)
 
 
-@AT_ANY_PACE
 @given(st.integers(0, len(SEALED) - 1), st.integers(0, 255))
 def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
     place: int, byte: int
@@ -62,14 +59,12 @@ def test_any_single_byte_changed_in_a_manifest_is_found_or_changes_nothing(
         assert document != SEALED
 
 
-@AT_ANY_PACE
 @given(st.integers(0, len(SEALED) - 1))
 def test_a_manifest_that_was_cut_off_is_found(length: int) -> None:
     with pytest.raises(VaultCorrupt):
         opened(SEALED[:length])
 
 
-@AT_ANY_PACE
 @given(st.binary(max_size=200))
 def test_what_is_no_manifest_is_refused_as_damaged(document: bytes) -> None:
     with pytest.raises(VaultCorrupt):
