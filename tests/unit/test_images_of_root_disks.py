@@ -31,6 +31,7 @@ from antipode.runs.protect import answering_sites
 from antipode.vault import points
 from tests.unit.fakecloud import FakeCloud, refuse
 from tests.unit.test_durable_runs import World, world
+from tests.unit.test_expiry import lists_without
 from tests.unit.test_kill_matrix import VNF
 
 __all__ = ["world"]
@@ -343,6 +344,20 @@ def test_an_image_goes_with_the_last_point_that_needs_it(imaged: World) -> None:
     for point in points.list_ids(imaged.here.vault, "v"):
         for image in points.read(imaged.here.vault, "v", point).images:
             assert image in imaged.b.images
+
+
+def test_an_image_stays_while_its_point_is_there_though_it_is_not_listed(
+    imaged: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imaged.here.vnfs.put(of_option_2(retention="all"))
+    kept = by_option_2(imaged)["recovery_point"]
+    going = by_option_2(imaged)["recovery_point"]  # the same bytes
+    copy = source_of(imaged, kept).copies["site-b"]
+    with monkeypatch.context() as patch:
+        lists_without(patch, kept, range(1, 1000))
+        deletion = plan_deletion(imaged.here, "v", [going])
+        assert [w for w in delete(imaged.here, deletion, Unobserved())["left"] if kept in w]
+    assert copy in imaged.b.images
 
 
 @pytest.mark.parametrize(

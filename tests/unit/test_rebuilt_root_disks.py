@@ -12,6 +12,7 @@ import pytest
 from antipode.engine.timeline import Unobserved
 from antipode.errors import PreflightFailed, ResourceFailed, SiteUnreachable
 from antipode.model import point_v2
+from antipode.model.marks import RUN
 from antipode.model.plan import RecoveryPlan
 from antipode.model.vnf import Vnf
 from antipode.operations.expiry import delete, expire, plan_deletion
@@ -128,7 +129,14 @@ def of_anybody(world: World) -> None:
     world.b.images["own"]["visibility"] = "community"
 
 
+def of_a_recovery_point(world: World) -> None:
+    """A copy that antipode has brought, and removes with its point."""
+    ours = {"name": "antipode root disk of db", RUN: "protect-1", "owner": PROJECT}
+    world.b.images["own"] |= ours
+
+
 LACKING = [
+    of_a_recovery_point,
     without_image,
     with_other_bytes,
     deactivated,
@@ -216,6 +224,13 @@ def test_an_image_that_does_not_fit_the_flavor_is_a_problem_of_the_plan(
     with pytest.raises(PreflightFailed, match="own"):
         rebuilt.failover()
     assert not rebuilt.b.servers
+
+
+@pytest.mark.parametrize("beside", ["kernel_id", "ramdisk_id"])
+def test_a_kernel_that_lies_beside_the_root_disk_is_refused(rebuilt: World, beside: str) -> None:
+    rebuilt.a.images["base-of-id-db"][beside] = "another-image"
+    with pytest.raises(PreflightFailed, match=beside):
+        rebuilt.protect()
 
 
 @pytest.mark.parametrize("content", [b"", BYTES], ids=["no bytes", "a mapping"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -88,6 +89,25 @@ def test_half_a_point_is_not_listed(vault: DirectoryVault, tmp_path: Path) -> No
     (tmp_path / "hlr" / ".probe-0011").write_bytes(SEALED[:100])
     assert points.list_ids(vault, "hlr") == [samples.point().id]
     assert points.list_ids(vault, "hl") == []
+
+
+def test_a_folder_that_goes_while_the_vault_is_listed_is_no_end_of_the_list(
+    vault: DirectoryVault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a file system that is unmounted meanwhile."""
+    for name in ("a/1.json", "b/2.json"):
+        vault.put(name, b"{}")
+    scan = os.scandir
+
+    def goes(folder: str) -> Any:
+        if folder.endswith("/b"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", folder)
+        return scan(folder)
+
+    assert vault.list("c/") == []
+    monkeypatch.setattr(os, "scandir", goes)
+    with pytest.raises(VaultError):
+        vault.list("")
 
 
 def test_a_damaged_point_is_listed_as_damaged_and_passed_over_as_base(

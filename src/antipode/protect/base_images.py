@@ -11,6 +11,7 @@ from antipode.cloud.api import Json
 from antipode.cloud.images import ALGORITHM, properties_of
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable, Stopped
+from antipode.model.marks import RUN
 from antipode.model.source import BaseImage
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
@@ -96,7 +97,7 @@ def image_at(site: Site, source: BaseImage) -> Json:
     Raises:
         ResourceFailed: there is none.
     """
-    found = site.images.of_bytes(source.sha512)
+    found = [i for i in site.images.of_bytes(source.sha512) if not _expires(i)]
     if same := [i for i in found if i.get("disk_format") == source.disk_format]:
         return min(same, key=lambda image: len(list(differences(source, image))))
     formats = ", ".join(f"{i['id']} is {i.get('disk_format')}" for i in found)
@@ -105,6 +106,11 @@ def image_at(site: Site, source: BaseImage) -> Json:
         f" {source.sha512}) as {source.disk_format}{f' ({formats})' if found else ''}; bring it"
         " there, or have the root disk protected: option server-snapshot, without `root: rebuild`"
     )
+
+
+def _expires(image: Json) -> bool:
+    """Whether antipode has made an image for a recovery point, and removes it with that."""
+    return bool(image.get(RUN)) and str(image.get("name") or "").startswith("antipode ")
 
 
 def differences(source: BaseImage, image: Json) -> Iterator[str]:

@@ -65,6 +65,12 @@ def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]
                 f"server {name}: its root volume is unknown; root_device_name is visible only "
                 "with the admin role in the project"
             )
+        image = server.root_disk.image_metadata if server.root_disk else {}
+        if beside := [n for n in ("kernel_id", "ramdisk_id") if image.get(n)]:
+            yield (
+                f"server {name} boots a kernel that lies beside its root disk, in an image of its"
+                f" own ({', '.join(beside)} of image {image['id']}), which is not supported"
+            )
         if found["flavor"].get("ephemeral"):
             yield (
                 f"server {name} has an ephemeral disk (flavor {server.flavor.name}), whose "

@@ -90,8 +90,13 @@ class DirectoryVault(Vault):
                 for name in files
                 if not name.startswith(PROBE)
             ]
-        except FileNotFoundError:
-            return []
+        except FileNotFoundError as error:
+            if error.filename == str(folder) and self._root.is_dir():
+                return []
+            # else these would not be all names that there are
+            raise VaultError(
+                f"{self.place} went away while it was read: {error.filename}"
+            ) from error
         except OSError as error:
             raise VaultError(f"{self.place} cannot be read: {error.strerror}") from error
         return sorted(n for n in names if n.startswith(prefix) and self._is_text(n))
