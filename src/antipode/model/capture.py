@@ -21,6 +21,11 @@ def at_best(limit: Consistency, label: Consistency) -> Consistency:
     return max(limit, label, key=_STRONGEST_FIRST.index)
 
 
+def is_worse(label: Consistency, than: Consistency) -> bool:
+    """Whether a label promises less than another."""
+    return _STRONGEST_FIRST.index(label) > _STRONGEST_FIRST.index(than)
+
+
 class QuiesceWindow(Model):
     """How long members were frozen, in seconds: in all, and each until its confirmed unquiesce."""
 

@@ -265,6 +265,8 @@ class Protection(Model):
     """how many of its recovery points are kept"""
     schedule: Schedule | None = None
     """when the service protects the VNF by itself; None: only when it is asked to"""
+    consistency: Literal["application", "group", "member", "volume"] | None = None
+    """what is accepted at least: a recovery point that would be worse is not made"""
     full_every: AnyFullEvery | None = None
     """after how many recovery points, or after what time, a chain ends with a full backup"""
 

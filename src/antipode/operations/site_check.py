@@ -17,7 +17,7 @@ from antipode.model.steps import Unrecorded
 from antipode.model.vnf import Protection, Vnf
 from antipode.operations import kit, vaults
 from antipode.operations.failover import prepare
-from antipode.protect import offsite
+from antipode.protect import labels, offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.protect.partial import Part, choose
 from antipode.recover.sources import zeros
@@ -142,6 +142,7 @@ def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
             p = _protecting(deployment, site, captured, protection, asks_guests=run is None)
             problems += problems_of(p, found, option, TRANSFERS.get(option.transfer))
             problems += part.problems(p, topology, option)
+            problems += labels.problems(p, found, option, part)
             warnings += option.warnings(p, found)
     except AntipodeError as error:
         yield Check(what, site.name, False, str(error))
@@ -170,6 +171,7 @@ def _protecting(
         at_once=1,
         elsewhere=lambda: answering_sites(vnf, site.name, deployment.site),
         asks_guests=asks_guests,
+        accepts=protection.consistency,
     )
 
 

@@ -26,15 +26,20 @@ def problems(protecting: Protecting, topology: Topology) -> Iterator[str]:
     or by Nova: the point of that capture would be less consistent than it says. Where the add-on is
     not installed, none can be asked.
     """
-    for server in topology.servers:
+    for server in lacking(topology):
         root = root_of(server)
-        if root is not None and not says_yes(root, AGENT):
-            yield (
-                f"server {server.name} has no guest agent: image property {AGENT} of its root "
-                f"volume {root.id} is not yes; install qemu-guest-agent in it, set the property "
-                "and boot it again"
-            )
+        yield (
+            f"server {server.name} has no guest agent: image property {AGENT} of its root "
+            f"volume {root.id if root else ''} is not yes; install qemu-guest-agent in it, set the "
+            "property and boot it again"
+        )
     yield from _silent(topology, protecting)
+
+
+def lacking(topology: Topology) -> list[Server]:
+    """The servers of which Nova knows no guest agent."""
+    roots = [(server, root_of(server)) for server in topology.servers]
+    return [server for server, root in roots if root is not None and not says_yes(root, AGENT)]
 
 
 def root_of(server: Server) -> Volume | None:

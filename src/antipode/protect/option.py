@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from antipode.errors import InvalidInput
 from antipode.model.base import Model
-from antipode.model.capture import Capture
+from antipode.model.capture import Capture, Consistency
 from antipode.model.datastore import StorageAt
 from antipode.model.full_every import DEFAULT_FULL_EVERY, FullEvery
 from antipode.model.schedule import DailyHours
@@ -73,6 +73,8 @@ class Protecting:
     stalls_after_s: Callable[[int], float] = lambda size_gib: math.inf
     """by the size of a volume in GiB: seconds after which a transfer without any change is given up
     """
+    accepts: Consistency | None = None
+    """the consistency that a point must have at least; None: whatever can be had"""
     full: bool = False
     """whether all bytes are transferred, whatever the other site has already"""
     full_every: FullEvery = DEFAULT_FULL_EVERY
@@ -126,6 +128,10 @@ class Option(ABC):
     @abstractmethod
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         """Look for everything that would fail later; one sentence for each problem."""
+
+    def label(self, protecting: Protecting, topology: Topology) -> Consistency:
+        """The best consistency that a point can have as things are now."""
+        return "application"
 
     def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         """That which keeps nothing from being protected, and the operator should know; none by

@@ -122,9 +122,9 @@ class Part:
         """The topology of the captured members."""
         return self._with(topology, lambda member: member not in self.untouched)
 
-    def label(self, taken: Capture) -> Consistency:
-        """The label of a point of this capture."""
-        return at_best(LABEL, taken.consistency) if self.untouched else taken.consistency
+    def label(self, of_captured: Consistency) -> Consistency:
+        """The label of a point, by that of what was captured."""
+        return at_best(LABEL, of_captured) if self.untouched else of_captured
 
     def moments(self, taken: Capture, topology: Topology) -> dict[str, str]:
         """The moments of all servers, where these differ: a clone has that of the captured one."""

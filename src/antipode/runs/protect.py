@@ -45,7 +45,7 @@ from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Protection, Vnf, from_first_edition, recovery_words
-from antipode.protect import application_data, base_images, checks, offsite
+from antipode.protect import application_data, base_images, checks, labels, offsite
 from antipode.protect.option import OPTIONS, Option, Protecting, avoided_hours, settings_of
 from antipode.protect.partial import Choice, Part, choose
 from antipode.runs import expire, find_kind, history, orphans
@@ -262,6 +262,7 @@ class Job:
             slots=deployment.limits.backups(request.site, run.party),
             at_once=deployment.config.limits.backups,
             stalls_after_s=deployment.config.limits.backup_stalls_after.seconds,
+            accepts=protection.consistency,
             full=request.full,
             full_every=protection.chain_ends,
             go_on=run.go_on,
@@ -679,6 +680,7 @@ class Check(ProtectTask):
             step.result(warnings=warnings)
             problems = problems_of(p, found, self.job.option, self.job.transfer)
             problems += self.job.part.problems(p, whole, self.job.option)
+            problems += labels.problems(p, found, self.job.option, self.job.part)
             try:
                 self.job.vault.check(p.run)
                 reserve.come_first(self.job.vault)
@@ -785,6 +787,7 @@ class TransferCaptures(ProtectTask):
         p, whole = self.job.protecting, Topology.model_validate(topology)
         p, found = replace(p, no_room=no_room), self.job.part.of(whole)
         taken = _merged(captures)
+        labels.of_point(p, taken, self.job.part)  # before anything is sent
         if taken.images:
             with p.timeline.step(Steps.CONNECT_ELSEWHERE, p.vnf.vnf) as step:
                 step.result(sites=[site.name for site in p.elsewhere()])
@@ -821,7 +824,7 @@ class Seal(ProtectTask):
             serial=points.next_serial(job.vault, p.vnf.vnf),
             consistent_at=taken.consistent_at,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            consistency=job.part.label(taken),
+            consistency=labels.of_point(p, taken, job.part),
             quiesce_window=taken.window,
             moments=job.part.moments(taken, whole),
             topology=job.part.whole(whole).with_on(job.request.switched_off),

@@ -7,15 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from antipode.model.base import Model
-from antipode.model.capture import Capture
+from antipode.model.capture import Capture, Consistency
 from antipode.model.marks import marks
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
-from antipode.protect import application_data, snapshots
+from antipode.protect import snapshots
 from antipode.protect.option import Option, Protecting
 from antipode.protect.quiesced_snapshot import checks, window
 from antipode.protect.quiesced_snapshot.settings import Settings
+from antipode.protect.quiesced_snapshot.terms import Terms, bare_of
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -37,11 +38,17 @@ class QuiescedSnapshot(Option):
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         yield from checks.problems(protecting, topology, _settings(protecting).quiesce)
 
+    def label(self, protecting: Protecting, topology: Topology) -> Consistency:
+        return Terms(bare_of(protecting, topology)).label(topology)
+
+    def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        yield from checks.warnings(protecting, topology)
+
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         p = protecting
-        marked, positions = marks(p.run, p.run), application_data.in_window(p)
+        marked, terms = marks(p.run, p.run), Terms.of(p, topology)
         return window.quiesced_snapshots(
-            p.site, topology, _settings(p).quiesce, marked, p.ledger, p.timeline, positions
+            p.site, topology, _settings(p).quiesce, marked, p.ledger, p.timeline, terms
         )
 
     def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:

@@ -13,16 +13,28 @@ from antipode.model.topology import Topology
 from antipode.protect import guest_agents, snapshot_quotas
 from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Quiesce
+from antipode.protect.quiesced_snapshot.terms import without_agent
 
 
 def problems(protecting: Protecting, topology: Topology, quiesce: Quiesce) -> Iterator[str]:
     """Check the quiesce add-on, the guest agents and the quotas for snapshots."""
     site = protecting.site
-    running = [s for s in topology.servers if not s.is_off]
+    bare = {s.id for s in without_agent(protecting, topology)}
+    running = [s for s in topology.servers if not s.is_off and s.id not in bare]
     if running:
         yield from _add_on(site, quiesce)
     yield from guest_agents.problems(protecting, topology.model_copy(update={"servers": running}))
     yield from snapshot_quotas.problems(topology.volumes, site)
+
+
+def warnings(protecting: Protecting, topology: Topology) -> Iterator[str]:
+    """What limits the protection and does not keep it from being made."""
+    if bare := without_agent(protecting, topology):
+        names = ", ".join(s.name for s in bare)
+        yield (
+            f"{names}: no guest agent, so they are captured as they run, without being quiesced, as"
+            f" the VNF file accepts ({protecting.accepts})"
+        )
 
 
 def _add_on(site: Site, quiesce: Quiesce) -> Iterator[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Server, Topology
 from antipode.protect.option import FreezeLedger
 from antipode.protect.quiesced_snapshot.settings import Quiesce
+from antipode.protect.quiesced_snapshot.terms import Terms
 from antipode.protect.snapshots import remove_snapshots
 from antipode.protect.uninterrupted import run_uninterrupted
 
@@ -54,20 +55,11 @@ Each look costs the API some 50 ms, which the snapshots then wait for.
 THAW_LONGEST_S = 60.0
 """How long thaws are tried again when the window's own time is over already."""
 THAW_PAUSE_S = 0.5
+AS_USUAL = Terms()
 LEDGER_GRACE_S = 2.0
 """How much later than the window ends by itself a reaper thaws: never while snapshots that may
 still count are being taken.
 """
-
-
-Positions = Callable[[float, Callable[[], None]], Mapping[str, str]]
-"""Makes positions of data, datastore -> position: within so many seconds, calling the function
-meanwhile, which raises when the window must end.
-"""
-
-
-def _no_positions(_within_s: float, _go_on: Callable[[], None]) -> dict[str, str]:
-    return {}
 
 
 def quiesced_snapshots(
@@ -77,7 +69,7 @@ def quiesced_snapshots(
     marked: Mapping[str, str],
     ledger: FreezeLedger,
     timeline: Timeline,
-    positions: Positions = _no_positions,
+    terms: Terms = AS_USUAL,
 ) -> Capture:
     """Freeze the members one after another, snapshot all volumes at once, thaw in reverse order
     (steps 1.2, 1.3, 1.4).
@@ -85,14 +77,13 @@ def quiesced_snapshots(
     Args:
         site: where the VNF runs.
         topology: its members in quiesce order. The volumes of one that is off are snapshotted with
-            the others, and it must stay off.
+            the others, and it must stay off; those of one that the terms name, too, as it runs.
         quiesce: its timeout is the longest time from the first quiesce call until every snapshot is
             available.
         marked: the marks of the snapshots; those of an earlier, interrupted attempt with the same
             key are removed first.
         ledger: gets a note of each member before the first is frozen, and when it is unquiesced.
-        positions: has positions of data made that is on none of the volumes, while the snapshots
-            are taken.
+        terms: what is particular about this window.
 
     Returns:
         the snapshots, all available, and how long the window was.
@@ -109,7 +100,7 @@ def quiesced_snapshots(
     is worth waiting for.
     """
     remove_snapshots(site, marked[KEY], timeline)
-    window = _Window(site, topology, quiesce, dict(marked), positions)
+    window = _Window(site, topology, quiesce, dict(marked), terms)
     # A call that hangs must not keep an unquiesce from a thread: these have a pool of their own.
     servers, of_volumes = min(len(topology.servers), AT_ONCE), min(len(topology.volumes), AT_ONCE)
     with (
@@ -119,6 +110,8 @@ def quiesced_snapshots(
     ):
         pools = _Pools(members, volumes, ends)
         _make_ready(site, pools, topology, quiesce)
+        if window.members:
+            _must_quiesce(site)
         window.end_by(time.monotonic() + quiesce.timeout + LEDGER_GRACE_S)
         rows = _announce(site, [m.server for m in window.members], quiesce, ledger)
         try:
@@ -149,8 +142,10 @@ def _make_ready(site: Site, pools: _Pools, topology: Topology, quiesce: Quiesce)
 
     for future in [p.submit(warm) for p, size in threads.items() for _ in range(size)]:
         future.result()
-    has_to_quiesce = any(not s.is_off for s in topology.servers)
-    if has_to_quiesce and not site.compute.quiesce_available():
+
+
+def _must_quiesce(site: Site) -> None:
+    if not site.compute.quiesce_available():
         raise PreflightFailed(
             "Quiescing",
             [
@@ -246,9 +241,13 @@ class _Window:
         topology: Topology,
         quiesce: Quiesce,
         metadata: dict[str, str],
-        positions: Positions,
+        terms: Terms,
     ) -> None:
-        self.members = [_Member(server) for server in topology.servers if not server.is_off]
+        self.members = [
+            _Member(server)
+            for server in topology.servers
+            if not server.is_off and server.id not in terms.bare
+        ]
         self._off = [server for server in topology.servers if server.is_off]
         self.signal: str | None = None
         """the signal that asks the window to end"""
@@ -261,7 +260,7 @@ class _Window:
         self._consistent: _Moment | None = None
         self._available: _Moment | None = None
         self._posts: dict[str, Future[str]] = {}
-        self._make_positions = positions
+        self._terms = terms
         self._positions: Mapping[str, str] = {}
 
     def end_by(self, latest: float) -> None:
@@ -285,7 +284,7 @@ class _Window:
             at_rest = self._look_at_those_off(pools.members)
             self._consistent = _Moment.now()
             attached = self._ask_what_is_attached(pools.members)
-            marking = pools.members.submit(self._make_positions, self._remaining(), self._go_on)
+            marking = pools.members.submit(self._terms.positions, self._remaining(), self._go_on)
             self._snapshot(pools.volumes)
             self._positions = self._awaited(marking)
             self._see_that_all_stayed_frozen(pools.members)
@@ -317,6 +316,7 @@ class _Window:
         return Capture(
             snapshots={volume: post.result() for volume, post in self._posts.items()},
             positions=self._positions,
+            consistency=self._terms.label(self._topology),
             consistent_at=self._consistent.at.isoformat(),
             window=QuiesceWindow(
                 total_s=round(max(lengths, default=0.0), 3),

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 from antipode.datastores import storages_of
 from antipode.errors import InvalidInput
 from antipode.model.base import Model
-from antipode.model.capture import Capture
+from antipode.model.capture import Capture, Consistency
 from antipode.model.marks import carries, marks
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
-from antipode.protect import application_data, snapshots
+from antipode.protect import snapshots
 from antipode.protect.option import Option, Protecting
 from antipode.protect.quiesced_snapshot import checks, window
+from antipode.protect.quiesced_snapshot.terms import Terms, bare_of
 from antipode.protect.replication.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,12 +60,18 @@ class Replication(Option):
         except InvalidInput as error:
             yield str(error)
 
+    def label(self, protecting: Protecting, topology: Topology) -> Consistency:
+        return Terms(bare_of(protecting, topology)).label(topology)
+
+    def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
+        yield from checks.warnings(protecting, topology)
+
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         p = protecting
         quiesce = _settings(p.settings).quiesce
-        marked, positions = marks(p.run, p.run), application_data.in_window(p)
+        marked, terms = marks(p.run, p.run), Terms.of(p, topology)
         return window.quiesced_snapshots(
-            p.site, topology, quiesce, marked, p.ledger, p.timeline, positions
+            p.site, topology, quiesce, marked, p.ledger, p.timeline, terms
         )
 
     def release(self, protecting: Protecting, kept: Callable[[], Collection[str]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
 from antipode.model.base import Model
-from antipode.model.capture import Capture
+from antipode.model.capture import Capture, Consistency
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
@@ -37,6 +37,10 @@ class ServerSnapshot(Option):
         p = protecting
         yield from checks.problems(p, topology, _settings(p).quiesce)
         yield from pace.silent_members(p, topology)
+
+    def label(self, protecting: Protecting, topology: Topology) -> Consistency:
+        p = protecting
+        return checks.label(topology, _settings(p).quiesce)
 
     def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         p = protecting

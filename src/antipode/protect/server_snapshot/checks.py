@@ -9,6 +9,7 @@ from antipode.cloud.api import Json
 from antipode.cloud.images import room_for
 from antipode.cloud.site import Site
 from antipode.errors import AntipodeError
+from antipode.model.capture import Consistency
 from antipode.model.topology import Server, Topology
 from antipode.model.vnf import Vnf
 from antipode.protect import guest_agents, snapshot_quotas, snapshots
@@ -120,6 +121,14 @@ def resize_of(known: Server, found: Json) -> str | None:
         if flavor.name != known.flavor.name
         else f"was resized after it was discovered: flavor {flavor.name} is another one now"
     )
+
+
+def label(topology: Topology, quiesce: Quiesce) -> Consistency:
+    """The best consistency that a point of these members can have."""
+    running = [s for s in topology.servers if not s.is_off]
+    of_volumes = topology.model_copy(update={"servers": [s for s in running if not s.root_disk]})
+    may_be_torn = not quiesce.required and _without_demand(of_volumes)
+    return "volume" if may_be_torn or any(s.root_disk for s in running) else "member"
 
 
 def warnings(site: Site, vnf: Vnf, topology: Topology, quiesce: Quiesce) -> Iterator[str]:

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is particular about one quiesce window: members without a guest agent, and what is made
+beside the snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from antipode.model.capture import Consistency
+from antipode.model.topology import Server, Topology
+from antipode.protect import application_data, guest_agents
+from antipode.protect.option import Protecting
+
+OF_RUNNING_MEMBERS: tuple[Consistency, ...] = ("group", "volume")
+"""The labels that a point of members can have which were not quiesced."""
+Positions = Callable[[float, Callable[[], None]], Mapping[str, str]]
+"""Makes positions of data, datastore -> position: within so many seconds, calling the function
+meanwhile, which raises when the window must end.
+"""
+
+
+def _no_positions(_within_s: float, _go_on: Callable[[], None]) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a window does beside quiescing all members that run."""
+
+    bare: frozenset[str] = frozenset()
+    """ids of servers that run and are not quiesced, as the operator accepts"""
+    positions: Positions = _no_positions
+    """has positions of data made that is on none of the volumes, while the snapshots are taken"""
+
+    @classmethod
+    def of(cls, p: Protecting, topology: Topology) -> Terms:
+        """Those of a protection."""
+        return cls(bare_of(p, topology), application_data.in_window(p))
+
+    def label(self, topology: Topology) -> Consistency:
+        """What the snapshots of a window by these terms are, as a whole."""
+        if not self.bare:
+            return "application"
+        return "group" if len(topology.volumes) == 1 else "volume"
+
+
+def bare_of(p: Protecting, topology: Topology) -> frozenset[str]:
+    """The ids of the members that are captured without being quiesced."""
+    return frozenset(s.id for s in without_agent(p, topology))
+
+
+def without_agent(p: Protecting, topology: Topology) -> list[Server]:
+    """The members that run and are captured without being quiesced: they have no guest agent, and
+    the operator accepts what that gives.
+    """
+    if p.accepts not in OF_RUNNING_MEMBERS:
+        return []
+    running = [s for s in topology.servers if not s.is_off]
+    return guest_agents.lacking(topology.model_copy(update={"servers": running}))
