@@ -102,6 +102,19 @@ def duration(text: str) -> float:
     return seconds
 
 
+def time_back(text: str) -> float:
+    """A time of up to ten years, in seconds."""
+    from antipode.model.base import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not (isinstance(seconds, float) and 0 < seconds <= 3650 * 86400):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time of up to ten years")
+    return seconds
+
+
 def factor(text: str) -> float:
     """A number that is finite and not negative."""
     try:

@@ -38,6 +38,7 @@ def prune(deployment: Deployment) -> int:
                     pruned += 1
             if pruned == MOST:
                 break
+        deployment.schedules.forget_missed(time.time() - settings.days * 86400)
     except SQLAlchemyError as error:
         LOG.warning("the history could not be pruned: %s", error)
     if pruned:

@@ -39,6 +39,8 @@ NEVER_BEGUN = ("rejected", "expired")
 ENDED = ("succeeded", "failed", "aborted", *NEVER_BEGUN)
 
 
+NEWEST_BEFORE = 50
+"""Runs from before a moment that say how things stood at it."""
 CLOCKS_DIFFER_BY_S = 86400.0
 """How far the clock of a host may be behind that of another, at most, for its runs to be found."""
 
@@ -231,6 +233,17 @@ class Runs:
         """The runs that ended after a moment (seconds since the epoch), the oldest first."""
         ended = select(RunRow).where(RunRow.ended_at > moment)
         return self._rows(ended.order_by(RunRow.ended_at))
+
+    def ended_of(self, vnf: str, since: float, earlier: Collection[str]) -> list[RunRow]:
+        """The runs of a VNF that ended after a moment (seconds since the epoch), and the newest
+        of these kinds that had ended before, without their requests; the newest first.
+        """
+        bare = _of(vnf).options(defer(RunRow.request)).order_by(RunRow.ended_at.desc())
+        before = bare.where(RunRow.ended_at <= since, RunRow.kind.in_(earlier))
+        return [
+            *self._rows(bare.where(RunRow.ended_at > since)),
+            *self._rows(before.limit(NEWEST_BEFORE)),
+        ]
 
     def all(self, vnf: str | None = None) -> list[RunRow]:
         """All runs, the newest first."""

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 
-from sqlalchemy import Engine, Update, delete, select, update
+from sqlalchemy import Engine, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from antipode.store.rows import created
-from antipode.store.tables import RunRow, ScheduleRow
+from antipode.store.tables import MissedRow, RunRow, ScheduleRow
 
 Key = tuple[str, str]
 """A protection: the name of its VNF, and its option."""
@@ -56,6 +57,7 @@ class Schedules:
             if not session.execute(settling).rowcount:  # type: ignore[attr-defined]
                 return False
             session.add(run)
+            _note_missed(session, known, due_at, missed)
         return True
 
     def pass_over(self, known: ScheduleRow, due_at: float, missed: int, reason: str | None) -> bool:
@@ -69,7 +71,23 @@ class Schedules:
         if reason is not None:
             settling = settling.values(reason=reason)
         with Session(self._engine) as session, session.begin():
-            return bool(session.execute(settling).rowcount)  # type: ignore[attr-defined]
+            if not session.execute(settling).rowcount:  # type: ignore[attr-defined]
+                return False
+            _note_missed(session, known, due_at, missed)
+        return True
+
+    def missed_between(self, vnf: str, since: float, until: float) -> int:
+        """How many slots of a VNF were missed in a time (seconds since the epoch)."""
+        total = select(func.coalesce(func.sum(MissedRow.slots), 0)).where(
+            MissedRow.vnf == vnf, MissedRow.at > since, MissedRow.at <= until
+        )
+        with Session(self._engine) as session:
+            return int(session.scalar(total) or 0)
+
+    def forget_missed(self, before: float) -> None:
+        """Forget when slots were missed before a moment (seconds since the epoch)."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(MissedRow).where(MissedRow.at < before))
 
     def wait(self, known: ScheduleRow, reason: str) -> None:
         """Note why a slot waits, unless it was settled meanwhile."""
@@ -98,6 +116,16 @@ class Schedules:
         """Forget the schedules of a VNF; a slot that a host is about to settle is not begun."""
         with Session(self._engine) as session, session.begin():
             session.execute(delete(ScheduleRow).where(ScheduleRow.vnf == vnf))
+            session.execute(delete(MissedRow).where(MissedRow.vnf == vnf))
+
+
+def _note_missed(session: Session, known: ScheduleRow, due_at: float, missed: int) -> None:
+    if missed:
+        session.add(
+            MissedRow(
+                id=uuid.uuid4().hex, vnf=known.vnf, option=known.option, at=due_at, slots=missed
+            )
+        )
 
 
 def _new(of: Key, **values: object) -> ScheduleRow:

@@ -129,6 +129,20 @@ class ScheduleRow(Base):
     paused_because: Mapped[str | None] = mapped_column(Prose)
 
 
+class MissedRow(Base):
+    """That slots of a schedule were missed, as they were settled."""
+
+    __tablename__ = "missed"
+    __table_args__ = (Index("missed_of_vnf", "vnf", "at"),)
+
+    id: Mapped[str] = mapped_column(Words(32), primary_key=True)
+    vnf: Mapped[str] = mapped_column(Words(64))
+    option: Mapped[str] = mapped_column(Words(64))
+    at: Mapped[float] = mapped_column(Double)
+    """the slot that was settled with them"""
+    slots: Mapped[int] = mapped_column(Integer)
+
+
 class LookRow(Base):
     """When it is looked next whether a VNF could be recovered at a site; one row for all hosts."""
 

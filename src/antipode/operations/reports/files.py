@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -86,22 +86,49 @@ def write(deployment: Deployment, run: str, folder: Path, forms: Sequence[str] =
         KeyMissing, KeyUnusable: this host has no key to sign with.
     """
     found = report(deployment, run)
-    signing_key = signing.key_id(deployment.keys.signing_key().public_key())
-    wanted = [form for form in FORMS if form in (forms or _installed())]
+    wanted = [form for form in FORMS if form in (forms or installed(FORMS))]
     contents = {f"{run}.{form}": FORMS[form](found) for form in wanted}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    about = found.model_dump(include=set(_Predicate.model_fields))
+    return {
+        "run": run,
+        "state": found.state,
+        **write_signed(deployment, run, contents, about, folder),
+        "deviations": len(found.deviations),
+    }
+
+
+def write_signed(
+    deployment: Deployment,
+    name: str,
+    contents: Mapping[str, bytes],
+    about: Mapping[str, Any],
+    folder: Path,
+) -> Json:
+    """Write files, and one signature over all of them; a record of both.
+
+    Args:
+        name: of the signature, without its ending.
+        contents: by the names of the files.
+        about: what the statement says of them; the fields of a report of a run.
+
+    Raises:
+        InvalidInput: the folder cannot be written.
+        KeyMissing, KeyUnusable: this host has no key to sign with.
+    """
+    signing_key = signing.key_id(deployment.keys.signing_key().public_key())
+    digests = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     statement = {
         "_type": STATEMENT,
         "subject": [{"name": n, "digest": {"sha256": d}} for n, d in digests.items()],
         "predicateType": PREDICATE,
-        "predicate": found.model_dump(include=set(_Predicate.model_fields)),
+        "predicate": dict(about),
     }
     envelope = deployment.keys.sign(PAYLOAD_TYPE, json.dumps(statement).encode())
     folder = folder.expanduser()
     try:
         private.make_folder(folder)
-        for name, content in {**contents, f"{run}{SIGNATURE}": envelope}.items():
-            with open(folder / name, "wb", opener=private.opener) as file:
+        for file_name, content in {**contents, f"{name}{SIGNATURE}": envelope}.items():
+            with open(folder / file_name, "wb", opener=private.opener) as file:
                 file.truncate()
                 file.write(content)
     except OSError as error:
@@ -110,12 +137,9 @@ def write(deployment: Deployment, run: str, folder: Path, forms: Sequence[str] =
             resource=f"folder {folder}",
         ) from error
     return {
-        "run": run,
-        "state": found.state,
-        "files": [str(folder / name) for name in contents],
-        "signature": str(folder / f"{run}{SIGNATURE}"),
+        "files": [str(folder / file_name) for file_name in contents],
+        "signature": str(folder / f"{name}{SIGNATURE}"),
         "signed_by": signing_key,
-        "deviations": len(found.deviations),
     }
 
 
@@ -156,10 +180,10 @@ def verify(deployment: Deployment, path: Path, signature: Path | None = None) ->
     }
 
 
-def _installed() -> list[str]:
-    """The forms that can be made here."""
+def installed(forms: Iterable[str]) -> list[str]:
+    """Those forms that can be made here."""
     has_pdf = importlib.util.find_spec("fpdf") is not None
-    return [form for form in FORMS if form != "pdf" or has_pdf]
+    return [form for form in forms if form != "pdf" or has_pdf]
 
 
 def _read(path: Path) -> bytes:

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report as one HTML page, which loads nothing from anywhere. All that it shows is escaped."""
+"""A report, or a history, as one HTML page, which loads nothing from anywhere. All that it shows is
+escaped.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from antipode.model.history import History, VnfHistory
 from antipode.model.plan_file import PREFIX
 from antipode.model.report import Foretold, Report
 
 
 def html(report: Report) -> bytes:
-    """The page."""
+    """The page of a run."""
+    return _environment().get_template("report.html").render(report=report).encode()
+
+
+def history_html(found: History) -> bytes:
+    """The page of a history."""
+    return _environment().get_template("history.html").render(found=found).encode()
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("antipode.operations.reports", "."),
         autoescape=True,
@@ -21,7 +35,8 @@ def html(report: Report) -> bytes:
     environment.filters["target"] = target
     environment.filters["foretold"] = foretold
     environment.filters["subject"] = subject
-    return environment.get_template("report.html").render(report=report).encode()
+    environment.filters["figures"] = figures
+    return environment
 
 
 def subject(vnf: str) -> str:
@@ -50,3 +65,10 @@ def foretold(found: Foretold) -> str:
     return f"{words}; it took {found.took_s:g} s, {abs(found.off_by_s):g} s " + (
         "more" if found.off_by_s > 0 else "less"
     )
+
+
+def figures(vnf: VnfHistory) -> Iterator[tuple[str, str]]:
+    """The figures of a VNF, with their names, in words."""
+    for name, value in vnf.model_dump(exclude={"vnf", "since", "until"}).items():
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        yield name.replace("_", " "), "none" if value is None else shown

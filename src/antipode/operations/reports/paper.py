@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from antipode.errors import InvalidInput
+from antipode.model.history import History
 from antipode.model.report import Report
-from antipode.operations.reports.page import foretold, subject, target
+from antipode.operations.reports.page import figures, foretold, subject, target
 
 LONGEST = 800
 """Characters of one piece of text: a row of a table has to fit on a page."""
@@ -24,6 +25,38 @@ def pdf(report: Report) -> bytes:
     Raises:
         InvalidInput: fpdf2 is not installed.
     """
+    title = f"{report.kind} of {subject(report.vnf)}: {report.state}"
+    paper = _document(title, report.made_at)
+    _run(paper, report, 16)
+    made = f"Made at {report.made_at} by {report.made_by} with antipode {report.antipode}."
+    _line(paper, made)
+    return bytes(paper.output())
+
+
+def history_pdf(found: History) -> bytes:
+    """A history as a document.
+
+    Raises:
+        InvalidInput: fpdf2 is not installed.
+    """
+    title = f"Protection of {found.of}, {found.since} to {found.until}"
+    paper = _document(title, found.made_at)
+    _heading(paper, title, 16)
+    for note in found.notes:
+        _line(paper, note)
+    for vnf in found.vnfs:
+        _heading(paper, f"VNF {vnf.vnf}", 13)
+        _table(paper, (1, 4), list(figures(vnf)))
+    _line(paper, f"Made at {found.made_at} by {found.made_by} with antipode {found.antipode}.")
+    return bytes(paper.output())
+
+
+def _document(title: str, made_at: str) -> Any:
+    """An empty document.
+
+    Raises:
+        InvalidInput: fpdf2 is not installed.
+    """
     try:
         from fpdf import FPDF
     except ImportError as error:
@@ -31,14 +64,11 @@ def pdf(report: Report) -> bytes:
             "a PDF needs the package fpdf2: pip install 'antipode[pdf]', or leave out --form pdf"
         ) from error
     paper = FPDF(orientation="landscape", format="A4")
-    paper.set_creation_date(datetime.fromisoformat(report.made_at))
-    paper.set_title(_latin(f"{report.kind} of {subject(report.vnf)}: {report.state}"))
+    paper.set_creation_date(datetime.fromisoformat(made_at))
+    paper.set_title(_latin(title))
     paper.set_auto_page_break(auto=True, margin=12)
     paper.add_page()
-    _run(paper, report, 16)
-    made = f"Made at {report.made_at} by {report.made_by} with antipode {report.antipode}."
-    _line(paper, made)
-    return bytes(paper.output())
+    return paper
 
 
 def _run(paper: Any, report: Report, size: int) -> None:
