@@ -79,9 +79,10 @@ def create(site: Site, timeout: float = 900) -> dict[str, str]:
 
 def remove(site: Site) -> list[str]:
     """Delete the VNF's servers, group, ports, volumes (with their snapshots) and keypairs,
-    recovered ones too; return what was deleted.
+    recovered and fenced ones too; return what was deleted.
     """
     with _alone(site):
+        _unlock(connect(site, "-admin"))
         # a keypair belongs to a user: the VNF's to its owner, and where antipode recovers the VNF,
         # it imports one for itself
         return (
@@ -89,6 +90,13 @@ def remove(site: Site) -> list[str]:
             + _remove_keypair(connect(site, ""))
             + _remove_keypair(connect(site))
         )
+
+
+def _unlock(cloud: Connection) -> None:
+    """What an administrator has locked, its owner cannot delete."""
+    for server in cloud.compute.servers(all_projects=True):
+        if server.is_locked and server.name in [m.server for m in (*MEMBERS, *PAIR)]:
+            cloud.compute.unlock_server(server)
 
 
 def _remove_keypair(cloud: Connection) -> list[str]:

@@ -96,11 +96,10 @@ class Swift(Service):
         identity.add_service(
             site, "swift", site.url(PORT, "/v1/AUTH_%(project_id)s"), "object-store"
         )
-        if site == BACKUP_STORE:
-            cloud = identity.connect(site)
-            identity.add_user(
-                cloud, BACKUP_ACCOUNT, identity.add_project(cloud, BACKUP_ACCOUNT), "member"
-            )
+        cloud = identity.connect(site)
+        identity.add_user(
+            cloud, BACKUP_ACCOUNT, identity.add_project(cloud, BACKUP_ACCOUNT), "member"
+        )
 
     def programs(self, site: Site) -> Sequence[Program]:
         if not runs_at(site):
@@ -122,8 +121,8 @@ class Swift(Service):
         """
         if not runs_at(site):
             return
-        account = BACKUP_ACCOUNT if site == BACKUP_STORE else "admin"
-        identity.ask(site, PORT, "/v1/AUTH_{project_id}?format=json", account, account)
+        path = "/v1/AUTH_{project_id}?format=json"
+        identity.ask(site, PORT, path, BACKUP_ACCOUNT, BACKUP_ACCOUNT)
 
 
 class ContainerSync(Service):
