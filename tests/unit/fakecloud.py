@@ -431,7 +431,7 @@ class FakeCloud:
             if image not in self.images:
                 refuse(400, f"Can not find requested image {image}")
         ports = [n["port"] for n in wanted["networks"]] if wanted["networks"] != "none" else []
-        if taken := [v for v in volumes if self.volumes[v]["status"] != "available"]:
+        if taken := [v for v in volumes if not self._is_free(v)]:
             refuse(400, f"volume {taken[0]} is {self.volumes[taken[0]]['status']}")
         if plugged := [p for p in ports if self.ports[p]["device_id"]]:
             refuse(409, f"port {plugged[0]} is in use")
@@ -464,10 +464,33 @@ class FakeCloud:
             self.ports[port]["device_id"] = server
         return server
 
+    def share(self, volume: str, server: str) -> None:
+        """Attach a volume that another server has, too."""
+        self.volumes[volume]["multiattach"] = True
+        taken = len(self.attachments[server])
+        device = f"/dev/vd{string.ascii_lowercase[taken]}"
+        self.attachments[server].append({"volumeId": volume, "device": device})
+
+    def _is_free(self, volume: str) -> bool:
+        """Whether a new server may have a volume: one that several may have is reserved for a
+        server until that is built.
+        """
+        users = self._users(volume)
+        return self.volumes[volume]["status"] == "available" or (
+            bool(self.volumes[volume].get("multiattach"))
+            and self.volumes[volume]["status"] == "in-use"
+            and all(self.servers[s]["status"] != "BUILD" for s in users)
+        )
+
+    def _users(self, volume: str) -> list[str]:
+        return [s for s, of in self.attachments.items() if volume in [a["volumeId"] for a in of]]
+
     def _delete_server(self, server: str) -> None:
         self._happens(f"delete server {self.servers[server]['name']}")
         del self.servers[server]
         for attachment in self.attachments.pop(server):
+            if self._users(attachment["volumeId"]):
+                continue
             self.volumes[attachment["volumeId"]]["status"] = (
                 "deleting" if attachment["delete_on_termination"] else "detaching"
             )
@@ -602,7 +625,7 @@ class FakeCloud:
                 return {"volumes": listed}
             case "GET", ["volumes", volume]:
                 return (
-                    {"volume": self.volumes[volume]}
+                    {"volume": self._shown(self.volumes[volume])}
                     if volume in self.volumes
                     else refuse(404, "no such volume")
                 )
@@ -677,7 +700,13 @@ class FakeCloud:
             case "POST", ["backups", backup, "restore"]:
                 return {"restore": self._restore_into(backup, body["restore"]["volume_id"])}
             case "POST", ["volumes"]:
-                return {"volume": {"id": self._restore(body["volume"])}}
+                made = self._restore(body["volume"])
+                kind = next(
+                    (t for t in self.types if t["name"] == body["volume"].get("volume_type")), {}
+                )
+                if kind.get("extra_specs", {}).get("multiattach") == "<is> True":
+                    self.volumes[made]["multiattach"] = True
+                return {"volume": {"id": made}}
             case "POST", ["manageable_volumes"]:
                 return {"volume": {"id": self._manage(**body["volume"])}}
             case "PUT", ["volumes", volume]:
@@ -726,7 +755,13 @@ class FakeCloud:
     def _shown(self, volume: Json) -> Json:
         """A volume as its user is shown it."""
         hidden = () if self.is_admin else ("os-vol-host-attr:host", NAME_ID)
-        return {k: v for k, v in volume.items() if k not in hidden}
+        attached = [{"server_id": s} for s in self._users(volume["id"])]
+        shown = {"attachments": attached, **volume}
+        if volume.get("multiattach") and any(
+            self.servers[s["server_id"]]["status"] == "BUILD" for s in attached
+        ):
+            shown["status"] = "reserved"
+        return {k: v for k, v in shown.items() if k not in hidden}
 
     def _connections(self) -> list[Json]:
         """The volumes of all servers as RBD's driver connects them."""

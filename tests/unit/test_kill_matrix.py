@@ -973,6 +973,34 @@ def test_a_runbook_step_that_was_done_is_not_done_again_wherever_its_run_is_kill
     assert not wrong, "\n".join(wrong)
 
 
+def sharing(stage: Stage) -> Stage:
+    """Have both members have a volume."""
+    stage.clouds["site-a"].share("db-data", "id-front")
+    stage.clouds["site-b"].types[0]["extra_specs"] = {"multiattach": "<is> True"}
+    return stage
+
+
+def test_a_volume_of_two_members_is_restored_once_wherever_the_run_is_killed(
+    stages: Callable[[], Stage],
+) -> None:
+    stage = sharing(stages())
+    assert stage.play("protect") == 0, stage.errors()
+    matrix, wrong = Matrix(lambda: sharing(stages()), stage, "failover"), list[str]()
+    words = ("volume", "Volumes", "restore", "boot", "Boot")
+    points = [p for p in matrix.points if any(word in p for word in words)]
+    assert len(points) > 20
+    for point in points:
+        stage = matrix.killed_at(point)
+        assert matrix.go_on(stage) == 0, (point, stage.errors())
+        wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
+        there = stage.clouds["site-b"]
+        of_servers = [{a["volumeId"] for a in of} for of in there.attachments.values()]
+        if len(set.intersection(*of_servers)) != 1 or len(set.union(*of_servers)) != 3:
+            wrong.append(f"killed at {point!r}, the servers have {of_servers}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
 def with_data(stage: Stage, position: int = 1) -> Stage:
     """Have the application of the VNF keep two kinds of data at both sites by itself."""
     for name in ("records", "log"):

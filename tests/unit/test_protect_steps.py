@@ -180,7 +180,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
     cloud.servers["id-front"]["flavor"]["ephemeral"] = 1
     cloud.volumes["app-root"]["volume_image_metadata"] = {}
     cloud.volumes["db-data"]["encrypted"] = True
-    cloud.volumes["front-data"]["multiattach"] = True
+    cloud.volumes["front-data"] |= {"attachments": [{"server_id": "id-else"}]}
     cloud.quotas = {"snapshots": {"limit": 5}, "backup_gigabytes": {"limit": 8, "in_use": 3}}
     with pytest.raises(PreflightFailed) as failure:
         check_protect(VNF, cloud)
@@ -192,7 +192,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_was_done() -> None
         "server front has an ephemeral disk",
         "server app has no guest agent",
         "volume db-data of server db is encrypted",
-        "volume front-data of server front is multiattach",
+        "volume front-data is attached to a server, too, that is not captured",
         "cinder-backup is not up",
         "quota snapshots of the project: 6 more are needed, 5 of 5 are free",
         "quota backup_gigabytes of the project: 6 more are needed, 5 of 8 are free",

@@ -150,7 +150,7 @@ def _planned(prepared: PreparedDrill) -> dict[str, Any]:
         "recovery_point": plan.recovery_point,
         "consistent_at": point.consistent_at,
         "rpo_s": round(point.age_s),
-        "restored_gib": sum(v.size_gib for s in plan.servers for v in s.volumes),
+        "restored_gib": sum(v.size_gib for v in plan.volumes),
         "networks": [
             {"name": n.name, "subnets": [s.attributes["cidr"] for s in n.subnets]}
             for n in plan.networks

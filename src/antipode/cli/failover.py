@@ -153,7 +153,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "moments_apart_s": round(point.moments_apart_s, 3),
         "rpo_s": round(point.age_s),
         "estimated_s": prepared.earlier_rto_s,
-        "restored_gib": sum(v.size_gib for s in plan.servers for v in s.volumes),
+        "restored_gib": sum(v.size_gib for v in plan.volumes),
         "servers": [_planned_server(s, plan.site) for s in plan.servers],
         "boot_order": point.vnf.boot_waves(),
         "vip_ports": [p.model_dump(mode="json") for p in plan.vip_ports],

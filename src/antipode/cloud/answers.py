@@ -339,6 +339,10 @@ _VolumeExtensions = TypedDict(
 )
 
 
+class _Attached(TypedDict):
+    server_id: Maybe
+
+
 class _Volume(_VolumeExtensions):
     id: Id
     name: OrEmpty
@@ -352,6 +356,7 @@ class _Volume(_VolumeExtensions):
     availability_zone: NotRequired[Maybe]
     encrypted: NotRequired[Flag]
     multiattach: NotRequired[Flag]
+    attachments: NotRequired[list[_Attached]]
     volume_image_metadata: NotRequired[Texts]
     provider_id: NotRequired[Maybe]
 
@@ -359,6 +364,7 @@ class _Volume(_VolumeExtensions):
 class _VolumeType(TypedDict):
     id: Id
     name: Text
+    extra_specs: NotRequired[Texts]
 
 
 class _Snapshot(TypedDict):

@@ -53,6 +53,13 @@ class Volumes:
     def volume(self, volume_id: str) -> Json | None:
         return self._api.find(f"/volumes/{volume_id}", answers.VOLUME)
 
+    def users(self, volume_id: str, timeout_s: float) -> set[str]:
+        """The ids of the servers that a volume is attached to; asked while members are frozen."""
+        volume = self._api.get(
+            f"/volumes/{volume_id}", answers.VOLUME, timeout_s=timeout_s, urgency=Urgency.WINDOW
+        )
+        return users_of(volume)
+
     def create_volume(self, volume: Json) -> str:
         """Start creating a volume, arguments as for `POST /volumes`, and return its id."""
         return str(self._api.post("/volumes", {"volume": volume}, answers.MADE_VOLUME)["id"])
@@ -145,3 +152,8 @@ class Volumes:
 def carrying(metadata: Mapping[str, str]) -> dict[str, str]:
     """The parameter of a listing that leaves only volumes with such metadata; none for all."""
     return {"metadata": json.dumps(dict(metadata)).replace('"', "'")} if metadata else {}
+
+
+def users_of(volume: Json) -> set[str]:
+    """The ids of the servers that a volume is attached to, as Cinder lists them."""
+    return {str(a["server_id"]) for a in volume.get("attachments") or () if a.get("server_id")}

@@ -336,6 +336,35 @@ class RecoveryPlan(Model):
         return all_ports(self.servers, self.vip_ports)
 
     @property
+    def volumes(self) -> list[VolumePlan]:
+        """All volumes; one that several servers get is there once."""
+        found: dict[str, VolumePlan] = {}
+        for volume in (v for s in self.servers for v in s.volumes):
+            found.setdefault(volume.source_id, volume)
+        return list(found.values())
+
+    def first_of(self, server: str) -> list[VolumePlan]:
+        """The disks of a server that none before it gets, too: those that come with it."""
+        before = {v.source_id for s in self._before(server) for v in s.volumes}
+        return [v for v in self.server(server).disks if v.source_id not in before]
+
+    def shared_of(self, server: str) -> list[VolumePlan]:
+        """The volumes of a server that others get, too."""
+        others = {v.source_id for s in self.servers if s.name != server for v in s.volumes}
+        return [v for v in self.server(server).volumes if v.source_id in others]
+
+    def sharing_before(self, server: str) -> list[str]:
+        """The servers before this one in the list that get one of its volumes."""
+        shared = {v.source_id for v in self.shared_of(server)}
+        return [
+            s.name for s in self._before(server) if any(v.source_id in shared for v in s.volumes)
+        ]
+
+    def _before(self, server: str) -> list[ServerPlan]:
+        names = [s.name for s in self.servers]
+        return self.servers[: names.index(server)]
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables by which programs find the data: `ANTIPODE_DATASTORE_<NAME>`."""
         return {

@@ -88,7 +88,8 @@ class RecoveryPoint(Model):
             if member.server not in (server.name, server.id):
                 raise ValueError(f"member {member.server} has the server {server.name}")
         _refuse_doubles("server", [s.name for s in topology.servers])
-        _refuse_doubles("volume", [v.id for v in topology.disks])
+        for server in topology.servers:
+            _refuse_doubles("volume", [v.id for v in server.disks])
         _refuse_doubles("port", [p.id for p in topology.ports])
         if set(self.sources) != {v.id for v in topology.disks}:
             differing = sorted(set(self.sources) ^ {v.id for v in topology.disks})

@@ -38,6 +38,8 @@ BASE_IMAGES = "base-images"
 """Required by a point with root disks that are made again from images of its sites."""
 DATASTORES = "datastores"
 """Required by a point with data that an application replicates, which is to be promoted."""
+SHARED_VOLUMES = "shared-volumes"
+"""Required by a point with volumes that several servers have, which are to be restored once."""
 _SECRET = ("user_data", "keypair")
 """Fields of a server that are encrypted."""
 
@@ -520,7 +522,7 @@ KNOWN_REQUIREMENTS = requirements.known_to(
         *(Network, Subnet, SecurityGroup, SecurityGroupRule, Selector, DnsRecord),
         *(Secret, RunbookStep, Prompt, HttpProbe, HttpCall, FromElsewhere, Script),
     ]
-) | {IMAGES, BASE_IMAGES, DATASTORES}
+) | {IMAGES, BASE_IMAGES, DATASTORES, SHARED_VOLUMES}
 """All requirements of recovery points that this reader can meet."""
 
 
@@ -638,6 +640,7 @@ def manifest_of(point: RecoveryPoint, chains: Mapping[str, Sealed], secret: str)
             | ({IMAGES} if point.images else set())
             | ({BASE_IMAGES} if point.rebuilds else set())
             | ({DATASTORES} if point.datastores else set())
+            | ({SHARED_VOLUMES} if point.topology.shared_volumes else set())
         ),
         id=point.id,
         vnf=point.vnf.vnf,

@@ -312,12 +312,22 @@ class Topology(Model):
 
     @property
     def volumes(self) -> list[Volume]:
-        return [v for s in self.servers for v in s.volumes]
+        """All volumes; one that several servers have is there once."""
+        return list({v.id: v for s in self.servers for v in s.volumes}.values())
 
     @property
     def disks(self) -> list[Volume]:
         """All volumes, and the root disks on hypervisors."""
-        return [d for s in self.servers for d in s.disks]
+        return list({d.id: d for s in self.servers for d in s.disks}.values())
+
+    @property
+    def shared_volumes(self) -> dict[str, list[Server]]:
+        """Id of each volume that several servers have -> these, in their order."""
+        having: dict[str, list[Server]] = {}
+        for server in self.servers:
+            for volume in server.volumes:
+                having.setdefault(volume.id, []).append(server)
+        return {volume: servers for volume, servers in having.items() if len(servers) > 1}
 
     def server(self, name: str) -> Server:
         return next(s for s in self.servers if s.name == name)

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
+from antipode.cloud.api import Json
 from antipode.cloud.site import Site
+from antipode.cloud.volumes import users_of
 from antipode.model.topology import Server, Topology, Volume
 from antipode.model.vnf import Vnf
 from antipode.protect.base_images import rebuilt
@@ -47,7 +49,9 @@ def problems(
     for server in topology.servers:
         for volume in server.volumes:
             yield from _volume(server, volume)
-    yield from _busy_volumes(topology, site)
+    volumes = site.volumes.volumes()
+    yield from _busy_volumes(topology, volumes)
+    yield from _volumes_of_others(topology, volumes)
 
 
 def _servers(vnf: Vnf, topology: Topology, site: Site, statuses: Collection[str]) -> Iterator[str]:
@@ -120,12 +124,40 @@ def _volume(server: Server, volume: Volume) -> Iterator[str]:
             f"{label} is encrypted, which is not supported: its key would be missing at the "
             "backup site"
         )
-    if volume.multiattach:
-        yield f"{label} is multiattach, which is not supported"
 
 
-def _busy_volumes(topology: Topology, site: Site) -> Iterator[str]:
-    status = {v["id"]: v["status"] for v in site.volumes.volumes()}
+def shared_volumes(topology: Topology, batches: Sequence[Collection[str]]) -> Iterator[str]:
+    """One sentence for each volume of several members that are not captured together.
+
+    Args:
+        batches: the members that are captured at once, by the name in the VNF file.
+    """
+    names = {v.id: v.name or v.id for v in topology.volumes}
+    for volume, servers in topology.shared_volumes.items():
+        ids = [{s.id, s.name} for s in servers]
+        if not any(all(of_one & set(batch) for of_one in ids) for batch in batches):
+            each = ", ".join(s.name for s in servers)
+            yield (
+                f"volume {names[volume]} is attached to {each}, which are not captured together,"
+                " so it would be captured while one of them writes; protect the VNF by an option"
+                " with one quiesce window, as quiesced-snapshot"
+            )
+
+
+def _volumes_of_others(topology: Topology, volumes: Sequence[Json]) -> Iterator[str]:
+    members = {s.id for s in topology.servers}
+    known = {v.id for v in topology.volumes}
+    for volume in volumes:
+        if volume["id"] in known and (others := sorted(users_of(volume) - members)):
+            yield (
+                f"volume {volume['name'] or volume['id']} is attached to a server, too, that is not"
+                f" captured with the members: {', '.join(others)}; it would write to the volume"
+                " meanwhile. Have it captured as a member, or detach the volume from it"
+            )
+
+
+def _busy_volumes(topology: Topology, volumes: Sequence[Json]) -> Iterator[str]:
+    status = {v["id"]: v["status"] for v in volumes}
     for server in topology.servers:
         for volume in server.volumes:
             if (now := status.get(volume.id, "gone")) not in USABLE:

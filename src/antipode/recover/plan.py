@@ -41,6 +41,10 @@ class Beside:
     """whether the content of its volumes is compared by backups that are thrown away"""
 
 
+MULTIATTACH, YES = "multiattach", "<is> True"
+"""The extra spec of volume types whose volumes several servers may have."""
+
+
 def make_plan(point: RecoveryPoint, site: Site, beside: Beside | None = None) -> RecoveryPlan:
     """Plan the recovery of a VNF at `site` from one recovery point. Creates nothing.
 
@@ -73,6 +77,7 @@ class _Planner:
         self._map = point.vnf.map_between(point.site, site.name)
         self._flavors = by_name(site.compute.flavors())
         self._types = by_name(site.volumes.types())
+        self._shared = point.topology.shared_volumes
         self._ports = PortPlanner(point, site, self._findings, beside=beside is not None)
         self._server_zones = site.compute.availability_zones()
         self._volume_zones = site.volumes.availability_zones()
@@ -291,6 +296,8 @@ class _Planner:
         kind = self._map.volume_types.get(volume.volume_type, volume.volume_type)
         if kind:
             self._findings.one("volume type", kind, self._types, label)
+        if volume.multiattach:
+            self._must_be_sharable(volume, kind, label)
         # it may have been extended between discovery and snapshot
         return VolumePlan(
             source_id=volume.id,
@@ -314,6 +321,21 @@ class _Planner:
             tag=attachment.tag,
             way=PROVIDERS.get(source.kind).way(source, self._site),
         )
+
+    def _must_be_sharable(self, volume: Volume, kind: str, label: str) -> None:
+        """See that a volume of several servers, or one that may be, can be so here, too: its type
+        decides that.
+        """
+        found = self._types.get(kind, [])
+        if not kind or any(t.get("extra_specs", {}).get(MULTIATTACH) == YES for t in found):
+            return
+        needs = f'{label}: volume type {kind} has no extra spec {MULTIATTACH}="{YES}" here'
+        if volume.id in self._shared:
+            self.problems.append(
+                f"{needs}, so only one of its servers could have it; map the type to one that has"
+            )
+        else:
+            self.warnings.append(f"{needs}, so it cannot be attached to a second server")
 
     def _root_disk(self, disk: Volume) -> VolumePlan:
         source = self._point.source_of(disk.id)

@@ -70,7 +70,8 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
     def key(planned: VolumePlan | PortPlan) -> str:
         return resource_key(point.id, planned.source_id)
 
-    volumes = [v for s in wanted.servers for v in s.volumes if key(v) not in there]
+    all_volumes = {v.source_id: v for s in wanted.servers for v in s.volumes}.values()
+    volumes = [v for v in all_volumes if key(v) not in there]
     ports_there = {neutron_key(p) for p in held.ports}
     ports = [p for p in wanted.ports if key_tag(key(p)) not in ports_there]
     of_compute = site.compute.quota(site.project_id)
@@ -135,7 +136,7 @@ def _members(
 def comparable(point: RecoveryPoint, plan: RecoveryPlan) -> list[VolumePlan]:
     """The volumes of a plan whose content can be compared with what was captured."""
     found = []
-    for volume in (v for s in plan.servers for v in s.volumes):
+    for volume in plan.volumes:
         source = point.source_of(volume.source_id)
         if PROVIDERS.get(source.kind).unprovable(source) is None:
             found.append(volume)

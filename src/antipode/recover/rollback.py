@@ -11,6 +11,7 @@ from functools import partial
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
+from antipode.cloud.volumes import users_of
 from antipode.errors import ResourceFailed
 from antipode.model.marks import (
     carries,
@@ -219,11 +220,7 @@ def remove_twins(
     """
     left = networks.remove_twins(site, plan)
     there = by_key(site.volumes.volumes(), keys_of)
-    same = [
-        there.get(resource_key(plan.recovery_point, v.source_id), [])
-        for s in plan.servers
-        for v in s.volumes
-    ]
+    same = [there.get(resource_key(plan.recovery_point, v.source_id), []) for v in plan.volumes]
     twins = {
         v["id"]
         for of_one in same
@@ -270,12 +267,17 @@ def remove_failed(recovery: Recovery, server: str) -> bool:
         site.compute.watch.wait_gone(failed, timeout_s=SERVER_TIMEOUT_S, tell=step.waits_for)
         deadline = time.monotonic() + SERVER_TIMEOUT_S
         while busy := [
-            v
-            for v in site.volumes.volumes()
-            if v["id"] in attached and v["status"] not in _DELETABLE
+            v for v in site.volumes.volumes() if v["id"] in attached and _is_busy(v, failed)
         ]:
             _pause(site, busy, "to be detached", deadline, recovery.go_on, step)
     return True
+
+
+def _is_busy(volume: Json, failed: Collection[str]) -> bool:
+    """Whether a volume of these servers is not free of them yet; others may have it, too."""
+    users = users_of(volume)
+    has_others = volume["status"] == "in-use" and users and not users & set(failed)
+    return volume["status"] not in _DELETABLE and not has_others
 
 
 def volume_maker(volume: Json) -> str | None:
@@ -391,7 +393,7 @@ def _of_others(site: Site, run: str, plan: RecoveryPlan) -> Iterator[str]:
         return resource_key(plan.recovery_point, source)
 
     servers = {key(s.source_id) for s in plan.servers}
-    volumes = {key(v.source_id) for s in plan.servers for v in s.volumes}
+    volumes = {key(v.source_id) for v in plan.volumes}
     ports = {key_tag(key(p.source_id)) for p in plan.ports}
     made = [
         *(

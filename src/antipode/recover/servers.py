@@ -6,14 +6,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
 from antipode.errors import ResourceFailed
 from antipode.model.marks import made_by, marks
 from antipode.model.plan import ServerPlan
-from antipode.model.steps import Steps
+from antipode.model.steps import Step, Steps
 from antipode.model.topology import Keypair
 from antipode.recover import server_groups
 from antipode.recover.existing import Found
@@ -24,7 +24,7 @@ TIMEOUT_S = 900.0
 POLL_S = 0.5
 HOST = "OS-EXT-SRV-ATTR:host"
 _turns: dict[tuple[str, str, str], threading.Lock] = {}
-"""by run, site and server group"""
+"""by run, site, and server group or volume"""
 _turns_lock = threading.Lock()
 _one_at_a_time = threading.Lock()
 """Servers boot at the same time and may share a keypair, which must be made once."""
@@ -53,8 +53,9 @@ def boot(recovery: Recovery, server: str, volumes: Mapping[str, str], ports: Seq
         if existing is None:
             try:
                 with _its_turn(recovery, planned):
+                    _await_shared(recovery, planned, volumes, step)
                     server_id = _create(site, planned, volumes, ports, ours)
-                    _await_host(recovery, planned, server_id)
+                    _await_place(recovery, planned, server_id)
             except ApiError as error:
                 # The request of a process that died may have come through, and the server that
                 # uses its volumes or ports is ours.
@@ -101,15 +102,22 @@ def _switch_off(recovery: Recovery, planned: ServerPlan, server_id: str) -> None
 @contextmanager
 def _its_turn(recovery: Recovery, planned: ServerPlan) -> Iterator[None]:
     """Nova places servers of one group that boot at once without a look at each other: they are
-    placed one after another.
+    placed one after another. So are those that share a volume: Cinder reserves it for one at a
+    time.
     """
-    if planned.server_group is None:
+    group = planned.server_group
+    shared = recovery.plan.shared_of(planned.name)
+    names = ([f"group {group.name}"] if group else []) + [f"volume {v.source_id}" for v in shared]
+    with ExitStack() as held:
+        for name in sorted(names):  # in one order, so that no two servers wait for each other
+            held.enter_context(_turn(recovery, name))
         yield
-        return
+
+
+@contextmanager
+def _turn(recovery: Recovery, name: str) -> Iterator[None]:
     with _turns_lock:
-        turn = _turns.setdefault(
-            (recovery.run, recovery.site.name, planned.server_group.name), threading.Lock()
-        )
+        turn = _turns.setdefault((recovery.run, recovery.site.name, name), threading.Lock())
     while not turn.acquire(timeout=POLL_S):
         recovery.go_on()
     try:
@@ -118,8 +126,26 @@ def _its_turn(recovery: Recovery, planned: ServerPlan) -> Iterator[None]:
         turn.release()
 
 
-def _await_host(recovery: Recovery, planned: ServerPlan, server_id: str) -> None:
-    """Wait until a server of a group has a host; where that is not shown, until it is built."""
+def _await_shared(
+    recovery: Recovery, planned: ServerPlan, volumes: Mapping[str, str], step: Step
+) -> None:
+    """Wait until no volume of several servers is reserved for one that a process that died has
+    booted: Cinder reserves it for the next one when it is attached.
+    """
+    if shared := [volumes[v.source_id] for v in recovery.plan.shared_of(planned.name)]:
+        recovery.site.volumes.watch.wait_for(
+            shared, wanted=("available", "in-use"), timeout_s=TIMEOUT_S, tell=step.waits_for
+        )
+
+
+def _await_place(recovery: Recovery, planned: ServerPlan, server_id: str) -> None:
+    """Wait until a server of a group has a host; where that is not shown, or it shares a volume,
+    until it is built.
+    """
+    if recovery.plan.shared_of(planned.name):
+        built = ("active", "shutoff", "error")
+        recovery.site.compute.watch.wait_for([server_id], wanted=built, timeout_s=TIMEOUT_S)
+        return
     deadline = time.monotonic() + TIMEOUT_S
     while planned.server_group is not None:
         server = recovery.site.compute.server(server_id)

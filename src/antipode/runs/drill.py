@@ -43,7 +43,14 @@ from antipode.recover.recovery import Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import failover, find_kind, forecast, orphans, verify
 from antipode.runs.drill_preparation import PreparedDrill, compared_with, must_be_elsewhere
-from antipode.runs.failover import Boot, MakePorts, MakeVipPorts, ProvideVolumes, ServerTask
+from antipode.runs.failover import (
+    Boot,
+    MakePorts,
+    MakeVipPorts,
+    ProvideVolumes,
+    ServerTask,
+    shared_first,
+)
 from antipode.runs.runbook import Woven
 from antipode.store.tables import RunRow
 from antipode.vault import points
@@ -372,6 +379,7 @@ def drill_flow(job: Job) -> Any:
     for n in names:
         links += (before, volumes[n]), (proof, boots[n]), (compared[n], boots[n])
         links.append((answers[n], again))
+    links += shared_first(recovery.plan, volumes)
     # one after another: a backup of quota suffices
     links += ((compared[n], compared[following]) for n, following in pairwise(names))
     links += (
@@ -455,7 +463,7 @@ class CompareContent(ServerTask):
         found: list[Json] = []
         # the listing of its volumes is older than they are
         now = replace(r, found=Found(r.site))
-        for volume in r.plan.server(self.server).disks:
+        for volume in r.plan.first_of(self.server):  # others may be written to by now
             source = r.point.source_of(volume.source_id)
             provider = PROVIDERS.get(source.kind)
             with r.timeline.step(DrillSteps.COMPARE, volume.label) as step:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -681,6 +681,7 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
         for server in recovery.plan.servers
         for predecessor in server.after
     ]
+    links += shared_first(recovery.plan, volumes)
     complete = CompleteGeneration(run, vaults, claim)
     vip_ports = [MakeVipPorts(recovery, run, still_ours)] if recovery.plan.vip_ports else []
     first: list[task.Task] = list(vip_ports)
@@ -713,6 +714,19 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
         tasks.append(switch)
         links.append((complete, switch))
     return graph_of(f"failover {recovery.point.vnf.vnf}", tasks, links)
+
+
+def shared_first(
+    plan: RecoveryPlan, volumes: Mapping[str, task.Task]
+) -> list[tuple[task.Task, task.Task]]:
+    """The links by which a volume of several servers is there, made with the first of them, before
+    the others look for theirs.
+    """
+    return [
+        (volumes[first], made)
+        for server, made in volumes.items()
+        for first in plan.sharing_before(server)
+    ]
 
 
 def threads(plan: RecoveryPlan) -> int:
@@ -751,7 +765,10 @@ class ProvideVolumes(ServerTask):
 
     @guarded
     def execute(self) -> dict[str, str]:
-        return _provided(self.recovery, self.server)
+        r = self.recovery
+        if r.plan.sharing_before(self.server):  # there by now, and not in a listing of before
+            r = replace(r, found=Found(r.site))
+        return _provided(r, self.server)
 
 
 class MakePorts(ServerTask):
@@ -873,7 +890,7 @@ def _provided(r: Recovery, server: str) -> dict[str, str]:
 
 def _provided_again(r: Recovery, server: str) -> tuple[dict[str, str], list[str]]:
     """The volumes and ports of a server that was deleted: those that exist, and new ones."""
-    now = Recovery(**{**vars(r), "found": Found(r.site)})
+    now = replace(r, found=Found(r.site))
     return _provided(now, server), ports.create_ports(now, server)
 
 

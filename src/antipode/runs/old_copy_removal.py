@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from antipode.cloud.api import ApiError, Json
+from antipode.cloud.volumes import users_of
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
@@ -185,7 +186,7 @@ def holdings(
     attached = {a["volumeId"] for i in ids for a in site.compute.attachments(i)}
     attached |= {id_ for earlier in unfinished for id_ in earlier.volumes}
     volumes = [v for v in site.volumes.volumes() if v["id"] in attached]
-    shared = [v for v in volumes if _users(v) - set(ids)]
+    shared = [v for v in volumes if users_of(v) - set(ids)]
     lost = sorted({id_ for earlier in unfinished for id_ in earlier.ports})
     ports = [*fencing.ports_of(site, ids), *(site.networks.ports(lost) if lost else [])]
     return Holdings(
@@ -209,11 +210,6 @@ def _unfinished(deployment: Deployment, vnf: str, site: str) -> Iterator[Holding
             for step in deployment.runs.steps(row.id):
                 if step.name == RemovalSteps.FIND.words and step.state == "succeeded":
                     yield Holdings(**step.result)
-
-
-def _users(volume: Json) -> set[str]:
-    """The ids of the servers that a volume is attached to, as Cinder lists them."""
-    return {str(a["server_id"]) for a in volume.get("attachments") or () if a.get("server_id")}
 
 
 def _remove(run: Run) -> None:
@@ -345,7 +341,7 @@ def _delete_volumes(
         what = f"volume {volume['name'] or volume['id']} ({volume['id']})"
         if volume["status"] == "deleting":
             asked.append(volume["id"])
-        elif _users(volume):
+        elif users_of(volume):
             problems.append(f"{what}: another server uses it by now")
         elif refused := _refused(what, partial(site.volumes.delete_volume, volume["id"])):
             problems += refused

@@ -752,6 +752,7 @@ def problems_of(
         may_be_off=option.captures_members_that_are_off,
         may_boot_from_image=option.captures_root_disks,
     )
+    problems += checks.shared_volumes(topology, batches)
     problems += base_images.problems(protecting, topology)
     problems += option.check(protecting, topology)
     problems += transfer.check(protecting, topology)

@@ -284,12 +284,14 @@ class _Window:
             at_rest = self._look_at_those_off(pools.members)
             self._consistent = _Moment.now()
             attached = self._ask_what_is_attached(pools.members)
+            users = self._ask_what_has_shared_volumes(pools.members)
             marking = pools.members.submit(self._terms.positions, self._remaining(), self._go_on)
             self._snapshot(pools.volumes)
             self._positions = self._awaited(marking)
             self._see_that_all_stayed_frozen(pools.members)
             self._see_that_those_off_stayed_so(at_rest, pools.members)
             self._see_that_no_volume_came_or_went(attached)
+            self._see_that_no_stranger_has_one(users)
             self._available = _Moment.now()
         except BaseException as error:
             self.error = error
@@ -517,6 +519,25 @@ class _Window:
                 f"{self._site.name}: the volumes of the members changed after they were "
                 f"discovered: {'; '.join(changes)}. Protect the VNF again"
             )
+
+    def _ask_what_has_shared_volumes(self, pool: ThreadPoolExecutor) -> dict[str, Future[set[str]]]:
+        """The servers that have each volume which more than one may have; by its id."""
+        users = self._site.volumes.users
+        return {
+            volume.id: pool.submit(users, volume.id, self._remaining())
+            for volume in self._topology.volumes
+            if volume.multiattach
+        }
+
+    def _see_that_no_stranger_has_one(self, users: Mapping[str, Future[set[str]]]) -> None:
+        """A server that is no member, and is not quiesced, writes to the volumes that it has."""
+        members = {server.id for server in self._topology.servers}
+        for volume, answer in users.items():
+            if strangers := sorted(answer.result() - members):
+                raise ResourceFailed(
+                    f"{self._site.name}: volume {volume} was attached to {', '.join(strangers)},"
+                    " which is no member, after the VNF was discovered. Protect the VNF again"
+                )
 
     def _refuse_thawed(self, members: Sequence[_Member]) -> None:
         if members:

@@ -55,6 +55,11 @@ class Replication(Option):
                 " datastores to its file, or choose another option"
             )
             return
+        for volume in topology.shared_volumes:
+            yield (
+                f"volume {volume} is attached to several members, and this option brings no such"
+                " volume back; choose another"
+            )
         try:
             storages_of(protecting.vnf, topology.volumes)
         except InvalidInput as error:

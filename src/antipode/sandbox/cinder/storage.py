@@ -171,18 +171,47 @@ class Storage:
             self.rename(before, self.real_name(volume_id))
         return volume
 
-    def attach(self, volume: Json, server_id: str, device: str) -> None:
-        attachment = {
+    def attach(self, volume: Json, server_id: str, device: str) -> str:
+        """Attach a volume, beside others where it allows that; the id of the attachment."""
+        attachment: Json = {
             "attachment_id": str(uuid.uuid4()),
             "id": volume["id"],
             "volume_id": volume["id"],
             "server_id": server_id,
         }
         attachment |= {"device": device, "host_name": None, "attached_at": self.now()}
-        self.volumes.keep(volume, status="in-use", attachments=[attachment], updated_at=self.now())
+        attachments = [*volume["attachments"], attachment]
+        self.volumes.keep(volume, status="in-use", attachments=attachments, updated_at=self.now())
+        return str(attachment["attachment_id"])
 
-    def detach(self, volume: Json) -> None:
-        self.volumes.keep(volume, status="available", attachments=[], updated_at=self.now())
+    def detach(self, volume: Json, server_id: str) -> None:
+        left = [a for a in volume["attachments"] if a["server_id"] != server_id]
+        status = "in-use" if left else "available"
+        self.volumes.keep(volume, status=status, attachments=left, updated_at=self.now())
+
+    def may_be_attached(self, volume: Json, server_id: str = "") -> bool:
+        """Whether a volume is free for a server, or shared with the others that have it. One that
+        is being attached to another is reserved.
+        """
+        if volume["status"] == "reserved":
+            return bool(server_id) and volume["_reserved_for"] == server_id
+        return volume["status"] == "available" or (
+            volume["status"] == "in-use"
+            and bool(volume["multiattach"])
+            and server_id not in [a["server_id"] for a in volume["attachments"]]
+        )
+
+    def reserve_for(self, volume: Json, server_id: str) -> None:
+        """Keep a volume that may be shared for a server that is being built."""
+        if volume["multiattach"]:
+            self.volumes.keep(volume, status="reserved", _reserved_for=server_id)
+
+    def free_reserved(self, server_id: str) -> None:
+        """Give back what a server that was not built has reserved."""
+        for volume in self.volumes.where(lambda v: v["status"] == "reserved"):
+            if volume["_reserved_for"] == server_id:
+                status = "in-use" if volume["attachments"] else "available"
+                self.volumes.keep(volume, status=status)
 
     def forget_volume(self, volume: Json) -> None:
         self.volumes.drop(volume["id"])

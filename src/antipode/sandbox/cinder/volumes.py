@@ -184,7 +184,7 @@ class Volumes(Part):
                 "bootable": "false",
                 "volume_image_metadata": {},
                 "encrypted": False,
-                "multiattach": False,
+                "multiattach": found["extra_specs"].get("multiattach") == "<is> True",
                 "snapshot_id": wanted.get("snapshot_id"),
                 "source_volid": wanted.get("source_volid"),
                 "attachments": [],
@@ -427,7 +427,11 @@ class Volumes(Part):
     async def _change_type(self, volume: Json, kind: Json, before: str) -> None:
         try:
             await self._storage.conditions.take("volume.retype")
-            changes = {"volume_type": kind["name"], "volume_type_id": kind["id"]}
+            changes = {
+                "volume_type": kind["name"],
+                "volume_type_id": kind["id"],
+                "multiattach": kind["extra_specs"].get("multiattach") == "<is> True",
+            }
         except OperationFailed:
             changes = {}
         self._storage.volumes.keep(volume, status=before, **changes)

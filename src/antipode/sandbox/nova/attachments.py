@@ -58,7 +58,7 @@ class Attachments(Part):
         volume = self._storage.volumes.get(str(wanted.get("volumeId")))
         if volume is None or not call.caller.may_see(volume):
             raise Refused(404, f"Volume {wanted.get('volumeId')} could not be found.")
-        if volume["status"] != "available":
+        if not self._storage.may_be_attached(volume, server["id"]):
             raise Refused(
                 400,
                 f"Invalid volume: volume {volume['id']} status must be 'available'. Currently in "
@@ -100,7 +100,7 @@ class Attachments(Part):
         self._servers.table.keep(
             server, _attachments=[a for a in server["_attachments"] if a is not attachment]
         )
-        self._storage.detach(self._storage.volumes[volume])
+        self._storage.detach(self._storage.volumes[volume], server["id"])
 
     async def _interfaces(self, call: Call, item: str) -> Json:
         server = self._servers.find(call, item)

@@ -113,6 +113,9 @@ class Booting(Part):
         if group:
             self._groups.join(group, server_id)
         refusal = self._refusal(server, ports)
+        for disk in disks:
+            if disk["source_type"] == "volume":
+                self._storage.reserve_for(self._storage.volumes[disk["uuid"]], server_id)
         for interface in ports if refusal is None else []:
             self._bind(interface["port_id"], server)
         self._servers.start(self._build(server, disks, call.caller, refusal))
@@ -166,7 +169,7 @@ class Booting(Part):
                 self._check_disk(call.caller, disk)
         return sorted(given, key=lambda d: 0 if d.get("boot_index") == 0 else 1)
 
-    def _check_disk(self, caller: Caller, disk: Json) -> None:
+    def _check_disk(self, caller: Caller, disk: Json, server_id: str = "") -> None:
         volume = self._storage.volumes.get(str(disk.get("uuid")))
         if volume is None or not caller.may_see(volume):
             raise Refused(
@@ -174,7 +177,7 @@ class Booting(Part):
             )
         if disk.get("boot_index") == 0 and volume["bootable"] != "true":
             raise Refused(400, f"Block Device {volume['id']} is not bootable.")
-        if volume["status"] != "available":
+        if not self._storage.may_be_attached(volume, server_id):
             message = (
                 f"volume {volume['id']} status must be 'available' to reserve, but the "
                 f"status is {volume['status']}."
@@ -258,7 +261,8 @@ class Booting(Part):
                 disk_path = self._storage.disk_path(server["id"])
                 await asyncio.to_thread(blocks.copy, source, disk_path)
             for disk in disks:
-                self._servers.attach(server, await self._volume_of(disk, caller), disk)
+                volume = await self._volume_of(disk, caller, server["id"])
+                self._servers.attach(server, volume, disk)
         except (OperationFailed, Refused, OSError) as error:
             self._servers.fault(server, f"Build of instance {server['id']} aborted: {error}")
             return
@@ -284,10 +288,10 @@ class Booting(Part):
             if k.startswith(("hw_", "os_", "img_")) and isinstance(v, str)
         }
 
-    async def _volume_of(self, disk: Json, caller: Caller) -> Json:
+    async def _volume_of(self, disk: Json, caller: Caller, server_id: str) -> Json:
         """The volume of a block device, made from an image if that is what it is to come from."""
         if disk["source_type"] == "volume":
-            self._check_disk(caller, disk)
+            self._check_disk(caller, disk, server_id)
             return self._storage.volumes[disk["uuid"]]
         source = {"imageRef": disk["uuid"]} if disk["source_type"] == "image" else {}
         volume, work = self._volumes.make(

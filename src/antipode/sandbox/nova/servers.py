@@ -222,10 +222,11 @@ class Servers(Part):
         except OperationFailed as error:
             self.fault(server, str(error))
             return
+        self._storage.free_reserved(server["id"])
         for attachment in server["_attachments"]:
             if volume := self._storage.volumes.get(attachment["volume_id"]):
-                self._storage.detach(volume)
-                if attachment["delete_on_termination"]:
+                self._storage.detach(volume, server["id"])
+                if attachment["delete_on_termination"] and not volume["attachments"]:
                     self._storage.remove_volume(volume)
         self._storage.disk_path(server["id"]).unlink(missing_ok=True)
         for interface in server["_ports"]:
@@ -297,6 +298,7 @@ class Servers(Part):
 
     def fault(self, server: Json, message: str) -> None:
         LOG.warning("%s: server %s: %s", self.site, server["id"], message)
+        self._storage.free_reserved(server["id"])
         self.become(server, "ERROR", "error")
         self.table.keep(
             server, fault={"code": 500, "created": self.conditions.timestamp(), "message": message}
@@ -311,9 +313,8 @@ class Servers(Part):
         device = next(
             d for d in (f"/dev/vd{chr(ord('a') + n)}" for n in range(26)) if d not in used
         )
-        self._storage.attach(volume, server["id"], device)
         row = {
-            "id": volume["attachments"][0]["attachment_id"],
+            "id": self._storage.attach(volume, server["id"], device),
             "volume_id": volume["id"],
             "device": device,
             "tag": wanted.get("tag"),
