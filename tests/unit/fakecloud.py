@@ -118,7 +118,7 @@ class FakeCloud:
         self.nics: dict[str, list[str]] = {}
         """server id -> MAC addresses as its hypervisor has them"""
         self.flavors = [{"id": "flavor-1", "name": "small", "vcpus": 1, "ram": 128, "disk": 0}]
-        self.types = [{"id": "type-1", "name": "fast"}]
+        self.types: list[Json] = [{"id": "type-1", "name": "fast"}]
         self.zones = ["nova"]
         self.volume_zones: list[str] | None = None
         """of Cinder, where they are not those of Nova"""

@@ -127,7 +127,7 @@ def test_a_plan_has_it_once_and_knows_with_which_server_it_comes(
     assert [v.source_id for v in plan.shared_of("app")] == ["app-data"]
     assert (plan.sharing_before("front"), plan.sharing_before("app")) == (["app"], [])
     named = {name: name for name in ("db", "app", "front")}
-    assert shared_first(plan, named) == [("app", "front")]  # type: ignore[arg-type]
+    assert shared_first(plan, named) == [("app", "front")]
 
 
 def test_servers_that_share_a_volume_are_booted_one_after_another(

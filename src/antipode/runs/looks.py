@@ -294,10 +294,9 @@ def _plan(point: RecoveryPoint, site: Site, area: Area) -> RecoveryPlan:
     made = plan.make_plan(point, site)
     for warning in made.warnings:
         area.yellow(warning)
-    volumes = sum(len(s.volumes) for s in made.servers)
     area.green(
-        f"{len(made.servers)} servers, {volumes} volumes and {len(made.ports)} ports could be"
-        f" created at {site.name}"
+        f"{len(made.servers)} servers, {len(made.volumes)} volumes and {len(made.ports)} ports"
+        f" could be created at {site.name}"
     )
     return made
 
