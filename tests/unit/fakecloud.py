@@ -579,6 +579,7 @@ class FakeCloud:
                 ]
                 return {"images": [_without_bytes(i) for i in found]}
             case "GET", ["images", image, "members", project]:
+                self._happens(f"look at members of {image}")
                 status = self.image_members.get((image, project))
                 return {"status": status} if status else refuse(404, "no such member")
             case "GET", ["images", image]:

@@ -1026,6 +1026,19 @@ def test_notes_of_points_that_are_long_gone_go_too(world: World) -> None:
     assert {f"{late}.withdrawn", f"{young}.withdrawn"} <= set(left)
 
 
+def test_a_note_stays_while_its_point_is_there_though_it_is_not_listed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_points(world)
+    point = "20200101T000000Z-000000"
+    put_note(world, point, timedelta(days=8))
+    world.here.vaults().put(f"v/{point}.json", b"as it was committed")
+    keep(world, retention={"last": 1})
+    lists_without(monkeypatch, point, range(1, 1000))
+    expire(world)
+    assert f"{point}.withdrawn" in documents(world)
+
+
 def put_note(world: World, point: str, ago: timedelta) -> None:
     """A note as an expiry wrote it a while ago."""
     at = (datetime.now(UTC) - ago).isoformat()

@@ -21,7 +21,7 @@ from antipode.operations.inspect import look
 from antipode.operations.protect import protect
 from antipode.operations.recovery_points import verify
 from antipode.vault import points
-from tests.unit.fakecloud import PROJECT
+from tests.unit.fakecloud import PROJECT, refuse
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
 
@@ -135,7 +135,19 @@ def of_a_recovery_point(world: World) -> None:
     world.b.images["own"] |= ours
 
 
+def of_another_who_shares_it_with_others(world: World) -> None:
+    """As an administrator is shown it, who may not see with whom it is shared."""
+    world.b.images["own"]["visibility"] = "shared"
+
+    def before(event: str) -> None:
+        if event == "look at members of own":
+            refuse(403, "not allowed")
+
+    world.b.before = before
+
+
 LACKING = [
+    of_another_who_shares_it_with_others,
     of_a_recovery_point,
     without_image,
     with_other_bytes,

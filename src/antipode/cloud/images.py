@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from antipode.cloud import answers
-from antipode.cloud.api import Api, Json, Urgency
+from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.image_bytes import ImageStreams
 from antipode.model.source import Image
 from antipode.model.topology import Volume
@@ -67,7 +67,13 @@ class Images:
         if image.get("visibility") != "shared":
             return False
         path = f"/images/{image['id']}/members/{self._project_id}"
-        if (body := self._api.find(path)) is None:
+        try:
+            body = self._api.find(path)
+        except ApiError as error:
+            if error.status == 403:
+                return False
+            raise
+        if body is None:
             return False
         call = f"GET {self._api.service}{path}"
         return bool(answers.IMAGE_MEMBER.check(body, self._api.site, call)["status"] == "accepted")

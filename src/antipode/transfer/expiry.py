@@ -821,12 +821,14 @@ def _forget_old_notes(expiry: Expiry, notes: Iterable[str]) -> None:
     if not old:
         return
     try:
-        listed = set(expiry.every_vault().list(f"{vnf}/"))
+        everywhere = expiry.every_vault()
+        listed = set(everywhere.list(f"{vnf}/"))
+        names = {point: sealing.manifest_name(vnf, point) for point in old}
+        gone = [p for p, n in names.items() if n not in listed and not everywhere.versions(n)]
     except (VaultError, SiteUnreachable) as error:
         LOG.warning("notes of withdrawn recovery points of %s stay: %s", vnf, error)
         return
     expiry.go_on()
-    gone = [point for point in old if sealing.manifest_name(vnf, point) not in listed]
     withdrawals.forget(expiry.vault, vnf, gone)
 
 
