@@ -7,7 +7,7 @@ from oslo_config import cfg
 
 GROUP = cfg.OptGroup("quiesce", title="Quiesce and unquiesce of servers")
 
-OPTIONS = [
+OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
         "default_timeout",
         default=60,
