@@ -358,6 +358,72 @@ class Webhook(Model):
         return self
 
 
+ALARMS = [
+    *("dr.run.waiting", "dr.run.awaiting-approval", "dr.rpo.", "dr.vnf.", "dr.member.frozen"),
+    *("dr.quiesce.over-budget", "dr.schedule.missed", "dr.readiness.red", "dr.drill.overdue"),
+    *("dr.chain.broken", "dr.vault.", "dr.failover.", "dr.protect.error", "dr.drill.error"),
+]
+"""The beginnings of the types of events that call for a person, or say that it is over."""
+Address = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$", max_length=254)
+]
+Types = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=100)
+]
+
+
+class Mail(Model):
+    """A mail server that sends events on."""
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9:.-]+$", max_length=253)]
+    port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    """587 by default, 465 with `tls`, 25 with `none`"""
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    """none: to this host only"""
+    ca: Path | None = None
+    """certificates that the server's is signed by; those of the system by default"""
+    user: Annotated[str, Field(min_length=1)] | None = None
+    password_file: Path | None = None
+    """its first line is the user's password"""
+    sender: Address
+    to: Annotated[list[Address], Field(min_length=1, max_length=50)]
+    types: Types = Field(default_factory=lambda: list(ALARMS))
+    """the beginnings of the types that it gets; those that call for a person by default"""
+
+    @model_validator(mode="after")
+    def is_encrypted(self) -> Self:
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file go together")
+        is_here = self.host in ("127.0.0.1", "::1", "localhost")
+        if self.security == "none" and not is_here:
+            raise ValueError("mails are sent in the clear to this host only: give starttls or tls")
+        for path in (self.ca, self.password_file):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"{path} is not an absolute path")
+        return self
+
+    @property
+    def port_used(self) -> int:
+        """The port, or the usual one."""
+        return self.port or {"starttls": 587, "tls": 465, "none": 25}[self.security]
+
+
+class OsloMessaging(Model):
+    """The message bus of an OpenStack."""
+
+    transport_url_file: Path
+    """its first line is the URL of a transport, as OpenStack's services have it"""
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] = "notifications"
+    types: Types = Field(default_factory=lambda: ["dr."])
+    """the beginnings of the types that it gets; all by default"""
+
+    @model_validator(mode="after")
+    def path_is_whole(self) -> Self:
+        if not self.transport_url_file.is_absolute():
+            raise ValueError(f"{self.transport_url_file} is not an absolute path")
+        return self
+
+
 class SshRunner(Model):
     """Another host, on which OpenSSH runs programs without a question: its key must be known, and
     ours must let us in.
@@ -411,13 +477,27 @@ class EventsConfig(Model):
     log: Path | None = None
     """a file to which each event is appended, a line each"""
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
+    mail: dict[Name, Mail] = Field(default_factory=dict)
+    oslo_messaging: dict[Name, OsloMessaging] = Field(default_factory=dict)
+
+    @property
+    def types_of_each(self) -> dict[str, list[str]]:
+        """By the name of a receiver, the beginnings of the types that it gets; without the log."""
+        return {
+            **{name: hook.types for name, hook in self.webhooks.items()},
+            **{name: server.types for name, server in self.mail.items()},
+            **{name: bus.types for name, bus in self.oslo_messaging.items()},
+        }
 
     @model_validator(mode="after")
     def goes_somewhere(self) -> Self:
-        if self.log is None and not self.webhooks:
-            raise ValueError("give log, webhooks or both")
-        if "log" in self.webhooks:
-            raise ValueError("a webhook cannot be named log")
+        names = [*self.webhooks, *self.mail, *self.oslo_messaging]
+        if self.log is None and not names:
+            raise ValueError("give log, webhooks, mail or oslo_messaging")
+        if "log" in names:
+            raise ValueError("a receiver cannot be named log")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two receivers have the same name: {', '.join(twice)}")
         if self.log is not None and not self.log.is_absolute():
             raise ValueError(f"log {self.log} is not an absolute path")
         return self

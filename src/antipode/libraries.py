@@ -40,6 +40,13 @@ ETCD_CLIENT = (
 )
 """What a claim on etcd uses beside TaskFlow's own calls."""
 
+OSLO_MESSAGING = ("oslo.messaging", ">=14,<18")
+NOTIFICATIONS = (
+    "oslo_messaging.transport:Transport._send_notification",
+    "oslo_messaging:get_notification_transport",
+)
+"""What a receiver of events on a message bus uses: its public notifier hides what is not sent."""
+
 
 def need(package: str, extra: str, user: str) -> None:
     """See that a package of an extra is installed.

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from antipode import config, yamlfile
-from antipode.config import Config, EventsConfig
+from antipode.config import ALARMS, Config, EventsConfig
 from antipode.engine.deployment import Deployment
 from antipode.engine.run import new_run
 from antipode.errors import InvalidInput
@@ -34,9 +35,10 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.runs import kind_of
 from antipode.service import courier as delivering
 from antipode.service import events as noticing
-from antipode.service.courier import Courier, LogFile, NotDelivered, WebhookReceiver, couriers
+from antipode.service.courier import Courier, LogFile, WebhookReceiver, couriers
 from antipode.service.events import Noticer
 from antipode.service.observer import Newest, Observed, Observer
+from antipode.service.receiver import NotDelivered
 from antipode.store.tables import ApprovalRow, QuestionRow
 from tests.unit import samples
 
@@ -356,6 +358,45 @@ def test_a_change_of_readiness_is_an_event_once_with_its_reasons(world: World) -
     assert event.data["reasons"] == ["red: plan: flavor m1 is missing"]
 
 
+def test_a_drill_that_is_overdue_is_an_event_until_one_is_passed(world: World) -> None:
+    def observes(passed_days_ago: float | None, every: str | None = "90d") -> None:
+        world.observes(1)
+        seen = world.observer.observed["hlr"]
+        passed = None if passed_days_ago is None else world.now - passed_days_ago * 86400
+        vnf = samples.vnf(rpo="30m", drill_every=every)
+        now = replace(seen, vnf=vnf, drilled_at=passed, at=world.now)
+        world.observer.observed = {"hlr": now}
+
+    observes(89)
+    assert world.noticed() == []
+    observes(91)
+    assert world.noticed() == ["dr.drill.overdue"]
+    observes(91.1)
+    assert world.noticed() == []
+    observes(0)
+    assert world.noticed() == ["dr.drill.in-time"]
+    observes(None, every=None)
+    assert world.noticed() == []
+    observes(None)
+    assert world.noticed() == ["dr.drill.overdue"]
+
+
+def test_a_window_beyond_its_budget_and_bytes_that_are_broken_are_events(world: World) -> None:
+    within, beyond = world.run("protect"), world.run("protect", "sms")
+    proof, drill = world.run("verify"), world.run("drill")
+    world.noticed()
+    world.ends(within, quiesce_window_s=2.9, quiesce_budget_s=3.0)
+    world.ends(beyond, quiesce_window_s=3.1, quiesce_budget_s=3.0)
+    assert world.noticed() == ["dr.protect.end", "dr.protect.end", "dr.quiesce.over-budget"]
+    good, bad = ({"volume": n, "ok": n == "a", "detail": "block 3 differs"} for n in "ab")
+    world.ends(proof, "failed", volumes=[good, bad])
+    assert world.noticed() == ["dr.chain.broken", "dr.verify.error"]
+    (event,) = (e for e in world.deployment.events.newest(2) if e.type == "dr.chain.broken")
+    assert event.data["broken"] == ["volume b: block 3 differs"]
+    world.ends(drill, content=[good])
+    assert world.noticed() == ["dr.drill.end"]
+
+
 def test_missed_slots_are_told(world: World) -> None:
     schedules, key = world.deployment.schedules, ("hlr", "quiesced-snapshot")
     schedules.begin(key, None, "every", 0.0)
@@ -594,6 +635,9 @@ def test_the_configuration_of_the_page_loads_and_it_names_every_type(tmp_path: P
     ends = {f"dr.protect.{end}" for end in ("start", *noticing.ENDINGS.values())}
     states = {f"dr.rpo.{state}" for state in (RpoState.EXCEEDED, RpoState.MET)}
     others = {"dr.member.frozen", "dr.member.unquiesced", "dr.vault.down", "dr.vault.up"}
+    others |= {"dr.drill.overdue", "dr.drill.in-time", "dr.quiesce.over-budget", "dr.chain.broken"}
+    for beginning in ALARMS:
+        assert f"`{beginning}" in page
     for kind in (
         ends
         | states

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delivers events to one receiver, each at least once: a webhook, or a log file."""
+"""Delivers events to one receiver, each at least once: a webhook, a log file, or one of those that
+have a module of their own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ import hmac
 import json
 import logging
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,37 +24,18 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import InvalidInput
 from antipode.model.event import Event
 from antipode.service.events import LOG_RECEIVER
+from antipode.service.mail import MailReceiver
+from antipode.service.receiver import ANSWERS_WITHIN_S, NotDelivered, Receiver
 from antipode.store import database
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 1.0
-ANSWERS_WITHIN_S = 10.0
-"""How long a receiver may take to connect, and then to answer."""
 TAKEN_S = 60.0
 """How long no other host takes an event that this one is delivering."""
 PAUSES_S = (5.0, 600.0)
 """After the first attempt that failed, and at most; each pause is twice as long as the one before.
 """
 LEAST_SECRET = 24
-
-
-class NotDelivered(Exception):
-    """A receiver did not take an event."""
-
-
-class Receiver(ABC):
-    """A place where events go."""
-
-    @abstractmethod
-    def give(self, event: Event, at: float) -> None:
-        """Give it an event.
-
-        Args:
-            at: the moment, in seconds since the epoch.
-
-        Raises:
-            NotDelivered: it did not take it.
-        """
 
 
 class LogFile(Receiver):
@@ -214,11 +196,20 @@ def couriers(deployment: Deployment, settings: EventsConfig) -> list[Courier]:
     """A courier for each receiver of the configuration.
 
     Raises:
-        InvalidInput: the secret of a webhook cannot be read.
+        InvalidInput: a secret cannot be read, or a package is missing.
+        AntipodeError: a package does not fit.
     """
     receivers: dict[str, Receiver] = {
         name: WebhookReceiver(hook, settings.source) for name, hook in settings.webhooks.items()
     }
+    receivers |= {name: MailReceiver(mail, settings.source) for name, mail in settings.mail.items()}
+    if settings.oslo_messaging:
+        from antipode.service.notifications import NotificationReceiver
+
+        receivers |= {
+            name: NotificationReceiver(bus, settings.source)
+            for name, bus in settings.oslo_messaging.items()
+        }
     if settings.log is not None:
         receivers[LOG_RECEIVER] = LogFile(settings.log, settings.source)
     return [Courier(deployment, name, receiver) for name, receiver in receivers.items()]

@@ -28,7 +28,7 @@ from antipode.model.readiness import reasons
 from antipode.model.rpo import Rpo, RpoState, rpo
 from antipode.runs import find_kind, transitions
 from antipode.runs.actions import how
-from antipode.service.observer import Observer
+from antipode.service.observer import Observed, Observer
 from antipode.store import database
 from antipode.store.runs import NEVER_BEGUN
 from antipode.store.tables import QuestionRow, ReadinessRow, RunRow
@@ -49,7 +49,7 @@ REPORTED = (
     *("stored_bytes", "quiesce_window_s", "quiesce_budget_s", "rpo_s", "rto_s", "seconds", "site"),
 )
 """The fields of a run's result that its event has, where they are there."""
-EXCEEDED, UNPROTECTED = "rpo.exceeded/", "vnf.unprotected/"
+EXCEEDED, UNPROTECTED, OVERDUE = "rpo.exceeded/", "vnf.unprotected/", "drill.overdue/"
 """The beginnings of the keys of conditions of a VNF."""
 ENDINGS = {"succeeded": "end", "failed": "error", "aborted": "abort"}
 ASKED = "run.asks/"
@@ -193,10 +193,11 @@ class Noticer:
             elif self._judged.get(name) != seen.at:
                 self._judged[name] = seen.at
                 yield from self._of_vnf(name, found, now)
+                yield from self._of_drill(name, seen, now)
         if self._observer.looked_at:
             for key in held:
                 about, _, name = key.partition("/")
-                if f"{about}/" in (EXCEEDED, UNPROTECTED) and name not in observed:
+                if f"{about}/" in (EXCEEDED, UNPROTECTED, OVERDUE) and name not in observed:
                     yield Condition(key, None, False)  # the VNF was removed
 
     def _of_vnf(self, name: str, found: Rpo, now: float) -> Iterator[Condition]:
@@ -211,6 +212,16 @@ class Noticer:
             yield Condition(key, _of_vnf(_once(key, now), kind, name, now, data), is_exceeded)
         elif found.state is RpoState.NO_TARGET:
             yield Condition(key, None, False)
+
+    @staticmethod
+    def _of_drill(name: str, seen: Observed, now: float) -> Iterator[Condition]:
+        """Whether a drill is overdue by the policy of a VNF."""
+        every_s, passed_at = seen.vnf.drill_every, seen.drilled_at
+        is_overdue = every_s is not None and now - (passed_at or 0.0) > every_s
+        data = {"vnf": name, "drill_every_s": every_s, "passed_at": passed_at}
+        key = f"{OVERDUE}{name}"
+        kind = "dr.drill.overdue" if is_overdue else "dr.drill.in-time"
+        yield Condition(key, _of_vnf(_once(key, now), kind, name, now, data), is_overdue)
 
     def _of_freezes(self, held: Held, now: float) -> Iterator[Condition]:
         prefix, until, names = "member.frozen/", dict[str, float](), dict[str, Any]()
@@ -297,8 +308,8 @@ def receivers(settings: EventsConfig | None, kind: str) -> list[str]:
         return []
     named = [
         name
-        for name, hook in settings.webhooks.items()
-        if any(kind.startswith(beginning) for beginning in hook.types)
+        for name, wanted in settings.types_of_each.items()
+        if any(kind.startswith(beginning) for beginning in wanted)
     ]
     return [*named, *([LOG_RECEIVER] if settings.log else [])]
 
@@ -332,7 +343,22 @@ def _of_run(row: RunRow) -> Iterator[Event]:
     failed = {"vnf_state": transitions.of_run(row)} if begun and row.state == "failed" else {}
     ended = {**said, "state": row.state, "reason": row.reason, **failed, **result}
     kind = f"dr.{row.kind}.{ENDINGS[row.state]}"
-    yield _of_vnf(f"{row.id}/{row.state}/{row.claim}", kind, row.vnf, row.ended_at, ended)
+    once = f"{row.id}/{row.state}/{row.claim}"
+    yield _of_vnf(once, kind, row.vnf, row.ended_at, ended)
+    window, budget = (row.result.get(f"quiesce_{what}_s") for what in ("window", "budget"))
+    if window is not None and budget is not None and window > budget:
+        over = {**said, "quiesce_window_s": window, "quiesce_budget_s": budget}
+        yield _of_vnf(f"{once}/over", "dr.quiesce.over-budget", row.vnf, row.ended_at, over)
+    if broken := [f for f in _compared(row) if f.get("ok") is False]:
+        details = [f"volume {f.get('volume')}: {f.get('detail')}" for f in broken]
+        of_it = {**said, "recovery_point": row.result.get("recovery_point"), "broken": details}
+        yield _of_vnf(f"{once}/broken", "dr.chain.broken", row.vnf, row.ended_at, of_it)
+
+
+def _compared(row: RunRow) -> list[Mapping[str, Any]]:
+    """What a drill or a verification has compared with what was captured."""
+    found = row.result.get("content") or row.result.get("volumes")
+    return [f for f in found if isinstance(f, dict)] if isinstance(found, list) else []
 
 
 def _of_readiness(row: ReadinessRow) -> Event:
