@@ -262,7 +262,7 @@ def test_missing_objects_are_not_found_and_listings_are_followed() -> None:
     with pytest.raises(NotFound, match="vault/x"):
         objects.get("vault", "x")
     objects.delete("vault", "x")
-    assert objects.listing("vault") == [("a", 1, "h")]
+    assert [o[:3] for o in objects.listing("vault")] == [("a", 1, "h")]
 
 
 class Swift:

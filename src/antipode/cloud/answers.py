@@ -739,8 +739,22 @@ class _Object(TypedDict):
     name: Id
     bytes: Count
     hash: Text
+    last_modified: NotRequired[Text]
 
 
+class _Clusters(TypedDict):
+    clusters: dict[Text, dict[Text, Any]]
+
+
+class _ContainerSync(TypedDict):
+    realms: NotRequired[dict[Text, _Clusters]]
+
+
+class _Info(TypedDict):
+    container_sync: NotRequired[_ContainerSync]
+
+
+OBJECT_STORE_INFO = Shape("info", _Info)
 OBJECTS = Shape("objects", list[_Object])
 OBJECT_LIST = Shape("objects", list[dict[Text, Any]])
 """what Cinder keeps beside the objects of a backup: each of the list has an object's name as key"""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -40,6 +40,15 @@ class StoredObject(NamedTuple):
     name: str
     bytes: int
     etag: str
+    last_modified: str = ""
+    """as Swift writes it, UTC, to the microsecond"""
+
+
+class Cluster(NamedTuple):
+    """A Swift as the realms of container sync name it."""
+
+    realm: str
+    name: str
 
 
 class ContainerFacts(NamedTuple):
@@ -84,6 +93,56 @@ class Objects:
         headers = self._send("HEAD", container).headers
         names = ("X-Container-Read", "X-Container-Write", "Date")
         return ContainerFacts(*(answers.printable(headers.get(name) or "") for name in names))
+
+    def properties(self, container: str) -> dict[str, str]:
+        """The headers of a container, names in small letters.
+
+        Raises:
+            NotFound: there is no such container.
+        """
+        return _headers(self._send("HEAD", container))
+
+    def describe(self, container: str, headers: Mapping[str, str]) -> None:
+        """Change these headers of a container (`POST`).
+
+        Raises:
+            NotFound: there is no such container.
+            Refused: one cannot have this value, as a cluster that this one does not know.
+        """
+        self._send("POST", container, headers=dict(headers))
+
+    def changed_at(self, container: str, name: str) -> str:
+        """The time at which an object was written, as Swift orders its versions by it: seconds
+        since the epoch. Container sync carries it to the other site.
+
+        Raises:
+            NotFound: there is no such object.
+            UnexpectedAnswer: Swift does not say it.
+        """
+        found = _headers(self._send("HEAD", container, name)).get("x-timestamp", "")
+        try:
+            float(found)
+        except ValueError as error:
+            what = f"HEAD {container}/{name}"
+            raise UnexpectedAnswer(self._site, what, "it has no X-Timestamp") from error
+        return found
+
+    def clusters(self) -> dict[Cluster, bool]:
+        """The clusters of the realms that container sync knows here (`GET /info`) -> whether it is
+        this one. None where Swift has no container sync.
+        """
+        url = self.account.partition("/v1/")[0] + "/info"
+        response = self._accepted(self._attempts(url, "GET")[-1], "GET", "info", None)
+        try:
+            content = response.json()
+        except (ValueError, RecursionError) as error:
+            raise UnexpectedAnswer(self._site, "GET /info", "it is no JSON") from error
+        info = answers.OBJECT_STORE_INFO.check(content, self._site, "GET /info")
+        return {
+            Cluster(realm, name): bool(about.get("current"))
+            for realm, found in info.get("container_sync", {}).get("realms", {}).items()
+            for name, about in found["clusters"].items()
+        }
 
     def put(self, container: str, name: str, data: bytes) -> None:
         """Write an object, over one of that name."""
@@ -172,7 +231,10 @@ class Objects:
             problem = f"it is no JSON: {type(error).__name__}"
             raise UnexpectedAnswer(self._site, f"GET {container}", problem) from error
         objects = answers.OBJECTS.check(content, self._site, f"GET {container}")
-        return [StoredObject(o["name"], o["bytes"], o["hash"]) for o in objects]
+        return [
+            StoredObject(o["name"], o["bytes"], o["hash"], o.get("last_modified", ""))
+            for o in objects
+        ]
 
     def _send(
         self,
@@ -217,6 +279,10 @@ class Objects:
                 response.status_code,
             )
         return response
+
+
+def _headers(response: Any) -> dict[str, str]:
+    return {name.lower(): answers.printable(value) for name, value in response.headers.items()}
 
 
 def _path(container: str, name: str | None) -> str:

@@ -42,6 +42,7 @@ SECONDS = {
     "stack.create": 0.3,
     "stack.update": 0.3,
     "stack.delete": 0.2,
+    "container_sync.send": 0.02,
     "image.create": 0.1,
     "image.upload": 0.3,
     "guest.boot": 0.8,
@@ -159,13 +160,17 @@ class Conditions:
         while rule in self.rules:
             await self._changed.wait()
 
-    async def take(self, operation: str) -> None:
+    async def take(self, operation: str, subject: str = "") -> None:
         """Let an operation take its time.
+
+        Args:
+            subject: what a fault may also be of, behind the operation's name.
 
         Raises:
             OperationFailed: it has been made to fail.
         """
-        if rule := self.strike(operation, OF_OPERATIONS):
+        name = f"{operation} {subject}" if subject else operation
+        if rule := self.strike(name, OF_OPERATIONS):
             if rule.effect == "error":
                 raise OperationFailed(rule.message)
             if rule.effect == "slow":

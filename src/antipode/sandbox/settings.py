@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from antipode import private
 from antipode.sandbox.blocks import KERNEL_TELLS
+from antipode.sandbox.container_sync import Realm
 from antipode.sandbox.members import Tenant
 from antipode.sandbox.store import StoreSettings
 
@@ -33,6 +34,8 @@ class SiteSettings(BaseModel):
     add_on: bool = True
     """whether the quiesce add-on is installed"""
     store: StoreSettings
+    realm: Realm | None = None
+    """of container sync between the sites"""
     tenant: Tenant
 
     @property

@@ -23,6 +23,7 @@ from antipode.sandbox import guests, settings
 from antipode.sandbox.cinder.service import Cinder
 from antipode.sandbox.cinder.storage import BACKEND, Storage
 from antipode.sandbox.conditions import Conditions
+from antipode.sandbox.container_sync import ContainerSync, Realm
 from antipode.sandbox.control import Control
 from antipode.sandbox.database import Database
 from antipode.sandbox.designate import Designate
@@ -105,8 +106,8 @@ class Site:
         )
         self.designate = Designate(database, self.conditions, work)
         self.heat = Heat(database, self.conditions, work)
-        swift = Swift(database, directory / "objects", self.conditions)
-        services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, swift]
+        self.swift = Swift(database, directory / "objects", self.conditions, site.realm, site.name)
+        services: list[Service] = [self.nova, self.cinder, self.neutron, self.glance, self.swift]
         services += [self.designate, self.heat]
         paths = {
             "compute": "/v2.1",
@@ -175,13 +176,28 @@ async def serve(directory: Path, doors: Sequence[socket.socket]) -> None:
         await runner.setup()
         await web.SockSite(runner, door, backlog=BACKLOG).start()
         runners.append(runner)
+    synchronization = asyncio.ensure_future(_container_sync(site, site_settings.realm))
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    await ended.wait()
+    await asyncio.wait(
+        [synchronization, asyncio.ensure_future(ended.wait())],
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    if synchronization.done():
+        synchronization.result()  # raises: it never ends by itself
+    synchronization.cancel()
     for runner in runners:
         await runner.cleanup()
     await site.store.close()
+
+
+async def _container_sync(site: Site, realm: Realm | None) -> None:
+    """Until it is cancelled."""
+    if realm is None:
+        await asyncio.Event().wait()
+        return
+    await ContainerSync(site.swift, realm, site.conditions).run()
 
 
 def main() -> int:

@@ -27,6 +27,8 @@ from typing import Any
 from antipode import private
 from antipode.errors import AntipodeError, NotFound
 from antipode.sandbox import settings
+from antipode.sandbox.container_sync import Realm
+from antipode.sandbox.keystone import PASSWORD
 from antipode.sandbox.members import TENANTS
 from antipode.sandbox.settings import SiteSettings
 from antipode.sandbox.store import StoreSettings
@@ -129,6 +131,8 @@ class Sandbox:
                 "embedded sites"
             )
         auth_url = f"http://{HOST}:{ports[2 * SITES.index(STORE)]}/identity/v3"
+        swifts = [f"http://{HOST}:{port}/object-store/v1/" for port in ports[::2]]
+        realm = Realm(key=PASSWORD, clusters=dict(zip(SITES, swifts, strict=True)))
         for number, site in enumerate(SITES):
             private.make_folder(self._home(site))
             SiteSettings(
@@ -138,6 +142,7 @@ class Sandbox:
                 port=ports[2 * number],
                 control_port=ports[2 * number + 1],
                 store=StoreSettings(auth_url=auth_url),
+                realm=realm,
                 tenant=TENANTS[site],
                 **new,
             ).write(self._home(site))
