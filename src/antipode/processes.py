@@ -18,6 +18,8 @@ LOOK_S = 0.05
 """Between two looks whether a program has ended, which its silence does not tell."""
 TAIL = 4096
 """The bytes of a program's output that are kept: the last ones."""
+PIPE = 1 << 20
+"""The bytes that a pipe can hold, at most, where no administrator allows more."""
 SHOWN = 300
 """The characters of it that a message has."""
 
@@ -167,10 +169,16 @@ class _Talk:
             if time.monotonic() > deadline or len(self.output) > self._at_most:
                 return False
             self._turn(LOOK_S)
-        while self._turn(0):  # what it has printed last
-            if time.monotonic() > deadline or len(self.output) > self._at_most:
-                return False
+        self._read_rest()
         return len(self.output) <= self._at_most
+
+    def _read_rest(self) -> None:
+        """What it has printed last, and no more than its pipes can hold: a process that it left
+        behind may print for ever.
+        """
+        rest = self._at_most + 1 - len(self.output) + 2 * PIPE
+        while rest > 0 and (passed := self._turn(0)):
+            rest -= passed
 
     def close(self) -> None:
         self._selector.close()
@@ -178,16 +186,16 @@ class _Talk:
             with suppress(BrokenPipeError):
                 pipe.close()
 
-    def _turn(self, wait_s: float) -> bool:
-        """Pass on what can be passed on; whether anything was."""
+    def _turn(self, wait_s: float) -> int:
+        """Pass on what can be passed on; how many bytes that were."""
         if not self._selector.get_map():  # it has closed all of them
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(wait_s)
-            return False
-        passed = [key.data(key.fd) for key, _ in self._selector.select(wait_s)]
-        return any(passed)
+            return 0
+        return sum(key.data(key.fd) for key, _ in self._selector.select(wait_s))
 
-    def _write(self, handle: int) -> bool:
+    def _write(self, handle: int) -> int:
+        before = len(self._rest)
         try:
             self._rest = self._rest[os.write(handle, self._rest) :]
         except BrokenPipeError:  # it does not read its request
@@ -195,17 +203,17 @@ class _Talk:
         if not self._rest:
             self._selector.unregister(handle)
             self._pipes[0].close()
-        return True
+        return before - len(self._rest)
 
-    def _read(self, handle: int) -> bool:
+    def _read(self, handle: int) -> int:
         chunk = self._chunk(handle)
         self.output += chunk
-        return bool(chunk)
+        return len(chunk)
 
-    def _read_error(self, handle: int) -> bool:
+    def _read_error(self, handle: int) -> int:
         chunk = self._chunk(handle)
         self.error = (self.error + chunk)[-TAIL:]
-        return bool(chunk)
+        return len(chunk)
 
     def _chunk(self, handle: int) -> bytes:
         if not (chunk := os.read(handle, 65536)):

@@ -5,6 +5,7 @@ recovery points, promotion before any member boots, and what undoes it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from antipode import processes
+from antipode.datastores import arrival
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     AntipodeError,
@@ -29,8 +31,8 @@ from antipode.operations.abort import abort
 from antipode.operations.failover import prepare
 from antipode.operations.resume import resume
 from antipode.protect import application_data
+from antipode.recover import application_data as recovering
 from antipode.runs import failover_checks
-from antipode.runs import migrate as migrate_run
 from antipode.vault import generations, points
 from tests.unit import parts, twosites
 from tests.unit.test_durable_runs import World, world
@@ -84,7 +86,7 @@ class Kept:
 def kept(world: World, monkeypatch: pytest.MonkeyPatch) -> Kept:
     monkeypatch.setattr(processes, "ask", answered_here)
     monkeypatch.setattr(application_data, "LOOK_S", 0.01)
-    monkeypatch.setattr(migrate_run, "LOOK_S", 0.01)
+    monkeypatch.setattr(arrival, "LOOK_S", 0.01)
     return Kept(world)
 
 
@@ -203,12 +205,14 @@ def test_a_storage_that_is_not_configured_is_named(kept: Kept) -> None:
         kept.world.protect()
 
 
-def test_one_of_two_backup_sites_may_be_silent(kept: Kept) -> None:
+def test_one_of_two_backup_sites_may_be_silent(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrival, "SILENCE_S", 0.0)
+    records = {"storage": "pg", "kind": "application", "arrives_within": "100ms"}
     vnf = Vnf.model_validate(
         {
             **VNF.model_dump(mode="json"),
             "backup": ["site-b", "site-c"],
-            "datastores": {"records": {"storage": "pg", "kind": "application"}},
+            "datastores": {"records": records},
         }
     )
     third = {"health": "replicating", "position": 1}
@@ -224,6 +228,92 @@ def test_one_of_two_backup_sites_may_be_silent(kept: Kept) -> None:
     assert len(list(application_data.problems(p))) == 2
     with pytest.raises(SiteUnreachable):
         application_data.arrived(p, {"records": "1"})
+
+
+def test_a_copy_that_follows_another_site_is_not_protected(kept: Kept) -> None:
+    kept.records.is_at("site-b", origin="db.site-a.example:5432")
+    kept.world.protect()
+    kept.records.is_at("site-b", origin="db.site-c.example:5432")
+    before, began = kept.newest().id, len(kept.world.a.events)
+    with pytest.raises(PreflightFailed, match=r"records.*site-b follows db\.site-c"):
+        kept.world.protect()
+    assert not [e for e in kept.world.a.events[began:] if e.startswith("quiesce")]
+    assert kept.newest().id == before
+    found = datastores.status(kept.world.here, "v")
+    assert [(f.site, f.is_well) for f in found] == [("site-a", True), ("site-b", False)]
+    prepared = datastores.prepare(kept.world.here, "v", awaits=False, tell=lambda what: None)
+    assert all(f.is_well for f in prepared)
+    kept.world.protect()
+
+
+@pytest.mark.parametrize(
+    "how", [{"code": 75}, {"code": 1, "error": "it restarts"}, {"raw": "no json"}]
+)
+def test_a_look_that_fails_does_not_end_the_wait_for_a_position(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    made = application_data.arrived
+
+    def arrived(*arguments: Any) -> Any:
+        kept.records.says("status at site-b", **how)
+        return made(*arguments)
+
+    looks = iter(range(3))
+
+    def pause(_seconds: float) -> None:
+        if next(looks, None) is None:
+            kept.records.says("status at site-b")
+
+    monkeypatch.setattr(application_data, "arrived", arrived)
+    monkeypatch.setattr(time, "sleep", pause)
+    kept.world.protect()
+    assert kept.newest().datastores["records"].sites == ["site-b"]
+
+
+def test_a_copy_that_fails_until_the_limit_makes_no_point(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kept.newest().id
+    made = application_data.arrived
+
+    def arrived(*arguments: Any) -> Any:
+        kept.records.says("status at site-b", code=1, error="disk full")
+        return made(*arguments)
+
+    monkeypatch.setattr(application_data, "arrived", arrived)
+    kept.define({"records": {"storage": "pg", "kind": "application", "arrives_within": "50ms"}})
+    with pytest.raises(ResourceFailed, match="disk full"):
+        kept.world.protect()
+    assert kept.newest().id == before
+
+
+def test_positions_of_all_data_are_asked_for_at_once(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.define_both()
+    both = threading.Barrier(2, timeout=60)
+    answered = processes.ask
+
+    def ask(words: Any, request: bytes, *rest: Any, **more: Any) -> Any:
+        if b'"verb": "point"' in request:
+            both.wait()  # breaks where one is asked for after the other
+        return answered(words, request, *rest, **more)
+
+    monkeypatch.setattr(processes, "ask", ask)
+    kept.world.protect()
+    assert set(kept.newest().datastores) == {"records", "log"}
+
+
+@pytest.mark.parametrize("health", ["stopped", "absent"])
+def test_a_preparation_does_not_wait_for_what_does_not_begin(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, health: str
+) -> None:
+    monkeypatch.setattr(datastores, "LOOK_S", 0.01)
+    monkeypatch.setattr(datastores, "BEGINS_S", 0.0)
+    kept.records.is_at("site-b", health=health)
+    kept.records.says("resync at site-b", does_nothing=True, raw='{"version": 1}')
+    with pytest.raises(ResourceFailed, match="does not begin"):
+        datastores.prepare(kept.world.here, "v", awaits=True, tell=lambda what: None)
 
 
 # Recovery.
@@ -533,6 +623,47 @@ def test_an_undo_is_refused_as_it_brings_no_data_back(kept: Kept) -> None:
     with pytest.raises(PreflightFailed, match="datastore records"):
         undo.prepare(here, "v")
     assert kept.records.health == {"site-a": "writable", "site-b": "writable"}
+
+
+def test_an_undo_asks_data_that_is_in_use_at_both_sites_whether_it_is(kept: Kept) -> None:
+    verbs = [v for v in twosites.VERBS if v not in ("promote", "demote", "resync")]
+    text = kept.world.config.read_text().replace(
+        kept.records.configuration("pg"), kept.records.configuration("pg", verbs)
+    )
+    kept.world.config.write_text(text)
+    here = kept.world.here = kept.world.process()
+    kept.define()
+    kept.world.protect()
+    point, site = kept.newest(), here.site("site-a")
+    assert list(recovering.cannot_be_undone(point, site)) == []
+    kept.records.is_at("site-a", health="broken")
+    [problem] = recovering.cannot_be_undone(point, site)
+    assert "broken" in problem and "promoted" not in problem
+
+
+def test_the_storage_of_data_is_that_of_the_vnf_file(kept: Kept) -> None:
+    kept.world.protect()
+    text = kept.world.config.read_text()
+    kept.world.config.write_text(text.replace("  pg:\n", "  postgres:\n"))
+    kept.world.here = kept.world.process()
+    kept.define({"records": {"storage": "postgres", "kind": "application"}})
+    assert kept.newest().datastores["records"].storage == "pg"
+    plan = prepare(kept.world.here, "v", "site-b", None).plan
+    assert [d.storage for d in plan.datastores] == ["postgres"]
+    kept.world.failover()
+    assert kept.records.health["site-b"] == "writable"
+
+
+def test_old_data_that_is_writable_after_a_failover_is_named(kept: Kept) -> None:
+    kept.world.protect()
+    vnf, storages = kept.world.here.vnfs.get("v"), kept.world.here.storages_at("site-a")
+    [named] = recovering.writable(vnf, "site-a", storages)
+    assert "datastore records" in named and "--overwrite site-a" in named
+    kept.records.is_at("site-a", health="stopped")
+    assert list(recovering.writable(vnf, "site-a", storages)) == []
+    kept.records.says("status at site-a", code=75)
+    [unknown] = recovering.writable(vnf, "site-a", storages)
+    assert "may be writable" in unknown
 
 
 # Migration.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
 import time
@@ -204,6 +205,23 @@ def test_what_a_command_leaves_behind_holds_up_nothing(tmp_path: Path) -> None:
     began = time.monotonic()
     assert at("site-b", settings).reference(DATA) == "r"
     assert time.monotonic() - began < 4.5
+
+
+def test_what_a_command_leaves_behind_may_print_for_ever(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    settings = program(
+        tmp_path,
+        "import subprocess, sys\n"
+        "loud = 'import sys\\nwhile True: sys.stderr.write(\"x\" * 65536)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', loud])\n"
+        f"open({str(pid)!r}, 'w').write(str(child.pid))\n"
+        'print(\'{"version": 1, "reference": "r"}\')',
+    )
+    settings["timeouts"] = {"reference": "10m"}
+    try:
+        assert at("site-b", settings).reference(DATA) == "r"
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 def test_a_command_need_not_read_its_request(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from antipode import config
 from antipode.cloud import health
 from antipode.cloud import site as cloud_site
+from antipode.config import StorageConfig
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import Busy, NotFound, PreflightFailed, SiteUnreachable
@@ -215,6 +216,23 @@ def test_site_check_looks_at_every_vault_store_and_vnf(
         ("keys", "-"): True,
         ("recovery kit", "-"): False,
     }
+
+
+def test_site_check_looks_at_each_storage_at_each_site(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = {"commands": {v: ["/nowhere/command"] for v in ("status", "reference")}}
+    sites: dict[str, dict[str, Any]] = {"site-a": command, "site-b": {"commands": {}}}
+    storages = {"pg": StorageConfig(driver="command", sites=sites)}
+    config = deployment.config.model_copy(update={"storages": storages})
+    monkeypatch.setattr(deployment, "config", config)
+    found = {
+        c.site: (c.ok, c.detail)
+        for c in site_check.check_all(deployment)
+        if c.check == "storage pg"
+    }
+    assert not found["site-a"][0] and "/nowhere/command" in found["site-a"][1]
+    assert not found["site-b"][0] and "status" in found["site-b"][1]
 
 
 def moved(deployment: Deployment) -> ProtectedVnf:

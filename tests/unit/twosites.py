@@ -49,6 +49,8 @@ def answer(state: State, request: State) -> State:
     here = state["sites"][site]
     if verb == "status":
         found = {"health": here["health"], "position": str(here["position"]), "lag_bytes": 0}
+        if "origin" in here:
+            found["origin"] = here["origin"]
         if (wanted := request.get("position")) is not None:
             if not wanted.isdigit():
                 raise Refused(f"{wanted} is no position")
@@ -72,6 +74,8 @@ def answer(state: State, request: State) -> State:
     if verb == "resync":
         origin = request["origin"].split(".")[1]
         here |= {"health": "replicating", "position": state["sites"][origin]["position"]}
+        if "origin" in here:
+            here["origin"] = request["origin"]
         return {"version": 1}
     raise Refused(f"I do not know {verb}")
 

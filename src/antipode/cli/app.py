@@ -32,6 +32,7 @@ COMMANDS = {
     "datastore conformance": "datastore:DatastoreConformance",
     "datastore list": "datastore:DatastoreList",
     "datastore prepare": "datastore:DatastorePrepare",
+    "datastore remove": "datastore:DatastoreRemove",
     "datastore show": "datastore:DatastoreShow",
     "datastore status": "datastore:DatastoreStatus",
     "vnf add": "vnf:VnfAdd",

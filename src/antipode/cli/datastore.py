@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand
+from antipode.cli.command import ListCommand, confirm
 from antipode.cli.layout import Short
 from antipode.errors import ResourceFailed
 from antipode.screen import visible
@@ -97,10 +97,17 @@ class _OfVnf(ListCommand):
                 v.point,
                 None if v.point_age_s is None else round(v.point_age_s, 1),
                 v.reference,
-                Short(v.trouble or (v.replica.detail if v.replica else "")),
+                Short(_detail(v)),
             )
             for v in found
         ]
+
+
+def _detail(found: CopyStatus) -> str:
+    """Of data, in words."""
+    if found.replica is None:
+        return found.trouble or ""
+    return found.words if found.follows_another else found.replica.detail
 
 
 class DatastoreStatus(_OfVnf):
@@ -260,3 +267,47 @@ class DatastorePrepare(_OfVnf):
         return self._shown(
             prepare(deployment, given.vnf, awaits=given.wait, tell=tell, overwrite=given.overwrite)
         )
+
+
+class DatastoreRemove(ListCommand):
+    """Have the data of a datastore replicated no longer, and remove what antipode has made for it.
+
+    The data stays at each site. No recovery point has it from then on until it is prepared again,
+    and those that have it are no longer recovered from. Only for data of applications with a
+    driver that prepares it, as `swift`.
+    """
+
+    changes = True
+    examples = (
+        "antipode datastore remove hlr media --yes",
+        "antipode datastore remove hlr media --at site-b --yes",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("vnf", metavar="VNF", type=arguments.name, help="name of a VNF")
+        parser.add_argument("datastore", metavar="DATASTORE", help="of its VNF file")
+        parser.add_argument(
+            "--at",
+            metavar="SITE",
+            action="append",
+            default=[],
+            help="only at this site, as while the other is lost; repeatable",
+        )
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.datastores import remove
+
+        given = parsed_args
+        if not given.yes:
+            question = (
+                f"Datastore {given.datastore} of VNF {given.vnf} is replicated no longer, and no"
+                " recovery from the present points can use it. Type the name of the datastore to"
+                " do so:"
+            )
+            confirm(self.app, question, given.datastore)
+        removed = remove(deployment, given.vnf, given.datastore, sites=given.at)
+        return ("datastore", "site", "removed"), [(given.datastore, s, True) for s in removed]

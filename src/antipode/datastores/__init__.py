@@ -178,6 +178,7 @@ STORAGES: Registry[type[Driver]] = Registry(
     {
         "command": "antipode.datastores.command:ByCommands",
         "rbd-mirror": "antipode.datastores.rbd_mirror:RbdMirror",
+        "swift": "antipode.datastores.swift:BySwift",
     },
     group="antipode.datastores",
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from antipode.datastores import Driver, found_at, opened
 from antipode.errors import InvalidInput, ResourceFailed
@@ -35,6 +36,9 @@ class Application(Driver):
     A position is what the application calls a state of its data: all that was written before is in
     it. Only the application can compare two of them.
     """
+
+    is_marked: ClassVar[bool] = False
+    """whether a copy is seen to follow only when its original has been looked at (`status`)"""
 
     @property
     @abstractmethod
@@ -99,6 +103,50 @@ class Application(Driver):
 
         Raises: as `status`.
         """
+
+    def create(self, data: Data) -> None:
+        """Have the data, empty, where there is none here yet. A driver that cannot does nothing.
+
+        Raises: as `status`.
+        """
+
+    def feed(self, data: Data, copy: str) -> None:
+        """Have what is written here given to a copy, which was made to follow: by a driver whose
+        originals have to know of it. Safe to repeat.
+
+        Args:
+            copy: the reference of the data there.
+
+        Raises: as `status`.
+        """
+
+    def vouched(self, data: Data, position: str) -> str:
+        """The position to wait for at a copy, so that it has reached this one: a later one, where a
+        driver can then compare what the copy has. Called at the original while that is waited for,
+        again and again.
+
+        Raises: as `status`.
+        """
+        return position
+
+    def remove(self, data: Data) -> None:
+        """Have the data replicated no longer, and remove what the driver has made. The data stays.
+
+        Raises: as `status`; ResourceFailed where the driver has made nothing.
+        """
+        raise ResourceFailed(
+            f"{self.label} has its replication from its operator, who ends it: antipode has made"
+            " nothing there"
+        )
+
+    def follows(self, found: Standing, original: str) -> bool:
+        """Whether data follows an original, as far as is known.
+
+        Args:
+            found: how it is.
+            original: the reference of the original.
+        """
+        return found.origin is None or found.origin == original
 
     def is_in_use(self, health: Health) -> bool:
         """Whether data that is so can be written here by its application. What has to be promoted

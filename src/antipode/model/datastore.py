@@ -77,6 +77,8 @@ class Standing(Following):
     """the last consistent position that is durable there, in the words of the storage"""
     reached: bool | None = None
     """whether the position that was asked for is durable there; None: none was asked for"""
+    origin: Line | None = None
+    """the reference of the data that it follows; None where the storage does not say"""
 
 
 class Verb(StrEnum):

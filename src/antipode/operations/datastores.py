@@ -13,7 +13,7 @@ from antipode.datastores import Driver, Storage, conformity, of_volumes, opened,
 from antipode.datastores.application import IN_USE, Application, Data, of_application
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.errors import AntipodeError, InvalidInput, NotFound, ResourceFailed
+from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, ResourceFailed
 from antipode.model.datastore import Following, Health, Replica, Standing, Verb
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import ReplicatedState
@@ -24,6 +24,9 @@ from antipode.vault import points
 
 LOOK_S = 1.0
 """Between two looks at a first synchronisation, which a storage does not notify of."""
+BEGINS_S = 120.0
+"""How long a copy may be stopped or absent once it is to be synchronised: rbd-mirror needs half a
+minute to see an image that is new."""
 Pair = tuple[str, str]
 
 
@@ -62,6 +65,8 @@ class CopyStatus:
     trouble: str | None = None
     writes_anywhere: bool = False
     """whether the data is writable at each site"""
+    original: str | None = None
+    """of an application's data: the reference at the active site, as far as it is known"""
 
     @property
     def is_well(self) -> bool:
@@ -72,7 +77,16 @@ class CopyStatus:
             return self.replica.health in IN_USE
         if self.is_active:
             return self.replica.health is Health.WRITABLE
-        return self.replica.health is Health.REPLICATING
+        return self.replica.health is Health.REPLICATING and self.follows_another is None
+
+    @property
+    def follows_another(self) -> str | None:
+        """What a copy follows that does not follow the active site; None: it does, or its storage
+        does not say.
+        """
+        origin = self.replica.origin if isinstance(self.replica, Standing) else None
+        is_another = origin is not None and self.original not in (None, origin)
+        return origin if is_another and not self.is_active else None
 
     @property
     def position(self) -> str | None:
@@ -85,6 +99,8 @@ class CopyStatus:
         what = f"volume {self.volume}" if self.volume else f"datastore {self.datastore}"
         if self.replica is None:
             return f"{what} at {self.site}: {self.trouble}"
+        if self.follows_another is not None:
+            return f"{what} at {self.site} follows {self.follows_another}, not {self.original}"
         return f"{what} at {self.site} is {self.replica.health} ({self.replica.detail})"
 
 
@@ -129,10 +145,13 @@ def status(
                 there = of_volumes(_driver(deployment, storage, site))
                 found += _statuses(store, there, volumes, newest, is_active=site == active)
     for store, defined in vnf.datastores_of_applications.items():
-        for site in vnf.sites:
-            if site in _places(deployment, defined.storage):
-                data = of_application(_driver(deployment, defined.storage, site))
-                found.append(_status_of_data(Data(name, store), data, newest, active))
+        # the original first: some drivers show by it whether a copy follows
+        each = [
+            of_application(_driver(deployment, defined.storage, site))
+            for site in sorted(vnf.sites, key=lambda site: site != active)
+            if site in _places(deployment, defined.storage)
+        ]
+        found += _statuses_of_data(Data(name, store), each, newest, active)
     return found
 
 
@@ -185,8 +204,10 @@ def prepare(
                 copy = of_application(_driver(deployment, defined.storage, site))
                 _follow(Data(name, store), origin, copy, site in overwrite, tell)
     found = status(deployment, name)
+    still = _Still()
     while awaits and (waiting := [v for v in found if not v.is_well]):
         _refuse_broken(waiting)
+        still.refuse(waiting)
         tell("; ".join(v.words for v in waiting))
         time.sleep(LOOK_S)
         found = status(deployment, name)
@@ -206,27 +227,62 @@ def _follow(
         ResourceFailed: the origin is no original, or the copy is one and must not be lost, or it
             cannot be made to follow.
     """
-    there = copy.status(data)
-    if there.health in (Health.REPLICATING, Health.FIRST_SYNC) or Verb.PROMOTE not in copy.verbs:
+    if Verb.PROMOTE not in copy.verbs:
         return
-    if there.health is Health.WRITABLE and not may_be_lost:
-        raise ResourceFailed(
-            f"datastore {data.datastore} is writable at {copy.site}, and what was written there"
-            f" would be lost. If it may be: antipode datastore prepare {data.vnf}"
-            f" --overwrite {copy.site}"
+    origin.create(data)
+    original = origin.reference(data)
+    there = copy.status(data)
+    follows = copy.follows(there, original) and (
+        there.health in (Health.REPLICATING, Health.FIRST_SYNC)
+    )
+    if not follows:
+        if there.health is Health.WRITABLE and not may_be_lost:
+            raise ResourceFailed(
+                f"datastore {data.datastore} is writable at {copy.site}, and what was written there"
+                f" would be lost. If it may be: antipode datastore prepare {data.vnf}"
+                f" --overwrite {copy.site}"
+            )
+        here = origin.status(data)
+        if not origin.is_in_use(here.health):
+            raise ResourceFailed(
+                f"datastore {data.datastore} at {origin.site}, the active site, is {here.health}"
+                f" ({here.detail}): nothing is made to follow it"
+            )
+        tell(f"{copy.label}: datastore {data.datastore} is made to follow that of {origin.site}")
+        copy.resync(data, original)
+    origin.feed(data, copy.reference(data))
+
+
+def remove(deployment: Deployment, name: str, datastore: str, *, sites: Sequence[str]) -> list[str]:
+    """Have the data of a datastore replicated no longer, and what antipode has made for that
+    removed; the data stays at each site. The sites where that was done.
+
+    Args:
+        sites: only there; at each site of the VNF by default.
+
+    Raises:
+        NotFound: the VNF or the datastore is not known here.
+        InvalidInput: the datastore has volumes, or the storage is not at a site.
+        Busy: a run of the VNF is open.
+        SiteUnreachable, ResourceFailed: one site cannot do it; others may have done it.
+    """
+    vnf = _with(deployment.vnfs.get(name), datastore)
+    defined = vnf.datastores_of_applications.get(datastore)
+    if defined is None:
+        raise InvalidInput(
+            f"datastore {datastore} of {name} has volumes, whose replication their storage ends"
         )
-    if Verb.RESYNC not in copy.verbs:
-        raise ResourceFailed(
-            f"datastore {data.datastore} at {copy.site} is {there.health} ({there.detail}), and"
-            f" {copy.label} has no verb {Verb.RESYNC}: have it follow {origin.site} by hand"
+    if runs := deployment.runs.open(name):
+        raise Busy(
+            f"run {runs[0].id} of VNF {name} has not ended; the datastore stays until it has",
+            resource=f"run {runs[0].id}",
         )
-    if not origin.is_in_use((here := origin.status(data)).health):
-        raise ResourceFailed(
-            f"datastore {data.datastore} at {origin.site}, the active site, is {here.health}"
-            f" ({here.detail}): nothing is made to follow it"
-        )
-    tell(f"{copy.label}: datastore {data.datastore} is made to follow that of {origin.site}")
-    copy.resync(data, origin.reference(data))
+    there = [s for s in vnf.sites if s in _places(deployment, defined.storage)]
+    chosen = list(sites) or there
+    drivers = [of_application(_driver(deployment, defined.storage, site)) for site in chosen]
+    for driver in drivers:
+        driver.remove(Data(name, datastore))
+    return chosen
 
 
 def conformance(
@@ -332,31 +388,60 @@ def _statuses(
         )
 
 
-def _status_of_data(
-    data: Data, there: Application, newest: RecoveryPoint | None, active: str
-) -> CopyStatus:
-    """How the data of an application is at a site."""
-    standing: Standing | None = None
-    reference: str | None = None
-    trouble: str | None = None
-    try:
-        standing = there.status(data)
-        reference = there.reference(data)
-    except AntipodeError as error:
-        trouble = str(error)
+def _statuses_of_data(
+    data: Data, there: Sequence[Application], newest: RecoveryPoint | None, active: str
+) -> Iterator[CopyStatus]:
+    """How the data of an application is at sites, the active one first."""
     point = newest if newest and data.datastore in newest.datastores else None
-    return CopyStatus(
-        datastore=data.datastore,
-        volume=None,
-        site=there.site,
-        is_active=there.site == active,
-        replica=standing,
-        reference=reference,
-        point=point.id if point else None,
-        point_age_s=point.age_s if point else None,
-        trouble=trouble,
-        writes_anywhere=Verb.PROMOTE not in there.verbs,
-    )
+    original = point.datastores[data.datastore].references.get(active) if point else None
+    for one in there:
+        standing: Standing | None = None
+        reference: str | None = None
+        trouble: str | None = None
+        try:
+            reference = one.reference(data)
+            standing = one.status(data)
+        except AntipodeError as error:
+            trouble = str(error)
+        if one.site == active and reference is not None:
+            original = reference
+        yield CopyStatus(
+            datastore=data.datastore,
+            volume=None,
+            site=one.site,
+            is_active=one.site == active,
+            replica=standing,
+            reference=reference,
+            point=point.id if point else None,
+            point_age_s=point.age_s if point else None,
+            trouble=trouble,
+            writes_anywhere=Verb.PROMOTE not in one.verbs,
+            original=original,
+        )
+
+
+class _Still:
+    """What has not changed while it is waited for."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[str, str | None, str], tuple[Health, float]] = {}
+
+    def refuse(self, waiting: Sequence[CopyStatus]) -> None:
+        """
+        Raises:
+            ResourceFailed: a copy is stopped or absent for so long that it does not begin.
+        """
+        now = time.monotonic()
+        for copy in waiting:
+            health = copy.replica.health if copy.replica else Health.BROKEN
+            key = (copy.datastore, copy.volume, copy.site)
+            before, since = self._since.get(key, (health, now))
+            self._since[key] = (health, since if before is health else now)
+            if health in (Health.STOPPED, Health.ABSENT) and now - self._since[key][1] > BEGINS_S:
+                raise ResourceFailed(
+                    f"{copy.words}, for {BEGINS_S:g} s now: its replication does not begin. Mend"
+                    " it, then prepare the datastore again"
+                )
 
 
 def _refuse_broken(waiting: Sequence[CopyStatus]) -> None:

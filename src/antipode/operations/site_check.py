@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from antipode.cloud import health
 from antipode.cloud.site import Site
+from antipode.datastores import opened
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NotFound, PreflightFailed
@@ -60,6 +61,8 @@ def check_all(deployment: Deployment) -> Iterator[Check]:
         yield Check("backup store", "-", False, detail, needed=False)
     for name in deployment.config.all_stores:
         yield _check_backup_store(deployment, name)
+    for name in deployment.config.storages:
+        yield from _check_storage(deployment, name)
     for vnf in deployment.vnfs.all():
         yield _check_places(deployment, vnf, active[vnf.vnf])
         for name in vnf.sites:
@@ -243,6 +246,20 @@ def _check_keys(deployment: Deployment) -> Iterator[Check]:
         return
     found = reason or f"exported {kit.exported_at(deployment)}; keep it away from both sites"
     yield Check("recovery kit", "-", reason is None, found, needed=False)
+
+
+def _check_storage(deployment: Deployment, name: str) -> Iterator[Check]:
+    """Whether a storage that replicates by itself can be asked at each of its sites, and what keeps
+    it from replicating.
+    """
+    what, storage = f"storage {name}", deployment.config.storages[name]
+    for site in storage.sites:
+        try:
+            problems = list(opened(deployment.storages_at(site)[name], site).problems())
+        except AntipodeError as error:
+            problems = [str(error)]
+        detail = "; ".join(problems) or f"driver {storage.driver}: it can be asked"
+        yield Check(what, site, not problems, detail)
 
 
 def _check_backup_store(deployment: Deployment, name: str) -> Check:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from antipode.datastores.application import Application, Data, application_at
+from antipode.datastores.arrival import Arrival
 from antipode.errors import AntipodeError, ResourceFailed, SiteUnreachable
-from antipode.model.datastore import Health, KeptPosition, Verb
+from antipode.model.datastore import Health, KeptPosition, Standing, Verb
 from antipode.model.steps import Step, StepName
 from antipode.model.vnf import Datastore
 from antipode.protect.option import Protecting
 
 LOG = logging.getLogger(__name__)
 LOOK_S = 0.2
-"""Between two looks whether a position is reached: a command does not notify."""
+"""Between two looks whether a copy follows again."""
+SETTLES_S = 10.0
+"""How long a copy may seem to be stopped once its original was looked at."""
 POINT_S = 600.0
 """How long a position may take where no member waits for it."""
 
@@ -32,9 +36,11 @@ def problems(protecting: Protecting) -> Iterator[str]:
     backup site whose data is silent is none, as long as another one answers.
     """
     p = protecting
+    # the original first: some drivers show by it whether a copy follows
+    sites = sorted(p.vnf.sites, key=lambda site: site != p.site.name)
     for name, datastore in p.vnf.datastores_of_applications.items():
         silent: list[str] = []
-        for site in p.vnf.sites:
+        for site in sites:
             try:
                 yield from _problems_at(p, name, datastore, site)
             except SiteUnreachable as error:
@@ -55,18 +61,44 @@ def _problems_at(p: Protecting, name: str, datastore: Datastore, site: str) -> I
     """
     there = application_at(p.storages_at(site), site, datastore.storage)
     yield from there.problems()
-    found = there.status(_data(p, name))
-    is_original = site == p.site.name
-    is_well = there.is_in_use(found.health)
-    if not is_original and Verb.PROMOTE in there.verbs:
-        is_well = found.health is Health.REPLICATING
-    what = f"is not in use at {site}" if is_original else f"is not replicated to {site}"
-    command = "status" if is_original else "prepare"
+    if site == p.site.name:
+        found = there.status(_data(p, name))
+        if not there.is_in_use(found.health):
+            yield (
+                f"datastore {name} is not in use at {site}: it is {found.health} ({found.detail});"
+                f" see: antipode datastore status {p.vnf.vnf}"
+            )
+        return
+    found = _settled(p, there, name)
+    prepare = f"see: antipode datastore prepare {p.vnf.vnf}"
+    is_well = found.health is Health.REPLICATING or (
+        Verb.PROMOTE not in there.verbs and there.is_in_use(found.health)
+    )
     if not is_well:
         yield (
-            f"datastore {name} {what}: it is {found.health} ({found.detail}); see: antipode"
-            f" datastore {command} {p.vnf.vnf}"
+            f"datastore {name} is not replicated to {site}: it is {found.health}"
+            f" ({found.detail}); {prepare}"
         )
+    elif Verb.PROMOTE in there.verbs and found.origin is not None:
+        original = _here(p, datastore).reference(_data(p, name))
+        if not there.follows(found, original):
+            yield (
+                f"datastore {name} at {site} follows {found.origin}, and not {original} at"
+                f" {p.site.name}, the active site; {prepare}"
+            )
+
+
+def _settled(p: Protecting, there: Application, name: str) -> Standing:
+    """How a copy is; one that is stopped gets a moment, as its original may not have been looked at
+    for long.
+    """
+    deadline = time.monotonic() + SETTLES_S
+    while (found := there.status(_data(p, name))).health is Health.STOPPED:
+        if not there.is_marked or time.monotonic() > deadline:
+            break
+        p.go_on()
+        time.sleep(LOOK_S)
+    return found
 
 
 def in_window(protecting: Protecting) -> Callable[[float, Callable[[], None]], dict[str, str]]:
@@ -87,10 +119,14 @@ def in_window(protecting: Protecting) -> Callable[[float, Callable[[], None]], d
     }
 
     def points(within_s: float, go_on: Callable[[], None]) -> dict[str, str]:
-        return {
-            name: there.point(Data(p.vnf.vnf, name, go_on), within_s)
-            for name, there in ready.items()
-        }
+        if not ready:
+            return {}
+
+        def made(name: str) -> str:
+            return ready[name].point(Data(p.vnf.vnf, name, go_on), within_s)
+
+        with ThreadPoolExecutor(len(ready), "point") as pool:  # the members wait for all of them
+            return dict(zip(ready, pool.map(made, ready), strict=True))
 
     return points
 
@@ -136,12 +172,14 @@ class _Arrival:
         deadline = time.monotonic() + self._datastore.arrives_within
         there: list[Application] = []
         silent: list[SiteUnreachable] = []
-        for site in (s for s in self._p.vnf.sites if s != self._p.site.name):
+        sites = [s for s in self._p.vnf.sites if s != self._p.site.name]
+        for site in sites:
             copy = application_at(self._p.storages_at(site), site, self._datastore.storage)
             subject = f"datastore {self._name} at {site}"
             with self._p.timeline.step(DataSteps.AWAIT_POSITION, subject) as step:
                 try:
-                    self._await_at(copy, deadline, step)
+                    is_needed = not there and site == sites[-1]
+                    self._await_at(copy, deadline, step, is_needed=is_needed)
                     there.append(copy)
                 except SiteUnreachable as error:
                     silent.append(error)
@@ -169,19 +207,16 @@ class _Arrival:
             )
         return found.position
 
-    def _await_at(self, copy: Application, deadline: float, step: Step) -> None:
+    def _await_at(self, copy: Application, deadline: float, step: Step, *, is_needed: bool) -> None:
         began = time.monotonic()
-        while not copy.has_reached(self._data, self._position):
-            if time.monotonic() > deadline:
-                now = copy.status(self._data)
-                raise ResourceFailed(
-                    f"{copy.label}: datastore {self._name} has not reached {self._position} within"
-                    f" {self._datastore.arrives_within:g} s: it is {now.health} at {now.position}"
-                    f" ({now.detail}). Mend its replication (antipode datastore status), then"
-                    " protect the VNF again",
-                    resource=f"datastore {self._name}",
-                )
-            step.waits_for(f"position {self._position}")
-            self._p.go_on()
-            time.sleep(LOOK_S)
+        Arrival(
+            self._here,
+            copy,
+            self._data,
+            self._position,
+            self._datastore.arrives_within,
+            deadline,
+            is_needed,
+            lambda: step.waits_for(f"position {self._position}"),
+        ).awaited()
         step.result(position=self._position, seconds=round(time.monotonic() - began, 3))

@@ -7,16 +7,17 @@ It is promoted whole: what has arrived since the recovery point stays in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from antipode.datastores.application import USABLE, Application, Data, application_at
 from antipode.errors import AntipodeError, Busy, ResourceFailed, Stopped
-from antipode.model.datastore import Health, Standing, Verb
+from antipode.model.datastore import Health, Standing, StorageAt, Verb
 from antipode.model.plan import DataPlan, RecoveryPlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import StepName, Timeline
+from antipode.model.vnf import Vnf
 from antipode.recover.findings import Findings
 from antipode.recover.recovery import Recovery
 
@@ -50,6 +51,53 @@ def of_a_drill(point: RecoveryPoint) -> Iterator[str]:
             f"datastore {', '.join(point.datastores)} is not promoted, as that would end its"
             " replication: the members of the drill have none of its data"
         )
+
+
+def cannot_be_undone(point: RecoveryPoint, site: Site) -> Iterator[str]:
+    """The data of a point that keeps a VNF from being started again where it was, a sentence each:
+    data that was promoted elsewhere, and data that is not in use there.
+
+    Args:
+        site: where the VNF was.
+    """
+    for name in point.datastores:
+        try:
+            there = application_at(site.storages, site.name, _storage(point, name))
+            if Verb.PROMOTE in there.verbs:
+                yield (
+                    f"datastore {name} was promoted by the failover, and an undo brings no data"
+                    f" back that an application replicates: fail over to {site.name}, or migrate"
+                )
+            elif not there.is_in_use((found := there.status(Data(point.vnf.vnf, name))).health):
+                yield (
+                    f"datastore {name} is not in use at {site.name}: it is {found.health}"
+                    f" ({found.detail})"
+                )
+        except AntipodeError as error:
+            yield f"datastore {name}: {error}"
+
+
+def writable(vnf: Vnf, site: str, storages: Mapping[str, StorageAt]) -> Iterator[str]:
+    """The data that is still an original at a site where the VNF is active no more, a sentence
+    each. What cannot be asked is named as well.
+    """
+    for name, datastore in vnf.datastores_of_applications.items():
+        try:
+            there = application_at(storages, site, datastore.storage)
+            health = there.status(Data(vnf.vnf, name)).health
+            if Verb.PROMOTE in there.verbs and health is Health.WRITABLE:
+                yield (
+                    f"datastore {name} is writable at {site}, and what is written there is in no"
+                    f" recovery point. {_follow_again(vnf.vnf, site)}"
+                )
+        except AntipodeError as error:
+            yield f"datastore {name} may be writable at {site}: {error}"
+
+
+def _storage(point: RecoveryPoint, name: str) -> str:
+    """The storage of a datastore: as the VNF file has it now, where it has it."""
+    defined = point.vnf.datastores_of_applications.get(name)
+    return defined.storage if defined else point.datastores[name].storage
 
 
 def promote(recovery: Recovery, may_change: Callable[[], None]) -> None:
@@ -176,7 +224,7 @@ def hand_over(
     heirs: Sequence[Application],
     timeline: Timeline,
     timeline_is_kept: Callable[[], None],
-    await_position: Callable[[Application, Data, str], None],
+    await_position: Callable[[Application, Application, Data, str], None],
 ) -> None:
     """Demote data where the VNF was, and wait until all of it has arrived where it is going to be.
 
@@ -199,7 +247,7 @@ def hand_over(
             position = _demoted(here, data)
             step.result(position=position)
             if position is not None:
-                await_position(there, data, position)
+                await_position(here, there, data, position)
 
 
 def take_back(
@@ -254,7 +302,8 @@ def _follow_again(vnf: str, site: str) -> str:
 def _planned(name: str, point: RecoveryPoint, site: Site, findings: Findings) -> Iterator[DataPlan]:
     kept, data = point.datastores[name], Data(point.vnf.vnf, name)
     try:
-        there = application_at(site.storages, site.name, kept.storage)
+        storage = _storage(point, name)
+        there = application_at(site.storages, site.name, storage)
         findings.problems += there.problems()
         found = there.status(data, kept.position)
         reference = there.reference(data)
@@ -277,7 +326,7 @@ def _planned(name: str, point: RecoveryPoint, site: Site, findings: Findings) ->
         )
     yield DataPlan(
         name=name,
-        storage=kept.storage,
+        storage=storage,
         position=kept.position,
         reference=reference,
         promotes=promotes,

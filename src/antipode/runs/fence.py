@@ -21,7 +21,7 @@ from antipode.errors import Busy, InvalidInput, NotFound
 from antipode.model.base import Model
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps
-from antipode.recover import fencing
+from antipode.recover import application_data, fencing
 from antipode.recover.fencing import Fenced, Fencing
 from antipode.runs.failover import FailoverRequest
 from antipode.store.tables import RunRow
@@ -199,3 +199,7 @@ def _fence(run: Run) -> None:
         )
     finally:
         run.result.update(fenced.record())
+    if known := run.deployment.vnfs.find(name):
+        data = list(application_data.writable(known, site_name, site.storages))
+        if data:
+            run.result["left"] = data

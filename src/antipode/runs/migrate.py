@@ -19,6 +19,7 @@ from pydantic import Field
 from antipode.cloud.api import Json
 from antipode.config import Config
 from antipode.datastores.application import Application, Data, application_at
+from antipode.datastores.arrival import Arrival
 from antipode.engine import activity, parts
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
@@ -44,8 +45,6 @@ WAS_ON = "was_on"
 """In the result of the step that sees which members are on: their ids and names."""
 WAVES = "waves"
 """In the same: the ids of all members, in the waves in which they boot."""
-LOOK_S = 0.2
-"""Between two looks whether data has arrived."""
 MAY_BE_OFF = "may_be_off"
 """In the result of a failed migration that was not rolled back: the members that it may have
 left off.
@@ -294,18 +293,10 @@ def _hand_data_over(run: Run, request: MigrateRequest, last: str) -> None:
     point = points.find(_vaults(run), run.vnf, last).point
     datastores = run.deployment.vnfs.get(run.vnf).datastores
 
-    def await_position(there: Application, data: Data, position: str) -> None:
+    def await_position(here: Application, there: Application, data: Data, position: str) -> None:
         known = datastores.get(data.datastore)
         limit_s = known.arrives_within if known else ARRIVES_WITHIN_S
-        deadline = time.monotonic() + limit_s
-        while not there.has_reached(data, position):
-            if time.monotonic() > deadline:
-                raise ResourceFailed(
-                    f"{there.label}: datastore {data.datastore} has not reached {position} within"
-                    f" {limit_s:g} s, the last position at {request.site}"
-                )
-            run.go_on()
-            time.sleep(LOOK_S)  # a command does not notify
+        Arrival(here, there, data, position, limit_s, time.monotonic() + limit_s).awaited()
 
     heirs = [there for _, there in _data_at(run, point, request.to)]
     former = _data_at(run, point, request.site)

@@ -32,7 +32,7 @@ from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
 from antipode.model.topology import Server
 from antipode.model.vnf import Member, Vnf
-from antipode.recover import fencing, release, switching
+from antipode.recover import application_data, fencing, release, switching
 from antipode.recover.dns import switching as dns_switching
 from antipode.recover.fencing import Fenced, Fencing
 from antipode.recover.release import Release
@@ -147,11 +147,7 @@ class OldMembers:
         Raises:
             SiteUnreachable: the site does not answer.
         """
-        for name in self.opened.point.datastores:
-            yield (
-                f"datastore {name} was promoted by the failover, and an undo brings no data back"
-                f" that an application replicates: fail over to {self.site.name}, or migrate"
-            )
+        yield from application_data.cannot_be_undone(self.opened.point, self.site)
         there = {s["id"]: s for s in self.site.compute.servers()}
         for _, server in self.servers:
             what = f"server {server.name} ({server.id})"

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver `swift` on two object storages in memory: killed before and after each change that it
+makes, with several containers, with clocks that differ. What a real Swift does is in
+tests/contract/test_container_sync.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antipode.cloud.objects import Cluster, StoredObject
+from antipode.datastores import swift
+from antipode.datastores.application import Data
+from antipode.datastores.swift import KEY, TO, BySwift, Settings
+from antipode.datastores.swift_marker import NAME, Position, Seen
+from antipode.errors import NotFound, ResourceFailed
+from antipode.model.datastore import Health
+
+NAMES = ["media", "cdr"]
+DATA = Data("hlr", "objects")
+
+
+class Killed(BaseException):
+    """The process is killed."""
+
+
+class Store:
+    """An object storage in memory, as far as the driver asks one."""
+
+    def __init__(self, site: str, project: str) -> None:
+        self.account = f"http://{site}/v1/AUTH_{project}"
+        self.skew_s = 0.0
+        self.headers: dict[str, dict[str, str]] = {}
+        self.objects: dict[str, dict[str, tuple[float, bytes]]] = {}
+        self.happens: Callable[[str], None] = lambda event: None
+        self._site = site
+        self._latest = 0.0
+
+    def clusters(self) -> dict[Cluster, bool]:
+        return {Cluster("ANTIPODE", s): s == self._site.upper() for s in ("SITE-A", "SITE-B")}
+
+    def properties(self, container: str) -> dict[str, str]:
+        count = {"x-container-object-count": str(len(self._there(container)))}
+        return {**self.headers[container], **count}
+
+    def describe(self, container: str, headers: Mapping[str, str]) -> None:
+        self._there(container)
+        self.happens(f"describe {container}")
+        self.headers[container].update(headers)
+        self.happens(f"describe {container}, not answered")
+
+    def ensure_container(self, container: str) -> None:
+        if container not in self.objects:
+            self.happens(f"make {container}")
+            self.headers[container], self.objects[container] = {}, {}
+
+    def put(self, container: str, name: str, data: bytes) -> None:
+        there = self._there(container)
+        self.happens(f"put {container}/{name}")
+        self._latest = max(time.time() + self.skew_s, self._latest + 1e-4)
+        if there.get(name, (0.0, b""))[0] < self._latest:
+            there[name] = (round(self._latest, 5), data)
+        self.happens(f"put {container}/{name}, not answered")
+
+    def delete(self, container: str, name: str) -> None:
+        self.happens(f"delete {container}/{name}")
+        self._there(container).pop(name, None)
+
+    def get(self, container: str, name: str, at_most: int | None = None) -> bytes:
+        return self._object(container, name)[1][:at_most]
+
+    def changed_at(self, container: str, name: str) -> str:
+        return f"{self._object(container, name)[0]:.5f}"
+
+    def listing(self, container: str, prefix: str = "") -> list[StoredObject]:
+        return [
+            StoredObject(name, len(data), hashlib.md5(data).hexdigest(), _written(at))
+            for name, (at, data) in sorted(self._there(container).items())
+        ]
+
+    def send(self, other: Store) -> None:
+        """What container sync does, as far as the keys are right."""
+        for name, headers in self.headers.items():
+            to, key = headers.get(TO, ""), headers.get(KEY, "")
+            if to.endswith(f"/{name}") and key and other.headers.get(name, {}).get(KEY) == key:
+                for item, version in self.objects[name].items():
+                    if other.objects[name].get(item, (0.0, b""))[0] < version[0]:
+                        other.objects[name][item] = version
+
+    def _there(self, container: str) -> dict[str, tuple[float, bytes]]:
+        if container not in self.objects:
+            raise NotFound(container)
+        return self.objects[container]
+
+    def _object(self, container: str, name: str) -> tuple[float, bytes]:
+        if name not in self._there(container):
+            raise NotFound(name)
+        return self.objects[container][name]
+
+
+def _written(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+class Pair:
+    def __init__(self, folder: Path) -> None:
+        self.secret = folder / "secret"
+        self.secret.write_text("0123456789abcdef")
+        self.secret.chmod(0o600)
+        self.stores = {"site-a": Store("site-a", "1"), "site-b": Store("site-b", "2")}
+        self.a, self.b = self.stores.values()
+        self.a.skew_s = -10.0  # what it has written is older than what the other writes
+
+    def at(self, site: str, **settings: Any) -> BySwift:
+        """A driver as a new process has it."""
+        values = {"cloud": site, "containers": NAMES, "secret": self.secret, **settings}
+        found = BySwift("objects", site, Settings.model_validate(values))
+        found.__dict__["_objects"] = self.stores[site]
+        return found
+
+    def follow(self, original: str = "site-a", copy: str = "site-b") -> None:
+        here, there = self.at(original), self.at(copy)
+        here.create(DATA)
+        there.resync(DATA, here.reference(DATA))
+        here.feed(DATA, there.reference(DATA))
+
+    def begin(self) -> str:
+        self.follow()
+        for name in NAMES:
+            self.a.put(name, "one", b"first")
+        position = self.at("site-a").point(DATA, 10)
+        self.a.send(self.b)
+        return position
+
+    def kill_at(self, site: str, number: int) -> None:
+        """Have the process killed at the so manieth change at a site."""
+        left = iter(range(number))
+
+        def happens(event: str) -> None:
+            if next(left, None) is None:
+                self.stores[site].happens = lambda event: None
+                raise Killed(event)
+
+        self.stores[site].happens = happens
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return Pair(tmp_path)
+
+
+def changes(pair: Pair, site: str, do: Callable[[], object]) -> int:
+    """How many changes something makes at a site."""
+    seen: list[str] = []
+    pair.stores[site].happens = seen.append
+    do()
+    pair.stores[site].happens = lambda event: None
+    return len(seen)
+
+
+def test_a_promotion_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
+    def promoted(pair: Pair) -> None:
+        pair.at("site-b").promote(DATA)
+
+    undisturbed = Pair(tmp_path)
+    undisturbed.begin()
+    total = changes(undisturbed, "site-b", lambda: promoted(undisturbed))
+    assert total == len(NAMES) * 2 * 2
+    for number in range(total):
+        pair = Pair(tmp_path)
+        position = pair.begin()
+        pair.kill_at("site-b", number)
+        with pytest.raises(Killed):
+            promoted(pair)
+        found = pair.at("site-b").status(DATA, position)
+        assert found.health is not Health.WRITABLE or number == total - 1
+        assert found.reached
+        promoted(pair)
+        late = pair.at("site-a").point(DATA, 10)
+        pair.a.put(NAMES[0], "late", b"late")
+        pair.a.send(pair.b)
+        now = pair.at("site-b").status(DATA, position)
+        assert (now.health, now.reached) == (Health.WRITABLE, True)
+        assert "late" not in pair.b.objects[NAMES[0]]
+        assert not pair.at("site-b").status(DATA, late).reached
+        histories = {
+            Position.of(str(pair.at("site-b").status(DATA).position)).history for _ in range(2)
+        }
+        assert histories != {Position.of(position).history}
+        pair.at("site-b").point(DATA, 10)  # all containers have one history
+
+
+def test_a_demotion_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
+    undisturbed = Pair(tmp_path)
+    undisturbed.begin()
+    total = changes(undisturbed, "site-a", lambda: undisturbed.at("site-a").demote(DATA))
+    for number in range(total):
+        pair = Pair(tmp_path)
+        pair.begin()
+        pair.kill_at("site-a", number)
+        with pytest.raises(Killed):
+            pair.at("site-a").demote(DATA)
+        position = pair.at("site-a").demote(DATA)
+        assert position is not None
+        assert pair.at("site-a").status(DATA).health is Health.STOPPED
+        pair.a.send(pair.b)
+        assert pair.at("site-b").has_reached(DATA, position)
+        pair.at("site-a").promote(DATA)
+        assert pair.at("site-a").status(DATA).health is Health.WRITABLE
+        pair.a.put(NAMES[0], "two", b"second")
+        pair.a.send(pair.b)
+        assert "two" in pair.b.objects[NAMES[0]]
+
+
+def test_a_half_promoted_copy_is_demoted_and_follows_again(pair: Pair) -> None:
+    pair.begin()
+    pair.kill_at("site-b", 5)  # one container is promoted
+    with pytest.raises(Killed):
+        pair.at("site-b").promote(DATA)
+    pair.at("site-b").demote(DATA)
+    assert pair.at("site-b").status(DATA).health is Health.STOPPED
+    pair.a.skew_s = 10.0  # later
+    pair.follow()
+    later = pair.at("site-a").vouched(DATA, pair.at("site-a").point(DATA, 10))
+    pair.a.send(pair.b)
+    assert pair.at("site-b").status(DATA).health is Health.REPLICATING
+    assert pair.at("site-b").has_reached(DATA, later)
+
+
+@pytest.mark.parametrize("site", ["site-a", "site-b"])
+def test_a_preparation_that_is_killed_anywhere_is_repeated(tmp_path: Path, site: str) -> None:
+    total = changes(undisturbed := Pair(tmp_path), site, undisturbed.follow)
+    for number in range(total):
+        pair = Pair(tmp_path)
+        pair.kill_at(site, number)
+        with pytest.raises(Killed):
+            pair.follow()
+        position = pair.begin()
+        found = pair.at("site-b").status(DATA, position)
+        assert (found.health, found.reached) == (Health.REPLICATING, True)
+        assert found.origin == pair.at("site-a").reference(DATA)
+
+
+def test_an_object_that_is_missing_older_or_stray_keeps_a_position_from_being_reached(
+    pair: Pair,
+) -> None:
+    pair.begin()
+    for spoil in (
+        lambda there: there.pop("one"),
+        lambda there: there.update(one=(1.0, b"first")),
+        lambda there: there.update(one=(there["one"][0], b"other")),
+        lambda there: there.update(stray=(there["one"][0], b"stray")),
+    ):
+        wanted = pair.at("site-a").vouched(DATA, pair.at("site-a").point(DATA, 10))
+        pair.a.send(pair.b)
+        assert pair.at("site-b").has_reached(DATA, wanted)
+        before = dict(pair.b.objects["cdr"])
+        spoil(pair.b.objects["cdr"])
+        assert not pair.at("site-b").has_reached(DATA, wanted)
+        assert "differs" in pair.at("site-b").status(DATA).detail
+        pair.b.objects["cdr"] = before
+
+
+def test_what_is_deleted_while_a_position_is_awaited_is_not_waited_for(pair: Pair) -> None:
+    pair.begin()
+    pair.a.put("cdr", "two", b"second")
+    position = pair.at("site-a").point(DATA, 10)
+    wanted = pair.at("site-a").vouched(DATA, position)
+    pair.a.delete("cdr", "two")
+    pair.a.send(pair.b)
+    assert not pair.at("site-b").has_reached(DATA, wanted)
+    wanted = pair.at("site-a").vouched(DATA, position)
+    pair.a.send(pair.b)
+    assert pair.at("site-b").has_reached(DATA, wanted)
+
+
+def test_a_container_with_too_many_objects_is_believed_by_its_marker(pair: Pair) -> None:
+    pair.begin()
+    wanted = pair.at("site-a", compares=0).vouched(DATA, "ignored")
+    pair.a.send(pair.b)
+    pair.b.objects["cdr"].pop("one")
+    assert pair.at("site-b").has_reached(DATA, wanted)
+
+
+def test_a_promotion_waits_for_a_clock_that_is_behind_and_says_if_it_is_far_behind(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swift, "LOOK_S", 0.01)
+    monkeypatch.setattr(swift, "CLOCKS_S", 0.05)
+    pair.a.skew_s = 3600.0
+    position = pair.begin()
+    with pytest.raises(ResourceFailed, match="clock"):
+        pair.at("site-b").promote(DATA, position)
+    assert pair.at("site-b").status(DATA).health is Health.STOPPED
+    pair.b.skew_s = 3601.0
+    pair.at("site-b").promote(DATA, position)
+    found = pair.at("site-b").status(DATA, position)
+    assert (found.health, found.reached) == (Health.WRITABLE, True)
+
+
+def test_a_marker_that_is_old_makes_a_copy_stopped_and_a_look_at_its_original_mends_it(
+    pair: Pair,
+) -> None:
+    pair.a.skew_s = -400.0
+    pair.begin()
+    assert pair.at("site-b").status(DATA).health is Health.STOPPED
+    pair.a.skew_s = 0.0
+    assert pair.at("site-a").status(DATA).health is Health.WRITABLE
+    pair.a.send(pair.b)
+    found = pair.at("site-b").status(DATA)
+    assert found.health is Health.REPLICATING
+    assert found.lag_s is not None and found.lag_s < 60
+
+
+def test_containers_are_sent_to_one_place_only(pair: Pair) -> None:
+    pair.begin()
+    with pytest.raises(ResourceFailed, match="one place"):
+        pair.at("site-a").feed(DATA, "//antipode/site-c/AUTH_3")
+
+
+def test_a_copy_gets_no_marker_of_its_own(pair: Pair) -> None:
+    pair.begin()
+    before = pair.b.objects["cdr"][NAME]
+    with pytest.raises(ResourceFailed, match="no original"):
+        pair.at("site-b").point(DATA, 10)
+    assert pair.b.objects["cdr"][NAME] == before
+
+
+@pytest.mark.parametrize("content", [b"no json", b"{}", b'{"history": "x", "origin": ""}'])
+def test_an_object_that_is_no_marker_is_named_and_not_replaced(pair: Pair, content: bytes) -> None:
+    pair.follow()
+    pair.a.put("cdr", NAME, content)
+    with pytest.raises(ResourceFailed, match="cdr"):
+        pair.at("site-a").point(DATA, 10)
+    assert pair.a.get("cdr", NAME) == content
+
+
+@pytest.mark.parametrize("text", ["", "x", "@1", "0123456789ab@x", "0123456789ab@-1", "1:2"])
+def test_what_is_no_position_is_refused(pair: Pair, text: str) -> None:
+    pair.begin()
+    with pytest.raises(ResourceFailed):
+        pair.at("site-b").status(DATA, text)
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "said"),
+    [(0o644, "0123456789abcdef", "chmod"), (0o600, "short", "16"), (0o600, None, "read")],
+)
+def test_a_secret_that_is_none_is_a_problem(
+    pair: Pair, mode: int, content: str | None, said: str
+) -> None:
+    pair.secret.unlink()
+    if content is not None:
+        pair.secret.write_text(content)
+        pair.secret.chmod(mode)
+    assert [p for p in pair.at("site-a").problems() if said in p]
+
+
+def test_a_swift_that_does_not_say_which_cluster_it_is_is_a_problem(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair.a, "clusters", lambda: {Cluster("R", "A"): False})
+    assert [p for p in pair.at("site-a").problems() if "current" in p]
+    several = {Cluster("R", "A"): True, Cluster("S", "A"): True}
+    monkeypatch.setattr(pair.a, "clusters", lambda: several)
+    assert list(pair.at("site-a").problems())
+    assert not list(pair.at("site-a", realm="s").problems())
+    assert pair.at("site-a", realm="s").reference(DATA) == "//s/a/AUTH_1"
+
+
+def test_each_direction_has_a_key_of_its_own(pair: Pair) -> None:
+    pair.begin()
+    forth = pair.b.headers["cdr"][KEY]
+    pair.at("site-b").promote(DATA)
+    pair.follow("site-b", "site-a")
+    assert pair.a.headers["cdr"][KEY] == pair.b.headers["cdr"][KEY] != forth
+
+
+def test_an_empty_list_misses_nothing_of_an_empty_container() -> None:
+    assert list(Seen(since=1.0, objects={}).missed_by([])) == []
