@@ -57,6 +57,7 @@ COMMANDS = {
     "precheck": "precheck:Precheck",
     "readiness": "readiness:Readiness",
     "forecast": "forecast:ForecastShow",
+    "advise": "advise:Advise",
     "drill": "drill:Drill",
     "drill cleanup": "drill:DrillCleanup",
     "failover": "failover:Failover",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from pydantic import ValidationError
 
 from antipode.errors import InvalidInput
+from antipode.model.advice import Cost, Facts, Remark
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency
 from antipode.model.datastore import StorageAt
@@ -124,6 +125,14 @@ class Option(ABC):
     def budget_s(self, settings: Model) -> float | None:
         """How long members should be frozen at most, in seconds; None where nothing is said."""
         return None
+
+    def advise(self, facts: Facts) -> Iterator[Remark]:
+        """What speaks for this option and against it, for a VNF of which this was measured."""
+        yield from ()
+
+    def cost(self, facts: Facts) -> Cost:
+        """What one recovery point takes."""
+        return Cost(0, True)
 
     @abstractmethod
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:

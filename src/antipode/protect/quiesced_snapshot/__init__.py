@@ -6,6 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from antipode.model.advice import (
+    Cost,
+    Facts,
+    Remark,
+    Weight,
+    backup_remarks,
+    window_remarks,
+)
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency
 from antipode.model.marks import marks
@@ -34,6 +42,16 @@ class QuiescedSnapshot(Option):
     def budget_s(self, settings: Model) -> float | None:
         assert isinstance(settings, Settings)
         return settings.quiesce.budget
+
+    def advise(self, facts: Facts) -> Iterator[Remark]:
+        yield from window_remarks(facts)
+        yield from backup_remarks(facts)
+        if facts.members > 1 and not facts.without_agent:
+            yield Remark(Weight.FOR, "the VNF needs to know nothing of replication")
+
+    def cost(self, facts: Facts) -> Cost:
+        # quiesce and unquiesce; snapshot, backup, and the removal of the snapshot
+        return Cost(2 * facts.members + 3 * facts.volumes, True)
 
     def check(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         yield from checks.problems(protecting, topology, _settings(protecting).quiesce)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from antipode.datastores import storages_of
 from antipode.errors import InvalidInput
+from antipode.model.advice import FREQUENT_S, Cost, Facts, Remark, Weight, window_remarks
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency
 from antipode.model.marks import carries, marks
@@ -37,6 +38,32 @@ class Replication(Option):
     transfer = "replication"
     captures_members_that_are_off = True
     captures_a_part = False
+
+    def advise(self, facts: Facts) -> Iterator[Remark]:
+        yield from window_remarks(facts)
+        if not facts.replicated:
+            words = (
+                "none of its volumes is on a storage of antipode.yaml that replicates to another"
+                " site of it"
+            )
+            yield Remark(Weight.RULES_OUT, words)
+            return
+        words = f"{facts.replicated} of its {facts.volumes} volumes are on storage that replicates"
+        every = facts.replicated == facts.volumes
+        yield Remark(Weight.FOR if every else Weight.AGAINST, words)
+        if facts.rpo_s is not None and facts.rpo_s < FREQUENT_S:
+            words = f"an RPO of {facts.rpo_s:.0f} s: storage carries changes all the time"
+            yield Remark(Weight.FOR, words)
+        carries_s = facts.carries_in_s()
+        if carries_s is not None and carries_s > (facts.rpo_s or 0.0) / 2:
+            yield Remark(Weight.FOR, "it changes faster than backups bring it away in time")
+        if facts.rto_s is not None and (facts.restores_in_s or 0.0) > facts.rto_s:
+            words = "volumes are cloned and not restored, which takes the time of a recovery"
+            yield Remark(Weight.FOR, words)
+
+    def cost(self, facts: Facts) -> Cost:
+        # quiesce and unquiesce; a snapshot of each volume, and its removal as it expires
+        return Cost(2 * facts.members + 2 * facts.volumes, facts.replicated < facts.volumes)
 
     def backs_up(self, vnf: Vnf) -> bool:
         return all(d.volumes != "all" for d in vnf.datastores_of_volumes.values())

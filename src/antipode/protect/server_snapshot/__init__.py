@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
+from antipode.model.advice import Cost, Facts, Remark, Weight, backup_remarks
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency
 from antipode.model.steps import Timeline
@@ -29,6 +30,28 @@ class ServerSnapshot(Option):
     transfer = "images-and-backups"
     captures_members_that_are_off = True
     captures_root_disks = True
+
+    def advise(self, facts: Facts) -> Iterator[Remark]:
+        if facts.members == 1:
+            yield Remark(Weight.FOR, "it has one member, and needs no moment for several")
+        else:
+            words = (
+                f"its {facts.members} members are captured one after another: a recovery point is"
+                " of no one moment"
+            )
+            yield Remark(Weight.AGAINST, words)
+        if facts.has_roles:
+            yield Remark(Weight.FOR, "standby members are captured first, and the VNF stays up")
+        if facts.root_disks:
+            words = f"it protects the {facts.root_disks} root disks on hypervisors"
+            yield Remark(Weight.FOR, words)
+        if facts.has_add_on is False:
+            yield Remark(Weight.FOR, "it needs no quiesce add-on at the active site")
+        yield from backup_remarks(facts)
+
+    def cost(self, facts: Facts) -> Cost:
+        # an image and its removal; backup of each volume, and the removal of its snapshot
+        return Cost(2 * facts.members + 2 * facts.volumes, True)
 
     def batches(self, vnf: Vnf, settings: Model) -> list[list[str]]:
         return [[member] for member in members_in_order(vnf)]

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The adviser: each option speaks for itself, by what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from antipode.cloud import site as cloud_site
+from antipode.errors import NotFound, SiteUnreachable
+from antipode.model.advice import Facts, Weight
+from antipode.operations.advice import Advice, Advised, advise
+from antipode.protect.option import OPTIONS
+from tests.unit.test_drill_run import drilled
+from tests.unit.test_durable_runs import VNF, World, world
+
+__all__ = ["world"]
+USUAL = Facts(
+    members=3,
+    without_agent=0,
+    root_disks=0,
+    has_roles=False,
+    volumes=5,
+    gib=100,
+    has_add_on=True,
+    replicated=0,
+    application_data=False,
+    bytes_per_hour=1e9,
+    carried_per_s=1e8,
+    rpo_s=1800.0,
+    rto_s=3600.0,
+    restores_in_s=600.0,
+)
+
+
+def weights(option: str, **changes: object) -> list[Weight]:
+    facts = replace(USUAL, **changes)  # type: ignore[arg-type]
+    return [remark.weight for remark in OPTIONS.get(option).advise(facts)]
+
+
+def rank(option: str, **changes: object) -> int:
+    found = weights(option, **changes)
+    if Weight.RULES_OUT in found:
+        return -1000
+    return found.count(Weight.FOR) - found.count(Weight.AGAINST)
+
+
+def best(**changes: object) -> str:
+    return max(OPTIONS.names, key=lambda option: rank(option, **changes))
+
+
+def test_several_members_with_agents_that_change_little_are_quiesced_together() -> None:
+    assert best() == "quiesced-snapshot"
+
+
+def test_a_single_member_with_roles_or_a_root_disk_on_a_hypervisor_is_snapshotted_by_nova() -> None:
+    assert best(members=1, has_roles=True) == "server-snapshot"
+    assert best(root_disks=2) == "server-snapshot"
+    assert best(has_add_on=False) == "server-snapshot"
+
+
+def test_much_change_and_a_short_rpo_on_replicated_storage_are_replicated() -> None:
+    short = {"rpo_s": 60.0, "bytes_per_hour": 1e12, "restores_in_s": 9000.0}
+    assert best(**short, replicated=5) == "replication"
+    assert best(**short) != "replication"  # without such a storage it is ruled out
+
+
+def test_an_option_without_what_it_needs_is_ruled_out() -> None:
+    for changes in ({"has_add_on": False}, {"root_disks": 1}):
+        assert Weight.RULES_OUT in weights("quiesced-snapshot", **changes)
+        assert Weight.RULES_OUT in weights("replication", replicated=5, **changes)
+        assert Weight.RULES_OUT not in weights("server-snapshot", **changes)
+
+
+def test_what_is_not_known_speaks_neither_for_nor_against() -> None:
+    unknown = {"has_add_on": None, "bytes_per_hour": None, "rto_s": None, "rpo_s": None}
+    assert weights("quiesced-snapshot", **unknown).count(Weight.AGAINST) == 0
+    assert Weight.RULES_OUT not in weights("quiesced-snapshot", **unknown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weight"),
+    [
+        ({"bytes_per_hour": 1e12}, Weight.AGAINST),  # more than can be brought away
+        ({"restores_in_s": 9000.0}, Weight.AGAINST),
+        ({"restores_in_s": 60.0}, Weight.FOR),
+    ],
+)
+def test_what_backups_take_is_compared_with_what_is_wanted(
+    changes: dict[str, float], weight: Weight
+) -> None:
+    without = {"bytes_per_hour": None, "restores_in_s": None}
+    for option in ("quiesced-snapshot", "server-snapshot"):
+        before = weights(option, **without).count(weight)
+        assert weights(option, **{**without, **changes}).count(weight) == before + 1
+
+
+def of(found: Advised, option: str) -> Advice:
+    return next(one for one in found.options if one.option == option)
+
+
+def test_a_vnf_is_measured_where_it_runs_and_by_what_it_has_done(world: World) -> None:
+    world.here.vnfs.put(VNF.model_copy(update={"rpo": 1800.0, "rto": 3600.0}))
+    world.protect()
+    drilled(world)
+    before = list(world.a.events)
+    found = advise(world.here, "v")
+    assert world.a.events == before  # nothing is changed
+    assert (found.facts.members, found.facts.volumes) == (2, 3)
+    assert found.facts.has_add_on is True
+    assert found.facts.restores_in_s is not None
+    assert found.facts.rpo_s == 1800
+    assert of(found, "quiesced-snapshot").in_use and not of(found, "replication").in_use
+    assert of(found, "replication").verdict == "does not fit"
+    assert [one.verdict for one in found.options].count("fits best") >= 1
+    # of 96 points a day at half of the RPO, each with so many calls
+    assert of(found, "quiesced-snapshot").calls_per_day == 96 * (2 * 2 + 3 * 3)
+
+
+def test_with_the_active_site_dead_it_goes_by_the_newest_point(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(name: str, cloud: str) -> object:
+        if name == "site-a":
+            raise SiteUnreachable("site-a: black hole")
+        return world.b.site
+
+    monkeypatch.setattr(cloud_site, "connect", connect)
+    found = advise(world.process(), "v")
+    assert found.facts.has_add_on is None
+    assert found.facts.members == 2
+    assert "site-a" in found.source or "point" in found.source
+
+
+def test_a_vnf_that_is_not_known_is_an_error(world: World) -> None:
+    with pytest.raises(NotFound):
+        advise(world.here, "nothing")
