@@ -54,7 +54,13 @@ class World:
             self.sandbox.start(site)
             self.sandbox.rejoin(site)
             self.sandbox.ask(site, "DELETE", "/faults")
-            self.conditions(site, clock_skew_s=0, store_capacity=None, skips_zeros=False)
+            self.conditions(
+                site,
+                clock_skew_s=0,
+                store_capacity=None,
+                skips_zeros=False,
+                consistent_groups=False,
+            )
 
     # ---- what the operator does ----
 

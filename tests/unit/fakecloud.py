@@ -83,6 +83,11 @@ class FakeCloud:
         self.volumes: dict[str, Json] = {}
         self.snapshots: dict[str, Json] = {}
         self.backups: dict[str, Json] = {}
+        self.volume_groups: dict[str, Json] = {}
+        self.group_types: dict[str, Json] = {}
+        self.group_snapshots: dict[str, Json] = {}
+        self.snapshots_groups_at_once = False
+        """whether its pool reports so"""
         self.attachments: dict[str, list[Json]] = {}
         self.is_admin = True
         self.asked: list[str] = []
@@ -643,8 +648,12 @@ class FakeCloud:
             case "GET", ["attachments", "detail"]:
                 return {"attachments": [] if "marker" in params else self._connections()}
             case "GET", ["scheduler-stats", "get_pools"]:
-                location = {"location_info": f"ceph:{self.site.name}"}
+                location: Json = {"location_info": f"ceph:{self.site.name}"}
+                if self.snapshots_groups_at_once:
+                    location |= {"consistent_group_snapshot_enabled": True}
                 return {"pools": [{"name": "host@rbd#pool", "capabilities": location}]}
+            case _, ["group_types" | "groups" | "group_snapshots", *_]:
+                return self._of_groups(method, path, body)
             case "GET", ["manageable_volumes", "detail"]:
                 return {"manageable-volumes": [] if params["offset"] else self.manageable}
             case "GET", ["backups", "detail"]:
@@ -730,6 +739,8 @@ class FakeCloud:
                 self.volumes[volume]["status"] = "deleting"
                 return None
             case "DELETE", ["snapshots", snapshot]:
+                if self.snapshots[snapshot].get("group_snapshot_id"):
+                    refuse(400, "a snapshot must not be part of a group")
                 if self.snapshots[snapshot]["status"] == "creating" or self._is_backed_up(snapshot):
                     refuse(400, "a snapshot that is being made or backed up cannot be deleted")
                 self._happens(
@@ -747,6 +758,68 @@ class FakeCloud:
                 del self.backups[backup]
                 return None
         raise AssertionError(f"volume: {method} {path}")
+
+    def _of_groups(self, method: str, path: list[str], body: Json) -> Any:
+        """Cinder's volume groups, their types and snapshots."""
+        match method, path:
+            case "GET", ["group_types"]:
+                return {"group_types": list(self.group_types.values())}
+            case "GET", ["groups", "detail"]:
+                return {"groups": list(self.volume_groups.values())}
+            case "GET", ["group_snapshots", "detail"]:
+                return {"group_snapshots": list(self.group_snapshots.values())}
+            case "POST", ["group_types"]:
+                self._happens(f"group type {body['group_type']['name']}")
+                kind = f"group-type-{next(self.ids)}"
+                self.group_types[kind] = {"id": kind, **body["group_type"]}
+                return {"group_type": {"id": kind}}
+            case "POST", ["groups"]:
+                self._happens(f"volume group {body['group']['name']}")
+                group = f"volume-group-{next(self.ids)}"
+                self.volume_groups[group] = {"id": group, "status": "available", **body["group"]}
+                return {"group": {"id": group}}
+            case "PUT", ["groups", group]:
+                self._happens(f"change volume group {self.volume_groups[group]['name']}")
+                for volume in body["group"].get("add_volumes", "").split(","):
+                    if volume:
+                        self.volumes[volume]["group_id"] = group
+                for volume in body["group"].get("remove_volumes", "").split(","):
+                    if volume:
+                        self.volumes[volume]["group_id"] = None
+                return None
+            case "POST", ["group_snapshots"]:
+                return {"group_snapshot": {"id": self._snapshot_group(body["group_snapshot"])}}
+            case "DELETE", ["group_snapshots", snapshot]:
+                parts = {
+                    i: s
+                    for i, s in self.snapshots.items()
+                    if s.get("group_snapshot_id") == snapshot
+                }
+                if any(s["status"] == "creating" for s in parts.values()):
+                    refuse(400, "the group snapshot is being made")
+                self._happens("delete group snapshot")
+                for part in parts:
+                    del self.snapshots[part]
+                self.group_snapshots.pop(snapshot, None)
+                return None
+        raise AssertionError(f"groups: {method} {path}")
+
+    def _snapshot_group(self, wanted: Json) -> str:
+        group = wanted["group_id"]
+        self._happens(f"snapshot group {self.volume_groups[group]['name']}")
+        made = f"group-snapshot-{next(self.ids)}"
+        self.group_snapshots[made] = {"id": made, "status": "available", **wanted}
+        for volume in [v for v in self.volumes.values() if v.get("group_id") == group]:
+            self._snapshot_of(
+                {
+                    "volume_id": volume["id"],
+                    "name": wanted["name"],
+                    "description": wanted["description"],
+                    "metadata": {},
+                    "group_snapshot_id": made,
+                }
+            )
+        return made
 
     def _asked(self, what: str) -> bool:
         """Whether a call about back ends is refused."""

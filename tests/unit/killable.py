@@ -376,7 +376,13 @@ def patched(job: dict[str, Any]) -> Iterator[tuple[Any, str, Any]]:
 def do_as_patched(job: dict[str, Any]) -> None:
     here = deployment.Deployment(settings(Path(job["folder"])))
     match what := job["what"]:
-        case "protect" | "protect by replication" | "protect with data" | "protect of the standby":
+        case (
+            "protect"
+            | "protect by replication"
+            | "protect with data"
+            | "protect of the standby"
+            | "protect of a volume group"
+        ):
             protect.protect(here, job["vnf"], Unobserved())
         case "protect by server-snapshot" | "protect by server-snapshot, from an image":
             protect.protect(here, job["vnf"], Unobserved(), option="server-snapshot")

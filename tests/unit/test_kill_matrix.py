@@ -500,6 +500,19 @@ def in_part(stage: Stage) -> Stage:
     return with_vnf(stage, Vnf.model_validate(VNF.model_dump(mode="json") | changes))
 
 
+def in_group(stage: Stage) -> Stage:
+    """Have all volumes be in a group that the storage snapshots at one moment."""
+    cloud = stage.clouds["site-a"]
+    cloud.snapshots_groups_at_once = True
+    specs = {"consistent_group_snapshot_enabled": "<is> True"}
+    cloud.group_types["t"] = {"id": "t", "name": "together", "group_specs": specs}
+    group = {"id": "vg", "name": "v", "status": "available", "group_type": "t"}
+    cloud.volume_groups["vg"] = group
+    for volume in cloud.volumes.values():
+        volume["group_id"] = "vg"
+    return stage
+
+
 def moved(stage: Stage) -> Stage:
     """Have the VNF be active at the backup site, by a failover of another host."""
     stage.has_moved = True
@@ -832,6 +845,7 @@ def matrices(
                     IMAGED: lambda: from_image(stages()),
                     REPLICATED: lambda: replicated(stages()),
                     FROM_STATES: lambda: replicated(stages()),
+                    GROUPED: lambda: in_group(stages()),
                     PARTIAL: lambda: in_part(stages()),
                     TO_CLONES: lambda: in_part(stages()),
                     "fence": lambda: moved(stages()),
@@ -853,6 +867,7 @@ def matrices(
 
 REPLICATED, FROM_STATES = "protect by replication", "failover from states"
 IMAGED = "protect by server-snapshot, from an image"
+GROUPED = "protect of a volume group"
 PARTIAL, TO_CLONES = "protect of the standby", "failover to clones"
 COMMANDS = (
     "protect",
@@ -876,6 +891,7 @@ COMMANDS = (
     "plan failover",
     PARTIAL,
     TO_CLONES,
+    GROUPED,
 )
 SPARSE = {
     "migrate": 5,
@@ -886,6 +902,7 @@ SPARSE = {
     FROM_STATES: 3,
     PARTIAL: 3,
     TO_CLONES: 3,
+    GROUPED: 2,
 }
 """Of whose points only every so many are in a matrix: its parts, or most of its tasks, have
 matrices of their own.
@@ -915,7 +932,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 9, 9)
+    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 9, 9, 9)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)

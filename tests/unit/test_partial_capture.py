@@ -151,6 +151,15 @@ def test_a_member_of_another_shape_is_no_clone(pair: World) -> None:
     assert not [e for e in pair.a.events if e.startswith(("quiesce", "snapshot"))]
 
 
+def test_a_volume_of_several_members_is_not_cloned(pair: World) -> None:
+    shared = {"volumeId": "front-root", "device": "/dev/vdb", "delete_on_termination": False}
+    pair.a.attachments["id-db"].append(shared | {"tag": None})
+    pair.a.events.clear()
+    with pytest.raises(PreflightFailed, match="several members"):
+        pair.protect()
+    assert not [e for e in pair.a.events if e.startswith(("quiesce", "snapshot"))]
+
+
 def test_a_larger_volume_of_a_clone_stays_as_large(pair: World) -> None:
     pair.a.volumes["db-root"]["size"] = 3
     pair.protect()

@@ -38,6 +38,7 @@ COMMANDS = {
     "vnf add": "vnf:VnfAdd",
     "vnf list": "vnf:VnfList",
     "vnf show": "vnf:VnfShow",
+    "vnf prepare": "vnf:VnfPrepare",
     "vnf remove": "vnf:VnfRemove",
     "volume show": "volume:VolumeShow",
     "protect": "protect:Protect",

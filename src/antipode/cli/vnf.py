@@ -109,6 +109,38 @@ class VnfShow(ShowCommand):
         )
 
 
+class VnfPrepare(ShowCommand):
+    """Put all volumes of a VNF that are captured into one volume group at its active site, which
+    the storage snapshots at one moment.
+
+    The group, and the type that promises this, are made where they are missing, which takes the
+    role admin. Nothing is made where the storage does not report that it can do it.
+    """
+
+    changes = True
+    examples = ("antipode vnf prepare hlr", "antipode vnf prepare hlr -f json")
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        arguments.add_vnf(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.volume_groups import prepare
+
+        done = prepare(deployment, parsed_args.vnf)
+        return columns(
+            {
+                "vnf": parsed_args.vnf,
+                "site": done.site,
+                "volume_group": done.prepared.group,
+                "group_type": done.prepared.group_type,
+                "volumes_added": done.prepared.added,
+            }
+        )
+
+
 def _state(found: Status) -> dict[str, Any]:
     state, newest = found.state, found.newest
     return {

@@ -375,6 +375,24 @@ class _Snapshot(TypedDict):
     metadata: Texts
 
 
+class _VolumeGroup(TypedDict):
+    id: Id
+    name: OrEmpty
+    status: Text
+    group_type: Text
+
+
+class _GroupSnapshot(TypedDict):
+    id: Id
+    status: Text
+
+
+class _GroupType(TypedDict):
+    id: Id
+    name: Text
+    group_specs: NotRequired[Texts]
+
+
 class _VolumeAttachment(TypedDict):
     id: Id
     volume_id: Id
@@ -440,6 +458,12 @@ VOLUME_TYPES = Listing("volume_types", _VolumeType)
 SNAPSHOTS = Listing("snapshots", _Snapshot)
 SNAPSHOT = Shape("snapshot", _Snapshot)
 MADE_SNAPSHOT = Shape("snapshot", _Made)
+VOLUME_GROUPS = Listing("groups", _VolumeGroup)
+MADE_GROUP = Shape("group", _Made)
+GROUP_TYPES = Listing("group_types", _GroupType)
+MADE_GROUP_TYPE = Shape("group_type", _Made)
+GROUP_SNAPSHOTS = Listing("group_snapshots", _GroupSnapshot)
+MADE_GROUP_SNAPSHOT = Shape("group_snapshot", _Made)
 VOLUME_ATTACHMENTS = Shape("attachments", list[_VolumeAttachment])
 POOLS = Shape("pools", list[_Pool])
 MANAGEABLE_VOLUMES = Shape("manageable-volumes", list[_Manageable])

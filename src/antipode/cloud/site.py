@@ -16,6 +16,7 @@ from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
 from antipode.cloud.backends import Backends
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
+from antipode.cloud.groups import VolumeGroups
 from antipode.cloud.image_bytes import ImageBytes, ImageStreams
 from antipode.cloud.images import Images
 from antipode.cloud.networks import Networks
@@ -28,7 +29,7 @@ from antipode.cloud.zones import Zones
 from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model.datastore import StorageAt
 
-Service = TypeVar("Service", Compute, Volumes, Backends, Backups, Networks)
+Service = TypeVar("Service", Compute, Volumes, VolumeGroups, Backends, Backups, Networks)
 
 
 class Site:
@@ -51,6 +52,7 @@ class Site:
         self.roles = roles
         self.compute = Compute(compute)
         self.volumes = Volumes(volume)
+        self.groups = VolumeGroups(volume)
         self.backends = Backends(volume)
         self.backups = Backups(volume)
         self.networks = Networks(network)
@@ -84,7 +86,7 @@ class Site:
     def _behind(self, gate: Gate) -> Self:
         view = copy.copy(self)
         view._gate, view._objects = gate, None
-        for service in ("compute", "volumes", "backends", "backups", "networks"):
+        for service in ("compute", "volumes", "groups", "backends", "backups", "networks"):
             setattr(view, service, _under(getattr(self, service), view._gate))
         return view
 

@@ -171,6 +171,13 @@ class Part:
         for member, way in self.untouched.items():
             if way != "none":
                 yield from checks.port_problems(servers[member])
+        clones = {servers[member].id for member, _ in self._clones()}
+        for volume, having in topology.shared_volumes.items():
+            if names := ", ".join(s.name for s in having if s.id in clones):
+                yield (
+                    f"volume {volume} is attached to several members, of which {names} would be"
+                    " recovered as clones; have all of them captured"
+                )
         for member, like in self._clones():
             yield from _unlike(servers[member], servers[like])
         rebuilding, rebuilt = self._rebuilt(p, topology)

@@ -335,7 +335,7 @@ def _delete_volumes(
         site.volumes.watch.wait_for(detaching, wanted=("available",), timeout_s=GONE_WITHIN_S)
         there = _of(site, found.volumes)
     confirmed()
-    problems, asked = list[str](), list[str]()
+    problems, asked = _take_out_of_groups(site, there), list[str]()
     for volume in there:
         run.go_on()
         what = f"volume {volume['name'] or volume['id']} ({volume['id']})"
@@ -348,6 +348,22 @@ def _delete_volumes(
         else:
             asked.append(volume["id"])
     site.volumes.watch.wait_gone(asked, timeout_s=GONE_WITHIN_S)
+    return problems
+
+
+def _take_out_of_groups(site: Site, volumes: Sequence[Json]) -> list[str]:
+    """Take volumes out of their groups, as Cinder deletes none that is in one; what it refuses."""
+    problems: list[str] = []
+    of_group: dict[str, list[str]] = {}
+    for volume in volumes:
+        if group := volume.get("group_id"):
+            of_group.setdefault(group, []).append(volume["id"])
+    for group, ids in of_group.items():
+        remove = partial(site.groups.remove_volumes, group, ids)
+        if refused := _refused(f"volume group {group}", remove):
+            problems += refused
+        else:
+            site.groups.watch.wait_for([group], timeout_s=GONE_WITHIN_S)
     return problems
 
 

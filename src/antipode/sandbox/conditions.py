@@ -28,6 +28,7 @@ SECONDS = {
     "snapshot.delete": 0.2,
     "snapshot.manage": 0.2,
     "snapshot.unmanage": 0.1,
+    "group.update": 0.1,
     "group_snapshot.create": 0.4,
     "backup.create": 0.8,
     "backup.delete": 0.3,
@@ -115,6 +116,8 @@ class Conditions:
         """whether a volume that is created from a backup lacks the zeros of increments, as with
         Cinder 22 to 28; each backup's zeros are skipped then, and not only those of the full one
         """
+        self.consistent_groups = False
+        """whether the back end snapshots a volume group at one moment, and reports it"""
         self.rules: list[Rule] = []
         self._changed = asyncio.Event()
         self._joined = asyncio.Event()

@@ -87,6 +87,7 @@ class Control:
                 "store_capacity": c.store_capacity,
                 "backup_block_size": c.backup_block_size,
                 "skips_zeros": c.skips_zeros,
+                "consistent_groups": c.consistent_groups,
                 "faults": len(c.rules),
                 "guests": len(self._hypervisor.seen()),
             }
@@ -116,8 +117,8 @@ class Control:
         return await self._faults(request)
 
     async def _change(self, request: web.Request) -> web.Response:
-        """Change latency, clock_skew_s, image_limits, store_capacity, backup_block_size or
-        skips_zeros, whichever the body has.
+        """Change latency, clock_skew_s, image_limits, store_capacity, backup_block_size,
+        skips_zeros or consistent_groups, whichever the body has.
         """
         body: dict[str, Any] = await request.json()
         if "latency" in body:
@@ -132,6 +133,8 @@ class Control:
             self._conditions.backup_block_size = body["backup_block_size"]
         if "skips_zeros" in body:
             self._conditions.skips_zeros = bool(body["skips_zeros"])
+        if "consistent_groups" in body:
+            self._conditions.consistent_groups = bool(body["consistent_groups"])
         return await self._status(request)
 
     async def _calls(self, request: web.Request) -> web.Response:

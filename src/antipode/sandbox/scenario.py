@@ -21,6 +21,7 @@ class Conditions(Model):
     store_capacity: int | None = Field(default=None, ge=0)
     backup_block_size: int | None = Field(default=None, ge=512)
     skips_zeros: bool | None = None
+    consistent_groups: bool | None = None
 
 
 class Scenario(Model):
@@ -52,5 +53,6 @@ def end(sandbox: Sandbox, site: str) -> None:
         "store_capacity": None,
         "backup_block_size": None,
         "skips_zeros": False,
+        "consistent_groups": False,
     }
     sandbox.ask(site, "PUT", "/conditions", mended)

@@ -20,7 +20,7 @@ from antipode.model.marks import marks
 from antipode.model.schedule import DailyHours
 from antipode.model.steps import Timeline
 from antipode.model.topology import Topology
-from antipode.protect import snapshots
+from antipode.protect import snapshots, volume_groups
 from antipode.protect.option import Option, Protecting
 from antipode.protect.quiesced_snapshot import checks, window
 from antipode.protect.quiesced_snapshot.settings import Settings
@@ -57,14 +57,17 @@ class QuiescedSnapshot(Option):
         yield from checks.problems(protecting, topology, _settings(protecting).quiesce)
 
     def label(self, protecting: Protecting, topology: Topology) -> Consistency:
-        return Terms(bare_of(protecting, topology)).label(topology)
+        bare = bare_of(protecting, topology)
+        group = volume_groups.standing(protecting.site, topology.volumes).group if bare else None
+        return Terms(bare, group=group).label(topology)
 
     def warnings(self, protecting: Protecting, topology: Topology) -> Iterator[str]:
         yield from checks.warnings(protecting, topology)
 
     def capture(self, protecting: Protecting, topology: Topology) -> Capture:
         p = protecting
-        marked, terms = marks(p.run, p.run), Terms.of(p, topology)
+        group = volume_groups.standing(p.site, topology.volumes).group
+        marked, terms = marks(p.run, p.run), Terms.of(p, topology, group)
         return window.quiesced_snapshots(
             p.site, topology, _settings(p).quiesce, marked, p.ledger, p.timeline, terms
         )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.model.topology import Topology
-from antipode.protect import guest_agents, snapshot_quotas
+from antipode.protect import guest_agents, snapshot_quotas, volume_groups
 from antipode.protect.option import Protecting
 from antipode.protect.quiesced_snapshot.settings import Quiesce
 from antipode.protect.quiesced_snapshot.terms import without_agent
@@ -31,6 +31,8 @@ def warnings(protecting: Protecting, topology: Topology) -> Iterator[str]:
     """What limits the protection and does not keep it from being made."""
     if bare := without_agent(protecting, topology):
         names = ", ".join(s.name for s in bare)
+        if why_not := volume_groups.standing(protecting.site, topology.volumes).why_not:
+            yield f"its volumes are not snapshotted at one moment: {why_not}"
         yield (
             f"{names}: no guest agent, so they are captured as they run, without being quiesced, as"
             f" the VNF file accepts ({protecting.accepts})"

@@ -34,16 +34,21 @@ class Terms:
     positions: Positions = _no_positions
     """has positions of data made that is on none of the volumes, while the snapshots are taken"""
 
+    group: str | None = None
+    """id of the volume group that has all volumes and no other: one snapshot of it is taken in the
+    place of one of each volume
+    """
+
     @classmethod
-    def of(cls, p: Protecting, topology: Topology) -> Terms:
+    def of(cls, p: Protecting, topology: Topology, group: str | None = None) -> Terms:
         """Those of a protection."""
-        return cls(bare_of(p, topology), application_data.in_window(p))
+        return cls(bare_of(p, topology), application_data.in_window(p), group)
 
     def label(self, topology: Topology) -> Consistency:
         """What the snapshots of a window by these terms are, as a whole."""
         if not self.bare:
             return "application"
-        return "group" if len(topology.volumes) == 1 else "volume"
+        return "group" if self.group or len(topology.volumes) == 1 else "volume"
 
 
 def bare_of(p: Protecting, topology: Topology) -> frozenset[str]:

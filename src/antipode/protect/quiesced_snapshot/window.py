@@ -36,7 +36,7 @@ from antipode.errors import (
 )
 from antipode.freezes.unquiesce import HANGS_AFTER_S, THAW_CALL_S, one_after_another
 from antipode.model.capture import Capture, QuiesceWindow
-from antipode.model.marks import KEY
+from antipode.model.marks import KEY, RUN, words
 from antipode.model.steps import Steps, Timeline
 from antipode.model.topology import Server, Topology
 from antipode.protect.option import FreezeLedger
@@ -259,7 +259,9 @@ class _Window:
         self._deadline = math.inf
         self._consistent: _Moment | None = None
         self._available: _Moment | None = None
-        self._posts: dict[str, Future[str]] = {}
+        self._begun_snapshots = False
+        self._snapshots: Mapping[str, str] = {}
+        """volume -> snapshot"""
         self._terms = terms
         self._positions: Mapping[str, str] = {}
 
@@ -316,7 +318,7 @@ class _Window:
         first = next((m.asked for m in self.members), None)
         lengths = [_seconds(first, m.thawed) for m in self.members]
         return Capture(
-            snapshots={volume: post.result() for volume, post in self._posts.items()},
+            snapshots=dict(self._snapshots),
             positions=self._positions,
             consistency=self._terms.label(self._topology),
             consistent_at=self._consistent.at.isoformat(),
@@ -341,7 +343,7 @@ class _Window:
                     ended=(m.frozen or m.thawing or now).at,
                     error=error,
                 )
-        if self._consistent and self._posts:
+        if self._consistent and self._begun_snapshots:
             end = self._available or next(
                 (m.thawing for m in reversed(self.members) if m.thawing), now
             )
@@ -352,7 +354,8 @@ class _Window:
                 started=self._consistent.at,
                 ended=end.at,
                 error=failed,
-                volumes=len(self._posts),
+                volumes=len(self._topology.volumes),
+                group=self._terms.group,
             )
         for m in reversed(self.members):
             if m.thawing:
@@ -400,22 +403,15 @@ class _Window:
             return False
 
     def _snapshot(self, pool: ThreadPoolExecutor) -> None:
-        """Start the snapshots of all volumes at once and wait for them with one list call at a
-        time.
+        """Start the snapshots of all volumes at once, or one of their group, and wait for them with
+        one list call at a time.
         """
         self._go_on()
-        for volume in self._topology.volumes:
-            name = f"antipode {self._topology.vnf} {volume.name or volume.id}"[:255]
-            self._posts[volume.id] = pool.submit(
-                self._site.volumes.create_snapshot,
-                volume.id,
-                name,
-                self._metadata,
-                self._remaining(),
-            )
-        self._wait_for_posts()
+        self._begun_snapshots = True
+        group = self._terms.group
+        self._snapshots = self._of_group(group, pool) if group else self._of_each(pool)
         self._site.volumes.snapshot_watch.wait_for(
-            [post.result() for post in self._posts.values()],
+            list(self._snapshots.values()),
             timeout_s=self._remaining(),
             interval_s=POLL_S,
             between=self._go_on,
@@ -427,6 +423,45 @@ class _Window:
                 f"{self._site.name}: the snapshots were not ready within the quiesce timeout of "
                 f"{self._timeout_s:g} s"
             )
+
+    def _of_each(self, pool: ThreadPoolExecutor) -> dict[str, str]:
+        posts: dict[str, Future[str]] = {}
+        for volume in self._topology.volumes:
+            name = f"antipode {self._topology.vnf} {volume.name or volume.id}"[:255]
+            posts[volume.id] = pool.submit(
+                self._site.volumes.create_snapshot,
+                volume.id,
+                name,
+                self._metadata,
+                self._remaining(),
+            )
+        self._wait_for_posts(posts)
+        return {volume: post.result() for volume, post in posts.items()}
+
+    def _of_group(self, group: str, pool: ThreadPoolExecutor) -> dict[str, str]:
+        """One snapshot of all volumes: its parts have no metadata, and our marks as a description.
+
+        Raises:
+            ResourceFailed: it is refused, or of other volumes than those of the members.
+        """
+        name = f"antipode {self._topology.vnf}"[:255]
+        described = words(self._metadata[RUN], self._metadata[KEY])
+        create = self._site.groups.create_snapshot
+        post = pool.submit(create, group, name, described, self._remaining())
+        while not post.done():
+            self._go_on()
+            wait([post], timeout=min(0.5, self._remaining()))
+        if (error := post.exception()) is not None:
+            raise ResourceFailed(
+                f"{self._site.name}: volume group {group} could not be snapshotted: {error}"
+            ) from error
+        parts = self._site.groups.parts(post.result(), self._remaining())
+        if set(parts) != {v.id for v in self._topology.volumes}:
+            raise ResourceFailed(
+                f"{self._site.name}: volume group {group} has other volumes than the members by"
+                " now. Protect the VNF again"
+            )
+        return parts
 
     def _awaited(self, positions: Future[Mapping[str, str]]) -> Mapping[str, str]:
         while not positions.done():
@@ -558,15 +593,15 @@ class _Window:
     def _remaining(self) -> float:
         return max(self._deadline - time.monotonic(), 0)
 
-    def _wait_for_posts(self) -> None:
+    def _wait_for_posts(self, posts: Mapping[str, Future[str]]) -> None:
         names = {v.id: v.name or v.id for v in self._topology.volumes}
-        pending: set[Future[str]] = set(self._posts.values())
+        pending: set[Future[str]] = set(posts.values())
         while pending:
             self._go_on()
             done, pending = wait(
                 pending, timeout=min(0.5, self._remaining()), return_when=FIRST_EXCEPTION
             )
-            for volume, post in self._posts.items():
+            for volume, post in posts.items():
                 if post in done and (error := post.exception()) is not None:
                     raise ResourceFailed(
                         f"{self._site.name}: volume {names[volume]} ({volume}) could not be "

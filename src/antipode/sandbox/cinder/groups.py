@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cinder's generic volume groups and group snapshots at an embedded site; as with RBD, a group
-snapshot is a loop of single ones.
+"""Cinder's generic volume groups and group snapshots at an embedded site. As with RBD, a group
+snapshot is a loop of single ones; with the condition `consistent_groups` it is of one moment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 
 from antipode.sandbox.cinder.snapshots import Snapshots
@@ -49,10 +50,30 @@ class Groups(Part):
             Route("DELETE", f"{snapshots}/{{item}}", self._delete_snapshot, 202),
         ]
 
+    def begin_again(self) -> None:
+        """After the services were killed: what was being made has failed."""
+        for group in self._groups:
+            if group["status"] == "creating":
+                self._groups.keep(group, status="error")
+            elif group["status"] == "updating":
+                self._groups.keep(group, status="available")
+        for snapshot in list(self._snapshots):
+            if snapshot["status"] == "creating":
+                self._snapshots.keep(snapshot, status="error")
+            elif snapshot["status"] == "deleting":  # its parts are being deleted
+                self._snapshots.drop(snapshot["id"])
+
     # ---- group types ----
 
     async def _list_types(self, call: Call) -> Json:
-        return page(call, "group_types", self._types, public)
+        return page(call, "group_types", self._types, lambda t: self._view_of_type(call, t))
+
+    def _view_of_type(self, call: Call, kind: Json) -> Json:
+        """Its specs are shown to administrators only."""
+        shown = public(kind)
+        if not call.caller.is_admin:
+            shown.pop("group_specs")
+        return shown
 
     async def _create_type(self, call: Call) -> Json:
         wanted = call.part("group_type")
@@ -147,6 +168,13 @@ class Groups(Part):
 
     async def _update(self, call: Call, item: str) -> None:
         group, wanted = self._find(call, item), call.part("group")
+        if group["status"] != "available":
+            raise Refused(
+                400,
+                f"Invalid group: Group status must be available, but current status is:"
+                f" {group['status']}.",
+            )
+        joining: list[Json] = []
         for volume_id in [v for v in (wanted.get("add_volumes") or "").split(",") if v]:
             volume = self._storage.volumes.get(volume_id)
             if volume is None:
@@ -155,6 +183,18 @@ class Groups(Part):
                     f"Invalid volume: Cannot add volume {volume_id} to group {item} because "
                     "volume cannot be found.",
                 )
+            if volume["group_id"] == item:
+                continue
+            if volume["group_id"]:
+                because = f"because it is already in group {volume['group_id']}."
+                raise Refused(
+                    400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}"
+                )
+            if volume["status"] not in ("available", "in-use"):
+                because = f"because volume is in an invalid state: {volume['status']}."
+                raise Refused(
+                    400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}"
+                )
             if volume["volume_type_id"] not in group["volume_types"]:
                 because = (
                     f"because volume type {volume['volume_type_id']} is not supported by the group."
@@ -162,11 +202,33 @@ class Groups(Part):
                 raise Refused(
                     400, f"Invalid volume: Cannot add volume {volume_id} to group {item} {because}"
                 )
-            self._storage.volumes.keep(volume, group_id=item)
+            joining.append(volume)
+        leaving: list[Json] = []
         for volume_id in [v for v in (wanted.get("remove_volumes") or "").split(",") if v]:
-            if volume := self._storage.volumes.get(volume_id):
-                self._storage.volumes.keep(volume, group_id=None)
+            volume = self._storage.volumes.get(volume_id)
+            if volume is None or volume["group_id"] != item:
+                raise Refused(
+                    400,
+                    f"Invalid volume: Cannot remove volume {volume_id} from group {item} because it"
+                    " is not in the group.",
+                )
+            leaving.append(volume)
         self._groups.keep(group, **{k: wanted[k] for k in ("name", "description") if wanted.get(k)})
+        if joining or leaving:
+            self._groups.keep(group, status="updating")
+            self._storage.start(self._changed(group, joining, leaving))
+
+    async def _changed(self, group: Json, joining: list[Json], leaving: list[Json]) -> None:
+        try:
+            await self._storage.conditions.take("group.update")
+        except OperationFailed:
+            self._groups.keep(group, status="error")
+            return
+        for volume in joining:
+            self._storage.volumes.keep(volume, group_id=group["id"])
+        for volume in leaving:
+            self._storage.volumes.keep(volume, group_id=None)
+        self._groups.keep(group, status="available")
 
     async def _act(self, call: Call, item: str) -> None:
         group = self._find(call, item)
@@ -208,6 +270,7 @@ class Groups(Part):
             raise Refused(
                 400, "Invalid group: Group snapshot creation failed because the group is empty"
             )
+        self._reserve(call, members)
         made = self._snapshots.keep(
             {
                 "id": str(uuid.uuid4()),
@@ -228,6 +291,19 @@ class Groups(Part):
         self._storage.start(self._take(made, parts))
         return {"group_snapshot": {k: made[k] for k in ("id", "name", "group_type_id")}}
 
+    def _reserve(self, call: Call, volumes: list[Json]) -> None:
+        """The quotas for all of them, before any is made.
+
+        Raises:
+            Refused: 413, one is exhausted.
+        """
+        needed: Counter[str] = Counter()
+        for volume in volumes:
+            for suffix in ("", f"_{volume['volume_type']}"):
+                needed[f"snapshots{suffix}"] += 1
+                needed[f"gigabytes{suffix}"] += volume["size"]
+        self._storage.reserve(call.caller.project_id, needed["gigabytes"], dict(needed))
+
     async def _take(self, made: Json, parts: list[Json]) -> None:
         try:
             await self._storage.conditions.take("group_snapshot.create")
@@ -236,12 +312,19 @@ class Groups(Part):
                 self._storage.snapshots.keep(part, status="error")
             self._snapshots.keep(made, status="error")
             return
-        for (
-            part
-        ) in parts:  # one after the other, as the generic implementation does: not one moment
-            await self._snapshots_of_volumes.take(part)
+        if self._storage.conditions.consistent_groups and self._promises(made["group_type_id"]):
+            is_made = await self._snapshots_of_volumes.take_together(parts)
+            for part in parts:
+                self._storage.snapshots.keep(part, status="available" if is_made else "error")
+        else:
+            for part in parts:  # as the generic implementation does: not one moment
+                await self._snapshots_of_volumes.take(part)
         good = all(part["status"] == "available" for part in parts)
         self._snapshots.keep(made, status="available" if good else "error")
+
+    def _promises(self, type_id: str) -> bool:
+        specs = self._types[type_id]["group_specs"]
+        return bool(specs.get("consistent_group_snapshot_enabled") == "<is> True")
 
     async def _delete_snapshot(self, call: Call, item: str) -> None:
         snapshot = self._find_snapshot(call, item)
@@ -250,6 +333,8 @@ class Groups(Part):
                 400, "Invalid group snapshot: GroupSnapshot status must be available or error"
             )
         self._snapshots.keep(snapshot, status="deleting")
+        for part in self._storage.snapshots.where(lambda s: s["group_snapshot_id"] == item):
+            self._storage.snapshots.keep(part, status="deleting")
         self._storage.start(self._remove(snapshot))
 
     async def _remove(self, snapshot: Json) -> None:

@@ -32,7 +32,7 @@ class Cinder(Service):
         self.volumes = Volumes(storage, self.types, glance)
         self.snapshots = Snapshots(storage)
         self._backups = Backups(storage, self.volumes, store)
-        groups = Groups(storage, self.types, self.snapshots, database)
+        self._groups = Groups(storage, self.types, self.snapshots, database)
         self.parts = [
             self.types,
             self.volumes,
@@ -40,7 +40,7 @@ class Cinder(Service):
             Managing(storage, self.volumes, self.snapshots),
             Attachments(storage),
             self._backups,
-            groups,
+            self._groups,
         ]
 
     def routes(self) -> Sequence[Route]:
@@ -59,7 +59,7 @@ class Cinder(Service):
 
     def begin_again(self) -> None:
         """Continue or fail the work that was under way when the services were killed."""
-        for part in (self._backups, self.snapshots, self.volumes):
+        for part in (self._backups, self.snapshots, self.volumes, self._groups):
             part.begin_again()
 
     async def _versions(self, call: Call) -> Json:
@@ -106,9 +106,15 @@ class Cinder(Service):
                 "storage_protocol": "ceph",
                 "vendor_name": "Open Source",
                 "replication_enabled": False,
+                **self._of_groups(),
                 "location_info": f"ceph:/etc/ceph/ceph.conf:{cluster}:cinder:{POOL}",
             }
         return {"pools": [pool]}
+
+    def _of_groups(self) -> Json:
+        """What the back end reports of group snapshots: nothing, as RBD's driver."""
+        able = self._storage.conditions.consistent_groups
+        return {"consistent_group_snapshot_enabled": True} if able else {}
 
     async def _quota(self, call: Call, project: str) -> Json:
         self._quotas.refuse_others(call, project, "volume_extension:quotas:show")

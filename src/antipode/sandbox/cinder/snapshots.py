@@ -7,6 +7,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 from antipode.sandbox import blocks
 from antipode.sandbox.cinder.storage import Storage
@@ -138,6 +139,25 @@ class Snapshots(Part):
             self._storage.snapshots.keep(snapshot, status="error", updated_at=self._storage.now())
             return
         self._storage.snapshots.keep(snapshot, status="available", updated_at=self._storage.now())
+
+    async def take_together(self, snapshots: Sequence[Json]) -> bool:
+        """Take them at one moment, while nothing writes to any of their volumes; whether they are
+        made.
+        """
+        try:
+            async with AsyncExitStack() as held:
+                for volume in sorted({s["volume_id"] for s in snapshots}):
+                    await held.enter_async_context(self._storage.writing[volume])
+                for snapshot in snapshots:
+                    await asyncio.to_thread(
+                        blocks.copy,
+                        self._storage.path(snapshot["volume_id"]),
+                        self._storage.snapshot_path(snapshot),
+                    )
+        except OSError as error:
+            LOG.warning("%s: group snapshot: %s", self._storage.site, error)
+            return False
+        return True
 
     async def _update(self, call: Call, item: str) -> Json:
         snapshot = self._storage.find_snapshot(call.caller, item)

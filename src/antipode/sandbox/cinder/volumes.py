@@ -136,7 +136,7 @@ class Volumes(Part):
             backup = self._storage.backups.get(backup_id)
             if backup is None or not caller.may_see(backup):
                 raise Refused(404, f"Backup {backup_id} could not be found.")
-            if backup["status"] not in ("available", "restoring"):
+            if backup["status"] != "available":
                 message = (
                     "Invalid backup: Originating backup status must be one of 'available' "
                     f"values, not {backup['status']}"

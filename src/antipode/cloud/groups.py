@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cinder's generic volume groups at one site, and their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from antipode.cloud import answers
+from antipode.cloud.api import Api, Json, Urgency
+from antipode.cloud.watch import Watch
+
+
+class VolumeGroups:
+    """The calls since 3.14. Group types are an administrator's."""
+
+    def __init__(self, api: Api) -> None:
+        """`api` is that of Cinder, its microversion negotiated (`Volumes`)."""
+        self._api = api
+        self.watch = Watch(
+            api.site, "group", partial(api.pages, "/groups/detail", answers.VOLUME_GROUPS)
+        )
+        self.snapshot_watch = Watch(
+            api.site,
+            "group snapshot",
+            partial(api.pages, "/group_snapshots/detail", answers.GROUP_SNAPSHOTS),
+        )
+
+    def types(self) -> list[Json]:
+        """All group types; with their `group_specs` for administrators."""
+        return self._api.all("/group_types", answers.GROUP_TYPES)
+
+    def create_type(self, name: str, specs: Mapping[str, str]) -> str:
+        """Make a group type that all projects see, and return its id."""
+        wanted = {"name": name, "group_specs": dict(specs), "is_public": True}
+        made = self._api.post("/group_types", {"group_type": wanted}, answers.MADE_GROUP_TYPE)
+        return str(made["id"])
+
+    def groups(self) -> list[Json]:
+        """All groups of the project."""
+        return self._api.all("/groups/detail", answers.VOLUME_GROUPS)
+
+    def create(self, name: str, group_type: str, volume_types: Sequence[str], zone: str) -> str:
+        """Start creating an empty group for volumes of these types, and return its id.
+
+        Args:
+            group_type: its id.
+            volume_types: their ids or names.
+            zone: of Cinder; empty: the default one.
+        """
+        wanted: Json = {"name": name, "group_type": group_type, "volume_types": list(volume_types)}
+        if zone:
+            wanted["availability_zone"] = zone
+        made = self._api.post("/groups", {"group": wanted}, answers.MADE_GROUP)
+        return str(made["id"])
+
+    def add_volumes(self, group_id: str, volumes: Collection[str]) -> None:
+        """Start putting volumes into a group: it is `updating` until they are in it.
+
+        Raises:
+            ApiError: 400, one is in another group, of a type that the group does not take, on
+                another host, or in a state that does not allow it.
+        """
+        wanted = {"add_volumes": ",".join(sorted(volumes))}
+        self._api.call("PUT", f"/groups/{group_id}", {"group": wanted})
+
+    def remove_volumes(self, group_id: str, volumes: Collection[str]) -> None:
+        """Start taking volumes out of a group, as `add_volumes`: Cinder deletes none that is in
+        one.
+        """
+        wanted = {"remove_volumes": ",".join(sorted(volumes))}
+        self._api.call("PUT", f"/groups/{group_id}", {"group": wanted})
+
+    def create_snapshot(self, group_id: str, name: str, description: str, timeout_s: float) -> str:
+        """Start a snapshot of all volumes of a group at one moment, and return its id. Those of the
+        volumes get the same name and description, and no metadata.
+        """
+        wanted = {"group_id": group_id, "name": name, "description": description}
+        made = self._api.post(
+            "/group_snapshots",
+            {"group_snapshot": wanted},
+            answers.MADE_GROUP_SNAPSHOT,
+            timeout_s=timeout_s,
+            urgency=Urgency.WINDOW,
+        )
+        return str(made["id"])
+
+    def parts(self, snapshot_id: str, timeout_s: float) -> dict[str, str]:
+        """The snapshots of volumes that a group snapshot consists of, volume -> snapshot: they are
+        known as soon as it is begun.
+        """
+        pages = self._api.pages("/snapshots/detail", answers.SNAPSHOTS, timeout_s=timeout_s)
+        return {
+            s["volume_id"]: s["id"]
+            for page in pages
+            for s in page
+            if s.get("group_snapshot_id") == snapshot_id
+        }
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Start deleting a group snapshot, and all snapshots that it consists of; one that is gone
+        is fine.
+
+        Raises:
+            ApiError: 400, it is neither `available` nor `error`.
+        """
+        self._api.delete(f"/group_snapshots/{snapshot_id}")

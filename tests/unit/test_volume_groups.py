@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volume groups: one group snapshot in the place of many, where it is of one moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from antipode.cloud.api import ApiError
+from antipode.errors import AntipodeError, PreflightFailed, ResourceFailed
+from antipode.operations.volume_groups import prepare
+from antipode.protect import volume_groups
+from antipode.protect.volume_groups import CAPABILITY, PROMISE, TYPE_NAME
+from antipode.vault import points
+from tests.unit.fakecloud import FakeCloud, refuse
+from tests.unit.test_accepted_consistency import accepting, touched, without_agent
+from tests.unit.test_durable_runs import World, world
+
+__all__ = ["world"]
+
+
+@pytest.fixture
+def grouped(world: World) -> World:
+    """All volumes are in a group that the storage snapshots at one moment."""
+    world.a.snapshots_groups_at_once = True
+    prepare(world.here, "v")
+    world.a.events.clear()
+    return world
+
+
+def test_one_group_snapshot_takes_the_place_of_many(grouped: World) -> None:
+    assert grouped.protect()["consistency"] == "application"
+    assert touched(grouped, "snapshot ") == ["snapshot group antipode v"]
+    assert grouped.a.snapshots == {}
+    assert grouped.a.group_snapshots == {}
+    sources = points.read(grouped.here.vault, "v").sources
+    assert sorted(sources) == ["db-data", "db-root", "front-root"]
+
+
+def test_the_group_snapshot_lies_inside_the_window(grouped: World) -> None:
+    grouped.protect()
+    events = grouped.a.events
+    begins = [i for i, e in enumerate(events) if e.startswith("quiesce")]
+    ends = [i for i, e in enumerate(events) if e.startswith("unquiesce")]
+    (taken,) = [i for i, e in enumerate(events) if e.startswith("snapshot group")]
+    inside = [i for i in ends if i > taken]
+    assert max(begins) < taken
+    assert inside
+
+
+def test_members_without_agents_are_consistent_as_a_group(grouped: World) -> None:
+    grouped.here.vnfs.put(accepting("group"))
+    without_agent(grouped, "db", "front")
+    assert grouped.protect()["consistency"] == "group"
+    assert not touched(grouped, "quiesce")
+
+
+def incapable(cloud: FakeCloud) -> None:
+    cloud.snapshots_groups_at_once = False
+
+
+def unpromising(cloud: FakeCloud) -> None:
+    for kind in cloud.group_types.values():
+        kind["group_specs"] = {}
+
+
+def no_administrator(cloud: FakeCloud) -> None:
+    for kind in cloud.group_types.values():
+        del kind["group_specs"]
+
+
+def half_empty(cloud: FakeCloud) -> None:
+    cloud.volumes["db-data"]["group_id"] = None
+
+
+def with_a_stranger(cloud: FakeCloud) -> None:
+    (group,) = cloud.volume_groups
+    cloud.volumes["other"] = {**cloud.volumes["db-data"], "id": "other", "group_id": group}
+
+
+def in_error(cloud: FakeCloud) -> None:
+    for group in cloud.volume_groups.values():
+        group["status"] = "error"
+
+
+def elsewhere(cloud: FakeCloud) -> None:
+    cloud.volumes["db-data"]["os-vol-host-attr:host"] = "host@rbd#other"
+
+
+WRONG = [incapable, unpromising, no_administrator, half_empty, with_a_stranger, in_error, elsewhere]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_single_snapshots_are_taken_where_one_moment_is_not_certain(
+    grouped: World, wrong: Any
+) -> None:
+    wrong(grouped.a)
+    assert grouped.protect()["consistency"] == "application"  # as all members were quiesced
+    assert len(touched(grouped, "snapshot ")) == 3
+    assert not touched(grouped, "snapshot group")
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_group_that_is_not_of_one_moment_is_no_group(grouped: World, wrong: Any) -> None:
+    grouped.here.vnfs.put(accepting("group"))
+    without_agent(grouped, "db", "front")
+    wrong(grouped.a)
+    with pytest.raises(PreflightFailed, match="volume now"):
+        grouped.protect()
+    assert not touched(grouped, "snapshot", "quiesce")
+    grouped.here.vnfs.put(accepting("volume"))
+    assert grouped.protect()["consistency"] == "volume"
+
+
+def test_a_volume_that_joins_the_group_inside_the_window_makes_no_point(grouped: World) -> None:
+    before = points.read(grouped.here.vault, "v").id
+
+    def joins(event: str) -> None:
+        if event.startswith("snapshot group"):
+            with_a_stranger(grouped.a)
+
+    grouped.a.before = joins
+    with pytest.raises(ResourceFailed, match="other volumes"):
+        grouped.protect()
+    grouped.a.before = lambda event: None
+    assert points.read(grouped.here.vault, "v").id == before
+    assert (grouped.a.snapshots, grouped.a.group_snapshots) == ({}, {})
+    assert not grouped.a.all_frozen
+
+
+def test_a_group_snapshot_that_is_refused_leaves_nothing_frozen(grouped: World) -> None:
+    def refused(event: str) -> None:
+        if event.startswith("snapshot group"):
+            refuse(413, "quota")
+
+    grouped.a.before = refused
+    with pytest.raises(ResourceFailed, match="could not be snapshotted"):
+        grouped.protect()
+    assert not grouped.a.all_frozen
+    assert grouped.a.snapshots == {}
+
+
+def test_a_group_snapshot_in_error_leaves_nothing(grouped: World) -> None:
+    age = grouped.a._age
+
+    def in_error(resources: dict[str, Any]) -> None:
+        age(resources)
+        if resources is grouped.a.snapshots:
+            for snapshot in resources.values():
+                snapshot["status"] = "error"
+
+    grouped.a._age = in_error  # type: ignore[method-assign]
+    with pytest.raises(AntipodeError):
+        grouped.protect()
+    assert not grouped.a.all_frozen
+    assert (grouped.a.snapshots, grouped.a.group_snapshots) == ({}, {})
+
+
+# ---- preparing ----
+
+
+def test_a_group_and_its_type_are_made_once(world: World) -> None:
+    world.a.snapshots_groups_at_once = True
+    first = prepare(world.here, "v").prepared
+    assert sorted(first.added) == ["db-data", "db-root", "front-root"]
+    (kind,) = world.a.group_types.values()
+    assert (kind["name"], kind["group_specs"]) == (TYPE_NAME, {CAPABILITY: PROMISE})
+    again = prepare(world.here, "v").prepared
+    assert (again.group, again.added) == (first.group, [])
+    assert len(world.a.volume_groups) == 1
+
+
+def test_a_volume_that_came_later_is_put_into_the_group(grouped: World) -> None:
+    half_empty(grouped.a)
+    assert prepare(grouped.here, "v").prepared.added == ["db-data"]
+
+
+def test_nothing_is_made_where_the_storage_cannot_do_it(world: World) -> None:
+    world.a.events.clear()
+    with pytest.raises(PreflightFailed, match=CAPABILITY):
+        prepare(world.here, "v")
+    assert world.a.events == []
+
+
+def test_nothing_is_made_without_the_rights(world: World) -> None:
+    world.a.snapshots_groups_at_once = True
+    world.a.site.roles.remove("admin")
+    world.a.events.clear()
+    with pytest.raises(PreflightFailed, match="admin"):
+        prepare(world.here, "v")
+    assert world.a.events == []
+
+
+def test_a_volume_in_a_group_of_others_stays_there(world: World) -> None:
+    world.a.snapshots_groups_at_once = True
+    world.a.volumes["db-data"]["group_id"] = "theirs"
+    world.a.events.clear()
+    with pytest.raises(PreflightFailed, match="theirs"):
+        prepare(world.here, "v")
+    assert world.a.events == []
+
+
+def test_a_type_of_the_name_that_promises_nothing_is_not_used(world: World) -> None:
+    world.a.snapshots_groups_at_once = True
+    world.a.group_types["t"] = {"id": "t", "name": TYPE_NAME, "group_specs": {}}
+    with pytest.raises(PreflightFailed, match="does not promise"):
+        prepare(world.here, "v")
+    assert world.a.volume_groups == {}
+
+
+def test_only_captured_members_are_prepared(world: World) -> None:
+    del world.a.volumes["db-data"]
+    world.a.attachments["id-db"] = [
+        a for a in world.a.attachments["id-db"] if a["volumeId"] != "db-data"
+    ]
+    world.here.vnfs.put(accepting(None, capture="standby"))
+    world.a.snapshots_groups_at_once = True
+    assert prepare(world.here, "v").prepared.added == ["front-root"]
+
+
+def test_what_cinder_does_not_say_is_no_promise(
+    grouped: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied() -> Any:
+        raise ApiError("site-a", "GET /scheduler-stats/get_pools", 403, "policy")
+
+    site = grouped.here.site("site-a")
+    monkeypatch.setattr(site.backends, "pools", denied)
+    volumes = points.read(grouped.here.vault, "v").topology.volumes
+    found = volume_groups.standing(site, volumes)
+    assert found.group is None
+    assert "unknown" in found.why_not
