@@ -43,6 +43,7 @@ from antipode.model.dns import RecordSet, RecordType
 from antipode.model.plan_file import PlanFile
 from antipode.operations import (
     abort,
+    commit,
     dns,
     drill,
     expiry,
@@ -441,6 +442,9 @@ def do_as_patched(job: dict[str, Any]) -> None:
             fence.fence(here, fence.request(fenced), Unobserved())
         case "undo":
             undo.undo(here, undo.request(undo.prepare(here, job["vnf"])), Unobserved())
+        case "commit":
+            row = commit.request(commit.prepare(here, job["vnf"]))
+            commit.commit(here, row, Unobserved())
         case "resume":
             resume.resume(here, job["run"], Unobserved())
         case "abort":

@@ -34,7 +34,7 @@ from antipode.operations import drill as drilling
 from antipode.operations import failover as failing
 from antipode.operations import migrate as migrating
 from antipode.operations.abort import abort
-from antipode.operations.approvals import approve, reject, shown
+from antipode.operations.approvals import approve, needed, reject, shown
 from antipode.operations.protect import protect
 from antipode.operations.resume import resume
 from antipode.operations.submit import submit
@@ -90,7 +90,7 @@ def awaits(world: World, kind: str = "failover") -> str:
 def test_a_run_begins_when_another_person_has_approved_it(world: World, acting_as: As) -> None:
     needing(world, failover=1)
     prepared = failing.prepare(world.here, "v", "site-b", None)
-    assert prepared.approvals == 1
+    assert needed(world.here, failing.request(prepared)) == 1
     here = world.process()
     recovering = InBackground(lambda: failing.failover(here, prepared, Unobserved()))
     run = awaits(world)
@@ -128,9 +128,9 @@ def test_the_stricter_of_configuration_and_vnf_file_counts(world: World, acting_
     path.write_text(path.read_text() + "approvals: {failover: 2, drill: 1}\n")
     needing(world, failover=1, drill=3)
     here = world.process()
-    assert failing.prepare(here, "v", "site-b", None).approvals == 2
-    assert drilling.prepare(here, "v").approvals == 3
-    assert migrating.prepare(here, "v").approvals == 0
+    assert needed(here, failing.request(failing.prepare(here, "v", "site-b", None))) == 2
+    assert needed(here, drilling.request(drilling.prepare(here, "v"))) == 3
+    assert needed(here, migrating.request(migrating.prepare(here, "v"))) == 0
 
 
 @pytest.mark.parametrize("wrong", [{"failover": -1}, {"failover": True}, {"protect": 1}])

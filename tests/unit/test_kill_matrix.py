@@ -552,6 +552,12 @@ def undoing(stage: Stage) -> Stage:
     return stage
 
 
+def committing(stage: Stage) -> Stage:
+    """The same, and that be given up."""
+    undoing(stage).kind = "commit"
+    return stage
+
+
 def replicated(stage: Stage) -> Stage:
     """Have the storage replicate the VNF by itself."""
     changes = {
@@ -853,6 +859,7 @@ def matrices(
                     "migrate": lambda: moving(stages()),
                     "reprotect": lambda: reprotecting(stages()),
                     "undo": lambda: undoing(stages()),
+                    "commit": lambda: committing(stages()),
                     "plan failover": lambda: planned(stages()),
                     "old copy removal": lambda: fenced(stages()),
                     "dns switch": lambda: led_elsewhere(stages()),
@@ -892,6 +899,7 @@ COMMANDS = (
     PARTIAL,
     TO_CLONES,
     GROUPED,
+    "commit",
 )
 SPARSE = {
     "migrate": 5,
@@ -932,7 +940,7 @@ def test_the_points_cover_every_task_and_every_change(
         for p in matrix.points
         if p.startswith("task ") and p.endswith(" begins")
     }
-    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 9, 9, 9)
+    counts = (9, 10, 10, 9, 10, 9, 3, 7, 0, 0, 15, 0, 19, 0, 0, 9, 10, 0, 10, 9, 9, 9, 0)
     assert len(tasks) == dict(zip(COMMANDS, counts, strict=True))[what]
     for task in tasks:
         assert {f"task {task} is done", f"task {task} is kept"} <= set(matrix.points)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
 from antipode.engine.run import new_run
 from antipode.engine.timeline import Unobserved
@@ -24,18 +25,22 @@ from antipode.errors import (
     SiteUnreachable,
 )
 from antipode.model.marks import marks
-from antipode.model.state import Claim
+from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.operations import fence as fencing
 from antipode.operations import reprotect
 from antipode.operations.abort import abort
+from antipode.operations.commit import commit
+from antipode.operations.commit import prepare as prepare_commit
+from antipode.operations.commit import request as request_commit
 from antipode.operations.failover import failover, prepare, request
 from antipode.operations.inspect import status
 from antipode.operations.resume import resume
-from antipode.operations.undo import commit, open_time, undo
 from antipode.operations.undo import prepare as prepare_undo
 from antipode.operations.undo import request as request_undo
+from antipode.operations.undo import undo
 from antipode.recover import switching
+from antipode.runs import commit as commit_run
 from antipode.runs import failover as failover_run
 from antipode.runs import undo as undo_run
 from antipode.store.runs import Runs
@@ -76,6 +81,12 @@ def moved(world: World) -> World:
 def undone(world: World) -> dict[str, Any]:
     here = world.process()
     return undo(here, request_undo(prepare_undo(here, "v")), Unobserved())
+
+
+def committed(here: Deployment, state: ProtectedVnf | None = None) -> dict[str, Any]:
+    """Commit the failover, as it was confirmed in a state."""
+    row = commit_run.requested(state) if state else request_commit(prepare_commit(here, "v"))
+    return commit(here, row, Unobserved())
 
 
 def newest(world: World) -> RunRow:
@@ -139,7 +150,7 @@ def test_the_time_of_the_vnf_file_counts(world: World) -> None:
 
 
 def test_after_its_time_it_is_refused(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, until = open_time(moved.process(), "v")
+    until = prepare_commit(moved.process(), "v").until
     monkeypatch.setattr("antipode.vault.windows.time.time", lambda: until + 1)
     with pytest.raises(InvalidInput):
         prepare_undo(moved.process(), "v")
@@ -147,11 +158,11 @@ def test_after_its_time_it_is_refused(moved: World, monkeypatch: pytest.MonkeyPa
 
 def test_after_a_commit_it_is_refused_on_every_host(moved: World) -> None:
     here = moved.process()
-    commit(here, "v", open_time(here, "v")[0])
+    committed(here)
     with pytest.raises(InvalidInput):
         prepare_undo(moved.process(), "v")
     with pytest.raises(InvalidInput):
-        commit(here, "v", status(here, "v").state)
+        committed(here, status(here, "v").state)
     assert status(moved.process(), "v").undo_until is None
 
 
@@ -160,11 +171,11 @@ def test_one_that_is_overtaken_by_a_commit_stops_nothing(
 ) -> None:
     def commits(*_: object) -> None:
         here = moved.process()
-        commit(here, "v", open_time(here, "v")[0])
+        committed(here)
 
     monkeypatch.setattr(undo_run, "must_be_whole", commits, raising=True)
     here = moved.process()
-    row = undo_run.requested(open_time(here, "v")[0], "site-a")
+    row = undo_run.requested(prepare_commit(here, "v").state, "site-a")
     with pytest.raises(InvalidInput):
         undo(here, row, Unobserved())
     expect_the_new_copy(moved)
@@ -175,24 +186,60 @@ def test_a_commit_that_is_overtaken_by_an_undo_or_by_moves_says_so(
     moved: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = moved.process()
-    state = open_time(here, "v")[0]
+    state = prepare_commit(here, "v").state
     with pytest.raises(Busy):
-        commit(here, "v", state.model_copy(update={"generation": 4}))
-    assert open_time(here, "v")[0].generation == 2
+        committed(here, state.model_copy(update={"generation": 4}))
+    assert prepare_commit(here, "v").state.generation == 2
 
     def claims_first(*args: object) -> None:
         generations.claim(here.vaults(), state, "site-a", "undo-x")
 
+    commits = windows.commit
     monkeypatch.setattr(windows, "commit", claims_first)
     with pytest.raises(Busy):
-        commit(here, "v", state)
+        committed(here, state)
+    monkeypatch.setattr(windows, "commit", commits)
+
+
+def test_a_commit_that_is_written_beside_the_claim_of_an_undo_has_failed(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, commits = moved.process(), windows.commit
+    state = prepare_commit(here, "v").state
+
+    def claimed_too(vaults: Any, of: ProtectedVnf) -> None:
+        commits(vaults, of)
+        generations.claim(here.vaults(), state, "site-a", "undo-x")
+
+    monkeypatch.setattr(windows, "commit", claimed_too)
+    with pytest.raises(Busy):
+        committed(here, state)
+    row = next(r for r in here.runs.all("v") if r.kind == "commit")
+    assert row.state == "failed"
+
+
+def test_a_commit_whose_process_died_after_it_was_written_is_done(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, commits = moved.process(), windows.commit
+
+    def dies(vaults: Any, of: ProtectedVnf) -> None:
+        commits(vaults, of)
+        raise AntipodeError("it is dead")
+
+    monkeypatch.setattr(windows, "commit", dies)
+    assert committed(here)["not_done"] == "it is dead"
+    row = next(r for r in here.runs.all("v") if r.kind == "commit")
+    assert row.state == "succeeded"
+    with pytest.raises(InvalidInput):
+        abort(here, row.id, Unobserved())
 
 
 def test_the_old_copy_is_not_removed_while_its_time_is_open(moved: World) -> None:
     with pytest.raises(PreflightFailed):
         reprotect.prepare(moved.process(), "v", "remove")
     here = moved.process()
-    commit(here, "v", open_time(here, "v")[0])
+    committed(here)
     assert reprotect.prepare(moved.process(), "v", "remove").removes is not None
 
 

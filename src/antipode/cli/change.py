@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import arguments, progress
+from antipode.cli import approval, arguments, progress
 from antipode.cli.command import ShowCommand, columns, confirm
 from antipode.screen import visible
 
@@ -60,15 +60,21 @@ def begun(command: ShowCommand, parsed_args: argparse.Namespace, change: Change)
         NotConfirmed: the operator has typed something else; nothing was changed.
         AntipodeError: as the operation.
     """
-    app = command.app
+    from antipode.operations import approvals
+
+    app, planned = command.app, change.request()
+    needed = approvals.needed(change.deployment, planned)
     if parsed_args.plan:
-        return columns(change.planned())
-    for line in change.lines:
-        print(visible(line), file=app.stderr, flush=True)
+        also = {"approvals_needed": needed} if approvals.is_deliberate(planned) else {}
+        return columns({**change.planned(), **also})
+    shown = [visible(line) for line in change.lines]
+    for line in (*shown, *approval.lines(needed)):
+        print(line, file=app.stderr, flush=True)
     if not parsed_args.yes:
         for question, expected in change.questions:
             confirm(app, question, expected)
     row = change.request()
+    row.shown = shown
     if parsed_args.detach:
         from antipode.operations.submit import submit
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import approval, arguments, change
+from antipode.cli import arguments, change
 from antipode.cli.command import ShowCommand, moment, span
 from antipode.errors import InvalidInput
 from antipode.model import marks
@@ -166,7 +166,6 @@ def _planned(prepared: PreparedDrill) -> dict[str, Any]:
             for s in plan.servers
         ],
         "steps": [str(step) for step in plan.steps],
-        "approvals_needed": prepared.approvals,
         "quotas": [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
     }
@@ -201,6 +200,5 @@ def _plan(prepared: PreparedDrill, keep_s: float | None) -> Iterator[str]:
     else:
         yield f"  all of it stays for {span(keep_s)} after the end of the drill"
         yield f"  remove it earlier: antipode drill cleanup {plan.vnf}"
-    yield from approval.lines(prepared.approvals)
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

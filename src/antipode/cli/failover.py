@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import approval, arguments, change, dns
+from antipode.cli import arguments, change, dns
 from antipode.cli.command import ShowCommand, span
 
 if TYPE_CHECKING:
@@ -163,7 +163,6 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "datastores": [d.model_dump(mode="json") for d in plan.datastores],
         "dns": dns.planned(plan.dns),
         "steps": [str(step) for step in plan.steps],
-        "approvals_needed": prepared.approvals,
         "keypairs_to_import": [k.name for k in plan.keypairs_to_import],
         "quotas": [q.model_dump() for q in plan.quotas],
         "already_there": plan.already_there,
@@ -235,7 +234,6 @@ def _plan(prepared: Prepared) -> Iterator[str]:
     for step in plan.steps:
         yield ""
         yield f"  runbook step {step}"
-    yield from approval.lines(prepared.approvals)
     for warning in prepared.warnings:
         yield ""
         yield f"  WARNING: {warning}"

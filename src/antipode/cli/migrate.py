@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from antipode.cli import approval, arguments, change
+from antipode.cli import arguments, change
 from antipode.cli.command import ShowCommand
 
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "planned_from": None if plan is None else plan.recovery_point,
         "servers": [] if plan is None else [s.name for s in plan.servers],
         "steps": [str(step) for step in prepared.steps],
-        "approvals_needed": prepared.approvals,
         "removes": None if prepared.removes is None else prepared.removes.record(),
         "quotas": [] if plan is None else [q.model_dump() for q in plan.quotas],
         "warnings": list(prepared.warnings),
@@ -129,6 +128,5 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield f"  server {server.name}, {len(server.volumes)} volumes, {addresses}"
     for step in prepared.steps:
         yield f"  runbook step {step}"
-    yield from approval.lines(prepared.approvals)
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

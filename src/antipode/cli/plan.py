@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from antipode import config
-from antipode.cli import approval, arguments, change, progress
+from antipode.cli import arguments, change, progress
 from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.cli.layout import Short
 from antipode.errors import PreflightFailed
@@ -314,7 +314,6 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
             for group in plan.groups
         ],
         "steps": [words(step) for step in plan.steps_of(prepared.kind.verb.name)],
-        "approvals_needed": prepared.approvals,
     }
 
 
@@ -346,7 +345,6 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield from _group(prepared, group)
         yield from _steps(after(steps, group.name))
     yield from _steps(after(steps, ALL))
-    yield from approval.lines(prepared.approvals)
     yield ""
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, change
-from antipode.cli.command import ShowCommand, columns, confirm, moment, span
+from antipode.cli.command import ShowCommand, moment, span
 
 if TYPE_CHECKING:
     from antipode.operations.undo import Prepared
@@ -69,34 +69,37 @@ class Commit(ShowCommand):
     """
 
     changes = True
-    examples = ("antipode commit hlr", "antipode commit hlr --yes")
+    examples = ("antipode commit hlr", "antipode commit hlr --plan", "antipode commit hlr --yes")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         arguments.add_vnf(parser)
-        parser.add_argument(
-            "--plan", action="store_true", help="show what would be given up; change nothing"
-        )
-        arguments.add_yes(parser)
+        change.add_arguments(parser, "show what would be given up; change nothing")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
-        from antipode.operations.undo import commit, open_time
+        from antipode.operations.commit import commit, prepare, request
 
-        state, until = open_time(deployment, parsed_args.vnf)
-        if parsed_args.plan:
-            return columns(
-                {"vnf": state.vnf, "active_site": state.active_site, "undo_until": moment(until)}
-            )
-        if not parsed_args.yes:
-            confirm(
-                self.app,
-                f"The failover of {state.vnf} to {state.active_site} can be undone until"
-                f" {moment(until)}. Type the name of the VNF to give that up ({state.vnf}):",
-                parsed_args.vnf,
-            )
-        return columns(commit(deployment, parsed_args.vnf, state))
+        prepared = prepare(deployment, parsed_args.vnf)
+        state, until = prepared.state, moment(prepared.until)
+        question = f"Type the name of the VNF to give that up ({state.vnf}):"
+        planned = {"vnf": state.vnf, "active_site": state.active_site, "undo_until": until}
+        return change.begun(
+            self,
+            parsed_args,
+            change.Change(
+                deployment,
+                planned=lambda: planned,
+                lines=[
+                    f"The failover of {state.vnf} to {state.active_site} can be undone until"
+                    f" {until}"
+                ],
+                questions=[(question, parsed_args.vnf)],
+                request=lambda: request(prepared),
+                execute=partial(commit, deployment),
+            ),
+        )
 
 
 def _planned(prepared: Prepared) -> dict[str, Any]:

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 
 def plan_of(row: RunRow) -> str:
-    """The SHA-256 of all that was asked for: an approval covers this and nothing else."""
-    text = json.dumps(row.request or {}, sort_keys=True, separators=(",", ":"))
+    """The SHA-256 of all that was asked for, and of what its author was shown: an approval covers
+    this and nothing else.
+    """
+    asked = row.request or {}
+    covered = asked if row.shown is None else [asked, row.shown]
+    text = json.dumps(covered, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from antipode.store.tables import USUAL_PRIORITY
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment
     from antipode.engine.run import Run
+    from antipode.model.runbook import Deliberate
     from antipode.store.tables import RunRow
 
 
@@ -80,6 +81,12 @@ class RunKind(ABC):
     def confirmation_lasts_s(self, config: Config) -> float | None:
         """For how many seconds an operator's confirmation is valid; None: it needs none."""
         return None
+
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        """The verbs whose approvals a run needs that an operator asks for: of all of them, where it
+        does what goes by several names.
+        """
+        return ()
 
     def words(self, row: RunRow) -> list[str]:
         """What a run is going to do, for those that approve it; a line each."""

@@ -14,7 +14,9 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from antipode.model.base import Model, Name, Seconds, Whole
 
 Verb = Literal["failover", "migrate", "failback", "drill"]
-Approvals = dict[Verb, Annotated[Whole, Field(ge=0, le=10)]]
+Deliberate = Literal[Verb, "undo", "commit", "fence", "reprotect", "dns-switch"]
+"""A verb that an operator begins by confirming it."""
+Approvals = dict[Deliberate, Annotated[Whole, Field(ge=0, le=10)]]
 """How many others than its author must approve a run of each verb."""
 Everything = Literal["all"]
 ALL: Everything = "all"

@@ -36,10 +36,11 @@ def abort(deployment: Deployment, run_id: str, observer: Observer) -> Json:
         AntipodeError: the rollback is not complete; it can be tried again.
     """
     run = deployment.runs.get(run_id)
-    if run.state in (AWAITING, *NEVER_BEGUN):
-        if run.state == AWAITING:
-            approvals.reject(deployment, run_id)
+    if run.state == AWAITING and approvals.withdrawn(deployment, run_id):
         return record(deployment.runs.get(run_id))
+    run = deployment.runs.get(run_id)  # approved meanwhile it is rolled back like any other
+    if run.state in NEVER_BEGUN:
+        return record(run)
     kind = kind_of(run.kind)
     if run.state == "aborted" and kind.may_have_orphans(run):
         orphans.remove(deployment, [run])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from antipode import identity
@@ -17,6 +18,7 @@ from antipode.engine.kind import RunKind
 from antipode.engine.run import AWAITING_APPROVAL, subject_of
 from antipode.engine.timeline import Observer
 from antipode.errors import (
+    Aborted,
     ApprovalExpired,
     Busy,
     ClaimLost,
@@ -24,12 +26,13 @@ from antipode.errors import (
     Rejected,
     ResourceFailed,
 )
-from antipode.model.runbook import Verb
+from antipode.model.runbook import Deliberate
 from antipode.model.vnf import Vnf
 from antipode.runs import kind_of
 from antipode.service.queue import announce
 from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN
 from antipode.store.tables import ApprovalRow, RunRow
+from antipode.vault import Vault, points
 
 LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -38,15 +41,46 @@ LOOK_S = 0.5
 REJECTED, EXPIRED = NEVER_BEGUN
 
 
-def needed(deployment: Deployment, vnf: Vnf, verb: Verb) -> int:
-    """How many others than its author must approve a run: as the configuration of this host or the
-    definition of the VNF wants, whichever wants more.
+def wanted(row: RunRow, definitions: Iterable[Vnf | None]) -> RunRow:
+    """A new run, with the approvals that the definitions of its VNFs want; see `needed`."""
+    row.approvals_needed = max(
+        (d.approvals.get(v, 0) for d in definitions if d for v in _verbs(row)), default=0
+    )
+    return row
+
+
+def needed(deployment: Deployment, row: RunRow) -> int:
+    """How many others than its author must approve a new run: as the definitions of its VNFs or the
+    configuration of this host want, whichever want more.
     """
-    return max(deployment.config.approvals.get(verb, 0), vnf.approvals.get(verb, 0))
+    here = deployment.config.approvals
+    return max([row.approvals_needed, *(here.get(verb, 0) for verb in _verbs(row))])
+
+
+def is_deliberate(row: RunRow) -> bool:
+    """Whether a run is of a verb for which approvals can be wanted."""
+    return bool(_verbs(row))
+
+
+def _verbs(row: RunRow) -> Sequence[Deliberate]:
+    return kind_of(row.kind).approved_as(row)
+
+
+def definition_of(deployment: Deployment, vaults: Vault, vnf: str) -> Vnf | None:
+    """The definition of a VNF: of this host, else of its newest recovery point, where it has one.
+
+    Raises:
+        VaultError: the vaults cannot be read.
+    """
+    if (local := deployment.vnfs.find(vnf)) is not None:
+        return local
+    newest = points.newest_or_none(vaults, vnf)
+    return None if newest is None else newest.vnf
 
 
 def ask(deployment: Deployment, row: RunRow) -> Json:
     """Keep a new run that awaits approval; a record of it. It is in the way of no other run."""
+    row.approvals_needed = needed(deployment, row)
     row.approve_before = time.time() + deployment.config.approve_within
     run = row.id
     deployment.approvals.ask(row)
@@ -61,7 +95,7 @@ def carried_out(deployment: Deployment, kind: RunKind, row: RunRow, observer: Ob
         Busy: another run of the VNF is under way.
         AntipodeError: as `execute`.
     """
-    if not row.approvals_needed:
+    if not needed(deployment, row):
         with deployment.claims.begin(row) as claim:
             return execute(deployment, kind, claim, observer)
     asked = ask(deployment, row)
@@ -110,10 +144,17 @@ def reject(deployment: Deployment, run: str, reason: str | None = None) -> Json:
         InvalidInput: it awaits no approval.
     """
     _awaiting(deployment, run)
-    words = f"{identity.current()} has rejected it" + (f": {reason}" if reason else "")
-    if not deployment.approvals.reject(run, words):
+    if not withdrawn(deployment, run, reason):
         _awaiting(deployment, run)  # says what has become of it
     return record(deployment, deployment.runs.get(run))
+
+
+def withdrawn(deployment: Deployment, run: str, reason: str | None = None) -> bool:
+    """Have a run that awaits approval end; False where it awaits none any more: it may have been
+    approved at this moment.
+    """
+    words = f"{identity.current()} has rejected it" + (f": {reason}" if reason else "")
+    return deployment.approvals.reject(run, words)
 
 
 def record(deployment: Deployment, row: RunRow) -> Json:
@@ -145,6 +186,8 @@ def shown(deployment: Deployment, run: str) -> tuple[str, list[str]]:
         head,
         f"  {approved}{row.approvals_needed - len(by)} more needed",
         *(f"  {line}" for line in kind.words(row)),
+        *(["  its author was shown:"] if row.shown else ()),
+        *(f"    {line}" for line in row.shown or () if line.strip()),
     ]
 
 
@@ -183,6 +226,8 @@ def _executed(deployment: Deployment, kind: RunKind, run: str, observer: Observe
             continue
         with claim:
             return execute(deployment, kind, claim, observer)
+    if row.state == "aborted":
+        raise Aborted(f"run {run} was aborted: {row.reason}")
     if row.state != "succeeded":
         raise ResourceFailed(f"run {run}, executed by a service, {row.state}: {row.reason}")
     return {"run": run, **row.result}

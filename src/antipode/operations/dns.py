@@ -9,11 +9,12 @@ from typing import Any
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.model.dns import DnsChange
 from antipode.model.state import ProtectedVnf
+from antipode.model.vnf import Vnf
+from antipode.operations.approvals import carried_out, wanted
 from antipode.recover.dns import switching
 from antipode.runs import dns_switch as run_kind
 from antipode.runs import preparation
@@ -27,6 +28,8 @@ Json = dict[str, Any]
 class Prepared:
     """The DNS records of a VNF, and how they lead to where it is active. Nothing was changed."""
 
+    definition: Vnf
+    """of the VNF"""
     state: ProtectedVnf
     recovery_point: str
     """that the addresses are from"""
@@ -71,7 +74,7 @@ def prepare(
         deployment.dns,
     )
     return Prepared(
-        state, opened.point.id, planned.changes, planned.problems, warnings, lost_vaults
+        definition, state, opened.point.id, planned.changes, planned.problems, warnings, lost_vaults
     )
 
 
@@ -98,18 +101,19 @@ def _shown(deployment: Deployment, change: DnsChange) -> Json:
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(
+    row = run_kind.requested(
         prepared.state, prepared.recovery_point, prepared.changes, prepared.lost_vaults
     )
+    return wanted(row, [prepared.definition])
 
 
 def switch(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     """Switch the records; what became of each.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another switch of the VNF is under way, or the VNF has moved since.
         DnsFailed: a record is not switched, or not seen everywhere. All others are.
         VaultError, SiteUnreachable: too few vaults answer to be sure; nothing was changed.
     """
-    with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+    return carried_out(deployment, run_kind.KIND, row, observer)

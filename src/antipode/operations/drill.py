@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput, NotFound
-from antipode.operations.approvals import carried_out, needed
+from antipode.operations.approvals import carried_out, wanted
 from antipode.runs import drill as run_kind
 from antipode.runs import drill_cleanup, drill_preparation
 from antipode.runs.drill_preparation import PreparedDrill
@@ -37,8 +36,7 @@ def prepare(
     site = to or default_site(deployment, vnf)
     run_kind.no_recovery_in_the_way(deployment, vnf)
     named = f"drill-{secrets.token_hex(3)}"
-    prepared = drill_preparation.prepare(deployment, vnf, site, point, named)
-    return replace(prepared, approvals=needed(deployment, prepared.point.vnf, "drill"))
+    return drill_preparation.prepare(deployment, vnf, site, point, named)
 
 
 def request(prepared: PreparedDrill, keep_s: float | None = None) -> RunRow:
@@ -47,9 +45,7 @@ def request(prepared: PreparedDrill, keep_s: float | None = None) -> RunRow:
     Args:
         keep_s: for how many seconds all stays after its end; None: it is removed at once.
     """
-    row = run_kind.requested(prepared, keep_s)
-    row.approvals_needed = prepared.approvals
-    return row
+    return wanted(run_kind.requested(prepared, keep_s), [prepared.point.vnf])
 
 
 def drill(deployment: Deployment, row: RunRow, observer: Observer) -> Json:

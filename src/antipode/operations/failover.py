@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
 from antipode.errors import PreflightFailed
-from antipode.operations.approvals import carried_out, needed
+from antipode.operations.approvals import carried_out, wanted
 from antipode.runs import drill_cleanup, failover_fence, preparation, runners
 from antipode.runs import failover as run_kind
 from antipode.runs.failover import Asked
@@ -33,7 +32,7 @@ def prepare(
         runners.must_be_known(
             deployment.config, prepared.plan.steps, f"a failover of {name} to {to}"
         )
-        return replace(prepared, approvals=needed(deployment, prepared.point.vnf, "failover"))
+        return prepared
     except PreflightFailed as error:
         for drill in drill_cleanup.held_at(deployment, to):
             error.add_note(drill)
@@ -79,8 +78,7 @@ def request(
             undo_within_s or prepared.point.vnf.undo_within,
         ),
     )
-    row.approvals_needed = prepared.approvals
-    return row
+    return wanted(row, [prepared.point.vnf])
 
 
 def failover(

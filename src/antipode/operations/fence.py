@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.model.state import ProtectedVnf
+from antipode.model.vnf import Vnf
+from antipode.operations.approvals import carried_out, definition_of, wanted
 from antipode.recover import fencing
 from antipode.runs import fence as run_kind
 from antipode.store.tables import RunRow
@@ -22,6 +23,8 @@ Json = dict[str, Any]
 class Prepared:
     """A fencing that may begin once the operator has confirmed it: nothing was changed."""
 
+    definition: Vnf | None
+    """of the VNF; None where neither this host nor a recovery point has one"""
     state: ProtectedVnf
     site: str
     servers: list[Json]
@@ -72,6 +75,7 @@ def prepare(
     names = {server["id"]: server["name"] for server in members}
     known = set(copy.servers.values())
     return Prepared(
+        definition_of(deployment, standing.vaults, vnf),
         standing.state,
         site,
         [_planned(server) for server in members],
@@ -104,17 +108,18 @@ def _planned(server: Json) -> Json:
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(prepared.state, prepared.site, prepared.lost_vaults)
+    row = run_kind.requested(prepared.state, prepared.site, prepared.lost_vaults)
+    return wanted(row, [prepared.definition])
 
 
 def fence(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     """Fence the old copy; a record of it, with what each server and port was before.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another fencing of the VNF is under way, or the VNF has moved since.
         VaultError: too few vaults answer to be sure that the copy is old; nothing was changed
             since.
         ResourceFailed, SiteUnreachable: not all of it is fenced. It can be tried again.
     """
-    with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+    return carried_out(deployment, run_kind.KIND, row, observer)

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
-from antipode.operations.approvals import carried_out, needed
+from antipode.operations.approvals import carried_out, wanted
 from antipode.runs import migrate as run_kind
 from antipode.runs import migrate_preparation
+from antipode.runs.migrate import Asked
 from antipode.runs.migrate_preparation import Prepared
 from antipode.store.tables import RunRow
 
@@ -26,23 +26,19 @@ def prepare(
     *,
     back: bool = False,
 ) -> Prepared:
-    """Plan a migration, as `migrate_preparation.prepare`, and see who must approve it."""
-    prepared = migrate_preparation.prepare(deployment, vnf, to, option, back=back)
-    verb = run_kind.verb_of(back=back)
-    return replace(prepared, approvals=needed(deployment, deployment.vnfs.get(vnf), verb))
+    """Plan a migration, as `migrate_preparation.prepare`."""
+    return migrate_preparation.prepare(deployment, vnf, to, option, back=back)
 
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    row = run_kind.requested(
-        prepared.state,
-        prepared.to,
+    asked = Asked(
         prepared.option,
-        removes=None if prepared.removes is None else prepared.removes.ids,
-        steps=[planned.step for planned in prepared.steps],
+        None if prepared.removes is None else prepared.removes.ids,
+        [planned.step for planned in prepared.steps],
+        prepared.returns,
     )
-    row.approvals_needed = prepared.approvals
-    return row
+    return wanted(run_kind.requested(prepared.state, prepared.to, asked), [prepared.vnf])
 
 
 def migrate(deployment: Deployment, row: RunRow, observer: Observer) -> Json:

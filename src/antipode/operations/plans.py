@@ -28,7 +28,7 @@ from antipode.errors import (
 from antipode.model import plan_file
 from antipode.model.plan_file import Group, PlanFile
 from antipode.model.quota import QuotaNeed
-from antipode.operations.approvals import carried_out, needed
+from antipode.operations.approvals import carried_out, wanted
 from antipode.runs import find_kind, runners
 from antipode.runs import plan as run_kind
 from antipode.runs.failover_fence import FenceFirst
@@ -64,8 +64,6 @@ class Prepared:
     """by VNF, what stands in the way of the others"""
     problems: Sequence[str] = ()
     """what stands in the way of all of them together"""
-    approvals: int = 0
-    """how many others than its author must approve it"""
     lost_vaults: Sequence[str] = ()
     fence: FenceFirst | None = None
 
@@ -332,7 +330,6 @@ def prepare(
     ) as pool:
         found = dict(zip(plan.vnfs, pool.map(look, plan.vnfs), strict=True))
     looks = {vnf: one for vnf, one in found.items() if isinstance(one, Look)}
-    needs = _approvals(deployment, kind.verb, looks)
     return Prepared(
         kind,
         source,
@@ -340,7 +337,6 @@ def prepare(
         looks,
         {vnf: one for vnf, one in found.items() if not isinstance(one, Look)},
         list(_quotas_together(looks)) if kind.verb.adds_up else [],
-        needs,
         list(lost_vaults),
         fence,
     )
@@ -365,8 +361,7 @@ def request(prepared: Prepared) -> RunRow:
             confirmed_at=time.time(),
         ),
     )
-    row.approvals_needed = prepared.approvals
-    return row
+    return wanted(row, [look.definition for look in looks.values() if look.done is None])
 
 
 def carry_out(deployment: Deployment, kind: Plan, row: RunRow, observer: Observer) -> Json:
@@ -450,12 +445,3 @@ def _quotas_together(looks: Mapping[str, Look]) -> Iterator[str]:
         whole = alike[0].model_copy(update={"needed": sum(need.needed for need in alike)})
         if whole.is_short and not any(need.is_short for need in alike):
             yield f"{site}: {whole}, for {len(alike)} VNFs together"
-
-
-def _approvals(deployment: Deployment, verb: PlanVerb, looks: Mapping[str, Look]) -> int:
-    """As many as the VNF needs that needs most."""
-    if verb.approved_as is None:
-        return 0
-    definitions = (look.definition for look in looks.values() if look.definition is not None)
-    wanted = [needed(deployment, definition, verb.approved_as) for definition in definitions]
-    return max([deployment.config.approvals.get(verb.approved_as, 0), *wanted])

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from antipode.cloud import health
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
 from antipode.model.state import ProtectedVnf
 from antipode.operations import fence
+from antipode.operations.approvals import carried_out, wanted
 from antipode.protect import offsite
 from antipode.runs import fence as fence_run
 from antipode.runs import migrate, old_copy_removal, protect
@@ -147,7 +147,8 @@ def _warnings(site: Site, removes: Holdings | None) -> Iterator[str]:
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
     removes = None if prepared.removes is None else prepared.removes.ids
-    return run_kind.requested(prepared.state, prepared.site, removes)
+    row = run_kind.requested(prepared.state, prepared.site, removes)
+    return wanted(row, [prepared.fencing.definition])
 
 
 def reprotect(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
@@ -155,8 +156,8 @@ def reprotect(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     that was confirmed; a record of it.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another reprotection of the VNF, or a run in its way, is under way.
         AntipodeError: it stopped. What was done stays, and it can be resumed.
     """
-    with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
+    return carried_out(deployment, run_kind.KIND, row, observer)

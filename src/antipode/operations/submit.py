@@ -24,7 +24,7 @@ def submit(deployment: Deployment, run: RunRow) -> dict[str, Any]:
     """
     run_id = run.id
     record: dict[str, Any] = {"run": run_id, "vnf": run.vnf, "state": "queued"}
-    if run.approvals_needed:
+    if approvals.needed(deployment, run):
         record = approvals.ask(deployment, run)
     else:
         enqueue(deployment, run)

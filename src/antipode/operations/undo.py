@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Undoing the newest failover of a VNF while its time for that is open, and ending that time."""
+"""Undoing the newest failover of a VNF while its time for that is open: plan, confirm, execute."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
-from antipode.engine.execution import execute
 from antipode.engine.timeline import Observer
-from antipode.errors import Busy, SiteUnreachable
+from antipode.errors import SiteUnreachable
 from antipode.model.state import ProtectedVnf
+from antipode.model.vnf import Vnf
+from antipode.operations.approvals import carried_out, wanted
 from antipode.runs import failover_fence, protect
 from antipode.runs import fence as fence_run
 from antipode.runs import undo as run_kind
@@ -26,6 +27,8 @@ Json = dict[str, Any]
 class Prepared:
     """An undo that may begin once the operator has confirmed it: nothing was changed."""
 
+    definition: Vnf
+    """of the VNF"""
     state: ProtectedVnf
     site: str
     """where the VNF goes back to"""
@@ -61,7 +64,7 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
     fence_run.must_be_old(deployment, vnf, old)
     try:
         members = run_kind.old_members(standing.vaults, state, deployment.site(old))
-        run_kind.definition_of(members, deployment.vnfs.find(vnf))
+        definition = run_kind.definition_of(members, deployment.vnfs.find(vnf))
         run_kind.must_be_whole(members, vnf)
     except SiteUnreachable as error:
         raise SiteUnreachable(
@@ -70,6 +73,7 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
         ) from error
     began = until - (state.claim.undo_within_s or 0.0)
     return Prepared(
+        definition,
         state,
         old,
         until,
@@ -81,64 +85,16 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return run_kind.requested(prepared.state, prepared.site)
+    return wanted(run_kind.requested(prepared.state, prepared.site), [prepared.definition])
 
 
 def undo(deployment: Deployment, row: RunRow, observer: Observer) -> Json:
     """Go back to the old copy; a record of it.
 
     Raises:
+        Rejected, ApprovalExpired: it was not approved, and nothing was changed.
         Busy: another run of the VNF is under way, or it has moved since.
         NotFenced: the new copy could not be fenced; all is as before.
         AntipodeError: it stopped, and the new copy runs again, unless the error says otherwise.
     """
-    with deployment.claims.begin(row) as claim:
-        return execute(deployment, run_kind.KIND, claim, observer)
-
-
-def open_time(deployment: Deployment, vnf: str) -> tuple[ProtectedVnf, float]:
-    """The state of a VNF and until when its newest failover can be undone.
-
-    Raises:
-        AntipodeError: as `prepare`.
-    """
-    standing = activity.decided(deployment, vnf)
-    activity.must_be_active_at(standing.state, standing.state.active_site)
-    return standing.state, windows.must_be_open(standing.vaults, standing.state)
-
-
-def commit(deployment: Deployment, vnf: str, confirmed: ProtectedVnf) -> Json:
-    """End the time in which the newest failover of a VNF can be undone; a record of it.
-
-    Args:
-        confirmed: the state of the VNF as the operator was shown it.
-
-    Raises:
-        Busy: it has moved since.
-        InvalidInput: there is no such time, or it is over.
-        VaultError: no vault has accepted it.
-    """
-    standing = activity.decided(deployment, vnf)
-    state = standing.state
-    _must_be_as_confirmed(state, confirmed)
-    windows.must_be_open(standing.vaults, state)
-    windows.commit(standing.vaults, state)
-    # an undo claims first and looks for this then, so that one of both sees the other
-    _must_be_as_confirmed(activity.decided(deployment, vnf).state, confirmed)
-    return {
-        "vnf": vnf,
-        "active_site": state.active_site,
-        "generation": state.generation,
-        "committed": True,
-    }
-
-
-def _must_be_as_confirmed(state: ProtectedVnf, confirmed: ProtectedVnf) -> None:
-    """See that a VNF is still active by the failover that was confirmed.
-
-    Raises:
-        Busy: it has moved since, or an undo of it has begun.
-    """
-    activity.must_be_active_at(state, confirmed.active_site)
-    if state.generation != confirmed.generation:
-        raise Busy(f"{state}: it has moved and come back since this was confirmed")
+    return carried_out(deployment, run_kind.KIND, row, observer)

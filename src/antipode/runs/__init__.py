@@ -21,6 +21,7 @@ KINDS: Registry[RunKind] = Registry(
         "old-copy-removal": "antipode.runs.old_copy_removal:KIND",
         "reprotect": "antipode.runs.reprotect:KIND",
         "undo": "antipode.runs.undo:KIND",
+        "commit": "antipode.runs.commit:KIND",
         "drill": "antipode.runs.drill:KIND",
         "drill-cleanup": "antipode.runs.drill_cleanup:KIND",
         "plan-precheck": "antipode.runs.plan:PRECHECK",

@@ -22,6 +22,7 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import Busy, DnsFailed
 from antipode.model.base import Model
 from antipode.model.dns import DnsChange
+from antipode.model.runbook import Deliberate
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps
 from antipode.recover.dns import switching
@@ -82,8 +83,19 @@ class DnsSwitch(RunKind):
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
 
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        return ("dns-switch",)
+
     def words(self, row: RunRow) -> list[str]:
-        return [str(c) for c in DnsSwitchRequest.model_validate(row.request or {}).changes]
+        request = DnsSwitchRequest.model_validate(row.request or {})
+        return [
+            *(
+                f"vault {vault} has no say in it: its author says that it is lost"
+                for vault in request.lost_vaults
+            ),
+            f"with the addresses of recovery point {request.recovery_point}",
+            *(str(change) for change in request.changes),
+        ]
 
     def execute(self, run: Run) -> None:
         _switch(run)

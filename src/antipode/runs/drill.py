@@ -35,6 +35,7 @@ from antipode.model.base import Model
 from antipode.model.marks import made_by
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
+from antipode.model.runbook import Deliberate
 from antipode.model.steps import StepName, Steps, Timeline
 from antipode.model.vnf import Vnf
 from antipode.recover import inventory, isolation, networks, probes, rollback
@@ -148,8 +149,14 @@ class Drill(RunKind):
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
 
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        return ("drill",)
+
     def words(self, row: RunRow) -> list[str]:
-        return DrillRequest.of(row).plan.words()
+        request = DrillRequest.of(row)
+        kept = request.keep_s
+        end = "removed at its end" if kept is None else f"kept for {kept:g} s after its end"
+        return [*request.plan.words(), f"all of it is {end}"]
 
     def execute(self, run: Run) -> None:
         _drill(run)

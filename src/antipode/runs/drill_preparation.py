@@ -37,8 +37,6 @@ class PreparedDrill:
     state: ProtectedVnf
     plan: RecoveryPlan
     warnings: Sequence[str]
-    approvals: int = 0
-    """how many others than its author must approve it"""
 
 
 def prepare(

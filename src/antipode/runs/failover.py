@@ -43,6 +43,7 @@ from antipode.model import marks
 from antipode.model.base import Model
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
+from antipode.model.runbook import Deliberate
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import Steps, Timeline
 from antipode.model.vnf import Vnf
@@ -199,6 +200,10 @@ class Failover(RunKind):
 
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["to"])
+
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        fences = (row.request or {}).get("fence") is not None
+        return ("failover", "fence") if fences else ("failover",)
 
     def words(self, row: RunRow) -> list[str]:
         plan = _plan_of(row)

@@ -19,6 +19,7 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy, InvalidInput, NotFound
 from antipode.model.base import Model
+from antipode.model.runbook import Deliberate
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps
 from antipode.recover import application_data, fencing
@@ -70,6 +71,20 @@ class Fence(RunKind):
 
     def site_of(self, row: RunRow) -> str:
         return str((row.request or {})["site"])
+
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        return ("fence",)
+
+    def words(self, row: RunRow) -> list[str]:
+        request = FenceRequest.model_validate(row.request or {})
+        return [
+            *(
+                f"vault {vault} has no say in it: its author says that it is lost"
+                for vault in request.lost_vaults
+            ),
+            f"cuts off, stops and locks the old copy at {request.site}; generation"
+            f" {request.state.generation}, active at {request.state.active_site}, is not touched",
+        ]
 
     def execute(self, run: Run) -> None:
         _fence(run)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,7 +27,7 @@ from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
 from antipode.model.base import Model
 from antipode.model.point import RecoveryPoint
-from antipode.model.runbook import ALL, PlannedStep, RunbookStep, Verb
+from antipode.model.runbook import ALL, Deliberate, PlannedStep, RunbookStep, Verb
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
 from antipode.model.vnf import ARRIVES_WITHIN_S
@@ -81,6 +82,8 @@ class MigrateRequest(Model):
     """
     steps: list[RunbookStep] = Field(default_factory=list)
     """the runbook as it was when it was confirmed, as far as it concerns this migration"""
+    returns: bool = False
+    """whether the VNF goes to where it came from, which a failback does, too"""
     part_of: str | None = None
     """the run that it is a part of"""
 
@@ -88,6 +91,15 @@ class MigrateRequest(Model):
     def verb(self) -> Verb:
         """As the steps of a runbook name it."""
         return verb_of(back=self.removes is not None)
+
+
+def approved_as(*, returns: bool) -> Sequence[Deliberate]:
+    """The verbs whose approvals a migration needs.
+
+    Args:
+        returns: whether the VNF goes to where it came from, which a failback does, too.
+    """
+    return ("migrate", "failback") if returns else ("migrate",)
 
 
 def verb_of(*, back: bool) -> Verb:
@@ -99,27 +111,30 @@ def verb_of(*, back: bool) -> Verb:
     return "failback" if back else "migrate"
 
 
-def requested(
-    state: ProtectedVnf,
-    to: str,
-    option: str | None = None,
-    removes: Sequence[str] | None = None,
-    steps: Sequence[RunbookStep] = (),
-) -> RunRow:
-    """A migration that an operator confirms now; it is not kept yet.
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a migration beside where the VNF goes."""
 
-    Args:
-        removes: the ids of what is removed first of the old copy; None where it stays.
-        steps: of the runbook, those that concern this migration.
-    """
+    option: str | None = None
+    removes: Sequence[str] | None = None
+    """the ids of what is removed first of the old copy; None where it stays"""
+    steps: Sequence[RunbookStep] = ()
+    """of the runbook, those that concern this migration"""
+    returns: bool = False
+    """whether the VNF goes to where it came from"""
+
+
+def requested(state: ProtectedVnf, to: str, asked: Asked = Asked()) -> RunRow:
+    """A migration that an operator confirms now; it is not kept yet."""
     request = MigrateRequest(
         site=state.active_site,
         to=to,
-        option=option,
+        option=asked.option,
         state=state,
         confirmed_at=time.time(),
-        removes=None if removes is None else list(removes),
-        steps=list(steps),
+        removes=None if asked.removes is None else list(asked.removes),
+        steps=list(asked.steps),
+        returns=asked.returns,
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -139,10 +154,14 @@ class Migrate(RunKind):
     def site_of(self, row: RunRow) -> str:
         return MigrateRequest.model_validate(row.request or {}).to
 
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        return approved_as(returns=MigrateRequest.model_validate(row.request or {}).returns)
+
     def words(self, row: RunRow) -> list[str]:
         request = MigrateRequest.model_validate(row.request or {})
-        old = len(request.removes or ())
-        removes = [f"removes {old} resources of its old copy at {request.to}"] if old else []
+        removes = [
+            f"removes {id_} of its old copy at {request.to}" for id_ in request.removes or ()
+        ]
         steps = [f"runbook step {step.name}: {step}" for step in request.steps]
         return [f"moves it from {request.site}, where its members are off then", *removes, *steps]
 

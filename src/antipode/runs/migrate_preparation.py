@@ -29,6 +29,8 @@ from antipode.vault import points
 class Prepared:
     """A migration that may begin once the operator has confirmed it: nothing was changed."""
 
+    vnf: Vnf
+    """its definition"""
     state: ProtectedVnf
     to: str
     option: str | None
@@ -41,8 +43,12 @@ class Prepared:
     """what is removed first of the old copy at the other site"""
     steps: Sequence[PlannedStep] = ()
     """of the runbook; members by the names of the boot order"""
-    approvals: int = 0
-    """how many others than its author must approve it"""
+
+    @property
+    def returns(self) -> bool:
+        """Whether the VNF goes to where it came from, or was in the beginning."""
+        came_from = self.state.claim.former_site if self.state.claim else None
+        return self.removes is not None or self.to in (came_from, self.vnf.primary)
 
 
 def prepare(
@@ -94,12 +100,12 @@ def prepare(
     if back:
         fence.must_be_old(deployment, vnf, site)
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
-        return Prepared(state, site, option, None, [*warnings, *found.left], found, steps)
+        return Prepared(known, state, site, option, None, [*warnings, *found.left], found, steps)
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
-        return Prepared(state, site, option, None, warnings, None, steps)
+        return Prepared(known, state, site, option, None, warnings, None, steps)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
-    return Prepared(state, site, option, plan, [*warnings, *plan.warnings], None, steps)
+    return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], None, steps)
 
 
 def _must_be_handed_over(deployment: Deployment, vnf: Vnf, former: str, to: str) -> None:

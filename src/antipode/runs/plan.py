@@ -31,7 +31,7 @@ from antipode.model import plan_file
 from antipode.model.base import Model
 from antipode.model.plan_file import KIND_PREFIX, PREFIX, Group, PlanFile
 from antipode.model.readiness import Level
-from antipode.model.runbook import ALL, RunbookStep
+from antipode.model.runbook import ALL, Deliberate, RunbookStep
 from antipode.model.steps import StepName
 from antipode.runs import runbook
 from antipode.runs.actions import Occasion, kept_of
@@ -137,6 +137,14 @@ class Plan(RunKind):
     def confirmation_lasts_s(self, config: Config) -> float | None:
         return self.verb.child.confirmation_lasts_s(config)
 
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        if self.verb.only_looks:
+            return ()
+        request = PlanRequest.model_validate(row.request or {})
+        found = [*self.verb.approved_as]
+        found += [verb for target in request.targets for verb in target.approved_as]
+        return list(dict.fromkeys([*found, "fence"] if request.fence else found))
+
     def words(self, row: RunRow) -> list[str]:
         request = PlanRequest.model_validate(row.request or {})
         plan, verb = request.plan, self.verb.name
@@ -146,6 +154,8 @@ class Plan(RunKind):
             f"vault {vault} has no say in it: its author says that it is lost"
             for vault in request.lost_vaults
         ]
+        if request.fence == "try":
+            lines.append("a copy that cannot be fenced does not stop the failover of its VNF")
         lines += [f"step {plan_file.words(step)}" for step in plan.steps_of(verb)]
         for group in plan.groups:
             policy = "stops after" if plan.stops_after(group) else "continues past"

@@ -20,7 +20,7 @@ from antipode.engine.kind import RunKind
 from antipode.errors import Busy, InvalidInput
 from antipode.model.base import Model, Name
 from antipode.model.quota import QuotaNeed
-from antipode.model.runbook import Verb
+from antipode.model.runbook import Deliberate
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.vnf import Vnf
 from antipode.runs import (
@@ -57,6 +57,8 @@ class Target(Model):
     """the ids of what is removed first of an old copy"""
     words: list[str] = Field(default_factory=list)
     """what is done with it, for those that approve it; a line each"""
+    approved_as: list[Deliberate] = Field(default_factory=list)
+    """the verbs whose approvals count for it beside the plan's"""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class PlanVerb(ABC):
     """the kind of run that does it with one VNF"""
     wants_site: ClassVar[bool]
     """whether a site must be named: where the first other one may be the one that has failed"""
-    approved_as: ClassVar[Verb | None] = None
-    """the verb whose approvals count"""
+    approved_as: ClassVar[Sequence[Deliberate]] = ()
+    """the verbs whose approvals count"""
     adds_up: ClassVar[bool] = False
     """whether what it creates stays, so that quotas must suffice for all VNFs together"""
     calls_active_site: ClassVar[bool] = False
@@ -150,7 +152,7 @@ class OfPrecheck(PlanVerb):
 
 
 class OfFailover(PlanVerb):
-    name = approved_as = "failover"
+    name, approved_as = "failover", ("failover",)
     child = failover.KIND
     wants_site = True
     adds_up = True
@@ -207,7 +209,7 @@ class OfFailover(PlanVerb):
 
 
 class OfDrill(PlanVerb):
-    name = approved_as = "drill"
+    name, approved_as = "drill", ("drill",)
     child = drill.KIND
     wants_site = False
 
@@ -243,7 +245,7 @@ class OfDrill(PlanVerb):
 
 class OfMigrate(PlanVerb):
     name = "migrate"
-    approved_as: ClassVar[Verb | None] = "migrate"
+    approved_as = ("migrate",)
     child = migrate.KIND
     wants_site = True
     adds_up = True
@@ -263,6 +265,7 @@ class OfMigrate(PlanVerb):
             generation=found.state.generation,
             definition=digest(definition),
             removes=None if removes is None else removes.ids,
+            approved_as=list(migrate.approved_as(returns=found.returns)),
             words=[
                 f"moves from {found.state.active_site}, where its members are off then",
                 *(
@@ -287,7 +290,8 @@ class OfMigrate(PlanVerb):
         found = migrate_preparation.prepare(deployment, target.vnf, target.site, back=self.back)
         _must_be_as_confirmed(target, found.state, deployment.vnfs.get(target.vnf), None)
         steps = [planned.step for planned in found.steps]
-        return migrate.requested(found.state, found.to, None, target.removes, steps)
+        asked = migrate.Asked(removes=target.removes, steps=steps)
+        return migrate.requested(found.state, found.to, asked)
 
     def _is_there(self, deployment: Deployment, vnf: str, to: str | None) -> ProtectedVnf | None:
         """The state of a VNF that is where it is to go; None for any other."""
@@ -298,7 +302,6 @@ class OfMigrate(PlanVerb):
 
 class OfFailback(OfMigrate):
     name = "failback"
-    approved_as: ClassVar[Verb | None] = "failback"
     wants_site = False
     back = True
 

@@ -49,8 +49,6 @@ class Prepared:
     """the claim of a failover that is lost, which this one releases"""
     made_by_lost: Sequence[str] = ()
     """the ids of what that one has made, as far as its site answers"""
-    approvals: int = 0
-    """how many others than its author must approve it"""
 
 
 def prepare(

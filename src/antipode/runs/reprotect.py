@@ -18,6 +18,7 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import AntipodeError, Busy, PreflightFailed, Stopped
 from antipode.model.base import Model
+from antipode.model.runbook import Deliberate
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
 from antipode.runs import fence, old_copy_removal, preparation, protect
@@ -78,6 +79,19 @@ class Reprotect(RunKind):
 
     def site_of(self, row: RunRow) -> str:
         return ReprotectRequest.model_validate(row.request or {}).state.active_site
+
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        return ("reprotect", "fence")
+
+    def words(self, row: RunRow) -> list[str]:
+        request = ReprotectRequest.model_validate(row.request or {})
+        kept = request.removes is None
+        return [
+            f"cuts off, stops and locks the old copy at {request.site}"
+            + (", which stays" if kept else ""),
+            f"protects it where it is active, at {request.state.active_site}",
+            *(f"removes {id_} of the old copy, for good" for id_ in request.removes or ()),
+        ]
 
     def execute(self, run: Run) -> None:
         _reprotect(run)

@@ -9,7 +9,7 @@ back: it is fenced again, and the new one is started. At no moment may both run.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from antipode.errors import (
 )
 from antipode.model.base import Model
 from antipode.model.marks import made_by
+from antipode.model.runbook import Deliberate
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
 from antipode.model.topology import Server
@@ -87,6 +88,18 @@ class Undo(RunKind):
 
     def site_of(self, row: RunRow) -> str:
         return UndoRequest.model_validate(row.request or {}).site
+
+    def approved_as(self, row: RunRow) -> Sequence[Deliberate]:
+        return ("undo",)
+
+    def words(self, row: RunRow) -> list[str]:
+        request = UndoRequest.model_validate(row.request or {})
+        state = request.state
+        return [
+            f"stops and locks the copy at {state.active_site}, and loses all that the VNF has"
+            f" written there since {state.since}",
+            f"starts the old copy at {request.site}",
+        ]
 
     def execute(self, run: Run) -> None:
         _undo(run)

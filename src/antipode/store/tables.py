@@ -288,6 +288,8 @@ class RunRow(Base):
     """how many others than its author must approve it before it begins"""
     approve_before: Mapped[float | None] = mapped_column(Double)
     """when it expires unless it was approved"""
+    shown: Mapped[list[str] | None] = mapped_column(Document(none_as_null=True))
+    """its plan as its author was shown it, a line each"""
 
 
 class StepRow(Base):

@@ -55,8 +55,17 @@ def open_until(vault: Vault, state: ProtectedVnf, now: float | None = None) -> f
     until = state.undo_until
     if until is None or until <= (time.time() if now is None else now):
         return None
+    return None if is_committed(vault, state) else until
+
+
+def is_committed(vault: Vault, state: ProtectedVnf) -> bool:
+    """Whether the time in which the newest failover of a VNF can be undone was ended.
+
+    Raises:
+        VaultError: the vaults cannot be read.
+    """
     name = _name(state.vnf, state.generation)
-    return None if statements.read(vault, vault.keys, COMMITMENT, name) else until
+    return bool(statements.read(vault, vault.keys, COMMITMENT, name))
 
 
 def must_be_open(vault: Vault, state: ProtectedVnf) -> float:
