@@ -17,10 +17,10 @@ STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/
 	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
 	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format test-tempest clean
 
-demo: $(READY)            ## two embedded sites, a VNF, a disaster, a recovery: under a minute
+demo: $(READY)            ## embedded sites: a drill, a disaster, a recovery, the way back: 90 s
 	$(BIN)/antipode demo --report build/demo-report.json
 
-lab-demo: $(READY)        ## the same story on two real OpenStack sites (root, Debian 12)
+lab-demo: $(READY)        ## its first half on two real OpenStack sites (root, Debian 12)
 	$(BIN)/python -m lab.demo
 
 test: $(READY)            ## unit tests and static checks, side by side; no cloud

@@ -11,14 +11,18 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from antipode.sandbox import canary, desk, story
+from antipode.sandbox.store import StoreSettings
 from antipode.sandbox.story import Storyteller, Witness
-from antipode.sandbox.supervision import SITES, Sandbox, SandboxError
+from antipode.sandbox.supervision import SITES, STORE, Sandbox, SandboxError
 
 LONGEST_S = 600.0
+LATENCY = 0.4
+"""Of the sites, beside that of real ones: the story is long."""
 
 
 class Operator:
@@ -123,6 +127,8 @@ class Silence:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # not on macOS, where closing it is enough
+            self._socket.shutdown(socket.SHUT_RDWR)  # else the port is taken while accept waits
         for one in (self._socket, *self._held):
             one.close()
 
@@ -141,13 +147,14 @@ class EmbeddedStage:
 
     primary, backup = SITES
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, third: Sandbox) -> None:
         self._sandbox = sandbox
+        self._third = third
         self.operator = Operator(sandbox.directory)
 
     def set(self, teller: Storyteller) -> None:
-        teller.tell("Two embedded OpenStack sites", self._sandbox.up)
-        desk.write(self._sandbox)
+        teller.tell("Two embedded OpenStack sites, and object storage at a third place", self._up)
+        desk.write(self._sandbox, self._third)
         with ThreadPoolExecutor(1) as beside:
             added = beside.submit(
                 self.operator.tell, "vnf", "add", str(self._sandbox.directory / desk.VNF_FILE)
@@ -157,6 +164,11 @@ class EmbeddedStage:
                 lambda: canary.create(self._sandbox, self.primary),
             )
             added.result()
+
+    def _up(self) -> None:
+        self._third.up(LATENCY, [STORE])
+        store = StoreSettings(auth_url=self._third.settings(STORE).auth_url)
+        self._sandbox.up(LATENCY, store=store)
 
     def state(self, site: str) -> Mapping[str, Mapping[str, Any]]:
         return canary.state(self._sandbox, site)
@@ -179,6 +191,23 @@ class EmbeddedStage:
     def records(self, site: str) -> Mapping[str, bytes]:
         return canary.records(self._sandbox, site)
 
+    def return_primary(self) -> None:
+        """Its hypervisors come back, and start their guests again."""
+        self._sandbox.start(self.primary)
+        compute = canary.connect(self._sandbox, f"{self.primary}-tenant").compute
+        servers = list(compute.servers())
+        for server in servers:
+            compute.start_server(server)
+        canary.await_that(
+            lambda: self.running(self.primary) == len(servers),
+            f"the guests at {self.primary} run again",
+            canary.PATIENCE_S,
+        )
+
+    def running(self, site: str) -> int:
+        guests = self._sandbox.ask(site, "GET", "/guests")
+        return sum(guest["role"] is not None for guest in guests)
+
 
 def run(directory: Path, out: TextIO) -> dict[str, Any]:
     """Tell the whole story in a directory of its own; the report. The sites are ended when it is
@@ -187,9 +216,11 @@ def run(directory: Path, out: TextIO) -> dict[str, Any]:
     Raises:
         AntipodeError: the story does not get to its end.
     """
-    sandbox = Sandbox(directory)
-    sandbox.down(wipe=True)
+    sandbox, third = Sandbox(directory / "sites"), Sandbox(directory / desk.THIRD)
+    for one in (sandbox, third):
+        one.down(wipe=True)
     try:
-        return story.play(EmbeddedStage(sandbox), Storyteller(out))
+        return story.play_whole(EmbeddedStage(sandbox, third), Storyteller(out))
     finally:
-        sandbox.down()
+        for one in (sandbox, third):
+            one.down()

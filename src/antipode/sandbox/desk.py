@@ -21,13 +21,19 @@ from antipode.sandbox.supervision import SITES, STORE, Sandbox
 
 STORAGE = "ceph"
 """The name of that which replicates between the sites."""
+THIRD = "third-place"
 CLOUDS = "clouds.yaml"
 CONFIGURATION = "antipode.yaml"
 VNF_FILE = "canary.yaml"
 
 
-def write(sandbox: Sandbox) -> None:
-    """Write the three files over earlier ones; the database beside them stays."""
+def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
+    """Write the three files over earlier ones; the database beside them stays.
+
+    Args:
+        third: a third place, whose object storage has the vault and the backups; by default that
+            of one of the sites has.
+    """
     folder = sandbox.directory
     clouds: dict[str, Any] = {}
     for site in SITES:
@@ -35,10 +41,16 @@ def write(sandbox: Sandbox) -> None:
         clouds[f"{site}-admin"] = _entry(known, "admin", "admin")
         clouds[f"{site}-tenant"] = _entry(known, TENANT, PROJECT)
         clouds[site] = _entry(known, OPERATOR, PROJECT)
-    store = sandbox.settings(STORE)
-    clouds[f"{STORE}-backup"] = _entry(store, BACKUP, BACKUP)
+    store = (third or sandbox).settings(STORE)
+    clouds[f"{STORE}-backup" if third is None else THIRD] = _entry(store, BACKUP, BACKUP)
     _dump(folder / CLOUDS, {"clouds": clouds})
-    antipode = configuration.antipode(folder, SITES, STORE, backups=store.store.container)
+    container = store.store.container
+    antipode = configuration.antipode(folder, SITES, STORE, backups=container)
+    if third is not None:
+        antipode |= {
+            "vault": {"swift": {"cloud": THIRD, "container": "antipode-vault"}},
+            "backup_store": {"cloud": THIRD, "container": container},
+        }
     antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": _storages(sandbox)}}
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The story antipode is for, on any two sites: a VNF is protected, its site is killed, and it comes
-back at the other with its records.
+back at the other with its records. The whole story rehearses that first, and leads the VNF back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, NamedTuple, Protocol, Self, TextIO
 
 from antipode.errors import AntipodeError
 from antipode.sandbox import records
@@ -141,17 +141,63 @@ class Stage(Protocol):
         """All records on the members' volumes, read behind OpenStack's back."""
 
 
+class ReturningStage(Stage, Protocol):
+    """One whose primary comes back after the disaster."""
+
+    def return_primary(self) -> object:
+        """Have the primary serve again, and all its members run as if nothing had happened."""
+
+    def running(self, site: str) -> int:
+        """How many members run at a site, seen without OpenStack."""
+
+
+class Protections(NamedTuple):
+    """Two recovery points, as antipode tells of them."""
+
+    first: Mapping[str, Any]
+    second: Mapping[str, Any]
+    frozen_last: Mapping[str, int]
+    """what each member had durable in the second"""
+
+
 def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
-    """Tell the whole story; the report.
+    """Tell the story up to the recovery; the report.
 
     Raises:
         AntipodeError: the story does not get to its end.
     """
-    primary, backup, ask = stage.primary, stage.backup, stage.operator.ask
+    report = _disaster(stage, story, _protections(stage, story))
+    return report | {"seconds": round(story.seconds, 1)}
+
+
+def play_whole(stage: ReturningStage, story: Storyteller) -> dict[str, Any]:
+    """Tell the whole story, with a drill before the disaster and the way back after it; the report.
+
+    Raises:
+        AntipodeError: the story does not get to its end.
+    """
+    protections = _protections(stage, story)
+    drill = story.tell(
+        f"antipode drill canary, at {stage.backup}, on isolated networks",
+        lambda: stage.operator.ask("drill", "canary", "--yes"),
+    )
+    report = _disaster(stage, story, protections)
+    report |= {"drill_passed": drill["passed"], "drill_leaks": len(drill["leaks"])}
+    report |= _way_back(stage, story)
+    return report | {"seconds": round(story.seconds, 1)}
+
+
+def _protections(stage: Stage, story: Storyteller) -> Protections:
     stage.set(story)
     story.tell("antipode site check", lambda: stage.operator.tell("site", "check"))
     first, _ = _protect(stage, story)
-    second, frozen_last = _protect(stage, story)
+    return Protections(first, *_protect(stage, story))
+
+
+def _disaster(stage: Stage, story: Storyteller, protections: Protections) -> dict[str, Any]:
+    """The primary is killed, and the VNF is recovered at the other site."""
+    primary, backup, ask = stage.primary, stage.backup, stage.operator.ask
+    first, second, frozen_last = protections
     boots = {role: int(says["boot"]) for role, says in stage.state(primary).items()}
     stage.await_records(primary, RECORDS_BETWEEN)
     lost = {role: int(says["durable"]) for role, says in stage.state(primary).items()}
@@ -190,7 +236,48 @@ def play(stage: Stage, story: Storyteller) -> dict[str, Any]:
         "rto_s": recovered["rto_s"],
         "rto_breakdown_s": recovered["rto_breakdown_s"],
         "calls_to_site_a_during_failover": silence.calls,
-        "seconds": round(story.seconds, 1),
+    }
+
+
+def _way_back(stage: ReturningStage, story: Storyteller) -> dict[str, Any]:
+    """The primary comes back with its old copy, which is fenced; the VNF is protected from where it
+    is now, and goes back.
+    """
+    primary, backup, ask = stage.primary, stage.backup, stage.operator.ask
+    story.tell(f"{primary} comes back, and starts its old copy again", stage.return_primary)
+    returned = stage.running(primary)
+    story.tell(
+        f"antipode fence canary --site {primary}",
+        lambda: ask("fence", "canary", "--site", primary, "--yes"),
+    )
+    after_fence = {site: stage.running(site) for site in (primary, backup)}
+    reprotected = story.tell(
+        "antipode reprotect canary", lambda: ask("reprotect", "canary", "--yes")
+    )
+    boots = {role: int(says["boot"]) for role, says in stage.state(backup).items()}
+    stage.await_records(backup, RECORDS_BETWEEN)
+    back = story.tell(
+        f"antipode failback canary, to {primary}", lambda: ask("failback", "canary", "--yes")
+    )
+    stage.await_records(primary, 5)
+    left, found = story.tell(
+        "Reading every record from the volumes at both sites",
+        lambda: [records.check(stage.records(site)) for site in (backup, primary)],
+    )
+    return {
+        "old_copy_returned": returned,
+        "old_copy_after_fence": after_fence[primary],
+        "active_copy_after_fence": after_fence[backup],
+        "reprotected_by": reprotected["recovery_point"],
+        "failback_downtime_s": back["downtime_s"],
+        "failback_torn": found.torn,
+        "failback_gaps": found.gaps,
+        "failback_duplicates": found.duplicates,
+        "failback_order_violations": len(found.order_violations) + len(found.content_mismatches),
+        "last_before_failback": left.last,
+        "failed_back_last": recovered_last(found, boots),
+        "last_after_failback": found.last,
+        "copies_running": {site: stage.running(site) for site in (primary, backup)},
     }
 
 
@@ -250,6 +337,30 @@ def broken_promises(report: Mapping[str, Any]) -> list[str]:
         "calls_to_site_a_during_failover": 0,
         "recovered_last": report["frozen_last"],
     }
+    return _broken(report, expected)
+
+
+def broken_promises_of_the_whole(report: Mapping[str, Any]) -> list[str]:
+    """Those of the whole story: with the drill, and with the way back, on which no record is
+    lost.
+    """
+    expected = {
+        "drill_passed": True,
+        "drill_leaks": 0,
+        "old_copy_returned": 3,
+        "old_copy_after_fence": 0,
+        "active_copy_after_fence": 3,
+        "failback_torn": 0,
+        "failback_gaps": 0,
+        "failback_duplicates": 0,
+        "failback_order_violations": 0,
+        "failed_back_last": report["last_before_failback"],
+        "copies_running": {"site-a": 3, "site-b": 0},
+    }
+    return [*broken_promises(report), *_broken(report, expected)]
+
+
+def _broken(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} is {report[key]}, not {value}"
         for key, value in expected.items()

@@ -94,17 +94,19 @@ class Sandbox:
 
     # ---- up and down ----
 
-    def up(self, latency: float | None = None, **new: Any) -> None:
+    def up(self, latency: float | None = None, only: Sequence[str] = SITES, **new: Any) -> None:
         """Start all sites; those that serve already are left as they are.
 
         Args:
+            only: these sites, and no others.
             latency: multiplies all latencies; None: as before, 1 for new sites.
             new: other settings of new sites (`SiteSettings`).
 
         Raises:
             SandboxError: a site does not start.
         """
-        with ExitStack() as held, ThreadPoolExecutor(len(SITES)) as pool:
+        numbers = [SITES.index(site) for site in only]
+        with ExitStack() as held, ThreadPoolExecutor(len(only)) as pool:
             doors: Sequence[socket.socket] = ()
             if not all((self._home(site) / settings.FILE).exists() for site in SITES):
                 doors = [held.enter_context(door) for door in _doors(2 * len(SITES))]
@@ -112,13 +114,9 @@ class Sandbox:
                     [door.getsockname()[1] for door in doors],
                     {"latency": 1.0 if latency is None else latency, **new},
                 )
-            list(
-                pool.map(
-                    lambda n: self.start(SITES[n], doors[2 * n : 2 * n + 2]), range(len(SITES))
-                )
-            )
+            list(pool.map(lambda n: self.start(SITES[n], doors[2 * n : 2 * n + 2]), numbers))
         if latency is not None:
-            for site in SITES:
+            for site in only:
                 self.ask(site, "PUT", "/conditions", {"latency": latency})
 
     def _is_ours(self) -> bool:
@@ -135,16 +133,16 @@ class Sandbox:
         realm = Realm(key=PASSWORD, clusters=dict(zip(SITES, swifts, strict=True)))
         for number, site in enumerate(SITES):
             private.make_folder(self._home(site))
+            wanted = {"store": StoreSettings(auth_url=auth_url), **new}
             SiteSettings(
                 name=site,
                 region=site,
                 host=HOST,
                 port=ports[2 * number],
                 control_port=ports[2 * number + 1],
-                store=StoreSettings(auth_url=auth_url),
                 realm=realm,
                 tenant=TENANTS[site],
-                **new,
+                **wanted,
             ).write(self._home(site))
 
     def start(self, site: str, doors: Sequence[socket.socket] = ()) -> None:

@@ -24,6 +24,46 @@ KEPT: dict[str, Any] = {
 }
 
 
+WHOLE: dict[str, Any] = KEPT | {
+    "drill_passed": True,
+    "drill_leaks": 0,
+    "old_copy_returned": 3,
+    "old_copy_after_fence": 0,
+    "active_copy_after_fence": 3,
+    "failback_torn": 0,
+    "failback_gaps": 0,
+    "failback_duplicates": 0,
+    "failback_order_violations": 0,
+    "last_before_failback": {"front": 80},
+    "failed_back_last": {"front": 80},
+    "copies_running": {"site-a": 3, "site-b": 0},
+}
+
+
+def test_no_promise_is_broken_by_the_whole_story() -> None:
+    assert story.broken_promises_of_the_whole(WHOLE) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("torn", 1),
+        ("drill_leaks", 2),
+        ("old_copy_returned", 0),
+        ("old_copy_after_fence", 1),
+        ("active_copy_after_fence", 2),
+        ("failback_gaps", 1),
+        ("failed_back_last", {"front": 79}),
+        ("copies_running", {"site-a": 3, "site-b": 3}),
+    ],
+)
+def test_each_value_of_the_way_back_that_breaks_a_promise_is_named(
+    what: str, value: object
+) -> None:
+    (broken,) = story.broken_promises_of_the_whole(WHOLE | {what: value})
+    assert broken.startswith(what)
+
+
 def test_no_promise_is_broken_by_a_whole_recovery() -> None:
     assert story.broken_promises(KEPT) == []
 
