@@ -40,6 +40,7 @@ def run(
     *,
     go_on: Callable[[], None] = lambda: None,
     environment: Mapping[str, str] | None = None,
+    inherited: Mapping[str, str] | None = None,
 ) -> Ended:
     """Run a program once, without input.
 
@@ -48,7 +49,8 @@ def run(
     Args:
         within_s: seconds after which it is killed, with its process group.
         go_on: called while it runs; when that raises, the program is killed likewise.
-        environment: variables beside those of this process.
+        environment: variables beside those that it inherits.
+        inherited: variables of this process that it gets; all of them by default.
 
     Raises:
         OSError: it cannot be started.
@@ -60,7 +62,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={**os.environ, **(environment or {})},
+        env={**(os.environ if inherited is None else inherited), **(environment or {})},
     )
     try:
         output = _output_until_end(process, within_s, go_on)

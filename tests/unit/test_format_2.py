@@ -224,7 +224,13 @@ def full_point(**changes: Any) -> RecoveryPoint:
         store="swift",
         protections=[{"option": "quiesced-snapshot", "quiesce": {"timeout": "5m"}}],
         steps=[
-            {"name": "say", "before": ["front"], "command": ["check", "it"], "on": "drill"},
+            {
+                "name": "say",
+                "before": ["front"],
+                "command": ["check", "it"],
+                "variables": "NOC",
+                "on": "drill",
+            },
             {"name": "ask", "after": "all", "prompt": "Is it there?", "to": "site-b"},
             {
                 "name": "call",

@@ -79,4 +79,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
             f"  WARNING: server {stranger} has the name of a member, and nothing proves that it is"
             " of the old copy: it is left alone"
         )
+    from antipode.runs.runbook import in_words
+
+    yield from (f"  {line}" for line in in_words(prepared.steps))
     yield ""

@@ -66,6 +66,8 @@ class Reprotect(ShowCommand):
 
 def _planned(prepared: Prepared) -> dict[str, Any]:
     """The plan as a record."""
+    from antipode.runs.runbook import in_words
+
     state = prepared.state
     return {
         "vnf": state.vnf,
@@ -77,6 +79,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
             k: v for k, v in prepared.fencing.record().items() if k in ("servers", "ports", "gone")
         },
         "removes": None if prepared.removes is None else prepared.removes.record(),
+        "steps": in_words(prepared.steps),
         "warnings": list(prepared.warnings),
     }
 
@@ -105,5 +108,8 @@ def _plan(prepared: Prepared) -> Iterator[str]:
                 yield f"       {kind[:-1]} {name or 'without a name'} ({id_})"
     else:
         yield f"  3. its old copy at {prepared.site} stays, off and locked"
+    from antipode.runs.runbook import in_words
+
+    yield from (f"  {line}" for line in in_words(prepared.steps))
     for warning in prepared.warnings:
         yield f"  WARNING: {warning}"

@@ -80,11 +80,18 @@ class Commit(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.operations.commit import commit, prepare, request
+        from antipode.runs.runbook import in_words
 
         prepared = prepare(deployment, parsed_args.vnf)
         state, until = prepared.state, moment(prepared.until)
         question = f"Type the name of the VNF to give that up ({state.vnf}):"
-        planned = {"vnf": state.vnf, "active_site": state.active_site, "undo_until": until}
+        steps = in_words(prepared.steps)
+        planned = {
+            "vnf": state.vnf,
+            "active_site": state.active_site,
+            "undo_until": until,
+            "steps": steps,
+        }
         return change.begun(
             self,
             parsed_args,
@@ -93,7 +100,8 @@ class Commit(ShowCommand):
                 planned=lambda: planned,
                 lines=[
                     f"The failover of {state.vnf} to {state.active_site} can be undone until"
-                    f" {until}"
+                    f" {until}",
+                    *(f"  {line}" for line in steps),
                 ],
                 questions=[(question, parsed_args.vnf)],
                 request=lambda: request(prepared),
@@ -104,6 +112,8 @@ class Commit(ShowCommand):
 
 def _planned(prepared: Prepared) -> dict[str, Any]:
     """The plan as a record."""
+    from antipode.runs.runbook import in_words
+
     return {
         "vnf": prepared.state.vnf,
         "from": prepared.state.active_site,
@@ -113,6 +123,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "lost_s": round(prepared.lost_s),
         "stops": prepared.stops,
         "starts": prepared.starts,
+        "steps": in_words(prepared.steps),
     }
 
 
@@ -128,4 +139,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield f"  at {state.active_site}, {server}: cut off, stopped and locked"
     for server in prepared.starts:
         yield f"  at {prepared.site}, {server}: unlocked and started"
+    from antipode.runs.runbook import in_words
+
+    yield from (f"  {line}" for line in in_words(prepared.steps))
     yield f"  this is possible until {moment(prepared.until)}"

@@ -500,6 +500,7 @@ class RunbookStep(Part):
     command: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
     http: HttpCall | None = None
     script: Script | None = None
+    variables: Annotated[list[Id], Field(max_length=100)] = []
 
 
 class Secret(Part):

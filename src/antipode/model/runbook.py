@@ -6,15 +6,17 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from antipode.model.base import Model, Name, Seconds, Whole
 
-Verb = Literal["failover", "migrate", "failback", "drill"]
-Deliberate = Literal[Verb, "undo", "commit", "fence", "reprotect", "dns-switch"]
+Recovery = Literal["failover", "migrate", "failback", "drill"]
+"""A verb that recovers members, one after another."""
+Verb = Literal[Recovery, "undo", "commit", "fence", "reprotect"]
+Deliberate = Literal[Verb, "dns-switch"]
 """A verb that an operator begins by confirming it."""
 Approvals = dict[Deliberate, Annotated[Whole, Field(ge=0, le=10)]]
 """How many others than its author must approve a run of each verb."""
@@ -26,6 +28,7 @@ WITHIN_S = {"prompt": 3600.0, "command": 60.0, "http": 30.0, "script": 300.0}
 """The time limit of an action, in seconds, where a step names none."""
 Message = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 Word = Annotated[str, Field(max_length=4096)]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
 _RETRY = re.compile(r"retry\(([1-9][0-9]?)\)")
 
 
@@ -161,6 +164,8 @@ class RunbookStep(Model):
     """run on the host of antipode, without a shell"""
     http: HttpCall | None = None
     script: Script | None = None
+    variables: Annotated[list[VariableName], Field(max_length=100), BeforeValidator(_listed)] = []
+    """of the environment of antipode, that its command gets beside those that all commands get"""
 
     @model_validator(mode="after")
     def is_one_action_at_one_place(self) -> Self:
@@ -170,6 +175,11 @@ class RunbookStep(Model):
             raise ValueError("give before or after")
         if self.within is not None and given == ["wait"]:
             raise ValueError("a wait has no time limit")
+        if self.variables and given != ["command"]:
+            raise ValueError("only a command of this host has variables of it")
+        whole = sorted(set(self.on) - set(get_args(Recovery)))
+        if whole and self.place != ALL:
+            raise ValueError(f"{', '.join(whole)} boots no members: write before or after: all")
         return self
 
     @property
@@ -205,7 +215,9 @@ class RunbookStep(Model):
             return f"calls, for up to {self.limit_s:g} s: {self.http}"
         if self.script is not None:
             return f"runs, for up to {self.limit_s:g} s: {self.script}"
-        return f"runs on this host, for up to {self.limit_s:g} s: {shlex.join(self.command or [])}"
+        known = f", with {', '.join(self.variables)}" if self.variables else ""
+        run = shlex.join(self.command or [])
+        return f"runs on this host, for up to {self.limit_s:g} s: {run}{known}"
 
 
 ACTIONS = ("wait", "prompt", "command", "http", "script")
@@ -233,7 +245,8 @@ class PlannedStep(Model):
         when = "before" if self.step.before else "after"
         place = "anything is created" if self.comes_first else "all members answer"
         place = ", ".join(self.servers) or place
-        error = {"stop": "", "ignore": "; an error is ignored"}
+        ignored = "it continues without an answer" if self.step.prompt else "an error is ignored"
+        error = {"stop": "", "ignore": f"; {ignored}"}
         how = error.get(self.step.on_error, f"; {self.step.retries} retries")
         return f"{self.step.name}, {when} {place}: {self.step}{how}"
 

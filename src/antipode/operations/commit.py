@@ -9,10 +9,12 @@ from typing import Any
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
+from antipode.model.runbook import RunbookStep
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.operations.approvals import carried_out, definition_of, wanted
 from antipode.runs import commit as run_kind
+from antipode.runs import runbook
 from antipode.store.tables import RunRow
 from antipode.vault import windows
 
@@ -28,6 +30,8 @@ class Prepared:
     state: ProtectedVnf
     until: float
     """when the failover could be undone, in seconds since the epoch"""
+    steps: list[RunbookStep]
+    """of the runbook of this host"""
 
 
 def prepare(deployment: Deployment, vnf: str) -> Prepared:
@@ -42,12 +46,18 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
     standing = activity.decided(deployment, vnf)
     activity.must_be_active_at(standing.state, standing.state.active_site)
     until = windows.must_be_open(standing.vaults, standing.state)
-    return Prepared(definition_of(deployment, standing.vaults, vnf), standing.state, until)
+    here = standing.state.active_site
+    return Prepared(
+        definition_of(deployment, standing.vaults, vnf),
+        standing.state,
+        until,
+        runbook.around(deployment.config, deployment.vnfs.find(vnf), "commit", here),
+    )
 
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return wanted(run_kind.requested(prepared.state), [prepared.definition])
+    return wanted(run_kind.requested(prepared.state, prepared.steps), [prepared.definition])
 
 
 def commit(deployment: Deployment, row: RunRow, observer: Observer) -> Json:

@@ -9,11 +9,13 @@ from typing import Any
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
+from antipode.model.runbook import RunbookStep
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.operations.approvals import carried_out, definition_of, wanted
 from antipode.recover import fencing
 from antipode.runs import fence as run_kind
+from antipode.runs import runbook
 from antipode.store.tables import RunRow
 
 Json = dict[str, Any]
@@ -37,6 +39,8 @@ class Prepared:
     """servers at the site that have the name of a member, and that nothing proves to be old: they
     are left alone
     """
+    steps: Sequence[RunbookStep] = ()
+    """of the runbook of this host"""
     lost_vaults: Sequence[str] = ()
 
     def record(self) -> Json:
@@ -50,6 +54,7 @@ class Prepared:
             "ports": self.ports,
             "gone": self.gone,
             "left_alone": self.strangers,
+            "steps": runbook.in_words(self.steps),
         }
 
 
@@ -90,6 +95,7 @@ def prepare(
             for server in listed
             if server["id"] not in ids and server["name"] in known
         ],
+        runbook.around(deployment.config, deployment.vnfs.find(vnf), "fence", site),
         lost_vaults,
     )
 
@@ -108,7 +114,7 @@ def _planned(server: Json) -> Json:
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    row = run_kind.requested(prepared.state, prepared.site, prepared.lost_vaults)
+    row = run_kind.requested(prepared.state, prepared.site, prepared.lost_vaults, prepared.steps)
     return wanted(row, [prepared.definition])
 
 

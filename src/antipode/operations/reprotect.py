@@ -12,12 +12,13 @@ from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
 from antipode.errors import InvalidInput, PreflightFailed, SiteUnreachable
+from antipode.model.runbook import RunbookStep
 from antipode.model.state import ProtectedVnf
 from antipode.operations import fence
 from antipode.operations.approvals import carried_out, wanted
 from antipode.protect import offsite
 from antipode.runs import fence as fence_run
-from antipode.runs import migrate, old_copy_removal, protect
+from antipode.runs import migrate, old_copy_removal, protect, runbook
 from antipode.runs import reprotect as run_kind
 from antipode.runs.old_copy_removal import Holdings
 from antipode.store.tables import RunRow
@@ -44,6 +45,8 @@ class Prepared:
     removes: Holdings | None
     """what is removed of the old copy; None where it is kept"""
     warnings: Sequence[str]
+    steps: Sequence[RunbookStep] = ()
+    """of the runbook"""
 
     @property
     def has_nothing_to_do(self) -> bool:
@@ -101,6 +104,7 @@ def prepare(deployment: Deployment, vnf: str, old_copy: OldCopyIs = "keep") -> P
         fence.prepare(deployment, vnf, former),
         removes,
         list(_warnings(site, removes)),
+        runbook.around(deployment.config, known, "reprotect", state.active_site),
     )
     if prepared.has_nothing_to_do:
         assert prepared.newest is not None  # there would be something to do
@@ -147,7 +151,7 @@ def _warnings(site: Site, removes: Holdings | None) -> Iterator[str]:
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
     removes = None if prepared.removes is None else prepared.removes.ids
-    row = run_kind.requested(prepared.state, prepared.site, removes)
+    row = run_kind.requested(prepared.state, prepared.site, removes, prepared.steps)
     return wanted(row, [prepared.fencing.definition])
 
 

@@ -11,10 +11,11 @@ from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.engine.timeline import Observer
 from antipode.errors import SiteUnreachable
+from antipode.model.runbook import RunbookStep
 from antipode.model.state import ProtectedVnf
 from antipode.model.vnf import Vnf
 from antipode.operations.approvals import carried_out, wanted
-from antipode.runs import failover_fence, protect
+from antipode.runs import failover_fence, protect, runbook
 from antipode.runs import fence as fence_run
 from antipode.runs import undo as run_kind
 from antipode.store.tables import RunRow
@@ -40,6 +41,8 @@ class Prepared:
     """the servers of the new copy, which are stopped and locked"""
     starts: list[str]
     """the servers of the old copy, which are started"""
+    steps: list[RunbookStep]
+    """of the runbook"""
 
 
 def prepare(deployment: Deployment, vnf: str) -> Prepared:
@@ -80,12 +83,14 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
         time.time() - began,
         failover_fence.members(deployment, state),
         [f"server {s.name} ({s.id})" for _, s in members.servers if not s.is_off],
+        runbook.around(deployment.config, definition, "undo", old),
     )
 
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    return wanted(run_kind.requested(prepared.state, prepared.site), [prepared.definition])
+    row = run_kind.requested(prepared.state, prepared.site, prepared.steps)
+    return wanted(row, [prepared.definition])
 
 
 def undo(deployment: Deployment, row: RunRow, observer: Observer) -> Json:

@@ -9,11 +9,11 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -30,6 +30,17 @@ from antipode.store.tables import QuestionRow
 LOG = logging.getLogger(__name__)
 LOOK_S = 0.5
 """Between two looks whether a wait is over, a question was answered, or the run must stop."""
+
+
+INHERITED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
+    *("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
+"""The variables of this process that the command of a step gets beside `LC_…`, its own and those
+that it names: a service may have passwords and keys among the others.
+"""
+OF_CLIENTS = ("SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+"""Those that the clients of runners get beside: ssh and podman. A script gets none of them."""
 
 
 class RunbookSteps(StepName):
@@ -181,7 +192,7 @@ def how(question: QuestionRow) -> str:
 def _run_command(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
     assert step.command is not None
     words = [occasion.filled_in(word) for word in step.command]
-    _run(occasion, step, under_way, words, words[0])
+    _run(occasion, step, under_way, Program(words, words[0], _inherited(step.variables)))
 
 
 def _run_script(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
@@ -195,19 +206,36 @@ def _run_script(occasion: Occasion, step: RunbookStep, under_way: Step) -> None:
             resource=f"runbook step {step.name}",
         )
     argv = runners.argv(runner, words, occasion.environment(step.name), step.limit_s)
-    _run(occasion, step, under_way, argv, f"{words[0]}, by runner {step.script.runner},")
+    what = f"{words[0]}, by runner {step.script.runner},"
+    _run(occasion, step, under_way, Program(argv, what, _inherited(OF_CLIENTS)))
 
 
-def _run(
-    occasion: Occasion, step: RunbookStep, under_way: Step, argv: Sequence[str], what: str
-) -> None:
-    resource = f"runbook step {step.name}"
+def _inherited(named: Iterable[str]) -> dict[str, str]:
+    """The variables of this process that a program of a step gets: none that may hold a secret,
+    unless the step names it. One that this process has not is not set.
+    """
+    wanted = {*INHERITED, *named}
+    return {k: v for k, v in os.environ.items() if k in wanted or k.startswith("LC_")}
+
+
+class Program(NamedTuple):
+    """A program of this host that a step runs."""
+
+    argv: Sequence[str]
+    what: str
+    """for people"""
+    inherited: Mapping[str, str]
+
+
+def _run(occasion: Occasion, step: RunbookStep, under_way: Step, program: Program) -> None:
+    resource, what = f"runbook step {step.name}", program.what
     try:
         ended = processes.run(
-            argv,
+            program.argv,
             step.limit_s,
             go_on=occasion.run.go_on,
             environment=occasion.environment(step.name),
+            inherited=program.inherited,
         )
     except (OSError, ValueError) as error:  # the latter for a character that no command may have
         raise StepFailed(f"{resource}: {what} {error}", resource=resource) from error

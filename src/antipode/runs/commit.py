@@ -7,19 +7,23 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from antipode.engine import activity
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy
 from antipode.model.base import Model
+from antipode.model.runbook import Deliberate, RunbookStep
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import StepName
+from antipode.runs import runbook
+from antipode.runs.actions import Occasion
 from antipode.store.tables import RunRow
 from antipode.vault import windows
 
 if TYPE_CHECKING:
     from antipode.engine.activity import Standing
-    from antipode.model.runbook import Deliberate
 
 
 class CommitSteps(StepName):
@@ -33,11 +37,17 @@ class CommitRequest(Model):
     """of the VNF when it was confirmed: with another one nothing is committed"""
     confirmed_at: float
     """seconds since the epoch"""
+    steps: list[RunbookStep] = Field(default_factory=list)
+    """of the runbook, those that concern this run"""
 
 
-def requested(state: ProtectedVnf) -> RunRow:
-    """A commit that an operator confirms now; it is not kept yet."""
-    request = CommitRequest(state=state, confirmed_at=time.time())
+def requested(state: ProtectedVnf, steps: Sequence[RunbookStep] = ()) -> RunRow:
+    """A commit that an operator confirms now; it is not kept yet.
+
+    Args:
+        steps: of the runbook, those that concern it.
+    """
+    request = CommitRequest(state=state, confirmed_at=time.time(), steps=list(steps))
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
 
@@ -56,10 +66,12 @@ class Commit(RunKind):
         return ("commit",)
 
     def words(self, row: RunRow) -> list[str]:
-        state = CommitRequest.model_validate(row.request or {}).state
+        request = CommitRequest.model_validate(row.request or {})
+        state = request.state
         return [
             f"gives up that the failover to {state.active_site} (generation {state.generation}) can"
-            " be undone: the old copy may be removed from then on"
+            " be undone: the old copy may be removed from then on",
+            *runbook.in_words(request.steps),
         ]
 
     def execute(self, run: Run) -> None:
@@ -86,6 +98,8 @@ def _commit(run: Run) -> None:
     run.result.update(
         vnf=run.vnf, active_site=request.state.active_site, generation=request.state.generation
     )
+    steps = runbook.Around(Occasion(run, "commit", request.state.active_site, ""), request.steps)
+    steps.before()
     with run.timeline.step(CommitSteps.COMMIT, run.vnf):
         standing = _confirmed(run, request)
         if run.claim.number == 1:  # another process of this run may have committed it
@@ -96,6 +110,7 @@ def _commit(run: Run) -> None:
         # an undo claims first and looks for this then, so that one of both sees the other
         _confirmed(run, request)
     run.result["committed"] = True
+    steps.after()
 
 
 def _confirmed(run: Run, request: CommitRequest) -> Standing:

@@ -19,11 +19,13 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import Busy, InvalidInput, NotFound
 from antipode.model.base import Model
-from antipode.model.runbook import Deliberate
+from antipode.model.runbook import Deliberate, RunbookStep
 from antipode.model.state import ProtectedVnf, VnfState
 from antipode.model.steps import Steps
 from antipode.recover import application_data, fencing
 from antipode.recover.fencing import Fenced, Fencing
+from antipode.runs import runbook
+from antipode.runs.actions import Occasion
 from antipode.runs.failover import FailoverRequest
 from antipode.store.tables import RunRow
 from antipode.vault import generations, old_copies
@@ -43,16 +45,31 @@ class FenceRequest(Model):
     """vaults that the operator has given up"""
     by_policy: bool = False
     """whether the service has begun it, as the site has returned"""
+    steps: list[RunbookStep] = Field(default_factory=list)
+    """of the runbook, those that concern this run"""
     part_of: str | None = None
     """the run that it is a part of"""
 
 
 def requested(
-    state: ProtectedVnf, site: str, lost_vaults: Sequence[str] = (), *, by_policy: bool = False
+    state: ProtectedVnf,
+    site: str,
+    lost_vaults: Sequence[str] = (),
+    steps: Sequence[RunbookStep] = (),
+    *,
+    by_policy: bool = False,
 ) -> RunRow:
-    """A fencing that is not kept yet."""
+    """A fencing that is not kept yet.
+
+    Args:
+        steps: of the runbook, those that concern it: none where no operator has asked for it.
+    """
     request = FenceRequest(
-        site=site, state=state, lost_vaults=list(lost_vaults), by_policy=by_policy
+        site=site,
+        state=state,
+        lost_vaults=list(lost_vaults),
+        by_policy=by_policy,
+        steps=list(steps),
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -84,6 +101,7 @@ class Fence(RunKind):
             ),
             f"cuts off, stops and locks the old copy at {request.site}; generation"
             f" {request.state.generation}, active at {request.state.active_site}, is not touched",
+            *runbook.in_words(request.steps),
         ]
 
     def execute(self, run: Run) -> None:
@@ -198,6 +216,8 @@ def _fence(run: Run) -> None:
             raise Busy(f"{now.state}, and has moved since this was confirmed. Fence it again")
         return now
 
+    steps = runbook.Around(Occasion(run, "fence", site_name, ""), request.steps)
+    steps.before()
     with run.timeline.step(Steps.FIND_OLD_COPY, site_name) as step:
         copy = old_copy(run.deployment, confirmed(), site_name)
         step.result(known=len(copy.servers))
@@ -218,3 +238,4 @@ def _fence(run: Run) -> None:
         data = list(application_data.writable(known, site_name, site.storages))
         if data:
             run.result["left"] = data
+    steps.after()

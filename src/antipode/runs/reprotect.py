@@ -11,17 +11,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from antipode.engine import parts
 from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import AntipodeError, Busy, PreflightFailed, Stopped
 from antipode.model.base import Model
-from antipode.model.runbook import Deliberate
+from antipode.model.runbook import Deliberate, RunbookStep
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
-from antipode.runs import fence, old_copy_removal, preparation, protect
+from antipode.runs import fence, old_copy_removal, preparation, protect, runbook
+from antipode.runs.actions import Occasion
 from antipode.store.tables import RunRow
 from antipode.vault import points
 
@@ -53,17 +57,28 @@ class ReprotectRequest(Model):
     """the ids of all that the old copy has and the plan has named, which is removed; None where it
     is kept
     """
+    steps: list[RunbookStep] = Field(default_factory=list)
+    """of the runbook, those that concern this run"""
 
 
-def requested(state: ProtectedVnf, site: str, removes: Sequence[str] | None = None) -> RunRow:
+def requested(
+    state: ProtectedVnf,
+    site: str,
+    removes: Sequence[str] | None = None,
+    steps: Sequence[RunbookStep] = (),
+) -> RunRow:
     """A reprotection that an operator confirms now; it is not kept yet.
 
     Args:
         site: the former site.
         removes: the ids of what is removed of the old copy; None where it is kept.
+        steps: of the runbook, those that concern it.
     """
     request = ReprotectRequest(
-        site=site, state=state, removes=None if removes is None else list(removes)
+        site=site,
+        state=state,
+        removes=None if removes is None else list(removes),
+        steps=list(steps),
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -91,6 +106,7 @@ class Reprotect(RunKind):
             + (", which stays" if kept else ""),
             f"protects it where it is active, at {request.state.active_site}",
             *(f"removes {id_} of the old copy, for good" for id_ in request.removes or ()),
+            *runbook.in_words(request.steps),
         ]
 
     def execute(self, run: Run) -> None:
@@ -135,6 +151,8 @@ def _reprotect(run: Run) -> None:
     )
     protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
     _confirmed(run, request)
+    steps = runbook.Around(Occasion(run, "reprotect", request.state.active_site, ""), request.steps)
+    steps.before()
     run.touches_clouds()
 
     def fence_of_it() -> RunRow:
@@ -153,6 +171,7 @@ def _reprotect(run: Run) -> None:
             run, ReprotectSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal
         ).result
         run.result.update(removed=removed["removed"], left=removed["left"])
+    replace(steps, occasion=replace(steps.occasion, recovery_point=point)).after()
     _see_that_it_fits(run, request, point)
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from taskflow import task
 
+from antipode.config import Config
 from antipode.engine.flow_runner import guarded
 from antipode.engine.run import Run
 from antipode.errors import StepFailed
 from antipode.model import runbook
 from antipode.model.plan import RecoveryPlan
 from antipode.model.point import RecoveryPoint
-from antipode.model.runbook import Node, PlannedStep, RunbookStep
+from antipode.model.runbook import ALL, Node, PlannedStep, RunbookStep, Verb
+from antipode.model.vnf import Vnf
+from antipode.runs import runners
 from antipode.runs.actions import DO, Occasion, Refused, RunbookSteps, kept_of, pause
 
 LOG = logging.getLogger(__name__)
@@ -112,6 +116,42 @@ class Woven:
 
     def _of(self, node: Node, of_members: Mapping[str, task.Task]) -> task.Task:
         return self._tasks[node.name] if node.kind == "step" else of_members[node.name]
+
+
+@dataclass(frozen=True)
+class Around:
+    """The steps of a verb that boots no members: those before it, and those after it."""
+
+    occasion: Occasion
+    steps: Sequence[RunbookStep]
+
+    def before(self) -> None:
+        """Do the first ones. Raises as `do_all`."""
+        do_all(self.occasion, [PlannedStep(step=s) for s in self.steps if s.before == ALL])
+
+    def after(self) -> None:
+        """Do the last ones. Raises as `do_all`."""
+        do_all(self.occasion, [PlannedStep(step=s) for s in self.steps if s.after == ALL])
+
+
+def around(config: Config, vnf: Vnf | None, verb: Verb, site: str) -> list[RunbookStep]:
+    """The steps of a definition that are done with a verb that boots no members.
+
+    Args:
+        vnf: None where this host does not have its file.
+        site: of which the steps are.
+
+    Raises:
+        PreflightFailed: this host lacks the runner of a script.
+    """
+    steps = runbook.planned(vnf.steps if vnf else [], verb, site, lambda label: [])
+    runners.must_be_known(config, steps, f"{verb} of {vnf.vnf if vnf else 'a VNF'}")
+    return [planned.step for planned in steps]
+
+
+def in_words(steps: Iterable[RunbookStep]) -> list[str]:
+    """Steps as a plan has them, for people; a line each."""
+    return [f"runbook step {PlannedStep(step=step)}" for step in steps]
 
 
 def do_all(occasion: Occasion, planned: Iterable[PlannedStep]) -> None:

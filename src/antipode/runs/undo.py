@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.kind import Priority, RunKind
@@ -28,7 +30,7 @@ from antipode.errors import (
 )
 from antipode.model.base import Model
 from antipode.model.marks import made_by
-from antipode.model.runbook import Deliberate
+from antipode.model.runbook import Deliberate, RunbookStep
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
 from antipode.model.topology import Server
@@ -38,7 +40,8 @@ from antipode.recover.dns import switching as dns_switching
 from antipode.recover.fencing import Fenced, Fencing
 from antipode.recover.release import Release
 from antipode.recover.switching import Switching
-from antipode.runs import dns_switch, failover, failover_fence, preparation
+from antipode.runs import dns_switch, failover, failover_fence, preparation, runbook
+from antipode.runs.actions import Occasion
 from antipode.runs.failover_fence import Former
 from antipode.store.tables import RunRow
 from antipode.topology import answering
@@ -66,11 +69,17 @@ class UndoRequest(Model):
     """of the VNF when it was confirmed"""
     confirmed_at: float
     """seconds since the epoch"""
+    steps: list[RunbookStep] = Field(default_factory=list)
+    """of the runbook, those that concern this run"""
 
 
-def requested(state: ProtectedVnf, site: str) -> RunRow:
-    """An undo that an operator confirms now; it is not kept yet."""
-    request = UndoRequest(site=site, state=state, confirmed_at=time.time())
+def requested(state: ProtectedVnf, site: str, steps: Sequence[RunbookStep] = ()) -> RunRow:
+    """An undo that an operator confirms now; it is not kept yet.
+
+    Args:
+        steps: of the runbook, those that concern it.
+    """
+    request = UndoRequest(site=site, state=state, confirmed_at=time.time(), steps=list(steps))
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
 
@@ -99,6 +108,7 @@ class Undo(RunKind):
             f"stops and locks the copy at {state.active_site}, and loses all that the VNF has"
             f" written there since {state.since}",
             f"starts the old copy at {request.site}",
+            *runbook.in_words(request.steps),
         ]
 
     def execute(self, run: Run) -> None:
@@ -256,6 +266,9 @@ def _undo(run: Run) -> None:
         windows.must_be_open(vaults, request.state)
         with run.timeline.step(UndoSteps.SEE_THAT_IT_IS_WHOLE, site.name):
             must_be_whole(members, run.vnf)
+    steps = _steps(run, request, members)
+    if not is_begun:
+        steps.before()
     run.touches_clouds()
     claim = _claim(run, request, vaults)
     if not is_begun:
@@ -267,6 +280,7 @@ def _undo(run: Run) -> None:
     run.result["lost_s"] = _lost_s(request.state)
     _start(run, members, former)
     _await_answers(run, members, definition)
+    steps.after()
     with run.timeline.step(Steps.COMPLETE_GENERATION, run.vnf):
         run.go_on()
         former.may_be_changed()
@@ -275,6 +289,11 @@ def _undo(run: Run) -> None:
     _lead_users_back(run, members, definition, former)
     run.deployment.states.keep(generations.present(vaults, run.vnf, request.site))
     run.result["rto_s"] = round(time.time() - request.confirmed_at, 3)
+
+
+def _steps(run: Run, request: UndoRequest, members: OldMembers) -> runbook.Around:
+    point = members.opened.point.id
+    return runbook.Around(Occasion(run, "undo", request.site, point), request.steps)
 
 
 def _lost_s(state: ProtectedVnf) -> float:
