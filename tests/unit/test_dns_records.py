@@ -14,6 +14,7 @@ import dns.rcode
 import dns.tsig
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from antipode import config
 from antipode.errors import DnsRefused, InvalidFile, InvalidInput
@@ -185,6 +186,36 @@ def test_a_record_of_a_newer_antipode_does_not_hold_up_a_recovery() -> None:
     plan = manifest.plan.model_copy(update={"dns": [known, newer]})
     vnf = point_v2._vnf(manifest.model_copy(update={"plan": plan}), None)
     assert [record.name for record in vnf.dns] == [f"hlr.{ZONE}"]
+
+
+@pytest.mark.parametrize(
+    ("mapped", "fields"),
+    [
+        ("198.51.100.7: 203.0.113.7", []),
+        ("198.51.100.7: 203.0.113.7/32", ["198.51.100.7"]),
+        ("198.51.100.7: 203.0.113.07", ["198.51.100.7"]),
+        ("198.51.100.7: a-name", ["198.51.100.7"]),
+        ('"2001:db8::1": 203.0.113.7', ["2001:db8::1"]),
+        ("198.51.100.7: 203.0.113.7, 198.51.100.8: 203.0.113.7", ["198.51.100.8"]),
+    ],
+)
+def test_floating_ips_that_are_no_addresses_are_named_with_their_lines(
+    tmp_path: Path, mapped: str, fields: list[str]
+) -> None:
+    path, file = samples.write_config(tmp_path), tmp_path / "hlr.yaml"
+    text = YAML(typ="safe").load(samples.VNF_FILE)
+    place = text.setdefault("map", {})
+    place["floating_ips"] = YAML(typ="safe").load("{" + mapped + "}")
+    with file.open("w") as out:
+        YAML().dump(text, out)
+    if not fields:
+        assert read_file(file, config.load(str(path))).map.floating_ips
+        return
+    with pytest.raises(InvalidFile) as caught:
+        read_file(file, config.load(str(path)))
+    assert [
+        m.field.rpartition("floating_ips")[2].strip(".[]\"'") for m in caught.value.mistakes
+    ] == fields
 
 
 DNS = "dns: {core: {rfc2136: {server: 192.0.2.53, zone: vnf.example, key_file: /k}}}\n"

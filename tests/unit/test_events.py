@@ -701,3 +701,25 @@ def test_a_run_that_awaits_approval_is_an_event_and_so_is_what_becomes_of_it(
         assert world.deployment.approvals.approve(bob)
     assert world.noticed() == [event]
     assert world.deployment.events.newest(1)[0].subject == f"run/{run}"
+
+
+def test_records_that_a_recovery_has_not_switched_are_an_event_until_they_are(
+    world: World,
+) -> None:
+    def ended(kind: str, problems: list[str]) -> list[str]:
+        run = world.run(kind)
+        world.noticed()
+        world.ends(run, dns={"records": [], "problems": problems})
+        return [kind for kind in world.noticed() if ".dns." in kind]
+
+    assert ended("failover", ["hlr.example A: its server does not answer"]) == [
+        "dr.dns.not-switched"
+    ]
+    assert [k for k in world.noticed() if ".dns." in k] == []
+    newest = next(e for e in world.deployment.events.newest(9) if e.type == "dr.dns.not-switched")
+    assert newest.subject == "vnf/hlr"
+    assert newest.data["finish"] == "antipode dns switch hlr"
+    world.ends(world.run("drill"))
+    assert [k for k in world.noticed() if ".dns." in k] == []
+    assert ended("dns-switch", []) == ["dr.dns.switched"]
+    assert ended("migrate", []) == []

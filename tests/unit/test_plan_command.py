@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from antipode import identity, logs
 from antipode.cli import main
 from antipode.engine.deployment import Deployment
-from antipode.errors import KeyMissing, NotFound
+from antipode.errors import AntipodeError, KeyMissing, NotFound, VaultError
 from antipode.model.state import ProtectedVnf
 from antipode.operations import plans as operation
 from antipode.operations.reports import report
@@ -281,6 +281,56 @@ def test_what_was_said_last_counts_though_vaults_were_away_in_turn(
         operation.show(world.process(), "p")
     operation.put(world.process(), plan_of(["v4"]))
     assert operation.find(world.process(), "p", "failover").plan.vnfs == ["v4"]
+
+
+def test_of_two_hosts_that_put_the_same_version_at_once_the_last_one_counts_everywhere(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = two_vaults(world)
+    created, raced = DirectoryVault.create, list[str]()
+
+    def create(self: DirectoryVault, name: str, document: bytes) -> Any:
+        if name.startswith(plans.FOLDER) and not raced:
+            raced.append(name)  # another host is faster in this one of the vaults
+            plans.write(self, "p", plan_of(["v2"]), operation._now(), "another")
+        return created(self, name, document)
+
+    monkeypatch.setattr(DirectoryVault, "create", create)
+    record = operation.put(world.process(), plan_of(["v1"]))
+    assert raced
+    assert (record["version"], len(record["vaults"])) == (2, 2)
+    assert plans.read(world.process().vaults(), "p").plan.vnfs == ["v1"]
+    assert {p.name for p in (other / plans.FOLDER / "p").iterdir()} == {"000002.json"}
+
+
+def test_vaults_with_different_plans_of_one_number_agree_after_a_sync(antipode: Command) -> None:
+    other = two_vaults(antipode.world)
+    here = antipode.world.folder / "vault" / plans.FOLDER / "p"
+    operation.put(antipode.world.process(), plan_of(["v1"]))
+    (document,) = here.iterdir()
+    first = document.read_bytes()
+    document.unlink()
+    (other / plans.FOLDER / "p" / document.name).unlink()
+    operation.put(antipode.world.process(), plan_of(["v2"]))
+    document.write_bytes(first)
+    rows = antipode.json("vault", "check", code=VaultError.exit_code)
+    assert [r for r in rows if r["vnf"] == "plan:p"]
+    antipode.json("vault", "sync")
+    assert document.read_bytes() != first
+    assert len(antipode.json("plan", "show", "p")["vaults"]) == 2
+    assert plans.read(antipode.world.process().vaults(), "p").plan.vnfs == ["v2"]
+
+
+def test_a_document_that_is_not_trusted_is_not_removed_for_a_newer_version(
+    world: PlanWorld,
+) -> None:
+    other = two_vaults(world)
+    operation.put(world.process(), plan_of(["v1"]))
+    (document,) = (other / plans.FOLDER / "p").iterdir()
+    document.write_bytes(b"{}")
+    with pytest.raises(AntipodeError):
+        plans.catch_up(world.process().vaults(), "p")
+    assert document.read_bytes() == b"{}"
 
 
 def test_a_document_with_the_highest_number_is_in_no_way_of_a_change(world: PlanWorld) -> None:

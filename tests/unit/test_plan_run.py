@@ -377,6 +377,28 @@ def test_the_points_of_vnfs_that_have_not_succeeded_do_not_expire(world: PlanWor
     assert expire.users(world.here, "v3") == {}
 
 
+def test_a_plan_that_is_never_taken_up_holds_no_points_for_ever(
+    world: PlanWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails(world, "v1")
+    with pytest.raises(ResourceFailed):
+        world.carry_out(plan_of(["v1"], ["v3"]))
+    assert expire.users(world.here, "v3")
+    monkeypatch.setattr(plan, "HELD_S", -1.0)
+    assert expire.users(world.here, "v3") == {}
+
+
+def test_the_request_of_a_newer_antipode_does_not_stop_expiries(world: PlanWorld) -> None:
+    prepared = world.prepare(plan_of(["v1"]))
+    row = plans.request(prepared)
+    request = dict(row.request or {})
+    request["targets"] = [{**target, "hue": "blue"} for target in request["targets"]]
+    row.request = {**request, "of_tomorrow": {"x": 1}}
+    run, point = row.id, prepared.looks["v1"].target.recovery_point
+    world.here.approvals.ask(row)
+    assert expire.users(world.here, "v1") == {point: run}
+
+
 # ---- what stands in the way ----
 
 

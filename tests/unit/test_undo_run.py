@@ -46,6 +46,7 @@ from antipode.runs import undo as undo_run
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 from antipode.vault import generations, windows
+from tests.unit.fakecloud import refuse
 from tests.unit.test_dns_run import KEY, THEIRS, FakeZone, zone
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_failover_fence import expect_as_before, fails, of_a_patient_fence
@@ -457,3 +458,41 @@ def test_a_claim_without_time_for_it_is_written_as_before() -> None:
     assert "undo_within_s" not in claim.model_dump(mode="json")
     open_one = claim.model_copy(update={"undo_within_s": 60.0})
     assert Claim.model_validate_json(open_one.model_dump_json()) == open_one
+
+
+def test_a_rollback_right_after_a_failover_starts_the_new_copy_in_its_boot_order(
+    moved: World,
+) -> None:
+    def before(happens: str) -> None:
+        if happens == "os-start db":
+            raise AntipodeError("the old copy does not start")
+
+    moved.a.before = before
+    begun = len(moved.b.events)
+    with pytest.raises(AntipodeError):
+        undone(moved)
+    starts = [e for e in moved.b.events[begun:] if e.startswith("os-start")]
+    assert starts == ["os-start db", "os-start front"]
+    expect_the_new_copy(moved)
+
+
+@pytest.mark.parametrize("is_admin", [False, True])
+def test_a_member_that_was_locked_and_ran_runs_again_and_is_locked_again(
+    world: World, is_admin: bool
+) -> None:
+    world.a.site.roles = ["admin" if is_admin else "member"]
+    world.a.servers["id-db"]["locked"] = True
+    failed_over(world)
+
+    def as_nova(happens: str) -> None:
+        locked = world.a.servers["id-db"].get("locked")
+        if happens in ("os-stop db", "os-start db") and locked and not is_admin:
+            refuse(409, "Instance id-db is locked")
+
+    world.a.before = as_nova
+    here = world.process()
+    fencing.fence(here, fencing.request(fencing.prepare(here, "v", "site-a")), Unobserved())
+    undone(world)
+    assert statuses(world.a) == {"db": "ACTIVE", "front": "ACTIVE"}
+    assert world.a.servers["id-db"]["locked"] is True
+    assert not world.a.servers["id-front"].get("locked")

@@ -87,8 +87,8 @@ class _OfVnfs:
 
 
 class VaultCheck(_OfVnfs, ListCommand):
-    """Compare the vaults: list each document that one lacks, or holds damaged or otherwise than
-    the others. Nothing is changed.
+    """Compare the vaults: list each document of VNFs, and each plan, that one lacks, or holds
+    damaged or otherwise than the others. Nothing is changed.
 
     Ends with exit code 1 when there is one, or when a vault does not answer.
     """

@@ -292,7 +292,7 @@ def _vaults(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 # ---- plans that are carried out ----

@@ -129,6 +129,27 @@ def disagreements(
             yield from _disagreements(vaults, vnf, every_point)
         except AntipodeError as error:
             yield Disagreement(vnf, "", "", str(error))
+    if only is None:
+        yield from _disagreements_of_plans(deployment, silent)
+
+
+def _disagreements_of_plans(
+    deployment: Deployment, silent: Collection[str]
+) -> Iterator[Disagreement]:
+    """The vaults that lack the newest version of a plan, and the plans that cannot be used."""
+    vaults = deployment.vaults(lost=silent)
+    for name in plans.names(vaults):
+        subject = f"{PREFIX}{name}"
+        try:
+            for copy in plans.lacking(vaults, name):
+                yield Disagreement(
+                    subject, "its newest version", copy.place, "missing; see: antipode vault sync"
+                )
+            plans.read(vaults, name)
+        except NotFound:
+            continue  # it was removed, as all vaults say
+        except AntipodeError as error:
+            yield Disagreement(subject, "", "", str(error))
 
 
 def synchronize(

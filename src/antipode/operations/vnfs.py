@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from antipode import yamlfile
@@ -11,7 +12,7 @@ from antipode.config import Config
 from antipode.engine.deployment import Deployment
 from antipode.errors import NotFound
 from antipode.model.point_v2 import misfits
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import Mapping, Vnf
 from antipode.protect import offsite
 from antipode.protect.option import wrong_settings
 
@@ -39,6 +40,7 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
                 yield (field,), f"site {site} is not in the configuration; sites there: {known}"
     if (problem := offsite.vaults_problem(config, vnf.vnf, vnf.primary, vnf.vaults)) is not None:
         yield ("vaults" if vnf.vaults else "primary",), problem
+    yield from _wrong_floating_ips(vnf)
     for index, record in enumerate(vnf.dns):
         try:
             zone = config.dns[config.dns_provider(record.provider)].zone
@@ -58,3 +60,26 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
             )
     yield from wrong_settings(vnf)
     yield from misfits(vnf)
+
+
+def _wrong_floating_ips(vnf: Vnf) -> Iterator[yamlfile.Problem]:
+    """Mistakes in map.floating_ips. They are no mistakes of a recovery point, which would be
+    unreadable then: an address that is none is not found at the backup site.
+    """
+    maps: list[tuple[tuple[str, ...], Mapping]] = [(("map",), vnf.map)]
+    maps += [(("maps", site), there) for site, there in vnf.maps.items()]
+    for place, there in maps:
+        taken: dict[str, str] = {}
+        for former, wanted in there.floating_ips.items():
+            here = (*place, "floating_ips", former)
+            if wrong := [one for one in (former, wanted) if not _is_address(one)]:
+                yield here, f"{' and '.join(wrong)} is no IPv4 address in its usual form"
+            elif (other := taken.setdefault(wanted, former)) != former:
+                yield here, f"{wanted} takes the place of {other} already"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return str(IPv4Address(text)) == text  # as Neutron writes it, and finds it by
+    except ValueError:
+        return False

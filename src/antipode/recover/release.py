@@ -58,6 +58,7 @@ def release(wanted: Release) -> list[str]:
         problems = list(_ports_up(wanted, servers))
         problems += _unlocked(wanted, servers)
         problems += _started(wanted, servers, step)
+        problems += _locked_again(wanted, servers)
         if not problems:
             problems += _unmarked(wanted, servers)
         step.result(servers=len(servers))
@@ -116,10 +117,12 @@ def _is_mark(tag: str, run: str | None) -> bool:
 
 
 def _unlocked(wanted: Release, servers: dict[str, Json]) -> Iterator[str]:
-    """Unlock the servers that the fence has locked; which could not be."""
+    """Unlock the servers that the fence has locked, and for now those that were locked before and
+    ran: without the admin role a server that is locked cannot be started. Which could not be.
+    """
+    is_admin = "admin" in wanted.site.roles
     for server in servers.values():
-        was_locked = _was(server).endswith(" locked")
-        if not server.get("locked") or was_locked:
+        if not server.get("locked") or (_was_locked(server) and (is_admin or not _ran(server))):
             continue
         wanted.may()
         try:
@@ -128,9 +131,33 @@ def _unlocked(wanted: Release, servers: dict[str, Json]) -> Iterator[str]:
             yield f"server {server['name']} is not unlocked: {error.reason}"
 
 
+def _locked_again(wanted: Release, servers: dict[str, Json]) -> Iterator[str]:
+    """Lock those again that were locked before the fence, and that this or an earlier release has
+    unlocked to start them; which could not be.
+    """
+    held = {s["id"]: s for s in fencing.members(wanted.site, wanted.copy) if s["id"] in servers}
+    for id_, server in servers.items():
+        if not _was_locked(server) or id_ not in held or held[id_].get("locked"):
+            continue
+        wanted.may()
+        try:
+            reason = server.get("locked_reason") or f"it was locked before {wanted.vnf} was fenced"
+            wanted.site.compute.lock_server(id_, str(reason))
+        except ApiError as error:
+            yield f"server {server['name']} is not locked again: {error.reason}"
+
+
+def _was_locked(server: Json) -> bool:
+    return _was(server).endswith(" locked")
+
+
+def _ran(server: Json) -> bool:
+    return _was(server).split()[0] == RUNNING
+
+
 def _started(wanted: Release, servers: dict[str, Json], step: Step) -> list[str]:
     """Start the servers that ran, in their boot order; which do not run."""
-    ran = [id_ for id_, server in servers.items() if _was(server).split()[0] == RUNNING]
+    ran = [id_ for id_, server in servers.items() if _ran(server)]
     ordered = [id_ for wave in wanted.waves for id_ in wave]
     rest = [id_ for id_ in ran if id_ not in ordered]
     switching = Switching(wanted.vnf, wanted.site, step, wanted.may, wanted.go_on)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from antipode.cloud.api import Json
 from antipode.errors import AntipodeError, Busy, NotFenced, NotFound, SiteUnreachable, Stopped
 from antipode.model.marks import made_by
 from antipode.model.steps import Steps
@@ -249,13 +250,14 @@ def undo(former: Former) -> list[str]:
         copy = former.copy
     except NotFound:
         return []  # so nothing was fenced
+    site = run.deployment.site(former.site).under(go_on)
     return release.release(
         Release(
             vnf=run.vnf,
             run=run.id,
-            site=run.deployment.site(former.site).under(go_on),
+            site=site,
             copy=copy,
-            waves=waves_at(former),
+            waves=waves_at(former, fencing.members(site, copy)),
             timeline=run.timeline,
             may=former.may_be_changed,
             go_on=go_on,
@@ -263,14 +265,25 @@ def undo(former: Former) -> list[str]:
     )
 
 
-def waves_at(former: Former) -> Sequence[Sequence[str]]:
-    """The ids of the members in the waves in which they boot, by the newest recovery point that was
-    taken there; none where there is none.
+def waves_at(former: Former, members: Sequence[Json]) -> Sequence[Sequence[str]]:
+    """The ids of the members in the waves in which they boot, by the newest recovery point; none
+    where there is none.
+
+    Args:
+        members: as they are there. Those of a copy that has not been protected yet were recovered
+            from a point of another site, and have its names.
     """
     newest = points.newest_or_none(former.vaults, former.run.vnf)
-    if newest is None or newest.site != former.site:
+    if newest is None:
         return []
-    return switching.waves_of(newest)
+    waves = switching.waves_of(newest)
+    if newest.site == former.site:
+        return waves
+    names = {server.id: server.name for server in newest.topology.servers}
+    by_name: dict[str, list[str]] = {}
+    for member in members:
+        by_name.setdefault(member["name"], []).append(member["id"])
+    return [[there for id_ in wave for there in by_name.get(names[id_], ())] for wave in waves]
 
 
 def _steps(former: Former) -> list[StepRow]:

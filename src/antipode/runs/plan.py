@@ -52,6 +52,8 @@ LOG = logging.getLogger(__name__)
 Json = dict[str, Any]
 VNFS = "vnfs"
 """In the result: what has become of each VNF."""
+HELD_S = 7 * 86400.0
+"""For how long a plan that has failed holds the recovery points of its VNFs."""
 ROLLED_BACK_AT_ONCE = 8
 """VNFs of a plan that are rolled back at the same time."""
 
@@ -171,13 +173,17 @@ class Plan(RunKind):
         return lines
 
     def points_in_use(self, row: RunRow) -> Mapping[str, str]:
-        """Those of VNFs that have not succeeded: they may begin hours after the confirmation."""
-        request = PlanRequest.model_validate(row.request or {})
+        """Those of VNFs that have not succeeded: they may begin hours after the confirmation. They
+        are read also of a request that only a newer antipode can carry out. One that has failed and
+        is not taken up for long holds none any more.
+        """
+        if row.state == "failed" and time.time() - (row.ended_at or 0.0) > HELD_S:
+            return {}
         states = {one["vnf"]: one["state"] for one in (row.result or {}).get(VNFS, ())}
         return {
-            target.vnf: target.recovery_point
-            for target in request.targets
-            if target.recovery_point is not None and states.get(target.vnf) != "succeeded"
+            target["vnf"]: target["recovery_point"]
+            for target in (row.request or {}).get("targets", ())
+            if target.get("recovery_point") and states.get(target["vnf"]) != "succeeded"
         }
 
     def site_of(self, row: RunRow) -> str:

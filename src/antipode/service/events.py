@@ -30,7 +30,7 @@ from antipode.runs import find_kind, transitions
 from antipode.runs.actions import how
 from antipode.service.observer import Observed, Observer
 from antipode.store import database
-from antipode.store.runs import NEVER_BEGUN
+from antipode.store.runs import NEVER_BEGUN, OPEN
 from antipode.store.tables import QuestionRow, ReadinessRow, RunRow
 
 LOG = logging.getLogger(__name__)
@@ -51,6 +51,10 @@ REPORTED = (
 """The fields of a run's result that its event has, where they are there."""
 EXCEEDED, UNPROTECTED, OVERDUE = "rpo.exceeded/", "vnf.unprotected/", "drill.overdue/"
 """The beginnings of the keys of conditions of a VNF."""
+NOT_SWITCHED = "dns.not-switched/"
+"""The beginning of the key of a VNF whose DNS records lead elsewhere."""
+SWITCHING = ("failover", "migrate", "undo", "dns-switch")
+"""The kinds of runs that switch DNS records."""
 ENDINGS = {"succeeded": "end", "failed": "error", "aborted": "abort"}
 ASKED = "run.asks/"
 """The beginning of the keys of questions: the run, the step and its attempt follow."""
@@ -169,6 +173,7 @@ class Noticer:
         yield from self._of_waiting(held, now)
         yield from self._of_questions(held, now)
         yield from self._of_approvals(held, now)
+        yield from self._of_dns(now)
         for vault, is_up in self._observer.vaults_up.items():
             key = f"vault.down/{vault}@{self._host}"
             kind = "dr.vault.up" if is_up else "dr.vault.down"
@@ -222,6 +227,24 @@ class Noticer:
         key = f"{OVERDUE}{name}"
         kind = "dr.drill.overdue" if is_overdue else "dr.drill.in-time"
         yield Condition(key, _of_vnf(_once(key, now), kind, name, now, data), is_overdue)
+
+    def _of_dns(self, now: float) -> Iterator[Condition]:
+        """Whether DNS records of a VNF do not lead to where it is active, by the newest run that
+        was to switch them. One that is open will say it.
+        """
+        judged = set[str]()
+        for row in self._deployment.runs.newest_of_each(SWITCHING):
+            if row.vnf in judged or (row.state not in OPEN and "dns" not in (row.result or {})):
+                continue
+            judged.add(row.vnf)
+            if row.state in OPEN:
+                continue
+            left = row.result["dns"].get("problems") or []
+            kind = "dr.dns.not-switched" if left else "dr.dns.switched"
+            finish = f"antipode dns switch {row.vnf}"
+            data = {"vnf": row.vnf, "run": row.id, "problems": left, "finish": finish}
+            key = f"{NOT_SWITCHED}{row.vnf}"
+            yield Condition(key, _of_vnf(_once(key, now), kind, row.vnf, now, data), bool(left))
 
     def _of_freezes(self, held: Held, now: float) -> Iterator[Condition]:
         prefix, until, names = "member.frozen/", dict[str, float](), dict[str, Any]()

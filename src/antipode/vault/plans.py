@@ -29,6 +29,7 @@ FOLDER = "_plans"
 PAYLOAD_TYPE = "application/vnd.antipode.plan+json"
 LARGEST_BYTES = 4 << 20
 HIGHEST_SERIAL = 10**6 - 1
+ATTEMPTS = 5
 _SERIAL = re.compile(r"(\d{6})\.json")
 
 
@@ -109,6 +110,7 @@ def catch_up(vault: Vault, name: str) -> list[str]:
         return []
     without = _without(vault, found)
     for copy in without:
+        _make_room(copy, name, found.content.serial, vault.keys)
         _have(copy, _name(name, found.content.serial), found.document)
     return [copy.place for copy in without]
 
@@ -122,11 +124,12 @@ class _Found(NamedTuple):
     places: Sequence[str]
 
     @property
-    def moment(self) -> tuple[datetime, int]:
+    def moment(self) -> tuple[datetime, int, bytes]:
         """That of a later version is greater. The number alone is not enough: of vaults that were
-        away in turn, one may have counted further with older versions.
+        away in turn, one may have counted further with older versions. Of two of one moment each
+        host takes the same one.
         """
-        return datetime.fromisoformat(self.content.at), self.content.serial
+        return datetime.fromisoformat(self.content.at), self.content.serial, self.document
 
 
 def _without(vault: Vault, found: _Found) -> list[Vault]:
@@ -161,9 +164,21 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
 
     Raises:
         KeyMissing, KeyUnusable: there is no key to sign or encrypt it with.
-        Busy: another host has written one at the same moment.
+        Busy: others write it all the time.
         VaultError: it was not written, or that is unknown.
     """
+    for left in range(ATTEMPTS, -1, -1):
+        try:
+            return _write(vault, name, plan, at, by)
+        except Busy:
+            # another host has written that version at the same moment, to some vaults at least: the
+            # next one replaces both, in all of them
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> int:
     keys = vault.keys
     earlier, newest = _serials(vault, name), _newest(vault, name)
     serial = _next(name, earlier, newest)
@@ -173,7 +188,9 @@ def write(vault: Vault, name: str, plan: PlanFile | None, at: str, by: str) -> i
     document = PlanDocument(plan=name, serial=serial, at=at, by=by, secret=secret)
     sealed = keys.sign(PAYLOAD_TYPE, document.model_dump_json().encode())
 
-    vault.each(lambda copy: _have(copy, _name(name, serial), sealed))
+    path = _name(name, serial)
+    if not all(vault.each(lambda copy: _has(copy, path, sealed))):
+        raise Busy(f"another host has written {path} at the same moment; look at it")
     for old in earlier:
         try:
             vault.delete(_name(name, old))
@@ -198,6 +215,30 @@ def _next(name: str, earlier: Sequence[int], newest: _Found | None) -> int:
         if serial not in earlier:
             return serial
     raise VaultError(f"plan {name} has no free number any more; give it another name")
+
+
+def _make_room(copy: Vault, name: str, serial: int, keys: Keyring) -> None:
+    """Delete what a vault has in the place of a version that is newer: two hosts have given their
+    versions the same number, while vaults were away. What this host does not trust stays.
+
+    Raises:
+        PointUntrusted, VaultCorrupt: it stays, and is in the way.
+        VaultError: the vault does not answer.
+    """
+    path = _name(name, serial)
+    if path in copy.list(f"{FOLDER}/{name}/"):
+        _opened(copy.get(path), name, serial, keys)
+        copy.delete(path)
+
+
+def _has(copy: Vault, path: str, document: bytes) -> bool:
+    """Have a document in one vault; whether it is that one, and not another host's."""
+    try:
+        _have(copy, path, document)
+    except Busy as error:
+        LOG.info("%s", error)
+        return False
+    return True
 
 
 def _have(copy: Vault, path: str, document: bytes) -> None:
