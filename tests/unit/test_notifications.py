@@ -5,6 +5,8 @@ not be sent is known.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -140,3 +142,14 @@ def test_paths_are_whole_and_the_configuration_of_the_host_is_not_read(tmp_path:
     receiver = NotificationReceiver(settings(tmp_path, "fake://"), "here")
     assert isinstance(receiver._transport.conf, cfg.ConfigOpts)
     assert receiver._transport.conf.config_file == []
+
+
+def test_what_oslo_messaging_brings_along_writes_nothing_to_the_screen() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import antipode.cli.app, taskflow.engines"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WITHIN_S,
+    )
+    assert (done.stdout, done.stderr) == ("", "")

@@ -7,6 +7,7 @@ import argparse
 import itertools
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -22,6 +23,9 @@ from antipode.screen import Screen, copes_with_everything
 
 if TYPE_CHECKING:
     from antipode.engine.deployment import Deployment
+
+# TaskFlow imports eventlet where it is installed, as oslo.messaging does, and uses none of it here
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 COMMANDS = {
     "site check": "site:SiteCheck",
