@@ -225,7 +225,10 @@ def test_schedules_are_shown_with_missed_slots_and_pauses(world: World) -> None:
 def test_readiness_is_shown_with_its_findings_and_the_age_of_drills(world: World) -> None:
     world.deployment.vnfs.put(samples.vnf(drill_every="90d"))
     readiness = world.deployment.readiness
-    readiness.want("hlr", "site-b", None, 0)
+    readiness.want("hlr", "site-b", None, 500)
+    # it can be noticed that it was never looked at
+    assert world.series("antipode_readiness_timestamp_seconds") == {}
+    assert world.series("antipode_readiness_due_timestamp_seconds") == {("hlr", "site-b"): 500}
     findings = [
         Finding(check="plan", level=Level.RED, detail="flavor m1 is missing"),
         Finding(check="plan", level=Level.RED, detail="flavor m2 is missing"),
@@ -243,6 +246,9 @@ def test_readiness_is_shown_with_its_findings_and_the_age_of_drills(world: World
             ("hlr", "site-b", "yellow"): 1,
         }
     assert world.series("antipode_readiness_timestamp_seconds") == {("hlr", "site-b"): 1234.5}
+    assert world.series("antipode_readiness_due_timestamp_seconds") == {("hlr", "site-b"): 2000}
+    readiness.want("hlr", "site-z", None, 500)  # of a site that was in the configuration once
+    assert world.series("antipode_readiness_due_timestamp_seconds") == {("hlr", "site-b"): 2000}
     world.ended("drill", state="failed")
     world.observer.look()
     assert world.series("antipode_drill_timestamp_seconds") == {}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_it_is_not_looked_at_where_it_is_active(path: Path) -> None:
     back = ProtectedVnf(vnf="hlr", active_site="site-a", generation=3)
     there.deployment.states.keep(back)
     assert there.at(60) == []
-    assert operations.ready(there.deployment) == []
+    (other,) = operations.ready(there.deployment)
+    assert (other.site, other.level) == ("site-b", None)
     assert len(there.history) == 1  # what was seen stays in the history
 
 
@@ -232,7 +234,91 @@ def test_a_fault_with_one_vnf_keeps_no_other_from_being_looked_at(host: Host) ->
     host.sees = falls
     assert sorted(host.at(0)) == ["hlr", "sms"]
     assert host.loop.trouble.keys() == {"hlr"}
-    assert [r.vnf for r in operations.ready(host.deployment)] == ["sms"]
+    seen = {r.vnf: r for r in operations.ready(host.deployment)}
+    assert (seen["hlr"].level, seen["sms"].level) == (Level.RED, Level.GREEN)
+
+
+def test_what_was_green_is_red_once_it_cannot_be_seen_any_more(host: Host) -> None:
+    host.at(0)
+
+    def falls(_: Subject) -> Looked:
+        raise ZeroDivisionError
+
+    host.sees = falls
+    assert host.at(30) == ["hlr"]
+    (seen,) = operations.ready(host.deployment)
+    assert seen.level is Level.RED and seen.reasons[0].startswith("red: look:")
+    host.sees = lambda _: found()
+    assert host.at(60) == ["hlr"]
+    assert [level for level, *_ in host.history] == ["green", "red", "green"]
+
+
+def test_a_look_during_which_a_recovery_begins_is_not_kept(host: Host) -> None:
+    row = new_run(kind_of("failover"), "hlr", {})
+
+    def begins(_: Subject) -> Looked:
+        host.deployment.runs.create(row)
+        return found(Level.RED, "it is failing over")
+
+    host.sees = begins
+    assert host.at(0) == ["hlr"]
+    assert host.history == []
+
+
+def test_a_recovery_that_began_since_the_looks_were_listed_is_not_looked_at(host: Host) -> None:
+    add(host.deployment, samples.vnf(vnf="sms"))
+
+    def begins(subject: Subject) -> Looked:
+        other = {"hlr": "sms", "sms": "hlr"}[subject.vnf]
+        host.deployment.runs.create(new_run(kind_of("failover"), other, {}))
+        return found()
+
+    host.sees = begins
+    assert len(host.at(0)) == 1
+
+
+def test_a_look_that_gets_on_is_taken_by_no_other_host(
+    path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "RENEWED_S", 0.0)
+    other = Host(path)
+
+    def slow(subject: Subject) -> Looked:
+        host.now += TAKEN_S - MINUTE
+        subject.go_on()
+        assert other.at(TAKEN_S / MINUTE + 1) == []
+        return found(Level.YELLOW, "it was slow")
+
+    host.sees = slow
+    assert host.at(0) == ["hlr"]
+    assert host.history == [("yellow", 0, 1)]
+
+
+def test_a_vnf_that_was_never_looked_at_has_a_line_and_is_stale_once_it_should_have_been(
+    host: Host,
+) -> None:
+    (seen,) = operations.ready(host.deployment)
+    assert (seen.vnf, seen.site, seen.level, seen.is_stale) == ("hlr", "site-b", None, False)
+    with host.deployment.database.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE vnfs SET added_at = added_at - {3 * EVERY + 60}")
+    (seen,) = operations.ready(host.deployment, "hlr")
+    assert (seen.level, seen.is_stale) == (None, True)
+    moved = ProtectedVnf(
+        vnf="hlr", active_site="site-b", generation=2, since=datetime.now(UTC).isoformat()
+    )
+    host.deployment.states.keep(moved)
+    (seen,) = operations.ready(host.deployment)
+    assert (seen.site, seen.is_stale) == ("site-a", False)
+
+
+def test_a_site_that_is_in_the_configuration_no_more_has_no_line(host: Host) -> None:
+    host.now = time.time()
+    host.loop.look()
+    host.deployment.readiness.want("hlr", "site-z", None, 0.0)
+    look = host.deployment.readiness.take(host.deployment.readiness.looks("site-z")["hlr"], 9.0)
+    assert look is not None
+    assert host.deployment.readiness.keep(look, [], 1.0, 2.0)
+    assert [r.site for r in operations.ready(host.deployment)] == ["site-b"]
 
 
 def test_a_database_that_is_away_is_reported_and_looked_for_again(

@@ -26,6 +26,7 @@ from antipode.runs import kind_of, orphans
 from antipode.service import conductor, daemon
 from antipode.service.conductor import Conductor
 from antipode.service.observer import Observer
+from antipode.service.readiness import ReadinessLoop
 from antipode.service.scheduler import Scheduler
 from antipode.store.tables import RunRow, StepRow
 from antipode.vault.swift import SwiftVault
@@ -354,6 +355,18 @@ def test_what_keeps_schedules_from_being_followed_is_told_in_the_status(
         made.trouble, made.damaged = None, {}
         made.looked_at -= daemon.HANGS_AFTER_S + 1
         assert set(parts.trouble()) == {"scheduler"}
+
+
+def test_a_look_at_readiness_that_hangs_is_told_in_the_status(deployment: Deployment) -> None:
+    loop = ReadinessLoop(deployment, "site-b")
+    with daemon._Reapers(deployment) as reapers:
+        conductor, observer = Conductor(deployment), Observer(deployment)
+        told = daemon._Events(deployment, observer, conductor)
+        scheduler = Scheduler(deployment)
+        parts = daemon.Parts(conductor, scheduler, reapers, observer, told, readiness=[loop])
+        assert parts.trouble() == {}
+        loop.looked_at -= daemon.LOOK_HANGS_AFTER_S + 1
+        assert set(parts.trouble()) == {"readiness at site-b"}
 
 
 def test_a_reaper_outlives_whatever_goes_wrong_where_it_looks(deployment: Deployment) -> None:

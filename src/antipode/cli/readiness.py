@@ -17,8 +17,8 @@ class Readiness(ListCommand):
     losses, or things to mend, that are named) or red. No site and no vault is asked now; that is:
     antipode precheck.
 
-    Ends with exit code 3 when one is red. `stale` says that the service has not looked for three
-    intervals.
+    Ends with exit code 3 when one is red or stale. `stale` says that the service has not looked for
+    three intervals; the verdict is empty where it has never looked.
     """
 
     spared = ("since", "stale")
@@ -59,7 +59,7 @@ class Readiness(ListCommand):
                     moment(r.looked_at),
                     r.vnf,
                     r.site,
-                    r.level.value,
+                    r.level and r.level.value,
                     r.before,
                     r.looks,
                     Nested(r.reasons),
@@ -67,14 +67,14 @@ class Readiness(ListCommand):
                 for r in seen
             ]
         found = readiness.ready(deployment, parsed_args.vnf)
-        if any(r.level is Level.RED for r in found):
+        if any(r.level is Level.RED or r.is_stale for r in found):
             self.exit_code = PreflightFailed.exit_code
         names = ("vnf", "site", "verdict", "since", "looked_at", "stale", "reasons")
         return names, [
             (
                 r.vnf,
                 r.site,
-                r.level.value,
+                r.level and r.level.value,
                 moment(r.since),
                 moment(r.looked_at),
                 r.is_stale,

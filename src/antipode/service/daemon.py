@@ -53,6 +53,8 @@ DEAD_AFTER_S = 30.0
 """A service whose last sign of life is older than this is taken to be dead."""
 HANGS_AFTER_S = 300.0
 """A scheduler that has not looked for longer is reported."""
+LOOK_HANGS_AFTER_S = 1800.0
+"""The same for a look whether a VNF could be recovered, which calls a site and vaults."""
 CLEAN_EVERY_S = 600.0
 KEPT_S = 30 * 86400.0
 """How long a freeze that is over stays in the ledger, for later investigations."""
@@ -342,6 +344,11 @@ class Parts:
             f"readiness {f'of {vnf} ' if vnf else ''}at {look.site}": why
             for look in self.readiness
             for vnf, why in look.trouble.items()
+        }
+        found |= {
+            f"readiness at {look.site}": f"its last look began {silent:.0f} s ago, and hangs"
+            for look in self.readiness
+            if (silent := time.monotonic() - look.looked_at) > LOOK_HANGS_AFTER_S
         }
         found |= {f"schedules of {vnf}": why for vnf, why in self.scheduler.damaged.items()}
         found |= {

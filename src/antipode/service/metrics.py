@@ -32,7 +32,7 @@ from antipode.model.state import ProtectedVnf, VnfState
 from antipode.protect.option import OPTIONS, settings_of
 from antipode.runs import protect, transitions
 from antipode.service.observer import Observed, Observer
-from antipode.store.tables import FreezeRow, ReadinessRow, RunRow
+from antipode.store.tables import FreezeRow, LookRow, ReadinessRow, RunRow
 
 LOG = logging.getLogger(__name__)
 DURATION_BUCKETS = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400)
@@ -146,7 +146,11 @@ class Metrics(Collector):
         seen = [_at_last(o, states.get(o.vnf.vnf)) for o in self._observer.observed.values()]
         yield from _of_vnfs(seen, moving)
         yield from self._of_transitions(seen)
-        yield from _of_readiness(deployment.readiness.current())
+        if deployment.config.readiness.every is not None:
+            sites = deployment.config.sites
+            seen_there = [row for row in deployment.readiness.current() if row.site in sites]
+            due = [look for look in deployment.readiness.wanted() if look.site in sites]
+            yield from _of_readiness(seen_there, due)
         missed = Counted[str]()
         for (vnf, _), row in schedules.items():
             missed[vnf] += row.missed
@@ -267,8 +271,8 @@ def _of_vnfs(vnfs: list[Observed], moving: set[str]) -> Iterator[Metric]:
     )
 
 
-def _of_readiness(rows: list[ReadinessRow]) -> Iterator[Metric]:
-    """Whether each VNF could be recovered, as it was last seen."""
+def _of_readiness(rows: list[ReadinessRow], due: list[LookRow]) -> Iterator[Metric]:
+    """Whether each VNF could be recovered, as it was last seen, and when it is looked next."""
     yield gauge(
         "antipode_failover_ready",
         "Whether a VNF could be recovered at a site, with losses or without.",
@@ -290,6 +294,12 @@ def _of_readiness(rows: list[ReadinessRow]) -> Iterator[Metric]:
         "When it was last looked whether a VNF could be recovered at a site.",
         ["vnf", "site"],
         [(row.vnf, row.site, row.seen_at) for row in rows],
+    )
+    yield gauge(
+        "antipode_readiness_due_timestamp_seconds",
+        "When it is to be looked next, or for the first time.",
+        ["vnf", "site"],
+        [(look.vnf, look.site, look.due_at) for look in due],
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from antipode.engine.deployment import Deployment
 from antipode.engine.kind import Priority
 from antipode.engine.limits import Party
 from antipode.errors import AntipodeError, Halted, Stopped
+from antipode.model.readiness import Finding, Level
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import Unrecorded
 from antipode.model.vnf import Vnf
@@ -25,6 +27,7 @@ from antipode.runs import looks, transitions
 from antipode.runs.looks import Looked, Subject
 from antipode.service.definitions import Definitions
 from antipode.store import database
+from antipode.store.readiness import Look
 from antipode.store.tables import LookRow
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ TAKEN_S = 900.0
 """How long no other host looks at a VNF at which this one is looking: a site that does not answer
 takes minutes.
 """
+RENEWED_S = TAKEN_S / 3
+"""How long a look may take before it is taken for longer."""
 AHEAD_S = 60.0
 """What is due further ahead than its interval and this comes of a clock that was wrong."""
 
@@ -67,6 +72,8 @@ class ReadinessLoop:
         self._stop = threading.Event()
         self.trouble: dict[str, str] = {}
         """by VNF: why it cannot be looked at now"""
+        self.looked_at = time.monotonic()
+        """when this loop was last seen to get on"""
 
     def follow(self, stop: threading.Event) -> None:
         """Look until `stop` is set."""
@@ -80,6 +87,7 @@ class ReadinessLoop:
                 if not outage:
                     LOG.exception("readiness at %s cannot be looked at now", self.site)
                 self.trouble, outage = {"": f"{type(error).__name__}: {error}"}, True
+            self.looked_at = time.monotonic()
 
     def look(self) -> None:
         """Look at each VNF that is due, the one that was due first before the others.
@@ -96,6 +104,7 @@ class ReadinessLoop:
                 break
             with self._alone(row.vnf, trouble):
                 self._look_at(row, every_s)
+            self.looked_at = time.monotonic()
         for vnf in trouble.keys() - self.trouble.keys():
             LOG.error("VNF %s cannot be looked at, at %s: %s", vnf, self.site, trouble[vnf])
         self.trouble = trouble
@@ -142,28 +151,64 @@ class ReadinessLoop:
 
     def _look_at(self, row: LookRow, every_s: float) -> None:
         readiness = self._deployment.readiness
+        # the looks before this one may have taken long
+        if self._is_moving_or_here(row.vnf):
+            return
         if (taken := readiness.take(row, self._now() + TAKEN_S)) is None:
             return  # another host is looking
+        go_on = self._holding(taken)
         subject = Subject(
-            self._deployment, row.vnf, self.site, partial(self._connected, row.vnf), self._go_on
+            self._deployment, row.vnf, self.site, partial(self._connected, row.vnf, go_on), go_on
         )
         try:
-            seen = self._look(subject)
+            seen = self._look(subject).findings
         except Stopped:
             readiness.release(taken)
             raise
-        state = self._deployment.states.find(row.vnf)
-        if state is not None and state.active_site == self.site:
-            readiness.release(taken)  # it has moved here, as the vaults say
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            # what was seen before must not stand for what cannot be seen now
+            self._keep(taken, [_not_seen(error)], every_s)
+            raise
+        self._keep(taken, seen, every_s)
+
+    def _keep(self, taken: Look, seen: list[Finding], every_s: float) -> None:
+        """Keep what was seen, unless the VNF was moved or has begun to be moved meanwhile."""
+        readiness = self._deployment.readiness
+        if self._is_moving_or_here(taken.vnf):
+            readiness.release(taken)
             return
         now = self._now()
-        if readiness.keep(taken, seen.findings, now, now + every_s):
-            LOG.debug("VNF %s at %s: %s", row.vnf, self.site, seen.level)
+        if not readiness.keep(taken, seen, now, now + every_s):
+            LOG.debug("what was seen of VNF %s at %s is not kept", taken.vnf, self.site)
 
-    def _connected(self, vnf: str, name: str) -> Site:
+    def _is_moving_or_here(self, vnf: str) -> bool:
+        """Whether a recovery of a VNF is under way, or it has moved to this site."""
+        if vnf in transitions.being_moved(self._deployment.runs.open()):
+            return True
+        state = self._deployment.states.find(vnf)
+        return state is not None and state.active_site == self.site
+
+    def _holding(self, taken: Look) -> Callable[[], None]:
+        """What a look calls while it gets on: one that takes long is not begun by another host
+        beside it, so that none of the two would be kept.
+        """
+        renewed = time.monotonic()
+
+        def go_on() -> None:
+            nonlocal renewed
+            self._go_on()
+            if time.monotonic() - renewed >= RENEWED_S:
+                self._deployment.readiness.hold(taken, self._now() + TAKEN_S)
+                renewed = time.monotonic()
+
+        return go_on
+
+    def _connected(self, vnf: str, go_on: Callable[[], None], name: str) -> Site:
         limits = self._deployment.limits
-        rate = limits.calls(name, Party(vnf, Priority.UPKEEP, self._go_on))
-        return self._deployment.site(name).under(self._go_on, rate)
+        rate = limits.calls(name, Party(vnf, Priority.UPKEEP, go_on))
+        return self._deployment.site(name).under(go_on, rate)
 
     def _go_on(self) -> None:
         """
@@ -176,6 +221,14 @@ class ReadinessLoop:
 
 def _look(subject: Subject) -> Looked:
     return looks.look(subject, Unrecorded(), light=True)
+
+
+def _not_seen(error: Exception) -> Finding:
+    return Finding(
+        check="look",
+        level=Level.RED,
+        detail=f"it could not be looked at: {type(error).__name__}: {error}",
+    )
 
 
 def _is_due(row: LookRow, every_s: float, now: float) -> bool:

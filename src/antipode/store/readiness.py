@@ -59,6 +59,11 @@ class Readiness:
         mine = Look(known.vnf, known.site, known.taken + 1)
         return mine if self._write(known, {"taken": mine.number, "not_before": until}) else None
 
+    def hold(self, look: Look, until: float) -> None:
+        """Have a look for longer; nothing changes where another host has taken it since."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(_look(look).values(not_before=until))
+
     def release(self, look: Look) -> None:
         """Leave a look that was taken to any host."""
         with Session(self._engine) as session, session.begin():
@@ -94,6 +99,11 @@ class Readiness:
                 )
             )
         return True
+
+    def wanted(self) -> list[LookRow]:
+        """All looks that are made again and again, with the moments at which they are due."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(LookRow).where(LookRow.is_wanted)))
 
     def current(self, vnf: str | None = None) -> list[ReadinessRow]:
         """What was seen last of each VNF, at each site where it could be recovered."""
