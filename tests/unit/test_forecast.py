@@ -79,6 +79,15 @@ def test_a_vnf_begins_when_another_is_done_and_a_group_when_the_one_before_is() 
     assert spans == {"a": Span(0, 10), "b": Span(0, 30), "c": Span(10, 15), "d": Span(30, 31)}
 
 
+def test_a_group_waits_for_the_one_before_at_every_site_and_sites_share_no_restores() -> None:
+    def work(name: str, site: str, *seconds: float) -> VnfWork:
+        return VnfWork(name, [server("s", *seconds)], site=site)
+
+    first = Batch([work("a", "b", 10, 10), work("b", "c", 10, 10)], 2)
+    spans = simulate([first, Batch([work("c", "c", 5)], 1)], 1)
+    assert spans == {"a": Span(0, 20), "b": Span(0, 20), "c": Span(20, 25)}
+
+
 def test_of_two_hundred_vnfs_the_last_is_back_when_the_limit_of_the_site_allows() -> None:
     vnfs = [VnfWork(f"v{n}", [server(f"s{i}", 10, 10) for i in range(4)]) for n in range(200)]
     assert max(back(*vnfs, restores=8, at_once=4).values()) == 200 * 8 * 10 / 8
@@ -148,6 +157,17 @@ def test_a_forecast_knows_the_error_of_those_before_it(world: World) -> None:
     assert made.error_s is not None and made.error_s > 4000
 
 
+def test_what_an_interrupted_run_took_is_no_error_of_its_forecast(world: World) -> None:
+    drilled(world)
+    second = drilled(world)["run"]
+    with world.here.database.begin() as connection:
+        connection.exec_driver_sql("UPDATE forecasts SET back_in_s = back_in_s + 5000")
+        connection.exec_driver_sql("UPDATE runs SET claim = 2 WHERE id = ?", (second,))
+    point = points.read(world.here.vault, "v")
+    made = forecast.forecast(world.here, point, "site-b", kind_of("drill"))
+    assert made.error_s is not None and made.error_s < 4000
+
+
 def test_a_run_that_was_interrupted_measures_nothing(world: World) -> None:
     run = drilled(world)["run"]
     assert [r.id for r in measured(world.here, "site-b").runs] == [run]
@@ -202,6 +222,26 @@ def test_what_blocks_a_recovery_is_named(world: World) -> None:
     found = foreseen(world)
     assert (found.loses_s, found.forecast) == (None, None)
     assert "there is no valid recovery point" in found.blocked_by
+    # the line of the site does not say that all is back at once
+    (all_,) = forecasts.of_site(world.here, "site-a").all_of_them
+    assert (all_.site, all_.forecast, all_.blocked) == ("site-b", None, ["v"])
+
+
+def test_a_site_that_a_vnf_is_not_backed_up_to_blocks_it(world: World) -> None:
+    drilled(world)
+    assert forecasts.of_vnf(world.here, "v", "site-b").blocked_by == []
+    asked = world.here.vnfs.get("v")
+    world.here.vnfs.put(asked.model_copy(update={"backup": ["site-c"]}))
+    assert any(
+        "not site-b" in why for why in forecasts.of_vnf(world.here, "v", "site-b").blocked_by
+    )
+
+
+def test_a_look_that_is_stale_says_nothing_in_a_forecast(world: World) -> None:
+    world.b.flavors = []
+    ReadinessLoop(world.here, "site-b", now=lambda: time.time() - 86400).look()
+    found = foreseen(world)
+    assert (found.readiness, found.blocked_by) == (None, [])
 
 
 def test_the_loss_of_a_site_has_all_its_vnfs_together(world: World) -> None:
@@ -209,10 +249,10 @@ def test_the_loss_of_a_site_has_all_its_vnfs_together(world: World) -> None:
     here = world.process()
     whole = forecasts.of_site(here, "site-a")
     assert [f.vnf for f in whole.each] == ["v"]
-    ((site, all_),) = whole.all_of_them
-    assert site == "site-b"
-    assert whole.each[0].forecast is not None
-    assert all_.back_in_s == whole.each[0].forecast.back_in_s
+    (all_,) = whole.all_of_them
+    assert (all_.site, all_.blocked) == ("site-b", [])
+    assert whole.each[0].forecast is not None and all_.forecast is not None
+    assert all_.forecast.back_in_s == whole.each[0].forecast.back_in_s
     assert forecasts.of_site(here, "site-b").each == []
     with pytest.raises(NotFound):
         forecasts.of_site(here, "site-x")
@@ -226,10 +266,12 @@ def test_many_vnfs_take_longer_than_one_and_begin_later(world: World) -> None:
         point.model_copy(update={"vnf": point.vnf.model_copy(update={"vnf": name})})
         for name in names
     ]
-    joint = forecast.together(world.here, [Group(each, 2)], "site-b", kind_of("failover"))
+    joint = forecast.together(
+        world.here, [Group(each, 2)], dict.fromkeys(names, "site-b"), kind_of("failover")
+    )
     alone = forecast.forecast(world.here, point, "site-b", kind_of("failover"))
-    assert alone.back_in_s is not None and joint.all_of_them.back_in_s is not None
-    assert joint.all_of_them.back_in_s >= 2.5 * alone.back_in_s
+    assert alone.back_in_s is not None and joint.all_of_them["site-b"].back_in_s is not None
+    assert joint.all_of_them["site-b"].back_in_s >= 2.5 * alone.back_in_s
     begins = [joint.begins_in_s[name] or 0 for name in names]
     assert begins[:2] == [0, 0] and begins[4] > begins[2] > 0
 

@@ -32,7 +32,8 @@ class ForecastShow(ListCommand):
     chains and the limits of the site. Vaults are read; no site is asked.
 
     With --plan or --site, all VNFs are recovered together, and a last line for each site says when
-    the last of them is back. A field is empty where it was never measured; `unmeasured` names what.
+    the last of them is back, and names in `blocked_by` those that would not be. A field is empty
+    where it was never measured; `unmeasured` names what.
     """
 
     spared = ("basis", "begins_in_s", "unmeasured")
@@ -86,8 +87,10 @@ class ForecastShow(ListCommand):
         else:
             all_ = forecasts.of_site(deployment, asked.site, asked.to)
         rows = [_foreseen(found) for found in all_.each]
-        for site, whole in all_.all_of_them:
-            rows.append(("(all)", site, None, None, *_times(whole), None, Nested([]), *_why(whole)))
+        for all_there in all_.all_of_them:
+            whole, blocked = all_there.forecast, Nested(all_there.blocked)
+            times, why = _times(whole), _why(whole)
+            rows.append(("(all)", all_there.site, None, None, *times, None, blocked, *why))
         return COLUMNS, rows
 
 

@@ -14,10 +14,10 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput
 from antipode.model.forecast import Forecast
 from antipode.model.point import RecoveryPoint
-from antipode.model.readiness import Level, reasons
+from antipode.model.readiness import Level
 from antipode.model.rpo import rpo
 from antipode.model.vnf import Vnf
-from antipode.operations import plans
+from antipode.operations import plans, readiness
 from antipode.runs import failover, forecast, precheck
 from antipode.runs.forecast import Group
 from antipode.vault import points
@@ -37,7 +37,18 @@ class Foreseen:
     blocked_by: list[str]
     """what would keep it from being recovered, as it was last seen"""
     readiness: str | None
-    """the verdict of the service's last look; None: it has not looked"""
+    """the verdict of the service's last look; None: it has not looked for long"""
+
+
+@dataclass(frozen=True)
+class AtSite:
+    """What would become of all VNFs that are recovered at one site."""
+
+    site: str
+    forecast: Forecast | None
+    """when the last one of those is back that can be recovered; None where none can"""
+    blocked: list[str]
+    """the VNFs that would not be back then"""
 
 
 @dataclass(frozen=True)
@@ -45,8 +56,7 @@ class Together:
     """What would become of several VNFs that are recovered at once."""
 
     each: list[Foreseen]
-    all_of_them: list[tuple[str, Forecast]]
-    """by site"""
+    all_of_them: list[AtSite]
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class _Wanted:
     """A VNF as it would be recovered."""
 
     vnf: str
-    to: str | None
+    to: str
     point: RecoveryPoint | None
     loses_s: float | None
     blocked_by: list[str]
@@ -182,9 +192,13 @@ def _wanted(deployment: Deployment, vnf: str, to: str | None) -> _Wanted:
             )
     elif point is not None:
         loses_s = point.age_s
-    seen = next((r for r in deployment.readiness.current(vnf) if r.site == to), None)
+    definition = local or (point.vnf if point is not None else None)
+    if definition is not None and to not in definition.sites:
+        blocked.append(f"it is backed up to {', '.join(definition.backup)}, not {to}")
+    looked = readiness.ready(deployment, vnf) if local is not None else []
+    seen = next((r for r in looked if r.site == to and r.level and not r.is_stale), None)
     if seen is not None:
-        blocked += [r for r in reasons(seen.findings) if r.startswith(Level.RED)]
+        blocked += [r for r in seen.reasons if r.startswith(Level.RED)]
     return _Wanted(vnf, to, point, loses_s, blocked, seen.level if seen is not None else None)
 
 
@@ -193,17 +207,21 @@ def _each(
 ) -> Together:
     """The forecasts of groups: those of one site share its limits."""
     sizes = [at_once] * len(groups) if isinstance(at_once, int) else list(at_once)
-    found: dict[str, tuple[float | None, Forecast]] = {}
-    all_of_them: list[tuple[str, Forecast]] = []
-    for site in sorted({w.to for group in groups for w in group if w.to is not None}):
-        here = [
-            Group([w.point for w in group if w.to == site and w.point is not None], size)
-            for group, size in zip(groups, sizes, strict=True)
-        ]
-        joint = forecast.together(deployment, here, site, failover.KIND)
-        found |= {name: (joint.begins_in_s[name], one) for name, one in joint.each.items()}
-        if found:
-            all_of_them.append((site, joint.all_of_them))
+    to = {w.vnf: w.to for group in groups for w in group}
+    recoverable = [
+        Group([w.point for w in group if w.point is not None], size)
+        for group, size in zip(groups, sizes, strict=True)
+    ]
+    joint = forecast.together(deployment, recoverable, to, failover.KIND)
+    found = {name: (joint.begins_in_s[name], one) for name, one in joint.each.items()}
+    all_of_them = [
+        AtSite(
+            site,
+            joint.all_of_them.get(site),
+            [w.vnf for group in groups for w in group if w.to == site and w.blocked_by],
+        )
+        for site in sorted(set(to.values()))
+    ]
     each = [
         Foreseen(
             w.vnf,

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long recoveries take that share the restores of a site: a simulation of what a failover does,
+"""How long recoveries take that share the restores of sites: a simulation of what a failover does,
 in the order in which it does it, from how long each part takes.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +42,8 @@ class VnfWork:
     """from its begin to its first volume"""
     after_s: float = 0.0
     """from its last answer to its end"""
+    site: str = ""
+    """where it is recovered"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def simulate(batches: Sequence[Batch], restores: int) -> dict[str, Span]:
     """When each VNF begins to be recovered, and is back.
 
     Args:
-        restores: volumes that are restored at once at the site.
+        restores: volumes that are restored at once at each site.
     """
     return _Simulation(restores).all_of(batches)
 
@@ -73,8 +75,9 @@ class _Simulation:
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        self._free = restores
-        self._waiting: list[tuple[str, int, int, float, Callable[[], None]]] = []
+        self._free = defaultdict[str, int](lambda: restores)
+        """by site"""
+        self._waiting: list[tuple[VnfWork, int, int, float, Callable[[], None]]] = []
         self._held: Counter[str] = Counter()
 
     def all_of(self, batches: Sequence[Batch]) -> dict[str, Span]:
@@ -103,25 +106,28 @@ class _Simulation:
         """Do something so many seconds later."""
         heapq.heappush(self._events, (self.now + seconds, next(self._order), action))
 
-    def restore(self, vnf: str, place: int, seconds: float, done: Callable[[], None]) -> None:
+    def restore(self, of: VnfWork, place: int, seconds: float, done: Callable[[], None]) -> None:
         """Restore a volume, once it is its turn: that of the VNF that holds fewest, and in it of
         the server that boots first.
         """
-        self._waiting.append((vnf, place, next(self._order), seconds, done))
-        self._grant()
+        self._waiting.append((of, place, next(self._order), seconds, done))
+        self._grant(of.site)
 
-    def _grant(self) -> None:
-        while self._free and self._waiting:
-            first = min(self._waiting, key=lambda w: (self._held[w[0]], w[1], w[2]))
+    def _grant(self, site: str) -> None:
+        while self._free[site]:
+            here = [w for w in self._waiting if w[0].site == site]
+            if not here:
+                return
+            first = min(here, key=lambda w: (self._held[w[0].vnf], w[1], w[2]))
             self._waiting.remove(first)
-            self._free -= 1
-            self._held[first[0]] += 1
+            self._free[site] -= 1
+            self._held[first[0].vnf] += 1
 
-            def over(vnf: str = first[0], done: Callable[[], None] = first[4]) -> None:
-                self._free += 1
+            def over(vnf: str = first[0].vnf, done: Callable[[], None] = first[4]) -> None:
+                self._free[site] += 1
                 self._held[vnf] -= 1
                 done()
-                self._grant()
+                self._grant(site)
 
             self.after(first[3], over)
 
@@ -154,7 +160,7 @@ class _Recovering:
     def _restore(self, server: ServerWork) -> None:
         place = len(self._all_before(server.name, set()))
         for seconds in server.volumes_s:
-            self._world.restore(self._work.vnf, place, seconds, lambda: self._has_one_more(server))
+            self._world.restore(self._work, place, seconds, lambda: self._has_one_more(server))
 
     def _all_before(self, name: str, found: set[str]) -> set[str]:
         for other in self._servers[name].after:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from antipode.engine.deployment import Deployment
@@ -45,12 +45,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Joint:
-    """The forecast of several VNFs that are recovered at one site together."""
+    """The forecast of several VNFs that are recovered together."""
 
     each: Mapping[str, Forecast]
     begins_in_s: Mapping[str, float | None]
     """by VNF, when its recovery begins; None where it is not known"""
-    all_of_them: Forecast
+    all_of_them: Mapping[str, Forecast]
+    """by site"""
 
 
 def forecast(deployment: Deployment, point: RecoveryPoint, site: str, kind: RunKind) -> Forecast:
@@ -59,55 +60,70 @@ def forecast(deployment: Deployment, point: RecoveryPoint, site: str, kind: RunK
     Args:
         kind: of the run that would do it; some compare content, too.
     """
-    joint = together(deployment, [Group([point], 1)], site, kind)
+    joint = together(deployment, [Group([point], 1)], {point.vnf.vnf: site}, kind)
     return joint.each[point.vnf.vnf]
 
 
-def together(deployment: Deployment, groups: Sequence[Group], site: str, kind: RunKind) -> Joint:
-    """How long the recovery of VNFs would take that share the limits of a site; one group begins
-    when the one before is done.
+def together(
+    deployment: Deployment, groups: Sequence[Group], to: Mapping[str, str], kind: RunKind
+) -> Joint:
+    """How long the recovery of VNFs would take; those at one site share its limits, and one group
+    begins when the one before is done at every site.
+
+    Args:
+        to: by VNF, the site where it is recovered.
     """
-    found, basis = _best(deployment, site)
+    names = [point.vnf.vnf for g in groups for point in g.points]
+    best = {site: _best(deployment, site) for site in sorted({to[name] for name in names})}
+    found = {name: best[to[name]][0] for name in names}
     unmeasured = {
-        point.vnf.vnf: list(_unmeasured(point, found)) for g in groups for point in g.points
+        point.vnf.vnf: _unmeasured(point, found[point.vnf.vnf])
+        for g in groups
+        for point in g.points
     }
-    names = list(unmeasured)
     missing = list(dict.fromkeys(what for each in unmeasured.values() for what in each))
     if missing:
         each = {
             name: Forecast(
-                back_in_s=None, error_s=None, basis=basis, unmeasured=unmeasured[name] or missing
+                back_in_s=None,
+                error_s=None,
+                basis=best[to[name]][1],
+                unmeasured=unmeasured[name] or missing,
             )
             for name in names
         }
-        nothing = Forecast(back_in_s=None, error_s=None, basis=basis, unmeasured=missing)
+        nothing = {
+            site: Forecast(back_in_s=None, error_s=None, basis=basis, unmeasured=missing)
+            for site, (_, basis) in best.items()
+        }
         return Joint(each, dict.fromkeys(names), nothing)
     restores = deployment.config.limits.restores
-    usual = simulate(_batches(groups, found, kind, typical), restores)
-    slow = simulate(_batches(groups, found, kind, high), restores)
-    past = {name: _past_error_s(deployment, name, site, kind) for name in names}
+    usual = simulate(_batches(groups, found, to, kind, typical), restores)
+    slow = simulate(_batches(groups, found, to, kind, high), restores)
+    past = {name: _past_error_s(deployment, name, to[name], kind) for name in names}
     each = {
         name: Forecast(
             back_in_s=round(span.ends_s, 3),
             error_s=round(max(slow[name].ends_s - span.ends_s, past[name] or 0.0, 0.0), 3),
-            basis=basis,
+            basis=best[to[name]][1],
         )
         for name, span in usual.items()
     }
-    last = max((span.ends_s for span in usual.values()), default=0.0)
-    worst = max(
-        (
-            f.back_in_s + f.error_s
-            for f in each.values()
-            if f.back_in_s is not None and f.error_s is not None
-        ),
-        default=last,
-    )
-    all_of_them = Forecast(
-        back_in_s=round(last, 3), error_s=round(max(worst - last, 0.0), 3), basis=basis
-    )
+    all_of_them = {
+        site: _last([each[name] for name in names if to[name] == site], basis)
+        for site, (_, basis) in best.items()
+    }
     begins = {name: round(span.begins_s, 3) for name, span in usual.items()}
     return Joint(each, begins, all_of_them)
+
+
+def _last(each: Sequence[Forecast], basis: list[str]) -> Forecast:
+    """When the last of several VNFs is back."""
+    usual = max(f.back_in_s or 0.0 for f in each)
+    worst = max((f.back_in_s or 0.0) + (f.error_s or 0.0) for f in each)
+    return Forecast(
+        back_in_s=round(usual, 3), error_s=round(max(worst - usual, 0.0), 3), basis=basis
+    )
 
 
 def _best(deployment: Deployment, site: str) -> tuple[Measured, list[str]]:
@@ -134,11 +150,17 @@ def _unmeasured(point: RecoveryPoint, found: Measured) -> list[str]:
 
 
 def _batches(
-    groups: Sequence[Group], found: Measured, kind: RunKind, choice: Choice
+    groups: Sequence[Group],
+    found: Mapping[str, Measured],
+    to: Mapping[str, str],
+    kind: RunKind,
+    choice: Choice,
 ) -> list[Batch]:
-    return [
-        Batch([_work(point, found, kind, choice) for point in g.points], g.at_once) for g in groups
-    ]
+    def work(point: RecoveryPoint) -> VnfWork:
+        name = point.vnf.vnf
+        return replace(_work(point, found[name], kind, choice), site=to[name])
+
+    return [Batch([work(point) for point in g.points], g.at_once) for g in groups]
 
 
 def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) -> VnfWork:
@@ -178,13 +200,17 @@ def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) 
 
 
 def _past_error_s(deployment: Deployment, vnf: str, site: str, kind: RunKind) -> float | None:
-    """By how much the newest forecasts of a VNF were wrong: the median."""
+    """By how much the newest forecasts of a VNF were wrong: the median. What a run that was
+    interrupted took has the time in which it stood still, and says nothing.
+    """
     errors = [
         abs(off)
-        for kept, took in compared(deployment, vnf)
+        for kept, row in deployment.forecasts.with_runs(vnf)
         if kept.site == site
         and kept.kind == kind.name
-        and (off := off_by_s(kept, took)) is not None
+        and row is not None
+        and row.claim == 1
+        and (off := off_by_s(kept, took_s(kept, row))) is not None
     ]
     return median(errors[:COMPARED]) if errors else None
 
