@@ -26,13 +26,13 @@ from antipode.errors import (
 from antipode.model.datastore import Health, StorageAt
 from antipode.model.state import Claim
 from antipode.model.vnf import Vnf
-from antipode.operations import datastores, drill, failover, migrate, precheck, undo
+from antipode.operations import datastores, drill, failover, migrate, precheck, reprotect, undo
 from antipode.operations.abort import abort
 from antipode.operations.failover import prepare
 from antipode.operations.resume import resume
 from antipode.protect import application_data
 from antipode.recover import application_data as recovering
-from antipode.runs import failover_checks
+from antipode.runs import failover_checks, replicating
 from antipode.vault import generations, points
 from tests.unit import parts, twosites
 from tests.unit.test_durable_runs import World, world
@@ -309,7 +309,7 @@ def test_a_preparation_does_not_wait_for_what_does_not_begin(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, health: str
 ) -> None:
     monkeypatch.setattr(datastores, "LOOK_S", 0.01)
-    monkeypatch.setattr(datastores, "BEGINS_S", 0.0)
+    monkeypatch.setattr(replicating, "BEGINS_S", 0.0)
     kept.records.is_at("site-b", health=health)
     kept.records.says("resync at site-b", does_nothing=True, raw='{"version": 1}')
     with pytest.raises(ResourceFailed, match="does not begin"):
@@ -843,3 +843,66 @@ def test_nothing_is_made_to_follow_data_that_is_no_original(
             kept.world.here, "v", awaits=False, tell=lambda what: None, overwrite=["site-b"]
         )
     assert kept.records.calls("resync") == []
+
+
+# The other way round.
+
+
+def reprotected(kept: Kept) -> dict[str, Any]:
+    here = kept.world.here
+    row = reprotect.request(reprotect.prepare(here, "v", "keep"))
+    return reprotect.reprotect(here, row, Unobserved())
+
+
+def test_a_reprotection_has_the_data_follow_the_other_way_round(kept: Kept) -> None:
+    kept.world.protect()
+    move(kept)
+    assert kept.records.health["site-a"] == "stopped"
+    record = reprotected(kept)
+    assert kept.records.health == {"site-a": "replicating", "site-b": "writable"}
+    assert kept.newest().id == record["recovery_point"]
+    assert kept.newest().datastores["records"].sites == ["site-a"]
+    assert "not_replicated" not in record
+
+
+def test_a_reprotection_overwrites_no_data_that_is_writable_and_is_resumed(kept: Kept) -> None:
+    kept.world.protect()
+    kept.world.failover()
+    assert kept.records.health == {"site-a": "writable", "site-b": "writable"}
+    with pytest.raises(PreflightFailed, match="records"):
+        reprotected(kept)
+    assert kept.records.health["site-a"] == "writable"
+    assert kept.records.calls("resync") == []
+    [row] = [r for r in kept.world.here.runs.all() if r.kind == "reprotect"]
+    [said] = (row.result or {})["not_replicated"]
+    assert "--overwrite site-a" in said
+    datastores.prepare(
+        kept.world.here, "v", awaits=False, tell=lambda what: None, overwrite=["site-a"]
+    )
+    resume(kept.world.here, row.id, Unobserved())
+    assert kept.newest().datastores["records"].sites == ["site-a"]
+
+
+def test_a_reprotection_waits_for_the_first_synchronisation(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.world.protect()
+    move(kept)
+    answered = processes.ask
+
+    def ask(words: Any, request: bytes, *rest: Any, **more: Any) -> Any:
+        found = answered(words, request, *rest, **more)
+        if b'"verb": "resync"' in request:
+            kept.records.is_at("site-a", health="first-sync")
+        return found
+
+    looks = iter(range(3))
+
+    def pause(_seconds: float) -> None:
+        if kept.records.health["site-a"] == "first-sync" and next(looks, None) is None:
+            kept.records.is_at("site-a", health="replicating")
+
+    monkeypatch.setattr(processes, "ask", ask)
+    monkeypatch.setattr(time, "sleep", pause)
+    reprotected(kept)
+    assert kept.newest().datastores["records"].sites == ["site-a"]

@@ -1106,6 +1106,32 @@ def test_data_is_promoted_once_wherever_the_run_is_killed(of_data: Matrix) -> No
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_reprotection_has_all_data_follow_wherever_it_is_killed(
+    stages: Callable[[], Stage], protected_with_data: Stage
+) -> None:
+    def demoted() -> Stage:
+        stage = reprotecting(with_data(stages(), 2))
+        for name in ("records", "log"):
+            place = stage.folder / f"{name}.json"
+            state = json.loads(place.read_text())
+            state["sites"]["site-a"]["health"] = "stopped"
+            place.write_text(json.dumps(state))
+        return stage
+
+    matrix, wrong = Matrix(demoted, protected_with_data, "reprotect"), list[str]()
+    points = [p for p in matrix.points if p.startswith("resync")]
+    assert len(points) == 2 * 2
+    for point in points:
+        stage = matrix.killed_at(point)
+        assert matrix.go_on(stage) == 0, stage.errors()
+        wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
+        for name, found in data_of(stage).items():
+            if found["health"] != {"site-a": "replicating", "site-b": "writable"}:
+                wrong.append(f"killed at {point!r}, {name} is {found}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize(
     "first", ["promote at site-b", "promote at site-b, not answered", "boot front, not answered"]
 )

@@ -206,7 +206,9 @@ class BySwift(Application):
             data.go_on()
             to = f"{copy}/{container}"
             known = self._objects.properties(container)
-            if known.get(TO) not in (None, "", to) and known.get(ROLE, "") == "":
+            if known.get(ROLE):
+                raise ResourceFailed(f"{self.label}: container {container} is no original")
+            if known.get(TO) not in (None, "", to):
                 raise ResourceFailed(
                     f"{self.label}: container {container} is sent to {known[TO]}, and container"
                     " sync sends it to one place only"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from antipode.datastores import Driver, Storage, conformity, of_volumes, opened, storages_of
+from antipode.datastores import Storage, conformity, of_volumes
 from antipode.datastores.application import IN_USE, Application, Data, of_application
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
@@ -17,16 +17,15 @@ from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, Resourc
 from antipode.model.datastore import Following, Health, Replica, Standing, Verb
 from antipode.model.point import RecoveryPoint
 from antipode.model.source import ReplicatedState
-from antipode.model.topology import Topology, Volume
+from antipode.model.topology import Volume
 from antipode.model.vnf import Datastore, Vnf
 from antipode.operations.inspect import look
+from antipode.runs import replicating
+from antipode.runs.replicating import Replicating, Still, driver, places, volumes_of
 from antipode.vault import points
 
 LOOK_S = 1.0
 """Between two looks at a first synchronisation, which a storage does not notify of."""
-BEGINS_S = 120.0
-"""How long a copy may be stopped or absent once it is to be synchronised: rbd-mirror needs half a
-minute to see an image that is new."""
 Pair = tuple[str, str]
 
 
@@ -138,18 +137,18 @@ def status(
     active = seen.status.state.active_site
     newest = _newest(deployment, vnf)
     found: list[CopyStatus] = []
-    for store, volumes in _volumes(vnf, seen.topology).items():
+    for store, volumes in volumes_of(vnf, seen.topology).items():
         storage = vnf.datastores[store].storage
         for site in vnf.sites:
-            if (site != active or everywhere) and site in _places(deployment, storage):
-                there = of_volumes(_driver(deployment, storage, site))
+            if (site != active or everywhere) and site in places(deployment, storage):
+                there = of_volumes(driver(deployment, storage, site))
                 found += _statuses(store, there, volumes, newest, is_active=site == active)
     for store, defined in vnf.datastores_of_applications.items():
         # the original first: some drivers show by it whether a copy follows
         each = [
-            of_application(_driver(deployment, defined.storage, site))
+            of_application(driver(deployment, defined.storage, site))
             for site in sorted(vnf.sites, key=lambda site: site != active)
-            if site in _places(deployment, defined.storage)
+            if site in places(deployment, defined.storage)
         ]
         found += _statuses_of_data(Data(name, store), each, newest, active)
     return found
@@ -190,67 +189,15 @@ def prepare(
         deployment.site(active)  # raises, with the reason
     if vnf.datastores_of_applications:  # what is made to follow is lost
         activity.must_be_active_at(activity.decided(deployment, name).state, active)
-    for store, volumes in _volumes(vnf, seen.topology).items():
-        here = of_volumes(_driver(deployment, vnf.datastores[store].storage, active))
-        for volume in volumes:
-            tell(f"{here.label}: volume {volume.name or volume.id} is made to stand by itself")
-            here.separate(here.image_of(volume))
-        enabled = here.replicate([here.image_of(v) for v in volumes])
-        tell(f"{here.label}: {len(enabled)} of {len(volumes)} volumes are replicated newly")
-    for store, defined in vnf.datastores_of_applications.items():
-        origin = of_application(_driver(deployment, defined.storage, active))
-        for site in vnf.sites:
-            if site != active and site in _places(deployment, defined.storage):
-                copy = of_application(_driver(deployment, defined.storage, site))
-                _follow(Data(name, store), origin, copy, site in overwrite, tell)
+    Replicating(deployment, vnf, active, seen.topology, tell, overwrite).begin()
     found = status(deployment, name)
-    still = _Still()
+    still = Still()
     while awaits and (waiting := [v for v in found if not v.is_well]):
-        _refuse_broken(waiting)
-        still.refuse(waiting)
+        _refuse_broken(waiting, still)
         tell("; ".join(v.words for v in waiting))
         time.sleep(LOOK_S)
         found = status(deployment, name)
     return found
-
-
-def _follow(
-    data: Data,
-    origin: Application,
-    copy: Application,
-    may_be_lost: bool,
-    tell: Callable[[str], None],
-) -> None:
-    """Have the data at one site follow that of another, unless it does.
-
-    Raises:
-        ResourceFailed: the origin is no original, or the copy is one and must not be lost, or it
-            cannot be made to follow.
-    """
-    if Verb.PROMOTE not in copy.verbs:
-        return
-    origin.create(data)
-    original = origin.reference(data)
-    there = copy.status(data)
-    follows = copy.follows(there, original) and (
-        there.health in (Health.REPLICATING, Health.FIRST_SYNC)
-    )
-    if not follows:
-        if there.health is Health.WRITABLE and not may_be_lost:
-            raise ResourceFailed(
-                f"datastore {data.datastore} is writable at {copy.site}, and what was written there"
-                f" would be lost. If it may be: antipode datastore prepare {data.vnf}"
-                f" --overwrite {copy.site}"
-            )
-        here = origin.status(data)
-        if not origin.is_in_use(here.health):
-            raise ResourceFailed(
-                f"datastore {data.datastore} at {origin.site}, the active site, is {here.health}"
-                f" ({here.detail}): nothing is made to follow it"
-            )
-        tell(f"{copy.label}: datastore {data.datastore} is made to follow that of {origin.site}")
-        copy.resync(data, original)
-    origin.feed(data, copy.reference(data))
 
 
 def remove(deployment: Deployment, name: str, datastore: str, *, sites: Sequence[str]) -> list[str]:
@@ -277,11 +224,10 @@ def remove(deployment: Deployment, name: str, datastore: str, *, sites: Sequence
             f"run {runs[0].id} of VNF {name} has not ended; the datastore stays until it has",
             resource=f"run {runs[0].id}",
         )
-    there = [s for s in vnf.sites if s in _places(deployment, defined.storage)]
-    chosen = list(sites) or there
-    drivers = [of_application(_driver(deployment, defined.storage, site)) for site in chosen]
-    for driver in drivers:
-        driver.remove(Data(name, datastore))
+    chosen = list(sites) or [s for s in vnf.sites if s in places(deployment, defined.storage)]
+    each = [of_application(driver(deployment, defined.storage, site)) for site in chosen]
+    for one in each:
+        one.remove(Data(name, datastore))
     return chosen
 
 
@@ -298,7 +244,7 @@ def conformance(
     Raises:
         InvalidInput: there is no such storage at one of the sites, or it is of another kind.
     """
-    original, copy = (of_application(_driver(deployment, storage, site)) for site in pair)
+    original, copy = (of_application(driver(deployment, storage, site)) for site in pair)
     yield from conformity.look(original, copy, data, promotes=promotes)
 
 
@@ -322,31 +268,6 @@ def _with(vnf: Vnf, datastore: str | None) -> Vnf:
         known = ", ".join(vnf.datastores) or "none"
         raise NotFound(f"VNF {vnf.vnf} has no datastore {datastore}; its datastores: {known}")
     return vnf.model_copy(update={"datastores": {datastore: vnf.datastores[datastore]}})
-
-
-def _places(deployment: Deployment, storage: str) -> Mapping[str, object]:
-    if storage not in deployment.config.storages:
-        known = ", ".join(deployment.config.storages) or "none"
-        raise InvalidInput(f"antipode.yaml has no storage {storage}; storages there: {known}")
-    return deployment.config.storages[storage].sites
-
-
-def _driver(deployment: Deployment, name: str, site: str) -> Driver:
-    places = _places(deployment, name)
-    if site not in places:
-        raise InvalidInput(f"antipode.yaml: storage {name} has no settings for {site}")
-    return opened(deployment.storages_at(site)[name], site)
-
-
-def _volumes(vnf: Vnf, topology: Topology) -> dict[str, list[Volume]]:
-    """The volumes of each datastore."""
-    storages_of(vnf, topology.volumes)  # raises for one that is missing or in two
-    found: dict[str, list[Volume]] = {}
-    for name, datastore in vnf.datastores_of_volumes.items():
-        alone = vnf.model_copy(update={"datastores": {name: datastore}})
-        known = storages_of(alone, topology.volumes)
-        found[name] = [v for v in topology.volumes if v.id in known]
-    return found
 
 
 def _newest(deployment: Deployment, vnf: Vnf) -> RecoveryPoint | None:
@@ -420,31 +341,13 @@ def _statuses_of_data(
         )
 
 
-class _Still:
-    """What has not changed while it is waited for."""
-
-    def __init__(self) -> None:
-        self._since: dict[tuple[str, str | None, str], tuple[Health, float]] = {}
-
-    def refuse(self, waiting: Sequence[CopyStatus]) -> None:
-        """
-        Raises:
-            ResourceFailed: a copy is stopped or absent for so long that it does not begin.
-        """
-        now = time.monotonic()
-        for copy in waiting:
-            health = copy.replica.health if copy.replica else Health.BROKEN
-            key = (copy.datastore, copy.volume, copy.site)
-            before, since = self._since.get(key, (health, now))
-            self._since[key] = (health, since if before is health else now)
-            if health in (Health.STOPPED, Health.ABSENT) and now - self._since[key][1] > BEGINS_S:
-                raise ResourceFailed(
-                    f"{copy.words}, for {BEGINS_S:g} s now: its replication does not begin. Mend"
-                    " it, then prepare the datastore again"
-                )
-
-
-def _refuse_broken(waiting: Sequence[CopyStatus]) -> None:
+def _refuse_broken(waiting: Sequence[CopyStatus], still: Still) -> None:
     for copy in waiting:
         if copy.trouble or (copy.replica and copy.replica.health is Health.BROKEN):
             raise ResourceFailed(f"{copy.words}. Mend it, then prepare the datastore again")
+        what = f"{copy.datastore} {copy.volume} {copy.site}"
+        if copy.replica and still.does_not_begin(what, copy.replica.health):
+            raise ResourceFailed(
+                f"{copy.words}, for {replicating.BEGINS_S:g} s now: its replication does not begin."
+                " Mend it, then prepare the datastore again"
+            )

@@ -21,12 +21,15 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run, state_of
 from antipode.errors import AntipodeError, Busy, PreflightFailed, Stopped
 from antipode.model.base import Model
+from antipode.model.datastore import Health
 from antipode.model.runbook import Deliberate, RunbookStep
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
 from antipode.runs import fence, old_copy_removal, preparation, protect, runbook
 from antipode.runs.actions import Occasion
+from antipode.runs.replicating import Replicating, Still
 from antipode.store.tables import RunRow
+from antipode.topology import discovery
 from antipode.vault import points
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ NOT_RUNNING_S = 300.0
 class ReprotectSteps(StepName):
     FENCE = "", "fence the old copy at the former site"
     AWAIT_POINT = "", "see whether the active copy has a recovery point"
+    REPLICATE = "", "have the data replicated from the active copy"
     FIRST_POINT = "", "protect the VNF where it is active"
     REMOVE_OLD_COPY = "", "remove the old copy at the former site"
     SEE_THAT_IT_FITS = "", "plan a recovery at the former site"
@@ -164,6 +168,7 @@ def _reprotect(run: Run) -> None:
 
     fence.await_those_by_policy(run)
     parts.done(run, ReprotectSteps.FENCE, fence.KIND, fence_of_it)
+    _have_data_replicated(run, request)
     point = _first_point(run, request)
     run.result["recovery_point"] = point
     if not kept:
@@ -187,6 +192,45 @@ def _confirmed(run: Run, request: ReprotectRequest) -> Standing:
     if now.state.generation != request.state.generation:
         raise Busy(f"{now.state}, and has moved since {run.id} was confirmed")
     return now
+
+
+def _have_data_replicated(run: Run, request: ReprotectRequest) -> None:
+    """Have the data of the datastores replicated the other way round, and wait until it is. What
+    cannot be is said under `not_replicated`; the protection sees whether a point can be made.
+
+    Raises:
+        Stopped: the run must stop.
+    """
+    vnf, active = run.deployment.vnfs.get(run.vnf), request.state.active_site
+    if not vnf.datastores:
+        return
+    with run.timeline.step(ReprotectSteps.REPLICATE, active) as step:
+        site = run.site(active)
+        topology = discovery.discover(discovery.resolve(vnf, site), site)
+        done: list[str] = []
+        data = Replicating(run.deployment, vnf, active, topology, done.append, (), run.go_on)
+        left: dict[str, str] = {}
+        for name in vnf.datastores:
+            _confirmed(run, request)
+            try:
+                data.begin_with(name)
+            except Stopped:
+                raise
+            except AntipodeError as error:
+                left[name] = f"datastore {name} is not replicated to {request.site}: {error}"
+        still = Still()
+        while waiting := [
+            what
+            for what, found in data.waited_for(set(left))
+            if found.health is not Health.BROKEN and not still.does_not_begin(what, found.health)
+        ]:
+            step.waits_for(", ".join(waiting))
+            run.go_on()
+            time.sleep(POLL_S)
+        step.result(left=list(left.values()))
+    if left:
+        run.result["not_replicated"] = list(left.values())
+        LOG.warning("%s: %s", run.vnf, "; ".join(left.values()))
 
 
 def _first_point(run: Run, request: ReprotectRequest) -> str:
