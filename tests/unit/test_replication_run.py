@@ -20,7 +20,7 @@ from antipode.errors import (
 from antipode.model.datastore import Health
 from antipode.model.source import ReplicatedState
 from antipode.model.vnf import Vnf
-from antipode.operations import datastores
+from antipode.operations import datastores, reprotect
 from antipode.operations.abort import abort
 from antipode.operations.drill import drill, prepare, request
 from antipode.operations.expiry import expire
@@ -327,6 +327,18 @@ def test_a_clone_that_cannot_be_separated_is_named_and_finished_later(
     replicated.pools.origin = "site-b"
     datastores.prepare(world.here, "v", awaits=True, tell=lambda what: None)
     assert world.b.clones == {}
+
+
+def test_a_reprotection_replicates_the_volumes_the_other_way_round(replicated: Replicated) -> None:
+    world = replicated.world
+    world.protect()
+    world.failover()
+    replicated.pools.origin = "site-b"
+    row = reprotect.request(reprotect.prepare(world.here, "v", "keep"))
+    record = reprotect.reprotect(world.here, row, Unobserved())
+    assert {f"volume-{v}" for v in world.b.volumes} <= replicated.pools.replicated
+    found = points.newest_or_none(world.here.vault, "v")
+    assert found is not None and (found.id, found.site) == (record["recovery_point"], "site-b")
 
 
 def test_preparing_twice_begins_replication_once(replicated: Replicated) -> None:
