@@ -436,8 +436,9 @@ def test_a_point_that_says_more_than_2_0_could_is_refused_by_a_reader_of_2_0(
 
 
 OF_ROOT_DISKS = {point_v2.IMAGES, point_v2.BASE_IMAGES}
-IN_THE_PLACE_OF_OTHERS = {"Probe.console", "Probe.http", "Selector.stack", "shared-volumes"}
-OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - OF_ROOT_DISKS - IN_THE_PLACE_OF_OTHERS
+IN_THE_PLACE_OF_OTHERS = {"Probe.console", "Probe.http", "Selector.stack"}
+OF_OTHER_VOLUMES = {"shared-volumes", "Found.unattached"}
+OF_VOLUMES = point_v2.KNOWN_REQUIREMENTS - OF_ROOT_DISKS - IN_THE_PLACE_OF_OTHERS - OF_OTHER_VOLUMES
 """The requirements of a point with members on volumes and probes by TCP or a command."""
 
 

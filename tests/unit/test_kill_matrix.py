@@ -1026,6 +1026,34 @@ def test_a_volume_of_two_members_is_restored_once_wherever_the_run_is_killed(
     assert not wrong, "\n".join(wrong)
 
 
+def with_spare(stage: Stage) -> Stage:
+    """Have the VNF have a volume that no server has."""
+    volumes = stage.clouds["site-a"].volumes
+    own = {"id": "vol-spare", "name": "spare", "status": "available"}
+    volumes["vol-spare"] = {**volumes["db-data"], **own}
+    return with_vnf(stage, Vnf.model_validate(VNF.model_dump(mode="json") | {"volumes": ["spare"]}))
+
+
+@pytest.mark.parametrize(("what", "least"), [("failover", 7), ("drill", 7)])
+def test_a_volume_of_no_server_is_there_once_wherever_the_run_is_killed(
+    stages: Callable[[], Stage], what: str, least: int
+) -> None:
+    stage = with_spare(stages())
+    assert stage.play("protect") == 0, stage.errors()
+    matrix, wrong = Matrix(lambda: with_spare(stages()), stage, what), list[str]()
+    points = [p for p in matrix.points if "spare" in p or "Unattached" in p]
+    assert len(points) >= least, points
+    for point in points:
+        stage = matrix.killed_at(point)
+        assert matrix.go_on(stage) == 0, (point, stage.errors())
+        wrong += matrix.wrong_after(point, stage, matrix.undisturbed)
+        named = [v for v in stage.clouds["site-b"].volumes.values() if "spare" in v["name"]]
+        if len(named) != (what == "failover"):
+            wrong.append(f"killed at {point!r}, there are {named}")
+        stage.close()
+    assert not wrong, "\n".join(wrong)
+
+
 def with_data(stage: Stage, position: int = 1) -> Stage:
     """Have the application of the VNF keep two kinds of data at both sites by itself."""
     for name in ("records", "log"):

@@ -11,7 +11,7 @@ from antipode.cli import arguments, change, dns
 from antipode.cli.command import ShowCommand, span
 
 if TYPE_CHECKING:
-    from antipode.model.plan import NetworkPlan, PortPlan, SecurityGroupPlan, ServerPlan
+    from antipode.model.plan import NetworkPlan, PortPlan, SecurityGroupPlan, ServerPlan, VolumePlan
     from antipode.operations.failover import Prepared
 
 
@@ -156,6 +156,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "restored_gib": sum(v.size_gib for v in plan.volumes),
         "servers": [_planned_server(s, plan.site) for s in plan.servers],
         "boot_order": point.vnf.boot_waves(),
+        "unattached_volumes": [v.model_dump(mode="json") for v in plan.unattached],
         "vip_ports": [p.model_dump(mode="json") for p in plan.vip_ports],
         "floating_ips": {f.former: f.address for f in plan.floating_ips},
         "networks": [_planned_network(n) for n in plan.networks],
@@ -216,6 +217,10 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield "  ports of no server"
         for port in plan.vip_ports:
             yield from _port(port)
+    if plan.unattached:
+        yield ""
+        yield "  volumes of no server"
+        yield from map(_volume, plan.unattached)
     for floating in plan.floating_ips:
         yield ""
         yield (
@@ -290,14 +295,17 @@ def _server(server: ServerPlan, *, is_there: bool) -> Iterator[str]:
     if disk := server.root_disk:
         image = f"from image {disk.source_reference}"
         yield f"    root disk on the hypervisor, {disk.size_gib} GiB, {image}"
-    for volume in server.volumes:
-        boot = ", boot" if volume.is_root else ""
-        yield (
-            f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type "
-            f"{volume.volume_type}{boot}; {volume.way}"
-        )
+    yield from map(_volume, server.volumes)
     for port in server.ports:
         yield from _port(port)
+
+
+def _volume(volume: VolumePlan) -> str:
+    boot = ", boot" if volume.is_root else ""
+    return (
+        f"    volume {volume.name or volume.source_id}, {volume.size_gib} GiB, type "
+        f"{volume.volume_type}{boot}; {volume.way}"
+    )
 
 
 def _port(port: PortPlan) -> Iterator[str]:

@@ -97,6 +97,7 @@ class VnfShow(ShowCommand):
                 "servers": [_server(s) for s in seen.topology.servers],
                 "real_references": {v.id: v.backend_reference for v in seen.topology.volumes},
                 "vip_ports": [_port(p) for p in seen.topology.vip_ports],
+                "unattached_volumes": [v.name for v in seen.topology.unattached],
                 "floating_ips": {f.address: f.fixed_address for f in seen.topology.floating_ips},
                 "warnings": seen.warnings,
                 "boot_order": seen.status.vnf.boot_waves(),

@@ -311,6 +311,8 @@ class RecoveryPlan(Model):
     warnings: list[str] = []
     vip_ports: list[PortPlan] = []
     """those that belong to no server"""
+    unattached: list[VolumePlan] = []
+    """volumes of no server"""
     floating_ips: list[FloatingIpPlan] = []
     networks: list[NetworkPlan] = []
     security_groups: list[SecurityGroupPlan] = []
@@ -337,11 +339,17 @@ class RecoveryPlan(Model):
 
     @property
     def volumes(self) -> list[VolumePlan]:
-        """All volumes; one that several servers get is there once."""
+        """All volumes, those of no server last; one that several servers get is there once."""
         found: dict[str, VolumePlan] = {}
         for volume in (v for s in self.servers for v in s.volumes):
             found.setdefault(volume.source_id, volume)
-        return list(found.values())
+        return [*found.values(), *self.unattached]
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of the sources of all volumes and root disks."""
+        disks = [*(v for s in self.servers for v in s.disks), *self.unattached]
+        return sorted({v.source_kind for v in disks})
 
     def first_of(self, server: str) -> list[VolumePlan]:
         """The disks of a server that none before it gets, too: those that come with it."""
@@ -381,6 +389,7 @@ class RecoveryPlan(Model):
                 f"{f', a clone of {s.clone_of}' if s.clone_of else ''}"
                 for s in self.servers
             ),
+            *(f"volume {volume.label}, of no server" for volume in self.unattached),
             *(str(data) for data in self.datastores),
             *(f"runbook step {step}" for step in self.steps),
             *(str(change) for change in self.dns),

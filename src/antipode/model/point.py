@@ -90,6 +90,7 @@ class RecoveryPoint(Model):
         _refuse_doubles("server", [s.name for s in topology.servers])
         for server in topology.servers:
             _refuse_doubles("volume", [v.id for v in server.disks])
+        _refuse_doubles("volume", [v.id for v in topology.disks])
         _refuse_doubles("port", [p.id for p in topology.ports])
         if set(self.sources) != {v.id for v in topology.disks}:
             differing = sorted(set(self.sources) ^ {v.id for v in topology.disks})

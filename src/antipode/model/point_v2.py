@@ -256,6 +256,8 @@ class Found(Part):
     discovered_at: Moment
     servers: Annotated[list[Server], Field(min_length=1, max_length=1000)]
     vip_ports: Annotated[list[Port], Field(max_length=1000)] = []
+    unattached: Annotated[list[Volume], Field(max_length=1000)] = []
+    """since minor 4"""
     floating_ips: Annotated[list[FloatingIp], Field(max_length=1000)] = []
     networks: Annotated[list[Network], Field(max_length=1000)] = []
     security_groups: Annotated[list[SecurityGroup], Field(max_length=1000)] = []
@@ -363,6 +365,8 @@ class Plan(Part):
     capture: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=1000)] = []
     """of which members only a part is captured; since minor 4"""
     ports: list[Text] = []
+    volumes: Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=1000)] = []
+    """of no server; since minor 4"""
     networks: Literal["map", "create"] = "map"
     provider_attributes: Literal["drop", "keep"] = "drop"
     store: Name | None = None
@@ -735,6 +739,7 @@ def point_of(
                 "discovered_at": manifest.found.discovered_at,
                 "servers": servers,
                 "vip_ports": fields["found"]["vip_ports"],
+                "unattached": fields["found"]["unattached"],
                 "floating_ips": fields["found"]["floating_ips"],
                 "networks": fields["found"]["networks"],
                 "security_groups": fields["found"]["security_groups"],

@@ -74,12 +74,15 @@ NOT_NAMED = frozenset(
         "Volume.backend",
         "Plan.dns",
         "Plan.capture",
+        "Plan.volumes",
     }
 )
 """Those of a member say nothing of how a VNF comes back; a root disk is required as `images` or
 `base-images`;
 networks and groups count only where they are created, and that is required as `Plan.networks`;
-which members are captured is for a protection to know; what a back end calls a volume counts only
+which members are captured is for a protection to know;
+volumes of no server are required as `Found.unattached`;
+what a back end calls a volume counts only
 where its source is there, and that has a kind; DNS is changed when all members are there, by hand
 where an antipode does not know of it.
 """

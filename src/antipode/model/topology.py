@@ -299,6 +299,8 @@ class Topology(Model):
     servers: list[Server]
     vip_ports: list[Port] = []
     """those that belong to no server"""
+    unattached: list[Volume] = []
+    """volumes of no server"""
     floating_ips: list[FloatingIp] = []
     networks: list[Network] = []
     """those that its ports are on; none in a point of antipode before 0.2"""
@@ -312,13 +314,15 @@ class Topology(Model):
 
     @property
     def volumes(self) -> list[Volume]:
-        """All volumes; one that several servers have is there once."""
-        return list({v.id: v for s in self.servers for v in s.volumes}.values())
+        """All volumes, those of no server last; one that several servers have is there once."""
+        of_servers = {v.id: v for s in self.servers for v in s.volumes}
+        return [*of_servers.values(), *self.unattached]
 
     @property
     def disks(self) -> list[Volume]:
         """All volumes, and the root disks on hypervisors."""
-        return list({d.id: d for s in self.servers for d in s.disks}.values())
+        of_servers = {d.id: d for s in self.servers for d in s.disks}
+        return [*of_servers.values(), *self.unattached]
 
     @property
     def shared_volumes(self) -> dict[str, list[Server]]:

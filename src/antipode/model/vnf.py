@@ -368,6 +368,8 @@ class Vnf(Model):
     """names or ids of ports that belong to it and to no server, beside those whose address a
     member's port may use, which are found
     """
+    volumes: list[Annotated[str, Field(min_length=1, max_length=255)]] = []
+    """names of volumes that belong to it and are attached to no server"""
     networks: Literal["map", "create"] = "map"
     """create: networks of its project and security groups that the backup site does not have are
     made there as they were; map: they must be there
@@ -402,6 +404,7 @@ class Vnf(Model):
             )
         _refuse_doubles("backup site", self.backup)
         _refuse_doubles("vault", self.vaults)
+        _refuse_doubles("volume", self.volumes)
         _refuse_doubles("option of a protection", [p.option for p in self.protections])
         if strangers := sorted(set(self.maps) - set(self.backup)):
             raise ValueError(f"maps names {', '.join(strangers)}, which is no backup site")

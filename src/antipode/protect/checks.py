@@ -144,6 +144,28 @@ def shared_volumes(topology: Topology, batches: Sequence[Collection[str]]) -> It
             )
 
 
+def unattached_volumes(topology: Topology, site: Site, *, are_captured: bool) -> Iterator[str]:
+    """One sentence for each problem of the volumes of no server.
+
+    Args:
+        are_captured: whether the option captures such volumes.
+    """
+    if topology.unattached and not are_captured:
+        able = [name for name in OPTIONS.names if OPTIONS.get(name).captures_unattached]
+        names = ", ".join(v.name for v in topology.unattached)
+        yield (
+            f"volumes of no server ({names}) are not captured by this option, only by"
+            f" {' or '.join(able)}; choose it, or remove them from `volumes` of the VNF file"
+        )
+    there = {v["id"]: v for v in site.volumes.volumes()} if topology.unattached else {}
+    for volume in topology.unattached:
+        now = there.get(volume.id, {"status": "gone"})
+        if now["status"] != "available" or users_of(now):
+            yield f"volume {volume.name} is {now['status']}; it must be available, of no server"
+        if volume.encrypted:
+            yield f"volume {volume.name} is encrypted, which is not supported"
+
+
 def _volumes_of_others(topology: Topology, volumes: Sequence[Json]) -> Iterator[str]:
     members = {s.id for s in topology.servers}
     known = {v.id for v in topology.volumes}

@@ -104,6 +104,9 @@ class Option(ABC):
     captures_root_disks: ClassVar[bool] = False
     """whether a member may have its root disk on the hypervisor, as it boots from an image"""
 
+    captures_unattached: ClassVar[bool] = False
+    """whether volumes of no server are captured with the members"""
+
     captures_a_part: ClassVar[bool] = True
     """whether members may be left out, which are recovered from those that are captured"""
 

@@ -78,6 +78,9 @@ def isolate(plan: RecoveryPlan, vnf: Vnf, site: Site, drill: str) -> RecoveryPla
         update={
             "servers": servers,
             "vip_ports": [inside(p) for p in plan.vip_ports],
+            "unattached": [
+                v.model_copy(update={"name": named(v.label, drill)}) for v in plan.unattached
+            ],
             "networks": networks,
             "security_groups": _copies_of_groups(groups, drill),
             "keypairs_to_import": [],

@@ -22,6 +22,7 @@ from antipode.model.quota import QuotaNeed
 from antipode.model.topology import Attachment, Flavor, Keypair, Server, ServerGroup, Volume
 from antipode.model.vnf import ANY, Member
 from antipode.recover import application_data, quotas, server_groups
+from antipode.recover.existing import keys_of
 from antipode.recover.findings import Findings, by_name
 from antipode.recover.port_plans import PortPlanner
 from antipode.recover.recovery import resource_key
@@ -141,6 +142,7 @@ class _Planner:
             already_there=list(self._there),
             warnings=list(dict.fromkeys(self.warnings)),
             vip_ports=vip_ports,
+            unattached=[self._unattached(v) for v in topology.unattached],
             floating_ips=floating_ips,
             networks=networks.planned,
             security_groups=networks.planned_groups,
@@ -154,6 +156,7 @@ class _Planner:
 
     def _quotas(self, plan: RecoveryPlan) -> list[QuotaNeed]:
         wanted = quotas.Wanted(plan.servers, plan.vip_ports, plan.networks, plan.security_groups)
+        wanted = replace(wanted, unattached=plan.unattached)
         if self._beside is None:
             volumes, ports = self._site.volumes.volumes(), self._ports.there
         else:
@@ -321,6 +324,18 @@ class _Planner:
             tag=attachment.tag,
             way=PROVIDERS.get(source.kind).way(source, self._site),
         )
+
+    def _unattached(self, volume: Volume) -> VolumePlan:
+        """A volume of no server: it is known by its name, which no other may have."""
+        if self._beside is None:
+            key = resource_key(self._point.id, volume.id)
+            for other in self._site.volumes.volumes():
+                if other["name"] == volume.name and key not in keys_of(other):
+                    self.problems.append(
+                        f"there is a volume {volume.name} already ({other['id']}), and the VNF has"
+                        " one of this name that is attached to no server; rename or delete it"
+                    )
+        return self._volume(Attachment(volume=volume, device="", is_root=False))
 
     def _must_be_sharable(self, volume: Volume, kind: str, label: str) -> None:
         """See that a volume of several servers, or one that may be, can be so here, too: its type

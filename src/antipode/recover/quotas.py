@@ -41,6 +41,8 @@ class Wanted:
     vip_ports: Sequence[PortPlan]
     networks: Sequence[NetworkPlan] = ()
     security_groups: Sequence[SecurityGroupPlan] = ()
+    unattached: Sequence[VolumePlan] = ()
+    """volumes of no server"""
     compared: Sequence[VolumePlan] = ()
     """volumes that are backed up once more, one after another, to compare their content"""
 
@@ -71,7 +73,7 @@ def needs(point: RecoveryPoint, site: Site, wanted: Wanted, held: Held) -> list[
         return resource_key(point.id, planned.source_id)
 
     all_volumes = {v.source_id: v for s in wanted.servers for v in s.volumes}.values()
-    volumes = [v for v in all_volumes if key(v) not in there]
+    volumes = [v for v in (*all_volumes, *wanted.unattached) if key(v) not in there]
     ports_there = {neutron_key(p) for p in held.ports}
     ports = [p for p in wanted.ports if key_tag(key(p)) not in ports_there]
     of_compute = site.compute.quota(site.project_id)

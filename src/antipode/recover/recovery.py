@@ -31,6 +31,10 @@ class Slots(Protocol):
         ...
 
 
+OF_NO_SERVER = "of no server"
+"""In the place of a server's name: volumes that none has. It has a space, unlike a hostname."""
+
+
 @dataclass(frozen=True)
 class Recovery:
     """One recovery: its point, its plan, its site, and what the site has already."""
@@ -61,7 +65,8 @@ class Recovery:
 
     def slots_of(self, server: str) -> Slots:
         """The slots for the volumes of a server: those of servers that boot earlier go first."""
-        return self.slots.at(len(self.plan.all_before(server)))
+        last = len(self.plan.servers)
+        return self.slots.at(last if server == OF_NO_SERVER else len(self.plan.all_before(server)))
 
 
 def resource_key(point: str, source_id: str) -> str:

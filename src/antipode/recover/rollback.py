@@ -14,6 +14,7 @@ from antipode.cloud.site import Site
 from antipode.cloud.volumes import users_of
 from antipode.errors import ResourceFailed
 from antipode.model.marks import (
+    VOLUME,
     carries,
     is_copied,
     key_tag,
@@ -106,7 +107,7 @@ def remove(
         )
     if plan is None:
         return left
-    for kind in sorted({v.source_kind for s in plan.servers for v in s.disks}):
+    for kind in plan.kinds:
         left += PROVIDERS.get(kind).roll_back(site, run, plan, timeline, go_on)
     return [*left, *_left(site, run, plan)]
 
@@ -228,6 +229,12 @@ def remove_twins(
         for v in of_one
         if v["status"] in _UNUSED
     }
+    for volume in plan.unattached:
+        of_one = there.get(resource_key(plan.recovery_point, volume.source_id), [])
+        # no server tells which one is used: the one that has got all that it is to have
+        if used := [v for v in of_one if v["metadata"].get(VOLUME) == v["id"]]:
+            kept = min(used, key=lambda v: (v["created_at"], v["id"]))
+            twins |= {v["id"] for v in of_one if v is not kept and v["status"] in _UNUSED}
     if not twins:
         return left
     with timeline.step(Steps.REMOVE_SECOND_VOLUMES, site.name) as step:

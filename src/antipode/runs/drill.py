@@ -33,7 +33,7 @@ from antipode.errors import (
 )
 from antipode.model.base import Model
 from antipode.model.marks import made_by
-from antipode.model.plan import RecoveryPlan
+from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.runbook import Deliberate
 from antipode.model.steps import StepName, Steps, Timeline
@@ -48,6 +48,7 @@ from antipode.runs.failover import (
     Boot,
     MakePorts,
     MakeVipPorts,
+    ProvideUnattached,
     ProvideVolumes,
     ServerTask,
     shared_first,
@@ -318,6 +319,7 @@ def _keep_findings(run: Run, plan: RecoveryPlan, found: Json) -> list[str]:
     """Keep what the tasks have found; what of it means that the drill is not passed."""
     answers = [found[f"answer of {s.name}"] for s in plan.servers]
     content = [finding for s in plan.servers for finding in found[f"content of {s.name}"]]
+    content += found.get("content of no server", [])
     run.result.update(
         servers={s.name: found[f"server_id of {s.name}"] for s in plan.servers},
         answers=answers,
@@ -353,7 +355,7 @@ def _clean_up(run: Run, site: Site, before: inventory.Inventory) -> list[str]:
 
 def kinds_of(row: RunRow) -> set[str]:
     """The kinds of the sources from which a drill makes its volumes."""
-    return {v.source_kind for s in DrillRequest.of(row).plan.servers for v in s.disks}
+    return set(DrillRequest.of(row).plan.kinds)
 
 
 def made_at(site: Site, run: str) -> list[str]:
@@ -387,6 +389,12 @@ def drill_flow(job: Job) -> Any:
         links += (before, volumes[n]), (proof, boots[n]), (compared[n], boots[n])
         links.append((answers[n], again))
     links += shared_first(recovery.plan, volumes)
+    if recovery.plan.unattached:
+        provided, proven = ProvideUnattached(recovery, run, _nothing), CompareUnattached(job)
+        last = [compared[n] for n in names[-1:]]
+        links += (before, provided), (provided, proven), (proven, again)
+        links += ((content, proven) for content in last)
+        of_servers += provided, proven
     # one after another: a backup of quota suffices
     links += ((compared[n], compared[following]) for n, following in pairwise(names))
     links += (
@@ -466,29 +474,45 @@ class CompareContent(ServerTask):
 
     @guarded
     def execute(self, volumes: dict[str, str]) -> list[Json]:
-        r, store = self.recovery, self.job.store
-        found: list[Json] = []
-        # the listing of its volumes is older than they are
-        now = replace(r, found=Found(r.site))
-        for volume in r.plan.first_of(self.server):  # others may be written to by now
-            source = r.point.source_of(volume.source_id)
-            provider = PROVIDERS.get(source.kind)
-            with r.timeline.step(DrillSteps.COMPARE, volume.label) as step:
-                why = provider.unprovable(source)
-                if why is None and store is None and provider.proves_by_store:
-                    why = self.job.not_compared
-                ok: bool | None = None
-                detail = f"not compared: {why}"
-                if why is None:
-                    try:
-                        finding = provider.prove(now, volume, source, store)
-                        ok, detail = finding.ok, finding.detail
-                    except RecoveryPointInvalid as error:
-                        detail = f"not compared: {error}"
-                    provider.remove_proofs(r.site, self.run.id, r.timeline, None)
-                step.result(ok=ok, detail=detail)
-            found.append({"volume": volume.label, "ok": ok, "detail": detail})
-        return found
+        # others may be written to by now
+        return _compared(self.job, self.recovery.plan.first_of(self.server))
+
+
+class CompareUnattached(DrillTask):
+    """Compares the volumes of no server with what was captured."""
+
+    gives = "content of no server"
+
+    @guarded
+    def execute(self) -> list[Json]:
+        return _compared(self.job, self.recovery.plan.unattached)
+
+
+def _compared(job: Job, volumes: Sequence[VolumePlan]) -> list[Json]:
+    """Compare volumes that were provided with what was captured."""
+    r, store = job.recovery, job.store
+    found: list[Json] = []
+    # the listing of its volumes is older than they are
+    now = replace(r, found=Found(r.site))
+    for volume in volumes:
+        source = r.point.source_of(volume.source_id)
+        provider = PROVIDERS.get(source.kind)
+        with r.timeline.step(DrillSteps.COMPARE, volume.label) as step:
+            why = provider.unprovable(source)
+            if why is None and store is None and provider.proves_by_store:
+                why = job.not_compared
+            ok: bool | None = None
+            detail = f"not compared: {why}"
+            if why is None:
+                try:
+                    finding = provider.prove(now, volume, source, store)
+                    ok, detail = finding.ok, finding.detail
+                except RecoveryPointInvalid as error:
+                    detail = f"not compared: {error}"
+                provider.remove_proofs(r.site, job.run.id, r.timeline, None)
+            step.result(ok=ok, detail=detail)
+        found.append({"volume": volume.label, "ok": ok, "detail": detail})
+    return found
 
 
 class BootDrilled(Boot):

@@ -41,7 +41,7 @@ from antipode.errors import (
 )
 from antipode.model import marks
 from antipode.model.base import Model
-from antipode.model.plan import RecoveryPlan
+from antipode.model.plan import RecoveryPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.runbook import Deliberate
 from antipode.model.state import Claim, ProtectedVnf
@@ -50,7 +50,7 @@ from antipode.model.vnf import Vnf
 from antipode.recover import application_data, networks, ports, probes, rollback, servers
 from antipode.recover.existing import Found
 from antipode.recover.ports import complete_ports
-from antipode.recover.recovery import Recovery
+from antipode.recover.recovery import OF_NO_SERVER, Recovery
 from antipode.recover.sources import PROVIDERS
 from antipode.runs import failover_fence, find_kind, forecast, orphans
 from antipode.runs.dns_switch import SwitchRecords
@@ -690,7 +690,9 @@ def failover_flow(recovery: Recovery, former: Former) -> Any:
     complete = CompleteGeneration(run, vaults, claim)
     vip_ports = [MakeVipPorts(recovery, run, still_ours)] if recovery.plan.vip_ports else []
     first: list[task.Task] = list(vip_ports)
-    tasks += complete, *vip_ports
+    free = [ProvideUnattached(recovery, run, still_ours)] if recovery.plan.unattached else []
+    tasks += *free, complete, *vip_ports
+    links += ((provided, complete) for provided in free)
     links += ((answered, complete) for answered in there.values())
     links += ((made, complete) for made in vip_ports)
     if recovery.plan.creates_networks:
@@ -795,6 +797,17 @@ class VnfTask(task.Task):  # type: ignore[misc]
         self.must_have_claim = must_have_claim
 
 
+class ProvideUnattached(VnfTask):
+    """Provides the volumes of no server."""
+
+    default_provides = "volumes of no server"
+
+    @guarded
+    def execute(self) -> dict[str, str]:
+        self.must_have_claim()
+        return _of_kinds(self.recovery, OF_NO_SERVER, self.recovery.plan.unattached)
+
+
 class MakeNetworks(VnfTask):
     """Makes the networks and security groups that the plan creates."""
 
@@ -885,7 +898,15 @@ def _provided(r: Recovery, server: str) -> dict[str, str]:
     """The volumes of a server, each from the provider of its source, and its image where it boots
     from one.
     """
-    planned = r.plan.server(server).disks
+    return _of_kinds(r, server, r.plan.server(server).disks)
+
+
+def _of_kinds(r: Recovery, server: str, planned: Sequence[VolumePlan]) -> dict[str, str]:
+    """Volumes, each from the provider of its source.
+
+    Args:
+        server: the name of theirs, or `OF_NO_SERVER`.
+    """
     volumes: dict[str, str] = {}
     for kind in dict.fromkeys(v.source_kind for v in planned):
         of_kind = [v for v in planned if v.source_kind == kind]

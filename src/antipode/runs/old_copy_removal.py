@@ -184,6 +184,7 @@ def holdings(
     ids = [s["id"] for s in servers]
     unfinished = list(_unfinished(deployment, standing.state.vnf, site.name))
     attached = {a["volumeId"] for i in ids for a in site.compute.attachments(i)}
+    attached |= set(copy.unattached)
     attached |= {id_ for earlier in unfinished for id_ in earlier.volumes}
     volumes = [v for v in site.volumes.volumes() if v["id"] in attached]
     shared = [v for v in volumes if users_of(v) - set(ids)]

@@ -753,6 +753,9 @@ def problems_of(
         may_boot_from_image=option.captures_root_disks,
     )
     problems += checks.shared_volumes(topology, batches)
+    problems += checks.unattached_volumes(
+        topology, protecting.site, are_captured=option.captures_unattached
+    )
     problems += base_images.problems(protecting, topology)
     problems += option.check(protecting, topology)
     problems += transfer.check(protecting, topology)

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from antipode.cloud.api import Json
+from antipode.cloud.api import ApiError, Json
 from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
+from antipode.cloud.volumes import users_of
 from antipode.errors import NotFound, ResourceFailed
-from antipode.model.marks import unmarked
+from antipode.model.marks import is_throw_away, unmarked
 from antipode.model.reference import BackendReference
 from antipode.model.topology import (
     Attachment,
@@ -83,6 +84,7 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         keypairs = pool.map(lambda s: _keypair(site, s), servers)
         root_disks = pool.map(lambda s: _root_disk(site, *s), zip(servers, of_servers, strict=True))
         groups = pool.submit(site.compute.server_groups)
+        unattached = unattached_volumes(vnf, site, list(volumes.result().values()))
         disks = _Disks(site, volumes.result(), of_servers)
         found = [
             _server(
@@ -102,10 +104,56 @@ def discover(vnf: Vnf, site: Site) -> Topology:
         discovered_at=datetime.now(UTC).isoformat(),
         servers=found,
         vip_ports=ports.result().unattached,
+        unattached=unattached,
         floating_ips=ports.result().floating_ips,
         networks=ports.result().networks,
         security_groups=ports.result().security_groups,
     )
+
+
+def unattached_volumes(vnf: Vnf, site: Site, volumes: Sequence[Json]) -> list[Volume]:
+    """The volumes of no server that the VNF file names, in its order; none of a drill's.
+
+    Raises:
+        NotFound: the project has no volume of a name, or several; the message names all such.
+        ResourceFailed: one is attached to a server.
+    """
+    found: list[Json] = []
+    missing: list[str] = []
+    attached: list[str] = []
+    for name in vnf.volumes:
+        same = [v for v in volumes if v["name"] == name and not is_throw_away(v)]
+        if len(same) > 1:
+            ids = ", ".join(v["id"] for v in same)
+            missing.append(f"{len(same)} volumes are named {name}, rename the others: {ids}")
+        elif not same:
+            missing.append(f"there is no volume {name} in the project{_elsewhere(site, name)}")
+        elif users := sorted(users_of(same[0])):
+            attached.append(f"volume {name} is attached to server {', '.join(users)}")
+        else:
+            found += same
+    if missing:
+        raise NotFound(f"VNF {vnf.vnf} at {site.name}: {'; '.join([*missing, *attached])}")
+    if attached:
+        raise ResourceFailed(
+            f"VNF {vnf.vnf} at {site.name}: {'; '.join(attached)}. Detach it, or remove it from"
+            " `volumes` of the VNF file: the volumes of its members are protected with these"
+        )
+    answers = references.ask(site, found) if found else None
+    return [
+        _volume(v, references.reference(answers, v, None, None))
+        for v in found
+        if answers is not None
+    ]
+
+
+def _elsewhere(site: Site, name: str) -> str:
+    """In which other projects there is a volume of a name, as far as the user is shown them."""
+    try:
+        others = [v for v in site.volumes.volumes_of_all_projects() if v["name"] == name]
+    except ApiError:
+        return ""
+    return f"; {', '.join(v['id'] for v in others)} is in another one" if others else ""
 
 
 def _orders(vnf: Vnf, servers: Sequence[Json]) -> dict[str, Sequence[str]]:

@@ -70,12 +70,12 @@ def ask(site: Site, volumes: Sequence[Json]) -> Answers:
 
 
 def reference(
-    answers: Answers, volume: Json, server: str, attachment: str | None
+    answers: Answers, volume: Json, server: str | None, attachment: str | None
 ) -> BackendReference:
     """The reference of a volume, as Cinder lists it.
 
     Args:
-        server: the id of the server it is attached to.
+        server: the id of the server it is attached to, if it is to any.
         attachment: the id of that attachment, where Nova tells it.
     """
     connection = _connection_of(answers, volume["id"], server, attachment)

@@ -29,6 +29,8 @@ class OldCopy(NamedTuple):
     """ids of servers of the present generation"""
     spared_runs: Collection[str]
     """the failovers that made, or are making, the present generation"""
+    unattached: Mapping[str, str] = {}
+    """id of a volume of no server -> its name, as recovery points of older generations have them"""
 
     def has(self, server: Mapping[str, Any]) -> bool:
         """Whether a server, as a listing of the site shows it, is a member of the old copy."""
@@ -73,6 +75,8 @@ def find(
         if claim.former_site == site and claim.generation <= before:
             old |= left_by(claim.run)
     spared: set[str] = set()
+    free: dict[str, str] = {}
+    spared_volumes: set[str] = set()
     seen: set[int] = set()
     for point, summary in reversed(list(points.list_points(vault, vnf))):
         if isinstance(summary, VaultCorrupt):
@@ -86,15 +90,18 @@ def find(
         seen.add(summary.generation)
         if is_old:
             old |= {server.id: server.name for server in found.topology.servers}
+            free |= {volume.id: volume.name for volume in found.topology.unattached}
         else:
             spared |= {server.id for server in found.topology.servers}
+            spared_volumes |= {volume.id for volume in found.topology.volumes}
     if not old and not runs:
         raise NotFound(
             f"no valid recovery point of {vnf} says which servers it had at {site}: an old copy"
             f" there cannot be recognized. See what runs at {site}, and stop and lock it by hand",
             resource=f"VNF {vnf}",
         )
-    return OldCopy(site, old, runs, spared, spared_runs)
+    unattached = {v: name for v, name in free.items() if v not in spared_volumes}
+    return OldCopy(site, old, runs, spared, spared_runs, unattached)
 
 
 def _read(vault: Vault, vnf: str, point: str) -> RecoveryPoint | None:

@@ -556,22 +556,28 @@ class _Window:
             )
 
     def _ask_what_has_shared_volumes(self, pool: ThreadPoolExecutor) -> dict[str, Future[set[str]]]:
-        """The servers that have each volume which more than one may have; by its id."""
+        """The servers that have each volume which more than one may have, or none has; by its
+        id.
+        """
         users = self._site.volumes.users
+        free = {volume.id for volume in self._topology.unattached}
         return {
             volume.id: pool.submit(users, volume.id, self._remaining())
             for volume in self._topology.volumes
-            if volume.multiattach
+            if volume.multiattach or volume.id in free
         }
 
     def _see_that_no_stranger_has_one(self, users: Mapping[str, Future[set[str]]]) -> None:
         """A server that is no member, and is not quiesced, writes to the volumes that it has."""
-        members = {server.id for server in self._topology.servers}
-        for volume, answer in users.items():
-            if strangers := sorted(answer.result() - members):
+        having: dict[str, set[str]] = {}
+        for server in self._topology.servers:
+            for volume in server.volumes:
+                having.setdefault(volume.id, set()).add(server.id)
+        for volume_id, answer in users.items():
+            if strangers := sorted(answer.result() - having.get(volume_id, set())):
                 raise ResourceFailed(
-                    f"{self._site.name}: volume {volume} was attached to {', '.join(strangers)},"
-                    " which is no member, after the VNF was discovered. Protect the VNF again"
+                    f"{self._site.name}: volume {volume_id} was attached to"
+                    f" {', '.join(strangers)} after the VNF was discovered. Protect the VNF again"
                 )
 
     def _refuse_thawed(self, members: Sequence[_Member]) -> None:

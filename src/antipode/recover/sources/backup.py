@@ -104,9 +104,7 @@ class FromBackups(VolumeProvider):
         timeline: Timeline,
         go_on: Callable[[], None],
     ) -> list[str]:
-        sources = {
-            v.source_id for s in plan.servers for v in s.volumes if v.source_kind == self.kind
-        }
+        sources = {v.source_id for v in plan.volumes if v.source_kind == self.kind}
         known = [b for b in site.backups.backups() if b["volume_id"] in sources]
         if not known:
             return []
