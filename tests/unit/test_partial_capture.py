@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -12,13 +13,21 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import PreflightFailed
 from antipode.model import point_v2, source
 from antipode.model.source import Copy
+from antipode.model.steps import Steps
 from antipode.model.vnf import Vnf
 from antipode.operations.drill import drill, request
 from antipode.operations.drill import prepare as prepare_drill
 from antipode.operations.failover import prepare
 from antipode.operations.inspect import look
+from antipode.operations.migrate import migrate
+from antipode.operations.migrate import prepare as prepare_migration
+from antipode.operations.migrate import request as migrating
 from antipode.operations.recovery_points import verify
 from antipode.operations.site_check import check_all
+from antipode.protect.partial import choose
+from antipode.recover import switching
+from antipode.recover.sources import backup
+from antipode.runs import fence, forecast, kind_of, protect
 from antipode.vault import points
 from tests.unit.test_durable_runs import World, world
 from tests.unit.test_kill_matrix import VNF
@@ -61,6 +70,11 @@ def pair(world: World) -> World:
 
 def newest(world: World) -> Any:
     return points.read(world.here.vault, "v")
+
+
+def touched(world: World) -> list[str]:
+    """What has frozen a server or captured a volume."""
+    return [e for e in world.a.events if e.startswith(("quiesce", "snapshot", "image"))]
 
 
 def touching(world: World, name: str) -> list[str]:
@@ -294,6 +308,98 @@ def test_a_drill_has_clones_too(pair: World) -> None:
     prepared = prepare_drill(pair.here, "v", "site-b", None)
     made = drill(pair.here, request(prepared), Unobserved())
     assert made["vnf"] == "v"
+
+
+def test_a_standby_that_went_off_after_it_was_chosen_is_refused(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(vnf: Vnf, *given: Any, **how: Any) -> Any:
+        made = choose(vnf, *given, **how)
+        pair.a.servers["id-front"]["status"] = "SHUTOFF"
+        return made
+
+    monkeypatch.setattr(protect, "choose", chosen)
+    with pytest.raises(PreflightFailed, match="off by now"):
+        pair.protect()
+    assert not touched(pair)
+
+
+def test_a_flavor_with_a_smaller_root_disk_takes_no_clone(pair: World) -> None:
+    for number, server in enumerate(("id-db", "id-front"), 1):
+        pair.a.boots_from_image(server, b"written by the guest")
+        flavor = pair.a.servers[server]["flavor"]
+        pair.a.servers[server]["flavor"] = {**flavor, "disk": number}
+    vnf = with_capture(option="server-snapshot")
+    protections = [{"option": "server-snapshot", "quiesce": {"required": False}}]
+    pair.here.vnfs.put(
+        Vnf.model_validate(vnf.model_dump(mode="json") | {"protections": protections})
+    )
+    with pytest.raises(PreflightFailed, match="root disk of its flavor has 1 GiB"):
+        pair.protect()
+    assert not touched(pair)
+
+
+def test_no_two_volumes_are_made_of_one_backup_at_once(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cinder takes both, and cancels the restore of one when that of the other is done."""
+    pair.protect()
+    both, met, create = threading.Barrier(2), list[str](), backup._create
+
+    def creates(r: Any, volume: Any, *given: Any) -> str:
+        try:
+            both.wait(2)
+            met.append(volume.label)
+        except threading.BrokenBarrierError:
+            both.reset()
+        return create(r, volume, *given)
+
+    monkeypatch.setattr(backup, "_create", creates)
+    assert set(pair.failover()["servers"]) == {"db", "front"}
+    assert not met
+
+
+def test_a_recovery_of_clones_is_forecast(pair: World) -> None:
+    pair.protect()
+    pair.failover()
+    restored = [
+        s.result["moved_bytes"]
+        for row in pair.here.runs.all("v")
+        if row.kind == "failover"
+        for s in pair.here.runs.steps(row.id)
+        if s.name == Steps.RESTORE_VOLUME.words
+    ]
+    assert len(restored) == 2
+    assert len(set(restored)) == 1
+    assert restored[0] > 0
+    made = forecast.forecast(pair.here, newest(pair), "site-b", kind_of("failover"))
+    assert made.back_in_s is not None
+
+
+def test_a_point_without_a_member_is_recovered_by_a_file_that_orders_its_boot(
+    pair: World,
+) -> None:
+    pair.here.vnfs.put(with_capture(db={"recover": "none"}))
+    pair.protect()
+    addresses = {"name": "v.example.org", "members": ["db"]}
+    changed = with_capture([], front={"boot_after": ["db"]}).model_dump(mode="json")
+    pair.here.vnfs.put(Vnf.model_validate(changed | {"dns": [addresses]}))
+    prepared = prepare(pair.here, "v", "site-b", None)
+    assert [(s.name, s.after) for s in prepared.plan.servers] == [("front", [])]
+    assert not prepared.plan.dns
+
+
+def test_a_migration_moves_a_member_that_does_not_come_back_otherwise(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
+    monkeypatch.setattr(fence, "POLL_S", 0.005)
+    pair.here.vnfs.put(with_capture(db={"recover": "none"}))
+    here = pair.process()
+    migrate(here, migrating(prepare_migration(here, "v")), Unobserved())
+    assert sorted(s["name"] for s in pair.b.servers.values()) == ["db", "front"]
+    assert {s["status"] for s in pair.a.servers.values()} == {"SHUTOFF"}
+    assert "quiesce db" not in pair.a.events
 
 
 def test_failing_back_leaves_the_clone_untouched_again(pair: World) -> None:

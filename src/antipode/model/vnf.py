@@ -460,13 +460,33 @@ class Vnf(Model):
         return member.role != "standby" and captured_of in self.capture
 
     def without(self, servers: Collection[str]) -> Vnf:
-        """The same definition without these members, which nothing else in it names."""
-        left = [m for m in self.members if m.server not in servers]
+        """The same definition without these members, by the name in the file, and without what its
+        boot order and DNS records say of them.
+        """
+        gone = {m.label for m in self.members if m.server in servers}
+        if not gone:
+            return self
+
+        def there(labels: Sequence[str]) -> list[str]:
+            return [label for label in labels if label not in gone]
+
+        left = [
+            m.model_copy(
+                update={"boot_before": there(m.boot_before), "boot_after": there(m.boot_after)}
+            )
+            for m in self.members
+            if m.label not in gone
+        ]
         roles = {m.role for m in left}
         capture = [
             of for of in self.capture if (of in roles and (of != "standby" or "active" in roles))
         ]
-        return self.model_copy(update={"members": left, "capture": capture})
+        dns = [
+            r.model_copy(update={"members": there(r.members)})
+            for r in self.dns
+            if not r.members or there(r.members)
+        ]
+        return self.model_copy(update={"members": left, "capture": capture, "dns": dns})
 
     def _runbook_fits(self, members: Sequence[str]) -> None:
         _refuse_doubles("runbook step", [step.name for step in self.steps])

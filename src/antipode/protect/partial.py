@@ -178,6 +178,7 @@ class Part:
                     f"volume {volume} is attached to several members, of which {names} would be"
                     " recovered as clones; have all of them captured"
                 )
+        yield from self._off_by_now(servers)
         for member, like in self._clones():
             yield from _unlike(servers[member], servers[like])
         rebuilding, rebuilt = self._rebuilt(p, topology)
@@ -189,6 +190,16 @@ class Part:
                     " nothing is captured; write `recover: clone` or `none`"
                 )
         yield from base_images.problems(rebuilding, rebuilt)
+
+    def _off_by_now(self, servers: Mapping[str, Server]) -> Iterator[str]:
+        """The captured members that went off since they were chosen in place of others."""
+        for m in self.vnf.members:
+            stands_for_others = m.role in self.vnf.capture and m.server not in self.untouched
+            if stands_for_others and servers[m.server].is_off:
+                yield (
+                    f"server {servers[m.server].name}, which is captured for others, is off by now:"
+                    " its volumes may be old. Start it and protect the VNF again"
+                )
 
     def _clones(self) -> list[tuple[str, str]]:
         return [(m, like) for m, way in self.untouched.items() if (like := clone_of(way))]
@@ -224,6 +235,12 @@ def _unlike(server: Server, captured: Server) -> Iterator[str]:
         yield (
             f"{what}: it has {len(server.volumes)} volumes, and {captured.name} has"
             f" {len(captured.volumes)}"
+        )
+    own, other = server.root_disk, captured.root_disk
+    if own is not None and other is not None and own.size_gib < other.size_gib:
+        yield (
+            f"{what}: the root disk of its flavor has {own.size_gib} GiB, and that of"
+            f" {captured.name} has {other.size_gib} GiB"
         )
     for volume in (v for v in server.volumes if v.encrypted):
         yield f"{what}: its volume {_name(volume)} is encrypted, which is not supported"

@@ -140,7 +140,7 @@ def _best(deployment: Deployment, site: str) -> tuple[Measured, list[str]]:
 def _unmeasured(point: RecoveryPoint, found: Measured) -> list[str]:
     """What a recovery needs and was never measured."""
     lacking: list[str] = []
-    providers = {source.kind: PROVIDERS.get(source.kind) for source in point.sources.values()}
+    providers = {kind: PROVIDERS.get(kind) for kind in point.kinds}
     for kind, provider in providers.items():
         if provider.volume_step is not None and not found.volumes.get(provider.volume_step.words):
             lacking.append(f"volumes of {kind}")
@@ -170,7 +170,7 @@ def _work(point: RecoveryPoint, found: Measured, kind: RunKind, choice: Choice) 
     compares = duration(found.compares, 0.0, choice) if found.compares else 0.0
     servers = []
     for member, server in zip(vnf.members, point.topology.servers, strict=True):
-        sources = [point.sources[disk.id] for disk in server.disks]
+        sources = [point.source_of(disk.id) for disk in server.disks]
         records = sum(PROVIDERS.get(s.kind).records(s) for s in sources)
         volumes = []
         for source in sources:

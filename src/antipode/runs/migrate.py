@@ -278,8 +278,9 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     if request.removes is not None:
         parts.done(run, MigrateSteps.REMOVE_OLD_COPY, old_copy_removal.KIND, removal)
     with run.timeline.step(MigrateSteps.SEE_THAT_IT_FITS, request.to):
-        point = preparation.prepare(run.deployment, run.vnf, request.to, first).point
-    members = _switch_off(run, request, point)
+        preparation.prepare(run.deployment, run.vnf, request.to, first)
+    # as it was made: the plan lacks members that do not come back, and these are moved, too
+    members = _switch_off(run, request, points.find(_vaults(run), run.vnf, first).point)
     parts.done(
         run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from antipode.cloud.api import ApiError, Json
 from antipode.cloud.site import Site
@@ -34,6 +36,17 @@ TAKEN = re.compile(r"backup status must be", re.IGNORECASE)
 """How Cinder says that a backup is not `available`, as it is being restored."""
 LOOKS_AT_ONCE = 8
 """at the backup store"""
+_restores: WeakValueDictionary[tuple[str, str], _Turn] = WeakValueDictionary()
+"""site and backup -> held while it is restored: of two volumes that are made from it at once Cinder
+takes both, and cancels the restore of one when the other is done"""
+_finding = threading.Lock()
+
+
+class _Turn:
+    """That of the volumes which are restored from one backup one after another."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
 
 
 class FromBackups(VolumeProvider):
@@ -182,7 +195,8 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
         ResourceFailed: the restore failed.
     """
     key = r.key(volume.source_id)
-    with slot, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
+    turn = _turn_of(r.site, volume)
+    with slot, turn.lock, r.timeline.step(Steps.RESTORE_VOLUME, volume.label) as step:
         existing = _usable(r.site, r.found.volumes(key), volume)
         volume_id = str(existing["id"]) if existing else _create(r, volume, key, step)
         restored = _awaited(r, volume, volume_id, step)
@@ -200,11 +214,16 @@ def restored_volume(r: Recovery, volume: VolumePlan, slot: AbstractContextManage
             volume_id=volume_id,
             backup_id=volume.source_reference,
             volume_bytes=volume.size_gib << 30,
-            moved_bytes=PROVIDER.moved_bytes(r.point.sources[volume.source_id]),
+            moved_bytes=PROVIDER.moved_bytes(r.point.source_of(volume.source_id)),
             sparse=volume.way.sparse,
             found=existing is not None,
         )
         return volume_id
+
+
+def _turn_of(site: Site, volume: VolumePlan) -> _Turn:
+    with _finding:
+        return _restores.setdefault((site.name, volume.source_reference), _Turn())
 
 
 def _usable(site: Site, ours: Sequence[Json], volume: VolumePlan) -> Json | None:
