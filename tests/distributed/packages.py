@@ -24,6 +24,8 @@ PACKAGES = {
     "jq": "jq",
     "promtool": "prometheus",
     "named": "bind9",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
 }
 
 
