@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`antipode demo`: the life of a protected VNF on embedded sites, in under 90 s."""
+"""`antipode demo`: the life of a protected VNF on embedded sites."""
 
 from __future__ import annotations
 
