@@ -401,7 +401,7 @@ def test_missed_slots_are_told(world: World) -> None:
     schedules, key = world.deployment.schedules, ("hlr", "quiesced-snapshot")
     schedules.begin(key, None, "every", 0.0)
     assert world.noticed() == []
-    schedules.pass_over(schedules.all()[key], 900.0, 3, "no service")
+    schedules.pass_over(schedules.all()[key], 900.0, [300.0, 600.0, 900.0], "no service")
     assert world.noticed() == ["dr.schedule.missed"]
     assert world.noticed() == []
 

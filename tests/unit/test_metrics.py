@@ -215,7 +215,7 @@ def test_a_server_is_overdue_only_past_its_newest_deadline(world: World) -> None
 def test_schedules_are_shown_with_missed_slots_and_pauses(world: World) -> None:
     schedules, key = world.deployment.schedules, ("hlr", "quiesced-snapshot")
     schedules.begin(key, None, "every", 0.0)
-    schedules.pass_over(schedules.all()[key], 900.0, 3, "no service")
+    schedules.pass_over(schedules.all()[key], 900.0, [300.0, 600.0, 900.0], "no service")
     assert world.series("antipode_missed_intervals_total") == {("hlr",): 3}
     assert world.series("antipode_schedule_paused") == {key: 0}
     schedules.pause(key, None)

@@ -23,8 +23,10 @@ from antipode.operations.reports.files import verify
 from antipode.operations.reports.period import of_site, of_vnf
 from antipode.operations.reports.period_files import write
 from antipode.runs import kind_of
+from antipode.service.scheduler import Scheduler
 from tests.unit import samples
 
+OPTION = "quiesced-snapshot"
 DAY, HOUR, MINUTE = 86400.0, 3600.0, 60.0
 
 
@@ -128,6 +130,23 @@ def test_the_part_of_the_time_in_which_the_rpo_was_kept_begins_with_the_first_ru
     assert seen.counted_from is not None and seen.rpo_target_s == HOUR
 
 
+def test_many_failures_before_the_time_hide_no_point_that_was_still_young(world: World) -> None:
+    world.here.vnfs.put(samples.vnf(rpo="40h"))
+    world.protect(30)
+    for number in range(60):
+        world.run(29 - number / 20, state="failed")
+    world.run(1, state="failed")
+    assert world.seen().rpo_kept_percent == 100.0
+
+
+def test_a_recovery_that_is_under_way_does_not_count_either(world: World) -> None:
+    world.protect(3)
+    row = new_run(kind_of("failover"), "hlr", {})
+    row.started_at = world.now - 2 * HOUR - MINUTE
+    world.here.runs.create(row)
+    assert world.seen(3 * HOUR - MINUTE).rpo_kept_percent == 100.0
+
+
 def test_without_a_target_or_without_a_run_there_is_no_part(world: World) -> None:
     assert (world.seen().rpo_kept_percent, world.seen().counted_from) == (None, None)
     world.here.vnfs.put(samples.vnf())
@@ -150,12 +169,25 @@ def test_missed_slots_are_those_of_the_time(world: World) -> None:
     schedules, of = world.here.schedules, ("hlr", "quiesced-snapshot")
     schedules.begin(of, None, "{}", world.now - 10 * DAY)
     for days_ago, missed in ((3.0, 7), (0.5, 2), (0.25, 1)):
-        known = schedules.all()[of]
-        assert schedules.pass_over(known, world.now - days_ago * DAY, missed, "no service")
+        known, last = schedules.all()[of], world.now - days_ago * DAY
+        slots = [last - MINUTE * n for n in reversed(range(missed))]
+        assert schedules.pass_over(known, last, slots, "no service")
     assert world.seen().missed_intervals == 3
     assert world.seen(5 * DAY).missed_intervals == 10
     schedules.forget_missed(world.now - DAY)
     assert world.seen(5 * DAY).missed_intervals == 3
+
+
+def test_slots_that_are_settled_together_were_missed_each_at_its_moment(world: World) -> None:
+    world.here.vnfs.put(samples.vnf(protections={"schedule": {"every": "15m"}}))
+    schedules, of = world.here.schedules, ("hlr", OPTION)
+    Scheduler(world.here, now=lambda: world.now - 6 * DAY).look()
+    assert of in schedules.all()
+    # no service was there for six days
+    Scheduler(world.here, now=lambda: world.now).look()
+    assert abs(schedules.all()[of].missed - 6 * 96) <= 2
+    assert abs(world.seen(DAY).missed_intervals - 96) <= 2
+    assert world.seen(7 * DAY).missed_intervals == schedules.all()[of].missed
 
 
 def test_a_site_has_the_vnfs_that_are_active_there(world: World) -> None:
@@ -196,6 +228,13 @@ def test_its_files_are_signed_and_a_changed_one_does_not_verify(
     files[".json"].write_text(json.dumps(data))
     with pytest.raises(Exception, match="is not what was signed"):
         verify(world.here, files[".json"], signature)
+
+
+def test_figures_on_the_page_are_whole(world: World) -> None:
+    found = of_vnf(world.here, "hlr", DAY).vnfs[0]
+    long_ago = found.model_copy(update={"rpo_longest_s": 1234567.891, "rpo_target_s": 2592000.0})
+    shown = dict(page.figures(long_ago))
+    assert (shown["rpo longest s"], shown["rpo target s"]) == ("1234567.891", "2592000")
 
 
 def test_names_are_escaped_on_the_page(world: World) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -159,12 +159,13 @@ class Scheduler:
                 due.vnf.vnf,
                 due.schedule.local(known.due_at).isoformat(),
             )
-            missed, last = 0, None
+            missed, last = list[float](), None
         else:
             missed, last = self._passed(due)
         obstacle = self._obstacle(due)
         if due.is_late and due.schedule.catch_up == "none":
-            missed += not due.is_avoided(due.slot)
+            if not due.is_avoided(due.slot):
+                missed.append(due.slot)
             why = obstacle or known.reason or NO_SERVICE
             if schedules.pass_over(known, due.slot, missed, why):
                 _log_missed(due, missed, why)
@@ -177,12 +178,11 @@ class Scheduler:
         else:
             schedules.wait(known, obstacle)
 
-    def _passed(self, due: Due) -> tuple[int, float | None]:
-        """How many slots before the newest were missed, and the last of them, avoided or not."""
-        missed, last = 0, None
-        for slot in due.schedule.slots_between(due.progress.due_at, due.slot):
-            missed, last = missed + (not due.is_avoided(slot)), slot
-        return missed, last
+    def _passed(self, due: Due) -> tuple[list[float], float | None]:
+        """The slots before the newest that were missed, and the last before it, avoided or not."""
+        passed = list(due.schedule.slots_between(due.progress.due_at, due.slot))
+        missed = [slot for slot in passed if not due.is_avoided(slot)]
+        return missed, passed[-1] if passed else None
 
     def _obstacle(self, due: Due) -> str | None:
         """Why no run can be begun now; None if one can."""
@@ -204,7 +204,7 @@ class Scheduler:
         known = self._deployment.states.find(vnf.vnf)
         return known or ProtectedVnf(vnf=vnf.vnf, active_site=vnf.primary, generation=1)
 
-    def _begin(self, due: Due, missed: int) -> None:
+    def _begin(self, due: Due, missed: Sequence[float]) -> None:
         option = due.protection.option
         run = protect.requested(due.vnf, self._state(due.vnf), option=option, due_at=due.slot)
         name, run.state = run.id, "queued"
@@ -226,11 +226,11 @@ class Scheduler:
         announce(self._deployment, name)
 
 
-def _log_missed(due: Due, missed: int, why: str) -> None:
+def _log_missed(due: Due, missed: Sequence[float], why: str) -> None:
     if missed:
         LOG.warning(
             "%d slots of %s (%s, %s) were missed: %s",
-            missed,
+            len(missed),
             due.vnf.vnf,
             due.protection.option,
             due.schedule,

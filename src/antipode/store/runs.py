@@ -235,15 +235,17 @@ class Runs:
         return self._rows(ended.order_by(RunRow.ended_at))
 
     def ended_of(self, vnf: str, since: float, earlier: Collection[str]) -> list[RunRow]:
-        """The runs of a VNF that ended after a moment (seconds since the epoch), and the newest
-        of these kinds that had ended before, without their requests; the newest first.
+        """The runs of a VNF that ended after a moment (seconds since the epoch), and the newest of
+        these kinds that had ended before: the last one, and the last that succeeded. They come
+        without their requests, the newest first.
         """
         bare = _of(vnf).options(defer(RunRow.request)).order_by(RunRow.ended_at.desc())
         before = bare.where(RunRow.ended_at <= since, RunRow.kind.in_(earlier))
-        return [
-            *self._rows(bare.where(RunRow.ended_at > since)),
-            *self._rows(before.limit(NEWEST_BEFORE)),
-        ]
+        good = before.where(RunRow.state == "succeeded").limit(NEWEST_BEFORE)
+        found = [*self._rows(before.limit(1)), *self._rows(good)]
+        found.sort(key=lambda row: row.ended_at or 0.0, reverse=True)
+        once = {row.id: row for row in [*self._rows(bare.where(RunRow.ended_at > since)), *found]}
+        return list(once.values())
 
     def all(self, vnf: str | None = None) -> list[RunRow]:
         """All runs, the newest first."""

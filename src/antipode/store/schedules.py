@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
+from itertools import groupby
 
 from sqlalchemy import Engine, Update, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -14,6 +16,7 @@ from antipode.store.tables import MissedRow, RunRow, ScheduleRow
 
 Key = tuple[str, str]
 """A protection: the name of its VNF, and its option."""
+HOUR_S = 3600.0
 
 
 class Schedules:
@@ -42,38 +45,42 @@ class Schedules:
         with Session(self._engine) as session, session.begin():
             session.execute(changed.values(**values, reason=None))
 
-    def start(self, known: ScheduleRow, due_at: float, missed: int, run: RunRow) -> bool:
+    def start(
+        self, known: ScheduleRow, due_at: float, missed: Sequence[float], run: RunRow
+    ) -> bool:
         """Settle a slot by a new run, both or neither of them; whether this process did it.
 
         Args:
             known: the progress as it was read.
-            missed: earlier slots for which no run was begun, and none will be.
+            missed: the moments of earlier slots for which no run was begun, and none will be.
 
         Raises:
             IntegrityError: another run has the slot of the run.
         """
-        settling = _settling(known, due_at, missed).values(run=run.id, reason=None)
+        settling = _settling(known, due_at, len(missed)).values(run=run.id, reason=None)
         with Session(self._engine) as session, session.begin():
             if not session.execute(settling).rowcount:  # type: ignore[attr-defined]
                 return False
             session.add(run)
-            _note_missed(session, known, due_at, missed)
+            _note_missed(session, known, missed)
         return True
 
-    def pass_over(self, known: ScheduleRow, due_at: float, missed: int, reason: str | None) -> bool:
+    def pass_over(
+        self, known: ScheduleRow, due_at: float, missed: Sequence[float], reason: str | None
+    ) -> bool:
         """Settle a slot without a run; whether this process did it.
 
         Args:
-            missed: it and earlier ones, as far as they count.
+            missed: the moments of it and of earlier ones, as far as they count.
             reason: why; None leaves the reason that is there.
         """
-        settling = _settling(known, due_at, missed)
+        settling = _settling(known, due_at, len(missed))
         if reason is not None:
             settling = settling.values(reason=reason)
         with Session(self._engine) as session, session.begin():
             if not session.execute(settling).rowcount:  # type: ignore[attr-defined]
                 return False
-            _note_missed(session, known, due_at, missed)
+            _note_missed(session, known, missed)
         return True
 
     def missed_between(self, vnf: str, since: float, until: float) -> int:
@@ -119,11 +126,17 @@ class Schedules:
             session.execute(delete(MissedRow).where(MissedRow.vnf == vnf))
 
 
-def _note_missed(session: Session, known: ScheduleRow, due_at: float, missed: int) -> None:
-    if missed:
+def _note_missed(session: Session, known: ScheduleRow, missed: Sequence[float]) -> None:
+    """Note the moments of missed slots, those of one hour in one row."""
+    for _, slots in groupby(missed, lambda slot: slot // HOUR_S):
+        of_hour = list(slots)
         session.add(
             MissedRow(
-                id=uuid.uuid4().hex, vnf=known.vnf, option=known.option, at=due_at, slots=missed
+                id=uuid.uuid4().hex,
+                vnf=known.vnf,
+                option=known.option,
+                at=of_hour[-1],
+                slots=len(of_hour),
             )
         )
 

@@ -70,5 +70,5 @@ def foretold(found: Foretold) -> str:
 def figures(vnf: VnfHistory) -> Iterator[tuple[str, str]]:
     """The figures of a VNF, with their names, in words."""
     for name, value in vnf.model_dump(exclude={"vnf", "since", "until"}).items():
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        shown = f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
         yield name.replace("_", " "), "none" if value is None else shown

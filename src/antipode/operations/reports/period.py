@@ -98,7 +98,8 @@ def _of(deployment: Deployment, vnf: Vnf, since: float, until: float) -> VnfHist
     points = [point for row in rows if (point := _made(row)) is not None]
     begins = min((row.started_at for row in rows), default=None)
     counted_from = None if begins is None else max(begins, since)
-    kept = rpo_kept(points, _moves(rows), vnf.rpo, counted_from or since, until)
+    moves = [*_moves(rows), *_under_way(deployment, vnf.vnf, until)]
+    kept = rpo_kept(points, moves, vnf.rpo, counted_from or since, until)
     has_rpo = vnf.rpo is not None and counted_from is not None and kept.counted_s > 0
     protections, drills = _ended(inside, protect.KIND.name), _ended(inside, drill.KIND.name)
     failovers, proofs = _ended(inside, failover.KIND.name), _ended(inside, verify.KIND.name)
@@ -169,6 +170,12 @@ def _moves(rows: Sequence[RunRow]) -> list[Moved]:
         whole = generation if isinstance(generation, int) else None
         found.append(Moved(row.started_at, row.ended_at, whole))
     return found
+
+
+def _under_way(deployment: Deployment, vnf: str, until: float) -> list[Moved]:
+    """The recoveries that have not ended."""
+    rows = deployment.runs.open(vnf)
+    return [Moved(row.started_at, until, None) for row in rows if _moves_vnf(row.kind)]
 
 
 def _moves_vnf(name: str) -> bool:
