@@ -14,6 +14,7 @@ import pytest
 
 from antipode import processes
 from antipode.datastores import arrival
+from antipode.datastores.command import ByCommands
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
     AntipodeError,
@@ -302,6 +303,19 @@ def test_positions_of_all_data_are_asked_for_at_once(
     monkeypatch.setattr(processes, "ask", ask)
     kept.world.protect()
     assert set(kept.newest().datastores) == {"records", "log"}
+
+
+def test_drivers_are_made_ready_before_any_member_is_quiesced(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(driver: ByCommands) -> None:
+        raise ResourceFailed(f"{driver.label} cannot be made ready")
+
+    monkeypatch.setattr(ByCommands, "be_ready", fails)
+    began = len(kept.world.a.events)
+    with pytest.raises(ResourceFailed, match="ready"):
+        kept.world.protect()
+    assert not [e for e in kept.world.a.events[began:] if e.startswith("quiesce")]
 
 
 @pytest.mark.parametrize("health", ["stopped", "absent"])

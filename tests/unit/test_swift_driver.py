@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from antipode.cloud import site as cloud_site
 from antipode.cloud.objects import Cluster, StoredObject
 from antipode.datastores import swift
 from antipode.datastores.application import Data
@@ -373,6 +374,22 @@ def test_a_swift_that_does_not_say_which_cluster_it_is_is_a_problem(
     assert list(pair.at("site-a").problems())
     assert not list(pair.at("site-a", realm="s").problems())
     assert pair.at("site-a", realm="s").reference(DATA) == "//s/a/AUTH_1"
+
+
+def test_a_driver_that_is_ready_has_logged_in(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def connect(site: str, cloud: str) -> Store:
+        made.append(cloud)
+        return pair.a
+
+    monkeypatch.setattr(cloud_site, "connect_objects", connect)
+    pair.begin()
+    driver = pair.at("site-a")
+    del driver.__dict__["_objects"]
+    driver.be_ready()
+    driver.point(DATA, 10)
+    assert made == ["site-a"]
 
 
 def test_each_direction_has_a_key_of_its_own(pair: Pair) -> None:

@@ -104,6 +104,12 @@ class Application(Driver):
         Raises: as `status`.
         """
 
+    def be_ready(self) -> None:
+        """Log in, or whatever takes time before the first question: members are quiesced next.
+
+        Raises: as `status`.
+        """
+
     def create(self, data: Data) -> None:
         """Have the data, empty, where there is none here yet. A driver that cannot does nothing.
 

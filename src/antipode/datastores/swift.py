@@ -119,6 +119,9 @@ class BySwift(Application):
         except AntipodeError as error:
             yield str(error)
 
+    def be_ready(self) -> None:
+        _ = self._account
+
     def reference(self, data: Data) -> str:
         return self._account
 

@@ -110,6 +110,7 @@ def in_window(protecting: Protecting) -> Callable[[float, Callable[[], None]], d
 
     Raises:
         InvalidInput: a storage is not configured at the active site.
+        SiteUnreachable, ResourceFailed: one cannot be made ready.
     """
     p = protecting
     ready = {
@@ -117,6 +118,9 @@ def in_window(protecting: Protecting) -> Callable[[float, Callable[[], None]], d
         for name, datastore in p.vnf.datastores_of_applications.items()
         if Verb.POINT in (there := _here(p, datastore)).verbs
     }
+
+    for there in ready.values():
+        there.be_ready()
 
     def points(within_s: float, go_on: Callable[[], None]) -> dict[str, str]:
         if not ready:
