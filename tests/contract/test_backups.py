@@ -16,6 +16,7 @@ import pytest
 from antipode.cloud.backups import read_record
 from antipode.cloud.site import Site
 from antipode.model.source import BackupRecord
+from antipode.recover.sources import backup as backups_of_recovery
 from antipode.vault.verify import stored_objects
 from tests.contract.conftest import (
     CONTAINER,
@@ -347,9 +348,7 @@ def test_a_chain_is_known_restored_and_forgotten_at_the_other_site(
     other_things.remove_backup(base["id"])
 
 
-def test_a_backup_is_restored_into_one_existing_volume_at_a_time(
-    site: Site, things: Things
-) -> None:
+def test_a_backup_is_restored_into_one_volume_at_a_time(site: Site, things: Things) -> None:
     backup = backup_of(things, things.volume(metadata={"of": "the source"}, description="d")["id"])
     blank, other = (
         things.volume(metadata={"antipode:blank": backup["id"]}, description="key")
@@ -360,6 +359,10 @@ def test_a_backup_is_restored_into_one_existing_volume_at_a_time(
     error = refused(lambda: site.backups.restore_into(backup["id"], other["id"]))
     assert error.status == 400
     assert error.reason == "Invalid backup: Backup status must be available"
+    wanted = {"size": 1, "name": things.name(), "backup_id": backup["id"]}
+    error = refused(lambda: site.volumes.create_volume(wanted))
+    assert error.status == 400
+    assert backups_of_recovery.TAKEN.search(error.reason)
     restored = site.volumes.watch.wait_for([blank["id"]], timeout_s=PATIENCE_S)[blank["id"]]
     assert restored["description"] == "key", "its own name keeps it"
     assert restored["metadata"]["of"] == "the source"

@@ -735,6 +735,8 @@ class FakeCloud:
             case "DELETE", ["volumes", volume]:
                 if not self.volumes[volume]["status"].startswith(("available", "error")):
                     refuse(400, f"volume {volume} is {self.volumes[volume]['status']}")
+                if self.volumes[volume].get("group_id"):
+                    refuse(400, f"volume {volume} must not belong to a group")
                 self._happens(f"delete volume {self.volumes[volume]['name']}")
                 self.volumes[volume]["status"] = "deleting"
                 return None

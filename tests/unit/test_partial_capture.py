@@ -402,6 +402,22 @@ def test_a_migration_moves_a_member_that_does_not_come_back_otherwise(
     assert "quiesce db" not in pair.a.events
 
 
+def test_a_migration_captures_and_moves_all_members(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
+    monkeypatch.setattr(fence, "POLL_S", 0.005)
+    pair.protect()
+    here = pair.process()
+    migrate(here, migrating(prepare_migration(here, "v")), Unobserved())
+    point = newest(pair)
+    assert (point.clones, point.consistency) == ({}, "application")
+    backups = {
+        v["metadata"].get("src_backup_id") or v["backup_id"] for v in pair.b.volumes.values()
+    }
+    assert len(backups) == 2
+
+
 def test_failing_back_leaves_the_clone_untouched_again(pair: World) -> None:
     pair.protect()
     pair.failover()

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from antipode.cloud.api import ApiError
+from antipode.engine.execution import execute
+from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, PreflightFailed, ResourceFailed
+from antipode.operations import fence
 from antipode.operations.volume_groups import prepare
 from antipode.protect import volume_groups
 from antipode.protect.volume_groups import CAPABILITY, PROMISE, TYPE_NAME
+from antipode.runs import old_copy_removal
+from antipode.runs.fence import must_be_old
 from antipode.vault import points
 from tests.unit.fakecloud import FakeCloud, refuse
 from tests.unit.test_accepted_consistency import accepting, touched, without_agent
@@ -155,6 +160,20 @@ def test_a_group_snapshot_in_error_leaves_nothing(grouped: World) -> None:
         grouped.protect()
     assert not grouped.a.all_frozen
     assert (grouped.a.snapshots, grouped.a.group_snapshots) == ({}, {})
+
+
+def test_an_old_copy_is_removed_with_the_volumes_in_its_group(grouped: World) -> None:
+    grouped.protect()
+    grouped.failover()
+    grouped.protect()
+    here = grouped.here
+    fence.fence(here, fence.request(fence.prepare(here, "v", "site-a")), Unobserved())
+    standing = must_be_old(here, "v", "site-a")
+    row = old_copy_removal.requested(standing.state, "site-a")
+    with here.claims.begin(row) as claim:
+        execute(here, old_copy_removal.KIND, claim, Unobserved())
+    assert not grouped.a.servers
+    assert not grouped.a.volumes
 
 
 # ---- preparing ----
