@@ -11,7 +11,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab import extras
 from lab.errors import LabError
+from lab.extras import REPLICATION
 from lab.site import LINK_DEVICE, SITES, WAN_BRIDGE, WAN_HOST_ADDRESS, WAN_PREFIX, Site
 
 COUNTERS = "antipode-wan"
@@ -156,9 +158,12 @@ def calls_to(site: Site) -> int:
 
     Counted are the packets that begin something: a TCP connection, or anything that is not TCP.
     Packets on established connections are no calls (a peer that retransmits to an isolated site).
+    Of sites that replicate, only the host is counted: they call each other by themselves, all the
+    time.
     """
+    others = [other for other in SITES.values() if other != site and exists(other)]
     return counted((), site) + sum(
-        counted(_enter(other), site) for other in SITES.values() if other != site and exists(other)
+        counted(_enter(other), site) for other in others if not extras.has(other, REPLICATION)
     )
 
 

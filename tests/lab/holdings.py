@@ -5,6 +5,8 @@ something that must change nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 from lab.services import identity
 from lab.services.tenant import PROJECT
 from lab.site import Site
@@ -22,3 +24,14 @@ def what_is_there(site: Site) -> dict[str, set[str]]:
         "backups": {b.id for b in cloud.block_storage.backups()},
         "keypairs": {k.name for k in cloud.compute.keypairs()},
     }
+
+
+def root_disk_copies(site: Site) -> list[Any]:
+    """The images that hold root disks of members that boot from an image, for their recovery."""
+    images = identity.connect(site, "antipode", PROJECT).image.images()
+    return [i for i in images if i.name.startswith("antipode root disk of ")]
+
+
+def remove_root_disk_copies(site: Site) -> None:
+    for image in root_disk_copies(site):
+        identity.connect(site, "antipode", PROJECT).image.delete_image(image)

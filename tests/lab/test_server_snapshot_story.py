@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
@@ -19,10 +18,10 @@ from lab import canary, pair, power
 from lab.desk import EXAMPLE, PROJECT, Desk
 from lab.services import identity, tenant
 from lab.site import SITES, Site
+from tests.lab.holdings import remove_root_disk_copies, root_disk_copies
 
 pytestmark = pytest.mark.lab
 VNF = "pair"
-COPY = "antipode root disk of "
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +31,7 @@ def servers() -> Iterator[dict[str, str]]:
     yield pair.create(SITES["site-a"])
     for site in SITES.values():
         canary.remove(site)
-        _remove_copies(site)
-
-
-def _remove_copies(site: Site) -> None:
-    for image in _copies(site):
-        identity.connect(site, "antipode", tenant.PROJECT).image.delete_image(image)
+        remove_root_disk_copies(site)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +42,6 @@ def desk(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> D
     file.write_text(yaml.safe_dump(pair.vnf(yaml.safe_load(EXAMPLE.read_text()))))
     desk.tell("vnf", "add", str(file))
     return desk
-
-
-def _copies(site: Site) -> list[Any]:
-    images = identity.connect(site, "antipode", tenant.PROJECT).image.images()
-    return [i for i in images if i.name.startswith(COPY)]
 
 
 def _left_at(site: Site) -> list[str]:
@@ -74,7 +63,7 @@ def test_the_pair_is_protected_while_a_client_asks_it_and_recovered_without_site
     assert client.longest_silence_s <= max(frozen.values())
     assert record["consistency"] == "volume", "Nova does not say whether it quiesced the standby"
     assert _left_at(site_a) == []
-    (copy,) = _copies(site_b)
+    (copy,) = root_disk_copies(site_b)
     assert copy.status == "active"
     desk.tell("recovery-point", "verify", VNF)
     before = {member.server: pair.durable(site_a, member) for member in pair.MEMBERS}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import extras, inside
+from lab import extras, inside, wan
 from lab.errors import LabError
 from lab.service import NotReady
 from lab.services import ceph, link, nova, operator_rbd, rbd_mirror, services_of, swift
@@ -35,6 +35,17 @@ def keyring(site: Site, entity: str, _: object) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"[{entity}]\n\tkey = {site.short}{entity}==\n")
     return file
+
+
+def test_calls_of_sites_that_replicate_are_not_those_of_an_operator(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wan, "exists", lambda _: True)
+    monkeypatch.setattr(wan, "counted", lambda enter, _: 100 if enter else 1)
+    assert wan.calls_to(site) == 101
+    for both in SITES.values():
+        extras.add(both, extras.REPLICATION)
+    assert wan.calls_to(site) == 1
 
 
 def test_a_site_has_an_extra_only_after_it_was_added(site: Site) -> None:
