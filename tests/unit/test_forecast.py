@@ -258,6 +258,18 @@ def test_the_loss_of_a_site_has_all_its_vnfs_together(world: World) -> None:
         forecasts.of_site(here, "site-x")
 
 
+def test_a_definition_that_cannot_be_read_is_named_and_keeps_no_other_from_its_forecast(
+    world: World,
+) -> None:
+    world.here.vnfs.put(world.here.vnfs.get("v").model_copy(update={"vnf": "a"}))
+    with world.here.database.begin() as connection:
+        connection.exec_driver_sql("UPDATE vnfs SET definition = '[]' WHERE name = 'a'")
+    for each in (forecasts.of_all(world.here), forecasts.of_site(world.here, "site-a").each):
+        seen = {found.vnf: found for found in each}
+        assert seen["v"].to == "site-b" and seen["v"].blocked_by == []
+        assert seen["a"].forecast is None and "cannot be read" in seen["a"].blocked_by[0]
+
+
 def test_many_vnfs_take_longer_than_one_and_begin_later(world: World) -> None:
     drilled(world)
     point = points.read(world.here.vault, "v")

@@ -196,6 +196,11 @@ def test_a_site_has_the_vnfs_that_are_active_there(world: World) -> None:
     assert [v.vnf for v in of_site(world.here, "site-b", DAY).vnfs] == ["sms"]
     with pytest.raises(NotFound):
         of_site(world.here, "site-x", DAY)
+    assert of_site(world.here, "site-a", DAY).notes == []
+    with world.here.database.begin() as connection:
+        connection.exec_driver_sql("UPDATE vnfs SET definition = '[]' WHERE name = 'sms'")
+    (note,) = of_site(world.here, "site-a", DAY).notes
+    assert "sms" in note
 
 
 def test_what_is_not_known_is_refused_and_a_time_before_the_history_is_said(world: World) -> None:

@@ -103,8 +103,14 @@ def of_vnf(deployment: Deployment, vnf: str, to: str | None = None) -> Foreseen:
 
 
 def of_all(deployment: Deployment) -> list[Foreseen]:
-    """The forecast of every VNF that was added here, were it recovered alone."""
-    return [of_vnf(deployment, name) for name in sorted(deployment.vnfs.names())]
+    """The forecast of every VNF that was added here, were it recovered alone. One whose definition
+    cannot be read is blocked by that, and keeps no other from its forecast.
+    """
+    stored = deployment.vnfs.stored()
+    return [
+        _unreadable(name, found) if isinstance(found, InvalidInput) else of_vnf(deployment, name)
+        for name, found in sorted(stored.items())
+    ]
 
 
 def of_site(deployment: Deployment, site: str, to: str | None = None) -> Together:
@@ -116,9 +122,14 @@ def of_site(deployment: Deployment, site: str, to: str | None = None) -> Togethe
     """
     for name in (site, *([to] if to else [])):
         deployment.config.site(name)
-    there = [v.vnf for v in deployment.vnfs.all() if _active_site(deployment, v) == site]
-    wanted = [_wanted(deployment, name, to) for name in sorted(there)]
-    return _each(deployment, [wanted], deployment.config.limits.runs)
+    wanted, unreadable = [], []
+    for name, found in sorted(deployment.vnfs.stored().items()):
+        if isinstance(found, InvalidInput):
+            unreadable.append(_unreadable(name, found))  # it may be active there
+        elif _active_site(deployment, found) == site:
+            wanted.append(_wanted(deployment, name, to))
+    together = _each(deployment, [wanted], deployment.config.limits.runs)
+    return Together([*together.each, *unreadable], together.all_of_them)
 
 
 def of_plan(
@@ -154,6 +165,10 @@ def history(deployment: Deployment, vnf: str | None = None) -> Iterator[Kept]:
             forecast.off_by_s(row, took),
             list(row.unmeasured),
         )
+
+
+def _unreadable(vnf: str, error: InvalidInput) -> Foreseen:
+    return Foreseen(vnf, None, None, None, None, [str(error)], None)
 
 
 def _active_site(deployment: Deployment, vnf: Vnf) -> str:

@@ -52,9 +52,14 @@ def of_site(
         InvalidInput: the time is no time.
     """
     deployment.config.site(site)
-    there = [vnf for vnf in deployment.vnfs.all() if _active_site(deployment, vnf) == site]
-    there.sort(key=lambda vnf: vnf.vnf)
-    return _history(deployment, f"site/{site}", there, since_s, until)
+    stored = sorted(deployment.vnfs.stored().items())
+    readable = [vnf for _, vnf in stored if isinstance(vnf, Vnf)]
+    there = [vnf for vnf in readable if _active_site(deployment, vnf) == site]
+    found = _history(deployment, f"site/{site}", there, since_s, until)
+    if lacking := [name for name, kept in stored if not isinstance(kept, Vnf)]:
+        note = f"VNFs whose definition cannot be read are missing: {', '.join(lacking)}"
+        return found.model_copy(update={"notes": [*found.notes, note]})
+    return found
 
 
 def _active_site(deployment: Deployment, vnf: Vnf) -> str:
