@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from antipode.engine import activity
 from antipode.engine.timeline import Unobserved
 from antipode.errors import PreflightFailed
 from antipode.model import point_v2, source
@@ -416,6 +417,51 @@ def test_a_migration_captures_and_moves_all_members(
         v["metadata"].get("src_backup_id") or v["backup_id"] for v in pair.b.volumes.values()
     }
     assert len(backups) == 2
+
+
+def test_a_migration_captures_no_root_disk_that_is_made_again(
+    pair: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "POLL_S", 0.005)
+    monkeypatch.setattr(fence, "POLL_S", 0.005)
+    pair.a.boots_from_image("id-db", b"what the guest has written")
+    for cloud in (pair.a, pair.b):
+        cloud.flavors[0]["disk"] = 1
+    add_image(pair, "own")
+    pair.here.vnfs.put(with_capture(db={"recover": "rebuild"}))
+    here = pair.process()
+    migrate(here, migrating(prepare_migration(here, "v")), Unobserved())
+    assert {s["name"]: s.get("imageRef") for s in pair.b.servers.values()}["db"] == "own"
+    assert {s["status"] for s in pair.a.servers.values()} == {"SHUTOFF"}
+
+
+def test_a_selector_of_members_that_did_not_come_back_finds_none(pair: World) -> None:
+    pair.a.servers["id-db"]["tags"] = ["serving"]
+    fields = with_capture().model_dump(mode="json")
+    serving = {"name": "serving", "select": {"tag": "serving"}, "role": "active"}
+    members = [serving | {"recover": "none"}, fields["members"][1]]
+    pair.here.vnfs.put(Vnf.model_validate(fields | {"members": members}))
+    assert pair.protect()["not_captured"] == {"db": "not recovered"}
+    assert set(pair.failover()["servers"]) == {"front"}
+    record = pair.protect()
+    assert (record["members"], record["consistency"]) == (["front"], "application")
+    assert [s.name for s in newest(pair).topology.servers] == ["front"]
+    assert not look(pair.here, "v").untouched
+
+
+def test_a_server_that_did_not_come_back_is_of_the_old_copy_when_its_points_are_gone(
+    pair: World,
+) -> None:
+    pair.here.vnfs.put(with_capture(db={"recover": "none"}))
+    pair.protect()
+    pair.failover()
+    for point, _ in list(points.list_points(pair.here.vault, "v")):
+        for name in pair.here.vault.list("v/"):
+            if point in name:
+                pair.here.vault.delete(name)
+    assert not list(points.list_points(pair.here.vault, "v"))
+    standing = activity.decided(pair.here, "v")
+    assert set(fence.old_copy(pair.here, standing, "site-a").servers) == {"id-db", "id-front"}
 
 
 def test_failing_back_leaves_the_clone_untouched_again(pair: World) -> None:

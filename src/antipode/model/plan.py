@@ -308,6 +308,8 @@ class RecoveryPlan(Model):
     quotas: list[QuotaNeed] = []
     already_there: list[str] = []
     """names of servers that an earlier attempt with the same recovery point has created"""
+    left_behind: dict[str, str] = {}
+    """id -> name of the servers at the former site that are not made again here"""
     warnings: list[str] = []
     vip_ports: list[PortPlan] = []
     """those that belong to no server"""

@@ -464,8 +464,6 @@ class Vnf(Model):
         boot order and DNS records say of them.
         """
         gone = {m.label for m in self.members if m.server in servers}
-        if not gone:
-            return self
 
         def there(labels: Sequence[str]) -> list[str]:
             return [label for label in labels if label not in gone]

@@ -7,7 +7,7 @@ that is not captured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import Field
@@ -39,14 +39,16 @@ class Choice(Model):
     """members that need not come back, and are not at the site, as they did not"""
 
 
-def choose(vnf: Vnf, site: Site, *, all_captured: bool = False) -> Choice:
+def choose(vnf: Vnf, site: Site, *, all_captured: bool = False, root_disks: bool = True) -> Choice:
     """See which members of a VNF of which a part is captured that is now.
 
     Of active and standby members the standby ones are captured. Of a cluster it is the first one,
     in the order of the members, that is ACTIVE and not busy.
 
     Args:
-        all_captured: whether no member is left out.
+        all_captured: whether no member is left out whose disks can be captured.
+        root_disks: whether those on hypervisors can; a member that is made again from its image
+            has no other.
 
     Raises:
         PreflightFailed: a standby member is not ACTIVE, or no member of a cluster is.
@@ -54,9 +56,14 @@ def choose(vnf: Vnf, site: Site, *, all_captured: bool = False) -> Choice:
     """
     absent = absent_members(vnf, site)
     present = vnf.without(absent)
-    untouched = {} if all_captured else _untouched(present, site)
+    untouched = _not_capturable(present, root_disks) if all_captured else _untouched(present, site)
     captured = [m.server for m in present.members if m.server not in untouched]
     return Choice(untouched=untouched, captured=captured, absent=absent)
+
+
+def _not_capturable(vnf: Vnf, root_disks: bool) -> dict[str, str]:
+    made_again = [m for m in vnf.members if m.recover == "rebuild" and m.root is None]
+    return {} if root_disks else {m.server: "rebuild" for m in made_again}
 
 
 def _untouched(vnf: Vnf, site: Site) -> dict[str, str]:
@@ -112,6 +119,8 @@ class Part:
     """the whole VNF"""
     untouched: Mapping[str, str]
     """member -> how it comes back"""
+    switched_off: Collection[str] = ()
+    """the ids of members that are off only while the VNF moves"""
 
     @property
     def captured(self) -> Vnf:
@@ -194,11 +203,12 @@ class Part:
     def _off_by_now(self, servers: Mapping[str, Server]) -> Iterator[str]:
         """The captured members that went off since they were chosen in place of others."""
         for m in self.vnf.members:
+            server = servers[m.server]
             stands_for_others = m.role in self.vnf.capture and m.server not in self.untouched
-            if stands_for_others and servers[m.server].is_off:
+            if stands_for_others and server.is_off and server.id not in self.switched_off:
                 yield (
-                    f"server {servers[m.server].name}, which is captured for others, is off by now:"
-                    " its volumes may be old. Start it and protect the VNF again"
+                    f"server {server.name}, which is captured for others, is off by now: its"
+                    " volumes may be old. Start it and protect the VNF again"
                 )
 
     def _clones(self) -> list[tuple[str, str]]:

@@ -195,7 +195,8 @@ def _replaced_by(deployment: Deployment, run: str) -> Mapping[str, str]:
         request = FailoverRequest.model_validate(deployment.runs.get(run).request or {})
     except (NotFound, ValidationError):
         return {}
-    return {server.source_id: server.name for server in request.plan.servers}
+    replaced = {server.source_id: server.name for server in request.plan.servers}
+    return {**replaced, **request.plan.left_behind}
 
 
 def _fence(run: Run) -> None:

@@ -116,7 +116,8 @@ def prepare(
     planned = runbook.with_steps(
         plan.make_plan(defined, site), defined, failover.KIND.name, definition.steps
     )
-    planned = planned.model_copy(update={"dns": records.changes})
+    behind = {s.id: s.name for s in found.topology.servers if s.name in found.left_out}
+    planned = planned.model_copy(update={"dns": records.changes, "left_behind": behind})
     fence = (
         f"antipode cannot know whether {name} still runs at {state.active_site}, and does not call"
         " that site. See that it is fenced: two active copies of a VNF destroy each other's service"

@@ -231,7 +231,7 @@ class Job:
     @property
     def part(self) -> Part:
         """The members that are captured, and the others; options know only the former."""
-        return Part(self.request.vnf, self.untouched)
+        return Part(self.request.vnf, self.untouched, self.request.switched_off)
 
     @property
     def point(self) -> str:
@@ -284,7 +284,7 @@ class Job:
 
     def of_choice(self, chosen: Choice) -> Job:
         """The same work with the members that are captured, and those that are left untouched."""
-        vnf = self.request.vnf.without(chosen.absent) if chosen.absent else self.request.vnf
+        vnf = self.request.vnf.without(chosen.absent)
         return replace(
             self,
             request=self.request.model_copy(update={"vnf": vnf}),
@@ -436,7 +436,12 @@ def _choice(job: Job) -> Choice:
         if kept.name == Steps.CHOOSE_CAPTURED.words and kept.state == "succeeded":
             return Choice.model_validate(kept.result)
     with run.timeline.step(Steps.CHOOSE_CAPTURED, run.vnf) as step:
-        chosen = choose(vnf, job.protecting.site, all_captured=bool(job.request.switched_off))
+        chosen = choose(
+            vnf,
+            job.protecting.site,
+            all_captured=bool(job.request.switched_off),
+            root_disks=job.option.captures_root_disks,
+        )
         step.result(**chosen.model_dump(mode="json"))
     run.timeline.flush()  # a process that resumes the run captures the same members
     return chosen

@@ -47,8 +47,7 @@ def resolve(vnf: Vnf, site: Site) -> Vnf:
         ResourceFailed: Nova does not tell of some servers, as a cell does not answer.
     """
     known = vnf.with_selected(select_members(vnf, site)) if vnf.selects else vnf
-    absent = absent_members(known, site)
-    return known.without(absent) if absent else known
+    return known.without(absent_members(known, site))
 
 
 def absent_members(vnf: Vnf, site: Site) -> list[str]:

@@ -19,7 +19,8 @@ SERVER = "OS::Nova::Server"
 
 
 def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
-    """Name of an entry that selects -> the ids of its servers, in the order of their names.
+    """Name of an entry that selects -> the ids of its servers, in the order of their names: none of
+    an entry whose servers a recovery does not bring back, where there are none.
 
     A server that the file names by itself is selected by no entry, and neither is one of a drill:
     it has the tags and metadata of the member that it is a copy of.
@@ -53,10 +54,12 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
             members = groups.members(entry.select)
         except NotFound as error:
             found[entry.label] = []
+            if entry.recover == "none":
+                continue
             problems.append(f"{entry.label}: {error}")
             continue
         found[entry.label] = [s["id"] for s in free if _is_selected(s, entry.select, members)]
-        if not found[entry.label]:
+        if not found[entry.label] and entry.recover != "none":
             problems.append(f"{entry.label} selects no server ({entry.select})")
     problems += _selected_twice(found, free)
     if problems:
