@@ -265,7 +265,30 @@ def test_a_look_during_which_a_recovery_begins_is_not_kept(host: Host) -> None:
     assert host.history == []
 
 
-def test_a_recovery_that_began_since_the_looks_were_listed_is_not_looked_at(host: Host) -> None:
+def test_a_vnf_whose_look_hangs_holds_up_no_other(host: Host) -> None:
+    for number in range(3):
+        add(host.deployment, samples.vnf(vnf=f"sms{number}"))
+    others, limit = threading.Semaphore(0), threading.Event()
+
+    def hangs(subject: Subject) -> Looked:
+        if subject.vnf == "hlr":
+            # until all others were looked at
+            assert all(others.acquire(timeout=WITHIN_S) for _ in range(3))
+            limit.set()
+        else:
+            others.release()
+        return found()
+
+    host.sees = hangs
+    host.at(0)
+    assert limit.is_set() and host.loop.trouble == {}
+    assert len(operations.ready(host.deployment)) == 4
+
+
+def test_a_recovery_that_began_since_the_looks_were_listed_is_not_looked_at(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "AT_ONCE", 1)
     add(host.deployment, samples.vnf(vnf="sms"))
 
     def begins(subject: Subject) -> Looked:

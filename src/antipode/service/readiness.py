@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -39,6 +40,10 @@ LOOK_S = 10.0
 TAKEN_S = 900.0
 """How long no other host looks at a VNF at which this one is looking: a site that does not answer
 takes minutes.
+"""
+AT_ONCE = 4
+"""VNFs that are looked at beside each other at a site, so that one whose look takes minutes, or a
+site that has stopped to answer, leaves no other without a look for long.
 """
 RENEWED_S = TAKEN_S / 3
 """How long a look may take before it is taken for longer."""
@@ -99,12 +104,33 @@ class ReadinessLoop:
         if every_s is None:
             return
         trouble: dict[str, str] = {}
-        for row in sorted(self._due(every_s, trouble), key=lambda r: r.due_at):
-            if self._stop.is_set():
-                break
-            with self._alone(row.vnf, trouble):
-                self._look_at(row, every_s)
-            self.looked_at = time.monotonic()
+        waiting = deque(sorted(self._due(every_s, trouble), key=lambda r: r.due_at))
+        outages: list[SQLAlchemyError] = []
+
+        def work() -> None:
+            while not outages and not self._stop.is_set():
+                try:
+                    row = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    with self._alone(row.vnf, trouble):
+                        self._look_at(row, every_s)
+                except SQLAlchemyError as error:
+                    outages.append(error)
+                self.looked_at = time.monotonic()
+
+        # daemons, unlike those of a pool: a call that hangs holds up no service that stops
+        threads = [
+            threading.Thread(target=work, name=f"readiness at {self.site} {n}", daemon=True)
+            for n in range(min(AT_ONCE, len(waiting)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if outages:
+            raise outages[0]
         for vnf in trouble.keys() - self.trouble.keys():
             LOG.error("VNF %s cannot be looked at, at %s: %s", vnf, self.site, trouble[vnf])
         self.trouble = trouble
