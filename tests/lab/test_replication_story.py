@@ -18,7 +18,7 @@ import pytest
 
 from antipode.sandbox.members import MEMBERS
 from antipode.sandbox.story import recovered_last
-from lab import canary, extras, power, wan
+from lab import canary, power, wan
 from lab.checker import check
 from lab.desk import PROJECT as TREE
 from lab.desk import STORAGE, Desk
@@ -29,6 +29,7 @@ from lab.site import SITES, Site
 from lab.waiting import wait_until
 from tests.lab.awaited import AwaitedWitness
 from tests.lab.holdings import what_is_there
+from tests.lab.with_replication import add_replication
 
 pytestmark = pytest.mark.lab
 VNF = "canary"
@@ -36,9 +37,7 @@ VNF = "canary"
 
 @pytest.fixture(scope="module", autouse=True)
 def with_replication() -> None:
-    if not all(extras.has(site, extras.REPLICATION) for site in SITES.values()):
-        command = [sys.executable, "-m", "lab", "up", "--with", extras.REPLICATION]
-        subprocess.run(command, cwd=TREE, check=True)
+    add_replication()
 
 
 @pytest.fixture
@@ -140,6 +139,23 @@ def test_a_point_goes_at_both_sites_when_it_expires(replicated: Desk, vnf_file: 
 
     wait_until(are_equal, "the expired states are gone at site-b", 120)
     replicated.tell("recovery-point", "verify", VNF)
+
+
+def test_a_planned_migration_loses_not_one_record(
+    replicated: Desk, site_a: Site, site_b: Site
+) -> None:
+    backups = what_is_there(site_a)["backups"]
+    canary.wait_for_records(site_a, 20)
+    boots = {role: member["boot"] for role, member in canary.state(site_a).items()}
+    record = replicated.ask("migrate", VNF, "--to", site_b.name, "--yes", timeout=3600)
+    assert "not_done" not in record and "left" not in record
+    assert what_is_there(site_a)["backups"] == backups
+    written, there = check(canary.records(site_a)), check(canary.records(site_b))
+    assert written.consistent and there.consistent, (written, there)
+    assert recovered_last(there, boots) == recovered_last(written, boots)
+    canary.wait_for_records(site_b, 10)
+    old = list(identity.connect(site_a, "antipode", PROJECT).compute.servers())
+    assert [(s.status, s.is_locked) for s in old] == [("SHUTOFF", True)] * len(MEMBERS)
 
 
 def storage_states(site: Site) -> dict[str, set[str]]:
