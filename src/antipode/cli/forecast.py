@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antipode.cli import arguments
 from antipode.cli.command import ListCommand, moment
 from antipode.cli.layout import Nested
 from antipode.errors import InvalidInput
@@ -46,8 +47,19 @@ class ForecastShow(ListCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("vnf", metavar="VNF", nargs="?", help="name of the VNF (default: each)")
-        parser.add_argument("--plan", metavar="PLAN", help="a failover of all VNFs of a plan")
+        parser.add_argument(
+            "vnf",
+            metavar="VNF",
+            nargs="?",
+            type=arguments.name,
+            help="name of the VNF (default: each)",
+        )
+        parser.add_argument(
+            "--plan",
+            metavar="PLAN",
+            type=arguments.name,
+            help="a failover of all VNFs of a plan",
+        )
         parser.add_argument("--file", metavar="FILE", type=Path, help="the file of that plan")
         parser.add_argument("--site", metavar="SITE", help="the loss of a site with all its VNFs")
         parser.add_argument(

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, Select, Update, and_, delete, func, select, updat
 from sqlalchemy.orm import Session
 
 from antipode.model.readiness import Finding, Level, verdict
-from antipode.store.rows import created
+from antipode.store.rows import created, forget_vnf
 from antipode.store.tables import LookRow, ReadinessRow
 
 Json = dict[str, Any]
@@ -141,9 +141,7 @@ class Readiness:
 
     def forget(self, vnf: str) -> None:
         """Forget all of a VNF; a host that is looking at it keeps nothing."""
-        with Session(self._engine) as session, session.begin():
-            session.execute(delete(LookRow).where(LookRow.vnf == vnf))
-            session.execute(delete(ReadinessRow).where(ReadinessRow.vnf == vnf))
+        forget_vnf(self._engine, vnf, LookRow, ReadinessRow)
 
     def prune(self, before: float, most: int = MOST_KEPT) -> int:
         """Delete what was seen last before a moment, and of each VNF and site all but the newest

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that one of several processes creates."""
+"""Rows that one of several processes creates, and those of a VNF that is forgotten."""
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session
+
+from antipode.store.tables import LookRow, MissedRow, ReadinessRow, ScheduleRow
 
 
 def created(engine: Engine, row: DeclarativeBase) -> bool:
@@ -16,3 +18,12 @@ def created(engine: Engine, row: DeclarativeBase) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def forget_vnf(
+    engine: Engine, vnf: str, *tables: type[LookRow | ReadinessRow | ScheduleRow | MissedRow]
+) -> None:
+    """Delete the rows of a VNF in these tables, all or none."""
+    with Session(engine) as session, session.begin():
+        for table in tables:
+            session.execute(delete(table).where(table.vnf == vnf))

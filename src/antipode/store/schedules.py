@@ -11,7 +11,7 @@ from itertools import groupby
 from sqlalchemy import Engine, Update, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from antipode.store.rows import created
+from antipode.store.rows import created, forget_vnf
 from antipode.store.tables import MissedRow, RunRow, ScheduleRow
 
 Key = tuple[str, str]
@@ -121,9 +121,7 @@ class Schedules:
 
     def forget(self, vnf: str) -> None:
         """Forget the schedules of a VNF; a slot that a host is about to settle is not begun."""
-        with Session(self._engine) as session, session.begin():
-            session.execute(delete(ScheduleRow).where(ScheduleRow.vnf == vnf))
-            session.execute(delete(MissedRow).where(MissedRow.vnf == vnf))
+        forget_vnf(self._engine, vnf, ScheduleRow, MissedRow)
 
 
 def _note_missed(session: Session, known: ScheduleRow, missed: Sequence[float]) -> None:
