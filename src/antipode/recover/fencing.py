@@ -234,7 +234,9 @@ class _Pass:
         if off and locked:
             return
         compute, what = self._site.compute, f"server {server['name']} ({server['id']})"
-        if FENCED not in (server.get("metadata") or {}):
+        if FENCED_FROM not in (
+            server.get("metadata") or {}
+        ):  # the one that a release removes first
             was = self._fenced.servers[server["id"]]["was"]
             marks = {FENCED: self._fencing.run, FENCED_FROM: was}
             self._change(what, "mark", partial(compute.mark_server, server["id"], marks))

@@ -137,6 +137,8 @@ def _locked_again(wanted: Release, servers: dict[str, Json]) -> Iterator[str]:
     """
     held = {s["id"]: s for s in fencing.members(wanted.site, wanted.copy) if s["id"] in servers}
     for id_, server in servers.items():
+        if FENCED_FROM not in server["metadata"]:
+            continue  # an earlier release has done it all, but for the other mark
         if not _was_locked(server) or id_ not in held or held[id_].get("locked"):
             continue
         wanted.may()
