@@ -234,9 +234,8 @@ class _Pass:
         if off and locked:
             return
         compute, what = self._site.compute, f"server {server['name']} ({server['id']})"
-        if FENCED_FROM not in (
-            server.get("metadata") or {}
-        ):  # the one that a release removes first
+        marked = server.get("metadata") or {}
+        if FENCED_FROM not in marked:  # a release removes it before the other one
             was = self._fenced.servers[server["id"]]["was"]
             marks = {FENCED: self._fencing.run, FENCED_FROM: was}
             self._change(what, "mark", partial(compute.mark_server, server["id"], marks))
