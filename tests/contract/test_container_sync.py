@@ -197,9 +197,9 @@ def test_what_was_written_at_the_copy_keeps_a_position_from_being_reached(pair: 
     pair.begin()
     pair.b.put(pair.name, "stray", b"stray")
     later = pair.here.vouched(pair.data, pair.here.point(pair.data, 10))
-    until(lambda: pair.there.status(pair.data, later).reached, "the marker arrives")
+    until(lambda: "stray" in pair.there.status(pair.data).detail, "the list arrives")
+    assert pair.there.status(pair.data, later).reached
     assert not pair.there.has_reached(pair.data, later)
-    assert "stray" in pair.there.status(pair.data).detail
     pair.b.delete(pair.name, "stray")
     pair.arrived(pair.here, pair.there)
 

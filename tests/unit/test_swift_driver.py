@@ -10,22 +10,29 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from antipode.cloud import site as cloud_site
 from antipode.cloud.objects import Cluster, StoredObject
-from antipode.datastores import swift
+from antipode.datastores import swift, swift_marker
 from antipode.datastores.application import Data
-from antipode.datastores.swift import KEY, TO, BySwift, Settings
+from antipode.datastores.swift import KEY, ROLE, TO, BySwift, Settings
 from antipode.datastores.swift_marker import NAME, Position, Seen
+from antipode.engine.deployment import Deployment
 from antipode.errors import NotFound, ResourceFailed
-from antipode.model.datastore import Health
+from antipode.model.datastore import Health, StorageAt
+from antipode.model.topology import Topology
+from antipode.model.vnf import Vnf
+from antipode.recover import application_data
+from antipode.runs.replicating import Replicating
 
 NAMES = ["media", "cdr"]
 DATA = Data("hlr", "objects")
+NOW = time.time
 
 
 class Killed(BaseException):
@@ -49,7 +56,8 @@ class Store:
 
     def properties(self, container: str) -> dict[str, str]:
         count = {"x-container-object-count": str(len(self._there(container)))}
-        return {**self.headers[container], **count}
+        now = datetime.fromtimestamp(NOW() + self.skew_s, UTC)
+        return {**self.headers[container], **count, "date": format_datetime(now, usegmt=True)}
 
     def describe(self, container: str, headers: Mapping[str, str]) -> None:
         self._there(container)
@@ -211,6 +219,7 @@ def test_a_demotion_that_is_killed_anywhere_is_finished_by_the_next(tmp_path: Pa
         position = pair.at("site-a").demote(DATA)
         assert position is not None
         assert pair.at("site-a").status(DATA).health is Health.STOPPED
+        assert pair.at("site-a").vouched(DATA, position) == position
         pair.a.send(pair.b)
         assert pair.at("site-b").has_reached(DATA, position)
         pair.at("site-a").promote(DATA)
@@ -284,7 +293,8 @@ def test_what_is_deleted_while_a_position_is_awaited_is_not_waited_for(pair: Pai
 
 def test_a_container_with_too_many_objects_is_believed_by_its_marker(pair: Pair) -> None:
     pair.begin()
-    wanted = pair.at("site-a", compares=0).vouched(DATA, "ignored")
+    here = pair.at("site-a", compares=0)
+    wanted = here.vouched(DATA, here.point(DATA, 10))
     pair.a.send(pair.b)
     pair.b.objects["cdr"].pop("one")
     assert pair.at("site-b").has_reached(DATA, wanted)
@@ -402,3 +412,218 @@ def test_each_direction_has_a_key_of_its_own(pair: Pair) -> None:
 
 def test_an_empty_list_misses_nothing_of_an_empty_container() -> None:
     assert list(Seen(since=1.0, objects={}).missed_by([])) == []
+
+
+def test_a_marker_without_a_list_shows_nothing_to_a_copy(pair: Pair) -> None:
+    position = pair.begin()
+    assert pair.at("site-b").status(DATA, position).reached
+    assert not pair.at("site-b").has_reached(DATA, position)
+    pair.at("site-a").vouched(DATA, position)
+    assert not pair.at("site-b").has_reached(DATA, position)
+    pair.a.send(pair.b)
+    assert pair.at("site-b").has_reached(DATA, position)
+
+
+def test_a_list_from_before_a_position_shows_nothing_when_it_arrives_later(pair: Pair) -> None:
+    """A look at the original was paused while it wrote its marker."""
+    pair.at("site-a").vouched(DATA, pair.begin())
+    earlier = {name: pair.a.get(name, NAME) for name in NAMES}
+    pair.a.put("cdr", "new", b"new")
+    position = pair.at("site-a").point(DATA, 10)
+    for name, marker in earlier.items():
+        pair.a.put(name, NAME, marker)
+    pair.a.send(pair.b)
+    del pair.b.objects["cdr"]["new"]  # passed over
+    assert pair.at("site-b").status(DATA, position).reached
+    assert not pair.at("site-b").has_reached(DATA, position)
+    pair.at("site-a").vouched(DATA, position)
+    pair.a.send(pair.b)
+    assert pair.at("site-b").has_reached(DATA, position)
+
+
+@pytest.mark.parametrize("ahead", [NAMES, ["media"], ["cdr"]])
+def test_a_marker_by_a_clock_that_is_ahead_shows_no_later_position_and_is_not_waited_for(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, ahead: list[str]
+) -> None:
+    """A proxy of the same Swift is ahead, and another one answers from now on."""
+    pair.at("site-a").vouched(DATA, pair.begin())
+    for name in ahead:
+        at, content = pair.a.objects[name][NAME]
+        pair.a.objects[name][NAME] = (round(at + 3.0, 5), content)
+    pair.a.send(pair.b)
+    pair.a.put("cdr", "new", b"new")
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda s: pytest.fail("members are quiesced"))
+        position = pair.at("site-a").point(DATA, 10)
+    pair.a.send(pair.b)
+    del pair.b.objects["cdr"]["new"]  # passed over
+    assert not pair.at("site-b").has_reached(DATA, position)
+    pair.a.skew_s += 4.0
+    for _ in range(2):
+        pair.at("site-a").vouched(DATA, position)
+    pair.a.put("cdr", "new", b"new")
+    pair.a.send(pair.b)
+    assert pair.at("site-b").has_reached(DATA, position)
+
+
+def test_no_list_is_read_while_members_are_quiesced(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.at("site-a").vouched(DATA, pair.begin())
+    driver = pair.at("site-a")
+    driver.be_ready()
+    read: list[bytes] = []
+    get = pair.a.get
+
+    def seen(*arguments: Any) -> bytes:
+        read.append(get(*arguments))
+        return read[-1]
+
+    monkeypatch.setattr(pair.a, "get", seen)
+    driver.point(DATA, 10)
+    assert len(read) == len(NAMES)
+    assert not [content for content in read if b"first" in content or b"since" in content]
+
+
+def test_a_list_that_is_larger_than_a_marker_may_be_is_left_out(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position = pair.begin()
+    for number in range(30):
+        pair.a.put("cdr", f"{number}-{'x' * 200}", b"")
+    for module in (swift, swift_marker):
+        monkeypatch.setattr(module, "LARGEST", 4096)
+    pair.at("site-a").vouched(DATA, position)
+    pair.a.send(pair.b)
+    assert len(pair.b.get("cdr", NAME)) < 4096
+    assert pair.at("site-b").has_reached(DATA, position)
+    pair.at("site-b").promote(DATA, position)
+
+
+def following(pair: Pair) -> None:
+    """What `datastore prepare` does."""
+    data = Replicating(
+        cast(Deployment, None),
+        cast(Vnf, None),
+        "site-a",
+        cast(Topology, None),
+        lambda words: None,
+    )
+    data._follow(DATA, pair.at("site-a"), pair.at("site-b"))
+
+
+def test_a_container_with_data_is_not_made_to_follow_because_another_one_is_absent(
+    pair: Pair,
+) -> None:
+    pair.b.ensure_container("cdr")
+    pair.b.put("cdr", "newer", b"newer")
+    with pytest.raises(ResourceFailed, match="overwrite"):
+        following(pair)
+    assert not pair.b.headers["cdr"]
+    pair.b.delete("cdr", "newer")
+    following(pair)  # an empty one has nothing to lose
+    assert pair.b.headers["cdr"][ROLE]
+
+
+def test_a_fence_names_containers_of_which_only_some_are_writable(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloud_site, "connect_objects", lambda site, cloud: pair.stores[site])
+    pair.begin()
+    pair.kill_at("site-a", 6)  # one container is demoted
+    with pytest.raises(Killed):
+        pair.at("site-a").demote(DATA)
+    assert pair.at("site-a").status(DATA).health is Health.STOPPED
+    settings = {"cloud": "site-a", "containers": NAMES, "secret": str(pair.secret)}
+    storages = {"objects": StorageAt("objects", "swift", settings)}
+    store = {"storage": "objects", "kind": "application"}
+    vnf = Vnf.model_validate(
+        {
+            "vnf": "hlr",
+            "members": [{"server": "hlr-1"}],
+            "primary": "site-a",
+            "backup": "site-b",
+            "datastores": {"objects": store},
+        }
+    )
+    assert [s for s in application_data.writable(vnf, "site-a", storages) if "is writable" in s]
+    pair.at("site-a").demote(DATA)
+    assert not list(application_data.writable(vnf, "site-a", storages))
+
+
+def test_containers_that_are_absent_do_not_keep_others_from_being_demoted(pair: Pair) -> None:
+    pair.begin()
+    del pair.a.objects["media"], pair.a.headers["media"]
+    assert pair.at("site-a").demote(DATA) is None
+    assert pair.a.headers["cdr"][ROLE]
+
+
+def test_a_removal_leaves_what_antipode_has_not_made(pair: Pair) -> None:
+    for name in NAMES:
+        pair.a.ensure_container(name)
+        pair.a.describe(name, {TO: f"//theirs/site-c/AUTH_3/{name}", KEY: "theirs"})
+    pair.a.put("cdr", "one", b"first")
+    pair.at("site-a").remove(DATA)
+    assert {name: pair.a.headers[name][KEY] for name in NAMES} == dict.fromkeys(NAMES, "theirs")
+    pair.a.put("cdr", NAME, b"theirs")
+    with pytest.raises(ResourceFailed, match="no marker"):
+        pair.at("site-a").remove(DATA)
+    assert pair.a.get("cdr", NAME) == b"theirs"
+
+
+@pytest.mark.parametrize("site", ["site-a", "site-b"])
+def test_a_removal_that_is_killed_anywhere_is_finished_by_the_next(
+    tmp_path: Path, site: str
+) -> None:
+    undisturbed = Pair(tmp_path)
+    undisturbed.begin()
+    total = changes(undisturbed, site, lambda: undisturbed.at(site).remove(DATA))
+    for number in range(total):
+        pair = Pair(tmp_path)
+        pair.begin()
+        pair.kill_at(site, number)
+        with pytest.raises(Killed):
+            pair.at(site).remove(DATA)
+        pair.at(site).remove(DATA)
+        store = pair.stores[site]
+        assert not [h for headers in store.headers.values() for h in headers.values() if h]
+        assert [list(objects) for objects in store.objects.values()] == [["one"], ["one"]]
+
+
+@pytest.mark.parametrize("skew_s", [-86400.0, 86400.0])
+def test_the_clock_of_the_host_does_not_decide_how_a_copy_is(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, skew_s: float
+) -> None:
+    pair.begin()
+    monkeypatch.setattr(time, "time", lambda: NOW() + skew_s)
+    found = pair.at("site-b").status(DATA)
+    assert found.health is Health.REPLICATING
+    assert found.lag_s is not None and 5 < found.lag_s < 60
+
+
+@pytest.mark.parametrize("name", ["a b", "bücher", "50%", "a/b", ""])
+def test_a_container_that_container_sync_cannot_be_told_of_is_refused(
+    pair: Pair, name: str
+) -> None:
+    with pytest.raises(ValueError, match="containers"):
+        pair.at("site-a", containers=[name])
+
+
+def test_containers_of_one_vnf_are_neither_promoted_nor_ended_with_another(pair: Pair) -> None:
+    pair.begin()
+    before = [{name: dict(h) for name, h in s.headers.items()} for s in pair.stores.values()]
+    other, a, b = Data("imsi", "objects"), pair.at("site-a"), pair.at("site-b")
+    for do in (
+        lambda: a.status(other),
+        lambda: b.status(other),
+        lambda: a.point(other, 10),
+        lambda: a.vouched(other, "ignored"),
+        lambda: b.promote(other),
+        lambda: a.demote(other),
+        lambda: b.resync(other, a.reference(other)),
+        lambda: a.feed(other, b.reference(other)),
+        lambda: b.remove(other),
+    ):
+        with pytest.raises(ResourceFailed, match="VNF hlr"):
+            do()
+    assert before == [s.headers for s in pair.stores.values()]

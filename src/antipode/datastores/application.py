@@ -127,9 +127,9 @@ class Application(Driver):
         """
 
     def vouched(self, data: Data, position: str) -> str:
-        """The position to wait for at a copy, so that it has reached this one: a later one, where a
-        driver can then compare what the copy has. Called at the original while that is waited for,
-        again and again.
+        """Have a copy able to see that it has reached a position, where it cannot by itself.
+        What to wait for there: this position, or a later one. Called at the original while that
+        is waited for, again and again.
 
         Raises: as `status`.
         """
@@ -159,6 +159,12 @@ class Application(Driver):
         for that only follows another site while it replicates.
         """
         return health is Health.WRITABLE or (Verb.PROMOTE not in self.verbs and health in IN_USE)
+
+    def is_writable(self, found: Standing) -> bool:
+        """Whether data that is so can be written here as an original, or some of it: what is lost
+        then if it is made to follow.
+        """
+        return found.health is Health.WRITABLE
 
     def has_reached(self, data: Data, position: str) -> bool:
         """Whether a position is durable here, in data that is whole.

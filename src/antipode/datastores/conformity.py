@@ -162,7 +162,8 @@ class _Pair:
         else:
             position = now
         self._position = position
-        if not self._within(lambda: self._copy.has_reached(self._data, position)):
+        wanted = self._original.vouched(self._data, position)
+        if not self._within(lambda: self._copy.has_reached(self._data, wanted)):
             return f"it has not reached {position} after {ARRIVES_WITHIN_S:g} s"
         return None
 

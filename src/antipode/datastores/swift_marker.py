@@ -5,6 +5,7 @@ container sync carries it as any other object, with its time.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NAME = ".antipode-marker"
 LARGEST = 8 << 20
 """Bytes of a marker."""
+TICK_S = 1e-5
+"""What Swift tells two times apart by."""
 History = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
 Time = Annotated[float, Field(gt=0, lt=1e11)]
 """Seconds since the epoch, by the clock of the Swift where it was written."""
@@ -57,13 +60,15 @@ class Seen(BaseModel):
 
     since: Time
     """the listing was made after this moment"""
-    objects: dict[Text, tuple[Text, Text]]
-    """name -> when it was written, the MD5 of its bytes"""
+    objects: dict[Text, tuple[Text, Text]] | None
+    """name -> when it was written, the MD5 of its bytes; None: they are too many"""
 
     def missed_by(self, listing: Sequence[StoredObject]) -> Iterator[str]:
         """What keeps a copy from being this state or a later one, by its own listing: a sentence
         each.
         """
+        if self.objects is None:
+            return
         there = {o.name: o for o in listing if o.name != NAME}
         for name, (written, md5) in self.objects.items():
             copy = there.get(name)
@@ -87,13 +92,17 @@ class Marker(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     version: Literal[1] = 1
+    mark: Text = ""
+    """tells it from every other one"""
     history: History
+    vnf: Text = ""
+    """whose data it is"""
     origin: Text
     """the reference of the account where it was written"""
     past: dict[History, Time] = {}
     """earlier histories of the data -> how far they are in this one"""
     seen: Seen | None = None
-    """None: the container has too many objects, or is quiesced now"""
+    """None: one with a list follows, by which alone a copy is believed"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,15 @@ class Found:
 
     def has(self, position: Position) -> bool:
         return self.past.get(position.history, 0.0) >= position.at
+
+    def shows(self, position: Position) -> bool:
+        """Whether a copy that is as its list says has all that was written before a position: the
+        list was made later. Its own time does not show that: a marker may have waited.
+        """
+        if self.marker.history != position.history:
+            return self.has(position)
+        seen = self.marker.seen
+        return seen is not None and seen.since >= position.at
 
 
 def read(objects: Objects, container: str) -> Found | None:
@@ -135,15 +153,18 @@ def read(objects: Objects, container: str) -> Found | None:
         ) from error
 
 
-def write(objects: Objects, container: str, marker: Marker) -> float | None:
-    """Write a marker; its time. None: one of another history that is newer by its time stays, as
-    the clock of its site is ahead.
+def write(objects: Objects, container: str, marker: Marker) -> tuple[Found | None, bool]:
+    """Write a marker; the one that is there then, and whether it is this one. One that is newer by
+    its time stays: it was written since, or by a clock that is ahead.
     """
-    objects.put(container, NAME, marker.model_dump_json().encode())
+    mark = uuid.uuid4().hex
+    objects.put(container, NAME, bytes_of(marker.model_copy(update={"mark": mark})))
     found = read(objects, container)
-    if found is None or found.marker.history != marker.history:
-        return None
-    return found.at
+    return found, found is not None and found.marker.mark == mark
+
+
+def bytes_of(marker: Marker) -> bytes:
+    return marker.model_dump_json().encode()
 
 
 def seconds(written: str) -> float:

@@ -84,8 +84,8 @@ def writable(vnf: Vnf, site: str, storages: Mapping[str, StorageAt]) -> Iterator
     for name, datastore in vnf.datastores_of_applications.items():
         try:
             there = application_at(storages, site, datastore.storage)
-            health = there.status(Data(vnf.vnf, name)).health
-            if Verb.PROMOTE in there.verbs and health is Health.WRITABLE:
+            found = there.status(Data(vnf.vnf, name))
+            if Verb.PROMOTE in there.verbs and there.is_writable(found):
                 yield (
                     f"datastore {name} is writable at {site}, and what is written there is in no"
                     f" recovery point. {_follow_again(vnf.vnf, site)}"
@@ -179,7 +179,7 @@ def demote(
         data = Data(plan.vnf, one.name, go_on)
         try:
             there = application_at(site.storages, site.name, one.storage)
-            is_writable = there.status(data).health is Health.WRITABLE
+            is_writable = there.is_writable(there.status(data))
             if not is_writable and one.name not in was_begun:
                 continue
             if Verb.DEMOTE not in there.verbs:
@@ -274,7 +274,7 @@ def take_back(
             if is_writable and data.datastore not in was_begun:
                 continue
             heir = there.get(data.datastore)
-            if heir is not None and heir.status(data).health is Health.WRITABLE:
+            if heir is not None and heir.is_writable(heir.status(data)):
                 left.append(
                     f"datastore {data.datastore} is writable at {heir.site}, so it is not promoted"
                     f" at {here.site}, where the VNF is active. Make it not writable there, then"
@@ -394,7 +394,7 @@ def _demoted(there: Application, data: Data) -> str | None:
         ResourceFailed: it is writable still.
     """
     position = there.demote(data)
-    if there.status(data).health is Health.WRITABLE:
+    if there.is_writable(there.status(data)):
         raise ResourceFailed(f"{there.label}: it was demoted, and is writable still")
     return position
 

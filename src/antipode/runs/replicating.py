@@ -127,7 +127,7 @@ class Replicating:
             there.health in (Health.REPLICATING, Health.FIRST_SYNC)
         )
         if not follows:
-            if there.health is Health.WRITABLE and copy.site not in self.overwrite:
+            if copy.is_writable(there) and copy.site not in self.overwrite:
                 raise ResourceFailed(
                     f"datastore {data.datastore} is writable at {copy.site}, and what was written"
                     f" there would be lost. If it may be: antipode datastore prepare {data.vnf}"
