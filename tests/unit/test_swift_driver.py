@@ -7,6 +7,7 @@ tests/contract/test_container_sync.py.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from antipode.datastores.application import Data
 from antipode.datastores.swift import KEY, ROLE, TO, BySwift, Settings
 from antipode.datastores.swift_marker import NAME, Position, Seen
 from antipode.engine.deployment import Deployment
-from antipode.errors import NotFound, ResourceFailed
+from antipode.errors import NotFound, ResourceFailed, SiteUnreachable
 from antipode.model.datastore import Health, StorageAt
 from antipode.model.topology import Topology
 from antipode.model.vnf import Vnf
@@ -483,6 +484,24 @@ def test_no_list_is_read_while_members_are_quiesced(
     driver.point(DATA, 10)
     assert len(read) == len(NAMES)
     assert not [content for content in read if b"first" in content or b"since" in content]
+
+
+def test_a_swift_that_hangs_does_not_hold_members_quiesced(pair: Pair) -> None:
+    pair.begin()
+    answers = threading.Event()
+
+    def hang(event: str) -> None:
+        answers.wait(60)
+
+    pair.a.happens = hang
+    began = time.monotonic()
+    try:
+        with pytest.raises(SiteUnreachable, match="quiesced"):
+            pair.at("site-a").point(DATA, 0.1)
+        assert not answers.is_set()
+        assert time.monotonic() - began < 30
+    finally:
+        answers.set()
 
 
 def test_a_list_that_is_larger_than_a_marker_may_be_is_left_out(

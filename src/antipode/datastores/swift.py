@@ -13,8 +13,8 @@ import hmac
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -29,7 +29,7 @@ from pydantic import Field, StringConstraints
 from antipode.datastores import swift_marker
 from antipode.datastores.application import USABLE, Application, Data
 from antipode.datastores.swift_marker import LARGEST, NAME, TICK_S, Found, Marker, Position, Seen
-from antipode.errors import AntipodeError, NotFound, ResourceFailed
+from antipode.errors import AntipodeError, NotFound, ResourceFailed, SiteUnreachable
 from antipode.model.base import Model, Seconds
 from antipode.model.datastore import Health, Standing, Verb
 
@@ -52,6 +52,8 @@ SHOWN = 3
 """How many objects a message names."""
 SPARE = 1 << 10
 """Bytes of a marker beside what is counted before it is written."""
+POINT_S = 10.0
+"""How long members may be quiesced for the markers, at most."""
 AT_ONCE = 8
 """Containers that get a marker at once while members are quiesced."""
 Container = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]+$", max_length=256)]
@@ -199,9 +201,31 @@ class BySwift(Application):
                 raise self._is_ahead(container)
             return found.at, None  # no wait for a clock: a later marker shows the position as well
 
-        with ThreadPoolExecutor(min(len(known), AT_ONCE), "marker") as pool:
-            times = list(pool.map(marked, known))
+        times = self._at_once(data, marked, min(within_s, POINT_S))
         return str(_position(history, [b for b, _ in times], [at for _, at in times if at]))
+
+    def _at_once(
+        self, data: Data, do: Callable[[str], tuple[float, float | None]], within_s: float
+    ) -> list[tuple[float, float | None]]:
+        """Do something with all containers. A request that hangs is not waited for.
+
+        Raises:
+            SiteUnreachable: it is not done in time.
+        """
+        deadline = time.monotonic() + within_s
+        pool = ThreadPoolExecutor(min(len(self._settings.containers), AT_ONCE), "marker")
+        try:
+            done = [pool.submit(do, container) for container in self._settings.containers]
+            while left := wait(done, timeout=LOOK_S).not_done:
+                data.go_on()
+                if time.monotonic() > deadline:
+                    raise SiteUnreachable(
+                        f"{self.label}: {len(left)} of {len(done)} containers took no marker"
+                        f" within {within_s:g} s, in which members are quiesced"
+                    )
+            return [one.result() for one in done]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def vouched(self, data: Data, position: str) -> str:
         self._listed(data)
