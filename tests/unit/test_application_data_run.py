@@ -920,3 +920,29 @@ def test_a_reprotection_waits_for_the_first_synchronisation(
     monkeypatch.setattr(time, "sleep", pause)
     reprotected(kept)
     assert kept.newest().datastores["records"].sites == ["site-a"]
+
+
+@pytest.mark.parametrize("health", ["broken", "writable"])
+def test_a_reprotection_does_not_wait_for_a_copy_that_will_not_follow(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, health: str
+) -> None:
+    """Such as one that is promoted by hand meanwhile."""
+    kept.world.protect()
+    move(kept)
+    answered = processes.ask
+
+    def ask(words: Any, request: bytes, *rest: Any, **more: Any) -> Any:
+        found = answered(words, request, *rest, **more)
+        if b'"verb": "resync"' in request:
+            kept.records.is_at("site-a", health=health)
+        return found
+
+    looks = iter(range(100))
+
+    def pause(_seconds: float) -> None:
+        assert next(looks, None) is not None, "it waits for ever"
+
+    monkeypatch.setattr(processes, "ask", ask)
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(PreflightFailed, match=f"records.*{health}"):
+        reprotected(kept)

@@ -41,6 +41,10 @@ NOT_RUNNING_S = 300.0
 """How long a protection of the VNF that is not ours is awaited though no process executes it."""
 
 
+_NEVER = (Health.BROKEN, Health.WRITABLE)
+"""What a copy is that will not follow, however long that is waited for."""
+
+
 class ReprotectSteps(StepName):
     FENCE = "", "fence the old copy at the former site"
     AWAIT_POINT = "", "see whether the active copy has a recovery point"
@@ -222,7 +226,7 @@ def _have_data_replicated(run: Run, request: ReprotectRequest) -> None:
         while waiting := [
             what
             for what, found in data.waited_for(set(left))
-            if found.health is not Health.BROKEN and not still.does_not_begin(what, found.health)
+            if found.health not in _NEVER and not still.does_not_begin(what, found.health)
         ]:
             step.waits_for(", ".join(waiting))
             run.go_on()
