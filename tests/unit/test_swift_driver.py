@@ -21,7 +21,7 @@ from antipode.cloud import site as cloud_site
 from antipode.cloud.objects import Cluster, StoredObject
 from antipode.datastores import swift, swift_marker
 from antipode.datastores.application import Data
-from antipode.datastores.swift import KEY, ROLE, TO, BySwift, Settings
+from antipode.datastores.swift import KEY, REACHED, ROLE, TO, BySwift, Settings
 from antipode.datastores.swift_marker import NAME, Position, Seen
 from antipode.engine.deployment import Deployment
 from antipode.errors import NotFound, ResourceFailed, SiteUnreachable
@@ -646,3 +646,62 @@ def test_containers_of_one_vnf_are_neither_promoted_nor_ended_with_another(pair:
         with pytest.raises(ResourceFailed, match="VNF hlr"):
             do()
     assert before == [s.headers for s in pair.stores.values()]
+
+
+def test_a_copy_is_promoted_though_the_application_has_deleted_the_marker(tmp_path: Path) -> None:
+    def deleted(folder: Path) -> tuple[Pair, str]:
+        pair = Pair(folder)
+        position = pair.begin()
+        pair.at("site-a").vouched(DATA, position)
+        pair.a.send(pair.b)
+        assert pair.at("site-b").has_reached(DATA, position)
+        for name in NAMES:
+            pair.b.delete(name, NAME)
+        return pair, position
+
+    undisturbed, position = deleted(tmp_path)
+    found = undisturbed.at("site-b").status(DATA, position)
+    assert (found.health, found.reached) == (Health.STOPPED, True)
+    assert not undisturbed.at("site-b").has_reached(DATA, position)  # no point is made by that
+    total = changes(undisturbed, "site-b", lambda: undisturbed.at("site-b").promote(DATA))
+    for number in range(total):
+        pair, position = deleted(tmp_path)
+        pair.kill_at("site-b", number)
+        with pytest.raises(Killed):
+            pair.at("site-b").promote(DATA)
+        found = pair.at("site-b").status(DATA, position)
+        assert found.reached
+        pair.at("site-b").promote(DATA)
+        now = pair.at("site-b").status(DATA, position)
+        assert (now.health, now.reached) == (Health.WRITABLE, True)
+        pair.at("site-b").point(DATA, 10)
+
+
+def test_a_position_stays_reached_when_the_marker_was_deleted_and_made_again(pair: Pair) -> None:
+    earlier = pair.begin()
+    pair.at("site-a").vouched(DATA, earlier)
+    pair.a.send(pair.b)
+    assert pair.at("site-b").has_reached(DATA, earlier)
+    for name in NAMES:
+        pair.a.delete(name, NAME)
+        pair.b.delete(name, NAME)
+    assert pair.at("site-a").status(DATA).health is Health.WRITABLE  # marks it again
+    later = pair.at("site-a").point(DATA, 10)
+    assert Position.of(later).history != Position.of(earlier).history
+    pair.at("site-a").vouched(DATA, later)
+    pair.a.send(pair.b)
+    assert pair.at("site-b").status(DATA, earlier).reached
+    assert pair.at("site-b").has_reached(DATA, later)
+    pair.at("site-b").promote(DATA)
+    assert pair.at("site-b").status(DATA, later).reached
+
+
+def test_what_was_reached_is_forgotten_when_containers_follow_another_site(pair: Pair) -> None:
+    position = pair.begin()
+    pair.at("site-a").vouched(DATA, position)
+    pair.a.send(pair.b)
+    assert pair.at("site-b").has_reached(DATA, position)
+    pair.follow()  # safe to repeat
+    assert pair.b.headers["cdr"][REACHED]
+    pair.at("site-b").resync(DATA, "//antipode/site-c/AUTH_3")
+    assert not pair.b.headers["cdr"][REACHED]

@@ -42,6 +42,8 @@ ROLE = "x-container-meta-antipode-role"
 FOLLOWS, DEMOTED = "follows ", "demoted"
 """What `ROLE` says of a copy, before the reference of its original; of one that is no original any
 more. An original has no role."""
+REACHED = "x-container-meta-antipode-reached"
+"""The last position that a copy was seen to have: the application can delete the marker."""
 SECRET_BYTES = 16
 CLOCKS_S = 30.0
 """How far the clock of a former site may be ahead, so that a promotion waits for it."""
@@ -175,11 +177,17 @@ class BySwift(Application):
         wanted = Position.of(position)
         each = self._looks(data, wanted)
         found = self._together(each, wanted)
-        return (
-            bool(found.reached)
+        if not (
+            found.reached
             and found.health in USABLE
             and all(one.is_as_listed or one.is_ours(self._account) for one in each)
-        )
+        ):
+            return False
+        for container, one in zip(self._settings.containers, each, strict=True):
+            if one.is_as_listed and one.found is not None and (seen := one.found.marker.seen):
+                shown = Position(one.found.marker.history, seen.since)
+                self._objects.describe(container, {REACHED: str(shown)})
+        return True
 
     def is_writable(self, found: Standing) -> bool:
         return found.is_writable if isinstance(found, _Standing) else super().is_writable(found)
@@ -244,12 +252,13 @@ class BySwift(Application):
         for container in self._settings.containers:
             data.go_on()
             # Its key first: nothing of the former site arrives from now on.
-            feeds = self._objects.properties(container).get(TO)
-            self._objects.describe(container, {ROLE: ""} if feeds else {ROLE: "", KEY: ""})
-            found = swift_marker.read(self._objects, container)
-            if found is not None and found.marker.origin == self._account:
-                continue
-            self._write_over(data, container, self._marker(data, history, found))
+            known = self._objects.properties(container)
+            self._objects.describe(container, {ROLE: ""} if known.get(TO) else {ROLE: "", KEY: ""})
+            found = self._found(container, known)
+            if found is None or found.marker.origin != self._account:
+                self._write_over(data, container, self._marker(data, history, found))
+            if known.get(REACHED):
+                self._objects.describe(container, {REACHED: ""})
 
     def demote(self, data: Data) -> str | None:
         each = dict(zip(self._settings.containers, self._looks(data), strict=True))
@@ -269,7 +278,9 @@ class BySwift(Application):
         for container in self._settings.containers:
             data.go_on()
             self._objects.ensure_container(container)
-            self._objects.describe(container, {TO: "", KEY: key, ROLE: f"{FOLLOWS}{origin}"})
+            follows = {TO: "", KEY: key, ROLE: f"{FOLLOWS}{origin}"}
+            is_same = self._objects.properties(container).get(ROLE) == follows[ROLE]
+            self._objects.describe(container, follows if is_same else follows | {REACHED: ""})
 
     def create(self, data: Data) -> None:
         for container in self._settings.containers:
@@ -298,7 +309,7 @@ class BySwift(Application):
             data.go_on()
             with suppress(NotFound):
                 if self._is_prepared(data, container):
-                    self._objects.describe(container, {TO: "", KEY: "", ROLE: ""})
+                    self._objects.describe(container, {TO: "", KEY: "", ROLE: "", REACHED: ""})
                     self._objects.delete(container, NAME)
 
     def _is_prepared(self, data: Data, container: str) -> bool:
@@ -340,7 +351,7 @@ class BySwift(Application):
             known = self._objects.properties(container)
         except NotFound:
             return _One(Health.ABSENT, f"there is no container {container}")
-        found = swift_marker.read(self._objects, container)
+        found = self._found(container, known)
         role = known.get(ROLE, "")
         if role == DEMOTED:
             return _One(Health.STOPPED, f"{container} was demoted", found, is_demoted=True)
@@ -362,6 +373,23 @@ class BySwift(Application):
             is_to_be_marked=age_s is None or age_s > self._settings.stale_after / MARKS,
         )
 
+    def _found(self, container: str, known: Mapping[str, str]) -> Found | None:
+        """The marker of a container. One that the application has deleted, or that was made again
+        since, tells no longer what the container has reached: that was noted.
+
+        Args:
+            known: the headers of the container.
+        """
+        found = swift_marker.read(self._objects, container)
+        if not (noted := known.get(REACHED)):
+            return found
+        reached = Position.of(noted)
+        if found is None:
+            origin = known.get(ROLE, "").removeprefix(FOLLOWS)
+            return Found(Marker(history=reached.history, origin=origin), reached.at, is_noted=True)
+        past = {reached.history: reached.at, **found.marker.past}
+        return Found(found.marker.model_copy(update={"past": past}), found.at)
+
     def _copy(
         self,
         container: str,
@@ -380,6 +408,8 @@ class BySwift(Application):
         if found is None or found.marker.origin != origin:
             return one(Health.FIRST_SYNC, f"has no marker of {origin} yet")
         lag_s = round(max(0.0, _now(known) - found.at), 1)
+        if found.is_noted:
+            return one(Health.STOPPED, "has its marker no more", lag_s=lag_s)
         shows = wanted is None or found.shows(wanted)
         listed = found.marker.seen if shows else None
         lacks = (

@@ -111,6 +111,8 @@ class Found:
 
     marker: Marker
     at: float
+    is_noted: bool = False
+    """whether it is there no more, and was noted as the last one"""
 
     @property
     def position(self) -> Position:
