@@ -142,6 +142,7 @@ class FakeStack:
             {
                 "resource_name": name,
                 "resource_type": "OS::Nova::Server",
+                "resource_status": "CREATE_COMPLETE",
                 "physical_resource_id": server_id,
             }
             for name, server_id in servers.items()
@@ -164,6 +165,7 @@ def test_a_stack_selects_what_nova_knows_as_a_server_whatever_heat_calls_it(
         {
             "resource_name": name,
             "resource_type": kind,
+            "resource_status": "CREATE_COMPLETE",
             "physical_resource_id": physical,
         }
         for name, kind, physical in (
@@ -202,7 +204,7 @@ def test_a_stack_that_is_not_there_or_has_no_server_selects_nothing(cloud: FakeC
         FakeStack(cloud).select(HLR)
 
 
-def test_recovered_servers_are_those_of_their_stack_and_heat_is_not_asked(
+def test_recovered_servers_are_those_of_their_stack_and_not_what_heat_has_of_a_drill(
     cloud: FakeCloud,
 ) -> None:
     drill, failover = "drill-20261122T160501Z-1a2b3c", "failover-20261122T160501Z-1a2b3c"
@@ -213,6 +215,65 @@ def test_recovered_servers_are_those_of_their_stack_and_heat_is_not_asked(
         site.select(HLR)
     cloud.servers["id-app"]["metadata"] |= of_stack | marks.marks(failover, "20261122T150000Z/s")
     assert site.select(HLR) == {"hlr": ["id-app"]}
+
+
+FAILOVER = "failover-20261122T160501Z-1a2b3c"
+
+
+def recovered(cloud: FakeCloud, server: str, of: str) -> None:
+    """Have a server be one that a failover has made of a member of the stack."""
+    key = f"20261122T150000Z/{of}"
+    cloud.servers[server]["metadata"] |= {marks.STACK: "hlr"} | marks.marks(FAILOVER, key)
+
+
+def test_a_mark_of_somebody_does_not_take_the_place_of_a_stack(cloud: FakeCloud) -> None:
+    cloud.servers["id-front"]["metadata"] |= {marks.STACK: "hlr"}
+    assert FakeStack(cloud, one="id-app").select(HLR) == {"hlr": ["id-app"]}
+
+
+def test_a_server_that_is_added_to_recovered_ones_is_a_member_by_the_mark(
+    cloud: FakeCloud,
+) -> None:
+    recovered(cloud, "id-app", "s")
+    cloud.servers["id-front"]["metadata"] |= {marks.STACK: "hlr"}
+    assert FakeStack(cloud).select(HLR) == {"hlr": ["id-app", "id-front"]}
+
+
+def test_a_copy_of_a_recovered_server_with_all_its_marks_is_refused(cloud: FakeCloud) -> None:
+    recovered(cloud, "id-app", "s")
+    recovered(cloud, "id-front", "s")
+    with pytest.raises(ResourceFailed, match="copy"):
+        FakeStack(cloud).select(HLR)
+
+
+def test_servers_that_heat_made_beside_recovered_ones_are_not_passed_over(
+    cloud: FakeCloud,
+) -> None:
+    recovered(cloud, "id-app", "s")
+    with pytest.raises(ResourceFailed, match="id-front"):
+        FakeStack(cloud, one="id-front").select(HLR)
+    cloud.servers["id-front"]["metadata"][marks.FENCED] = "fence-1"  # the old copy
+    assert FakeStack(cloud, one="id-front", two="id-gone").select(HLR) == {"hlr": ["id-app"]}
+
+
+def test_a_group_that_is_scaled_within_a_stack_leaves_the_set_unknown(cloud: FakeCloud) -> None:
+    site = FakeStack(cloud, one="id-app")
+    site.resources[0]["resource_status"] = "DELETE_IN_PROGRESS"
+    with pytest.raises(ResourceFailed, match="DELETE_IN_PROGRESS"):
+        site.select(HLR)
+
+
+def test_recovered_servers_are_found_where_there_is_no_heat(cloud: FakeCloud) -> None:
+    recovered(cloud, "id-app", "s")
+
+    class Without:
+        name, compute = cloud.site.name, cloud.site.compute
+
+        @property
+        def stacks(self) -> Any:
+            raise PreflightFailed("The work with site-a", ["its catalog has no orchestration"])
+
+    assert select_members(vnf(HLR), Without()) == {"hlr": ["id-app"]}  # type: ignore[arg-type]
 
 
 def test_a_site_without_heat_says_so(cloud: FakeCloud) -> None:

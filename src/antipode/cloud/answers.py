@@ -749,6 +749,7 @@ class _Stack(TypedDict):
 class _StackResource(TypedDict):
     resource_name: Text
     resource_type: Text
+    resource_status: Text
     physical_resource_id: OrEmpty
 
 

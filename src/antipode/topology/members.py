@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from antipode.cloud.api import Json
 from antipode.cloud.compute import is_unreadable
 from antipode.cloud.site import Site
-from antipode.errors import NotFound, ResourceFailed
-from antipode.model.marks import STACK, is_throw_away
+from antipode.errors import NotFound, PreflightFailed, ResourceFailed
+from antipode.model.marks import FENCED, KEY, STACK, is_throw_away, made_by
 from antipode.model.vnf import Mapping, Selector, Vnf
 
 SERVER = "OS::Nova::Server"
@@ -29,7 +29,8 @@ def select_members(vnf: Vnf, site: Site) -> dict[str, list[str]]:
         NotFound: an entry finds no server, there is no such stack, or two entries find the same.
         PreflightFailed: an entry selects by a stack, and the site has no Heat.
         ResourceFailed: Nova does not tell of some servers, as a cell does not answer: one of them
-            may be a member. Or a stack changes now, or has a server that Nova does not have.
+            may be a member. Or a stack changes now, has a server that Nova does not have, or has
+            others than those that were recovered of it.
     """
     entries = [m for m in vnf.members if m.is_open]
     servers = site.compute.servers()
@@ -91,16 +92,62 @@ class _Groups:
     def _of_stack(self, name: str) -> set[str]:
         """Where the VNF was recovered its servers belong to no stack, and carry the name of theirs.
 
-        The type of a resource is not trusted, as environments give types other names: what Nova
-        knows as a server is one.
+        The mark of a server that antipode did not make counts beside those of servers that it made
+        only: anybody can give it, and would else take the place of the stack.
         """
         carrying = {
-            i
+            i: s
             for i, s in self._servers.items()
             if s["metadata"].get(STACK) == name and not is_throw_away(s)
         }
-        if carrying:
-            return carrying
+        if not any(made_by(s) and s["metadata"].get(KEY) for s in carrying.values()):
+            return self._of_heat(name)
+        self._must_be_no_copies(name, carrying.values())
+        self._must_have_no_others(name, carrying)
+        return set(carrying)
+
+    def _must_be_no_copies(self, name: str, recovered: Collection[Json]) -> None:
+        """A server that somebody has made with all metadata of another is no member yet."""
+        by_key: dict[str, list[str]] = {}
+        for server in recovered:
+            if key := server["metadata"].get(KEY):
+                by_key.setdefault(key, []).append(f"{server['name']} ({server['id']})")
+        for same in by_key.values():
+            if len(same) > 1:
+                raise ResourceFailed(
+                    f"{self._site.name}: of the servers {', '.join(same)}, recovered of stack"
+                    f" {name}, one is a copy of the other. Remove {KEY} from the metadata of the"
+                    f" copy, and {STACK}, too, if it is no member"
+                )
+
+    def _must_have_no_others(self, name: str, recovered: Collection[str]) -> None:
+        """See that the stack has no servers beside those that were recovered of it: Heat has made
+        them since, or the mark is not to be believed.
+        """
+        try:
+            stack = self._site.stacks.find(name)
+        except PreflightFailed:
+            return  # the site has no Heat
+        if stack is None or stack["stack_status"] == "DELETE_COMPLETE":
+            return
+        ids = {r["physical_resource_id"] for r in self._site.stacks.resources(stack)}
+        others = [
+            f"{s['name']} ({i})"
+            for i, s in sorted(self._servers.items())
+            if i in ids and i not in recovered and not is_throw_away(s)
+            if FENCED not in s["metadata"]
+        ]
+        if others:
+            raise ResourceFailed(
+                f"{self._site.name}: stack {name} has the servers {', '.join(others)}, and others"
+                f" carry its name as recovered of it ({', '.join(sorted(recovered))}). Remove the"
+                f" servers, or {STACK} from the metadata of those that are no members"
+            )
+
+    def _of_heat(self, name: str) -> set[str]:
+        """The type of a resource is not trusted, as environments give types other names: what Nova
+        knows as a server is one.
+        """
         stack = self._site.stacks.find(name)
         if stack is None or stack["stack_status"] == "DELETE_COMPLETE":
             raise NotFound(f"{self._site.name} has no stack {name}, and no server recovered of it")
@@ -110,6 +157,13 @@ class _Groups:
                 "not known; try again when Heat is done"
             )
         resources = self._site.stacks.resources(stack)
+        # of a group that is scaled, only the stack within is in progress
+        if busy := [r for r in resources if r["resource_status"].endswith("_IN_PROGRESS")]:
+            each = ", ".join(f"{r['resource_name']} is {r['resource_status']}" for r in busy)
+            raise ResourceFailed(
+                f"{self._site.name}: stack {name} changes ({each}), so its servers are not known;"
+                " try again when Heat is done"
+            )
         if lost := [r for r in resources if r["resource_type"] == SERVER and self._lacks(r)]:
             each = ", ".join(f"{r['resource_name']} ({_physical(r)})" for r in lost)
             raise ResourceFailed(
