@@ -23,6 +23,7 @@ from antipode.recover.plan import make_plan
 from antipode.recover.recovery import OF_NO_SERVER
 from antipode.recover.sources.backup import restore_volumes
 from antipode.recover.sources.records import import_chains
+from antipode.runs import old_copy_removal
 from antipode.runs.verify import throw_away
 from antipode.topology.discovery import discover
 from antipode.transfer.cinder_backup import back_up
@@ -152,6 +153,25 @@ def test_another_volume_of_its_name_is_a_problem_of_the_plan(
     assert any("volume spare already (other)" in p for p in failed.value.problems)
 
 
+def test_one_that_a_verification_has_made_is_not_in_the_way(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    run = "verify-20261122T160501Z-1a2b3c"
+    like = {**FakeCloud().volumes["db-data"], "name": "spare", "status": "available"}
+    of_backup = marks.marks("failover-1", "20261122T150000Z/other")
+    there.volumes |= {
+        "made": {**like, "id": "made", "metadata": marks.marks(run, f"{run}/vol-spare")},
+        # while it is being restored its metadata are those of the backup
+        "restored": {
+            **like,
+            "id": "restored",
+            "metadata": of_backup,
+            "description": marks.words(run, f"{run}/vol-spare"),
+        },
+    }
+    make_plan(point, there.site)
+
+
 def test_its_quotas_count(point: RecoveryPoint, there: FakeCloud) -> None:
     there.quotas = {"volumes": {"limit": 6}, "gigabytes": {"limit": 7}}
     with pytest.raises(PreflightFailed) as failed:
@@ -215,6 +235,45 @@ def test_the_old_copy_has_that_of_its_generation_and_not_of_the_present_one(
     monkeypatch.setattr(old_copies, "_read", lambda vault, vnf, name: made[name])
     copy = old_copies.find(None, "v", "site-a", 3)  # type: ignore[arg-type]
     assert copy.unattached == {"vol-spare": "spare"}
+
+
+def test_a_copy_that_an_undo_has_taken_up_again_has_the_volumes_of_its_newest_point(
+    point: RecoveryPoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = point.topology.model_copy(update={"unattached": []})
+    made = {"old": point, "later": point.model_copy(update={"topology": without})}
+    summaries = [
+        ("old", SimpleNamespace(generation=1, site="site-a")),
+        ("later", SimpleNamespace(generation=3, site="site-a")),
+    ]
+    monkeypatch.setattr(generations, "history", lambda vault, vnf: [])
+    monkeypatch.setattr(points, "list_points", lambda vault, vnf: summaries)
+    monkeypatch.setattr(old_copies, "_read", lambda vault, vnf, name: made[name])
+    copy = old_copies.find(None, "v", "site-a", 4)  # type: ignore[arg-type]
+    assert copy.unattached == {}
+    assert copy.replaced is None
+
+
+def test_that_of_a_copy_which_was_never_protected_is_known_by_the_failover_that_made_it() -> None:
+    """As after an undo: no recovery point was made there, and the next failover needs the name."""
+    copy = old_copies.OldCopy("b", {}, {"failover-2"}, set(), {"undo-3"}, {}, {"spare"})
+
+    def made(volume: str, run: str, name: str = "spare") -> dict[str, Any]:
+        return {"id": volume, "name": name, "metadata": marks.marks(run, f"point/{volume}")}
+
+    strangers = [
+        made("later", "undo-3"),
+        made("other", "failover-2", "of-a-member"),
+        made("foreign", "failover-9"),
+        {"id": "theirs", "name": "spare", "metadata": {}},
+    ]
+    here = SimpleNamespace(vnfs=SimpleNamespace(all=list))
+    found, kept = old_copy_removal._of_no_server(
+        here,  # type: ignore[arg-type]
+        copy,
+        [made("ours", "failover-2"), *strangers],
+    )
+    assert (found, kept) == (["ours"], {})
 
 
 @pytest.mark.parametrize("volumes", [["a", "a"], [""], ["x" * 256]])

@@ -64,11 +64,12 @@ def is_copied(volume: Mapping[str, object]) -> bool:
 
 def is_throw_away(resource: Mapping[str, object]) -> bool:
     """Whether a run has made a resource only to look at it, and removes it again: then its key
-    begins with the run.
+    begins with the run. Of a volume that is being restored its description tells.
     """
-    maker, metadata = made_by(resource), resource.get("metadata")
+    metadata, description = resource.get("metadata"), resource.get("description")
     key = metadata.get(KEY) if isinstance(metadata, dict) else None
-    return maker is not None and str(key).startswith(f"{maker}/")
+    marked = ((made_by(resource), key), (maker_in(description), key_said(description)))
+    return any(maker is not None and str(key).startswith(f"{maker}/") for maker, key in marked)
 
 
 def is_throw_away_port(port: Mapping[str, object]) -> bool:

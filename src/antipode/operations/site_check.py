@@ -22,7 +22,7 @@ from antipode.protect import labels, offsite
 from antipode.protect.option import OPTIONS, Protecting, settings_of
 from antipode.protect.partial import Part, choose
 from antipode.recover.sources import zeros
-from antipode.runs.protect import answering_sites, problems_of, under_way
+from antipode.runs.protect import answering_sites, claimed_twice, problems_of, under_way
 from antipode.topology import discovery
 from antipode.transfer import TRANSFERS
 from antipode.vault import signing
@@ -134,7 +134,7 @@ def _check_vnf(deployment: Deployment, site: Site, vnf: Vnf) -> Iterator[Check]:
     try:
         vnf = discovery.resolve(vnf, site)
         topology = discovery.discover(vnf, site)
-        problems, warnings = list[str](), list[str]()
+        problems, warnings = claimed_twice(deployment, vnf, site.name), list[str]()
         part = Part(vnf, choose(vnf, site).untouched) if vnf.capture else Part(vnf, {})
         run = under_way(deployment, vnf.vnf)
         if run is not None:

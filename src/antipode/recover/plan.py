@@ -15,7 +15,7 @@ from datetime import datetime
 from antipode.cloud.api import Json
 from antipode.cloud.site import Site
 from antipode.errors import PreflightFailed
-from antipode.model.marks import DATASTORE, STACK, carries
+from antipode.model.marks import DATASTORE, STACK, carries, is_throw_away
 from antipode.model.plan import RecoveryPlan, ServerPlan, VolumePlan
 from antipode.model.point import RecoveryPoint
 from antipode.model.quota import QuotaNeed
@@ -330,6 +330,8 @@ class _Planner:
         if self._beside is None:
             key = resource_key(self._point.id, volume.id)
             for other in self._site.volumes.volumes():
+                if is_throw_away(other):  # of a verification, under the name of the captured one
+                    continue
                 if other["name"] == volume.name and key not in keys_of(other):
                     self.problems.append(
                         f"there is a volume {volume.name} already ({other['id']}), and the VNF has"

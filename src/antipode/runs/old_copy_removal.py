@@ -17,12 +17,14 @@ from antipode.engine.kind import Priority, RunKind
 from antipode.engine.run import Run, new_run
 from antipode.errors import AntipodeError, Busy, PreflightFailed, ResourceFailed
 from antipode.model.base import Model
+from antipode.model.marks import is_throw_away
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
-from antipode.recover import fencing
+from antipode.recover import fencing, rollback
 from antipode.runs import fence
 from antipode.store.tables import RunRow
 from antipode.vault import points, windows
+from antipode.vault.old_copies import OldCopy
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -184,9 +186,10 @@ def holdings(
     ids = [s["id"] for s in servers]
     unfinished = list(_unfinished(deployment, standing.state.vnf, site.name))
     attached = {a["volumeId"] for i in ids for a in site.compute.attachments(i)}
-    attached |= set(copy.unattached)
-    attached |= {id_ for earlier in unfinished for id_ in earlier.volumes}
-    volumes = [v for v in site.volumes.volumes() if v["id"] in attached]
+    there = [v for v in site.volumes.volumes() if not is_throw_away(v)]
+    free, kept = _of_no_server(deployment, copy, [v for v in there if v["id"] not in attached])
+    attached |= {id_ for earlier in unfinished for id_ in earlier.volumes if id_ not in kept}
+    volumes = [v for v in there if v["id"] in {*attached, *free}]
     shared = [v for v in volumes if users_of(v) - set(ids)]
     lost = sorted({id_ for earlier in unfinished for id_ in earlier.ports})
     ports = [*fencing.ports_of(site, ids), *(site.networks.ports(lost) if lost else [])]
@@ -198,8 +201,47 @@ def holdings(
             if (p.get("device_id") or "") in ("", *ids) or p["id"] not in lost
         },
         {v["id"]: str(v.get("name") or "") for v in volumes if v not in shared},
-        [f"volume {v['name'] or v['id']} ({v['id']}): another server uses it" for v in shared],
+        [
+            *(f"volume {v['name'] or v['id']} ({v['id']}): another server uses it" for v in shared),
+            *kept.values(),
+        ],
     )
+
+
+def _of_no_server(
+    deployment: Deployment, copy: OldCopy, volumes: Sequence[Json]
+) -> tuple[list[str], dict[str, str]]:
+    """The ids of the volumes of no server that the old copy has: those that its recovery points
+    name, and those of such names that its failover has made. Then, by id, those which are left, and
+    why: they may be all that there is of their data, or serve something else by now.
+    """
+    others = {
+        name: other.vnf
+        for other in deployment.vnfs.all()
+        if other.vnf != copy.vnf and copy.site in other.sites
+        for name in other.volumes
+    }
+    free: list[str] = []
+    kept: dict[str, str] = {}
+    for volume in volumes:
+        maker = rollback.volume_maker(volume)
+        name = volume["name"]
+        is_made = maker in copy.runs and maker not in copy.spared_runs and name in copy.named
+        if volume["id"] not in copy.unattached and not is_made:
+            continue
+        what = f"volume {name or volume['id']} ({volume['id']})"
+        known = copy.unattached.get(volume["id"], name)
+        if name != known:
+            kept[volume["id"]] = f"{what}: it was {known}, of no server, and has another name now"
+        elif copy.replaced is not None and name not in copy.replaced:
+            kept[volume["id"]] = (
+                f"{what}: the newest recovery point of {copy.vnf} has no such volume"
+            )
+        elif name in others:
+            kept[volume["id"]] = f"{what}: the file of VNF {others[name]} names it, too"
+        else:
+            free.append(volume["id"])
+    return free, kept
 
 
 def _unfinished(deployment: Deployment, vnf: str, site: str) -> Iterator[Holdings]:
@@ -331,7 +373,11 @@ def _delete_volumes(
     run: Run, site: Site, found: Holdings, confirmed: Callable[[], object]
 ) -> list[str]:
     there = _of(site, found.volumes)
-    detaching = [v["id"] for v in there if v["status"] in ("in-use", "detaching")]
+    detaching = [
+        v["id"]
+        for v in there
+        if v["status"] in ("in-use", "detaching") and not users_of(v) - set(found.servers)
+    ]
     if detaching:
         site.volumes.watch.wait_for(detaching, wanted=("available",), timeout_s=GONE_WITHIN_S)
         there = _of(site, found.volumes)
@@ -344,6 +390,8 @@ def _delete_volumes(
             asked.append(volume["id"])
         elif users_of(volume):
             problems.append(f"{what}: another server uses it by now")
+        elif (volume["name"] or "") != found.volumes[volume["id"]]:
+            problems.append(f"{what}: it has another name by now; plan again")
         elif refused := _refused(what, partial(site.volumes.delete_volume, volume["id"])):
             problems += refused
         else:

@@ -197,6 +197,13 @@ def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
         for _ in point.left_out[:1]
     ]
     definition, warnings = _definition_of(opened, local)
+    captured = {volume.name for volume in point.topology.unattached}
+    lost += [
+        f"volume {name} of no server, which the VNF file names, is not in recovery point {point.id}"
+        " and is not recovered"
+        for name in definition.volumes
+        if name not in captured
+    ]
     return definition, [*lost, *warnings]
 
 

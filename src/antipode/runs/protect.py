@@ -696,6 +696,7 @@ class Check(ProtectTask):
             problems += self._key_problems()
             problems += self._store_problems()
             problems += self._places_problems()
+            problems += claimed_twice(self.run.deployment, p.vnf, p.site.name)
             problems += self._hours_problems()
             if problems:
                 raise PreflightFailed(f"protection of {p.vnf.vnf}", problems)
@@ -736,6 +737,19 @@ class Check(ProtectTask):
         except AntipodeError as error:
             return [f"the backup store cannot be read: {error}"]
         return []
+
+
+def claimed_twice(deployment: Deployment, vnf: Vnf, site: str) -> list[str]:
+    """One sentence for each volume of no server that another VNF of the site names, too: both could
+    not be recovered at one site, and the removal of one's old copy would take it from the other.
+    """
+    others = [v for v in deployment.vnfs.all() if v.vnf != vnf.vnf and site in v.sites]
+    return [
+        f"volume {name} is named by the file of VNF {other.vnf}, too; remove it from one of them"
+        for other in others
+        for name in vnf.volumes
+        if name in other.volumes
+    ]
 
 
 def problems_of(

@@ -31,6 +31,15 @@ class OldCopy(NamedTuple):
     """the failovers that made, or are making, the present generation"""
     unattached: Mapping[str, str] = {}
     """id of a volume of no server -> its name, as recovery points of older generations have them"""
+    named: Collection[str] = ()
+    """the names of volumes of no server, by all these recovery points and those of the present
+    generation
+    """
+    vnf: str = ""
+    replaced: Collection[str] | None = None
+    """the names of those that the newest recovery point of the present generation has; None where
+    there is no such point
+    """
 
     def has(self, server: Mapping[str, Any]) -> bool:
         """Whether a server, as a listing of the site shows it, is a member of the old copy."""
@@ -54,6 +63,8 @@ def find(
     """The old copy of a VNF at a site.
 
     Of each generation the newest valid point counts: what it does not have was no member any more.
+    Of volumes of no server only that of the newest generation counts in which this very copy was
+    active: after an undo it is the same one with other volumes, perhaps.
 
     Args:
         before: the present generation; older ones are old.
@@ -76,6 +87,9 @@ def find(
             old |= left_by(claim.run)
     spared: set[str] = set()
     free: dict[str, str] = {}
+    named: set[str] = set()
+    replaced: set[str] | None = None
+    of_later: set[str] = set()
     spared_volumes: set[str] = set()
     seen: set[int] = set()
     for point, summary in reversed(list(points.list_points(vault, vnf))):
@@ -88,20 +102,26 @@ def find(
         if (found := _read(vault, vnf, point)) is None:
             continue
         seen.add(summary.generation)
+        ids = {server.id for server in found.topology.servers}
+        unattached = {volume.id: volume.name for volume in found.topology.unattached}
+        named |= set(unattached.values())
         if is_old:
             old |= {server.id: server.name for server in found.topology.servers}
-            free |= {volume.id: volume.name for volume in found.topology.unattached}
+            if not ids & of_later:
+                free |= unattached
+            of_later |= ids
         else:
-            spared |= {server.id for server in found.topology.servers}
+            spared |= ids
             spared_volumes |= {volume.id for volume in found.topology.volumes}
+            replaced = set(unattached.values()) if replaced is None else replaced
     if not old and not runs:
         raise NotFound(
             f"no valid recovery point of {vnf} says which servers it had at {site}: an old copy"
             f" there cannot be recognized. See what runs at {site}, and stop and lock it by hand",
             resource=f"VNF {vnf}",
         )
-    unattached = {v: name for v, name in free.items() if v not in spared_volumes}
-    return OldCopy(site, old, runs, spared, spared_runs, unattached)
+    left = {v: name for v, name in free.items() if v not in spared_volumes}
+    return OldCopy(site, old, runs, spared, spared_runs, left, named, vnf, replaced)
 
 
 def _read(vault: Vault, vnf: str, point: str) -> RecoveryPoint | None:
