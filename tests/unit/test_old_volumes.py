@@ -60,6 +60,10 @@ def attached(world: World) -> None:
     world.a.volumes["spare"] |= {"status": "in-use", "attachments": [{"server_id": "stranger"}]}
 
 
+def becomes_an_image(world: World) -> None:
+    world.a.volumes["spare"]["status"] = "uploading"
+
+
 def named_by_another(world: World) -> None:
     world.here.vnfs.put(NAMED.model_copy(update={"vnf": "other"}))
 
@@ -70,7 +74,9 @@ def no_more_of_the_vnf(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [renamed, attached, named_by_another, no_more_of_the_vnf], ids=lambda c: c.__name__
+    "change",
+    [renamed, attached, becomes_an_image, named_by_another, no_more_of_the_vnf],
+    ids=lambda change: change.__name__,
 )
 def test_one_that_may_serve_something_else_is_left_and_said(moved: World, change: Any) -> None:
     change(moved)

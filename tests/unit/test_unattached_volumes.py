@@ -172,6 +172,33 @@ def test_one_that_a_verification_has_made_is_not_in_the_way(
     make_plan(point, there.site)
 
 
+def test_one_that_is_still_being_restored_for_an_attempt_that_was_given_up_holds_up_nothing(
+    point: RecoveryPoint, there: FakeCloud
+) -> None:
+    given_up = {
+        **FakeCloud().volumes["db-data"],
+        "id": "given-up",
+        "name": "spare",
+        "status": "downloading",
+        "description": marks.words("failover-1", "20261122T150000Z/vol-spare"),
+    }
+    there.volumes["given-up"] = given_up
+    assert any("given-up" in w for w in make_plan(point, there.site).warnings)
+    given_up["status"] = "available"
+    with pytest.raises(PreflightFailed):
+        make_plan(point, there.site)
+
+
+def test_what_its_type_lacks_is_said(there: FakeCloud) -> None:
+    cloud = with_spare(multiattach=True)
+    topology = found(cloud)
+    protecting = parts.protecting(cloud, NAMED, "one", timeline=FakeTimeline())
+    made = back_up(protecting, topology, snapshots(cloud, topology, "one"), {}, {})
+    mapped = MAPPED.model_copy(update={"volumes": ["spare"]})
+    point = recovery_point(topology, made, "one").model_copy(update={"vnf": mapped})
+    assert any("second server" in w for w in make_plan(point, there.site).warnings)
+
+
 def test_its_quotas_count(point: RecoveryPoint, there: FakeCloud) -> None:
     there.quotas = {"volumes": {"limit": 6}, "gigabytes": {"limit": 7}}
     with pytest.raises(PreflightFailed) as failed:
@@ -259,13 +286,18 @@ def test_that_of_a_copy_which_was_never_protected_is_known_by_the_failover_that_
     copy = old_copies.OldCopy("b", {}, {"failover-2"}, set(), {"undo-3"}, {}, {"spare"})
 
     def made(volume: str, run: str, name: str = "spare") -> dict[str, Any]:
-        return {"id": volume, "name": name, "metadata": marks.marks(run, f"point/{volume}")}
+        return {
+            "id": volume,
+            "name": name,
+            "metadata": marks.marks(run, f"point/{volume}"),
+            "status": "available",
+        }
 
     strangers = [
         made("later", "undo-3"),
         made("other", "failover-2", "of-a-member"),
         made("foreign", "failover-9"),
-        {"id": "theirs", "name": "spare", "metadata": {}},
+        {"id": "theirs", "name": "spare", "metadata": {}, "status": "available"},
     ]
     here = SimpleNamespace(vnfs=SimpleNamespace(all=list))
     found, kept = old_copy_removal._of_no_server(

@@ -44,6 +44,7 @@ class Beside:
 
 MULTIATTACH, YES = "multiattach", "<is> True"
 """The extra spec of volume types whose volumes several servers may have."""
+_BEING_MADE = ("creating", "downloading", "restoring-backup")
 
 
 def make_plan(point: RecoveryPoint, site: Site, beside: Beside | None = None) -> RecoveryPlan:
@@ -129,6 +130,7 @@ class _Planner:
         self._warn_of_addresses(servers)
         if self._point.moments_apart_s:
             self.warnings.append(of_different_moments(self._point))
+        unattached = [self._unattached(v) for v in topology.unattached]
         vip_ports = self._ports.unattached()
         floating_ips = self._ports.floating_ips()
         networks = self._ports.networks
@@ -142,7 +144,7 @@ class _Planner:
             already_there=list(self._there),
             warnings=list(dict.fromkeys(self.warnings)),
             vip_ports=vip_ports,
-            unattached=[self._unattached(v) for v in topology.unattached],
+            unattached=unattached,
             floating_ips=floating_ips,
             networks=networks.planned,
             security_groups=networks.planned_groups,
@@ -332,7 +334,15 @@ class _Planner:
             for other in self._site.volumes.volumes():
                 if is_throw_away(other):  # of a verification, under the name of the captured one
                     continue
-                if other["name"] == volume.name and key not in keys_of(other):
+                if other["name"] != volume.name or key in keys_of(other):
+                    continue
+                if _is_abandoned(other, volume.id):
+                    self.warnings.append(
+                        f"volume {volume.name} ({other['id']}), made by an earlier attempt from"
+                        f" another recovery point, is {other['status']}, and is there, too, until"
+                        " that is over; then delete it, if antipode has not"
+                    )
+                else:
                     self.problems.append(
                         f"there is a volume {volume.name} already ({other['id']}), and the VNF has"
                         " one of this name that is attached to no server; rename or delete it"
@@ -394,6 +404,14 @@ class _Planner:
             self._keypairs_to_import[planned.name] = planned
         self._keypairs[keypair] = planned
         return planned
+
+
+def _is_abandoned(found: Json, source_id: str) -> bool:
+    """Whether a volume is being restored for an attempt that was given up: nothing can delete it
+    before that is over, and no recovery waits for that.
+    """
+    keys = keys_of(found)
+    return found["status"] in _BEING_MADE and any(k.endswith(f"/{source_id}") for k in keys)
 
 
 def of_different_moments(point: RecoveryPoint) -> str:

@@ -239,9 +239,16 @@ def _of_no_server(
             )
         elif name in others:
             kept[volume["id"]] = f"{what}: the file of VNF {others[name]} names it, too"
+        elif not _is_idle(volume) and not users_of(volume):
+            kept[volume["id"]] = f"{what}: it is {volume['status']}"
         else:
             free.append(volume["id"])
     return free, kept
+
+
+def _is_idle(volume: Json) -> bool:
+    """Whether nothing uses a volume: a host, which is no server, may, or an image that is made."""
+    return volume["status"] in ("available", "deleting") or volume["status"].startswith("error")
 
 
 def _unfinished(deployment: Deployment, vnf: str, site: str) -> Iterator[Holdings]:

@@ -743,7 +743,8 @@ def claimed_twice(deployment: Deployment, vnf: Vnf, site: str) -> list[str]:
     """One sentence for each volume of no server that another VNF of the site names, too: both could
     not be recovered at one site, and the removal of one's old copy would take it from the other.
     """
-    others = [v for v in deployment.vnfs.all() if v.vnf != vnf.vnf and site in v.sites]
+    every = deployment.vnfs.all() if vnf.volumes else []
+    others = [v for v in every if v.vnf != vnf.vnf and site in v.sites]
     return [
         f"volume {name} is named by the file of VNF {other.vnf}, too; remove it from one of them"
         for other in others
