@@ -12,6 +12,7 @@ from antipode.engine.timeline import Unobserved
 from antipode.errors import PreflightFailed, ResourceFailed
 from antipode.operations import fence as fencing
 from antipode.operations.failover import prepare
+from antipode.operations.migrate import prepare as prepare_migration
 from antipode.runs import fence, old_copy_removal
 from tests.unit.test_durable_runs import VNF, World, world
 
@@ -108,6 +109,18 @@ def test_a_volume_that_a_stranger_gets_meanwhile_is_not_waited_for(moved: World)
     with pytest.raises(ResourceFailed, match="another server uses it"):
         removed(moved)
     assert list(moved.a.volumes) == ["spare"]
+
+
+def test_a_failback_that_a_volume_would_be_in_the_way_of_removes_nothing(moved: World) -> None:
+    prepare_migration(moved.process(), "v", back=True)
+    renamed(moved)
+    moved.a.volumes["new"] = {**moved.a.volumes["spare"], "id": "new", "name": "spare"}
+    with pytest.raises(PreflightFailed, match="new") as failed:
+        prepare_migration(moved.process(), "v", back=True)
+    assert any("another name" in problem for problem in failed.value.problems)
+    moved.a.volumes["new"]["name"] = "own"
+    removes = prepare_migration(moved.process(), "v", back=True).removes
+    assert removes is not None and "spare" not in removes.ids
 
 
 def test_two_vnfs_of_one_site_cannot_have_the_same(spared: World) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from antipode.datastores.application import Application, Data, application_at
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model import runbook
+from antipode.model.marks import is_throw_away
 from antipode.model.plan import RecoveryPlan
 from antipode.model.runbook import PlannedStep
 from antipode.model.state import ProtectedVnf
@@ -23,6 +25,9 @@ from antipode.runs import fence, migrate, old_copy_removal, preparation, protect
 from antipode.runs.old_copy_removal import Holdings
 from antipode.runs.precheck import default_site
 from antipode.vault import points
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,39 @@ def prepare(
     if back:
         fence.must_be_old(deployment, vnf, site)
         found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
+        _names_must_be_free(known, deployment.site(site), found)
         return Prepared(known, state, site, option, None, [*warnings, *found.left], found, steps)
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:
         return Prepared(known, state, site, option, None, warnings, None, steps)
     plan = preparation.prepare(deployment, vnf, site, newest.id).plan
     return Prepared(known, state, site, option, plan, [*warnings, *plan.warnings], None, steps)
+
+
+def _names_must_be_free(vnf: Vnf, site: Site, removed: Holdings) -> None:
+    """See that no volume which stays would be in the way of one of no server: the old copy, with
+    which the VNF could be taken up again, is removed before the recovery is planned.
+
+    Raises:
+        PreflightFailed: one would.
+    """
+    staying = [
+        v
+        for v in (site.volumes.volumes() if vnf.volumes else [])
+        if v["name"] in vnf.volumes and v["id"] not in removed.volumes and not is_throw_away(v)
+    ]
+    if staying:
+        raise PreflightFailed(
+            f"a failback of {vnf.vnf} to {site.name}",
+            [
+                *(
+                    f"there is a volume {v['name']} ({v['id']}) that is not removed, and {vnf.vnf}"
+                    " has one of this name that is attached to no server; rename or delete it"
+                    for v in staying
+                ),
+                *removed.left,
+            ],
+        )
 
 
 def _must_be_handed_over(deployment: Deployment, vnf: Vnf, former: str, to: str) -> None:
