@@ -10,6 +10,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -325,6 +326,35 @@ def test_a_failover_that_was_aborted_names_no_old_server(world: World) -> None:
     planned = {"failover-aborted": {"id-app": "a member then"}}
     copy = old_copies.find(vault, "v", "site-a", state.generation, lambda run: planned.get(run, {}))
     assert set(copy.servers) == set(OLD)
+
+
+def test_a_server_that_left_the_vnf_after_an_undo_is_not_of_its_old_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def point(**servers: str) -> Any:
+        found = [SimpleNamespace(id=i, name=name) for i, name in servers.items()]
+        return SimpleNamespace(topology=SimpleNamespace(servers=found, unattached=[], volumes=[]))
+
+    def moved_to(generation: int, site: str, former: str) -> Any:
+        names = {"run": f"run-{generation}", "site": site, "former_site": former}
+        return SimpleNamespace(generation=generation, **names), SimpleNamespace(outcome="active")
+
+    claims = [
+        moved_to(2, "site-b", "site-a"),
+        moved_to(3, "site-a", "site-b"),
+        moved_to(4, "site-b", "site-a"),
+    ]
+    made = {"1": point(db="db", left="left"), "3": point(db="db")}
+    summaries = [(p, SimpleNamespace(generation=int(p), site="site-a")) for p in made]
+    recorded = {"run-2": {"db": "db", "left": "left"}, "run-4": {"db": "db"}}
+    monkeypatch.setattr(generations, "history", lambda vault, vnf: claims)
+    monkeypatch.setattr(points, "list_points", lambda vault, vnf: summaries)
+    monkeypatch.setattr(old_copies, "_read", lambda vault, vnf, name: made[name])
+    copy = old_copies.find(None, "v", "site-a", 4, lambda run: recorded.get(run, {}))  # type: ignore[arg-type]
+    assert copy.servers == {"db": "db"}
+    made["3"] = point(other="db")  # a copy of its own, after a failback: both are old
+    copy = old_copies.find(None, "v", "site-a", 4, lambda run: recorded.get(run, {}))  # type: ignore[arg-type]
+    assert copy.servers == {"db": "db", "left": "left", "other": "db"}
 
 
 def test_a_server_of_the_present_generation_is_spared_though_an_older_point_names_it() -> None:

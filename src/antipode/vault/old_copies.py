@@ -63,8 +63,7 @@ def find(
     """The old copy of a VNF at a site.
 
     Of each generation the newest valid point counts: what it does not have was no member any more.
-    Of volumes of no server only that of the newest generation counts in which this very copy was
-    active: after an undo it is the same one with other volumes, perhaps.
+    Of generations in which the very same copy was active, as after an undo, only the newest counts.
 
     Args:
         before: the present generation; older ones are old.
@@ -82,14 +81,11 @@ def find(
     succeeded = [claim for claim, o in claims if o is not None and o.outcome == "active"]
     runs = {c.run for c in succeeded if c.site == site and c.generation < before}
     old: dict[str, str] = {}
-    for claim in succeeded:
-        if claim.former_site == site and claim.generation <= before:
-            old |= left_by(claim.run)
     spared: set[str] = set()
     free: dict[str, str] = {}
     named: set[str] = set()
     replaced: set[str] | None = None
-    of_later: set[str] = set()
+    members: dict[int, set[str]] = {}
     spared_volumes: set[str] = set()
     seen: set[int] = set()
     for point, summary in reversed(list(points.list_points(vault, vnf))):
@@ -106,14 +102,20 @@ def find(
         unattached = {volume.id: volume.name for volume in found.topology.unattached}
         named |= set(unattached.values())
         if is_old:
-            old |= {server.id: server.name for server in found.topology.servers}
-            if not ids & of_later:
+            if all(ids.isdisjoint(later) for later in members.values()):
+                old |= {server.id: server.name for server in found.topology.servers}
                 free |= unattached
-            of_later |= ids
+            members[summary.generation] = ids
         else:
             spared |= ids
             spared_volumes |= {volume.id for volume in found.topology.volumes}
             replaced = set(unattached.values()) if replaced is None else replaced
+    for claim in succeeded:
+        if claim.former_site == site and claim.generation <= before:
+            replaced_by_it = left_by(claim.run)
+            later = (ids for generation, ids in members.items() if generation >= claim.generation)
+            if all(replaced_by_it.keys().isdisjoint(ids) for ids in later):
+                old |= replaced_by_it
     if not old and not runs:
         raise NotFound(
             f"no valid recovery point of {vnf} says which servers it had at {site}: an old copy"
