@@ -17,7 +17,8 @@ def current() -> str:
     """`USER@HOST`: the user that has logged in, also behind `su` and `sudo`, which keep the audit
     id of the login; else the user of the process.
     """
-    return f"{_name(_login() or os.getuid())}@{socket.gethostname()}"
+    login = _login()  # 0 is root's, who is the same person behind `su`
+    return f"{_name(os.getuid() if login is None else login)}@{socket.gethostname()}"
 
 
 def person(identity: str) -> str:

@@ -41,7 +41,7 @@ from antipode.operations.submit import submit
 from antipode.recover import switching
 from antipode.runs import expire, kind_of
 from antipode.service.conductor import Conductor
-from antipode.store.tables import RunRow
+from antipode.store.tables import ApprovalRow, RunRow
 from tests.unit.test_durable_runs import VNF, InBackground, World, until, world
 
 __all__ = ["world"]
@@ -232,6 +232,20 @@ def test_a_run_that_is_not_approved_in_time_is_over(world: World, acting_as: As)
     assert world.b.events == []
 
 
+def test_the_clock_of_the_approvers_host_has_no_say(
+    world: World, acting_as: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needing(world, failover=1)
+    run = asked(world)
+    plan, late = shown(world.here, run)[0], time.time() + 2 * world.here.config.approve_within
+    monkeypatch.setattr("antipode.store.approvals.now", lambda engine: late)
+    acting_as("bob@ops-2")
+    mine = ApprovalRow(run=run, person="bob", identity="bob@ops-2", plan=plan, at=time.time())
+    with pytest.raises(InvalidInput):
+        world.here.approvals.approve(mine)
+    assert [row.id for row in world.here.approvals.expire()] == [run]
+
+
 def test_an_abort_of_a_run_that_awaits_approval_ends_it(world: World, acting_as: As) -> None:
     needing(world, failover=1)
     run = asked(world)
@@ -330,6 +344,10 @@ def test_the_person_is_the_user_that_has_logged_in(
     assert identity.person(identity.current()) == "root"  # there is no such file
     login.write_text("1000")
     assert identity.person(identity.current()) == "alice"
+    login.write_text("0")
+    monkeypatch.setattr(os, "getuid", lambda: 1000)  # root, behind `su alice`
+    assert identity.person(identity.current()) == "root"
+    monkeypatch.setattr(os, "getuid", lambda: 0)
     login.write_text(str(2**32 - 1))
     assert identity.person(identity.current()) == "root"
 

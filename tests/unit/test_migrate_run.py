@@ -86,6 +86,44 @@ def test_a_vnf_moves_and_its_old_copy_is_off_and_locked(world: World) -> None:
     assert (state.active_site, state.generation) == ("site-b", 2)
 
 
+def test_a_vnf_whose_definition_was_changed_since_it_was_confirmed_stays_where_it_is(
+    world: World,
+) -> None:
+    here = world.process()
+    row = request(prepare(here, "v"))
+    before = list(world.a.events)
+    known = here.vnfs.get("v")
+    here.vnfs.put(known.model_copy(update={"undo_within": 60.0}))
+    with pytest.raises(Busy):
+        migrate(here, row, Unobserved())
+    assert world.a.events == before
+    here.vnfs.put(known)
+    migrated(world)
+
+
+def test_one_that_is_resumed_with_another_definition_is_rolled_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world.process()
+    known, demote = here.vnfs.get("v"), migrate_run._must_have_all
+
+    def changes(*args: Any) -> None:
+        here.vnfs.put(known.model_copy(update={"undo_within": 60.0}))
+        demote(*args)
+        raise Halted("its service stops")
+
+    monkeypatch.setattr(migrate_run, "_must_have_all", changes)
+    row = request(prepare(here, "v"))
+    run = row.id
+    with pytest.raises(Halted):
+        migrate(here, row, Unobserved())
+    assert set(statuses(world.a).values()) == {"SHUTOFF"}
+    monkeypatch.setattr(migrate_run, "_must_have_all", demote)
+    with pytest.raises(Busy):
+        resume(world.process(), run, Unobserved())
+    expect_as_before(world)
+
+
 def test_members_are_switched_off_against_their_boot_order_before_the_last_point(
     world: World,
 ) -> None:

@@ -17,8 +17,10 @@ from antipode.engine.activity import two_copies
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
-from antipode.errors import Busy, SiteUnreachable, UnexpectedAnswer, VaultError
+from antipode.errors import Aborted, Busy, SiteUnreachable, UnexpectedAnswer, VaultError
+from antipode.model.runbook import RunbookStep
 from antipode.operations import inspect
+from antipode.operations.fence import fence as fence_operation
 from antipode.recover import fencing
 from antipode.runs import fence, kind_of
 from antipode.service import observer, returning
@@ -264,3 +266,33 @@ def test_an_old_copy_that_cannot_be_fenced_is_not_tried_at_every_look_of_any_ser
     for deployment in (here, there):
         Returning(deployment, "site-a").look()
     assert len(queued(here)) == runs
+
+
+def test_a_fencing_that_was_not_approved_holds_none_up_by_policy(returned: World) -> None:
+    here = returned.process()
+    state = fence.must_be_old(here, "v", "site-a").state
+    row = fence.requested(state, "site-a")
+    run = row.id
+    here.approvals.ask(row)
+    assert here.approvals.reject(run, "no")
+    Returning(here, "site-a").look()
+    assert len(queued(here)) == 1
+
+
+def test_a_question_before_a_fence_does_not_hold_up_one_by_policy(returned: World) -> None:
+    here = returned.process()
+    asks = {"name": "q", "before": "all", "on": "fence", "prompt": "Is it old?", "within": "1h"}
+    state = fence.must_be_old(here, "v", "site-a").state
+    row = fence.requested(state, "site-a", steps=[RunbookStep.model_validate(asks)])
+    run = row.id
+    fencing_by_hand = InBackground(lambda: fence_operation(here, row, Unobserved()))
+    until(lambda: bool(here.questions.open([run])))
+    look = Returning(here, "site-a")
+    look.look()
+    fencing_by_hand.join()
+    assert isinstance(fencing_by_hand.error, Aborted)
+    look.look()
+    (by_policy,) = queued(here)
+    assert here.runs.get(by_policy).request["by_policy"] is True  # type: ignore[index]
+    carry_out(here, by_policy)
+    assert all(is_fenced(returned.a, server) for server in OLD)

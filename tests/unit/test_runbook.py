@@ -613,6 +613,24 @@ def test_a_call_sends_what_the_step_says_and_secrets_that_only_this_host_has(
     assert "of-a-file" not in json.dumps(kept) and "of-a-variable" not in json.dumps(kept)
 
 
+def test_a_secret_to_this_host_does_not_pass_a_proxy(
+    world: World, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Service()
+    try:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "elsewhere.example")
+        monkeypatch.setenv("NOC_TOKEN", "of-a-variable")
+        call = {"url": service.url, "headers": {"X-Token": {"env": "NOC_TOKEN"}}}
+        world.here.vnfs.put(with_runbook(step("noc", after="all", http=call)))
+        world.failover()
+    finally:
+        proxy.close()
+    assert (len(service.got), proxy.got) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("statuses", "more", "calls", "ends"),
     [

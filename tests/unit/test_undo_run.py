@@ -6,6 +6,7 @@ again. Whatever fails before it answers leaves the new copy running, and never d
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from antipode.errors import (
 )
 from antipode.model.marks import marks
 from antipode.model.state import Claim, ProtectedVnf
-from antipode.model.vnf import Vnf
+from antipode.model.vnf import Answers, Vnf
 from antipode.operations import fence as fencing
 from antipode.operations import reprotect
 from antipode.operations.abort import abort
@@ -148,6 +149,19 @@ def test_the_time_of_the_vnf_file_counts(world: World) -> None:
     here.vnfs.put(Vnf.model_validate(known | {"undo_within": "2h"}))
     failed_over(world, None)
     assert status(world.process(), "v").undo_until is not None
+
+
+def test_it_asks_the_probes_that_were_confirmed(moved: World, tmp_path: Path) -> None:
+    here = moved.process()
+    row = request_undo(prepare_undo(here, "v"))
+    known = here.vnfs.get("v")
+    probe = Answers(command=["touch", str(tmp_path / "probed")])
+    first, *others = known.members
+    changed = [first.model_copy(update={"answers": probe}), *others]
+    here.vnfs.put(known.model_copy(update={"members": changed}))
+    undo(here, row, Unobserved())
+    assert not (tmp_path / "probed").exists()
+    assert active(moved)[0] == "site-a"
 
 
 def test_after_its_time_it_is_refused(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:

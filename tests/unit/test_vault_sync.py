@@ -23,7 +23,7 @@ from antipode.operations.failover import failover, prepare
 from antipode.operations.vaults import Synced
 from antipode.runs import protect as run_kind
 from antipode.runs.failover_checks import Accepted
-from antipode.vault import generations, points, sealing, sync
+from antipode.vault import generations, points, sealing, sync, windows
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.keys import NO_KEYS
 from antipode.vault.sealing import MANIFEST
@@ -80,6 +80,15 @@ def places(tmp_path: Path) -> Places:
     return Places(tmp_path / "places")
 
 
+def committable(host: Deployment) -> ProtectedVnf:
+    """A VNF that has failed over, which can be undone."""
+    points.commit(host.vaults(), samples.point())
+    state = generations.present(host.vaults(), "hlr", "site-a")
+    mine = generations.claim(host.vaults(), state, "site-b", "failover-1", undo_within_s=3600.0)
+    generations.complete(host.vaults(), mine)
+    return generations.present(host.vaults(), "hlr", "site-a")
+
+
 def sealed(point: RecoveryPoint) -> bytes:
     return sealing.seal(point, NO_KEYS).manifest.encode()
 
@@ -112,6 +121,37 @@ def test_a_vault_that_was_away_gets_claims_outcomes_notes_and_points(places: Pla
     alone = places.vault("three")
     assert points.list_ids(alone, "hlr") == [first.id, second.id]
     assert generations.present(alone, "hlr", "site-a").active_site == "site-b"
+
+
+def test_a_commit_is_brought_to_a_vault_that_was_away(places: Places) -> None:
+    host = places.host()
+    state = committable(host)
+    places.away("three")
+    windows.commit(host.vaults(), state)
+    places.back("three")
+    assert not windows.is_committed(places.vault("three"), state)
+    assert sync.catch_up(host.vaults(), "hlr").trouble == []
+    assert windows.is_committed(places.vault("three"), state)
+    assert sync.catch_up(host.vaults(), "hlr").written == {}
+
+
+def test_a_commit_that_an_undo_may_not_see_is_said(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = places.host()
+    state, create = committable(host), DirectoryVault.create
+
+    def is_full(there: DirectoryVault, name: str, document: bytes) -> bool:
+        if name.endswith(windows.COMMITTED) and there.place != places.vault("one").place:
+            raise VaultError("it is full")
+        return create(there, name, document)
+
+    monkeypatch.setattr(DirectoryVault, "create", is_full)
+    with pytest.raises(VaultError):
+        windows.commit(host.vaults(), state)
+    monkeypatch.setattr(DirectoryVault, "create", create)
+    assert sync.catch_up(host.vaults(), "hlr").trouble == []
+    assert all(windows.is_committed(places.vault(name), state) for name in NAMES)
 
 
 def test_a_withdrawn_point_does_not_come_back_from_a_vault_that_was_away(places: Places) -> None:

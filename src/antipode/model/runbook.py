@@ -28,6 +28,8 @@ WITHIN_S = {"prompt": 3600.0, "command": 60.0, "http": 30.0, "script": 300.0}
 """The time limit of an action, in seconds, where a step names none."""
 Message = Annotated[str, StringConstraints(min_length=1, max_length=2000, strip_whitespace=True)]
 Word = Annotated[str, Field(max_length=4096)]
+THIS_HOST = ("127.0.0.1", "::1")
+"""The addresses to which a secret may go without TLS."""
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
 _RETRY = re.compile(r"retry\(([1-9][0-9]?)\)")
 
@@ -105,7 +107,7 @@ class HttpCall(Model):
         if parts.username or parts.password:
             raise ValueError("a password in the URL would be in logs; give a header from a file")
         secret = any(isinstance(value, FromElsewhere) for value in self.headers.values())
-        if secret and parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1"):
+        if secret and parts.scheme != "https" and parts.hostname not in THIS_HOST:
             raise ValueError(
                 "a header from a file or a variable goes to https:// or this host only"
             )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from collections.abc import Mapping as AnyMapping
 from graphlib import CycleError, TopologicalSorter
@@ -602,6 +603,11 @@ class Vnf(Model):
                 ],
             }
         )
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its canonical form: of all that is executed for it."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     @property
     def selects(self) -> bool:

@@ -30,6 +30,7 @@ from antipode.model.runbook import Deliberate
 from antipode.model.vnf import Vnf
 from antipode.runs import kind_of
 from antipode.service.queue import announce
+from antipode.store import database
 from antipode.store.runs import AWAITING, NEVER_BEGUN, OPEN
 from antipode.store.tables import ApprovalRow, RunRow
 from antipode.vault import Vault, points
@@ -81,7 +82,7 @@ def definition_of(deployment: Deployment, vaults: Vault, vnf: str) -> Vnf | None
 def ask(deployment: Deployment, row: RunRow) -> Json:
     """Keep a new run that awaits approval; a record of it. It is in the way of no other run."""
     row.approvals_needed = needed(deployment, row)
-    row.approve_before = time.time() + deployment.config.approve_within
+    row.approve_before = database.now(deployment.database) + deployment.config.approve_within
     run = row.id
     deployment.approvals.ask(row)
     return record(deployment, deployment.runs.get(run))

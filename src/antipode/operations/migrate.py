@@ -37,6 +37,7 @@ def request(prepared: Prepared) -> RunRow:
         None if prepared.removes is None else prepared.removes.ids,
         [planned.step for planned in prepared.steps],
         prepared.returns,
+        prepared.vnf.digest,
     )
     return wanted(run_kind.requested(prepared.state, prepared.to, asked), [prepared.vnf])
 

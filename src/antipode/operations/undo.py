@@ -89,8 +89,8 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
 
 def request(prepared: Prepared) -> RunRow:
     """The run that the operator confirms now; neither kept nor begun."""
-    row = run_kind.requested(prepared.state, prepared.site, prepared.steps)
-    return wanted(row, [prepared.definition])
+    known = prepared.definition
+    return wanted(run_kind.requested(prepared.state, prepared.site, prepared.steps, known), [known])
 
 
 def undo(deployment: Deployment, row: RunRow, observer: Observer) -> Json:

@@ -30,7 +30,7 @@ from antipode.model.point import RecoveryPoint
 from antipode.model.runbook import ALL, Deliberate, PlannedStep, RunbookStep, Verb
 from antipode.model.state import ProtectedVnf
 from antipode.model.steps import StepName
-from antipode.model.vnf import ARRIVES_WITHIN_S
+from antipode.model.vnf import ARRIVES_WITHIN_S, Vnf
 from antipode.recover import application_data, fencing, switching
 from antipode.recover.switching import Switching
 from antipode.runs import failover, fence, old_copy_removal, preparation, protect, runbook
@@ -84,6 +84,10 @@ class MigrateRequest(Model):
     """the runbook as it was when it was confirmed, as far as it concerns this migration"""
     returns: bool = False
     """whether the VNF goes to where it came from, which a failback does, too"""
+    definition: str | None = None
+    """the SHA-256 of the definition of the VNF when it was confirmed: with another one it is not
+    moved. None: it was asked for by an older antipode
+    """
     part_of: str | None = None
     """the run that it is a part of"""
 
@@ -122,6 +126,8 @@ class Asked:
     """of the runbook, those that concern this migration"""
     returns: bool = False
     """whether the VNF goes to where it came from"""
+    definition: str | None = None
+    """the SHA-256 of the definition of the VNF"""
 
 
 def requested(state: ProtectedVnf, to: str, asked: Asked = Asked()) -> RunRow:
@@ -135,6 +141,7 @@ def requested(state: ProtectedVnf, to: str, asked: Asked = Asked()) -> RunRow:
         removes=None if asked.removes is None else list(asked.removes),
         steps=list(asked.steps),
         returns=asked.returns,
+        definition=asked.definition,
     )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
@@ -229,6 +236,7 @@ def _migrate(run: Run) -> None:
     run.result["recovery_point"] = _point(last)
 
     def recovery() -> RunRow:
+        _definition(run, request)
         _must_have_all(run, request, _point(last))
         _hand_data_over(run, request, _point(last))
         p = preparation.prepare(run.deployment, run.vnf, request.to, _point(last))
@@ -261,10 +269,10 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     """
     protect.no_run_in_the_way(run.deployment, run.vnf, run.id)
     _must_be_active(run, request)
+    vnf = _definition(run, request)
     first_steps = [PlannedStep(step=step) for step in request.steps if step.before == ALL]
     runbook.do_all(Occasion(run, request.verb, request.to, ""), first_steps)
     run.touches_clouds()
-    vnf = run.deployment.vnfs.get(run.vnf)
 
     def protection(switched_off: Sequence[str] = ()) -> RunRow:
         state = _must_be_active(run, request)
@@ -284,6 +292,21 @@ def _capture(run: Run, request: MigrateRequest) -> None:
     parts.done(
         run, MigrateSteps.LAST_POINT, protect.KIND, lambda: protection(list(members.were_on))
     )
+
+
+def _definition(run: Run, request: MigrateRequest) -> Vnf:
+    """The definition of the VNF, as it was confirmed.
+
+    Raises:
+        Busy: it was changed since.
+    """
+    vnf = run.deployment.vnfs.get(run.vnf)
+    if request.definition not in (None, vnf.digest):
+        raise Busy(
+            f"the definition of {run.vnf} was changed since {run.id} was confirmed: plan it again,"
+            " to see what is done"
+        )
+    return vnf
 
 
 def _must_have_all(run: Run, request: MigrateRequest, last: str) -> None:

@@ -5,7 +5,6 @@ makes the run that does what was confirmed.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -128,11 +127,6 @@ class PlanVerb(ABC):
         """
 
 
-def digest(vnf: Vnf) -> str:
-    """Of a definition: the SHA-256 of its canonical form."""
-    return hashlib.sha256(vnf.model_dump_json().encode()).hexdigest()
-
-
 class OfPrecheck(PlanVerb):
     name = "precheck"
     child = precheck.KIND
@@ -169,7 +163,7 @@ class OfFailover(PlanVerb):
             generation=prepared.state.generation,
             recovery_point=prepared.point.id,
             point_digest=prepared.point_digest,
-            definition=digest(prepared.point.vnf),
+            definition=prepared.point.vnf.digest,
             words=[
                 f"as of {prepared.point.consistent_at}: data newer than"
                 f" {prepared.point.age_s:.0f} s is lost (RPO)",
@@ -222,7 +216,7 @@ class OfDrill(PlanVerb):
             generation=prepared.state.generation,
             recovery_point=prepared.point.id,
             point_digest=prepared.point_digest,
-            definition=digest(prepared.point.vnf),
+            definition=prepared.point.vnf.digest,
             words=[*prepared.plan.words(), "all of it is removed at the end"],
         )
         return Look(
@@ -263,7 +257,7 @@ class OfMigrate(PlanVerb):
             vnf=vnf,
             site=found.to,
             generation=found.state.generation,
-            definition=digest(definition),
+            definition=definition.digest,
             removes=None if removes is None else removes.ids,
             approved_as=list(migrate.approved_as(returns=found.returns)),
             words=[
@@ -290,7 +284,7 @@ class OfMigrate(PlanVerb):
         found = migrate_preparation.prepare(deployment, target.vnf, target.site, back=self.back)
         _must_be_as_confirmed(target, found.state, deployment.vnfs.get(target.vnf), None)
         steps = [planned.step for planned in found.steps]
-        asked = migrate.Asked(removes=target.removes, steps=steps)
+        asked = migrate.Asked(removes=target.removes, steps=steps, definition=target.definition)
         return migrate.requested(found.state, found.to, asked)
 
     def _is_there(self, deployment: Deployment, vnf: str, to: str | None) -> ProtectedVnf | None:
@@ -341,7 +335,7 @@ def _must_be_as_confirmed(
     """
     if state.generation != target.generation:
         raise Busy(f"{state}: it has moved since the plan was confirmed")
-    if digest(definition) != target.definition:
+    if definition.digest != target.definition:
         raise Busy(
             f"the definition of {target.vnf} was changed since the plan was confirmed: give the"
             " command again, to see what is done"

@@ -71,15 +71,31 @@ class UndoRequest(Model):
     """seconds since the epoch"""
     steps: list[RunbookStep] = Field(default_factory=list)
     """of the runbook, those that concern this run"""
+    definition: Vnf | None = None
+    """of the VNF when it was confirmed: its probes are asked. None: it was asked for by an older
+    antipode
+    """
 
 
-def requested(state: ProtectedVnf, site: str, steps: Sequence[RunbookStep] = ()) -> RunRow:
+def requested(
+    state: ProtectedVnf,
+    site: str,
+    steps: Sequence[RunbookStep] = (),
+    definition: Vnf | None = None,
+) -> RunRow:
     """An undo that an operator confirms now; it is not kept yet.
 
     Args:
         steps: of the runbook, those that concern it.
+        definition: of the VNF.
     """
-    request = UndoRequest(site=site, state=state, confirmed_at=time.time(), steps=list(steps))
+    request = UndoRequest(
+        site=site,
+        state=state,
+        confirmed_at=time.time(),
+        steps=list(steps),
+        definition=definition,
+    )
     return new_run(KIND, state.vnf, request.model_dump(mode="json"))
 
 
@@ -260,7 +276,7 @@ def _undo(run: Run) -> None:
     failover.displace_others(run, KIND)
     vaults, site = _vaults(run, request), run.site(request.site)
     members = old_members(vaults, request.state, site)
-    definition = definition_of(members, run.deployment.vnfs.find(run.vnf))
+    definition = definition_of(members, request.definition or run.deployment.vnfs.find(run.vnf))
     is_begun = generations.claim_of(vaults, run.vnf, run.id) is not None
     if not is_begun:
         windows.must_be_open(vaults, request.state)

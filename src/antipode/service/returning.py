@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from antipode.cloud.api import Json
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
+from antipode.engine.run import WAITING, state_of
 from antipode.errors import AntipodeError, Busy, SiteUnreachable, VaultError
 from antipode.model.event import Event
 from antipode.model.state import ProtectedVnf, VnfState
@@ -25,6 +26,7 @@ from antipode.runs import fence
 from antipode.service import events
 from antipode.service.queue import enqueue
 from antipode.store import database
+from antipode.store.tables import RunRow
 
 if TYPE_CHECKING:
     from antipode.vault.old_copies import OldCopy
@@ -156,12 +158,24 @@ class Returning:
         self._note(vnf.vnf, seen)
         if vnf.on_return != "fence" or self._was_fenced_lately(vnf.vnf):
             return
+        self._end_those_that_wait(vnf.vnf)
         row = fence.requested(standing.state, self.site, by_policy=True)
         LOG.warning(
             "the old copy of VNF %s at %s is going to be fenced by %s: %s",
             *(vnf.vnf, self.site, row.id, ", ".join(seen.unfenced)),
         )
         enqueue(self._deployment, row)
+
+    def _end_those_that_wait(self, vnf: str) -> None:
+        """Have a fencing of an operator end that waits for an answer: it is in the way of ours."""
+        for row in self._deployment.runs.open(vnf):
+            if fence.is_fencing(row) and state_of(row, self._deployment) == WAITING:
+                LOG.warning(
+                    "%s waits for an answer while the old copy of VNF %s runs at %s: it is aborted,"
+                    " and that copy is fenced",
+                    *(row.id, vnf, self.site),
+                )
+                self._deployment.runs.request_abort(row.id)
 
     def _was_fenced_lately(self, vnf: str) -> bool:
         """Whether a fencing at the site has ended a short while ago, of whatever service. One that
@@ -171,6 +185,7 @@ class Returning:
         return any(
             fence.is_fencing(row)
             and fence.KIND.site_of(row) == self.site
+            and _has_tried(row)
             and row.ended_at is not None
             and now - AGAIN_S < row.ended_at <= now
             for row in self._deployment.runs.all(vnf)
@@ -220,3 +235,10 @@ class Returning:
 
     def _key(self, vnf: str) -> str:
         return f"{activity.TWO_COPIES}{vnf}@{self.site}"
+
+
+def _has_tried(row: RunRow) -> bool:
+    """Whether a fencing that has ended has tried to fence something. One of an operator may have
+    ended before that: others have not approved it, or a step of its runbook has failed.
+    """
+    return bool((row.request or {}).get("by_policy")) or "not_fenced" in (row.result or {})

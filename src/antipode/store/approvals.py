@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from sqlalchemy import Engine, select, update
@@ -11,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from antipode.errors import Busy, InvalidInput
+from antipode.store.database import now
 from antipode.store.runs import AWAITING, NEVER_BEGUN, slot_of
 from antipode.store.tables import ApprovalRow, RunRow
 
@@ -45,13 +45,14 @@ class Approvals:
             Busy: another run has its slot; the approval is not kept.
         """
         run, person = approval.run, approval.person
+        in_time = now(self._engine)  # the clock of the approver's host has no say
         try:
             with Session(self._engine) as session, session.begin():
                 # locks the row: of two approvals at once, one sees the other
                 ours = update(RunRow).where(
                     RunRow.id == run,
                     RunRow.state == AWAITING,
-                    RunRow.approve_before > approval.at,
+                    RunRow.approve_before > in_time,
                 )
                 held = session.execute(ours.values(state=AWAITING))
                 if not held.rowcount:  # type: ignore[attr-defined]
@@ -79,14 +80,16 @@ class Approvals:
 
     def _end(self, run: str, state: str, reason: str) -> bool:
         ours = update(RunRow).where(RunRow.id == run, RunRow.state == AWAITING)
-        now = time.time()
+        at = now(self._engine)
         # it has made nothing that could be an orphan
-        values = {"state": state, "reason": reason, "ended_at": now, "collected_at": now}
+        values = {"state": state, "reason": reason, "ended_at": at, "collected_at": at}
         with Session(self._engine) as session, session.begin():
             return bool(session.execute(ours.values(values)).rowcount)  # type: ignore[attr-defined]
 
     def expire(self) -> Sequence[RunRow]:
-        """End the runs that were not approved in time; those."""
-        now = time.time()
-        late = [r for r in self.awaiting() if (r.approve_before or 0) <= now]
+        """End the runs that were not approved in time, by the clock of the database; those."""
+        if not (awaiting := self.awaiting()):
+            return []
+        at = now(self._engine)
+        late = [r for r in awaiting if (r.approve_before or 0) <= at]
         return [r for r in late if self._end(r.id, NEVER_BEGUN[1], "it was not approved in time")]

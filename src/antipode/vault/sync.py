@@ -8,8 +8,19 @@ from functools import partial
 from typing import NamedTuple
 
 from antipode.errors import AntipodeError, NotFound, Stopped, VaultCorrupt, VaultError
-from antipode.vault import Vault, generations, points, reserve, sealing, statements, withdrawals
+from antipode.vault import (
+    Vault,
+    generations,
+    points,
+    reserve,
+    sealing,
+    statements,
+    windows,
+    withdrawals,
+)
 from antipode.vault.sealing import MANIFEST, Trust
+from antipode.vault.statements import AnyStatement, Kind
+from antipode.vault.windows import COMMITTED
 from antipode.vault.withdrawals import WITHDRAWN
 
 
@@ -29,7 +40,8 @@ class CaughtUp(NamedTuple):
 
 def lacking(vault: Vault, vnf: str) -> Iterator[Lack]:
     """What some of the vaults lack of a VNF, in an order in which it can be written at any time:
-    where it is active, what was withdrawn, recovery points, the newest first, and records.
+    where it is active, what was withdrawn or committed, recovery points, the newest first, and
+    records.
 
     Raises:
         VaultError: a vault that is needed cannot be read.
@@ -52,6 +64,7 @@ def lacking(vault: Vault, vnf: str) -> Iterator[Lack]:
     }
     for name in (
         *sorted(name for name in known if name.endswith(WITHDRAWN)),
+        *sorted(name for name in known if statements.base_of(name).endswith(COMMITTED)),
         *sorted(manifests, reverse=True),
         *sorted(name for name in known if name.startswith(records)),
     ):
@@ -121,7 +134,9 @@ def _intact(vault: Vault, vnf: str, name: str) -> dict[str, bytes]:
     if name.startswith(sealing.records_folder(vnf)):
         return {name: _record(vault, name, name.removesuffix(MANIFEST).rpartition(".")[2])}
     if name.endswith(WITHDRAWN):
-        return {name: _note(vault, name)}
+        return {name: _statement(vault, withdrawals.KIND, name)}
+    if statements.base_of(name).endswith(COMMITTED):
+        return {name: _statement(vault, windows.COMMITMENT, name)}
     point = name.removeprefix(f"{vnf}/").removesuffix(MANIFEST)
     records: dict[str, bytes] = {}
 
@@ -139,10 +154,12 @@ def _intact(vault: Vault, vnf: str, name: str) -> dict[str, bytes]:
     raise damaged or NotFound(f"{vault.place} has it no more")
 
 
-def _note(vault: Vault, name: str) -> bytes:
-    """A note that a recovery point was withdrawn, from any vault that has one which counts."""
+def _statement(vault: Vault, kind: Kind[AnyStatement], name: str) -> bytes:
+    """A statement, such as the note that a recovery point was withdrawn, from any vault that has
+    one which counts.
+    """
     for place, document in vault.versions(name):
-        if statements.counting(vault.keys, withdrawals.KIND, place, name, document) is not None:
+        if statements.counting(vault.keys, kind, place, name, document) is not None:
             return document
     raise VaultCorrupt(f"{vault.place}: no key that is trusted here has signed it")
 

@@ -20,6 +20,7 @@ from antipode.model.vnf import Name
 from antipode.vault import Vault, statements
 from antipode.vault.statements import Kind
 
+COMMITTED = ".committed"
 LOG = logging.getLogger(__name__)
 
 
@@ -93,7 +94,8 @@ def commit(vault: Vault, state: ProtectedVnf) -> None:
     """End the time in which the newest failover of a VNF can be undone. Safe to repeat.
 
     Raises:
-        VaultError: no vault has it, or that is unknown.
+        VaultError: too few vaults have it for every undo to see it: it reads none at the site that
+            it leaves.
     """
     wanted = Commitment(
         vnf=state.vnf,
@@ -101,19 +103,24 @@ def commit(vault: Vault, state: ProtectedVnf) -> None:
         host=socket.gethostname(),
         since=_moment(time.time()),
     )
-    written = False
+    having: list[str] = []
     for there in vault.copies():
         try:
             statements.create(there, vault.keys, COMMITMENT, wanted)
-            written = True
+            having.append(there.place)
         except VaultError as error:
             LOG.warning("%s does not have that %s is committed: %s", there.place, state.vnf, error)
-    if not written:
+    if not having:
         raise VaultError(f"no vault has accepted that {state.vnf} is committed; try again")
+    if not vault.decides(having, state.active_site):
+        raise VaultError(
+            f"only {', '.join(having)} has accepted that {state.vnf} is committed, and an undo may"
+            " not see it there. Once the others work: antipode vault sync"
+        )
 
 
 def _name(vnf: str, generation: int) -> str:
-    return f"{vnf}/window-{generation:010d}.committed"
+    return f"{vnf}/window-{generation:010d}{COMMITTED}"
 
 
 def _moment(seconds: float) -> str:
