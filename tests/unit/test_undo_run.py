@@ -43,13 +43,15 @@ from antipode.operations.undo import undo
 from antipode.recover import switching
 from antipode.runs import commit as commit_run
 from antipode.runs import failover as failover_run
+from antipode.runs import fence as fence_run
 from antipode.runs import undo as undo_run
+from antipode.service.queue import enqueue
 from antipode.store.runs import Runs
 from antipode.store.tables import RunRow
 from antipode.vault import generations, windows
 from tests.unit.fakecloud import refuse
 from tests.unit.test_dns_run import KEY, THEIRS, FakeZone, zone
-from tests.unit.test_durable_runs import World, world
+from tests.unit.test_durable_runs import InBackground, World, until, world
 from tests.unit.test_failover_fence import expect_as_before, fails, of_a_patient_fence
 from tests.unit.test_migrate_run import statuses
 from tests.unit.test_reprotect_run import is_fenced
@@ -164,6 +166,41 @@ def test_it_asks_the_probes_that_were_confirmed(moved: World, tmp_path: Path) ->
     assert active(moved)[0] == "site-a"
 
 
+def test_the_plan_says_how_members_are_probed(moved: World) -> None:
+    here = moved.process()
+    known = here.vnfs.get("v")
+    probe = Answers(command=["check-it", "{server}", "{site}"])
+    first, *others = known.members
+    probed = [first.model_copy(update={"answers": probe}), *others]
+    here.vnfs.put(known.model_copy(update={"members": probed}))
+    assert any("check-it db site-a" in line for line in prepare_undo(here, "v").probes)
+
+
+def test_it_waits_until_no_fence_by_policy_may_stop_the_old_copy_again(
+    moved: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = moved.process()
+    row = fence_run.requested(status(here, "v").state, "site-a", by_policy=True)
+    run, looks, beside = row.id, list[str](), list[str]()
+    enqueue(here, row)
+    is_fencing = fence_run.is_fencing
+
+    def looked_at(row: RunRow) -> bool:
+        looks.append(row.id)
+        return is_fencing(row)
+
+    monkeypatch.setattr(fence_run, "POLL_S", 0.01)
+    monkeypatch.setattr(fence_run, "is_fencing", looked_at)
+    moved.b.before = lambda event: beside.append(here.runs.get(run).state)
+    undoing = InBackground(lambda: undone(moved))
+    until(lambda: bool(looks or beside))
+    with here.claims.take(run) as claim:
+        here.runs.end(run, claim.number, "succeeded", time.time(), None, {})
+    undoing.join()
+    assert undoing.error is None
+    assert set(beside) == {"succeeded"}
+
+
 def test_after_its_time_it_is_refused(moved: World, monkeypatch: pytest.MonkeyPatch) -> None:
     until = prepare_commit(moved.process(), "v").until
     monkeypatch.setattr("antipode.vault.windows.time.time", lambda: until + 1)
@@ -276,7 +313,7 @@ def test_a_vnf_file_with_other_members_is_refused_before_anything_is_stopped(
     moved: World,
 ) -> None:
     here = moved.process()
-    row = request_undo(prepare_undo(here, "v"))
+    row = undo_run.requested(status(here, "v").state, "site-a")  # as an older antipode asks
     known = here.vnfs.get("v").model_dump(mode="json")
     fewer = {"members": [m for m in known["members"] if m["server"] != "front"]}
     here.vnfs.put(Vnf.model_validate(known | fewer))

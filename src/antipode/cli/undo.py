@@ -123,6 +123,7 @@ def _planned(prepared: Prepared) -> dict[str, Any]:
         "lost_s": round(prepared.lost_s),
         "stops": prepared.stops,
         "starts": prepared.starts,
+        "probes": prepared.probes,
         "steps": in_words(prepared.steps),
     }
 
@@ -139,6 +140,7 @@ def _plan(prepared: Prepared) -> Iterator[str]:
         yield f"  at {state.active_site}, {server}: cut off, stopped and locked"
     for server in prepared.starts:
         yield f"  at {prepared.site}, {server}: unlocked and started"
+    yield from (f"  {line}" for line in prepared.probes)
     from antipode.runs.runbook import in_words
 
     yield from (f"  {line}" for line in in_words(prepared.steps))

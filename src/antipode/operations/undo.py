@@ -41,6 +41,8 @@ class Prepared:
     """the servers of the new copy, which are stopped and locked"""
     starts: list[str]
     """the servers of the old copy, which are started"""
+    probes: list[str]
+    """how its members are probed"""
     steps: list[RunbookStep]
     """of the runbook"""
 
@@ -83,6 +85,7 @@ def prepare(deployment: Deployment, vnf: str) -> Prepared:
         time.time() - began,
         failover_fence.members(deployment, state),
         [f"server {s.name} ({s.id})" for _, s in members.servers if not s.is_off],
+        [f"{name} answers: {probe}" for name, probe in members.probes(definition)],
         runbook.around(deployment.config, definition, "undo", old),
     )
 

@@ -130,7 +130,8 @@ def is_fencing(row: RunRow) -> bool:
 
 def await_those_by_policy(whole: Run) -> None:
     """Wait until a fence has ended that a service has begun, as it saw the copy before we did: a
-    VNF has one at a time. One that is a part of `whole` then finds what is left to do.
+    VNF has one at a time. One that is a part of `whole` then finds what is left to do, and an undo
+    may start the copy.
     """
     deadline = time.monotonic() + fencing.WITHIN_S
     while any(

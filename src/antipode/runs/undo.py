@@ -30,6 +30,7 @@ from antipode.errors import (
 )
 from antipode.model.base import Model
 from antipode.model.marks import made_by
+from antipode.model.probe import Probe
 from antipode.model.runbook import Deliberate, RunbookStep
 from antipode.model.state import Claim, ProtectedVnf
 from antipode.model.steps import StepName, Steps
@@ -40,7 +41,7 @@ from antipode.recover.dns import switching as dns_switching
 from antipode.recover.fencing import Fenced, Fencing
 from antipode.recover.release import Release
 from antipode.recover.switching import Switching
-from antipode.runs import dns_switch, failover, failover_fence, preparation, runbook
+from antipode.runs import dns_switch, failover, failover_fence, fence, preparation, runbook
 from antipode.runs.actions import Occasion
 from antipode.runs.failover_fence import Former
 from antipode.store.tables import RunRow
@@ -180,6 +181,20 @@ class OldMembers:
         """The ids of those that are to run."""
         return {server.id for _, server in self.servers if not server.is_off}
 
+    def probes(self, definition: Vnf) -> Iterator[tuple[str, Probe]]:
+        """The names of the members that are probed, and how.
+
+        Args:
+            definition: of the VNF, with the members in their order.
+
+        Raises:
+            InvalidInput: a name or an address does not become part of a command.
+        """
+        for member, (_, server) in zip(definition.members, self.servers, strict=True):
+            if member.answers is not None and not server.is_off:
+                address = answering.fixed_address(server)
+                yield server.name, Probe.of(member.answers, self.site.name, server.name, address)
+
     def missing(self) -> Iterator[str]:
         """What is not there any more of them, or is in no state in which it can be started.
 
@@ -285,6 +300,8 @@ def _undo(run: Run) -> None:
     steps = _steps(run, request, members)
     if not is_begun:
         steps.before()
+        # one that is in the midst of a pass would stop what is started here
+        fence.await_those_by_policy(run)
     run.touches_clouds()
     claim = _claim(run, request, vaults)
     if not is_begun:

@@ -57,7 +57,7 @@ def await_answer(
     Raises:
         ResourceFailed: it does not answer within the time that its VNF file gives it.
     """
-    probe = Probe.of(answers, site.name, server.name, _fixed_address(server), is_moved=is_moved)
+    probe = Probe.of(answers, site.name, server.name, fixed_address(server), is_moved=is_moved)
     deadline = time.monotonic() + answers.within
     while (silence := _ask(probe, site, server, server_id, wait)) is not None:
         if time.monotonic() > deadline:
@@ -72,7 +72,8 @@ def await_answer(
     return probe
 
 
-def _fixed_address(server: Server) -> str:
+def fixed_address(server: Server) -> str:
+    """The address of a server that is probed; empty where it has none."""
     return server.ports[0].fixed[0].address if server.ports and server.ports[0].fixed else ""
 
 
