@@ -11,7 +11,9 @@ from antipode.cloud import site as cloud_site
 from antipode.errors import NotFound, SiteUnreachable
 from antipode.model.advice import Facts, Weight
 from antipode.operations.advice import Advice, Advised, advise
+from antipode.operations.advice import _of_what_it_captures as of_captured
 from antipode.protect.option import OPTIONS
+from tests.unit.test_accepted_consistency import accepting
 from tests.unit.test_drill_run import drilled
 from tests.unit.test_durable_runs import VNF, World, world
 
@@ -71,6 +73,43 @@ def test_an_option_without_what_it_needs_is_ruled_out() -> None:
         assert Weight.RULES_OUT in weights("quiesced-snapshot", **changes)
         assert Weight.RULES_OUT in weights("replication", replicated=5, **changes)
         assert Weight.RULES_OUT not in weights("server-snapshot", **changes)
+
+
+def test_members_without_agents_are_not_quiesced_by_any_option() -> None:
+    for option in ("quiesced-snapshot", "replication"):
+        bare = {"without_agent": 1, "replicated": 5}
+        assert Weight.RULES_OUT in weights(option, **bare)
+        assert Weight.RULES_OUT not in weights(option, **bare, accepts_running=True)
+        assert Weight.AGAINST in weights(option, **bare, accepts_running=True)
+    assert Weight.AGAINST in weights("server-snapshot", members=1, without_agent=1)
+
+
+def test_volumes_that_several_members_have_are_captured_in_one_window_only() -> None:
+    for option in ("server-snapshot", "replication"):
+        assert Weight.RULES_OUT in weights(option, shared=1, replicated=5)
+    assert Weight.RULES_OUT not in weights("quiesced-snapshot", shared=1)
+
+
+def test_what_protect_refuses_is_not_advised(world: World) -> None:
+    """Members that are left out, and volumes of no server."""
+    kept = replace(USUAL, replicated=5)
+    captures_none = {o for o in OPTIONS.names if not OPTIONS.get(o).captures_unattached}
+    captures_all = {o for o in OPTIONS.names if not OPTIONS.get(o).captures_a_part}
+    for facts, cannot in (
+        (replace(kept, unattached=1), captures_none),
+        (replace(kept, left_out=1), captures_all),
+    ):
+        ruled_out = {
+            name
+            for name in OPTIONS.names
+            if any(r.weight is Weight.RULES_OUT for r in of_captured(OPTIONS.get(name), facts))
+        }
+        assert ruled_out == cannot != set()
+    world.here.vnfs.put(accepting(None, capture="standby"))
+    found = advise(world.here, "v")
+    assert found.facts.left_out == 1
+    refused = of(found, "replication")
+    assert any("leaves 1 out" in remark.words for remark in refused.remarks)
 
 
 def test_what_is_not_known_speaks_neither_for_nor_against() -> None:

@@ -33,9 +33,9 @@ class Facts:
 
     members: int
     without_agent: int
-    """members of which Nova knows no guest agent"""
+    """captured members that run and of which Nova knows no guest agent"""
     root_disks: int
-    """on hypervisors, that are not made again"""
+    """of captured members on hypervisors, that are not made again"""
     has_roles: bool
     """whether the file says which members are active and which are standby"""
     volumes: int
@@ -55,6 +55,14 @@ class Facts:
     rto_s: float | None
     restores_in_s: float | None
     """how long a recovery from backups would take"""
+    accepts_running: bool = False
+    """whether the file accepts points of members that were not quiesced"""
+    left_out: int = 0
+    """members that are not captured, as the file has it"""
+    unattached: int = 0
+    """volumes of no server"""
+    shared: int = 0
+    """volumes that several members have"""
 
     def carries_in_s(self) -> float | None:
         """How long it takes to bring away what changes within one RPO."""
@@ -111,8 +119,21 @@ def window_remarks(facts: Facts) -> list[Remark]:
         found.append(Remark(Weight.RULES_OUT, words))
     if facts.without_agent:
         words = f"{facts.without_agent} members have no guest agent, and cannot be quiesced"
-        found.append(Remark(Weight.AGAINST, words))
-    if facts.members > 1:
-        words = f"its {facts.members} members are captured in one moment"
+        if facts.accepts_running:
+            found.append(Remark(Weight.AGAINST, f"{words}: they are captured as they run"))
+        else:
+            words += ": install it, or accept `consistency: group` or `volume`"
+            found.append(Remark(Weight.RULES_OUT, words))
+    together = facts.members - facts.left_out
+    if together > 1 and not facts.without_agent:
+        words = f"its {together} members are captured in one moment"
         found.append(Remark(Weight.FOR, words))
     return found
+
+
+def shared_remarks(facts: Facts) -> list[Remark]:
+    """What an option says that captures no volume which several members have."""
+    if not facts.shared:
+        return []
+    words = f"{facts.shared} volumes are attached to several members, and it captures none of these"
+    return [Remark(Weight.RULES_OUT, words)]

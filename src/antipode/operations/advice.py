@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -14,7 +15,8 @@ from antipode.model.steps import Steps
 from antipode.operations import forecasts, inspect
 from antipode.operations.inspect import Look
 from antipode.protect.guest_agents import lacking
-from antipode.protect.option import OPTIONS
+from antipode.protect.option import OPTIONS, Option
+from antipode.protect.quiesced_snapshot.terms import OF_RUNNING_MEMBERS
 from antipode.runs import protect
 from antipode.store.tables import RunRow
 
@@ -62,7 +64,8 @@ def advise(deployment: Deployment, name: str) -> Advised:
     used = {p.option for p in vnf.protections}
     found = []
     for option in map(OPTIONS.get, OPTIONS.names):
-        remarks, cost = list(option.advise(facts)), option.cost(facts)
+        remarks = [*_of_what_it_captures(option, facts), *option.advise(facts)]
+        cost = option.cost(facts)
         found.append((_rank(remarks), option.name, remarks, cost))
     found.sort(key=lambda f: -f[0])
     best = found[0][0] if found and found[0][0] > NEVER else None
@@ -85,6 +88,16 @@ def advise(deployment: Deployment, name: str) -> Advised:
 
 NEVER = -1000
 """The rank of an option that is ruled out."""
+
+
+def _of_what_it_captures(option: Option, facts: Facts) -> Iterator[Remark]:
+    """What rules an option out, as `protect` would refuse it."""
+    if facts.left_out and not option.captures_a_part:
+        words = f"it captures all members, and the file leaves {facts.left_out} out (capture)"
+        yield Remark(Weight.RULES_OUT, words)
+    if facts.unattached and not option.captures_unattached:
+        words = f"it does not capture the {facts.unattached} volumes of no server (volumes)"
+        yield Remark(Weight.RULES_OUT, words)
 
 
 def _rank(remarks: list[Remark]) -> int:
@@ -113,15 +126,17 @@ def _facts(deployment: Deployment, seen: Look) -> Facts:
         for row in deployment.runs.newest_successes([protect.KIND.name], 40 * MOST_RUNS)
         if row.vnf == vnf.vnf
     ][:MOST_RUNS]
+    captured = [s for s in topology.servers if not {s.name, s.id} & seen.untouched.keys()]
+    running = [s for s in captured if not s.is_off]
     kept_root = [
         server
-        for server in topology.servers
+        for server in captured
         if server.root_disk is not None
         and not any(m.root for n, m in members.items() if n in (server.name, server.id))
     ]
     return Facts(
         members=len(topology.servers),
-        without_agent=len(lacking(topology)),
+        without_agent=len(lacking(topology.model_copy(update={"servers": running}))),
         root_disks=len(kept_root),
         has_roles=any(m.role for m in vnf.members),
         volumes=len(topology.volumes),
@@ -134,6 +149,10 @@ def _facts(deployment: Deployment, seen: Look) -> Facts:
         rpo_s=vnf.rpo,
         rto_s=vnf.rto,
         restores_in_s=_restores_in_s(deployment, vnf.vnf),
+        accepts_running=any(p.consistency in OF_RUNNING_MEMBERS for p in vnf.protections),
+        left_out=len(topology.servers) - len(captured),
+        unattached=len(topology.unattached),
+        shared=len(topology.shared_volumes),
     )
 
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from antipode.datastores import storages_of
 from antipode.errors import InvalidInput
-from antipode.model.advice import FREQUENT_S, Cost, Facts, Remark, Weight, window_remarks
+from antipode.model.advice import (
+    FREQUENT_S,
+    Cost,
+    Facts,
+    Remark,
+    Weight,
+    shared_remarks,
+    window_remarks,
+)
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency
 from antipode.model.marks import carries, marks
@@ -41,6 +49,7 @@ class Replication(Option):
 
     def advise(self, facts: Facts) -> Iterator[Remark]:
         yield from window_remarks(facts)
+        yield from shared_remarks(facts)
         if not facts.replicated:
             words = (
                 "none of its volumes is on a storage of antipode.yaml that replicates to another"

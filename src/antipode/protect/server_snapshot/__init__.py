@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
-from antipode.model.advice import Cost, Facts, Remark, Weight, backup_remarks
+from antipode.model.advice import Cost, Facts, Remark, Weight, backup_remarks, shared_remarks
 from antipode.model.base import Model
 from antipode.model.capture import Capture, Consistency
 from antipode.model.steps import Timeline
@@ -32,6 +32,13 @@ class ServerSnapshot(Option):
     captures_root_disks = True
 
     def advise(self, facts: Facts) -> Iterator[Remark]:
+        yield from shared_remarks(facts)
+        if facts.without_agent:
+            words = (
+                f"{facts.without_agent} members have no guest agent: they are captured without"
+                " being quiesced, with `quiesce: {required: false}` only"
+            )
+            yield Remark(Weight.AGAINST, words)
         if facts.members == 1:
             yield Remark(Weight.FOR, "it has one member, and needs no moment for several")
         else:
