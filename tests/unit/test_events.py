@@ -492,6 +492,24 @@ def test_what_a_webhook_does_not_take_is_tried_again_after_longer_and_longer_pau
     assert {headers["webhook-id"] for headers, _ in http.got} == {"e-1"}
 
 
+@pytest.mark.parametrize("answer", [413, 422])
+def test_an_event_that_a_webhook_refuses_keeps_no_other_waiting(
+    world: World, http: Http, answer: int
+) -> None:
+    an_event(world, 1)
+    an_event(world, 2)
+    world.now += 60
+    http.answers = [answer]
+    assert world.to["noc"].deliver() == delivering.LOOK_S
+    world.now += delivering.LOOK_S
+    assert world.to["noc"].deliver() == 0
+    assert [headers["webhook-id"] for headers, _ in http.got] == ["e-1", "e-2"]
+    assert world.deployment.events.pending()["noc"][0] == 1
+    world.now += delivering.PAUSES_S[0]
+    assert world.to["noc"].deliver() == 0
+    assert world.deployment.events.pending().get("noc", (0, 0))[0] == 0
+
+
 def test_a_webhook_that_is_not_there_loses_nothing(world: World, http: Http) -> None:
     http.close()
     an_event(world)

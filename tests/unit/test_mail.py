@@ -48,6 +48,7 @@ class Server:
         self.got: list[tuple[list[str], EmailMessage]] = []
         self.answers: list[str] = []
         self.refused: set[str] = set()
+        self.farewell = "221 Bye"
         self.port = free_port()
         self.controller = Controller(
             self, hostname="127.0.0.1", port=self.port, ready_timeout=60, **how
@@ -61,6 +62,9 @@ class Server:
             return "550 there is no such mailbox"
         envelope.rcpt_tos.append(address)
         return "250 OK"
+
+    async def handle_QUIT(self, server: Any, session: Session, envelope: Envelope) -> str:
+        return self.farewell
 
     async def handle_DATA(self, server: Any, session: Session, envelope: Envelope) -> str:
         if self.answers:
@@ -120,7 +124,12 @@ def test_text_of_a_cloud_adds_no_header_and_no_control_character(server: Server)
     hostile = "x\r\nBcc: evil@example.net\r\n\r\nhello \x1b[31m\u202e"
     event = Event("1", "dr.x", f"vnf/{hostile}", NOON, {"name": hostile, "long": "y" * 5000})
     MailReceiver(settings(server.port), "here").give(event, NOON)
-    ((to, mail),) = server.got
+    # what an encoded word says is no header either
+    encoded = Event("2", "dr.x", f"vnf/=?utf-8?q?=0d=0aBcc:?=q{'é' * 90}", NOON, {})
+    MailReceiver(settings(server.port), "here").give(encoded, NOON)
+    (to, mail), (_, other) = server.got
+    assert other["Bcc"] is None
+    assert "=0d=0aBcc" in other["Subject"]
     assert to == ["duty@example.net", "boss@example.net"]
     assert mail["Bcc"] is None
     assert not any(c in mail["Subject"] + mail.get_content() for c in "\x1b\u202e")
@@ -147,6 +156,47 @@ def test_a_recipient_that_is_refused_keeps_no_mail_from_the_others(
     server.refused |= {"duty@example.net"}
     with pytest.raises(NotDelivered):
         receiver.give(an_event(), NOON)
+
+
+def test_a_mail_that_was_taken_is_not_sent_again_for_a_bad_farewell(server: Server) -> None:
+    server.farewell = "421 too busy to say goodbye"
+    MailReceiver(settings(server.port), "here").give(an_event(), NOON)
+    assert len(server.got) == 1
+
+
+def test_a_mail_that_is_refused_for_good_keeps_no_other_waiting(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = Deployment(config.load(str(samples.write_config(tmp_path))))
+    made = EventsConfig.model_validate(
+        {"mail": {"duty": settings(server.port).model_dump(mode="json")}}
+    )
+    (courier,) = couriers(deployment, made)
+    now = NOON
+    courier._now = lambda: now
+    for number in range(3):
+        event = Event(f"{number}", "dr.x.error", f"vnf/{number}", NOON + number, {})
+        deployment.events.note(event, ["duty"])
+    now += 3
+    refusing = True
+
+    async def refuses_the_first(server_: Any, session: Session, envelope: Envelope) -> str:
+        assert isinstance(envelope.content, bytes)
+        mail = email.message_from_bytes(envelope.content, policy=default)
+        assert isinstance(mail, EmailMessage)
+        if refusing and "vnf/0" in mail["Subject"]:
+            return "554 looks like spam"
+        server.got.append(([], mail))
+        return "250 taken"
+
+    monkeypatch.setattr(server, "handle_DATA", refuses_the_first)
+    for _ in range(20):
+        now += max(courier.deliver(), 0.01)
+    assert [mail["Subject"][-5:] for _, mail in server.got] == ["vnf/1", "vnf/2"]
+    refusing = False
+    while deployment.events.pending():
+        now += max(courier.deliver(), 0.01)
+    assert len(server.got) == 3
 
 
 def test_a_server_that_is_not_there_or_says_nothing_is_given_up_in_time(
@@ -290,6 +340,15 @@ def test_a_password_that_cannot_be_read_is_an_error_at_the_start(tmp_path: Path)
     missing = settings(25, user="x", password_file=str(tmp_path / "missing"))
     with pytest.raises(InvalidInput):
         MailReceiver(missing, "here")
+
+
+@pytest.mark.parametrize("password", ["", "  ", "geheim-\u00e4\u00f6"])
+def test_a_password_that_can_never_work_is_an_error_at_the_start(
+    tmp_path: Path, password: str
+) -> None:
+    with pytest.raises(InvalidInput) as error:
+        MailReceiver(settings(25, **account(tmp_path, password)), "here")
+    assert "geheim" not in str(error.value)
 
 
 def test_ports_are_the_usual_ones_and_names_are_of_one_receiver() -> None:

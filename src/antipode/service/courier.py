@@ -25,7 +25,7 @@ from antipode.errors import InvalidInput
 from antipode.model.event import Event
 from antipode.service.events import LOG_RECEIVER
 from antipode.service.mail import MailReceiver
-from antipode.service.receiver import ANSWERS_WITHIN_S, NotDelivered, Receiver
+from antipode.service.receiver import ANSWERS_WITHIN_S, NotDelivered, Receiver, Refused
 from antipode.store import database
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ PAUSES_S = (5.0, 600.0)
 """After the first attempt that failed, and at most; each pause is twice as long as the one before.
 """
 LEAST_SECRET = 24
+ABOUT_THE_EVENT = (413, 422)
+"""The answers by which a webhook refuses one event and may take others."""
 
 
 class LogFile(Receiver):
@@ -94,7 +96,8 @@ class WebhookReceiver(Receiver):
             host = urlsplit(self._url).netloc
             raise NotDelivered(f"{host} does not answer ({type(error).__name__})") from error
         if not 200 <= answer.status_code < 300:
-            raise NotDelivered(f"it answered {answer.status_code}")
+            of_this = answer.status_code in ABOUT_THE_EVENT
+            raise (Refused if of_this else NotDelivered)(f"it answered {answer.status_code}")
 
 
 def read_secret(path: Path) -> bytes:
@@ -177,9 +180,16 @@ class Courier:
         event = taken.event
         try:
             self._receiver.give(event, now)
+        except Refused as error:
+            # the others do not wait for it
+            events.failed(self.name, event.id, now + _pause_s(taken.attempts))
+            if self.trouble is None:
+                LOG.warning("%s refuses event %s; trying again: %s", self.name, event.id, error)
+            self.trouble = str(error)
+            return LOOK_S
         except NotDelivered as error:
+            pause_s = _pause_s(self._failures)
             self._failures += 1
-            pause_s = min(PAUSES_S[0] * 2.0 ** min(self._failures - 1, 20), PAUSES_S[1])
             events.failed(self.name, event.id, now + pause_s)
             if self.trouble is None:
                 LOG.warning("%s does not take events; trying again: %s", self.name, error)
@@ -190,6 +200,11 @@ class Courier:
             LOG.info("%s takes events again", self.name)
         self._failures, self.trouble = 0, None
         return 0.0
+
+
+def _pause_s(failures: int) -> float:
+    """How long to wait after one more failure than these."""
+    return min(PAUSES_S[0] * 2.0 ** min(failures, 20), PAUSES_S[1])
 
 
 def couriers(deployment: Deployment, settings: EventsConfig) -> list[Courier]:

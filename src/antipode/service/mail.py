@@ -20,7 +20,7 @@ from antipode.config import Mail
 from antipode.errors import InvalidInput
 from antipode.model.event import Event
 from antipode.screen import visible
-from antipode.service.receiver import ANSWERS_WITHIN_S, NotDelivered, Receiver
+from antipode.service.receiver import ANSWERS_WITHIN_S, NotDelivered, Receiver, Refused
 
 LOG = logging.getLogger(__name__)
 LONGEST_SUBJECT = 150
@@ -36,24 +36,32 @@ class MailReceiver(Receiver):
         """
         self._settings = settings
         self._source = source
-        self._password = _first_line(settings.password_file)
+        self._password = _password(settings.password_file)
         self._tls = None if settings.security == "none" else _tls(settings.ca)
 
     def give(self, event: Event, at: float) -> None:
         mail = message(event, self._source, self._settings)
+        refused: dict[str, tuple[int, bytes]] | None = None
         try:
             with self._connected() as server:
                 if self._settings.user is not None:
                     server.login(self._settings.user, self._password)
                 refused = server.send_message(mail)
         except (smtplib.SMTPException, OSError, ValueError) as error:
-            # the words of a server may have the recipients, and no password
-            raise NotDelivered(f"{self._settings.host}: {_reason(error)}") from error
+            if refused is None:
+                # the words of a server may have the recipients, and no password
+                reason = f"{self._settings.host}: {_reason(error)}"
+                raise (Refused if _is_about_the_mail(error) else NotDelivered)(reason) from error
+            # it has the mail; how it takes leave does not matter
+            LOG.info("%s: %s, after event %s was taken", *self._said(error), event.id)
         if refused:
             LOG.error(
                 "%s refuses %s as recipients of event %s",
                 *(self._settings.host, visible(", ".join(refused)), event.id),
             )
+
+    def _said(self, error: Exception) -> tuple[str, str]:
+        return self._settings.host, _reason(error)
 
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
@@ -75,28 +83,36 @@ def message(event: Event, source: str, settings: Mail) -> EmailMessage:
     mail = EmailMessage(policy=SMTP)
     mail["From"] = settings.sender
     mail["To"] = ", ".join(settings.to)
-    mail["Subject"] = visible(f"antipode {event.type}: {event.subject}")[:LONGEST_SUBJECT]
+    subject = visible(f"antipode {event.type}: {event.subject}")[:LONGEST_SUBJECT]
+    # an encoded word would be decoded, and written as what it means: line ends, too
+    mail["Subject"] = subject.replace("=?", "= ?")
     mail["Date"] = format_datetime(datetime.fromtimestamp(event.at, UTC))
     # the same for every attempt, so that a mail that came twice is known
     digest = hashlib.sha256(f"{source}\n{event.id}".encode()).hexdigest()[:32]
     mail["Message-ID"] = f"<{digest}@antipode.invalid>"
     mail["Auto-Submitted"] = "auto-generated"
-    lines = [f"{name}: {visible(str(value))}" for name, value in event.data.items()]
+    lines = [visible(f"{name}: {value}") for name, value in event.data.items()]
     document = json.dumps(event.document(source), ensure_ascii=True, indent=1)
     mail.set_content("\n".join([*lines, "", document, ""]))
     return mail
 
 
-def _first_line(path: Path | None) -> str:
+def _password(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        return (path.read_text().splitlines() or [""])[0].strip()
+        line = (path.read_text().splitlines() or [""])[0].strip()
     except (OSError, ValueError) as error:
         raise InvalidInput(
-            f"the password of a mail server cannot be read from {path}: {error}",
+            f"the password of a mail server cannot be read from {path} ({type(error).__name__})",
             resource=f"file {path}",
-        ) from error
+        ) from None
+    if not line or not line.isascii():
+        raise InvalidInput(
+            f"the first line of {path} is to be the password of a mail server, in ASCII",
+            resource=f"file {path}",
+        )
+    return line
 
 
 def _tls(ca: Path | None) -> ssl.SSLContext:
@@ -107,6 +123,12 @@ def _tls(ca: Path | None) -> ssl.SSLContext:
             f"the certificates for a mail server cannot be read from {ca}: {error}",
             resource=f"file {ca}",
         ) from error
+
+
+def _is_about_the_mail(error: Exception) -> bool:
+    """Whether a server has refused this mail for good, and may take others."""
+    is_too_long = isinstance(error, smtplib.SMTPSenderRefused) and error.smtp_code == 552
+    return is_too_long or (isinstance(error, smtplib.SMTPDataError) and error.smtp_code >= 500)
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from antipode.errors import InvalidInput
 from antipode.model.event import Event
 from antipode.service.receiver import NotDelivered, Receiver
 
-LOG = logging.getLogger(__name__)
 FORMAT = 2.0
 """With an envelope, as the driver `messagingv2` sends them."""
 
@@ -38,8 +36,6 @@ class NotificationReceiver(Receiver):
         import oslo_messaging
         from oslo_config import cfg
 
-        # it logs the message with all its data when that cannot be sent
-        logging.getLogger("oslo.messaging").setLevel(logging.CRITICAL)
         self._topic = settings.topic
         self._source = source
         self._target = oslo_messaging.Target
@@ -85,8 +81,9 @@ def _first_line(path: Path) -> str:
         line = (path.read_text().splitlines() or [""])[0].strip()
     except (OSError, ValueError) as error:
         raise InvalidInput(
-            f"the URL of a transport cannot be read from {path}: {error}", resource=f"file {path}"
-        ) from error
+            f"the URL of a transport cannot be read from {path} ({type(error).__name__})",
+            resource=f"file {path}",
+        ) from None
     if not line:
         raise InvalidInput(f"{path} has no URL in its first line", resource=f"file {path}")
     return line

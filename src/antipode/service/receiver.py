@@ -15,6 +15,10 @@ class NotDelivered(Exception):
     """A receiver did not take an event."""
 
 
+class Refused(NotDelivered):
+    """A receiver is there, and does not take this event; it may take others."""
+
+
 class Receiver(ABC):
     """A place where events go."""
 
@@ -27,4 +31,5 @@ class Receiver(ABC):
 
         Raises:
             NotDelivered: it did not take it.
+            Refused: it did not, and would not be nearer to take it if others waited.
         """
