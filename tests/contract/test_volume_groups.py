@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from antipode.cloud.site import Site
+from antipode.errors import ResourceFailed
 from antipode.model.marks import key_said, maker_in, words
 from antipode.protect import volume_groups
 from antipode.protect.volume_groups import CAPABILITY, PROMISE
@@ -127,6 +128,43 @@ def test_the_parts_of_a_group_snapshot_are_known_at_once_and_carry_its_marks(
         "the group snapshot is gone",
     )
     site.groups.delete_snapshot(taken)  # which is fine
+
+
+def test_a_group_snapshot_that_cannot_be_deleted_is_in_an_error_and_can_be_asked_again(
+    sandbox: Sandbox | None, site: Site, things: Things, group: str
+) -> None:
+    if sandbox is None:
+        pytest.skip("no driver of the lab fails to delete a snapshot")
+    volumes_in(site, things, group)
+    taken = site.groups.create_snapshot(group, things.name(), "", 60)
+    parts = site.groups.parts(taken, 60)
+    site.groups.snapshot_watch.wait_for([taken], timeout_s=PATIENCE_S)
+    failing = {"on": r"^snapshot\.delete$", "effect": "error", "times": None}
+    rule = sandbox.ask(PRIMARY, "POST", "/faults", failing)["id"]
+    try:
+        site.groups.delete_snapshot(taken)
+        with pytest.raises(ResourceFailed, match="group snapshot"):
+            site.groups.snapshot_watch.wait_gone([taken], timeout_s=PATIENCE_S)
+    finally:
+        sandbox.ask(PRIMARY, "DELETE", f"/faults/{rule}")
+    found = {s["id"]: s["status"] for s in site.volumes.snapshots()}
+    assert {found[part] for part in parts.values()} == {"error"}
+    site.groups.delete_snapshot(taken)
+    site.groups.snapshot_watch.wait_gone([taken], timeout_s=PATIENCE_S)
+    assert not set(parts.values()) & {s["id"] for s in site.volumes.snapshots()}
+
+
+def test_an_empty_group_can_be_deleted_and_no_other(
+    site: Site, things: Things, new_group: Callable[[], str]
+) -> None:
+    group = new_group()
+    volumes_in(site, things, group, 1)
+    assert refused(lambda: site.groups.delete(group)).status == 400
+    empty = new_group()
+    del things.removals[-1]
+    site.groups.delete(empty)
+    until(lambda: empty not in {g["id"] for g in site.groups.groups()}, "it is gone")
+    site.groups.delete(empty)  # which is fine
 
 
 def test_a_part_of_a_group_snapshot_can_be_backed_up(

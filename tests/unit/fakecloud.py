@@ -767,8 +767,15 @@ class FakeCloud:
             case "GET", ["group_types"]:
                 return {"group_types": list(self.group_types.values())}
             case "GET", ["groups", "detail"]:
+                for found in self.volume_groups.values():
+                    if found["status"] in ("creating", "updating"):
+                        found["looks"] = found.get("looks", self.looks_until_available) - 1
+                        if found["looks"] <= 0:
+                            found["status"] = "available"
                 return {"groups": list(self.volume_groups.values())}
             case "GET", ["group_snapshots", "detail"]:
+                self._age(self.snapshots)
+                self._make_groups_whole()
                 return {"group_snapshots": list(self.group_snapshots.values())}
             case "POST", ["group_types"]:
                 self._happens(f"group type {body['group_type']['name']}")
@@ -780,7 +787,14 @@ class FakeCloud:
                 group = f"volume-group-{next(self.ids)}"
                 self.volume_groups[group] = {"id": group, "status": "available", **body["group"]}
                 return {"group": {"id": group}}
+            case "POST", ["groups", group, "action"]:
+                if any(v.get("group_id") == group for v in self.volumes.values()):
+                    refuse(400, "the group is not empty")
+                self._happens(f"delete volume group {self.volume_groups.pop(group)['name']}")
+                return None
             case "PUT", ["groups", group]:
+                if self.volume_groups[group]["status"] != "available":
+                    refuse(400, "Group status must be available")
                 self._happens(f"change volume group {self.volume_groups[group]['name']}")
                 for volume in body["group"].get("add_volumes", "").split(","):
                     if volume:
@@ -797,8 +811,8 @@ class FakeCloud:
                     for i, s in self.snapshots.items()
                     if s.get("group_snapshot_id") == snapshot
                 }
-                if any(s["status"] == "creating" for s in parts.values()):
-                    refuse(400, "the group snapshot is being made")
+                if self.group_snapshots[snapshot]["status"] not in ("available", "error"):
+                    refuse(400, "GroupSnapshot status must be available or error")
                 self._happens("delete group snapshot")
                 for part in parts:
                     del self.snapshots[part]
@@ -806,11 +820,22 @@ class FakeCloud:
                 return None
         raise AssertionError(f"groups: {method} {path}")
 
+    def _make_groups_whole(self) -> None:
+        """Group snapshots are made a moment after their parts."""
+        for made in self.group_snapshots.values():
+            parts = {
+                s["status"]
+                for s in self.snapshots.values()
+                if s.get("group_snapshot_id") == made["id"]
+            }
+            if made["status"] == "creating" and "creating" not in parts:
+                made["status"] = "error" if "error" in parts else "available"
+
     def _snapshot_group(self, wanted: Json) -> str:
         group = wanted["group_id"]
         self._happens(f"snapshot group {self.volume_groups[group]['name']}")
         made = f"group-snapshot-{next(self.ids)}"
-        self.group_snapshots[made] = {"id": made, "status": "available", **wanted}
+        self.group_snapshots[made] = {"id": made, "status": "creating", **wanted}
         for volume in [v for v in self.volumes.values() if v.get("group_id") == group]:
             self._snapshot_of(
                 {

@@ -11,9 +11,11 @@ from antipode.cloud.api import ApiError
 from antipode.engine.execution import execute
 from antipode.engine.timeline import Unobserved
 from antipode.errors import AntipodeError, PreflightFailed, ResourceFailed
+from antipode.model.marks import marks, words
+from antipode.model.steps import Unrecorded
 from antipode.operations import fence
 from antipode.operations.volume_groups import prepare
-from antipode.protect import volume_groups
+from antipode.protect import snapshots, volume_groups
 from antipode.protect.volume_groups import CAPABILITY, PROMISE, TYPE_NAME
 from antipode.runs import old_copy_removal
 from antipode.runs.fence import must_be_old
@@ -162,7 +164,8 @@ def test_a_group_snapshot_in_error_leaves_nothing(grouped: World) -> None:
     assert (grouped.a.snapshots, grouped.a.group_snapshots) == ({}, {})
 
 
-def test_an_old_copy_is_removed_with_the_volumes_in_its_group(grouped: World) -> None:
+@pytest.mark.parametrize("status", ["available", "updating"])
+def test_an_old_copy_is_removed_with_the_volumes_in_its_group(grouped: World, status: str) -> None:
     grouped.protect()
     grouped.failover()
     grouped.protect()
@@ -170,10 +173,109 @@ def test_an_old_copy_is_removed_with_the_volumes_in_its_group(grouped: World) ->
     fence.fence(here, fence.request(fence.prepare(here, "v", "site-a")), Unobserved())
     standing = must_be_old(here, "v", "site-a")
     row = old_copy_removal.requested(standing.state, "site-a")
+    for group in grouped.a.volume_groups.values():  # an attempt was killed, maybe
+        group |= {"status": status, "looks": 3}
     with here.claims.begin(row) as claim:
         execute(here, old_copy_removal.KIND, claim, Unobserved())
     assert not grouped.a.servers
     assert not grouped.a.volumes
+
+
+def test_a_volume_that_another_server_uses_by_now_stays_in_its_group(grouped: World) -> None:
+    grouped.protect()
+    grouped.failover()
+    grouped.protect()
+    here, taken = grouped.here, {"id": "a", "server_id": "other", "attachment_id": "a"}
+    fence.fence(here, fence.request(fence.prepare(here, "v", "site-a")), Unobserved())
+
+    def takes(event: str) -> None:
+        over = event.startswith(("change volume group", "delete volume"))
+        if not over and not grouped.a.servers:
+            grouped.a.volumes["db-data"]["attachments"] = [taken]
+
+    (group,) = grouped.a.volume_groups
+    standing = must_be_old(here, "v", "site-a")
+    row = old_copy_removal.requested(standing.state, "site-a")
+    found = old_copy_removal.holdings(here, standing, here.site("site-a"))
+    assert "db-data" in found.volumes
+    grouped.a.before = takes
+    with here.claims.begin(row) as claim, pytest.raises(ResourceFailed, match="another server"):
+        execute(here, old_copy_removal.KIND, claim, Unobserved())
+    assert {v["id"]: v["group_id"] for v in grouped.a.volumes.values()} == {"db-data": group}
+
+
+# ---- group snapshots that are removed ----
+
+
+def half_made(cloud: FakeCloud, **statuses: str) -> str:
+    """A group snapshot of a run, whose parts have these statuses; its id."""
+    status = "creating" if "creating" in statuses.values() else "available"
+    cloud.group_snapshots["g"] = {"id": "g", "status": status}
+    for volume, status in statuses.items():
+        cloud.snapshots[volume] = {
+            "id": volume,
+            "volume_id": volume,
+            "name": "antipode v",
+            "status": status,
+            "looks": 3,
+            "metadata": {},
+            "description": words("protect-1", "protect-1"),
+            "group_snapshot_id": "g",
+        }
+    return "g"
+
+
+def removed(world: World) -> None:
+    snapshots.remove_snapshots(world.here.site("site-a"), "protect-1", Unrecorded())
+
+
+def test_a_group_snapshot_that_is_half_made_is_removed_once(world: World) -> None:
+    half_made(world.a, one="available", other="creating")
+    world.a.events.clear()
+    removed(world)
+    assert (world.a.snapshots, world.a.group_snapshots) == ({}, {})
+    assert touched(world, "delete group snapshot") == ["delete group snapshot"]
+
+
+def test_a_group_snapshot_that_is_being_backed_up_stays(world: World) -> None:
+    """Cinder would delete it beneath the backup."""
+    half_made(world.a, one="available", other="backing-up")
+    with pytest.raises(ResourceFailed, match="backing-up"):
+        removed(world)
+    assert sorted(world.a.snapshots) == ["one", "other"]
+    world.a.snapshots["other"]["status"] = "available"
+    removed(world)
+    assert world.a.snapshots == {}
+
+
+def test_a_group_snapshot_that_is_stuck_keeps_no_other_snapshot(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "SNAPSHOT_TIMEOUT_S", 0.1)
+    half_made(world.a, one="creating")
+    world.a.snapshots["one"]["looks"] = 1_000_000
+    single: dict[str, Any] = {"id": "single", "status": "available", "group_snapshot_id": None}
+    single["metadata"] = marks("protect-1", "protect-1")
+    world.a.snapshots["single"] = world.a.snapshots["one"] | single
+    with pytest.raises(ResourceFailed, match="group snapshot"):
+        removed(world)
+    assert sorted(world.a.snapshots) == ["one"]
+
+
+def test_a_group_snapshot_that_cannot_be_deleted_is_known_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parts may be in no error; the group snapshot is."""
+    half_made(world.a, one="available")
+    site = world.here.site("site-a")
+    monkeypatch.setattr(snapshots, "TIMEOUT_S", 20.0)
+
+    def fails(snapshot: str) -> None:
+        world.a.group_snapshots[snapshot]["status"] = "error"
+
+    monkeypatch.setattr(site.groups, "delete_snapshot", fails)
+    with pytest.raises(ResourceFailed, match="is in status error"):
+        snapshots.remove_snapshots(site, "protect-1", Unrecorded())
 
 
 # ---- preparing ----
@@ -193,6 +295,56 @@ def test_a_group_and_its_type_are_made_once(world: World) -> None:
 def test_a_volume_that_came_later_is_put_into_the_group(grouped: World) -> None:
     half_empty(grouped.a)
     assert prepare(grouped.here, "v").prepared.added == ["db-data"]
+
+
+@pytest.mark.parametrize("status", ["creating", "updating"])
+def test_a_preparation_that_was_killed_is_finished_by_the_next(grouped: World, status: str) -> None:
+    half_empty(grouped.a)
+    for group in grouped.a.volume_groups.values():
+        group |= {"status": status, "looks": 3}
+    assert prepare(grouped.here, "v").prepared.added == ["db-data"]
+
+
+def test_a_group_that_is_of_no_use_is_not_called_prepared(grouped: World) -> None:
+    grouped.a.events.clear()
+    with_a_stranger(grouped.a)
+    with pytest.raises(PreflightFailed, match="other"):
+        prepare(grouped.here, "v")
+    del grouped.a.volumes["other"]
+    in_error(grouped.a)
+    with pytest.raises(PreflightFailed, match="error"):
+        prepare(grouped.here, "v")
+    assert grouped.a.events == []
+
+
+def test_a_group_of_a_type_that_cannot_be_seen_is_not_called_prepared(grouped: World) -> None:
+    grouped.a.group_types.clear()
+    with pytest.raises(ResourceFailed, match="does not promise"):
+        prepare(grouped.here, "v")
+
+
+def test_volume_types_that_are_not_listed_are_no_obstacle(world: World) -> None:
+    """Cinder lists no private types to an administrator, and takes names."""
+    world.a.snapshots_groups_at_once = True
+    for volume in world.a.volumes.values():
+        volume["volume_type"] = "private"
+    prepare(world.here, "v")
+    (group,) = world.a.volume_groups.values()
+    assert group["volume_types"] == ["private"]
+
+
+def test_a_new_group_that_takes_no_volume_is_deleted(world: World) -> None:
+    """The scheduler may have put it on another host than the volumes."""
+    world.a.snapshots_groups_at_once = True
+
+    def not_local(event: str) -> None:
+        if event.startswith("change volume group"):
+            refuse(400, "Volume is not local to this node")
+
+    world.a.before = not_local
+    with pytest.raises(ApiError, match="not local"):
+        prepare(world.here, "v")
+    assert world.a.volume_groups == {}
 
 
 def test_nothing_is_made_where_the_storage_cannot_do_it(world: World) -> None:
@@ -250,3 +402,15 @@ def test_what_cinder_does_not_say_is_no_promise(
     found = volume_groups.standing(site, volumes)
     assert found.group is None
     assert "unknown" in found.why_not
+
+
+def test_a_user_who_may_not_list_groups_gets_single_snapshots(
+    grouped: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied() -> Any:
+        raise ApiError("site-a", "GET /groups/detail", 403, "policy")
+
+    site = grouped.here.site("site-a")
+    monkeypatch.setattr(site.groups, "groups", denied)
+    volumes = points.read(grouped.here.vault, "v").topology.volumes
+    assert volume_groups.standing(site, volumes).group is None

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from antipode.cloud import answers
-from antipode.cloud.api import Api, Json, Urgency
+from antipode.cloud.api import Api, ApiError, Json, Urgency
 from antipode.cloud.watch import Watch
 
 
@@ -24,6 +24,8 @@ class VolumeGroups:
             api.site,
             "group snapshot",
             partial(api.pages, "/group_snapshots/detail", answers.GROUP_SNAPSHOTS),
+            # `DELETE` sets it before it answers; a driver that fails leaves `error`.
+            deleted_in=("deleting",),
         )
 
     def types(self) -> list[Json]:
@@ -53,6 +55,19 @@ class VolumeGroups:
             wanted["availability_zone"] = zone
         made = self._api.post("/groups", {"group": wanted}, answers.MADE_GROUP)
         return str(made["id"])
+
+    def delete(self, group_id: str) -> None:
+        """Start deleting a group without volumes; one that is gone is fine.
+
+        Raises:
+            ApiError: 400, it has volumes or snapshots.
+        """
+        wanted = {"delete": {"delete-volumes": False}}
+        try:
+            self._api.post(f"/groups/{group_id}/action", wanted)
+        except ApiError as error:
+            if error.status != 404:
+                raise
 
     def add_volumes(self, group_id: str, volumes: Collection[str]) -> None:
         """Start putting volumes into a group: it is `updating` until they are in it.

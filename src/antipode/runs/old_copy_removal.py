@@ -389,7 +389,8 @@ def _delete_volumes(
         site.volumes.watch.wait_for(detaching, wanted=("available",), timeout_s=GONE_WITHIN_S)
         there = _of(site, found.volumes)
     confirmed()
-    problems, asked = _take_out_of_groups(site, there), list[str]()
+    free = [v for v in there if v["status"] != "deleting" and not users_of(v)]
+    problems, asked = _take_out_of_groups(site, free), list[str]()
     for volume in there:
         run.go_on()
         what = f"volume {volume['name'] or volume['id']} ({volume['id']})"
@@ -415,6 +416,9 @@ def _take_out_of_groups(site: Site, volumes: Sequence[Json]) -> list[str]:
         if group := volume.get("group_id"):
             of_group.setdefault(group, []).append(volume["id"])
     for group, ids in of_group.items():
+        # an attempt that was killed may have left it `updating`
+        states = ("available", "error")
+        site.groups.watch.wait_for([group], wanted=states, timeout_s=GONE_WITHIN_S)
         remove = partial(site.groups.remove_volumes, group, ids)
         if refused := _refused(f"volume group {group}", remove):
             problems += refused

@@ -31,7 +31,10 @@ def warnings(protecting: Protecting, topology: Topology) -> Iterator[str]:
     """What limits the protection and does not keep it from being made."""
     if bare := without_agent(protecting, topology):
         names = ", ".join(s.name for s in bare)
-        if why_not := volume_groups.standing(protecting.site, topology.volumes).why_not:
+        volumes = topology.volumes
+        if len(volumes) > 1 and (
+            why_not := volume_groups.standing(protecting.site, volumes).why_not
+        ):
             yield f"its volumes are not snapshotted at one moment: {why_not}"
         yield (
             f"{names}: no guest agent, so they are captured as they run, without being quiesced, as"

@@ -340,4 +340,10 @@ class Groups(Part):
     async def _remove(self, snapshot: Json) -> None:
         parts = self._storage.snapshots.where(lambda s: s["group_snapshot_id"] == snapshot["id"])
         await asyncio.gather(*(self._snapshots_of_volumes.remove(part) for part in parts))
-        self._snapshots.drop(snapshot["id"])
+        left = self._storage.snapshots.where(lambda s: s["group_snapshot_id"] == snapshot["id"])
+        for part in left:
+            self._storage.snapshots.keep(part, status="error")
+        if left:
+            self._snapshots.keep(snapshot, status="error")
+        else:
+            self._snapshots.drop(snapshot["id"])
