@@ -350,11 +350,11 @@ def test_a_server_that_left_the_vnf_after_an_undo_is_not_of_its_old_copy(
     monkeypatch.setattr(generations, "history", lambda vault, vnf: claims)
     monkeypatch.setattr(points, "list_points", lambda vault, vnf: summaries)
     monkeypatch.setattr(old_copies, "_read", lambda vault, vnf, name: made[name])
-    copy = old_copies.find(None, "v", "site-a", 4, lambda run: recorded.get(run, {}))  # type: ignore[arg-type]
-    assert copy.servers == {"db": "db"}
+    here: Any = None
+    look = partial(old_copies.find, here, "v", "site-a", 4, lambda run: recorded.get(run, {}))
+    assert look().servers == {"db": "db"}
     made["3"] = point(other="db")  # a copy of its own, after a failback: both are old
-    copy = old_copies.find(None, "v", "site-a", 4, lambda run: recorded.get(run, {}))  # type: ignore[arg-type]
-    assert copy.servers == {"db": "db", "left": "left", "other": "db"}
+    assert look().servers == {"db": "db", "left": "left", "other": "db"}
 
 
 def test_a_server_of_the_present_generation_is_spared_though_an_older_point_names_it() -> None:
