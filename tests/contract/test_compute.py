@@ -460,7 +460,7 @@ def test_a_quiesced_server_says_so_until_it_is_thawed(site: Site, machine: Machi
 
 
 @pytest.mark.core
-def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nobody_thaws(
+def test_each_quiesce_has_an_id_of_its_own_which_stays_while_nothing_thaws(
     site: Site, machine: Machine
 ) -> None:
     ids: list[str] = []
@@ -550,7 +550,7 @@ def test_thawing_what_is_not_frozen_is_fine(site: Site, machine: Machine) -> Non
 
 
 @pytest.mark.core
-def test_a_server_that_nobody_thaws_is_thawed_by_the_add_on(site: Site, machine: Machine) -> None:
+def test_a_server_that_nothing_thaws_is_thawed_by_the_add_on(site: Site, machine: Machine) -> None:
     began = time.monotonic()
     site.compute.quiesce(machine.id, 2, 60)
     until(lambda: not site.compute.is_quiesced(machine.id), "it is thawed by itself", 60)

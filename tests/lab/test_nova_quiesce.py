@@ -211,7 +211,7 @@ def test_whatever_is_asked_at_once_of_the_same_and_different_servers_none_is_lef
     print(f"{ROUNDS} rounds with {len(servers)} servers: {time.monotonic() - began:.0f} s")
 
 
-def test_a_create_image_that_begins_with_a_quiesce_leaves_nobody_frozen(
+def test_a_create_image_that_begins_with_a_quiesce_leaves_no_server_frozen(
     site_a: Site, servers: dict[str, str], first: NovaApi, second: NovaApi
 ) -> None:
     cloud = identity.connect(site_a, "antipode", tenant.PROJECT)
@@ -264,7 +264,7 @@ def await_forgotten(site: Site, within: float) -> None:
     )
 
 
-def test_a_server_that_nobody_unquiesces_is_thawed_when_its_time_is_over(
+def test_a_server_that_nothing_unquiesces_is_thawed_when_its_time_is_over(
     site_a: Site, servers: dict[str, str], first: NovaApi
 ) -> None:
     server, timeout = servers["app"], 10

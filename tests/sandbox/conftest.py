@@ -199,7 +199,7 @@ def until(holds: Callable[[], Any], what: str, patience_s: float = 120) -> None:
 
 
 def await_thaw(world: World, longest_s: float) -> None:
-    until(lambda: not world.frozen(), "nobody is frozen", longest_s)
+    until(lambda: not world.frozen(), "no member is frozen", longest_s)
 
 
 def make(directory: Path) -> World:

@@ -125,5 +125,5 @@ def test_a_plan_changes_nothing_and_names_the_networks(world: World) -> None:
     before = inventory(world)
     plan = world.operator.ask("drill", "canary", "--plan")
     assert plan["networks"] and all(s["addresses"] for s in plan["servers"])
-    assert world.operator.run("drill", "canary").returncode == 4  # nobody types
+    assert world.operator.run("drill", "canary").returncode == 4  # nothing is typed
     assert inventory(world) == before

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A protection that something goes wrong with: nobody stays frozen, no recovery point is half made,
-and the next one is good.
+"""A protection that something goes wrong with: no member stays frozen, no recovery point is
+half made, and the next one is good.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Pair(World):
 
     def expect_the_next_one_to_be_good(self) -> None:
         self.sandbox.ask(PRIMARY, "DELETE", "/faults")
-        until(lambda: not self.frozen(), "nobody is frozen")
+        until(lambda: not self.frozen(), "no member is frozen")
         result = self.protect()
         assert result["consistency"] == "member"
         assert result["recovery_point"] in self.points()

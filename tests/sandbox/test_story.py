@@ -161,7 +161,7 @@ def test_a_thaw_that_fails_is_made_again_by_the_add_on(world: World) -> None:
     until(lambda: not world.frozen(), "the add-on has thawed it by itself")
 
 
-def test_a_quiesce_that_an_administrators_reset_overtakes_freezes_nobody(world: World) -> None:
+def test_a_quiesce_that_an_administrators_reset_overtakes_freezes_no_member(world: World) -> None:
     server = world.guests()[0]["id"]
     rule = world.fault(PRIMARY, r"^server\.quiesce$", "stuck")
     compute = world.cloud(PRIMARY).compute

@@ -93,7 +93,7 @@ def test_a_group_snapshot_that_fails_leaves_no_member_frozen_and_nothing_behind(
     assert done.returncode == 1, done.stderr
     assert grouped.struck(PRIMARY)
     grouped.sandbox.ask(PRIMARY, "DELETE", "/faults")
-    until(lambda: not grouped.frozen(), "nobody is frozen")
+    until(lambda: not grouped.frozen(), "no member is frozen")
     assert grouped.points() == points
     assert grouped.protect()["recovery_point"]
     assert left(grouped) == []

@@ -641,7 +641,7 @@ def test_a_signal_while_members_are_frozen_thaws_cleans_up_and_ends_with_130(
     assert antipode.json("run", "list")[0]["state"] == "failed"
 
 
-def test_a_run_whose_process_was_killed_is_told_as_lost_and_is_in_nobodys_way(
+def test_a_run_whose_process_was_killed_is_shown_as_lost_and_holds_up_no_other(
     antipode: Antipode,
 ) -> None:
     antipode.add_vnf()

@@ -138,7 +138,7 @@ def test_connecting_to_a_site_unquiesces_nothing_and_site_check_does(
     assert [(c.site, c.ok) for c in found if c.check == "quiesced servers"] == [("site-a", True)]
 
 
-def test_a_site_that_hangs_is_in_nobodys_way(
+def test_a_site_that_hangs_holds_up_no_other(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over, begun = threading.Event(), threading.Event()

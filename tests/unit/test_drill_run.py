@@ -375,7 +375,7 @@ def test_a_failure_in_the_middle_leaves_nothing(world: World) -> None:
     expect_nothing_left(world)
 
 
-def test_a_drill_that_is_kept_stays_until_it_is_cleaned_up_and_is_in_nobodys_way(
+def test_a_drill_that_is_kept_stays_until_it_is_cleaned_up_and_holds_up_no_other(
     world: World,
 ) -> None:
     record = drilled(world, keep_s=3600.0)

@@ -322,7 +322,7 @@ def test_a_claim_that_was_written_to_one_vault_is_completed_in_both(
     assert now(third).claim == mine
 
 
-def test_a_dead_vault_is_in_nobodys_way_and_learns_of_the_failover_later(
+def test_a_dead_vault_holds_up_no_other_and_learns_of_the_failover_later(
     pair: tuple[DirectoryVault, DirectoryVault],
 ) -> None:
     b, third = pair

@@ -710,7 +710,7 @@ def test_a_server_that_nova_cannot_freeze_is_not_taken_for_frozen() -> None:
     scene.expect_nothing_left()
 
 
-def test_a_ledger_that_cannot_be_written_freezes_nobody() -> None:
+def test_a_ledger_that_cannot_be_written_freezes_no_member() -> None:
     scene = Scene()
 
     def full(_: str) -> None:

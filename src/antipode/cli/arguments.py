@@ -14,6 +14,11 @@ def add_vnf(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vnf", metavar="VNF", type=name, help="name of the VNF")
 
 
+def add_any_vnf(parser: argparse.ArgumentParser, text: str) -> None:
+    """`text`: what is shown with the VNF, and without it."""
+    parser.add_argument("vnf", metavar="VNF", nargs="?", type=name, help=text)
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="id of the run; see: antipode run list")
 

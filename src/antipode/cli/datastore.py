@@ -41,9 +41,7 @@ class DatastoreList(ListCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "vnf", metavar="VNF", nargs="?", type=arguments.name, help="those of this VNF only"
-        )
+        arguments.add_any_vnf(parser, "those of this VNF only")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:

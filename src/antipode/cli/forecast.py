@@ -47,13 +47,7 @@ class ForecastShow(ListCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "vnf",
-            metavar="VNF",
-            nargs="?",
-            type=arguments.name,
-            help="name of the VNF (default: each)",
-        )
+        arguments.add_any_vnf(parser, "name of the VNF (default: each)")
         parser.add_argument(
             "--plan",
             metavar="PLAN",

@@ -30,13 +30,7 @@ class Readiness(ListCommand):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            "vnf",
-            metavar="VNF",
-            nargs="?",
-            type=arguments.name,
-            help="name of the VNF (default: all)",
-        )
+        arguments.add_any_vnf(parser, "name of the VNF (default: all)")
         parser.add_argument(
             "--history",
             action="store_true",

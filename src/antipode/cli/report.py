@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,9 @@ class _OfTime(ListCommand):
         )
         return parser
 
+    @abstractmethod
     def _history(self, deployment: Deployment, parsed_args: argparse.Namespace) -> History:
-        raise NotImplementedError
+        """Of the VNFs that were asked for."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         if parsed_args.form and parsed_args.to is None:

@@ -14,6 +14,7 @@ from statistics import median
 from antipode.engine.deployment import Deployment
 from antipode.engine.kind import RunKind
 from antipode.engine.run import Run
+from antipode.errors import Stopped
 from antipode.model.forecast import Forecast
 from antipode.model.point import RecoveryPoint
 from antipode.recover.queueing import Batch, ServerWork, VnfWork, simulate
@@ -216,8 +217,11 @@ def _past_error_s(deployment: Deployment, vnf: str, site: str, kind: RunKind) ->
 
 
 def keep(run: Run, point: RecoveryPoint, site: str) -> None:
-    """Keep what is forecast for a run that begins; once, also where the run is resumed. Whatever
-    goes wrong here, the recovery goes on.
+    """Keep what is forecast for a run that begins; once, also where the run is resumed. A
+    forecast that fails is in the log, and holds up no recovery.
+
+    Raises:
+        Stopped: the run must stop.
     """
     try:
         made = forecast(run.deployment, point, site, kind_of(run.kind))
@@ -235,6 +239,8 @@ def keep(run: Run, point: RecoveryPoint, site: str) -> None:
                 unmeasured=made.unmeasured,
             )
         )
+    except Stopped:
+        raise
     except Exception:
         LOG.exception("what run %s will take could not be forecast", run.id)
 

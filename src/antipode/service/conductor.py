@@ -109,12 +109,12 @@ class Conductor:
                 "run %s of %s was not approved in time, and is not begun", late.id, late.vnf
             )
         rows = self._deployment.runs.open()
-        nobodys = (
-            self._board.nobodys(rows)
+        unclaimed = (
+            self._board.unclaimed(rows)
             if self._board
             else [r for r in rows if not self._deployment.claims.is_held(r)]
         )
-        free = {row.id for row in nobodys}
+        free = {row.id for row in unclaimed}
         self._alive_at = {
             row.id: self._alive_at.get(row.id, 0) if row.id in free else time.time() for row in rows
         }
@@ -123,7 +123,7 @@ class Conductor:
         self._not_before = {
             run: at for run, at in self._not_before.items() if at > time.monotonic()
         }
-        for row in sorted(nobodys, key=lambda r: (r.priority, r.started_at)):
+        for row in sorted(unclaimed, key=lambda r: (r.priority, r.started_at)):
             if self.halt.is_set():
                 return
             kind = find_kind(row.kind)
@@ -266,7 +266,7 @@ class _BoardKept:
         self._lasts_s = claims.board.expires_s
         self._since: dict[tuple[str, str], float] = {}
 
-    def nobodys(self, rows: Sequence[RunRow]) -> list[RunRow]:
+    def unclaimed(self, rows: Sequence[RunRow]) -> list[RunRow]:
         """The open runs that any process may claim now.
 
         Raises:
