@@ -8,6 +8,7 @@ does not pass here.
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from typing import TextIO
 
 
@@ -69,3 +70,24 @@ def copes_with_everything(*streams: TextIO) -> None:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339, UTC."""
+    return (
+        None
+        if seconds is None
+        else datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
+
+
+def span(seconds: float) -> str:
+    """A duration for people: `42 s`, `17 min`, `5 h 10 min`, `3 d 4 h`."""
+    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
+    if minutes < 3:
+        return f"{seconds:.0f} s"
+    if hours < 1:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if days < 1 else f"{days} d {hours % 24} h"

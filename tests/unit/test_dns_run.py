@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from antipode.cli.dns import planned
 from antipode.engine import activity
 from antipode.engine.timeline import Unobserved
 from antipode.errors import (
@@ -207,7 +206,7 @@ def test_the_plan_shows_old_and_new_and_for_how_long_resolvers_keep_the_old(
     assert "10.0.0.11" in address and "10.8.0.11" in address and "300 s" in address
     assert address in plan.words()
     assert "a.example" in name and "b.example" in name
-    [first, _] = planned(plan.dns)
+    [first, _] = changes(plan.dns)
     assert (first["old"]["ttl"], first["new"]["values"]) == (300, ["10.8.0.11"])
 
 

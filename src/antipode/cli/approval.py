@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from antipode.cli import arguments
-from antipode.cli.command import ShowCommand, columns, confirm, moment
-from antipode.screen import visible
+from antipode.cli.command import ShowCommand, columns, confirm
+from antipode.screen import moment, visible
 
 
 def lines(needed: int) -> Iterator[str]:

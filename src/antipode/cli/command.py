@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -180,24 +179,3 @@ def columns(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[Any, ...]
     """A record as cliff takes it."""
     values = (Nested(v) if isinstance(v, dict | list) else v for v in record.values())
     return tuple(record), tuple(values)
-
-
-def moment(seconds: float | None) -> str | None:
-    """Seconds since the epoch as RFC 3339, UTC."""
-    return (
-        None
-        if seconds is None
-        else datetime.fromtimestamp(seconds, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z")
-    )
-
-
-def span(seconds: float) -> str:
-    """A duration for people: `42 s`, `17 min`, `5 h 10 min`, `3 d 4 h`."""
-    minutes, hours, days = int(seconds // 60), int(seconds // 3600), int(seconds // 86400)
-    if minutes < 3:
-        return f"{seconds:.0f} s"
-    if hours < 1:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if days < 1 else f"{days} d {hours % 24} h"

@@ -4,17 +4,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antipode.cli import arguments, change
 from antipode.cli.command import ListCommand, ShowCommand
 from antipode.screen import visible
-
-if TYPE_CHECKING:
-    from antipode.model.dns import DnsChange
-    from antipode.operations.dns import Prepared
 
 
 def _add_point(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +78,7 @@ class DnsSwitch(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.operations.dns import prepare, request, switch
+        from antipode.operations.shown import dns as shown
 
         prepared = prepare(
             deployment, parsed_args.vnf, parsed_args.recovery_point, parsed_args.lost_vault
@@ -93,43 +89,10 @@ class DnsSwitch(ShowCommand):
             parsed_args,
             change.Change(
                 deployment,
-                planned=lambda: _planned(prepared),
-                lines=_plan(prepared),
+                planned=lambda: shown.record(prepared),
+                lines=shown.lines(prepared),
                 questions=[(question, parsed_args.vnf)],
                 request=lambda: request(prepared),
                 execute=partial(switch, deployment),
             ),
         )
-
-
-def _planned(prepared: Prepared) -> dict[str, Any]:
-    """The plan as a record."""
-    return {
-        "vnf": prepared.state.vnf,
-        "site": prepared.state.active_site,
-        "recovery_point": prepared.recovery_point,
-        "changes": planned(prepared.changes),
-        "problems": prepared.problems,
-        "warnings": prepared.warnings,
-    }
-
-
-def _plan(prepared: Prepared) -> Iterator[str]:
-    """The plan for the operator, a line each."""
-    yield str(prepared.state)
-    yield from (f"  {one}" for one in prepared.changes)
-    yield from (f"  WARNING: {line}" for line in (*prepared.problems, *prepared.warnings))
-
-
-def planned(changes: Sequence[DnsChange]) -> list[dict[str, Any]]:
-    """Changes as records."""
-    return [
-        {
-            "record": one.key,
-            "provider": one.provider,
-            "old": None if one.old is None else one.old.model_dump(mode="json"),
-            "old_is_known": one.is_known,
-            "new": one.new.model_dump(mode="json"),
-        }
-        for one in changes
-    ]

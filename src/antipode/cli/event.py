@@ -7,8 +7,9 @@ import argparse
 from typing import Any
 
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand, moment
+from antipode.cli.command import ListCommand
 from antipode.cli.layout import Nested
+from antipode.screen import moment
 
 
 class EventList(ListCommand):

@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antipode.cli import arguments, change
 from antipode.cli.command import ShowCommand
-
-if TYPE_CHECKING:
-    from antipode.operations.fence import Prepared
 
 
 class Fence(ShowCommand):
@@ -44,6 +40,7 @@ class Fence(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
         from antipode.operations.fence import fence, prepare, request
+        from antipode.operations.shown import fence as shown
 
         prepared = prepare(deployment, parsed_args.vnf, parsed_args.site, parsed_args.lost_vault)
         vnf = parsed_args.vnf
@@ -54,32 +51,9 @@ class Fence(ShowCommand):
             change.Change(
                 deployment,
                 planned=prepared.record,
-                lines=_plan(prepared),
+                lines=shown.lines(prepared),
                 questions=[(question, vnf)],
                 request=lambda: request(prepared),
                 execute=partial(fence, deployment),
             ),
         )
-
-
-def _plan(prepared: Prepared) -> Iterator[str]:
-    """The plan for the operator, a line each."""
-    yield f"The old copy of VNF {prepared.state.vnf} at {prepared.site} is going to be fenced"
-    yield f"  {prepared.state}, generation {prepared.state.generation}; that copy is not touched"
-    for server in prepared.servers:
-        locked = ", locked" if server["locked"] else ""
-        does = " and ".join(server["does"]) or "nothing to do"
-        yield f"  server {server['server']} ({server['id']}), {server['status']}{locked}: {does}"
-    for port in prepared.ports:
-        yield f"  port {port['id']} of {port['server']}: put down"
-    if prepared.gone:
-        yield f"  not there any more: {', '.join(prepared.gone)}"
-    for stranger in prepared.strangers:
-        yield (
-            f"  WARNING: server {stranger} has the name of a member, and nothing proves that it is"
-            " of the old copy: it is left alone"
-        )
-    from antipode.runs.runbook import in_words
-
-    yield from (f"  {line}" for line in in_words(prepared.steps))
-    yield ""

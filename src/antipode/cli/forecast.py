@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand, moment
+from antipode.cli.command import ListCommand
 from antipode.cli.layout import Nested
 from antipode.errors import InvalidInput
+from antipode.screen import moment
 
 if TYPE_CHECKING:
     from antipode.model.forecast import Forecast

@@ -7,8 +7,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand, ShowCommand, columns, moment
+from antipode.cli.command import ListCommand, ShowCommand, columns
 from antipode.cli.layout import Short
+from antipode.screen import moment
 
 if TYPE_CHECKING:
     from antipode.operations.protections import Scheduled

@@ -7,9 +7,10 @@ import argparse
 from typing import Any
 
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand, moment
+from antipode.cli.command import ListCommand
 from antipode.cli.layout import Nested
 from antipode.errors import PreflightFailed
+from antipode.screen import moment
 
 
 class Readiness(ListCommand):

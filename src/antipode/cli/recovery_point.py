@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
-from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, span
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.errors import InvalidInput, RecoveryPointInvalid
+from antipode.screen import span
 
 if TYPE_CHECKING:
     from antipode.model.point import RecoveryPoint

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from antipode.cli import arguments, progress
-from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, moment, span
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.cli.layout import Laid, Nested, Short, wrapped
-from antipode.screen import visible
+from antipode.screen import moment, span, visible
 
 if TYPE_CHECKING:
     from antipode.store.tables import QuestionRow, RunRow, StepRow

@@ -9,9 +9,9 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TextIO
 
-from antipode.cli.command import TextCommand, moment, span
+from antipode.cli.command import TextCommand
 from antipode.errors import AntipodeError, NotFound
-from antipode.screen import Screen, visible
+from antipode.screen import Screen, moment, span, visible
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -12,7 +12,8 @@ import sys
 import threading
 from typing import Any
 
-from antipode.cli.command import ShowCommand, TextCommand, columns, moment
+from antipode.cli.command import ShowCommand, TextCommand, columns
+from antipode.screen import moment
 
 
 class Serve(TextCommand):

@@ -6,15 +6,12 @@ possibility up.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from antipode.cli import arguments, change
-from antipode.cli.command import ShowCommand, moment, span
-
-if TYPE_CHECKING:
-    from antipode.operations.undo import Prepared
+from antipode.cli.command import ShowCommand
+from antipode.screen import moment, span
 
 
 class Undo(ShowCommand):
@@ -42,6 +39,7 @@ class Undo(ShowCommand):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         deployment = self.app.deployment()
+        from antipode.operations.shown import undo as shown
         from antipode.operations.undo import prepare, request, undo
 
         prepared = prepare(deployment, parsed_args.vnf)
@@ -54,8 +52,8 @@ class Undo(ShowCommand):
             parsed_args,
             change.Change(
                 deployment,
-                planned=lambda: _planned(prepared),
-                lines=_plan(prepared),
+                planned=lambda: shown.record(prepared),
+                lines=shown.lines(prepared),
                 questions=[(question, parsed_args.vnf)],
                 request=lambda: request(prepared),
                 execute=partial(undo, deployment),
@@ -108,40 +106,3 @@ class Commit(ShowCommand):
                 execute=partial(commit, deployment),
             ),
         )
-
-
-def _planned(prepared: Prepared) -> dict[str, Any]:
-    """The plan as a record."""
-    from antipode.runs.runbook import in_words
-
-    return {
-        "vnf": prepared.state.vnf,
-        "from": prepared.state.active_site,
-        "to": prepared.site,
-        "generation": prepared.state.generation + 1,
-        "undo_until": moment(prepared.until),
-        "lost_s": round(prepared.lost_s),
-        "stops": prepared.stops,
-        "starts": prepared.starts,
-        "probes": prepared.probes,
-        "steps": in_words(prepared.steps),
-    }
-
-
-def _plan(prepared: Prepared) -> Iterator[str]:
-    """The plan for the operator, a line each."""
-    state = prepared.state
-    yield f"VNF {state.vnf} goes back from {state.active_site} to {prepared.site}"
-    yield (
-        f"  WARNING: all that it has written at {state.active_site} since {state.since}"
-        f" ({span(prepared.lost_s)}) is lost to it; that copy is kept, off and locked"
-    )
-    for server in prepared.stops:
-        yield f"  at {state.active_site}, {server}: cut off, stopped and locked"
-    for server in prepared.starts:
-        yield f"  at {prepared.site}, {server}: unlocked and started"
-    yield from (f"  {line}" for line in prepared.probes)
-    from antipode.runs.runbook import in_words
-
-    yield from (f"  {line}" for line in in_words(prepared.steps))
-    yield f"  this is possible until {moment(prepared.until)}"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from antipode import config
 from antipode.cli import arguments
-from antipode.cli.command import ListCommand, ShowCommand, columns, confirm, moment
+from antipode.cli.command import ListCommand, ShowCommand, columns, confirm
 from antipode.cli.layout import Short
 from antipode.errors import InvalidInput
 from antipode.model.state import VnfState
+from antipode.screen import moment
 
 if TYPE_CHECKING:
     from antipode.model.topology import Attachment, Port, Server, Volume
