@@ -34,6 +34,7 @@ from antipode.operations.migrate import request as request_migrate
 from antipode.operations.precheck import precheck
 from antipode.operations.precheck import request as request_precheck
 from antipode.operations.resume import resume
+from antipode.operations.shown.dns import changes
 from antipode.recover import switching
 from antipode.vault import generations
 from tests.unit.nameserver import ZONE, FakeZone, serves
