@@ -17,6 +17,7 @@ from antipode.errors import InvalidInput, NotFound
 from antipode.model.base import Model, Number, Seconds, Whole
 from antipode.model.dns import HostName, ServerAddress
 from antipode.model.runbook import Approvals
+from antipode.model.serving import ApiConfig
 from antipode.model.vnf import Name
 from antipode.yamlfile import Problem
 
@@ -546,6 +547,8 @@ class Config(Model):
     """without it there are none"""
     events: EventsConfig | None = None
     """without it no events are delivered"""
+    api: ApiConfig | None = None
+    """without it there is no REST API"""
 
     @model_validator(mode="after")
     def sites_are_apart(self) -> Self:
@@ -760,10 +763,23 @@ def _references(config: Config) -> Iterator[Problem]:
             for name, there in config.dns.items()
             if there.designate
         ),
+        *_sites_of_api(config),
     ]
     for place, name, known, what in references:
         if name is not None and name not in known:
             yield place, f"{name} is not among the {what}: {', '.join(known) or 'there are none'}"
+
+
+def _sites_of_api(
+    config: Config,
+) -> Iterator[tuple[tuple[str, ...], str | None, Mapping[str, object], str]]:
+    if (api := config.api) is None:
+        return
+    for site in api.identity.sites:
+        yield ("api", "identity", "sites"), site, config.sites, "sites"
+    for name, project in api.projects.items():
+        for site in project.sites:
+            yield ("api", "projects", name, "sites"), site, config.sites, "sites"
 
 
 def _twice(config: Config) -> Iterator[Problem]:

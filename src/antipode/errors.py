@@ -76,6 +76,24 @@ class NotFound(InvalidInput):
     code = "not-found"
 
 
+class NotAuthenticated(AntipodeError):
+    """A request to the API has no valid token, or wrong credentials; nothing was changed."""
+
+    code = "not-authenticated"
+
+
+class Forbidden(AntipodeError):
+    """The roles of a user do not allow what a request to the API asks for; nothing was changed."""
+
+    code = "forbidden"
+
+
+class QuotaExceeded(AntipodeError):
+    """A project may have no more of something; nothing was changed."""
+
+    code = "quota-exceeded"
+
+
 class PreflightFailed(AntipodeError):
     """Something that a run needs is missing; found before anything was frozen or created.
 

@@ -85,6 +85,7 @@ COMMANDS = {
     "commit": "undo:Commit",
     "event list": "event:EventList",
     "serve": "serve:Serve",
+    "api": "serve:Api",
     "service status": "serve:ServiceStatus",
     "demo": "demo:Demo",
     "sandbox up": "sandbox:SandboxUp",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`antipode serve` and `antipode service …`: the process that executes queued runs, and its
-state.
+"""`antipode serve`, `antipode api` and `antipode service …`: the processes that execute queued runs
+and answer to the REST API, and their state.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import os
 import signal
 import sys
 import threading
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from antipode.cli.command import ShowCommand, TextCommand, columns
+from antipode.errors import InvalidInput
 from antipode.screen import moment
+
+if TYPE_CHECKING:
+    from antipode.engine.deployment import Deployment
 
 
 class Serve(TextCommand):
@@ -25,10 +30,9 @@ class Serve(TextCommand):
         deployment = self.app.deployment()
         from antipode.service.daemon import serve
 
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: stop.set())
-        all_stopped = serve(deployment, stop)
+        stop = _stopped_by_signals()
+        with _api(deployment):
+            all_stopped = serve(deployment, stop)
         if not all_stopped:
             # threads that wait for a cloud would keep the process; the next service resumes their
             # runs
@@ -36,6 +40,50 @@ class Serve(TextCommand):
             sys.stderr.flush()
             os._exit(1)
         return 0
+
+
+class Api(TextCommand):
+    """Answer to the REST API until SIGTERM, beside services that execute the runs."""
+
+    examples = ("antipode api",)
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        deployment = self.app.deployment()
+        if deployment.config.api is None:
+            raise InvalidInput(
+                "the configuration does not say where the API answers; write api, with port and"
+                " projects"
+            )
+        stop = _stopped_by_signals()
+        with _api(deployment):
+            stop.wait()
+        return 0
+
+
+def _stopped_by_signals() -> threading.Event:
+    """An event that is set when the process is to end."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _api(deployment: Deployment) -> AbstractContextManager[object]:
+    """The server of the API while the block runs, where the configuration has one.
+
+    Raises:
+        InvalidInput: its libraries are not installed, or its settings are wrong.
+        AntipodeError: it cannot be served there.
+    """
+    if deployment.config.api is None:
+        return nullcontext()
+    try:
+        from antipode.api.server import served
+    except ImportError as error:
+        raise InvalidInput(
+            f"the API needs what is not installed ({error}); pip install 'antipode[api]'"
+        ) from error
+    return served(deployment)
 
 
 class ServiceStatus(ShowCommand):

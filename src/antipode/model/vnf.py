@@ -332,6 +332,8 @@ class Vnf(Model):
     """The definition of one VNF, as in its file."""
 
     vnf: Name
+    project: Name | None = None
+    """the project of antipode.yaml that it belongs to, for the REST API; None: to the staff"""
     primary: Name
     backup: Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]
     """the sites at which the VNF can be recovered; a single one may be written without a list"""

@@ -14,7 +14,16 @@ from ruamel.yaml import YAML
 from antipode import private
 from antipode.sandbox import configuration
 from antipode.sandbox.cinder.storage import BACKEND
-from antipode.sandbox.keystone import BACKUP, OPERATOR, PASSWORD, PROJECT, TENANT
+from antipode.sandbox.keystone import (
+    BACKUP,
+    OPERATOR,
+    OTHER,
+    PASSWORD,
+    PROJECT,
+    STAFF,
+    TENANT,
+    known_id,
+)
 from antipode.sandbox.members import HTTP_PORT, MEMBERS, NAME, TENANTS
 from antipode.sandbox.settings import SiteSettings
 from antipode.sandbox.supervision import SITES, STORE, Sandbox
@@ -54,6 +63,19 @@ def write(sandbox: Sandbox, third: Sandbox | None = None) -> None:
     antipode["storages"] = {STORAGE: {"driver": "rbd-mirror", "sites": _storages(sandbox)}}
     _dump(folder / CONFIGURATION, antipode)
     _dump(folder / VNF_FILE, vnf(sandbox))
+
+
+def api(port: int) -> dict[str, Any]:
+    """The part `api` of an antipode.yaml: the projects of the embedded sites."""
+
+    def at_sites(project: str) -> dict[str, Any]:
+        return {"sites": {site: known_id(site, "project", project) for site in SITES}}
+
+    projects = {name: at_sites(name) for name in (PROJECT, OTHER)}
+    return {
+        "port": port,
+        "projects": {**projects, STAFF: {**at_sites(STAFF), "all_projects": True}},
+    }
 
 
 def _storages(sandbox: Sandbox) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -24,6 +25,10 @@ PROJECT = "vnf"
 TENANT = "demo"
 OPERATOR = "antipode"
 BACKUP = "backup"
+STAFF = "staff"
+"""The project whose users work for all others."""
+OTHER = "other"
+"""A project of a tenant that has nothing to do with the VNF."""
 TOKEN_LIFE = timedelta(hours=1)
 
 
@@ -38,6 +43,13 @@ ACCOUNTS = (
     Account(OPERATOR, PROJECT, ("admin", "manager", "member", "reader")),
     Account(TENANT, PROJECT, ("member", "reader")),
     Account(BACKUP, BACKUP, ("member", "reader")),
+    Account("boss", STAFF, ("dr_admin", "member", "reader")),
+    Account("operator", STAFF, ("dr_operator", "member", "reader")),
+    Account("approver", STAFF, ("dr_approver", "reader")),
+    Account("observer", STAFF, ("reader",)),
+    Account("tenant-operator", PROJECT, ("dr_operator", "member", "reader")),
+    Account("tenant-observer", PROJECT, ("reader",)),
+    Account("stranger", OTHER, ("dr_admin", "dr_operator", "dr_approver", "member", "reader")),
 )
 """The users that may log in, their projects and roles."""
 
@@ -62,6 +74,8 @@ class Keystone(Service):
         self._conditions = conditions
         self._services = services
         self._secret = known_id(site, "secret").encode()
+        self._credentials: dict[str, Json] = {}
+        """application credentials by id; they end with the site's process"""
 
     def routes(self) -> Sequence[Route]:
         return [
@@ -71,6 +85,18 @@ class Keystone(Service):
             Route("POST", "/v3/auth/tokens", self._log_in, open=True),
             Route("GET", "/v3/auth/tokens", self._show_token),
             Route("GET", "/v3/auth/catalog", self._catalog),
+            Route(
+                "POST",
+                "/v3/users/{user}/application_credentials",
+                self._make_application_credential,
+                201,
+            ),
+            Route(
+                "DELETE",
+                "/v3/users/{user}/application_credentials/{credential}",
+                self._delete_application_credential,
+                204,
+            ),
             Route("GET", "/v3/projects", self._projects),
             Route("GET", "/v3/projects/{project}", self._project),
             Route("GET", "/v3/users", self._users, admin=True),
@@ -96,6 +122,10 @@ class Keystone(Service):
         if datetime.fromisoformat(expires) < self._conditions.now():
             return None
         return self._caller(ACCOUNTS[account])
+
+    def _expiry(self, token: str) -> datetime:
+        _account, expires = json.loads(base64.urlsafe_b64decode(token.partition(".")[0]))
+        return datetime.fromisoformat(expires)
 
     def _sign(self, content: str) -> str:
         return hmac.new(self._secret, content.encode(), hashlib.sha256).hexdigest()
@@ -138,6 +168,11 @@ class Keystone(Service):
                     ),
                     None,
                 )
+        elif "application_credential" in identity.get("methods", []):
+            given = identity["application_credential"]
+            made = self._credentials.get(str(given.get("id")))
+            if made is not None and made["secret"] == given.get("secret"):
+                account = ACCOUNTS[int(made["account"])]
         project = scope.get("project", {}) if isinstance(scope, dict) else {}
         if account and project and project.get("name", account.project) != account.project:
             account = None
@@ -149,13 +184,40 @@ class Keystone(Service):
         body = {"token": self._token(call, account, now, expires)}
         return web.json_response(body, status=201, headers={"X-Subject-Token": token})
 
-    async def _show_token(self, call: Call) -> Json:
-        subject = self.authenticate(call.request.headers.get("X-Subject-Token", ""))
+    async def _show_token(self, call: Call) -> web.Response:
+        asked = call.request.headers.get("X-Subject-Token", "")
+        subject = self.authenticate(asked)
         account = next((a for a in ACCOUNTS if self._caller(a) == subject), None)
         if account is None:
             raise Refused(404, "This is not a recognized Fernet token")
-        now = self._conditions.now()
-        return {"token": self._token(call, account, now, now + TOKEN_LIFE)}
+        if subject != call.caller and not call.caller.is_admin:
+            raise Refused(403, "You are not authorized to perform the requested action.")
+        expires = self._expiry(asked)
+        shown = self._token(call, account, expires - TOKEN_LIFE, expires)
+        if "nocatalog" in call.query:
+            shown.pop("catalog")
+        return web.json_response({"token": shown}, headers={"X-Subject-Token": asked})
+
+    async def _make_application_credential(self, call: Call, user: str) -> Json:
+        if user != call.caller.user_id:
+            raise Refused(403, "You are not authorized to perform the requested action.")
+        account = next(i for i, a in enumerate(ACCOUNTS) if self._caller(a) == call.caller)
+        asked = call.part("application_credential")
+        made: Json = {
+            "id": secrets.token_hex(16),
+            "name": asked.get("name"),
+            "project_id": call.caller.project_id,
+            "secret": asked.get("secret") or secrets.token_urlsafe(32),
+            "roles": [{"id": known_id("role", r), "name": r} for r in call.caller.roles],
+            "unrestricted": False,
+            "expires_at": None,
+        }
+        self._credentials[made["id"]] = {**made, "account": account}
+        return {"application_credential": made}
+
+    async def _delete_application_credential(self, call: Call, user: str, credential: str) -> None:
+        if user != call.caller.user_id or self._credentials.pop(credential, None) is None:
+            raise Refused(404, f"Could not find Application Credential: {credential}.")
 
     def _token(self, call: Call, account: Account, now: datetime, expires: datetime) -> Json:
         domain = {"id": "default", "name": "Default"}
@@ -254,7 +316,7 @@ class Keystone(Service):
         return {
             "roles": [
                 {"id": known_id("role", r), "name": r}
-                for r in ("admin", "manager", "member", "reader")
+                for r in sorted({role for account in ACCOUNTS for role in account.roles})
             ]
         }
 

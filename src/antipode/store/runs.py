@@ -401,6 +401,19 @@ class Runs:
             raise NotFound(f"there is no run {run}; see: antipode run list")
         return row
 
+    def project_of(self, run: str) -> str | None:
+        """The project that a run belongs to; None: to none.
+
+        Raises:
+            NotFound: no run has this id.
+        """
+        with Session(self._engine) as session:
+            found = session.execute(select(RunRow.project).where(RunRow.id == run)).first()
+        if found is None:
+            raise NotFound(f"there is no run {run}; see: antipode run list")
+        project: str | None = found.project
+        return project
+
     def steps(self, run: str) -> list[StepRow]:
         """The steps of a run in the order in which they began."""
         with Session(self._engine) as session:

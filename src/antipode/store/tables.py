@@ -19,8 +19,10 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    select,
     true,
 )
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 USUAL_PRIORITY = 10
@@ -89,10 +91,15 @@ class Prose(Words):
 
 class VnfRow(Base):
     __tablename__ = "vnfs"
+    __table_args__ = (Index("vnfs_of_project", "project", "name"),)
 
     name: Mapped[str] = mapped_column(Words(64), primary_key=True)
     definition: Mapped[dict[str, Any]] = mapped_column(Document)
     added_at: Mapped[float] = mapped_column(Double)
+    project: Mapped[str | None] = mapped_column(Words(64))
+    """that it belongs to, as its definition says"""
+    policy: Mapped[str | None] = mapped_column(Words(64))
+    """that its protections were chosen by, through the API"""
 
 
 class StateRow(Base):
@@ -237,12 +244,23 @@ class ConditionRow(Base):
     since: Mapped[float] = mapped_column(Double)
 
 
+def _project_of_new(context: DefaultExecutionContext) -> str | None:
+    """The project of the VNF that a new run is about, as it is now."""
+    name = context.get_current_parameters()["vnf"]
+    found = context.connection.execute(select(VnfRow.project).where(VnfRow.name == name))
+    project: str | None = found.scalar_one_or_none()
+    return project
+
+
 class RunRow(Base):
     __tablename__ = "runs"
     __table_args__ = (
         Index("runs_of_vnf", "vnf", "started_at"),
         Index("runs_in_state", "state", "started_at"),
         Index("runs_ended", "ended_at"),
+        Index("runs_of_project", "project", "started_at"),
+        Index("runs_by_time", "started_at"),
+        Index("runs_of_request", "request_key", unique=True),
     )
 
     id: Mapped[str] = mapped_column(Words(64), primary_key=True)
@@ -290,6 +308,12 @@ class RunRow(Base):
     """when it expires unless it was approved"""
     shown: Mapped[list[str] | None] = mapped_column(Document(none_as_null=True))
     """its plan as its author was shown it, a line each"""
+    project: Mapped[str | None] = mapped_column(Words(64), default=_project_of_new)
+    """that its VNF belonged to when it was asked for; it stays when the VNF is given to another"""
+    request_key: Mapped[str | None] = mapped_column(Words(64))
+    """of the request to the API that asked for it, and of no other"""
+    request_digest: Mapped[str | None] = mapped_column(Words(64))
+    """the SHA-256 of the body of that request"""
 
 
 class StepRow(Base):
@@ -370,3 +394,40 @@ class ApprovalRow(Base):
     plan: Mapped[str] = mapped_column(Words(64))
     """the SHA-256 of the request that was approved; no other is covered"""
     at: Mapped[float] = mapped_column(Double)
+
+
+class PolicyRow(Base):
+    """How VNFs are protected, made by an administrator and chosen by projects."""
+
+    __tablename__ = "policies"
+
+    name: Mapped[str] = mapped_column(Words(64), primary_key=True)
+    definition: Mapped[dict[str, Any]] = mapped_column(Document)
+    changed_at: Mapped[float] = mapped_column(Double)
+    changed_by: Mapped[str] = mapped_column(Label(255))
+
+
+class AuditRow(Base):
+    """A request to the API that changes something, or that was refused. Rows are only added."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_time", "at"),)
+
+    id: Mapped[str] = mapped_column(Words(36), primary_key=True)
+    at: Mapped[float] = mapped_column(Double)
+    identity: Mapped[str | None] = mapped_column(Label(255))
+    """None: the request had no valid token"""
+    user_id: Mapped[str | None] = mapped_column(Label(64))
+    site: Mapped[str | None] = mapped_column(Label(64))
+    """whose Keystone has accepted the token"""
+    project: Mapped[str | None] = mapped_column(Label(64))
+    address: Mapped[str] = mapped_column(Label(64))
+    """of the client, or of the proxy before the API"""
+    action: Mapped[str] = mapped_column(Label(64))
+    """the rule that was asked, or the method of a request that came to no route"""
+    target: Mapped[str] = mapped_column(Label(255))
+    """the path"""
+    outcome: Mapped[str] = mapped_column(Words(16))
+    """success, or failure"""
+    status: Mapped[int] = mapped_column(Integer)
+    request_id: Mapped[str] = mapped_column(Label(64))

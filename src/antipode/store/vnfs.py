@@ -23,7 +23,14 @@ class Vnfs:
         with Session(self._engine) as session, session.begin():
             # the earlier one is not read, as it may be damaged
             replaced = session.execute(delete(VnfRow).where(VnfRow.name == vnf.vnf))
-            session.add(VnfRow(name=vnf.vnf, definition=definition, added_at=time.time()))
+            session.add(
+                VnfRow(
+                    name=vnf.vnf,
+                    definition=definition,
+                    added_at=time.time(),
+                    project=vnf.project,
+                )
+            )
             return not replaced.rowcount  # type: ignore[attr-defined]
 
     def get(self, name: str) -> Vnf:
@@ -68,6 +75,19 @@ class Vnfs:
         """The names of all VNFs, readable or not."""
         with Session(self._engine) as session:
             return list(session.scalars(select(VnfRow.name).order_by(VnfRow.name)))
+
+    def project_of(self, name: str) -> str | None:
+        """The project that a VNF belongs to; None: to none.
+
+        Raises:
+            NotFound: it was never added here.
+        """
+        with Session(self._engine) as session:
+            found = session.execute(select(VnfRow.project).where(VnfRow.name == name)).first()
+        if found is None:
+            raise NotFound(f"VNF {name} is not known here", resource=f"VNF {name}")
+        project: str | None = found.project
+        return project
 
     def versions(self) -> dict[str, float]:
         """When each definition was stored, in seconds since the epoch, by name."""

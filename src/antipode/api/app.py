@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application of the REST API: its routes, and how each request enters and leaves it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from antipode import __version__
+from antipode.api import faults, sites
+from antipode.api.envelope import Envelope
+from antipode.api.gate import Installation
+from antipode.errors import AntipodeError
+
+LOG = logging.getLogger(__name__)
+
+
+def application(installation: Installation) -> FastAPI:
+    """The REST API of an installation, as an ASGI application."""
+    app = FastAPI(
+        title="antipode",
+        version=__version__,
+        description="Geo-site disaster recovery for VNFs on OpenStack.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.installation = installation
+    for routes in _rooms():
+        app.include_router(routes)
+    app.add_exception_handler(AntipodeError, _of_antipode)
+    app.add_exception_handler(RequestValidationError, _of_wrong_input)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(Exception, _of_fault)
+    app.add_middleware(Envelope, settings=installation.settings)
+    return app
+
+
+def _rooms() -> list[APIRouter]:
+    return [sites.ROUTES]
+
+
+def _of_antipode(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AntipodeError)
+    return faults.of_error(error)
+
+
+def _of_wrong_input(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # the values that were given are not repeated: there may be a password among them
+    found = [
+        {"field": ".".join(str(part) for part in one["loc"]), "problem": one["msg"]}
+        for one in error.errors()
+    ]
+    words = "; ".join(f"{one['field']}: {one['problem']}" for one in found[:5])
+    return faults.fault(400, "invalid-input", words, {"mistakes": found})
+
+
+def _of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = {404: "not-found", 405: "no-such-method"}.get(error.status_code, "invalid-input")
+    answer = faults.fault(error.status_code, kind, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _of_fault(request: Request, error: Exception) -> JSONResponse:
+    LOG.error("%s %s: a fault of antipode", request.method, request.url.path, exc_info=error)
+    words = "a fault of antipode; the log of its host has more under the id of this request"
+    return faults.fault(500, "unexpected", words)
+
+
+Json = dict[str, Any]

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one way into the API: each route has a rule, and is entered by a user whom the rule allows
+the thing that the path names. A thing of another project is not found.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from antipode import identity
+from antipode.api.identity import Caller, Keystones, must_have_project
+from antipode.api.rules import RULES, Rules
+from antipode.engine.deployment import Deployment
+from antipode.errors import NotAuthenticated, NotFound
+from antipode.model.serving import ApiConfig
+
+RULE = "x-rule"
+"""Where a route has its rule, also in the OpenAPI document."""
+ABOUT_ONE = ("vnf", "run")
+"""Names in paths of things that belong to a project."""
+
+
+class Installation:
+    """What the API answers with: a deployment, the Keystones of its sites, and the rules."""
+
+    def __init__(self, deployment: Deployment, settings: ApiConfig) -> None:
+        """
+        Raises:
+            InvalidInput: the policy file is wrong.
+        """
+        self.deployment = deployment
+        self.settings = settings
+        self.keystones = Keystones(deployment.config, settings)
+        self.rules = Rules(settings.policy_file)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that may be carried out: its caller, and the project of the thing in its path."""
+
+    installation: Installation
+    caller: Caller
+    request: Request
+    project: str | None
+    """of the thing that the path names; None: it names none, or one of no project"""
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.installation.deployment
+
+    @property
+    def projects(self) -> list[str] | None:
+        """The projects whose things the caller sees; None: of all, and of none."""
+        if self.caller.all_projects:
+            return None
+        return [] if self.caller.project is None else [self.caller.project]
+
+    def must_allow(self, rule: str) -> None:
+        """See that the caller may also do this to the thing of the path.
+
+        Raises:
+            Forbidden: not so.
+        """
+        self.installation.rules.must_allow(self.caller, rule, self.project)
+
+
+def caller_of(request: Request) -> Caller:
+    """The user of a request, by its token.
+
+    Raises:
+        NotAuthenticated: it has none, or one that no site accepts.
+        SiteUnreachable: no site answers.
+        Forbidden: antipode.yaml does not know the project of the token.
+    """
+    installation: Installation = request.app.state.installation
+    token = request.headers.get("X-Auth-Token")
+    if not token:
+        raise NotAuthenticated("the request has no X-Auth-Token; log in at the Keystone of a site")
+    caller = installation.keystones.validate(token)
+    request.state.caller = caller
+    must_have_project(caller)
+    return caller
+
+
+def project_of(deployment: Deployment, path: dict[str, Any]) -> str | None:
+    """The project of the thing that a path names; None: it names none, or one of no project.
+
+    Raises:
+        NotFound: there is no such thing.
+    """
+    if (vnf := path.get("vnf")) is not None:
+        return deployment.vnfs.project_of(vnf)
+    if (run := path.get("run")) is not None:
+        return deployment.runs.project_of(run)
+    return None
+
+
+def route(
+    routes: APIRouter, method: str, path: str, rule: str, **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare the handler of a route. Its argument `asked` is an `Asked`; it is called on behalf
+    of the caller, after the rule.
+
+    Args:
+        rule: as in `RULES`. Where the path names no thing of a project, the rule is asked for the
+            caller's own, and the handler leaves out what is of others.
+    """
+    known = {r.name for r in RULES}
+    assert rule in known, rule
+    is_about_one = any(f"{{{name}}}" in path for name in ABOUT_ONE)
+
+    def enter(request: Request) -> Asked:
+        installation: Installation = request.app.state.installation
+        caller = caller_of(request)
+        project: str | None = None
+        if is_about_one:
+            named = next(request.path_params[n] for n in ABOUT_ONE if n in request.path_params)
+            missing = NotFound(f"there is no {named} here", resource=str(named))
+            try:
+                project = project_of(installation.deployment, request.path_params)
+            except NotFound:
+                raise missing from None
+            if not caller.all_projects and (project is None or project != caller.project):
+                raise missing
+        on = project if is_about_one else caller.project
+        installation.rules.must_allow(caller, rule, on)
+        return Asked(installation, caller, request, project)
+
+    def declare(handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def behind(asked: Asked, **given: Any) -> Any:
+            with identity.acting_as(asked.caller.identity):
+                return handler(asked=asked, **given)
+
+        hints = typing.get_type_hints(handler, include_extras=True)
+        hints["asked"] = Annotated[Asked, Depends(enter)]
+        signature = inspect.signature(handler)
+        behind.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
+                for p in signature.parameters.values()
+            ],
+            return_annotation=hints.get("return", inspect.Signature.empty),
+        )
+        del behind.__wrapped__
+        extra = {RULE: f"disaster-recovery:{rule}"}
+        routes.add_api_route(path, behind, methods=[method], openapi_extra=extra, **options)
+        return handler
+
+    return declare

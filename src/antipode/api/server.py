@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP server of the API: it listens while a block runs, with TLS where the configuration has a
+certificate.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from antipode.api.app import application
+from antipode.api.gate import Installation
+from antipode.engine.deployment import Deployment
+from antipode.errors import AntipodeError
+from antipode.model.serving import ApiConfig
+
+LOG = logging.getLogger(__name__)
+ENDS_WITHIN_S = 10.0
+"""How long requests that are under way have at the end."""
+BACKLOG = 512
+AT_ONCE = 500
+"""Connections; more are refused with 503."""
+
+
+@contextmanager
+def served(deployment: Deployment) -> Iterator[str | None]:
+    """Answer to the API while the block runs, if the configuration says where: the URL.
+
+    Raises:
+        InvalidInput: the policy file is wrong.
+        AntipodeError: the address or the certificate cannot be used.
+    """
+    settings = deployment.config.api
+    if settings is None:
+        yield None
+        return
+    installation = Installation(deployment, settings)
+    try:
+        with serving(installation) as url:
+            LOG.info("the API is at %s", url)
+            yield url
+    finally:
+        installation.keystones.close()
+
+
+@contextmanager
+def serving(installation: Installation) -> Iterator[str]:
+    """Answer to the API of an installation while the block runs: the URL.
+
+    Raises:
+        AntipodeError: the address or the certificate cannot be used.
+    """
+    settings = installation.settings
+    server = _Server(_config(settings, installation))
+    listening = _listening(settings)
+    thread = threading.Thread(target=server.run, args=([listening],), name="api", daemon=True)
+    thread.start()
+    try:
+        server.await_start(thread)
+        yield url_of(settings)
+    finally:
+        server.should_exit = True
+        thread.join(ENDS_WITHIN_S + 5)
+        listening.close()
+
+
+def url_of(settings: ApiConfig) -> str:
+    """Where the API is, as others reach it."""
+    scheme = "http" if settings.certificate is None else "https"
+    host = f"[{settings.address}]" if settings.address.version == 6 else str(settings.address)
+    return settings.url or f"{scheme}://{host}:{settings.port}"
+
+
+class _Server(uvicorn.Server):
+    """A server in a thread: signals are its process's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._is_up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and let others know."""
+        await super().startup(sockets)
+        self._is_up.set()
+
+    def await_start(self, thread: threading.Thread) -> None:
+        """Return when it answers.
+
+        Raises:
+            AntipodeError: it has ended instead.
+        """
+        while not self._is_up.wait(0.05):
+            if not thread.is_alive():
+                raise AntipodeError("the server of the API did not start; see the log")
+
+
+def _config(settings: ApiConfig, installation: Installation) -> uvicorn.Config:
+    config = uvicorn.Config(
+        application(installation),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=AT_ONCE,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(ENDS_WITHIN_S),
+    )
+    if settings.certificate is not None and settings.key is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(settings.certificate, settings.key)
+        except (OSError, ssl.SSLError) as error:
+            raise AntipodeError(
+                f"certificate {settings.certificate} and its key cannot be used: {error}"
+            ) from error
+        config.load()
+        config.ssl = context
+    return config
+
+
+def _listening(settings: ApiConfig) -> socket.socket:
+    family = socket.AF_INET6 if settings.address.version == 6 else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((str(settings.address), settings.port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise AntipodeError(
+            f"the API cannot be served at {settings.address}:{settings.port}: {error}. Stop what"
+            " uses that port, or change api in antipode.yaml"
+        ) from error
+    return listening
