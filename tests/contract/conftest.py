@@ -196,6 +196,18 @@ class Things:
         self.site.backups.delete_backup(backup_id)
         self.site.backups.watch.wait_gone([backup_id], timeout_s=PATIENCE_S)
 
+    def group(self, group_type: str, volume_type: str) -> str:
+        """A volume group, available; removed with the volumes that are in it then."""
+        group = self.site.groups.create(self.name(), group_type, [volume_type], "nova")
+        self.removals.append(lambda: self._remove_group(group))
+        self.site.groups.watch.wait_for([group], timeout_s=PATIENCE_S)
+        return group
+
+    def _remove_group(self, group: str) -> None:
+        wanted = {"delete": {"delete-volumes": True}}
+        storage(self.site).post(f"/groups/{group}/action", wanted)
+        until(lambda: group not in {g["id"] for g in self.site.groups.groups()}, "it is gone")
+
     def port(self, **wanted: Any) -> dict[str, Any]:
         """A port on the tenant's network."""
         home = tenant_network(self.site)

@@ -30,15 +30,7 @@ def group_type(site: Site, things: Things) -> str:
 def new_group(site: Site, things: Things, group_type: str) -> Callable[[], str]:
     def make() -> str:
         types = {t["name"]: t["id"] for t in site.volumes.types()}
-        group = site.groups.create(things.name(), group_type, [types["fast"]], "nova")
-
-        def remove() -> None:
-            storage(site).post(f"/groups/{group}/action", {"delete": {"delete-volumes": True}})
-            until(lambda: group not in {g["id"] for g in site.groups.groups()}, "it is gone")
-
-        things.removals.append(remove)
-        site.groups.watch.wait_for([group], timeout_s=PATIENCE_S)
-        return group
+        return things.group(group_type, types["fast"])
 
     return make
 

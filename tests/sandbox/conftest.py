@@ -60,6 +60,7 @@ class World:
                 store_capacity=None,
                 skips_zeros=False,
                 consistent_groups=False,
+                replication_target=None,
             )
 
     # ---- what the operator does ----

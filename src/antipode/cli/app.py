@@ -37,6 +37,7 @@ COMMANDS = {
     "datastore list": "datastore:DatastoreList",
     "datastore prepare": "datastore:DatastorePrepare",
     "datastore remove": "datastore:DatastoreRemove",
+    "datastore switch": "datastore:DatastoreSwitch",
     "datastore show": "datastore:DatastoreShow",
     "datastore status": "datastore:DatastoreStatus",
     "vnf add": "vnf:VnfAdd",

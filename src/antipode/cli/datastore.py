@@ -309,3 +309,63 @@ class DatastoreRemove(ListCommand):
             confirm(self.app, question, given.datastore)
         removed = remove(deployment, given.vnf, given.datastore, sites=given.at)
         return ("datastore", "site", "removed"), [(given.datastore, s, True) for s in removed]
+
+
+class DatastoreSwitch(ListCommand):
+    """Have Cinder serve the volumes of a datastore from their copy, or from the original again.
+
+    Only for storages with the driver `cinder`, while the site and its Cinder live: for a back end
+    that is lost, or is to be serviced. The VNF stays at its site. All members with these volumes
+    must be off. Without a volume group in the settings of the storage the whole back end is
+    switched, with the volumes of all projects. Members that boot from these volumes are shelved and
+    unshelved afterwards, as Nova keeps the way to the former storage otherwise.
+    """
+
+    changes = True
+    examples = (
+        "antipode datastore switch hlr disks",
+        "antipode datastore switch hlr disks --back --yes",
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("vnf", metavar="VNF", type=arguments.name, help="name of a VNF")
+        parser.add_argument("datastore", metavar="DATASTORE", help="of its VNF file")
+        parser.add_argument(
+            "--back", action="store_true", help="from the copy to the storage itself"
+        )
+        parser.add_argument(
+            "--lose-others",
+            action="store_true",
+            help="volumes of the back end that have no copy may go into error",
+        )
+        arguments.add_yes(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        deployment = self.app.deployment()
+        from antipode.operations.datastore_switch import prepare, switch
+
+        given = parsed_args
+        planned = prepare(deployment, given.vnf, given.datastore, back=given.back)
+        found = planned.switch
+        for what, volumes in (("is switched, too", found.others), ("goes into error", found.lost)):
+            for volume in volumes:
+                print(visible(f"volume {volume} {what}"), file=sys.stderr, flush=True)
+        if not given.yes and not found.is_done:
+            question = (
+                f"{planned.storage.label} is switched to {found.goes_to}, with"
+                f" {len(planned.volumes)} volumes of {given.vnf} and {len(found.others)} others."
+                " Type the name of the datastore to do so:"
+            )
+            confirm(self.app, question, given.datastore)
+        switch(deployment, planned, loses_others=given.lose_others)
+        return ("datastore", "site", "volumes", "others", "served_by"), [
+            (
+                given.datastore,
+                planned.site,
+                len(planned.volumes),
+                len(found.others),
+                found.goes_to,
+            )
+        ]

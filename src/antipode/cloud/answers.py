@@ -359,6 +359,8 @@ class _Volume(_VolumeExtensions):
     attachments: NotRequired[list[_Attached]]
     volume_image_metadata: NotRequired[Texts]
     provider_id: NotRequired[Maybe]
+    replication_status: NotRequired[Maybe]
+    group_id: NotRequired[Maybe]
 
 
 class _VolumeType(TypedDict):
@@ -380,6 +382,11 @@ class _VolumeGroup(TypedDict):
     name: OrEmpty
     status: Text
     group_type: Text
+    replication_status: NotRequired[Maybe]
+
+
+class _Target(TypedDict):
+    backend_id: Text
 
 
 class _GroupSnapshot(TypedDict):
@@ -466,6 +473,7 @@ GROUP_SNAPSHOTS = Listing("group_snapshots", _GroupSnapshot)
 MADE_GROUP_SNAPSHOT = Shape("group_snapshot", _Made)
 VOLUME_ATTACHMENTS = Shape("attachments", list[_VolumeAttachment])
 POOLS = Shape("pools", list[_Pool])
+REPLICATION_TARGETS = Shape("replication_targets", list[_Target])
 MANAGEABLE_VOLUMES = Shape("manageable-volumes", list[_Manageable])
 MANAGEABLE_SNAPSHOTS = Shape("manageable-snapshots", list[_ManageableSnapshot])
 BACKUPS = Listing("backups", Annotated[_Backup, AfterValidator(_sized)])

@@ -124,6 +124,24 @@ class Backends:
         )
         return pools
 
+    def fail_over(self, host: str, target: str) -> None:
+        """Start having a back end serve its replicated volumes from a replication target; its
+        service is `failing-over`, then `failed-over`. Volumes of it that are not replicated are in
+        `error` then, also where there is no such target: see first which there are (`pools`).
+
+        PUT /os-services/failover_host.
+
+        Args:
+            host: `HOST@BACKEND`.
+            target: the `backend_id` of its `replication_device`; `default`: the back end itself
+                again.
+
+        Raises:
+            ApiError: 400, the back end is down, or has no replication_device.
+        """
+        wanted = {"host": host, "backend_id": target}
+        self._api.call("PUT", "/os-services/failover_host", wanted)
+
     def manageable_volumes(self, host: str) -> list[Json]:
         """What a back end holds: reference, size (GiB), safe_to_manage, reason_not_safe, cinder_id.
         Empty, too, where its driver cannot list.

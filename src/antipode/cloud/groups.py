@@ -86,6 +86,52 @@ class VolumeGroups:
         wanted = {"remove_volumes": ",".join(sorted(volumes))}
         self._api.call("PUT", f"/groups/{group_id}", {"group": wanted})
 
+    def enable_replication(self, group_id: str) -> None:
+        """Start having the volumes of a group replicated: its `replication_status` is `enabling`,
+        then `enabled`.
+
+        POST /groups/ID/action enable_replication (3.38).
+
+        Raises:
+            ApiError: 400, its type or one of its volume types is not for replication, or a volume
+                is in a state that does not allow it.
+        """
+        self._api.post(f"/groups/{group_id}/action", {"enable_replication": {}})
+
+    def disable_replication(self, group_id: str) -> None:
+        """As `enable_replication`, to end it.
+
+        POST /groups/ID/action disable_replication (3.38).
+        """
+        self._api.post(f"/groups/{group_id}/action", {"disable_replication": {}})
+
+    def replication_targets(self, group_id: str) -> list[str]:
+        """The replication targets of the back end of a group: their `backend_id`.
+
+        POST /groups/ID/action list_replication_targets (3.38).
+
+        Raises:
+            ApiError: 400, the group is of a type without replication.
+        """
+        wanted: Json = {"list_replication_targets": {}}
+        found = self._api.post(f"/groups/{group_id}/action", wanted, answers.REPLICATION_TARGETS)
+        return [target["backend_id"] for target in found]
+
+    def fail_over(self, group_id: str, target: str) -> None:
+        """Start having a group served by a replication target, volumes that are attached included:
+        its `replication_status` is `failing-over`, then `failed-over`.
+
+        POST /groups/ID/action failover_replication (3.38).
+
+        Args:
+            target: its `backend_id`; `default`: the back end itself again.
+
+        Raises:
+            ApiError: 400, the group or a volume of it is not replicated.
+        """
+        wanted = {"secondary_backend_id": target, "allow_attached_volume": True}
+        self._api.post(f"/groups/{group_id}/action", {"failover_replication": wanted})
+
     def create_snapshot(self, group_id: str, name: str, description: str, timeout_s: float) -> str:
         """Start a snapshot of all volumes of a group at one moment, and return its id. Those of the
         volumes get the same name and description, and no metadata.

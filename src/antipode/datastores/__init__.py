@@ -33,6 +33,11 @@ class Driver(ABC):
 
     settings: ClassVar[type[Model]]
     """of a storage of this kind at one site"""
+    of_no_states: ClassVar[str] = (
+        "replicates the data of an application and no volumes: give the datastore in the VNF file"
+        " `kind: application`"
+    )
+    """why it has no states of volumes; one that is no `Storage`"""
 
     def __init__(self, name: str, site: str, settings: Model) -> None:
         """
@@ -176,6 +181,7 @@ class Storage(Driver):
 STORAGES: Registry[type[Driver]] = Registry(
     "driver of storages",
     {
+        "cinder": "antipode.datastores.cinder:ByCinder",
         "command": "antipode.datastores.command:ByCommands",
         "rbd-mirror": "antipode.datastores.rbd_mirror:RbdMirror",
         "swift": "antipode.datastores.swift:BySwift",
@@ -201,10 +207,7 @@ def of_volumes(driver: Driver) -> Storage:
         InvalidInput: it does not.
     """
     if not isinstance(driver, Storage):
-        raise InvalidInput(
-            f"{driver.label} replicates the data of an application and no volumes: give the"
-            " datastore in the VNF file `kind: application`"
-        )
+        raise InvalidInput(f"{driver.label} {driver.of_no_states}")
     return driver
 
 

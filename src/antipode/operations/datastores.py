@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from antipode.datastores import Storage, conformity, of_volumes
 from antipode.datastores.application import IN_USE, Application, Data, of_application
+from antipode.datastores.switched import SwitchedStorage
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, Busy, InvalidInput, NotFound, ResourceFailed
@@ -140,9 +141,15 @@ def status(
     for store, volumes in volumes_of(vnf, seen.topology).items():
         storage = vnf.datastores[store].storage
         for site in vnf.sites:
-            if (site != active or everywhere) and site in places(deployment, storage):
-                there = of_volumes(driver(deployment, storage, site))
-                found += _statuses(store, there, volumes, newest, is_active=site == active)
+            if site not in places(deployment, storage):
+                continue
+            there = driver(deployment, storage, site)
+            if isinstance(there, SwitchedStorage):
+                found += _statuses_of_switched(store, there, volumes, active)
+            elif site != active or everywhere:
+                of_volumes_there = of_volumes(there)
+                is_active = site == active
+                found += _statuses(store, of_volumes_there, volumes, newest, is_active=is_active)
     for store, defined in vnf.datastores_of_applications.items():
         # the original first: some drivers show by it whether a copy follows
         each = [
@@ -305,6 +312,32 @@ def _statuses(
             reference=images[volume.id] if is_active else reference,
             point=newest.id if newest and state else None,
             point_age_s=newest.age_s if newest and state else None,
+            trouble=trouble,
+        )
+
+
+def _statuses_of_switched(
+    datastore: str, storage: SwitchedStorage, volumes: Sequence[Volume], active: str
+) -> Iterator[CopyStatus]:
+    """How volumes are that Cinder replicates: only the Cinder that has them knows."""
+    if storage.site != active:
+        return
+    trouble: str | None = None
+    replicas: Mapping[str, Replica] = {}
+    try:
+        replicas = storage.replicas([v.id for v in volumes])
+    except AntipodeError as error:
+        trouble = str(error)
+    for volume in volumes:
+        yield CopyStatus(
+            datastore=datastore,
+            volume=volume.name or volume.id,
+            site=storage.site,
+            is_active=True,
+            replica=replicas.get(volume.id),
+            reference=volume.backend_reference,
+            point=None,
+            point_age_s=None,
             trouble=trouble,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from antipode.datastores import Driver, of_volumes, opened, storages_of
 from antipode.datastores.application import Application, Data, of_application
+from antipode.datastores.switched import SwitchedStorage
 from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, InvalidInput, ResourceFailed, Stopped
 from antipode.model.datastore import Following, Health, Verb
@@ -66,6 +67,10 @@ class Replicating:
         """
         looked_at = {n: d for n, d in self.vnf.datastores.items() if n not in apart_from}
         for name, defined in looked_at.items():
+            here = driver(self.deployment, defined.storage, self.active)
+            if isinstance(here, SwitchedStorage):
+                yield from self._not_replicated(name, here)
+                continue
             for copy in self._copies(defined):
                 try:
                     yield from self._behind(name, copy)
@@ -73,6 +78,12 @@ class Replicating:
                     raise
                 except AntipodeError as error:
                     self.tell(f"{copy.label}: {error}")
+
+    def _not_replicated(self, name: str, here: SwitchedStorage) -> Iterator[tuple[str, Following]]:
+        volumes = {v.id: v for v in self._volumes(name)}
+        for volume, found in here.replicas(list(volumes)).items():
+            if found.health is not Health.REPLICATING:
+                yield f"volume {volumes[volume].name or volume} at {here.site}", found
 
     def _behind(self, name: str, copy: Driver) -> Iterator[tuple[str, Following]]:
         if isinstance(copy, Application):
@@ -101,7 +112,12 @@ class Replicating:
 
     def _replicate(self, defined: Datastore) -> None:
         name = next(n for n, d in self.vnf.datastores.items() if d is defined)
-        here, volumes = of_volumes(driver(self.deployment, defined.storage, self.active)), []
+        storage = driver(self.deployment, defined.storage, self.active)
+        if isinstance(storage, SwitchedStorage):
+            new = storage.replicate([v.id for v in self._volumes(name)])
+            self.tell(f"{storage.label}: {len(new)} volumes are replicated newly")
+            return
+        here, volumes = of_volumes(storage), []
         for volume in self._volumes(name):
             self.go_on()
             self.tell(f"{here.label}: volume {volume.name or volume.id} is made to stand by itself")

@@ -28,7 +28,9 @@ SECONDS = {
     "snapshot.delete": 0.2,
     "snapshot.manage": 0.2,
     "snapshot.unmanage": 0.1,
+    "backend.failover": 0.4,
     "group.update": 0.1,
+    "group.replicate": 0.2,
     "group_snapshot.create": 0.4,
     "backup.create": 0.8,
     "backup.delete": 0.3,
@@ -118,6 +120,8 @@ class Conditions:
         """
         self.consistent_groups = False
         """whether the back end snapshots a volume group at one moment, and reports it"""
+        self.replication_target: str | None = None
+        """the `backend_id` of a `replication_device` of the back end; None: it has none"""
         self.rules: list[Rule] = []
         self._changed = asyncio.Event()
         self._joined = asyncio.Event()

@@ -88,6 +88,7 @@ class Control:
                 "backup_block_size": c.backup_block_size,
                 "skips_zeros": c.skips_zeros,
                 "consistent_groups": c.consistent_groups,
+                "replication_target": c.replication_target,
                 "faults": len(c.rules),
                 "guests": len(self._hypervisor.seen()),
             }
@@ -118,7 +119,7 @@ class Control:
 
     async def _change(self, request: web.Request) -> web.Response:
         """Change latency, clock_skew_s, image_limits, store_capacity, backup_block_size,
-        skips_zeros or consistent_groups, whichever the body has.
+        skips_zeros, consistent_groups or replication_target, whichever the body has.
         """
         body: dict[str, Any] = await request.json()
         if "latency" in body:
@@ -135,6 +136,8 @@ class Control:
             self._conditions.skips_zeros = bool(body["skips_zeros"])
         if "consistent_groups" in body:
             self._conditions.consistent_groups = bool(body["consistent_groups"])
+        if "replication_target" in body:
+            self._conditions.replication_target = body["replication_target"]
         return await self._status(request)
 
     async def _calls(self, request: web.Request) -> web.Response:

@@ -22,6 +22,7 @@ class Conditions(Model):
     backup_block_size: int | None = Field(default=None, ge=512)
     skips_zeros: bool | None = None
     consistent_groups: bool | None = None
+    replication_target: str | None = None
 
 
 class Scenario(Model):
@@ -54,5 +55,6 @@ def end(sandbox: Sandbox, site: str) -> None:
         "backup_block_size": None,
         "skips_zeros": False,
         "consistent_groups": False,
+        "replication_target": None,
     }
     sandbox.ask(site, "PUT", "/conditions", mended)

@@ -12,10 +12,21 @@ from collections.abc import Sequence
 
 from antipode.sandbox.cinder.snapshots import Snapshots
 from antipode.sandbox.cinder.storage import ZONE, Storage
-from antipode.sandbox.cinder.types import Types
+from antipode.sandbox.cinder.types import Types, is_replicated
 from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Database, Json
 from antipode.sandbox.http import Call, Part, Refused, Route, page, public
+
+DEFAULT = "default"
+"""As which target a failback is asked for."""
+UNDER_WAY = ("enabling", "disabling", "failing-over")
+REPLICATING: dict[str, tuple[str, tuple[str, ...]]] = {
+    "enable_replication": ("enabling", ("disabled", "enabled")),
+    "disable_replication": ("disabling", ("enabled", "error")),
+    "failover_replication": ("failing-over", ("failed-over", "enabled")),
+    "list_replication_targets": ("", ()),
+}
+"""Action -> the status that it sets, and those that it begins from."""
 
 
 class Groups(Part):
@@ -57,6 +68,8 @@ class Groups(Part):
                 self._groups.keep(group, status="error")
             elif group["status"] == "updating":
                 self._groups.keep(group, status="available")
+            if group["replication_status"] in UNDER_WAY:
+                self._set_replication(group, "error")
         for snapshot in list(self._snapshots):
             if snapshot["status"] == "creating":
                 self._snapshots.keep(snapshot, status="error")
@@ -151,7 +164,7 @@ class Groups(Part):
                 "created_at": self._storage.now(),
                 "group_snapshot_id": None,
                 "source_group_id": None,
-                "replication_status": None,
+                "replication_status": "disabled",
                 "project_id": call.caller.project_id,
             }
         )
@@ -230,8 +243,10 @@ class Groups(Part):
             self._storage.volumes.keep(volume, group_id=None)
         self._groups.keep(group, status="available")
 
-    async def _act(self, call: Call, item: str) -> None:
+    async def _act(self, call: Call, item: str) -> Json | None:
         group = self._find(call, item)
+        if (name := next(iter(call.body), "")) in REPLICATING:
+            return await self._replicate(call, group, name)
         if "delete" not in call.body:
             raise Refused(400, f"There is no such action: {next(iter(call.body), '')}")
         if self._members(item) and not call.body["delete"].get("delete-volumes"):
@@ -245,6 +260,76 @@ class Groups(Part):
         for volume in self._members(item):
             self._storage.remove_volume(volume)
         self._groups.drop(group["id"])
+        return None
+
+    # ---- replication of groups ----
+
+    async def _replicate(self, call: Call, group: Json, name: str) -> Json | None:
+        """One of the calls about the replication of a group (cinder/group/api.py)."""
+        self._must_be_replicated(group)
+        if name == "list_replication_targets":
+            target = self._storage.conditions.replication_target
+            return {"replication_targets": [{"backend_id": target}] if target else []}
+        under_way, valid = REPLICATING[name]
+        wanted = call.body[name] or {}
+        volumes = self._members(group["id"])
+        if group["status"] != "available" or group["replication_status"] not in valid:
+            raise Refused(
+                400,
+                f"Invalid group: Group {group['id']} replication status must be {valid}, but"
+                f" current status is: {group['replication_status']}.",
+            )
+        for volume in volumes:
+            is_refused = volume["status"] == "in-use" and name == "failover_replication"
+            if is_refused and not wanted.get("allow_attached_volume"):
+                raise Refused(
+                    400,
+                    f"Invalid volume: Volume {volume['id']} is attached but"
+                    " allow_attached_volume flag is False. Cannot failover replication.",
+                )
+            if volume["replication_status"] not in valid:
+                raise Refused(
+                    400,
+                    f"Invalid volume: Volume {volume['id']} replication status must be {valid},"
+                    f" but current status is: {volume['replication_status']}.",
+                )
+        self._set_replication(group, under_way)
+        ended = {
+            "enable_replication": "enabled",
+            "disable_replication": "disabled",
+            "failover_replication": (
+                "enabled" if wanted.get("secondary_backend_id") == DEFAULT else "failed-over"
+            ),
+        }
+        self._storage.start(self._replicated(group, ended[name]))
+        return None
+
+    def _must_be_replicated(self, group: Json) -> None:
+        specs = self._types[group["group_type"]]["group_specs"]
+        names = ("group_replication_enabled", "consistent_group_replication_enabled")
+        if "<is> True" not in map(specs.get, names):
+            message = f"Invalid group type: Group {group['id']} is not a replication group type."
+            raise Refused(400, message)
+        for kind in group["volume_types"]:
+            if not is_replicated(self._volume_types.named(kind)):
+                raise Refused(
+                    400,
+                    f"Invalid volume type: Volume type {kind} does not have 'replication_enabled'"
+                    " spec key set to '<is> True'.",
+                )
+
+    async def _replicated(self, group: Json, status: str) -> None:
+        try:
+            await self._storage.conditions.take("group.replicate")
+        except OperationFailed:
+            self._set_replication(group, "error")
+            return
+        self._set_replication(group, status)
+
+    def _set_replication(self, group: Json, status: str) -> None:
+        for volume in self._members(group["id"]):
+            self._storage.volumes.keep(volume, replication_status=status)
+        self._groups.keep(group, replication_status=status)
 
     # ---- group snapshots ----
 

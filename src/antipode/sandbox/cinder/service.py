@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from antipode.sandbox.cinder.attachments import Attachments
 from antipode.sandbox.cinder.backups import Backups
+from antipode.sandbox.cinder.failing_over import FailingOver
 from antipode.sandbox.cinder.groups import Groups
 from antipode.sandbox.cinder.managing import Managing
 from antipode.sandbox.cinder.snapshots import Snapshots
@@ -32,6 +33,7 @@ class Cinder(Service):
         self.volumes = Volumes(storage, self.types, glance)
         self.snapshots = Snapshots(storage)
         self._backups = Backups(storage, self.volumes, store)
+        self._failing_over = FailingOver(storage, database)
         self._groups = Groups(storage, self.types, self.snapshots, database)
         self.parts = [
             self.types,
@@ -41,6 +43,7 @@ class Cinder(Service):
             Attachments(storage),
             self._backups,
             self._groups,
+            self._failing_over,
         ]
 
     def routes(self) -> Sequence[Route]:
@@ -59,7 +62,8 @@ class Cinder(Service):
 
     def begin_again(self) -> None:
         """Continue or fail the work that was under way when the services were killed."""
-        for part in (self._backups, self.snapshots, self.volumes, self._groups):
+        parts = (self._backups, self.snapshots, self.volumes, self._groups, self._failing_over)
+        for part in parts:
             part.begin_again()
 
     async def _versions(self, call: Call) -> Json:
@@ -95,6 +99,9 @@ class Cinder(Service):
             }
             for binary, host in hosts.items()
         ]
+        for row in rows:
+            if row["binary"] == "cinder-volume":
+                row |= self._failing_over.service()
         return {"services": filtered(call, rows, "binary", "host")}
 
     async def _pools(self, call: Call) -> Json:
@@ -105,7 +112,7 @@ class Cinder(Service):
                 "volume_backend_name": BACKEND,
                 "storage_protocol": "ceph",
                 "vendor_name": "Open Source",
-                "replication_enabled": False,
+                **self._failing_over.capabilities(),
                 **self._of_groups(),
                 "location_info": f"ceph:/etc/ceph/ceph.conf:{cluster}:cinder:{POOL}",
             }

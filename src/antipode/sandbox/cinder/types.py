@@ -11,6 +11,11 @@ from antipode.sandbox.database import Json
 from antipode.sandbox.http import Call, Part, Refused, Route, page, public
 
 
+def is_replicated(kind: Json) -> bool:
+    """Whether a volume type, or the specs of one, wants its volumes replicated."""
+    return bool(kind["extra_specs"].get("replication_enabled") == "<is> True")
+
+
 class Types(Part):
     def __init__(self, storage: Storage) -> None:
         self._storage = storage

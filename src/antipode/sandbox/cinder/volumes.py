@@ -14,7 +14,7 @@ from typing import Any
 
 from antipode.sandbox import blocks
 from antipode.sandbox.cinder.storage import ZONE, Storage
-from antipode.sandbox.cinder.types import Types
+from antipode.sandbox.cinder.types import Types, is_replicated
 from antipode.sandbox.conditions import OperationFailed
 from antipode.sandbox.database import Json
 from antipode.sandbox.glance import Glance
@@ -195,7 +195,7 @@ class Volumes(Part):
                 "project_id": caller.project_id,
                 "group_id": wanted.get("group_id"),
                 "consistencygroup_id": None,
-                "replication_status": None,
+                "replication_status": "enabled" if is_replicated(found) else "disabled",
                 "provider_id": None,
                 "os-vol-host-attr:host": self._storage.host,
                 "os-vol-mig-status-attr:name_id": None,
@@ -431,6 +431,7 @@ class Volumes(Part):
                 "volume_type": kind["name"],
                 "volume_type_id": kind["id"],
                 "multiattach": kind["extra_specs"].get("multiattach") == "<is> True",
+                "replication_status": "enabled" if is_replicated(kind) else "disabled",
             }
         except OperationFailed:
             changes = {}
