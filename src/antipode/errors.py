@@ -163,6 +163,12 @@ class ResourceFailed(AntipodeError):
     code = "resource-failed"
 
 
+class VolumeTaken(ResourceFailed):
+    """A volume that the mover was about to write is another's now. Nothing more was written."""
+
+    code = "volume-taken"
+
+
 class StepFailed(AntipodeError):
     """A step of the runbook has failed: a command, a call, or a question that was answered with no
     or not in time.

@@ -407,6 +407,11 @@ class _VolumeAttachment(TypedDict):
     connection_info: NotRequired[dict[Text, Any] | None]
 
 
+class _MadeAttachment(TypedDict):
+    id: Id
+    connection_info: dict[Text, Any]
+
+
 class _Pool(TypedDict):
     name: Text
     capabilities: NotRequired[Annotated[dict[Text, Any], _or(dict)]]
@@ -472,6 +477,7 @@ MADE_GROUP_TYPE = Shape("group_type", _Made)
 GROUP_SNAPSHOTS = Listing("group_snapshots", _GroupSnapshot)
 MADE_GROUP_SNAPSHOT = Shape("group_snapshot", _Made)
 VOLUME_ATTACHMENTS = Shape("attachments", list[_VolumeAttachment])
+MADE_ATTACHMENT = Shape("attachment", _MadeAttachment)
 POOLS = Shape("pools", list[_Pool])
 REPLICATION_TARGETS = Shape("replication_targets", list[_Target])
 MANAGEABLE_VOLUMES = Shape("manageable-volumes", list[_Manageable])

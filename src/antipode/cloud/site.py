@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from antipode.cloud import credentials
 from antipode.cloud.api import Api, Gate, Rate, Unlimited, Version
+from antipode.cloud.attachments import Attachments
 from antipode.cloud.backends import Backends
 from antipode.cloud.backups import Backups
 from antipode.cloud.compute import Compute
@@ -29,7 +30,11 @@ from antipode.cloud.zones import Zones
 from antipode.errors import InvalidInput, PreflightFailed
 from antipode.model.datastore import StorageAt
 
-Service = TypeVar("Service", Compute, Volumes, VolumeGroups, Backends, Backups, Networks)
+Service = TypeVar(
+    "Service", Compute, Volumes, VolumeGroups, Backends, Backups, Attachments, Networks
+)
+SERVICES = ("compute", "volumes", "groups", "backends", "backups", "attachments", "networks")
+"""The parts of a site that are behind its gate."""
 
 
 class Site:
@@ -55,6 +60,7 @@ class Site:
         self.groups = VolumeGroups(volume)
         self.backends = Backends(volume)
         self.backups = Backups(volume)
+        self.attachments = Attachments(volume)
         self.networks = Networks(network)
         self.storages: Mapping[str, StorageAt] = {}
         """those at this site that replicate by themselves, by name"""
@@ -86,7 +92,7 @@ class Site:
     def _behind(self, gate: Gate) -> Self:
         view = copy.copy(self)
         view._gate, view._objects = gate, None
-        for service in ("compute", "volumes", "groups", "backends", "backups", "networks"):
+        for service in SERVICES:
             setattr(view, service, _under(getattr(self, service), view._gate))
         return view
 

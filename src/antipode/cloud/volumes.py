@@ -71,6 +71,12 @@ class Volumes:
         wanted = {"name": name, "description": description, "metadata": dict(metadata)}
         self._api.call("PUT", f"/volumes/{volume_id}", {"volume": wanted})
 
+    def merge_metadata(self, volume_id: str, metadata: Mapping[str, str]) -> None:
+        """Set these keys of a volume's metadata in one call, and leave the others (`POST
+        /volumes/ID/metadata`).
+        """
+        self._api.post(f"/volumes/{volume_id}/metadata", {"metadata": dict(metadata)})
+
     def set_bootable(self, volume_id: str) -> None:
         self._api.post(f"/volumes/{volume_id}/action", {"os-set_bootable": {"bootable": True}})
 

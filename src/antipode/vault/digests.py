@@ -5,15 +5,14 @@ backup, an increment included (cinder/backup/chunkeddriver.py, `_sha256file`).
 
 from __future__ import annotations
 
-import bz2
 import hashlib
 import json
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from antipode.cloud import answers
 from antipode.errors import NotFound, RecoveryPointInvalid, UnexpectedAnswer
+from antipode.vault.compression import decompress
 
 SHA256_BYTES = 32
 
@@ -104,32 +103,10 @@ def _plain_objects(store: Readable, container: str, prefix: str) -> Iterator[byt
     for part_name, part in parts:
         if part["offset"] != position:
             raise RecoveryPointInvalid(f"{name} has nothing of the volume at byte {position}")
-        data = _decompress(store.get(container, part_name), str(part["compression"]), part_name)
-        if len(data) != part["length"]:
-            raise RecoveryPointInvalid(f"{part_name} holds {len(data)} bytes of {part['length']}")
+        stored = store.get(container, part_name)
+        data = decompress(stored, str(part["compression"]), int(part["length"]), part_name)
         position += len(data)
         yield data
-
-
-def _decompress(data: bytes, compression: str, name: str) -> bytes:
-    try:
-        return _decompressor(compression, name)(data)
-    except (OSError, ValueError, zlib.error) as error:
-        raise RecoveryPointInvalid(f"{name} cannot be decompressed: {error}") from error
-
-
-def _decompressor(compression: str, name: str) -> Callable[[bytes], bytes]:
-    known: dict[str, Callable[[bytes], bytes]] = {
-        "none": bytes,
-        "zlib": zlib.decompress,
-        "bz2": bz2.decompress,
-    }
-    if compression not in known:
-        raise RecoveryPointInvalid(
-            f"{name} is compressed by {compression}, which antipode does not read. Give the"
-            " cinder-backup of both sites the same block size, so that it need not be read"
-        )
-    return known[compression]
 
 
 def _document(store: Readable, container: str, name: str) -> object:

@@ -17,7 +17,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from antipode.cloud import answers
 from antipode.cloud.backups import read_record
@@ -77,9 +77,30 @@ def verify_chain(volume: str, chain: Sequence[BackupRecord], store: Store | None
     return [_verify_backup(volume, record, store) for record in chain]
 
 
+class Held(NamedTuple):
+    """What the store holds of a backup."""
+
+    prefix: str
+    parts: dict[str, Any]
+    """the data objects, with what Cinder notes of each; as it is stored, not checked"""
+    list_md5: str
+    """of the list that they are from"""
+    objects: dict[str, StoredObject]
+    """all objects of the backup, as the store lists them"""
+
+    @property
+    def fingerprint(self) -> StoredObjects:
+        return _fingerprint(self.prefix, list(self.objects.values()))
+
+
 def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
-    """The fingerprint of what the store holds of a backup, by one listing, after the list that
-    Cinder keeps was found complete.
+    """The fingerprint of what the store holds of a backup; errors as of `held`."""
+    return held(record, store).fingerprint
+
+
+def held(record: BackupRecord, store: Store) -> Held:
+    """What the store holds of a backup, by one listing, after the list that Cinder keeps was found
+    complete.
 
     Raises:
         RecoveryPointInvalid: an object is missing, empty, or the record is not of a chunked driver.
@@ -87,8 +108,10 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
     prefix = prefix_of(record)
     object_list = f"backup {record.id}: its object list {prefix}_metadata"
     try:
-        metadata = json.loads(store.get(record.container, f"{prefix}_metadata"))
-        entries = answers.OBJECT_LIST.read(metadata, record.container, f"{prefix}_metadata")
+        document = store.get(record.container, f"{prefix}_metadata")
+        entries = answers.OBJECT_LIST.read(
+            json.loads(document), record.container, f"{prefix}_metadata"
+        )
     except NotFound as error:
         raise RecoveryPointInvalid(
             f"{object_list} is not in container {record.container}"
@@ -108,7 +131,9 @@ def stored_objects(record: BackupRecord, store: Store) -> StoredObjects:
         raise RecoveryPointInvalid(
             f"backup {record.id}: {len(empty)} objects are empty, the first is {empty[0]}"
         )
-    return _fingerprint(prefix, listing)
+    parts = {name: part for entry in entries for name, part in entry.items()}
+    md5 = hashlib.md5(document, usedforsecurity=False).hexdigest()
+    return Held(prefix, parts, md5, there)
 
 
 def has_list(record: BackupRecord, store: Store) -> bool:

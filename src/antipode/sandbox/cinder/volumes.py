@@ -57,6 +57,7 @@ class Volumes(Part):
             Route("PUT", f"{volumes}/{{item}}", self._update),
             Route("DELETE", f"{volumes}/{{item}}", self._delete, 202),
             Route("POST", f"{volumes}/{{item}}/action", self._act, 202),
+            Route("POST", f"{volumes}/{{item}}/metadata", self._merge_metadata),
         ]
 
     def begin_again(self) -> None:
@@ -275,6 +276,12 @@ class Volumes(Part):
                 call.caller,
             )
         }
+
+    async def _merge_metadata(self, call: Call, item: str) -> Json:
+        volume = self._storage.find_volume(call.caller, item)
+        merged = {**volume["metadata"], **call.part("metadata")}
+        self._storage.volumes.keep(volume, metadata=merged, updated_at=self._storage.now())
+        return {"metadata": merged}
 
     async def _delete(self, call: Call, item: str) -> None:
         volume = self._storage.find_volume(call.caller, item)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the metadata of a standing volume say: which volume it stands for, which backup it holds,
+and which writer has it.
+
+A volume holds a backup only if the writer that noted it is the last that has claimed the volume.
+What a process notes that was stopped meanwhile, and lives again, therefore counts for nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from antipode.model.marks import KEY, PREFIX, RUN, VOLUME
+
+STANDING = "antipode:standing"
+"""of a volume: VNF and id of the volume that it stands for"""
+CLAIM = "antipode:standing-claim"
+"""the last writer, by a name that it has given itself"""
+HOLDS = "antipode:standing-holds"
+"""a backup, and the writer that has brought the volume to it: `BACKUP@CLAIM`"""
+SNAPSHOT = "antipode:standing-snapshot"
+"""the snapshot from before the last write, and the backup that it holds: `SNAPSHOT@BACKUP`"""
+READ_AT = "antipode:standing-read-at"
+"""when all of it was read for the last time, in seconds since the epoch"""
+RETIRED = "antipode:standing-retired"
+"""a process that cannot be seen may still write it: it is of no more use, and is removed"""
+OF_SNAPSHOT = "antipode:standing-of"
+"""of a snapshot: the volume, so that one which no metadata name is found"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A standing volume as Cinder shows it."""
+
+    id: str
+    source: str
+    """id of the volume that it stands for"""
+    size_gib: int
+    status: str
+    claim: str
+    holds: str | None
+    """the backup; None: what it holds is not known"""
+    snapshot: str | None
+    """id of the snapshot from before the last write"""
+    snapshot_holds: str | None
+    """the backup that it holds"""
+    read_at: float
+    """seconds since the epoch; 0: never"""
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no writer has it, as far as Cinder and its metadata say."""
+        return self.status == "available" and self.holds is not None
+
+
+def standing_key(vnf: str, source_id: str) -> str:
+    """What `STANDING` says of the volume that stands for one of a VNF."""
+    return f"{vnf}/{source_id}"
+
+
+def new_claim() -> str:
+    """A name for a writer, unlike all others."""
+    return secrets.token_hex(12)
+
+
+def read_standing(volume: Mapping[str, Any], vnf: str) -> Standing | None:
+    """What a volume says of itself; None for one that stands for none of this VNF.
+
+    One that was restored from the backup of a standing volume has its metadata, and is none.
+    """
+    metadata = volume["metadata"]
+    said = str(metadata.get(STANDING) or "")
+    if not said.startswith(f"{vnf}/") or metadata.get(VOLUME) != volume["id"]:
+        return None
+    if RETIRED in metadata or is_taken(volume):
+        return None
+    claim = str(metadata.get(CLAIM) or "")
+    backup, _, writer = str(metadata.get(HOLDS) or "").partition("@")
+    snapshot, _, held = str(metadata.get(SNAPSHOT) or "").partition("@")
+    try:
+        read_at = float(metadata.get(READ_AT) or 0)
+    except ValueError:
+        read_at = 0.0
+    return Standing(
+        id=volume["id"],
+        source=said.removeprefix(f"{vnf}/"),
+        size_gib=int(volume["size"]),
+        status=str(volume["status"]),
+        claim=claim,
+        holds=backup if backup and claim and writer == claim else None,
+        snapshot=snapshot or None,
+        snapshot_holds=held or None,
+        read_at=read_at,
+    )
+
+
+def is_standing(volume: Mapping[str, Any]) -> bool:
+    """Whether a volume is a standing one of any VNF, taken by a recovery or not: nothing deletes it
+    with what a run has made.
+    """
+    metadata = volume["metadata"]
+    return STANDING in metadata and metadata.get(VOLUME) == volume["id"]
+
+
+def is_taken(volume: Mapping[str, Any]) -> bool:
+    """Whether a recovery has a standing volume."""
+    return KEY in volume["metadata"] or RUN in volume["metadata"]
+
+
+def given_back(volume: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a standing volume that a recovery had: what it holds is not known."""
+    kept = {k: v for k, v in volume["metadata"].items() if k in (STANDING, VOLUME, SNAPSHOT)}
+    return {**kept, CLAIM: new_claim()}
+
+
+def of_standing(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Those of a standing volume among metadata, which its use in a recovery leaves."""
+    return {k: v for k, v in metadata.items() if k.startswith(f"{PREFIX}standing")}

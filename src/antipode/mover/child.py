@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Has the mover do a job in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from antipode import libraries
+from antipode.mover.job import Access, Job, Outcome, VolumeJob
+
+LOG = logging.getLogger(__name__)
+POLL_S = 0.5
+SAID = 2000
+"""Characters of the standard error of a mover that are kept, its last ones."""
+
+
+class Mover(Protocol):
+    """Brings volumes of one site to backups."""
+
+    @property
+    def locks(self) -> Path:
+        """Where the locks of writers of this host are, by their claims."""
+        ...
+
+    def carry(
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+    ) -> dict[str, Outcome]:
+        """An outcome for each volume.
+
+        Args:
+            claim: of all volumes; the lock of its name is held by the writer, and was prepared.
+            go_on: called now and then; what it raises ends the mover, and is raised when that has
+                ended.
+        """
+        ...
+
+
+class ChildMover:
+    """`Mover` by a process of this host."""
+
+    def __init__(self, access: Access, locks: Path) -> None:
+        """
+        Raises:
+            InvalidInput: a package of the extra `mover` is not installed.
+        """
+        libraries.need("os_brick", "mover", "attaching volumes to this host")
+        self._access = access
+        self.locks = locks
+
+    def carry(
+        self, claim: str, volumes: list[VolumeJob], go_on: Callable[[], None]
+    ) -> dict[str, Outcome]:
+        job = Job(access=self._access, lock=self.locks / claim, volumes=volumes)
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "antipode.mover.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # a signal of the terminal is for us, who end it in good order
+        )
+        said, failed = _Lines(process.stdout), _Lines(process.stderr)
+        assert process.stdin is not None  # a pipe
+        try:
+            process.stdin.write(job.model_dump_json().encode() + b"\n")
+            process.stdin.flush()
+            _await(process, go_on)
+        except BrokenPipeError:
+            process.wait()  # it says below why it has ended
+        finally:
+            process.stdin.close()  # it ends by that, if it has not ended yet
+            process.wait()
+        for words in failed.all():
+            LOG.debug("mover: %s", words)
+        outcomes = [Outcome.model_validate_json(line) for line in said.all()]
+        found = {outcome.volume: outcome for outcome in outcomes}
+        why = f"the mover has ended with {process.returncode}: {' '.join(failed.all())[-SAID:]}"
+        for volume in volumes:
+            if volume.volume not in found:
+                lost = Outcome(volume=volume.volume, code="resource-failed", problem=why)
+                found[volume.volume] = lost
+        return found
+
+
+def _await(process: subprocess.Popen[bytes], go_on: Callable[[], None]) -> None:
+    while True:
+        go_on()
+        try:
+            process.wait(POLL_S)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+class _Lines:
+    """The lines of a pipe, read in a thread, so that none of two fills up."""
+
+    def __init__(self, pipe: object) -> None:
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, args=(pipe,), daemon=True)
+        self._thread.start()
+
+    def _read(self, pipe: object) -> None:
+        with pipe as lines:  # type: ignore[attr-defined]
+            for line in lines:
+                self._lines.append(line.decode(errors="replace").rstrip("\n"))
+
+    def all(self) -> list[str]:
+        """What was said until the other end was closed."""
+        self._thread.join()
+        return self._lines

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the process that had claimed a volume has ended, as far as this host can prove it: the
+process holds a lock of its claim's name while it lives, also while it is stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+OVER = b"over"
+"""In the file of a lock: another process has seen it free. Its owner must not begin any more."""
+
+
+def prepare(path: Path) -> None:
+    """Make the file of a lock, before its name is in any metadata."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def take(path: Path) -> bool:
+    """Lock it until this process ends; whether it may begin."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    if os.read(handle, len(OVER)) == OVER:
+        os.close(handle)
+        return False
+    return True  # the handle is never closed
+
+
+def is_over(path: Path) -> bool:
+    """Whether its owner has ended, or will never begin. False: it lives, or this host cannot
+    know.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(handle, OVER, 0)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the jobs of the mover: each volume is attached, brought to its backup, and detached."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from antipode.cloud.api import ApiError
+from antipode.errors import AntipodeError, RecoveryPointInvalid, VolumeTaken
+from antipode.model.source import BackupRecord
+from antipode.model.standing import CLAIM, is_taken
+from antipode.mover.chain import Chain, digests_of_backup, read_chain
+from antipode.mover.job import Job, Outcome, VolumeJob
+from antipode.mover.move import Moved, Wish, digests_of, move
+from antipode.mover.target import Attached, Target
+from antipode.vault.digests import Digests
+from antipode.vault.verify import Store
+
+if TYPE_CHECKING:
+    from antipode.cloud.site import Site
+
+ASKED_S = 0.1
+"""How long an answer of Cinder stands that a volume is still ours."""
+
+
+def carry(
+    job: Job, site: Site, store: Store, attached: Attached, stop: threading.Event | None = None
+) -> Iterator[Outcome]:
+    """Do a job; an outcome for each volume, as soon as it is known. What fails of one volume leaves
+    the others.
+
+    Args:
+        stop: when it is set, nothing more is written.
+    """
+    ends = stop or threading.Event()
+
+    def one(wanted: VolumeJob) -> Outcome:
+        began = time.monotonic()
+        try:
+            moved, foreign = _bring(wanted, site, store, attached, ends)
+        except AntipodeError as error:
+            return Outcome(volume=wanted.volume, code=error.code, problem=str(error))
+        except Exception as error:  # of a library of the storage: another volume may do
+            problem = f"{type(error).__name__}: {error}"
+            return Outcome(volume=wanted.volume, code="unexpected", problem=problem)
+        seconds = round(time.monotonic() - began, 3)
+        return Outcome(volume=wanted.volume, foreign=foreign, seconds=seconds, **asdict(moved))
+
+    with ThreadPoolExecutor(job.at_once, "mover") as pool:
+        yield from pool.map(one, job.volumes)
+
+
+def _bring(
+    wanted: VolumeJob, site: Site, store: Store, attached: Attached, stop: threading.Event
+) -> tuple[Moved, int]:
+    """Bring one volume to its backup; and how many blocks held what was not known."""
+    chain = read_chain(wanted.chain, store)  # whole, before anything is written
+    may_write = _asker(wanted, site, stop)
+    may_write()
+    with attached(wanted.volume) as target:
+        # another process may have claimed the volume before it was attached to this one
+        may_write()
+        holds, foreign = _known(wanted, chain, store, target)
+        wish = Wish(chain, holds, is_new=wanted.is_new)
+        return move(wish, target, store, may_write), foreign
+
+
+def _known(
+    wanted: VolumeJob, chain: Chain, store: Store, target: Target
+) -> tuple[Digests | None, int]:
+    """What is known of a volume's content, and how many blocks are not as they should be."""
+    if wanted.is_new or wanted.holds is None:
+        return None, 0
+    known = _digests(wanted.holds, store)
+    if known is not None and (known.block, known.blocks) != (chain.block, chain.digests.blocks):
+        known = None  # the backups are of other settings, or of another size
+    if not wanted.reads:
+        return known, 0
+    found = digests_of(target, chain.block, chain.size)
+    return found, 0 if known is None else len(known.differences(found))
+
+
+def _digests(record: BackupRecord, store: Store) -> Digests | None:
+    """Those of a backup; None where the store has them no more, so that the volume is read."""
+    try:
+        return digests_of_backup(record, store)
+    except RecoveryPointInvalid:
+        return None
+
+
+def _asker(wanted: VolumeJob, site: Site, stop: threading.Event) -> Callable[[], None]:
+    """What raises VolumeTaken when the volume is another's, or the work is to stop."""
+    asked_at = -math.inf
+
+    def may_write() -> None:
+        nonlocal asked_at
+        if stop.is_set():
+            raise VolumeTaken(f"volume {wanted.volume} is left: the mover was asked to stop")
+        now = time.monotonic()  # it passes while the process is stopped
+        if now - asked_at < ASKED_S:
+            return
+        try:
+            found = site.volumes.volume(wanted.volume)
+        except ApiError as error:
+            raise VolumeTaken(
+                f"volume {wanted.volume} is left: Cinder does not say that it is still ours:"
+                f" {error.reason}"
+            ) from error
+        if found is None or found["metadata"].get(CLAIM) != wanted.claim or is_taken(found):
+            raise VolumeTaken(f"volume {wanted.volume} was taken by another process")
+        asked_at = now
+
+    return may_write

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes that are attached to a host without a server, and the mover that writes them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antipode.cloud.site import Site
+from antipode.model.source import BackupRecord
+from antipode.model.standing import CLAIM, new_claim
+from antipode.mover import lock
+from antipode.mover.child import ChildMover
+from antipode.mover.job import Access, Outcome, VolumeJob
+from antipode.vault.verify import stored_objects
+from tests.contract.conftest import BACKUP, STORE, Things, refused, storage, there
+from tests.contract.test_backups import backup_of, record_of
+
+CONNECTOR = {
+    "host": "mover.example",
+    "ip": "127.0.0.1",
+    "platform": "x86_64",
+    "os_type": "linux",
+    "multipath": False,
+    "do_local_attach": False,
+}
+
+
+@pytest.fixture
+def attached(
+    other_site: Site, other_things: Things
+) -> Iterator[Callable[[str], tuple[str, dict[str, Any]]]]:
+    made: list[str] = []
+
+    def attach(volume: str) -> tuple[str, dict[str, Any]]:
+        attachment = other_site.attachments.create(volume, CONNECTOR)
+        made.append(attachment.id)
+        return attachment.id, dict(attachment.connection)
+
+    yield attach
+    for attachment in made:
+        other_site.attachments.delete(attachment)
+
+
+@pytest.mark.core
+def test_a_volume_that_is_attached_to_a_host_is_nobody_elses(
+    other_site: Site,
+    other_things: Things,
+    attached: Callable[[str], tuple[str, dict[str, Any]]],
+) -> None:
+    volume = other_things.volume()["id"]
+    attachment, connection = attached(volume)
+    assert connection["driver_volume_type"]
+    assert other_site.attachments.of(volume) == {attachment: None}
+    before = refused(lambda: other_site.attachments.create(volume, CONNECTOR))
+    other_site.attachments.complete(attachment)
+    shown = there(other_site.volumes.volume(volume))
+    assert (shown["status"], [a["server_id"] for a in shown["attachments"]]) == ("in-use", [None])
+    after = refused(lambda: other_site.attachments.create(volume, CONNECTOR))
+    assert (before.status, after.status) == (400, 400)
+    assert refused(lambda: other_site.volumes.delete_volume(volume)).status == 400
+    other_site.attachments.delete(attachment)
+    assert there(other_site.volumes.volume(volume))["status"] == "available"
+    other_site.attachments.delete(attachment)  # once more
+
+
+def test_an_attachment_takes_no_null_for_a_server(other_site: Site, other_things: Things) -> None:
+    volume = other_things.volume()["id"]
+    wanted = {"volume_uuid": volume, "connector": CONNECTOR, "instance_uuid": None}
+    error = refused(lambda: storage(other_site).post("/attachments", {"attachment": wanted}))
+    assert error.status == 400
+
+
+def test_keys_of_a_volumes_metadata_are_set_beside_the_others(
+    other_site: Site, other_things: Things
+) -> None:
+    volume = other_things.volume(metadata={"a": "1", "b": "2"})["id"]
+    other_site.volumes.merge_metadata(volume, {"b": "3", "c": "4"})
+    assert there(other_site.volumes.volume(volume))["metadata"] == {"a": "1", "b": "3", "c": "4"}
+
+
+@pytest.fixture
+def mover(request: pytest.FixtureRequest, tmp_path: Path) -> ChildMover:
+    on_lab = request.config.getoption("--sites") == "lab"
+    if on_lab and importlib.util.find_spec("rbd") is None:
+        pytest.skip("the mover reaches Ceph by python3-rbd and python3-rados, which are not here")
+    access = Access(site=BACKUP, cloud=BACKUP, store=STORE, store_cloud=STORE)
+    return ChildMover(access, tmp_path / "locks")
+
+
+def sealed(site: Site, store: Any, backup: dict[str, Any]) -> BackupRecord:
+    record = record_of(site, backup)
+    return record.model_copy(update={"stored": stored_objects(record, store)})
+
+
+def moved(mover: ChildMover, site: Site, volume: str, **wanted: Any) -> Outcome:
+    claim = new_claim()
+    lock.prepare(mover.locks / claim)
+    site.volumes.merge_metadata(volume, {CLAIM: claim})
+    job = VolumeJob(volume=volume, claim=claim, **wanted)
+    return mover.carry(claim, [job], lambda: None)[volume]
+
+
+@pytest.mark.core
+def test_the_mover_brings_a_volume_to_a_backup_of_the_other_site(
+    site: Site,
+    things: Things,
+    other_site: Site,
+    other_things: Things,
+    store: Any,
+    image: dict[str, Any],
+    mover: ChildMover,
+) -> None:
+    source = things.volume(imageRef=image["id"])["id"]
+    record = sealed(site, store, backup_of(things, source))
+    volume = other_things.volume()["id"]
+    full = moved(mover, other_site, volume, chain=[record], is_new=True)
+    assert (full.code, full.problem) == ("", "")
+    assert full.written > 0
+    again = moved(mover, other_site, volume, chain=[record], holds=record, reads=True)
+    assert (again.code, again.blocks, again.foreign) == ("", 0, 0)
+    shown = there(other_site.volumes.volume(volume))
+    assert (shown["status"], other_site.attachments.of(volume)) == ("available", {})
