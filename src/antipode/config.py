@@ -31,6 +31,8 @@ Container = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^/]+$
 
 class SiteConfig(Model):
     cloud: Cloud
+    projects: dict[Name, Cloud] = Field(default_factory=dict)
+    """by the name that VNF files give a project: the entry of clouds.yaml that is of it here"""
     store: Name | None = None
     """the backup store that the site's cinder-backup writes to"""
 
@@ -552,9 +554,11 @@ class Config(Model):
 
     @model_validator(mode="after")
     def sites_are_apart(self) -> Self:
-        entries = [site.cloud for site in self.sites.values()]
+        entries = [
+            cloud for site in self.sites.values() for cloud in (site.cloud, *site.projects.values())
+        ]
         if twice := sorted({cloud for cloud in entries if entries.count(cloud) > 1}):
-            raise ValueError(f"two sites have the same cloud: {', '.join(twice)}")
+            raise ValueError(f"two sites or projects have the same cloud: {', '.join(twice)}")
         return self
 
     @property
@@ -635,6 +639,25 @@ class Config(Model):
         return self.sites[name]
 
     @property
+    def has_projects(self) -> bool:
+        """Whether any site has accounts in several projects; else a VNF's project says only whose
+        it is.
+        """
+        return any(site.projects for site in self.sites.values())
+
+    def cloud(self, site: str, project: str | None = None) -> str:
+        """The entry of clouds.yaml for a site, or for a project there.
+
+        Raises:
+            NotFound: no such site, or it has no such project.
+        """
+        there = self.site(site)
+        if project is None or not self.has_projects:
+            return there.cloud
+        _there(f"project of site {site}", project, there.projects)
+        return there.projects[project]
+
+    @property
     def state_dir(self) -> Path:
         """Where logs, locks and flow details are kept: beside the database when that is a file."""
         if self.state_directory is not None:
@@ -687,7 +710,7 @@ def load(given: str | None = None) -> Config:
 def _there(what: str, name: str, known: Mapping[str, object]) -> None:
     if name not in known:
         names = ", ".join(known) or "none"
-        raise NotFound(f"{what} {name} is not in the configuration; {what}s there: {names}")
+        raise NotFound(f"{what} {name} is not in the configuration; there: {names}")
 
 
 def problems(config: Config) -> Iterator[Problem]:

@@ -218,6 +218,7 @@ class NamedSite:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.project: str | None = None
         self.project_id = "of-the-vnfs"
         self.objects = SimpleNamespace(account=f"https://{name}/v1/AUTH_of_the_vnfs")
         self.volumes = SimpleNamespace(quota=lambda _project: {})  # no limits

@@ -650,10 +650,10 @@ def test_a_drill_whose_host_and_database_are_lost_is_removed_by_its_marks(world:
     with pytest.raises(NotFound):
         cleaned(here)
     site = of_another_host(here, "v", "site-b", lost)
-    assert len(left_by(here, site, [lost])) == len(left_by(here, site, [other])) > 0
+    assert len(left_by(here, "v", site, [lost])) == len(left_by(here, "v", site, [other])) > 0
     told = cleanup(here, cleanup_request("v", site, [lost]), Unobserved())
     assert (told["leaks"], told["removed"]["servers"]) == ([], 2)
-    assert left_by(here, site, [lost]) == []
+    assert left_by(here, "v", site, [lost]) == []
     assert len(world.b.servers) == 2
     cleanup(here, cleanup_request("v", site, [other]), Unobserved())
     expect_nothing_left(world)

@@ -216,6 +216,7 @@ def full_point(**changes: Any) -> RecoveryPoint:
             "addresses": {"10.0.0.0/24": "10.9.0.0/24"},
         },
         capture=["cluster=dbs"],
+        project="tenant",
         networks="create",
         provider_attributes="keep",
         maps={"site-b": {"networks": {"net": "net-b"}}},

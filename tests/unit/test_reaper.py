@@ -17,7 +17,7 @@ from antipode.freezes.ledger import Freezes
 from antipode.store import database
 from antipode.store.database import open_database
 
-SITE: Any = SimpleNamespace(name="site-a")
+SITE: Any = SimpleNamespace(name="site-a", project=None)
 
 
 @pytest.fixture

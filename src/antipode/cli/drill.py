@@ -123,7 +123,7 @@ class DrillCleanup(ShowCommand):
                 for r in rows
             ]
         ids = [str(d["run"]) for d in drills]
-        found = operation.left_by(deployment, site, ids)
+        found = operation.left_by(deployment, vnf, site, ids)
         return change.begun(
             self,
             parsed_args,

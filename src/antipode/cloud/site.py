@@ -62,6 +62,8 @@ class Site:
         self.backups = Backups(volume)
         self.attachments = Attachments(volume)
         self.networks = Networks(network)
+        self.project: str | None = None
+        """the name of its project in antipode's configuration, where it is not the site's own"""
         self.storages: Mapping[str, StorageAt] = {}
         """those at this site that replicate by themselves, by name"""
         self._connection: Any = None

@@ -15,9 +15,10 @@ from antipode.claims.host import HostClaims
 from antipode.cloud import site as cloud_site
 from antipode.config import Config, VaultConfig
 from antipode.engine.limits import Limits
-from antipode.errors import InvalidInput
+from antipode.errors import InvalidInput, NotFound
 from antipode.freezes.ledger import Freezes
 from antipode.model.datastore import StorageAt
+from antipode.model.vnf import Vnf
 from antipode.store.approvals import Approvals
 from antipode.store.database import open_database
 from antipode.store.events import Events
@@ -27,8 +28,9 @@ from antipode.store.readiness import Readiness
 from antipode.store.runs import Runs
 from antipode.store.schedules import Schedules
 from antipode.store.states import States
+from antipode.store.tables import RunRow
 from antipode.store.vnfs import Vnfs
-from antipode.vault import Vault
+from antipode.vault import Vault, points
 from antipode.vault.directory import DirectoryVault
 from antipode.vault.ensemble import Vaults
 from antipode.vault.keys import Keyring
@@ -104,21 +106,54 @@ class Deployment:
         """What this host remembers of the documents in vaults."""
         return Memory(self.config.state_dir / "remembered.db")
 
-    def site(self, name: str) -> Site:
+    def site(self, name: str, of: Vnf | RunRow | str | None = None) -> Site:
         """The connection to a site.
 
+        Args:
+            of: the VNF whose project is used there, by its definition, its name, or a run of it;
+                by default the project of the account of the site.
+
         Raises:
-            NotFound: no such site in the configuration.
+            NotFound: no such site in the configuration, or it lacks the project.
             SiteUnreachable: it does not answer.
         """
-        cloud = self.config.site(name).cloud
+        return self.site_in(name, self.project_of(of))
+
+    def site_in(self, name: str, project: str | None) -> Site:
+        """The connection to a site, in a project of the configuration; errors as for `site`."""
+        cloud = self.config.cloud(name, project)
 
         def connect() -> Site:
             site = cloud_site.connect(name, cloud)
-            site.storages = self.storages_at(name)
+            site.storages, site.project = self.storages_at(name), project
             return site
 
-        return self._connected(self._sites, name, connect)
+        return self._connected(self._sites, f"{name} {project or ''}".rstrip(), connect)
+
+    def project_of(self, of: Vnf | RunRow | str | None) -> str | None:
+        """The project of a VNF, as its file names it; None: that of the account of each site.
+
+        A run keeps its definition where it has one. A host that has no file of the VNF goes by its
+        newest recovery point.
+
+        Raises:
+            VaultError, SiteUnreachable: no vault answers.
+        """
+        if of is None or not self.config.has_projects:
+            return None
+        if isinstance(of, Vnf):
+            return of.project
+        if isinstance(of, RunRow):
+            kept = (of.request or {}).get("vnf") or (of.request or {}).get("definition")
+            if isinstance(kept, Mapping):
+                return kept.get("project")
+            of = of.vnf
+        if (local := self.vnfs.find(of)) is not None:
+            return local.project
+        try:
+            return points.find(self.vaults(), of, None).point.vnf.project
+        except NotFound:
+            return None
 
     def storages_at(self, site: str) -> dict[str, StorageAt]:
         """The storages of the configuration that are at a site, by name. No service is asked."""

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from datetime import UTC, datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -168,13 +169,18 @@ class Run:
         """From now on what the run made is removed: only the loss of its claim stops it."""
         self._ignored = (Aborted, Halted, Interrupted, AntipodeError)
 
+    @cached_property
+    def project(self) -> str | None:
+        """The project of its VNF; see `Deployment.project_of`."""
+        return self.deployment.project_of(self.row)
+
     def site(self, name: str) -> Site:
         """A site as this run may use it.
 
         Raises:
             NotFound, SiteUnreachable: as `Deployment.site`.
         """
-        return self.deployment.site(name).under(
+        return self.deployment.site_in(name, self.project).under(
             self.go_on, self.deployment.limits.calls(name, self.party)
         )
 
@@ -183,8 +189,10 @@ class Run:
 
         A server that cannot be unquiesced stays in the ledger, where a reaper finds it.
         """
-        for site in {row.site for row in self.deployment.freezes.left_by(self.id)}:
-            thaw_left_by(self.deployment.freezes, self.deployment.site(site), self.id)
+        left = self.deployment.freezes.left_by(self.id)
+        for site, project in {(row.site, row.project) for row in left}:
+            there = self.deployment.site_in(site, project)
+            thaw_left_by(self.deployment.freezes, there, self.id)
 
 
 class Halt(threading.Event):

@@ -17,14 +17,15 @@ class Freezes:
     a host whose clock is wrong neither unquiesces too early nor too late.
     """
 
-    def __init__(self, engine: Engine, run: str | None = None) -> None:
-        """`run` is the run whose quiesce windows are noted."""
+    def __init__(self, engine: Engine, run: str | None = None, project: str | None = None) -> None:
+        """`run` is the run whose quiesce windows are noted, `project` that of its VNF."""
         self._engine = engine
         self._run = run
+        self._project = project
 
-    def of(self, run: str) -> Freezes:
-        """The same ledger, for the quiesce windows of this run."""
-        return Freezes(self._engine, run)
+    def of(self, run: str, project: str | None = None) -> Freezes:
+        """The same ledger, for the quiesce windows of this run, of a VNF in this project."""
+        return Freezes(self._engine, run, project)
 
     def now(self) -> float:
         """Seconds since the epoch by the clock that deadlines go by."""
@@ -45,6 +46,7 @@ class Freezes:
                     noted_at=now,
                     deadline=now + lasts_s,
                     run=self._run,
+                    project=self._project,
                 )
             )
         return key

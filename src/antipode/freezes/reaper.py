@@ -38,7 +38,8 @@ def reap(freezes: Freezes, site: Site, now: float | None = None) -> list[str]:
     One that fails stays in the ledger and is tried again by the next reaper.
     """
     now = freezes.now() if now is None else now
-    return [row.server for row in freezes.overdue(site.name, now) if _thaw(freezes, site, row, now)]
+    overdue = _overdue(freezes, site, now)
+    return [row.server for row in overdue if _thaw(freezes, site, row, now)]
 
 
 def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
@@ -47,7 +48,8 @@ def thaw_left_by(freezes: Freezes, site: Site, run: str) -> list[str]:
 
     The last that was frozen comes first. One that hangs does not delay the others for long.
     """
-    left = [row for row in freezes.left_by(run) if row.site == site.name]
+    there = (site.name, site.project)
+    left = [row for row in freezes.left_by(run) if (row.site, row.project) == there]
     if not left:
         return []
     with ThreadPoolExecutor(
@@ -104,12 +106,19 @@ class Reaper:
         """Unquiesce what is overdue. A server that fails is tried after longer and longer pauses,
         so that it does not delay the others.
         """
-        for row in self._freezes.overdue(site.name):
+        for row in _overdue(self._freezes, site):
             if time.monotonic() < self._next.get(row.id, 0):
                 continue
             if not _thaw(self._freezes, site, row, self._freezes.now()):
                 self._pause[row.id] = min(2 * self._pause.get(row.id, EVERY_S), LONGEST_PAUSE_S)
                 self._next[row.id] = time.monotonic() + self._pause[row.id]
+
+
+def _overdue(freezes: Freezes, site: Site, now: float | None = None) -> list[FreezeRow]:
+    """Those of the project that the connection to the site is of: a server of another one may look
+    as if it did not exist.
+    """
+    return [row for row in freezes.overdue(site.name, now) if row.project == site.project]
 
 
 def _thaw(freezes: Freezes, site: Site, row: FreezeRow, now: float) -> bool:

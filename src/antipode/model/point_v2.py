@@ -24,7 +24,7 @@ from antipode.model.vnf import Vnf
 
 LOG = logging.getLogger(__name__)
 FORMAT: Literal[2] = 2
-MINOR = 4
+MINOR = 5
 POINT_TYPE = "application/vnd.antipode.recovery-point+json"
 """The payload type of the envelope that a manifest is signed in."""
 LARGEST_MANIFEST = 16 << 20
@@ -357,6 +357,8 @@ class DnsRecord(Part):
 class Plan(Part):
     """The inputs of a recovery plan, as they were when the point was made."""
 
+    project: Name | None = None
+    """of the configuration of the host that recovers; since minor 5"""
     primary: Name
     backup: Annotated[list[Name], Field(min_length=1)]
     members: Annotated[list[Member], Field(min_length=1, max_length=1000)]

@@ -333,7 +333,9 @@ class Vnf(Model):
 
     vnf: Name
     project: Name | None = None
-    """the project of antipode.yaml that it belongs to, for the REST API; None: to the staff"""
+    """the project of antipode.yaml that it belongs to, at each of its sites and for the REST API;
+    None: to the staff, in the project of the account of each site
+    """
     primary: Name
     backup: Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]
     """the sites at which the VNF can be recovered; a single one may be written without a list"""

@@ -12,6 +12,7 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError
 from antipode.model.advice import Cost, Facts, Remark, Weight
 from antipode.model.steps import Steps
+from antipode.model.vnf import Vnf
 from antipode.operations import forecasts, inspect
 from antipode.operations.inspect import Look
 from antipode.protect.guest_agents import lacking
@@ -141,7 +142,7 @@ def _facts(deployment: Deployment, seen: Look) -> Facts:
         has_roles=any(m.role for m in vnf.members),
         volumes=len(topology.volumes),
         gib=sum(volume.size_gib for volume in topology.volumes),
-        has_add_on=_has_add_on(deployment, active),
+        has_add_on=_has_add_on(deployment, vnf, active),
         replicated=_replicated(deployment, seen),
         application_data=bool(vnf.datastores_of_applications),
         bytes_per_hour=_bytes_per_hour(rows),
@@ -156,9 +157,9 @@ def _facts(deployment: Deployment, seen: Look) -> Facts:
     )
 
 
-def _has_add_on(deployment: Deployment, site: str) -> bool | None:
+def _has_add_on(deployment: Deployment, vnf: Vnf, site: str) -> bool | None:
     try:
-        return deployment.site(site).compute.quiesce_available()
+        return deployment.site(site, vnf).compute.quiesce_available()
     except AntipodeError:
         return None
 

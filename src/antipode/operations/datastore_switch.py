@@ -51,7 +51,7 @@ def prepare(deployment: Deployment, name: str, datastore: str, *, back: bool) ->
     seen = look(deployment, name)
     site = seen.status.state.active_site
     if not seen.source.startswith("live"):
-        deployment.site(site)  # raises, with the reason
+        deployment.site(site, vnf)  # raises, with the reason
     defined = vnf.datastores[datastore]
     storage = of_switched(driver(deployment, defined.storage, site))
     volumes = {v.id for v in volumes_of(vnf, seen.topology)[datastore]}

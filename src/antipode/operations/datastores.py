@@ -193,7 +193,7 @@ def prepare(
     seen = look(deployment, name)
     active = seen.status.state.active_site
     if not seen.source.startswith("live"):
-        deployment.site(active)  # raises, with the reason
+        deployment.site(active, vnf)  # raises, with the reason
     if vnf.datastores_of_applications:  # what is made to follow is lost
         activity.must_be_active_at(activity.decided(deployment, name).state, active)
     Replicating(deployment, vnf, active, seen.topology, tell, overwrite).begin()

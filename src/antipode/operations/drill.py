@@ -94,14 +94,14 @@ def of_another_host(deployment: Deployment, vnf: str, site: str, drill: str) -> 
     """
     if not drill.startswith(f"{run_kind.KIND.name}-"):
         raise InvalidInput(f"{drill} is no drill; its servers have its id in their metadata")
-    there = deployment.site(site).name
+    there = deployment.site(site, vnf).name
     drill_cleanup.known(deployment, vnf, there, [drill])
     return there
 
 
-def left_by(deployment: Deployment, site: str, drills: Sequence[str]) -> list[str]:
-    """What drills have left at a site, for people."""
-    there = deployment.site(site)
+def left_by(deployment: Deployment, vnf: str, site: str, drills: Sequence[str]) -> list[str]:
+    """What drills of a VNF have left at a site, for people."""
+    there = deployment.site(site, vnf)
     return [what for drill in drills for what in run_kind.made_at(there, drill)]
 
 

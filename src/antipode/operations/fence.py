@@ -73,7 +73,7 @@ def prepare(
     deployment.config.site(site)
     standing = run_kind.must_be_old(deployment, vnf, site, lost=lost_vaults)
     copy = run_kind.old_copy(deployment, standing, site)
-    there = deployment.site(site)
+    there = deployment.site(site, vnf)
     listed = there.compute.servers()
     members = [server for server in listed if copy.has(server)]
     ids = {server["id"] for server in members}

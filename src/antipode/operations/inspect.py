@@ -185,7 +185,7 @@ def look(deployment: Deployment, name: str) -> Look:
         return _from_vault(found, "it is not known here")
     active = found.state.active_site
     try:
-        site = deployment.site(active)
+        site = deployment.site(active, known)
         reap(deployment.freezes, site)
         now = discovery.resolve(known, site)
         topology = discovery.discover(now, site)

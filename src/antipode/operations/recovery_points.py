@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from antipode.engine.deployment import Deployment
 from antipode.engine.execution import execute
@@ -66,7 +67,7 @@ def verify(deployment: Deployment, vnf: str, point: str | None) -> list[Finding]
             volume.name or volume.id,
             source,
             deployment.store_of(found.site, found.vnf.store),
-            deployment.site,
+            partial(deployment.site, of=found.vnf),
         )
     ]
 

@@ -124,7 +124,7 @@ def _answering(deployment: Deployment, vnf: str, site: str) -> Site:
         SiteUnreachable: it does not answer; says what can be done without it.
     """
     try:
-        return deployment.site(site)
+        return deployment.site(site, vnf)
     except SiteUnreachable as error:
         raise SiteUnreachable(
             f"{error}. Without {site}, the old copy of {vnf} cannot be fenced and {vnf} cannot be"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from antipode.cloud import health
 from antipode.cloud.site import Site
@@ -81,21 +82,31 @@ def _active_site(deployment: Deployment, vnf: Vnf) -> str | AntipodeError:
 def _check_site(
     deployment: Deployment, name: str, active: dict[str, str | AntipodeError]
 ) -> Iterator[Check]:
-    try:
-        site = deployment.site(name)
-    except AntipodeError as error:
-        yield Check("reachable", name, False, str(error))
-        return
-    yield Check("reachable", name, True, f"cloud {deployment.config.site(name).cloud}")
-    if unquiesced := reap(deployment.freezes, site):
-        detail = f"were past their freeze deadline and are unquiesced: {', '.join(unquiesced)}"
-        yield Check("quiesced servers", name, True, detail)
-    for finding in health.check(site):
-        yield Check(finding.check, name, finding.ok, finding.detail, finding.needed)
-    yield Check("restores", name, True, zeros.AT_ANY_SITE)
+    sites: dict[str | None, Site] = {}
+    for project in (None, *deployment.config.site(name).projects):
+        of = "" if project is None else f" (project {project})"
+        try:
+            site = sites[project] = deployment.site_in(name, project)
+        except AntipodeError as error:
+            yield Check(f"reachable{of}", name, False, str(error))
+            continue
+        yield Check(f"reachable{of}", name, True, f"cloud {deployment.config.cloud(name, project)}")
+        if unquiesced := reap(deployment.freezes, site):
+            detail = f"were past their freeze deadline and are unquiesced: {', '.join(unquiesced)}"
+            yield Check("quiesced servers", name, True, detail)
+        for finding in health.check(site):
+            yield Check(f"{finding.check}{of}", name, finding.ok, finding.detail, finding.needed)
+    if sites:
+        yield Check("restores", name, True, zeros.AT_ANY_SITE)
     for vnf in deployment.vnfs.all():
-        if active[vnf.vnf] == name:
-            yield from _check_vnf(deployment, site, vnf)
+        if active[vnf.vnf] == name and vnf.project in sites:
+            yield from _check_vnf(deployment, sites[vnf.project], vnf)
+        elif active[vnf.vnf] == name and vnf.project not in (
+            None,
+            *deployment.config.site(name).projects,
+        ):
+            detail = f"its project {vnf.project} is not in the configuration of site {name}"
+            yield Check(f"vnf {vnf.vnf}", name, False, detail)
 
 
 def _check_places(deployment: Deployment, vnf: Vnf, active: str | AntipodeError) -> Check:
@@ -172,7 +183,7 @@ def _protecting(
         store=None,
         slots=nullcontext(),
         at_once=1,
-        elsewhere=lambda: answering_sites(vnf, site.name, deployment.site),
+        elsewhere=lambda: answering_sites(vnf, site.name, partial(deployment.site, of=vnf)),
         asks_guests=asks_guests,
         accepts=protection.consistency,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from antipode import yamlfile
 from antipode.config import Config
 from antipode.engine.deployment import Deployment
-from antipode.errors import NotFound
+from antipode.errors import InvalidInput, NotFound
 from antipode.model.point_v2 import misfits
 from antipode.model.vnf import Mapping, Vnf
 from antipode.protect import offsite
@@ -28,7 +28,19 @@ def read_file(path: Path, config: Config) -> Vnf:
 
 
 def add(deployment: Deployment, vnf: Vnf) -> bool:
-    """Keep a definition; whether it is new and did not replace one of the same name."""
+    """Keep a definition; whether it is new and did not replace one of the same name.
+
+    Raises:
+        InvalidInput: the one that it would replace is of another project.
+    """
+    known = deployment.vnfs.stored().get(vnf.vnf)
+    if isinstance(known, Vnf) and known.project != vnf.project:
+        raise InvalidInput(
+            f"VNF {vnf.vnf} is of project {known.project or 'of the sites'} already, where its"
+            f" servers and recovery points are; give the VNF in {vnf.project or 'their own'}"
+            " another name",
+            resource=f"VNF {vnf.vnf}",
+        )
     return deployment.vnfs.put(vnf)
 
 
@@ -38,6 +50,14 @@ def _problems(vnf: Vnf, config: Config) -> Iterator[yamlfile.Problem]:
         for site in sites:
             if site not in config.sites:
                 yield (field,), f"site {site} is not in the configuration; sites there: {known}"
+    for site in vnf.sites:
+        there = config.sites[site].projects if site in config.sites else {vnf.project: ""}
+        if vnf.project is not None and config.has_projects and vnf.project not in there:
+            yield (
+                ("project",),
+                f"site {site} has no project {vnf.project} in the configuration; projects there:"
+                f" {', '.join(map(str, there)) or 'none'}",
+            )
     if (problem := offsite.vaults_problem(config, vnf.vnf, vnf.primary, vnf.vaults)) is not None:
         yield ("vaults" if vnf.vaults else "primary",), problem
     yield from _wrong_floating_ips(vnf)

@@ -34,7 +34,7 @@ def prepare(deployment: Deployment, name: str) -> PreparedAt:
     active = status(deployment, name).state.active_site
     if row := next(iter(deployment.runs.open(name)), None):
         raise Busy(f"{row.id} of {name} has not ended; its volumes stay as they are meanwhile")
-    site = deployment.site(active)
+    site = deployment.site(active, vnf)
     known = discovery.resolve(vnf, site)
     part = Part(known, choose(known, site).untouched if known.capture else {})
     topology = part.of(discovery.discover(known, site))

@@ -14,6 +14,7 @@ from antipode.engine.deployment import Deployment
 from antipode.errors import AntipodeError, NoCounterpart, NotFound
 from antipode.model.reference import BackendReference
 from antipode.model.topology import Server, Topology, Volume
+from antipode.model.vnf import Vnf
 from antipode.operations.inspect import Look, look
 from antipode.recover.counterparts import BackEnd, Counterpart
 
@@ -80,7 +81,8 @@ def look_at(deployment: Deployment, vnf: str, wanted: str) -> VolumeLook:
     places = [s for s in seen.status.vnf.sites if s != seen.status.state.active_site]
     with ThreadPoolExecutor(max(1, len(places))) as pool:
         elsewhere = pool.map(
-            lambda site: _elsewhere(deployment, site, reference, volume.size_gib), places
+            lambda site: _elsewhere(deployment, seen.status.vnf, site, reference, volume.size_gib),
+            places,
         )
         return VolumeLook(
             look=seen,
@@ -112,12 +114,12 @@ def _volume(topology: Topology, vnf: str, wanted: str) -> tuple[Server, Volume]:
 
 
 def _elsewhere(
-    deployment: Deployment, name: str, reference: BackendReference | None, size_gib: int
+    deployment: Deployment, vnf: Vnf, name: str, reference: BackendReference | None, size_gib: int
 ) -> Elsewhere:
     if reference is None:
         return Elsewhere(name, [], [NOT_RECORDED])
     try:
-        site = deployment.site(name)
+        site = deployment.site(name, vnf)
         results = list(_searched(site, reference, size_gib))
     except AntipodeError as error:
         return Elsewhere(name, [], [str(error)])

@@ -182,7 +182,7 @@ class Drill(RunKind):
         timeline: Timeline,
         alone: Callable[[], None],
     ) -> list[str]:
-        site = deployment.site(self.site_of(rows[0])).under(alone)
+        site = deployment.site(self.site_of(rows[0]), rows[0]).under(alone)
         left: list[str] = []
         for row in rows:
             if is_kept(row) and not has_expired(row):

@@ -70,7 +70,7 @@ def prepare(
         raise InvalidInput(f"{to} is no site of {name}: {', '.join(definition.sites)}")
     defined = opened.point.defined_by(definition)
     unchecked = failover_checks.store_warnings(deployment, defined, state)
-    site = deployment.site(to)
+    site = deployment.site(to, definition)
     store, not_compared = compared_with(deployment.config, defined, state.active_site)
     if store is None:
         unchecked.append(f"content of volumes is not compared: {not_compared}")

@@ -284,7 +284,7 @@ def looking(deployment: Deployment, vnf: Vnf, asked: Sequence[str] = ()) -> Expi
         vnf=vnf,
         vault=remembering(deployment, deployment.vaults(vnf.vaults, all_needed=True)),
         every_vault=lambda: deployment.vaults(all_needed=True),
-        site=deployment.site,
+        site=partial(deployment.site, of=vnf),
         users=lambda: users(deployment, vnf.vnf),
         timeline=Unrecorded(),
         go_on=lambda: None,

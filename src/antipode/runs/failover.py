@@ -248,7 +248,7 @@ class Failover(RunKind):
         timeline: Timeline,
         alone: Callable[[], None],
     ) -> list[str]:
-        site = deployment.site(self.site_of(rows[0])).under(alone)
+        site = deployment.site(self.site_of(rows[0]), rows[0]).under(alone)
         left: list[str] = []
         for row in rows:
             plan = _plan_of(row)

@@ -143,7 +143,7 @@ def made_by_lost(deployment: Deployment, lost: Claim, to: str) -> dict[str, str]
         SiteUnreachable: its site is the one to recover at.
     """
     try:
-        made = rollback.made_at(deployment.site(lost.site), lost.run)
+        made = rollback.made_at(deployment.site(lost.site, lost.vnf), lost.run)
     except SiteUnreachable as error:
         if lost.site == to:
             raise

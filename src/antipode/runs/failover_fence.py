@@ -90,7 +90,7 @@ def members(deployment: Deployment, state: ProtectedVnf) -> list[str]:
     local = deployment.vnfs.find(state.vnf)
     vaults = deployment.vaults(local.vaults if local else (), apart_from={state.active_site})
     copy = old_copies.find(vaults, state.vnf, state.active_site, state.generation + 1)
-    listed = fencing.members(deployment.site(state.active_site), copy)
+    listed = fencing.members(deployment.site(state.active_site, state.vnf), copy)
     return [f"server {s['name']} ({s['id']}), {s['status']}" for s in listed]
 
 
@@ -172,7 +172,7 @@ def release_if_no_copy_is_made(former: Former) -> str | None:
             f" {former.claim.site}: antipode run abort {run.id} removes it and undoes the fence."
         )
     try:
-        site = run.deployment.site(former.claim.site).under(run.go_on)
+        site = run.deployment.site_in(former.claim.site, run.project).under(run.go_on)
         if made := servers_of(site, replaced_by(former.vaults, run.vnf, run.id)):
             return (
                 f"The copy at {former.site} stays fenced, as {', '.join(made)} may run at"
@@ -250,7 +250,7 @@ def undo(former: Former) -> list[str]:
         copy = former.copy
     except NotFound:
         return []  # so nothing was fenced
-    site = run.deployment.site(former.site).under(go_on)
+    site = run.deployment.site_in(former.site, run.project).under(go_on)
     return release.release(
         Release(
             vnf=run.vnf,

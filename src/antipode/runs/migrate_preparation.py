@@ -93,7 +93,7 @@ def prepare(
     if site == state.active_site:
         raise InvalidInput(f"{state}; move it to another site")
     protect.requested(known, state, option=option)  # refuses an option that it has not
-    deployment.site(state.active_site)
+    deployment.site(state.active_site, known)
     warnings = [
         f"it is not protected at {site} as things are: {problem}"
         for problem in offsite.problems(deployment.config, known, site)
@@ -104,8 +104,8 @@ def prepare(
     runners.must_be_known(deployment.config, steps, f"a migration of {vnf} to {site}")
     if back:
         fence.must_be_old(deployment, vnf, site)
-        found = old_copy_removal.holdings(deployment, standing, deployment.site(site))
-        _names_must_be_free(known, deployment.site(site), found)
+        found = old_copy_removal.holdings(deployment, standing, deployment.site(site, known))
+        _names_must_be_free(known, deployment.site(site, known), found)
         return Prepared(known, state, site, option, None, [*warnings, *found.left], found, steps)
     newest = points.newest_or_none(standing.vaults, vnf)
     if newest is None or newest.site != state.active_site:

@@ -5,10 +5,11 @@ before anything is created. The active site is not called.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from antipode.config import Config
 from antipode.engine import activity
 from antipode.engine.deployment import Deployment
 from antipode.errors import InvalidInput
@@ -102,9 +103,9 @@ def prepare(
     newer += failover_checks.refused_warnings(vaults, name)
     origin = failover_checks.origin_warnings(found, state, to, accepted)
     definition, warnings = definition_of(opened, local)
-    warnings += [*newer, *origin]
+    warnings += [*newer, *origin, *_project_warnings(deployment.config, definition, to)]
     _must_be_backup_site(definition, to)
-    site = deployment.site(to)
+    site = deployment.site(to, definition)
     defined = found.defined_by(definition)
     if not accepted.store_unchecked:
         warnings += failover_checks.store_warnings(deployment, defined, state)
@@ -207,10 +208,33 @@ def definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     return definition, [*lost, *warnings]
 
 
+def _project_warnings(config: Config, vnf: Vnf, to: str) -> Iterator[str]:
+    of_api = config.api.projects if config.api else {}
+    if vnf.project is not None and not config.has_projects and vnf.project not in of_api:
+        yield (
+            f"{vnf.vnf} is of project {vnf.project}, and antipode.yaml of this host has no"
+            f" projects: it is recovered in the project of cloud {config.site(to).cloud}"
+        )
+
+
+def _must_be_of_its_project(point: RecoveryPoint, local: Vnf) -> None:
+    """
+    Raises:
+        InvalidInput: the point was made of another VNF of the same name.
+    """
+    if point.vnf.project != local.project:
+        raise InvalidInput(
+            f"recovery point {point.id} is of project {point.vnf.project or 'of the sites'}, and"
+            f" the file of {local.vnf} on this host of {local.project or 'the sites'}: they are two"
+            f" VNFs. Remove the file: antipode vnf remove {local.vnf}"
+        )
+
+
 def _definition_of(opened: Opened, local: Vnf | None) -> tuple[Vnf, list[str]]:
     point = opened.point
     if local is not None:
         # Its selectors stand for the servers that they had found when the point was made.
+        _must_be_of_its_project(point, local)
         known = local.with_selected(point.vnf.selected)
         named = {m.server for m in point.vnf.members}
         gone = [m.server for m in known.members if m.recover == "none" and m.server not in named]

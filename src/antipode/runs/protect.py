@@ -199,14 +199,17 @@ class Protect(RunKind):
         timeline: Timeline,
         alone: Callable[[], None],
     ) -> list[str]:
-        site = deployment.site(self.site_of(rows[0])).under(alone)
+        site = deployment.site(self.site_of(rows[0]), rows[0]).under(alone)
         wanted = ProtectRequest.of(rows[0]).vnf.vaults
         vault = deployment.vaults(wanted, all_needed=True, go_on=alone)
         for row in rows:
             vault.delete(f"{PROBE}{row.id}")
 
+        def connect(name: str) -> Site:
+            return deployment.site(name, rows[0]).under(alone)
+
         def brought_to(some: Sequence[RunRow]) -> Iterator[Site]:
-            return _brought_to(deployment, some, lambda name: deployment.site(name).under(alone))
+            return _brought_to(deployment, some, connect)
 
         remove_orphans_of(site, vault, rows, timeline, brought_to)
         return []
@@ -256,7 +259,7 @@ class Job:
             vnf=request.vnf,
             settings=settings_of(protection),
             site=run.site(request.site),
-            ledger=deployment.freezes.of(run.id),
+            ledger=deployment.freezes.of(run.id, run.project),
             timeline=run.timeline,
             store=deployment.store_of(request.site, request.vnf.store),
             slots=deployment.limits.backups(request.site, run.party),

@@ -181,7 +181,7 @@ class Verify(RunKind):
         timeline: Timeline,
         alone: Callable[[], None],
     ) -> list[str]:
-        site = deployment.site(self.site_of(rows[0])).under(alone)
+        site = deployment.site(self.site_of(rows[0]), rows[0]).under(alone)
         return [
             what
             for row in rows

@@ -235,28 +235,43 @@ class _Reapers:
             reaper.__exit__(None, None, None)
 
     def _where_overdue(self, name: str) -> list[Site]:
-        at, pause = self._failed.get(name, (0.0, 0.5))
-        if time.monotonic() < at:
-            return []
+        """The connections to the projects of a site that have overdue servers. One that cannot be
+        made delays no other, and is tried again after longer and longer pauses.
+        """
         try:
-            if not self._deployment.freezes.overdue(name):
-                self.trouble.pop(name, None)
-                return []
-            site = self._deployment.site(name)
-        except (AntipodeError, SQLAlchemyError) as error:
-            if name not in self.trouble:
-                LOG.error(
-                    "servers at %s are past their freeze deadline and cannot be unquiesced now; "
-                    "trying again: %s",
-                    name,
-                    error,
-                )
-            self.trouble[name] = str(error)
-            self._failed[name] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S))
+            projects = {row.project for row in self._deployment.freezes.overdue(name)}
+        except SQLAlchemyError as error:
+            self._failed_at(name, error)
             return []
-        self._failed.pop(name, None)
-        self.trouble.pop(name, None)
-        return [site]
+        here = {name if p is None else f"{name}, project {p}": p for p in projects}
+        for place in [p for p in self.trouble if p.partition(",")[0] == name and p not in here]:
+            self.trouble.pop(place, None)
+        connected = (self._connected(name, place, project) for place, project in here.items())
+        return [site for site in connected if site is not None]
+
+    def _connected(self, name: str, place: str, project: str | None) -> Site | None:
+        if time.monotonic() < self._failed.get(place, (0.0, 0.5))[0]:
+            return None
+        try:
+            site = self._deployment.site_in(name, project)
+        except (AntipodeError, SQLAlchemyError) as error:
+            self._failed_at(place, error)
+            return None
+        self._failed.pop(place, None)
+        self.trouble.pop(place, None)
+        return site
+
+    def _failed_at(self, place: str, error: Exception) -> None:
+        _, pause = self._failed.get(place, (0.0, 0.5))
+        if place not in self.trouble:
+            LOG.error(
+                "servers at %s are past their freeze deadline and cannot be unquiesced now; "
+                "trying again: %s",
+                place,
+                error,
+            )
+        self.trouble[place] = str(error)
+        self._failed[place] = (time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S))
 
 
 class _Events:

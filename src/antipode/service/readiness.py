@@ -234,7 +234,7 @@ class ReadinessLoop:
     def _connected(self, vnf: str, go_on: Callable[[], None], name: str) -> Site:
         limits = self._deployment.limits
         rate = limits.calls(name, Party(vnf, Priority.UPKEEP, go_on))
-        return self._deployment.site(name).under(go_on, rate)
+        return self._deployment.site(name, vnf).under(go_on, rate)
 
     def _go_on(self) -> None:
         """

@@ -109,8 +109,16 @@ class Returning:
         """
         if not moved:
             return {}
+        problems: dict[str, Exception] = {}
+        for project in {vnf.project for vnf in moved.values()}:
+            of_it = {name: vnf for name, vnf in moved.items() if vnf.project == project}
+            problems |= self._judged_in(project, of_it)
+        return problems
+
+    def _judged_in(self, project: str | None, moved: Mapping[str, Vnf]) -> dict[str, Exception]:
+        """The same of the VNFs of one project."""
         try:
-            servers = self._deployment.site(self.site).compute.servers()
+            servers = self._deployment.site_in(self.site, project).compute.servers()
         except SiteUnreachable as error:
             LOG.debug("%s has not returned: %s", self.site, error)
             return {}

@@ -352,6 +352,8 @@ class FreezeRow(Base):
     thawed_at: Mapped[float | None] = mapped_column(Double)
     run: Mapped[str | None] = mapped_column(Words(64))
     """the run whose quiesce window it is"""
+    project: Mapped[str | None] = mapped_column(Words(64))
+    """the project of its VNF, where that is not the one of the site's account"""
 
 
 class QuestionRow(Base):
