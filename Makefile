@@ -17,7 +17,7 @@ STATIC := set -x; $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/
 	test-distributed lab lab-from-nothing lab-down lab-wipe test-lab test-lab-core \
 	test-lab-rest test-nova-quiesce test-distributions bench bench-scale format test-tempest clean
 
-demo: $(READY)            ## embedded sites: drill, disaster, recovery, the way back: 2 minutes
+demo: $(READY)            ## embedded sites: drill, disaster, recovery, the way back: a good minute
 	$(BIN)/antipode demo --report build/demo-report.json
 
 lab-demo: $(READY)        ## its first half on two real OpenStack sites (root, Debian 12)

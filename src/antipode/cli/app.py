@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # TaskFlow imports eventlet where it is installed, as oslo.messaging does, and uses none of it here
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")  # half of its import
 
 COMMANDS = {
     "site check": "site:SiteCheck",

@@ -47,6 +47,12 @@ class _Ending:
             parser.epilog = "\n".join(["examples:", *(f"  {line}" for line in self.examples)])
         return parser
 
+    def get_epilog(self) -> str:
+        """None: cliff names the distribution of a command there, and looks through all that are
+        installed for it, at each start.
+        """
+        return ""
+
     def run(self, parsed_args: argparse.Namespace) -> int:
         """Run the command; its exit code."""
         try:

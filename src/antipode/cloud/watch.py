@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from antipode.cloud.api import ApiError, Json
 from antipode.errors import ResourceFailed, SiteUnreachable, Stalled, UnexpectedAnswer
+from antipode.pace import Pace
 
 PATIENCE_S = 120.0
 """How long a site may give no usable listing before the waits end."""
@@ -101,6 +102,7 @@ class Watch:
         self._seen: dict[str, Json] = {}
         self._asked_at = float("-inf")
         self._tried_at = float("-inf")
+        self._look_s = 0.0
         self._asking = False
         self._failing_since: float | None = None
 
@@ -121,7 +123,8 @@ class Watch:
             ids: the resources.
             wanted: statuses, in lower case.
             timeout_s: seconds to wait at most.
-            interval_s: seconds between an answer and the next list call.
+            interval_s: seconds between an answer and the next list call, at most: a wait that
+                has just begun looks more often.
             stalled_after_s: seconds after which the wait ends if nothing that the site lists of the
                 resources has changed, although it lists them. Cinder shows no progress of a restore
                 and hardly any of a backup: it is then the longest time that one may take.
@@ -214,10 +217,10 @@ class Watch:
         deadline = began + patience.timeout_s
         last: dict[str, Json] = {}
         waiting: Collection[str] = ids
-        progress = _Progress()
+        progress, pace = _Progress(), Pace(patience.interval_s)
         try:
             while True:
-                seen = self._look(began, deadline, patience.interval_s)
+                seen = self._look(began, deadline, pace)
                 if seen is not None:
                     waiting = unsettled(seen)
                     if not waiting:
@@ -253,8 +256,8 @@ class Watch:
     def _silence(self) -> str:
         return "" if self._failing_since is None else f"; {self._site} gives no usable answer"
 
-    def _look(self, since: float, deadline: float, interval_s: float) -> dict[str, Json] | None:
-        """The listing, asked for after `since` and `interval_s` after the one before had come; None
+    def _look(self, since: float, deadline: float, pace: Pace) -> dict[str, Json] | None:
+        """The listing, asked for after `since` and a pause after the one before had come; None
         when time is over or it failed.
         """
         with self._changed:
@@ -264,7 +267,7 @@ class Watch:
                 now = time.monotonic()
                 if now >= deadline:
                     return None
-                due = self._tried_at + interval_s
+                due = self._tried_at + pace.pause_s(self._look_s)
                 if not self._asking and now >= due:
                     # Under the lock: a listing asked for after somebody began to wait must not end
                     # before it has seen theirs.
@@ -287,10 +290,8 @@ class Watch:
         finally:
             with self._changed:
                 # a slow service gets its pause after the answer
-                self._asking, self._tried_at = (
-                    False,
-                    time.monotonic(),
-                )
+                self._asking, self._tried_at = False, time.monotonic()
+                self._look_s = self._tried_at - asked_at
                 if listed is not None:
                     self._seen, self._asked_at = listed, asked_at
                 self._changed.notify_all()

@@ -20,6 +20,7 @@ from antipode.cloud.compute import is_unreadable
 from antipode.errors import ResourceFailed, SiteUnreachable
 from antipode.model.marks import FENCED, FENCED_FROM, fenced_tag, is_fenced_port
 from antipode.model.steps import Step, Steps, Timeline
+from antipode.pace import Pace
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -132,7 +133,7 @@ def fence(fencing: Fencing, fenced: Fenced) -> None:
         SiteUnreachable: nothing of the site has answered.
         AntipodeError: what `must_be_old` or `go_on` raised; nothing was changed since.
     """
-    deadline = time.monotonic() + WITHIN_S
+    deadline, pace = time.monotonic() + WITHIN_S, Pace(POLL_S)
     answered = False
     with fencing.timeline.step(Steps.FENCE, fencing.site.name) as step:
         while True:
@@ -144,12 +145,13 @@ def fence(fencing: Fencing, fenced: Fenced) -> None:
             counted = {"servers": len(fenced.servers), "ports": len(fenced.ports)}
             step.result(**counted, fenced=fenced.record())
             if look.left:
-                _pause(fencing, fenced, step, deadline, answered=answered)
+                _must_go_on(fencing, fenced, step, deadline, answered=answered)
+                pace.pause()
             elif not look.changed:  # what was changed is looked at once more
                 return
 
 
-def _pause(
+def _must_go_on(
     fencing: Fencing, fenced: Fenced, step: Step, deadline: float, *, answered: bool
 ) -> None:
     step.waits_for("; ".join(fenced.left))
@@ -159,7 +161,6 @@ def _pause(
         raise kind(
             f"{fencing.site.name}: not all of the old copy is fenced: {'; '.join(fenced.left)}"
         )
-    time.sleep(POLL_S)
 
 
 class _Pass:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from antipode.cloud.api import ApiError, Json
 from antipode.model.point import RecoveryPoint
 from antipode.model.steps import Step
+from antipode.pace import Pace
 
 if TYPE_CHECKING:
     from antipode.cloud.site import Site
@@ -53,7 +54,7 @@ def switch(switching: Switching, ids: Sequence[str], to: str) -> list[str]:
     compute = switching.site.compute
     act = compute.stop_server if to == "SHUTOFF" else compute.start_server
     deadline, asked, conflicts = time.monotonic() + SWITCHED_WITHIN_S, set[str](), set[str]()
-    problems: dict[str, str] = {}
+    problems, pace = dict[str, str](), Pace(POLL_S)
     while True:
         there = {s["id"]: s for s in compute.servers()}
         problems |= {i: f"{i} of {switching.vnf} is not there" for i in ids if i not in there}
@@ -79,7 +80,7 @@ def switch(switching: Switching, ids: Sequence[str], to: str) -> list[str]:
                 )
         switching.step.waits_for(f"{said(other)} to be {to}")
         switching.go_on()
-        time.sleep(POLL_S)
+        pace.pause()
 
 
 def _is(server: Json, status: str) -> bool:

@@ -173,7 +173,9 @@ def unpack_into(
     Raises:
         zlib.error, ValueError: it is not what was stored.
     """
-    if skip_zeros and stored == packed_zeros(length)[0]:
+    if stored == packed_zeros(length)[0]:
+        if not skip_zeros:
+            _zero(path, offset, length)
         return
     data = zlib.decompress(stored) if compression == "zlib" else stored
     if len(data) != length:
@@ -184,6 +186,16 @@ def unpack_into(
             # a hole stays one where it holds the zeros already
             if not _is_zeros(piece) or not (skip_zeros or _is_hole(file.fileno(), at, len(piece))):
                 os.pwrite(file.fileno(), piece, at)
+
+
+def _zero(path: Path, offset: int, length: int) -> None:
+    """Have a part of a file hold zeros, written only where the file holds anything else."""
+    end = offset + length
+    with path.open("r+b", buffering=0) as file:
+        for extent in list(extents(file.fileno())):
+            begin, stop = max(extent.offset, offset), min(extent.offset + extent.length, end)
+            for position in range(begin, stop, _PIECE):
+                os.pwrite(file.fileno(), bytes(min(_PIECE, stop - position)), position)
 
 
 def _is_hole(handle: int, offset: int, length: int) -> bool:

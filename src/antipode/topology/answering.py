@@ -15,6 +15,7 @@ from antipode.errors import ResourceFailed
 from antipode.model.probe import Probe, Reach
 from antipode.model.topology import Server
 from antipode.model.vnf import Answers
+from antipode.pace import Pace
 from antipode.processes import SHOWN
 from antipode.screen import visible
 from antipode.topology import web
@@ -58,7 +59,7 @@ def await_answer(
         ResourceFailed: it does not answer within the time that its VNF file gives it.
     """
     probe = Probe.of(answers, site.name, server.name, fixed_address(server), is_moved=is_moved)
-    deadline = time.monotonic() + answers.within
+    deadline, pace = time.monotonic() + answers.within, Pace(PAUSE_S)
     while (silence := _ask(probe, site, server, server_id, wait)) is not None:
         if time.monotonic() > deadline:
             raise ResourceFailed(
@@ -68,7 +69,7 @@ def await_answer(
             )
         wait.tell(f"an answer: {silence}")
         wait.go_on()
-        time.sleep(PAUSE_S)  # an application does not notify: it must be asked
+        pace.pause()  # an application does not notify: it must be asked
     return probe
 
 
